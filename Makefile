@@ -1,0 +1,69 @@
+# `make` or `make help` lists the targets.
+#
+#   VENV           folder of the environment        (.venv)
+#   BACKENDS_VENV  folder of the one without TF     (.venv-backends)
+#   STACK          a or b instead of the choice by the C library
+#   MUSE_DEMO      short: reduced data              (full)
+#   DEMO_ARGS, TEST_ARGS, BENCH_ARGS                further arguments
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BACKENDS_VENV ?= .venv-backends
+export VENV BACKENDS_VENV STACK MUSE_SKIP_TORCH UPGRADE
+
+ifeq ($(MUSE_DEMO),short)
+DEMO_ARGS += --quick
+endif
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' \
+		$(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## set up, then run the whole chain on real data and report
+	@$(VENV)/bin/muse demo $(DEMO_ARGS)
+
+.PHONY: test
+test: setup setup-backends ## set up, then run all tests on three backends
+	@scripts/test $(TEST_ARGS)
+
+.PHONY: lint
+lint: setup ## check style, formatting and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+.PHONY: format
+format: setup ## format the code and apply the safe fixes
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+.PHONY: bench
+bench: setup ## set up, then run the benchmarks
+	@$(VENV)/bin/muse bench $(BENCH_ARGS)
+
+.PHONY: setup
+setup: ## make the environment with TensorFlow and TFX
+	@scripts/bootstrap
+
+.PHONY: setup-backends
+setup-backends: ## make the environment with JAX and PyTorch, without TensorFlow
+	@VENV=$(BACKENDS_VENV) scripts/bootstrap --backends
+
+.PHONY: lock
+lock: ## resolve requirements/*.in into the lock files
+	@scripts/lock
+
+.PHONY: clean
+clean: ## remove outputs, logs and caches of tools; keep the environments
+	@rm -rf demo_output pipeline_output logs build dist ./*.egg-info \
+		.pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . \( -name '.venv*' -o -name .git -o -name .cache \) -prune -o \
+		-name __pycache__ -type d -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## also remove the environments and the downloads
+	@rm -rf $(VENV) $(BACKENDS_VENV) .cache

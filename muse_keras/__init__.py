@@ -1,0 +1,22 @@
+"""Multimodal search-based user interest modelling in Keras 3.
+
+Sub-packages are imported on first use: `muse_keras.tables.ItemTable` needs
+NumPy alone, everything else Keras and any of its backends.
+"""
+
+import importlib
+from typing import Any
+
+__all__ = ["layers", "losses", "metrics", "models", "optimizers", "tables"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a sub-package when it is first asked for."""
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,51 @@
+"""Picking positions of a history."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def take_positions(values: Any, indices: Any) -> Any:
+    """Return `values[b, indices[b, ...]]`.
+
+    Args:
+        values: (B, L), any dtype.
+        indices: int32 (B, ...), positions in L.
+
+    Returns:
+        Tensor of the shape of `indices` and the dtype of `values`.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # One GatherV2. `ops.take_along_axis` would do the index arithmetic.
+        return tf.gather(values, indices, axis=1, batch_dims=1)
+    shape = ops.shape(indices)
+    flat = ops.reshape(indices, (shape[0], -1))
+    return ops.reshape(ops.take_along_axis(values, flat, axis=1), shape)
+
+
+def newest_positions(mask: Any, count: int) -> tuple[Any, Any]:
+    """Return the positions of the newest real behaviours, newest first.
+
+    Real behaviours are found by their mask, so that padding may stand on
+    any side or in between.
+
+    Args:
+        mask: bool (B, L), True = real, oldest first.
+        count: int, how many at most.
+
+    Returns:
+        Tuple of int32 positions (B, count), 0 where there is none, and a
+        bool mask (B, count).
+    """
+    batch, length = ops.shape(mask)
+    # float32 holds positions below 2**24 exactly, and has GPU kernels where
+    # TensorFlow keeps int32 arithmetic on the host.
+    position = ops.arange(0, length, dtype="float32")
+    keys = ops.where(mask, position, -ops.ones_like(position))
+    padding = ops.full((batch, count), -1.0, dtype="float32")
+    keys, _ = ops.top_k(ops.concatenate([keys, padding], axis=1), count)
+    found = keys >= 0.0
+    return ops.cast(ops.maximum(keys, 0.0), "int32"), found

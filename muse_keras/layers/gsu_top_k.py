@@ -1,0 +1,251 @@
+"""The general search unit: which behaviours are most like the candidate."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+from muse_keras._ops.cosine import CosineParts, cosine_matrix, cosine_parts
+from muse_keras._ops.shapes import check_rank, is_static
+from muse_keras._ops.top_k import stable_top_k
+
+# Below every cosine: what is masked sorts last.
+_MASKED = -4.0
+_MASKED_LIMIT = -2.0
+
+
+class GSUResult(NamedTuple):
+    """The behaviours that a search found for every candidate.
+
+    Attributes:
+        similarities: float32 (B, C, K), descending; 0 where masked.
+        indices: int32 (B, C, K), positions in the history; 0 where masked.
+        mask: bool (B, C, K), True = found.
+    """
+
+    similarities: Any
+    indices: Any
+    mask: Any
+
+
+@muse_keras_export()
+class GSUTopK(keras.layers.Layer):
+    """The K behaviours with the highest cosine to each candidate.
+
+    A plain cosine over frozen multimodal vectors retrieves better than
+    learned scores do, and needs no training. The search is exact. Vectors
+    need no normalisation: int8 codes are searched as they are, and their
+    cosines are exact to float32 rounding.
+
+    Order: descending similarity; of equal ones the smaller index first, on
+    every backend. A zero (or non-finite) vector means "no embedding" and is
+    never found, nor does it find anything. No gradient flows through the
+    search.
+
+    Reference: MUSE, arXiv 2512.07216, section on the GSU.
+
+    Args:
+        k: int, behaviours kept for each candidate.
+        block_size: int, the most scores (candidates x behaviours x batch)
+            computed at once, 4 bytes each; candidates are searched in blocks
+            of this size, at least one candidate at a time. A TensorFlow
+            graph may have up to ten blocks in flight.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        candidates: (B, C, D) or (B, D), int8 codes or floats.
+        behaviors: (B, L, D), int8 codes or floats.
+        behavior_mask: bool (B, L), True = real. None: all are real. Padding
+            is never found.
+
+    Input shape:
+        `(B, C, D)` and `(B, L, D)`
+
+    Output shape:
+        `GSUResult` of three tensors `(B, C, K)`, or `(B, K)` for candidates
+        of rank 2. With L < K the rest is masked.
+
+    Example:
+    >>> import numpy as np
+    >>> from muse_keras.layers import GSUTopK
+    >>> history = np.array([[[0, 9], [7, 0], [5, 5]]], "int8")
+    >>> result = GSUTopK(k=2)(np.array([[[3, 0]]], "int8"), history)
+    >>> np.asarray(result.indices)
+    array([[[1, 2]]], dtype=int32)
+    """
+
+    def __init__(
+        self, k: int = 50, block_size: int = 1 << 22, **kwargs: Any
+    ) -> None:
+        """Set the arguments; see the class."""
+        # Similarities stay float32 under every dtype policy.
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        for name, value in (("k", k), ("block_size", block_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a positive integer. "
+                    f"Received: {name}={value}"
+                )
+        self.k = k
+        self.block_size = block_size
+        self.supports_masking = False
+
+    def build(
+        self,
+        candidates_shape: Any = None,
+        behaviors_shape: Any = None,
+        behavior_mask_shape: Any = None,
+    ) -> None:
+        """Make nothing: the layer has no weights."""
+        self.built = True
+
+    def call(
+        self, candidates: Any, behaviors: Any, behavior_mask: Any = None
+    ) -> GSUResult:
+        """Search; see the class."""
+        self._check(candidates, behaviors, behavior_mask)
+        single = len(candidates.shape) == 2
+        if single:
+            candidates = ops.expand_dims(candidates, 1)
+        behavior_parts, penalty = self._prepare(behaviors, behavior_mask)
+        candidate_parts = cosine_parts(ops.stop_gradient(candidates))
+        values, positions = self._search(
+            candidate_parts, behavior_parts, penalty
+        )
+        if single:
+            values = ops.squeeze(values, 1)
+            positions = ops.squeeze(positions, 1)
+        found = values > _MASKED_LIMIT
+        zeros = ops.zeros_like(values)
+        return GSUResult(
+            ops.where(found, values, zeros),
+            ops.cast(ops.where(found, positions, zeros), "int32"),
+            found,
+        )
+
+    def compute_output_spec(
+        self, candidates: Any, behaviors: Any, behavior_mask: Any = None
+    ) -> GSUResult:
+        """Return the shapes and dtypes of `call`'s result."""
+        self._check(candidates, behaviors, behavior_mask)
+        shape = (*tuple(candidates.shape)[:-1], self.k)
+        return GSUResult(
+            keras.KerasTensor(shape, "float32"),
+            keras.KerasTensor(shape, "int32"),
+            keras.KerasTensor(shape, "bool"),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update({"k": self.k, "block_size": self.block_size})
+        return config
+
+    def _check(self, candidates: Any, behaviors: Any, mask: Any) -> None:
+        """Raise `ValueError` for shapes that do not fit together."""
+        check_rank("candidates", candidates, (2, 3))
+        check_rank("behaviors", behaviors, (3,))
+        if mask is not None:
+            check_rank("behavior_mask", mask, (2,))
+        dims = candidates.shape[-1], behaviors.shape[-1]
+        if is_static(*dims) and dims[0] != dims[1]:
+            raise ValueError(
+                "`candidates` and `behaviors` must have vectors of the same "
+                f"width. Received: candidates.shape={tuple(candidates.shape)}"
+                f", behaviors.shape={tuple(behaviors.shape)}"
+            )
+
+    def _prepare(self, behaviors: Any, mask: Any) -> tuple[CosineParts, Any]:
+        """Return behaviours, at least K of them, and what masking costs."""
+        behaviors = ops.stop_gradient(behaviors)
+        parts = cosine_parts(behaviors)
+        real = parts.valid
+        if mask is not None:
+            real = ops.logical_and(real, ops.cast(mask, "bool"))
+        penalty = _penalty(real)
+        length = behaviors.shape[1]
+        if isinstance(length, int) and length >= self.k:
+            return parts, penalty
+        missing = self.k - length if isinstance(length, int) else self.k
+        batch = ops.shape(behaviors)[0]
+        dim = ops.shape(behaviors)[2]
+
+        def pad(tensor: Any, value: float, *width: Any) -> Any:
+            block = ops.full((batch, missing, *width), value, dtype="float32")
+            return ops.concatenate([tensor, block], axis=1)
+
+        parts = CosineParts(
+            pad(parts.vectors, 0.0, dim),
+            pad(parts.squared_norms, 1.0),
+            None,
+            parts.exact,
+        )
+        return parts, pad(penalty, _MASKED)
+
+    def _search(
+        self, candidates: CosineParts, behaviors: CosineParts, penalty: Any
+    ) -> tuple[Any, Any]:
+        """Return top-K scores and positions, both float32 (B, C, K)."""
+        penalty = ops.expand_dims(penalty, 1)
+        exact = candidates.exact and behaviors.exact
+
+        def search_block(block: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+            vectors, squared_norms, penalties = block
+            scores = cosine_matrix(
+                CosineParts(vectors, squared_norms, None, exact), behaviors
+            )
+            # x + 0 is x: what is not masked keeps its exact value.
+            scores = scores + penalty + ops.expand_dims(penalties, 2)
+            values, indices = stable_top_k(scores, self.k)
+            # Positions travel as float32 (exact below 2**24): TensorFlow
+            # reshapes int32 on the host.
+            return values, ops.cast(indices, "float32")
+
+        columns = (
+            candidates.vectors,
+            candidates.squared_norms,
+            _penalty(candidates.valid),
+        )
+        batch, count, dim = ops.shape(candidates.vectors)
+        length = ops.shape(behaviors.vectors)[1]
+        if is_static(batch, count, length):
+            size = max(1, self.block_size // max(1, batch * length))
+            if size >= count:
+                return search_block(columns)
+            blocks = -(-count // size)
+        else:
+            per_candidate = ops.maximum(batch * length, 1)
+            size = ops.floor_divide(self.block_size, per_candidate)
+            size = ops.maximum(ops.minimum(size, count), 1)
+            blocks = ops.floor_divide(count + size - 1, size)
+
+        def split(tensor: Any, value: float, *width: Any) -> Any:
+            missing = (batch, blocks * size - count, *width)
+            padding = ops.full(missing, value, dtype="float32")
+            tensor = ops.concatenate([tensor, padding], axis=1)
+            tensor = ops.reshape(tensor, (batch, blocks, size, *width))
+            axes = (1, 0, 2, 3) if width else (1, 0, 2)
+            return ops.transpose(tensor, axes)
+
+        def join(tensor: Any) -> Any:
+            tensor = ops.transpose(tensor, (1, 0, 2, 3))
+            tensor = ops.reshape(tensor, (batch, blocks * size, self.k))
+            return tensor[:, :count]
+
+        vectors, squared_norms, penalties = columns
+        values, positions = ops.map(
+            search_block,
+            (
+                split(vectors, 0.0, dim),
+                split(squared_norms, 1.0),
+                split(penalties, 0.0),
+            ),
+        )
+        return join(values), join(positions)
+
+
+def _penalty(real: Any) -> Any:
+    """Return float32 0 where `real`, else what puts a score last."""
+    return (1.0 - ops.cast(real, "float32")) * _MASKED

@@ -1,0 +1,97 @@
+"""An embedding table for ids, made for sparse updates."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+from muse_keras.tables import gather_rows
+
+
+@muse_keras_export()
+class IdEmbedding(keras.layers.Layer):
+    """Trained vectors of table rows or vocabulary indices.
+
+    Unlike `keras.layers.Embedding` its gradient stays a list of the rows that
+    were read on the TensorFlow backend, also under mixed precision, and its
+    table is marked so that `muse_keras.optimizers.RowSparseAdam` moves only
+    touched rows. A row outside the table reads row 0.
+
+    Args:
+        num_rows: int, rows of the table.
+        dim: int, width of a vector.
+        embeddings_initializer: initializer of the table.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        rows: integer of any shape.
+
+    Input shape:
+        `(...)`
+
+    Output shape:
+        `(..., dim)`, the layer's compute dtype.
+
+    Example:
+    >>> import numpy as np
+    >>> from muse_keras.layers import IdEmbedding
+    >>> tuple(IdEmbedding(10, 4)(np.array([[1, 2, 0]])).shape)
+    (1, 3, 4)
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        dim: int,
+        embeddings_initializer: Any = "uniform",
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(**kwargs)
+        for name, value in (("num_rows", num_rows), ("dim", dim)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a positive integer. "
+                    f"Received: {name}={value}"
+                )
+        self.num_rows = num_rows
+        self.dim = dim
+        self.embeddings_initializer = keras.initializers.get(
+            embeddings_initializer
+        )
+        self.supports_masking = False
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the table."""
+        self.embeddings = self.add_weight(
+            shape=(self.num_rows, self.dim),
+            initializer=self.embeddings_initializer,
+            autocast=False,
+            name="embeddings",
+        )
+        self.embeddings.row_sparse = True
+        self.built = True
+
+    def call(self, rows: Any) -> Any:
+        """Return the vectors of rows; see the class."""
+        return ops.cast(gather_rows(self.embeddings, rows), self.compute_dtype)
+
+    def compute_output_spec(self, rows: Any) -> Any:
+        """Return the shape and dtype of `call`'s result."""
+        shape = (*tuple(rows.shape), self.dim)
+        return keras.KerasTensor(shape, self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            {
+                "num_rows": self.num_rows,
+                "dim": self.dim,
+                "embeddings_initializer": keras.initializers.serialize(
+                    self.embeddings_initializer
+                ),
+            }
+        )
+        return config

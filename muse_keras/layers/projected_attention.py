@@ -1,0 +1,192 @@
+"""What the attentions of a candidate over behaviours share."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from muse_keras._ops.shapes import check_rank
+
+# Far below any logit, and far from overflow, in float32.
+_MASKED_LOGIT = -1e9
+
+
+class ProjectedAttention(keras.layers.Layer):
+    """Projections, scaled dot products and the sum of values.
+
+    See `TargetAttention` for the arguments. A subclass makes weights with
+    `_build_projections`, and calls `_logits` and `_attend`.
+    """
+
+    def __init__(
+        self,
+        num_heads: int = 1,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
+        activation: Any = None,
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(**kwargs)
+        for name, value, required in (
+            ("num_heads", num_heads, True),
+            ("key_dim", key_dim, False),
+            ("value_dim", value_dim, False),
+        ):
+            if value is None and not required:
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a positive integer. "
+                    f"Received: {name}={value}"
+                )
+        self.num_heads = num_heads
+        self.key_dim = key_dim
+        self.value_dim = value_dim
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        # The mask is used up here.
+        self.supports_masking = True
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        """Return None: the output has no masked positions."""
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            {
+                "num_heads": self.num_heads,
+                "key_dim": self.key_dim,
+                "value_dim": self.value_dim,
+                "activation": keras.activations.serialize(self.activation),
+                "kernel_initializer": keras.initializers.serialize(
+                    self.kernel_initializer
+                ),
+            }
+        )
+        return config
+
+    def _output_spec(
+        self, target: Any, behaviors: Any, return_scores: bool
+    ) -> Any:
+        """Return the shapes and dtypes of what `_attend` returns."""
+        batch, count, dim = target.shape
+        _, value_dim = self._head_dims(dim)
+        output = keras.KerasTensor(
+            (batch, count, self.num_heads * value_dim), self.compute_dtype
+        )
+        if not return_scores:
+            return output
+        length = behaviors.shape[-2]
+        scores = (batch, count, self.num_heads, length)
+        return output, keras.KerasTensor(scores, "float32")
+
+    def _head_dims(self, target_dim: int) -> tuple[int, int]:
+        """Return the sizes of one head's key and value."""
+        key_dim = self.key_dim
+        if key_dim is None:
+            if target_dim % self.num_heads:
+                raise ValueError(
+                    "The width of `target` must be a multiple of `num_heads` "
+                    "unless `key_dim` is given. Received: "
+                    f"num_heads={self.num_heads}, target width={target_dim}"
+                )
+            key_dim = target_dim // self.num_heads
+        return key_dim, self.value_dim or key_dim
+
+    def _build_projections(
+        self, target_shape: Any, behaviors_shape: Any
+    ) -> None:
+        """Make the query, key and value projections."""
+        target_dim, behavior_dim = target_shape[-1], behaviors_shape[-1]
+        key_dim, value_dim = self._head_dims(target_dim)
+        for name, rows, dim in (
+            ("query_kernel", target_dim, key_dim),
+            ("key_kernel", behavior_dim, key_dim),
+            ("value_kernel", behavior_dim, value_dim),
+        ):
+            weight = self.add_weight(
+                shape=(rows, self.num_heads * dim),
+                initializer=_copy(self.kernel_initializer),
+                name=name,
+            )
+            setattr(self, name, weight)
+
+    def _project(self, tensor: Any, kernel: Any) -> Any:
+        """Return (..., heads, size) projections of (..., E)."""
+        kernel = ops.cast(kernel, tensor.dtype)
+        projected = self.activation(ops.matmul(tensor, kernel))
+        shape = ops.shape(projected)
+        size = projected.shape[-1] // self.num_heads
+        return ops.reshape(projected, (*shape[:-1], self.num_heads, size))
+
+    def _logits(self, target: Any, behaviors: Any) -> Any:
+        """Return scaled dot products, float32 (B, C, heads, K)."""
+        check_rank("target", target, (3,))
+        check_rank("behaviors", behaviors, (3, 4))
+        query = self._project(target, self.query_kernel)
+        query = query * (query.shape[-1] ** -0.5)
+        key = self._project(behaviors, self.key_kernel)
+        if len(behaviors.shape) == 3:
+            # (B, H, C, d) x (B, H, d, K)
+            logits = ops.matmul(
+                ops.transpose(query, (0, 2, 1, 3)),
+                ops.transpose(key, (0, 2, 3, 1)),
+            )
+            logits = ops.transpose(logits, (0, 2, 1, 3))
+        else:
+            # (B, C, H, 1, d) x (B, C, H, d, K)
+            logits = ops.matmul(
+                ops.expand_dims(query, 3), ops.transpose(key, (0, 1, 3, 4, 2))
+            )
+            logits = ops.squeeze(logits, 3)
+        return ops.cast(logits, "float32")
+
+    def _attend(
+        self, logits: Any, behaviors: Any, mask: Any, return_scores: bool
+    ) -> Any:
+        """Return the sum of values under the softmax of `logits`."""
+        if mask is not None:
+            check_rank("mask", mask, (2, 3))
+            mask = ops.cast(mask, "bool")
+            axes = (1, 2) if len(mask.shape) == 2 else (2,)
+            mask = ops.expand_dims(mask, axes)
+            logits = ops.where(
+                mask, logits, ops.full_like(logits, _MASKED_LOGIT)
+            )
+        scores = ops.softmax(logits, axis=-1)
+        if mask is not None:
+            scores = scores * ops.cast(mask, "float32")
+        value = self._project(behaviors, self.value_kernel)
+        weights = ops.cast(scores, value.dtype)
+        if len(behaviors.shape) == 3:
+            # (B, H, C, K) x (B, H, K, d)
+            attended = ops.matmul(
+                ops.transpose(weights, (0, 2, 1, 3)),
+                ops.transpose(value, (0, 2, 1, 3)),
+            )
+            attended = ops.transpose(attended, (0, 2, 1, 3))
+        else:
+            # (B, C, H, 1, K) x (B, C, H, K, d)
+            attended = ops.matmul(
+                ops.expand_dims(weights, 3),
+                ops.transpose(value, (0, 1, 3, 2, 4)),
+            )
+            attended = ops.squeeze(attended, 3)
+        shape = ops.shape(attended)
+        output = ops.reshape(
+            attended, (*shape[:2], self.num_heads * attended.shape[-1])
+        )
+        if return_scores:
+            return output, scores
+        return output
+
+
+def _copy(initializer: Any) -> Any:
+    """Return an initializer of the same kind that draws other values."""
+    if hasattr(initializer, "clone"):
+        return initializer.clone()
+    return initializer

@@ -1,0 +1,167 @@
+"""A histogram of similarities: how much of the history is how alike."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+
+_SCALES = ("log1p", "count", "fraction")
+
+
+@muse_keras_export()
+class SimTier(keras.layers.Layer):
+    """Counts of similarities in equal tiers of [-1, 1].
+
+    Turns the similarities of a candidate with its retrieved behaviours into
+    features that a ranker can learn from: tier `n` of `N` counts those in
+    `[-1 + 2n/N, -1 + 2(n + 1)/N)`, and the last tier includes 1. The edges
+    are the float32 numbers nearest to these, compared in float32 under every
+    dtype policy. A value outside [-1, 1] (rounding makes such) counts in the
+    first or last tier. Masked values count nowhere.
+
+    Reference: SimTier, arXiv 2407.19467; MUSE, arXiv 2512.07216.
+
+    Args:
+        num_tiers: int, number of tiers N.
+        scale: "log1p" for `log(1 + count)`, "count" for the count itself,
+            "fraction" for the count over the number of unmasked values (0 if
+            there are none).
+        learnable: bool, multiply each tier by a trained weight that starts
+            at 1.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        similarities: float (..., K).
+        mask: bool (..., K), True = counted. None: all are.
+
+    Input shape:
+        `(..., K)`
+
+    Output shape:
+        `(..., num_tiers)`, the layer's compute dtype.
+
+    Example:
+    >>> import numpy as np
+    >>> from muse_keras.layers import SimTier
+    >>> tiers = SimTier(num_tiers=4, scale="count", learnable=False)
+    >>> np.asarray(tiers(np.array([[-1.0, 0.1, 0.2, 1.0]], "float32")))
+    array([[1., 0., 2., 1.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        num_tiers: int = 20,
+        scale: str = "log1p",
+        learnable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        # An autocast to float16 would move similarities across edges.
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        if not isinstance(num_tiers, int) or num_tiers < 1:
+            raise ValueError(
+                "`num_tiers` must be a positive integer. "
+                f"Received: num_tiers={num_tiers}"
+            )
+        if scale not in _SCALES:
+            raise ValueError(
+                f"`scale` must be one of {_SCALES}. Received: scale={scale!r}"
+            )
+        self.num_tiers = num_tiers
+        self.scale = scale
+        self.learnable = learnable
+        # The mask is used up here.
+        self.supports_masking = True
+        self.tier_weights: Any = None
+
+    def build(
+        self, similarities_shape: Any = None, mask_shape: Any = None
+    ) -> None:
+        """Make the weight of each tier."""
+        if self.learnable:
+            self.tier_weights = self.add_weight(
+                shape=(self.num_tiers,),
+                initializer="ones",
+                autocast=False,
+                name="tier_weights",
+            )
+        self.built = True
+
+    def count(self, similarities: Any, mask: Any = None) -> Any:
+        """Return how many similarities fall in each tier.
+
+        Args:
+            similarities: float (..., K).
+            mask: bool (..., K), True = counted, or None.
+
+        Returns:
+            float32 (..., num_tiers).
+        """
+        similarities = ops.cast(ops.convert_to_tensor(similarities), "float32")
+        if mask is None:
+            counted = ops.ones_like(similarities)
+        else:
+            mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+            counted = ops.cast(mask, "float32")
+            # Below every edge but the first, which is not compared.
+            similarities = ops.where(
+                mask, similarities, ops.full_like(similarities, -2.0)
+            )
+        total = ops.sum(counted, axis=-1, keepdims=True)
+        if self.num_tiers == 1:
+            return total
+        # How many are at or above each inner edge; neighbours' difference is
+        # a tier. Exact, where arithmetic on the values would round.
+        edges = ops.convert_to_tensor(self._inner_edges(), dtype="float32")
+        above = ops.cast(
+            ops.expand_dims(similarities, -2) >= ops.expand_dims(edges, -1),
+            "float32",
+        )
+        above = ops.sum(above, axis=-1)
+        at_least = ops.concatenate([total, above], axis=-1)
+        higher = ops.concatenate([above, ops.zeros_like(total)], axis=-1)
+        return at_least - higher
+
+    def call(self, similarities: Any, mask: Any = None) -> Any:
+        """Return the scaled tiers; see the class."""
+        tiers = self.count(similarities, mask)
+        if self.scale == "log1p":
+            tiers = ops.log1p(tiers)
+        elif self.scale == "fraction":
+            total = ops.sum(tiers, axis=-1, keepdims=True)
+            tiers = tiers / ops.maximum(total, 1.0)
+        if self.tier_weights is not None:
+            tiers = tiers * ops.cast(self.tier_weights, "float32")
+        return ops.cast(tiers, self.compute_dtype)
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        """Return None: the output has no masked positions."""
+        return None
+
+    def compute_output_spec(self, similarities: Any, mask: Any = None) -> Any:
+        """Return the shape and dtype of `call`'s result."""
+        shape = (*tuple(similarities.shape)[:-1], self.num_tiers)
+        return keras.KerasTensor(shape, self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            {
+                "num_tiers": self.num_tiers,
+                "scale": self.scale,
+                "learnable": self.learnable,
+            }
+        )
+        return config
+
+    def _inner_edges(self) -> np.ndarray:
+        """Return the edges between tiers, float32 (num_tiers - 1,)."""
+        tier = np.arange(1, self.num_tiers, dtype=np.float64)
+        return ((2.0 * tier - self.num_tiers) / self.num_tiers).astype(
+            "float32"
+        )

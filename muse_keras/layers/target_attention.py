@@ -1,0 +1,84 @@
+"""Attention of a candidate over behaviours."""
+
+from typing import Any
+
+from muse_keras._export import muse_keras_export
+from muse_keras.layers.projected_attention import ProjectedAttention
+
+
+@muse_keras_export()
+class TargetAttention(ProjectedAttention):
+    """Scaled dot product attention with the candidate as the query.
+
+    Each candidate weighs the behaviours by `softmax((E W_k)(e W_q)' / sqrt(d))`
+    and returns the weighted sum of `E W_v`. The softmax is computed in
+    float32 under every dtype policy. Masked behaviours get weight exactly 0;
+    without any real behaviour the output and all weights are 0.
+
+    Behaviours may be the same for all candidates of a request, (B, K, E),
+    which projects them once, or each candidate's own, (B, C, K, E).
+
+    Reference: DIN, arXiv 1706.06978; MUSE, arXiv 2512.07216.
+
+    Args:
+        num_heads: int, number of heads.
+        key_dim: int, size of each head's query and key. None: the width of
+            the target divided by `num_heads`.
+        value_dim: int, size of each head's value. None: `key_dim`.
+        activation: activation of the query, key and value projections, such
+            as "silu", or None.
+        kernel_initializer: initializer of the projections.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        target: float (B, C, E).
+        behaviors: float (B, K, E') or (B, C, K, E').
+        mask: bool (B, K) or (B, C, K), True = real. None: all are real.
+        return_attention_scores: bool, also return the weights.
+
+    Input shape:
+        `(B, C, E)` and `(B, K, E')` or `(B, C, K, E')`
+
+    Output shape:
+        `(B, C, num_heads * value_dim)`; with `return_attention_scores` also
+        float32 weights `(B, C, num_heads, K)`.
+
+    Example:
+    >>> import numpy as np
+    >>> from muse_keras.layers import TargetAttention
+    >>> target = np.ones((2, 3, 8), "float32")
+    >>> history = np.ones((2, 5, 8), "float32")
+    >>> tuple(TargetAttention(num_heads=2)(target, history).shape)
+    (2, 3, 8)
+    """
+
+    def build(
+        self,
+        target_shape: Any,
+        behaviors_shape: Any,
+        mask_shape: Any = None,
+    ) -> None:
+        """Make the projections."""
+        self._build_projections(target_shape, behaviors_shape)
+        self.built = True
+
+    def call(
+        self,
+        target: Any,
+        behaviors: Any,
+        mask: Any = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
+        """Attend; see the class."""
+        logits = self._logits(target, behaviors)
+        return self._attend(logits, behaviors, mask, return_attention_scores)
+
+    def compute_output_spec(
+        self,
+        target: Any,
+        behaviors: Any,
+        mask: Any = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
+        """Return the shapes and dtypes of `call`'s result."""
+        return self._output_spec(target, behaviors, return_attention_scores)

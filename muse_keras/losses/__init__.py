@@ -1,0 +1,5 @@
+"""Losses for rankers."""
+
+from muse_keras.losses.impression_crossentropy import ImpressionCrossentropy
+
+__all__ = ["ImpressionCrossentropy"]

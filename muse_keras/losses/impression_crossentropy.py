@@ -1,0 +1,65 @@
+"""Log loss of impressions, padding left out."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+
+
+@muse_keras_export()
+class ImpressionCrossentropy(keras.losses.Loss):
+    """Binary cross entropy of each impression in a batch of requests.
+
+    `keras.losses.BinaryCrossentropy` takes the last axis, here that of the
+    candidates, for the classes of one example and averages over it before
+    any weight applies. This loss keeps one value for each candidate, so that
+    `sample_weight` (B, C) works. Labels below 0 mark padding and cost
+    nothing.
+
+    Args:
+        reduction: str, see `keras.losses.Loss`. The default divides by the
+            number of requests times candidates, padding included;
+            "mean_with_sample_weight" divides by the sum of weights.
+        name: str.
+        **kwargs: see `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: (B, C), 1 = clicked, 0 = not clicked, negative = padding.
+        y_pred: float (B, C), logits.
+        sample_weight: float (B, C) or None.
+
+    Example:
+    >>> import numpy as np
+    >>> from muse_keras.losses import ImpressionCrossentropy
+    >>> loss = ImpressionCrossentropy(reduction="sum")
+    >>> round(float(loss(np.array([[1, -1]]), np.array([[0.0, 9.0]]))), 4)
+    0.6931
+    """
+
+    def __init__(
+        self,
+        reduction: str = "sum_over_batch_size",
+        name: str = "impression_crossentropy",
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(name=name, reduction=reduction, **kwargs)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of every impression, (B, C)."""
+        logits = ops.convert_to_tensor(y_pred)
+        labels = ops.cast(y_true, logits.dtype)
+        real = ops.cast(labels >= 0.0, logits.dtype)
+        # log(1 + exp(-|x|)) + max(x, 0) - x y: never overflows.
+        losses = (
+            ops.maximum(logits, 0.0)
+            - logits * labels
+            + ops.log1p(ops.exp(-ops.abs(logits)))
+        )
+        return losses * real
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return super().get_config()

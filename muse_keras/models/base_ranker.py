@@ -1,0 +1,515 @@
+"""What all rankers share; only the long history differs."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from muse_keras._ops.positions import newest_positions, take_positions
+from muse_keras._ops.shapes import masked_mean
+from muse_keras.layers.gsu_top_k import GSUResult
+from muse_keras.layers.id_embedding import IdEmbedding
+from muse_keras.models.behavior_search import BehaviorSearch
+from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.score_tower import ScoreTower
+from muse_keras.models.short_term_interest import (
+    RecentBehaviors,
+    ShortTermInterest,
+)
+from muse_keras.models.views import BehaviorView, CandidateView
+from muse_keras.tables import MultimodalEmbeddingTable
+
+_REQUIRED_INPUTS = (
+    "user_profile",
+    "behavior_categories",
+    "behavior_mask",
+    "candidate_categories",
+    "candidate_cities",
+    "candidate_provinces",
+    "candidate_category_matches",
+)
+
+
+class Explanation(NamedTuple):
+    """How a score came about.
+
+    Attributes:
+        found: `GSUResult`, the behaviours that were looked at.
+        attention: float32 (B, C, heads, K).
+        tiers: float32 (B, C, N), raw counts.
+    """
+
+    found: GSUResult
+    attention: Any
+    tiers: Any
+
+
+class BaseRanker(keras.Model):
+    """Scores the candidates of a request against the user's history.
+
+    A ranker embeds the user's profile and the candidate, models the newest
+    behaviours (`ShortTermInterest`), and, if the subclass has one, searches
+    the long history (`BehaviorSearch`) and models what was found
+    (`ExactSearchUnit`). All is concatenated and scored by a `ScoreTower`.
+    A subclass overrides `make_search` and `make_exact_search_unit`, and ends
+    its constructor with `self.assemble()`.
+
+    Behaviours and candidates share one table of item-id embeddings, whose
+    rows are those of the item table (row 0 for unknown items), and one of
+    categories. At inference a candidate's score depends on its request and
+    itself only: not on other candidates, padding or the rest of the batch.
+
+    All weights exist after construction; `ranker.table.assign(item_table)`
+    fills the frozen multimodal table.
+
+    Args:
+        num_items: int, items in the item table.
+        profile_sizes: sequence of int, sizes of the profile vocabularies.
+        category_size: int, size of the category vocabulary.
+        city_size: int, size of the city vocabulary.
+        province_size: int, size of the province vocabulary. Sizes include
+            index 0 (missing) and the out-of-vocabulary index.
+        vector_dim: int, width of the multimodal vectors.
+        embedding_dim: int, width of the trained embeddings.
+        recent: int, newest behaviours modelled as short-term interest.
+        num_tiers: int, tiers of SimTier.
+        tier_scale: str, `scale` of SimTier.
+        hidden_units: sequence of int, hidden layers of the tower.
+        num_heads: int, attention heads.
+        attention_activation: activation of the attentions' projections.
+        oov_rate: float in [0, 1), the share of item ids replaced by row 0 in
+            training, so that unknown items have a trained embedding.
+        seed: int, for those replacements.
+        **kwargs: see `keras.Model`.
+
+    Call arguments:
+        inputs: dict. B requests, L behaviours, C candidates:
+            `user_profile` int32 (B, profiles), vocabulary indices;
+            `behavior_item_ids` int64 (B, L) or `behavior_rows` int32 (B, L);
+            `behavior_categories` int32 (B, L);
+            `behavior_mask` bool (B, L), True = real, oldest first;
+            `candidate_item_ids` int64 (B, C) or `candidate_rows` int32;
+            `candidate_categories`, `candidate_cities`,
+            `candidate_provinces` int32 (B, C);
+            `candidate_category_matches` float32 (B, C), behaviours of the
+            candidate's category;
+            `candidate_mask` bool (B, C), True = real; may be left out.
+        training: bool.
+
+    Output shape:
+        logits `(B, C)` float32
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        profile_sizes: Sequence[int],
+        category_size: int,
+        city_size: int,
+        province_size: int,
+        vector_dim: int = 128,
+        embedding_dim: int = 16,
+        recent: int = 50,
+        num_tiers: int = 20,
+        tier_scale: str = "log1p",
+        hidden_units: Sequence[int] = (256, 128, 64),
+        num_heads: int = 1,
+        attention_activation: Any = "silu",
+        oov_rate: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(**kwargs)
+        # Ids must reach the table uncut, and counts the logarithm.
+        self.autocast = False
+        # XLA has no `Unique`, which sparse updates need on TensorFlow.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+        self._convert_input_args = False
+        self._allow_non_tensor_positional_args = True
+        if not 0.0 <= oov_rate < 1.0:
+            raise ValueError(
+                f"`oov_rate` must be in [0, 1). Received: oov_rate={oov_rate}"
+            )
+        if not isinstance(recent, int) or recent < 1:
+            raise ValueError(
+                "`recent` must be a positive integer. "
+                f"Received: recent={recent}"
+            )
+        self.num_items = num_items
+        self.profile_sizes = tuple(int(size) for size in profile_sizes)
+        self.category_size = category_size
+        self.city_size = city_size
+        self.province_size = province_size
+        self.vector_dim = vector_dim
+        self.embedding_dim = embedding_dim
+        self.recent = recent
+        self.num_tiers = num_tiers
+        self.tier_scale = tier_scale
+        self.hidden_units = tuple(hidden_units)
+        self.num_heads = num_heads
+        self.attention_activation = keras.activations.get(attention_activation)
+        self.oov_rate = oov_rate
+        self.seed = seed
+
+    def assemble(self) -> None:
+        """Make and build all layers; the last act of a constructor."""
+        self._make_layers()
+        self._build_layers()
+        self.built = True
+
+    def make_search(self) -> BehaviorSearch | None:
+        """Return the search of the long history, or None for no search."""
+        return None
+
+    def make_exact_search_unit(self) -> ExactSearchUnit | None:
+        """Return what models the behaviours found, or None."""
+        return None
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
+        """Return logits (B, C); see the class."""
+        return self._score(inputs, training)[0]
+
+    def explain(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return scores with what they are based on.
+
+        Args:
+            inputs: as in `call`.
+
+        Returns:
+            dict of `click_probability` float32 (B, C); `behavior_indices`
+            int32 (B, C, K), positions in the history; `similarities` float32
+            (B, C, K), cosines; `attention` float32 (B, C, K), mean over
+            heads; `tiers` float32 (B, C, N), raw counts; `mask` bool
+            (B, C, K), True = a real behaviour.
+        """
+        logits, explanation = self._score(inputs, False)
+        found = explanation.found
+        return {
+            "click_probability": ops.sigmoid(logits),
+            "behavior_indices": found.indices,
+            "similarities": found.similarities,
+            "attention": ops.mean(explanation.attention, axis=2),
+            "tiers": explanation.tiers,
+            "mask": found.mask,
+        }
+
+    def share_oov_row(self, optimizer: Any) -> int:
+        """Give items that training never touched the unknown item's vector.
+
+        Their own is random and means nothing. Call it once, after training.
+
+        Args:
+            optimizer: the `RowSparseAdam` that trained this model.
+
+        Returns:
+            int, how many rows were set.
+        """
+        table = self.item_embedding.embeddings
+        moment = optimizer.second_moment(table)
+        untouched = ops.logical_not(
+            ops.any(ops.not_equal(moment, 0.0), axis=1, keepdims=True)
+        )
+        values = ops.convert_to_tensor(table)
+        table.assign(ops.where(untouched, values[:1], values))
+        counted = int(
+            ops.convert_to_numpy(ops.sum(ops.cast(untouched, "int32")))
+        )
+        row_0 = bool(ops.convert_to_numpy(untouched[0, 0]))
+        return counted - int(row_0)
+
+    def compute_output_spec(
+        self, inputs: dict[str, Any], training: bool | None = None
+    ) -> Any:
+        """Return the shape and dtype of `call`'s result."""
+        shape = tuple(inputs["candidate_categories"].shape)
+        return keras.KerasTensor(shape, "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            {
+                "num_items": self.num_items,
+                "profile_sizes": self.profile_sizes,
+                "category_size": self.category_size,
+                "city_size": self.city_size,
+                "province_size": self.province_size,
+                "vector_dim": self.vector_dim,
+                "embedding_dim": self.embedding_dim,
+                "recent": self.recent,
+                "num_tiers": self.num_tiers,
+                "tier_scale": self.tier_scale,
+                "hidden_units": self.hidden_units,
+                "num_heads": self.num_heads,
+                "attention_activation": keras.activations.serialize(
+                    self.attention_activation
+                ),
+                "oov_rate": self.oov_rate,
+                "seed": self.seed,
+            }
+        )
+        return config
+
+    def _maybe_symbolic_build(
+        self, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        """Build metrics from the shapes of a batch, before `fit` on replicas.
+
+        Keras's TensorFlow trainer takes the mean of the replicas' batches to
+        learn their shapes, which has no meaning for boolean masks and fails.
+        The first replica's batch has the same shapes.
+        """
+        if iterator is not None and self._distribute_strategy is not None:
+            local = self.distribute_strategy.experimental_local_results
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda value: local(value)[0], next(batches)
+                )
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
+
+    def _make_layers(self) -> None:
+        """Make, not build, all layers."""
+        self.table = MultimodalEmbeddingTable(
+            self.num_items, self.vector_dim, name="table"
+        )
+
+        def embedding(rows: int, name: str) -> IdEmbedding:
+            return IdEmbedding(
+                rows, self.embedding_dim, dtype=self.dtype_policy, name=name
+            )
+
+        self.item_embedding = embedding(self.num_items + 1, "item_embedding")
+        self.category_embedding = embedding(
+            self.category_size, "category_embedding"
+        )
+        self.city_embedding = embedding(self.city_size, "city_embedding")
+        self.province_embedding = embedding(
+            self.province_size, "province_embedding"
+        )
+        # All profile fields in one table, one after the other.
+        self.profile_embedding = embedding(
+            sum(self.profile_sizes), "profile_embedding"
+        )
+        self.short_term = ShortTermInterest(
+            num_heads=self.num_heads,
+            activation=self.attention_activation,
+            num_tiers=self.num_tiers,
+            tier_scale=self.tier_scale,
+            dtype=self.dtype_policy,
+            name="short_term",
+        )
+        self.search: Any = self.make_search()
+        self.exact_search_unit: Any = self.make_exact_search_unit()
+        if (self.search is None) != (self.exact_search_unit is None):
+            raise ValueError(
+                "`make_search` and `make_exact_search_unit` must both return "
+                f"a layer or both None. Received: {self.search}, "
+                f"{self.exact_search_unit}"
+            )
+        self.tower = ScoreTower(
+            self.hidden_units, dtype=self.dtype_policy, name="tower"
+        )
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+
+    def _build_layers(self) -> None:
+        """Build all layers: their shapes follow from the arguments."""
+        for layer in (
+            self.table,
+            self.item_embedding,
+            self.category_embedding,
+            self.city_embedding,
+            self.province_embedding,
+            self.profile_embedding,
+        ):
+            with keras.name_scope(layer.name, caller=layer):
+                layer.build(None)
+        dim = self.embedding_dim
+        item = 2 * dim
+        target = (None, None, item)
+        self.short_term.build(target)
+        interest = self.num_tiers + item
+        # Candidate id, category, city, province; profile; pooled; matches.
+        width = 4 * dim + len(self.profile_sizes) * dim + item + 1 + interest
+        if self.search is not None:
+            self.search.build()
+            behaviors = (None, None, None, item)
+            self.exact_search_unit.build(target, behaviors)
+            features, _ = self.exact_search_unit.compute_output_spec(
+                keras.KerasTensor(target),
+                keras.KerasTensor(behaviors),
+                GSUResult(*[keras.KerasTensor((None, None, None))] * 3),
+            )
+            width += features.shape[-1]
+        self.tower.build((None, None, width))
+
+    def _score(
+        self, inputs: dict[str, Any], training: bool | None
+    ) -> tuple[Any, Explanation]:
+        """Return logits and what they are based on."""
+        inputs = self._checked(inputs)
+        candidates = CandidateView(
+            rows=self._rows(inputs, "candidate"),
+            categories=inputs["candidate_categories"],
+            mask=inputs.get("candidate_mask"),
+        )
+        candidates = candidates._replace(
+            vectors=self.table.vectors(candidates.rows)
+        )
+        behaviors = BehaviorView(
+            rows=self._rows(inputs, "behavior"),
+            categories=inputs["behavior_categories"],
+            mask=inputs["behavior_mask"],
+        )
+        target = self._embed_items(
+            candidates.rows, candidates.categories, training
+        )
+        recent = self._recent(behaviors, training)
+        short, attention, found = self.short_term(
+            target, candidates.vectors, recent
+        )
+        candidate_features = [
+            target,
+            self.city_embedding(inputs["candidate_cities"]),
+            self.province_embedding(inputs["candidate_provinces"]),
+            self._matches(inputs["candidate_category_matches"]),
+            short,
+        ]
+        if self.search is None:
+            # The attention sees recent behaviours without a vector too.
+            tiers = self.short_term.tiers.count(found.similarities, found.mask)
+            real = ops.logical_or(found.mask, ops.expand_dims(recent.mask, 1))
+            found = found._replace(mask=real)
+        else:
+            found = self._find(
+                self.search, target, candidates, behaviors, training
+            )
+            embedded = self._embed_items(
+                take_positions(behaviors.rows, found.indices),
+                take_positions(behaviors.categories, found.indices),
+                training,
+            )
+            long, attention = self.exact_search_unit(target, embedded, found)
+            tiers = self.exact_search_unit.count_tiers(found)
+            candidate_features.append(long)
+        user_features = [
+            self._profile(inputs["user_profile"]),
+            masked_mean(recent.embeddings, recent.mask),
+        ]
+        features = self._join(user_features, candidate_features)
+        logits = self.tower(features, mask=candidates.mask, training=training)
+        return logits, Explanation(found, attention, tiers)
+
+    def _find(
+        self,
+        search: BehaviorSearch,
+        target: Any,
+        candidates: CandidateView,
+        behaviors: BehaviorView,
+        training: bool | None,
+    ) -> GSUResult:
+        """Search the long history, with what the search asks for."""
+        if search.needs_vectors:
+            behaviors = behaviors._replace(
+                vectors=self.table.vectors(behaviors.rows)
+            )
+        if search.needs_embeddings:
+            candidates = candidates._replace(embeddings=target)
+            behaviors = behaviors._replace(
+                embeddings=self._embed_items(
+                    behaviors.rows, behaviors.categories, training
+                )
+            )
+        return search(candidates, behaviors)
+
+    def _checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs as tensors, all but ids; name what is missing."""
+        missing = [name for name in _REQUIRED_INPUTS if name not in inputs]
+        for kind in ("behavior", "candidate"):
+            if not {f"{kind}_rows", f"{kind}_item_ids"} & set(inputs):
+                missing.append(f"{kind}_item_ids (or {kind}_rows)")
+        if missing:
+            raise ValueError(
+                f"`inputs` must have {', '.join(missing)}. "
+                f"Received: {sorted(inputs)}"
+            )
+        tensors = {
+            name: value
+            if name.endswith("_item_ids")
+            else ops.convert_to_tensor(value)
+            for name, value in inputs.items()
+        }
+        for name in ("behavior_mask", "candidate_mask"):
+            if tensors.get(name) is not None:
+                tensors[name] = ops.cast(tensors[name], "bool")
+        return tensors
+
+    def _rows(self, inputs: dict[str, Any], kind: str) -> Any:
+        """Return int32 rows of the item table."""
+        rows = inputs.get(f"{kind}_rows")
+        if rows is not None:
+            return ops.cast(rows, "int32")
+        return self.table.lookup(inputs[f"{kind}_item_ids"])
+
+    def _embed_items(
+        self, rows: Any, categories: Any, training: bool | None
+    ) -> Any:
+        """Return id and category embeddings, (..., 2 * embedding_dim)."""
+        if training and self.oov_rate > 0.0:
+            draw = keras.random.uniform(
+                ops.shape(rows), seed=self.seed_generator
+            )
+            rows = ops.where(draw < self.oov_rate, ops.zeros_like(rows), rows)
+        return ops.concatenate(
+            [self.item_embedding(rows), self.category_embedding(categories)],
+            axis=-1,
+        )
+
+    def _recent(
+        self, behaviors: BehaviorView, training: bool | None
+    ) -> RecentBehaviors:
+        """Return the newest behaviours with all that is needed of them."""
+        indices, mask = newest_positions(behaviors.mask, self.recent)
+        rows = take_positions(behaviors.rows, indices)
+        categories = take_positions(behaviors.categories, indices)
+        return RecentBehaviors(
+            indices,
+            mask,
+            self._embed_items(rows, categories, training),
+            self.table.vectors(rows),
+        )
+
+    def _profile(self, profile: Any) -> Any:
+        """Return the profile's embeddings, (B, profiles * embedding_dim)."""
+        count = len(self.profile_sizes)
+        if profile.shape[-1] != count:
+            raise ValueError(
+                f"`user_profile` must have {count} fields. Received: "
+                f"user_profile.shape={tuple(profile.shape)}"
+            )
+        sizes = np.array(self.profile_sizes, np.int64)
+        starts = np.cumsum(sizes) - sizes
+        # An index outside its vocabulary must not read another field's row.
+        profile = ops.clip(
+            ops.cast(profile, "float32"), 0.0, (sizes - 1).astype("float32")
+        )
+        rows = ops.cast(profile + starts.astype("float32"), "int32")
+        embedded = self.profile_embedding(rows)
+        return ops.reshape(embedded, (-1, count * self.embedding_dim))
+
+    def _matches(self, matches: Any) -> Any:
+        """Return the category-match feature, (B, C, 1)."""
+        matches = ops.maximum(ops.cast(matches, "float32"), 0.0)
+        matches = ops.cast(ops.log1p(matches), self.compute_dtype)
+        return ops.expand_dims(matches, -1)
+
+    def _join(self, user: list[Any], candidate: list[Any]) -> Any:
+        """Return all features of each candidate, (B, C, F)."""
+        joined = ops.concatenate(candidate, axis=-1)
+        shared = ops.expand_dims(ops.concatenate(user, axis=-1), 1)
+        ones = ops.ones_like(joined[:, :, :1])
+        return ops.concatenate([shared * ones, joined], axis=-1)

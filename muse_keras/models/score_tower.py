@@ -1,0 +1,93 @@
+"""From features to a logit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+from muse_keras.layers.dice import Dice
+
+
+@muse_keras_export()
+class ScoreTower(keras.layers.Layer):
+    """Dense layers with Dice, then one logit per candidate.
+
+    Args:
+        hidden_units: sequence of int, widths of the hidden layers.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float (B, C, F).
+        mask: bool (B, C), True = real; padding is left out of the batch
+            statistics.
+        training: bool.
+
+    Input shape:
+        `(B, C, F)`
+
+    Output shape:
+        `(B, C)` float32
+    """
+
+    def __init__(
+        self, hidden_units: Sequence[int] = (256, 128, 64), **kwargs: Any
+    ) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(**kwargs)
+        self.hidden_units = tuple(hidden_units)
+        self.dense_layers = []
+        self.activations = []
+        for number, units in enumerate(self.hidden_units, 1):
+            self.dense_layers.append(
+                keras.layers.Dense(
+                    units, dtype=self.dtype_policy, name=f"dense_{number}"
+                )
+            )
+            self.activations.append(
+                Dice(dtype=self.dtype_policy, name=f"dice_{number}")
+            )
+        # A logit in float16 would be too coarse for the loss.
+        self.output_layer = keras.layers.Dense(1, dtype="float32", name="logit")
+        # The mask is used up here.
+        self.supports_masking = True
+
+    def build(self, inputs_shape: Any, mask_shape: Any = None) -> None:
+        """Build the layers."""
+        shape = tuple(inputs_shape)
+        for dense, activation in zip(
+            self.dense_layers, self.activations, strict=True
+        ):
+            dense.build(shape)
+            shape = (*shape[:-1], dense.units)
+            activation.build(shape)
+        self.output_layer.build(shape)
+        self.built = True
+
+    def call(
+        self, inputs: Any, mask: Any = None, training: bool | None = None
+    ) -> Any:
+        """Return logits; see the class."""
+        values = inputs
+        for dense, activation in zip(
+            self.dense_layers, self.activations, strict=True
+        ):
+            values = activation(dense(values), mask=mask, training=training)
+        return ops.squeeze(self.output_layer(values), -1)
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        """Return None: the output has no masked positions."""
+        return None
+
+    def compute_output_spec(
+        self, inputs: Any, mask: Any = None, training: bool | None = None
+    ) -> Any:
+        """Return the shape and dtype of `call`'s result."""
+        return keras.KerasTensor(tuple(inputs.shape)[:-1], "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config["hidden_units"] = self.hidden_units
+        return config

@@ -1,0 +1,286 @@
+"""The frozen multimodal item embeddings as weights on the device."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+from muse_keras.tables.id_index import backend_holds_int64, sorted_rows
+from muse_keras.tables.item_table import ItemTable, blocks, rows_of
+from muse_keras.tables.row_gather import gather_rows
+
+
+@muse_keras_export()
+class MultimodalEmbeddingTable(keras.layers.Layer):
+    """Raw 64-bit item ids to rows, and rows to int8 vectors.
+
+    The table is not trained. It keeps raw ids, so that a caller sends ids and
+    nothing else, and int8 codes, so that 35 million items of 128 dimensions
+    take 4.5 GB. Row 0 stands for padding and for every unknown id; its vector
+    is zero. The same rows address other per-item tables, such as trained id
+    embeddings (see `gather_rows`).
+
+    Weights, none of them trainable or autocast: `item_ids` int64 (N,),
+    sorted; `codes` int8 (N + 1, dim); `inverse_norms` float32 (N + 1,), one
+    over the norm of `codes`, 0 for a zero vector. They are zero until
+    `assign` fills them: then every id is unknown.
+
+    The JAX backend holds no int64 unless `jax_enable_x64` is set. There ids
+    are kept and resolved on the host: `lookup` takes NumPy int64 outside
+    `jit` and raises otherwise, rather than cut ids to 32 bits.
+
+    Reference: MUSE, arXiv 2512.07216.
+
+    Args:
+        num_items: int, number of known items N.
+        dim: int, width of a vector.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        ids: int64 of any shape; 0 is padding. Any int64 value is allowed.
+
+    Input shape:
+        `(...)`
+
+    Output shape:
+        Tuple of rows `(...)` int32 and codes `(..., dim)` int8. A vector is
+        `codes / 127`.
+
+    Example:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from muse_keras.tables import ItemTable, MultimodalEmbeddingTable
+    >>> item_table = ItemTable.write(
+    ...     tempfile.mkdtemp(),
+    ...     item_ids=np.array([7, -3]),
+    ...     codes=np.array([[127, 0], [0, 127]], "int8"),
+    ...     features={
+    ...         "category": np.array([1, 1]),
+    ...         "city": np.array([0, 0]),
+    ...         "province": np.array([0, 0]),
+    ...     },
+    ...     source="example",
+    ... )
+    >>> table = MultimodalEmbeddingTable.from_item_table(item_table)
+    >>> rows, codes = table(np.array([[7, 0, 99]]))
+    >>> np.asarray(rows)
+    array([[2, 0, 0]], dtype=int32)
+    """
+
+    def __init__(self, num_items: int, dim: int = 128, **kwargs: Any) -> None:
+        kwargs.setdefault("trainable", False)
+        super().__init__(**kwargs)
+        for name, value in (("num_items", num_items), ("dim", dim)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a positive integer. Received: {name}={value}"
+                )
+        if num_items >= np.iinfo(np.int32).max:
+            raise ValueError(
+                "`num_items` must be less than 2**31 - 1, since rows are "
+                f"int32. Received: num_items={num_items}"
+            )
+        self.num_items = num_items
+        self.dim = dim
+        self.supports_masking = False
+        # Keras must not touch ids: it would cut them to int32 under JAX.
+        self._convert_input_args = False
+        self._allow_non_tensor_positional_args = True
+        self._host_ids: np.ndarray | None = None
+
+    @classmethod
+    def from_item_table(
+        cls, item_table: ItemTable, **kwargs: Any
+    ) -> "MultimodalEmbeddingTable":
+        """Return a layer of the right size, filled from an `ItemTable`.
+
+        Args:
+            item_table: `ItemTable`.
+            **kwargs: passed to the constructor.
+        """
+        layer = cls(item_table.num_items, item_table.dim, **kwargs)
+        layer.assign(item_table)
+        return layer
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the weights.
+
+        Args:
+            input_shape: not used; the table's size is in the constructor.
+        """
+        if backend_holds_int64():
+            self.item_ids = self._add_frozen("item_ids", (self.num_items,), "int64")
+        else:
+            self._host_ids = np.zeros(self.num_items, np.int64)
+        rows = self.num_items + 1
+        self.codes = self._add_frozen("codes", (rows, self.dim), "int8")
+        self.inverse_norms = self._add_frozen("inverse_norms", (rows,), "float32")
+        self.built = True
+
+    def assign(self, item_table: ItemTable) -> None:
+        """Fill the weights from an item table, block by block.
+
+        Reads the memory-mapped table in pieces and writes them in place: the
+        process never holds a second copy.
+
+        Args:
+            item_table: `ItemTable` with this layer's `num_items` and `dim`.
+
+        Raises:
+            ValueError: if the sizes differ.
+        """
+        for name in ("num_items", "dim"):
+            mine, given = getattr(self, name), getattr(item_table, name)
+            if mine != given:
+                raise ValueError(
+                    f"`item_table.{name}` must be {mine}, as in the layer. "
+                    f"Received: {given}"
+                )
+        self._fill(
+            {
+                "item_ids": item_table.item_ids,
+                "codes": item_table.codes,
+                "inverse_norms": item_table.inverse_norms(),
+            }
+        )
+
+    def lookup(self, ids: Any) -> Any:
+        """Return the row of every id.
+
+        Args:
+            ids: int64 of any shape; any value, 0 is padding.
+
+        Returns:
+            int32 of the same shape; 0 for id 0 and for unknown ids.
+
+        Raises:
+            ValueError: on a backend without int64, if `ids` are not NumPy
+                int64 (or Python integers) outside a compiled function.
+        """
+        self._ensure_built()
+        if self._host_ids is not None:
+            return self._host_lookup(ids)
+        if not keras.ops.is_tensor(ids):
+            ids = np.asarray(ids, np.int64)
+        return sorted_rows(self.item_ids, ops.cast(ids, "int64"))
+
+    def vectors(self, rows: Any) -> Any:
+        """Return the int8 codes (..., dim) of int32 rows (...)."""
+        self._ensure_built()
+        return gather_rows(self.codes, rows)
+
+    def inverse_norms_of(self, rows: Any) -> Any:
+        """Return float32 1 / norm (...) of the codes of int32 rows (...)."""
+        self._ensure_built()
+        return gather_rows(self.inverse_norms, rows)
+
+    def call(self, ids: Any) -> tuple[Any, Any]:
+        """Return `(rows, codes)` of ids; see the class."""
+        rows = self.lookup(ids)
+        return rows, self.vectors(rows)
+
+    def compute_output_spec(self, ids: Any) -> tuple[Any, Any]:
+        """Return the shapes and dtypes of `call`'s result."""
+        shape = tuple(ids.shape)
+        return (
+            keras.KerasTensor(shape, "int32"),
+            keras.KerasTensor((*shape, self.dim), "int8"),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update({"num_items": self.num_items, "dim": self.dim})
+        return config
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the weights by name, the ids as int64 on every backend."""
+        if self._host_ids is not None:
+            store["item_ids"] = self._host_ids
+        else:
+            store["item_ids"] = ops.convert_to_numpy(self.item_ids)
+        store["codes"] = ops.convert_to_numpy(self.codes)
+        store["inverse_norms"] = ops.convert_to_numpy(self.inverse_norms)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Read the weights written by `save_own_variables`."""
+        self._ensure_built()
+        self._fill(
+            {name: store[name] for name in ("item_ids", "codes", "inverse_norms")}
+        )
+
+    def _add_frozen(self, name: str, shape: tuple[int, ...], dtype: str) -> Any:
+        """Add a weight that neither training nor mixed precision touches."""
+        return self.add_weight(
+            shape=shape,
+            dtype=dtype,
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            name=name,
+        )
+
+    def _ensure_built(self) -> None:
+        """Make the weights if the layer was not called yet."""
+        if not self.built:
+            self.build(None)
+
+    def _fill(self, values: dict[str, Any]) -> None:
+        """Write arrays (anything that slices to NumPy) into the weights."""
+        self._ensure_built()
+        expected = {
+            "item_ids": (self.num_items,),
+            "codes": (self.num_items + 1, self.dim),
+            "inverse_norms": (self.num_items + 1,),
+        }
+        for name, shape in expected.items():
+            if tuple(values[name].shape) != shape:
+                raise ValueError(
+                    f"`{name}` must have shape {shape}. Received: "
+                    f"shape={tuple(values[name].shape)}"
+                )
+        for name, value in values.items():
+            if name == "item_ids" and self._host_ids is not None:
+                self._host_ids[...] = value
+            else:
+                _assign_blocks(getattr(self, name), value)
+
+    def _host_lookup(self, ids: Any) -> Any:
+        """Resolve ids with NumPy, where the backend would cut them."""
+        if ops.is_tensor(ids) or isinstance(ids, keras.KerasTensor):
+            raise ValueError(
+                "`ids` must be a NumPy int64 array outside a compiled "
+                f"function: the {keras.backend.backend()} backend holds no "
+                "64-bit integers here, so that ids in its tensors may have "
+                "been cut. Resolve ids first and pass rows, or enable 64-bit "
+                f"types (`jax_enable_x64`). Received: {type(ids)}"
+            )
+        if self._host_ids is None:
+            raise ValueError("`lookup` needs a built layer.")
+        return ops.convert_to_tensor(rows_of(self._host_ids, ids))
+
+
+def _assign_blocks(variable: Any, values: Any) -> None:
+    """Write `values` into a variable in place, one block after the other."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.device(variable.value.device):
+            for block in blocks(variable.shape[0]):
+                variable.value.scatter_update(
+                    tf.IndexedSlices(
+                        tf.constant(np.ascontiguousarray(values[block])),
+                        tf.range(block.start, block.stop, dtype=tf.int64),
+                    )
+                )
+    elif backend == "torch":
+        for block in blocks(variable.shape[0]):
+            variable.value[block] = ops.convert_to_tensor(
+                np.ascontiguousarray(values[block])
+            )
+    else:
+        variable.assign(np.asarray(values))

@@ -1,0 +1,56 @@
+"""Row lookup in a Keras variable, on the device that holds it."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def gather_rows(variable: Any, rows: Any) -> Any:
+    """Return the rows of a table without copying or converting the table.
+
+    On the TensorFlow backend the gather reads the `tf.Variable` itself
+    (`ResourceGather`), which has a GPU kernel for int8 (`GatherV2` has none)
+    and keeps the gradient of a trainable table an `IndexedSlices` of the rows
+    that were read. Give a table `autocast=False`: under a mixed precision
+    policy an autocast variable would be cast as a whole before the gather.
+
+    Args:
+        variable: `keras.Variable` (or, on the TensorFlow backend,
+            `tf.Variable`) of shape (rows, ...), any dtype.
+        rows: int32 or int64 of any shape. A row outside the table, negative
+            ones included, reads row 0, on every backend and device.
+
+    Returns:
+        Tensor of shape `rows.shape + variable.shape[1:]`, the variable's
+        dtype.
+
+    Example:
+
+    >>> import keras
+    >>> table = keras.Variable([[0.0, 0.0], [1.0, 2.0]], autocast=False)
+    >>> keras.ops.convert_to_numpy(gather_rows(table, [1, -1]))
+    array([[1., 2.],
+           [0., 0.]], dtype=float32)
+    """
+    size = variable.shape[0]
+    # int64: on a GPU TensorFlow keeps int32 arithmetic on the host.
+    rows = ops.cast(ops.convert_to_tensor(rows), _index_dtype())
+    rows = ops.where((rows >= 0) & (rows < size), rows, ops.zeros_like(rows))
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(raw_variable(variable), rows)
+    return ops.take(variable, rows, axis=0)
+
+
+def raw_variable(variable: Any) -> Any:
+    """Return the backend's own variable, or the argument if it is none."""
+    if isinstance(variable, keras.Variable):
+        return variable.value
+    return variable
+
+
+def _index_dtype() -> str:
+    """Return the integer type in which row arithmetic is done."""
+    return "int64" if keras.backend.backend() == "tensorflow" else "int32"

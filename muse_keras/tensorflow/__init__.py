@@ -1,0 +1,25 @@
+"""TensorFlow-only parts: features of a request and model inputs.
+
+The functions here are used by the Transform preprocessing, by the trainer's
+input and by the exported signatures alike, so that a feature is computed by
+one code everywhere. Everything outside this sub-package runs on any Keras
+backend.
+"""
+
+from muse_keras.tensorflow.model_inputs import (
+    dense_model_inputs,
+    densify,
+    present,
+)
+from muse_keras.tensorflow.request_features import (
+    category_matches,
+    newest_mask,
+)
+
+__all__ = [
+    "category_matches",
+    "dense_model_inputs",
+    "densify",
+    "newest_mask",
+    "present",
+]

@@ -1,0 +1,73 @@
+"""Features of one ranking request, computed the same way everywhere.
+
+Every op has a GPU kernel for its dtypes. Index arithmetic is int64, because
+TensorFlow keeps int32 arithmetic on the host.
+"""
+
+import tensorflow as tf
+
+
+def newest_mask(
+    behavior_item_ids: tf.Tensor, max_history: int | None = None
+) -> tf.Tensor:
+    """Mark the newest real behaviours of every history.
+
+    A behaviour is real if its item id is not 0. Padding may stand anywhere;
+    the order is oldest first.
+
+    Args:
+        behavior_item_ids: int64 (B, L), 0 = padding.
+        max_history: int of at least 1, how many real behaviours to keep; None
+            keeps all.
+
+    Returns:
+        bool (B, L), True for the newest `max_history` real behaviours.
+
+    Raises:
+        ValueError: if `max_history` is less than 1.
+    """
+    real = tf.not_equal(behavior_item_ids, 0)
+    if max_history is None:
+        return real
+    if max_history < 1:
+        raise ValueError(
+            "`max_history` must be at least 1, or None for no limit. "
+            f"Received: max_history={max_history}"
+        )
+    age = tf.cumsum(tf.cast(real, tf.int64), axis=1, reverse=True)
+    return tf.logical_and(real, age <= max_history)
+
+
+def category_matches(
+    behavior_categories: tf.Tensor,
+    mask: tf.Tensor,
+    candidate_categories: tf.Tensor,
+    category_size: int | tf.Tensor,
+) -> tf.Tensor:
+    """Count a user's behaviours in each candidate's category.
+
+    One histogram per request: O(L + C + category_size), and exact below 2**24
+    behaviours.
+
+    Args:
+        behavior_categories: int32 or int64 (B, L), vocabulary indices in
+            [0, category_size).
+        mask: bool (B, L), True = count this behaviour.
+        candidate_categories: int32 or int64 (B, C), vocabulary indices in
+            [0, category_size).
+        category_size: int or integer scalar tensor, number of vocabulary
+            indices, with missing (0) and out-of-vocabulary.
+
+    Returns:
+        float32 (B, C): the count, 0 for a candidate of category 0.
+    """
+    behaviors = tf.cast(behavior_categories, tf.int64)
+    candidates = tf.cast(candidate_categories, tf.int64)
+    histogram = tf.raw_ops.DenseBincount(
+        input=tf.where(mask, behaviors, tf.zeros_like(behaviors)),
+        size=tf.cast(category_size, tf.int64),
+        weights=tf.cast(mask, tf.float32),
+        binary_output=False,
+    )
+    counts = tf.gather(histogram, candidates, batch_dims=1)
+    return tf.where(tf.equal(candidates, 0), tf.zeros_like(counts), counts)

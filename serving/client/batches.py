@@ -1,0 +1,171 @@
+"""Ragged requests to padded tensors, and answers back to the callers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from serving.client.errors import ResponseError
+from serving.client.types import ExplainResult, RankRequest, RankResult
+
+__all__ = ["Limits", "explain_result", "rank_inputs", "rank_result", "split"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How much goes into one call.
+
+    Attributes:
+        requests: rows.
+        cells: padded ids, history and candidates together.
+    """
+
+    requests: int = 64
+    cells: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or self.cells < 1:
+            raise ValueError(
+                f"`requests` and `cells` must be at least 1. Received: {self}"
+            )
+
+
+def split(
+    requests: Sequence[RankRequest], limits: Limits
+) -> Iterator[list[int]]:
+    """Chooses which requests share a call.
+
+    Requests with histories of like length go together, so that little is
+    padded. A request that is too big on its own still gets a call.
+
+    Args:
+        requests: in any order.
+        limits: how much goes into one call.
+
+    Yields:
+        Positions of the requests of one call.
+    """
+    order = sorted(
+        range(len(requests)), key=lambda i: len(requests[i].behavior_item_ids)
+    )
+    batch: list[int] = []
+    behaviors = candidates = 0
+    for index in order:
+        request = requests[index]
+        wide = max(behaviors, 2 * len(request.behavior_item_ids))
+        tall = max(candidates, len(request.candidate_item_ids))
+        cells = (len(batch) + 1) * (wide + tall)
+        if batch and (len(batch) >= limits.requests or cells > limits.cells):
+            yield batch
+            batch = []
+            wide = 2 * len(request.behavior_item_ids)
+            tall = len(request.candidate_item_ids)
+        batch.append(index)
+        behaviors, candidates = wide, tall
+    if batch:
+        yield batch
+
+
+def rank_inputs(requests: Sequence[RankRequest]) -> dict[str, np.ndarray]:
+    """Pads requests to the inputs of the signatures rank and explain.
+
+    Padding is 0 at the end of each row, so positions in a history stay what
+    they were. An empty history is one padding id wide.
+
+    Args:
+        requests: at least one.
+
+    Returns:
+        `user_id` (B,), `user_profile` (B, 5), `behavior_item_ids` and
+        `behavior_category_ids` (B, L), `candidate_item_ids` (B, C); int64.
+    """
+    return {
+        "user_id": np.array([r.user_id for r in requests], np.int64),
+        "user_profile": np.stack([r.user_profile for r in requests]),
+        "behavior_item_ids": _padded([r.behavior_item_ids for r in requests]),
+        "behavior_category_ids": _padded(
+            [r.behavior_category_ids for r in requests]
+        ),
+        "candidate_item_ids": _padded([r.candidate_item_ids for r in requests]),
+    }
+
+
+def rank_result(
+    request: RankRequest, outputs: Mapping[str, np.ndarray], row: int
+) -> RankResult:
+    """The part of an answer that belongs to one request.
+
+    Args:
+        request: the request.
+        outputs: outputs of the signature rank.
+        row: its row.
+
+    Raises:
+        ResponseError: an output is missing or too small.
+    """
+    count = len(request.candidate_item_ids)
+    return RankResult(
+        candidate_item_ids=np.asarray(request.candidate_item_ids),
+        click_probability=_part(outputs, "click_probability", row, count, 2),
+    )
+
+
+def explain_result(
+    request: RankRequest, outputs: Mapping[str, np.ndarray], row: int
+) -> ExplainResult:
+    """The part of an explanation that belongs to one request.
+
+    Args:
+        request: the request.
+        outputs: outputs of the signature explain.
+        row: its row.
+
+    Raises:
+        ResponseError: an output is missing or too small.
+    """
+    count = len(request.candidate_item_ids)
+    indices = _part(outputs, "behavior_indices", row, count, 3)
+    similarities = _part(outputs, "similarities", row, count, 3)
+    attention = _part(outputs, "attention", row, count, 3)
+    inside = (indices >= 0) & (indices < len(request.behavior_item_ids))
+    return ExplainResult(
+        candidate_item_ids=np.asarray(request.candidate_item_ids),
+        click_probability=_part(outputs, "click_probability", row, count, 2),
+        behavior_indices=indices,
+        similarities=similarities,
+        attention=attention,
+        retrieved=inside,
+        tiers=_part(outputs, "tiers", row, count, 3),
+    )
+
+
+def _padded(lists: Sequence[np.ndarray]) -> np.ndarray:
+    width = max(1, *(len(values) for values in lists)) if lists else 1
+    if len(lists) == 1 and len(lists[0]) == width:
+        return np.asarray(lists[0])[np.newaxis]
+    out = np.zeros((len(lists), width), np.int64)
+    for row, values in zip(out, lists, strict=True):
+        row[: len(values)] = values
+    return out
+
+
+def _part(
+    outputs: Mapping[str, np.ndarray],
+    name: str,
+    row: int,
+    count: int,
+    rank: int,
+) -> np.ndarray:
+    if name not in outputs:
+        raise ResponseError(
+            f"the answer has no output {name!r}, only {sorted(outputs)}"
+        )
+    array = outputs[name]
+    if array.ndim != rank or row >= len(array) or count > array.shape[1]:
+        raise ResponseError(
+            f"output {name!r} has shape {array.shape}, too small for "
+            f"row {row} and {count} candidates"
+        )
+    return array[row, :count]

@@ -1,0 +1,104 @@
+"""Timeouts, retries and TLS of a client."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+__all__ = ["Retry", "Timeouts", "Tls"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeouts:
+    """Limits in seconds, each on its own.
+
+    Attributes:
+        connect: to reach the server.
+        call: one attempt, from sending to the whole answer. The server
+            learns it by gRPC and stops working when it passes.
+        total: all attempts and the pauses between them.
+    """
+
+    connect: float = 5.0
+    call: float = 10.0
+    total: float = 30.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(
+                    f"`{field.name}` must be above 0 seconds. "
+                    f"Received: {getattr(self, field.name)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """Further attempts when the server is UNAVAILABLE, and only then.
+
+    The pause before attempt n is a random share (between a half and all) of
+    `first * factor**(n - 1)`, at most `longest`.
+
+    Attributes:
+        attempts: in all; 1 never retries.
+        first: first pause, seconds.
+        factor: growth of the pauses.
+        longest: longest pause, seconds.
+    """
+
+    attempts: int = 4
+    first: float = 0.1
+    factor: float = 2.0
+    longest: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(
+                f"`attempts` must be at least 1. Received: {self.attempts}"
+            )
+        if self.first < 0 or self.longest < 0 or self.factor < 1:
+            raise ValueError(
+                "`first` and `longest` must not be negative and `factor` "
+                f"must be at least 1. Received: {self}"
+            )
+
+    def pause(self, attempt: int, share: float) -> float:
+        """Pause after a failed attempt.
+
+        Args:
+            attempt: which one failed, from 1.
+            share: random number in [0, 1).
+
+        Returns:
+            Seconds.
+        """
+        longest = min(self.longest, self.first * self.factor ** (attempt - 1))
+        return longest * (0.5 + share / 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tls:
+    """Encryption, and who is whom.
+
+    Attributes:
+        ca_file: PEM certificates that may sign the server's; None trusts
+            what the system trusts.
+        certificate_file: PEM certificate of this client, for mutual TLS.
+        key_file: its PEM key.
+        server_name: name to expect in the server's certificate, if it is not
+            the host's (gRPC only).
+    """
+
+    ca_file: str | pathlib.Path | None = None
+    certificate_file: str | pathlib.Path | None = None
+    key_file: str | pathlib.Path | None = dataclasses.field(
+        default=None, repr=False
+    )
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError(
+                "`certificate_file` and `key_file` go together. "
+                "Received: only one of them"
+            )

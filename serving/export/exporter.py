@@ -1,0 +1,242 @@
+"""Write a trained ranker as a SavedModel that stock TensorFlow serves."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from muse_keras.tables import ItemTable
+from serving.export import manifest as manifests
+from serving.export import warmup
+from serving.export.ranking_module import (
+    ITEM_FIELDS,
+    PROFILE_FIELDS,
+    RankingModule,
+)
+
+# In the Examples for training and evaluation only.
+UNSERVED_FEATURES = ("clicks", "candidate_popularity")
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An exported version.
+
+    Attributes:
+        path: the version's folder.
+        manifest: the content of `assets.extra/muse_export.json`.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    def memory_summary(self) -> str:
+        """Return one line on the memory the variables take."""
+        largest = sorted(
+            self.manifest["variables"].items(),
+            key=lambda item: -item[1]["bytes"],
+        )[:3]
+        parts = ", ".join(
+            f"{name} {_readable(size['bytes'])}" for name, size in largest
+        )
+        total = _readable(self.manifest["total_bytes"])
+        return f"{total} of variables ({parts}, ...)"
+
+
+def export_saved_model(
+    path: str | os.PathLike[str],
+    *,
+    model: Any,
+    item_table: ItemTable,
+    vocabularies: Mapping[str, npt.ArrayLike],
+    max_history: int | None = None,
+    transform_output: str | os.PathLike[str] | None = None,
+    warmup_examples: Sequence[bytes] = (),
+    unserved_features: Sequence[str] = UNSERVED_FEATURES,
+    source: Mapping[str, str] | None = None,
+) -> Export:
+    """Export a ranking model with its item table and its transform graph.
+
+    The signatures are `rank`, `explain`, `embed` and, with
+    `transform_output`, `serving_default`. The version is written to a
+    temporary folder beside `path` and renamed, so that a server that watches
+    the base folder never sees half of it. The item table is saved from the
+    model's own variables; no second copy is made.
+
+    Args:
+        path: folder of the version, `<base>/<version>`; see `next_version`.
+            It may exist if it is empty.
+        model: a built model of `muse_keras.models` (or of the same
+            interface), with `model.table` assigned from `item_table`.
+        item_table: `ItemTable`; its raw category, city and province ids
+            become vocabulary indices in the SavedModel.
+        vocabularies: raw int64 ids in index order, without 0, for
+            `user_profile_1` ... `user_profile_5`, `category`, `city`,
+            `province`.
+        max_history: int or None. `rank` and `explain` count the newest
+            `max_history` real behaviours, as the Transform graph does.
+        transform_output: folder of a `tft.TFTransformOutput`, or None for no
+            `serving_default`.
+        warmup_examples: serialised request-grouped Examples; without any, a
+            small one is made. Each is replayed against each signature here
+            and by the server.
+        unserved_features: raw features that a request does not carry.
+        source: where the parts come from, kept in the manifest.
+
+    Returns:
+        `Export`, with the path and the manifest.
+
+    Raises:
+        ValueError: if the parts do not fit each other, or a warmup request
+            fails. The message names the part.
+        FileExistsError: if `path` exists and is not an empty folder.
+    """
+    target = Path(path)
+    _check_target(target)
+    _check_vocabularies(model, vocabularies)
+    _check_table(model, item_table)
+
+    transform, raw_feature_spec = None, None
+    if transform_output is not None:
+        transform, raw_feature_spec = _load_transform(
+            transform_output, unserved_features
+        )
+    module = RankingModule(
+        model=model,
+        item_table=item_table,
+        vocabularies=vocabularies,
+        max_history=max_history,
+        transform=transform,
+        raw_feature_spec=raw_feature_spec,
+    )
+    signatures = module.signatures()
+    examples = tuple(warmup_examples) or (warmup.example_of(item_table),)
+    warmup.run(signatures, examples)
+    manifest = manifests.describe(
+        model=model,
+        item_table=item_table,
+        vocabulary_sizes=module.vocabulary_sizes(),
+        max_history=max_history,
+        variables=module.named_variables(),
+        signatures=signatures,
+        source=source or {},
+    )
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".export-{target.name}.", dir=target.parent
+    ) as temporary:
+        folder = Path(temporary) / "model"
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+        extra = folder / "assets.extra"
+        extra.mkdir()
+        manifest["warmup_records"] = warmup.write(
+            extra, examples, list(signatures)
+        )
+        (extra / manifests.FILE_NAME).write_text(
+            json.dumps(manifest, indent=2, sort_keys=True) + "\n",
+            encoding="utf-8",
+        )
+        os.replace(folder, target)
+    return Export(target, manifest)
+
+
+def next_version(base: str | os.PathLike[str]) -> Path:
+    """Return the folder of the version after the newest one in `base`."""
+    folder = Path(base)
+    versions = (
+        [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
+        if folder.is_dir()
+        else []
+    )
+    return folder / str(max(versions, default=0) + 1)
+
+
+def _load_transform(
+    folder: str | os.PathLike[str], unserved_features: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the transform layer and the parse spec of its raw features."""
+    import tensorflow_transform as tft
+
+    output = tft.TFTransformOutput(os.fspath(folder))
+    spec = {
+        name: feature
+        for name, feature in output.raw_feature_spec().items()
+        if name not in unserved_features
+    }
+    return output.transform_features_layer(), spec
+
+
+def _check_target(target: Path) -> None:
+    """Refuse to write over anything but an empty folder."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(
+            f"{target} exists and is not an empty folder; export to a new "
+            "version."
+        )
+
+
+def _check_vocabularies(
+    model: Any, vocabularies: Mapping[str, npt.ArrayLike]
+) -> None:
+    """Check that the vocabularies are all there and fit the model."""
+    expected = dict(zip(PROFILE_FIELDS, model.profile_sizes, strict=True))
+    expected |= {
+        field: getattr(model, f"{field}_size") for field in ITEM_FIELDS
+    }
+    if set(vocabularies) != set(expected):
+        raise ValueError(
+            f"`vocabularies` must be exactly {sorted(expected)}. "
+            f"Received: {sorted(vocabularies)}"
+        )
+    for field, size in expected.items():
+        entries = np.asarray(vocabularies[field]).size
+        if entries + 2 != size:
+            raise ValueError(
+                f"`vocabularies[{field!r}]` must have {size - 2} entries, "
+                f"since the model has {size} indices with missing and "
+                f"out-of-vocabulary. Received: {entries}"
+            )
+
+
+def _check_table(model: Any, item_table: ItemTable) -> None:
+    """Check that the model's table was assigned from this item table."""
+    table = model.table
+    for name in ("num_items", "dim"):
+        mine, given = getattr(table, name), getattr(item_table, name)
+        if mine != given:
+            raise ValueError(
+                f"`item_table.{name}` must be {mine}, as in `model.table`. "
+                f"Received: {given}"
+            )
+    sample = np.unique(
+        np.linspace(0, item_table.num_items - 1, num=1000).astype(np.int64)
+    )
+    ids = item_table.item_ids[sample]
+    rows, codes = table(ids)
+    if not (
+        np.array_equal(rows, sample + 1)
+        and np.array_equal(codes, item_table.codes[sample + 1])
+    ):
+        raise ValueError(
+            "`model.table` does not hold `item_table`. Call "
+            "`model.table.assign(item_table)` with the table the model was "
+            "trained with."
+        )
+
+
+def _readable(size: int) -> str:
+    """Return a size in bytes with a unit."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

@@ -1,0 +1,62 @@
+"""Candidate features that the model looks up by table row."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from muse_keras.tables import ItemTable, gather_rows
+from muse_keras.tables.item_table import blocks
+from serving.export.vocabulary import Vocabulary
+
+# Name of the model input for each feature of the item table.
+MODEL_INPUTS = {
+    "category": "candidate_categories",
+    "city": "candidate_cities",
+    "province": "candidate_provinces",
+}
+
+
+class ItemFeatures(tf.Module):
+    """Vocabulary indices of category, city and province per table row.
+
+    They are resolved at export, so that a client never sends an item's
+    features, and stored in the narrowest type that has a GPU gather.
+
+    Args:
+        item_table: `ItemTable` with raw feature ids.
+        vocabularies: `category`, `city`, `province` to `Vocabulary`.
+    """
+
+    def __init__(
+        self, item_table: ItemTable, vocabularies: Mapping[str, Vocabulary]
+    ) -> None:
+        super().__init__(name="item_features")
+        self._indices = {
+            field: tf.Variable(
+                _resolve(item_table.features[field], vocabularies[field]),
+                trainable=False,
+                name=field,
+            )
+            for field in MODEL_INPUTS
+        }
+
+    def __call__(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the model inputs, int32, of rows of any shape."""
+        return {
+            name: tf.cast(gather_rows(self._indices[field], rows), tf.int32)
+            for field, name in MODEL_INPUTS.items()
+        }
+
+
+def _resolve(
+    raw: npt.NDArray[np.int64], vocabulary: Vocabulary
+) -> npt.NDArray[np.signedinteger]:
+    """Return the vocabulary index of every row's raw id."""
+    # int32 is left out: TensorFlow keeps int32 variables on the host.
+    narrow = vocabulary.size - 1 <= np.iinfo(np.int16).max
+    resolved = np.empty(len(raw), np.int16 if narrow else np.int64)
+    for block in blocks(len(raw)):
+        resolved[block] = vocabulary.host_indices(raw[block])
+    return resolved

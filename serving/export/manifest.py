@@ -1,0 +1,85 @@
+"""`muse_export.json`: what an exported version is made of, and its memory."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from muse_keras.tables import ItemTable
+
+FILE_NAME = "muse_export.json"
+FORMAT_VERSION = 1
+
+
+def describe(
+    model: Any,
+    item_table: ItemTable,
+    vocabulary_sizes: Mapping[str, int],
+    max_history: int | None,
+    variables: Mapping[str, tf.Variable],
+    signatures: Mapping[str, Any],
+    source: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the manifest of an export.
+
+    Args:
+        model: the Keras model.
+        item_table: the item table it serves.
+        vocabulary_sizes: number of indices by field.
+        max_history: newest real behaviours that count, or None.
+        variables: the saved variables by name.
+        signatures: concrete functions by name.
+        source: where model, data and transform come from, by the caller.
+    """
+    sizes = {
+        name: {
+            "dtype": variable.dtype.name,
+            "shape": variable.shape.as_list(),
+            "bytes": variable.dtype.size * variable.shape.num_elements(),
+        }
+        for name, variable in sorted(variables.items())
+    }
+    return {
+        "format_version": FORMAT_VERSION,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(
+            timespec="seconds"
+        ),
+        "model": type(model).__name__,
+        "k": getattr(model, "k", None),
+        "max_history": max_history,
+        "num_items": item_table.num_items,
+        "dim": item_table.dim,
+        "vocabulary_sizes": dict(vocabulary_sizes),
+        "total_bytes": sum(size["bytes"] for size in sizes.values()),
+        "variables": sizes,
+        "signatures": {
+            name: {
+                "inputs": _specs(function.structured_input_signature[1]),
+                "outputs": _specs(function.structured_outputs),
+            }
+            for name, function in signatures.items()
+        },
+        "item_table": {
+            "path": str(item_table.path),
+            "source": item_table.manifest["source"],
+            "sha256": {
+                name: file["sha256"]
+                for name, file in item_table.manifest["files"].items()
+            },
+        },
+        "source": dict(source),
+        "versions": {
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+
+
+def _specs(specs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return dtype and shape of tensors by name."""
+    return {
+        name: {"dtype": spec.dtype.name, "shape": list(spec.shape)}
+        for name, spec in sorted(specs.items())
+    }

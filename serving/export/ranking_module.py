@@ -1,0 +1,274 @@
+"""The served module: one model, four signatures."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from muse_keras.tables import ItemTable
+from muse_keras.tensorflow import (
+    category_matches,
+    dense_model_inputs,
+    newest_mask,
+)
+from serving.export.item_features import ItemFeatures
+from serving.export.request import (
+    EMBED_INPUTS,
+    EXAMPLES,
+    NUM_PROFILE_FIELDS,
+    RANK_INPUTS,
+    checked_item_ids,
+    checked_rank_inputs,
+)
+from serving.export.vocabulary import Vocabulary
+
+PROFILE_FIELDS = tuple(
+    f"user_profile_{i}" for i in range(1, NUM_PROFILE_FIELDS + 1)
+)
+ITEM_FIELDS = ("category", "city", "province")
+
+Tensors = dict[str, tf.Tensor]
+
+
+class RankingModule(tf.Module):
+    """Ranks, explains and embeds, from raw ids alone.
+
+    The item table and all weights are the variables of the Keras model; the
+    module adds the vocabularies and the item features and copies nothing.
+
+    Args:
+        model: a model of `muse_keras.models`, with its table assigned.
+        item_table: the `ItemTable` the model's table was assigned from.
+        vocabularies: raw ids in index order, by field.
+        max_history: int or None, newest real behaviours that count.
+        transform: TFT layer, or None for no `serving_default`.
+        raw_feature_spec: parse spec of the Examples, with `transform`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        item_table: ItemTable,
+        vocabularies: Mapping[str, Any],
+        max_history: int | None,
+        transform: Callable[[Any], Any] | None = None,
+        raw_feature_spec: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name="ranking_module")
+        self._vocabularies = {
+            field: Vocabulary(field, vocabularies[field])
+            for field in (*PROFILE_FIELDS, *ITEM_FIELDS)
+        }
+        self._item_features = ItemFeatures(item_table, self._vocabularies)
+        self._scale = item_table.scale
+        self._max_history = max_history
+        self._raw_feature_spec = dict(raw_feature_spec or {})
+        # Tracked, or its resources are not saved.
+        self.transform = transform
+        # Not tracked as a Keras object: the file needs no Keras to load. The
+        # variables it uses are tracked once the signatures are traced.
+        self._model = _Untracked(model)
+        self.model_variables: Mapping[str, tf.Variable] = {}
+
+    def signatures(self) -> dict[str, Any]:
+        """Trace the signatures and track the variables they use.
+
+        Returns:
+            Concrete functions by signature name.
+        """
+        traced = {
+            "rank": tf.function(
+                self.rank, autograph=False
+            ).get_concrete_function(**RANK_INPUTS),
+            "explain": tf.function(
+                self.explain, autograph=False
+            ).get_concrete_function(**RANK_INPUTS),
+            "embed": tf.function(
+                self.embed, autograph=False
+            ).get_concrete_function(**EMBED_INPUTS),
+        }
+        if self.transform is not None:
+            traced["serving_default"] = tf.function(
+                self.serve_examples, autograph=False
+            ).get_concrete_function(EXAMPLES)
+        used = {
+            id(variable)
+            for function in traced.values()
+            for variable in function.graph.variables
+        }
+        self.model_variables = {
+            variable.path.replace("/", "."): variable.value
+            for variable in self._model.object.variables
+            if id(variable.value) in used
+        }
+        return traced
+
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Return the variables that are saved, by a readable name."""
+        named = dict(self.model_variables)
+        for field, vocabulary in self._vocabularies.items():
+            for variable in vocabulary.variables:
+                named[f"vocabulary.{field}.{_short(variable)}"] = variable
+        for variable in self._item_features.variables:
+            named[f"item_features.{_short(variable)}"] = variable
+        return named
+
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """Return the number of indices by field."""
+        return {
+            field: vocabulary.size
+            for field, vocabulary in self._vocabularies.items()
+        }
+
+    def rank(
+        self,
+        user_id: tf.Tensor,
+        user_profile: tf.Tensor,
+        behavior_item_ids: tf.Tensor,
+        behavior_category_ids: tf.Tensor,
+        candidate_item_ids: tf.Tensor,
+    ) -> Tensors:
+        """Return `click_probability` float32 (B, C), 0 where padded."""
+        inputs = self._model_inputs(
+            user_id=user_id,
+            user_profile=user_profile,
+            behavior_item_ids=behavior_item_ids,
+            behavior_category_ids=behavior_category_ids,
+            candidate_item_ids=candidate_item_ids,
+        )
+        return {"click_probability": self._click_probability(inputs)}
+
+    def explain(
+        self,
+        user_id: tf.Tensor,
+        user_profile: tf.Tensor,
+        behavior_item_ids: tf.Tensor,
+        behavior_category_ids: tf.Tensor,
+        candidate_item_ids: tf.Tensor,
+    ) -> Tensors:
+        """Return the scores and what the model looked at.
+
+        `click_probability` (B, C); `behavior_indices` int32 (B, C, K), the
+        positions in the history that were retrieved, -1 where there is none;
+        `similarities` and `attention` float32 (B, C, K), 0 there; `tiers`
+        float32 (B, C, N), counts. All 0 (or -1) for a padded candidate.
+        """
+        inputs = self._model_inputs(
+            user_id=user_id,
+            user_profile=user_profile,
+            behavior_item_ids=behavior_item_ids,
+            behavior_category_ids=behavior_category_ids,
+            candidate_item_ids=candidate_item_ids,
+        )
+        explained = self._model.object.explain(inputs)
+        real = inputs["candidate_mask"]
+        found = tf.logical_and(explained["mask"], real[:, :, tf.newaxis])
+        # int64 until the end: int32 arithmetic would run on the host.
+        positions = tf.cast(explained["behavior_indices"], tf.int64)
+        return {
+            "click_probability": _where(real, explained["click_probability"]),
+            "behavior_indices": tf.cast(
+                tf.where(found, positions, -tf.ones_like(positions)), tf.int32
+            ),
+            "similarities": _where(found, explained["similarities"]),
+            "attention": _where(found, explained["attention"]),
+            "tiers": _where(real[:, :, tf.newaxis], explained["tiers"]),
+        }
+
+    def embed(self, item_ids: tf.Tensor) -> Tensors:
+        """Return the vectors of items.
+
+        `embedding` float32 (N, D), codes / 127, and `found` bool (N,): False,
+        with a zero vector, for an item without an embedding.
+        """
+        table = self._model.object.table
+        rows, codes = table(checked_item_ids(item_ids))
+        return {
+            "embedding": tf.cast(codes, tf.float32)
+            * tf.constant(self._scale, tf.float32),
+            "found": tf.greater(table.inverse_norms_of(rows), 0.0),
+        }
+
+    def serve_examples(self, examples: tf.Tensor) -> Tensors:
+        """Rank serialised request-grouped Examples (B,).
+
+        The features come from the Example through the Transform graph, as in
+        training; only vectors and embeddings come from the item table.
+        """
+        if self.transform is None:
+            raise ValueError("`serving_default` needs a transform graph.")
+        raw = tf.io.parse_example(examples, self._raw_feature_spec)
+        inputs = dense_model_inputs(self.transform(raw))
+        ids = inputs["candidate_item_ids"]
+        return {
+            "click_probability": self._click_probability(inputs),
+            "candidate_item_ids": tf.where(
+                inputs["candidate_mask"], ids, tf.zeros_like(ids)
+            ),
+        }
+
+    def _model_inputs(self, **request: tf.Tensor) -> Tensors:
+        """Turn raw ids of a request into the model's inputs."""
+        request = checked_rank_inputs(request)
+        behavior_ids = request["behavior_item_ids"]
+        candidate_ids = request["candidate_item_ids"]
+        table = self._model.object.table
+        candidate_rows = table.lookup(candidate_ids)
+        features = self._item_features(candidate_rows)
+        behavior_mask = newest_mask(behavior_ids, self._max_history)
+        categories = self._vocabularies["category"](
+            request["behavior_category_ids"]
+        )
+        return {
+            "user_profile": tf.cast(
+                self._profile(request["user_profile"]), tf.int32
+            ),
+            "behavior_rows": table.lookup(behavior_ids),
+            "behavior_categories": tf.cast(categories, tf.int32),
+            "behavior_mask": behavior_mask,
+            "candidate_rows": candidate_rows,
+            **features,
+            "candidate_category_matches": category_matches(
+                categories,
+                behavior_mask,
+                features["candidate_categories"],
+                self._vocabularies["category"].size,
+            ),
+            "candidate_mask": tf.not_equal(candidate_ids, 0),
+        }
+
+    def _profile(self, raw: tf.Tensor) -> tf.Tensor:
+        """Return int64 vocabulary indices (B, 5) of raw profile ids."""
+        # Slices: `Unpack` of int64 has no kernel in device memory.
+        return tf.stack(
+            [
+                self._vocabularies[field](raw[:, column])
+                for column, field in enumerate(PROFILE_FIELDS)
+            ],
+            axis=1,
+        )
+
+    def _click_probability(self, inputs: Tensors) -> tf.Tensor:
+        """Return float32 (B, C), 0 for a padded candidate."""
+        logits = self._model.object(inputs, training=False)
+        probability = keras.ops.sigmoid(tf.cast(logits, tf.float32))
+        return _where(inputs["candidate_mask"], probability)
+
+
+class _Untracked:
+    """Holds an object that a module must not save."""
+
+    def __init__(self, held: Any) -> None:
+        self.object = held
+
+
+def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Return values as float32, 0 where the mask is False."""
+    values = tf.cast(values, tf.float32)
+    return tf.where(mask, values, tf.zeros_like(values))
+
+
+def _short(variable: tf.Variable) -> str:
+    """Return a variable's own name, without scope and suffix."""
+    return variable.name.rpartition("/")[2].partition(":")[0]

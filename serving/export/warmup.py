@@ -1,0 +1,170 @@
+"""Warmup requests, replayed by TensorFlow Serving before a version serves."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from muse_keras.tables import ItemTable
+from serving.export.ranking_module import PROFILE_FIELDS
+
+MODEL_NAME = "muse"
+FILE_NAME = "tf_serving_warmup_requests"
+# TensorFlow Serving refuses files with more records.
+MAX_RECORDS = 1000
+
+Request = tuple[str, dict[str, Any]]
+
+
+def requests(
+    examples: Sequence[bytes], signature_names: Sequence[str]
+) -> Iterator[Request]:
+    """Yield one request per Example and signature.
+
+    Args:
+        examples: serialised request-grouped Examples.
+        signature_names: the signatures of the model.
+
+    Yields:
+        Signature name and its input arrays by name.
+    """
+    for serialised in examples:
+        ranking = _rank_inputs(serialised)
+        inputs: dict[str, dict[str, Any]] = {
+            "serving_default": {"examples": np.array([serialised], object)},
+            "rank": ranking,
+            "explain": ranking,
+            "embed": {"item_ids": ranking["candidate_item_ids"][0]},
+        }
+        for name in signature_names:
+            yield name, inputs[name]
+
+
+def example_of(item_table: ItemTable, size: int = 8) -> bytes:
+    """Return a small Example of known items, where the caller gives none."""
+    rows = slice(1, size + 1)
+    ids = item_table.item_ids[:size]
+    features = {
+        name: item_table.features[name][rows]
+        for name in ("category", "city", "province")
+    }
+    zeros = np.zeros(len(ids), np.int64)
+    values: dict[str, npt.NDArray[np.int64]] = {
+        "user_id": np.ones(1, np.int64),
+        **{field: np.zeros(1, np.int64) for field in PROFILE_FIELDS},
+        "behavior_item_ids": ids,
+        "behavior_category_ids": features["category"],
+        "candidate_item_ids": ids,
+        "candidate_category": features["category"],
+        "candidate_city": features["city"],
+        "candidate_province": features["province"],
+        "candidate_popularity": zeros,
+        "clicks": zeros,
+    }
+    return tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                name: tf.train.Feature(
+                    int64_list=tf.train.Int64List(value=array.tolist())
+                )
+                for name, array in values.items()
+            }
+        )
+    ).SerializeToString()
+
+
+def run(
+    signatures: Mapping[str, Any],
+    examples: Sequence[bytes],
+) -> None:
+    """Call the signatures with the warmup requests.
+
+    A record that fails would keep the server from loading the version, and
+    one that answers NaN would be useless.
+
+    Raises:
+        ValueError: naming the signature and the output.
+    """
+    for name, inputs in requests(examples, list(signatures)):
+        try:
+            outputs = signatures[name](
+                **{key: tf.constant(value) for key, value in inputs.items()}
+            )
+        except tf.errors.OpError as error:
+            raise ValueError(
+                f"`warmup_examples`: the signature {name!r} failed on one of "
+                f"them: {error.message}"
+            ) from error
+        for key, output in outputs.items():
+            if output.dtype.is_floating and not np.isfinite(output).all():
+                raise ValueError(
+                    f"The signature {name!r} returned a `{key}` that is not "
+                    "finite; the model's weights are broken."
+                )
+
+
+def write(
+    folder: Path, examples: Sequence[bytes], signature_names: Sequence[str]
+) -> int:
+    """Write the requests as TFRecords of PredictionLog.
+
+    Args:
+        folder: the version's `assets.extra`.
+        examples: serialised request-grouped Examples.
+        signature_names: the signatures of the model.
+
+    Returns:
+        Number of records written.
+    """
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    count = 0
+    with tf.io.TFRecordWriter(str(folder / FILE_NAME)) as writer:
+        for name, inputs in requests(examples, signature_names):
+            if count == MAX_RECORDS:
+                break
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.name = MODEL_NAME
+            request.model_spec.signature_name = name
+            for key, value in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+            writer.write(log.SerializeToString())
+            count += 1
+    return count
+
+
+def _rank_inputs(serialised: bytes) -> dict[str, Any]:
+    """Return the inputs of `rank` for one Example."""
+    features = tf.train.Example.FromString(serialised).features.feature
+
+    def values(name: str) -> npt.NDArray[np.int64]:
+        return np.array(features[name].int64_list.value, np.int64)
+
+    missing = [
+        name
+        for name in ("user_id", *PROFILE_FIELDS, "candidate_item_ids")
+        if not len(values(name))
+    ]
+    if missing:
+        raise ValueError(
+            f"`warmup_examples` must hold the feature {missing[0]!r}. "
+            f"Received: {sorted(features)}"
+        )
+    return {
+        "user_id": values("user_id"),
+        "user_profile": np.stack(
+            [values(field) for field in PROFILE_FIELDS], axis=1
+        ),
+        **{
+            name: values(name)[np.newaxis]
+            for name in (
+                "behavior_item_ids",
+                "behavior_category_ids",
+                "candidate_item_ids",
+            )
+        },
+    }

@@ -1,0 +1,63 @@
+"""Embedded model server speaking the protocol of TensorFlow Serving.
+
+For laptops, tests and CI, where TensorFlow Serving has no package. Importing
+this package is cheap; TensorFlow is imported when a server is made.
+
+Example:
+    >>> from serving.server import ServerConfig, running
+    >>> config = ServerConfig(model_base_path="/models/muse", port=0)
+    >>> with running(config) as server:  # doctest: +SKIP
+    ...     server.grpc_target
+    '127.0.0.1:41327'
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from serving.server.config import ServerConfig
+from serving.server.errors import ServingError, StartupError
+
+if TYPE_CHECKING:
+    from serving.server.app import ServerApp
+
+__all__ = [
+    "ServerConfig",
+    "ServingError",
+    "StartupError",
+    "running",
+    "serve",
+]
+
+
+def serve(config: ServerConfig) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Args:
+        config: what to serve and where.
+
+    Raises:
+        StartupError: a configuration or model cannot be served.
+    """
+    from serving.server.app import serve_until_signal
+
+    serve_until_signal(config)
+
+
+def running(config: ServerConfig) -> AbstractContextManager[ServerApp]:
+    """Serves from a background thread while the context is open.
+
+    Args:
+        config: what to serve and where; port 0 takes a free one.
+
+    Returns:
+        A context manager giving the started server, with `grpc_target`,
+        `rest_url` and `manager`.
+
+    Raises:
+        StartupError: a configuration or model cannot be served.
+    """
+    from serving.server.background import running as run_in_background
+
+    return run_in_background(config)

@@ -1,0 +1,102 @@
+"""Typed settings of the embedded server, named as TF Serving's flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+__all__ = ["ServerConfig"]
+
+_THREADS_PER_CORE = 4
+
+
+def _default_threads() -> int:
+    return _THREADS_PER_CORE * (os.cpu_count() or 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """What to serve and where.
+
+    Field names are the flags of `tensorflow_model_server`; `host` and
+    `port_file` are additions. Differences in meaning: port 0 takes a free
+    port, a negative one switches that protocol off.
+
+    Attributes:
+        model_name: name of the one model, when no config file is given.
+        model_base_path: its folder, holding numbered version folders.
+        model_config_file: text protobuf `ModelServerConfig`, instead.
+        model_config_file_poll_wait_seconds: re-read it this often; 0 never.
+        file_system_poll_wait_seconds: look for versions this often, seconds;
+            0 looks once, at start-up.
+        port: gRPC port.
+        rest_api_port: REST port.
+        rest_api_timeout_in_ms: limit of one REST call, ms.
+        rest_api_num_threads: REST calls that run at once.
+        grpc_max_threads: gRPC calls that are admitted at once.
+        host: interface to listen on.
+        port_file: JSON file to write once the ports are open.
+        enable_batching: refused; see `docs/serving.md`.
+        batching_parameters_file: text protobuf `BatchingParameters`.
+        monitoring_config_file: text protobuf `MonitoringConfig`.
+        ssl_config_file: text protobuf `SSLConfig`, for gRPC.
+        allow_version_labels_for_unavailable_models: let a label name a
+            version that is not loaded yet.
+        max_num_load_retries: further attempts at a version that fails.
+        load_retry_interval_micros: pause between them, microseconds.
+        enable_model_warmup: replay `assets.extra/tf_serving_warmup_requests`.
+        tensorflow_intra_op_parallelism: threads in one op; 0 automatic.
+        tensorflow_inter_op_parallelism: ops at once; 0 automatic.
+        drain_seconds: how long SIGTERM waits for calls in flight.
+    """
+
+    model_name: str = "muse"
+    model_base_path: str = ""
+    model_config_file: str = ""
+    model_config_file_poll_wait_seconds: float = 0.0
+    file_system_poll_wait_seconds: float = 1.0
+    port: int = 8500
+    rest_api_port: int = 8501
+    rest_api_timeout_in_ms: int = 30_000
+    rest_api_num_threads: int = dataclasses.field(
+        default_factory=_default_threads
+    )
+    grpc_max_threads: int = dataclasses.field(default_factory=_default_threads)
+    host: str = "127.0.0.1"
+    port_file: str = ""
+    enable_batching: bool = False
+    batching_parameters_file: str = ""
+    monitoring_config_file: str = ""
+    ssl_config_file: str = ""
+    allow_version_labels_for_unavailable_models: bool = False
+    max_num_load_retries: int = 0
+    load_retry_interval_micros: int = 60_000_000
+    enable_model_warmup: bool = True
+    tensorflow_intra_op_parallelism: int = 0
+    tensorflow_inter_op_parallelism: int = 0
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("rest_api_num_threads", "grpc_max_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1. "
+                    f"Received: {getattr(self, name)}"
+                )
+        for name in ("port", "rest_api_port"):
+            if getattr(self, name) > 65535:
+                raise ValueError(
+                    f"`{name}` must be at most 65535. "
+                    f"Received: {getattr(self, name)}"
+                )
+        for name in (
+            "rest_api_timeout_in_ms",
+            "max_num_load_retries",
+            "load_retry_interval_micros",
+            "drain_seconds",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"`{name}` must not be negative. "
+                    f"Received: {getattr(self, name)}"
+                )

@@ -1,0 +1,333 @@
+"""TensorFlow Serving's configuration files, as text protobufs.
+
+The package tensorflow-serving-api has `ModelServerConfig` only; the other
+messages are written down here, in the notation of `serving.client`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    text_format,
+    wrappers_pb2,
+)
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving.client.descriptors import build_messages
+from serving.server.config import ServerConfig
+from serving.server.errors import StartupError
+from serving.server.versions import ModelSettings, VersionPolicy
+
+__all__ = [
+    "Monitoring",
+    "TlsFiles",
+    "check_batching",
+    "model_settings",
+    "models_from_proto",
+    "read_batching",
+    "read_models",
+    "read_monitoring",
+    "read_tls",
+]
+
+DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
+
+
+def _config_messages() -> dict[str, Any]:
+    pool = descriptor_pool.DescriptorPool()
+    wrappers = descriptor_pb2.FileDescriptorProto()
+    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
+    pool.AddSerializedFile(wrappers.SerializeToString())
+    return build_messages(
+        "tensorflow.serving",
+        {
+            # session_bundle_config.proto
+            "BatchingParameters": {
+                "max_batch_size": ".google.protobuf.Int64Value 1",
+                "batch_timeout_micros": ".google.protobuf.Int64Value 2",
+                "max_enqueued_batches": ".google.protobuf.Int64Value 3",
+                "num_batch_threads": ".google.protobuf.Int64Value 4",
+                "thread_pool_name": ".google.protobuf.StringValue 5",
+                "allowed_batch_sizes": "repeated int64 6",
+                "pad_variable_length_inputs": "bool 7",
+                "enable_large_batch_splitting": (
+                    ".google.protobuf.BoolValue 8"
+                ),
+            },
+            # monitoring_config.proto
+            "PrometheusConfig": {"enable": "bool 1", "path": "string 2"},
+            "MonitoringConfig": {
+                "prometheus_config": ".tensorflow.serving.PrometheusConfig 1"
+            },
+            # ssl_config.proto
+            "SSLConfig": {
+                "server_key": "string 1",
+                "server_cert": "string 2",
+                "custom_ca": "string 3",
+                "client_verify": "bool 4",
+            },
+        },
+        pool=pool,
+        dependencies=("google/protobuf/wrappers.proto",),
+        file_name="muse/server_config.proto",
+    )
+
+
+_MESSAGES = _config_messages()
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitoring:
+    """Where metrics are.
+
+    Attributes:
+        enabled: whether they are served.
+        path: HTTP path.
+    """
+
+    enabled: bool = True
+    path: str = DEFAULT_METRICS_PATH
+
+
+@dataclasses.dataclass(frozen=True)
+class TlsFiles:
+    """Contents of an `SSLConfig`.
+
+    Attributes:
+        key: private key, PEM.
+        certificate: certificate chain, PEM.
+        client_ca: certificates that sign clients, PEM; may be empty.
+        verify_client: refuse clients without a certificate.
+    """
+
+    key: bytes = dataclasses.field(repr=False)
+    certificate: bytes
+    client_ca: bytes
+    verify_client: bool
+
+
+def model_settings(config: ServerConfig) -> list[ModelSettings]:
+    """The models to serve: from the config file, or the one of the flags.
+
+    Args:
+        config: settings of the server.
+
+    Raises:
+        StartupError: nothing to serve, or the file is broken.
+    """
+    if config.model_config_file:
+        return read_models(config.model_config_file)
+    if not config.model_base_path:
+        raise StartupError(
+            "--model_base_path (a folder holding <version>/saved_model.pb) "
+            "or --model_config_file is required"
+        )
+    return [ModelSettings(config.model_name, config.model_base_path)]
+
+
+def read_models(path: str) -> list[ModelSettings]:
+    """Reads a `ModelServerConfig`.
+
+    Args:
+        path: text protobuf file.
+
+    Raises:
+        StartupError: unreadable, not such a protobuf, or inconsistent.
+    """
+    proto = _parse(path, model_server_config_pb2.ModelServerConfig())
+    return models_from_proto(proto, path)
+
+
+def models_from_proto(proto: Any, origin: str) -> list[ModelSettings]:
+    """Reads the models out of a `ModelServerConfig` message.
+
+    Args:
+        proto: the message.
+        origin: where it came from, for errors.
+
+    Raises:
+        StartupError: it names no model, or the same one twice, or a model
+            without a base path, or a platform other than TensorFlow.
+    """
+    if proto.WhichOneof("config") != "model_config_list":
+        raise StartupError(f"{origin}: expected a model_config_list")
+    models: dict[str, ModelSettings] = {}
+    for model in proto.model_config_list.config:
+        if not model.name:
+            raise StartupError(f"{origin}: a model has no name")
+        if model.name in models:
+            raise StartupError(
+                f"{origin}: model {model.name!r} is configured twice"
+            )
+        if not model.base_path:
+            raise StartupError(
+                f"{origin}: model {model.name!r} has no base_path"
+            )
+        if model.model_platform not in ("", "tensorflow"):
+            raise StartupError(
+                f"{origin}: model {model.name!r} has model_platform "
+                f"{model.model_platform!r}, expected 'tensorflow'"
+            )
+        models[model.name] = ModelSettings(
+            name=model.name,
+            base_path=model.base_path,
+            policy=_policy(model, origin),
+            labels=dict(model.version_labels),
+        )
+    return list(models.values())
+
+
+def _policy(model: Any, origin: str) -> VersionPolicy:
+    policy = model.model_version_policy
+    choice = policy.WhichOneof("policy_choice")
+    if choice is None:
+        return VersionPolicy()
+    if choice == "all":
+        return VersionPolicy(kind="all")
+    if choice == "latest":
+        return VersionPolicy(num_latest=policy.latest.num_versions or 1)
+    versions = tuple(policy.specific.versions)
+    if not versions:
+        raise StartupError(
+            f"{origin}: model {model.name!r} has a specific version policy "
+            f"without versions"
+        )
+    return VersionPolicy(kind="specific", versions=versions)
+
+
+def read_monitoring(path: str) -> Monitoring:
+    """Reads a `MonitoringConfig`; without a file, metrics are on.
+
+    Args:
+        path: text protobuf file, or empty.
+
+    Raises:
+        StartupError: unreadable, not such a protobuf, or a path without "/".
+    """
+    if not path:
+        return Monitoring()
+    proto = _parse(path, _MESSAGES["MonitoringConfig"]())
+    settings = proto.prometheus_config
+    where = settings.path or DEFAULT_METRICS_PATH
+    if not where.startswith("/"):
+        raise StartupError(
+            f"{path}: prometheus_config.path must start with '/'. "
+            f"Received: {where!r}"
+        )
+    return Monitoring(enabled=settings.enable, path=where)
+
+
+def read_batching(path: str) -> Any:
+    """Reads and checks `BatchingParameters`.
+
+    Args:
+        path: text protobuf file.
+
+    Returns:
+        The message.
+
+    Raises:
+        StartupError: unreadable, not such a protobuf, or values that
+            TensorFlow Serving refuses.
+    """
+    proto = _parse(path, _MESSAGES["BatchingParameters"]())
+    for name in (
+        "max_batch_size",
+        "max_enqueued_batches",
+        "num_batch_threads",
+    ):
+        if proto.HasField(name) and getattr(proto, name).value < 1:
+            raise StartupError(
+                f"{path}: {name} must be at least 1. "
+                f"Received: {getattr(proto, name).value}"
+            )
+    if proto.batch_timeout_micros.value < 0:
+        raise StartupError(
+            f"{path}: batch_timeout_micros must not be negative. "
+            f"Received: {proto.batch_timeout_micros.value}"
+        )
+    sizes = list(proto.allowed_batch_sizes)
+    if sizes != sorted(set(sizes)) or any(size < 1 for size in sizes):
+        raise StartupError(
+            f"{path}: allowed_batch_sizes must be positive and ascending. "
+            f"Received: {sizes}"
+        )
+    if sizes and proto.HasField("max_batch_size"):
+        largest = proto.max_batch_size.value
+        if sizes[-1] != largest:
+            raise StartupError(
+                f"{path}: the last of allowed_batch_sizes must equal "
+                f"max_batch_size, {largest}. Received: {sizes[-1]}"
+            )
+    return proto
+
+
+def check_batching(config: ServerConfig) -> None:
+    """Refuses what this server does not do.
+
+    Args:
+        config: settings of the server.
+
+    Raises:
+        StartupError: the parameters are broken, or batching is asked for.
+    """
+    if config.batching_parameters_file:
+        read_batching(config.batching_parameters_file)
+        if not config.enable_batching:
+            raise StartupError(
+                "--batching_parameters_file is set without setting "
+                "--enable_batching to true"
+            )
+    if config.enable_batching:
+        raise StartupError(
+            "--enable_batching is not supported: merged calls would break "
+            "signatures that keep state; send several requests in one call "
+            "instead (docs/serving.md, Batching)"
+        )
+
+
+def read_tls(path: str) -> TlsFiles | None:
+    """Reads an `SSLConfig`.
+
+    Args:
+        path: text protobuf file, or empty.
+
+    Raises:
+        StartupError: unreadable, not such a protobuf, or without key and
+            certificate.
+    """
+    if not path:
+        return None
+    proto = _parse(path, _MESSAGES["SSLConfig"]())
+    if not proto.server_key or not proto.server_cert:
+        raise StartupError(f"{path}: server_key and server_cert are required")
+    if proto.client_verify and not proto.custom_ca:
+        raise StartupError(f"{path}: client_verify needs custom_ca")
+    return TlsFiles(
+        key=proto.server_key.encode(),
+        certificate=proto.server_cert.encode(),
+        client_ca=proto.custom_ca.encode(),
+        verify_client=proto.client_verify,
+    )
+
+
+def _parse(path: str, message: Any) -> Any:
+    kind = message.DESCRIPTOR.name
+    try:
+        with open(os.fspath(path), encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise StartupError(
+            f"{path}: cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise StartupError(f"{path}: is not UTF-8 text") from error
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise StartupError(f"{path}: is not a {kind}: {error}") from error

@@ -1,0 +1,135 @@
+"""Runs calls of both protocols in a bounded pool, and measures them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import grpc
+
+from serving.server.errors import ServingError
+from serving.server.metrics import Metrics
+
+__all__ = ["Dispatcher"]
+
+_T = TypeVar("_T")
+
+
+class Dispatcher:
+    """Gives the calls of one protocol a thread each, up to a limit.
+
+    Args:
+        entrypoint: `GRPC` or `REST`, for the metrics.
+        threads: calls that run at once.
+        metrics: where calls are counted.
+        max_admitted: calls in all, running or waiting; more are refused.
+            None admits any number.
+    """
+
+    def __init__(
+        self,
+        entrypoint: str,
+        threads: int,
+        metrics: Metrics,
+        max_admitted: int | None = None,
+    ) -> None:
+        self._entrypoint = entrypoint
+        self._metrics = metrics
+        self._max_admitted = max_admitted
+        self._admitted = 0
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix=entrypoint.lower()
+        )
+
+    async def run(
+        self,
+        api: str,
+        model_name: str,
+        work: Callable[[int | None], _T],
+        seconds: float | None,
+    ) -> _T:
+        """Runs `work` in a thread.
+
+        Args:
+            api: `Predict`, `Classify` …, for the metrics.
+            model_name: for the metrics.
+            work: gets the time left in ms, None for no limit, when its
+                thread starts.
+            seconds: time limit, counted from now.
+
+        Raises:
+            ServingError: what `work` raised; RESOURCE_EXHAUSTED when the pool
+                is full; DEADLINE_EXCEEDED when no time was left to start.
+        """
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        try:
+            return await self._admit(work, seconds)
+        except ServingError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception:
+            code = grpc.StatusCode.INTERNAL
+            raise
+        finally:
+            micros = (time.perf_counter() - started) * 1e6
+            self._metrics.request_count.add(model_name, code.name)
+            if code is grpc.StatusCode.OK:
+                self._metrics.request_latency.observe(
+                    micros, model_name, api, self._entrypoint
+                )
+
+    async def _admit(
+        self, work: Callable[[int | None], _T], seconds: float | None
+    ) -> _T:
+        if (
+            self._max_admitted is not None
+            and self._admitted >= self._max_admitted
+        ):
+            raise ServingError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "Server Threadpool Exhausted",
+            )
+        deadline = None if seconds is None else time.monotonic() + seconds
+
+        def limited() -> _T:
+            if deadline is None:
+                return work(None)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ServingError(
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    "Timed out waiting for notification",
+                )
+            return work(max(1, int(left * 1000)))
+
+        self._admitted += 1
+        self._metrics.in_flight.add(self._entrypoint)
+        future = self._pool.submit(limited)
+        # The thread outlives a caller that went away: count it until it ends.
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: _call_soon(loop, self._leave))
+        return await asyncio.wrap_future(future)
+
+    def _leave(self) -> None:
+        self._admitted -= 1
+        self._metrics.in_flight.add(self._entrypoint, amount=-1)
+
+    def close(self) -> None:
+        """Ends the threads, without waiting for what still runs."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _call_soon(
+    loop: asyncio.AbstractEventLoop, function: Callable[[], None]
+) -> None:
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        function()  # the loop is closed: nobody counts any more

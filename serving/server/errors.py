@@ -1,0 +1,114 @@
+"""Errors of the server, and how each protocol spells them.
+
+A `ServingError` carries a canonical status code and TF Serving's own text.
+gRPC sends both as they are; REST maps the code to an HTTP status.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+__all__ = [
+    "ServingError",
+    "StartupError",
+    "failed_precondition",
+    "from_tensorflow",
+    "http_status",
+    "invalid_argument",
+    "not_found",
+    "truncated",
+    "unimplemented",
+]
+
+_CODES: dict[int, grpc.StatusCode] = {
+    code.value[0]: code for code in grpc.StatusCode
+}
+
+# The table of TF Serving's http_server.cc.
+_HTTP = {
+    grpc.StatusCode.OK: 200,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNKNOWN: 500,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DATA_LOSS: 500,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+}
+
+_MESSAGE_LIMIT = 1024
+
+
+class StartupError(Exception):
+    """The server cannot start; the text is one line saying what to do."""
+
+
+class ServingError(Exception):
+    """A request or model failed.
+
+    Attributes:
+        code: canonical status code.
+        message: text for the client.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        """As C++'s `Status::ToString`, which some texts embed."""
+        return f"{self.code.name}: {self.message}"
+
+
+def invalid_argument(message: str) -> ServingError:
+    """Makes an INVALID_ARGUMENT error."""
+    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def not_found(message: str) -> ServingError:
+    """Makes a NOT_FOUND error."""
+    return ServingError(grpc.StatusCode.NOT_FOUND, message)
+
+
+def failed_precondition(message: str) -> ServingError:
+    """Makes a FAILED_PRECONDITION error."""
+    return ServingError(grpc.StatusCode.FAILED_PRECONDITION, message)
+
+
+def unimplemented(message: str) -> ServingError:
+    """Makes an UNIMPLEMENTED error."""
+    return ServingError(grpc.StatusCode.UNIMPLEMENTED, message)
+
+
+def from_tensorflow(error: Any) -> ServingError:
+    """Turns a `tf.errors.OpError` into a `ServingError`.
+
+    Args:
+        error: the error TensorFlow raised; its codes are gRPC's.
+    """
+    code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
+    return ServingError(code, error.message)
+
+
+def http_status(code: grpc.StatusCode) -> int:
+    """HTTP status for a canonical code, as TF Serving maps them."""
+    return _HTTP.get(code, 500)
+
+
+def truncated(message: str) -> str:
+    """Cuts a text so that it fits a gRPC trailer, as TF Serving does."""
+    if len(message) <= _MESSAGE_LIMIT:
+        return message
+    return message[:_MESSAGE_LIMIT] + "...TRUNCATED"

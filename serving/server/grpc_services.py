@@ -1,0 +1,178 @@
+"""PredictionService and ModelService."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+)
+
+from serving.server.config_files import models_from_proto
+from serving.server.dispatch import Dispatcher
+from serving.server.errors import (
+    ServingError,
+    StartupError,
+    invalid_argument,
+    truncated,
+    unimplemented,
+)
+from serving.server.model_manager import ModelManager
+from serving.server.replies import metadata_reply, status_reply
+from serving.server.servable import Servable
+from serving.server.signatures import classify, predict, regress
+
+__all__ = ["ModelService", "PredictionService", "add_services"]
+
+_logger = logging.getLogger(__name__)
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Runs models.
+
+    Args:
+        manager: the models.
+        dispatcher: threads to run them in.
+    """
+
+    def __init__(self, manager: ModelManager, dispatcher: Dispatcher) -> None:
+        self._manager = manager
+        self._dispatcher = dispatcher
+
+    async def Predict(self, request: Any, context: Any) -> Any:
+        """Runs a signature on tensors."""
+        return await self._run("Predict", predict, request, context)
+
+    async def Classify(self, request: Any, context: Any) -> Any:
+        """Runs a signature of the method classify on Examples."""
+        return await self._run("Classify", classify, request, context)
+
+    async def Regress(self, request: Any, context: Any) -> Any:
+        """Runs a signature of the method regress on Examples."""
+        return await self._run("Regress", regress, request, context)
+
+    async def MultiInference(self, request: Any, context: Any) -> Any:
+        """Refuses: this server does not implement MultiInference."""
+        await _abort(
+            context, unimplemented("MultiInference is not implemented")
+        )
+
+    async def GetModelMetadata(self, request: Any, context: Any) -> Any:
+        """Gives the signatures of a version."""
+        if not request.HasField("model_spec"):
+            await _abort(context, invalid_argument("Missing ModelSpec"))
+        try:
+            return metadata_reply(
+                self._manager,
+                request.model_spec.name,
+                *_version(request.model_spec),
+                fields=tuple(request.metadata_field),
+            )
+        except ServingError as error:
+            await _abort(context, error)
+
+    async def _run(
+        self,
+        api: str,
+        method: Callable[[Servable, Any, int | None], Any],
+        request: Any,
+        context: Any,
+    ) -> Any:
+        spec = request.model_spec
+
+        def work(timeout_ms: int | None) -> Any:
+            if not request.HasField("model_spec"):
+                raise invalid_argument("Missing ModelSpec")
+            with self._manager.lease(spec.name, *_version(spec)) as servable:
+                return method(servable, request, timeout_ms)
+
+        try:
+            return await self._dispatcher.run(
+                api, spec.name, work, context.time_remaining()
+            )
+        except ServingError as error:
+            await _abort(context, error)
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """Tells and changes what is loaded.
+
+    Args:
+        manager: the models.
+    """
+
+    def __init__(self, manager: ModelManager) -> None:
+        self._manager = manager
+
+    async def GetModelStatus(
+        self, request: get_model_status_pb2.GetModelStatusRequest, context: Any
+    ) -> Any:
+        """Gives the states of the versions of a model."""
+        if not request.HasField("model_spec"):
+            await _abort(context, invalid_argument("Missing ModelSpec"))
+        try:
+            return status_reply(
+                self._manager,
+                request.model_spec.name,
+                *_version(request.model_spec),
+            )
+        except ServingError as error:
+            await _abort(context, error)
+
+    async def HandleReloadConfigRequest(
+        self,
+        request: model_management_pb2.ReloadConfigRequest,
+        context: Any,
+    ) -> Any:
+        """Serves the models of a new configuration instead."""
+        try:
+            models = models_from_proto(request.config, "ReloadConfigRequest")
+        except StartupError as error:
+            await _abort(context, invalid_argument(str(error)))
+        reply = model_management_pb2.ReloadConfigResponse()
+        try:
+            await asyncio.get_running_loop().run_in_executor(
+                None, self._manager.apply, models
+            )
+        except ServingError as error:
+            reply.status.error_code = error.code.value[0]
+            reply.status.error_message = error.message
+        return reply
+
+
+def add_services(
+    server: Any, manager: ModelManager, dispatcher: Dispatcher
+) -> None:
+    """Adds both services to a gRPC server.
+
+    Args:
+        server: a `grpc.aio` server.
+        manager: the models.
+        dispatcher: threads to run them in.
+    """
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionService(manager, dispatcher), server
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelService(manager), server
+    )
+
+
+def _version(spec: Any) -> tuple[int | None, str | None]:
+    choice = spec.WhichOneof("version_choice")
+    if choice == "version":
+        return spec.version.value, None
+    if choice == "version_label":
+        return None, spec.version_label
+    return None, None
+
+
+async def _abort(context: Any, error: ServingError) -> NoReturn:
+    await context.abort(error.code, truncated(error.message))
+    raise error

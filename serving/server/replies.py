@@ -1,0 +1,114 @@
+"""Answers about models: their status and their signatures."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from google.protobuf import json_format
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+)
+
+from serving.server.errors import invalid_argument
+from serving.server.model_manager import ModelManager
+
+__all__ = ["message_json", "metadata_json", "metadata_reply", "status_reply"]
+
+_FIELD = "signature_def"
+_DEFAULTS_FLAG = (
+    "always_print_fields_with_no_presence"
+    if "always_print_fields_with_no_presence"
+    in inspect.signature(json_format.MessageToJson).parameters
+    else "including_default_value_fields"  # protobuf before 5.26
+)
+
+
+def status_reply(
+    manager: ModelManager,
+    name: str,
+    version: int | None = None,
+    label: str | None = None,
+) -> get_model_status_pb2.GetModelStatusResponse:
+    """States of the versions of a model.
+
+    Args:
+        manager: the models.
+        name: model name.
+        version: only this one.
+        label: only the one that this label names.
+
+    Raises:
+        ServingError: no such model, version or label.
+    """
+    reply = get_model_status_pb2.GetModelStatusResponse()
+    for number, status in manager.status(name, version, label).items():
+        entry = reply.model_version_status.add()
+        entry.version = number
+        entry.state = int(status.state)
+        entry.status.error_code = status.code.value[0]
+        entry.status.error_message = status.message
+    return reply
+
+
+def metadata_reply(
+    manager: ModelManager,
+    name: str,
+    version: int | None = None,
+    label: str | None = None,
+    fields: tuple[str, ...] = (_FIELD,),
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    """Signatures of a version.
+
+    Args:
+        manager: the models.
+        name: model name.
+        version: a certain version, else the newest one.
+        label: the version that this label names.
+        fields: only `signature_def` exists.
+
+    Raises:
+        ServingError: no such field, model, version or label.
+    """
+    if not name:
+        raise invalid_argument("Missing ModelSpec")
+    if not fields:
+        raise invalid_argument(
+            "GetModelMetadataRequest must specify at least one metadata_field"
+        )
+    for field in fields:
+        if field != _FIELD:
+            raise invalid_argument(f"Metadata field {field} is not supported")
+    reply = get_model_metadata_pb2.GetModelMetadataResponse()
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    with manager.lease(name, version, label) as servable:
+        reply.model_spec.name = servable.name
+        reply.model_spec.version.value = servable.version
+        for key, signature in servable.signatures.items():
+            signatures.signature_def[key].CopyFrom(signature)
+    reply.metadata[_FIELD].Pack(signatures)
+    return reply
+
+
+def message_json(message: Any) -> str:
+    """A message as JSON, with its own field names and all default values."""
+    options: dict[str, Any] = {_DEFAULTS_FLAG: True}
+    return json_format.MessageToJson(
+        message, preserving_proto_field_name=True, indent=1, **options
+    )
+
+
+def metadata_json(
+    reply: get_model_metadata_pb2.GetModelMetadataResponse,
+) -> str:
+    """A metadata reply in the layout of TF Serving's REST answer."""
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    reply.metadata[_FIELD].Unpack(signatures)
+    return (
+        '{\n"model_spec":'
+        + message_json(reply.model_spec)
+        + ',\n"metadata": {"signature_def": '
+        + message_json(signatures)
+        + "}\n}\n"
+    )

@@ -1,0 +1,197 @@
+"""The HTTP interface: predict, classify, regress, status, metadata."""
+
+from __future__ import annotations
+
+import logging
+import re
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from tensorflow_serving.apis import classification_pb2, regression_pb2
+
+from serving.server.config_files import Monitoring
+from serving.server.dispatch import Dispatcher
+from serving.server.errors import (
+    ServingError,
+    http_status,
+    invalid_argument,
+)
+from serving.server.json_reader import read_examples_body, read_predict_body
+from serving.server.json_writer import (
+    classifications_json,
+    error_json,
+    outputs_json,
+    predictions_json,
+    regressions_json,
+)
+from serving.server.metrics import Metrics
+from serving.server.model_manager import ModelManager
+from serving.server.replies import (
+    message_json,
+    metadata_json,
+    metadata_reply,
+    status_reply,
+)
+from serving.server.servable import Servable
+from serving.server.signatures import (
+    DEFAULT_SIGNATURE,
+    classify,
+    regress,
+    run_signature,
+)
+
+__all__ = ["make_rest_app"]
+
+_logger = logging.getLogger(__name__)
+
+_SPEC = r"(?:(?:/versions/(?P<version>\d+))|(?:/labels/(?P<label>[^/:]+)))?"
+_RUN = re.compile(
+    r"(?i)/v1/models/(?P<model>[^/:]+)"
+    + _SPEC
+    + r":(?P<method>classify|regress|predict)\Z"
+)
+_SHOW = re.compile(
+    r"(?i)/v1/models(?:/(?P<model>[^/:]+))?"
+    + _SPEC
+    + r"(?:/(?P<metadata>metadata))?\Z"
+)
+_MAX_VERSION = 2**63 - 1
+
+
+class _RestApi:
+    """Handlers, bound to the models they serve."""
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        dispatcher: Dispatcher,
+        timeout_seconds: float,
+    ) -> None:
+        self._manager = manager
+        self._dispatcher = dispatcher
+        self._timeout = timeout_seconds
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answers one request, errors included."""
+        path = request.rel_url.raw_path
+        if not path.lower().startswith("/v1/"):
+            return web.Response(status=404, text="Not Found\n")
+        try:
+            text = await self._answer(request, path)
+        except ServingError as error:
+            return _json(error_json(error.message), http_status(error.code))
+        return _json(text, 200)
+
+    async def _answer(self, request: web.Request, path: str) -> str:
+        run = _RUN.match(path) if request.method == "POST" else None
+        if run:
+            model, version, label = _target(run)
+            body = await request.read()
+            method = run["method"].lower()
+
+            def work(timeout_ms: int | None) -> str:
+                lease = self._manager.lease(model, version, label)
+                with lease as servable:
+                    return _METHODS[method](servable, body, timeout_ms)
+
+            return await self._dispatcher.run(
+                method.capitalize(), model, work, self._timeout or None
+            )
+        show = _SHOW.match(path) if request.method == "GET" else None
+        if not show:
+            raise invalid_argument(
+                f"Malformed request: {request.method} {path}"
+            )
+        if not show["model"]:
+            raise invalid_argument("Missing model name in request.")
+        model, version, label = _target(show)
+        if show["metadata"]:
+            return metadata_json(
+                metadata_reply(self._manager, model, version, label)
+            )
+        return message_json(status_reply(self._manager, model, version, label))
+
+
+def make_rest_app(
+    manager: ModelManager,
+    dispatcher: Dispatcher,
+    metrics: Metrics,
+    monitoring: Monitoring,
+    timeout_seconds: float,
+) -> web.Application:
+    """Makes the HTTP application.
+
+    Args:
+        manager: the models.
+        dispatcher: threads to run them in.
+        metrics: what the metrics page shows.
+        monitoring: where that page is.
+        timeout_seconds: limit of one call; 0 for none.
+
+    Returns:
+        An aiohttp application.
+    """
+    app = web.Application(client_max_size=2**31)
+    if monitoring.enabled:
+
+        async def page(_: web.Request) -> web.Response:
+            return web.Response(text=metrics.page(), content_type="text/plain")
+
+        app.router.add_get(monitoring.path, page)
+    api = _RestApi(manager, dispatcher, timeout_seconds)
+    app.router.add_route("*", "/{path:.*}", api.handle)
+    return app
+
+
+def _predict(servable: Servable, body: bytes, timeout_ms: int | None) -> str:
+    def inputs_of(name: str) -> Mapping[str, Any]:
+        name = name or DEFAULT_SIGNATURE
+        if name not in servable.signatures:
+            raise invalid_argument(
+                f'Serving signature name: "{name}" not found in signature def'
+            )
+        return servable.signatures[name].inputs
+
+    parsed = read_predict_body(body, inputs_of)
+    outputs = run_signature(
+        servable, parsed.signature_name, parsed.inputs, timeout_ms=timeout_ms
+    )
+    return (
+        predictions_json(outputs) if parsed.row_form else outputs_json(outputs)
+    )
+
+
+def _classify(servable: Servable, body: bytes, timeout_ms: int | None) -> str:
+    request = classification_pb2.ClassificationRequest()
+    read_examples_body(body, request)
+    return classifications_json(classify(servable, request, timeout_ms).result)
+
+
+def _regress(servable: Servable, body: bytes, timeout_ms: int | None) -> str:
+    request = regression_pb2.RegressionRequest()
+    read_examples_body(body, request)
+    return regressions_json(regress(servable, request, timeout_ms).result)
+
+
+_METHODS = {"predict": _predict, "classify": _classify, "regress": _regress}
+
+
+def _target(match: re.Match[str]) -> tuple[str, int | None, str | None]:
+    version = label = None
+    if match["version"]:
+        version = int(match["version"])
+        if version > _MAX_VERSION:
+            raise invalid_argument(
+                f"Failed to convert version: {match['version']} to numeric."
+            )
+    if match["label"]:
+        label = urllib.parse.unquote(match["label"])
+    return urllib.parse.unquote(match["model"]), version, label
+
+
+def _json(text: str, status: int) -> web.Response:
+    return web.Response(
+        body=text.encode(), status=status, content_type="application/json"
+    )

@@ -1,0 +1,224 @@
+"""One loaded version of a model.
+
+The graph is run through a session, by tensor name, exactly as the C++ server
+does it: any shape that the graph tolerates is accepted, texts of errors are
+the same, a call may carry a time limit, and closing the session gives the
+memory back. `tf.saved_model.load` would check shapes on its own and keep the
+variables alive for as long as any function refers to them.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+
+from serving.server.errors import ServingError, from_tensorflow, not_found
+
+__all__ = ["Servable", "SessionOptions"]
+
+_SERVE_TAG = "serve"
+
+
+class SessionOptions:
+    """Threads and devices of the sessions of one server.
+
+    Args:
+        intra_op: threads inside one op; 0 lets TensorFlow choose.
+        inter_op: ops that run at once; 0 lets TensorFlow choose.
+    """
+
+    def __init__(self, intra_op: int = 0, inter_op: int = 0) -> None:
+        self.intra_op = intra_op
+        self.inter_op = inter_op
+
+    def to_proto(self) -> Any:
+        """The options as a `ConfigProto`."""
+        return tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=self.intra_op,
+            inter_op_parallelism_threads=self.inter_op,
+            allow_soft_placement=True,
+            gpu_options=tf.compat.v1.GPUOptions(allow_growth=True),
+        )
+
+
+class Servable:
+    """A SavedModel in memory, counting who uses it.
+
+    Args:
+        name: model name.
+        version: version number.
+        path: the version's folder.
+        options: session settings.
+
+    Raises:
+        ServingError: the folder holds no loadable SavedModel.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        path: str,
+        options: SessionOptions | None = None,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.path = path
+        self._users = 0
+        self._condition = threading.Condition()
+        self._elements: dict[str, Any] = {}
+        if not os.path.isfile(os.path.join(path, "saved_model.pb")):
+            raise not_found(
+                f"Could not find SavedModel .pb at supplied export directory "
+                f"path: {path}"
+            )
+        graph = tf.Graph()
+        session = tf.compat.v1.Session(
+            graph=graph, config=(options or SessionOptions()).to_proto()
+        )
+        try:
+            meta_graph = _load_into(session, path)
+        except tf.errors.OpError as error:
+            session.close()
+            raise from_tensorflow(error) from error
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            session.close()
+            raise not_found(
+                f"Cannot load SavedModel {path}: {_first_line(error)}"
+            ) from error
+        graph.finalize()
+        self._graph: Any = graph
+        self._session: Any = session
+        self.signatures: Mapping[str, Any] = dict(meta_graph.signature_def)
+
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        timeout_ms: int | None = None,
+    ) -> list[np.ndarray]:
+        """Runs the graph.
+
+        Args:
+            feeds: tensor name (`"x:0"`) to array. Neither dtype nor shape is
+                checked here: the graph decides.
+            fetches: tensor names.
+            timeout_ms: limit; the graph is cancelled when it passes.
+
+        Returns:
+            One array per fetch; strings as object arrays of bytes.
+
+        Raises:
+            ServingError: what the graph said.
+        """
+        try:
+            return _run_session(
+                self._session,
+                {self._output(n): value for n, value in feeds.items()},
+                [self._output(n) for n in fetches],
+                timeout_ms,
+            )
+        except tf.errors.OpError as error:
+            raise from_tensorflow(error) from None
+
+    def acquire(self) -> None:
+        """Counts one more user; the version stays in memory for it."""
+        with self._condition:
+            self._users += 1
+
+    def release(self) -> None:
+        """Counts one user less."""
+        with self._condition:
+            self._users -= 1
+            if self._users == 0:
+                self._condition.notify_all()
+
+    def wait_unused(self, timeout: float | None = None) -> bool:
+        """Waits until nobody uses this version.
+
+        Args:
+            timeout: seconds, None for ever.
+
+        Returns:
+            Whether it is unused.
+        """
+        with self._condition:
+            return self._condition.wait_for(lambda: self._users == 0, timeout)
+
+    def close(self) -> None:
+        """Frees the graph, the variables and the tables."""
+        session, self._session = self._session, None
+        self._elements.clear()
+        self._graph = None
+        self.signatures = {}
+        if session is not None:
+            session.close()
+            del session
+            # A graph is full of reference cycles, and its session's memory
+            # goes only with the object.
+            gc.collect()
+
+    def _output(self, name: str) -> Any:
+        output = self._elements.get(name)
+        if output is None:
+            try:
+                tensor = self._graph.as_graph_element(name, True, False)
+            except (KeyError, ValueError, TypeError) as error:
+                raise not_found(
+                    f"FeedInputs: unable to find feed output {name}"
+                ) from error
+            output = tensor._as_tf_output()
+            self._elements[name] = output
+        return output
+
+
+def _load_into(session: Any, path: str) -> Any:
+    """Restores a SavedModel into a session; returns its MetaGraphDef."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # "Saver not created": expected without state
+    try:
+        return tf.compat.v1.saved_model.load(session, [_SERVE_TAG], path)
+    finally:
+        logger.setLevel(level)
+
+
+def _run_session(
+    session: Any,
+    feeds: dict[Any, np.ndarray],
+    fetches: list[Any],
+    timeout_ms: int | None,
+) -> list[np.ndarray]:
+    """`Session::Run` itself, without the checks of `Session.run`.
+
+    `Session.run` refuses shapes that differ from the placeholder's; the C++
+    server does not, and clients depend on it.
+    """
+    if session is None:
+        raise ServingError(
+            grpc.StatusCode.UNAVAILABLE, "The version has been unloaded."
+        )
+    if timeout_ms is None:
+        return session._call_tf_sessionrun(None, feeds, fetches, [], None)
+    from tensorflow.python.client import pywrap_tf_session
+
+    options = tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms)
+    buffer = pywrap_tf_session.TF_NewBufferFromString(
+        options.SerializeToString()
+    )
+    try:
+        return session._call_tf_sessionrun(buffer, feeds, fetches, [], None)
+    finally:
+        pywrap_tf_session.TF_DeleteBuffer(buffer)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

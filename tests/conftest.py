@@ -1,0 +1,30 @@
+"""Settings of the whole test suite.
+
+`KERAS_BACKEND` chooses the backend (default: TensorFlow). Tests marked `tf`
+need TensorFlow and are left out on another backend.
+"""
+
+import os
+
+import pytest
+
+# Before anything imports Keras: not the choice in ~/.keras/keras.json.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# TensorFlow's remarks about the processor say nothing about a test.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# matplotlib must not look for a screen.
+os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def pytest_report_header() -> str:
+    return f"Keras backend: {os.environ['KERAS_BACKEND']}"
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    if os.environ["KERAS_BACKEND"] == "tensorflow":
+        return
+    left_out = [item for item in items if item.get_closest_marker("tf")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)

@@ -1,0 +1,62 @@
+"""Train a ranker on one or two logical CPU devices; save its weights.
+
+Run as a program: logical devices must be set before TensorFlow starts.
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from muse_keras.losses import ImpressionCrossentropy
+from muse_keras.metrics import Calibration
+from muse_keras.models import DIN, MUSE
+from muse_keras.optimizers import RowSparseAdam
+from ranker_testing.data import SMALL, fill_table, ranker_inputs
+
+
+def main(kind: str, replicas: int, path: str) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
+    )
+    strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{number}" for number in range(replicas)]
+    )
+    rng = np.random.default_rng(5)
+    inputs = ranker_inputs(rng, batch=16, length=12, candidates=4)
+    # The halves of a batch differ in how many candidates are real.
+    inputs["candidate_mask"][::8, 1:] = False
+    clicks = rng.integers(0, 2, (16, 4)).astype("float32")
+    weight = inputs["candidate_mask"].astype("float32")
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        model = (
+            MUSE(**SMALL, k=5, seed=1) if kind == "MUSE" else DIN(**SMALL)
+        )
+        fill_table(model)
+        model.compile(
+            RowSparseAdam(1e-2, table_learning_rate=1e-1),
+            ImpressionCrossentropy(),
+            weighted_metrics=[Calibration(from_logits=True)],
+        )
+    history = model.fit(
+        inputs,
+        clicks,
+        sample_weight=weight,
+        batch_size=8,
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+    )
+    weights = {
+        variable.path: np.asarray(variable) for variable in model.weights
+    }
+    weights["calibration"] = np.array(history.history["calibration"])
+    weights["loss"] = np.array(history.history["loss"])
+    np.savez(path, **weights)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,204 @@
+"""A small SavedModel with the parts that serving must carry.
+
+A table lookup, an int8 gather, a stateful pair of signatures, string outputs,
+non-finite outputs, an assertion, a slow graph and the methods of classify and
+regress. Its formulas are repeated in NumPy below.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+WIDTH = 5
+CODES = np.arange(-8, 12, dtype=np.int8).reshape(4, WIDTH)
+KEYS = np.array([10, -20, 2**62], np.int64)
+
+
+class Toy(tf.Module):
+    def __init__(self, bias: float, ballast_mb: int = 0) -> None:
+        super().__init__()
+        self.bias = tf.Variable(bias, dtype=tf.float32)
+        self.codes = tf.Variable(CODES, trainable=False)
+        self.memory = tf.Variable(tf.zeros([4], tf.int64), trainable=False)
+        self.ballast = tf.Variable(
+            tf.ones([max(1, ballast_mb) * 1024, 256], tf.float32)
+        )
+        self.table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(
+                tf.constant(KEYS), tf.constant([1, 2, 3], tf.int64)
+            ),
+            default_value=0,
+        )
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.int64, name="ids"),
+            tf.TensorSpec([None, None], tf.float32, name="x"),
+        ]
+    )
+    def score(self, ids, x):
+        rows = self.table.lookup(ids)
+        codes = tf.cast(tf.gather(self.codes, rows), tf.float32)
+        return {
+            "score": tf.reduce_sum(codes * x, axis=-1) + self.bias,
+            "row": rows,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="v")])
+    def remember(self, v):
+        self.memory.assign(tf.pad(v, [[0, 4 - tf.shape(v)[0]]]))
+        return {"count": tf.shape(v)[0]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="i")])
+    def recall(self, i):
+        return {"value": tf.gather(self.memory, i)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def specials(self, x):
+        return {"y": tf.math.log(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="s")])
+    def text(self, s):
+        return {"plain": s, "raw_bytes": s}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def positive(self, x):
+        with tf.control_dependencies(
+            [tf.debugging.Assert(tf.reduce_all(x > 0), [x])]
+        ):
+            return {"y": tf.identity(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64, name="n")])
+    def slow(self, n):
+        matrix = tf.eye(200) * 0.5
+
+        def step(i, m):
+            return i + 1, tf.matmul(m, matrix) + 1.0
+
+        _, out = tf.while_loop(
+            lambda i, m: i < n, step, [tf.constant(0, tf.int64), matrix]
+        )
+        return {"y": tf.reshape(tf.reduce_sum(out), [1])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="v")])
+    def echo(self, v):
+        return {"v": tf.identity(v)}
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="inputs")]
+    )
+    def from_examples(self, inputs):
+        parsed = tf.io.parse_example(
+            inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)}
+        )
+        x = parsed["x"]
+        return {
+            "scores": tf.concat([x, 1.0 - x], 1),
+            "classes": tf.tile([["yes", "no"]], [tf.shape(x)[0], 1]),
+        }
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="inputs")]
+    )
+    def regress_examples(self, inputs):
+        parsed = tf.io.parse_example(
+            inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)}
+        )
+        return {"outputs": parsed["x"][:, 0] * 2.0}
+
+
+def expected_scores(
+    ids: Iterable[int], x: np.ndarray, bias: float
+) -> np.ndarray:
+    """The score signature in NumPy."""
+    places = {int(key): row for row, key in enumerate(KEYS, 1)}
+    rows = [places.get(int(i), 0) for i in ids]
+    return (CODES[rows].astype(np.float32) * x).sum(-1) + np.float32(bias)
+
+
+def export_toy(
+    base: pathlib.Path,
+    version: int,
+    bias: float = 0.0,
+    warmup: Iterable[predict_pb2.PredictRequest] = (),
+    ballast_mb: int = 0,
+) -> pathlib.Path:
+    """Writes a version under a temporary name, then renames it."""
+    temporary = base / f"writing-{version}"
+    toy = Toy(bias, ballast_mb)
+    tf.saved_model.save(
+        toy,
+        str(temporary),
+        signatures={
+            "serving_default": toy.score,
+            "score": toy.score,
+            "remember": toy.remember,
+            "recall": toy.recall,
+            "specials": toy.specials,
+            "text": toy.text,
+            "positive": toy.positive,
+            "slow": toy.slow,
+            "echo": toy.echo,
+            "classify": toy.from_examples,
+            "regress": toy.regress_examples,
+        },
+    )
+    _set_methods(temporary)
+    records = list(warmup)
+    if records:
+        write_warmup(temporary, records)
+    final = base / str(version)
+    temporary.rename(final)
+    return final
+
+
+def write_warmup(
+    version: pathlib.Path, requests: Iterable[predict_pb2.PredictRequest]
+) -> None:
+    """Adds warmup records to a version."""
+    folder = version / "assets.extra"
+    folder.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(
+        os.fspath(folder / "tf_serving_warmup_requests")
+    ) as writer:
+        for request in requests:
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())
+
+
+def score_request(
+    ids: Iterable[int] = (10,),
+    x: np.ndarray | None = None,
+    signature: str = "score",
+    model: str = "toy",
+) -> predict_pb2.PredictRequest:
+    """A PredictRequest for the score signature."""
+    ids = np.asarray(list(ids), np.int64)
+    if x is None:
+        x = np.ones((len(ids), WIDTH), np.float32)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
+    request.inputs["ids"].CopyFrom(tf.make_tensor_proto(ids))
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(x))
+    return request
+
+
+def _set_methods(folder: pathlib.Path) -> None:
+    """tf.saved_model.save knows the method predict only."""
+    path = folder / "saved_model.pb"
+    model = saved_model_pb2.SavedModel()
+    model.ParseFromString(path.read_bytes())
+    signatures = model.meta_graphs[0].signature_def
+    for name in ("classify", "regress"):
+        signatures[name].method_name = f"tensorflow/serving/{name}"
+    path.write_bytes(model.SerializeToString())

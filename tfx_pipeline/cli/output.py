@@ -1,0 +1,52 @@
+"""How commands speak: progress, one-line errors, atomic files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+
+import typer
+
+__all__ = ["Reporter", "one_line_errors", "write_text"]
+
+
+class Reporter:
+    """Writes progress lines with the elapsed time to standard error."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, message: str) -> None:
+        """Writes one line."""
+        seconds = int(time.monotonic() - self._start)
+        sys.stderr.write(f"[{seconds // 60:02d}:{seconds % 60:02d}] {message}\n")
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns expected failures into one line and exit code 1."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        sys.stderr.write(f"error: {text}\n")
+        raise typer.Exit(1) from error
+    except ModuleNotFoundError as error:
+        sys.stderr.write(
+            f"error: the package {error.name} is not installed; install "
+            "everything with: pip install 'muse-tensorflow[all]'\n"
+        )
+        raise typer.Exit(1) from error
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file all at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

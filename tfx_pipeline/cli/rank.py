@@ -1,0 +1,290 @@
+"""``muse rank``: one ranking request to a running server."""
+
+from __future__ import annotations
+
+import enum
+import json
+import pathlib
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from tfx_pipeline.cli import output
+
+__all__ = ["rank"]
+
+_FIELDS = (
+    "user_id",
+    "user_profile",
+    "behavior_item_ids",
+    "behavior_category_ids",
+    "candidate_item_ids",
+)
+
+
+class Transport(str, enum.Enum):
+    """How to reach the server."""
+
+    GRPC = "grpc"
+    REST = "rest"
+
+
+class Split(str, enum.Enum):
+    """Which user table to look in."""
+
+    TEST = "test"
+    TRAIN = "train"
+
+
+def rank(
+    user: Annotated[
+        int | None, typer.Option(help="User id, looked up in --data.")
+    ] = None,
+    candidates: Annotated[
+        str | None, typer.Option(help="Item ids to score, comma-separated.")
+    ] = None,
+    data: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Raw data set with the user's profile and history."),
+    ] = None,
+    split: Annotated[
+        Split, typer.Option(help="User table of the data set.")
+    ] = Split.TEST,
+    request: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="JSON file with the whole request, instead."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of the server. "
+            "[default: 127.0.0.1:8500, for rest 127.0.0.1:8501]"
+        ),
+    ] = None,
+    transport: Annotated[
+        Transport, typer.Option(help="Protocol.")
+    ] = Transport.GRPC,
+    model: Annotated[str, typer.Option(help="Model name.")] = "muse",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what was retrieved.")
+    ] = False,
+    top: Annotated[
+        int,
+        typer.Option(help="Retrieved behaviours to show.", min=1),
+    ] = 5,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for the answer.")
+    ] = 30.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table.")
+    ] = False,
+) -> None:
+    """Score candidates for a user, best first.
+
+    Needs a running server (muse serve). A request file holds user_id,
+    user_profile (5 ids), behavior_item_ids, behavior_category_ids and
+    candidate_item_ids.
+
+    Example: muse rank --data data/cj --user 7 --candidates 1029743,9553382
+    """
+    with output.one_line_errors():
+        from serving import client
+
+        wanted = _request(user, candidates, data, split.value, request)
+        default = "8500" if transport is Transport.GRPC else "8501"
+        address = target or f"127.0.0.1:{default}"
+        try:
+            with client.MuseClient(
+                address,
+                transport.value,
+                model,
+                timeouts=client.Timeouts(
+                    connect=min(5.0, timeout), call=timeout, total=timeout
+                ),
+                retry=client.Retry(attempts=2),
+            ) as opened:
+                call = opened.explain if explain else opened.rank
+                result = call(wanted)
+        except client.UnavailableError as error:
+            raise RuntimeError(
+                f"no server answers at {address} ({error.message}). Start "
+                "one with: muse serve --model-base-path DIR"
+            ) from error
+        except client.MuseClientError as error:
+            raise RuntimeError(str(error)) from error
+        names = _names(data, wanted)
+        if as_json:
+            found = _as_json(wanted, result, names, explain, top)
+            sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        else:
+            _print_tables(wanted, result, names, explain, top)
+
+
+def _request(
+    user: int | None,
+    candidates: str | None,
+    data: pathlib.Path | None,
+    split: str,
+    file: pathlib.Path | None,
+) -> Any:
+    from serving.client import RankRequest
+
+    ids = None if candidates is None else _parse_ids(candidates)
+    if file is not None:
+        if user is not None:
+            raise typer.BadParameter("--user and --request exclude each other")
+        fields = _read_fields(file)
+        if ids is not None:
+            fields["candidate_item_ids"] = ids
+        missing = [name for name in _FIELDS if name not in fields]
+        if missing:
+            raise ValueError(f"{file}: {missing[0]} is missing")
+        return RankRequest(**{name: fields[name] for name in _FIELDS})
+    if user is None or ids is None or data is None:
+        raise typer.BadParameter(
+            "--user, --candidates and --data are needed, or --request FILE"
+        )
+    from tfx_pipeline.cli.user_lookup import find_request
+
+    return find_request(data, user, ids, split)
+
+
+def _parse_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(" ", ",").split(",") if part]
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected item ids like 11,12,13. Received: {text!r}",
+            param_hint="--candidates",
+        ) from error
+
+
+def _read_fields(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: must hold an object with {_FIELDS[0]}, …")
+    return found
+
+
+def _names(data: pathlib.Path | None, request: Any) -> dict[int, str]:
+    if data is None:
+        return {}
+    from tfx_pipeline.cli.user_lookup import item_names
+
+    return item_names(
+        data,
+        [
+            *request.candidate_item_ids.tolist(),
+            *request.behavior_item_ids.tolist(),
+        ],
+    )
+
+
+def _retrieved(result: Any, candidate: int, top: int) -> list[tuple[int, ...]]:
+    """Position, similarity and attention of the best behaviours."""
+    return [
+        (
+            int(result.behavior_indices[candidate, place]),
+            float(result.similarities[candidate, place]),
+            float(result.attention[candidate, place]),
+        )
+        for place in range(result.retrieved.shape[1])
+        if result.retrieved[candidate, place]
+    ][:top]
+
+
+def _as_json(
+    request: Any, result: Any, names: dict[int, str], explain: bool, top: int
+) -> dict[str, Any]:
+    rows = []
+    for candidate in result.order().tolist():
+        item = int(result.candidate_item_ids[candidate])
+        row: dict[str, Any] = {
+            "item_id": item,
+            "click_probability": float(result.click_probability[candidate]),
+        }
+        if item in names:
+            row["name"] = names[item]
+        if explain:
+            row["behaviors"] = [
+                _behavior(request, position, similarity, attention, names)
+                for position, similarity, attention in _retrieved(
+                    result, candidate, top
+                )
+            ]
+        rows.append(row)
+    return {"user_id": request.user_id, "candidates": rows}
+
+
+def _behavior(
+    request: Any,
+    position: int,
+    similarity: float,
+    attention: float,
+    names: dict[int, str],
+) -> dict[str, Any]:
+    item = int(request.behavior_item_ids[position])
+    behavior = {
+        "position": position,
+        "item_id": item,
+        "similarity": similarity,
+        "attention": attention,
+    }
+    return {**behavior, "name": names[item]} if item in names else behavior
+
+
+def _print_tables(
+    request: Any, result: Any, names: dict[int, str], explain: bool, top: int
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(
+        title=f"User {request.user_id}, "
+        f"{len(request.behavior_item_ids)} past behaviours"
+    )
+    table.add_column("Rank", justify="right")
+    table.add_column("Item", justify="right")
+    if names:
+        table.add_column("Name", overflow="fold")
+    table.add_column("Click probability", justify="right")
+    order = result.order().tolist()
+    for place, candidate in enumerate(order, 1):
+        item = int(result.candidate_item_ids[candidate])
+        table.add_row(
+            str(place),
+            str(item),
+            *([names.get(item, "")] if names else []),
+            f"{result.click_probability[candidate]:.4f}",
+        )
+    console.print(table)
+    if not explain:
+        return
+    best = order[0]
+    item = int(result.candidate_item_ids[best])
+    found = _retrieved(result, best, top)
+    if not found:
+        console.print(f"Nothing was retrieved for item {item}.")
+        return
+    table = Table(title=f"Retrieved for {names.get(item, f'item {item}')}")
+    table.add_column("Position", justify="right")
+    table.add_column("Item", justify="right")
+    if names:
+        table.add_column("Name", overflow="fold")
+    table.add_column("Similarity", justify="right")
+    table.add_column("Attention", justify="right")
+    for position, similarity, attention in found:
+        item = int(request.behavior_item_ids[position])
+        table.add_row(
+            str(position),
+            str(item),
+            *([names.get(item, "")] if names else []),
+            f"{similarity:.3f}",
+            f"{attention:.3f}",
+        )
+    console.print(table)

@@ -1,0 +1,138 @@
+"""``muse serve``: the embedded model server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tfx_pipeline.cli import output
+
+if TYPE_CHECKING:
+    from serving.server.app import ServerApp
+
+__all__ = ["serve"]
+
+_INLINE_BODY = 600
+
+
+def serve(
+    model_base_path: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder that holds <version>/saved_model.pb."),
+    ] = None,
+    model_name: Annotated[
+        str, typer.Option(help="Name of the model in requests.")
+    ] = "muse",
+    model_config_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="TF Serving's models.config, instead of a folder."),
+    ] = None,
+    monitoring_config_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="TF Serving's monitoring.config."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Interface to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="gRPC port; 0 takes a free one, -1 is off.")
+    ] = 8500,
+    rest_api_port: Annotated[
+        int, typer.Option(help="REST port; 0 takes a free one, -1 is off.")
+    ] = 8501,
+    port_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="JSON file to write once the ports are open."),
+    ] = None,
+    poll_seconds: Annotated[
+        float, typer.Option(help="Look for new versions this often; 0 never.")
+    ] = 1.0,
+) -> None:
+    """Serve a model by gRPC and REST until Ctrl-C.
+
+    Speaks TensorFlow Serving's protocol, follows new versions and drains on
+    SIGTERM. All flags of tensorflow_model_server that are supported:
+    python -m serving.server --help
+
+    Example: muse serve --model-base-path demo_output/serving/muse
+    """
+    if (model_base_path is None) == (model_config_file is None):
+        raise typer.BadParameter(
+            "exactly one of --model-base-path and --model-config-file is needed"
+        )
+    with output.one_line_errors():
+        from serving.server import ServerConfig, StartupError
+
+        config = ServerConfig(
+            model_name=model_name,
+            model_base_path=str(model_base_path or ""),
+            model_config_file=str(model_config_file or ""),
+            monitoring_config_file=str(monitoring_config_file or ""),
+            host=host,
+            port=port,
+            rest_api_port=rest_api_port,
+            port_file=str(port_file or ""),
+            file_system_poll_wait_seconds=poll_seconds,
+        )
+        sys.stderr.write("Loading TensorFlow and the model …\n")
+        started = time.monotonic()
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from serving.server.app import serve_until_signal
+
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="muse-serve-")
+            )
+            try:
+                serve_until_signal(config, _announcer(folder, started))
+            except StartupError as error:
+                raise RuntimeError(str(error)) from error
+
+
+def _announcer(folder: str, started: float) -> Callable[[ServerApp], None]:
+    def announce(app: ServerApp) -> None:
+        seconds = time.monotonic() - started
+        lines = [f"Serving {', '.join(app.model_names)} ({seconds:.0f} s)"]
+        if app.grpc_port is not None:
+            lines.append(f"  gRPC     {app.grpc_target}")
+        if app.rest_port is not None:
+            lines += [
+                f"  REST     {app.rest_url}/v1/models/{name}"
+                for name in app.model_names
+            ]
+            if app.metrics_path:
+                lines.append(f"  metrics  {app.rest_url}{app.metrics_path}")
+            lines += _sample_lines(app, folder)
+        lines.append("Ctrl-C stops.")
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+    return announce
+
+
+def _sample_lines(app: ServerApp, folder: str) -> list[str]:
+    from serving.server.sample_request import curl_line, sample_request
+
+    lines = []
+    for name in app.model_names:
+        sample = sample_request(app.manager, name)
+        if sample is None:
+            continue
+        file = None
+        if len(sample.body) > _INLINE_BODY:
+            path = pathlib.Path(folder) / f"{name}_{sample.signature}.json"
+            path.write_text(sample.body, encoding="utf-8")
+            file = str(path)
+        lines += [
+            f"Try it (signature {sample.signature}):",
+            f"  {curl_line(app.rest_url, name, sample.body, file)}",
+        ]
+    return lines

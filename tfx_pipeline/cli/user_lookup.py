@@ -1,0 +1,159 @@
+"""Finds one user, and names of items, in a raw data set.
+
+User tables can be tens of gigabytes: only the id column is read to find the
+user's row group, and only the batch that holds the row after that.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from serving.client import RankRequest
+from tfx_pipeline.data import raw_tables
+from tfx_pipeline.data.errors import DataError
+
+__all__ = ["NAMES_FILE", "find_request", "item_names"]
+
+NAMES_FILE = "names.parquet"
+_BATCH_ROWS = 1024
+
+
+def find_request(
+    directory: pathlib.Path,
+    user_id: int,
+    candidate_item_ids: Iterable[int],
+    split: str = "test",
+) -> RankRequest:
+    """Makes a request from a user's row.
+
+    Args:
+        directory: data set, holding the raw tables or `raw/`.
+        user_id: the user.
+        candidate_item_ids: items to score.
+        split: `test` or `train`.
+
+    Returns:
+        The request with the user's profile and history.
+
+    Raises:
+        DataError: no such table or user.
+    """
+    tables = raw_tables.RawTables.open(directory)
+    table = tables[f"{split}_user_features"]
+    table.check()
+    row = _find_row(table, user_id)
+    return RankRequest(
+        user_id=user_id,
+        user_profile=[
+            row[code][0].as_py() or 0 for code in raw_tables.USER_PROFILE
+        ],
+        behavior_item_ids=_ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
+        behavior_category_ids=_ids(row[raw_tables.BEHAVIOR_CATEGORY_IDS]),
+        candidate_item_ids=list(candidate_item_ids),
+    )
+
+
+def item_names(
+    directory: pathlib.Path, item_ids: Iterable[int]
+) -> dict[int, str]:
+    """Reads names of items, where the data set has any.
+
+    Args:
+        directory: data set.
+        item_ids: items.
+
+    Returns:
+        Id to name, only what is known; empty without a `names.parquet`.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = directory / NAMES_FILE
+    if not path.is_file():
+        return {}
+    wanted = pa.array(sorted(set(item_ids)), pa.int64())
+    found: dict[int, str] = {}
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["item_id", "name"]):
+                table = pa.Table.from_batches([batch])
+                chosen = table.filter(
+                    pc.is_in(table["item_id"], value_set=wanted)
+                )
+                found.update(
+                    zip(
+                        chosen["item_id"].to_pylist(),
+                        chosen["name"].to_pylist(),
+                        strict=True,
+                    )
+                )
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise DataError(
+            "UNREADABLE_FILE",
+            f"{path} is not a table of item_id and name: {error}.",
+            "write it again, or remove it to see ids instead of names.",
+        ) from error
+    return found
+
+
+def _find_row(table: raw_tables.RawTable, user_id: int) -> pa.Table:
+    example = None
+    for path in table.paths:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                if not _may_hold(file, group, user_id):
+                    continue
+                ids = file.read_row_group(group, columns=[raw_tables.USER_ID])
+                column = ids.column(0).to_numpy()
+                places = np.flatnonzero(column == user_id)
+                if places.size:
+                    return _read_row(file, group, int(places[0]))
+                if example is None and column.size:
+                    example = int(column[0])
+        if example is None:
+            example = _first_id(path)
+    hint = f", for example {example}" if example is not None else ""
+    raise DataError(
+        "UNKNOWN_USER",
+        f"table {table.name}: no user {user_id}.",
+        f"choose a user_id of that table{hint}, or give --request FILE.json.",
+    )
+
+
+def _may_hold(file: pq.ParquetFile, group: int, user_id: int) -> bool:
+    meta = file.metadata.row_group(group)
+    for index in range(meta.num_columns):
+        column = meta.column(index)
+        if column.path_in_schema != raw_tables.USER_ID:
+            continue
+        statistics = column.statistics
+        if statistics is None or not statistics.has_min_max:
+            return True
+        return bool(statistics.min <= user_id <= statistics.max)
+    return True
+
+
+def _read_row(file: pq.ParquetFile, group: int, row: int) -> pa.Table:
+    seen = 0
+    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
+        if row < seen + batch.num_rows:
+            return pa.Table.from_batches([batch.slice(row - seen, 1)])
+        seen += batch.num_rows
+    raise IndexError(f"row {row} of row group {group}")
+
+
+def _first_id(path: pathlib.Path) -> int | None:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(1, columns=[raw_tables.USER_ID]):
+            return int(batch.column(0)[0].as_py())
+    return None
+
+
+def _ids(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(column[0].as_py() or [], np.int64)

@@ -1,0 +1,1 @@
+"""Custom TFX components, one folder or module each."""

@@ -1,0 +1,71 @@
+"""Specification of ServingValidator."""
+
+from __future__ import annotations
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from tfx_pipeline.components.serving_validator import executor
+
+__all__ = ["ServingValidator", "ServingValidatorSpec"]
+
+
+class ServingValidatorSpec(types.ComponentSpec):
+    """Inputs and output of ServingValidator."""
+
+    PARAMETERS = {
+        "tolerance": ExecutionParameter(type=float),
+        "timeout_s": ExecutionParameter(type=float),
+        "code_fingerprint": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+    }
+    OUTPUTS = {
+        "blessing": ChannelParameter(type=standard_artifacts.InfraBlessing)
+    }
+
+
+class ServingValidator(base_component.BaseComponent):
+    """Boots a model server on the export and replays eval requests.
+
+    Every request goes by gRPC to ``serving_default`` as an Example and to
+    ``rank`` as tensors. Both must give the scores that the trainer recorded.
+
+    Args:
+        model: the exported model.
+        model_run: the trainer's record of scores.
+        examples: request-grouped Examples with an ``eval`` split.
+        tolerance: largest allowed difference of a probability.
+        timeout_s: seconds for the server to come up, and for each call.
+        code_fingerprint: changes when the server's code changes.
+    """
+
+    SPEC_CLASS = ServingValidatorSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+
+    def __init__(
+        self,
+        *,
+        model: types.BaseChannel,
+        model_run: types.BaseChannel,
+        examples: types.BaseChannel,
+        tolerance: float = 1e-4,
+        timeout_s: float = 300,
+        code_fingerprint: str = "",
+    ) -> None:
+        super().__init__(
+            spec=ServingValidatorSpec(
+                model=model,
+                model_run=model_run,
+                examples=examples,
+                tolerance=tolerance,
+                timeout_s=timeout_s,
+                code_fingerprint=code_fingerprint,
+                blessing=types.Channel(type=standard_artifacts.InfraBlessing),
+            )
+        )

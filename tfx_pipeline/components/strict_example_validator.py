@@ -1,0 +1,70 @@
+"""ExampleValidator that stops the run on an anomaly.
+
+TFX's own component records anomalies and lets the pipeline go on.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.components.example_validator import component
+from tfx.components.example_validator import executor as tfx_executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils
+
+from tfx_pipeline.data.errors import DataError
+
+__all__ = ["Executor", "StrictExampleValidator"]
+
+
+class Executor(tfx_executor.Executor):
+    """Validates statistics against the schema and fails on anomalies."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list],
+        output_dict: dict[str, list],
+        exec_properties: dict[str, Any],
+    ) -> Any:
+        """Runs the validation.
+
+        Args:
+            input_dict: ``statistics`` and ``schema``.
+            output_dict: ``anomalies``.
+            exec_properties: as in TFX's ExampleValidator.
+
+        Raises:
+            DataError: ``ANOMALY``, naming every feature and what is wrong.
+        """
+        result = super().Do(input_dict, output_dict, exec_properties)
+        artifact = artifact_utils.get_single_instance(output_dict["anomalies"])
+        problems = []
+        for split in artifact_utils.decode_split_names(artifact.split_names):
+            path = (
+                pathlib.Path(artifact_utils.get_split_uri([artifact], split))
+                / tfx_executor.DEFAULT_FILE_NAME
+            )
+            anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
+            problems += [
+                f"{split}: feature {name}: {info.description}"
+                for name, info in sorted(anomalies.anomaly_info.items())
+            ]
+            if anomalies.HasField("dataset_anomaly_info"):
+                info = anomalies.dataset_anomaly_info
+                problems.append(f"{split}: {info.description}")
+        if problems:
+            raise DataError(
+                "ANOMALY",
+                "; ".join(problems),
+                "mend the data, or change schemas/request_examples.pbtxt if "
+                "the data is right.",
+            )
+        return result
+
+
+class StrictExampleValidator(component.ExampleValidator):
+    """ExampleValidator whose anomalies stop the pipeline."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)

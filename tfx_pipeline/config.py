@@ -1,0 +1,231 @@
+"""One typed configuration for the whole pipeline, read from YAML.
+
+Unknown keys are errors, every value can be overridden from the command line
+with ``--set trainer.epochs=2``, and relative paths are relative to the
+directory the command runs in.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+__all__ = [
+    "ConfigError",
+    "DataConfig",
+    "EvaluatorConfig",
+    "ModelConfig",
+    "PipelineConfig",
+    "PusherConfig",
+    "ServingValidatorConfig",
+    "TrainerConfig",
+    "TransformConfig",
+    "load_config",
+]
+
+
+class ConfigError(ValueError):
+    """The configuration file or an override is not usable."""
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, validate_default=True
+    )
+
+
+class DataConfig(_Section):
+    """Where the raw tables are and how they become requests."""
+
+    raw_dir: str
+    """Directory with the raw tables, directly or under ``raw/``."""
+    max_candidates: int = pydantic.Field(default=64, ge=1)
+    """Candidates per request; longer lists become several requests."""
+    max_rejected_fraction: float = pydantic.Field(default=0.01, ge=0, le=1)
+    """Share of rejected impressions above which the run fails."""
+    join_partitions: int = pydantic.Field(default=0, ge=0)
+    """Partitions of the join; 0 chooses them from the size of the tables."""
+
+
+class TransformConfig(_Section):
+    """What TF-Transform computes."""
+
+    max_history: int = pydantic.Field(default=1000, ge=1)
+    """Behaviours kept per request, the newest ones."""
+    vocabulary_frequency_threshold: int = pydantic.Field(default=1, ge=1)
+    """Values seen less often share the out-of-vocabulary index."""
+    vocabulary_size: int = pydantic.Field(default=1_000_000, ge=1)
+    """Most frequent values kept per field."""
+
+
+class ModelConfig(_Section):
+    """Architecture of the ranker."""
+
+    type: Literal["muse", "din"] = "muse"
+    embedding_dim: int = pydantic.Field(default=16, ge=1)
+    k: int = pydantic.Field(default=50, ge=1)
+    """Behaviours that the GSU retrieves per candidate."""
+    recent: int = pydantic.Field(default=50, ge=1)
+    """Newest behaviours in the short-term part."""
+    num_tiers: int = pydantic.Field(default=20, ge=1)
+    num_heads: int = pydantic.Field(default=1, ge=1)
+    hidden_units: tuple[int, ...] = (256, 128, 64)
+    oov_rate: float = pydantic.Field(default=0.01, ge=0, lt=1)
+    """Share of item ids replaced by the unseen item while training."""
+
+
+class TrainerConfig(_Section):
+    """How the ranker is trained."""
+
+    epochs: int = pydantic.Field(default=1, ge=1)
+    batch_requests: int = pydantic.Field(default=32, ge=1)
+    """Requests per step, over all devices."""
+    learning_rate: float = pydantic.Field(default=2e-4, gt=0)
+    table_learning_rate: float = pydantic.Field(default=2e-3, gt=0)
+    shuffle_requests: int = pydantic.Field(default=4096, ge=0)
+    seed: int = 1
+    checkpoint_steps: int = pydantic.Field(default=200, ge=0)
+    """Steps between resumable checkpoints; 0 writes none."""
+    validation_requests: int = pydantic.Field(default=64, ge=1)
+    """Eval requests whose scores the ServingValidator must reproduce."""
+
+
+class EvaluatorConfig(_Section):
+    """What blesses a model."""
+
+    min_gauc: float = pydantic.Field(default=0.5, ge=0, le=1)
+    max_gauc_drop: float = pydantic.Field(default=0.005, ge=0, le=1)
+    """Largest drop against the last blessed model."""
+    bootstrap_samples: int = pydantic.Field(default=1000, ge=1)
+
+
+class ServingValidatorConfig(_Section):
+    """What the exported model must reproduce in a server."""
+
+    tolerance: float = pydantic.Field(default=1e-4, gt=0)
+    timeout_s: float = pydantic.Field(default=300, gt=0)
+
+
+class PusherConfig(_Section):
+    """Where blessed models go."""
+
+    directory: str = ""
+    """Base directory of the served model; default ``<output>/serving/muse``."""
+
+
+class PipelineConfig(_Section):
+    """The whole pipeline."""
+
+    name: str = pydantic.Field(default="muse", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    output_dir: str
+    """Artifacts, metadata, rejected rows, logs and the served model."""
+    data: DataConfig
+    transform: TransformConfig = TransformConfig()
+    model: ModelConfig = ModelConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    serving_validator: ServingValidatorConfig = ServingValidatorConfig()
+    pusher: PusherConfig = PusherConfig()
+    beam_args: tuple[str, ...] = (
+        "--runner=DirectRunner",
+        "--direct_running_mode=in_memory",
+        "--direct_num_workers=1",
+    )
+    """Beam options, as on a Beam command line."""
+    cache: bool = True
+    """Reuse the outputs of unchanged components."""
+
+    @property
+    def root(self) -> pathlib.Path:
+        """The output directory, absolute."""
+        return pathlib.Path(self.output_dir).expanduser().absolute()
+
+    @property
+    def artifacts_dir(self) -> pathlib.Path:
+        """Root of the TFX artifacts."""
+        return self.root / "artifacts"
+
+    @property
+    def metadata_path(self) -> pathlib.Path:
+        """SQLite file of ML Metadata."""
+        return self.root / "metadata.sqlite"
+
+    @property
+    def rejected_dir(self) -> pathlib.Path:
+        """Where rejected rows are kept."""
+        return self.root / "rejected"
+
+    @property
+    def log_path(self) -> pathlib.Path:
+        """The complete log of the runs."""
+        return self.root / "logs" / f"{self.name}.log"
+
+    @property
+    def push_dir(self) -> pathlib.Path:
+        """Base directory of the served model."""
+        if self.pusher.directory:
+            return pathlib.Path(self.pusher.directory).expanduser().absolute()
+        return self.root / "serving" / "muse"
+
+
+def load_config(
+    path: str | pathlib.Path, overrides: Sequence[str] = ()
+) -> PipelineConfig:
+    """Reads a configuration file and applies overrides.
+
+    Args:
+        path: YAML file.
+        overrides: ``section.key=value`` strings; values are YAML.
+
+    Returns:
+        The validated configuration.
+
+    Raises:
+        ConfigError: unreadable file, unknown key or invalid value; the
+            message names the key, what was expected and what was received.
+    """
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: expected a mapping of settings. "
+            f"Received: {type(values).__name__}"
+        )
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return PipelineConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            f" (received: {item['input']!r})"
+            for item in error.errors()
+        )
+        raise ConfigError(f"{path}: {problems}") from error
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(
+            "an override has the form section.key=value. "
+            f"Received: {override!r}"
+        )
+    *sections, leaf = key.split(".")
+    target = values
+    for section in sections:
+        child = target.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{section!r} in {override!r} is not a section")
+        target = child
+    target[leaf] = yaml.safe_load(text)

@@ -1,0 +1,29 @@
+"""The one exception of the data modules."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Data that cannot be used, told in one line.
+
+    Args:
+        code: Stable upper-case identifier, safe to match on.
+        message: What is wrong, and where (table, column, file).
+        hint: What to do about it.
+
+    Attributes:
+        code: As given.
+        message: As given, on one line.
+        hint: As given, on one line.
+    """
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        """Makes one line of each part; see the class for the arguments."""
+        self.code = code
+        self.message = " ".join(str(message).split())
+        self.hint = " ".join(str(hint).split())
+        super().__init__(f"[{code}] {self.message} Fix: {self.hint}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Pickles with all three arguments (Beam sends errors around)."""
+        return type(self), (self.code, self.message, self.hint)

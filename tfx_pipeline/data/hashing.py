@@ -1,0 +1,50 @@
+"""Stable 64-bit ids for strings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+
+def stable_id(field: str, value: str | None) -> int:
+    """Hashes a field's value to a signed 64-bit id, the same everywhere.
+
+    Args:
+        field: Name of the field, so that equal strings of different fields
+            get different ids.
+        value: Text; None or an empty string is unknown.
+
+    Returns:
+        First eight bytes of BLAKE2b as a signed little-endian integer; 0
+        for unknown and only for that.
+    """
+    if not value:
+        return 0
+    digest = hashlib.blake2b(
+        f"{field}\x1f{value}".encode(), digest_size=8
+    ).digest()
+    return int.from_bytes(digest, "little", signed=True) or 1
+
+
+def stable_ids(
+    field: str, values: Iterable[str | None]
+) -> npt.NDArray[np.int64]:
+    """Hashes many values of one field; each distinct value once.
+
+    Args:
+        field: Name of the field.
+        values: N texts, None where unknown.
+
+    Returns:
+        int64 (N,), see `stable_id`.
+    """
+    known: dict[str | None, int] = {}
+    ids = []
+    for value in values:
+        if value not in known:
+            known[value] = stable_id(field, value)
+        ids.append(known[value])
+    return np.asarray(ids, np.int64)

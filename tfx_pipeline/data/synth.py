@@ -1,0 +1,856 @@
+"""Synthetic users, items and clicks in exactly the raw layout.
+
+Items belong to latent styles inside categories; users keep a few interests
+for good and pass through others. What a user clicks depends on how well the
+candidate's latent style agrees with the interests behind the user's past,
+recent and far, on its category, and on the user. Item vectors are noisy int8
+views of the latent style. No formula of a ranking model occurs here (no
+retrieval, no similarity tiers), so beating a baseline on this data means
+something; `dataset.json` tells the GAUC of the true probabilities.
+
+Item noise comes from a counter-based hash, so latents are recomputed where
+needed instead of stored, and users are made in chunks: memory is about 40
+bytes per item plus one chunk, whatever the number and length of histories.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tfx_pipeline.data import dataset_dir, raw_tables, validation
+from tfx_pipeline.data.arrow_lists import list_array, ranges
+from tfx_pipeline.data.item_text import quantize
+
+__all__ = ["GENERATOR_VERSION", "MAX_HISTORY", "Options", "generate"]
+
+GENERATOR_VERSION = 1
+MAX_HISTORY = 100_000
+
+Progress = Callable[[str, float], None]
+"""Called with a stage's name and the share of all work done (0 to 1)."""
+
+_Floats = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
+
+_DIM = raw_tables.EMBEDDING_DIM
+_STYLES_PER_CATEGORY = 8
+_STYLE_SPREAD = 0.9
+_ITEM_SPREAD = 0.45
+_VIEW_NOISE = 0.35
+_POPULARITY_EXPONENT = 0.9
+_NUM_CITIES = 300
+_CITIES_PER_PROVINCE = 10
+_PROFILE_SIZES = (8, 3, 50, 30, 6)
+_PROFILE_MISSING = 0.05
+
+_INTERESTS = 4
+_PHASES = 8
+_LONG_SHARE = 0.5
+_PHASE_SHARE = 0.35
+_REPEAT_SHARE = 0.3
+_EMPTY_HISTORIES = 0.01
+_CANDIDATES_LIKED = 0.35
+_CANDIDATES_SAME_CATEGORY = 0.3
+
+_SHARPNESS = 4.0
+_FAR_WEIGHT = 9.0
+_RECENT_WEIGHT = 1.2
+_CATEGORY_WEIGHT = 1.0
+_POPULARITY_WEIGHT = 0.05
+_USER_DEVIATION = 0.6
+_NOISE_DEVIATION = 0.2
+
+_NAMES = pa.schema(
+    [("item_id", pa.int64()), ("name", pa.string()), ("category", pa.string())]
+)
+
+_CHUNK_POSITIONS = 1 << 20
+_CHUNK_USERS = 1 << 14
+_CHUNK_ITEMS = 1 << 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What determines the output.
+
+    Attributes:
+        users: Users, all of them in train.
+        items: Items.
+        history: Longest history, up to 100,000.
+        seed: Seed of every random choice.
+        candidates: Impressions per user and split.
+        click_rate: Expected share of clicks.
+        test_users: Share of users with test impressions.
+        new_items: Share of items that occur only as test candidates.
+        missing_embeddings: Share of items without a vector, mostly rare.
+        padded_users: Share of short histories with zeros in front.
+        broken: Broken rows of each kind to add.
+    """
+
+    users: int = 10_000
+    items: int = 50_000
+    history: int = 1_000
+    seed: int = 0
+    candidates: int = 11
+    click_rate: float = 0.137
+    test_users: float = 0.3
+    new_items: float = 0.05
+    missing_embeddings: float = 0.1
+    padded_users: float = 0.1
+    broken: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        for name, least, most in (
+            ("users", 10, 1 << 40),
+            ("items", 100, 1 << 31),
+            ("history", 1, MAX_HISTORY),
+            ("seed", 0, 1 << 62),
+            ("candidates", 1, 1000),
+            ("broken", 0, 1 << 20),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(
+                    f"{name}: expected {least:,} to {most:,}. Received: {value}"
+                )
+        for name, top in (
+            ("click_rate", 0.9),
+            ("test_users", 1.0),
+            ("new_items", 0.5),
+            ("missing_embeddings", 0.5),
+            ("padded_users", 1.0),
+        ):
+            value = getattr(self, name)
+            if not 0 <= value <= top:
+                raise ValueError(
+                    f"{name}: expected 0 to {top}. Received: {value}"
+                )
+        if not self.click_rate or not self.test_users:
+            raise ValueError(
+                "click_rate: expected it and test_users to be above 0. "
+                f"Received: {self.click_rate} and {self.test_users}"
+            )
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The bijective 64-bit finaliser of SplitMix64."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(
+        0xBF58476D1CE4E5B9
+    )
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(
+        0x94D049BB133111EB
+    )
+    return values ^ (values >> np.uint64(31))
+
+
+def _public_ids(index: _Ints, domain: int, seed: int) -> _Ints:
+    """Maps indices of a domain to distinct signed 64-bit ids, never 0."""
+    key = np.random.SeedSequence([seed, 100 + domain]).generate_state(1)[0]
+    # The mix is a bijection with 0 -> 0, and the argument is never 0.
+    counter = index.astype(np.uint64) + np.uint64((int(key) << 24) | (1 << 60))
+    return _mix(counter).view(np.int64)
+
+
+def _hash_noise(index: _Ints, salt: int) -> npt.NDArray[np.float32]:
+    """Returns noise (N, 128) of unit variance that depends on `index`."""
+    blocks = np.arange(_DIM // 8, dtype=np.uint64)
+    counter = index.astype(np.uint64)[:, None] * np.uint64(64) + blocks
+    state = _mix(counter + np.uint64((salt << 40) | 1))
+    values = state.view(np.uint8).reshape(len(index), _DIM)
+    return (values.astype(np.float32) - 127.5) / np.float32(73.9)
+
+
+def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(norms, 1e-12)
+
+
+def _sigmoid(logits: _Floats) -> _Floats:
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+
+
+class _Catalogue:
+    """Items: style, popularity, ids; sorted by style."""
+
+    def __init__(self, options: Options) -> None:
+        """Draws everything that is stored per item or style."""
+        rng = np.random.default_rng([options.seed, 1])
+        self.seed = options.seed
+        self.size = options.items
+        self.salt = int(rng.integers(1, 1 << 20))
+        self.num_categories = int(np.clip(options.items // 150, 8, 4_000))
+        num_styles = self.num_categories * _STYLES_PER_CATEGORY
+        centres = _unit(rng.standard_normal((self.num_categories, _DIM)))
+        spread = _unit(rng.standard_normal((num_styles, _DIM)))
+        self.style_vectors = _unit(
+            np.repeat(centres, _STYLES_PER_CATEGORY, axis=0)
+            + _STYLE_SPREAD * spread
+        ).astype(np.float32)
+        # Larger styles and smaller ones, none of them empty.
+        shares = rng.pareto(1.5, num_styles) + 0.3
+        style = rng.choice(num_styles, options.items, p=shares / shares.sum())
+        self.style = np.sort(style).astype(np.int32)
+        rank = rng.permutation(options.items)
+        self.rank_share = ((rank + 0.5) / options.items).astype(np.float32)
+        weight = (rank + 10.0) ** -_POPULARITY_EXPONENT
+        self.is_new = rng.random(options.items) < options.new_items
+        self.has_embedding = rng.random(options.items) >= (
+            2 * options.missing_embeddings * self.rank_share
+        )
+        self._known = np.cumsum(np.where(self.is_new, 0.0, weight))
+        self._all = np.cumsum(weight)
+        self.start = np.searchsorted(self.style, np.arange(num_styles + 1))
+        # Styles people can have had: those with an item that is not new.
+        bounds = np.r_[0.0, self._known][self.start]
+        self.usable = np.flatnonzero(np.diff(bounds) > 0)
+        self.category_of_style = np.arange(num_styles) // _STYLES_PER_CATEGORY
+        city = rng.integers(0, _NUM_CITIES, options.items)
+        self.city = city.astype(np.int32)
+
+    def draw(self, style: _Ints, uniform: _Floats, new: bool) -> _Ints:
+        """Draws an item of each style by popularity.
+
+        Args:
+            style: Style of each draw, -1 for any.
+            uniform: As many numbers in [0, 1).
+            new: Whether items that are new in test take part.
+
+        Returns:
+            int64 item indices.
+        """
+        cumulative = self._all if new else self._known
+        bounds = np.r_[0.0, cumulative]
+        free = style < 0
+        low = np.where(free, 0.0, bounds[self.start[style]])
+        high = np.where(free, bounds[-1], bounds[self.start[style + 1]])
+        at = low + uniform * (high - low)
+        item = np.searchsorted(cumulative, at, side="right")
+        first = np.where(free, 0, self.start[style])
+        last = np.where(free, self.size, self.start[style + 1]) - 1
+        return np.clip(item, first, last)
+
+    def latents(self, item: _Ints) -> npt.NDArray[np.float32]:
+        """Returns the unit latent vectors (N, 128) of items."""
+        noise = _hash_noise(item, self.salt) * np.float32(
+            _ITEM_SPREAD / _DIM**0.5
+        )
+        return _unit(self.style_vectors[self.style[item]] + noise)
+
+    def codes(self, item: _Ints) -> npt.NDArray[np.int8]:
+        """Returns the noisy int8 views (N, 128) of items."""
+        noise = _hash_noise(item, self.salt + 1) * np.float32(
+            _VIEW_NOISE / _DIM**0.5
+        )
+        return quantize(_unit(self.latents(item) + noise))
+
+    def ids(self, item: _Ints) -> _Ints:
+        """Returns the public ids of items."""
+        return _public_ids(item, 1, self.seed)
+
+    def categories(self, item: _Ints) -> _Ints:
+        """Returns the public category ids of items."""
+        return _public_ids(
+            self.category_of_style[self.style[item]].astype(np.int64),
+            2,
+            self.seed,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Users:
+    """Tastes of a chunk of users.
+
+    Attributes:
+        interests: int64 (U, I) styles that stay.
+        weights: float64 (U, I), rows add up to 1.
+        phases: int64 (U, P) styles that pass; the last one after the end of
+            the train history.
+        bias: float64 (U,), how readily the user clicks.
+        profiles: int64 (U, 5) public ids.
+    """
+
+    interests: _Ints
+    weights: _Floats
+    phases: _Ints
+    bias: _Floats
+    profiles: _Ints
+
+
+def _make_users(
+    size: int, catalogue: _Catalogue, rng: np.random.Generator
+) -> _Users:
+    usable = catalogue.usable
+    interests = rng.choice(usable, (size, _INTERESTS))
+    weights = rng.dirichlet(np.full(_INTERESTS, 1.5), size)
+    # A passing interest is near a lasting one half of the time.
+    anchor = np.take_along_axis(
+        interests, rng.integers(0, _INTERESTS, (size, _PHASES)), axis=1
+    )
+    near = (
+        anchor
+        - anchor % _STYLES_PER_CATEGORY
+        + rng.integers(0, _STYLES_PER_CATEGORY, (size, _PHASES))
+    )
+    empty = ~np.isin(near, usable)
+    far = rng.choice(usable, (size, _PHASES))
+    phases = np.where((rng.random((size, _PHASES)) < 0.5) & ~empty, near, far)
+    stays = rng.random(size) < 0.5
+    phases[stays, -1] = phases[stays, -2]
+    values = [rng.integers(0, n, size) for n in _PROFILE_SIZES]
+    bias = 0.4 * (values[0] % 2 - 0.5) + rng.normal(0, _USER_DEVIATION, size)
+    profiles = np.stack(
+        [_public_ids(v, 10 + i, catalogue.seed) for i, v in enumerate(values)],
+        axis=1,
+    )
+    profiles[rng.random(profiles.shape) < _PROFILE_MISSING] = 0
+    return _Users(interests, weights, phases, bias, profiles)
+
+
+def _make_timelines(
+    users: _Users,
+    lengths: _Ints,
+    extra: _Ints,
+    catalogue: _Catalogue,
+    rng: np.random.Generator,
+) -> _Ints:
+    """Returns item indices of all timelines, one user after the other."""
+    total = lengths + extra
+    user = np.repeat(np.arange(len(total)), total)
+    step = ranges(np.zeros(len(total), np.int64), total)
+    # The phases before the cut share the train history evenly.
+    phase = step * (_PHASES - 1) // np.maximum(lengths, 1)[user]
+    phase = np.minimum(phase, _PHASES - 1)
+    source = rng.random(len(user))
+    pick = rng.random(len(user))
+    cumulative = np.cumsum(users.weights, axis=1)
+    interest = (pick[:, None] > cumulative[user]).sum(1)
+    interest = np.minimum(interest, _INTERESTS - 1)
+    style = np.where(
+        source < _LONG_SHARE,
+        users.interests[user, interest],
+        np.where(
+            source < _LONG_SHARE + _PHASE_SHARE,
+            users.phases[user, phase],
+            -1,
+        ),
+    )
+    item = catalogue.draw(style, rng.random(len(user)), new=False)
+    # People look at the same item several times in a row.
+    fresh = (step == 0) | (rng.random(len(user)) >= _REPEAT_SHARE)
+    origin = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))
+    return item[origin]
+
+
+def _click_logits(
+    users: _Users,
+    has_past: npt.NDArray[np.bool_],
+    candidates: _Ints,
+    phase: int,
+    user_index: _Ints,
+    catalogue: _Catalogue,
+    rng: np.random.Generator,
+) -> _Floats:
+    """Returns logits (U, C) without the common bias.
+
+    Every interest behind the user's past pulls, the more the closer the
+    candidate's latent is to it; interests weigh as much as they make up of
+    the past. The current phase pulls once more, and so do the categories.
+    """
+    size, width = candidates.shape
+    latents = catalogue.latents(candidates.reshape(-1))
+    latents = latents.reshape(size, width, _DIM)
+    styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
+    weights = np.concatenate(
+        [
+            _LONG_SHARE * users.weights,
+            np.full((size, phase), _PHASE_SHARE / phase),
+        ],
+        axis=1,
+    )
+    closeness = np.einsum(
+        "ucd,usd->ucs", latents, catalogue.style_vectors[styles]
+    )
+    pull = np.exp(_SHARPNESS * (closeness.astype(np.float64) - 1.0))
+    far = np.einsum("ucs,us->uc", pull, weights)
+    recent = pull[:, :, -1]
+    category = catalogue.category_of_style[catalogue.style[candidates]]
+    same = category[:, :, None] == catalogue.category_of_style[styles][:, None]
+    share = np.einsum("ucs,us->uc", same, weights)
+    affinity = _mix(
+        (user_index[:, None] * 8191 + category).astype(np.uint64)
+        + np.uint64(catalogue.salt)
+    )
+    taste = affinity.astype(np.float64) / 2.0**64 - 0.5
+    past = has_past[:, None].astype(np.float64)
+    return (
+        past * (_FAR_WEIGHT * far + _RECENT_WEIGHT * recent)
+        + _CATEGORY_WEIGHT * (past * share + taste)
+        + _POPULARITY_WEIGHT * np.log(catalogue.rank_share[candidates])
+        + users.bias[:, None]
+        + rng.normal(0, _NOISE_DEVIATION, candidates.shape)
+    )
+
+
+def _make_candidates(
+    users: _Users,
+    width: int,
+    phase: int,
+    new: bool,
+    catalogue: _Catalogue,
+    rng: np.random.Generator,
+) -> _Ints:
+    """Returns shown items (U, width): liked styles, neighbours, popular."""
+    size = len(users.bias)
+    styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
+    liked = np.take_along_axis(
+        styles, rng.integers(0, styles.shape[1], (size, width)), axis=1
+    )
+    sibling = (
+        liked
+        - liked % _STYLES_PER_CATEGORY
+        + rng.integers(0, _STYLES_PER_CATEGORY, (size, width))
+    )
+    sibling = np.where(np.isin(sibling, catalogue.usable), sibling, liked)
+    source = rng.random((size, width))
+    style = np.where(
+        source < _CANDIDATES_LIKED,
+        liked,
+        np.where(
+            source < _CANDIDATES_LIKED + _CANDIDATES_SAME_CATEGORY,
+            sibling,
+            -1,
+        ),
+    )
+    drawn = catalogue.draw(style.reshape(-1), rng.random(size * width), new=new)
+    return drawn.reshape(size, width)
+
+
+def _chunks(total: _Ints) -> Iterator[slice]:
+    """Cuts users into runs of bounded positions; at least one user each."""
+    begin = 0
+    ends = np.cumsum(total)
+    while begin < len(total):
+        base = ends[begin - 1] if begin else 0
+        stop = int(np.searchsorted(ends, base + _CHUNK_POSITIONS, "right"))
+        stop = min(max(stop, begin + 1), begin + _CHUNK_USERS, len(total))
+        yield slice(begin, stop)
+        begin = stop
+
+
+def _calibrate(logits: _Floats, click_rate: float) -> float:
+    """Returns the bias that gives the wanted mean probability."""
+    low, high = -30.0, 30.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float(_sigmoid(logits + middle).mean()) > click_rate:
+            high = middle
+        else:
+            low = middle
+    return (low + high) / 2
+
+
+def _user_gauc(
+    clicked: npt.NDArray[np.bool_], scores: _Floats
+) -> tuple[float, int]:
+    """Returns the sum of AUC x impressions over users, and impressions."""
+    positive = clicked[:, :, None] & ~clicked[:, None, :]
+    wins = (scores[:, :, None] > scores[:, None, :]) & positive
+    pairs = positive.sum((1, 2))
+    usable = pairs > 0
+    auc = wins.sum((1, 2))[usable] / pairs[usable]
+    width = clicked.shape[1]
+    return float(auc.sum() * width), int(usable.sum() * width)
+
+
+def _sample_rows(
+    user_ids: _Ints, item_ids: _Ints, clicked: npt.NDArray[np.bool_]
+) -> pa.RecordBatch:
+    one_hot = np.stack([~clicked, clicked], axis=1).astype(np.int8)
+    return pa.RecordBatch.from_arrays(
+        [
+            list_array(
+                one_hot.reshape(-1), np.arange(len(one_hot) + 1) * 2, pa.int8()
+            ),
+            pa.array(user_ids),
+            pa.array(item_ids),
+        ],
+        schema=raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
+    )
+
+
+def _user_rows(
+    user_ids: _Ints,
+    profiles: _Ints,
+    items: _Ints,
+    categories: _Ints,
+    lengths: _Ints,
+    padding: _Ints,
+) -> pa.RecordBatch:
+    """Builds user rows; `padding` zeros go in front of each history."""
+    offsets = np.r_[0, np.cumsum(lengths + padding)]
+    at = ranges(offsets[:-1] + padding, lengths)
+    lists = []
+    for values in (items, categories):
+        padded = np.zeros(offsets[-1], np.int64)
+        padded[at] = values
+        lists.append(list_array(padded, offsets, pa.int64()))
+    return pa.RecordBatch.from_arrays(
+        [pa.array(user_ids), *(pa.array(p) for p in profiles.T.copy()), *lists],
+        schema=raw_tables.SCHEMAS[raw_tables.TRAIN_USER_FEATURES],
+    )
+
+
+def generate(
+    out: str | os.PathLike[str],
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Writes synthetic raw tables.
+
+    Args:
+        out: Output directory; gets ``raw/*.parquet``, ``names.parquet`` and
+            ``dataset.json``. An equal complete output is reused.
+        options: What to make.
+        progress: Called as the work goes on.
+
+    Returns:
+        The content of ``dataset.json``, and whether it was there already.
+
+    Raises:
+        DataError: ``OUTPUT_EXISTS``.
+    """
+    options = options or Options()
+    parameters = dataclasses.asdict(options)
+    found = dataset_dir.reusable(out, parameters, GENERATOR_VERSION)
+    if found is not None:
+        return found, True
+    started = time.monotonic()
+    description: dict[str, Any] = {
+        "name": "synthetic",
+        "generator_version": GENERATOR_VERSION,
+        "parameters": parameters,
+    }
+    tell = progress or (lambda stage, share: None)
+    with dataset_dir.staged(out, description) as staging:
+        _generate(staging, options, description, tell)
+        description["seconds"] = round(time.monotonic() - started, 1)
+    tell("done", 1.0)
+    return description, False
+
+
+def _generate(
+    staging: pathlib.Path,
+    options: Options,
+    description: dict[str, Any],
+    tell: Progress,
+) -> None:
+    tell("making items", 0.0)
+    catalogue = _Catalogue(options)
+    rng = np.random.default_rng([options.seed, 2])
+    lengths = _history_lengths(options, rng)
+    extra = np.where(
+        lengths > 0, 1 + rng.poisson(0.1 * np.minimum(lengths, 500)), 0
+    )
+    in_test = rng.random(options.users) < options.test_users
+    in_test[0] = True
+    bias = _pilot_bias(options, catalogue)
+    splits: dict[str, dict[str, float]] = {
+        split: dict.fromkeys(
+            ("users", "impressions", "clicks", "behaviors", "gauc", "weight"),
+            0,
+        )
+        for split in raw_tables.SPLITS
+    }
+    raw = staging / "raw"
+    with contextlib.ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(
+                raw_tables.TableWriter(raw / f"{name}.parquet", schema)
+            )
+            for name, schema in raw_tables.SCHEMAS.items()
+        }
+        for number, part in enumerate(_chunks(lengths + extra)):
+            tell("making users", 0.05 + 0.75 * part.start / options.users)
+            _make_chunk(
+                number,
+                part,
+                lengths[part],
+                extra[part],
+                in_test[part],
+                bias,
+                options,
+                catalogue,
+                writers,
+                splits,
+            )
+        tell("writing items", 0.8)
+        names = stack.enter_context(
+            raw_tables.TableWriter(staging / "names.parquet", _NAMES)
+        )
+        embedded = _write_items(catalogue, writers, names)
+        description["broken"] = _add_broken_rows(options, catalogue, writers)
+    description["splits"] = {
+        split: {
+            "users": int(found["users"]),
+            "impressions": int(found["impressions"]),
+            "click_rate": round(found["clicks"] / found["impressions"], 5),
+            "mean_history": round(found["behaviors"] / found["users"], 1),
+            "gauc_of_true_probabilities": round(
+                found["gauc"] / found["weight"], 4
+            )
+            if found["weight"]
+            else None,
+        }
+        for split, found in splits.items()
+    }
+    description["items"] = {
+        "count": options.items,
+        "categories": catalogue.num_categories,
+        "new_in_test": int(catalogue.is_new.sum()),
+        "with_embedding": embedded,
+    }
+
+
+def _history_lengths(options: Options, rng: np.random.Generator) -> _Ints:
+    """Draws train history lengths: most long, a tail of short ones."""
+    drawn = rng.lognormal(np.log(options.history), 0.8, options.users)
+    lengths = np.minimum(drawn, options.history).astype(np.int64)
+    lengths[rng.random(options.users) < _EMPTY_HISTORIES] = 0
+    return lengths
+
+
+def _pilot_bias(options: Options, catalogue: _Catalogue) -> float:
+    """Finds the common bias on pilot users that are not written."""
+    rng = np.random.default_rng([options.seed, 3])
+    users = _make_users(4096, catalogue, rng)
+    shown = _make_candidates(
+        users, options.candidates, _PHASES - 1, False, catalogue, rng
+    )
+    logits = _click_logits(
+        users,
+        rng.random(4096) >= _EMPTY_HISTORIES,
+        shown,
+        _PHASES - 1,
+        np.arange(4096),
+        catalogue,
+        rng,
+    )
+    return _calibrate(logits, options.click_rate)
+
+
+def _make_chunk(
+    number: int,
+    part: slice,
+    lengths: _Ints,
+    extra: _Ints,
+    in_test: npt.NDArray[np.bool_],
+    bias: float,
+    options: Options,
+    catalogue: _Catalogue,
+    writers: dict[str, raw_tables.TableWriter],
+    splits: dict[str, dict[str, float]],
+) -> None:
+    """Makes and writes one chunk of users."""
+    rng = np.random.default_rng([options.seed, 4, number])
+    index = np.arange(part.start, part.stop)
+    user_ids = _public_ids(index, 0, options.seed)
+    users = _make_users(len(index), catalogue, rng)
+    timeline = _make_timelines(users, lengths, extra, catalogue, rng)
+    starts = np.r_[0, np.cumsum(lengths + extra)][:-1]
+    everyone = np.ones(len(index), bool)
+    for split, chosen, phase, ends in (
+        ("train", everyone, _PHASES - 1, lengths),
+        ("test", in_test, _PHASES, lengths + extra),
+    ):
+        kept = np.minimum(ends, options.history)
+        room = options.history - kept
+        padding = np.where(
+            rng.random(len(index)) < options.padded_users,
+            np.minimum(room, 1 + kept // 10),
+            0,
+        )
+        shown = _make_candidates(
+            users, options.candidates, phase, split == "test", catalogue, rng
+        )
+        logits = bias + _click_logits(
+            users, ends > 0, shown, phase, index, catalogue, rng
+        )
+        clicked = rng.random(logits.shape) < _sigmoid(logits)
+        if not chosen.any():
+            continue
+        items = timeline[ranges((starts + ends - kept)[chosen], kept[chosen])]
+        writers[f"{split}_user_features"].write(
+            _user_rows(
+                user_ids[chosen],
+                users.profiles[chosen],
+                catalogue.ids(items),
+                catalogue.categories(items),
+                kept[chosen],
+                padding[chosen],
+            )
+        )
+        flat = shown[chosen].reshape(-1)
+        writers[f"{split}_samples"].write(
+            _sample_rows(
+                np.repeat(user_ids[chosen], options.candidates),
+                catalogue.ids(flat),
+                clicked[chosen].reshape(-1),
+            )
+        )
+        gauc, weight = _user_gauc(clicked[chosen], logits[chosen])
+        found = splits[split]
+        found["users"] += int(chosen.sum())
+        found["impressions"] += int(clicked[chosen].size)
+        found["clicks"] += int(clicked[chosen].sum())
+        found["behaviors"] += int(kept[chosen].sum())
+        found["gauc"] += gauc
+        found["weight"] += weight
+
+
+def _write_items(
+    catalogue: _Catalogue,
+    writers: dict[str, raw_tables.TableWriter],
+    names: raw_tables.TableWriter,
+) -> int:
+    """Writes features, vectors and names; returns the number of vectors."""
+    embedded = 0
+    for begin in range(0, catalogue.size, _CHUNK_ITEMS):
+        item = np.arange(begin, min(begin + _CHUNK_ITEMS, catalogue.size))
+        ids = catalogue.ids(item)
+        city = catalogue.city[item].astype(np.int64)
+        writers[raw_tables.ITEM_FEATURES].write(
+            pa.RecordBatch.from_arrays(
+                [
+                    pa.array(ids),
+                    pa.array(catalogue.categories(item)),
+                    pa.array(_public_ids(city, 3, catalogue.seed)),
+                    pa.array(
+                        _public_ids(
+                            city // _CITIES_PER_PROVINCE, 4, catalogue.seed
+                        )
+                    ),
+                ],
+                schema=raw_tables.SCHEMAS[raw_tables.ITEM_FEATURES],
+            )
+        )
+        known = catalogue.has_embedding[item]
+        writers[raw_tables.EMBEDDINGS].write(
+            _vector_rows(ids[known], catalogue.codes(item[known]))
+        )
+        embedded += int(known.sum())
+        style = catalogue.style[item].tolist()
+        category = [s // _STYLES_PER_CATEGORY for s in style]
+        text = [
+            f"Item {i} (category {c}, style {s % _STYLES_PER_CATEGORY})"
+            for i, c, s in zip(item.tolist(), category, style, strict=True)
+        ]
+        names.write(
+            pa.RecordBatch.from_arrays(
+                [
+                    pa.array(ids),
+                    pa.array(text),
+                    pa.array([f"Category {c}" for c in category]),
+                ],
+                schema=_NAMES,
+            )
+        )
+    return embedded
+
+
+def _vector_rows(ids: _Ints, codes: npt.NDArray[np.int8]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(ids),
+            list_array(
+                codes.reshape(-1),
+                np.arange(len(codes) + 1) * codes.shape[1],
+                pa.int8(),
+            ),
+        ],
+        schema=raw_tables.SCHEMAS[raw_tables.EMBEDDINGS],
+    )
+
+
+def _add_broken_rows(
+    options: Options,
+    catalogue: _Catalogue,
+    writers: dict[str, raw_tables.TableWriter],
+) -> dict[str, dict[str, int]]:
+    """Appends `options.broken` rows of every kind; returns what and where."""
+    count = options.broken
+    if not count:
+        return {}
+    known = np.arange(count) % min(options.users, catalogue.size)
+    users = _public_ids(known, 0, options.seed)
+    items = catalogue.ids(known)
+    stranger_users = _public_ids(
+        options.users + np.arange(count), 0, options.seed
+    )
+    stranger_items = catalogue.ids(catalogue.size + np.arange(count))
+    not_clicked = np.zeros(count, bool)
+    samples = raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES]
+    bad_labels = [[1, 1], [0, 0], [1], [0, 1, 0], []]
+    table = "train_samples"
+    for label in (
+        [bad_labels[i % len(bad_labels)] for i in range(count)],
+        [None] * count,
+    ):
+        writers[table].write(
+            pa.RecordBatch.from_arrays(
+                [
+                    pa.array(label, samples.field(0).type),
+                    pa.array(users),
+                    pa.array(items),
+                ],
+                schema=samples,
+            )
+        )
+    writers[table].write(_sample_rows(users, stranger_items, not_clicked))
+    writers[table].write(_sample_rows(stranger_users, items, not_clicked))
+    table = "train_user_features"
+    profiles = np.zeros((count, len(_PROFILE_SIZES)), np.int64)
+    one = np.ones(count, np.int64)
+    none = np.zeros(count, np.int64)
+    twice = _user_rows(users, profiles, items, items, one, none)
+    writers[table].write(twice)
+    unequal = _user_rows(unequal_users, profiles, items, items, one, none)
+    columns = list(unequal.columns)
+    columns[-1] = list_array(items[:0], np.zeros(count + 1), pa.int64())
+    writers[table].write(
+        pa.RecordBatch.from_arrays(columns, schema=unequal.schema)
+    )
+    table = raw_tables.ITEM_FEATURES
+    writers[table].write(
+        pa.RecordBatch.from_arrays(
+            [pa.array(items)] * 4,
+            schema=raw_tables.SCHEMAS[table],
+        )
+    )
+    table = raw_tables.EMBEDDINGS
+    codes = catalogue.codes(known)
+    writers[table].write(_vector_rows(stranger_items, codes[:, :-1]))
+    return {
+        "train_samples": {
+            validation.LABEL_NOT_ONE_HOT: count,
+            validation.NULL: count,
+            validation.NO_ITEM_FEATURES: count,
+            validation.NO_USER_FEATURES: count,
+        },
+        "train_user_features": {
+            validation.DUPLICATE_USER: count,
+            validation.UNEQUAL_LISTS: count,
+        },
+        raw_tables.ITEM_FEATURES: {validation.DUPLICATE_ITEM: count},
+        raw_tables.EMBEDDINGS: {validation.EMBEDDING_LENGTH: count},
+    }

@@ -1,0 +1,1 @@
+"""Evaluation of rankers: GAUC and what TFMA needs to compute it."""

@@ -1,0 +1,38 @@
+"""Names of the features of request-grouped Examples."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BEHAVIOR_CATEGORY_IDS",
+    "BEHAVIOR_ITEM_IDS",
+    "CANDIDATE_FEATURES",
+    "CANDIDATE_ITEM_IDS",
+    "CANDIDATE_POPULARITY",
+    "CLICKS",
+    "EVAL_SPLIT",
+    "TRAIN_SPLIT",
+    "USER_ID",
+    "USER_PROFILE",
+    "VOCABULARIES",
+]
+
+TRAIN_SPLIT = "train"
+EVAL_SPLIT = "eval"
+
+# Request-grouped Examples.
+USER_ID = "user_id"
+USER_PROFILE = tuple(f"user_profile_{i}" for i in range(1, 6))
+BEHAVIOR_ITEM_IDS = "behavior_item_ids"
+BEHAVIOR_CATEGORY_IDS = "behavior_category_ids"
+CANDIDATE_ITEM_IDS = "candidate_item_ids"
+CANDIDATE_FEATURES = (
+    "candidate_category",
+    "candidate_city",
+    "candidate_province",
+)
+CANDIDATE_POPULARITY = "candidate_popularity"
+CLICKS = "clicks"
+
+# Vocabularies that Transform learns; categories of candidates and behaviours
+# share one.
+VOCABULARIES = (*USER_PROFILE, "category", "city", "province")

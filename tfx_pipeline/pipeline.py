@@ -1,0 +1,197 @@
+"""The pipeline as a TFX graph.
+
+`create_pipeline` is pure: everything it needs is an argument, it reads neither
+the environment nor a file. Runners are in `runner.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from tfx import v1 as tfx
+
+from tfx_pipeline import config as config_lib
+from tfx_pipeline import features
+from tfx_pipeline.components.atomic_pusher import AtomicPusher
+from tfx_pipeline.components.item_table_gen import ItemTableGen
+from tfx_pipeline.components.ranker_trainer import RankerTrainer
+from tfx_pipeline.components.request_example_gen import RequestExampleGen
+from tfx_pipeline.components.serving_validator import ServingValidator
+from tfx_pipeline.components.strict_example_validator import (
+    StrictExampleValidator,
+)
+from tfx_pipeline.evaluation import extractors
+
+__all__ = ["create_pipeline", "eval_config"]
+
+
+def create_pipeline(
+    config: config_lib.PipelineConfig,
+    *,
+    schema_path: str,
+    raw_fingerprint: str,
+    code_fingerprints: dict[str, str],
+) -> tfx.dsl.Pipeline:
+    """Builds the pipeline from raw tables to a pushed model.
+
+    Args:
+        config: the typed configuration.
+        schema_path: ``.pbtxt`` schema of request-grouped Examples.
+        raw_fingerprint: changes when the raw tables change.
+        code_fingerprints: changes of the code by stage (``join``, ``items``,
+            ``transform``, ``trainer``, ``evaluator``, ``serving``), so that
+            the cache never serves the output of other code.
+
+    Returns:
+        A TFX pipeline, for any TFX runner.
+    """
+    raw = {"raw_dir": config.data.raw_dir, "raw_fingerprint": raw_fingerprint}
+    example_gen = RequestExampleGen(
+        **raw,
+        rejected_dir=str(config.rejected_dir / "requests"),
+        max_candidates=config.data.max_candidates,
+        max_rejected_fraction=config.data.max_rejected_fraction,
+        join_partitions=config.data.join_partitions,
+        code_fingerprint=code_fingerprints["join"],
+    )
+    item_table_gen = ItemTableGen(
+        **raw,
+        rejected_dir=str(config.rejected_dir / "items"),
+        code_fingerprint=code_fingerprints["items"],
+    )
+    statistics_gen = tfx.components.StatisticsGen(
+        examples=example_gen.outputs["examples"]
+    )
+    schema_gen = tfx.components.ImportSchemaGen(schema_file=schema_path)
+    example_validator = StrictExampleValidator(
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema_gen.outputs["schema"],
+    )
+    transform = tfx.components.Transform(
+        examples=example_gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        preprocessing_fn="tfx_pipeline.preprocessing.preprocessing_fn",
+        custom_config={
+            **config.transform.model_dump(),
+            "code_fingerprint": code_fingerprints["transform"],
+        },
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=[features.TRAIN_SPLIT],
+            transform=[features.TRAIN_SPLIT, features.EVAL_SPLIT],
+        ),
+        disable_statistics=True,
+    )
+    transform.add_upstream_node(example_validator)
+    trainer = RankerTrainer(
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        item_table=item_table_gen.outputs["item_table"],
+        run_fn="tfx_pipeline.trainer.run_fn",
+        custom_config={
+            "model": config.model.model_dump(),
+            "trainer": config.trainer.model_dump(),
+            "transform": config.transform.model_dump(),
+            "checkpoint_root": str(config.root / "checkpoints"),
+            "code_fingerprint": code_fingerprints["trainer"],
+        },
+    )
+    resolver = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(
+            type=tfx.types.standard_artifacts.ModelBlessing
+        ),
+    ).with_id("latest_blessed_model")
+    evaluator = tfx.components.Evaluator(
+        examples=example_gen.outputs["examples"],
+        model=trainer.outputs["model"],
+        baseline_model=resolver.outputs["model"],
+        schema=schema_gen.outputs["schema"],
+        eval_config=eval_config(config.evaluator),
+        example_splits=[features.EVAL_SPLIT],
+        module_path="tfx_pipeline.evaluation.extractors",
+    )
+    serving_validator = ServingValidator(
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        examples=example_gen.outputs["examples"],
+        tolerance=config.serving_validator.tolerance,
+        timeout_s=config.serving_validator.timeout_s,
+        code_fingerprint=code_fingerprints["serving"],
+    )
+    pusher = AtomicPusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_validator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(
+                base_directory=str(config.push_dir)
+            )
+        ),
+    )
+    return tfx.dsl.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(config.artifacts_dir),
+        components=[
+            example_gen,
+            item_table_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            transform,
+            trainer,
+            resolver,
+            evaluator,
+            serving_validator,
+            pusher,
+        ],
+        enable_cache=config.cache,
+        metadata_connection_config=(
+            tfx.orchestration.metadata.sqlite_metadata_connection_config(
+                str(config.metadata_path)
+            )
+        ),
+        beam_pipeline_args=list(config.beam_args),
+    )
+
+
+def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:
+    """Returns metrics, slices and thresholds.
+
+    A model is blessed when its GAUC is at least ``min_gauc`` and, if a model
+    was blessed before, at most ``max_gauc_drop`` below that model's.
+    """
+    threshold = tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(
+            lower_bound={"value": config.min_gauc}
+        ),
+        change_threshold=tfma.GenericChangeThreshold(
+            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+            absolute={"value": -config.max_gauc_drop},
+        ),
+    )
+    metrics: list[Any] = [
+        tfma.MetricConfig(
+            class_name="GAUC",
+            module="tfx_pipeline.evaluation.tfma_metric",
+            config=f'{{"bootstrap_samples": {config.bootstrap_samples}}}',
+            threshold=threshold,
+        ),
+        tfma.MetricConfig(class_name="AUC"),
+        tfma.MetricConfig(class_name="BinaryCrossEntropy"),
+        tfma.MetricConfig(class_name="Calibration"),
+    ]
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(
+                signature_name="serving_default", label_key=features.CLICKS
+            )
+        ],
+        slicing_specs=[
+            tfma.SlicingSpec(),
+            tfma.SlicingSpec(feature_keys=[extractors.HISTORY_SLICE]),
+            tfma.SlicingSpec(feature_keys=[extractors.POPULARITY_SLICE]),
+        ],
+        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
+    )

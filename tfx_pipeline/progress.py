@@ -1,0 +1,39 @@
+"""How the parts of the pipeline tell a person what is going on.
+
+Components report through one logger; whoever runs the pipeline decides where
+the lines go.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+__all__ = ["LOGGER_NAME", "Throttle", "report"]
+
+LOGGER_NAME = "muse.progress"
+
+
+def report(message: str) -> None:
+    """Reports one line of progress."""
+    logging.getLogger(LOGGER_NAME).info(message)
+
+
+class Throttle:
+    """Says when enough time has passed for another line.
+
+    Args:
+        interval_s: seconds between two lines.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._last = time.monotonic()
+
+    def ready(self) -> bool:
+        """Returns True at most once per interval."""
+        now = time.monotonic()
+        if now - self._last < self._interval_s:
+            return False
+        self._last = now
+        return True

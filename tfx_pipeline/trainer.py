@@ -1,0 +1,345 @@
+"""Training of the ranker: the `run_fn` of the Trainer component."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from muse_keras import losses, models, optimizers
+from muse_keras.tables import ItemTable
+from serving import export
+
+from tfx_pipeline import config as config_lib
+from tfx_pipeline import features, input_fn, progress
+
+__all__ = [
+    "CURVES_FILE",
+    "SCORES_FILE",
+    "build_model",
+    "read_vocabularies",
+    "run_fn",
+    "train",
+]
+
+CURVES_FILE = "training.jsonl"
+SCORES_FILE = "validation_scores.npz"
+MODEL_FILE = "model.keras"
+_MODELS = {"muse": models.MUSE, "din": models.DIN}
+_NOT_ARGUMENTS = {"muse": {"type"}, "din": {"type", "k"}}
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains, exports and records what the server must reproduce.
+
+    Args:
+        fn_args: TFX `FnArgs`; ``custom_config`` holds the sections ``model``,
+            ``trainer`` and ``transform`` of the configuration, ``item_table``
+            (directory) and ``checkpoint_dir``.
+    """
+    settings = fn_args.custom_config
+    model_config = config_lib.ModelConfig(**settings["model"])
+    trainer_config = config_lib.TrainerConfig(**settings["trainer"])
+    transform_config = config_lib.TransformConfig(**settings["transform"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    item_table = ItemTable.open(settings["item_table"])
+    vocabularies = read_vocabularies(transform_output)
+    feature_spec = transform_output.transformed_feature_spec()
+    run_dir = pathlib.Path(fn_args.model_run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+    strategy = choose_strategy()
+    keras.utils.set_random_seed(trainer_config.seed)
+    with strategy.scope():
+        model = build_model(model_config, item_table, vocabularies)
+        optimizer = optimizers.RowSparseAdam(
+            learning_rate=trainer_config.learning_rate,
+            table_learning_rate=trainer_config.table_learning_rate,
+        )
+    train(
+        model,
+        optimizer,
+        fn_args.train_files,
+        feature_spec,
+        trainer_config,
+        strategy=strategy,
+        checkpoint_dir=pathlib.Path(settings["checkpoint_dir"]),
+        curves_path=run_dir / CURVES_FILE,
+    )
+    model.share_oov_row(optimizer)
+    validation = input_fn.request_dataset(
+        fn_args.eval_files, feature_spec, trainer_config.batch_requests
+    )
+    record_scores(
+        model,
+        validation,
+        trainer_config.validation_requests,
+        run_dir / SCORES_FILE,
+    )
+    model.save(run_dir / MODEL_FILE)
+    progress.report("exporting the SavedModel")
+    export.export_saved_model(
+        fn_args.serving_model_dir,
+        model=model,
+        item_table=item_table,
+        vocabularies=vocabularies,
+        max_history=transform_config.max_history,
+        transform_output=fn_args.transform_graph_path,
+    )
+    shutil.rmtree(settings["checkpoint_dir"], ignore_errors=True)
+
+
+def choose_strategy() -> tf.distribute.Strategy:
+    """Returns a strategy over all visible GPUs, or over the CPU."""
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def read_vocabularies(
+    transform_output: tft.TFTransformOutput,
+) -> dict[str, np.ndarray]:
+    """Returns the raw ids of each vocabulary in index order, int64 (V,)."""
+    return {
+        name: np.array(
+            [int(value) for value in transform_output.vocabulary_by_name(name)],
+            np.int64,
+        )
+        for name in features.VOCABULARIES
+    }
+
+
+def build_model(
+    config: config_lib.ModelConfig,
+    item_table: ItemTable,
+    vocabularies: dict[str, np.ndarray],
+) -> keras.Model:
+    """Returns an untrained ranker with its item table filled.
+
+    Args:
+        config: architecture.
+        item_table: items and their vectors.
+        vocabularies: raw ids per field.
+    """
+    # Every vocabulary has two more indices: missing and unseen.
+    sizes = {name: len(values) + 2 for name, values in vocabularies.items()}
+    model = _MODELS[config.type](
+        num_items=item_table.num_items,
+        vector_dim=item_table.dim,
+        profile_sizes=tuple(sizes[name] for name in features.USER_PROFILE),
+        category_size=sizes["category"],
+        city_size=sizes["city"],
+        province_size=sizes["province"],
+        **config.model_dump(exclude=_NOT_ARGUMENTS[config.type]),
+    )
+    model.table.assign(item_table)
+    return model
+
+
+def train(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    files: list[str],
+    feature_spec: dict[str, Any],
+    config: config_lib.TrainerConfig,
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint_dir: pathlib.Path,
+    curves_path: pathlib.Path,
+) -> None:
+    """Trains a model, resuming from a checkpoint when there is one.
+
+    Args:
+        model: built ranker.
+        optimizer: its optimiser.
+        files: patterns of transformed Examples.
+        feature_spec: their spec.
+        config: how to train.
+        strategy: devices.
+        checkpoint_dir: checkpoints of this very training; nothing else may
+            be in it.
+        curves_path: JSON lines of step and loss to write.
+    """
+    requests = input_fn.count_records(files)
+    steps = -(-requests * config.epochs // config.batch_requests)
+    dataset = input_fn.request_dataset(
+        files,
+        feature_spec,
+        config.batch_requests,
+        shuffle_requests=config.shuffle_requests,
+        epochs=config.epochs,
+        seed=config.seed,
+    )
+    with strategy.scope():
+        optimizer.build(model.trainable_variables)
+        model.compile(
+            optimizer=optimizer,
+            loss=losses.ImpressionCrossentropy(),
+            jit_compile=False,
+        )
+    checkpoint = _Checkpoint(model, optimizer, checkpoint_dir)
+    done = checkpoint.restore()
+    if done:
+        progress.report(f"training resumes at step {done:,} of {steps:,}")
+    curves = _Curves(curves_path, checkpoint_dir, done, steps)
+    callbacks: list[keras.callbacks.Callback] = [curves]
+    if config.checkpoint_steps:
+        callbacks.append(
+            _SaveCheckpoints(checkpoint, done, config.checkpoint_steps)
+        )
+    if done < steps:
+        model.fit(
+            input_fn.ranking_dataset(dataset.skip(done)),
+            steps_per_epoch=steps - done,
+            epochs=1,
+            callbacks=callbacks,
+            verbose=0,
+        )
+    curves.publish()
+
+
+def record_scores(
+    model: keras.Model,
+    requests: tf.data.Dataset,
+    count: int,
+    path: pathlib.Path,
+) -> None:
+    """Writes the model's scores of some requests.
+
+    A request is known again by its user and its candidates.
+
+    Args:
+        model: trained ranker.
+        requests: dataset of `input_fn.request_dataset`.
+        count: number of requests.
+        path: ``.npz`` with ``user_id`` (n,), ``lengths`` (n,), and the flat
+            ``candidate_item_ids`` and ``click_probability``.
+    """
+    users, lengths, candidates, scores = [], [], [], []
+    for batch in requests:
+        inputs, _, _ = input_fn.training_batch(batch)
+        mask = inputs["candidate_mask"].numpy()
+        probability = keras.ops.convert_to_numpy(
+            keras.ops.sigmoid(model(inputs, training=False))
+        )
+        users.append(tf.sparse.to_dense(batch[features.USER_ID]).numpy()[:, 0])
+        lengths.append(mask.sum(axis=1))
+        candidates.append(inputs[features.CANDIDATE_ITEM_IDS].numpy()[mask])
+        scores.append(probability[mask])
+        if sum(map(len, users)) >= count:
+            break
+    np.savez(
+        path,
+        user_id=np.concatenate(users),
+        lengths=np.concatenate(lengths),
+        candidate_item_ids=np.concatenate(candidates),
+        click_probability=np.concatenate(scores),
+    )
+
+
+class _Checkpoint:
+    """State of a training run: everything that moves, and the step."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        directory: pathlib.Path,
+    ) -> None:
+        frozen = {id(variable) for variable in model.table.variables}
+        moving = [v for v in model.variables if id(v) not in frozen]
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._checkpoint = tf.train.Checkpoint(
+            step=self._step,
+            variables=[v.value for v in (*moving, *optimizer.variables)],
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(directory), max_to_keep=1
+        )
+
+    def restore(self) -> int:
+        """Returns the steps done before, 0 for a fresh run."""
+        if not self._manager.latest_checkpoint:
+            return 0
+        self._checkpoint.restore(
+            self._manager.latest_checkpoint
+        ).assert_consumed()
+        return int(self._step.numpy())
+
+    def save(self, step: int) -> None:
+        """Saves the state after a step."""
+        self._step.assign(step)
+        self._manager.save(checkpoint_number=step)
+
+
+class _SaveCheckpoints(keras.callbacks.Callback):
+    def __init__(self, checkpoint: _Checkpoint, done: int, every: int) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._done = done
+        self._every = every
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        step = self._done + batch + 1
+        if step % self._every == 0:
+            self._checkpoint.save(step)
+
+
+class _Curves(keras.callbacks.Callback):
+    """Keeps the loss of every step and says how training goes."""
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        working_dir: pathlib.Path,
+        done: int,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self._path = path
+        self._done = done
+        self._steps = steps
+        self._throttle = progress.Throttle(5)
+        working_dir.mkdir(parents=True, exist_ok=True)
+        # Lives beside the checkpoints, so that a resumed run continues it.
+        self._working = working_dir / path.name
+        kept = [line for line in self._read() if line["step"] <= done]
+        self._file = self._working.open("w", encoding="utf-8")
+        for line in kept:
+            self._write(line)
+        self._mean = 0.0
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._working.exists():
+            return []
+        lines = self._working.read_text(encoding="utf-8").splitlines()
+        complete = [line for line in lines if line.endswith("}")]
+        return [json.loads(line) for line in complete]
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # Keras logs the running mean; its difference is the batch's loss.
+        mean = float((logs or {})["loss"])
+        count = batch + 1
+        loss = mean * count - self._mean * batch
+        self._mean = mean
+        step = self._done + count
+        self._write({"step": step, "loss": loss})
+        if self._throttle.ready() or step == self._steps:
+            self._file.flush()
+            progress.report(
+                f"training step {step:,} of {self._steps:,}, "
+                f"mean loss {mean:.4f}"
+            )
+
+    def publish(self) -> None:
+        """Moves the curve to its place."""
+        self._file.close()
+        shutil.copyfile(self._working, self._path)

@@ -1,0 +1,1 @@
+"""Beam transforms; what they compute per batch is plain NumPy and Arrow."""
