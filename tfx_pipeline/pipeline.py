@@ -6,7 +6,7 @@ the environment nor a file. Runners are in `runner.py`.
 
 from __future__ import annotations
 
-from typing import Any
+import json
 
 import tensorflow_model_analysis as tfma
 from tfx import v1 as tfx
@@ -171,17 +171,12 @@ def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:
             absolute={"value": -config.max_gauc_drop},
         ),
     )
-    metrics: list[Any] = [
-        tfma.MetricConfig(
-            class_name="GAUC",
-            module="tfx_pipeline.evaluation.tfma_metric",
-            config=f'{{"bootstrap_samples": {config.bootstrap_samples}}}',
-            threshold=threshold,
-        ),
-        tfma.MetricConfig(class_name="AUC"),
-        tfma.MetricConfig(class_name="BinaryCrossEntropy"),
-        tfma.MetricConfig(class_name="Calibration"),
-    ]
+    metric = tfma.MetricConfig(
+        class_name="RankingMetrics",
+        module="tfx_pipeline.evaluation.ranking_metrics",
+        config=json.dumps({"bootstrap_samples": config.bootstrap_samples}),
+        threshold=threshold,
+    )
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -193,5 +188,5 @@ def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:
             tfma.SlicingSpec(feature_keys=[extractors.HISTORY_SLICE]),
             tfma.SlicingSpec(feature_keys=[extractors.POPULARITY_SLICE]),
         ],
-        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
+        metrics_specs=[tfma.MetricsSpec(metrics=[metric])],
     )

@@ -31,7 +31,7 @@ _IDS_FILE = "item_ids.npy"
 _CODES_FILE = "scl_int8.npy"
 _FEATURES_FILE = "item_features.npz"
 _MANIFEST_FILE = "manifest.json"
-_CHUNK_ROWS = 1 << 18
+_CHUNK_ROWS = 1 << 16
 
 
 class ItemTable:

@@ -20,6 +20,7 @@ CPU. Not on the data path, and host ops by design, are
 """
 
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -155,8 +156,7 @@ def kernel_report(
 
 def _require_gpu_kernels() -> None:
     """Fail where the registry cannot answer."""
-    listed = kernels.get_registered_kernels_for_op("MatMul").kernel
-    if not any(kernel.device_type == "GPU" for kernel in listed):
+    if not any(kernel.device_type == "GPU" for kernel in _kernels("MatMul")):
         raise RuntimeError(
             f"TensorFlow {tf.__version__} lists no GPU kernels; install the "
             "`tensorflow` wheel for x86-64 Linux, which does."
@@ -515,7 +515,7 @@ def _gpu_kernel(
     proto: node_def_pb2.NodeDef,
 ) -> kernel_def_pb2.KernelDef | None:
     """Return the kernel a GPU would run, or None."""
-    listed = kernels.get_registered_kernels_for_op(proto.op).kernel
+    listed = _kernels(proto.op)
     # DEFAULT kernels serve every device without one of its own.
     for device in ("GPU", "DEFAULT"):
         for kernel in listed:
@@ -526,6 +526,12 @@ def _gpu_kernel(
             ):
                 return kernel
     return None
+
+
+@functools.lru_cache(maxsize=None)
+def _kernels(op: str) -> tuple[kernel_def_pb2.KernelDef, ...]:
+    """Return the kernels of an op for all devices."""
+    return tuple(kernels.get_registered_kernels_for_op(op).kernel)
 
 
 def _allows(

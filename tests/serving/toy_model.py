@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 WIDTH = 5
+BIAS = 0.5
 CODES = np.arange(-8, 12, dtype=np.int8).reshape(4, WIDTH)
 KEYS = np.array([10, -20, 2**62], np.int64)
 
@@ -202,3 +203,12 @@ def _set_methods(folder: pathlib.Path) -> None:
     for name in ("classify", "regress"):
         signatures[name].method_name = f"tensorflow/serving/{name}"
     path.write_bytes(model.SerializeToString())
+
+
+if __name__ == "__main__":  # python -m tests.serving.toy_model DIR
+    # To serve it from a real server and run the tests against that one.
+    import sys
+
+    folder = pathlib.Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    export_toy(folder, 1, bias=BIAS)

@@ -29,7 +29,20 @@ import pyarrow as pa
 
 from tfx_pipeline.data import dataset_dir, raw_tables, validation
 from tfx_pipeline.data.arrow_lists import list_array, ranges
-from tfx_pipeline.data.item_text import quantize
+from tfx_pipeline.data.synth_items import (
+    CITIES_PER_PROVINCE,
+    STYLES_PER_CATEGORY,
+    Catalogue,
+    public_ids,
+)
+from tfx_pipeline.data.synth_users import (
+    PHASES,
+    PROFILE_SIZES,
+    click_logits,
+    make_candidates,
+    make_timelines,
+    make_users,
+)
 
 __all__ = ["GENERATOR_VERSION", "MAX_HISTORY", "Options", "generate"]
 
@@ -42,34 +55,7 @@ Progress = Callable[[str, float], None]
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
-_DIM = raw_tables.EMBEDDING_DIM
-_STYLES_PER_CATEGORY = 8
-_STYLE_SPREAD = 0.9
-_ITEM_SPREAD = 0.45
-_VIEW_NOISE = 0.35
-_POPULARITY_EXPONENT = 0.9
-_NUM_CITIES = 300
-_CITIES_PER_PROVINCE = 10
-_PROFILE_SIZES = (8, 3, 50, 30, 6)
-_PROFILE_MISSING = 0.05
-
-_INTERESTS = 4
-_PHASES = 8
-_LONG_SHARE = 0.5
-_PHASE_SHARE = 0.35
-_REPEAT_SHARE = 0.3
 _EMPTY_HISTORIES = 0.01
-_CANDIDATES_LIKED = 0.35
-_CANDIDATES_SAME_CATEGORY = 0.3
-
-_SHARPNESS = 4.0
-_FAR_WEIGHT = 9.0
-_RECENT_WEIGHT = 1.2
-_CATEGORY_WEIGHT = 1.0
-_POPULARITY_WEIGHT = 0.05
-_USER_DEVIATION = 0.6
-_NOISE_DEVIATION = 0.2
-
 _NAMES = pa.schema(
     [("item_id", pa.int64()), ("name", pa.string()), ("category", pa.string())]
 )
@@ -143,297 +129,8 @@ class Options:
             )
 
 
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The bijective 64-bit finaliser of SplitMix64."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(
-        0xBF58476D1CE4E5B9
-    )
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(
-        0x94D049BB133111EB
-    )
-    return values ^ (values >> np.uint64(31))
-
-
-def _public_ids(index: _Ints, domain: int, seed: int) -> _Ints:
-    """Maps indices of a domain to distinct signed 64-bit ids, never 0."""
-    key = np.random.SeedSequence([seed, 100 + domain]).generate_state(1)[0]
-    # The mix is a bijection with 0 -> 0, and the argument is never 0.
-    counter = index.astype(np.uint64) + np.uint64((int(key) << 24) | (1 << 60))
-    return _mix(counter).view(np.int64)
-
-
-def _hash_noise(index: _Ints, salt: int) -> npt.NDArray[np.float32]:
-    """Returns noise (N, 128) of unit variance that depends on `index`."""
-    blocks = np.arange(_DIM // 8, dtype=np.uint64)
-    counter = index.astype(np.uint64)[:, None] * np.uint64(64) + blocks
-    state = _mix(counter + np.uint64((salt << 40) | 1))
-    values = state.view(np.uint8).reshape(len(index), _DIM)
-    return (values.astype(np.float32) - 127.5) / np.float32(73.9)
-
-
-def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.maximum(norms, 1e-12)
-
-
 def _sigmoid(logits: _Floats) -> _Floats:
     return 0.5 * (1.0 + np.tanh(0.5 * logits))
-
-
-class _Catalogue:
-    """Items: style, popularity, ids; sorted by style."""
-
-    def __init__(self, options: Options) -> None:
-        """Draws everything that is stored per item or style."""
-        rng = np.random.default_rng([options.seed, 1])
-        self.seed = options.seed
-        self.size = options.items
-        self.salt = int(rng.integers(1, 1 << 20))
-        self.num_categories = int(np.clip(options.items // 150, 8, 4_000))
-        num_styles = self.num_categories * _STYLES_PER_CATEGORY
-        centres = _unit(rng.standard_normal((self.num_categories, _DIM)))
-        spread = _unit(rng.standard_normal((num_styles, _DIM)))
-        self.style_vectors = _unit(
-            np.repeat(centres, _STYLES_PER_CATEGORY, axis=0)
-            + _STYLE_SPREAD * spread
-        ).astype(np.float32)
-        # Larger styles and smaller ones, none of them empty.
-        shares = rng.pareto(1.5, num_styles) + 0.3
-        style = rng.choice(num_styles, options.items, p=shares / shares.sum())
-        self.style = np.sort(style).astype(np.int32)
-        rank = rng.permutation(options.items)
-        self.rank_share = ((rank + 0.5) / options.items).astype(np.float32)
-        weight = (rank + 10.0) ** -_POPULARITY_EXPONENT
-        self.is_new = rng.random(options.items) < options.new_items
-        self.has_embedding = rng.random(options.items) >= (
-            2 * options.missing_embeddings * self.rank_share
-        )
-        self._known = np.cumsum(np.where(self.is_new, 0.0, weight))
-        self._all = np.cumsum(weight)
-        self.start = np.searchsorted(self.style, np.arange(num_styles + 1))
-        # Styles people can have had: those with an item that is not new.
-        bounds = np.r_[0.0, self._known][self.start]
-        self.usable = np.flatnonzero(np.diff(bounds) > 0)
-        self.category_of_style = np.arange(num_styles) // _STYLES_PER_CATEGORY
-        city = rng.integers(0, _NUM_CITIES, options.items)
-        self.city = city.astype(np.int32)
-
-    def draw(self, style: _Ints, uniform: _Floats, new: bool) -> _Ints:
-        """Draws an item of each style by popularity.
-
-        Args:
-            style: Style of each draw, -1 for any.
-            uniform: As many numbers in [0, 1).
-            new: Whether items that are new in test take part.
-
-        Returns:
-            int64 item indices.
-        """
-        cumulative = self._all if new else self._known
-        bounds = np.r_[0.0, cumulative]
-        free = style < 0
-        low = np.where(free, 0.0, bounds[self.start[style]])
-        high = np.where(free, bounds[-1], bounds[self.start[style + 1]])
-        at = low + uniform * (high - low)
-        item = np.searchsorted(cumulative, at, side="right")
-        first = np.where(free, 0, self.start[style])
-        last = np.where(free, self.size, self.start[style + 1]) - 1
-        return np.clip(item, first, last)
-
-    def latents(self, item: _Ints) -> npt.NDArray[np.float32]:
-        """Returns the unit latent vectors (N, 128) of items."""
-        noise = _hash_noise(item, self.salt) * np.float32(
-            _ITEM_SPREAD / _DIM**0.5
-        )
-        return _unit(self.style_vectors[self.style[item]] + noise)
-
-    def codes(self, item: _Ints) -> npt.NDArray[np.int8]:
-        """Returns the noisy int8 views (N, 128) of items."""
-        noise = _hash_noise(item, self.salt + 1) * np.float32(
-            _VIEW_NOISE / _DIM**0.5
-        )
-        return quantize(_unit(self.latents(item) + noise))
-
-    def ids(self, item: _Ints) -> _Ints:
-        """Returns the public ids of items."""
-        return _public_ids(item, 1, self.seed)
-
-    def categories(self, item: _Ints) -> _Ints:
-        """Returns the public category ids of items."""
-        return _public_ids(
-            self.category_of_style[self.style[item]].astype(np.int64),
-            2,
-            self.seed,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Users:
-    """Tastes of a chunk of users.
-
-    Attributes:
-        interests: int64 (U, I) styles that stay.
-        weights: float64 (U, I), rows add up to 1.
-        phases: int64 (U, P) styles that pass; the last one after the end of
-            the train history.
-        bias: float64 (U,), how readily the user clicks.
-        profiles: int64 (U, 5) public ids.
-    """
-
-    interests: _Ints
-    weights: _Floats
-    phases: _Ints
-    bias: _Floats
-    profiles: _Ints
-
-
-def _make_users(
-    size: int, catalogue: _Catalogue, rng: np.random.Generator
-) -> _Users:
-    usable = catalogue.usable
-    interests = rng.choice(usable, (size, _INTERESTS))
-    weights = rng.dirichlet(np.full(_INTERESTS, 1.5), size)
-    # A passing interest is near a lasting one half of the time.
-    anchor = np.take_along_axis(
-        interests, rng.integers(0, _INTERESTS, (size, _PHASES)), axis=1
-    )
-    near = (
-        anchor
-        - anchor % _STYLES_PER_CATEGORY
-        + rng.integers(0, _STYLES_PER_CATEGORY, (size, _PHASES))
-    )
-    empty = ~np.isin(near, usable)
-    far = rng.choice(usable, (size, _PHASES))
-    phases = np.where((rng.random((size, _PHASES)) < 0.5) & ~empty, near, far)
-    stays = rng.random(size) < 0.5
-    phases[stays, -1] = phases[stays, -2]
-    values = [rng.integers(0, n, size) for n in _PROFILE_SIZES]
-    bias = 0.4 * (values[0] % 2 - 0.5) + rng.normal(0, _USER_DEVIATION, size)
-    profiles = np.stack(
-        [_public_ids(v, 10 + i, catalogue.seed) for i, v in enumerate(values)],
-        axis=1,
-    )
-    profiles[rng.random(profiles.shape) < _PROFILE_MISSING] = 0
-    return _Users(interests, weights, phases, bias, profiles)
-
-
-def _make_timelines(
-    users: _Users,
-    lengths: _Ints,
-    extra: _Ints,
-    catalogue: _Catalogue,
-    rng: np.random.Generator,
-) -> _Ints:
-    """Returns item indices of all timelines, one user after the other."""
-    total = lengths + extra
-    user = np.repeat(np.arange(len(total)), total)
-    step = ranges(np.zeros(len(total), np.int64), total)
-    # The phases before the cut share the train history evenly.
-    phase = step * (_PHASES - 1) // np.maximum(lengths, 1)[user]
-    phase = np.minimum(phase, _PHASES - 1)
-    source = rng.random(len(user))
-    pick = rng.random(len(user))
-    cumulative = np.cumsum(users.weights, axis=1)
-    interest = (pick[:, None] > cumulative[user]).sum(1)
-    interest = np.minimum(interest, _INTERESTS - 1)
-    style = np.where(
-        source < _LONG_SHARE,
-        users.interests[user, interest],
-        np.where(
-            source < _LONG_SHARE + _PHASE_SHARE,
-            users.phases[user, phase],
-            -1,
-        ),
-    )
-    item = catalogue.draw(style, rng.random(len(user)), new=False)
-    # People look at the same item several times in a row.
-    fresh = (step == 0) | (rng.random(len(user)) >= _REPEAT_SHARE)
-    origin = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))
-    return item[origin]
-
-
-def _click_logits(
-    users: _Users,
-    has_past: npt.NDArray[np.bool_],
-    candidates: _Ints,
-    phase: int,
-    user_index: _Ints,
-    catalogue: _Catalogue,
-    rng: np.random.Generator,
-) -> _Floats:
-    """Returns logits (U, C) without the common bias.
-
-    Every interest behind the user's past pulls, the more the closer the
-    candidate's latent is to it; interests weigh as much as they make up of
-    the past. The current phase pulls once more, and so do the categories.
-    """
-    size, width = candidates.shape
-    latents = catalogue.latents(candidates.reshape(-1))
-    latents = latents.reshape(size, width, _DIM)
-    styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
-    weights = np.concatenate(
-        [
-            _LONG_SHARE * users.weights,
-            np.full((size, phase), _PHASE_SHARE / phase),
-        ],
-        axis=1,
-    )
-    closeness = np.einsum(
-        "ucd,usd->ucs", latents, catalogue.style_vectors[styles]
-    )
-    pull = np.exp(_SHARPNESS * (closeness.astype(np.float64) - 1.0))
-    far = np.einsum("ucs,us->uc", pull, weights)
-    recent = pull[:, :, -1]
-    category = catalogue.category_of_style[catalogue.style[candidates]]
-    same = category[:, :, None] == catalogue.category_of_style[styles][:, None]
-    share = np.einsum("ucs,us->uc", same, weights)
-    affinity = _mix(
-        (user_index[:, None] * 8191 + category).astype(np.uint64)
-        + np.uint64(catalogue.salt)
-    )
-    taste = affinity.astype(np.float64) / 2.0**64 - 0.5
-    past = has_past[:, None].astype(np.float64)
-    return (
-        past * (_FAR_WEIGHT * far + _RECENT_WEIGHT * recent)
-        + _CATEGORY_WEIGHT * (past * share + taste)
-        + _POPULARITY_WEIGHT * np.log(catalogue.rank_share[candidates])
-        + users.bias[:, None]
-        + rng.normal(0, _NOISE_DEVIATION, candidates.shape)
-    )
-
-
-def _make_candidates(
-    users: _Users,
-    width: int,
-    phase: int,
-    new: bool,
-    catalogue: _Catalogue,
-    rng: np.random.Generator,
-) -> _Ints:
-    """Returns shown items (U, width): liked styles, neighbours, popular."""
-    size = len(users.bias)
-    styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
-    liked = np.take_along_axis(
-        styles, rng.integers(0, styles.shape[1], (size, width)), axis=1
-    )
-    sibling = (
-        liked
-        - liked % _STYLES_PER_CATEGORY
-        + rng.integers(0, _STYLES_PER_CATEGORY, (size, width))
-    )
-    sibling = np.where(np.isin(sibling, catalogue.usable), sibling, liked)
-    source = rng.random((size, width))
-    style = np.where(
-        source < _CANDIDATES_LIKED,
-        liked,
-        np.where(
-            source < _CANDIDATES_LIKED + _CANDIDATES_SAME_CATEGORY,
-            sibling,
-            -1,
-        ),
-    )
-    drawn = catalogue.draw(style.reshape(-1), rng.random(size * width), new=new)
-    return drawn.reshape(size, width)
 
 
 def _chunks(total: _Ints) -> Iterator[slice]:
@@ -556,7 +253,12 @@ def _generate(
     tell: Progress,
 ) -> None:
     tell("making items", 0.0)
-    catalogue = _Catalogue(options)
+    catalogue = Catalogue(
+        options.items,
+        options.seed,
+        options.new_items,
+        options.missing_embeddings,
+    )
     rng = np.random.default_rng([options.seed, 2])
     lengths = _history_lengths(options, rng)
     extra = np.where(
@@ -630,18 +332,18 @@ def _history_lengths(options: Options, rng: np.random.Generator) -> _Ints:
     return lengths
 
 
-def _pilot_bias(options: Options, catalogue: _Catalogue) -> float:
+def _pilot_bias(options: Options, catalogue: Catalogue) -> float:
     """Finds the common bias on pilot users that are not written."""
     rng = np.random.default_rng([options.seed, 3])
-    users = _make_users(4096, catalogue, rng)
-    shown = _make_candidates(
-        users, options.candidates, _PHASES - 1, False, catalogue, rng
+    users = make_users(4096, catalogue, rng)
+    shown = make_candidates(
+        users, options.candidates, PHASES - 1, False, catalogue, rng
     )
-    logits = _click_logits(
+    logits = click_logits(
         users,
         rng.random(4096) >= _EMPTY_HISTORIES,
         shown,
-        _PHASES - 1,
+        PHASES - 1,
         np.arange(4096),
         catalogue,
         rng,
@@ -657,21 +359,21 @@ def _make_chunk(
     in_test: npt.NDArray[np.bool_],
     bias: float,
     options: Options,
-    catalogue: _Catalogue,
+    catalogue: Catalogue,
     writers: dict[str, raw_tables.TableWriter],
     splits: dict[str, dict[str, float]],
 ) -> None:
     """Makes and writes one chunk of users."""
     rng = np.random.default_rng([options.seed, 4, number])
     index = np.arange(part.start, part.stop)
-    user_ids = _public_ids(index, 0, options.seed)
-    users = _make_users(len(index), catalogue, rng)
-    timeline = _make_timelines(users, lengths, extra, catalogue, rng)
+    user_ids = public_ids(index, 0, options.seed)
+    users = make_users(len(index), catalogue, rng)
+    timeline = make_timelines(users, lengths, extra, catalogue, rng)
     starts = np.r_[0, np.cumsum(lengths + extra)][:-1]
     everyone = np.ones(len(index), bool)
     for split, chosen, phase, ends in (
-        ("train", everyone, _PHASES - 1, lengths),
-        ("test", in_test, _PHASES, lengths + extra),
+        ("train", everyone, PHASES - 1, lengths),
+        ("test", in_test, PHASES, lengths + extra),
     ):
         kept = np.minimum(ends, options.history)
         room = options.history - kept
@@ -680,10 +382,10 @@ def _make_chunk(
             np.minimum(room, 1 + kept // 10),
             0,
         )
-        shown = _make_candidates(
+        shown = make_candidates(
             users, options.candidates, phase, split == "test", catalogue, rng
         )
-        logits = bias + _click_logits(
+        logits = bias + click_logits(
             users, ends > 0, shown, phase, index, catalogue, rng
         )
         clicked = rng.random(logits.shape) < _sigmoid(logits)
@@ -719,7 +421,7 @@ def _make_chunk(
 
 
 def _write_items(
-    catalogue: _Catalogue,
+    catalogue: Catalogue,
     writers: dict[str, raw_tables.TableWriter],
     names: raw_tables.TableWriter,
 ) -> int:
@@ -734,10 +436,10 @@ def _write_items(
                 [
                     pa.array(ids),
                     pa.array(catalogue.categories(item)),
-                    pa.array(_public_ids(city, 3, catalogue.seed)),
+                    pa.array(public_ids(city, 3, catalogue.seed)),
                     pa.array(
-                        _public_ids(
-                            city // _CITIES_PER_PROVINCE, 4, catalogue.seed
+                        public_ids(
+                            city // CITIES_PER_PROVINCE, 4, catalogue.seed
                         )
                     ),
                 ],
@@ -750,9 +452,9 @@ def _write_items(
         )
         embedded += int(known.sum())
         style = catalogue.style[item].tolist()
-        category = [s // _STYLES_PER_CATEGORY for s in style]
+        category = [s // STYLES_PER_CATEGORY for s in style]
         text = [
-            f"Item {i} (category {c}, style {s % _STYLES_PER_CATEGORY})"
+            f"Item {i} (category {c}, style {s % STYLES_PER_CATEGORY})"
             for i, c, s in zip(item.tolist(), category, style, strict=True)
         ]
         names.write(
@@ -784,7 +486,7 @@ def _vector_rows(ids: _Ints, codes: npt.NDArray[np.int8]) -> pa.RecordBatch:
 
 def _add_broken_rows(
     options: Options,
-    catalogue: _Catalogue,
+    catalogue: Catalogue,
     writers: dict[str, raw_tables.TableWriter],
 ) -> dict[str, dict[str, int]]:
     """Appends `options.broken` rows of every kind; returns what and where."""
@@ -792,10 +494,11 @@ def _add_broken_rows(
     if not count:
         return {}
     known = np.arange(count) % min(options.users, catalogue.size)
-    users = _public_ids(known, 0, options.seed)
+    users = public_ids(known, 0, options.seed)
     items = catalogue.ids(known)
-    stranger_users = _public_ids(
-        options.users + np.arange(count), 0, options.seed
+    unknown = options.users + np.arange(2 * count)
+    unequal_users, stranger_users = np.split(
+        public_ids(unknown, 0, options.seed), 2
     )
     stranger_items = catalogue.ids(catalogue.size + np.arange(count))
     not_clicked = np.zeros(count, bool)
@@ -819,7 +522,7 @@ def _add_broken_rows(
     writers[table].write(_sample_rows(users, stranger_items, not_clicked))
     writers[table].write(_sample_rows(stranger_users, items, not_clicked))
     table = "train_user_features"
-    profiles = np.zeros((count, len(_PROFILE_SIZES)), np.int64)
+    profiles = np.zeros((count, len(PROFILE_SIZES)), np.int64)
     one = np.ones(count, np.int64)
     none = np.zeros(count, np.int64)
     twice = _user_rows(users, profiles, items, items, one, none)

@@ -72,16 +72,16 @@ def custom_eval_shared_model(
     **unused: Any,
 ) -> tfma.types.EvalSharedModel:
     """Names a SavedModel for the extractor; called by the Evaluator."""
-    spec = next(
-        spec for spec in eval_config.model_specs if spec.name == model_name
-    )
+    baselines = {
+        spec.name for spec in eval_config.model_specs if spec.is_baseline
+    }
     return tfma.types.EvalSharedModel(
         model_path=eval_saved_model_path,
         model_name=model_name,
         model_type=tfma.TF_GENERIC,
-        is_baseline=spec.is_baseline,
-        # As TFX does: without a baseline the change threshold is not applied.
-        rubber_stamp=True,
+        is_baseline=model_name in baselines,
+        # The first model has nothing to be compared with.
+        rubber_stamp=not baselines,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.export.conftest import World, make_requests, rank_inputs
+from tests.serving.export.world import World, make_requests, rank_inputs
 
 tf = pytest.importorskip("tensorflow")
 

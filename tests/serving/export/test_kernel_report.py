@@ -8,7 +8,7 @@ import pytest
 
 from serving.export import kernel_report
 from serving.export.kernel_report import DATA, main
-from tests.serving.export.conftest import World
+from tests.serving.export.world import World
 
 tf = pytest.importorskip("tensorflow")
 

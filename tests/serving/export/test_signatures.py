@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.export.conftest import (
+from tests.serving.export.world import (
     DIM,
     INT64,
     K,

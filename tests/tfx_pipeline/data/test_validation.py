@@ -36,9 +36,7 @@ def batch_of(rows, schema):
 
 
 def has_null(values):
-    return any(
-        v is None or (isinstance(v, list) and None in v) for v in values
-    )
+    return any(v is None or (isinstance(v, list) and None in v) for v in values)
 
 
 def sample_reason(label, user, item):
@@ -79,9 +77,7 @@ def check(table, rows, reason_of, cut):
     found = validation.validate(table, batch)
     reasons = [reason_of(*row) for row in rows]
     good = [list(r) for r, why in zip(rows, reasons, strict=True) if not why]
-    bad = [
-        [*r, why] for r, why in zip(rows, reasons, strict=True) if why
-    ]
+    bad = [[*r, why] for r, why in zip(rows, reasons, strict=True) if why]
     assert [list(r.values()) for r in found.good.to_pylist()] == good
     assert [list(r.values()) for r in found.rejected.to_pylist()] == bad
     assert found.counts == collections.Counter(r[-1] for r in bad)

@@ -228,7 +228,8 @@ def compare_scores(
     worst = {"serving_default": 0.0, "rank": 0.0}
     times: dict[str, list[float]] = {"serving_default": [], "rank": []}
     keys = list(requests)
-    with client_lib.MuseClient(address, timeout_s=timeout_s) as client:
+    timeouts = client_lib.Timeouts(call=timeout_s)
+    with client_lib.MuseClient(address, timeouts=timeouts) as client:
         for start in range(0, len(keys), _BATCH):
             chunk = keys[start : start + _BATCH]
             examples = [requests[key] for key in chunk]

@@ -1,0 +1,115 @@
+"""The shared check of every public layer."""
+
+import numpy as np
+import pytest
+from ranker_testing.layer_check import check_layer
+
+from muse_keras import layers
+
+RNG = np.random.default_rng(7)
+B, C, K, L, E = 4, 3, 5, 9, 6
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype("float32")
+
+
+def codes(*shape: int) -> np.ndarray:
+    return RNG.integers(-127, 128, shape).astype("int8")
+
+
+def mask(*shape: int) -> np.ndarray:
+    result = RNG.random(shape) < 0.7
+    result[0] = False
+    return result
+
+
+def similarities(*shape: int) -> np.ndarray:
+    return RNG.uniform(-1.0, 1.0, shape).astype("float32")
+
+
+ATTENTION = {"num_heads": 2, "key_dim": 4, "value_dim": 3}
+CASES = {
+    "gsu_codes": (
+        layers.GSUTopK,
+        {"k": 4},
+        {
+            "candidates": codes(B, C, E),
+            "behaviors": codes(B, L, E),
+            "behavior_mask": mask(B, L),
+        },
+        {},
+    ),
+    "gsu_floats_in_blocks": (
+        layers.GSUTopK,
+        {"k": 12, "block_size": 40},
+        {"candidates": floats(B, C, E), "behaviors": floats(B, L, E)},
+        {},
+    ),
+    "sim_tier": (
+        layers.SimTier,
+        {"num_tiers": 4},
+        {"similarities": similarities(B, C, 40), "mask": mask(B, C, 40)},
+        {},
+    ),
+    "sim_tier_fraction": (
+        layers.SimTier,
+        {"num_tiers": 3, "scale": "fraction", "learnable": False},
+        {"similarities": similarities(B, C, K)},
+        {},
+    ),
+    "target_attention_shared": (
+        layers.TargetAttention,
+        {"num_heads": 2, "activation": "silu"},
+        {
+            "target": floats(B, C, E),
+            "behaviors": floats(B, K, E),
+            "mask": mask(B, K),
+        },
+        {},
+    ),
+    "target_attention_scores": (
+        layers.TargetAttention,
+        {**ATTENTION, "activation": "linear"},
+        {
+            "target": floats(B, C, E),
+            "behaviors": floats(B, C, K, E + 1),
+            "mask": mask(B, C, K),
+        },
+        {"return_attention_scores": True},
+    ),
+    "semantic_attention": (
+        layers.SemanticAwareTargetAttention,
+        {**ATTENTION, "activation": "silu", "similarity_scale": 10.0},
+        {
+            "target": floats(B, C, E),
+            "behaviors": floats(B, C, K, E),
+            "similarities": similarities(B, C, K),
+            "mask": mask(B, C, K),
+        },
+        {"return_attention_scores": True},
+    ),
+    "dice": (
+        layers.Dice,
+        {"momentum": 0.9, "epsilon": 0.01},
+        {"inputs": floats(B, C, E), "mask": mask(B, C)},
+        {},
+    ),
+    "id_embedding": (
+        layers.IdEmbedding,
+        {"num_rows": 8, "dim": 3},
+        {"rows": RNG.integers(0, 8, (B, L)).astype("int32")},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_layer(case, tmp_path):
+    cls, arguments, inputs, call = CASES[case]
+    check_layer(cls, arguments, inputs, tmp_path, call)
+
+
+def test_every_public_layer_is_checked():
+    checked = {cls.__name__ for cls, *_ in CASES.values()}
+    assert checked | {"GSUResult"} == set(layers.__all__)

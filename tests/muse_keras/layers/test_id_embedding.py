@@ -1,0 +1,45 @@
+"""The embedding table of ids."""
+
+import keras
+import numpy as np
+import pytest
+
+from muse_keras.layers import IdEmbedding
+
+
+def test_rows_are_read_and_rows_outside_read_row_zero():
+    layer = IdEmbedding(5, 2)
+    layer.build()
+    table = np.arange(10, dtype="float32").reshape(5, 2)
+    layer.embeddings.assign(table)
+    rows = np.array([[4, 0, -1], [5, 2, 2**31 - 1]], "int32")
+    result = keras.ops.convert_to_numpy(layer(rows))
+    expected = table[[[4, 0, 0], [0, 2, 0]]]
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_the_table_is_marked_and_stays_float32():
+    layer = IdEmbedding(5, 2, dtype="mixed_float16")
+    result = layer(np.array([1], "int32"))
+    assert layer.embeddings.row_sparse
+    assert layer.embeddings.dtype == "float32"
+    assert keras.backend.standardize_dtype(result.dtype) == "float16"
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_the_gradient_is_a_list_of_rows(dtype):
+    import tensorflow as tf
+
+    layer = IdEmbedding(50, 2, dtype=dtype)
+    layer.build()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(layer(tf.constant([3, 3, 7])), "float32"))
+    gradient = tape.gradient(loss, layer.embeddings.value)
+    assert isinstance(gradient, tf.IndexedSlices)
+    assert gradient.indices.numpy().tolist() == [3, 3, 7]
+
+
+def test_errors_name_the_argument():
+    with pytest.raises(ValueError, match="`num_rows` must be a positive"):
+        IdEmbedding(0, 2)

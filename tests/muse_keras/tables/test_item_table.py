@@ -1,0 +1,225 @@
+"""The item table artifact: what is written is what is read, or an error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muse_keras.tables import ItemTable
+
+INT64 = np.iinfo(np.int64)
+INT64S = st.integers(INT64.min, INT64.max)
+
+
+def parts(ids: list[int], dim: int = 3) -> dict[str, Any]:
+    """Return the arguments of a good `ItemTable.write`."""
+    rng = np.random.default_rng(0)
+    count = len(ids)
+    return {
+        "item_ids": np.array(ids, np.int64),
+        "codes": rng.integers(-127, 128, (count, dim)).astype(np.int8),
+        "features": {
+            name: rng.integers(-9, 9, count)
+            for name in ("category", "city", "province")
+        },
+        "source": "test",
+    }
+
+
+def test_rows_belong_to_their_ids(tmp_path: Path) -> None:
+    given_parts = parts([5, INT64.min, -2, INT64.max, 1])
+    table = ItemTable.write(tmp_path / "t", **given_parts)
+    assert table.num_items == 5 and table.dim == 3
+    assert (np.diff(table.item_ids.astype(object)) > 0).all()
+    assert not table.codes[0].any()
+    for i, item in enumerate(given_parts["item_ids"]):
+        row = int(table.rows(item))
+        assert table.item_ids[row - 1] == item
+        np.testing.assert_array_equal(
+            table.codes[row], given_parts["codes"][i]
+        )
+        for name, values in given_parts["features"].items():
+            assert table.features[name][row] == values[i]
+    for name in given_parts["features"]:
+        assert table.features[name][0] == 0
+        assert table.features[name].shape == (6,)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ids=st.lists(INT64S.filter(bool), min_size=1, unique=True),
+    queries=st.lists(INT64S),
+)
+def test_rows_equal_a_dictionary(
+    tmp_path_factory: pytest.TempPathFactory,
+    ids: list[int],
+    queries: list[int],
+) -> None:
+    table = ItemTable.write(
+        tmp_path_factory.mktemp("t") / "table", **parts(ids)
+    )
+    expected = {item: row + 1 for row, item in enumerate(sorted(ids))}
+    asked = [*ids, *queries, 0, INT64.min, INT64.max]
+    rows = table.rows(asked)
+    assert rows.dtype == np.int32
+    assert rows.tolist() == [expected.get(item, 0) for item in asked]
+
+
+def test_rows_keep_the_shape(tmp_path: Path) -> None:
+    table = ItemTable.write(tmp_path / "t", **parts([3, 4]))
+    assert table.rows(np.zeros((2, 0, 3), np.int64)).shape == (2, 0, 3)
+    assert table.rows(4).shape == ()
+    assert table.rows([]).tolist() == []
+    assert table.rows(np.array([[3], [4]], np.int8)).tolist() == [[1], [2]]
+
+
+@pytest.mark.parametrize("ids", [[1.0], ["1"], [True], [2**63]])
+def test_rows_refuse_what_is_not_int64(tmp_path: Path, ids: list[Any]) -> None:
+    table = ItemTable.write(tmp_path / "t", **parts([3, 4]))
+    with pytest.raises(ValueError, match="`ids`"):
+        table.rows(np.array(ids))
+
+
+def test_inverse_norms(tmp_path: Path) -> None:
+    given_parts = parts([1, 2, 3, 4], dim=128)
+    given_parts["codes"][2] = 0
+    given_parts["codes"][3] = -128
+    table = ItemTable.write(tmp_path / "t", **given_parts)
+    inverse = table.inverse_norms()
+    assert inverse.dtype == np.float32
+    assert inverse[0] == 0 and inverse[3] == 0
+    norms = np.sqrt((table.codes[[1, 2, 4]].astype(np.float64) ** 2).sum(1))
+    np.testing.assert_allclose(inverse[[1, 2, 4]], 1 / norms, rtol=1e-7)
+
+
+def test_blocks_do_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_parts = parts(list(range(1, 40)))
+    whole = ItemTable.write(tmp_path / "a", **given_parts)
+    blocks = ItemTable.write.__globals__["blocks"]
+    monkeypatch.setitem(
+        ItemTable.write.__globals__, "blocks", lambda size: blocks(size, 7)
+    )
+    pieces = ItemTable.write(tmp_path / "b", **given_parts)
+    assert whole.manifest == pieces.manifest
+    np.testing.assert_array_equal(
+        whole.inverse_norms(), pieces.inverse_norms()
+    )
+    repeated = given_parts | {"item_ids": np.array([*range(1, 39), 8])}
+    with pytest.raises(ValueError, match="8 more than once"):
+        ItemTable.write(tmp_path / "c", **repeated)
+
+
+def test_writing_is_deterministic(tmp_path: Path) -> None:
+    given_parts = parts([9, -4, 7])
+    first = ItemTable.write(tmp_path / "a", **given_parts).manifest
+    order = [2, 0, 1]
+    shuffled = given_parts | {
+        "item_ids": given_parts["item_ids"][order],
+        "codes": given_parts["codes"][order],
+        "features": {
+            k: v[order] for k, v in given_parts["features"].items()
+        },
+    }
+    assert ItemTable.write(tmp_path / "b", **shuffled).manifest == first
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"item_ids": np.array([1, 0])}, "`item_ids` must not contain 0"),
+        ({"item_ids": np.array([7, 7])}, "`item_ids` must be unique.*7"),
+        ({"item_ids": np.array([[1, 2]])}, "`item_ids` must be one-dim"),
+        ({"item_ids": np.zeros(0, np.int64)}, "`item_ids`.*not empty"),
+        ({"item_ids": np.array([1.0, 2.0])}, "`item_ids` must be integers"),
+        ({"codes": np.zeros((2, 3))}, "`codes` must be int8"),
+        ({"codes": np.zeros((3, 3), np.int8)}, "`codes` must have shape"),
+        ({"codes": np.zeros((2, 0), np.int8)}, "`codes` must have shape"),
+        ({"features": {}}, "`features` must be exactly"),
+        (
+            {
+                "features": {
+                    "category": np.zeros(2, int),
+                    "city": np.zeros(3, int),
+                    "province": np.zeros(2, int),
+                }
+            },
+            r"`features\['city'\]` must have shape \(2,\)",
+        ),
+    ],
+)
+def test_write_names_what_is_wrong(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ItemTable.write(tmp_path / "t", **parts([1, 2]) | change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_fills_an_empty_directory_but_no_other(tmp_path: Path) -> None:
+    ItemTable.write(tmp_path, **parts([1, 2]))
+    assert ItemTable.open(tmp_path, verify=True).num_items == 2
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        ItemTable.write(tmp_path, **parts([3]))
+    assert ItemTable.open(tmp_path).num_items == 2
+
+
+def test_tables_are_read_only(tmp_path: Path) -> None:
+    table = ItemTable.write(tmp_path / "t", **parts([1, 2]))
+    for array in (table.item_ids, table.codes, table.features["city"]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["item_ids.npy", "scl_int8.npy", "item_features.npz", "manifest.json"],
+)
+def test_open_names_a_missing_or_truncated_file(
+    tmp_path: Path, name: str
+) -> None:
+    ItemTable.write(tmp_path / "t", **parts([1, 2]))
+    file = tmp_path / "t" / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-5])
+    with pytest.raises(ValueError, match=name):
+        ItemTable.open(tmp_path / "t")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        ItemTable.open(tmp_path / "t")
+
+
+@pytest.mark.parametrize("name", ["item_ids.npy", "scl_int8.npy"])
+def test_verify_finds_a_changed_byte(tmp_path: Path, name: str) -> None:
+    ItemTable.write(tmp_path / "t", **parts([1, 2]))
+    file = tmp_path / "t" / name
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    ItemTable.open(tmp_path / "t")
+    with pytest.raises(ValueError, match=f"{name}.*SHA-256"):
+        ItemTable.open(tmp_path / "t", verify=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "`format_version` must be 1"),
+        ({"num_items": 3}, "item_ids.npy: expected int64"),
+        ({"dim": 4}, "scl_int8.npy: expected int8"),
+        ({"files": {}}, "`files` does not list item_ids.npy"),
+    ],
+)
+def test_open_checks_the_manifest(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    ItemTable.write(tmp_path / "t", **parts([1, 2]))
+    file = tmp_path / "t" / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        ItemTable.open(tmp_path / "t")

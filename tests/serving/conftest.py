@@ -1,0 +1,73 @@
+"""Servers that the serving tests talk to.
+
+The conformance tests run against the embedded server, or, when
+`MUSE_TEST_GRPC` (host:port) and `MUSE_TEST_REST` (URL) are set, against a
+server that was started by hand on the model that
+`python -m tests.serving.toy_model DIR` writes, under the name `toy`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    grpc: str
+    rest: str
+    embedded: bool
+
+
+@pytest.fixture(scope="session")
+def toy_base(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    from tests.serving import toy_model
+
+    base = tmp_path_factory.mktemp("toy")
+    toy_model.export_toy(base, 1, bias=toy_model.BIAS)
+    return base
+
+
+@pytest.fixture(scope="session")
+def toy(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
+    grpc, rest = os.getenv("MUSE_TEST_GRPC"), os.getenv("MUSE_TEST_REST")
+    if grpc and rest:
+        yield Endpoint(grpc, rest.rstrip("/"), False)
+        return
+    from serving.server import ServerConfig, running
+
+    config = ServerConfig(
+        model_name="toy",
+        model_base_path=str(request.getfixturevalue("toy_base")),
+        port=0,
+        rest_api_port=0,
+        rest_api_timeout_in_ms=2000,
+        grpc_max_threads=4,
+        file_system_poll_wait_seconds=0,
+    )
+    with running(config) as app:
+        yield Endpoint(app.grpc_target, app.rest_url, True)
+
+
+@pytest.fixture(scope="session")
+def muse_base(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    from tests.serving import toy_muse
+
+    base = tmp_path_factory.mktemp("muse")
+    toy_muse.export_toy_muse(base)
+    return base
+
+
+@pytest.fixture(scope="session")
+def muse(muse_base: pathlib.Path) -> Iterator[Endpoint]:
+    from serving.server import ServerConfig, running
+
+    config = ServerConfig(
+        model_base_path=str(muse_base), port=0, rest_api_port=0
+    )
+    with running(config) as app:
+        yield Endpoint(app.grpc_target, app.rest_url, True)

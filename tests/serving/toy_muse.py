@@ -1,0 +1,176 @@
+"""A model with MUSE's signatures and formulas simple enough to repeat.
+
+A candidate's score is a logistic function of how often it occurs in the
+history, the user and the profile; what explain retrieves are the K newest
+behaviours of the candidate's value modulo 3.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+K, TIERS, DIM = 4, 3, 8
+_IDS = tf.int64
+
+
+def _spec(name, *shape):
+    return tf.TensorSpec(shape, _IDS, name=name)
+
+
+_RANK = [
+    _spec("user_id", None),
+    _spec("user_profile", None, None),
+    _spec("behavior_item_ids", None, None),
+    _spec("behavior_category_ids", None, None),
+    _spec("candidate_item_ids", None, None),
+]
+
+
+class ToyMuse(tf.Module):
+    def _score(self, user_id, profile, items, categories, candidates):
+        same = tf.cast(candidates[:, :, None] == items[:, None, :], tf.float32)
+        real = tf.cast(items != 0, tf.float32)
+        count = tf.reduce_sum(same * real[:, None, :], -1)
+        user = tf.cast(user_id % 7, tf.float32)[:, None]
+        length = tf.reduce_sum(real, -1)[:, None]
+        extra = tf.cast(
+            tf.reduce_sum(profile, -1) + tf.reduce_sum(categories, -1),
+            tf.float32,
+        )[:, None]
+        logit = count - 0.1 * user + 0.01 * length + 0.001 * extra
+        score = tf.sigmoid(logit)
+        return tf.where(candidates != 0, score, tf.zeros_like(score))
+
+    @tf.function(input_signature=_RANK)
+    def rank(
+        self,
+        user_id,
+        user_profile,
+        behavior_item_ids,
+        behavior_category_ids,
+        candidate_item_ids,
+    ):
+        return {
+            "click_probability": self._score(
+                user_id,
+                user_profile,
+                behavior_item_ids,
+                behavior_category_ids,
+                candidate_item_ids,
+            )
+        }
+
+    @tf.function(input_signature=_RANK)
+    def explain(
+        self,
+        user_id,
+        user_profile,
+        behavior_item_ids,
+        behavior_category_ids,
+        candidate_item_ids,
+    ):
+        items, candidates = behavior_item_ids, candidate_item_ids
+        match = (items[:, None, :] % 3 == candidates[:, :, None] % 3) & (
+            (items != 0)[:, None, :] & (candidates != 0)[:, :, None]
+        )
+        length = tf.shape(items)[1]
+        places = tf.where(match, tf.range(length)[None, None, :], -1)
+        padded = tf.pad(places, [[0, 0], [0, 0], [0, K]], constant_values=-1)
+        indices = tf.math.top_k(padded, K).values
+        found = indices >= 0
+        return {
+            "click_probability": self._score(
+                user_id,
+                user_profile,
+                behavior_item_ids,
+                behavior_category_ids,
+                candidate_item_ids,
+            ),
+            "behavior_indices": tf.cast(indices, tf.int32),
+            "similarities": tf.cast(found, tf.float32) * 0.5,
+            "attention": tf.cast(found, tf.float32) / K,
+            "tiers": tf.repeat(
+                tf.reduce_sum(tf.cast(found, tf.float32), -1)[:, :, None],
+                TIERS,
+                axis=2,
+            ),
+        }
+
+    @tf.function(input_signature=[_spec("item_ids", None)])
+    def embed(self, item_ids):
+        found = item_ids > 0
+        vector = tf.cast(item_ids, tf.float32)[:, None] * tf.ones([1, DIM])
+        return {
+            "embedding": tf.where(found[:, None], vector, 0.0),
+            "found": found,
+        }
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="examples")]
+    )
+    def serve_examples(self, examples):
+        ragged = tf.io.RaggedFeature(_IDS)
+        one = tf.io.FixedLenFeature([1], _IDS)
+        parsed = tf.io.parse_example(
+            examples,
+            {
+                "user_id": one,
+                **{f"user_profile_{i}": one for i in range(1, 6)},
+                "behavior_item_ids": ragged,
+                "behavior_category_ids": ragged,
+                "candidate_item_ids": ragged,
+            },
+        )
+        candidates = parsed["candidate_item_ids"].to_tensor()
+        return {
+            "click_probability": self._score(
+                parsed["user_id"][:, 0],
+                tf.concat(
+                    [parsed[f"user_profile_{i}"] for i in range(1, 6)], 1
+                ),
+                parsed["behavior_item_ids"].to_tensor(),
+                parsed["behavior_category_ids"].to_tensor(),
+                candidates,
+            ),
+            "candidate_item_ids": candidates,
+        }
+
+
+def expected_score(request) -> np.ndarray:
+    """The score of one client request in NumPy."""
+    items = np.asarray(request.behavior_item_ids)
+    candidates = np.asarray(request.candidate_item_ids)
+    real = items[items != 0]
+    count = (candidates[:, None] == real[None, :]).sum(1)
+    extra = np.sum(request.user_profile) + np.sum(request.behavior_category_ids)
+    logit = (
+        count - 0.1 * (request.user_id % 7) + 0.01 * len(real) + 0.001 * extra
+    )
+    return (1 / (1 + np.exp(-logit))).astype(np.float32)
+
+
+def expected_retrieved(request, candidate: int) -> list[int]:
+    """Positions that explain retrieves for one candidate, newest first."""
+    items = np.asarray(request.behavior_item_ids)
+    places = np.flatnonzero((items % 3 == candidate % 3) & (items != 0))
+    return places[::-1][:K].tolist()
+
+
+def export_toy_muse(base: pathlib.Path, version: int = 1) -> pathlib.Path:
+    """Writes a version."""
+    model = ToyMuse()
+    path = base / str(version)
+    tf.saved_model.save(
+        model,
+        str(path),
+        signatures={
+            "serving_default": model.serve_examples,
+            "rank": model.rank,
+            "explain": model.explain,
+            "embed": model.embed,
+        },
+    )
+    return path

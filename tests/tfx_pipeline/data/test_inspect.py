@@ -1,0 +1,285 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from tfx_pipeline.cli.data import app
+from tfx_pipeline.data import inspect, raw_tables, validation
+from tfx_pipeline.data.errors import DataError
+
+RUNNER = CliRunner()
+
+
+def run(*arguments):
+    return RUNNER.invoke(app, [str(a) for a in arguments])
+
+
+def rows(directory, name):
+    return pq.read_table(directory / f"{name}.parquet").to_pylist()
+
+
+def test_small_tables_against_a_plain_count(raw_dir, tables):
+    found = inspect.inspect(raw_dir)
+    assert found["ok"] and found["joins"] and not found["problems"]
+    users = {
+        s: {r["129_1"]: r for r in rows(raw_dir, f"{s}_user_features")}
+        for s in raw_tables.SPLITS
+    }
+    for split in raw_tables.SPLITS:
+        samples = rows(raw_dir, f"{split}_samples")
+        section = found["samples"][split]
+        assert section["read"] == section["accepted"] == len(samples)
+        clicks = sum(r["label_0"][1] for r in samples)
+        assert section["clicks"] == clicks
+        assert section["click_rate"] == round(clicks / len(samples), 6)
+        assert section["items"] == len({r["205"] for r in samples})
+        assert section["users"] == len({r["129_1"] for r in samples})
+        assert section["joined"] == section["candidates_with_embedding"] == 1
+        lengths = [len(r["150_2_180"]) for r in users[split].values()]
+        history = found["users"][split]["history_length"]
+        assert history["max"] == max(lengths)
+        assert history["mean"] == pytest.approx(np.mean(lengths), abs=1e-4)
+        assert history["p50"] == np.median(lengths)
+        assert found["users"][split]["behaviors"] == sum(lengths)
+    norms = [
+        np.linalg.norm(r["205_c"]) / 127
+        for r in rows(raw_dir, "scl_embedding_int8_p90")
+    ]
+    for name, value in (
+        ("min", min(norms)),
+        ("max", max(norms)),
+        ("mean", np.mean(norms)),
+        ("p50", np.sort(norms)[(len(norms) - 1) // 2]),
+    ):
+        assert found["embeddings"]["norm"][name] == pytest.approx(
+            value, abs=1e-4
+        )
+
+
+def test_coverage_counts_occurrences_without_padding(raw_dir, tables):
+    vectors = tables["scl_embedding_int8_p90"]
+    known = set(vectors["205"].to_pylist()[:4])
+    raw_tables.write_table(
+        raw_dir / "scl_embedding_int8_p90.parquet", vectors.slice(0, 4)
+    )
+    users = tables["test_user_features"].to_pylist()
+    for user in users[:2]:
+        for code in ("150_2_180", "151_2_180"):
+            user[code] = [0, *user[code], 0]
+    raw_tables.write_table(
+        raw_dir / "test_user_features.parquet",
+        pa.Table.from_pylist(
+            users, schema=raw_tables.SCHEMAS["test_user_features"]
+        ),
+    )
+    found = inspect.inspect(raw_dir)
+    real = [i for u in users for i in u["150_2_180"] if i]
+    section = found["users"]["test"]
+    assert section["padding"] == 4 and section["behaviors"] == len(real)
+    share = sum(i in known for i in real) / len(real)
+    assert section["behaviors_with_embedding"] == round(share, 6)
+    candidates = tables["test_samples"]["205"].to_pylist()
+    share = sum(i in known for i in candidates) / len(candidates)
+    assert found["samples"]["test"]["candidates_with_embedding"] == round(
+        share, 6
+    )
+
+
+def test_only_the_first_histories_are_read_if_asked(raw_dir):
+    found = inspect.inspect(raw_dir, max_users=2)
+    assert found["users"]["train"]["read"] == 2
+    assert not found["users"]["train"]["complete"]
+    assert found["samples"]["train"]["with_user_row"] == 1  # keys are all read
+    everything = inspect.inspect(raw_dir, max_users=0)
+    assert everything["users"]["train"]["read"] == 6
+    assert everything["users"]["train"]["complete"]
+
+
+def test_partly_joining_tables_are_told(raw_dir, tables):
+    items = tables["item_features"].slice(0, 5)
+    raw_tables.write_table(raw_dir / "item_features.parquet", items)
+    known = set(items["205"].to_pylist())
+    found = inspect.inspect(raw_dir)
+    candidates = tables["train_samples"]["205"].to_pylist()
+    share = sum(i in known for i in candidates) / len(candidates)
+    assert found["samples"]["train"]["joined"] == round(share, 6)
+    assert found["ok"] and found["joins"]
+    assert any("do not join" in note for note in found["notes"])
+
+
+def test_broken_rows_are_counted_and_add_up(synthetic):
+    out, made = synthetic
+    found = inspect.inspect(out)
+    assert found["ok"]
+    sections = {
+        "train_samples": found["samples"]["train"],
+        "train_user_features": found["users"]["train"],
+        "item_features": found["items"],
+        "scl_embedding_int8_p90": found["embeddings"],
+    }
+    for name, section in sections.items():
+        rejected = sum(section["rejected"].values())
+        assert section["read"] == section["accepted"] + rejected
+        assert section["read"] == found["tables"][name]["rows"]
+        expected = {
+            why: n
+            for why, n in made["broken"][name].items()
+            if why
+            not in (
+                validation.NO_ITEM_FEATURES,
+                validation.NO_USER_FEATURES,
+                validation.DUPLICATE_USER,
+            )
+        }
+        assert section["rejected"] == expected
+    assert found["users"]["train"]["duplicate_rows"] == 3
+    samples = found["samples"]["train"]
+    assert samples["joined"] == round(1 - 6 / samples["accepted"], 6)
+
+
+def test_command_on_the_real_tables(demo_tables):
+    done = run("inspect", demo_tables)
+    assert done.exit_code == 0
+    assert "do not join" in done.stdout
+    done = run("inspect", demo_tables, "--json")
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert found["ok"] and found["joins"] is False
+    assert {n: t["rows"] for n, t in found["tables"].items()} == dict.fromkeys(
+        raw_tables.SCHEMAS, 10
+    )
+    for name, schema in raw_tables.SCHEMAS.items():
+        assert {
+            code: column["type"]
+            for code, column in found["tables"][name]["columns"].items()
+        } == {f.name: raw_tables.describe_type(f.type) for f in schema}
+    assert found["users"]["test"]["history_length"]["min"] == 351
+    assert found["users"]["train"]["history_length"]["p50"] == 1000
+    for split in raw_tables.SPLITS:
+        labels = [r["label_0"] for r in rows(demo_tables, f"{split}_samples")]
+        assert found["samples"][split]["clicks"] == labels.count([0, 1])
+    assert 0.95 < found["embeddings"]["norm"]["mean"] < 0.98
+
+
+def test_command_on_generated_tables(journey):
+    out, _ = journey
+    done = run("inspect", out)
+    assert done.exit_code == 0 and "The tables join." in done.stdout
+    found = json.loads(run("inspect", out, "--json").stdout)
+    assert found["dataset"]["name"] == "complete-journey"
+    made = json.loads((out / "dataset.json").read_text("utf-8"))
+    for split in raw_tables.SPLITS:
+        assert found["samples"][split]["joined"] == 1
+        counts = made["splits"][split]
+        assert found["samples"][split]["accepted"] == counts["impressions"]
+        assert found["samples"][split]["clicks"] == counts["positives"]
+        assert found["users"][split]["history_length"]["mean"] == (
+            pytest.approx(counts["history_length"]["mean"], abs=0.06)
+        )
+
+
+@pytest.mark.parametrize("name", list(raw_tables.SCHEMAS))
+@pytest.mark.parametrize("kind", ["column", "type", "empty", "cut", "gone"])
+def test_command_fails_with_a_line_that_names_it(raw_dir, tables, name, kind):
+    path = raw_dir / f"{name}.parquet"
+    column = raw_tables.SCHEMAS[name].names[-1]
+    expected = [f"table {name}"]
+    if kind == "column":
+        pq.write_table(tables[name].drop([column]), path)
+        expected += [column, "MISSING_COLUMN"]
+    elif kind == "type":
+        index = len(raw_tables.SCHEMAS[name]) - 1
+        text = pa.array(["x"] * tables[name].num_rows)
+        pq.write_table(tables[name].set_column(index, column, text), path)
+        expected += [column, "WRONG_TYPE", "Received: string"]
+    elif kind == "empty":
+        pq.write_table(tables[name].slice(0, 0), path)
+        expected += ["EMPTY_TABLE"]
+    elif kind == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+        expected += ["UNREADABLE_FILE", path.name]
+    else:
+        path.unlink()
+        expected += ["MISSING_TABLE"]
+    done = run("inspect", raw_dir, "--json")
+    assert done.exit_code == 1
+    assert not json.loads(done.stdout)["ok"]
+    lines = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    assert len(lines) == 1
+    for part in expected:
+        assert part in lines[0]
+    assert run("inspect", raw_dir).exit_code == 1
+
+
+def test_no_usable_row_is_a_problem(raw_dir, tables):
+    samples = tables["train_samples"]
+    broken = pa.array([[1, 1]] * samples.num_rows, samples.schema[0].type)
+    raw_tables.write_table(
+        raw_dir / "train_samples.parquet",
+        samples.set_column(0, samples.schema[0], broken),
+    )
+    done = run("inspect", raw_dir)
+    assert done.exit_code == 1
+    assert "NO_USABLE_ROWS" in done.stderr and "not one-hot" in done.stderr
+
+
+def test_usage_errors_have_exit_code_2(tmp_path):
+    for arguments in (
+        ["inspect", tmp_path / "nowhere"],
+        ["inspect"],
+        ["complete-journey"],
+        ["complete-journey", "--out", tmp_path, "--train-weeks", "x"],
+        ["complete-journey", "--out", tmp_path, "--negatives", "0"],
+        ["synth", "--out", tmp_path, "--history", "100001"],
+        ["synth", "--out", tmp_path, "--seed", "one"],
+        ["unknown"],
+    ):
+        assert run(*arguments).exit_code == 2, arguments
+    done = run("synth", "--out", tmp_path, "--history", "100001")
+    assert "--history" in done.stderr and "100001" in done.stderr
+
+
+def test_data_errors_have_exit_code_1(raw_dir, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments in (
+        ["inspect", tmp_path / "empty"],
+        ["import-joined", tmp_path / "empty", "--out", tmp_path / "x"],
+        ["synth", "--out", raw_dir, "--users", 10, "--items", 100],
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 1, arguments
+        lines = [s for s in done.stderr.splitlines() if "error:" in s]
+        assert len(lines) == 1 and "Fix:" in lines[0]
+
+
+def test_every_command_has_help_with_an_example():
+    done = run("--help")
+    assert done.exit_code == 0
+    for name in ("complete-journey", "synth", "inspect", "import-joined"):
+        assert name in done.stdout
+        done_one = run(name, "--help")
+        assert done_one.exit_code == 0
+        assert f"Example: muse data {name}" in done_one.stdout
+
+
+def test_commands_print_counts_and_reuse(tmp_path):
+    arguments = ["--users", 30, "--items", 200, "--history", 9]
+    arguments = ["synth", "--out", tmp_path / "x", *arguments]
+    done = run(*arguments, "--json")
+    assert done.exit_code == 0
+    made = json.loads(done.stdout)
+    assert not made["reused"] and made["splits"]["train"]["users"] == 30
+    done = run(*arguments)
+    assert done.exit_code == 0 and done.stdout.startswith("Reused")
+    assert "330 impressions of 30 users" in done.stdout
+
+
+def test_unusable_arguments_and_directories(tmp_path):
+    with pytest.raises(ValueError, match="max_users: expected 0 or more"):
+        inspect.inspect(tmp_path, max_users=-1)
+    with pytest.raises(DataError) as error:
+        inspect.inspect(tmp_path)
+    assert error.value.code == "NO_TABLES"
