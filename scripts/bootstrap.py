@@ -442,7 +442,7 @@ def check_disk(folder: pathlib.Path, gigabytes: float) -> None:
 def check_compiler(lock: pathlib.Path) -> None:
     """Raises `SetupError` where a locked package must be compiled and cannot.
 
-    TFDV 1.16 needs pyfarmhash, which has no wheels.
+    TFDV needs pyfarmhash, which has no wheels.
     """
     if "\npyfarmhash==" not in lock.read_text():
         return

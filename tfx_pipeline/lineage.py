@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import json
 import pathlib
+from typing import Any
 
 
 from ml_metadata.metadata_store import metadata_store
@@ -12,9 +15,38 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.data.errors import DataError
 
-__all__ = ["last_executions", "latest_output", "open_store"]
+__all__ = [
+    "ModelRun",
+    "last_executions",
+    "latest_output",
+    "model_runs",
+    "open_store",
+]
 
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRun:
+    """The newest finished training of one kind of model, and what followed.
+
+    Attributes:
+        model_type: ``muse`` or ``din``.
+        settings: the trainer's ``custom_config``.
+        model_dir: the model artifact.
+        run_dir: the trainer's records (curves, scores, Keras model).
+        evaluation_dir: TFMA results, or None.
+        infra_blessing_dir: the ServingValidator's report, or None.
+        pushed_to: version folder of the served model, or None.
+    """
+
+    model_type: str
+    settings: dict[str, Any]
+    model_dir: pathlib.Path
+    run_dir: pathlib.Path
+    evaluation_dir: pathlib.Path | None
+    infra_blessing_dir: pathlib.Path | None
+    pushed_to: pathlib.Path | None
 
 
 def open_store(
@@ -94,6 +126,60 @@ def latest_output(
     )
 
 
+def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
+    """Returns the newest finished training by model type, oldest first."""
+    store = open_store(config)
+    finished = [
+        execution
+        for execution in store.get_executions()
+        if execution.last_known_state in _DONE
+    ]
+    consumers: dict[int, dict[str, dict[str, mlmd.Artifact]]] = {}
+    for execution in finished:
+        component = _component(store, execution)
+        for key, artifact in _artifacts(store, execution.id, inputs=True):
+            if key == "model":
+                consumers.setdefault(artifact.id, {})[component] = dict(
+                    _artifacts(store, execution.id)
+                )
+    runs: dict[str, ModelRun] = {}
+    for execution in finished:
+        if _component(store, execution) != "RankerTrainer":
+            continue
+        outputs = dict(_artifacts(store, execution.id))
+        settings = json.loads(
+            execution.custom_properties["custom_config"].string_value
+        )
+        after = consumers.get(outputs["model"].id, {})
+
+        def folder(
+            component: str,
+            key: str,
+            after: dict[str, dict[str, mlmd.Artifact]] = after,
+        ) -> pathlib.Path | None:
+            artifact = after.get(component, {}).get(key)
+            return pathlib.Path(artifact.uri) if artifact else None
+
+        pushed = after.get("AtomicPusher", {}).get("pushed_model")
+        place = pushed and pushed.custom_properties["pushed_destination"]
+        model_type = settings["model"]["type"]
+        runs.pop(model_type, None)
+        runs[model_type] = ModelRun(
+            model_type=model_type,
+            settings=settings,
+            model_dir=pathlib.Path(outputs["model"].uri),
+            run_dir=pathlib.Path(outputs["model_run"].uri),
+            evaluation_dir=folder("Evaluator", "evaluation"),
+            infra_blessing_dir=folder("ServingValidator", "blessing"),
+            pushed_to=(
+                pathlib.Path(place.string_value)
+                if place and place.string_value
+                else None
+            ),
+        )
+    return runs
+
+
 def _component(
     store: metadata_store.MetadataStore, execution: mlmd.Execution
 ) -> str:
@@ -106,12 +192,21 @@ def _component(
 def _outputs(
     store: metadata_store.MetadataStore, execution_id: int
 ) -> dict[str, str]:
-    events = store.get_events_by_execution_ids([execution_id])
-    keys: dict[int, str] = {}
-    for event in events:
-        if event.type == mlmd.Event.OUTPUT:
-            keys[event.artifact_id] = event.path.steps[0].key
-    artifacts = store.get_artifacts_by_id(list(keys))
-    return {keys[artifact.id]: artifact.uri for artifact in artifacts}
+    return {key: item.uri for key, item in _artifacts(store, execution_id)}
 
 
+def _artifacts(
+    store: metadata_store.MetadataStore,
+    execution_id: int,
+    inputs: bool = False,
+) -> list[tuple[str, mlmd.Artifact]]:
+    wanted = mlmd.Event.INPUT if inputs else mlmd.Event.OUTPUT
+    keys = {
+        event.artifact_id: event.path.steps[0].key
+        for event in store.get_events_by_execution_ids([execution_id])
+        if event.type == wanted
+    }
+    return [
+        (keys[artifact.id], artifact)
+        for artifact in store.get_artifacts_by_id(list(keys))
+    ]

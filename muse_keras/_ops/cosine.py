@@ -11,23 +11,20 @@ class CosineParts(NamedTuple):
 
     Attributes:
         vectors: float32 (..., D), finite; zeros where `valid` is False.
-        squared_norms: float32 (...), > 0; 1 where `valid` is False.
+        norms: float32 (...), > 0; 1 where `valid` is False.
         valid: bool (...), False for zero or non-finite vectors.
-        exact: bool, True if `vectors` are integers.
     """
 
     vectors: Any
-    squared_norms: Any
+    norms: Any
     valid: Any
-    exact: bool
 
 
 def cosine_parts(vectors: Any) -> CosineParts:
     """Prepare vectors (..., D) of any integer or float dtype for a cosine."""
     dtype = keras.backend.standardize_dtype(vectors.dtype)
-    exact = keras.backend.is_int_dtype(dtype)
     vectors = ops.cast(vectors, "float32")
-    if not exact:
+    if not keras.backend.is_int_dtype(dtype):
         # Divide by the largest entry: squares neither overflow nor vanish.
         largest = ops.max(ops.abs(vectors), axis=-1, keepdims=True)
         usable = ops.logical_and(largest > 0.0, ops.isfinite(largest))
@@ -36,15 +33,16 @@ def cosine_parts(vectors: Any) -> CosineParts:
     squared = ops.sum(vectors * vectors, axis=-1)
     valid = squared > 0.0
     squared = ops.where(valid, squared, ops.ones_like(squared))
-    return CosineParts(vectors, squared, valid, exact)
+    return CosineParts(vectors, _square_root(squared), valid)
 
 
 def cosine_matrix(candidates: CosineParts, behaviors: CosineParts) -> Any:
     """Return the cosines of all pairs.
 
-    For integer codes of up to 8 bits and 1,024 dimensions the scalar product
-    and the squared norms are exact, so that the result is within two units
-    in the last place, at most 1, and exactly 1 for parallel vectors.
+    For integer codes of up to 8 bits and 1,024 dimensions scalar products
+    are exact and norms correctly rounded, so that a cosine is within two
+    units in the last place, and the same for the same codes wherever they
+    stand and on every backend.
 
     Args:
         candidates: `CosineParts` with vectors (B, C, D).
@@ -56,11 +54,21 @@ def cosine_matrix(candidates: CosineParts, behaviors: CosineParts) -> Any:
     products = ops.matmul(
         candidates.vectors, ops.transpose(behaviors.vectors, (0, 2, 1))
     )
-    norms = ops.sqrt(
-        ops.expand_dims(candidates.squared_norms, 2)
-        * ops.expand_dims(behaviors.squared_norms, 1)
+    norms = ops.expand_dims(candidates.norms, 2) * ops.expand_dims(
+        behaviors.norms, 1
     )
-    cosines = products / norms
-    if candidates.exact and behaviors.exact:
-        return cosines
-    return ops.clip(cosines, -1.0, 1.0)
+    return ops.clip(products / norms, -1.0, 1.0)
+
+
+def _square_root(squared: Any) -> Any:
+    """Return the square root, the same bits for the same number.
+
+    A float32 root may be an approximation that depends on the processor, on
+    the position in the tensor (vector loop or its tail), and on what a
+    compiler fuses it with; equal behaviours would then not tie. A float64
+    root, off by a few of its units, always rounds to the right float32.
+    JAX has no float64 and an exact float32 root.
+    """
+    if keras.backend.backend() == "jax":
+        return ops.sqrt(squared)
+    return ops.cast(ops.sqrt(ops.cast(squared, "float64")), "float32")

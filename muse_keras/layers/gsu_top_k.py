@@ -35,13 +35,13 @@ class GSUTopK(keras.layers.Layer):
 
     A plain cosine over frozen multimodal vectors retrieves better than
     learned scores do, and needs no training. The search is exact. Vectors
-    need no normalisation: int8 codes are searched as they are, and their
-    cosines are exact to float32 rounding.
+    need no normalisation: int8 codes are searched as they are; their scalar
+    products are exact, and their cosines within two units of float32.
 
     Order: descending similarity; of equal ones the smaller index first, on
-    every backend. A zero (or non-finite) vector means "no embedding" and is
-    never found, nor does it find anything. No gradient flows through the
-    search.
+    every backend. Equal codes are equally similar. A zero (or non-finite)
+    vector means "no embedding" and is never found, nor does it find
+    anything. No gradient flows through the search.
 
     Reference: MUSE, arXiv 2512.07216, section on the GSU.
 
@@ -178,9 +178,8 @@ class GSUTopK(keras.layers.Layer):
 
         parts = CosineParts(
             pad(parts.vectors, 0.0, dim),
-            pad(parts.squared_norms, 1.0),
+            pad(parts.norms, 1.0),
             None,
-            parts.exact,
         )
         return parts, pad(penalty, _MASKED)
 
@@ -189,13 +188,10 @@ class GSUTopK(keras.layers.Layer):
     ) -> tuple[Any, Any]:
         """Return top-K scores and positions, both float32 (B, C, K)."""
         penalty = ops.expand_dims(penalty, 1)
-        exact = candidates.exact and behaviors.exact
 
         def search_block(block: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-            vectors, squared_norms, penalties = block
-            scores = cosine_matrix(
-                CosineParts(vectors, squared_norms, None, exact), behaviors
-            )
+            vectors, norms, penalties = block
+            scores = cosine_matrix(CosineParts(vectors, norms, None), behaviors)
             # x + 0 is x: what is not masked keeps its exact value.
             scores = scores + penalty + ops.expand_dims(penalties, 2)
             values, indices = stable_top_k(scores, self.k)
@@ -205,7 +201,7 @@ class GSUTopK(keras.layers.Layer):
 
         columns = (
             candidates.vectors,
-            candidates.squared_norms,
+            candidates.norms,
             _penalty(candidates.valid),
         )
         batch, count, dim = ops.shape(candidates.vectors)
@@ -234,12 +230,12 @@ class GSUTopK(keras.layers.Layer):
             tensor = ops.reshape(tensor, (batch, blocks * size, self.k))
             return tensor[:, :count]
 
-        vectors, squared_norms, penalties = columns
+        vectors, norms, penalties = columns
         values, positions = ops.map(
             search_block,
             (
                 split(vectors, 0.0, dim),
-                split(squared_norms, 1.0),
+                split(norms, 1.0),
                 split(penalties, 0.0),
             ),
         )

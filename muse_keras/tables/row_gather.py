@@ -45,10 +45,23 @@ def gather_rows(variable: Any, rows: Any) -> Any:
 
 
 def raw_variable(variable: Any) -> Any:
-    """Return the backend's own variable, or the argument if it is none."""
+    """Return the backend's own variable, or the argument if it is none.
+
+    Under `tf.distribute` this is the replica's own copy: the container of all
+    copies cannot be gathered from without reading a whole one.
+    """
+    value = variable
     if isinstance(variable, keras.Variable):
-        return variable.value
-    return variable
+        value = variable.value
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(value, tf.distribute.DistributedValues):
+            if tf.distribute.in_cross_replica_context():
+                strategy = tf.distribute.get_strategy()
+                return strategy.experimental_local_results(value)[0]
+            return value._get()
+    return value
 
 
 def _index_dtype() -> str:

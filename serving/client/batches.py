@@ -8,7 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from serving.client.errors import ResponseError
-from serving.client.types import ExplainResult, RankRequest, RankResult
+from serving.client.types import (
+    ExplainResult,
+    IntegerList,
+    RankRequest,
+    RankResult,
+)
 
 __all__ = ["Limits", "explain_result", "rank_inputs", "rank_result", "split"]
 
@@ -26,6 +31,7 @@ class Limits:
     cells: int = 2_000_000
 
     def __post_init__(self) -> None:
+        """Checks the values; see the class."""
         if self.requests < 1 or self.cells < 1:
             raise ValueError(
                 f"`requests` and `cells` must be at least 1. Received: {self}"
@@ -141,7 +147,7 @@ def explain_result(
     )
 
 
-def _padded(lists: Sequence[np.ndarray]) -> np.ndarray:
+def _padded(lists: Sequence[IntegerList]) -> np.ndarray:
     width = max(1, *(len(values) for values in lists)) if lists else 1
     if len(lists) == 1 and len(lists[0]) == width:
         return np.asarray(lists[0])[np.newaxis]

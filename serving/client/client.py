@@ -7,7 +7,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 
@@ -93,6 +93,7 @@ class MuseClient:
         metadata: Mapping[str, str] | None = None,
         limits: Limits | None = None,
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self._target = target
         self._model = Target(model, version, label)
         self._timeouts = timeouts or Timeouts()
@@ -113,7 +114,15 @@ class MuseClient:
         else:
             self._transport = transport
 
-    def rank(self, requests: RankRequest | Sequence[RankRequest]) -> Any:
+    @overload
+    def rank(self, requests: RankRequest) -> RankResult: ...
+
+    @overload
+    def rank(self, requests: Sequence[RankRequest]) -> list[RankResult]: ...
+
+    def rank(
+        self, requests: RankRequest | Sequence[RankRequest]
+    ) -> RankResult | list[RankResult]:
         """Scores candidates.
 
         Args:
@@ -130,7 +139,17 @@ class MuseClient:
         """
         return self._rank("rank", requests, rank_result)
 
-    def explain(self, requests: RankRequest | Sequence[RankRequest]) -> Any:
+    @overload
+    def explain(self, requests: RankRequest) -> ExplainResult: ...
+
+    @overload
+    def explain(
+        self, requests: Sequence[RankRequest]
+    ) -> list[ExplainResult]: ...
+
+    def explain(
+        self, requests: RankRequest | Sequence[RankRequest]
+    ) -> ExplainResult | list[ExplainResult]:
         """Scores candidates, and tells what the scores rest on.
 
         Args:

@@ -51,6 +51,7 @@ class RequestError(MuseClientError, ValueError):
     """
 
     def __init__(self, field: str, expected: str, received: Any) -> None:
+        """Keeps the settings; see the class for the arguments."""
         shown = repr(received)
         if len(shown) > _SHOWN:
             shown = shown[:_SHOWN] + "…"
@@ -76,6 +77,7 @@ class CallError(MuseClientError):
     """
 
     def __init__(self, code: str, message: str) -> None:
+        """Keeps the settings; see the class for the arguments."""
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

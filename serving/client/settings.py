@@ -24,6 +24,7 @@ class Timeouts:
     total: float = 30.0
 
     def __post_init__(self) -> None:
+        """Checks the values; see the class."""
         for field in dataclasses.fields(self):
             if not getattr(self, field.name) > 0:
                 raise ValueError(
@@ -52,6 +53,7 @@ class Retry:
     longest: float = 2.0
 
     def __post_init__(self) -> None:
+        """Checks the values; see the class."""
         if self.attempts < 1:
             raise ValueError(
                 f"`attempts` must be at least 1. Received: {self.attempts}"
@@ -97,6 +99,7 @@ class Tls:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        """Checks the values; see the class."""
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError(
                 "`certificate_file` and `key_file` go together. "

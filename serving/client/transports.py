@@ -77,6 +77,7 @@ class GrpcTransport:
         tls: Tls | None,
         metadata: Mapping[str, str],
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         if "://" in address:
             raise RequestError("target", "be host:port for gRPC", address)
         options: list[tuple[str, Any]] = [
@@ -175,6 +176,7 @@ class RestTransport:
         tls: Tls | None,
         metadata: Mapping[str, str],
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         if "://" not in url:
             url = ("https://" if tls else "http://") + url
         parts = urllib.parse.urlsplit(url)

@@ -50,6 +50,7 @@ class RankRequest:
     candidate_item_ids: IntegerList
 
     def __post_init__(self) -> None:
+        """Checks the values; see the class."""
         user = self.user_id
         if isinstance(user, bool) or not isinstance(user, (int, np.integer)):
             raise RequestError("user_id", "be a whole number", user)
@@ -76,7 +77,7 @@ class RankRequest:
                 f"{len(self.behavior_item_ids)}",
                 f"{len(self.behavior_category_ids)} ids",
             )
-        check_candidates(self.candidate_item_ids)
+        check_candidates(np.asarray(self.candidate_item_ids))
 
 
 def id_array(field: str, values: IntegerList) -> np.ndarray:

@@ -70,6 +70,7 @@ class Target:
     def __init__(
         self, model: str, version: int | None = None, label: str | None = None
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         if not model:
             raise RequestError("model", "be a name", model)
         if version is not None and label is not None:

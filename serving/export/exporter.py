@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import constants, fingerprinting_utils
 
 from muse_keras.tables import ItemTable
 from serving.export import manifest as manifests
@@ -135,6 +137,7 @@ def export_saved_model(
     ) as temporary:
         folder = Path(temporary) / "model"
         tf.saved_model.save(module, str(folder), signatures=signatures)
+        _clear_devices(folder)
         extra = folder / "assets.extra"
         extra.mkdir()
         manifest["warmup_records"] = warmup.write(
@@ -172,6 +175,27 @@ def _load_transform(
         if name not in unserved_features
     }
     return output.transform_features_layer(), spec
+
+
+def _clear_devices(folder: Path) -> None:
+    """Leave placement to the machine that serves.
+
+    TensorFlow pins the op that restores a variable to the device which the
+    variable had here. A server would put the variable there as well: a table
+    exported on a CPU would never reach the GPU.
+    """
+    file = folder / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for meta_graph in saved.meta_graphs:
+        graph = meta_graph.graph_def
+        for node in graph.node:
+            node.device = ""
+        for function in graph.library.function:
+            for node in function.node_def:
+                node.device = ""
+    file.write_bytes(saved.SerializeToString(deterministic=True))
+    (folder / constants.FINGERPRINT_FILENAME).unlink(missing_ok=True)
+    fingerprinting_utils.write_fingerprint(str(folder))
 
 
 def _check_target(target: Path) -> None:

@@ -100,7 +100,7 @@ class RankingModule(tf.Module):
         self.model_variables = {
             variable.path.replace("/", "."): variable.value
             for variable in self._model.object.variables
-            if id(variable.value) in used
+            if any(id(part) in used for part in _components(variable.value))
         }
         return traced
 
@@ -267,6 +267,11 @@ def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """Return values as float32, 0 where the mask is False."""
     values = tf.cast(values, tf.float32)
     return tf.where(mask, values, tf.zeros_like(values))
+
+
+def _components(variable: Any) -> tuple[Any, ...]:
+    """Return a variable's copies under `tf.distribute`, or itself."""
+    return tuple(getattr(variable, "values", None) or (variable,))
 
 
 def _short(variable: tf.Variable) -> str:

@@ -60,6 +60,7 @@ class ServerApp:
     """
 
     def __init__(self, config: ServerConfig) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self.config = config
         check_batching(config)
         self._models = model_settings(config)

@@ -77,6 +77,7 @@ class ServerConfig:
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
+        """Checks the values; see the class."""
         for name in ("rest_api_num_threads", "grpc_max_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(

@@ -168,6 +168,11 @@ def models_from_proto(proto: Any, origin: str) -> list[ModelSettings]:
             raise StartupError(
                 f"{origin}: model {model.name!r} has no base_path"
             )
+        if not os.path.isabs(model.base_path):
+            raise StartupError(
+                f"{origin}: Expected model {model.name} to have an absolute "
+                f"path or URI; got base_path()={model.base_path}"
+            )
         if model.model_platform not in ("", "tensorflow"):
             raise StartupError(
                 f"{origin}: model {model.name!r} has model_platform "

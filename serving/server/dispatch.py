@@ -36,6 +36,7 @@ class Dispatcher:
         metrics: Metrics,
         max_admitted: int | None = None,
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self._entrypoint = entrypoint
         self._metrics = metrics
         self._max_admitted = max_admitted

@@ -63,6 +63,7 @@ class ServingError(Exception):
     """
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        """Keeps the settings; see the class for the arguments."""
         super().__init__(message)
         self.code = code
         self.message = message

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import grpc
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_management_pb2,
@@ -42,6 +43,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """
 
     def __init__(self, manager: ModelManager, dispatcher: Dispatcher) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self._manager = manager
         self._dispatcher = dispatcher
 
@@ -97,7 +99,13 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 api, spec.name, work, context.time_remaining()
             )
         except ServingError as error:
-            await _abort(context, error)
+            failure = error
+        except Exception:
+            _logger.exception("%s failed", api)
+            failure = ServingError(
+                grpc.StatusCode.INTERNAL, "Internal error, see the log"
+            )
+        await _abort(context, failure)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -108,6 +116,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """
 
     def __init__(self, manager: ModelManager) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self._manager = manager
 
     async def GetModelStatus(

@@ -28,6 +28,7 @@ class _Fault(Exception):
     """Where and why RapidJSON would stop."""
 
     def __init__(self, text: str, offset: int) -> None:
+        """Keeps the settings; see the class for the arguments."""
         super().__init__(text)
         self.text = text
         self.offset = offset
@@ -77,6 +78,7 @@ class _Scanner:
     """Walks through a document, checking its grammar only."""
 
     def __init__(self, text: bytes) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self.text = text
         self.at = 0
 
@@ -133,6 +135,10 @@ class _Scanner:
             )
 
     def _member(self, closers: list[bytes]) -> None:
+        self._name()
+        self._value(closers)
+
+    def _name(self) -> None:
         if self._peek() != b'"':
             raise _Fault("Missing a name for object member.", self.at)
         self._string()
@@ -143,27 +149,21 @@ class _Scanner:
             )
         self.at += 1
         self._space()
-        self._value(closers)
 
     def _value(self, closers: list[bytes]) -> None:
+        """Walks to the end of a scalar, opening what it is inside of."""
+        while self._peek() in (b"{", b"["):
+            closer = b"}" if self._peek() == b"{" else b"]"
+            self.at += 1
+            self._space()
+            if self._peek() == closer:
+                self.at += 1
+                return
+            closers.append(closer)
+            if closer == b"}":
+                self._name()
         first = self._peek()
-        if first == b"{":
-            self.at += 1
-            self._space()
-            if self._peek() == b"}":
-                self.at += 1
-                return
-            closers.append(b"}")
-            self._member(closers)
-        elif first == b"[":
-            self.at += 1
-            self._space()
-            if self._peek() == b"]":
-                self.at += 1
-                return
-            closers.append(b"]")
-            self._value(closers)
-        elif first == b'"':
+        if first == b'"':
             self._string()
         elif first in (b"t", b"f", b"n"):
             self._word()

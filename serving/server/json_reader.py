@@ -46,6 +46,8 @@ _DECIMALS: dict[int, tuple[type, int]] = {
     _DOUBLE: (np.float64, 2**53 - 1),
 }
 
+_MAX_RANK = 32  # of NumPy 1 arrays
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictBody:
@@ -303,6 +305,11 @@ def _convert(value: Any, dtype: int) -> np.ndarray:
     if whole is not None:
         return whole
     shape = _dense_shape(value)
+    if len(shape) > _MAX_RANK:
+        raise invalid_argument(
+            f"Encountered list at unexpected level: {_MAX_RANK} expected < "
+            f"{_MAX_RANK}"
+        )
     flat: list[Any] = []
     _fill(value, 0, shape, dtype, flat)
     if dtype == _STRING:
@@ -318,6 +325,8 @@ def _convert_whole(value: Any, dtype: int) -> np.ndarray | None:
     if not isinstance(value, list):
         return None
     shape = _dense_shape(value)
+    if len(shape) > _MAX_RANK:
+        return None
     flat: list[Any] = [value]
     for size in shape:
         if set(map(type, flat)) != {list} or set(map(len, flat)) != {size}:

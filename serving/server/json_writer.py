@@ -34,7 +34,10 @@ _MAX_DIGITS = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 
 def pretty(value: Any) -> str:
     """A parsed value as indented JSON, for texts of errors."""
-    return json.dumps(value, indent=4, ensure_ascii=False)
+    try:
+        return json.dumps(value, indent=4, ensure_ascii=False)
+    except RecursionError:
+        return "…"
 
 
 def error_json(message: str) -> str:

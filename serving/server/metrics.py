@@ -28,6 +28,7 @@ class Counter:
     kind = "counter"
 
     def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self.name = name
         self.text = text
         self.labels = tuple(labels)
@@ -74,6 +75,7 @@ class Histogram:
         labels: Sequence[str],
         buckets: Sequence[float] = _LATENCY_BUCKETS,
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self.name = name
         self.text = text
         self.labels = tuple(labels)
@@ -120,6 +122,7 @@ class Metrics:
     """The metrics of one server."""
 
     def __init__(self) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self.request_count = Counter(
             ":tensorflow:serving:request_count",
             "The total number of requests.",

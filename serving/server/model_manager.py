@@ -83,6 +83,7 @@ class ModelManager:
         warmup: bool = True,
         unavailable_labels: bool = False,
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self._metrics = metrics or Metrics()
         self._options = options or SessionOptions()
         self._max_load_retries = max_load_retries

@@ -69,6 +69,7 @@ class _RestApi:
         dispatcher: Dispatcher,
         timeout_seconds: float,
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self._manager = manager
         self._dispatcher = dispatcher
         self._timeout = timeout_seconds
@@ -82,6 +83,11 @@ class _RestApi:
             text = await self._answer(request, path)
         except ServingError as error:
             return _json(error_json(error.message), http_status(error.code))
+        except web.HTTPException:
+            raise
+        except Exception:
+            _logger.exception("Answering %s %s failed", request.method, path)
+            return _json(error_json("Internal error, see the log"), 500)
         return _json(text, 200)
 
     async def _answer(self, request: web.Request, path: str) -> str:

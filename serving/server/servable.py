@@ -35,6 +35,7 @@ class SessionOptions:
     """
 
     def __init__(self, intra_op: int = 0, inter_op: int = 0) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self.intra_op = intra_op
         self.inter_op = inter_op
 
@@ -68,6 +69,7 @@ class Servable:
         path: str,
         options: SessionOptions | None = None,
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         self.name = name
         self.version = version
         self.path = path

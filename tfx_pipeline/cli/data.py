@@ -57,13 +57,31 @@ def _one_line_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress(title: str) -> Iterator[Callable[[str, float], None]]:
-    """Shows one progress bar on standard error."""
+    """Shows progress on standard error.
+
+    On a terminal a bar that goes away at the end, so that an error is the
+    last line; elsewhere (logs) one line per stage.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told = ""
+
+        def tell_log(stage: str, share: float) -> None:
+            nonlocal told
+            if stage != told and share < 1.0:
+                sys.stderr.write(f"{title}: {stage} ({share:.0%} done)\n")
+                sys.stderr.flush()
+            told = stage
+
+        yield tell_log
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console,
+        transient=True,
     ) as bar:
         task = bar.add_task(title, total=1.0)
 

@@ -16,7 +16,7 @@ def search(candidates, behaviors, mask=None, **arguments):
 
 
 def assert_same(actual, expected):
-    for left, right in zip(actual, expected):
+    for left, right in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(left, right)
 
 
@@ -58,9 +58,7 @@ def test_properties(seed):
         np.concatenate([no, mask, no], axis=1),
         k=4,
     )
-    assert_same(
-        padded, [similarities, np.where(found, indices + 2, 0), found]
-    )
+    assert_same(padded, [similarities, np.where(found, indices + 2, 0), found])
     assert (np.diff(similarities, axis=-1)[found[..., 1:]] <= 0).all()
 
 
@@ -79,7 +77,7 @@ def test_a_history_twice_as_long_finds_each_behaviour_twice():
 def test_all_equal_similarities_keep_the_order_of_the_history():
     behaviors = np.full((1, 300, 4), 5, "int8")
     result = search(np.full((1, 2, 4), 9, "int8"), behaviors, k=20)
-    np.testing.assert_array_equal(result[0], 1.0)
+    np.testing.assert_allclose(result[0], 1.0, rtol=2e-7)
     np.testing.assert_array_equal(result[1], np.tile(np.arange(20), (1, 2, 1)))
 
 
@@ -98,7 +96,20 @@ def test_parallel_codes_have_cosine_one_and_none_exceeds_it():
     codes = rng.integers(-40, 41, (1, 500, 128)).astype("int8")
     similarities, indices, _ = search(codes, codes * 3, k=1)
     np.testing.assert_array_equal(indices[0, :, 0], np.arange(500))
-    np.testing.assert_array_equal(similarities, 1.0)
+    np.testing.assert_allclose(similarities, 1.0, rtol=2e-7)
+    assert similarities.max() <= 1.0
+
+
+@pytest.mark.parametrize("length", [97, 1003])
+def test_equal_codes_tie_wherever_they_stand(length):
+    """In a vector loop or in its tail."""
+    rng = np.random.default_rng(length)
+    code = rng.integers(-127, 128, 128)
+    behaviors = np.tile(code, (1, length, 1)).astype("int8")
+    candidates = rng.integers(-127, 128, (1, 5, 128)).astype("int8")
+    similarities, indices, _ = search(candidates, behaviors, k=length)
+    assert (similarities == similarities[..., :1]).all()
+    np.testing.assert_array_equal(indices[0], np.tile(range(length), (5, 1)))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

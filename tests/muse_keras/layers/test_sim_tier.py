@@ -14,7 +14,7 @@ from muse_keras.layers import SimTier
 
 def count(values, mask=None, tiers=20):
     layer = SimTier(tiers, scale="count", learnable=False)
-    return keras.ops.convert_to_numpy(layer(values, mask))
+    return keras.ops.convert_to_numpy(layer(values, mask=mask))
 
 
 @pytest.mark.parametrize("tiers", [1, 2, 7, 20, 64])
@@ -68,7 +68,7 @@ def test_scales():
         layer.build()
         layer.tier_weights.assign([2.0, -1.0])
         np.testing.assert_allclose(
-            keras.ops.convert_to_numpy(layer(values, mask))[0],
+            keras.ops.convert_to_numpy(layer(values, mask=mask))[0],
             np.array(tiers) * [2.0, -1.0],
             rtol=1e-6,
         )

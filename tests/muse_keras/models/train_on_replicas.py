@@ -1,26 +1,32 @@
-"""Train a ranker on one or two logical CPU devices; save its weights.
+"""Train a ranker on one and on two logical CPU devices; save its weights.
 
 Run as a program: logical devices must be set before TensorFlow starts.
 """
 
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from ranker_testing.data import SMALL, fill_table, ranker_inputs
 
 from muse_keras.losses import ImpressionCrossentropy
 from muse_keras.metrics import Calibration
-from muse_keras.models import DIN, MUSE
+from muse_keras.models import MUSE
 from muse_keras.optimizers import RowSparseAdam
-from ranker_testing.data import SMALL, fill_table, ranker_inputs
 
 
-def main(kind: str, replicas: int, path: str) -> None:
+def main(folder: str) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
     )
+    for replicas in (1, 2):
+        np.savez(Path(folder) / f"{replicas}.npz", **train(replicas))
+
+
+def train(replicas: int) -> dict[str, np.ndarray]:
     strategy = tf.distribute.MirroredStrategy(
         [f"CPU:{number}" for number in range(replicas)]
     )
@@ -32,9 +38,7 @@ def main(kind: str, replicas: int, path: str) -> None:
     weight = inputs["candidate_mask"].astype("float32")
     keras.utils.set_random_seed(3)
     with strategy.scope():
-        model = (
-            MUSE(**SMALL, k=5, seed=1) if kind == "MUSE" else DIN(**SMALL)
-        )
+        model = MUSE(**SMALL, k=5)
         fill_table(model)
         model.compile(
             RowSparseAdam(1e-2, table_learning_rate=1e-1),
@@ -49,14 +53,12 @@ def main(kind: str, replicas: int, path: str) -> None:
         epochs=3,
         shuffle=False,
         verbose=0,
-    )
+    ).history
     weights = {
         variable.path: np.asarray(variable) for variable in model.weights
     }
-    weights["calibration"] = np.array(history.history["calibration"])
-    weights["loss"] = np.array(history.history["loss"])
-    np.savez(path, **weights)
+    return {name: np.array(x) for name, x in {**weights, **history}.items()}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1])

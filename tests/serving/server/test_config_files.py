@@ -49,7 +49,7 @@ def test_models(tmp_path):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("model_config_list { config { nam: 'a' } }", "1:29"),
+        ("model_config_list { config { nam: 'a' } }", 'no field named "nam"'),
         ("", "expected a model_config_list"),
         ("model_config_list { config { base_path: '/a' } }", "has no name"),
         ("model_config_list { config { name: 'a' } }", "no base_path"),

@@ -189,10 +189,10 @@ def test_integers_are_not_bent():
     assert read({"inputs": {"x": [2**63 - 1, -(2**63)]}}, x=INT64)[
         "x"
     ].tolist() == [2**63 - 1, -(2**63)]
-    for value in (2**63, 1.0, True, "1", None, [1]):
+    for value in (2**63, 1.0, True, "1", None, {}):
         assert "is not of expected type: int64" in fails(
-            {"inputs": {"x": [value, value]}}, x=INT64
-        ) or "level" in fails({"inputs": {"x": [0, value]}}, x=INT64)
+            {"inputs": {"x": [0, value]}}, x=INT64
+        )
     assert fails({"inputs": {"x": [2**24]}}, x=FLOAT) == (
         "Cannot convert JSON value: 16777216 to float without loss of "
         "precision."

@@ -15,7 +15,7 @@ INT64 = st.one_of(
 MAYBE_ID = st.one_of(st.none(), INT64)
 LABEL = st.one_of(
     st.none(),
-    st.sampled_from([[0, 1], [1, 0]]),
+    st.sampled_from([[0, 1], [1, 0], [1, 1], [0, 0], [-1, 2]]),
     st.lists(
         st.one_of(st.none(), st.integers(-128, 127), st.integers(0, 1)),
         max_size=3,
@@ -130,7 +130,7 @@ def test_vectors_like_row_by_row(rows, data):
 def test_label_values_do_not_overflow():
     # 127 + 2 wraps to -127 in int8, and 129 - 128 would look like 1.
     schema = raw_tables.SCHEMAS["train_samples"]
-    labels = [[127, -126], [-127, -128], [2, -1], [0, 1]]
+    labels = [[127, -126], [-127, -128], [2, -1], [1, 1], [0, 1], [0, 0]]
     batch = batch_of([(label, 1, 1) for label in labels], schema)
     found = validation.validate_samples(batch)
     assert found.good.column(0).to_pylist() == [[0, 1]]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from serving import client as client_lib
+from serving import local_server
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
@@ -23,7 +19,7 @@ from tfx.utils import path_utils
 from tfx_pipeline import features, progress
 from tfx_pipeline.trainer import SCORES_FILE
 
-__all__ = ["Executor", "REPORT_FILE", "compare_scores", "model_server"]
+__all__ = ["Executor", "REPORT_FILE", "compare_scores"]
 
 REPORT_FILE = "report.json"
 _BLESSED = "INFRA_BLESSED"
@@ -63,13 +59,13 @@ class Executor(base_executor.BaseExecutor):
             "tolerance": tolerance,
         }
         try:
-            with model_server(
+            with local_server.local_server(
                 path_utils.serving_model_path(model.uri),
-                exec_properties["timeout_s"],
+                timeout_s=exec_properties["timeout_s"],
             ) as address:
                 report.update(
                     compare_scores(
-                        address,
+                        address.grpc,
                         requests,
                         expected,
                         exec_properties["timeout_s"],
@@ -81,7 +77,10 @@ class Executor(base_executor.BaseExecutor):
                 f"{len(requests)} requests replayed, largest difference "
                 f"{worst:.2e}, allowed {tolerance:.0e}"
             )
-        except (ServerDidNotStart, client_lib.MuseClientError) as error:
+        except (
+            local_server.ServerDidNotStart,
+            client_lib.MuseClientError,
+        ) as error:
             blessed = False
             verdict = str(error)
         report.update({"blessed": blessed, "verdict": verdict})
@@ -93,67 +92,6 @@ class Executor(base_executor.BaseExecutor):
         )
         (folder / (_BLESSED if blessed else _NOT_BLESSED)).touch()
         blessing.set_int_custom_property("blessed", int(blessed))
-
-
-class ServerDidNotStart(RuntimeError):
-    """The model server ended or was not ready in time."""
-
-
-@contextlib.contextmanager
-def model_server(model_path: str, timeout_s: float) -> Iterator[str]:
-    """Runs the embedded server on one SavedModel.
-
-    Args:
-        model_path: SavedModel directory.
-        timeout_s: seconds until it must be ready.
-
-    Yields:
-        gRPC address.
-
-    Raises:
-        ServerDidNotStart: with the end of the server's own output.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        base = pathlib.Path(folder) / "muse"
-        base.mkdir()
-        (base / "1").symlink_to(model_path, target_is_directory=True)
-        ports = pathlib.Path(folder) / "ports.json"
-        output = pathlib.Path(folder) / "server.log"
-        with output.open("wb") as log:
-            server = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "serving.server",
-                    "--model_name=muse",
-                    f"--model_base_path={base}",
-                    "--port=0",
-                    "--rest_api_port=0",
-                    f"--port_file={ports}",
-                ],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-            )
-        try:
-            deadline = time.monotonic() + timeout_s
-            while not ports.exists():
-                if server.poll() is not None or time.monotonic() > deadline:
-                    lines = output.read_text(errors="replace").splitlines()
-                    raise ServerDidNotStart(
-                        "the model server did not start: "
-                        + " | ".join(lines[-3:])
-                    )
-                time.sleep(0.1)
-            yield f"127.0.0.1:{json.loads(ports.read_text())['port']}"
-        finally:
-            server.terminate()
-            try:
-                server.wait(30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
 
 
 _Key = tuple[int, bytes]

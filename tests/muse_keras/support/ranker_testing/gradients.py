@@ -46,18 +46,24 @@ def gradients(
         for name in watched:
             tensors[name] = tensors[name].detach().requires_grad_()
         layer.zero_grad()
-        loss_of(layer, tensors, ops.convert_to_tensor(weights), **call).backward()
+        loss_of(
+            layer, tensors, ops.convert_to_tensor(weights), **call
+        ).backward()
         sources = [v.value for v in variables]
         sources += [tensors[name] for name in watched]
         return [source.grad.detach().numpy() for source in sources]
     import jax
 
-    fixed = {k: v for k, v in inputs.items() if k not in watched}
+    others = {k: v for k, v in inputs.items() if k not in watched}
     frozen = [v.value for v in layer.non_trainable_variables]
 
     def function(values, floats):
         output, _ = layer.stateless_call(
-            values, frozen, **fixed, **dict(zip(watched, floats)), **call
+            values,
+            frozen,
+            **others,
+            **dict(zip(watched, floats, strict=True)),
+            **call,
         )
         if isinstance(output, tuple):
             output = output[0]
@@ -88,7 +94,9 @@ def check_gradients(
     state = [numpy(v) for v in layer.non_trainable_variables]
 
     def value() -> float:
-        for variable, kept in zip(layer.non_trainable_variables, state):
+        for variable, kept in zip(
+            layer.non_trainable_variables, state, strict=True
+        ):
             variable.assign(kept)
         result = layer(**inputs, **call)
         if isinstance(result, tuple):
@@ -99,7 +107,7 @@ def check_gradients(
     checked = 0
     places: list[Any] = [*layer.trainable_variables, *watched]
     assert len(places) == len(analytic)
-    for place, gradient in zip(places, analytic):
+    for place, gradient in zip(places, analytic, strict=True):
         name = place if isinstance(place, str) else place.path
         for _ in range(directions):
             direction = rng.normal(size=gradient.shape)

@@ -70,7 +70,7 @@ def symbols(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
 def check_spec(layer: Any, inputs: Any, call: Any, results: list[Any]) -> None:
     spec = flat(layer.compute_output_spec(**symbols(inputs), **call))
     assert len(spec) == len(results)
-    for promised, actual in zip(spec, results):
+    for promised, actual in zip(spec, results, strict=True):
         shape = tuple(actual.shape)
         assert tuple(promised.shape)[1:] == shape[1:]
         dtype = keras.backend.standardize_dtype(actual.dtype)
@@ -89,7 +89,7 @@ def check_symbolic(
 def compare(actual: Any, expected: list[np.ndarray]) -> None:
     actual = flat(actual)
     assert len(actual) == len(expected)
-    for left, right in zip(actual, expected):
+    for left, right in zip(actual, expected, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
 
 
@@ -97,7 +97,7 @@ def check_saving(model: Any, inputs: Any, expected: Any, path: Path) -> None:
     model.save(path)
     again = keras.saving.load_model(path)
     compare(again.predict(inputs, verbose=0), expected)
-    for left, right in zip(model.weights, again.weights):
+    for left, right in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(
             ops.convert_to_numpy(left), ops.convert_to_numpy(right)
         )
@@ -109,10 +109,10 @@ def check_mixed_precision(
     config = {**layer.get_config(), "dtype": "mixed_float16", "name": "half"}
     half = type(layer).from_config(config)
     half(**inputs, **call)
-    for target, source in zip(half.weights, layer.weights):
+    for target, source in zip(half.weights, layer.weights, strict=True):
         assert target.dtype == source.dtype
         target.assign(source)
-    for left, right in zip(flat(half(**inputs, **call)), expected):
+    for left, right in zip(flat(half(**inputs, **call)), expected, strict=True):
         np.testing.assert_allclose(
             ops.convert_to_numpy(left).astype("float32"),
             right,
@@ -134,7 +134,7 @@ def check_fit(cls: type, arguments: Any, inputs: Any, call: Any) -> None:
     rng = np.random.default_rng(0)
     shape = (len(next(iter(inputs.values()))), *tuple(output.shape)[1:])
     model.fit(inputs, rng.normal(size=shape), epochs=1, verbose=0)
-    for old, variable in zip(before, layer.trainable_variables):
+    for old, variable in zip(before, layer.trainable_variables, strict=True):
         new = ops.convert_to_numpy(variable)
         assert np.isfinite(new).all(), variable.path
         assert (new != old).any(), variable.path

@@ -8,8 +8,10 @@ import numpy as np
 def cosine(left: np.ndarray, right: np.ndarray) -> np.float32:
     """One cosine of integer codes, rounded to float32 like the layer's."""
     left, right = left.astype(np.int64), right.astype(np.int64)
-    norms = np.float32(left @ left) * np.float32(right @ right)
-    return np.float32(left @ right) / np.sqrt(norms)
+    norms = np.float32(np.sqrt(left @ left)) * np.float32(
+        np.sqrt(right @ right)
+    )
+    return np.clip(np.float32(left @ right) / norms, *np.float32([-1, 1]))
 
 
 def top_k(candidates, behaviors, mask, k):
@@ -76,7 +78,9 @@ def attention(
     """(SA-)TA of one candidate: target (E,), behaviors (K, E)."""
     query, key, value = (
         activation(x.astype(np.float64) @ kernel.astype(np.float64))
-        for x, kernel in zip((target, behaviors, behaviors), kernels)
+        for x, kernel in zip(
+            (target, behaviors, behaviors), kernels, strict=True
+        )
     )
     size, width = query.size // heads, value.shape[-1] // heads
     outputs, weights = [], []
@@ -117,9 +121,7 @@ def adam(weight, gradients, rate, sparse, beta_1=0.9, beta_2=0.999, eps=1e-7):
             beta_2 * second[rows] + (1 - beta_2) * gradient[rows] ** 2
         )
         corrected = rate * np.sqrt(1 - beta_2**step) / (1 - beta_1**step)
-        weight[rows] -= (
-            corrected * first[rows] / (np.sqrt(second[rows]) + eps)
-        )
+        weight[rows] -= corrected * first[rows] / (np.sqrt(second[rows]) + eps)
     return weight, first, second
 
 
@@ -156,9 +158,7 @@ class Ranker:
         self.weights = {
             variable.path.split("/", 1)[1]
             if variable.path.startswith(model.name + "/")
-            else variable.path: np.asarray(
-                model_value(variable), np.float64
-            )
+            else variable.path: np.asarray(model_value(variable), np.float64)
             for variable in model.weights
             if "table/" not in variable.path
         }
@@ -215,7 +215,11 @@ class Ranker:
             *[
                 self.embedding("profile", int(index) + field * size)
                 for field, (index, size) in enumerate(
-                    zip(inputs["user_profile"][b], model.profile_sizes)
+                    zip(
+                        inputs["user_profile"][b],
+                        model.profile_sizes,
+                        strict=True,
+                    )
                 )
             ],
             embedded.mean(axis=0) if len(recent) else 0.0 * target,

@@ -1,0 +1,348 @@
+"""What a ranker's scores may and may not depend on."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ranker_testing import oracles
+from ranker_testing.data import NUM_ITEMS, SMALL, fill_table, ranker_inputs
+
+from muse_keras.losses import ImpressionCrossentropy
+from muse_keras.models import DIN, MUSE
+from muse_keras.optimizers import RowSparseAdam
+from muse_keras.tables import ItemTable
+
+HISTORY = ("behavior_rows", "behavior_categories", "behavior_mask")
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+_CACHE = {}
+
+
+def numpy(value):
+    return keras.ops.convert_to_numpy(value)
+
+
+def ranker(cls, seed=2, **arguments):
+    """A ranker whose weights are random, averages included."""
+    options = {"k": 5} if cls is MUSE else {}
+    model = cls(**{**SMALL, **options, **arguments})
+    codes = fill_table(model)
+    rng = np.random.default_rng(seed)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) * 0.5)
+    for layer in model.tower.activations:
+        dim = (layer.alpha.shape[0],)
+        layer.moving_mean.assign(rng.normal(size=dim))
+        layer.moving_variance.assign(rng.uniform(0.5, 2.0, dim))
+    return model, codes
+
+
+@pytest.fixture(params=[MUSE, DIN], scope="module")
+def model(request):
+    return ranker(request.param)[0]
+
+
+def logits(model, inputs):
+    return numpy(model(inputs))
+
+
+def requests(seed=0, **sizes):
+    return ranker_inputs(np.random.default_rng(seed), **sizes)
+
+
+@pytest.mark.parametrize("cls", [MUSE, DIN])
+@pytest.mark.parametrize("length", [12, 3])
+def test_the_whole_model_against_numpy(cls, length):
+    model, codes = ranker(cls)
+    inputs = requests(1, length=length)
+    inputs["behavior_mask"][1] = False
+    inputs["behavior_mask"][2] = np.arange(length) == 1
+    actual = logits(model, inputs)
+    oracle = oracles.Ranker(model, codes)
+    for b in range(actual.shape[0]):
+        for c in range(actual.shape[1]):
+            expected = oracle.logit(inputs, b, c)
+            np.testing.assert_allclose(actual[b, c], expected, **CLOSE)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("cls", [MUSE, DIN])
+def test_scores_depend_on_the_request_and_the_candidate_only(cls, seed):
+    if cls not in _CACHE:
+        _CACHE[cls] = ranker(cls)[0]
+    model = _CACHE[cls]
+    rng = np.random.default_rng(seed)
+    inputs = ranker_inputs(rng)
+    expected = logits(model, inputs)
+
+    order = rng.permutation(4)
+    shuffled = {
+        name: value[:, order] if name.startswith("candidate") else value
+        for name, value in inputs.items()
+    }
+    np.testing.assert_allclose(
+        logits(model, shuffled), expected[:, order], **CLOSE
+    )
+
+    batch = rng.permutation(3)
+    moved = {name: value[batch] for name, value in inputs.items()}
+    np.testing.assert_allclose(logits(model, moved), expected[batch], **CLOSE)
+
+    # Padding in the middle of the history, with junk in it.
+    cut, wide = int(rng.integers(0, 13)), dict(inputs)
+    for name in HISTORY:
+        value = inputs[name]
+        junk = rng.integers(0, 5, (3, 4)).astype(value.dtype)
+        if name == "behavior_mask":
+            junk[:] = False
+        wide[name] = np.concatenate(
+            [value[:, :cut], junk, value[:, cut:]], axis=1
+        )
+    np.testing.assert_allclose(logits(model, wide), expected, **CLOSE)
+
+
+def test_a_request_alone_scores_like_in_a_batch(model):
+    inputs = requests()
+    expected = logits(model, inputs)
+    alone = {
+        name: value[1:2, 2:3] if name.startswith("candidate") else value[1:2]
+        for name, value in inputs.items()
+    }
+    np.testing.assert_allclose(
+        logits(model, alone)[0, 0], expected[1, 2], **CLOSE
+    )
+
+
+def test_candidate_padding_changes_no_score(model):
+    inputs = requests()
+    expected = logits(model, inputs)
+    padded = {
+        name: np.pad(value, ((0, 0), (0, 3)))
+        if name.startswith("candidate")
+        else value
+        for name, value in inputs.items()
+    }
+    assert not padded["candidate_mask"][:, 4:].any()
+    result = logits(model, padded)
+    np.testing.assert_allclose(result[:, :4], expected, **CLOSE)
+    assert np.isfinite(result).all()
+    del inputs["candidate_mask"]
+    np.testing.assert_allclose(logits(model, inputs), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_without_history_scores_are_finite_and_all_equal(model, length):
+    inputs = requests(length=length)
+    inputs["behavior_mask"][:] = False
+    first = logits(model, inputs)
+    other = requests(9, length=length)
+    for name in ("behavior_rows", "behavior_categories"):
+        inputs[name] = other[name]
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(logits(model, inputs), first)
+
+
+def test_only_muse_sees_what_is_long_ago():
+    """The oldest of many behaviours becomes the candidate's double."""
+    for cls in (MUSE, DIN):
+        model, codes = ranker(cls)
+        inputs = requests(3, length=30)
+        inputs["behavior_mask"][:] = True
+        inputs["candidate_rows"][:] = 11
+        before = logits(model, inputs)
+        inputs["behavior_rows"][:, 0] = 13
+        assert (codes[11] == codes[13]).all()
+        changed = np.abs(logits(model, inputs) - before).min() > 1e-4
+        assert changed == (cls is MUSE)
+
+
+def test_explain_says_what_the_score_is_based_on():
+    model, codes = ranker(MUSE)
+    inputs = requests(4)
+    parts = {name: numpy(x) for name, x in model.explain(inputs).items()}
+    similarities, indices, found = oracles.top_k(
+        codes[inputs["candidate_rows"]],
+        codes[inputs["behavior_rows"]],
+        inputs["behavior_mask"],
+        5,
+    )
+    np.testing.assert_array_equal(parts["behavior_indices"], indices)
+    np.testing.assert_allclose(parts["similarities"], similarities, atol=1e-6)
+    np.testing.assert_array_equal(parts["mask"], found)
+    np.testing.assert_array_equal(
+        parts["tiers"], oracles.tier_counts(similarities, found, 20)
+    )
+    np.testing.assert_allclose(
+        parts["attention"].sum(-1), found.any(-1).astype("float32"), atol=1e-5
+    )
+    assert not parts["attention"][~found].any()
+    np.testing.assert_allclose(
+        parts["click_probability"],
+        oracles.sigmoid(logits(model, inputs)),
+        atol=1e-6,
+    )
+
+
+def test_explain_of_din_is_about_the_newest():
+    model, _ = ranker(DIN)
+    inputs = requests(5)
+    parts = {name: numpy(x) for name, x in model.explain(inputs).items()}
+    for b, mask in enumerate(inputs["behavior_mask"]):
+        newest = np.flatnonzero(mask)[::-1][: SMALL["recent"]]
+        for c in range(4):
+            shown = parts["behavior_indices"][b, c][parts["mask"][b, c]]
+            np.testing.assert_array_equal(shown, newest)
+
+
+def edge_ids():
+    """Ids at the ends of int64, beside small and negative ones."""
+    limits = np.iinfo(np.int64)
+    ids = np.array([limits.min, limits.min + 1, limits.max - 1, limits.max])
+    return np.sort(np.concatenate([ids, np.arange(-28, 29, 1) * 3 - 1]))
+
+
+def test_ids_and_rows_are_two_ways_to_say_the_same(model, tmp_path):
+    ids = edge_ids()[:NUM_ITEMS]
+    rng = np.random.default_rng(6)
+    filler = np.setdiff1d(np.arange(500, 600), ids)[: NUM_ITEMS - ids.size]
+    ids = np.sort(np.concatenate([ids, filler]))
+    zeros = np.zeros(NUM_ITEMS, np.int64)
+    table = ItemTable.write(
+        tmp_path / "table",
+        item_ids=ids,
+        codes=rng.integers(-127, 128, (NUM_ITEMS, 8)).astype("int8"),
+        features={"category": zeros, "city": zeros, "province": zeros},
+        source="test",
+    )
+    codes = numpy(model.table.codes).copy()
+    model.table.assign(table)
+    inputs = requests(7)
+    by_row = logits(model, inputs)
+    # 7 is not in the table: unknown.
+    raw = np.concatenate([[7], ids])
+    for kind in ("behavior", "candidate"):
+        inputs[f"{kind}_item_ids"] = raw[inputs.pop(f"{kind}_rows")]
+    np.testing.assert_allclose(logits(model, inputs), by_row, **CLOSE)
+    model.table.codes.assign(codes)
+
+
+def compiled(model, rate=1e-2):
+    model.compile(
+        RowSparseAdam(rate, table_learning_rate=5e-2), ImpressionCrossentropy()
+    )
+    return model
+
+
+def fit(model, inputs, clicks, epochs):
+    weight = inputs["candidate_mask"].astype("float32")
+    return model.fit(
+        inputs,
+        clicks,
+        sample_weight=weight,
+        batch_size=8,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+    ).history["loss"]
+
+
+@pytest.mark.parametrize("cls", [MUSE, DIN])
+def test_training_saving_and_training_on(cls, tmp_path):
+    rng = np.random.default_rng(8)
+    inputs = ranker_inputs(rng, batch=16)
+    inputs["candidate_mask"][:, 3] = False
+    clicks = rng.integers(0, 2, (16, 4)).astype("float32")
+
+    def fresh():
+        keras.utils.set_random_seed(1)
+        model = cls(**SMALL)
+        fill_table(model)
+        return compiled(model)
+
+    whole = fresh()
+    losses = fit(whole, inputs, clicks, 6)
+    assert losses[-1] < 0.8 * losses[0]
+    for weight in whole.weights:
+        assert np.isfinite(numpy(weight)).all(), weight.path
+
+    half = fresh()
+    fit(half, inputs, clicks, 3)
+    half.save(tmp_path / "half.keras")
+    loaded = keras.saving.load_model(tmp_path / "half.keras")
+    assert type(loaded) is cls
+    assert loaded.get_config() == half.get_config()
+    np.testing.assert_allclose(
+        logits(loaded, inputs), logits(half, inputs), atol=1e-6
+    )
+    fit(loaded, inputs, clicks, 3)
+    np.testing.assert_allclose(
+        logits(loaded, inputs), logits(whole, inputs), atol=1e-3
+    )
+
+
+def test_items_training_never_saw_share_the_unknown_row():
+    rng = np.random.default_rng(9)
+    inputs = ranker_inputs(rng, batch=16)
+    for name in ("behavior_rows", "candidate_rows"):
+        inputs[name] = inputs[name] // 2
+    model = compiled(MUSE(**SMALL, oov_rate=0.2, seed=1))
+    fill_table(model)
+    table = model.item_embedding.embeddings
+    before = numpy(table).copy()
+    fit(model, inputs, np.ones((16, 4), "float32"), 2)
+    trained = numpy(table).copy()
+    assert (trained[0] != before[0]).all()
+    untouched = (trained == before).all(axis=1)
+    assert untouched[NUM_ITEMS // 2 + 1 :].all()
+    count = model.share_oov_row(model.optimizer)
+    assert count == untouched.sum()
+    expected = np.where(untouched[:, None], trained[0], trained)
+    np.testing.assert_array_equal(numpy(table), expected)
+
+
+def test_oov_replacement_is_for_training_only(model):
+    assert model.oov_rate == 0.0
+    twin = type(model)(**{**SMALL, "oov_rate": 0.9})
+    fill_table(twin)
+    inputs = requests(10)
+    np.testing.assert_array_equal(logits(twin, inputs), logits(twin, inputs))
+
+
+@pytest.mark.parametrize("cls", [MUSE, DIN])
+def test_mixed_precision_is_close_and_trains(cls):
+    model, _ = ranker(cls)
+    half, _ = ranker(cls, dtype="mixed_float16")
+    for target, source in zip(half.weights, model.weights, strict=True):
+        assert target.dtype == source.dtype
+        target.assign(source)
+    inputs = requests(11)
+    inputs["candidate_category_matches"][0] = 100_000.0
+    inputs["behavior_mask"][1] = False
+    full, rough = logits(model, inputs), logits(half, inputs)
+    assert rough.dtype == np.float32
+    np.testing.assert_allclose(rough, full, rtol=0.05, atol=0.05)
+
+
+def test_missing_inputs_are_named(model):
+    inputs = requests()
+    del inputs["behavior_mask"], inputs["candidate_rows"]
+    with pytest.raises(ValueError) as error:
+        model(inputs)
+    assert "behavior_mask" in str(error.value)
+    assert "candidate_item_ids (or candidate_rows)" in str(error.value)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="`oov_rate` must be in"):
+        MUSE(**{**SMALL, "oov_rate": 1.0})
+    with pytest.raises(ValueError, match="`recent` must be a positive"):
+        DIN(**{**SMALL, "recent": 0})
+
+
+def test_an_index_outside_a_profile_vocabulary_stays_in_its_field(model):
+    inputs = requests(12)
+    inputs["user_profile"][:] = 3
+    expected = logits(model, inputs)
+    inputs["user_profile"][:] = 400
+    np.testing.assert_array_equal(logits(model, inputs), expected)

@@ -1,0 +1,82 @@
+"""The files for TensorFlow Serving are what it, and we, can read."""
+
+from __future__ import annotations
+
+import pathlib
+import urllib.request
+
+import grpc
+import pytest
+import yaml
+from google.protobuf import text_format
+
+from serving.server import ServerConfig, StartupError, running
+
+pytestmark = pytest.mark.tf
+
+FOLDER = pathlib.Path(__file__).parents[3] / "serving" / "tf_serving"
+
+
+def test_models_config_is_the_real_message():
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = text_format.Parse(
+        (FOLDER / "models.config").read_text(),
+        model_server_config_pb2.ModelServerConfig(),
+    )
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("muse", "/models/muse")
+    assert model.model_version_policy.latest.num_versions == 1
+
+
+def test_the_embedded_server_starts_from_these_files(muse_base, tmp_path):
+    # The same files; only the container's model folder is not here.
+    text = (FOLDER / "models.config").read_text()
+    assert text.count("/models/muse") == 1
+    models = tmp_path / "models.config"
+    models.write_text(text.replace("/models/muse", str(muse_base)))
+    config = ServerConfig(
+        model_config_file=str(models),
+        monitoring_config_file=str(FOLDER / "monitoring.config"),
+        port=0,
+        rest_api_port=0,
+    )
+    with running(config) as app:
+        for path in ("/v1/models/muse", "/monitoring/prometheus/metrics"):
+            with urllib.request.urlopen(app.rest_url + path) as answer:
+                assert answer.status == 200
+        with grpc.insecure_channel(app.grpc_target) as channel:
+            grpc.channel_ready_future(channel).result(10)
+
+
+def test_batching_parameters_are_valid_and_off():
+    from serving.server.config_files import read_batching
+
+    file = str(FOLDER / "batching_parameters.txt")
+    assert read_batching(file).max_batch_size.value == 32
+    with pytest.raises(StartupError, match="--enable_batching"):
+        with running(
+            ServerConfig(
+                model_base_path="/models/muse",
+                enable_batching=True,
+                batching_parameters_file=file,
+            )
+        ):
+            pass
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+def test_compose_files(name):
+    service = yaml.safe_load((FOLDER / name).read_text())["services"]["serving"]
+    assert service["image"].startswith("tensorflow/serving:2.16.1")
+    command = service.get("command", [])
+    assert not any("batching" in flag for flag in command)
+    for flag in command:
+        _, _, value = flag.partition("=")
+        if value.startswith("/config/"):
+            assert (FOLDER / value.removeprefix("/config/")).is_file()
+    if command:
+        # Every flag is one that the embedded server has as well.
+        from serving.server.main import parse_flags
+
+        parse_flags(command)

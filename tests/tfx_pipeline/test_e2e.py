@@ -1,0 +1,411 @@
+"""The whole pipeline on a small synthetic data set, judged by its traces.
+
+Every fixture is one more run over the same metadata, in the order of the
+tests; what is not changed comes from the cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from google.protobuf import text_format
+
+from tests.tfx_pipeline import metadata
+
+pytestmark = [pytest.mark.e2e, pytest.mark.tf, pytest.mark.timeout(900)]
+
+RESOLVER = "latest_blessed_model"
+COMPONENTS = {
+    "RequestExampleGen",
+    "ItemTableGen",
+    "StatisticsGen",
+    "ImportSchemaGen",
+    "StrictExampleValidator",
+    "Transform",
+    "RankerTrainer",
+    RESOLVER,
+    "Evaluator",
+    "ServingValidator",
+    "AtomicPusher",
+}
+BEFORE_TRAINING = {
+    "RequestExampleGen",
+    "ItemTableGen",
+    "StatisticsGen",
+    "ImportSchemaGen",
+    "StrictExampleValidator",
+    "Transform",
+}
+BROKEN = 2
+# Long enough in steps to be killed between two checkpoints.
+DIN = ["model.type=din", "trainer.epochs=150", "trainer.checkpoint_steps=50"]
+
+
+@dataclasses.dataclass
+class World:
+    """One data set, one configuration, one metadata store."""
+
+    config_path: pathlib.Path
+
+    def config(self, *overrides):
+        from tfx_pipeline import config as config_lib
+
+        return config_lib.load_config(self.config_path, overrides)
+
+    @property
+    def metadata(self) -> pathlib.Path:
+        return self.config().metadata_path
+
+    def versions(self) -> list[str]:
+        folder = self.config().push_dir
+        if not folder.exists():
+            return []
+        return sorted(entry.name for entry in folder.iterdir())
+
+    def run(self, *overrides) -> Run:
+        """Runs the pipeline in this process."""
+        from tfx_pipeline import runner
+
+        before = metadata.last_execution(self.metadata)
+        pushed = set(self.versions())
+        lines: list[str] = []
+        failure = None
+        try:
+            runner.run(self.config(*overrides), lines.append)
+        except runner.ComponentFailed as error:
+            failure = error
+        return Run(
+            states=metadata.states(self.metadata, before),
+            lines=lines,
+            failure=failure,
+            pushed=sorted(set(self.versions()) - pushed),
+        )
+
+
+@dataclasses.dataclass
+class Run:
+    """What one run left behind."""
+
+    states: dict[str, str]
+    lines: list[str]
+    failure: Exception | None
+    pushed: list[str]
+
+    def executed(self) -> set[str]:
+        return {n for n, state in self.states.items() if state == "COMPLETE"}
+
+    def cached(self) -> set[str]:
+        return {n for n, state in self.states.items() if state == "CACHED"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    from tfx_pipeline.data import synth
+
+    root = tmp_path_factory.mktemp("e2e")
+    synth.generate(
+        root / "data",
+        synth.Options(
+            users=60,
+            items=300,
+            history=40,
+            candidates=7,
+            test_users=0.5,
+            click_rate=0.3,
+            seed=3,
+            broken=BROKEN,
+        ),
+    )
+    settings = {
+        "name": "e2e",
+        "output_dir": str(root / "output"),
+        "data": {
+            "raw_dir": str(root / "data"),
+            "max_candidates": 4,
+            "max_rejected_fraction": 0.1,
+            "join_partitions": 2,
+        },
+        "transform": {"max_history": 30},
+        "model": {
+            "embedding_dim": 4,
+            "k": 5,
+            "recent": 5,
+            "num_tiers": 4,
+            "hidden_units": [8],
+        },
+        "trainer": {"batch_requests": 8, "validation_requests": 16},
+        # Whatever these tiny models score: the tests need both verdicts.
+        "evaluator": {
+            "min_gauc": 0.0,
+            "max_gauc_drop": 1.0,
+            "bootstrap_samples": 50,
+        },
+    }
+    path = root / "pipeline.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return World(path)
+
+
+@pytest.fixture(scope="module")
+def first(world) -> Run:
+    return world.run()
+
+
+@pytest.fixture(scope="module")
+def second(world, first) -> Run:
+    return world.run()
+
+
+@pytest.fixture(scope="module")
+def weak(world, second) -> Run:
+    """A candidate that cannot reach the GAUC asked of it."""
+    return world.run("evaluator.min_gauc=1.0")
+
+
+@pytest.fixture(scope="module")
+def anomalous(world, weak, tmp_path_factory) -> Run:
+    """A schema that the data breaks: a popularity is above 0."""
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    from tfx_pipeline import runner
+
+    schema = text_format.Parse(
+        runner.schema_path().read_text(), schema_pb2.Schema()
+    )
+    for feature in schema.feature:
+        if feature.name == "candidate_popularity":
+            feature.int_domain.max = 0
+    path = tmp_path_factory.mktemp("schema") / "strict.pbtxt"
+    path.write_text(text_format.MessageToString(schema))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "schema_path", lambda: path)
+        return world.run()
+
+
+@dataclasses.dataclass
+class Killed:
+    """A training that was killed, and the run after it."""
+
+    states: dict[str, str]
+    last_line: str
+    checkpoint: int
+    rerun: Run
+
+
+@pytest.fixture(scope="module")
+def killed(world, anomalous) -> Killed:
+    before = metadata.last_execution(world.metadata)
+    command = [sys.executable, "-c"]
+    command += ["from tfx_pipeline.cli.pipeline import app; app()"]
+    command += ["run", "--config", str(world.config_path)]
+    for override in DIN:
+        command += ["--set", override]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        cwd=pathlib.Path(__file__).parents[2],
+        start_new_session=True,
+    )
+    seen = []
+    try:
+        for line in process.stderr:
+            seen.append(line)
+            if "training step" in line:
+                checkpoints = world.config().root / "checkpoints"
+                deadline = time.monotonic() + 60
+                while not list(checkpoints.glob("*/checkpoint")):
+                    assert time.monotonic() < deadline, "no checkpoint"
+                    time.sleep(0.01)
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+        else:
+            pytest.fail("training never began: " + "".join(seen))
+        assert process.wait(30) == -signal.SIGKILL
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        process.stderr.close()
+    states = metadata.states(world.metadata, before)
+    index = [
+        int(path.stem.rpartition("-")[2])
+        for path in (world.config().root / "checkpoints").glob("*/*.index")
+    ]
+    return Killed(
+        states=states,
+        last_line=seen[-1],
+        checkpoint=max(index),
+        rerun=world.run(*DIN),
+    )
+
+
+def test_every_component_runs_once_and_a_model_is_pushed(world, first):
+    assert first.failure is None
+    assert first.states == dict.fromkeys(COMPONENTS, "COMPLETE")
+    (version,) = first.pushed
+    assert world.versions() == [version]
+    model = world.config().push_dir / version
+    assert (model / "saved_model.pb").is_file()
+    assert json.loads(json.dumps(first.lines)) and any(
+        line.startswith("RankerTrainer done in") for line in first.lines
+    )
+
+
+def test_row_counts_add_up_and_name_every_broken_row(world, first):
+    config = world.config()
+    with (config.rejected_dir / "requests" / "counts.json").open() as file:
+        counts = json.load(file)
+    rejected = {
+        key.removeprefix("rejected/train_samples/"): value
+        for key, value in counts.items()
+        if key.startswith("rejected/train_samples/")
+    }
+    assert rejected == {
+        "label not one-hot": BROKEN,
+        "null": BROKEN,
+        "no item row": BROKEN,
+        "no user row": BROKEN,
+    }
+    assert counts["read/train_samples"] == 60 * 7 + 4 * BROKEN
+    assert counts["joined/train_impressions"] == 60 * 7
+    # Seven candidates make requests of four and three.
+    assert counts["joined/train_requests"] == 60 * 2
+
+
+def test_evaluation_agrees_with_the_pushed_model(world, first):
+    """GAUC from TFMA against the definition, through the served model."""
+    import tensorflow as tf
+    import tensorflow_model_analysis as tfma
+
+    config = world.config()
+    served = tf.saved_model.load(str(config.push_dir / first.pushed[0]))
+    (split,) = config.artifacts_dir.glob(
+        "RequestExampleGen/examples/*/Split-eval"
+    )
+    users, clicks, scores = [], [], []
+    files = [str(path) for path in split.iterdir()]
+    for record in tf.data.TFRecordDataset(files, compression_type="GZIP"):
+        example = tf.train.Example.FromString(record.numpy())
+        label = example.features.feature["clicks"].int64_list.value
+        user = example.features.feature["user_id"].int64_list.value[0]
+        answer = served.signatures["serving_default"](
+            examples=record[tf.newaxis]
+        )
+        users += [user] * len(label)
+        clicks += label
+        scores += answer["click_probability"].numpy()[0, : len(label)].tolist()
+    total = weight = 0.0
+    for user in set(users):
+        mine = [
+            (score, click)
+            for owner, click, score in zip(users, clicks, scores, strict=True)
+            if owner == user
+        ]
+        positive = [score for score, click in mine if click]
+        negative = [score for score, click in mine if not click]
+        if positive and negative:
+            wins = sum(
+                (p > n) + 0.5 * (p == n) for p in positive for n in negative
+            )
+            total += len(mine) * wins / (len(positive) * len(negative))
+            weight += len(mine)
+    (evaluation,) = config.artifacts_dir.glob("Evaluator/evaluation/*")
+    result = tfma.load_eval_result(str(evaluation))
+    overall = result.get_metrics_for_slice(())
+    assert overall["gauc"]["doubleValue"] == pytest.approx(
+        total / weight, abs=1e-6
+    )
+    assert overall["impressions"]["doubleValue"] == len(clicks)
+
+
+def test_nothing_changed_means_everything_cached(second):
+    assert second.failure is None
+    # A resolver asks again every time; it computes nothing.
+    assert second.states.pop(RESOLVER) == "COMPLETE"
+    assert second.states == dict.fromkeys(COMPONENTS - {RESOLVER}, "CACHED")
+    assert second.pushed == []
+    assert sum("from the cache" in line for line in second.lines) == len(
+        COMPONENTS
+    ) - 1
+
+
+def test_candidate_below_the_gauc_threshold_is_not_pushed(world, weak):
+    assert weak.failure is None
+    assert weak.executed() == {RESOLVER, "Evaluator", "AtomicPusher"}
+    assert weak.pushed == []
+    blessings = sorted(
+        world.config().artifacts_dir.glob("Evaluator/blessing/*"),
+        key=lambda path: int(path.name),
+    )
+    assert [path.name for path in blessings[-1].iterdir()] == ["NOT_BLESSED"]
+
+
+def test_anomaly_stops_the_run_before_transform(anomalous):
+    assert anomalous.failure is not None
+    assert anomalous.failure.component == "StrictExampleValidator"
+    assert "feature candidate_popularity" in str(anomalous.failure)
+    assert "\n" not in str(anomalous.failure)
+    assert anomalous.states["StrictExampleValidator"] == "FAILED"
+    assert not {"Transform", "RankerTrainer", "AtomicPusher"} & set(
+        anomalous.states
+    )
+    assert anomalous.pushed == []
+
+
+def test_killed_training_resumes_from_its_checkpoint(world, killed):
+    assert set(killed.states.values()) == {"CACHED", "COMPLETE", "RUNNING"}
+    assert killed.states["RankerTrainer"] == "RUNNING"
+    rerun = killed.rerun
+    assert rerun.failure is None
+    (resumed,) = [line for line in rerun.lines if "training resumes" in line]
+    assert f"at step {killed.checkpoint:,} of" in resumed
+    assert killed.checkpoint > 0
+    # Nothing of the curve is lost or repeated.
+    folder = max(
+        world.config().artifacts_dir.glob("RankerTrainer/model_run/*"),
+        key=lambda path: int(path.name),
+    )
+    curve = [
+        json.loads(line)
+        for line in (folder / "training.jsonl").read_text().splitlines()
+    ]
+    steps = [point["step"] for point in curve]
+    assert steps == list(range(1, 15 * 150 + 1))
+    assert np.isfinite([point["loss"] for point in curve]).all()
+    # The finished training leaves no checkpoint behind.
+    assert not list((world.config().root / "checkpoints").iterdir())
+
+
+def test_another_model_re_executes_the_trainer_and_what_follows(killed):
+    rerun = killed.rerun
+    assert rerun.cached() == BEFORE_TRAINING
+    assert rerun.executed() == COMPONENTS - BEFORE_TRAINING
+    (version,) = rerun.pushed
+    assert version.isdigit()
+
+
+def test_lineage_tells_both_models(world, first, killed):
+    from tfx_pipeline import lineage
+
+    runs = lineage.model_runs(world.config())
+    assert list(runs) == ["muse", "din"]
+    assert runs["muse"].pushed_to.name == first.pushed[0]
+    assert runs["din"].pushed_to.name == killed.rerun.pushed[0]
+    assert runs["din"].settings["trainer"]["epochs"] == 150
+    rows = {r["component"]: r for r in lineage.last_executions(world.config())}
+    assert set(rows) == COMPONENTS
+    assert rows["AtomicPusher"]["state"] == "COMPLETE"
+    assert rows["Transform"]["state"] == "CACHED"

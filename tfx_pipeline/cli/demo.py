@@ -1,0 +1,131 @@
+"""``muse demo``: everything once, on real data."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tfx_pipeline.cli import output
+
+if TYPE_CHECKING:
+    from tfx_pipeline.demo import Answer
+
+__all__ = ["demo"]
+
+_CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
+
+
+def demo(
+    out: Annotated[
+        pathlib.Path, typer.Option(help="Directory for everything.")
+    ] = pathlib.Path("demo_output"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Take 400 households only.")
+    ] = False,
+    config: Annotated[
+        pathlib.Path, typer.Option(help="Pipeline configuration.")
+    ] = _CONFIG,
+) -> None:
+    """Real purchases to a served, explained ranking, and a report.
+
+    Runs again from what is there: finished steps are reused.
+
+    Example: muse demo --out demo_output
+    """
+    report = output.Reporter()
+    start = time.monotonic()
+    with output.one_line_errors():
+        report("Loading TensorFlow and TFX")
+        from tfx_pipeline import config as config_lib
+        from tfx_pipeline import demo as demo_lib
+
+        if quick:
+            out = out / "quick"
+        data = out / "data"
+        loaded = config_lib.load_config(
+            config, [f"output_dir={out}", f"data.raw_dir={data}"]
+        )
+        demo_lib.make_data(data, quick, report)
+        runs = demo_lib.train_models(loaded, report)
+        pushed = runs["muse"].pushed_to
+        if pushed is None:
+            raise RuntimeError("MUSE was not pushed.")
+        answer = demo_lib.ask(pushed, data, report)
+        from tfx_pipeline import report as report_lib
+
+        page = out / "report.html"
+        report("Writing the report")
+        summary = report_lib.write_report(loaded, page, report)
+        sys.stdout.write(
+            "\n".join(
+                [
+                    "",
+                    *summary.lines(),
+                    "",
+                    *_answer_lines(answer),
+                    "",
+                    f"Done in {time.monotonic() - start:.0f} s.",
+                    f"  report        {page}",
+                    f"  served model  {loaded.push_dir}",
+                    f"  raw tables    {data}",
+                    f"  log           {loaded.log_path}",
+                    "Try next:",
+                    f"  muse serve --model-base-path {loaded.push_dir}",
+                    f"  muse rank --data {data} --user "
+                    f"{answer.request.user_id} --candidates "
+                    + ",".join(
+                        str(item)
+                        for item in answer.request.candidate_item_ids[:3]
+                    )
+                    + " --explain",
+                    f"  muse data inspect {data}",
+                    "",
+                ]
+            )
+        )
+
+
+def _answer_lines(answer: Answer) -> list[str]:
+    """Returns the served answer in words."""
+    request, result = answer.request, answer.result
+
+    def name(item: int) -> str:
+        return answer.names.get(item, f"item {item}")
+
+    order = result.order().tolist()
+    calls = ", ".join(
+        f"{transport} {value:.0f} ms"
+        for transport, value in answer.milliseconds.items()
+    )
+    lines = [
+        f"One request to the served model: household {request.user_id}, "
+        f"{len(request.behavior_item_ids)} past purchases, "
+        f"{len(order)} candidates ({calls}, largest difference between the "
+        f"two {answer.difference:.0e})",
+    ]
+    for candidate in order[:5]:
+        item = int(result.candidate_item_ids[candidate])
+        lines.append(
+            f"  {result.click_probability[candidate]:.3f}  {name(item)}"
+        )
+    best = order[0]
+    item = int(result.candidate_item_ids[best])
+    lines.append(f"What MUSE retrieved for {name(item)}:")
+    shown: set[int] = set()
+    for place in range(result.retrieved.shape[1]):
+        if not result.retrieved[best, place] or len(shown) == 5:
+            break
+        position = int(result.behavior_indices[best, place])
+        behavior = int(request.behavior_item_ids[position])
+        if behavior in shown:
+            continue
+        shown.add(behavior)
+        lines.append(
+            f"  {result.similarities[best, place]:.3f}  {name(behavior)} "
+            f"(purchase {position + 1} of {len(request.behavior_item_ids)})"
+        )
+    return lines
