@@ -51,12 +51,13 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(
-        include=["muse_keras*", "tfx_pipeline*", "serving*"]
+        include=["muse_keras*", "tfx_pipeline*", "serving*", "schemas"]
     ),
     package_data={
         "muse_keras": ["py.typed"],
         "tfx_pipeline": DATA,
         "serving": [*DATA, "tf_serving/*"],
+        "schemas": ["*.pbtxt", "README.md"],
     },
     install_requires=requirements("core"),
     extras_require=extras,

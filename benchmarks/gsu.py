@@ -34,6 +34,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     import tensorflow as tf
+
     from muse_keras.layers import GSUTopK
 
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)

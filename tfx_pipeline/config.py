@@ -193,7 +193,7 @@ def load_config(
         values = yaml.safe_load(text) or {}
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not valid YAML: {reason}") from error
     if not isinstance(values, dict):
@@ -228,4 +228,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"{section!r} in {override!r} is not a section")
         target = child
-    target[leaf] = yaml.safe_load(text)
+    try:
+        target[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{override!r}: not valid YAML: {reason}") from error

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow.compute as pc
+
 from serving import client as client_lib
 from serving import local_server
-
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import lineage, runner
 from tfx_pipeline.cli import user_lookup
@@ -146,21 +146,25 @@ def ask(
     names = user_lookup.item_names(
         directory,
         [
-            *request.candidate_item_ids.tolist(),
-            *request.behavior_item_ids.tolist(),
+            *map(int, request.candidate_item_ids),
+            *map(int, request.behavior_item_ids),
         ],
     )
     report(f"Serving {saved_model}")
-    milliseconds, scores = {}, {}
+    milliseconds: dict[str, float] = {}
+    scores: dict[str, np.ndarray] = {}
+
+    def call(client: client_lib.MuseClient, transport: str) -> None:
+        client.rank(request)
+        start = time.perf_counter()
+        scores[transport] = client.rank(request).click_probability
+        milliseconds[transport] = 1e3 * (time.perf_counter() - start)
+
     with local_server.local_server(saved_model) as address:
-        targets = {"grpc": address.grpc, "rest": address.rest}
-        for transport, target in targets.items():
-            with client_lib.MuseClient(target, transport) as client:
-                client.rank(request)
-                start = time.perf_counter()
-                scores[transport] = client.rank(request).click_probability
-                milliseconds[transport] = 1e3 * (time.perf_counter() - start)
-                if transport == "grpc":
-                    result = client.explain(request)
+        with client_lib.MuseClient(address.rest, "rest") as client:
+            call(client, "rest")
+        with client_lib.MuseClient(address.grpc, "grpc") as client:
+            call(client, "grpc")
+            result = client.explain(request)
     difference = float(np.abs(scores["grpc"] - scores["rest"]).max())
     return Answer(request, result, milliseconds, difference, names)

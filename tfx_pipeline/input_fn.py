@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from muse_keras.tensorflow import model_inputs
 
+from muse_keras.tensorflow import model_inputs
 from tfx_pipeline import features
 
 __all__ = [

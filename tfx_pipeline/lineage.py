@@ -8,7 +8,6 @@ import json
 import pathlib
 from typing import Any
 
-
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -60,8 +59,7 @@ def open_store(
     if not config.metadata_path.exists():
         raise DataError(
             "NO_RUNS",
-            f"{config.metadata_path} does not exist: the pipeline has not "
-            "run.",
+            f"{config.metadata_path} does not exist: the pipeline has not run.",
             "run it with `muse pipeline run`.",
         )
     connection = mlmd.ConnectionConfig()
@@ -110,9 +108,7 @@ def latest_output(
         DataError: the component has not finished yet.
     """
     store = open_store(config)
-    for execution in sorted(
-        store.get_executions(), key=lambda item: -item.id
-    ):
+    for execution in sorted(store.get_executions(), key=lambda item: -item.id):
         if execution.last_known_state not in _DONE:
             continue
         if _component(store, execution) == component:

@@ -13,6 +13,7 @@ from tfx import v1 as tfx
 
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import features
+from tfx_pipeline.components import baseline_resolver
 from tfx_pipeline.components.atomic_pusher import AtomicPusher
 from tfx_pipeline.components.item_table_gen import ItemTableGen
 from tfx_pipeline.components.ranker_trainer import RankerTrainer
@@ -97,7 +98,8 @@ def create_pipeline(
         },
     )
     resolver = tfx.dsl.Resolver(
-        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        strategy_class=baseline_resolver.LastOtherBlessedModel,
+        candidate=trainer.outputs["model"],
         model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
         model_blessing=tfx.dsl.Channel(
             type=tfx.types.standard_artifacts.ModelBlessing

@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
-from muse_keras.tensorflow import request_features
 
+from muse_keras.tensorflow import request_features
 from tfx_pipeline import features
 
 __all__ = ["preprocessing_fn", "vocabulary_size"]
@@ -108,9 +108,10 @@ def vocabulary_size(name: str) -> tf.Tensor:
 
     Includes the indices of missing and unseen values.
     """
-    return tf.cast(
-        tft.experimental.get_vocabulary_size_by_name(name), tf.int32
-    ) + 2
+    return (
+        tf.cast(tft.experimental.get_vocabulary_size_by_name(name), tf.int32)
+        + 2
+    )
 
 
 def _vocabulary(
@@ -128,12 +129,8 @@ def _apply(values: tf.Tensor, vocabulary: tf.Tensor) -> tf.Tensor:
     return tf.where(values == 0, tf.zeros_like(known), known + 1)
 
 
-def _index(
-    values: tf.Tensor, name: str, settings: dict[str, Any]
-) -> tf.Tensor:
-    return _apply(
-        values, _vocabulary(tf.reshape(values, [-1]), name, settings)
-    )
+def _index(values: tf.Tensor, name: str, settings: dict[str, Any]) -> tf.Tensor:
+    return _apply(values, _vocabulary(tf.reshape(values, [-1]), name, settings))
 
 
 def _single(values: tf.SparseTensor) -> tf.Tensor:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from absl import logging as absl_logging
 from tfx import v1 as tfx
 
+import schemas
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import pipeline, progress
 from tfx_pipeline.data import raw_tables
@@ -81,7 +82,7 @@ def compile_pipeline(config: config_lib.PipelineConfig) -> tfx.dsl.Pipeline:
 
 def schema_path() -> pathlib.Path:
     """Returns the schema of request-grouped Examples."""
-    return _PROJECT / "schemas" / "request_examples.pbtxt"
+    return pathlib.Path(schemas.__file__).parent / "request_examples.pbtxt"
 
 
 def raw_fingerprint(raw_dir: str) -> str:
@@ -95,10 +96,8 @@ def raw_fingerprint(raw_dir: str) -> str:
     for name in sorted(tables.tables):
         for path in tables[name].paths:
             stat = path.stat()
-            digest.update(
-                f"{name} {path.name} {stat.st_size} {stat.st_mtime_ns}\n"
-                .encode()
-            )
+            state = (name, path.name, stat.st_size, stat.st_mtime_ns)
+            digest.update(repr(state).encode())
     return digest.hexdigest()[:16]
 
 
@@ -200,9 +199,7 @@ def _watched(log_path: pathlib.Path, report: Report) -> Iterator[_Watch]:
         root.setLevel(before[1])
         own.setLevel(before[3])
         own.removeHandler(lines)
-        for log, (handlers, propagate) in zip(
-            noisy, noisy_before, strict=True
-        ):
+        for log, (handlers, propagate) in zip(noisy, noisy_before, strict=True):
             log.handlers, log.propagate = handlers, propagate
         absl_logging.set_verbosity(verbosity)
         file.close()

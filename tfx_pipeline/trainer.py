@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
+
 from muse_keras import losses, models, optimizers
 from muse_keras.tables import ItemTable
 from serving import export
-
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import features, input_fn, progress
 
@@ -190,7 +190,7 @@ def train(
     callbacks: list[keras.callbacks.Callback] = [curves]
     if config.checkpoint_steps:
         callbacks.append(
-            _SaveCheckpoints(checkpoint, done, config.checkpoint_steps)
+            _SaveCheckpoints(checkpoint, curves, done, config.checkpoint_steps)
         )
     if done < steps:
         model.fit(
@@ -278,15 +278,20 @@ class _Checkpoint:
 
 
 class _SaveCheckpoints(keras.callbacks.Callback):
-    def __init__(self, checkpoint: _Checkpoint, done: int, every: int) -> None:
+    def __init__(
+        self, checkpoint: _Checkpoint, curves: _Curves, done: int, every: int
+    ) -> None:
         super().__init__()
         self._checkpoint = checkpoint
+        self._curves = curves
         self._done = done
         self._every = every
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = self._done + batch + 1
         if step % self._every == 0:
+            # First the curve: what is resumed must not have a gap.
+            self._curves.flush()
             self._checkpoint.save(step)
 
 
@@ -338,6 +343,10 @@ class _Curves(keras.callbacks.Callback):
                 f"training step {step:,} of {self._steps:,}, "
                 f"mean loss {mean:.4f}"
             )
+
+    def flush(self) -> None:
+        """Writes out what is known so far."""
+        self._file.flush()
 
     def publish(self) -> None:
         """Moves the curve to its place."""

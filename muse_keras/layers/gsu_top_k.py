@@ -215,7 +215,8 @@ class GSUTopK(keras.layers.Layer):
             per_candidate = ops.maximum(batch * length, 1)
             size = ops.floor_divide(self.block_size, per_candidate)
             size = ops.maximum(ops.minimum(size, count), 1)
-            blocks = ops.floor_divide(count + size - 1, size)
+            # A loop must run at least once to know the shape of its result.
+            blocks = ops.maximum(ops.floor_divide(count + size - 1, size), 1)
 
         def split(tensor: Any, value: float, *width: Any) -> Any:
             missing = (batch, blocks * size - count, *width)

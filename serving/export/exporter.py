@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.saved_model import constants, fingerprinting_utils
+from tensorflow.python.saved_model import fingerprinting_utils
 
 from muse_keras.tables import ItemTable
 from serving.export import manifest as manifests
@@ -194,7 +194,7 @@ def _clear_devices(folder: Path) -> None:
             for node in function.node_def:
                 node.device = ""
     file.write_bytes(saved.SerializeToString(deterministic=True))
-    (folder / constants.FINGERPRINT_FILENAME).unlink(missing_ok=True)
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
     fingerprinting_utils.write_fingerprint(str(folder))
 
 

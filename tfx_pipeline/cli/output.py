@@ -23,7 +23,9 @@ class Reporter:
     def __call__(self, message: str) -> None:
         """Writes one line."""
         seconds = int(time.monotonic() - self._start)
-        sys.stderr.write(f"[{seconds // 60:02d}:{seconds % 60:02d}] {message}\n")
+        sys.stderr.write(
+            f"[{seconds // 60:02d}:{seconds % 60:02d}] {message}\n"
+        )
         sys.stderr.flush()
 
 

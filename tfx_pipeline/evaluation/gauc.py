@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from muse_keras.metrics import PerGroupAUC
 
 __all__ = ["bootstrap_interval"]

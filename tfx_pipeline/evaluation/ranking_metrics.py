@@ -12,9 +12,9 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
-from muse_keras import metrics
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 
+from muse_keras import metrics
 from tfx_pipeline import features
 from tfx_pipeline.evaluation import gauc
 
@@ -75,8 +75,7 @@ def ranking_metrics(
         len(clicks),
     )
     return {
-        name: float(value)
-        for name, value in zip(METRICS, values, strict=True)
+        name: float(value) for name, value in zip(METRICS, values, strict=True)
     }
 
 
@@ -197,5 +196,8 @@ class _Combiner(beam.CombineFn):
         merged = self.compact(accumulator)
         if not merged:
             return dict.fromkeys(self._keys, float("nan"))
-        results = ranking_metrics(*merged[0], self._bootstrap_samples)
+        user_ids, clicks, scores = merged[0]
+        results = ranking_metrics(
+            user_ids, clicks, scores, self._bootstrap_samples
+        )
         return {key: results[key.name] for key in self._keys}

@@ -76,7 +76,8 @@ _SCHEMAS = {
     "embedding_ids": pa.schema([(raw_tables.ITEM_ID, pa.int64())]),
 }
 
-# Columns that the join adds to the samples.
+# Columns that the join adds. A shuffle does not keep the order of rows: their
+# position in the table does.
 _SPLIT = "split"
 _POSITION = "position"
 _POPULARITY = "popularity"
@@ -235,9 +236,7 @@ def _row_groups(
     for path in paths:
         metadata = pq.ParquetFile(path).metadata
         for index in range(metadata.num_row_groups):
-            groups.append(
-                _RowGroup(table, split, str(path), index, first_row)
-            )
+            groups.append(_RowGroup(table, split, str(path), index, first_row))
             first_row += metadata.row_group(index).num_rows
     return groups
 
@@ -285,7 +284,7 @@ class _ReadRowGroup(beam.DoFn):
     ) -> Iterator:
         name = f"{group.split}_{group.table}" if group.split else group.table
         _count(f"read/{name}", batch.num_rows)
-        if group.table == "samples":
+        if group.table != "embedding_ids":
             positions = np.arange(position, position + batch.num_rows)
             batch = _append(batch, {_POSITION: pa.array(positions)})
         if group.split:
@@ -298,9 +297,7 @@ class _ReadRowGroup(beam.DoFn):
         key = raw_tables.ITEM_ID
         if group.table == "user_features":
             key = raw_tables.USER_ID
-        for index, part in arrow_batches.partition(
-            good, key, self._partitions
-        ):
+        for index, part in arrow_batches.partition(good, key, self._partitions):
             if group.table == "user_features":
                 yield (group.split, index), arrow_batches.serialize(part)
             else:
@@ -315,7 +312,9 @@ def _reject(
     if reason is not None:
         reasons = pa.array([reason] * rows.num_rows, pa.string())
         rows = _append(rows, {"reason": reasons})
-    for value in rows.column(rows.schema.get_field_index("reason")).value_counts():
+    for value in rows.column(
+        rows.schema.get_field_index("reason")
+    ).value_counts():
         _count(
             f"rejected/{table}/{value['values'].as_py()}",
             value["counts"].as_py(),
@@ -337,9 +336,7 @@ class _JoinItems(beam.DoFn):
         items = arrow_batches.concatenate(parts["items"])
         embedded = arrow_batches.concatenate(parts["embedded"])
         if items is not None:
-            ids = arrow_batches.numpy_column(items, raw_tables.ITEM_ID)
-            first = np.zeros(len(ids), bool)
-            first[np.unique(ids, return_index=True)[1]] = True
+            first = _is_first(items, raw_tables.ITEM_ID)
             yield from _reject(
                 "item_features",
                 items.filter(pa.array(~first)),
@@ -353,7 +350,7 @@ class _JoinItems(beam.DoFn):
         for split, rejected in _by_split(samples, rows < 0):
             yield from _reject(f"{split}_samples", rejected, "no item row")
         known = rows >= 0
-        if not known.any():
+        if items is None or not known.any():
             return
         samples = samples.filter(pa.array(known))
         sample_ids, rows = sample_ids[known], rows[known]
@@ -393,9 +390,7 @@ class _JoinUsers(beam.DoFn):
         samples = arrow_batches.concatenate(parts["samples"])
         users = arrow_batches.concatenate(parts["users"])
         if users is not None:
-            ids = arrow_batches.numpy_column(users, raw_tables.USER_ID)
-            first = np.zeros(len(ids), bool)
-            first[np.unique(ids, return_index=True)[1]] = True
+            first = _is_first(users, raw_tables.USER_ID)
             yield from _reject(
                 f"{split}_user_features",
                 users.filter(pa.array(~first)),
@@ -485,6 +480,17 @@ def build_requests(
     return pa.RecordBatch.from_arrays(
         list(columns.values()), names=list(columns)
     )
+
+
+def _is_first(rows: pa.RecordBatch, key: str) -> np.ndarray:
+    """Returns which rows are the first of their key in the table."""
+    ids = arrow_batches.numpy_column(rows, key)
+    positions = arrow_batches.numpy_column(rows, _POSITION)
+    order = np.lexsort((positions, ids))
+    _, starts = np.unique(ids[order], return_index=True)
+    first = np.zeros(len(ids), bool)
+    first[order[starts]] = True
+    return first
 
 
 def _rows_of(

@@ -26,6 +26,10 @@ def test_edges_belong_to_the_tier_above(tiers):
         count(np.array(edges)[:, None], tiers=tiers), np.eye(tiers)
     )
     below = np.nextafter(np.array(edges[1:], "float32"), np.float32(-2))
+    # Backends may take the numbers next to 0 for 0: the next normal one.
+    below = np.where(
+        np.abs(below) < 1e-38, -np.finfo("float32").tiny, below
+    ).astype("float32")
     if tiers > 1:
         np.testing.assert_array_equal(
             count(below[:, None], tiers=tiers), np.eye(tiers)[:-1]

@@ -170,23 +170,3 @@ def test_the_client_needs_no_tensorflow():
         timeout=60,
     )
     assert done.stdout.strip() == "fine", done.stderr
-
-
-@pytest.mark.tf
-def test_both_sets_of_messages_live_in_one_process():
-    code = """
-        import serving.client.messages as ours
-        from tensorflow_serving.apis import predict_pb2 as real
-        one = ours.PredictRequest()
-        one.model_spec.name = "m"
-        two = real.PredictRequest.FromString(one.SerializeToString())
-        assert two.model_spec.name == "m"
-        print("fine")
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.stdout.strip() == "fine", done.stderr

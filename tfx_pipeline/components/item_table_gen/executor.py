@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from absl import logging
-from muse_keras.tables import ItemTable
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
+from muse_keras.tables import ItemTable
 from tfx_pipeline.data import raw_tables, validation
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.transforms import arrow_batches
@@ -146,8 +146,10 @@ def _read(
         for name in columns:
             column = good.column(good.schema.get_field_index(name))
             if name == raw_tables.SCL_EMBEDDING:
-                values = column.flatten().to_numpy().reshape(
-                    -1, raw_tables.EMBEDDING_DIM
+                values = (
+                    column.flatten()
+                    .to_numpy()
+                    .reshape(-1, raw_tables.EMBEDDING_DIM)
                 )
             else:
                 values = column.to_numpy()
@@ -180,7 +182,5 @@ def _read(
         ).value_counts():
             reason = value["values"].as_py()
             counts[f"rejected/{kind}/{reason}"] += value["counts"].as_py()
-        raw_tables.write_table(
-            rejected_dir / f"{kind}-{number}.parquet", batch
-        )
+        raw_tables.write_table(rejected_dir / f"{kind}-{number}.parquet", batch)
     return distinct, {name: part[first] for name, part in values.items()}

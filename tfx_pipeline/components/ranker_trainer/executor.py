@@ -7,11 +7,11 @@ import json
 import pathlib
 from typing import Any
 
-from muse_keras.tables import ItemTable
 from tfx.components.trainer import executor as tfx_executor
 from tfx.components.trainer import fn_args_utils
 from tfx.types import artifact_utils
 
+from muse_keras.tables import ItemTable
 from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
 
 __all__ = ["Executor"]

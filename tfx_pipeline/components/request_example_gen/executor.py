@@ -64,7 +64,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         def paths(name: str) -> list[str]:
             return [str(path) for path in tables[name].paths]
 
-        everything = [path for name in raw_tables.SCHEMAS for path in paths(name)]
+        everything = [
+            path for name in raw_tables.SCHEMAS for path in paths(name)
+        ]
         options = request_join.JoinOptions(
             max_candidates=exec_properties["max_candidates"],
             partitions=request_join.choose_partitions(
@@ -98,8 +100,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _ = (
                 joined.rejected
                 | "GroupRejected" >> beam.GroupByKey()
-                | "WriteRejected"
-                >> beam.Map(_write_rejected, str(fresh_dir))
+                | "WriteRejected" >> beam.Map(_write_rejected, str(fresh_dir))
             )
         examples.split_names = artifact_utils.encode_split_names(list(_SPLITS))
         examples_utils.set_payload_format(
@@ -170,14 +171,11 @@ def check_counts(
                 "TOO_MANY_REJECTED",
                 f"{split}: {rejected:,} of {read:,} impressions rejected "
                 f"({worst}); at most {max_rejected_fraction:.2%} allowed.",
-                f"look at {rejected_dir}, or raise "
-                "data.max_rejected_fraction.",
+                f"look at {rejected_dir}, or raise data.max_rejected_fraction.",
             )
 
 
-def _write_rejected(
-    group: tuple[str, Iterable[bytes]], folder: str
-) -> None:
+def _write_rejected(group: tuple[str, Iterable[bytes]], folder: str) -> None:
     table, parts = group
     # Rows rejected at different points of the join carry different columns.
     by_schema: dict[tuple[str, ...], list[pa.RecordBatch]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -10,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from serving import client as client_lib
-from serving import local_server
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
+from serving import client as client_lib
+from serving import local_server
 from tfx_pipeline import features, progress
 from tfx_pipeline.trainer import SCORES_FILE
 
@@ -166,23 +167,28 @@ def compare_scores(
     worst = {"serving_default": 0.0, "rank": 0.0}
     times: dict[str, list[float]] = {"serving_default": [], "rank": []}
     keys = list(requests)
-    timeouts = client_lib.Timeouts(call=timeout_s)
+    timeouts = client_lib.Timeouts(call=timeout_s, total=timeout_s)
     with client_lib.MuseClient(address, timeouts=timeouts) as client:
         for start in range(0, len(keys), _BATCH):
             chunk = keys[start : start + _BATCH]
             examples = [requests[key] for key in chunk]
             ranked = [_rank_request(_decode(example)) for example in examples]
-            for name, call, argument in (
-                ("serving_default", client.predict_examples, examples),
-                ("rank", client.rank, ranked),
+            for name, call in (
+                (
+                    "serving_default",
+                    functools.partial(client.predict_examples, examples),
+                ),
+                ("rank", functools.partial(client.rank, ranked)),
             ):
                 began = time.perf_counter()
-                answers = call(argument)
+                answers = call()
                 times[name].append(time.perf_counter() - began)
                 for key, answer in zip(chunk, answers, strict=True):
                     difference = np.abs(
                         answer.click_probability - expected[key]
                     )
+                    # No number is the worst answer of all.
+                    difference = np.nan_to_num(difference, nan=np.inf)
                     worst[name] = max(worst[name], float(difference.max()))
     return {
         "worst_difference": worst,

@@ -1,0 +1,1 @@
+"""TFMD schemas, and README.md: the dictionary of all fields."""

@@ -1,0 +1,171 @@
+"""The ItemTable against a dictionary."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfx_pipeline.components.item_table_gen import executor
+from tfx_pipeline.data import raw_tables
+from tfx_pipeline.data.errors import DataError
+
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+
+
+def vector(value):
+    return [(value + i) % 127 for i in range(128)]
+
+
+def write(folder, features, vectors, rows_per_group=2):
+    folder.mkdir()
+    names = ["205", "206", "213", "214"]
+    columns = list(zip(*features, strict=True)) or [[]] * 4
+    pq.write_table(
+        pa.table(
+            [pa.array(column, pa.int64()) for column in columns], names=names
+        ),
+        folder / "item_features.parquet",
+        row_group_size=rows_per_group,
+    )
+    pq.write_table(
+        pa.table(
+            [
+                pa.array([item for item, _ in vectors], pa.int64()),
+                pa.array([codes for _, codes in vectors], pa.list_(pa.int8())),
+            ],
+            names=["205", "205_c"],
+        ),
+        folder / "scl_embedding_int8_p90.parquet",
+        row_group_size=rows_per_group,
+    )
+    return raw_tables.RawTables.open(folder)
+
+
+def build(tables, tmp_path):
+    table = executor.build_item_table(
+        tables, tmp_path / "table", tmp_path / "rejected"
+    )
+    counts = json.loads((tmp_path / "rejected" / "counts.json").read_text())
+    return table, counts
+
+
+def test_union_of_both_tables_first_rows_and_rejects(tmp_path):
+    features = [
+        (5, 50, 51, 52),
+        (HIGHEST, 1, 2, 3),
+        (5, 60, 61, 62),
+        (-4, -40, LOWEST, 0),
+        (0, 1, 1, 1),
+        (None, 1, 1, 1),
+        (8, 1, None, 1),
+    ]
+    vectors = [
+        (9, vector(9)),
+        (5, vector(5)),
+        (LOWEST, vector(1)),
+        (9, vector(2)),
+        (0, vector(3)),
+        (None, vector(3)),
+        (10, vector(3)[:127]),
+        (11, None),
+        (12, [None, *vector(3)[1:]]),
+        (HIGHEST, [-127] * 128),
+    ]
+    table, counts = build(write(tmp_path / "raw", features, vectors), tmp_path)
+    assert table.item_ids.tolist() == [LOWEST, -4, 5, 9, HIGHEST]
+    # Row 0 is the unknown item.
+    none = [0] * 128
+    assert np.asarray(table.codes).tolist() == [
+        none,
+        vector(1),
+        none,
+        vector(5),
+        vector(9),
+        [-127] * 128,
+    ]
+    assert {name: column.tolist() for name, column in table.features.items()} == {
+        "category": [0, 0, -40, 50, 0, 1],
+        "city": [0, 0, LOWEST, 51, 0, 2],
+        "province": [0, 0, 0, 52, 0, 3],
+    }
+    assert table.rows(np.array([9, 0, 8, LOWEST, HIGHEST])).tolist() == [
+        4,
+        0,
+        0,
+        1,
+        5,
+    ]
+    assert counts == {
+        "read/item_features": 7,
+        "rejected/item_features/duplicate item row": 1,
+        "rejected/item_features/id is 0 (missing)": 1,
+        "rejected/item_features/null": 2,
+        "read/embeddings": 10,
+        "rejected/embeddings/duplicate item row": 1,
+        "rejected/embeddings/id is 0 (missing)": 1,
+        "rejected/embeddings/null": 3,
+        "rejected/embeddings/embedding length is not 128": 1,
+        "items": 5,
+        "items_without_embedding": 1,
+        "items_without_features": 2,
+    }
+    kept = [
+        (path.name.rpartition("-")[0], row["205"], row["reason"])
+        for path in (tmp_path / "rejected").glob("*.parquet")
+        for row in pq.read_table(path).to_pylist()
+    ]
+    assert sorted(kept, key=str) == sorted(
+        [
+            ("item_features", 5, "duplicate item row"),
+            ("item_features", 0, "id is 0 (missing)"),
+            ("item_features", None, "null"),
+            ("item_features", 8, "null"),
+            ("embeddings", 9, "duplicate item row"),
+            ("embeddings", 0, "id is 0 (missing)"),
+            ("embeddings", None, "null"),
+            ("embeddings", 10, "embedding length is not 128"),
+            ("embeddings", 11, "null"),
+            ("embeddings", 12, "null"),
+        ],
+        key=str,
+    )
+
+
+def test_random_tables_in_any_order(tmp_path):
+    rng = np.random.default_rng(4)
+    ids = rng.permutation(rng.integers(LOWEST, HIGHEST, 300))
+    features = [(int(i), *rng.integers(-9, 9, 3).tolist()) for i in ids[:200]]
+    vectors = [
+        (int(i), rng.integers(-127, 128, 128).tolist()) for i in ids[100:]
+    ]
+    tables = write(tmp_path / "raw", features, vectors, rows_per_group=37)
+    table, _ = build(tables, tmp_path)
+    assert table.item_ids.tolist() == sorted(ids.tolist())
+    by_id, codes = {row[0]: row[1:] for row in features}, dict(vectors)
+    for place, item in enumerate(table.item_ids.tolist(), 1):
+        wanted = by_id.get(item, (0, 0, 0))
+        found = tuple(
+            int(table.features[name][place])
+            for name in ("category", "city", "province")
+        )
+        assert found == wanted
+        assert table.codes[place].tolist() == codes.get(item, [0] * 128)
+
+
+def test_no_usable_row_is_an_error_that_names_the_table(tmp_path):
+    tables = write(tmp_path / "raw", [(5, 1, 1, 1)], [(0, vector(1))] * 3)
+    with pytest.raises(DataError, match="scl_embedding_int8_p90: all 3 rows"):
+        build(tables, tmp_path)
+    assert not (tmp_path / "table").exists()
+
+
+def test_missing_column_is_named(tmp_path):
+    write(tmp_path / "raw", [(5, 1, 1, 1)], [(5, vector(1))])
+    path = tmp_path / "raw" / "item_features.parquet"
+    pq.write_table(pq.read_table(path).drop(["213"]), path)
+    with pytest.raises(DataError, match="item_features: column 213"):
+        build(raw_tables.RawTables.open(tmp_path / "raw"), tmp_path)

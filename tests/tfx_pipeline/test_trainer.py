@@ -1,0 +1,207 @@
+"""Interrupted or split over devices, training gives the same model."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from muse_keras.optimizers import RowSparseAdam
+from tests.tfx_pipeline import toy_training
+from tfx_pipeline import config as config_lib
+from tfx_pipeline import trainer
+
+pytestmark = pytest.mark.tf
+
+REQUESTS = 22
+CONFIG = config_lib.TrainerConfig(
+    epochs=3,
+    batch_requests=4,
+    learning_rate=1e-2,
+    table_learning_rate=1e-1,
+    shuffle_requests=16,
+    checkpoint_steps=2,
+)
+# 66 requests in batches of 4; the last has 2.
+STEPS = 17
+
+
+class Killed(Exception):
+    """Stands for a process that ends in the middle of a step."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("training")
+    pattern, _ = toy_training.write_requests(root / "data", REQUESTS)
+    return pattern, toy_training.write_items(root / "table")
+
+
+def make(data, kind, oov_rate):
+    keras.utils.set_random_seed(CONFIG.seed)
+    model = trainer.build_model(
+        config_lib.ModelConfig(
+            type=kind,
+            embedding_dim=4,
+            k=3,
+            recent=3,
+            num_tiers=4,
+            hidden_units=(8,),
+            oov_rate=oov_rate,
+        ),
+        data[1],
+        toy_training.VOCABULARIES,
+    )
+    return model, RowSparseAdam(
+        CONFIG.learning_rate, table_learning_rate=CONFIG.table_learning_rate
+    )
+
+
+def train(data, kind, oov_rate, folder, config=CONFIG):
+    model, optimizer = make(data, kind, oov_rate)
+    trainer.train(
+        model,
+        optimizer,
+        [data[0]],
+        toy_training.SPEC,
+        config,
+        strategy=tf.distribute.get_strategy(),
+        checkpoint_dir=folder / "checkpoints",
+        curves_path=folder / "training.jsonl",
+    )
+    state = {v.path: np.asarray(v) for v in model.variables}
+    state |= {"optimizer/" + v.path: np.asarray(v) for v in optimizer.variables}
+    curve = [
+        json.loads(line)
+        for line in (folder / "training.jsonl").read_text().splitlines()
+    ]
+    return state, curve
+
+
+def killed_after(step):
+    """Ends training in the step after `step`, before anything is saved."""
+    original = trainer._SaveCheckpoints.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        original(self, batch, logs)
+        if self._done + batch + 1 == step:
+            raise Killed
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(
+        trainer._SaveCheckpoints, "on_train_batch_end", on_train_batch_end
+    )
+    return patch
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        # The running loss is a metric, not part of the model.
+        if not name.startswith(("loss", "mean_metric_wrapper")):
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "oov_rate", "stops"),
+    [
+        ("muse", 0.0, [5]),
+        ("muse", 0.3, [3, 8, 9]),
+        ("din", 0.3, [16]),
+    ],
+)
+def test_resumed_training_gives_exactly_the_same_model(
+    data, tmp_path, kind, oov_rate, stops
+):
+    wanted, curve = train(data, kind, oov_rate, tmp_path / "at_once")
+    assert [point["step"] for point in curve] == list(range(1, STEPS + 1))
+    for stop in stops:
+        with killed_after(stop) as patch, pytest.raises(Killed):
+            try:
+                train(data, kind, oov_rate, tmp_path / "resumed")
+            finally:
+                patch.undo()
+    found, resumed_curve = train(data, kind, oov_rate, tmp_path / "resumed")
+    assert_same(found, wanted)
+    assert [p["step"] for p in resumed_curve] == [p["step"] for p in curve]
+    np.testing.assert_allclose(
+        [p["loss"] for p in resumed_curve],
+        [p["loss"] for p in curve],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_training_killed_after_its_last_step_is_not_repeated(data, tmp_path):
+    config = CONFIG.model_copy(update={"checkpoint_steps": STEPS})
+    wanted, curve = train(data, "muse", 0.3, tmp_path, config)
+    found, again = train(data, "muse", 0.3, tmp_path, config)
+    assert_same(found, wanted)
+    assert again == curve
+
+
+def test_the_loss_is_the_mean_over_real_impressions(data, tmp_path):
+    """The first step's loss, from the untrained model's own scores."""
+    from tfx_pipeline import input_fn
+
+    model, _ = make(data, "muse", 0.0)
+    batch = next(
+        iter(
+            input_fn.request_dataset(
+                [data[0]],
+                toy_training.SPEC,
+                CONFIG.batch_requests,
+                shuffle_requests=CONFIG.shuffle_requests,
+                epochs=CONFIG.epochs,
+                seed=CONFIG.seed,
+            )
+        )
+    )
+    inputs, clicks, _ = input_fn.training_batch(batch)
+    logits = np.asarray(model(inputs, training=False), np.float64)
+    losses = np.logaddexp(0.0, logits) - clicks.numpy() * logits
+    wanted = losses[inputs["candidate_mask"].numpy()].mean()
+    _, curve = train(data, "muse", 0.0, tmp_path)
+    assert curve[0]["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "requests"), [("muse", 21), ("din", 25)])
+def test_two_devices_give_the_weights_of_one(tmp_path, kind, requests):
+    """Batches of 8; the last ones are odd, or of a single request."""
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.tfx_pipeline.train_on_replicas",
+            kind,
+            str(requests),
+            str(tmp_path),
+        ],
+        check=True,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    with (
+        np.load(tmp_path / "run1" / "weights.npz") as one,
+        np.load(tmp_path / "run2" / "weights.npz") as two,
+    ):
+        assert one.files == two.files
+        for name in one.files:
+            np.testing.assert_allclose(
+                two[name], one[name], rtol=1e-3, atol=2e-5
+            )
+    curves = [
+        [
+            json.loads(line)["loss"]
+            for line in (tmp_path / run / "curve.jsonl")
+            .read_text()
+            .splitlines()
+        ]
+        for run in ("run1", "run2")
+    ]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-3)

@@ -1,0 +1,46 @@
+"""Which model a candidate is compared with."""
+
+from __future__ import annotations
+
+from tfx import v1 as tfx
+from tfx.types import Artifact
+
+__all__ = ["CANDIDATE", "LastOtherBlessedModel"]
+
+CANDIDATE = "candidate"
+MODEL = "model"
+BLESSING = "model_blessing"
+
+
+class LastOtherBlessedModel(tfx.dsl.experimental.LatestBlessedModelStrategy):
+    """The last blessed model that is not the candidate itself.
+
+    A run with nothing changed has the model that it blessed before as its
+    candidate. Compared with itself that model could never fail, and the
+    Evaluator and the Pusher would have a new input and run again.
+    """
+
+    def resolve_artifacts(
+        self, store: object, input_dict: dict[str, list[Artifact]]
+    ) -> dict[str, list[Artifact]] | None:
+        """Returns the baseline.
+
+        Args:
+            store: ML Metadata, not used.
+            input_dict: ``candidate``; all ``model`` and ``model_blessing``
+                artifacts of the pipeline.
+
+        Returns:
+            The baseline and its blessing, or empty lists; ``candidate`` as
+            given.
+        """
+        candidates = {artifact.id for artifact in input_dict[CANDIDATE]}
+        others = [
+            model for model in input_dict[MODEL] if model.id not in candidates
+        ]
+        found = super().resolve_artifacts(
+            store, {MODEL: others, BLESSING: input_dict[BLESSING]}
+        )
+        if found is None:
+            return None
+        return {**found, CANDIDATE: input_dict[CANDIDATE]}
