@@ -73,7 +73,7 @@ class ModelConfig(_Section):
     """Newest behaviours in the short-term part."""
     num_tiers: int = pydantic.Field(default=20, ge=1)
     num_heads: int = pydantic.Field(default=1, ge=1)
-    hidden_units: tuple[int, ...] = (256, 128, 64)
+    hidden_units: tuple[pydantic.PositiveInt, ...] = (256, 128, 64)
     oov_rate: float = pydantic.Field(default=0.01, ge=0, lt=1)
     """Share of item ids replaced by the unseen item while training."""
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-import pyarrow.compute as pc
 
 from serving import client as client_lib
 from serving import local_server
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import lineage, runner
-from tfx_pipeline.cli import user_lookup
-from tfx_pipeline.data import complete_journey, raw_tables
+from tfx_pipeline import lineage, runner, user_lookup
+from tfx_pipeline.data import complete_journey
 from tfx_pipeline.data.errors import DataError
 
-__all__ = ["Answer", "ask", "make_data", "pick_request", "train_models"]
+__all__ = ["Answer", "ask", "make_data", "train_models"]
 
 Report = Callable[[str], None]
 
 QUICK_USERS = 400
-_CANDIDATES = 10
-_LONG_HISTORY = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,41 +93,6 @@ def train_models(
     return runs
 
 
-def pick_request(directory: pathlib.Path) -> client_lib.RankRequest:
-    """Returns a request of the test weeks: a user with a long history.
-
-    Args:
-        directory: data set directory.
-    """
-    tables = raw_tables.RawTables.open(directory)
-    user = next(_users_with_history(tables))
-    candidates: list[int] = []
-    for batch in tables[raw_tables.TEST_SAMPLES].iter_batches():
-        column = batch.column(batch.schema.get_field_index(raw_tables.USER_ID))
-        chosen = batch.filter(pc.equal(column, user))
-        index = chosen.schema.get_field_index(raw_tables.ITEM_ID)
-        candidates += chosen.column(index).to_pylist()
-    distinct = list(dict.fromkeys(candidates))[:_CANDIDATES]
-    return user_lookup.find_request(directory, user, distinct)
-
-
-def _users_with_history(tables: raw_tables.RawTables) -> Iterator[int]:
-    """Yields test users with long histories first."""
-    best = (0, 0)
-    for batch in tables[raw_tables.TEST_USER_FEATURES].iter_batches():
-        ids = batch.column(batch.schema.get_field_index(raw_tables.USER_ID))
-        lists = batch.column(
-            batch.schema.get_field_index(raw_tables.BEHAVIOR_ITEM_IDS)
-        )
-        lengths = pc.list_value_length(lists).to_numpy()
-        for row in np.flatnonzero(lengths >= _LONG_HISTORY):
-            yield ids[int(row)].as_py()
-        if len(lengths):
-            row = int(lengths.argmax())
-            best = max(best, (int(lengths[row]), ids[row].as_py()))
-    yield best[1]
-
-
 def ask(
     saved_model: pathlib.Path, directory: pathlib.Path, report: Report
 ) -> Answer:
@@ -142,7 +103,7 @@ def ask(
         directory: data set directory.
         report: receives one line per event.
     """
-    request = pick_request(directory)
+    request = user_lookup.pick_request(directory)
     names = user_lookup.item_names(
         directory,
         [

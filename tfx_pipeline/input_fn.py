@@ -29,8 +29,9 @@ def request_dataset(
 ) -> tf.data.Dataset:
     """Reads transformed, request-grouped Examples.
 
-    The order is a function of the seed alone, so that a resumed run can skip
-    what it has seen.
+    The order depends on the seed (and `tf.random.set_seed`) alone, however
+    often the dataset is iterated, so that a resumed run can skip what it has
+    seen.
 
     Args:
         file_patterns: gzip TFRecord files.
@@ -44,46 +45,61 @@ def request_dataset(
         Dataset of dictionaries of SparseTensors and Tensors.
     """
     files = tf.data.Dataset.list_files(list(file_patterns), shuffle=False)
-    dataset = files.interleave(
+    requests = files.interleave(
         lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP"),
         cycle_length=4,
         num_parallel_calls=2,
         deterministic=True,
     )
     if shuffle_requests:
-        dataset = dataset.shuffle(shuffle_requests, seed=seed)
-    return (
-        dataset.repeat(epochs)
-        .batch(batch_requests)
-        .map(
-            lambda examples: tf.io.parse_example(examples, feature_spec),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
+        # A shuffle that is left to reshuffle itself goes on where the last
+        # iterator stopped, and Keras looks at the data before it trains.
+        dataset = tf.data.Dataset.range(epochs).flat_map(
+            lambda epoch: requests.shuffle(
+                shuffle_requests,
+                seed=seed + epoch,
+                reshuffle_each_iteration=False,
+            )
         )
+    else:
+        dataset = requests.repeat(epochs)
+    return dataset.batch(batch_requests).map(
+        lambda examples: tf.io.parse_example(examples, feature_spec),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     )
 
 
-def ranking_dataset(requests: tf.data.Dataset) -> tf.data.Dataset:
+def ranking_dataset(
+    requests: tf.data.Dataset, batch_requests: int
+) -> tf.data.Dataset:
     """Turns request batches into what `keras.Model.fit` takes.
 
     Args:
         requests: dataset of `request_dataset`.
+        batch_requests: requests per batch; the last batch is filled up with
+            empty ones. So devices always share equally, and every batch
+            weighs the same in Keras's mean loss.
 
     Returns:
         Dataset of `training_batch` tuples.
     """
     return requests.map(
-        training_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        lambda batch: training_batch(batch, batch_requests),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     ).prefetch(tf.data.AUTOTUNE)
 
 
 def training_batch(
-    batch: dict[str, Any],
+    batch: dict[str, Any], batch_requests: int = 0
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
     """Returns model inputs, clicks and weights of a batch of requests.
 
     Args:
         batch: transformed features, SparseTensors and Tensors.
+        batch_requests: number of requests B to fill the batch up to; 0 keeps
+            it as it is.
 
     Returns:
         ``(inputs, clicks, weights)``; clicks and weights are float32 (B, C).
@@ -92,12 +108,24 @@ def training_batch(
         batch is split over devices.
     """
     inputs = model_inputs.dense_model_inputs(batch)
+    clicks = tf.cast(tf.sparse.to_dense(batch[features.CLICKS]), tf.float32)
+    if batch_requests:
+        inputs = {
+            name: _fill_up(values, batch_requests)
+            for name, values in inputs.items()
+        }
+        clicks = _fill_up(clicks, batch_requests)
     mask = tf.cast(inputs["candidate_mask"], tf.float32)
-    clicks = tf.sparse.to_dense(batch[features.CLICKS])
     weights = mask * tf.math.divide_no_nan(
         tf.cast(tf.size(mask), tf.float32), tf.reduce_sum(mask)
     )
-    return inputs, tf.cast(clicks, tf.float32), weights
+    return inputs, clicks, weights
+
+
+def _fill_up(values: tf.Tensor, rows: int) -> tf.Tensor:
+    """Returns (B, n) with rows of zeros (or False) added up to B = rows."""
+    filled = tf.pad(values, [[0, rows - tf.shape(values)[0]], [0, 0]])
+    return tf.ensure_shape(filled, [rows, *values.shape[1:]])
 
 
 def count_records(file_patterns: Sequence[str]) -> int:

@@ -110,7 +110,9 @@ def create_pipeline(
         model=trainer.outputs["model"],
         baseline_model=resolver.outputs["model"],
         schema=schema_gen.outputs["schema"],
-        eval_config=eval_config(config.evaluator),
+        eval_config=eval_config(
+            config.evaluator, code_fingerprints["evaluator"]
+        ),
         example_splits=[features.EVAL_SPLIT],
         module_path="tfx_pipeline.evaluation.extractors",
     )
@@ -158,11 +160,17 @@ def create_pipeline(
     )
 
 
-def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:
+def eval_config(
+    config: config_lib.EvaluatorConfig, code_fingerprint: str = ""
+) -> tfma.EvalConfig:
     """Returns metrics, slices and thresholds.
 
     A model is blessed when its GAUC is at least ``min_gauc`` and, if a model
     was blessed before, at most ``max_gauc_drop`` below that model's.
+
+    Args:
+        config: what blesses a model.
+        code_fingerprint: changes when the code of the metrics changes.
     """
     threshold = tfma.MetricThreshold(
         value_threshold=tfma.GenericValueThreshold(
@@ -176,7 +184,12 @@ def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:
     metric = tfma.MetricConfig(
         class_name="RankingMetrics",
         module="tfx_pipeline.evaluation.ranking_metrics",
-        config=json.dumps({"bootstrap_samples": config.bootstrap_samples}),
+        config=json.dumps(
+            {
+                "bootstrap_samples": config.bootstrap_samples,
+                "code_fingerprint": code_fingerprint,
+            }
+        ),
         threshold=threshold,
     )
     return tfma.EvalConfig(

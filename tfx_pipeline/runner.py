@@ -32,18 +32,32 @@ Report = Callable[[str], None]
 _PROJECT = pathlib.Path(__file__).resolve().parent.parent
 # Files of each stage whose change must not meet an old output.
 _STAGES = {
-    "join": ("tfx_pipeline/transforms", "tfx_pipeline/data/validation.py"),
-    "items": ("tfx_pipeline/components/item_table_gen", "muse_keras/tables"),
+    "join": (
+        "tfx_pipeline/components/request_example_gen",
+        "tfx_pipeline/transforms",
+        "tfx_pipeline/data/raw_tables.py",
+        "tfx_pipeline/data/validation.py",
+        "tfx_pipeline/features.py",
+    ),
+    "items": (
+        "tfx_pipeline/components/item_table_gen",
+        "tfx_pipeline/data/raw_tables.py",
+        "tfx_pipeline/data/validation.py",
+        "muse_keras/tables",
+    ),
     "transform": (
         "tfx_pipeline/preprocessing.py",
+        "tfx_pipeline/features.py",
         "muse_keras/tensorflow/request_features.py",
     ),
     "trainer": (
         "tfx_pipeline/trainer.py",
         "tfx_pipeline/input_fn.py",
+        "tfx_pipeline/features.py",
         "muse_keras",
         "serving/export",
     ),
+    "evaluator": ("tfx_pipeline/evaluation", "muse_keras/metrics"),
     "serving": ("serving/server", "tfx_pipeline/components/serving_validator"),
 }
 _RUNNING = re.compile(r"Component (\S+) is running\.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
+import time
 from typing import Any
 
 import keras
@@ -20,6 +21,7 @@ from tfx_pipeline import features, input_fn, progress
 
 __all__ = [
     "CURVES_FILE",
+    "RUN_FILE",
     "SCORES_FILE",
     "build_model",
     "read_vocabularies",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 CURVES_FILE = "training.jsonl"
+RUN_FILE = "run.json"
 SCORES_FILE = "validation_scores.npz"
 MODEL_FILE = "model.keras"
 _MODELS = {"muse": models.MUSE, "din": models.DIN}
@@ -61,6 +64,7 @@ def run_fn(fn_args: Any) -> None:
             learning_rate=trainer_config.learning_rate,
             table_learning_rate=trainer_config.table_learning_rate,
         )
+    start = time.monotonic()
     train(
         model,
         optimizer,
@@ -71,7 +75,21 @@ def run_fn(fn_args: Any) -> None:
         checkpoint_dir=pathlib.Path(settings["checkpoint_dir"]),
         curves_path=run_dir / CURVES_FILE,
     )
-    model.share_oov_row(optimizer)
+    seconds = time.monotonic() - start
+    shared = model.share_oov_row(optimizer)
+    record = {
+        "trainable_weights": sum(
+            int(np.prod(variable.shape))
+            for variable in model.trainable_variables
+        ),
+        "items": item_table.num_items,
+        "items_never_trained": shared,
+        "devices": strategy.num_replicas_in_sync,
+        "seconds": round(seconds, 1),
+    }
+    (run_dir / RUN_FILE).write_text(
+        json.dumps(record, indent=2) + "\n", encoding="utf-8"
+    )
     validation = input_fn.request_dataset(
         fn_args.eval_files, feature_spec, trainer_config.batch_requests
     )
@@ -165,6 +183,12 @@ def train(
             be in it.
         curves_path: JSON lines of step and loss to write.
     """
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_requests % replicas:
+        raise ValueError(
+            "trainer.batch_requests must be a multiple of the number of "
+            f"devices, {replicas}. Received: {config.batch_requests}"
+        )
     requests = input_fn.count_records(files)
     steps = -(-requests * config.epochs // config.batch_requests)
     dataset = input_fn.request_dataset(
@@ -194,7 +218,7 @@ def train(
         )
     if done < steps:
         model.fit(
-            input_fn.ranking_dataset(dataset.skip(done)),
+            input_fn.ranking_dataset(dataset.skip(done), config.batch_requests),
             steps_per_epoch=steps - done,
             epochs=1,
             callbacks=callbacks,

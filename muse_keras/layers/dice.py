@@ -43,9 +43,11 @@ class Dice(keras.layers.Layer):
 
     Example:
     >>> import numpy as np
+    >>> from keras import ops
     >>> from muse_keras.layers import Dice
-    >>> np.asarray(Dice()(np.array([[-40.0, 0.0, 40.0]], "float32")))
-    array([[-0.,  0., 40.]], dtype=float32)
+    >>> output = Dice()(np.array([[0.0, 40.0]], "float32"))
+    >>> ops.convert_to_numpy(output)
+    array([[ 0., 40.]], dtype=float32)
     """
 
     def __init__(

@@ -494,10 +494,11 @@ class BaseRanker(keras.Model):
         sizes = np.array(self.profile_sizes, np.int64)
         starts = np.cumsum(sizes) - sizes
         # An index outside its vocabulary must not read another field's row.
-        profile = ops.clip(
-            ops.cast(profile, "float32"), 0.0, (sizes - 1).astype("float32")
-        )
-        rows = ops.cast(profile + starts.astype("float32"), "int32")
+        last = ops.convert_to_tensor(sizes - 1, dtype="float32")
+        profile = ops.minimum(ops.cast(profile, "float32"), last)
+        profile = ops.maximum(profile, 0.0)
+        starts = ops.convert_to_tensor(starts, dtype="float32")
+        rows = ops.cast(profile + starts, "int32")
         embedded = self.profile_embedding(rows)
         return ops.reshape(embedded, (-1, count * self.embedding_dim))
 

@@ -53,7 +53,6 @@ class ItemTable:
         scale: float, 1 / 127.
 
     Example:
-
     >>> import tempfile
     >>> import numpy as np
     >>> folder = tempfile.mkdtemp()
@@ -203,7 +202,9 @@ class ItemTable:
         return cls.open(target)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], verify: bool = False) -> "ItemTable":
+    def open(
+        cls, path: str | os.PathLike[str], verify: bool = False
+    ) -> "ItemTable":
         """Memory-map a table.
 
         Args:
@@ -296,7 +297,9 @@ def _as_int64(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
             f"Received: dtype={array.dtype}"
         )
     if array.dtype == np.uint64 and (array > np.iinfo(np.int64).max).any():
-        raise ValueError(f"`{name}` must fit in int64. Received: max={array.max()}")
+        raise ValueError(
+            f"`{name}` must fit in int64. Received: max={array.max()}"
+        )
     return array.astype(np.int64, copy=False)
 
 
@@ -342,7 +345,8 @@ def _check_codes(codes: npt.NDArray[Any], num_items: int) -> None:
     """Check type and shape of the vectors."""
     if codes.dtype != np.int8:
         raise ValueError(
-            f"`codes` must be int8 (trunc(127 * vector)). Received: dtype={codes.dtype}"
+            "`codes` must be int8 (trunc(127 * vector)). "
+            f"Received: dtype={codes.dtype}"
         )
     if codes.ndim != 2 or len(codes) != num_items or codes.shape[1] == 0:
         raise ValueError(
@@ -430,10 +434,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file}: not valid JSON ({error}).") from error
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    version = (
+        manifest.get("format_version") if isinstance(manifest, dict) else None
+    )
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{file}: `format_version` must be {FORMAT_VERSION}. Received: {version}"
+            f"{file}: `format_version` must be {FORMAT_VERSION}. "
+            f"Received: {version}"
         )
     missing = {"num_items", "dim", "files"} - set(manifest)
     if missing:
@@ -448,7 +455,9 @@ def _check_file(
     file = folder / name
     described = manifest["files"].get(name)
     if described is None:
-        raise ValueError(f"{folder / _MANIFEST_FILE}: `files` does not list {name}.")
+        raise ValueError(
+            f"{folder / _MANIFEST_FILE}: `files` does not list {name}."
+        )
     size = file.stat().st_size
     if size != described["bytes"]:
         raise ValueError(
@@ -468,6 +477,7 @@ def _map(file: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     array = np.load(file, mmap_mode="r", allow_pickle=False)
     if array.dtype != np.dtype(dtype) or array.shape != shape:
         raise ValueError(
-            f"{file}: expected {dtype} {shape}, found {array.dtype} {array.shape}."
+            f"{file}: expected {dtype} {shape}, found {array.dtype} "
+            f"{array.shape}."
         )
     return array

@@ -49,7 +49,6 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         `codes / 127`.
 
     Example:
-
     >>> import tempfile
     >>> import numpy as np
     >>> from muse_keras.tables import ItemTable, MultimodalEmbeddingTable
@@ -76,7 +75,8 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         for name, value in (("num_items", num_items), ("dim", dim)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f"`{name}` must be a positive integer. Received: {name}={value}"
+                    f"`{name}` must be a positive integer. Received: "
+                    f"{name}={value}"
                 )
         if num_items >= np.iinfo(np.int32).max:
             raise ValueError(
@@ -112,12 +112,16 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
             input_shape: not used; the table's size is in the constructor.
         """
         if backend_holds_int64():
-            self.item_ids = self._add_frozen("item_ids", (self.num_items,), "int64")
+            self.item_ids = self._add_frozen(
+                "item_ids", (self.num_items,), "int64"
+            )
         else:
             self._host_ids = np.zeros(self.num_items, np.int64)
         rows = self.num_items + 1
         self.codes = self._add_frozen("codes", (rows, self.dim), "int8")
-        self.inverse_norms = self._add_frozen("inverse_norms", (rows,), "float32")
+        self.inverse_norms = self._add_frozen(
+            "inverse_norms", (rows,), "float32"
+        )
         self.built = True
 
     def assign(self, item_table: ItemTable) -> None:
@@ -209,7 +213,10 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         """Read the weights written by `save_own_variables`."""
         self._ensure_built()
         self._fill(
-            {name: store[name] for name in ("item_ids", "codes", "inverse_norms")}
+            {
+                name: store[name]
+                for name in ("item_ids", "codes", "inverse_norms")
+            }
         )
 
     def _add_frozen(self, name: str, shape: tuple[int, ...], dtype: str) -> Any:

@@ -26,7 +26,6 @@ def gather_rows(variable: Any, rows: Any) -> Any:
         dtype.
 
     Example:
-
     >>> import keras
     >>> table = keras.Variable([[0.0, 0.0], [1.0, 2.0]], autocast=False)
     >>> keras.ops.convert_to_numpy(gather_rows(table, [1, -1]))

@@ -1,10 +1,11 @@
 """From transformed features to the dense inputs of the ranking models."""
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import tensorflow as tf
 
-Feature = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
+Feature: TypeAlias = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
 
 _BEHAVIORS = {
     "behavior_item_ids": tf.int64,

@@ -1,6 +1,7 @@
 """Candidate features that the model looks up by table row."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ class ItemFeatures(tf.Module):
 
 def _resolve(
     raw: npt.NDArray[np.int64], vocabulary: Vocabulary
-) -> npt.NDArray[np.signedinteger]:
+) -> npt.NDArray[Any]:
     """Return the vocabulary index of every row's raw id."""
     # int32 is left out: TensorFlow keeps int32 variables on the host.
     narrow = vocabulary.size - 1 <= np.iinfo(np.int16).max

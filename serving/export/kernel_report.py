@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework import kernel_def_pb2, node_def_pb2
-from tensorflow.core.framework import op_def_pb2
+from tensorflow.core.framework import kernel_def_pb2, node_def_pb2, op_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import kernels, op_def_registry
 
@@ -528,7 +527,7 @@ def _gpu_kernel(
     return None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _kernels(op: str) -> tuple[kernel_def_pb2.KernelDef, ...]:
     """Return the kernels of an op for all devices."""
     return tuple(kernels.get_registered_kernels_for_op(op).kernel)

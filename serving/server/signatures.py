@@ -148,6 +148,7 @@ def classify(
             )
         _check_count(array, count, f"{alias} ")
     widths = {array.shape[1] for array in outputs.values()}
+    width = max(widths)
     if len(widths) > 1:
         raise invalid_argument(
             "Tensors class and score should match in dim_size(1). Got "
@@ -158,7 +159,7 @@ def classify(
     classes, scores = outputs.get("classes"), outputs.get("scores")
     for row in range(count):
         item = response.result.classifications.add()
-        for column in range(widths.copy().pop()):
+        for column in range(width):
             entry = item.classes.add()
             if classes is not None:
                 entry.label = classes[row, column]

@@ -337,9 +337,10 @@ def test_nothing_changed_means_everything_cached(second):
     assert second.states.pop(RESOLVER) == "COMPLETE"
     assert second.states == dict.fromkeys(COMPONENTS - {RESOLVER}, "CACHED")
     assert second.pushed == []
-    assert sum("from the cache" in line for line in second.lines) == len(
-        COMPONENTS
-    ) - 1
+    assert (
+        sum("from the cache" in line for line in second.lines)
+        == len(COMPONENTS) - 1
+    )
 
 
 def test_candidate_below_the_gauc_threshold_is_not_pushed(world, weak):

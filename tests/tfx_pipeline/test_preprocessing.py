@@ -237,8 +237,7 @@ def test_vocabularies_are_read_in_index_order(literal):
         name: values.tolist()
         for name, values in trainer.read_vocabularies(output).items()
     }
-    # A field without any value keeps one entry that no id can have... TFT
-    # writes -1, and an id of -1 in such a field is as good as unseen.
+    # TFT writes -1 for a field that is missing everywhere.
     assert vocabularies.pop("user_profile_3") == [-1]
     assert vocabularies == {
         "user_profile_1": [7, 9],
@@ -278,9 +277,7 @@ def test_rare_and_surplus_values_are_out_of_vocabulary(tmp_path):
     assert [one["candidate_cities"] for one in found] == [[2], [1], [1]]
     assert [one["user_profile"][0] for one in found] == [1, 1, 2]
     # Matches count indices: all values outside the vocabulary are one.
-    assert found[0]["candidate_category_matches"] == [
-        1.0 + 2.0 * (kept != 20)
-    ]
+    assert found[0]["candidate_category_matches"] == [1.0 + 2.0 * (kept != 20)]
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 9])
@@ -289,9 +286,7 @@ def test_history_keeps_the_newest(literal, length):
     layer = output.transform_features_layer()
     raw = row(history=range(1, length + 1), categories=[30] * length)
     batch = {
-        name: tf.sparse.from_dense([values])
-        if values
-        else tf.sparse.from_dense(tf.zeros([1, 0], tf.int64))
+        name: tf.sparse.from_dense(tf.constant([values], tf.int64))
         for name, values in raw.items()
     }
     found = tf.sparse.to_dense(layer(batch)["behavior_item_ids"]).numpy()

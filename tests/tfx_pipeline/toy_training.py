@@ -42,9 +42,7 @@ def request(rng: np.random.Generator, user: int) -> dict[str, list]:
         "behavior_item_ids": rng.choice(ITEMS, length).tolist(),
         "behavior_categories": rng.integers(1, 8, length).tolist(),
         # Some candidates are not in the table.
-        "candidate_item_ids": (
-            rng.choice([*ITEMS, 5, 6], candidates).tolist()
-        ),
+        "candidate_item_ids": (rng.choice([*ITEMS, 5, 6], candidates).tolist()),
         "candidate_categories": rng.integers(0, 8, candidates).tolist(),
         "candidate_cities": rng.integers(0, 4, candidates).tolist(),
         "candidate_provinces": rng.integers(0, 4, candidates).tolist(),

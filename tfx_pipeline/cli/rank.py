@@ -145,7 +145,7 @@ def _request(
         raise typer.BadParameter(
             "--user, --candidates and --data are needed, or --request FILE"
         )
-    from tfx_pipeline.cli.user_lookup import find_request
+    from tfx_pipeline.user_lookup import find_request
 
     return find_request(data, user, ids, split)
 
@@ -173,7 +173,7 @@ def _read_fields(file: pathlib.Path) -> dict[str, Any]:
 def _names(data: pathlib.Path | None, request: Any) -> dict[int, str]:
     if data is None:
         return {}
-    from tfx_pipeline.cli.user_lookup import item_names
+    from tfx_pipeline.user_lookup import item_names
 
     return item_names(
         data,
@@ -184,7 +184,9 @@ def _names(data: pathlib.Path | None, request: Any) -> dict[int, str]:
     )
 
 
-def _retrieved(result: Any, candidate: int, top: int) -> list[tuple[int, ...]]:
+def _retrieved(
+    result: Any, candidate: int, top: int
+) -> list[tuple[int, float, float]]:
     """Position, similarity and attention of the best behaviours."""
     return [
         (

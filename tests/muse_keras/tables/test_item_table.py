@@ -39,9 +39,7 @@ def test_rows_belong_to_their_ids(tmp_path: Path) -> None:
     for i, item in enumerate(given_parts["item_ids"]):
         row = int(table.rows(item))
         assert table.item_ids[row - 1] == item
-        np.testing.assert_array_equal(
-            table.codes[row], given_parts["codes"][i]
-        )
+        np.testing.assert_array_equal(table.codes[row], given_parts["codes"][i])
         for name, values in given_parts["features"].items():
             assert table.features[name][row] == values[i]
     for name in given_parts["features"]:
@@ -107,9 +105,7 @@ def test_blocks_do_not_show(
     )
     pieces = ItemTable.write(tmp_path / "b", **given_parts)
     assert whole.manifest == pieces.manifest
-    np.testing.assert_array_equal(
-        whole.inverse_norms(), pieces.inverse_norms()
-    )
+    np.testing.assert_array_equal(whole.inverse_norms(), pieces.inverse_norms())
     repeated = given_parts | {"item_ids": np.array([*range(1, 39), 8])}
     with pytest.raises(ValueError, match="8 more than once"):
         ItemTable.write(tmp_path / "c", **repeated)
@@ -122,9 +118,7 @@ def test_writing_is_deterministic(tmp_path: Path) -> None:
     shuffled = given_parts | {
         "item_ids": given_parts["item_ids"][order],
         "codes": given_parts["codes"][order],
-        "features": {
-            k: v[order] for k, v in given_parts["features"].items()
-        },
+        "features": {k: v[order] for k, v in given_parts["features"].items()},
     }
     assert ItemTable.write(tmp_path / "b", **shuffled).manifest == first
 

@@ -14,8 +14,8 @@ from muse_keras.tables import ItemTable
 from serving.export import export_saved_model, kernel_report, next_version
 from tests.serving.export.world import (
     DIM,
-    K,
     MAX_HISTORY,
+    K,
     World,
     make_model,
     make_requests,
@@ -170,9 +170,7 @@ def export_parts(world: World) -> dict[str, Any]:
     }
 
 
-def test_din_without_transform_and_warmup(
-    world: World, tmp_path: Path
-) -> None:
+def test_din_without_transform_and_warmup(world: World, tmp_path: Path) -> None:
     model = make_model("din", world.item_table, world.vocabularies)
     base = tmp_path / "muse"
     for version in (1, 2):

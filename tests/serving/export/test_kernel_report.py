@@ -121,7 +121,9 @@ def test_catches_a_condition_the_host_waits_for(tmp_path: Path) -> None:
             )
         }
 
-    assert any("condition" in p for p in problems(save(tmp_path, function)).values())
+    assert any(
+        "condition" in p for p in problems(save(tmp_path, function)).values()
+    )
 
 
 def test_assertions_may_look_at_shapes_but_not_at_values(
@@ -152,9 +154,7 @@ def test_names_the_signatures_there_are(world: World) -> None:
         kernel_report(world.export.path, "nosuch")
 
 
-def test_command(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(world.export.path)]) == 0
     assert "'rank': passed" in capsys.readouterr().out
     assert main([str(world.export.path), "serving_default"]) == 1

@@ -8,9 +8,9 @@ import pytest
 from tests.serving.export.world import (
     DIM,
     INT64,
-    K,
     MAX_HISTORY,
     PROFILE_FIELDS,
+    K,
     World,
     make_requests,
     rank_inputs,
@@ -48,7 +48,9 @@ def oracle_inputs(
     behaviors = request["behavior_item_ids"][real]
     categories = indices("category", request["behavior_category_ids"][real])
     rows = {int(item): row + 1 for row, item in enumerate(table.item_ids)}
-    candidate_rows = [rows.get(int(i), 0) for i in request["candidate_item_ids"]]
+    candidate_rows = [
+        rows.get(int(i), 0) for i in request["candidate_item_ids"]
+    ]
     candidate_categories = indices(
         "category", table.features["category"][candidate_rows]
     )
@@ -152,7 +154,8 @@ def test_examples_give_the_scores_of_rank(world: World) -> None:
         examples=np.array([to_example(r) for r in requests], object),
     )
     np.testing.assert_array_equal(
-        served["candidate_item_ids"], rank_inputs(requests)["candidate_item_ids"]
+        served["candidate_item_ids"],
+        rank_inputs(requests)["candidate_item_ids"],
     )
     np.testing.assert_allclose(
         served["click_probability"], ranked["click_probability"], atol=2e-6
@@ -179,8 +182,7 @@ def test_empty_sizes(world: World) -> None:
     none = np.zeros((1, 0), np.int64)
     no_history = world.call(
         "rank",
-        **inputs
-        | {"behavior_item_ids": none, "behavior_category_ids": none},
+        **inputs | {"behavior_item_ids": none, "behavior_category_ids": none},
     )["click_probability"]
     padding = np.zeros((1, 7), np.int64)
     all_padding = world.call(

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 
-
 MAX_HISTORY = 6
 K = 4
 DIM = 16
@@ -226,7 +225,10 @@ def make_transform_output(
     rows = [
         {
             **{name: r[name].tolist() for name in r if name != "user_profile"},
-            **{f: [int(r["user_profile"][i])] for i, f in enumerate(PROFILE_FIELDS)},
+            **{
+                f: [int(r["user_profile"][i])]
+                for i, f in enumerate(PROFILE_FIELDS)
+            },
         }
         for r in requests
     ]

@@ -87,7 +87,9 @@ def test_union_of_both_tables_first_rows_and_rejects(tmp_path):
         vector(9),
         [-127] * 128,
     ]
-    assert {name: column.tolist() for name, column in table.features.items()} == {
+    assert {
+        name: column.tolist() for name, column in table.features.items()
+    } == {
         "category": [0, 0, -40, 50, 0, 1],
         "city": [0, 0, LOWEST, 51, 0, 2],
         "province": [0, 0, 0, 52, 0, 3],

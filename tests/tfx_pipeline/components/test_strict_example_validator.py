@@ -76,8 +76,14 @@ def without(name):
         ({**REQUESTS, "clicks": [[0, 2], [0]]}, "clicks"),
         ({**REQUESTS, "user_profile_3": [[1, 2], [0]]}, "user_profile_3"),
         ({**REQUESTS, "candidate_city": [[1, 1], []]}, "candidate_city"),
-        ({**REQUESTS, "candidate_item_ids": [["a"], ["b"]]}, "candidate_item_ids"),
-        ({**REQUESTS, "candidate_popularity": [[-1], [0]]}, "candidate_popularity"),
+        (
+            {**REQUESTS, "candidate_item_ids": [["a"], ["b"]]},
+            "candidate_item_ids",
+        ),
+        (
+            {**REQUESTS, "candidate_popularity": [[-1], [0]]},
+            "candidate_popularity",
+        ),
         (without("user_id"), "user_id"),
         (without("behavior_item_ids"), "behavior_item_ids"),
         ({**REQUESTS, "surprise": [[1], [1]]}, "surprise"),

@@ -17,9 +17,13 @@ def batch_of(ids, width=3):
     return pa.RecordBatch.from_arrays(
         [
             pa.array(ids, pa.int64()),
-            pa.array([list(map(int, row)) for row in lists], pa.list_(pa.int64())),
+            pa.array(
+                [list(map(int, row)) for row in lists], pa.list_(pa.int64())
+            ),
             pa.array([f"name {i}" for i in range(len(ids))], pa.string()),
-            pa.array([None if i % 3 else 1 for i in range(len(ids))], pa.int8()),
+            pa.array(
+                [None if i % 3 else 1 for i in range(len(ids))], pa.int8()
+            ),
         ],
         names=["id", "list", "text", "maybe"],
     )

@@ -7,7 +7,7 @@ user's row group, and only the batch that holds the row after that.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,12 @@ from serving.client import RankRequest
 from tfx_pipeline.data import raw_tables
 from tfx_pipeline.data.errors import DataError
 
-__all__ = ["NAMES_FILE", "find_request", "item_names"]
+__all__ = ["NAMES_FILE", "find_request", "item_names", "pick_request"]
 
 NAMES_FILE = "names.parquet"
 _BATCH_ROWS = 1024
+_CANDIDATES = 10
+_LONG_HISTORY = 200
 
 
 def find_request(
@@ -57,6 +59,41 @@ def find_request(
         behavior_category_ids=_ids(row[raw_tables.BEHAVIOR_CATEGORY_IDS]),
         candidate_item_ids=list(candidate_item_ids),
     )
+
+
+def pick_request(directory: pathlib.Path) -> RankRequest:
+    """Returns a request of the test weeks: a user with a long history.
+
+    Args:
+        directory: data set directory.
+    """
+    tables = raw_tables.RawTables.open(directory)
+    user = next(_users_with_history(tables))
+    candidates: list[int] = []
+    for batch in tables[raw_tables.TEST_SAMPLES].iter_batches():
+        column = batch.column(batch.schema.get_field_index(raw_tables.USER_ID))
+        chosen = batch.filter(pc.equal(column, user))
+        index = chosen.schema.get_field_index(raw_tables.ITEM_ID)
+        candidates += chosen.column(index).to_pylist()
+    distinct = list(dict.fromkeys(candidates))[:_CANDIDATES]
+    return find_request(directory, user, distinct)
+
+
+def _users_with_history(tables: raw_tables.RawTables) -> Iterator[int]:
+    """Yields test users with long histories first."""
+    best = (0, 0)
+    for batch in tables[raw_tables.TEST_USER_FEATURES].iter_batches():
+        ids = batch.column(batch.schema.get_field_index(raw_tables.USER_ID))
+        lists = batch.column(
+            batch.schema.get_field_index(raw_tables.BEHAVIOR_ITEM_IDS)
+        )
+        lengths = pc.list_value_length(lists).to_numpy()
+        for row in np.flatnonzero(lengths >= _LONG_HISTORY):
+            yield ids[int(row)].as_py()
+        if len(lengths):
+            row = int(lengths.argmax())
+            best = max(best, (int(lengths[row]), ids[row].as_py()))
+    yield best[1]
 
 
 def item_names(

@@ -1,0 +1,93 @@
+"""Documentation that is wrong fails here."""
+
+import pathlib
+import re
+import shlex
+
+import click
+import pytest
+import typer
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+# These talk to a server or to a trained model; tests/serving runs them.
+WITH_SERVER = {"serving.md", "export.md"}
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def blocks(page, language):
+    return [
+        code
+        for found, code in BLOCK.findall(page.read_text(encoding="utf-8"))
+        if found == language
+    ]
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in PAGES
+        if blocks(page, "python") and page.name not in WITH_SERVER
+    ],
+    ids=name,
+)
+def test_python_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    namespace = {"__name__": "example"}
+    for code in blocks(page, "python"):
+        exec(compile(code, name(page), "exec"), namespace)  # noqa: S102
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_is_valid(page):
+    for code in blocks(page, "python"):
+        compile(code, name(page), "exec")
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p, "bash")], ids=name
+)
+def test_commands_exist(page):
+    from tfx_pipeline.cli.commands import app
+
+    root = typer.main.get_command(app)
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    )
+    for line in "".join(blocks(page, "bash")).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            goals = [w for w in words[1:] if "=" not in w]
+            assert set(goals) <= targets, line
+        elif words[:1] == ["muse"]:
+            parse(root, words[1:], line)
+
+
+def parse(command, words, line):
+    """Parses a command line as the command itself would, without running."""
+    if not isinstance(command, click.Group):
+        # Wrong or missing options raise; whether a file exists is not asked.
+        for parameter in command.params:
+            if isinstance(parameter.type, click.Path):
+                parameter.type.exists = False
+        command.make_context("muse", list(words))
+        return
+    found = command.commands.get(words[0])
+    assert found is not None, f"no command {words[0]!r} in: {line}"
+    parse(found, words[1:], line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target or target.startswith("#"):
+            continue
+        path = (page.parent / target.partition("#")[0]).resolve()
+        assert path.exists(), f"{name(page)} links to {target}"

@@ -1,0 +1,195 @@
+"""Charts as inline SVG that takes its colours from the page's theme."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+__all__ = ["bars", "intervals", "lines"]
+
+_WIDTH = 640
+_LEFT = 56
+_RIGHT = 16
+_TOP = 30
+_BOTTOM = 44
+
+
+class _Frame:
+    """Axes and the mapping from values to places."""
+
+    def __init__(
+        self,
+        title: str,
+        low: float,
+        high: float,
+        height: int,
+        legend: Sequence[str],
+    ) -> None:
+        self.height = height
+        self._low, self._high = low, high
+        self.left, self.right = _LEFT, _WIDTH - _RIGHT
+        self.top, self.bottom = _TOP, height - _BOTTOM
+        self.parts = [
+            f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" '
+            f'aria-label="{html.escape(title, quote=True)}">'
+        ]
+        for value in _ticks(low, high):
+            place = self.y(value)
+            self.parts.append(
+                f'<line class="grid" x1="{self.left}" x2="{self.right}" '
+                f'y1="{place:.1f}" y2="{place:.1f}"/>'
+            )
+            self.text(self.left - 8, place + 4, f"{value:g}", "end")
+        x = self.left
+        for index, name in enumerate(legend):
+            self.parts.append(
+                f'<rect class="fill{index}" x="{x}" y="8" width="12" '
+                'height="12" rx="2"/>'
+            )
+            self.text(x + 18, 19, name, "start")
+            x += 34 + 8 * len(name)
+
+    def y(self, value: float) -> float:
+        """Returns the vertical place of a value."""
+        share = (value - self._low) / (self._high - self._low)
+        return self.bottom - share * (self.bottom - self.top)
+
+    def text(self, x: float, y: float, text: str, anchor: str) -> None:
+        """Adds a label."""
+        self.parts.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+            f"{html.escape(text)}</text>"
+        )
+
+    def axis_title(self, text: str) -> None:
+        """Adds the name of the horizontal axis."""
+        self.text((self.left + self.right) / 2, self.height - 6, text, "middle")
+
+    def done(self) -> str:
+        """Returns the SVG."""
+        return "".join([*self.parts, "</svg>"])
+
+
+def intervals(
+    title: str,
+    axis: str,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, float, float] | None]],
+) -> str:
+    """Draws values with intervals, side by side in groups.
+
+    Args:
+        title: for those who cannot see it.
+        axis: name of the groups.
+        groups: names along the horizontal axis.
+        series: ``(value, lower, upper)`` per group, by series.
+    """
+    everything = [v for values in series.values() for v in values if v]
+    low = min(v[1] for v in everything)
+    high = max(v[2] for v in everything)
+    margin = 0.08 * (high - low or 0.1)
+    frame = _Frame(title, low - margin, high + margin, 300, list(series))
+    room = (frame.right - frame.left) / len(groups)
+    for group, name in enumerate(groups):
+        middle = frame.left + room * (group + 0.5)
+        frame.text(middle, frame.bottom + 18, name, "middle")
+        for index, values in enumerate(series.values()):
+            value = values[group]
+            if value is None:
+                continue
+            x = middle + 22 * (index - (len(series) - 1) / 2)
+            top, bottom = frame.y(value[2]), frame.y(value[1])
+            frame.parts.append(
+                f'<g class="line{index}"><line x1="{x:.1f}" x2="{x:.1f}" '
+                f'y1="{top:.1f}" y2="{bottom:.1f}"/>'
+                f'<circle class="fill{index}" cx="{x:.1f}" '
+                f'cy="{frame.y(value[0]):.1f}" r="5">'
+                f"<title>{value[0]:.4f} ({value[1]:.4f} to {value[2]:.4f})"
+                "</title></circle></g>"
+            )
+    frame.axis_title(axis)
+    return frame.done()
+
+
+def lines(
+    title: str,
+    axis: str,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+) -> str:
+    """Draws curves over a common horizontal axis.
+
+    Args:
+        title: for those who cannot see it.
+        axis: name of the horizontal axis.
+        series: x and y values, by series.
+    """
+    ys = [y for _, values in series.values() for y in values]
+    last = max(x for values, _ in series.values() for x in values)
+    margin = 0.05 * (max(ys) - min(ys) or 0.1)
+    frame = _Frame(title, min(ys) - margin, max(ys) + margin, 300, list(series))
+    width = frame.right - frame.left
+    for index, (xs, values) in enumerate(series.values()):
+        points = " ".join(
+            f"{frame.left + width * x / last:.1f},{frame.y(y):.1f}"
+            for x, y in zip(xs, values, strict=True)
+        )
+        frame.parts.append(
+            f'<polyline class="line{index}" fill="none" points="{points}"/>'
+        )
+    for value in _ticks(0, last):
+        frame.text(
+            frame.left + width * value / last,
+            frame.bottom + 18,
+            f"{value:g}",
+            "middle",
+        )
+    frame.axis_title(axis)
+    return frame.done()
+
+
+def bars(
+    title: str,
+    axis: str,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    every: int = 1,
+) -> str:
+    """Draws bars side by side in groups, from zero.
+
+    Args:
+        title: for those who cannot see it.
+        axis: name of the groups.
+        groups: names along the horizontal axis.
+        series: a value per group, by series.
+        every: label every so many groups.
+    """
+    high = max(max(values) for values in series.values()) or 1.0
+    frame = _Frame(title, 0, 1.05 * high, 300, list(series))
+    room = (frame.right - frame.left) / len(groups)
+    width = 0.8 * room / len(series)
+    for group, name in enumerate(groups):
+        start = frame.left + room * (group + 0.1)
+        if group % every == 0:
+            frame.text(start + 0.4 * room, frame.bottom + 18, name, "middle")
+        for index, values in enumerate(series.values()):
+            top = frame.y(values[group])
+            frame.parts.append(
+                f'<rect class="fill{index}" x="{start + index * width:.1f}" '
+                f'y="{top:.1f}" width="{width:.1f}" '
+                f'height="{frame.bottom - top:.1f}">'
+                f"<title>{html.escape(name)}: {values[group]:.2f}</title>"
+                "</rect>"
+            )
+    frame.axis_title(axis)
+    return frame.done()
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Returns about five round values inside the range."""
+    rough = (high - low) / 5
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    first = math.ceil(low / step)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 10) for index in range(first, last + 1)]

@@ -1,0 +1,140 @@
+"""Scores and explanations of the exported models on the eval split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfx_pipeline import features
+
+__all__ = ["EvalScores", "score_models", "tier_histograms"]
+
+_BATCH = 64
+_EXPLAIN_BATCH = 8
+_SPEC = {
+    name: tf.io.RaggedFeature(tf.int64)
+    for name in (
+        features.USER_ID,
+        *features.USER_PROFILE,
+        features.BEHAVIOR_ITEM_IDS,
+        features.BEHAVIOR_CATEGORY_IDS,
+        features.CANDIDATE_ITEM_IDS,
+        features.CLICKS,
+    )
+}
+
+
+class EvalScores(dict[str, np.ndarray]):
+    """Flat arrays: ``user_id``, ``clicks``, and a score per model type."""
+
+
+def score_models(
+    models: Mapping[str, pathlib.Path],
+    files: Sequence[pathlib.Path],
+    cache: pathlib.Path,
+) -> EvalScores:
+    """Scores every eval impression with every model.
+
+    Args:
+        models: SavedModel by model type.
+        files: eval Examples.
+        cache: ``.npz`` that keeps the scores of these models and files.
+
+    Returns:
+        One value per impression.
+    """
+    places = sorted([*map(str, models.values()), *map(str, files)])
+    key = hashlib.sha256("\n".join(places).encode()).hexdigest()
+    if cache.exists():
+        with np.load(cache) as stored:
+            if str(stored["key"]) == key:
+                return EvalScores(
+                    {n: stored[n] for n in stored.files if n != "key"}
+                )
+    loaded = {name: tf.saved_model.load(str(p)) for name, p in models.items()}
+    parts: dict[str, list[np.ndarray]] = {}
+    for serialized in _records(files).batch(_BATCH):
+        parsed = tf.io.parse_example(serialized, _SPEC)
+        clicks = parsed[features.CLICKS]
+        lengths = clicks.row_lengths().numpy()
+        found = {
+            "user_id": np.repeat(
+                parsed[features.USER_ID].flat_values.numpy(), lengths
+            ),
+            "clicks": clicks.flat_values.numpy(),
+        }
+        for name, model in loaded.items():
+            answer = model.signatures["serving_default"](examples=serialized)
+            found[name] = np.concatenate(
+                [
+                    row[:length]
+                    for row, length in zip(
+                        answer["click_probability"].numpy(),
+                        lengths,
+                        strict=True,
+                    )
+                ]
+            )
+        for name, values in found.items():
+            parts.setdefault(name, []).append(values)
+    scores = EvalScores({k: np.concatenate(v) for k, v in parts.items()})
+    temporary = cache.with_name(f".{cache.name}.{os.getpid()}.npz")
+    np.savez(temporary, key=np.array(key), **scores)
+    temporary.replace(cache)
+    return scores
+
+
+def tier_histograms(
+    model: pathlib.Path, files: Sequence[pathlib.Path], requests: int
+) -> dict[str, list[float]]:
+    """Averages SimTier's counts over clicked and over other candidates.
+
+    Args:
+        model: SavedModel.
+        files: eval Examples.
+        requests: how many requests to explain, spread over the split.
+
+    Returns:
+        ``clicked`` and ``not_clicked``: mean behaviours per tier.
+    """
+    loaded = tf.saved_model.load(str(model))
+    explain = loaded.signatures["explain"]
+    count = int(_records(files).reduce(np.int64(0), lambda n, _: n + 1))
+    step = max(1, count // requests)
+    chosen = _records(files).shard(step, 0).take(requests)
+    sums = {True: 0.0, False: 0.0}
+    counts = {True: 0, False: 0}
+    for serialized in chosen.batch(_EXPLAIN_BATCH):
+        parsed = tf.io.parse_example(serialized, _SPEC)
+        dense = {name: value.to_tensor() for name, value in parsed.items()}
+        answer = explain(
+            user_id=dense[features.USER_ID][:, 0],
+            user_profile=tf.concat(
+                [dense[name] for name in features.USER_PROFILE], axis=1
+            ),
+            behavior_item_ids=dense[features.BEHAVIOR_ITEM_IDS],
+            behavior_category_ids=dense[features.BEHAVIOR_CATEGORY_IDS],
+            candidate_item_ids=dense[features.CANDIDATE_ITEM_IDS],
+        )
+        tiers = answer["tiers"].numpy()
+        real = tf.sequence_mask(parsed[features.CLICKS].row_lengths()).numpy()
+        clicked = dense[features.CLICKS].numpy() > 0
+        for kind in (True, False):
+            rows = tiers[real & (clicked == kind)]
+            sums[kind] = sums[kind] + rows.sum(axis=0)
+            counts[kind] += len(rows)
+    return {
+        name: np.asarray(sums[kind] / max(1, counts[kind])).tolist()
+        for name, kind in (("clicked", True), ("not_clicked", False))
+    }
+
+
+def _records(files: Sequence[pathlib.Path]) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(
+        [str(path) for path in files], compression_type="GZIP"
+    )
