@@ -4,10 +4,11 @@ import pathlib
 
 import pyarrow as pa
 import pytest
-import schemas
 from google.protobuf import text_format
-from serving.export.exporter import UNSERVED_FEATURES
 from tensorflow_metadata.proto.v0 import schema_pb2
+
+import schemas
+from serving.export.exporter import UNSERVED_FEATURES
 from tfx_pipeline import features
 from tfx_pipeline.data import raw_tables
 

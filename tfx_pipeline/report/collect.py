@@ -53,7 +53,8 @@ def collect(
     Returns:
         Values of all sections; a section without data is None.
     """
-    runs = lineage.model_runs(config)
+    # The baseline first.
+    runs = dict(sorted(lineage.model_runs(config).items()))
     examples = lineage.latest_output(config, "RequestExampleGen", "examples")
     files = sorted((examples / "Split-eval").glob("*.gz"))
     exports = {

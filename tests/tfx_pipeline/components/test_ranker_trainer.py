@@ -8,9 +8,9 @@ import pathlib
 
 import numpy as np
 import pytest
-from muse_keras.tables import ItemTable
 from tfx.types import standard_artifacts
 
+from muse_keras.tables import ItemTable
 from tfx_pipeline.components.artifacts import ItemTableArtifact
 from tfx_pipeline.components.ranker_trainer import executor
 

@@ -6,8 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from tensorflow_data_validation.statistics import stats_impl
-from tensorflow_data_validation.statistics import stats_options
+from tensorflow_data_validation.statistics import stats_impl, stats_options
 from tfx.types import standard_artifacts
 
 from tfx_pipeline import runner

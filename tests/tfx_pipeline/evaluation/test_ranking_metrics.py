@@ -1,0 +1,141 @@
+"""Metrics against pair-by-pair oracles; the bootstrap against a simple one."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muse_keras.metrics import per_group_auc
+from tests.tfx_pipeline.evaluation import metric_oracles as oracle
+from tfx_pipeline.evaluation import gauc
+from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
+
+pytestmark = pytest.mark.tf
+
+
+def compute(users, labels, scores, samples=20):
+    return ranking_metrics(
+        np.array(users, np.int64),
+        np.array(labels, np.float32),
+        np.array(scores, np.float64),
+        samples,
+    )
+
+
+_IMPRESSIONS = st.lists(
+    st.tuples(
+        st.sampled_from([-(2**63), -1, 0, 5, 2**63 - 1]),
+        st.integers(0, 1),
+        # Few values, so that ties are common; both ends of the range.
+        st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(_IMPRESSIONS)
+def test_metrics_are_their_definitions(impressions):
+    users, labels, scores = map(list, zip(*impressions, strict=True))
+    found = compute(users, labels, scores)
+    assert tuple(found) == METRICS
+    for name, value in oracle.metrics(users, labels, scores).items():
+        assert found[name] == pytest.approx(value, rel=1e-9, nan_ok=True), name
+
+
+def test_literal_values():
+    found = compute(
+        users=[1, 1, 1, 2, 2, 3, 3],
+        labels=[1, 0, 0, 1, 0, 1, 1],
+        scores=[0.8, 0.8, 0.2, 0.1, 0.9, 0.5, 0.5],
+    )
+    # User 1: one win and one tie of 2 pairs; user 2 wrong; user 3 has none.
+    assert found["gauc"] == pytest.approx((3 * 0.75 + 2 * 0.0) / 5)
+    assert found["gauc_users"] == 2
+    assert found["calibration"] == pytest.approx(3.8 / 4)
+    assert found["click_rate"] == pytest.approx(4 / 7)
+
+
+def test_nobody_with_both_classes_has_no_gauc():
+    found = compute([1, 2, 2], [1, 0, 0], [0.5, 0.4, 0.3])
+    for name in ("gauc", "gauc_lower", "gauc_upper"):
+        assert math.isnan(found[name])
+    assert found["gauc_users"] == 0
+    assert found["auc"] == 1.0
+
+
+def test_order_and_monotone_scores_do_not_matter():
+    rng = np.random.default_rng(1)
+    users = rng.integers(0, 9, 200)
+    labels = rng.integers(0, 2, 200)
+    scores = rng.random(200).round(1)
+    first = compute(users, labels, scores)
+    order = rng.permutation(200)
+    again = compute(users[order], labels[order], scores[order])
+    assert again == pytest.approx(first)
+    squeezed = compute(users, labels, scores**3)
+    for name in ("gauc", "gauc_lower", "gauc_upper", "auc"):
+        assert squeezed[name] == pytest.approx(first[name])
+
+
+def toy_users(count=60, seed=3):
+    """Per-user AUCs through the public function."""
+    rng = np.random.default_rng(seed)
+    users = np.repeat(np.arange(count), rng.integers(2, 9, count))
+    labels = rng.integers(0, 2, len(users))
+    return per_group_auc(labels, rng.random(len(users)), users)
+
+
+def simple_bootstrap(users, samples, level, seed):
+    """Another generator, another loop, a sorted list: the same statistic."""
+    generator = random.Random(seed)
+    pairs = list(zip(users.auc.tolist(), users.weight.tolist(), strict=True))
+    values = sorted(
+        oracle.weighted(generator.choices(pairs, k=len(pairs)))
+        for _ in range(samples)
+    )
+    tail = (1 - level) / 2
+    return (
+        values[int(tail * (samples - 1))],
+        values[math.ceil((1 - tail) * (samples - 1))],
+    )
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_interval_is_that_of_a_simple_bootstrap(level):
+    users = toy_users()
+    found = gauc.bootstrap_interval(users, samples=4000, level=level)
+    wanted = simple_bootstrap(users, 4000, level, seed=8)
+    width = wanted[1] - wanted[0]
+    assert found == pytest.approx(wanted, abs=0.08 * width)
+    assert found[0] < users.weighted_mean < found[1]
+
+
+def test_interval_is_deterministic_and_depends_on_the_seed():
+    users = toy_users()
+    first = gauc.bootstrap_interval(users, samples=50)
+    np.random.seed(5)
+    assert gauc.bootstrap_interval(users, samples=50) == first
+    assert gauc.bootstrap_interval(users, samples=50, seed=1) != first
+
+
+def test_interval_narrows_with_more_users():
+    few, many = (
+        np.subtract(*gauc.bootstrap_interval(toy_users(count), samples=400))
+        for count in (50, 1250)
+    )
+    # Five times narrower in expectation.
+    assert 3.5 < few / many < 7
+
+
+def test_interval_without_users_or_of_one():
+    nobody = per_group_auc([1], [0.5], [3])
+    assert all(map(math.isnan, gauc.bootstrap_interval(nobody)))
+    one = per_group_auc([1, 0], [0.5, 0.5], [3, 3])
+    assert gauc.bootstrap_interval(one, samples=5) == (0.5, 0.5)

@@ -1,0 +1,242 @@
+"""The report says what its numbers say."""
+
+import copy
+import html.parser
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from tfx_pipeline.report import charts, writer
+from tfx_pipeline.report.collect import paired_difference
+
+
+def model(gauc, curve=True):
+    rows = [
+        {
+            "bucket": bucket,
+            "gauc": gauc + shift,
+            "gauc_lower": gauc + shift - 0.02,
+            "gauc_upper": gauc + shift + 0.02,
+        }
+        for bucket, shift in (("0-99", -0.03), ("100-299", 0.01))
+    ]
+    return {
+        "gauc": gauc,
+        "gauc_lower": gauc - 0.01,
+        "gauc_upper": gauc + 0.01,
+        "gauc_users": 40.0,
+        "auc": 0.7,
+        "log_loss": 0.3,
+        "calibration": 1.1,
+        "click_rate": 0.09,
+        "impressions": 1234.0,
+        "slices": {"history_length": rows, "item_popularity": rows},
+        "curve": {"steps": [5, 15, 25], "loss": [0.6, 0.4, 0.3], "total": 30},
+        "settings": {"model": {"type": "muse"}, "note": "<script>x</script>"},
+        "run": {"trainable_weights": 12345, "seconds": 6.0},
+        "pushed_to": "17",
+        "serving": {"verdict": "64 requests replayed"},
+    }
+
+
+FOUND = {
+    "pipeline": "a <b> pipeline",
+    "models": {"din": model(0.61), "muse": model(0.64)},
+    "difference": {"value": 0.03, "lower": 0.01, "upper": 0.05},
+    "tiers": {"clicked": [1.0] * 20, "not_clicked": [2.0] * 20},
+    "example": {
+        "user_id": 7,
+        "history": 33,
+        "recent": ["Milk & honey"],
+        "candidates": [{"name": "Cheese <i>", "click_probability": 0.421}],
+        "retrieved": [
+            {
+                "name": "Loaf",
+                "similarity": 0.912,
+                "attention": 0.25,
+                "times": 2,
+                "ago": 4,
+            }
+        ],
+    },
+    "data": {
+        "requests": {"read/train_samples": 1234567},
+        "items": {"items": 99},
+        "source": {"policy": {"negatives": "by popularity"}},
+    },
+    "executions": [
+        {
+            "component": "Evaluator",
+            "state": "COMPLETE",
+            "finished": "2026-01-01",
+            "output": "x",
+        }
+    ],
+    "versions": {"python": "3.10"},
+}
+
+
+def changed(**values):
+    return {**copy.deepcopy(FOUND), **values}
+
+
+class Page(html.parser.HTMLParser):
+    VOID = {"meta", "br", "link", "img"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_page_is_well_formed_and_self_contained():
+    text = writer.render(FOUND)
+    page = Page(text)
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "i"}
+        assert not {"src", "href", "onclick"} & set(attributes)
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            assert attributes["aria-label"]
+    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "prefers-color-scheme: dark" in text
+    assert "width=device-width" in text
+
+
+def test_numbers_of_the_page_are_those_found():
+    words = " ".join(Page(writer.render(FOUND)).text)
+    for expected in (
+        "0.6100",
+        "0.6400",
+        "0.6300 to 0.6500",
+        "12,345",
+        "1,234,567",
+        "0.421",
+        "0.912",
+        "Cheese <i>",
+        "Milk & honey",
+        "64 requests replayed",
+        "MUSE ranks better than DIN by +0.0300",
+    ):
+        assert expected in words, expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.01, 0.05, "better"),
+        (-0.05, -0.01, "worse"),
+        (-0.01, 0.05, "includes zero"),
+        (0.0, 0.05, "includes zero"),
+    ],
+)
+def test_verdict_is_honest(low, high, expected):
+    difference = {"value": (low + high) / 2, "lower": low, "upper": high}
+    assert expected in writer.verdict(changed(difference=difference))
+
+
+def test_page_without_what_may_be_missing():
+    one = changed(difference=None, tiers=None, example=None)
+    del one["models"]["din"]
+    one["models"]["muse"].update(
+        slices={}, run=None, pushed_to=None, serving=None
+    )
+    one["data"] = {"requests": None, "items": None, "source": None}
+    words = " ".join(Page(writer.render(one)).text)
+    assert "Only MUSE was trained" in words
+
+
+def test_summary_lines_and_json_are_the_same_numbers():
+    summary = writer.Summary(pathlib.Path("report.html"), FOUND)
+    lines = "\n".join(summary.lines())
+    assert "GAUC 0.6400 (95 % interval 0.6300 to 0.6500)" in lines
+    assert json.loads(json.dumps(summary.found)) == FOUND
+
+
+def naive_gauc(users, clicks, scores):
+    total = weight = 0.0
+    for user in set(users.tolist()):
+        mine = users == user
+        wins = pairs = 0.0
+        for a in scores[mine & (clicks == 1)]:
+            for b in scores[mine & (clicks == 0)]:
+                wins += 1.0 if a > b else 0.5 if a == b else 0.0
+                pairs += 1
+        if pairs:
+            total += mine.sum() * wins / pairs
+            weight += mine.sum()
+    return total / weight
+
+
+def test_paired_difference_against_resampled_users():
+    rng = np.random.default_rng(3)
+    users = np.repeat(np.arange(40), 8)
+    clicks = rng.integers(0, 2, 320)
+    good = clicks + rng.normal(size=320)
+    bad = 0.3 * clicks + rng.normal(size=320)
+    found = paired_difference(users, clicks, good, bad, samples=2000)
+    expected = naive_gauc(users, clicks, good) - naive_gauc(users, clicks, bad)
+    assert found["value"] == pytest.approx(expected, abs=1e-12)
+
+    rows = [np.flatnonzero(users == user) for user in range(40)]
+    draws = []
+    for _ in range(150):
+        chosen = [rows[user] for user in rng.integers(0, 40, 40)]
+        take = np.concatenate(chosen)
+        again = np.repeat(np.arange(40), [len(part) for part in chosen])
+        draws.append(
+            naive_gauc(again, clicks[take], good[take])
+            - naive_gauc(again, clicks[take], bad[take])
+        )
+    low, high = np.quantile(draws, [0.025, 0.975])
+    width = high - low
+    assert found["lower"] == pytest.approx(low, abs=0.3 * width)
+    assert found["upper"] == pytest.approx(high, abs=0.3 * width)
+
+
+def test_same_model_differs_by_exactly_nothing():
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(10), 5)
+    scores = rng.normal(size=50)
+    found = paired_difference(
+        users, rng.integers(0, 2, 50), scores, scores, samples=50
+    )
+    assert found == {"value": 0.0, "lower": 0.0, "upper": 0.0}
+
+
+def test_charts_place_values_on_the_axis():
+    svg = charts.bars("t", "x", ["a", "b"], {"s": [1.0, 4.0]})
+    heights = [
+        float(value)
+        for value in re.findall(
+            r'<rect class="fill0"[^>]*height="([\d.]+)"', svg
+        )
+    ][-2:]
+    assert heights[1] / heights[0] == pytest.approx(4, rel=0.02)
+    svg = charts.intervals("t", "x", ["a", "b"], {"s": [(0.5, 0.4, 0.6), None]})
+    assert svg.count("<circle") == 1
+    assert "0.5000 (0.4000 to 0.6000)" in svg
+    svg = charts.lines("t", "x", {"s": ([0, 10], [1.0, 2.0])})
+    (points,) = re.findall(r'points="([^"]+)"', svg)
+    (x0, y0), (x1, y1) = (
+        tuple(map(float, pair.split(","))) for pair in points.split()
+    )
+    assert x1 > x0 and y1 < y0
