@@ -48,6 +48,14 @@ BEFORE_TRAINING = {
 }
 BROKEN = 2
 # Long enough in steps to be killed between two checkpoints.
+PROGRAM = """
+import json, sys
+from tfx_pipeline import runner
+from tfx_pipeline.cli.pipeline import app
+fingerprints = json.loads(sys.argv.pop())
+runner.code_fingerprints = lambda: fingerprints
+app()
+"""
 DIN = ["model.type=din", "trainer.epochs=150", "trainer.checkpoint_steps=50"]
 
 
@@ -56,6 +64,8 @@ class World:
     """One data set, one configuration, one metadata store."""
 
     config_path: pathlib.Path
+    # Someone may edit the code while this runs.
+    fingerprints: dict[str, str]
 
     def config(self, *overrides):
         from tfx_pipeline import config as config_lib
@@ -80,10 +90,14 @@ class World:
         pushed = set(self.versions())
         lines: list[str] = []
         failure = None
-        try:
-            runner.run(self.config(*overrides), lines.append)
-        except runner.ComponentFailed as error:
-            failure = error
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                runner, "code_fingerprints", lambda: self.fingerprints
+            )
+            try:
+                runner.run(self.config(*overrides), lines.append)
+            except runner.ComponentFailed as error:
+                failure = error
         return Run(
             states=metadata.states(self.metadata, before),
             lines=lines,
@@ -110,6 +124,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
+    from tfx_pipeline import runner
     from tfx_pipeline.data import synth
 
     root = tmp_path_factory.mktemp("e2e")
@@ -153,7 +168,7 @@ def world(tmp_path_factory) -> World:
     }
     path = root / "pipeline.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return World(path)
+    return World(path, runner.code_fingerprints())
 
 
 @pytest.fixture(scope="module")
@@ -205,11 +220,11 @@ class Killed:
 @pytest.fixture(scope="module")
 def killed(world, anomalous) -> Killed:
     before = metadata.last_execution(world.metadata)
-    command = [sys.executable, "-c"]
-    command += ["from tfx_pipeline.cli.pipeline import app; app()"]
+    command = [sys.executable, "-c", PROGRAM]
     command += ["run", "--config", str(world.config_path)]
     for override in DIN:
         command += ["--set", override]
+    command.append(json.dumps(world.fingerprints))
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,

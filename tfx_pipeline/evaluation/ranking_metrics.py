@@ -57,6 +57,9 @@ def ranking_metrics(
         ``calibration`` (predicted over observed clicks; above 1 is
         over-confident), ``click_rate`` and ``impressions``.
     """
+    # Sums over millions of impressions need more than float32.
+    clicks = np.asarray(clicks, np.float64)
+    scores = np.asarray(scores, np.float64)
     users = metrics.per_group_auc(clicks, scores, user_ids)
     low, high = gauc.bootstrap_interval(users, bootstrap_samples)
     everyone = metrics.per_group_auc(clicks, scores, np.zeros_like(user_ids))

@@ -165,4 +165,4 @@ def test_compiled_pipeline_has_every_component(config, tmp_path):
     )
     executors = json.dumps(graph["deploymentConfig"])
     assert "tfx_pipeline.components.atomic_pusher.Executor" in executors
-    assert not (tmp_path / "output").exists()
+    assert not (tmp_path / "output" / "metadata.sqlite").exists()

@@ -32,7 +32,10 @@ class Evaluation:
 
     def metrics(self, slice_key=()):
         found = self.result.get_metrics_for_slice(slice_key)
-        return {name: value["doubleValue"] for name, value in found.items()}
+        # JSON has no NaN: it comes as text.
+        return {
+            name: float(value["doubleValue"]) for name, value in found.items()
+        }
 
 
 class World:

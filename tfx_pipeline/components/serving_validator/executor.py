@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -173,13 +174,13 @@ def compare_scores(
             chunk = keys[start : start + _BATCH]
             examples = [requests[key] for key in chunk]
             ranked = [_rank_request(_decode(example)) for example in examples]
-            for name, call in (
-                (
-                    "serving_default",
-                    functools.partial(client.predict_examples, examples),
+            calls: dict[str, Callable[[], list[client_lib.RankResult]]] = {
+                "serving_default": functools.partial(
+                    client.predict_examples, examples
                 ),
-                ("rank", functools.partial(client.rank, ranked)),
-            ):
+                "rank": functools.partial(client.rank, ranked),
+            }
+            for name, call in calls.items():
                 began = time.perf_counter()
                 answers = call()
                 times[name].append(time.perf_counter() - began)
