@@ -190,7 +190,13 @@ def eval_config(
                 "code_fingerprint": code_fingerprint,
             }
         ),
-        threshold=threshold,
+        # Over all impressions: a plain threshold would hold for every slice,
+        # however few users it has.
+        per_slice_thresholds=[
+            tfma.PerSliceMetricThreshold(
+                slicing_specs=[tfma.SlicingSpec()], threshold=threshold
+            )
+        ],
     )
     return tfma.EvalConfig(
         model_specs=[

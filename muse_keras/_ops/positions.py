@@ -7,11 +7,11 @@ from keras import ops
 
 
 def take_positions(values: Any, indices: Any) -> Any:
-    """Return `values[b, indices[b, ...]]`.
+    """Return `values[b, indices[b, ...]]`, and 0 from an empty history.
 
     Args:
-        values: (B, L), any dtype.
-        indices: int32 (B, ...), positions in L.
+        values: integers (B, L).
+        indices: int32 (B, ...), positions in L; 0 if L is 0.
 
     Returns:
         Tensor of the shape of `indices` and the dtype of `values`.
@@ -19,8 +19,15 @@ def take_positions(values: Any, indices: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # One GatherV2. `ops.take_along_axis` would do the index arithmetic.
-        return tf.gather(values, indices, axis=1, batch_dims=1)
+        # One GatherV2 (`ops.take_along_axis` would do index arithmetic), of
+        # int64, since TensorFlow keeps int32 on the host. The extra column
+        # is there to be read when L is 0.
+        wide = tf.cast(values, tf.int64)
+        extra = tf.zeros([tf.shape(wide)[0], 1], tf.int64)
+        wide = tf.concat([wide, extra], axis=1)
+        taken = tf.gather(wide, indices, axis=1, batch_dims=1)
+        return tf.cast(taken, values.dtype)
+    values = ops.pad(values, [[0, 0], [0, 1]])
     shape = ops.shape(indices)
     flat = ops.reshape(indices, (shape[0], -1))
     return ops.reshape(ops.take_along_axis(values, flat, axis=1), shape)

@@ -196,37 +196,35 @@ def test_devices_must_share_a_batch_equally(data, tmp_path):
         )
 
 
-# In 3 epochs of batches of 8 the last one has 7 requests, or a single one.
-@pytest.mark.parametrize(("kind", "requests"), [("muse", 21), ("din", 19)])
-def test_two_devices_give_the_weights_of_one(tmp_path, kind, requests):
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    """Both kinds of model trained on one and on two logical devices."""
+    root = tmp_path_factory.mktemp("replicas")
     subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.tfx_pipeline.train_on_replicas",
-            kind,
-            str(requests),
-            str(tmp_path),
-        ],
+        [sys.executable, "-m", "tests.tfx_pipeline.train_on_replicas", root],
         check=True,
         cwd=pathlib.Path(__file__).parents[2],
     )
+    return root
+
+
+@pytest.mark.parametrize("kind", ["muse", "din"])
+def test_two_devices_give_the_weights_of_one(replicas, kind):
+    one, two = (replicas / kind / f"run{number}" for number in (1, 2))
     with (
-        np.load(tmp_path / "run1" / "weights.npz") as one,
-        np.load(tmp_path / "run2" / "weights.npz") as two,
+        np.load(one / "weights.npz") as wanted,
+        np.load(two / "weights.npz") as found,
     ):
-        assert one.files == two.files
-        for name in one.files:
+        assert found.files == wanted.files
+        for name in wanted.files:
             np.testing.assert_allclose(
-                two[name], one[name], rtol=1e-3, atol=2e-5
+                found[name], wanted[name], rtol=1e-3, atol=2e-5
             )
-    curves = [
+    losses = [
         [
             json.loads(line)["loss"]
-            for line in (tmp_path / run / "curve.jsonl")
-            .read_text()
-            .splitlines()
+            for line in (run / "curve.jsonl").read_text().splitlines()
         ]
-        for run in ("run1", "run2")
+        for run in (one, two)
     ]
-    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-3)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)

@@ -174,7 +174,7 @@ def compare_scores(
             chunk = keys[start : start + _BATCH]
             examples = [requests[key] for key in chunk]
             ranked = [_rank_request(_decode(example)) for example in examples]
-            calls: dict[str, Callable[[], list[client_lib.RankResult]]] = {
+            calls: dict[str, Callable[[], Any]] = {
                 "serving_default": functools.partial(
                     client.predict_examples, examples
                 ),

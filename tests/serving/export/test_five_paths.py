@@ -1,0 +1,74 @@
+"""The same requests by every path give the same scores."""
+
+import numpy as np
+import pytest
+
+from serving.client import MuseClient, RankRequest
+from tests.serving.export.test_signatures import oracle_scores
+from tests.serving.export.world import (
+    World,
+    make_requests,
+    rank_inputs,
+    to_example,
+)
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def server(world: World):
+    from serving.server import ServerConfig, running
+
+    config = ServerConfig(
+        model_name="muse",
+        model_base_path=str(world.export.path.parent),
+        port=0,
+        rest_api_port=0,
+    )
+    with running(config) as app:
+        yield app
+
+
+def test_five_paths_give_the_same_scores(world: World, server) -> None:
+    requests = make_requests(world.item_table, 15, seed=8)
+    typed = [
+        RankRequest(
+            user_id=int(r["user_id"][0]),
+            user_profile=r["user_profile"],
+            behavior_item_ids=r["behavior_item_ids"],
+            behavior_category_ids=r["behavior_category_ids"],
+            candidate_item_ids=r["candidate_item_ids"],
+        )
+        for r in requests
+    ]
+    examples = [to_example(r) for r in requests]
+    in_process = world.call("rank", **rank_inputs(requests))
+    with (
+        MuseClient(server.grpc_target) as grpc,
+        MuseClient(server.rest_url, "rest") as rest,
+    ):
+        paths = {
+            "SavedModel in process": [
+                row[: len(r["candidate_item_ids"])]
+                for row, r in zip(
+                    in_process["click_probability"], requests, strict=True
+                )
+            ],
+            "gRPC": [a.click_probability for a in grpc.rank(typed)],
+            "REST": [a.click_probability for a in rest.rank(typed)],
+            "Examples by gRPC": [
+                a.click_probability for a in grpc.predict_examples(examples)
+            ],
+            "Examples by REST": [
+                a.click_probability for a in rest.predict_examples(examples)
+            ],
+        }
+    expected = [oracle_scores(world, request) for request in requests]
+    assert np.std(np.concatenate(expected)) > 0.05
+    for path, scores in paths.items():
+        for row, (found, wanted) in enumerate(
+            zip(scores, expected, strict=True)
+        ):
+            np.testing.assert_allclose(
+                found, wanted, atol=TOLERANCE, err_msg=f"{path}, row {row}"
+            )
