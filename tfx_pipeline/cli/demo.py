@@ -60,6 +60,8 @@ def demo(
         page = out / "report.html"
         report("Writing the report")
         summary = report_lib.write_report(loaded, page, report)
+        served = output.short(loaded.push_dir)
+        muse = output.short(pathlib.Path(sys.argv[0]).absolute())
         sys.stdout.write(
             "\n".join(
                 [
@@ -70,19 +72,19 @@ def demo(
                     "",
                     f"Done in {time.monotonic() - start:.0f} s.",
                     f"  report        {page}",
-                    f"  served model  {loaded.push_dir}",
+                    f"  served model  {served}",
                     f"  raw tables    {data}",
-                    f"  log           {loaded.log_path}",
+                    f"  log           {output.short(loaded.log_path)}",
                     "Try next:",
-                    f"  muse serve --model-base-path {loaded.push_dir}",
-                    f"  muse rank --data {data} --user "
+                    f"  {muse} serve --model-base-path {served}",
+                    f"  {muse} rank --data {data} --user "
                     f"{answer.request.user_id} --candidates "
                     + ",".join(
                         str(item)
                         for item in answer.request.candidate_item_ids[:3]
                     )
                     + " --explain",
-                    f"  muse data inspect {data}",
+                    f"  {muse} data inspect {data}",
                     "",
                 ]
             )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import typer
 
-__all__ = ["Reporter", "one_line_errors", "write_text"]
+__all__ = ["Reporter", "one_line_errors", "short", "write_text"]
 
 
 class Reporter:
@@ -52,3 +52,11 @@ def write_text(path: pathlib.Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def short(path: pathlib.Path) -> str:
+    """Returns a path as one would type it here."""
+    try:
+        return str(path.relative_to(pathlib.Path.cwd()))
+    except ValueError:
+        return str(path)
