@@ -79,7 +79,7 @@ def local_server(
             stdout=stack.enter_context(output.open("wb")),
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},
+            env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ},
         )
         stack.callback(_stop, server)
         deadline = time.monotonic() + timeout_s

@@ -274,9 +274,9 @@ def test_every_component_runs_once_and_a_model_is_pushed(world, first):
     assert world.versions() == [version]
     model = world.config().push_dir / version
     assert (model / "saved_model.pb").is_file()
-    assert json.loads(json.dumps(first.lines)) and any(
-        line.startswith("RankerTrainer done in") for line in first.lines
-    )
+    finished = [line.split()[0] for line in first.lines if " done in " in line]
+    assert set(finished) == COMPONENTS
+    assert any(line.startswith("training step 15 of") for line in first.lines)
 
 
 def test_row_counts_add_up_and_name_every_broken_row(world, first):
@@ -382,8 +382,10 @@ def test_anomaly_stops_the_run_before_transform(anomalous):
 
 
 def test_killed_training_resumes_from_its_checkpoint(world, killed):
-    assert set(killed.states.values()) == {"CACHED", "COMPLETE", "RUNNING"}
-    assert killed.states["RankerTrainer"] == "RUNNING"
+    assert killed.states == {
+        **dict.fromkeys(BEFORE_TRAINING, "CACHED"),
+        "RankerTrainer": "RUNNING",
+    }
     rerun = killed.rerun
     assert rerun.failure is None
     (resumed,) = [line for line in rerun.lines if "training resumes" in line]
@@ -413,12 +415,13 @@ def test_another_model_re_executes_the_trainer_and_what_follows(killed):
     assert version.isdigit()
 
 
-def test_lineage_tells_both_models(world, first, killed):
+def test_lineage_tells_both_models(world, killed):
     from tfx_pipeline import lineage
 
     runs = lineage.model_runs(world.config())
     assert list(runs) == ["muse", "din"]
-    assert runs["muse"].pushed_to.name == first.pushed[0]
+    # The last evaluation of this model refused it.
+    assert runs["muse"].pushed_to is None
     assert runs["din"].pushed_to.name == killed.rerun.pushed[0]
     assert runs["din"].settings["trainer"]["epochs"] == 150
     rows = {r["component"]: r for r in lineage.last_executions(world.config())}

@@ -18,23 +18,12 @@ from tfx_pipeline import config as config_lib
 from tfx_pipeline import trainer
 
 
-# In 3 epochs of batches of 8 the last one has 7 requests, or a single one.
-REQUESTS = {"muse": 21, "din": 19}
-EPOCHS = 3
-
-
-def main(root: pathlib.Path) -> None:
-    """Trains both kinds of model."""
+def main(kind: str, requests: int, folder: pathlib.Path) -> None:
+    """Trains on one device, then on two; saves both models' weights."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
     )
-    for kind, requests in REQUESTS.items():
-        compare(kind, requests, root / kind)
-
-
-def compare(kind: str, requests: int, folder: pathlib.Path) -> None:
-    """Trains on one device, then on two; saves both models' weights."""
     pattern, _ = toy_training.write_requests(folder / "data", requests)
     table = toy_training.write_items(folder / "table")
     for replicas in (1, 2):
@@ -65,7 +54,7 @@ def compare(kind: str, requests: int, folder: pathlib.Path) -> None:
             optimizer,
             [pattern],
             toy_training.SPEC,
-            config_lib.TrainerConfig(epochs=EPOCHS, batch_requests=8),
+            config_lib.TrainerConfig(epochs=3, batch_requests=8),
             strategy=strategy,
             checkpoint_dir=run / "checkpoints",
             curves_path=run / "curve.jsonl",
@@ -77,4 +66,4 @@ def compare(kind: str, requests: int, folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    main(sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3]))

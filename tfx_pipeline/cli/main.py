@@ -19,7 +19,7 @@ def run() -> None:
             "pip install 'muse-tensorflow[all]'\n"
         )
         sys.exit(2)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 
     from tfx_pipeline.cli.commands import app

@@ -84,7 +84,7 @@ def serve(
         )
         sys.stderr.write("Loading TensorFlow and the model …\n")
         started = time.monotonic()
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from serving.server.app import serve_until_signal
 
         with contextlib.ExitStack() as stack:
