@@ -1,7 +1,8 @@
-"""``muse report``: one page about the trained models."""
+"""``muse report``: the runs of a pipeline as one HTML page."""
 
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
 from typing import Annotated
@@ -9,20 +10,26 @@ from typing import Annotated
 import typer
 
 from tfx_pipeline.cli import output
-from tfx_pipeline.cli.pipeline import Config, Overrides
 
 __all__ = ["report"]
 
 
 def report(
-    config: Config,
+    config: Annotated[
+        pathlib.Path, typer.Option("--config", "-c", help="YAML file.")
+    ],
     out: Annotated[
-        pathlib.Path,
-        typer.Option(help="HTML file; the numbers go beside it as JSON."),
+        pathlib.Path, typer.Option(help="HTML file to write.")
     ] = pathlib.Path("report.html"),
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override, as for muse pipeline run."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as JSON.")
+    ] = False,
 ) -> None:
-    """Write a page about the trained models: results, slices, an example.
+    """Write a self-contained page about the newest run of every model.
 
     Example: muse report --config configs/demo.yaml --out report.html
     """
@@ -30,20 +37,10 @@ def report(
         from tfx_pipeline import config as config_lib
 
         loaded = config_lib.load_config(config, overrides or ())
-        tell = output.Reporter()
-        tell("Loading TensorFlow and TFX")
         from tfx_pipeline import report as report_lib
 
-        if out.suffix not in (".html", ".htm"):
-            raise ValueError(f"--out must end in .html. Received: {str(out)!r}")
-        summary = report_lib.write_report(loaded, out, tell)
-        sys.stdout.write(
-            "\n".join(
-                [
-                    *summary.lines(),
-                    f"Report: {summary.page}",
-                    f"Numbers: {summary.numbers}",
-                    "",
-                ]
-            )
-        )
+        summary = report_lib.write_report(loaded, out, output.Reporter())
+        if as_json:
+            sys.stdout.write(json.dumps(summary.found, indent=2) + "\n")
+        else:
+            sys.stdout.write("\n".join([*summary.lines(), f"{out}", ""]))

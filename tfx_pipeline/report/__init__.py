@@ -1,4 +1,4 @@
-"""The report on a pipeline's models: one HTML page and its numbers."""
+"""One self-contained HTML page about the runs of a pipeline."""
 
 from tfx_pipeline.report.writer import Summary, write_report
 

@@ -1,4 +1,4 @@
-"""Writes a report: the page, and its numbers as JSON."""
+"""Writes the report: a page for people, and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -6,93 +6,182 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
+
+import jinja2
+import markupsafe
 
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.cli import output
-from tfx_pipeline.report import page
-from tfx_pipeline.report.contents import Interval, Report, to_json_values
+from tfx_pipeline.evaluation import extractors
+from tfx_pipeline.report import charts
+from tfx_pipeline.report.collect import collect
 
-__all__ = ["Summary", "write_files", "write_report"]
+__all__ = ["Summary", "render", "verdict", "write_report"]
+
+Report = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The headline of a report.
+    """What the report says in a few lines.
 
     Attributes:
-        gauc: with its interval, by model.
-        difference: paired MUSE − DIN, or None.
-        verdict: the result in words.
-        page: the HTML file.
-        numbers: the JSON file.
+        path: the page.
+        found: all its numbers.
     """
 
-    gauc: dict[str, Interval]
-    difference: Interval | None
-    verdict: str
-    page: pathlib.Path
-    numbers: pathlib.Path
+    path: pathlib.Path
+    found: dict[str, Any]
 
     def lines(self) -> list[str]:
         """Returns the headline for a terminal."""
-        return [
-            *(
-                f"GAUC {name.upper():<5} {one.value:.4f}  "
-                f"(95 % interval {one.low:.4f} to {one.high:.4f})"
-                for name, one in self.gauc.items()
-            ),
-            self.verdict,
+        models = [
+            f"{name.upper():<5} GAUC {model['gauc']:.4f} "
+            f"(95 % interval {model['gauc_lower']:.4f} to "
+            f"{model['gauc_upper']:.4f})"
+            for name, model in self.found["models"].items()
         ]
+        return [*models, verdict(self.found)]
 
 
 def write_report(
-    config: config_lib.PipelineConfig,
-    out_path: pathlib.Path,
-    report_progress: Callable[[str], None],
+    config: config_lib.PipelineConfig, path: pathlib.Path, report: Report
 ) -> Summary:
-    """Writes ``out_path`` and, beside it, the same numbers as JSON.
-
-    The scores of the eval split are kept beside them, so that a second report
-    of the same models is quick.
+    """Writes the page, and a ``.json`` of the same name beside it.
 
     Args:
-        config: a pipeline that has run.
-        out_path: HTML file to write, replaced at once.
-        report_progress: told about the work.
-
-    Returns:
-        The headline.
+        config: the pipeline to report on.
+        path: HTML file to write.
+        report: receives one line per event.
 
     Raises:
-        DataError: the pipeline has not trained a model.
+        DataError: the pipeline has not trained a model yet.
     """
-    from tfx_pipeline.report import collect
-
-    out_path = pathlib.Path(out_path)
-    cache = out_path.with_name(f"{out_path.stem}_scores.npz")
-    return write_files(
-        collect.collect(config, cache, report_progress), out_path
-    )
-
-
-def write_files(report: Report, out_path: pathlib.Path) -> Summary:
-    """Writes the two files of a report."""
-    numbers = out_path.with_suffix(".json")
+    found = collect(config, report)
     output.write_text(
-        numbers,
-        json.dumps(
-            to_json_values(report),
-            indent=2,
-            ensure_ascii=False,
-            allow_nan=False,
+        path.with_suffix(".json"), json.dumps(found, indent=2) + "\n"
+    )
+    output.write_text(path, render(found))
+    return Summary(path, found)
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """Returns what the comparison shows, in one honest sentence."""
+    difference = found["difference"]
+    if difference is None:
+        only = next(iter(found["models"]))
+        return f"Only {only.upper()} was trained, so there is no comparison."
+    value, low, high = (difference[key] for key in ("value", "lower", "upper"))
+    interval = f"(paired 95 % interval {low:+.4f} to {high:+.4f})"
+    if low > 0:
+        return f"MUSE ranks better than DIN by {value:+.4f} GAUC {interval}."
+    if high < 0:
+        return f"MUSE ranks worse than DIN by {value:+.4f} GAUC {interval}."
+    return (
+        f"No difference shown: MUSE minus DIN is {value:+.4f} GAUC {interval}, "
+        "which includes zero."
+    )
+
+
+def render(found: dict[str, Any]) -> str:
+    """Returns the page for collected values."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfx_pipeline.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    source = found["data"]["source"] or {}
+    return environment.get_template("page.html.j2").render(
+        found=found,
+        first=next(iter(found["models"].values())),
+        verdict=verdict(found),
+        charts={
+            name: svg and markupsafe.Markup(svg)
+            for name, svg in _charts(found).items()
+        },
+        data_rows=_data_rows(found["data"]),
+        policy=source.get("policy"),
+    )
+
+
+def _charts(found: dict[str, Any]) -> dict[str, str | None]:
+    models = found["models"]
+    drawn: dict[str, str | None] = {
+        "curves": charts.lines(
+            "Training loss of each model over steps",
+            "training step",
+            {
+                name.upper(): (model["curve"]["steps"], model["curve"]["loss"])
+                for name, model in models.items()
+            },
+        ),
+        "history": _slice_chart(
+            models, extractors.HISTORY_SLICE, "behaviours in the history"
+        ),
+        "popularity": _slice_chart(
+            models, extractors.POPULARITY_SLICE, "training impressions"
+        ),
+        "tiers": None,
+    }
+    if found["tiers"]:
+        tiers = found["tiers"]
+        count = len(tiers["clicked"])
+        drawn["tiers"] = charts.bars(
+            "Mean number of retrieved behaviours per similarity tier, for "
+            "clicked and not clicked candidates",
+            "cosine similarity, lower edge of the tier",
+            [f"{-1 + 2 * tier / count:.1f}" for tier in range(count)],
+            {
+                "not clicked": tiers["not_clicked"],
+                "clicked": tiers["clicked"],
+            },
+            every=2,
         )
-        + "\n",
+    return drawn
+
+
+def _slice_chart(models: dict[str, Any], feature: str, axis: str) -> str | None:
+    by_model = {
+        name: {row["bucket"]: row for row in model["slices"].get(feature, [])}
+        for name, model in models.items()
+    }
+    buckets = [
+        bucket
+        for bucket in next(iter(by_model.values()))
+        if all(_interval(rows.get(bucket)) for rows in by_model.values())
+    ]
+    if not buckets:
+        return None
+    return charts.intervals(
+        f"GAUC with 95 % intervals by {axis}",
+        axis,
+        buckets,
+        {
+            name.upper(): [_interval(rows[bucket]) for bucket in buckets]
+            for name, rows in by_model.items()
+        },
     )
-    output.write_text(out_path, page.render(report))
-    return Summary(
-        gauc={model.name: model.gauc for model in report.models},
-        difference=report.difference,
-        verdict=page.verdict(report),
-        page=out_path,
-        numbers=numbers,
-    )
+
+
+def _interval(
+    row: dict[str, Any] | None,
+) -> tuple[float, float, float] | None:
+    values = [
+        (row or {}).get(name) for name in ("gauc", "gauc_lower", "gauc_upper")
+    ]
+    numbers = [v for v in values if isinstance(v, float) and v == v]
+    return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
+
+
+def _data_rows(data: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for title, counts in (
+        ("requests", data["requests"]),
+        ("items", data["items"]),
+    ):
+        for name, value in sorted((counts or {}).items()):
+            label = name.replace("/", " ").replace("_", " ")
+            rows.append((f"{title}: {label}", f"{value:,}"))
+    return rows

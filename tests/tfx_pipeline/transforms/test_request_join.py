@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import tempfile
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
@@ -23,7 +25,7 @@ from tests.tfx_pipeline.transforms.join_oracle import (
 )
 from tfx_pipeline.components.request_example_gen import executor
 from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.transforms import request_join
+from tfx_pipeline.transforms import arrow_batches, request_join
 
 pytestmark = pytest.mark.tf
 
@@ -325,6 +327,47 @@ def test_any_tables_join_as_the_oracle_joins(
             partitions=partitions,
             rows_per_group=rows_per_group,
         )
+
+
+def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
+    """A shuffle keeps no order: the position in the table decides."""
+
+    def part(rows):
+        return arrow_batches.serialize(
+            pa.RecordBatch.from_pylist(
+                [{**row, "position": at} for at, row in rows]
+            )
+        )
+
+    sample = pa.RecordBatch.from_pylist(
+        [{**sample_row(7, 20), "position": 0, "split": "train"}]
+    )
+    rows = [(0, item_row(21)), (1, item_row(20, 5)), (9, item_row(20, 6))]
+    for order in itertools.permutations(rows):
+        outputs = list(
+            request_join._JoinItems(1).process(
+                (
+                    0,
+                    {
+                        "samples": [arrow_batches.serialize(sample)],
+                        "items": [part([row]) for row in order],
+                        "embedded": [],
+                    },
+                )
+            )
+        )
+        rejected, (_, joined) = outputs
+        ((table, row),) = [rejected.value]
+        assert table == "item_features"
+        assert arrow_batches.deserialize(row).to_pylist() == [
+            {
+                **item_row(20, 6),
+                "position": 9,
+                "reason": "duplicate item row",
+            }
+        ]
+        (found,) = arrow_batches.deserialize(joined).to_pylist()
+        assert found["206"] == 5
 
 
 def test_too_many_rejected_rows_fail_but_are_kept(broken, tmp_path):
