@@ -81,8 +81,19 @@ def train_models(
     """
     for model_type in ("din", "muse"):
         report(f"Pipeline for {model_type.upper()}")
-        model = config.model.model_copy(update={"type": model_type})
-        runner.run(config.model_copy(update={"model": model}), report)
+        # The baseline is pushed to a folder of its own, never over MUSE.
+        folder = str(config.push_dir.with_name(model_type))
+        runner.run(
+            config.model_copy(
+                update={
+                    "model": config.model.model_copy(
+                        update={"type": model_type}
+                    ),
+                    "pusher": config_lib.PusherConfig(directory=folder),
+                }
+            ),
+            report,
+        )
     runs = lineage.model_runs(config)
     if runs["muse"].pushed_to is None:
         raise DataError(
