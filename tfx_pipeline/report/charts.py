@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["bars", "intervals", "lines"]
 
-_WIDTH = 640
+_WIDTH = 520
 _LEFT = 56
 _RIGHT = 16
 _TOP = 30
