@@ -10,7 +10,7 @@ import typer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-# These talk to a server or to a trained model; tests/serving runs them.
+# These need a server or a trained model; tests/serving runs them.
 WITH_SERVER = {"serving.md", "export.md"}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -14,6 +14,7 @@ from tfx_pipeline.cli import output
 
 __all__ = ["rank"]
 
+_DEMO_DATA = pathlib.Path("demo_output/data")
 _FIELDS = (
     "user_id",
     "user_profile",
@@ -46,7 +47,10 @@ def rank(
     ] = None,
     data: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Raw data set with the user's profile and history."),
+        typer.Option(
+            help="Raw data set with the user's profile and history. "
+            f"[default: {_DEMO_DATA}, if it is there]"
+        ),
     ] = None,
     split: Annotated[
         Split, typer.Option(help="User table of the data set.")
@@ -86,11 +90,13 @@ def rank(
     user_profile (5 ids), behavior_item_ids, behavior_category_ids and
     candidate_item_ids.
 
-    Example: muse rank --data data/cj --user 7 --candidates 1029743,9553382
+    Example: muse rank --user 1 --candidates 9655212,1070214 --explain
     """
     with output.one_line_errors():
         from serving import client
 
+        if data is None and request is None and _DEMO_DATA.is_dir():
+            data = _DEMO_DATA
         wanted = _request(user, candidates, data, split.value, request)
         default = "8500" if transport is Transport.GRPC else "8501"
         address = target or f"127.0.0.1:{default}"
