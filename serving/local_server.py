@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 __all__ = ["ServerAddress", "ServerDidNotStart", "local_server"]
 
@@ -41,6 +41,7 @@ def local_server(
     *,
     model_name: str = "muse",
     timeout_s: float = 300,
+    flags: Sequence[str] = (),
 ) -> Iterator[ServerAddress]:
     """Serves one SavedModel on free loopback ports.
 
@@ -48,6 +49,7 @@ def local_server(
         saved_model: version folder.
         model_name: its name in requests.
         timeout_s: seconds until it must be ready.
+        flags: further flags of `python -m serving.server`.
 
     Yields:
         The addresses.
@@ -75,6 +77,7 @@ def local_server(
                 "--port=0",
                 "--rest_api_port=0",
                 f"--port_file={ports}",
+                *flags,
             ],
             stdout=stack.enter_context(output.open("wb")),
             stderr=subprocess.STDOUT,

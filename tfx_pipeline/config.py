@@ -87,11 +87,20 @@ class TrainerConfig(_Section):
     learning_rate: float = pydantic.Field(default=2e-4, gt=0)
     table_learning_rate: float = pydantic.Field(default=2e-3, gt=0)
     shuffle_requests: int = pydantic.Field(default=4096, ge=0)
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations; weights, moments and cosines are float32."""
     seed: int = 1
     checkpoint_steps: int = pydantic.Field(default=200, ge=0)
     """Steps between resumable checkpoints; 0 writes none."""
     validation_requests: int = pydantic.Field(default=64, ge=1)
     """Eval requests whose scores the ServingValidator must reproduce."""
+
+
+class ExportConfig(_Section):
+    """For which machines the model is exported."""
+
+    target: Literal["any", "cpu"] = "any"
+    """``cpu``: x86-64 processors with 8-bit dot products only, faster there."""
 
 
 class EvaluatorConfig(_Section):
@@ -127,6 +136,7 @@ class PipelineConfig(_Section):
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = ModelConfig()
     trainer: TrainerConfig = TrainerConfig()
+    export: ExportConfig = ExportConfig()
     evaluator: EvaluatorConfig = EvaluatorConfig()
     serving_validator: ServingValidatorConfig = ServingValidatorConfig()
     pusher: PusherConfig = PusherConfig()

@@ -93,6 +93,7 @@ def create_pipeline(
             "model": config.model.model_dump(),
             "trainer": config.trainer.model_dump(),
             "transform": config.transform.model_dump(),
+            "export": config.export.model_dump(),
             "checkpoint_root": str(config.root / "checkpoints"),
             "code_fingerprint": code_fingerprints["trainer"],
         },

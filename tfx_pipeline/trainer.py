@@ -24,9 +24,12 @@ __all__ = [
     "RUN_FILE",
     "SCORES_FILE",
     "build_model",
+    "compile_model",
+    "compute_in_float32",
     "read_vocabularies",
     "run_fn",
     "train",
+    "training_dataset",
 ]
 
 CURVES_FILE = "training.jsonl"
@@ -34,6 +37,7 @@ RUN_FILE = "run.json"
 SCORES_FILE = "validation_scores.npz"
 MODEL_FILE = "model.keras"
 _MODELS = {"muse": models.MUSE, "din": models.DIN}
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _NOT_ARGUMENTS = {"muse": {"type"}, "din": {"type", "k"}}
 
 
@@ -42,13 +46,14 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
         fn_args: TFX `FnArgs`; ``custom_config`` holds the sections ``model``,
-            ``trainer`` and ``transform`` of the configuration, ``item_table``
-            (directory) and ``checkpoint_dir``.
+            ``trainer``, ``transform`` and ``export`` of the configuration,
+            ``item_table`` (directory) and ``checkpoint_dir``.
     """
     settings = fn_args.custom_config
     model_config = config_lib.ModelConfig(**settings["model"])
     trainer_config = config_lib.TrainerConfig(**settings["trainer"])
     transform_config = config_lib.TransformConfig(**settings["transform"])
+    export_config = config_lib.ExportConfig(**settings["export"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     item_table = ItemTable.open(settings["item_table"])
     vocabularies = read_vocabularies(transform_output)
@@ -59,7 +64,12 @@ def run_fn(fn_args: Any) -> None:
     strategy = choose_strategy()
     keras.utils.set_random_seed(trainer_config.seed)
     with strategy.scope():
-        model = build_model(model_config, item_table, vocabularies)
+        model = build_model(
+            model_config,
+            item_table,
+            vocabularies,
+            trainer_config.compute_dtype,
+        )
         optimizer = optimizers.RowSparseAdam(
             learning_rate=trainer_config.learning_rate,
             table_learning_rate=trainer_config.table_learning_rate,
@@ -76,6 +86,7 @@ def run_fn(fn_args: Any) -> None:
         curves_path=run_dir / CURVES_FILE,
     )
     seconds = time.monotonic() - start
+    compute_in_float32(model)
     shared = model.share_oov_row(optimizer)
     record = {
         "trainable_weights": sum(
@@ -108,6 +119,7 @@ def run_fn(fn_args: Any) -> None:
         vocabularies=vocabularies,
         max_history=transform_config.max_history,
         transform_output=fn_args.transform_graph_path,
+        target=export_config.target,
     )
     shutil.rmtree(settings["checkpoint_dir"], ignore_errors=True)
 
@@ -136,6 +148,7 @@ def build_model(
     config: config_lib.ModelConfig,
     item_table: ItemTable,
     vocabularies: dict[str, np.ndarray],
+    compute_dtype: str = "float32",
 ) -> keras.Model:
     """Returns an untrained ranker with its item table filled.
 
@@ -143,6 +156,7 @@ def build_model(
         config: architecture.
         item_table: items and their vectors.
         vocabularies: raw ids per field.
+        compute_dtype: "float32" or "bfloat16"; weights are float32.
     """
     # Every vocabulary has two more indices: missing and unseen.
     sizes = {name: len(values) + 2 for name, values in vocabularies.items()}
@@ -153,6 +167,7 @@ def build_model(
         category_size=sizes["category"],
         city_size=sizes["city"],
         province_size=sizes["province"],
+        dtype=_POLICIES[compute_dtype],
         **config.model_dump(exclude=_NOT_ARGUMENTS[config.type]),
     )
     model.table.assign(item_table)
@@ -191,21 +206,7 @@ def train(
         )
     requests = input_fn.count_records(files)
     steps = -(-requests * config.epochs // config.batch_requests)
-    dataset = input_fn.request_dataset(
-        files,
-        feature_spec,
-        config.batch_requests,
-        shuffle_requests=config.shuffle_requests,
-        epochs=config.epochs,
-        seed=config.seed,
-    )
-    with strategy.scope():
-        optimizer.build(model.trainable_variables)
-        model.compile(
-            optimizer=optimizer,
-            loss=losses.ImpressionCrossentropy(),
-            jit_compile=False,
-        )
+    compile_model(model, optimizer, strategy)
     checkpoint = _Checkpoint(model, optimizer, checkpoint_dir)
     done = checkpoint.restore()
     if done:
@@ -218,13 +219,73 @@ def train(
         )
     if done < steps:
         model.fit(
-            input_fn.ranking_dataset(dataset.skip(done), config.batch_requests),
+            training_dataset(files, feature_spec, config, done),
             steps_per_epoch=steps - done,
             epochs=1,
             callbacks=callbacks,
             verbose=0,
         )
     curves.publish()
+
+
+def compile_model(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Makes a ranker ready for `fit`.
+
+    Args:
+        model: built ranker.
+        optimizer: its optimiser.
+        strategy: devices.
+    """
+    with strategy.scope():
+        optimizer.build(model.trainable_variables)
+        model.compile(
+            optimizer=optimizer,
+            loss=losses.ImpressionCrossentropy(),
+            jit_compile=False,
+        )
+
+
+def training_dataset(
+    files: list[str],
+    feature_spec: dict[str, Any],
+    config: config_lib.TrainerConfig,
+    done: int = 0,
+) -> tf.data.Dataset:
+    """Returns the batches that are left after some steps.
+
+    Args:
+        files: patterns of transformed Examples.
+        feature_spec: their spec.
+        config: how to train.
+        done: steps that were done before.
+    """
+    requests = input_fn.request_dataset(
+        files,
+        feature_spec,
+        config.batch_requests,
+        shuffle_requests=config.shuffle_requests,
+        epochs=config.epochs,
+        seed=config.seed,
+        skip_batches=done,
+    )
+    return input_fn.ranking_dataset(requests, config.batch_requests)
+
+
+def compute_in_float32(model: keras.Model) -> None:
+    """Ends mixed precision: what is served computes in float32.
+
+    Products in bfloat16 depend on the shapes of a batch; scores of a server
+    would not be those of the trainer. Weights are float32 already.
+
+    Args:
+        model: trained ranker.
+    """
+    for layer in model._flatten_layers():
+        layer.dtype_policy = "float32"
 
 
 def record_scores(
@@ -251,7 +312,7 @@ def record_scores(
         probability = keras.ops.convert_to_numpy(
             keras.ops.sigmoid(model(inputs, training=False))
         )
-        users.append(tf.sparse.to_dense(batch[features.USER_ID]).numpy()[:, 0])
+        users.append(batch[features.USER_ID].numpy()[:, 0])
         lengths.append(mask.sum(axis=1))
         candidates.append(inputs[features.CANDIDATE_ITEM_IDS].numpy()[mask])
         scores.append(probability[mask])

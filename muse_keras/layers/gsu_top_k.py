@@ -35,11 +35,14 @@ class GSUTopK(keras.layers.Layer):
 
     A plain cosine over frozen multimodal vectors retrieves better than
     learned scores do, and needs no training. The search is exact. Vectors
-    need no normalisation: int8 codes are searched as they are; their scalar
-    products are exact, and their cosines within two units of float32.
+    need no normalisation: int8 codes are searched as they are, and their
+    scalar products are exact.
 
     Order: descending similarity; of equal ones the smaller index first, on
-    every backend. Equal codes are equally similar. A zero (or non-finite)
+    every backend. Equal codes are equally similar. On TensorFlow codes are
+    ordered by their float64 cosines and long histories are searched in
+    blocks (`muse_keras.tensorflow.code_search`); elsewhere, and for float
+    vectors, by cosines within two units of float32. A zero (or non-finite)
     vector means "no embedding" and is never found, nor does it find
     anything. No gradient flows through the search.
 
@@ -49,8 +52,7 @@ class GSUTopK(keras.layers.Layer):
         k: int, behaviours kept for each candidate.
         block_size: int, the most scores (candidates x behaviours x batch)
             computed at once, 4 bytes each; candidates are searched in blocks
-            of this size, at least one candidate at a time. A TensorFlow
-            graph may have up to ten blocks in flight.
+            of this size, at least one candidate at a time.
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
@@ -58,6 +60,10 @@ class GSUTopK(keras.layers.Layer):
         behaviors: (B, L, D), int8 codes or floats.
         behavior_mask: bool (B, L), True = real. None: all are real. Padding
             is never found.
+        behavior_inverse_norms: float32 (B, L), 1 / norm of int8 codes, 0 for
+            zero codes, as `MultimodalEmbeddingTable.inverse_norms_of` gives
+            them. None: computed from the codes, which takes about as long as
+            the search for one candidate. Used on TensorFlow only.
 
     Input shape:
         `(B, C, D)` and `(B, L, D)`
@@ -76,7 +82,7 @@ class GSUTopK(keras.layers.Layer):
     """
 
     def __init__(
-        self, k: int = 50, block_size: int = 1 << 22, **kwargs: Any
+        self, k: int = 50, block_size: int = 1 << 25, **kwargs: Any
     ) -> None:
         """Set the arguments; see the class."""
         # Similarities stay float32 under every dtype policy.
@@ -97,23 +103,35 @@ class GSUTopK(keras.layers.Layer):
         candidates_shape: Any = None,
         behaviors_shape: Any = None,
         behavior_mask_shape: Any = None,
+        behavior_inverse_norms_shape: Any = None,
     ) -> None:
         """Make nothing: the layer has no weights."""
         self.built = True
 
     def call(
-        self, candidates: Any, behaviors: Any, behavior_mask: Any = None
+        self,
+        candidates: Any,
+        behaviors: Any,
+        behavior_mask: Any = None,
+        behavior_inverse_norms: Any = None,
     ) -> GSUResult:
         """Search; see the class."""
-        self._check(candidates, behaviors, behavior_mask)
+        self._check(
+            candidates, behaviors, behavior_mask, behavior_inverse_norms
+        )
         single = len(candidates.shape) == 2
         if single:
             candidates = ops.expand_dims(candidates, 1)
-        behavior_parts, penalty = self._prepare(behaviors, behavior_mask)
-        candidate_parts = cosine_parts(ops.stop_gradient(candidates))
-        values, positions = self._search(
-            candidate_parts, behavior_parts, penalty
-        )
+        if _are_codes(candidates, behaviors):
+            values, positions = self._search_codes(
+                candidates, behaviors, behavior_mask, behavior_inverse_norms
+            )
+        else:
+            behavior_parts, penalty = self._prepare(behaviors, behavior_mask)
+            candidate_parts = cosine_parts(ops.stop_gradient(candidates))
+            values, positions = self._search(
+                candidate_parts, behavior_parts, penalty
+            )
         if single:
             values = ops.squeeze(values, 1)
             positions = ops.squeeze(positions, 1)
@@ -126,10 +144,16 @@ class GSUTopK(keras.layers.Layer):
         )
 
     def compute_output_spec(
-        self, candidates: Any, behaviors: Any, behavior_mask: Any = None
+        self,
+        candidates: Any,
+        behaviors: Any,
+        behavior_mask: Any = None,
+        behavior_inverse_norms: Any = None,
     ) -> GSUResult:
         """Return the shapes and dtypes of `call`'s result."""
-        self._check(candidates, behaviors, behavior_mask)
+        self._check(
+            candidates, behaviors, behavior_mask, behavior_inverse_norms
+        )
         shape = (*tuple(candidates.shape)[:-1], self.k)
         return GSUResult(
             keras.KerasTensor(shape, "float32"),
@@ -143,12 +167,16 @@ class GSUTopK(keras.layers.Layer):
         config.update({"k": self.k, "block_size": self.block_size})
         return config
 
-    def _check(self, candidates: Any, behaviors: Any, mask: Any) -> None:
+    def _check(
+        self, candidates: Any, behaviors: Any, mask: Any, norms: Any
+    ) -> None:
         """Raise `ValueError` for shapes that do not fit together."""
         check_rank("candidates", candidates, (2, 3))
         check_rank("behaviors", behaviors, (3,))
         if mask is not None:
             check_rank("behavior_mask", mask, (2,))
+        if norms is not None:
+            check_rank("behavior_inverse_norms", norms, (2,))
         dims = candidates.shape[-1], behaviors.shape[-1]
         if is_static(*dims) and dims[0] != dims[1]:
             raise ValueError(
@@ -156,6 +184,24 @@ class GSUTopK(keras.layers.Layer):
                 f"width. Received: candidates.shape={tuple(candidates.shape)}"
                 f", behaviors.shape={tuple(behaviors.shape)}"
             )
+
+    def _search_codes(
+        self, candidates: Any, behaviors: Any, mask: Any, norms: Any
+    ) -> tuple[Any, Any]:
+        """Return top-K scores and positions of codes, on TensorFlow."""
+        from muse_keras.tensorflow import code_search
+
+        if norms is None:
+            squares = code_search.squared_norms(behaviors)
+        else:
+            squares = code_search.squares_of_inverse_norms(norms)
+        if mask is not None:
+            real = ops.cast(mask, "bool")
+            squares = ops.where(real, squares, ops.zeros_like(squares))
+        cosines, positions = code_search.search_codes(
+            candidates, behaviors, squares, self.k, self.block_size
+        )
+        return ops.cast(cosines, "float32"), ops.cast(positions, "float32")
 
     def _prepare(self, behaviors: Any, mask: Any) -> tuple[CosineParts, Any]:
         """Return behaviours, at least K of them, and what masking costs."""
@@ -241,6 +287,14 @@ class GSUTopK(keras.layers.Layer):
             ),
         )
         return join(values), join(positions)
+
+
+def _are_codes(candidates: Any, behaviors: Any) -> bool:
+    """Tell whether TensorFlow's search of int8 codes applies."""
+    return keras.backend.backend() == "tensorflow" and all(
+        keras.backend.standardize_dtype(vectors.dtype) == "int8"
+        for vectors in (candidates, behaviors)
+    )
 
 
 def _penalty(real: Any) -> Any:

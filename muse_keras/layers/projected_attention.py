@@ -118,9 +118,12 @@ class ProjectedAttention(keras.layers.Layer):
     def _project(self, tensor: Any, kernel: Any) -> Any:
         """Return (..., heads, size) projections of (..., E)."""
         kernel = ops.cast(kernel, tensor.dtype)
-        projected = self.activation(ops.matmul(tensor, kernel))
-        shape = ops.shape(projected)
-        size = projected.shape[-1] // self.num_heads
+        shape = ops.shape(tensor)
+        # One matrix product: as a batch of them, the gradient would hold a
+        # kernel for each candidate before it sums them.
+        flat = ops.reshape(tensor, (-1, tensor.shape[-1]))
+        projected = self.activation(ops.matmul(flat, kernel))
+        size = kernel.shape[-1] // self.num_heads
         return ops.reshape(projected, (*shape[:-1], self.num_heads, size))
 
     def _logits(self, target: Any, behaviors: Any) -> Any:
@@ -138,11 +141,11 @@ class ProjectedAttention(keras.layers.Layer):
             )
             logits = ops.transpose(logits, (0, 2, 1, 3))
         else:
-            # (B, C, H, 1, d) x (B, C, H, d, K)
+            # (B, C, H, K, d) x (B, C, H, d, 1): with one head nothing moves.
             logits = ops.matmul(
-                ops.expand_dims(query, 3), ops.transpose(key, (0, 1, 3, 4, 2))
+                ops.transpose(key, (0, 1, 3, 2, 4)), ops.expand_dims(query, 4)
             )
-            logits = ops.squeeze(logits, 3)
+            logits = ops.squeeze(logits, 4)
         return ops.cast(logits, "float32")
 
     def _attend(

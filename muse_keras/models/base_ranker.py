@@ -19,7 +19,8 @@ from muse_keras.models.short_term_interest import (
     ShortTermInterest,
 )
 from muse_keras.models.views import BehaviorView, CandidateView
-from muse_keras.tables import MultimodalEmbeddingTable
+from muse_keras.tables import MultimodalEmbeddingTable, gather_rows
+from muse_keras.tables.item_table import blocks
 
 _REQUIRED_INPUTS = (
     "user_profile",
@@ -209,16 +210,19 @@ class BaseRanker(keras.Model):
         """
         table = self.item_embedding.embeddings
         moment = optimizer.second_moment(table)
-        untouched = ops.logical_not(
-            ops.any(ops.not_equal(moment, 0.0), axis=1, keepdims=True)
-        )
-        values = ops.convert_to_tensor(table)
-        table.assign(ops.where(untouched, values[:1], values))
-        counted = int(
-            ops.convert_to_numpy(ops.sum(ops.cast(untouched, "int32")))
-        )
-        row_0 = bool(ops.convert_to_numpy(untouched[0, 0]))
-        return counted - int(row_0)
+        first = gather_rows(table, [0])
+        changed = 0
+        # Block by block: whole tables of temporaries would be gigabytes.
+        for block in blocks(table.shape[0]):
+            rows = np.arange(max(block.start, 1), block.stop, dtype=np.int32)
+            touched = ops.any(
+                ops.not_equal(gather_rows(moment, rows), 0.0), axis=1
+            )
+            untouched = rows[~ops.convert_to_numpy(touched)]
+            values = ops.broadcast_to(first, (len(untouched), first.shape[1]))
+            _assign_rows(table, untouched, values)
+            changed += len(untouched)
+        return changed
 
     def compute_output_spec(
         self, inputs: dict[str, Any], training: bool | None = None
@@ -415,7 +419,8 @@ class BaseRanker(keras.Model):
         """Search the long history, with what the search asks for."""
         if search.needs_vectors:
             behaviors = behaviors._replace(
-                vectors=self.table.vectors(behaviors.rows)
+                vectors=self.table.vectors(behaviors.rows),
+                inverse_norms=self.table.inverse_norms_of(behaviors.rows),
             )
         if search.needs_embeddings:
             candidates = candidates._replace(embeddings=target)
@@ -463,7 +468,7 @@ class BaseRanker(keras.Model):
             draw = keras.random.uniform(
                 ops.shape(rows), seed=self.seed_generator
             )
-            rows = ops.where(draw < self.oov_rate, ops.zeros_like(rows), rows)
+            rows = ops.where(draw < self.oov_rate, 0, rows)
         return ops.concatenate(
             [self.item_embedding(rows), self.category_embedding(categories)],
             axis=-1,
@@ -514,3 +519,16 @@ class BaseRanker(keras.Model):
         shared = ops.expand_dims(ops.concatenate(user, axis=-1), 1)
         ones = ops.ones_like(joined[:, :, :1])
         return ops.concatenate([shared * ones, joined], axis=-1)
+
+
+def _assign_rows(variable: Any, rows: Any, values: Any) -> None:
+    """Write some rows of a variable, in place where the backend can."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        variable.value.scatter_update(tf.IndexedSlices(values, rows))
+    elif backend == "torch":
+        variable.value.data[rows] = values
+    else:
+        variable.assign(variable.value.at[rows].set(values))

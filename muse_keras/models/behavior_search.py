@@ -93,4 +93,9 @@ class CosineSearch(BehaviorSearch):
         self, candidates: CandidateView, behaviors: BehaviorView
     ) -> GSUResult:
         """Search; see `GSUTopK`."""
-        return self.top_k(candidates.vectors, behaviors.vectors, behaviors.mask)
+        return self.top_k(
+            candidates.vectors,
+            behaviors.vectors,
+            behaviors.mask,
+            behaviors.inverse_norms,
+        )

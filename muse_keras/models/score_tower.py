@@ -69,12 +69,17 @@ class ScoreTower(keras.layers.Layer):
         self, inputs: Any, mask: Any = None, training: bool | None = None
     ) -> Any:
         """Return logits; see the class."""
-        values = inputs
+        shape = ops.shape(inputs)
+        # Matrices (B C, F): products of rank 3 would be batches of products,
+        # whose gradient holds a kernel for each request before the sum.
+        values = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        if mask is not None:
+            mask = ops.reshape(mask, (-1,))
         for dense, activation in zip(
             self.dense_layers, self.activations, strict=True
         ):
             values = activation(dense(values), mask=mask, training=training)
-        return ops.squeeze(self.output_layer(values), -1)
+        return ops.reshape(self.output_layer(values), shape[:-1])
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:
         """Return None: the output has no masked positions."""

@@ -32,6 +32,8 @@ class BehaviorView(NamedTuple):
         vectors: int8 (B, L, D), multimodal codes, or None if not asked for.
         embeddings: float (B, L, E), trained id and category embeddings, or
             None if not asked for.
+        inverse_norms: float32 (B, L), 1 / norm of the codes, 0 where there
+            is no vector, or None if vectors are not asked for.
     """
 
     rows: Any
@@ -39,3 +41,4 @@ class BehaviorView(NamedTuple):
     mask: Any
     vectors: Any = None
     embeddings: Any = None
+    inverse_norms: Any = None

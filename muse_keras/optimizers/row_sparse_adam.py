@@ -140,6 +140,9 @@ class RowSparseAdam(keras.optimizers.Optimizer):
         if not self._is_table[index]:
             gradient = ops.cast(_densify(gradient), variable.dtype)
             state = (variable, first, second)
+            if keras.backend.backend() == "tensorflow":
+                self._apply_adam(gradient, state, learning_rate)
+                return
             for target, value in zip(
                 state, self._adam(gradient, *state, learning_rate), strict=True
             ):
@@ -202,6 +205,32 @@ class RowSparseAdam(keras.optimizers.Optimizer):
         second = second + (gradient * gradient - second) * (1.0 - self.beta_2)
         weight = weight - rate * first / (ops.sqrt(second) + self.epsilon)
         return weight, first, second
+
+    def _apply_adam(
+        self, gradient: Any, state: tuple[Any, Any, Any], rate: Any
+    ) -> None:
+        """Do what `_adam` does in one op of TensorFlow.
+
+        A ranker has dozens of small weights: twenty ops for each cost more
+        than their arithmetic.
+        """
+        import tensorflow as tf
+
+        dtype = gradient.dtype
+        step = ops.cast(self.iterations + 1, dtype)
+        weight, first, second = (_native(variable) for variable in state)
+        tf.raw_ops.ResourceApplyAdam(
+            var=weight.handle,
+            m=first.handle,
+            v=second.handle,
+            beta1_power=ops.power(ops.cast(self.beta_1, dtype), step),
+            beta2_power=ops.power(ops.cast(self.beta_2, dtype), step),
+            lr=ops.cast(rate, dtype),
+            beta1=ops.cast(self.beta_1, dtype),
+            beta2=ops.cast(self.beta_2, dtype),
+            epsilon=ops.cast(self.epsilon, dtype),
+            grad=gradient,
+        )
 
     def _update_rows(
         self, gradient: Any, variable: Any, first: Any, second: Any, rate: Any

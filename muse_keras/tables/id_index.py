@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from muse_keras.tables.row_gather import raw_variable
+from muse_keras.tables import hash_index
+from muse_keras.tables.row_gather import gather_frozen, raw_variable
 
 
 def backend_holds_int64() -> bool:
@@ -50,3 +51,60 @@ def sorted_rows(item_ids: Any, ids: Any) -> Any:
     found = ops.logical_and(ops.equal(stored, flat), ops.not_equal(flat, 0))
     rows = ops.where(found, index + 1, ops.zeros_like(index))
     return ops.cast(ops.reshape(rows, ops.shape(ids)), "int32")
+
+
+def hashed_rows(
+    item_ids: Any, multiplier: Any, pilots: Any, slots: Any, ids: Any
+) -> Any:
+    """Return `1 + index` of ids through a `HashIndex`, else 0 (TensorFlow).
+
+    The hash names a bucket, the bucket's pilot a slot, the slot the one id
+    that it can be. Each is a gather of single elements, so that an id costs
+    three cache misses whatever the size of the table. All arithmetic is 64
+    bits wide: TensorFlow keeps int32 arithmetic on the host.
+
+    Args:
+        item_ids: int64 (N,), variable that the index was built from.
+        multiplier: uint64 (), variable; see `HashIndex` for this and the next.
+        pilots: uint8 (buckets,), variable.
+        slots: uint32 (slots,), variable.
+        ids: int64 tensor of any shape, any value.
+
+    Returns:
+        int32 of the shape of `ids`; 0 for id 0 and ids that are not there.
+    """
+    import tensorflow as tf
+
+    bits = _spread(tf.bitcast(ids, tf.uint64)) * raw_variable(multiplier)
+    bits = _spread(bits) * _uint64(hash_index.FINAL_MULTIPLIER)
+    pilot = gather_frozen(pilots, _scaled(bits, pilots.shape[0]))
+    factor = 2 * tf.cast(pilot, tf.uint64) + 1
+    bits = bits * (factor * _uint64(hash_index.PILOT_MULTIPLIER))
+    slot = _scaled(bits, slots.shape[0])
+    index = tf.cast(gather_frozen(slots, slot), tf.int64)
+    same = tf.equal(gather_frozen(item_ids, index), ids)
+    found = tf.logical_and(same, tf.not_equal(ids, 0))
+    return tf.cast(tf.where(found, index + 1, tf.zeros_like(index)), tf.int32)
+
+
+def _uint64(value: int) -> Any:
+    """Return a uint64 constant."""
+    import tensorflow as tf
+
+    return tf.constant(value, tf.uint64)
+
+
+def _spread(bits: Any) -> Any:
+    """Return uint64 `bits ^ bits >> 32`."""
+    import tensorflow as tf
+
+    shifted = tf.bitwise.right_shift(bits, _uint64(32))
+    return tf.bitwise.bitwise_xor(bits, shifted)
+
+
+def _scaled(bits: Any, size: int) -> Any:
+    """Return the upper half of uint64 hashes, scaled to int64 [0, size)."""
+    import tensorflow as tf
+
+    upper = tf.bitwise.right_shift(bits, _uint64(32)) * _uint64(size)
+    return tf.bitcast(tf.bitwise.right_shift(upper, _uint64(32)), tf.int64)

@@ -12,13 +12,15 @@ A directory of four files, written once and memory-mapped by its readers:
 
 import hashlib
 import json
+import mmap
 import os
+import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,12 +104,9 @@ class ItemTable:
 
     @cached_property
     def features(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Raw feature ids by name, each int64 (N + 1,); read on first use."""
-        with np.load(self.path / _FEATURES_FILE) as stored:
-            features = {name: stored[name] for name in FEATURE_NAMES}
-        for values in features.values():
-            values.setflags(write=False)
-        return features
+        """Raw feature ids by name, each int64 (N + 1,), memory-mapped."""
+        file = self.path / _FEATURES_FILE
+        return {name: _map_member(file, name) for name in FEATURE_NAMES}
 
     def rows(self, ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """Return the table row of every id.
@@ -131,8 +130,8 @@ class ItemTable:
             vectors); 0 for a zero row.
         """
         inverse = np.zeros(self.codes.shape[0], np.float32)
-        for block in blocks(self.codes.shape[0]):
-            inverse[block] = inverse_norms_of(self.codes[block])
+        for block, codes in read_blocks(self.codes):
+            inverse[block] = inverse_norms_of(codes)
         return inverse
 
     @classmethod
@@ -146,8 +145,10 @@ class ItemTable:
     ) -> "ItemTable":
         """Sort, check and write a table, then open it.
 
-        The files are written to a temporary directory beside `path`, which is
-        renamed at the end: a reader sees a whole table or none.
+        Large arrays may be memory-mapped: they are read and written in
+        blocks, and no copy of the vectors is made in memory. The files are
+        written to a temporary directory beside `path`, which is renamed at
+        the end: a reader sees a whole table or none.
 
         Args:
             path: directory to make. It may exist if it is empty.
@@ -286,6 +287,30 @@ def blocks(size: int, rows: int = _CHUNK_ROWS) -> Iterator[slice]:
         yield slice(start, min(start + rows, size))
 
 
+def read_blocks(
+    values: npt.NDArray[Any],
+) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+    """Yield slices that cover an array, and a copy of its rows there.
+
+    Pages of an array that is mapped read-only are given back after each
+    block: reading a file of any size costs one block of memory.
+    """
+    for block in blocks(len(values)):
+        yield block, np.array(values[block])
+        release_pages(values)
+
+
+def release_pages(values: npt.NDArray[Any]) -> None:
+    """Give back the memory of an array's file, if it is mapped read-only.
+
+    The array stays usable: what is read again comes from the file's cache.
+    """
+    read_only = isinstance(values, np.memmap) and values.mode == "r"
+    mapped = getattr(values, "_mmap", None) if read_only else None
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def _as_int64(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return `values` as int64, refusing what int64 cannot hold."""
     array = np.asarray(values)
@@ -388,14 +413,9 @@ def _check_target(target: Path) -> None:
 def _write_codes(
     file: Path, codes: npt.NDArray[np.int8], order: npt.NDArray[np.intp]
 ) -> None:
-    """Write codes in sorted order after a zero row, block by block."""
-    stored = np.lib.format.open_memmap(
-        file, "w+", np.int8, (len(codes) + 1, codes.shape[1])
-    )
-    stored[0] = 0
-    for block in blocks(len(codes)):
-        stored[block.start + 1 : block.stop + 1] = codes[order[block]]
-    stored.flush()
+    """Write codes in sorted order after a zero row."""
+    with file.open("wb") as stream:
+        _write_sorted(stream, codes, order)
 
 
 def _write_features(
@@ -403,14 +423,30 @@ def _write_features(
     columns: Mapping[str, npt.NDArray[np.int64]],
     order: npt.NDArray[np.intp],
 ) -> None:
-    """Write the features in sorted order after a zero row."""
-    np.savez(
-        file,
-        **{
-            name: np.concatenate([np.zeros(1, np.int64), column[order]])
-            for name, column in columns.items()
+    """Write the features in sorted order after a zero row, as `np.savez`."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, column in columns.items():
+            # Without a date, equal tables are equal files.
+            member = zipfile.ZipInfo(f"{name}.npy")
+            with archive.open(member, "w", force_zip64=True) as stream:
+                _write_sorted(stream, column, order)
+
+
+def _write_sorted(
+    stream: IO[bytes], values: npt.NDArray[Any], order: npt.NDArray[np.intp]
+) -> None:
+    """Write `values[order]` after a zero row as .npy, block by block."""
+    np.lib.format.write_array_header_1_0(
+        stream,
+        {
+            "descr": np.lib.format.dtype_to_descr(values.dtype),
+            "fortran_order": False,
+            "shape": (len(values) + 1, *values.shape[1:]),
         },
     )
+    stream.write(np.zeros(values.shape[1:], values.dtype).tobytes())
+    for block in blocks(len(values)):
+        stream.write(values[order[block]].tobytes())
 
 
 def _describe(file: Path) -> dict[str, Any]:
@@ -481,3 +517,20 @@ def _map(file: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
             f"{array.shape}."
         )
     return array
+
+
+def _map_member(file: Path, name: str) -> npt.NDArray[np.int64]:
+    """Memory-map one array of an uncompressed .npz archive."""
+    with zipfile.ZipFile(file) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{file}: `{name}` must not be compressed.")
+    with file.open("rb") as stream:
+        # A member's own header: 30 bytes, the last four of which are the
+        # lengths of its name and of an extra field, then these two.
+        stream.seek(member.header_offset + 26)
+        name_size, extra_size = struct.unpack("<HH", stream.read(4))
+        stream.seek(name_size + extra_size, os.SEEK_CUR)
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        return np.memmap(file, dtype, "r", stream.tell(), shape)

@@ -7,8 +7,18 @@ import numpy as np
 from keras import ops
 
 from muse_keras._export import muse_keras_export
-from muse_keras.tables.id_index import backend_holds_int64, sorted_rows
-from muse_keras.tables.item_table import ItemTable, blocks, rows_of
+from muse_keras.tables.hash_index import build_hash_index, index_sizes
+from muse_keras.tables.id_index import (
+    backend_holds_int64,
+    hashed_rows,
+    sorted_rows,
+)
+from muse_keras.tables.item_table import (
+    ItemTable,
+    read_blocks,
+    release_pages,
+    rows_of,
+)
 from muse_keras.tables.row_gather import gather_rows
 
 
@@ -25,7 +35,10 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
     Weights, none of them trainable or autocast: `item_ids` int64 (N,),
     sorted; `codes` int8 (N + 1, dim); `inverse_norms` float32 (N + 1,), one
     over the norm of `codes`, 0 for a zero vector. They are zero until
-    `assign` fills them: then every id is unknown.
+    `assign` fills them: then every id is unknown. On the TensorFlow backend
+    also `id_multiplier`, `id_pilots` and `id_slots`, the `HashIndex` of the
+    ids (about 6 bytes per item), which is built when ids are assigned; the
+    other backends search the sorted ids.
 
     The JAX backend holds no int64 unless `jax_enable_x64` is set. There ids
     are kept and resolved on the host: `lookup` takes NumPy int64 outside
@@ -117,6 +130,11 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
             )
         else:
             self._host_ids = np.zeros(self.num_items, np.int64)
+        if keras.backend.backend() == "tensorflow":
+            buckets, slots = index_sizes(self.num_items)
+            self.id_multiplier = self._add_frozen("id_multiplier", (), "uint64")
+            self.id_pilots = self._add_frozen("id_pilots", (buckets,), "uint8")
+            self.id_slots = self._add_frozen("id_slots", (slots,), "uint32")
         rows = self.num_items + 1
         self.codes = self._add_frozen("codes", (rows, self.dim), "int8")
         self.inverse_norms = self._add_frozen(
@@ -169,7 +187,16 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
             return self._host_lookup(ids)
         if not keras.ops.is_tensor(ids):
             ids = np.asarray(ids, np.int64)
-        return sorted_rows(self.item_ids, ops.cast(ids, "int64"))
+        ids = ops.cast(ids, "int64")
+        if keras.backend.backend() == "tensorflow":
+            return hashed_rows(
+                self.item_ids,
+                self.id_multiplier,
+                self.id_pilots,
+                self.id_slots,
+                ids,
+            )
+        return sorted_rows(self.item_ids, ids)
 
     def vectors(self, rows: Any) -> Any:
         """Return the int8 codes (..., dim) of int32 rows (...)."""
@@ -254,6 +281,18 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
                 self._host_ids[...] = value
             else:
                 _assign_blocks(getattr(self, name), value)
+        if keras.backend.backend() == "tensorflow":
+            self._index_ids(values["item_ids"])
+
+    def _index_ids(self, item_ids: Any) -> None:
+        """Build the hash index of ids and fill its weights."""
+        if not np.any(item_ids):
+            return  # Saved before a table was assigned: nothing is known.
+        index = build_hash_index(np.asarray(item_ids, np.int64))
+        self.id_multiplier.assign(index.multiplier)
+        _assign_blocks(self.id_pilots, index.pilots)
+        _assign_blocks(self.id_slots, index.slots)
+        release_pages(item_ids)
 
     def _host_lookup(self, ids: Any) -> Any:
         """Resolve ids with NumPy, where the backend would cut them."""
@@ -277,17 +316,15 @@ def _assign_blocks(variable: Any, values: Any) -> None:
         import tensorflow as tf
 
         with tf.device(variable.value.device):
-            for block in blocks(variable.shape[0]):
+            for block, rows in read_blocks(values):
                 variable.value.scatter_update(
                     tf.IndexedSlices(
-                        tf.constant(np.ascontiguousarray(values[block])),
+                        tf.constant(rows),
                         tf.range(block.start, block.stop, dtype=tf.int64),
                     )
                 )
     elif backend == "torch":
-        for block in blocks(variable.shape[0]):
-            variable.value[block] = ops.convert_to_tensor(
-                np.ascontiguousarray(values[block])
-            )
+        for block, rows in read_blocks(values):
+            variable.value[block] = ops.convert_to_tensor(rows)
     else:
         variable.assign(np.asarray(values))

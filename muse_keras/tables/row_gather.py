@@ -9,11 +9,11 @@ from keras import ops
 def gather_rows(variable: Any, rows: Any) -> Any:
     """Return the rows of a table without copying or converting the table.
 
-    On the TensorFlow backend the gather reads the `tf.Variable` itself
-    (`ResourceGather`), which has a GPU kernel for int8 (`GatherV2` has none)
-    and keeps the gradient of a trainable table an `IndexedSlices` of the rows
-    that were read. Give a table `autocast=False`: under a mixed precision
-    policy an autocast variable would be cast as a whole before the gather.
+    On the TensorFlow backend the gather reads the `tf.Variable` itself, which
+    has a GPU kernel for int8 (`GatherV2` has none), and the gradient of a
+    trainable table is an `IndexedSlices` of the rows that were read. Give a
+    table `autocast=False`: under a mixed precision policy an autocast
+    variable would be cast as a whole before the gather.
 
     Args:
         variable: `keras.Variable` (or, on the TensorFlow backend,
@@ -39,8 +39,29 @@ def gather_rows(variable: Any, rows: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
+        if not variable.trainable:
+            return gather_frozen(variable, rows)
         return tf.gather(raw_variable(variable), rows)
     return ops.take(variable, rows, axis=0)
+
+
+def gather_frozen(variable: Any, rows: Any) -> Any:
+    """Return rows of a variable that is not trained (TensorFlow), unchecked.
+
+    `ResourceGatherNd` takes half to two thirds of `ResourceGather`'s time on
+    a CPU, single elements and rows of 128 bytes alike; its gradient is dense.
+
+    Args:
+        variable: `keras.Variable` or `tf.Variable` of shape (N, ...).
+        rows: int64 of any shape, each in [0, N).
+
+    Returns:
+        Tensor of shape `rows.shape + variable.shape[1:]`, the variable's
+        dtype.
+    """
+    import tensorflow as tf
+
+    return tf.gather_nd(raw_variable(variable), tf.expand_dims(rows, -1))
 
 
 def raw_variable(variable: Any) -> Any:

@@ -6,6 +6,10 @@ one code everywhere. Everything outside this sub-package runs on any Keras
 backend.
 """
 
+from muse_keras.tensorflow.code_search import (
+    has_int8_products,
+    int8_products,
+)
 from muse_keras.tensorflow.model_inputs import (
     dense_model_inputs,
     densify,
@@ -20,6 +24,8 @@ __all__ = [
     "category_matches",
     "dense_model_inputs",
     "densify",
+    "has_int8_products",
+    "int8_products",
     "newest_mask",
     "present",
 ]

@@ -18,6 +18,8 @@ __all__ = [
     "array_from_proto",
     "dtype_number",
     "fill_proto",
+    "fill_shape",
+    "varint",
 ]
 
 DT_HALF, DT_BFLOAT16, DT_STRING = 19, 14, 7
@@ -95,12 +97,7 @@ def fill_proto(proto: Any, array: np.ndarray, *, content: bool = True) -> None:
         TensorError: TensorFlow has no such type, or a string array holds
             something else.
     """
-    number = dtype_number(array)
-    proto.dtype = number
-    shape = proto.tensor_shape
-    shape.SetInParent()
-    for size in array.shape:
-        shape.dim.add(size=size)
+    number = fill_shape(proto, array)
     if number == DT_STRING:
         proto.string_val.extend(_as_bytes(v) for v in array.ravel().tolist())
         return
@@ -112,15 +109,33 @@ def fill_proto(proto: Any, array: np.ndarray, *, content: bool = True) -> None:
         if array.size:
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)
             raw = little.tobytes()
-            proto.MergeFromString(
-                _PACKED_TAGS[number] + _varint(len(raw)) + raw
-            )
+            proto.MergeFromString(_PACKED_TAGS[number] + varint(len(raw)) + raw)
         return
     if number in (DT_HALF, DT_BFLOAT16):
         values = np.ascontiguousarray(array).view(np.uint16).ravel()
         proto.half_val.extend(values.tolist())
         return
     getattr(proto, _NUMPY[number][1]).extend(array.ravel().tolist())
+
+
+def fill_shape(proto: Any, array: np.ndarray) -> int:
+    """Writes type and shape of an array into an empty message.
+
+    Args:
+        proto: the message.
+        array: values.
+
+    Returns:
+        The `DataType` number.
+
+    Raises:
+        TensorError: TensorFlow has no such type.
+    """
+    proto.dtype = dtype_number(array)
+    proto.tensor_shape.SetInParent()
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto.dtype
 
 
 def array_from_proto(proto: Any) -> np.ndarray:
@@ -221,7 +236,8 @@ def _as_bytes(value: Any) -> bytes:
     raise TensorError(f"a string tensor cannot hold {type(value).__name__}")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number as protobuf writes lengths."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

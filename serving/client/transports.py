@@ -23,6 +23,7 @@ from serving.client.errors import (
     RequestError,
     call_error,
 )
+from serving.client.memory import keep_freed_memory
 from serving.client.settings import Timeouts, Tls
 from serving.client.types import ModelMetadata, VersionStatus
 from serving.client.wire_grpc import Target
@@ -80,6 +81,7 @@ class GrpcTransport:
         """Keeps the settings; see the class for the arguments."""
         if "://" in address:
             raise RequestError("target", "be host:port for gRPC", address)
+        keep_freed_memory()
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
@@ -99,8 +101,9 @@ class GrpcTransport:
                 address, _channel_credentials(tls), options
             )
         self._metadata = [(k.lower(), v) for k, v in metadata.items()]
-        self._predict = self._method(
-            wire_grpc.PREDICT, messages.PredictResponse
+        self._predict = self._channel.unary_unary(
+            wire_grpc.PREDICT,  # the request comes as bytes
+            response_deserializer=messages.PredictResponse.FromString,
         )
         self._get_metadata = self._method(
             wire_grpc.METADATA, messages.GetModelMetadataResponse

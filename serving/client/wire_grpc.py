@@ -12,11 +12,11 @@ import numpy as np
 
 from serving.client import messages
 from serving.client.errors import RequestError, ResponseError
+from serving.client.predict_bytes import write_predict
 from serving.client.tensors import (
     DTYPE_NAMES,
     TensorError,
     array_from_proto,
-    fill_proto,
 )
 from serving.client.types import (
     ModelMetadata,
@@ -95,8 +95,8 @@ def predict_request(
     signature: str,
     inputs: Mapping[str, np.ndarray],
     outputs: Sequence[str] = (),
-) -> Any:
-    """Makes a PredictRequest.
+) -> bytes:
+    """Makes a PredictRequest, ready to send.
 
     Args:
         target: the model.
@@ -107,18 +107,10 @@ def predict_request(
     Raises:
         RequestError: an input has no tensor type.
     """
-    request = messages.PredictRequest()
-    target.fill(request.model_spec)
-    request.model_spec.signature_name = signature
-    request.output_filter.extend(outputs)
-    for name, array in inputs.items():
-        try:
-            fill_proto(request.inputs[name], np.asarray(array))
-        except TensorError as error:
-            raise RequestError(
-                name, "be an array of a TensorFlow type", str(error)
-            ) from error
-    return request
+    head = messages.PredictRequest()
+    target.fill(head.model_spec)
+    head.model_spec.signature_name = signature
+    return write_predict(head, inputs, outputs)
 
 
 def read_predict(response: Any) -> dict[str, np.ndarray]:

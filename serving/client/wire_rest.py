@@ -29,6 +29,11 @@ from serving.client.types import (
 )
 from serving.client.wire_grpc import Target
 
+try:  # not needed, but five times faster
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]
+
 __all__ = [
     "HttpCall",
     "metadata_call",
@@ -41,6 +46,7 @@ __all__ = [
 ]
 
 _STRING = 7
+_PLAIN_INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))  # native order
 _CODE_OF_STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -93,7 +99,7 @@ def predict_call(
         RequestError: an input has no tensor type, or a size that JSON cannot
             tell (a list of nothing has no shape inside).
     """
-    columns = {}
+    columns = []
     for name, value in inputs.items():
         array = np.asarray(value)
         if array.ndim > 1 and 0 in array.shape[:-1]:
@@ -106,12 +112,12 @@ def predict_call(
             raise RequestError(
                 name, "be an array of a TensorFlow type", str(error)
             ) from error
-        columns[name] = (
-            _strings(array.tolist()) if number == _STRING else array.tolist()
-        )
-    document = {"signature_name": signature, "inputs": columns}
-    text = json.dumps(document, separators=(",", ":"))
-    return HttpCall("POST", _path(target) + ":predict", text.encode())
+        columns.append(_dumps(name) + b":" + _column(array, number))
+    body = b'{"signature_name":%b,"inputs":{%b}}' % (
+        _dumps(signature),
+        b",".join(columns),
+    )
+    return HttpCall("POST", _path(target) + ":predict", body)
 
 
 def read_predict(
@@ -206,6 +212,21 @@ def read_error(status: int, body: bytes) -> CallError:
     if status == 400 and message.startswith("Serving signature name:"):
         code = "FAILED_PRECONDITION"  # as gRPC reports the same thing
     return call_error(code, message)
+
+
+def _column(array: np.ndarray, number: int) -> bytes:
+    """An array as JSON; integers straight from memory where orjson is."""
+    if number == _STRING:
+        return _dumps(_strings(array.tolist()))
+    if orjson is not None and array.dtype in _PLAIN_INTEGERS and array.ndim:
+        return orjson.dumps(
+            np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY
+        )
+    return _dumps(array.tolist())
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _path(target: Target) -> str:

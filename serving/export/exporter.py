@@ -1,5 +1,6 @@
 """Write a trained ranker as a SavedModel that stock TensorFlow serves."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,6 +16,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import fingerprinting_utils
 
 from muse_keras.tables import ItemTable
+from muse_keras.tables.item_table import release_pages
+from muse_keras.tensorflow import has_int8_products, int8_products
 from serving.export import manifest as manifests
 from serving.export import warmup
 from serving.export.ranking_module import (
@@ -52,6 +55,9 @@ class Export:
         return f"{total} of variables ({parts}, ...)"
 
 
+TARGETS = ("any", "cpu")
+
+
 def export_saved_model(
     path: str | os.PathLike[str],
     *,
@@ -63,6 +69,7 @@ def export_saved_model(
     warmup_examples: Sequence[bytes] = (),
     unserved_features: Sequence[str] = UNSERVED_FEATURES,
     source: Mapping[str, str] | None = None,
+    target: str = "any",
 ) -> Export:
     """Export a ranking model with its item table and its transform graph.
 
@@ -91,6 +98,10 @@ def export_saved_model(
             and by the server.
         unserved_features: raw features that a request does not carry.
         source: where the parts come from, kept in the manifest.
+        target: "any" device, or "cpu": x86-64 processors with 8-bit dot
+            products (AVX-512 VNNI, AVX-VNNI), which search long histories
+            about one and a half times as fast that way; that graph has no
+            GPU kernels.
 
     Returns:
         `Export`, with the path and the manifest.
@@ -100,7 +111,8 @@ def export_saved_model(
             fails. The message names the part.
         FileExistsError: if `path` exists and is not an empty folder.
     """
-    target = Path(path)
+    version = Path(path)
+    _check_version(version)
     _check_target(target)
     _check_vocabularies(model, vocabularies)
     _check_table(model, item_table)
@@ -118,7 +130,8 @@ def export_saved_model(
         transform=transform,
         raw_feature_spec=raw_feature_spec,
     )
-    signatures = module.signatures()
+    with int8_products() if target == "cpu" else contextlib.nullcontext():
+        signatures = module.signatures()
     examples = tuple(warmup_examples) or (warmup.example_of(item_table),)
     warmup.run(signatures, examples)
     manifest = manifests.describe(
@@ -129,11 +142,12 @@ def export_saved_model(
         variables=module.named_variables(),
         signatures=signatures,
         source=source or {},
+        target=target,
     )
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    version.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        prefix=f".export-{target.name}.", dir=target.parent
+        prefix=f".export-{version.name}.", dir=version.parent
     ) as temporary:
         folder = Path(temporary) / "model"
         tf.saved_model.save(module, str(folder), signatures=signatures)
@@ -147,8 +161,8 @@ def export_saved_model(
             json.dumps(manifest, indent=2, sort_keys=True) + "\n",
             encoding="utf-8",
         )
-        os.replace(folder, target)
-    return Export(target, manifest)
+        os.replace(folder, version)
+    return Export(version, manifest)
 
 
 def next_version(base: str | os.PathLike[str]) -> Path:
@@ -198,11 +212,25 @@ def _clear_devices(folder: Path) -> None:
     fingerprinting_utils.write_fingerprint(str(folder))
 
 
-def _check_target(target: Path) -> None:
+def _check_target(target: str) -> None:
+    """Check that the graph can be traced and run for the target."""
+    if target not in TARGETS:
+        raise ValueError(
+            f"`target` must be one of {TARGETS}. Received: {target!r}"
+        )
+    if target == "cpu" and not has_int8_products():
+        raise ValueError(
+            '`target` "cpu" needs a processor with 8-bit dot products '
+            "(AVX-512 VNNI or AVX-VNNI) and TensorFlow with oneDNN, to check "
+            'the export here. Use "any".'
+        )
+
+
+def _check_version(version: Path) -> None:
     """Refuse to write over anything but an empty folder."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if version.exists() and (not version.is_dir() or any(version.iterdir())):
         raise FileExistsError(
-            f"{target} exists and is not an empty folder; export to a new "
+            f"{version} exists and is not an empty folder; export to a new "
             "version."
         )
 
@@ -243,17 +271,19 @@ def _check_table(model: Any, item_table: ItemTable) -> None:
     sample = np.unique(
         np.linspace(0, item_table.num_items - 1, num=1000).astype(np.int64)
     )
-    ids = item_table.item_ids[sample]
-    rows, codes = table(ids)
-    if not (
-        np.array_equal(rows, sample + 1)
-        and np.array_equal(codes, item_table.codes[sample + 1])
-    ):
-        raise ValueError(
-            "`model.table` does not hold `item_table`. Call "
-            "`model.table.assign(item_table)` with the table the model was "
-            "trained with."
+    # In parts: each item may bring in a large page of the mapped file.
+    for some in np.array_split(sample, 50):
+        rows, codes = table(item_table.item_ids[some])
+        same = np.array_equal(rows, some + 1) and np.array_equal(
+            codes, item_table.codes[some + 1]
         )
+        release_pages(item_table.codes)
+        if not same:
+            raise ValueError(
+                "`model.table` does not hold `item_table`. Call "
+                "`model.table.assign(item_table)` with the table the model "
+                "was trained with."
+            )
 
 
 def _readable(size: int) -> str:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable, gather_rows
-from muse_keras.tables.item_table import blocks
+from muse_keras.tables.item_table import read_blocks
 from serving.export.vocabulary import Vocabulary
 
 # Name of the model input for each feature of the item table.
@@ -23,7 +23,7 @@ class ItemFeatures(tf.Module):
     """Vocabulary indices of category, city and province per table row.
 
     They are resolved at export, so that a client never sends an item's
-    features, and stored in the narrowest type that has a GPU gather.
+    features, and stored in the narrowest type that holds them.
 
     Args:
         item_table: `ItemTable` with raw feature ids.
@@ -55,9 +55,9 @@ def _resolve(
     raw: npt.NDArray[np.int64], vocabulary: Vocabulary
 ) -> npt.NDArray[Any]:
     """Return the vocabulary index of every row's raw id."""
-    # int32 is left out: TensorFlow keeps int32 variables on the host.
-    narrow = vocabulary.size - 1 <= np.iinfo(np.int16).max
-    resolved = np.empty(len(raw), np.int16 if narrow else np.int64)
-    for block in blocks(len(raw)):
-        resolved[block] = vocabulary.host_indices(raw[block])
+    # Not int32: TensorFlow keeps int32 variables on the host.
+    narrow = vocabulary.size - 1 <= np.iinfo(np.uint16).max
+    resolved = np.empty(len(raw), np.uint16 if narrow else np.uint32)
+    for block, ids in read_blocks(raw):
+        resolved[block] = vocabulary.host_indices(ids)
     return resolved

@@ -14,6 +14,8 @@ CPU. Not on the data path, and host ops by design, are
 
 - *metadata*: what depends on constants and on the shapes of tensors alone
   (`Shape`, arithmetic on sizes, ranges), never on their values;
+- *wait*: a loop that the host ends by reading one bool from the device. The
+  search until its result is proven is one, and no other may be;
 - *control*: what no result depends on, such as assertions. An assertion must
   look at shapes alone: if it depends on a value, it is a violation as well,
   since the host would wait for the device.
@@ -35,16 +37,23 @@ from tensorflow.python.framework import kernels, op_def_registry
 DATA = "data"
 METADATA = "metadata"
 CONTROL = "control"
+WAIT = "wait"
 
 _CALLS = {"PartitionedCall": "f", "StatefulPartitionedCall": "f"}
 _BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase"}
 _LOOPS = {"While", "StatelessWhile"}
+# The loop of `muse_keras.tensorflow.code_search`.
+_WAITING_LOOP = "until_proven"
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank", "VariableShape"}
 # Forward their input; removed or aliased when functions are inlined.
 _FORWARDING = {"Identity", "IdentityN", "StopGradient", "PreventGradient"}
 # Look at the shape of what they forward.
 _SHAPE_CHECKS = {"EnsureShape"}
 _SOURCES = {"Placeholder", "PlaceholderWithDefault", "VarHandleOp", "_Arg"}
+# Makes the state of a random generator out of seeds, on the host; what is
+# drawn from it is data.
+_SEEDS = {"StatelessRandomGetKeyCounter"}
+_DRAWS = {"StatelessRandomUniformV2"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +63,7 @@ class OpUse:
     Attributes:
         op: name of the op.
         dtypes: its type attributes, such as `T=int8`.
-        kind: `data`, `metadata` or `control`.
+        kind: `data`, `metadata`, `wait` or `control`.
         problem: why it does not run on a GPU; empty if it does.
         count: number of such nodes.
         example: function and node name of the first one.
@@ -86,7 +95,9 @@ class KernelReport:
     def violations(self) -> list[OpUse]:
         """Ops on the data path, or waiting for it, that stay on the host."""
         return [
-            use for use in self.uses if use.problem and use.kind != METADATA
+            use
+            for use in self.uses
+            if use.problem and use.kind not in (METADATA, WAIT)
         ]
 
     @property
@@ -153,6 +164,30 @@ def kernel_report(
     return KernelReport(str(path), signature, walk.uses())
 
 
+def training_kernel_report(step: Any) -> KernelReport:
+    """Check that a training step has GPU kernels.
+
+    What a step writes into variables is a result, as are its outputs. The
+    seeds of random numbers, a few bytes, are on the host by TensorFlow's
+    design and count as metadata.
+
+    Args:
+        step: concrete function of a training step, gradients and all.
+
+    Returns:
+        `KernelReport`.
+
+    Raises:
+        RuntimeError: if this TensorFlow lists no GPU kernels at all.
+    """
+    _require_gpu_kernels()
+    graph = step.graph.as_graph_def()
+    walk = _Walk(graph.library.function, with_writes=True)
+    outputs = [tensor.name for tensor in step.graph.outputs]
+    walk.graph(graph.node, outputs, "step")
+    return KernelReport("", tf.compat.as_str(step.name), walk.uses())
+
+
 def _require_gpu_kernels() -> None:
     """Fail where the registry cannot answer."""
     if not any(kernel.device_type == "GPU" for kernel in _kernels("MatMul")):
@@ -180,7 +215,10 @@ class _Node:
 class _Walk:
     """Walks graphs and functions, following which tensors carry values."""
 
-    def __init__(self, library: Iterable[Any]) -> None:
+    def __init__(
+        self, library: Iterable[Any], with_writes: bool = False
+    ) -> None:
+        self._with_writes = with_writes
         self._library = {f.signature.name: f for f in library}
         self._found: dict[tuple[str, str, str, str], list[str]] = {}
         self._known: dict[tuple[Any, ...], list[bool]] = {}
@@ -191,7 +229,7 @@ class _Walk:
             OpUse(op, dtypes, kind, problem, len(nodes), nodes[0])
             for (op, dtypes, kind, problem), nodes in self._found.items()
         ]
-        kinds = (DATA, CONTROL, METADATA)
+        kinds = (DATA, WAIT, CONTROL, METADATA)
         return sorted(
             uses,
             key=lambda use: (
@@ -277,7 +315,12 @@ class _Walk:
         kind: str = DATA,
     ) -> list[bool]:
         """Walk the nodes that the wanted tensors need."""
-        needed = _ancestors(nodes, [name for name, _ in wanted])
+        targets = [name for name, _ in wanted]
+        if self._with_writes:
+            targets += [
+                name for name, node in nodes.items() if self._writes(node.proto)
+            ]
+        needed = _ancestors(nodes, targets)
         waited = list(controls)
         for name in needed:
             waited += nodes[name].controls
@@ -291,6 +334,20 @@ class _Walk:
             for index, result in enumerate(results):
                 carries[name, index] = result
         return [carries[tensor] for tensor in wanted]
+
+    def _writes(self, proto: node_def_pb2.NodeDef) -> bool:
+        """Tell whether a node writes variables, or calls what may."""
+        if proto.op in _CALLS or proto.op in self._library:
+            return True
+        definition = self._op_def(proto)
+        return (
+            definition is not None
+            and not definition.output_arg
+            and any(
+                arg.type == tf.resource.as_datatype_enum
+                for arg in definition.input_arg
+            )
+        )
 
     def _visit(
         self, node: _Node, values: list[bool], role: str, where: str
@@ -313,9 +370,13 @@ class _Walk:
         count = _count(definition.output_arg, proto)
         if proto.op in _SOURCES:
             return [True] * count
-        if proto.op in _SHAPES:
+        if proto.op in _SHAPES or (self._with_writes and proto.op in _SEEDS):
             self._record(proto, METADATA, "", where)
             return [False] * count
+        if proto.op in _DRAWS:
+            problem = _problem(proto, definition, values)
+            self._record(proto, role, problem, where)
+            return [True] * count
         if not any(values):
             kernel_problem = _problem(proto, definition, values)
             kind = CONTROL if role == CONTROL else METADATA
@@ -378,7 +439,8 @@ class _Walk:
                 proto, role, "an int32 loop variable stays on the host", where
             )
         if self.function(proto.attr["cond"].func.name, values, role)[0]:
-            self._record(proto, role, "the host waits for its condition", where)
+            kind = WAIT if _WAITING_LOOP in proto.name else role
+            self._record(proto, kind, "the host waits for its condition", where)
         return values
 
     def _record(

@@ -21,6 +21,7 @@ def describe(
     variables: Mapping[str, tf.Variable],
     signatures: Mapping[str, Any],
     source: Mapping[str, str],
+    target: str = "any",
 ) -> dict[str, Any]:
     """Return the manifest of an export.
 
@@ -32,6 +33,7 @@ def describe(
         variables: the saved variables by name.
         signatures: concrete functions by name.
         source: where model, data and transform come from, by the caller.
+        target: devices that the graph was traced for.
     """
     sizes = {
         name: {
@@ -49,6 +51,7 @@ def describe(
         "model": type(model).__name__,
         "k": getattr(model, "k", None),
         "max_history": max_history,
+        "target": target,
         "num_items": item_table.num_items,
         "dim": item_table.dim,
         "vocabulary_sizes": dict(vocabulary_sizes),

@@ -92,15 +92,18 @@ class RankingModule(tf.Module):
             traced["serving_default"] = tf.function(
                 self.serve_examples, autograph=False
             ).get_concrete_function(EXAMPLES)
+        # Not `graph.variables`: it misses what only `gather_nd` reads.
         used = {
-            id(variable)
+            id(captured)
             for function in traced.values()
-            for variable in function.graph.variables
+            for captured in function.captured_inputs
         }
         self.model_variables = {
             variable.path.replace("/", "."): variable.value
             for variable in self._model.object.variables
-            if any(id(part) in used for part in _components(variable.value))
+            if any(
+                id(part.handle) in used for part in _components(variable.value)
+            )
         }
         return traced
 

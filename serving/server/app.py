@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from aiohttp import web
 
+from serving.client.memory import keep_freed_memory
 from serving.server.config import ServerConfig
 from serving.server.config_files import (
     TlsFiles,
@@ -61,6 +62,7 @@ class ServerApp:
 
     def __init__(self, config: ServerConfig) -> None:
         """Keeps the settings; see the class for the arguments."""
+        keep_freed_memory()
         self.config = config
         check_batching(config)
         self._models = model_settings(config)
@@ -72,6 +74,7 @@ class ServerApp:
             options=SessionOptions(
                 intra_op=config.tensorflow_intra_op_parallelism,
                 inter_op=config.tensorflow_inter_op_parallelism,
+                runs=config.max_concurrent_runs,
             ),
             max_load_retries=config.max_num_load_retries,
             retry_interval=config.load_retry_interval_micros / 1e6,

@@ -18,9 +18,10 @@ def _default_threads() -> int:
 class ServerConfig:
     """What to serve and where.
 
-    Field names are the flags of `tensorflow_model_server`; `host` and
-    `port_file` are additions. Differences in meaning: port 0 takes a free
-    port, a negative one switches that protocol off.
+    Field names are the flags of `tensorflow_model_server`; `host`,
+    `port_file`, `max_concurrent_runs` and `drain_seconds` are additions.
+    Differences in meaning: port 0 takes a free port, a negative one switches
+    that protocol off.
 
     Attributes:
         model_name: name of the one model, when no config file is given.
@@ -47,6 +48,8 @@ class ServerConfig:
         enable_model_warmup: replay `assets.extra/tf_serving_warmup_requests`.
         tensorflow_intra_op_parallelism: threads in one op; 0 automatic.
         tensorflow_inter_op_parallelism: ops at once; 0 automatic.
+        max_concurrent_runs: graphs that run at once; further calls wait in
+            order of arrival, until their deadline; 0 for any number.
         drain_seconds: how long SIGTERM waits for calls in flight.
     """
 
@@ -74,6 +77,7 @@ class ServerConfig:
     enable_model_warmup: bool = True
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
+    max_concurrent_runs: int = 0
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -94,6 +98,7 @@ class ServerConfig:
             "rest_api_timeout_in_ms",
             "max_num_load_retries",
             "load_retry_interval_micros",
+            "max_concurrent_runs",
             "drain_seconds",
         ):
             if getattr(self, name) < 0:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -112,11 +113,37 @@ class Dispatcher:
 
         self._admitted += 1
         self._metrics.in_flight.add(self._entrypoint)
-        future = self._pool.submit(limited)
-        # The thread outlives a caller that went away: count it until it ends.
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: _call_soon(loop, self._leave))
-        return await asyncio.wrap_future(future)
+        answer: asyncio.Future[_T] = loop.create_future()
+
+        def finish(result: Any, error: BaseException | None) -> None:
+            # The thread outlives a caller that went away: it is counted
+            # until now.
+            self._leave()
+            if answer.cancelled():
+                return
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error)
+
+        def job() -> None:
+            result: Any = None
+            failure: BaseException | None = None
+            try:
+                result = limited()
+            except BaseException as error:
+                failure = error
+            # One wake-up of the loop carries both the answer and the count.
+            _call_soon(loop, finish, result, failure)
+
+        queued = self._pool.submit(job)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if queued.cancel():  # it never started
+                self._leave()
+            raise
 
     def _leave(self) -> None:
         self._admitted -= 1
@@ -128,9 +155,10 @@ class Dispatcher:
 
 
 def _call_soon(
-    loop: asyncio.AbstractEventLoop, function: Callable[[], None]
+    loop: asyncio.AbstractEventLoop,
+    function: Callable[..., None],
+    *arguments: Any,
 ) -> None:
-    try:
-        loop.call_soon_threadsafe(function)
-    except RuntimeError:
-        function()  # the loop is closed: nobody counts any more
+    # A closed loop has nobody left who waits or counts.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)

@@ -9,12 +9,18 @@ from typing import Any, NoReturn
 
 import grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
+    predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
+from serving.client.predict_bytes import read_predict
 from serving.server.config_files import models_from_proto
 from serving.server.dispatch import Dispatcher
 from serving.server.errors import (
@@ -165,12 +171,37 @@ def add_services(
         manager: the models.
         dispatcher: threads to run them in.
     """
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(manager, dispatcher), server
+    service = PredictionService(manager, dispatcher)
+    handlers = {
+        method: grpc.unary_unary_rpc_method_handler(
+            getattr(service, method),
+            request_deserializer=read,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+        for method, read in _READERS.items()
+    }
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                "tensorflow.serving.PredictionService", handlers
+            ),
+        )
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(
         ModelService(manager), server
     )
+
+
+# The stubs would register these as well, but let protobuf read Predict.
+_READERS: dict[str, Callable[[bytes], Any]] = {
+    "Predict": lambda raw: read_predict(raw, predict_pb2.PredictRequest),
+    "Classify": classification_pb2.ClassificationRequest.FromString,
+    "Regress": regression_pb2.RegressionRequest.FromString,
+    "MultiInference": inference_pb2.MultiInferenceRequest.FromString,
+    "GetModelMetadata": (
+        get_model_metadata_pb2.GetModelMetadataRequest.FromString
+    ),
+}
 
 
 def _version(spec: Any) -> tuple[int | None, str | None]:

@@ -4,6 +4,10 @@ Rules and texts of errors are those of TF Serving's json_tensor.cc. Lists of
 one type and even length, which is nearly all of them, are converted whole;
 only when that is not possible, each value is looked at, to find the one that
 TF Serving would name.
+
+Long lists of integers do not even become Python objects (`integer_lists`).
+That way answers good requests only: whatever it refuses is read once more
+without it, and what that finds is the answer.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import orjson
 
 from serving.client.tensors import DTYPE_NAMES
 from serving.server.errors import (
@@ -24,6 +29,7 @@ from serving.server.errors import (
     invalid_argument,
     unimplemented,
 )
+from serving.server.integer_lists import cut_integer_lists, put_back
 from serving.server.json_parser import parse_json
 from serving.server.json_writer import decimal_text, pretty
 
@@ -77,7 +83,20 @@ def read_predict_body(
     Raises:
         ServingError: the body does not fit the signature.
     """
-    document = parse_json(body)
+    text, lists = cut_integer_lists(body)
+    if lists:
+        try:
+            document, put = put_back(orjson.loads(text), lists)
+            if put == len(lists):
+                return _read_document(document, inputs_of)
+        except (ServingError, orjson.JSONDecodeError, RecursionError):
+            pass
+    return _read_document(parse_json(body), inputs_of)
+
+
+def _read_document(
+    document: Any, inputs_of: Callable[[str], Mapping[str, Any]]
+) -> PredictBody:
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {_text(document)} Is not object")
     name = document.get("signature_name", "")
@@ -322,6 +341,8 @@ def _convert(value: Any, dtype: int) -> np.ndarray:
 
 def _convert_whole(value: Any, dtype: int) -> np.ndarray | None:
     """Converts without looking at single values; None if that is not safe."""
+    if isinstance(value, np.ndarray):
+        return _from_integers(value, dtype)
     if not isinstance(value, list):
         return None
     shape = _dense_shape(value)
@@ -329,10 +350,15 @@ def _convert_whole(value: Any, dtype: int) -> np.ndarray | None:
         return None
     flat: list[Any] = [value]
     for size in shape:
-        if set(map(type, flat)) != {list} or set(map(len, flat)) != {size}:
+        kinds = set(map(type, flat))
+        if np.ndarray in kinds:
+            return _stacked(value, dtype)
+        if kinds != {list} or set(map(len, flat)) != {size}:
             return None
         flat = list(itertools.chain.from_iterable(flat))
     kinds = set(map(type, flat))
+    if np.ndarray in kinds:
+        return _stacked(value, dtype)
     if dtype in _INTEGERS and kinds <= {int}:
         _, low, high = _INTEGERS[dtype]
         if flat and not low <= min(flat) <= max(flat) <= high:
@@ -355,6 +381,28 @@ def _convert_whole(value: Any, dtype: int) -> np.ndarray | None:
     elif not (dtype == _BOOL and kinds <= {bool}):
         return None
     return _cast(flat, dtype).reshape(shape)
+
+
+def _from_integers(values: np.ndarray, dtype: int) -> np.ndarray:
+    """int64 values to a declared type that holds each of them exactly."""
+    if dtype in _INTEGERS:
+        kind, low, high = _INTEGERS[dtype]
+    elif dtype in _DECIMALS:
+        kind, high = _DECIMALS[dtype]
+        low = -high
+    else:
+        raise invalid_argument(f"integers for type {_dtype_name(dtype)}")
+    if values.min() < low or values.max() > high:
+        raise invalid_argument(f"integers beyond {_dtype_name(dtype)}")
+    return values.astype(kind, copy=False)
+
+
+def _stacked(rows: list[Any], dtype: int) -> np.ndarray:
+    """Rows of which some are arrays already."""
+    parts = [_convert(row, dtype) for row in rows]
+    if len({part.shape for part in parts}) > 1:
+        raise invalid_argument("rows of different shapes")
+    return parts[0][np.newaxis] if len(parts) == 1 else np.stack(parts)
 
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)

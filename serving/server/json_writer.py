@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,13 +28,16 @@ __all__ = [
 ]
 
 _INDENT = "    "
+_WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _MAX_DIGITS = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 
 
 def pretty(value: Any) -> str:
     """A parsed value as indented JSON, for texts of errors."""
     try:
-        return json.dumps(value, indent=4, ensure_ascii=False)
+        return json.dumps(
+            value, indent=4, ensure_ascii=False, default=np.ndarray.tolist
+        )
     except RecursionError:
         return "…"
 
@@ -53,14 +55,10 @@ def decimal_text(value: Any, dtype: np.dtype) -> str:
         dtype: float32 or float64, which decides the precision.
     """
     number = float(value)
-    if math.isnan(number):
-        return "NaN"
-    if math.isinf(number):
-        return "-Infinity" if number < 0 else "Infinity"
     text = f"{number:.6g}"
     if dtype.type(text) != value:
         text = f"{number:.{_MAX_DIGITS[dtype]}g}"
-    return text if "." in text or "e" in text else text + ".0"
+    return _spelled(text)
 
 
 def predictions_json(outputs: Mapping[str, np.ndarray]) -> str:
@@ -184,9 +182,31 @@ def regressions_json(result: Any) -> str:
 
 def _texts(name: str, array: np.ndarray) -> Any:
     """The array as nested lists of number texts."""
+    if array.dtype in _MAX_DIGITS:
+        return _nest(_decimal_texts(array.ravel()), array.shape)
     write = _writer(name, array)
-    flat = [write(value) for value in array.ravel()]
+    flat = [write(value) for value in array.ravel().tolist()]
     return _nest(flat, array.shape)
+
+
+def _decimal_texts(array: np.ndarray) -> list[str]:
+    """`decimal_text` of each value (N,), tried with six digits together."""
+    values = array.tolist()
+    short = [f"{value:.6g}" for value in values]
+    with np.errstate(over="ignore"):
+        same = np.array(list(map(float, short))).astype(array.dtype) == array
+    digits = _MAX_DIGITS[array.dtype]
+    return [
+        _spelled(text if fits else f"{value:.{digits}g}")
+        for text, value, fits in zip(short, values, same.tolist(), strict=True)
+    ]
+
+
+def _spelled(text: str) -> str:
+    """A formatted number, marked as a decimal, or its bare word."""
+    if "." in text or "e" in text:
+        return text
+    return _WORDS.get(text) or text + ".0"
 
 
 def _nest(flat: list[Any], shape: tuple[int, ...]) -> Any:
@@ -201,8 +221,6 @@ def _nest(flat: list[Any], shape: tuple[int, ...]) -> Any:
 
 def _writer(name: str, array: np.ndarray) -> Callable[[Any], str]:
     kind = array.dtype.kind
-    if array.dtype in _MAX_DIGITS:
-        return lambda value: decimal_text(value, array.dtype)
     if array.dtype == np.float16 or array.dtype.name == "bfloat16":
         wide = np.dtype(np.float32)
         return lambda value: decimal_text(np.float32(value), wide)

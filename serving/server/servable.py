@@ -9,10 +9,12 @@ variables alive for as long as any function refers to them.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -20,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.server.errors import ServingError, from_tensorflow, not_found
+from serving.server.processor import check_processor
 
 __all__ = ["Servable", "SessionOptions"]
 
@@ -32,12 +35,47 @@ class SessionOptions:
     Args:
         intra_op: threads inside one op; 0 lets TensorFlow choose.
         inter_op: ops that run at once; 0 lets TensorFlow choose.
+        runs: graphs that run at once, over all sessions; 0 for any number.
     """
 
-    def __init__(self, intra_op: int = 0, inter_op: int = 0) -> None:
+    def __init__(
+        self, intra_op: int = 0, inter_op: int = 0, runs: int = 0
+    ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.intra_op = intra_op
         self.inter_op = inter_op
+        self._turns = threading.Semaphore(runs) if runs > 0 else None
+
+    @contextlib.contextmanager
+    def turn(self, timeout_ms: int | None) -> Iterator[int | None]:
+        """Waits until one more graph may run, in order of arrival.
+
+        Args:
+            timeout_ms: longest wait; None for ever.
+
+        Yields:
+            What is left of that time, ms.
+
+        Raises:
+            ServingError: DEADLINE_EXCEEDED, it was not its turn in time.
+        """
+        if self._turns is None:
+            yield timeout_ms
+            return
+        started = time.monotonic()
+        seconds = None if timeout_ms is None else timeout_ms / 1000
+        if not self._turns.acquire(timeout=seconds):
+            raise ServingError(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "Timed out waiting for notification",
+            )
+        try:
+            if timeout_ms is not None:
+                waited = int((time.monotonic() - started) * 1000)
+                timeout_ms = max(1, timeout_ms - waited)
+            yield timeout_ms
+        finally:
+            self._turns.release()
 
     def to_proto(self) -> Any:
         """The options as a `ConfigProto`."""
@@ -73,6 +111,7 @@ class Servable:
         self.name = name
         self.version = version
         self.path = path
+        self._options = options or SessionOptions()
         self._users = 0
         self._condition = threading.Condition()
         self._elements: dict[str, Any] = {}
@@ -83,9 +122,10 @@ class Servable:
             )
         graph = tf.Graph()
         session = tf.compat.v1.Session(
-            graph=graph, config=(options or SessionOptions()).to_proto()
+            graph=graph, config=self._options.to_proto()
         )
         try:
+            check_processor(path)
             meta_graph = _load_into(session, path)
         except tf.errors.OpError as error:
             session.close()
@@ -121,12 +161,13 @@ class Servable:
             ServingError: what the graph said.
         """
         try:
-            return _run_session(
-                self._session,
-                {self._output(n): value for n, value in feeds.items()},
-                [self._output(n) for n in fetches],
-                timeout_ms,
-            )
+            with self._options.turn(timeout_ms) as left_ms:
+                return _run_session(
+                    self._session,
+                    {self._output(n): value for n, value in feeds.items()},
+                    [self._output(n) for n in fetches],
+                    left_ms,
+                )
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from None
 

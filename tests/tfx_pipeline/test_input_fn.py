@@ -29,10 +29,7 @@ def dataset(data, batch=4, **options):
 
 def users(batches):
     """Returns the users of each batch."""
-    return [
-        tf.sparse.to_dense(batch["user_id"]).numpy()[:, 0].tolist()
-        for batch in batches
-    ]
+    return [batch["user_id"].numpy()[:, 0].tolist() for batch in batches]
 
 
 def test_inputs_clicks_and_weights_are_those_of_the_requests(data):
@@ -114,10 +111,42 @@ def test_skipping_resumes_exactly(data, done):
     options = {"shuffle_requests": 7, "epochs": 3, "seed": 3}
     whole = users(dataset(data, **options))
     assert len(whole) == 18
-    rest = dataset(data, **options).skip(done)
+    rest = dataset(data, skip_batches=done, **options)
     # Keras looks at the first batch before it trains.
     next(iter(rest))
     assert users(rest) == whole[done:]
+
+
+def test_a_candidate_without_an_id_is_no_padding(tmp_path):
+    """A candidate counts because it has a label, whatever its id."""
+    given = {
+        "user_id": [1],
+        "user_profile": [1] * 5,
+        "behavior_item_ids": [3],
+        "behavior_categories": [2],
+        "candidate_item_ids": [0, 7],
+        "candidate_categories": [1, 2],
+        "candidate_cities": [1, 1],
+        "candidate_provinces": [1, 1],
+        "candidate_category_matches": [0.0, 1.0],
+        "clicks": [0, 1],
+    }
+    longer = toy_training.request(np.random.default_rng(0), 2)
+    longer |= {name: [1, 1, 1] for name in longer if "candidate" in name}
+    longer |= {"candidate_category_matches": [1.0] * 3, "clicks": [1, 0, 1]}
+    with tf.io.TFRecordWriter(str(tmp_path / "one"), options="GZIP") as writer:
+        for one in (given, longer):
+            writer.write(toy_training.example(one))
+    (batch,) = input_fn.request_dataset(
+        [str(tmp_path / "one")], toy_training.SPEC, 2
+    )
+    inputs, clicks, weights = input_fn.training_batch(batch)
+    assert inputs["candidate_mask"].numpy().tolist() == [
+        [True, True, False],
+        [True, True, True],
+    ]
+    assert clicks.numpy().tolist() == [[0, 1, 0], [1, 0, 1]]
+    np.testing.assert_allclose(weights, [[1.2, 1.2, 0], [1.2] * 3], rtol=1e-6)
 
 
 def test_the_last_batch_is_filled_up_with_empty_requests(data):

@@ -65,19 +65,20 @@ def write_requests(
             str(folder / f"part-{number}.gz"), options="GZIP"
         ) as writer:
             for one in requests[number::files]:
-                writer.write(_example(one))
+                writer.write(example(one))
     return str(folder / "*"), requests
 
 
-def _example(one: dict[str, list]) -> bytes:
-    example = tf.train.Example()
+def example(one: dict[str, list]) -> bytes:
+    """Returns a request as a serialised Example."""
+    message = tf.train.Example()
     for name, values in one.items():
-        feature = example.features.feature[name]
+        feature = message.features.feature[name]
         if name == "candidate_category_matches":
             feature.float_list.value.extend(values)
         else:
             feature.int64_list.value.extend(values)
-    return example.SerializeToString()
+    return message.SerializeToString()
 
 
 def write_items(folder: pathlib.Path, dim: int = 8) -> ItemTable:

@@ -14,7 +14,7 @@ from tfx_pipeline.cli import output
 __all__ = ["bench"]
 
 _PROJECT = pathlib.Path(__file__).resolve().parents[2]
-_NAMES = ("gsu",)
+_NAMES = ("gsu", "lookup", "table", "train", "ingest", "serve")
 
 
 def bench(

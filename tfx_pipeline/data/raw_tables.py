@@ -231,21 +231,40 @@ def _leaf_bytes(data_type: pa.DataType) -> int:
         return 16
 
 
-def _batch_rows(file: pq.ParquetFile, schema: pa.Schema) -> int:
-    """Rows that decode to about `_TARGET_BATCH_BYTES`, from the footer."""
+def decoded_bytes(
+    metadata: pq.FileMetaData, schema: pa.Schema
+) -> Iterator[tuple[int, int]]:
+    """Reads off a footer how large each row group is in memory.
+
+    Args:
+        metadata: Footer of a Parquet file.
+        schema: Columns that count.
+
+    Yields:
+        (rows, bytes of the columns' values) of each row group.
+    """
     width = {f.name: _leaf_bytes(f.type) for f in schema}
-    widest = 1.0
-    for group in range(file.metadata.num_row_groups):
-        meta = file.metadata.row_group(group)
-        if not meta.num_rows:
-            continue
-        decoded = sum(
-            meta.column(i).num_values * width[name]
-            for i in range(meta.num_columns)
-            if (name := meta.column(i).path_in_schema.split(".")[0]) in width
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        columns = (group.column(i) for i in range(group.num_columns))
+        yield (
+            group.num_rows,
+            sum(
+                column.num_values * width[name]
+                for column in columns
+                if (name := column.path_in_schema.split(".")[0]) in width
+            ),
         )
-        widest = max(widest, decoded / meta.num_rows)
-    return int(min(_MAX_BATCH_ROWS, max(1, _TARGET_BATCH_BYTES // widest)))
+
+
+def rows_per_batch(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
+    """Returns how many rows of a file decode to about 32 MB."""
+    widest = max(
+        (size / rows for rows, size in decoded_bytes(metadata, schema) if rows),
+        default=1.0,
+    )
+    fitting = int(_TARGET_BATCH_BYTES // max(1.0, widest))
+    return min(_MAX_BATCH_ROWS, max(1, fitting))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,7 +359,7 @@ class RawTable:
                     file.schema_arrow, schema, self._label(path)
                 ):
                     raise problem
-                rows = batch_rows or _batch_rows(file, schema)
+                rows = batch_rows or rows_per_batch(file.metadata, schema)
                 batches = file.iter_batches(rows, columns=list(schema.names))
                 for batch in batches:
                     if batch.num_rows:

@@ -1,4 +1,4 @@
-"""The join: raw tables in, request-grouped ``tf.train.Example`` out.
+"""The join: raw tables in, request-grouped ``tf.train.Example`` files out.
 
 Two shuffles, both of Arrow batches keyed by a partition number, so that a
 worker holds one partition at a time and the Python cost is per batch:
@@ -6,7 +6,13 @@ worker holds one partition at a time and the Python cost is per batch:
 1. by item: samples meet item features, and the item's training impressions
    are counted (its popularity);
 2. by user: samples meet the user's profile and history, which is written once
-   per request instead of once per impression.
+   per request instead of once per impression. A partition becomes one file of
+   each split.
+
+What crosses a shuffle is a parcel (`exchange`): a batch, or where a batch lies
+in a file. With files the memory of a local runner does not grow with the data:
+a worker holds one partition, the runner a few bytes per partition and row
+group.
 
 Rows that cannot be joined are not dropped: they leave by the ``rejected``
 output with a reason, and every row is counted exactly once.
@@ -15,8 +21,8 @@ output with a reason, and every row is counted exactly once.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -26,47 +32,25 @@ from tfx_bsl.coders import example_coder
 
 from tfx_pipeline import features
 from tfx_pipeline.data import raw_tables, validation
-from tfx_pipeline.transforms import arrow_batches
+from tfx_pipeline.transforms import (
+    arrow_batches,
+    exchange,
+    requests,
+    tfrecords,
+)
 
 __all__ = [
     "JoinOptions",
-    "JoinedRequests",
-    "build_requests",
+    "RawFiles",
     "choose_partitions",
-    "join_requests",
+    "shard_path",
+    "write_requests",
 ]
 
 NAMESPACE = "request_join"
-_ROWS_PER_BATCH = 16_384
-_USERS_PER_BATCH = 1_024
-_REQUESTS_PER_BATCH = 1_024
-_PARTITION_BYTES = 128 << 20
+_PARTITION_BYTES = 64 << 20
+_MIN_PARTITIONS, _MAX_PARTITIONS = 4, 1024
 _READ_BUFFER = 4 << 20
-
-_ITEM_FEATURES = (
-    raw_tables.ITEM_CATEGORY,
-    raw_tables.ITEM_CITY,
-    raw_tables.ITEM_PROVINCE,
-)
-# Column of a raw table -> feature of an Example.
-_USER_FEATURES = dict(
-    zip(
-        (raw_tables.USER_ID, *raw_tables.USER_PROFILE),
-        (features.USER_ID, *features.USER_PROFILE),
-        strict=True,
-    )
-)
-_BEHAVIOR_FEATURES = {
-    raw_tables.BEHAVIOR_ITEM_IDS: features.BEHAVIOR_ITEM_IDS,
-    raw_tables.BEHAVIOR_CATEGORY_IDS: features.BEHAVIOR_CATEGORY_IDS,
-}
-_CANDIDATE_FEATURES = dict(
-    zip(
-        (raw_tables.ITEM_ID, *_ITEM_FEATURES),
-        (features.CANDIDATE_ITEM_IDS, *features.CANDIDATE_FEATURES),
-        strict=True,
-    )
-)
 
 _SCHEMAS = {
     "samples": raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
@@ -76,11 +60,8 @@ _SCHEMAS = {
     "embedding_ids": pa.schema([(raw_tables.ITEM_ID, pa.int64())]),
 }
 
-# Columns that the join adds. A shuffle does not keep the order of rows: their
-# position in the table does.
-_SPLIT = "split"
-_POSITION = "position"
-_POPULARITY = "popularity"
+# Output, key and rows: what a step sends.
+_Sent = tuple[str, Any, pa.RecordBatch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +70,20 @@ class JoinOptions:
 
     Attributes:
         max_candidates: candidates of one request at most.
-        partitions: partitions of each shuffle.
+        item_partitions: partitions of the shuffle by item.
+        user_partitions: partitions of the shuffle by user, and files of each
+            split.
+        exchange_dir: folder for the batches between the steps, seen by all
+            workers; None leaves them to the runner.
     """
 
     max_candidates: int
-    partitions: int
+    item_partitions: int
+    user_partitions: int
+    exchange_dir: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_candidates", "partitions"):
+        for name in ("max_candidates", "item_partitions", "user_partitions"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"{name} must be at least 1. "
@@ -105,16 +92,20 @@ class JoinOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class JoinedRequests:
-    """What the join yields.
+class RawFiles:
+    """Parquet files of the raw tables.
 
     Attributes:
-        examples: serialised request-grouped Examples of each split.
-        rejected: ``(table name, Arrow IPC bytes)`` of rows with a ``reason``.
+        samples: of the samples of each split.
+        users: of the user features of each split.
+        items: of the item features.
+        embeddings: of the embeddings; only their ids are read.
     """
 
-    examples: Mapping[str, beam.PCollection]
-    rejected: beam.PCollection
+    samples: Mapping[str, Sequence[str]]
+    users: Mapping[str, Sequence[str]]
+    items: Sequence[str]
+    embeddings: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,76 +115,79 @@ class _RowGroup:
     path: str
     index: int
     first_row: int
+    rows_per_batch: int
 
 
-def choose_partitions(
-    paths: Sequence[str | pathlib.Path], requested: int = 0
-) -> int:
+def choose_partitions(tables: Mapping[str, Sequence[str]]) -> int:
     """Returns the number of partitions for tables of this size.
 
-    A partition of about 128 MB (decompressed about three times as much) fits
-    any worker; ``requested`` overrides the choice unless it is 0.
+    A partition is about 64 MB in memory, which fits any worker, and there are
+    at least four. There are at most 1,024, for beyond that the pieces which
+    each batch is cut into get small: partitions of larger tables are larger.
+
+    Args:
+        tables: Parquet files by kind: ``samples``, ``user_features``,
+            ``item_features``, ``embedding_ids``.
     """
-    if requested:
-        return requested
-    total = sum(pathlib.Path(path).stat().st_size for path in paths)
-    return max(4, -(-3 * total // _PARTITION_BYTES))
+    total = sum(
+        size
+        for kind, paths in tables.items()
+        for path in paths
+        for _, size in raw_tables.decoded_bytes(
+            pq.read_metadata(path), _SCHEMAS[kind]
+        )
+    )
+    wanted = -(-total // _PARTITION_BYTES)
+    return min(max(_MIN_PARTITIONS, wanted), _MAX_PARTITIONS)
 
 
-def join_requests(
+def shard_path(prefix: str, shard: int, shards: int) -> str:
+    """Returns the file of one partition of a split."""
+    return f"{prefix}-{shard:05d}-of-{shards:05d}.gz"
+
+
+def write_requests(
     pipeline: beam.Pipeline,
-    *,
-    samples: Mapping[str, Sequence[str]],
-    users: Mapping[str, Sequence[str]],
-    items: Sequence[str],
-    embeddings: Sequence[str],
+    files: RawFiles,
+    outputs: Mapping[str, str],
     options: JoinOptions,
-) -> JoinedRequests:
-    """Joins raw tables into requests.
+) -> beam.PCollection:
+    """Joins raw tables into requests and writes them.
 
     Args:
         pipeline: Beam pipeline to add the join to.
-        samples: Parquet files of the samples of each split.
-        users: Parquet files of the user features of each split.
-        items: Parquet files of the item features.
-        embeddings: Parquet files of the embeddings; only their ids are read.
+        files: raw tables.
+        outputs: prefix of the Example files of each split.
         options: sizes of the join.
 
     Returns:
-        The Examples of each split and the rejected rows.
+        ``(table name, parcel)`` of rejected rows, with a ``reason``.
     """
-    count = options.partitions
 
-    def rows(label: str, groups: list[_RowGroup]) -> beam.PCollection:
+    def rows(
+        label: str, groups: list[_RowGroup], partitions: int
+    ) -> beam.PCollection:
         return (
             pipeline
-            | f"{label}/Files" >> beam.Create(groups, reshuffle=True)
+            | f"{label}/RowGroups" >> beam.Create(groups, reshuffle=True)
             | f"{label}/Read"
-            >> beam.ParDo(_ReadRowGroup(count)).with_outputs(
-                "rejected", main="rows"
-            )
+            >> _step(_ReadRowGroup(options.exchange_dir, partitions))
         )
 
+    by_item, by_user = options.item_partitions, options.user_partitions
     sample_rows = rows(
-        "Samples",
-        [
-            group
-            for split, paths in samples.items()
-            for group in _row_groups("samples", split, paths)
-        ],
+        "Samples", _row_groups("samples", files.samples), by_item
     )
     user_rows = rows(
-        "Users",
-        [
-            group
-            for split, paths in users.items()
-            for group in _row_groups("user_features", split, paths)
-        ],
+        "Users", _row_groups("user_features", files.users), by_user
     )
-    item_rows = rows("Items", _row_groups("item_features", "", items))
+    item_rows = rows(
+        "Items", _row_groups("item_features", {"": files.items}), by_item
+    )
     embedded = rows(
         "Embeddings",
-        _row_groups("embedding_ids", "", embeddings),
+        _row_groups("embedding_ids", {"": files.embeddings}),
+        by_item,
     )
     with_items = (
         {
@@ -202,42 +196,49 @@ def join_requests(
             "embedded": embedded.rows,
         }
         | "ByItem" >> beam.CoGroupByKey()
-        | "JoinItems"
-        >> beam.ParDo(_JoinItems(count)).with_outputs("rejected", main="rows")
+        | "JoinItems" >> _step(_JoinItems(options.exchange_dir, by_user))
     )
-    requests = (
-        {"samples": with_items.rows, "users": user_rows.rows}
-        | "ByUser" >> beam.CoGroupByKey()
-        | "JoinUsers"
-        >> beam.ParDo(_JoinUsers(options.max_candidates)).with_outputs(
-            "rejected", *samples
+    # A partition without users is a file without records.
+    shards = (
+        pipeline
+        | "Shards"
+        >> beam.Create(
+            [(split, shard) for split in outputs for shard in range(by_user)]
         )
+        | "ShardKeys" >> beam.Map(lambda shard: (shard, None))
     )
-    rejected = (
+    written = (
+        {"samples": with_items.rows, "users": user_rows.rows, "shards": shards}
+        | "ByUser" >> beam.CoGroupByKey()
+        | "WriteRequests" >> _step(_WriteRequests(dict(outputs), options))
+    )
+    return (
         sample_rows.rejected,
         user_rows.rejected,
         item_rows.rejected,
         with_items.rejected,
-        requests.rejected,
+        written.rejected,
     ) | "Rejected" >> beam.Flatten()
-    return JoinedRequests(
-        examples={split: requests[split] for split in samples},
-        rejected=rejected,
-    )
+
+
+def _step(step: _Step) -> beam.ParDo:
+    return beam.ParDo(step).with_outputs("rows", "rejected")
 
 
 def _row_groups(
-    table: str,
-    split: str,
-    paths: Sequence[str],
+    table: str, paths_of_split: Mapping[str, Sequence[str]]
 ) -> list[_RowGroup]:
     groups = []
-    first_row = 0
-    for path in paths:
-        metadata = pq.ParquetFile(path).metadata
-        for index in range(metadata.num_row_groups):
-            groups.append(_RowGroup(table, split, str(path), index, first_row))
-            first_row += metadata.row_group(index).num_rows
+    for split, paths in paths_of_split.items():
+        first_row = 0
+        for path in paths:
+            metadata = pq.read_metadata(path)
+            rows = raw_tables.rows_per_batch(metadata, _SCHEMAS[table])
+            for index in range(metadata.num_row_groups):
+                groups.append(
+                    _RowGroup(table, split, str(path), index, first_row, rows)
+                )
+                first_row += metadata.row_group(index).num_rows
     return groups
 
 
@@ -246,280 +247,209 @@ def _count(name: str, amount: int) -> None:
         beam.metrics.Metrics.counter(NAMESPACE, name).inc(int(amount))
 
 
-def _append(
-    batch: pa.RecordBatch, columns: Mapping[str, pa.Array]
-) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [*batch.columns, *columns.values()],
-        names=[*batch.schema.names, *columns],
-    )
+class _Step(beam.DoFn):
+    """A step of the join: what it sends leaves as parcels."""
+
+    def __init__(self, exchange_dir: str | None) -> None:
+        self._exchange_dir = exchange_dir
+
+    def send(self, element: Any) -> Iterator[_Sent]:
+        """Yields output, key and rows for the next step."""
+        raise NotImplementedError
+
+    def process(self, element: Any) -> Iterator:
+        """Wraps what is sent."""
+        with exchange.Outbox(self._exchange_dir) as outbox:
+            for output, key, rows in self.send(element):
+                yield from _tagged(outbox.put((output, key), rows))
+            yield from _tagged(outbox.flush())
 
 
-class _ReadRowGroup(beam.DoFn):
-    """Reads, validates and partitions one Parquet row group."""
-
-    def __init__(self, partitions: int):
-        self._partitions = partitions
-
-    def process(self, group: _RowGroup) -> Iterator:
-        position = group.first_row
-        size = _USERS_PER_BATCH
-        if group.table != "user_features":
-            size = _ROWS_PER_BATCH
-        schema = _SCHEMAS[group.table]
-        # A small buffer makes column chunks stream instead of being read
-        # whole: a row group of the published user features is gigabytes.
-        with pq.ParquetFile(group.path, buffer_size=_READ_BUFFER) as file:
-            for batch in file.iter_batches(
-                batch_size=size,
-                row_groups=[group.index],
-                columns=schema.names,
-            ):
-                batch = raw_tables.conform(batch, schema)
-                yield from self._batch(group, batch, position)
-                position += batch.num_rows
-
-    def _batch(
-        self, group: _RowGroup, batch: pa.RecordBatch, position: int
-    ) -> Iterator:
-        name = f"{group.split}_{group.table}" if group.split else group.table
-        _count(f"read/{name}", batch.num_rows)
-        if group.table != "embedding_ids":
-            positions = np.arange(position, position + batch.num_rows)
-            batch = _append(batch, {_POSITION: pa.array(positions)})
-        if group.split:
-            split = pa.array([group.split] * batch.num_rows, pa.string())
-            batch = _append(batch, {_SPLIT: split})
-        good = batch
-        if group.table != "embedding_ids":
-            good, rejected = validation.validate(group.table, batch)
-            yield from _reject(name, rejected)
-        key = raw_tables.ITEM_ID
-        if group.table == "user_features":
-            key = raw_tables.USER_ID
-        for index, part in arrow_batches.partition(good, key, self._partitions):
-            if group.table == "user_features":
-                yield (group.split, index), arrow_batches.serialize(part)
-            else:
-                yield index, arrow_batches.serialize(part)
+def _tagged(parcels: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
+    for (output, key), parcel in parcels:
+        yield beam.pvalue.TaggedOutput(output, (key, parcel))
 
 
 def _reject(
     table: str, rows: pa.RecordBatch, reason: str | None = None
-) -> Iterator[beam.pvalue.TaggedOutput]:
+) -> Iterator[_Sent]:
+    """Sends rows that cannot be joined, and counts them by reason."""
     if not rows.num_rows:
         return
     if reason is not None:
         reasons = pa.array([reason] * rows.num_rows, pa.string())
-        rows = _append(rows, {"reason": reasons})
-    for value in rows.column(
-        rows.schema.get_field_index("reason")
-    ).value_counts():
-        _count(
-            f"rejected/{table}/{value['values'].as_py()}",
-            value["counts"].as_py(),
-        )
-    yield beam.pvalue.TaggedOutput(
-        "rejected", (table, arrow_batches.serialize(rows))
-    )
+        rows = arrow_batches.append(rows, reason=reasons)
+    for found in (
+        arrow_batches.column(rows, "reason").value_counts().to_pylist()
+    ):
+        _count(f"rejected/{table}/{found['values']}", found["counts"])
+    yield "rejected", table, rows
 
 
-class _JoinItems(beam.DoFn):
-    """Gives the samples of one partition their item's features."""
+def _split_by_mask(
+    rows: pa.RecordBatch, good: np.ndarray
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Returns the good rows and the others."""
+    if good.all():
+        return rows, rows.slice(0, 0)
+    return rows.filter(pa.array(good)), rows.filter(pa.array(~good))
 
-    def __init__(self, partitions: int):
+
+def _by_split(rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
+    splits = arrow_batches.numpy_column(rows, requests.SPLIT)
+    for split in np.unique(splits):
+        yield str(split), rows.filter(pa.array(splits == split))
+
+
+class _ReadRowGroup(_Step):
+    """Reads, validates and partitions one Parquet row group."""
+
+    def __init__(self, exchange_dir: str | None, partitions: int) -> None:
+        super().__init__(exchange_dir)
         self._partitions = partitions
 
-    def process(self, element: tuple[int, Mapping]) -> Iterator:
-        _, parts = element
-        samples = arrow_batches.concatenate(parts["samples"])
-        items = arrow_batches.concatenate(parts["items"])
-        embedded = arrow_batches.concatenate(parts["embedded"])
+    def send(self, element: _RowGroup) -> Iterator[_Sent]:
+        position = element.first_row
+        schema = _SCHEMAS[element.table]
+        # A small buffer makes column chunks stream instead of being read
+        # whole: a row group of the published user features is gigabytes.
+        with pq.ParquetFile(element.path, buffer_size=_READ_BUFFER) as file:
+            for batch in file.iter_batches(
+                batch_size=element.rows_per_batch,
+                row_groups=[element.index],
+                columns=schema.names,
+            ):
+                batch = raw_tables.conform(batch, schema)
+                yield from self._send_batch(element, batch, position)
+                position += batch.num_rows
+
+    def _send_batch(
+        self, group: _RowGroup, batch: pa.RecordBatch, position: int
+    ) -> Iterator[_Sent]:
+        name = f"{group.split}_{group.table}" if group.split else group.table
+        _count(f"read/{name}", batch.num_rows)
+        if group.table != "embedding_ids":
+            place = np.arange(position, position + batch.num_rows)
+            batch = arrow_batches.append(batch, position=pa.array(place))
+            batch, rejected = validation.validate(group.table, batch)
+            yield from _reject(name, rejected)
+        by_user = group.table == "user_features"
+        if group.table == "samples":
+            split = pa.array([group.split] * batch.num_rows, pa.string())
+            batch = arrow_batches.append(batch, split=split)
+        code = raw_tables.USER_ID if by_user else raw_tables.ITEM_ID
+        for index, part in arrow_batches.partition(
+            batch, code, self._partitions
+        ):
+            yield "rows", (group.split, index) if by_user else index, part
+
+
+class _JoinItems(_Step):
+    """Gives the samples of one partition their item's features."""
+
+    def __init__(self, exchange_dir: str | None, partitions: int) -> None:
+        super().__init__(exchange_dir)
+        self._partitions = partitions
+
+    def send(self, element: tuple[int, Mapping]) -> Iterator[_Sent]:
+        _, parcels = element
+        samples, items, embedded = (
+            arrow_batches.concatenate(exchange.unpack(parcels[name]))
+            for name in ("samples", "items", "embedded")
+        )
         if items is not None:
-            first = _is_first(items, raw_tables.ITEM_ID)
-            yield from _reject(
-                "item_features",
-                items.filter(pa.array(~first)),
-                "duplicate item row",
+            items, extra = _split_by_mask(
+                items, requests.is_first(items, raw_tables.ITEM_ID)
             )
-            items = items.filter(pa.array(first))
+            yield from _reject(
+                "item_features", extra, validation.DUPLICATE_ITEM
+            )
         if samples is None:
             return
-        sample_ids = arrow_batches.numpy_column(samples, raw_tables.ITEM_ID)
-        rows = _rows_of(items, raw_tables.ITEM_ID, sample_ids)
-        for split, rejected in _by_split(samples, rows < 0):
-            yield from _reject(f"{split}_samples", rejected, "no item row")
-        known = rows >= 0
-        if items is None or not known.any():
-            return
-        samples = samples.filter(pa.array(known))
-        sample_ids, rows = sample_ids[known], rows[known]
-        columns = {
-            code: items.column(items.schema.get_field_index(code)).take(
-                pa.array(rows)
+        rows = _lookup(items, samples)
+        samples, unknown = _split_by_mask(samples, rows >= 0)
+        for split, rejected in _by_split(unknown):
+            yield from _reject(
+                f"{split}_samples", rejected, validation.NO_ITEM_FEATURES
             )
-            for code in _ITEM_FEATURES
+        if items is None or not samples.num_rows:
+            return
+        rows = pa.array(rows[rows >= 0])
+        columns = {
+            code: arrow_batches.column(items, code).take(rows)
+            for code in requests.ITEM_COLUMNS
         }
-        columns[_POPULARITY] = pa.array(_popularity(samples, sample_ids))
-        has_vector = _rows_of(embedded, raw_tables.ITEM_ID, sample_ids) >= 0
-        _count("joined/candidates_without_embedding", (~has_vector).sum())
-        joined = _append(samples, columns)
-        splits = arrow_batches.numpy_column(joined, _SPLIT)
-        for split in np.unique(splits):
-            part = joined.filter(pa.array(splits == split))
-            for index, rows_of_user in arrow_batches.partition(
+        columns[requests.POPULARITY] = pa.array(
+            requests.popularity(samples, features.TRAIN_SPLIT)
+        )
+        without = (_lookup(embedded, samples) < 0).sum()
+        _count("joined/candidates_without_embedding", without)
+        joined = arrow_batches.append(samples, **columns)
+        for split, part in _by_split(joined):
+            for index, rows_of_users in arrow_batches.partition(
                 part, raw_tables.USER_ID, self._partitions
             ):
-                yield (
-                    (str(split), index),
-                    arrow_batches.serialize(rows_of_user),
-                )
+                yield "rows", (split, index), rows_of_users
 
 
-class _JoinUsers(beam.DoFn):
-    """Turns the samples and users of one partition into Examples."""
+def _lookup(
+    table: pa.RecordBatch | None, samples: pa.RecordBatch
+) -> np.ndarray:
+    """Returns the table's row of each sample's item, or -1."""
+    wanted = arrow_batches.numpy_column(samples, raw_tables.ITEM_ID)
+    return requests.rows_of(table, raw_tables.ITEM_ID, wanted)
 
-    def __init__(self, max_candidates: int):
-        self._max_candidates = max_candidates
+
+class _WriteRequests(_Step):
+    """Writes the Examples of one partition of users."""
+
+    def __init__(
+        self, outputs: Mapping[str, str], options: JoinOptions
+    ) -> None:
+        super().__init__(options.exchange_dir)
+        self._outputs = outputs
+        self._options = options
 
     def setup(self) -> None:
+        """Makes the encoder, which cannot travel."""
         self._encoder = example_coder.RecordBatchToExamplesEncoder()
 
-    def process(self, element: tuple[tuple[str, int], Mapping]) -> Iterator:
-        (split, _), parts = element
-        samples = arrow_batches.concatenate(parts["samples"])
-        users = arrow_batches.concatenate(parts["users"])
+    def send(self, element: tuple[tuple[str, int], Mapping]) -> Iterator[_Sent]:
+        (split, shard), parcels = element
+        samples, users = (
+            arrow_batches.concatenate(exchange.unpack(parcels[name]))
+            for name in ("samples", "users")
+        )
         if users is not None:
-            first = _is_first(users, raw_tables.USER_ID)
-            yield from _reject(
-                f"{split}_user_features",
-                users.filter(pa.array(~first)),
-                "duplicate user row",
+            users, extra = _split_by_mask(
+                users, requests.is_first(users, raw_tables.USER_ID)
             )
-            users = users.filter(pa.array(first))
-        if samples is None:
-            return
-        ids = arrow_batches.numpy_column(samples, raw_tables.USER_ID)
-        rows = _rows_of(users, raw_tables.USER_ID, ids)
-        yield from _reject(
-            f"{split}_samples",
-            samples.filter(pa.array(rows < 0)),
-            "no user row",
+            yield from _reject(
+                f"{split}_user_features", extra, validation.DUPLICATE_USER
+            )
+        batches: Iterator[pa.RecordBatch] = iter(())
+        if samples is not None:
+            rows = requests.rows_of(
+                users,
+                raw_tables.USER_ID,
+                arrow_batches.numpy_column(samples, raw_tables.USER_ID),
+            )
+            samples, unknown = _split_by_mask(samples, rows >= 0)
+            yield from _reject(
+                f"{split}_samples", unknown, validation.NO_USER_FEATURES
+            )
+            _count(f"joined/{split}_impressions", samples.num_rows)
+            if users is not None and samples.num_rows:
+                batches = requests.build_requests(
+                    samples,
+                    users,
+                    rows[rows >= 0],
+                    self._options.max_candidates,
+                )
+        path = shard_path(
+            self._outputs[split], shard, self._options.user_partitions
         )
-        known = rows >= 0
-        if not known.any():
-            return
-        samples = samples.filter(pa.array(known))
-        requests = build_requests(
-            samples, users, rows[known], self._max_candidates
-        )
-        _count(f"joined/{split}_impressions", samples.num_rows)
-        _count(f"joined/{split}_requests", requests.num_rows)
-        for start in range(0, requests.num_rows, _REQUESTS_PER_BATCH):
-            piece = requests.slice(start, _REQUESTS_PER_BATCH)
-            for example in self._encoder.encode(piece):
-                yield beam.pvalue.TaggedOutput(split, example)
-
-
-def build_requests(
-    samples: pa.RecordBatch,
-    users: pa.RecordBatch,
-    user_rows: np.ndarray,
-    max_candidates: int,
-) -> pa.RecordBatch:
-    """Groups joined samples into requests.
-
-    A user's samples keep the order they had in the table; every
-    ``max_candidates`` of them make one request.
-
-    Args:
-        samples: samples with item features, popularity and position.
-        users: user feature rows.
-        user_rows: row of ``users`` for each sample, int64 (n,).
-        max_candidates: candidates of one request at most.
-
-    Returns:
-        One row per request, every column a list, named as in the
-        request-grouped Example.
-    """
-    positions = arrow_batches.numpy_column(samples, _POSITION)
-    order = np.lexsort((positions, user_rows))
-    user_rows = user_rows[order]
-    starts_user = np.r_[True, user_rows[1:] != user_rows[:-1]]
-    first_of_user = np.maximum.accumulate(
-        np.where(starts_user, np.arange(len(order)), 0)
-    )
-    within = np.arange(len(order)) - first_of_user
-    starts = np.flatnonzero(within % max_candidates == 0)
-    offsets = pa.array(np.r_[starts, len(order)], pa.int32())
-
-    def lists(values: pa.Array) -> pa.Array:
-        return pa.ListArray.from_arrays(
-            offsets, values.take(pa.array(order)).cast(pa.int64())
-        )
-
-    def column(batch: pa.RecordBatch, name: str) -> pa.Array:
-        return batch.column(batch.schema.get_field_index(name))
-
-    request_users = pa.array(user_rows[starts])
-    singles = pa.array(np.arange(len(starts) + 1), pa.int32())
-    columns = {}
-    for code, name in _USER_FEATURES.items():
-        columns[name] = pa.ListArray.from_arrays(
-            singles, column(users, code).take(request_users)
-        )
-    for code, name in _BEHAVIOR_FEATURES.items():
-        columns[name] = column(users, code).take(request_users)
-    for code, name in _CANDIDATE_FEATURES.items():
-        columns[name] = lists(column(samples, code))
-    columns[features.CANDIDATE_POPULARITY] = lists(column(samples, _POPULARITY))
-    label = column(samples, raw_tables.LABEL)
-    columns[features.CLICKS] = lists(
-        pa.array(label.flatten().to_numpy()[1::2].astype(np.int64))
-    )
-    return pa.RecordBatch.from_arrays(
-        list(columns.values()), names=list(columns)
-    )
-
-
-def _is_first(rows: pa.RecordBatch, key: str) -> np.ndarray:
-    """Returns which rows are the first of their key in the table."""
-    ids = arrow_batches.numpy_column(rows, key)
-    positions = arrow_batches.numpy_column(rows, _POSITION)
-    order = np.lexsort((positions, ids))
-    _, starts = np.unique(ids[order], return_index=True)
-    first = np.zeros(len(ids), bool)
-    first[order[starts]] = True
-    return first
-
-
-def _rows_of(
-    table: pa.RecordBatch | None, key: str, wanted: np.ndarray
-) -> np.ndarray:
-    """Returns the row of each wanted id, or -1."""
-    if table is None or not table.num_rows:
-        return np.full(len(wanted), -1, np.int64)
-    ids = arrow_batches.numpy_column(table, key)
-    order = np.argsort(ids, kind="stable")
-    place = np.searchsorted(ids, wanted, sorter=order)
-    rows = order[np.minimum(place, len(ids) - 1)]
-    return np.where(ids[rows] == wanted, rows, -1)
-
-
-def _popularity(samples: pa.RecordBatch, ids: np.ndarray) -> np.ndarray:
-    """Returns how often each sample's item occurs in the train split."""
-    train = arrow_batches.numpy_column(samples, _SPLIT) == "train"
-    distinct, counts = np.unique(ids[train], return_counts=True)
-    if not len(distinct):
-        return np.zeros(len(ids), np.int64)
-    place = np.minimum(np.searchsorted(distinct, ids), len(distinct) - 1)
-    return np.where(distinct[place] == ids, counts[place], 0)
-
-
-def _by_split(
-    batch: pa.RecordBatch, chosen: np.ndarray
-) -> Iterator[tuple[str, pa.RecordBatch]]:
-    splits = arrow_batches.numpy_column(batch, _SPLIT)
-    for split in np.unique(splits[chosen]):
-        rows = chosen & (splits == split)
-        yield str(split), batch.filter(pa.array(rows))
+        with tfrecords.TFRecordWriter(path) as writer:
+            for batch in batches:
+                _count(f"joined/{split}_requests", batch.num_rows)
+                writer.write(self._encoder.encode(batch))

@@ -6,12 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranker_testing import oracles
-from ranker_testing.data import NUM_ITEMS, SMALL, fill_table, ranker_inputs
+from ranker_testing.data import (
+    NUM_ITEMS,
+    SMALL,
+    assign_codes,
+    fill_table,
+    ranker_inputs,
+)
 
 from muse_keras.losses import ImpressionCrossentropy
-from muse_keras.models import DIN, MUSE
+from muse_keras.models import DIN, MUSE, base_ranker
 from muse_keras.optimizers import RowSparseAdam
-from muse_keras.tables import ItemTable
+from muse_keras.tables import ItemTable, item_table
 
 HISTORY = ("behavior_rows", "behavior_categories", "behavior_mask")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -224,7 +230,7 @@ def test_ids_and_rows_are_two_ways_to_say_the_same(model, tmp_path):
     for kind in ("behavior", "candidate"):
         inputs[f"{kind}_item_ids"] = raw[inputs.pop(f"{kind}_rows")]
     np.testing.assert_allclose(logits(model, inputs), by_row, **CLOSE)
-    model.table.codes.assign(codes)
+    assign_codes(model, codes)
 
 
 def compiled(model, rate=1e-2):
@@ -293,7 +299,12 @@ def test_din_saves_and_reloads(tmp_path):
     )
 
 
-def test_items_training_never_saw_share_the_unknown_row():
+@pytest.mark.parametrize("block", [7, 1 << 16])
+def test_items_training_never_saw_share_the_unknown_row(block, monkeypatch):
+    """Whether the table is one block or several."""
+    monkeypatch.setattr(
+        base_ranker, "blocks", lambda size: item_table.blocks(size, block)
+    )
     rng = np.random.default_rng(9)
     inputs = ranker_inputs(rng, batch=16)
     for name in ("behavior_rows", "candidate_rows"):

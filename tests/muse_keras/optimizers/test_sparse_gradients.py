@@ -115,3 +115,34 @@ def test_no_tensor_of_the_tables_size_is_ever_made():
         ), op
         for output in op.outputs:
             assert output.shape.rank is None or rows not in list(output.shape)
+
+
+def test_under_a_loss_scale_rows_stay_sparse():
+    """What Keras wraps around an optimizer for mixed_float16."""
+    rng = np.random.default_rng(3)
+    plain, scaled = table_variable(), table_variable()
+    optimizer = RowSparseAdam()
+    optimizer.build([plain])
+    wrapped = keras.optimizers.LossScaleOptimizer(
+        RowSparseAdam(), initial_scale=8.0
+    )
+    wrapped.build([scaled])
+
+    @tf.function
+    def step(values, rows):
+        wrapped.apply([tf.IndexedSlices(values, rows, (ROWS, DIM))], [scaled])
+
+    for _ in range(3):
+        sparse, _ = slices(rng)
+        optimizer.apply([sparse], [plain])
+        step(sparse.values * 8.0, sparse.indices)
+    np.testing.assert_allclose(scaled.numpy(), plain.numpy(), atol=1e-6)
+    before = scaled.numpy()
+    step(sparse.values * np.inf, sparse.indices)
+    np.testing.assert_array_equal(scaled.numpy(), before)
+    assert float(wrapped.dynamic_scale) == 4.0
+    concrete = step.get_concrete_function(
+        tf.TensorSpec([None, DIM]), tf.TensorSpec([None], tf.int64)
+    )
+    types = {op.type for op in all_operations(concrete.graph)}
+    assert "ResourceScatterUpdate" in types and "UnsortedSegmentSum" in types

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muse_keras.tables import ItemTable
+from muse_keras.tables.item_table import _map_member, read_blocks
 
 INT64 = np.iinfo(np.int64)
 INT64S = st.integers(INT64.min, INT64.max)
@@ -217,3 +218,49 @@ def test_open_checks_the_manifest(
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ValueError, match=message):
         ItemTable.open(tmp_path / "t")
+
+
+def test_memory_mapped_arrays_are_written_alike(tmp_path: Path) -> None:
+    given_parts = parts(list(range(-300, 0)) + list(range(1, 400)))
+    np.save(tmp_path / "codes.npy", given_parts["codes"])
+    mapped = given_parts | {
+        "codes": np.load(tmp_path / "codes.npy", mmap_mode="r")
+    }
+    first = ItemTable.write(tmp_path / "a", **given_parts)
+    second = ItemTable.write(tmp_path / "b", **mapped)
+    assert first.manifest["files"] == second.manifest["files"]
+
+
+def test_features_are_mapped_not_read(tmp_path: Path) -> None:
+    table = ItemTable.write(tmp_path / "t", **parts([3, 1, 2]))
+    with np.load(tmp_path / "t" / "item_features.npz") as stored:
+        for name, values in table.features.items():
+            assert isinstance(values, np.memmap)
+            np.testing.assert_array_equal(values, stored[name])
+
+
+def test_archives_of_numpy_are_mapped_too(tmp_path: Path) -> None:
+    file = tmp_path / "item_features.npz"
+    arrays = {"city": np.arange(9), "province": np.array([INT64.min])}
+    np.savez(file, **arrays)
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(_map_member(file, name), values)
+    np.savez_compressed(file, **arrays)
+    with pytest.raises(ValueError, match="must not be compressed"):
+        _map_member(file, "city")
+
+
+@pytest.mark.parametrize("mode", [None, "r", "c", "r+"])
+def test_read_blocks_covers_an_array_and_leaves_it(
+    tmp_path: Path, mode: Any
+) -> None:
+    values = np.arange(200_000, dtype=np.int64).reshape(-1, 2)
+    np.save(tmp_path / "v.npy", values)
+    array = np.load(tmp_path / "v.npy", mmap_mode=mode)
+    if mode in ("c", "r+"):
+        array[7] = values[7] = -1
+    found = np.zeros_like(values)
+    for block, rows in read_blocks(array):
+        found[block] = rows
+    np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(array, values)

@@ -256,16 +256,15 @@ layer.build()
 built = anonymous()
 highest = built
 inner = type(layer)._fill.__globals__
-assign = inner["_assign_blocks"]
-blocks = inner["blocks"]
+read_blocks = inner["read_blocks"]
 
-def watched(size):
+def watched(values):
     global highest
-    for block in blocks(size):
+    for block in read_blocks(values):
         yield block
         highest = max(highest, anonymous())
 
-inner["blocks"] = watched
+inner["read_blocks"] = watched
 layer.assign(Table())
 print((highest - before) * 1024 / (N * (D + 12)))
 """

@@ -81,11 +81,9 @@ def test_requests_are_identical_with_the_real_messages():
             real.model_spec.version_label = target.label
         real.inputs["ids"].CopyFrom(tf.make_tensor_proto(ids))
         real.output_filter.append("y")
-        assert ours.SerializeToString(deterministic=True) == (
-            real.SerializeToString(deterministic=True)
-        )
+        assert ours == real.SerializeToString(deterministic=True)
     ours = predict_request(Target("m"), "s", {"words": words})
-    real = predict_pb2.PredictRequest.FromString(ours.SerializeToString())
+    real = predict_pb2.PredictRequest.FromString(ours)
     assert list(real.inputs["words"].string_val) == [b"a", b"\xff"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from serving.export import kernel_report
-from serving.export.kernel_report import DATA, main
+from serving.export.kernel_report import DATA, WAIT, main
 from tests.serving.export.world import World
 
 tf = pytest.importorskip("tensorflow")
@@ -36,13 +36,18 @@ def test_every_op_between_ids_and_scores_has_a_gpu_kernel(
 ) -> None:
     report = kernel_report(world.export.path, signature)
     assert report.passed, str(report)
+    waits = [use.example for use in report.uses if use.kind == WAIT]
+    assert len(waits) == (signature != "embed")
+    assert all("gsu_top_k" in where for where in waits)
 
 
 def test_the_walk_reaches_the_table_and_the_tower(world: World) -> None:
     """It would also pass if it saw nothing."""
     report = kernel_report(world.export.path, "rank")
     data = {(use.op, use.dtypes) for use in report.uses if use.kind == DATA}
-    assert ("ResourceGather", "dtype=int8 Tindices=int64") in data
+    for dtype in ("int8", "uint8", "uint32", "int64", "float32"):
+        assert ("ResourceGatherNd", f"dtype={dtype} Tindices=int64") in data
+    assert ("ResourceGather", "dtype=float32 Tindices=int64") in data
     assert ("LowerBound", "T=int64 out_type=int64") in data
     assert ("TopKV2", "T=float32 Tk=int32 index_type=int32") in data
     assert {"DenseBincount", "BatchMatMulV2", "Softmax", "Sigmoid"} <= {
@@ -120,6 +125,18 @@ def test_catches_a_condition_the_host_waits_for(tmp_path: Path) -> None:
                 tf.reduce_any(ids > 3), lambda: ids, lambda: tf.zeros_like(ids)
             )
         }
+
+    assert any(
+        "condition" in p for p in problems(save(tmp_path, function)).values()
+    )
+
+
+def test_only_the_search_may_wait_in_a_loop(tmp_path: Path) -> None:
+    def function(ids: Any) -> dict[str, Any]:
+        (halved,) = tf.while_loop(
+            lambda x: tf.reduce_any(x > 3), lambda x: (x // 2,), (ids,)
+        )
+        return {"y": halved}
 
     assert any(
         "condition" in p for p in problems(save(tmp_path, function)).values()

@@ -49,14 +49,14 @@ def test_slice_round_trips_and_costs_its_own_bytes():
 def test_concatenation_keeps_rows_and_order():
     batch = batch_of(list(range(12)))
     parts = [
-        arrow_batches.serialize(batch.slice(start, size))
+        batch.slice(start, size)
         for start, size in ((0, 5), (5, 0), (5, 1), (6, 6))
     ]
     joined = arrow_batches.concatenate(parts)
     assert joined.to_pylist() == batch.to_pylist()
     assert joined.schema.equals(batch.schema)
     assert arrow_batches.concatenate([]) is None
-    empty = arrow_batches.concatenate([parts[1]])
+    empty = arrow_batches.concatenate(parts[1:2])
     assert empty.num_rows == 0 and empty.schema.equals(batch.schema)
 
 
@@ -89,6 +89,21 @@ def test_partitions_are_even_for_ids_of_any_pattern():
         counts = np.bincount(arrow_batches.partition_of(ids, 16), minlength=16)
         # Six standard deviations of a fair distribution.
         assert np.abs(counts - 6250).max() < 6 * 6250**0.5
+
+
+def test_mixing_maps_ids_one_to_one():
+    ids = np.r_[np.arange(-500, 500), np.arange(1000) << 50]
+    mixed = arrow_batches.mix(ids)
+    assert mixed.dtype == np.uint64
+    assert len(np.unique(mixed)) == len(np.unique(ids))
+
+
+def test_appended_columns_come_last():
+    batch = batch_of([3, 4])
+    more = arrow_batches.append(batch, text_2=pa.array(["a", "b"]))
+    assert more.schema.names == [*batch.schema.names, "text_2"]
+    assert arrow_batches.column(more, "text_2").to_pylist() == ["a", "b"]
+    assert more.num_columns == batch.num_columns + 1
 
 
 def test_partition_is_the_murmur3_finaliser():

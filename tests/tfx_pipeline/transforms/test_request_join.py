@@ -7,6 +7,7 @@ import json
 import pathlib
 import tempfile
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +26,7 @@ from tests.tfx_pipeline.transforms.join_oracle import (
 )
 from tfx_pipeline.components.request_example_gen import executor
 from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.transforms import arrow_batches, request_join
+from tfx_pipeline.transforms import arrow_batches, exchange, request_join
 
 pytestmark = pytest.mark.tf
 
@@ -42,6 +43,32 @@ def run(
     max_rejected_fraction=1.0,
 ):
     """Runs RequestExampleGen's executor; returns what the oracle returns."""
+    artifact = write_examples(
+        tables,
+        folder,
+        max_candidates=max_candidates,
+        partitions=partitions,
+        rows_per_group=rows_per_group,
+        max_rejected_fraction=max_rejected_fraction,
+    )
+    folder = pathlib.Path(folder)
+    assert json.loads(artifact.split_names) == ["train", "eval"]
+    examples = {
+        split: read_examples(folder / "examples" / f"Split-{split}")
+        for split in ("train", "eval")
+    }
+    return examples, *read_rejected(folder / "rejected")
+
+
+def write_examples(
+    tables,
+    folder,
+    *,
+    max_candidates=3,
+    partitions=2,
+    rows_per_group=4,
+    max_rejected_fraction=1.0,
+):
     folder = pathlib.Path(folder)
     oracle.write(folder / "raw", tables, rows_per_group)
     artifact = standard_artifacts.Examples()
@@ -62,30 +89,28 @@ def run(
             "join_partitions": partitions,
         },
     )
-    assert json.loads(artifact.split_names) == ["train", "eval"]
-    examples = {
-        split: read_examples(folder / "examples" / f"Split-{split}")
-        for split in ("train", "eval")
-    }
-    return examples, *read_rejected(folder / "rejected")
+    return artifact
 
 
 def read_examples(split: pathlib.Path) -> list[dict[str, list[int]]]:
     files = sorted(str(path) for path in split.iterdir())
     return [
-        {
-            name: list(feature.int64_list.value)
-            for name, feature in tf.train.Example.FromString(
-                record.numpy()
-            ).features.feature.items()
-        }
+        parse(record.numpy())
         for record in tf.data.TFRecordDataset(files, compression_type="GZIP")
     ]
 
 
+def parse(record: bytes) -> dict[str, list[int]]:
+    features = tf.train.Example.FromString(record).features.feature
+    return {
+        name: list(feature.int64_list.value)
+        for name, feature in features.items()
+    }
+
+
 def read_rejected(folder: pathlib.Path):
     rejected = []
-    for path in folder.glob("*.parquet"):
+    for path in sorted(folder.glob("*.parquet")):
         table = path.stem.rpartition("-")[0]
         kind = table.removeprefix("train_").removeprefix("eval_")
         for row in pq.read_table(path).to_pylist():
@@ -345,7 +370,7 @@ def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
     rows = [(0, item_row(21)), (1, item_row(20, 5)), (9, item_row(20, 6))]
     for order in itertools.permutations(rows):
         outputs = list(
-            request_join._JoinItems(1).process(
+            request_join._JoinItems(None, 1).process(
                 (
                     0,
                     {
@@ -356,8 +381,9 @@ def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
                 )
             )
         )
-        rejected, (_, joined) = outputs
-        ((table, row),) = [rejected.value]
+        rejected, joined = outputs
+        assert (rejected.tag, joined.tag) == ("rejected", "rows")
+        table, row = rejected.value
         assert table == "item_features"
         assert arrow_batches.deserialize(row).to_pylist() == [
             {
@@ -366,7 +392,7 @@ def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
                 "reason": "duplicate item row",
             }
         ]
-        (found,) = arrow_batches.deserialize(joined).to_pylist()
+        (found,) = arrow_batches.deserialize(joined.value[1]).to_pylist()
         assert found["206"] == 5
 
 
@@ -394,18 +420,138 @@ def test_a_second_run_replaces_the_rejected_rows(broken, tmp_path):
     assert not [row for row in rejected if "samples" in row[0]]
 
 
-@pytest.mark.parametrize("name", ["max_candidates", "partitions"])
+def contents(folder: pathlib.Path) -> dict[str, list]:
+    """Returns the records of every Example file, in order."""
+    return {
+        f"{path.parent.name}/{path.name}": [
+            parse(record.numpy())
+            for record in tf.data.TFRecordDataset(
+                str(path), compression_type="GZIP"
+            )
+        ]
+        for path in folder.rglob("*.gz")
+    }
+
+
+def test_output_depends_on_the_rows_alone(broken, tmp_path):
+    """Files, order and all, whatever the row groups rows arrive in."""
+    found = []
+    for rows_per_group in (1, 100):
+        folder = tmp_path / str(rows_per_group)
+        write_examples(broken, folder, rows_per_group=rows_per_group)
+        found.append(
+            (contents(folder / "examples"), *read_rejected(folder / "rejected"))
+        )
+    assert found[0] == found[1]
+
+
+def test_every_partition_is_a_file_of_each_split(broken, tmp_path):
+    write_examples(broken, tmp_path, partitions=9)
+    expected = {
+        f"Split-{split}/data_tfrecord-{shard:05d}-of-00009.gz"
+        for split in ("train", "eval")
+        for shard in range(9)
+    }
+    assert contents(tmp_path / "examples").keys() == expected
+    records = sum(
+        len(read_examples(tmp_path / "examples" / f"Split-{split}"))
+        for split in ("train", "eval")
+    )
+    assert records < 9, "some files hold no record"
+
+
+def test_requests_of_a_user_are_together_and_in_table_order(tmp_path):
+    users = range(1, 30)
+    samples = [sample_row(user, 20 + n) for n in range(5) for user in users]
+    tables = {
+        "train_samples": samples,
+        "train_user_features": [user_row(user) for user in users],
+        "test_samples": samples[:1],
+        "test_user_features": [user_row(1)],
+        "item_features": [item_row(20 + n) for n in range(5)],
+        "scl_embedding_int8_p90": [vector_row(20)],
+    }
+    examples, _, _ = run(tables, tmp_path, max_candidates=2)
+    order = [e["user_id"][0] for e in examples["train"]]
+    assert order[::3] == order[1::3] == order[2::3]
+    assert sorted(order[::3]) == list(users) != order[::3]
+    for start in range(0, len(order), 3):
+        shown = [e["candidate_item_ids"] for e in examples["train"][start:]]
+        assert shown[:3] == [[20, 21], [22, 23], [24]]
+
+
+def test_a_runner_that_shuffles_on_disk_gives_the_same(
+    broken, tmp_path, monkeypatch
+):
+    """Without exchange files the batches themselves are shuffled."""
+    write_examples(broken, tmp_path / "files")
+    monkeypatch.setattr(executor, "_LOCAL_RUNNERS", ())
+    made = []
+    create = exchange.FileSystems.create
+    monkeypatch.setattr(
+        exchange.FileSystems,
+        "create",
+        lambda path, **options: made.append(path) or create(path, **options),
+    )
+    check(broken, tmp_path / "elements")
+    assert not [path for path in made if "exchange" in path]
+    assert contents(tmp_path / "files" / "examples") == contents(
+        tmp_path / "elements" / "examples"
+    )
+
+
+def test_exchange_files_are_gone_afterwards(broken, tmp_path, monkeypatch):
+    write_examples(broken, tmp_path / "good")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            request_join.requests,
+            "build_requests",
+            lambda *_: (_ for _ in ()).throw(OSError("disk full")),
+        )
+        with pytest.raises(Exception, match="disk full"):
+            write_examples(broken, tmp_path / "bad")
+    for name in ("good", "bad"):
+        left = [path.name for path in (tmp_path / name / "tmp").rglob("*")]
+        assert "exchange" not in left
+    assert not any((tmp_path / "bad" / "examples").rglob("*.tmp"))
+    assert not any(contents(tmp_path / "bad" / "examples").values())
+
+
+@pytest.mark.parametrize(
+    "name", ["max_candidates", "item_partitions", "user_partitions"]
+)
 def test_options_name_what_is_wrong(name):
-    values = {"max_candidates": 1, "partitions": 1, name: 0}
+    values = {
+        "max_candidates": 1,
+        "item_partitions": 1,
+        "user_partitions": 1,
+        name: 0,
+    }
     with pytest.raises(ValueError, match=f"{name} must be at least 1.*0"):
         request_join.JoinOptions(**values)
 
 
-def test_partitions_follow_the_size_of_the_tables(tmp_path):
-    small, large = tmp_path / "small", tmp_path / "large"
-    small.write_bytes(b"1")
-    with large.open("wb") as file:
-        file.truncate(10 << 30)
-    assert request_join.choose_partitions([small]) == 4
-    assert request_join.choose_partitions([small, large]) == 241
-    assert request_join.choose_partitions([large], requested=5) == 5
+def test_partitions_follow_the_decoded_size_of_the_tables(tmp_path):
+    # Constant values: 2 x 8 x 16 MiB in memory, next to nothing on disk.
+    rows, length = 64, 1 << 18
+    histories = pa.ListArray.from_arrays(
+        pa.array(range(0, (rows + 1) * length, length), pa.int32()),
+        pa.array(np.ones(rows * length, np.int64)),
+    )
+    ones = pa.array(np.ones(rows, np.int64))
+    names = list(oracle.SCHEMAS["user_features"])
+    columns = [ones] * (len(names) - 2) + [histories] * 2
+    path = str(tmp_path / "users.parquet")
+    pq.write_table(
+        pa.Table.from_arrays(columns, names), path, row_group_size=16
+    )
+    assert pathlib.Path(path).stat().st_size < 1 << 20
+    choose = request_join.choose_partitions
+    # 256 MiB and a little: five partitions of at most 64 MiB.
+    assert choose({"user_features": [path]}) == 5
+    assert choose({"user_features": [path] * 4}) == 17
+    # Only the ids of the rows count: 512 bytes.
+    pq.write_table(
+        pa.Table.from_arrays([ones, histories], ["205", "205_c"]), path
+    )
+    assert choose({"embedding_ids": [path]}) == 4

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 from absl import logging
+from apache_beam.io.filesystems import FileSystems
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.proto import example_gen_pb2
@@ -20,11 +22,20 @@ from tfx.types import artifact_utils
 from tfx_pipeline import features
 from tfx_pipeline.data import raw_tables
 from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.transforms import arrow_batches, request_join
+from tfx_pipeline.transforms import exchange, request_join, requests
 
 __all__ = ["COUNTS_FILE", "Executor", "check_counts"]
 
 COUNTS_FILE = "counts.json"
+_FILES = "data_tfrecord"
+# These keep in memory what they shuffle.
+_LOCAL_RUNNERS = (
+    "DirectRunner",
+    "BundleBasedDirectRunner",
+    "SwitchingDirectRunner",
+    "FnApiRunner",
+    "PrismRunner",
+)
 _SPLITS = {
     features.TRAIN_SPLIT: (
         raw_tables.TRAIN_SAMPLES,
@@ -64,41 +75,34 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         def paths(name: str) -> list[str]:
             return [str(path) for path in tables[name].paths]
 
-        everything = [
-            path for name in raw_tables.SCHEMAS for path in paths(name)
-        ]
-        options = request_join.JoinOptions(
-            max_candidates=exec_properties["max_candidates"],
-            partitions=request_join.choose_partitions(
-                everything, exec_properties["join_partitions"]
-            ),
+        def by_split(position: int) -> dict[str, list[str]]:
+            return {k: paths(v[position]) for k, v in _SPLITS.items()}
+
+        files = request_join.RawFiles(
+            samples=by_split(0),
+            users=by_split(1),
+            items=paths(raw_tables.ITEM_FEATURES),
+            embeddings=paths(raw_tables.EMBEDDINGS),
         )
         examples = artifact_utils.get_single_instance(output_dict["examples"])
+        outputs = {
+            split: os.path.join(examples.uri, f"Split-{split}", _FILES)
+            for split in _SPLITS
+        }
         rejected_dir = pathlib.Path(exec_properties["rejected_dir"])
         fresh_dir = rejected_dir.with_name(f".{rejected_dir.name}.tmp")
         shutil.rmtree(fresh_dir, ignore_errors=True)
         fresh_dir.mkdir(parents=True)
-        with self._make_beam_pipeline() as pipeline:
-            joined = request_join.join_requests(
+        pipeline = self._make_beam_pipeline()
+        with self._exchange_dir(pipeline.runner) as exchange_dir, pipeline:
+            rejected = request_join.write_requests(
                 pipeline,
-                samples={k: paths(v[0]) for k, v in _SPLITS.items()},
-                users={k: paths(v[1]) for k, v in _SPLITS.items()},
-                items=paths(raw_tables.ITEM_FEATURES),
-                embeddings=paths(raw_tables.EMBEDDINGS),
-                options=options,
+                files,
+                outputs,
+                _options(files, exec_properties, exchange_dir),
             )
-            for split, rows in joined.examples.items():
-                prefix = os.path.join(
-                    examples.uri, f"Split-{split}", "data_tfrecord"
-                )
-                _ = (
-                    rows
-                    | f"Shuffle[{split}]" >> beam.Reshuffle()
-                    | f"Write[{split}]"
-                    >> beam.io.WriteToTFRecord(prefix, file_name_suffix=".gz")
-                )
             _ = (
-                joined.rejected
+                rejected
                 | "GroupRejected" >> beam.GroupByKey()
                 | "WriteRejected" >> beam.Map(_write_rejected, str(fresh_dir))
             )
@@ -117,6 +121,21 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         check_counts(
             counts, exec_properties["max_rejected_fraction"], rejected_dir
         )
+
+    @contextlib.contextmanager
+    def _exchange_dir(
+        self, runner: beam.runners.PipelineRunner
+    ) -> Iterator[str | None]:
+        """Gives a folder for the batches between steps, if one is needed."""
+        if type(runner).__name__ not in _LOCAL_RUNNERS:
+            yield None
+            return
+        folder = os.path.join(self._get_tmp_dir(), "exchange")
+        try:
+            yield folder
+        finally:
+            if FileSystems.exists(folder):
+                FileSystems.delete([folder])
 
 
 def check_counts(
@@ -175,17 +194,43 @@ def check_counts(
             )
 
 
-def _write_rejected(group: tuple[str, Iterable[bytes]], folder: str) -> None:
-    table, parts = group
+def _options(
+    files: request_join.RawFiles,
+    exec_properties: dict[str, Any],
+    exchange_dir: str | None,
+) -> request_join.JoinOptions:
+    """Returns how to join tables of this size."""
+    requested = exec_properties["join_partitions"]
+    by_item = {
+        "samples": [path for paths in files.samples.values() for path in paths],
+        "item_features": files.items,
+        "embedding_ids": files.embeddings,
+    }
+    by_user = (
+        request_join.choose_partitions({"user_features": paths})
+        for paths in files.users.values()
+    )
+    return request_join.JoinOptions(
+        max_candidates=exec_properties["max_candidates"],
+        item_partitions=requested or request_join.choose_partitions(by_item),
+        user_partitions=requested or max(by_user),
+        exchange_dir=exchange_dir,
+    )
+
+
+def _write_rejected(
+    group: tuple[str, Iterable[exchange.Parcel]], folder: str
+) -> None:
+    table, parcels = group
     # Rows rejected at different points of the join carry different columns.
     by_schema: dict[tuple[str, ...], list[pa.RecordBatch]] = {}
-    for part in parts:
-        batch = arrow_batches.deserialize(part)
+    for batch in exchange.unpack(parcels):
         by_schema.setdefault(tuple(batch.schema.names), []).append(batch)
-    for number, batches in enumerate(by_schema.values()):
-        name = f"{table}-{number}.parquet"
+    for number, names in enumerate(sorted(by_schema)):
+        rows = pa.Table.from_batches(by_schema[names])
         raw_tables.write_table(
-            pathlib.Path(folder) / name, pa.Table.from_batches(batches)
+            pathlib.Path(folder) / f"{table}-{number}.parquet",
+            rows.sort_by(requests.POSITION),
         )
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from muse_keras.tables.item_table import inverse_norms_of
+
 NUM_ITEMS = 60
 DIM = 8
 SIZES = {"profile": 4, "category": 7, "city": 5, "province": 6}
@@ -32,8 +34,14 @@ def item_codes(rng: np.random.Generator, num_items: int = NUM_ITEMS):
 def fill_table(model: Any, seed: int = 17) -> np.ndarray:
     """Write codes into a model's item table and return them."""
     codes = item_codes(np.random.default_rng(seed), model.num_items)
-    model.table.codes.assign(codes)
+    assign_codes(model, codes)
     return codes
+
+
+def assign_codes(model: Any, codes: np.ndarray) -> None:
+    """Write codes and their inverse norms."""
+    model.table.codes.assign(codes)
+    model.table.inverse_norms.assign(inverse_norms_of(codes))
 
 
 def ranker_inputs(

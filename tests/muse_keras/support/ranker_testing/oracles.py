@@ -1,7 +1,10 @@
 """The formulas in NumPy, written without looking at the layers."""
 
+import math
+from fractions import Fraction
 from typing import Any
 
+import keras
 import numpy as np
 
 
@@ -14,8 +17,19 @@ def cosine(left: np.ndarray, right: np.ndarray) -> np.float32:
     return np.clip(np.float32(left @ right) / norms, *np.float32([-1, 1]))
 
 
+def exact_cosine(left: np.ndarray, right: np.ndarray) -> np.float64:
+    """One cosine of integer codes in float64, equal for equal fractions."""
+    left, right = left.astype(np.int64), right.astype(np.int64)
+    dot = int(left @ right)
+    squared = Fraction(dot * dot, int(left @ left) * int(right @ right))
+    return np.float64(math.copysign(math.sqrt(squared), dot))
+
+
 def top_k(candidates, behaviors, mask, k):
     """Search request by request, candidate by candidate."""
+    # What the layer promises for codes on the backend.
+    exact = keras.backend.backend() == "tensorflow"
+    measure = exact_cosine if exact else cosine
     batch, count, _ = candidates.shape
     similarities = np.zeros((batch, count, k), np.float32)
     indices = np.zeros((batch, count, k), np.int32)
@@ -24,7 +38,7 @@ def top_k(candidates, behaviors, mask, k):
         for c in range(count):
             vector = candidates[b, c]
             ranked = sorted(
-                (-cosine(vector, behavior), position)
+                (-measure(vector, behavior), position)
                 for position, behavior in enumerate(behaviors[b])
                 if mask[b, position] and behavior.any() and vector.any()
             )[:k]

@@ -1,0 +1,161 @@
+"""Exported models of chosen size, for benchmarks that serve.
+
+`export_muse` writes a real MUSE ranker: random item vectors, random weights,
+the product's own export. `export_echo` writes a model with the same `rank`
+signature and no work in it, so that what a call costs besides the model can
+be seen.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+DIM = 128
+PROFILE_FIELDS = 5
+CATEGORIES = 1_000
+CITIES = 300
+PROVINCES = 34
+PROFILES = 100
+
+
+def export_muse(folder: pathlib.Path, num_items: int) -> pathlib.Path:
+    """Write a MUSE ranker over `num_items` items with random weights.
+
+    Args:
+        folder: where to write; the item table and the export go below it.
+        num_items: items in the table; their ids are 1 to 9 digits long.
+
+    Returns:
+        The version folder.
+    """
+    import keras
+
+    from muse_keras.models import MUSE
+    from muse_keras.tables import ItemTable
+    from serving.export import export_saved_model
+
+    generator = np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    table = ItemTable.write(
+        folder / "items",
+        item_ids(num_items),
+        _codes(generator, num_items),
+        {
+            "category": generator.integers(1, CATEGORIES + 1, num_items),
+            "city": generator.integers(1, CITIES + 1, num_items),
+            "province": generator.integers(1, PROVINCES + 1, num_items),
+        },
+        source="benchmark",
+    )
+    model = MUSE(
+        num_items,
+        [PROFILES + 2] * PROFILE_FIELDS,
+        CATEGORIES + 2,
+        CITIES + 2,
+        PROVINCES + 2,
+        vector_dim=DIM,
+    )
+    model.table.assign(table)
+    vocabularies = {
+        "category": np.arange(1, CATEGORIES + 1),
+        "city": np.arange(1, CITIES + 1),
+        "province": np.arange(1, PROVINCES + 1),
+    }
+    for field in range(1, PROFILE_FIELDS + 1):
+        vocabularies[f"user_profile_{field}"] = np.arange(1, PROFILES + 1)
+    export = export_saved_model(
+        folder / "muse" / "1",
+        model=model,
+        item_table=table,
+        vocabularies=vocabularies,
+    )
+    return export.path
+
+
+def export_echo(folder: pathlib.Path) -> pathlib.Path:
+    """Write a model that answers `rank` with numbers and computes nothing.
+
+    Args:
+        folder: where to write.
+
+    Returns:
+        The version folder.
+    """
+    import tensorflow as tf
+
+    from serving.export.request import RANK_INPUTS
+
+    class Echo(tf.Module):
+        @tf.function(autograph=False)
+        def rank(
+            self,
+            user_id: tf.Tensor,
+            user_profile: tf.Tensor,
+            behavior_item_ids: tf.Tensor,
+            behavior_category_ids: tf.Tensor,
+            candidate_item_ids: tf.Tensor,
+        ) -> dict[str, tf.Tensor]:
+            # Each input is looked at, or it would be cut from the graph.
+            used = (
+                user_id[:, tf.newaxis]
+                + user_profile[:, :1]
+                + behavior_item_ids[:, -1:]
+                + behavior_category_ids[:, -1:]
+            )
+            scores = tf.cast((candidate_item_ids + used) % 1009, tf.float32)
+            return {"click_probability": scores / 1009.0}
+
+    module = Echo()
+    path = folder / "echo" / "1"
+    tf.saved_model.save(
+        module,
+        str(path),
+        signatures={"rank": module.rank.get_concrete_function(**RANK_INPUTS)},
+    )
+    return path
+
+
+def item_ids(num_items: int) -> np.ndarray:
+    """Return distinct sorted int64 ids, spread over nine digits."""
+    step = max(1, 999_999_999 // num_items)
+    return np.arange(1, num_items + 1, dtype=np.int64) * step
+
+
+def rank_request(
+    num_items: int, candidates: int, length: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return the inputs of one `rank` call.
+
+    Args:
+        num_items: items of the table.
+        candidates: ids to score.
+        length: ids in the history.
+        seed: of the choice.
+
+    Returns:
+        `user_id` (1,), `user_profile` (1, 5), `behavior_item_ids` and
+        `behavior_category_ids` (1, length), `candidate_item_ids`
+        (1, candidates); int64.
+    """
+    generator = np.random.default_rng(seed)
+    ids = item_ids(num_items)
+    return {
+        "user_id": np.array([seed + 1], np.int64),
+        "user_profile": generator.integers(
+            1, PROFILES + 1, (1, PROFILE_FIELDS)
+        ),
+        "behavior_item_ids": generator.choice(ids, (1, length)),
+        "behavior_category_ids": generator.integers(
+            1, CATEGORIES + 1, (1, length)
+        ),
+        "candidate_item_ids": generator.choice(ids, (1, candidates)),
+    }
+
+
+def _codes(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Return int8 codes (count, DIM) of unit vectors."""
+    vectors = generator.standard_normal((count, DIM), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.trunc(127 * vectors).astype(np.int8)

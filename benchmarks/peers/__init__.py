@@ -1,0 +1,1 @@
+"""Peers of the benchmarks that run in processes of their own."""

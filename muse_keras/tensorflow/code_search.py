@@ -1,0 +1,380 @@
+"""Exact top-K by cosine of int8 codes, in TensorFlow graphs.
+
+The idea. A scalar product of int8 codes is an exact integer, and the norm of
+the candidate does not change its order of behaviours, so behaviours are
+ordered by the *key* `product * |product| / squared norm`: one correctly
+rounded division of integers, equal for equal cosines. The products of all
+pairs are one matrix product; the expensive part is to choose K of 100,000 for
+each candidate. So products are cut into blocks of `BLOCK` behaviours, and of
+each block only its largest product is looked at, which bounds its keys. The
+`WIDTH` blocks of the highest bounds are searched exactly. If the K-th key
+found there is above the bound of every other block, the result is proven; it
+nearly always is. The candidates for which it is not (many behaviours tie, or
+few are alike at all) are searched again with eight times as many blocks, until
+it is.
+
+Every op has a GPU kernel with `products="float32"`, and the sums stay exact
+there: TensorFloat-32 holds 8-bit codes. `products="int8"` uses oneDNN's 8-bit
+matrix product, a quarter of the bytes, for which there are CPU kernels only.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+# Behaviours in a block, and blocks that are searched at first.
+BLOCK = 20
+WIDTH = 64
+# Shorter histories are searched whole.
+SHORT = 4_096
+# Below every key: a key is at least -(2**21).
+MASKED = -1e30
+# More than the rounding of a bound in float32.
+_UP = 1.0 + 2.0**-20
+# Makes int8 codes unsigned.
+_OFFSET = 128
+
+_PRODUCTS: contextvars.ContextVar[str] = contextvars.ContextVar(
+    "muse_products", default="float32"
+)
+
+
+class _History(NamedTuple):
+    """One user's behaviours, padded to N whole blocks.
+
+    Attributes:
+        codes: (N * BLOCK, D), float32, or uint8 with 128 added.
+        squares: float64 (N * BLOCK,), squared norms; 0 = masked.
+        factors: float32 (N, 1), at least 1 / norm of all in the block.
+        penalties: float32 (N, 1), `MASKED` where a block is all masked.
+    """
+
+    codes: tf.Tensor
+    squares: tf.Tensor
+    factors: tf.Tensor
+    penalties: tf.Tensor
+
+
+class _Found(NamedTuple):
+    """What was found for C candidates.
+
+    Attributes:
+        keys: float64 (C, K).
+        positions: int64 (C, K).
+        proven: int64 (C,), 1 where the result is certainly exact.
+    """
+
+    keys: tf.Tensor
+    positions: tf.Tensor
+    proven: tf.Tensor
+
+
+@contextlib.contextmanager
+def int8_products() -> Iterator[None]:
+    """Trace searches with 8-bit matrix products, for CPUs only.
+
+    A graph traced within runs on x86 processors with 8-bit dot products
+    (AVX-512 VNNI, AVX-VNNI) in a TensorFlow built with oneDNN, as its Linux
+    packages are; `has_int8_products` tells whether this process is one.
+    """
+    token = _PRODUCTS.set("int8")
+    try:
+        yield
+    finally:
+        _PRODUCTS.reset(token)
+
+
+def has_int8_products() -> bool:
+    """Tell whether 8-bit matrix products run here, and run exactly.
+
+    Older processors add pairs of products in 16 bits, which overflow.
+    """
+    codes = np.full((8, 64), 127, np.int8)
+    codes[1::2] = -127
+    try:
+        dots = tf.function(_products)(
+            tf.constant(codes), _unsigned(tf.constant(codes))
+        )
+    except tf.errors.OpError:
+        return False
+    wide = codes.astype(np.int64)
+    return bool((dots.numpy() == wide @ wide.T).all())
+
+
+def search_codes(
+    candidates: tf.Tensor,
+    behaviors: tf.Tensor,
+    squares: tf.Tensor,
+    k: int,
+    block_size: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the K behaviours of the highest cosine to each candidate.
+
+    Args:
+        candidates: int8 (B, C, D).
+        behaviors: int8 (B, L, D).
+        squares: float64 (B, L), squared norms; 0 = never found.
+        k: int, behaviours for each candidate.
+        block_size: int, most products held at once.
+
+    Returns:
+        Cosines float64 (B, C, K), descending, `MASKED` where nothing was
+        found, and positions int64 (B, C, K), the smaller first of equals.
+    """
+
+    def in_blocks() -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.map_fn(
+            lambda one: _search_history(one[0], one[1], one[2], k, block_size),
+            (*_as_multiplied(candidates, behaviors), squares),
+            fn_output_signature=(
+                tf.TensorSpec([None, k], tf.float64),
+                tf.TensorSpec([None, k], tf.int64),
+            ),
+            parallel_iterations=1,
+        )
+
+    def whole() -> tuple[tf.Tensor, tf.Tensor]:
+        return _search_whole(candidates, behaviors, squares, k)
+
+    batch, length, _ = behaviors.shape
+    if None not in (batch, length, candidates.shape[1]):
+        pairs = batch * length * candidates.shape[1]
+        is_long = batch > 0 and (length >= SHORT or pairs > block_size)
+        keys, positions = in_blocks() if is_long else whole()
+    else:
+        sizes = tf.shape(behaviors, tf.int64)
+        pairs = sizes[0] * sizes[1] * tf.shape(candidates, tf.int64)[1]
+        is_long = tf.logical_or(sizes[1] >= SHORT, pairs > block_size)
+        # A loop must run at least once to know the shape of its result.
+        is_long = tf.logical_and(is_long, sizes[0] > 0)
+        keys, positions = tf.cond(is_long, in_blocks, whole)
+    shape = (*candidates.shape[:2], k)
+    cosines = _cosines(tf.ensure_shape(keys, shape), candidates)
+    return cosines, tf.ensure_shape(positions, shape)
+
+
+def _as_multiplied(
+    candidates: tf.Tensor, behaviors: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return codes in the types in which they are multiplied."""
+    if _PRODUCTS.get() == "int8":
+        return candidates, _unsigned(behaviors)
+    return tf.cast(candidates, tf.float32), tf.cast(behaviors, tf.float32)
+
+
+def squared_norms(codes: tf.Tensor) -> tf.Tensor:
+    """Return the squared norms of int8 codes (..., D) as float64."""
+    wide = tf.cast(codes, tf.float32)
+    return tf.cast(tf.reduce_sum(wide * wide, axis=-1), tf.float64)
+
+
+def squares_of_inverse_norms(inverse_norms: tf.Tensor) -> tf.Tensor:
+    """Return the squared norms that belong to float32 inverse norms.
+
+    Squared norms of codes are integers, and float32 is near enough to tell
+    which one was rounded.
+    """
+    inverse = tf.cast(inverse_norms, tf.float64)
+    squares = tf.math.divide_no_nan(tf.ones_like(inverse), inverse * inverse)
+    return tf.round(squares)
+
+
+def _search_whole(
+    candidates: tf.Tensor, behaviors: tf.Tensor, squares: tf.Tensor, k: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return keys and positions (B, C, K), looking at every key."""
+    missing = tf.maximum(k - tf.shape(behaviors)[1], 0)
+    behaviors = tf.pad(behaviors, [[0, 0], [0, missing], [0, 0]])
+    squares = tf.pad(squares, [[0, 0], [0, missing]])
+    dots = tf.matmul(
+        tf.cast(candidates, tf.float32),
+        tf.cast(behaviors, tf.float32),
+        transpose_b=True,
+    )
+    return _top_k(_keys(dots, squares[:, tf.newaxis, :]), k)
+
+
+def _search_history(
+    candidates: tf.Tensor,
+    behaviors: tf.Tensor,
+    squares: tf.Tensor,
+    k: int,
+    block_size: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return keys and positions (C, K) in one history (L, D)."""
+    history = _prepare(behaviors, squares, k)
+
+    def search(chosen: tf.Tensor, width: tf.Tensor) -> _Found:
+        return _search_groups(chosen, history, k, width, block_size)
+
+    def search_wider(found: _Found, width: tf.Tensor) -> tuple[Any, Any]:
+        doubtful = tf.where(tf.equal(found.proven, 0))
+        width = 8 * width
+        wider = search(tf.gather_nd(candidates, doubtful), width)
+        updated = [
+            tf.tensor_scatter_nd_update(old, doubtful, new)
+            for old, new in zip(found, wider, strict=True)
+        ]
+        return _Found(*updated), width
+
+    width = tf.constant(max(WIDTH, k + WIDTH // 4), tf.int64)
+    found, _ = tf.while_loop(
+        lambda found, _: tf.reduce_any(tf.equal(found.proven, 0)),
+        search_wider,
+        (search(candidates, width), width),
+        parallel_iterations=1,
+        name="until_proven",
+    )
+    return found.keys, found.positions
+
+
+def _prepare(behaviors: tf.Tensor, squares: tf.Tensor, k: int) -> _History:
+    """Pad a history to whole blocks and bound the norms in each."""
+    length = tf.shape(behaviors)[0]
+    missing = -(-tf.maximum(length, k) // BLOCK) * BLOCK - length
+    zero = _OFFSET if behaviors.dtype == tf.uint8 else 0
+    behaviors = tf.pad(
+        behaviors,
+        [[0, missing], [0, 0]],
+        constant_values=tf.constant(zero, behaviors.dtype),
+    )
+    squares = tf.pad(squares, [[0, missing]])
+    smallest = tf.reduce_min(
+        tf.reshape(tf.where(squares > 0.0, squares, np.inf), (-1, BLOCK)),
+        axis=1,
+        keepdims=True,
+    )
+    factors = tf.cast(1.0 / tf.sqrt(smallest), tf.float32) * _UP
+    return _History(
+        behaviors,
+        squares,
+        factors,
+        tf.where(factors > 0.0, 0.0, tf.constant(MASKED, tf.float32)),
+    )
+
+
+def _search_groups(
+    candidates: tf.Tensor,
+    history: _History,
+    k: int,
+    width: tf.Tensor,
+    block_size: int,
+) -> _Found:
+    """Search (C, D) in groups so small that memory is bounded."""
+    length = tf.shape(history.codes, tf.int64)[0]
+    count = tf.shape(candidates, tf.int64)[0]
+    # Up to four numbers are held of each product that is read exactly.
+    held = tf.maximum(length, 4 * width * BLOCK)
+    size = tf.maximum(block_size // held, 1)
+    # Groups of equal size, none empty; the last is filled up with zeros.
+    groups = tf.maximum(-(-count // size), 1)
+    size = tf.maximum(-(-count // groups), 1)
+    padded = tf.pad(candidates, [[0, groups * size - count], [0, 0]])
+    found = tf.map_fn(
+        lambda group: _search_blocks(group, history, k, width),
+        tf.reshape(padded, (groups, size, candidates.shape[1])),
+        fn_output_signature=_Found(
+            tf.TensorSpec([None, k], tf.float64),
+            tf.TensorSpec([None, k], tf.int64),
+            tf.TensorSpec([None], tf.int64),
+        ),
+        parallel_iterations=1,
+    )
+    return _Found(
+        tf.reshape(found.keys, (-1, k))[:count],
+        tf.reshape(found.positions, (-1, k))[:count],
+        tf.reshape(found.proven, (-1,))[:count],
+    )
+
+
+def _search_blocks(
+    candidates: tf.Tensor, history: _History, k: int, width: tf.Tensor
+) -> _Found:
+    """Search the `width` most promising blocks for each of (C, D)."""
+    count = tf.shape(candidates, tf.int64)[0]
+    dots = _products(candidates, history.codes)
+    largest = tf.reduce_max(tf.reshape(dots, (-1, BLOCK, count)), axis=1)
+    # A bound below 0 holds for the order of blocks only, not for their keys.
+    bounds = tf.cast(largest, tf.float32) * history.factors + history.penalties
+    # One more column, for no block: below all others.
+    bounds = tf.pad(
+        tf.transpose(bounds), [[0, 0], [0, 1]], constant_values=MASKED
+    )
+    width = tf.minimum(width, tf.shape(bounds, tf.int64)[1] - 1)
+    highest, blocks = _top_k(bounds, tf.cast(width + 1, tf.int32))
+    # In the order of positions, so that of equal keys the first is chosen.
+    blocks = tf.sort(blocks[:, :width], axis=1)
+    members = tf.range(BLOCK, dtype=tf.int64)
+    positions = blocks[:, :, tf.newaxis] * BLOCK + members
+    positions = tf.reshape(positions, (count, width * BLOCK))
+    column = tf.range(count, dtype=tf.int64)[:, tf.newaxis]
+    keys = _keys(
+        tf.gather(tf.reshape(dots, (-1,)), positions * count + column),
+        tf.gather(history.squares, positions),
+    )
+    keys, best = _top_k(keys, k)
+    others, worst = highest[:, -1], keys[:, -1]
+    above = worst > tf.square(tf.cast(tf.nn.relu(others), tf.float64))
+    nothing_else = tf.less_equal(others, MASKED)
+    # A zero vector finds nothing, whatever its keys.
+    empty = tf.reduce_all(tf.equal(candidates, 0), axis=1)
+    return _Found(
+        keys,
+        tf.gather(positions, best, batch_dims=1),
+        tf.cast(above | nothing_else | empty, tf.int64),
+    )
+
+
+def _products(candidates: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    """Return exact scalar products (N, C) of (C, D) and (N, D)."""
+    if codes.dtype == tf.float32:
+        return tf.matmul(codes, candidates, transpose_b=True)
+    sums = tf.reduce_sum(tf.cast(candidates, tf.int32), axis=1)
+    dots = tf.raw_ops.QuantizedMatMulWithBias(
+        a=tf.bitcast(codes, tf.quint8),
+        b=tf.bitcast(tf.transpose(candidates), tf.qint8),
+        bias=tf.bitcast(-_OFFSET * sums, tf.qint32),
+        min_a=0.0,
+        max_a=255.0,
+        min_b=-127.0,
+        max_b=127.0,
+        input_quant_mode="SCALED",
+    ).out
+    return tf.bitcast(dots, tf.int32)
+
+
+def _top_k(
+    values: tf.Tensor, k: int | tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return values and int64 indices; of equal values the first first."""
+    # The op that returns int64 itself has no GPU kernel.
+    highest, indices = tf.math.top_k(values, k)
+    return highest, tf.cast(indices, tf.int64)
+
+
+def _unsigned(codes: tf.Tensor) -> tf.Tensor:
+    """Return int8 codes + 128 as uint8."""
+    return tf.bitwise.bitwise_xor(
+        tf.bitcast(codes, tf.uint8), tf.constant(_OFFSET, tf.uint8)
+    )
+
+
+def _keys(dots: tf.Tensor, squares: tf.Tensor) -> tf.Tensor:
+    """Return float64 keys, `MASKED` where the squared norm is 0."""
+    dots = tf.cast(dots, tf.float64)
+    real = squares > 0.0
+    keys = dots * tf.abs(dots) / tf.where(real, squares, 1.0)
+    return tf.where(real, keys, tf.constant(MASKED, tf.float64))
+
+
+def _cosines(keys: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    """Return cosines of keys (B, C, K); `MASKED` as it is."""
+    squares = squared_norms(candidates)[:, :, tf.newaxis]
+    real = tf.logical_and(keys > MASKED, squares > 0.0)
+    ratios = keys / tf.where(squares > 0.0, squares, 1.0)
+    cosines = tf.sign(ratios) * tf.sqrt(tf.abs(ratios))
+    return tf.where(real, cosines, tf.constant(MASKED, tf.float64))

@@ -1,0 +1,98 @@
+"""Batches on their way from one step of the join to the next.
+
+A step hands over parcels, each under the key it is grouped by. A parcel is the
+serialised batch itself, for a runner that shuffles on disk, as those of
+clusters do. The local runners keep what they shuffle in memory, which then
+grows with the data. For them a step writes its batches to one file and a
+parcel is only the places of one key's batches in it: a few bytes, however long
+the histories. The files work with every runner whose workers share the folder.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Hashable, Iterable, Iterator
+
+import pyarrow as pa
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from tfx_pipeline.transforms import arrow_batches
+
+__all__ = ["Outbox", "Parcel", "unpack"]
+
+Parcel = bytes | tuple[str, tuple[int, ...]]
+"""A serialised batch, or a file with the offset and length of each batch."""
+
+
+class Outbox:
+    """Turns a step's batches into parcels.
+
+    Args:
+        directory: where to write the batches, on any file system of Beam's;
+            None to put them into the parcels.
+
+    Example:
+        >>> with Outbox(None) as outbox:
+        ...     parcels = [*outbox.put("key", batch), *outbox.flush()]
+    """
+
+    def __init__(self, directory: str | None) -> None:
+        self._directory = directory
+        self._path = ""
+        self._file: io.BufferedIOBase | None = None
+        self._end = 0
+        self._places: dict[Hashable, list[int]] = {}
+
+    def put(
+        self, key: Hashable, batch: pa.RecordBatch
+    ) -> Iterator[tuple[Hashable, Parcel]]:
+        """Takes a batch; yields its parcel if it needs no file."""
+        data = arrow_batches.serialize(batch)
+        if self._directory is None:
+            yield key, data
+            return
+        if self._file is None:
+            self._path = FileSystems.join(self._directory, uuid.uuid4().hex)
+            self._file = FileSystems.create(
+                self._path, compression_type=CompressionTypes.UNCOMPRESSED
+            )
+        self._file.write(data)
+        self._places.setdefault(key, []).extend((self._end, len(data)))
+        self._end += len(data)
+
+    def flush(self) -> Iterator[tuple[Hashable, Parcel]]:
+        """Completes the file; yields one parcel per key in it."""
+        self._close()
+        for key, places in self._places.items():
+            yield key, (self._path, tuple(places))
+        self._places = {}
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def __enter__(self) -> Outbox:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the file."""
+        self._close()
+
+
+def unpack(parcels: Iterable[Parcel]) -> Iterator[pa.RecordBatch]:
+    """Yields the batches of parcels, one in memory at a time."""
+    for parcel in parcels:
+        if isinstance(parcel, bytes):
+            yield arrow_batches.deserialize(parcel)
+            continue
+        path, places = parcel
+        with FileSystems.open(
+            path, compression_type=CompressionTypes.UNCOMPRESSED
+        ) as file:
+            for offset, length in zip(places[::2], places[1::2], strict=True):
+                file.seek(offset)
+                yield arrow_batches.deserialize(file.read(length))

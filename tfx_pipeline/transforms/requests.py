@@ -1,0 +1,161 @@
+"""Rows of one partition to requests: NumPy and Arrow, no Beam."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfx_pipeline import features
+from tfx_pipeline.data import raw_tables
+from tfx_pipeline.transforms.arrow_batches import column, mix, numpy_column
+
+__all__ = [
+    "ITEM_COLUMNS",
+    "POPULARITY",
+    "POSITION",
+    "SPLIT",
+    "build_requests",
+    "is_first",
+    "popularity",
+    "rows_of",
+]
+
+# Columns that the join adds. A shuffle does not keep the order of rows: their
+# position in the table does.
+SPLIT = "split"
+POSITION = "position"
+POPULARITY = "popularity"
+
+ITEM_COLUMNS = (
+    raw_tables.ITEM_CATEGORY,
+    raw_tables.ITEM_CITY,
+    raw_tables.ITEM_PROVINCE,
+)
+
+# Column of a table -> feature of an Example.
+_USER_FEATURES = dict(
+    zip(
+        (raw_tables.USER_ID, *raw_tables.USER_PROFILE),
+        (features.USER_ID, *features.USER_PROFILE),
+        strict=True,
+    )
+)
+_BEHAVIOR_FEATURES = {
+    raw_tables.BEHAVIOR_ITEM_IDS: features.BEHAVIOR_ITEM_IDS,
+    raw_tables.BEHAVIOR_CATEGORY_IDS: features.BEHAVIOR_CATEGORY_IDS,
+}
+_CANDIDATE_FEATURES = dict(
+    zip(
+        (raw_tables.ITEM_ID, *ITEM_COLUMNS, POPULARITY),
+        (
+            features.CANDIDATE_ITEM_IDS,
+            *features.CANDIDATE_FEATURES,
+            features.CANDIDATE_POPULARITY,
+        ),
+        strict=True,
+    )
+)
+
+# Behaviours in one batch of requests: 8 MB of ids.
+_BATCH_BEHAVIORS = 1 << 19
+
+
+def build_requests(
+    samples: pa.RecordBatch,
+    users: pa.RecordBatch,
+    user_rows: np.ndarray,
+    max_candidates: int,
+) -> Iterator[pa.RecordBatch]:
+    """Groups joined samples into requests.
+
+    A user's samples keep the order they had in the table; every
+    ``max_candidates`` of them make one request. Requests are in the order of a
+    hash of the user id: it mixes users whatever the order of the tables, and
+    depends on nothing else.
+
+    Args:
+        samples: samples with item features, popularity and position.
+        users: user feature rows, one per user.
+        user_rows: row of ``users`` for each sample, int64 (n,).
+        max_candidates: candidates of one request at most.
+
+    Yields:
+        Batches of about 8 MB, one row per request, every column a list, named
+        as in the request-grouped Example.
+    """
+    keys = mix(numpy_column(users, raw_tables.USER_ID))[user_rows]
+    order = np.lexsort((numpy_column(samples, POSITION), keys))
+    user_rows = user_rows[order]
+    starts = _request_starts(user_rows, max_candidates)
+    bounds = np.r_[starts, len(order)]
+    samples = samples.take(pa.array(order))
+    candidates = {
+        name: column(samples, code)
+        for code, name in _CANDIDATE_FEATURES.items()
+    }
+    label = column(samples, raw_tables.LABEL).flatten().to_numpy()
+    candidates[features.CLICKS] = pa.array(label[1::2].astype(np.int64))
+    longest = pc.max(
+        pc.list_value_length(column(users, raw_tables.BEHAVIOR_ITEM_IDS))
+    ).as_py()
+    step = max(1, _BATCH_BEHAVIORS // max(1, longest))
+    for first in range(0, len(starts), step):
+        chosen = slice(first, first + step)
+        rows = pa.array(user_rows[starts[chosen]])
+        singles = pa.array(np.arange(len(rows) + 1), pa.int32())
+        offsets = pa.array(bounds[first : first + len(rows) + 1], pa.int32())
+        columns = {
+            name: pa.ListArray.from_arrays(
+                singles, column(users, code).take(rows)
+            )
+            for code, name in _USER_FEATURES.items()
+        }
+        for code, name in _BEHAVIOR_FEATURES.items():
+            columns[name] = column(users, code).take(rows)
+        for name, values in candidates.items():
+            columns[name] = pa.ListArray.from_arrays(offsets, values)
+        yield pa.RecordBatch.from_arrays(
+            list(columns.values()), names=list(columns)
+        )
+
+
+def _request_starts(user_rows: np.ndarray, max_candidates: int) -> np.ndarray:
+    """Returns where requests start among samples grouped by user."""
+    place = np.arange(len(user_rows))
+    new_user = np.r_[True, user_rows[1:] != user_rows[:-1]]
+    within = place - np.maximum.accumulate(np.where(new_user, place, 0))
+    return np.flatnonzero(within % max_candidates == 0)
+
+
+def is_first(rows: pa.RecordBatch, key: str) -> np.ndarray:
+    """Returns which rows are the first of their key in the table."""
+    ids = numpy_column(rows, key)
+    order = np.lexsort((numpy_column(rows, POSITION), ids))
+    ordered = ids[order]
+    first = np.zeros(len(ids), bool)
+    first[order] = np.r_[True, ordered[1:] != ordered[:-1]][: len(ids)]
+    return first
+
+
+def rows_of(
+    table: pa.RecordBatch | None, key: str, wanted: np.ndarray
+) -> np.ndarray:
+    """Returns the row of each wanted id, or -1."""
+    if table is None or not table.num_rows:
+        return np.full(len(wanted), -1, np.int64)
+    ids = numpy_column(table, key)
+    order = np.argsort(ids, kind="stable")
+    place = np.searchsorted(ids, wanted, sorter=order)
+    rows = order[np.minimum(place, len(ids) - 1)]
+    return np.where(ids[rows] == wanted, rows, -1)
+
+
+def popularity(samples: pa.RecordBatch, train_split: str) -> np.ndarray:
+    """Returns how often each sample's item occurs in the train split."""
+    ids = numpy_column(samples, raw_tables.ITEM_ID)
+    train = numpy_column(samples, SPLIT) == train_split
+    _, item = np.unique(ids, return_inverse=True)
+    return np.bincount(item, weights=train)[item].astype(np.int64)
