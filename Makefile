@@ -42,7 +42,7 @@ format: setup ## format the code and apply the safe fixes
 	@$(VENV)/bin/ruff format .
 
 .PHONY: bench
-bench: setup ## set up, then run the benchmarks
+bench: setup setup-backends ## set up, then run the benchmarks
 	@$(VENV)/bin/muse bench $(BENCH_ARGS)
 
 .PHONY: setup

@@ -6,10 +6,9 @@ codes of the history and their inverse norms, as the item table holds them.
 Peers get their own form of the same history, made beforehand and not timed:
 float32 unit vectors, or FAISS's 8-bit codes.
 
-A result of ours agrees if its 50 behaviours have exactly the 50 highest
-cosines, compared as fractions of integers (no tolerance; ties may differ).
-The share of those that each peer finds is printed beside it: 8-bit FAISS and
-float32 sums are approximate.
+Results agree if the 50 behaviours of both have exactly the 50 highest cosines,
+compared as fractions of integers (no tolerance; ties may differ). Ours must;
+the share of them that each peer finds is printed: FAISS's 8 bits approximate.
 
 The floor is the larger of reading the codes once at the bandwidth measured
 here, and a bfloat16 matrix product alone (no search), measured alongside.
@@ -90,13 +89,15 @@ def _compare(
     report.fact(case, bfloat16_product_alone_ms=round(alone, 3), recall=shares)
     for name, search in ours.items():
         found = search(candidates=constant)["indices"].numpy()
+        exact = _share_found(candidates, history, best, found) == 1.0
         report.add(
             f"{case}, {name}",
             medians[name],
             {peer: medians[peer] for peer in shares},
-            agree=_share_found(candidates, history, best, found) == 1.0,
-            agree_by="ours has exactly the 50 highest cosines, as fractions",
+            agree={peer: exact and shares[peer] == 1.0 for peer in shares},
+            agree_by="both have exactly the 50 highest cosines, as fractions",
             floor_ms=max(history.nbytes / bytes_per_ms, alone),
+            right=exact,
         )
 
 
@@ -284,8 +285,9 @@ def _training_shape(
         case,
         medians["ours"],
         {name: medians[name]},
-        agree=shares["ours"] == 1.0,
-        agree_by="ours has exactly the 50 highest cosines, as fractions",
+        agree=shares["ours"] == shares[name] == 1.0,
+        agree_by="both have exactly the 50 highest cosines, as fractions",
+        right=shares["ours"] == 1.0,
     )
 
 

@@ -41,7 +41,7 @@ from typing import Any
 from benchmarks import harness
 
 MAX_CANDIDATES = 64
-FULL_USERS, QUICK_USERS = 6_000, 500
+FULL_USERS, QUICK_USERS = 10_000, 500
 ITEMS = 100_000
 BROKEN = 20
 SAMPLE_SECONDS = 0.02

@@ -177,7 +177,7 @@ def _under_load(report: Any, load: Any, quick: bool) -> None:
     """Measure many calls at once."""
     seconds = {"small": 0.7 if quick else 3.0, "large": 1.0 if quick else 8.0}
     for size in ("small", "large"):
-        for callers in (1, 4) if quick and size == "large" else CALLERS:
+        for callers in (1, 4) if quick else CALLERS:
             _say(f"{callers} callers, {size}")
             found = load.call(
                 "run",

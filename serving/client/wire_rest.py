@@ -29,7 +29,7 @@ from serving.client.types import (
 )
 from serving.client.wire_grpc import Target
 
-try:  # not needed, but five times faster
+try:  # not needed, but faster
     import orjson
 except ImportError:
     orjson = None  # type: ignore[assignment]

@@ -27,6 +27,9 @@ def bench(
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON lines only.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="cpu, or gpu for the layers of gsu.")
+    ] = "cpu",
 ) -> None:
     """Measure ours against the peers on this machine.
 
@@ -42,7 +45,13 @@ def bench(
                 "the benchmarks are not part of the installed package; run "
                 "them from a checkout."
             )
+        if device not in ("cpu", "gpu") or (device == "gpu" and name != "gsu"):
+            raise typer.BadParameter(
+                "expected --device cpu, or gpu with the benchmark gsu. "
+                f"Received: {name} --device {device}"
+            )
         options = [
+            *(["--device", "gpu"] if device == "gpu" else []),
             *(["--quick"] if quick else []),
             *(["--json"] if as_json else []),
         ]

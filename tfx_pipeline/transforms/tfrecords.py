@@ -2,7 +2,7 @@
 
 Compression is most of the work. It runs in a thread of its own, on one block
 of records while the caller makes the next, and at zlib's fastest level:
-against the default level the files are a tenth larger and take half the time.
+against the default level the files are somewhat larger and take half the time.
 """
 
 from __future__ import annotations
