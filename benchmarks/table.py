@@ -97,6 +97,8 @@ def _run(
         )
         for length, candidates in REQUESTS:
             _rank(report, folder, servers, sizes, length, candidates)
+        if arguments.quick:
+            return
         # TensorFlow with oneDNN keeps freed memory for the next version, so
         # the swap that needs less comes first.
         for name, swap in (
