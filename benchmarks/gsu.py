@@ -53,7 +53,7 @@ def main() -> None:
     ):
         ours = _exported(pathlib.Path(folder), history)
         bandwidth = _bytes_per_millisecond()
-        for count in (1, 100, 1_000):
+        for count in (1, 100) if arguments.quick else (1, 100, 1_000):
             candidates = _codes(generator, count)
             _compare(report, candidates, history, ours, peers, bandwidth)
     _training_shape(report, 32 if arguments.quick else 256, arguments.threads)

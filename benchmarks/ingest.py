@@ -42,7 +42,7 @@ from benchmarks import harness
 
 MAX_CANDIDATES = 64
 FULL_USERS, QUICK_USERS = 10_000, 500
-ITEMS = 100_000
+FULL_ITEMS, QUICK_ITEMS = 100_000, 20_000
 BROKEN = 20
 SAMPLE_SECONDS = 0.02
 SPLITS = {"train": "train", "eval": "test"}
@@ -66,10 +66,11 @@ def _run(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     from tfx_pipeline.data import synth
 
     users = QUICK_USERS if arguments.quick else FULL_USERS
+    items = QUICK_ITEMS if arguments.quick else FULL_ITEMS
     raw = folder / "one"
     _say(f"making tables of {users:,} users")
     made, _ = synth.generate(
-        raw, synth.Options(users=users, items=ITEMS, broken=BROKEN)
+        raw, synth.Options(users=users, items=items, broken=BROKEN)
     )
     ours, theirs = folder / "ours", folder / "duckdb"
     peer = _DuckDB(raw / "raw", theirs, arguments.threads)

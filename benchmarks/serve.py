@@ -34,11 +34,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks import harness
 
-LARGE = (1_000, 100_000)
+LARGE, QUICK_LARGE = (1_000, 100_000), (1_000, 20_000)
 SMALL = (100, 1_000)
 CALLERS = (1, 2, 4, 8, 16)
 
@@ -66,15 +67,25 @@ def _run(
     noop = models.export_echo(folder)
     muse = models.export_muse(folder, num_items)
     requests = {
-        "large": models.rank_request(num_items, *LARGE),
+        "large": models.rank_request(
+            num_items, *(QUICK_LARGE if quick else LARGE)
+        ),
         "small": models.rank_request(num_items, *SMALL),
     }
     _say("starting the servers")
     with contextlib.ExitStack() as stack:
-        served = {
-            "no-op": (noop, stack.enter_context(local_server(noop))),
-            "MUSE": (muse, stack.enter_context(local_server(muse))),
-        }
+
+        def serve(path: pathlib.Path) -> Any:
+            return path, stack.enter_context(local_server(path))
+
+        with ThreadPoolExecutor() as pool:
+            served = dict(
+                zip(
+                    ("no-op", "MUSE"),
+                    pool.map(serve, (noop, muse)),
+                    strict=True,
+                )
+            )
         for model, (path, address) in served.items():
             for size, inputs in requests.items():
                 long = model == "MUSE" and size == "large"
