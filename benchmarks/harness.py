@@ -116,6 +116,11 @@ def alternate(
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
+def say(text: str) -> None:
+    """Tell, on stderr, how far a long benchmark is."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def rss_mb() -> int:
     """Return the peak resident memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -68,18 +68,18 @@ def _run(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     users = QUICK_USERS if arguments.quick else FULL_USERS
     items = QUICK_ITEMS if arguments.quick else FULL_ITEMS
     raw = folder / "one"
-    _say(f"making tables of {users:,} users")
+    harness.say(f"ingest: making tables of {users:,} users")
     made, _ = synth.generate(
         raw, synth.Options(users=users, items=items, broken=BROKEN)
     )
     ours, theirs = folder / "ours", folder / "duckdb"
     peer = _DuckDB(raw / "raw", theirs, arguments.threads)
     join = _Join(raw, ours)
-    _say("joining")
+    harness.say("ingest: joining")
     times = harness.alternate(
         {"ours": harness.timed(join), "duckdb": harness.timed(peer)}, warmup=1
     )
-    _say("comparing")
+    harness.say("ingest: comparing")
     report = harness.Report("ingest", arguments)
     impressions = sum(s["impressions"] for s in made["splits"].values())
     case = f"{users:,} users, {impressions:,} impressions"
@@ -104,10 +104,6 @@ def _run(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
         _memory_facts(report, folder)
         _transform_facts(report, ours)
     report.close()
-
-
-def _say(text: str) -> None:
-    print(f"ingest: {text}", file=sys.stderr, flush=True)
 
 
 class _Join:
@@ -393,7 +389,7 @@ def _tree_bytes(pid: int) -> int:
 
 def _memory_facts(report: harness.Report, folder: pathlib.Path) -> None:
     """Reports peak memory of a fresh run, and with ten times the users."""
-    _say("measuring memory")
+    harness.say("ingest: measuring memory")
     _multiply(folder / "one", folder / "ten", 10)
     once, tenfold = (
         _peak_mb(["join", str(folder / name), str(folder / "child")])
@@ -415,7 +411,7 @@ def _transform_facts(report: harness.Report, ours: pathlib.Path) -> None:
         copy.parent.mkdir(parents=True)
         shutil.copy(path, copy)
     result = ours / "transform.json"
-    _say("transforming")
+    harness.say("ingest: transforming")
     subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.ingest", "--child"),

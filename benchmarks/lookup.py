@@ -16,7 +16,6 @@ it is latency, which only as many misses in flight can hide.
 from __future__ import annotations
 
 import pathlib
-import sys
 import tempfile
 import time
 import types
@@ -48,7 +47,7 @@ def main() -> None:
     from serving.server.servable import Servable, SessionOptions
 
     generator = np.random.default_rng(0)
-    _say(f"{num_items:,} ids")
+    harness.say(f"lookup: {num_items:,} ids")
     item_ids = _unique_ids(generator, num_items)
     with tempfile.TemporaryDirectory() as folder:
         index = _export(folder, item_ids)
@@ -111,7 +110,7 @@ def _export(folder: str, item_ids: Any) -> dict[str, float]:
     from muse_keras.tables import MultimodalEmbeddingTable
     from muse_keras.tables.hash_index import build_hash_index
 
-    _say("building the index")
+    harness.say("lookup: building the index")
     start = time.perf_counter()
     index = build_hash_index(item_ids)
     seconds = time.perf_counter() - start
@@ -158,7 +157,7 @@ def _export(folder: str, item_ids: Any) -> dict[str, float]:
         ).get_concrete_function(spec)
         for name, function in functions.items()
     }
-    _say("saving")
+    harness.say("lookup: saving")
     tf.saved_model.save(module, folder, signatures=signatures)
     return {
         "build_s": round(seconds, 2),
@@ -220,11 +219,6 @@ def _expected(item_ids: Any, ids: Any) -> Any:
     index = np.minimum(index, len(item_ids) - 1)
     found = (item_ids[index] == ids) & (ids != 0)
     return np.where(found, index + 1, 0).astype(np.int32)
-
-
-def _say(message: str) -> None:
-    """Tell what goes on."""
-    print(f"lookup: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def _run(
 
     quick = arguments.quick
     num_items = 20_000 if quick else 200_000
-    _say(f"exporting a model with {num_items:,} items")
+    harness.say(f"serve: exporting a model with {num_items:,} items")
     noop = models.export_echo(folder)
     muse = models.export_muse(folder, num_items)
     requests = {
@@ -72,7 +72,7 @@ def _run(
         ),
         "small": models.rank_request(num_items, *SMALL),
     }
-    _say("starting the servers")
+    harness.say("serve: starting the servers")
     with contextlib.ExitStack() as stack:
 
         def serve(path: pathlib.Path) -> Any:
@@ -121,7 +121,7 @@ def _one_call(
     from serving.server.servable import Servable, SessionOptions
     from serving.server.signatures import run_signature
 
-    _say(f"{model}, {size} request")
+    harness.say(f"serve: {model}, {size} request")
     servable = Servable("muse", 1, str(path), SessionOptions())
     limits = Timeouts(call=60, total=60)
     message = wire_grpc.predict_request(Target("muse"), "rank", inputs)
@@ -189,7 +189,7 @@ def _under_load(report: Any, load: Any, quick: bool) -> None:
     seconds = {"small": 0.7 if quick else 3.0, "large": 1.0 if quick else 8.0}
     for size in ("small", "large"):
         for callers in (1, 4) if quick else CALLERS:
-            _say(f"{callers} callers, {size}")
+            harness.say(f"serve: {callers} callers, {size}")
             found = load.call(
                 "run",
                 transport="grpc",
@@ -253,10 +253,6 @@ def _save(files: dict[str, str], requests: dict[str, Any]) -> None:
 
     for name, inputs in requests.items():
         np.savez(files[name], **inputs)
-
-
-def _say(text: str) -> None:
-    print(f"serve: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def _run(
         if arguments.quick
         else {"large": LARGE, "small": SMALL}
     )
-    _say(f"writing a table of {sizes['large']:,} items")
+    harness.say(f"table: writing a table of {sizes['large']:,} items")
     with Remote("benchmarks.table_steps") as writer:
         tables = writer.call("write", folder=str(folder), sizes=sizes)
     table_mb = tables["large"]["table_mb"]
@@ -72,7 +72,7 @@ def _run(
     with Remote("benchmarks.table_steps") as exporter:
         # The large one first: peak memory only rises.
         for name in sizes:
-            _say(f"exporting the {name} table")
+            harness.say(f"table: exporting the {name} table")
             exported = exporter.call(
                 "export",
                 table=str(folder / name),
@@ -82,7 +82,7 @@ def _run(
                 ratio = round(exported["peak_mb"] / table_mb, 2)
                 report.fact(f"{case}: export", **exported, peak_ratio=ratio)
     with contextlib.ExitStack() as stack:
-        _say("loading the tables")
+        harness.say("table: loading the tables")
 
         def serve(name: str) -> _Server:
             return stack.enter_context(_server(folder / f"{name}-model"))
@@ -108,7 +108,7 @@ def _run(
             ("without overlap", _swap_without_overlap),
             ("with overlap", _swap_with_overlap),
         ):
-            _say(f"version swap {name}")
+            harness.say(f"table: version swap {name}")
             large.reset_peak()
             facts = swap(large)
             facts["peak_mb"] = large.memory("VmHWM")
@@ -301,11 +301,6 @@ def _wait(done: Callable[[], bool], process: Any = None) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"nothing happened in {LOAD_LIMIT_S} s.")
         time.sleep(0.05)
-
-
-def _say(message: str) -> None:
-    """Tell what goes on."""
-    print(f"table: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -126,7 +125,7 @@ def _against_peers(
     ) as torch:
         agree = {}
         for name in peers:
-            _say(f"preparing {name}")
+            harness.say(f"train: preparing {name}")
             theirs = torch.call(
                 "prepare",
                 peer=name,
@@ -142,7 +141,7 @@ def _against_peers(
             None if quick else _Ours(items, root / "100k", batches, "bfloat16")
         )
         half_losses = half.losses() if half else []
-        _say("measuring")
+        harness.say("train: measuring")
         times = harness.alternate(
             {
                 "ours": ours.whole_steps,
@@ -189,7 +188,7 @@ def _against_peers(
 def _scale(report: harness.Report, root: pathlib.Path, count: int) -> None:
     """Compare the step with few item rows and with many."""
     small = _Ours(Items(ITEMS), root / "100k", 4)
-    _say(f"making a table of {count:,} rows")
+    harness.say(f"train: making a table of {count:,} rows")
     items = Items(count)
     before = _memory_mb("VmRSS")
     # Forget the peak so far.
@@ -490,11 +489,6 @@ def _memory_mb(name: str) -> int:
     status = pathlib.Path("/proc/self/status").read_text()
     (line,) = (row for row in status.splitlines() if row.startswith(name))
     return int(line.split()[1]) // 1024
-
-
-def _say(text: str) -> None:
-    """Tell how far a long set-up is."""
-    print(f"train: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
