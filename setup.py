@@ -6,6 +6,8 @@ from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 EXTRAS = ("client", "serving", "data", "pipeline", "bench", "dev")
+# Left out of "all": large, and needed by few.
+MORE_EXTRAS = ("sentence",)
 DATA = [
     "py.typed",
     *(f"**/*.{end}" for end in ("yaml", "yml", "pbtxt", "html", "j2")),
@@ -35,6 +37,7 @@ def requirements(name: str) -> list[str]:
 
 extras = {name: requirements(name) for name in EXTRAS}
 extras["all"] = list(dict.fromkeys(sum(extras.values(), [])))
+extras |= {name: requirements(name) for name in MORE_EXTRAS}
 
 setup(
     name="muse-tensorflow",

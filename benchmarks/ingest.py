@@ -70,7 +70,8 @@ def _run(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     raw = folder / "one"
     harness.say(f"ingest: making tables of {users:,} users")
     made, _ = synth.generate(
-        raw, synth.Options(users=users, items=items, broken=BROKEN)
+        raw,
+        synth.Options(users=users, items=items, broken=BROKEN, search_events=0),
     )
     ours, theirs = folder / "ours", folder / "duckdb"
     peer = _DuckDB(raw / "raw", theirs, arguments.threads)

@@ -7,7 +7,15 @@ NumPy alone, everything else Keras and any of its backends.
 import importlib
 from typing import Any
 
-__all__ = ["layers", "losses", "metrics", "models", "optimizers", "tables"]
+__all__ = [
+    "callbacks",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "tables",
+]
 
 
 def __getattr__(name: str) -> Any:

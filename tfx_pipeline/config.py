@@ -18,9 +18,11 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "EvaluatorConfig",
+    "MatchingConfig",
     "ModelConfig",
     "PipelineConfig",
     "PusherConfig",
+    "SCLConfig",
     "ServingValidatorConfig",
     "TrainerConfig",
     "TransformConfig",
@@ -62,6 +64,57 @@ class TransformConfig(_Section):
     """Most frequent values kept per field."""
 
 
+class SCLConfig(_Section):
+    """How the item embeddings are learned (``item_embeddings: learned``)."""
+
+    text_encoder: str = ""
+    """``module:function`` that encodes texts; empty: hashed n-grams."""
+    eval_fraction: float = pydantic.Field(default=0.1, gt=0, lt=1)
+    """Share of the search events, the newest, that measures recall."""
+    max_rejected_fraction: float = pydantic.Field(default=0.01, ge=0, le=1)
+    """Share of rejected search events above which the run fails."""
+    hidden_units: tuple[pydantic.PositiveInt, ...] = (256,)
+    """Hidden layers of the tower of each modality."""
+    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    shared_tower: bool = True
+    """Queries and items go through the same tower."""
+    bank_size: int = pydantic.Field(default=4096, ge=0)
+    """Keys in the memory bank; 0 leaves it out."""
+    momentum: float = pydantic.Field(default=0.999, ge=0, lt=1)
+    """Share of the momentum encoder that a step keeps."""
+    bank_weight: float = pydantic.Field(default=0.5, ge=0, le=1)
+    """Weight of the bank's losses; the rest is that of the batch's."""
+    temperature: float = pydantic.Field(default=0.07, gt=0)
+    """First value; it is learned."""
+    triplet_weight: float = pydantic.Field(default=1.0, ge=0)
+    """Weight of the hard negatives' loss; 0 leaves them out."""
+    margin: float = pydantic.Field(default=0.2, ge=0, le=2)
+    """Margin of cosine distance between positive and hard negative."""
+    hard_negatives: int = pydantic.Field(default=4, ge=0)
+    """Clicked, not purchased items per event at most; 0 leaves them out."""
+    epochs: int = pydantic.Field(default=4, ge=1)
+    batch_events: int = pydantic.Field(default=256, ge=2)
+    """Search events per step, over all devices."""
+    learning_rate: float = pydantic.Field(default=3e-3, gt=0)
+    """Highest one: it rises over the first tenth of the steps, then falls to
+    0 along a cosine."""
+    shuffle_events: int = pydantic.Field(default=65_536, ge=0)
+    seed: int = 1
+    checkpoint_steps: int = pydantic.Field(default=500, ge=0)
+    """Steps between resumable checkpoints; 0 writes none."""
+    ablations: bool = False
+    """Also train without the bank, and without hard negatives."""
+    evaluated_queries: int = pydantic.Field(default=2000, ge=1)
+    """Held-out events that recall is measured on at most."""
+    max_mean_cosine: float = pydantic.Field(default=0.9, gt=0, lt=1)
+    """Mean pairwise cosine above which the tower counts as collapsed."""
+    min_variance: float = pydantic.Field(default=1e-5, ge=0)
+    """Least variance of a dimension, likewise."""
+    collapse_patience: int = pydantic.Field(default=1, ge=0)
+    """Checks in a row that may find a collapse before the next one fails the
+    training; there is a check every 50 steps."""
+
+
 class ModelConfig(_Section):
     """Architecture of the ranker."""
 
@@ -101,6 +154,8 @@ class ExportConfig(_Section):
 
     target: Literal["any", "cpu"] = "any"
     """``cpu``: x86-64 processors with 8-bit dot products only, faster there."""
+    fresh_items: int = pydantic.Field(default=4096, ge=0, le=1 << 20)
+    """Items that can be added or replaced while a version serves; 0 = none."""
 
 
 class EvaluatorConfig(_Section):
@@ -126,6 +181,32 @@ class PusherConfig(_Section):
     """Base directory of the served model; default ``<output>/serving/muse``."""
 
 
+class MatchingConfig(_Section):
+    """The stage that finds candidates."""
+
+    enabled: bool = True
+    num_candidates: int = pydantic.Field(default=500, ge=1)
+    """Items in an answer."""
+    max_behaviors: int = pydantic.Field(default=1000, ge=1)
+    """Newest behaviours of a user that count."""
+    half_life: float | None = pydantic.Field(default=None, gt=0)
+    """Behaviours after which one weighs half in the user's vector; null (as
+    for the next two) chooses the value by recall on train requests."""
+    popularity_weight: float | None = pydantic.Field(default=None, gt=0)
+    """Weight of an item's clicks in the train split."""
+    repeat_weight: float | None = pydantic.Field(default=None, ge=0)
+    """Weight of how often an item is among the behaviours."""
+    tune_users: int = pydantic.Field(default=300, ge=1)
+    """Train users that the choice looks at."""
+    eval_users: int = pydantic.Field(default=5000, ge=1)
+    """Held-out users that recall is measured on, at most."""
+    min_recall: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """Recall among a whole answer below which the model is not pushed."""
+    directory: str = ""
+    """Base directory of the served model; default: ``matching``, beside the
+    ranker's."""
+
+
 class PipelineConfig(_Section):
     """The whole pipeline."""
 
@@ -133,6 +214,10 @@ class PipelineConfig(_Section):
     output_dir: str
     """Artifacts, metadata, rejected rows, logs and the served model."""
     data: DataConfig
+    item_embeddings: Literal["learned", "imported", "text_svd"] = "imported"
+    """Where item vectors come from: learned from searches by SCL, the raw
+    table of ready-made ones, or the text of the items."""
+    scl: SCLConfig = SCLConfig()
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = ModelConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -140,6 +225,7 @@ class PipelineConfig(_Section):
     evaluator: EvaluatorConfig = EvaluatorConfig()
     serving_validator: ServingValidatorConfig = ServingValidatorConfig()
     pusher: PusherConfig = PusherConfig()
+    matching: MatchingConfig = MatchingConfig()
     beam_args: tuple[str, ...] = (
         "--runner=DirectRunner",
         "--direct_running_mode=in_memory",
@@ -180,6 +266,13 @@ class PipelineConfig(_Section):
         if self.pusher.directory:
             return pathlib.Path(self.pusher.directory).expanduser().absolute()
         return self.root / "serving" / "muse"
+
+    @property
+    def matching_dir(self) -> pathlib.Path:
+        """Base directory of the served matching model."""
+        if self.matching.directory:
+            return pathlib.Path(self.matching.directory).expanduser().absolute()
+        return self.push_dir.with_name("matching")
 
 
 def load_config(

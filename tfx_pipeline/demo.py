@@ -90,6 +90,13 @@ def train_models(
                         update={"type": model_type}
                     ),
                     "pusher": config_lib.PusherConfig(directory=folder),
+                    # Once is enough, for the model that is served with MUSE.
+                    "matching": config.matching.model_copy(
+                        update={
+                            "enabled": config.matching.enabled
+                            and model_type == "muse"
+                        }
+                    ),
                 }
             ),
             report,

@@ -10,6 +10,7 @@ __all__ = [
     "CANDIDATE_POPULARITY",
     "CLICKS",
     "EVAL_SPLIT",
+    "QUERY_PREFIX",
     "TRAIN_SPLIT",
     "USER_ID",
     "USER_PROFILE",
@@ -32,6 +33,9 @@ CANDIDATE_FEATURES = (
 )
 CANDIDATE_POPULARITY = "candidate_popularity"
 CLICKS = "clicks"
+
+# Examples of search events: before a modality's name, its vector.
+QUERY_PREFIX = "query_"
 
 # Vocabularies that Transform learns; categories of candidates and behaviours
 # share one.

@@ -8,11 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from muse_keras.tensorflow import model_inputs
-from tfx_pipeline import features
+from tfx_pipeline import features, records
 
 __all__ = [
     "PADDING",
-    "count_records",
     "ranking_dataset",
     "request_dataset",
     "training_batch",
@@ -56,26 +55,9 @@ def request_dataset(
         clicks with `PADDING`, so that padding can be told from a candidate
         whose id is 0.
     """
-    files = tf.data.Dataset.list_files(list(file_patterns), shuffle=False)
-    requests = files.interleave(
-        lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP"),
-        cycle_length=4,
-        block_length=16,
-        num_parallel_calls=2,
-        deterministic=True,
+    dataset = records.record_dataset(
+        file_patterns, shuffle=shuffle_requests, epochs=epochs, seed=seed
     )
-    if shuffle_requests:
-        # A shuffle that is left to reshuffle itself goes on where the last
-        # iterator stopped, and Keras looks at the data before it trains.
-        dataset = tf.data.Dataset.range(epochs).flat_map(
-            lambda epoch: requests.shuffle(
-                shuffle_requests,
-                seed=seed + epoch,
-                reshuffle_each_iteration=False,
-            )
-        )
-    else:
-        dataset = requests.repeat(epochs)
     padded_spec = {
         name: _padded(name, feature) for name, feature in feature_spec.items()
     }
@@ -160,21 +142,3 @@ def _fill_up(values: tf.Tensor, rows: int) -> tf.Tensor:
     """Returns (B, n) with rows of zeros (or False) added up to B = rows."""
     filled = tf.pad(values, [[0, rows - tf.shape(values)[0]], [0, 0]])
     return tf.ensure_shape(filled, [rows, *values.shape[1:]])
-
-
-def count_records(file_patterns: Sequence[str]) -> int:
-    """Returns the number of Examples in gzip TFRecord files."""
-    files = tf.data.Dataset.list_files(list(file_patterns), shuffle=False)
-    batches = files.interleave(
-        lambda path: tf.data.TFRecordDataset(
-            path, compression_type="GZIP"
-        ).batch(256),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=False,
-    )
-    zero = tf.constant(0, tf.int64)
-    return int(
-        batches.reduce(
-            zero, lambda count, batch: count + tf.size(batch, tf.int64)
-        )
-    )

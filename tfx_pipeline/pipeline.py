@@ -7,6 +7,7 @@ the environment nor a file. Runners are in `runner.py`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import tensorflow_model_analysis as tfma
 from tfx import v1 as tfx
@@ -15,13 +16,19 @@ from tfx_pipeline import config as config_lib
 from tfx_pipeline import features
 from tfx_pipeline.components import baseline_resolver
 from tfx_pipeline.components.atomic_pusher import AtomicPusher
+from tfx_pipeline.components.item_content_gen import ItemContentGen
+from tfx_pipeline.components.item_embedder import ItemEmbedder
 from tfx_pipeline.components.item_table_gen import ItemTableGen
+from tfx_pipeline.components.matching_gen import MatchingGen
 from tfx_pipeline.components.ranker_trainer import RankerTrainer
 from tfx_pipeline.components.request_example_gen import RequestExampleGen
+from tfx_pipeline.components.scl_trainer import SCLTrainer
+from tfx_pipeline.components.search_example_gen import SearchExampleGen
 from tfx_pipeline.components.serving_validator import ServingValidator
 from tfx_pipeline.components.strict_example_validator import (
     StrictExampleValidator,
 )
+from tfx_pipeline.components.text_embedder import TextEmbedder
 from tfx_pipeline.evaluation import extractors
 
 __all__ = ["create_pipeline", "eval_config"]
@@ -32,7 +39,8 @@ def create_pipeline(
     *,
     schema_path: str,
     raw_fingerprint: str,
-    code_fingerprints: dict[str, str],
+    code_fingerprints: Mapping[str, str],
+    search_fingerprints: Mapping[str, str] | None = None,
 ) -> tfx.dsl.Pipeline:
     """Builds the pipeline from raw tables to a pushed model.
 
@@ -40,9 +48,11 @@ def create_pipeline(
         config: the typed configuration.
         schema_path: ``.pbtxt`` schema of request-grouped Examples.
         raw_fingerprint: changes when the raw tables change.
-        code_fingerprints: changes of the code by stage (``join``, ``items``,
-            ``transform``, ``trainer``, ``evaluator``, ``serving``), so that
-            the cache never serves the output of other code.
+        code_fingerprints: changes of the code by stage (the stages of
+            `runner`), so that the cache never serves the output of other
+            code.
+        search_fingerprints: changes of the tables that item embeddings are
+            made from, by table; not needed when they are imported.
 
     Returns:
         A TFX pipeline, for any TFX runner.
@@ -54,11 +64,20 @@ def create_pipeline(
         max_candidates=config.data.max_candidates,
         max_rejected_fraction=config.data.max_rejected_fraction,
         join_partitions=config.data.join_partitions,
+        imported_embeddings=config.item_embeddings == "imported",
         code_fingerprint=code_fingerprints["join"],
+    )
+    embedding_nodes = _item_embeddings(
+        config, code_fingerprints, search_fingerprints or {}
     )
     item_table_gen = ItemTableGen(
         **raw,
         rejected_dir=str(config.rejected_dir / "items"),
+        embeddings=(
+            embedding_nodes[-1].outputs["embeddings"]
+            if embedding_nodes
+            else None
+        ),
         code_fingerprint=code_fingerprints["items"],
     )
     statistics_gen = tfx.components.StatisticsGen(
@@ -140,6 +159,7 @@ def create_pipeline(
         pipeline_root=str(config.artifacts_dir),
         components=[
             example_gen,
+            *embedding_nodes,
             item_table_gen,
             statistics_gen,
             schema_gen,
@@ -150,6 +170,7 @@ def create_pipeline(
             evaluator,
             serving_validator,
             pusher,
+            *_matching(config, code_fingerprints, example_gen, item_table_gen),
         ],
         enable_cache=config.cache,
         metadata_connection_config=(
@@ -159,6 +180,93 @@ def create_pipeline(
         ),
         beam_pipeline_args=list(config.beam_args),
     )
+
+
+def _item_embeddings(
+    config: config_lib.PipelineConfig,
+    code_fingerprints: Mapping[str, str],
+    search_fingerprints: Mapping[str, str],
+) -> list[tfx.dsl.components.BaseNode]:
+    """Returns the components that make item embeddings, their maker last.
+
+    None of them depends on the ranker, its settings or its samples: training
+    the ranker again takes the embeddings from the cache.
+    """
+    if config.item_embeddings == "imported":
+        return []
+    content_gen = ItemContentGen(
+        raw_dir=config.data.raw_dir,
+        raw_fingerprint=search_fingerprints["item_content"],
+        rejected_dir=str(config.rejected_dir / "item_content"),
+        text_encoder=config.scl.text_encoder,
+        code_fingerprint=code_fingerprints["content"],
+    )
+    item_content = content_gen.outputs["item_content"]
+    if config.item_embeddings == "text_svd":
+        text_embedder = TextEmbedder(
+            item_content=item_content,
+            raw_dir=config.data.raw_dir,
+            raw_fingerprint=search_fingerprints["item_content"],
+            seed=config.scl.seed,
+            code_fingerprint=code_fingerprints["embedder"],
+        )
+        return [content_gen, text_embedder]
+    search_gen = SearchExampleGen(
+        item_content=item_content,
+        raw_dir=config.data.raw_dir,
+        raw_fingerprint=search_fingerprints["search_events"],
+        rejected_dir=str(config.rejected_dir / "search_events"),
+        eval_fraction=config.scl.eval_fraction,
+        text_encoder=config.scl.text_encoder,
+        max_rejected_fraction=config.scl.max_rejected_fraction,
+        code_fingerprint=code_fingerprints["content"],
+    )
+    trainer = SCLTrainer(
+        examples=search_gen.outputs["examples"],
+        item_content=item_content,
+        run_fn="tfx_pipeline.scl.trainer.run_fn",
+        custom_config={
+            "scl": config.scl.model_dump(),
+            "raw_dir": config.data.raw_dir,
+            "raw_fingerprint": search_fingerprints["item_features"],
+            "checkpoint_root": str(config.root / "checkpoints"),
+            "code_fingerprint": code_fingerprints["scl"],
+        },
+    )
+    embedder = ItemEmbedder(
+        model=trainer.outputs["model"],
+        item_content=item_content,
+        code_fingerprint=code_fingerprints["embedder"],
+    )
+    return [content_gen, search_gen, trainer, embedder]
+
+
+def _matching(
+    config: config_lib.PipelineConfig,
+    code_fingerprints: Mapping[str, str],
+    example_gen: RequestExampleGen,
+    item_table_gen: ItemTableGen,
+) -> list[tfx.dsl.components.BaseNode]:
+    """Returns the component that makes the matching model, if one is wanted.
+
+    It does not depend on the ranker.
+    """
+    if not config.matching.enabled:
+        return []
+    settings = config.matching.model_dump(
+        exclude={"enabled", "min_recall", "directory"}
+    )
+    return [
+        MatchingGen(
+            item_table=item_table_gen.outputs["item_table"],
+            examples=example_gen.outputs["examples"],
+            settings=settings,
+            min_recall=config.matching.min_recall,
+            push_dir=str(config.matching_dir),
+            ranker_dir=str(config.push_dir),
+            code_fingerprint=code_fingerprints["matching"],
+        )
+    ]
 
 
 def eval_config(

@@ -9,7 +9,7 @@ import logging
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from absl import logging as absl_logging
 from tfx import v1 as tfx
@@ -17,7 +17,7 @@ from tfx import v1 as tfx
 import schemas
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import pipeline, progress
-from tfx_pipeline.data import raw_tables
+from tfx_pipeline.data import raw_tables, search_tables
 
 __all__ = [
     "ComponentFailed",
@@ -25,6 +25,7 @@ __all__ = [
     "compile_pipeline",
     "raw_fingerprint",
     "run",
+    "search_fingerprints",
 ]
 
 Report = Callable[[str], None]
@@ -45,6 +46,44 @@ _STAGES = {
         "tfx_pipeline/data/validation.py",
         "muse_keras/tables",
     ),
+    "content": (
+        "tfx_pipeline/components/item_content_gen",
+        "tfx_pipeline/components/search_example_gen",
+        "tfx_pipeline/components/rejected_rows.py",
+        "tfx_pipeline/transforms/arrow_batches.py",
+        "tfx_pipeline/transforms/exchange.py",
+        "tfx_pipeline/transforms/search_join.py",
+        "tfx_pipeline/transforms/steps.py",
+        "tfx_pipeline/transforms/tfrecords.py",
+        "tfx_pipeline/data/arrow_lists.py",
+        "tfx_pipeline/data/item_content.py",
+        "tfx_pipeline/data/raw_tables.py",
+        "tfx_pipeline/data/search_tables.py",
+        "tfx_pipeline/data/search_validation.py",
+        "tfx_pipeline/data/text_features.py",
+        "tfx_pipeline/data/validation.py",
+    ),
+    "scl": (
+        "tfx_pipeline/components/scl_trainer",
+        "tfx_pipeline/scl",
+        "tfx_pipeline/checkpoints.py",
+        "tfx_pipeline/records.py",
+        "muse_keras/callbacks",
+        "muse_keras/layers/memory_bank.py",
+        "muse_keras/layers/residual_mlp.py",
+        "muse_keras/layers/scl_tower.py",
+        "muse_keras/losses/cosine_triplet_loss.py",
+        "muse_keras/losses/info_nce.py",
+        "muse_keras/metrics/embedding_spread.py",
+        "muse_keras/models/scl.py",
+    ),
+    "embedder": (
+        "tfx_pipeline/components/item_embedder",
+        "tfx_pipeline/components/text_embedder",
+        "tfx_pipeline/data/item_text.py",
+        "tfx_pipeline/scl/embedding.py",
+        "tfx_pipeline/scl/export.py",
+    ),
     "transform": (
         "tfx_pipeline/preprocessing.py",
         "tfx_pipeline/features.py",
@@ -52,12 +91,25 @@ _STAGES = {
     ),
     "trainer": (
         "tfx_pipeline/trainer.py",
+        "tfx_pipeline/checkpoints.py",
         "tfx_pipeline/input_fn.py",
+        "tfx_pipeline/records.py",
         "tfx_pipeline/features.py",
         "muse_keras",
         "serving/export",
     ),
     "evaluator": ("tfx_pipeline/evaluation", "muse_keras/metrics"),
+    "matching": (
+        "tfx_pipeline/components/matching_gen",
+        "tfx_pipeline/evaluation/bootstrap.py",
+        "tfx_pipeline/features.py",
+        "tfx_pipeline/input_fn.py",
+        "tfx_pipeline/matching",
+        "tfx_pipeline/records.py",
+        "muse_keras/tables/item_table.py",
+        "muse_keras/tensorflow/request_features.py",
+        "serving/export/warmup.py",
+    ),
     "serving": ("serving/server", "tfx_pipeline/components/serving_validator"),
 }
 _RUNNING = re.compile(r"Component (\S+) is running\.")
@@ -91,6 +143,11 @@ def compile_pipeline(config: config_lib.PipelineConfig) -> tfx.dsl.Pipeline:
         schema_path=str(schema_path()),
         raw_fingerprint=raw_fingerprint(config.data.raw_dir),
         code_fingerprints=code_fingerprints(),
+        search_fingerprints=(
+            None
+            if config.item_embeddings == "imported"
+            else search_fingerprints(config.data.raw_dir)
+        ),
     )
 
 
@@ -106,9 +163,31 @@ def raw_fingerprint(raw_dir: str) -> str:
         DataError: there are no raw tables.
     """
     tables = raw_tables.RawTables.open(raw_dir)
+    return _fingerprint({n: t.paths for n, t in tables.tables.items()})
+
+
+def search_fingerprints(raw_dir: str) -> dict[str, str]:
+    """Returns a digest of each table that item embeddings are made from.
+
+    One per table: new samples or searches of a day do not make the content of
+    the items new, and samples do not make the embeddings new.
+
+    Raises:
+        DataError: there are no raw tables.
+    """
+    items = raw_tables.RawTables.open(raw_dir)[raw_tables.ITEM_FEATURES]
+    tables = {
+        **dict.fromkeys(search_tables.TABLES, ()),
+        **search_tables.find_tables(raw_dir),
+        raw_tables.ITEM_FEATURES: items.paths,
+    }
+    return {name: _fingerprint({name: paths}) for name, paths in tables.items()}
+
+
+def _fingerprint(tables: Mapping[str, Iterable[pathlib.Path]]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tables.tables):
-        for path in tables[name].paths:
+    for name in sorted(tables):
+        for path in tables[name]:
             stat = path.stat()
             state = (name, path.name, stat.st_size, stat.st_mtime_ns)
             digest.update(repr(state).encode())

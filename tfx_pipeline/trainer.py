@@ -16,8 +16,15 @@ import tensorflow_transform as tft
 from muse_keras import losses, models, optimizers
 from muse_keras.tables import ItemTable
 from serving import export
+from tfx_pipeline import (
+    checkpoints,
+    devices,
+    features,
+    input_fn,
+    progress,
+    records,
+)
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import features, input_fn, progress
 
 __all__ = [
     "CURVES_FILE",
@@ -61,7 +68,7 @@ def run_fn(fn_args: Any) -> None:
     run_dir = pathlib.Path(fn_args.model_run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
 
-    strategy = choose_strategy()
+    strategy = devices.choose_strategy()
     keras.utils.set_random_seed(trainer_config.seed)
     with strategy.scope():
         model = build_model(
@@ -69,6 +76,7 @@ def run_fn(fn_args: Any) -> None:
             item_table,
             vocabularies,
             trainer_config.compute_dtype,
+            spare_rows=export_config.fresh_items,
         )
         optimizer = optimizers.RowSparseAdam(
             learning_rate=trainer_config.learning_rate,
@@ -124,13 +132,6 @@ def run_fn(fn_args: Any) -> None:
     shutil.rmtree(settings["checkpoint_dir"], ignore_errors=True)
 
 
-def choose_strategy() -> tf.distribute.Strategy:
-    """Returns a strategy over all visible GPUs, or over the CPU."""
-    if len(tf.config.list_logical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
-
-
 def read_vocabularies(
     transform_output: tft.TFTransformOutput,
 ) -> dict[str, np.ndarray]:
@@ -149,6 +150,7 @@ def build_model(
     item_table: ItemTable,
     vocabularies: dict[str, np.ndarray],
     compute_dtype: str = "float32",
+    spare_rows: int = 0,
 ) -> keras.Model:
     """Returns an untrained ranker with its item table filled.
 
@@ -157,6 +159,7 @@ def build_model(
         item_table: items and their vectors.
         vocabularies: raw ids per field.
         compute_dtype: "float32" or "bfloat16"; weights are float32.
+        spare_rows: items that can be added while the model serves.
     """
     # Every vocabulary has two more indices: missing and unseen.
     sizes = {name: len(values) + 2 for name, values in vocabularies.items()}
@@ -168,6 +171,7 @@ def build_model(
         city_size=sizes["city"],
         province_size=sizes["province"],
         dtype=_POLICIES[compute_dtype],
+        spare_rows=spare_rows,
         **config.model_dump(exclude=_NOT_ARGUMENTS[config.type]),
     )
     model.table.assign(item_table)
@@ -204,18 +208,22 @@ def train(
             "trainer.batch_requests must be a multiple of the number of "
             f"devices, {replicas}. Received: {config.batch_requests}"
         )
-    requests = input_fn.count_records(files)
+    requests = records.count_records(files)
     steps = -(-requests * config.epochs // config.batch_requests)
     compile_model(model, optimizer, strategy)
-    checkpoint = _Checkpoint(model, optimizer, checkpoint_dir)
+    checkpoint = checkpoints.TrainingCheckpoint(
+        model, optimizer, checkpoint_dir, frozen=model.table.variables
+    )
     done = checkpoint.restore()
     if done:
         progress.report(f"training resumes at step {done:,} of {steps:,}")
-    curves = _Curves(curves_path, checkpoint_dir, done, steps)
+    curves = checkpoints.Curves(curves_path, checkpoint_dir, done, steps)
     callbacks: list[keras.callbacks.Callback] = [curves]
     if config.checkpoint_steps:
         callbacks.append(
-            _SaveCheckpoints(checkpoint, curves, done, config.checkpoint_steps)
+            checkpoints.SaveCheckpoints(
+                checkpoint, curves, done, config.checkpoint_steps
+            )
         )
     if done < steps:
         model.fit(
@@ -325,115 +333,3 @@ def record_scores(
         candidate_item_ids=np.concatenate(candidates),
         click_probability=np.concatenate(scores),
     )
-
-
-class _Checkpoint:
-    """State of a training run: everything that moves, and the step."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        directory: pathlib.Path,
-    ) -> None:
-        frozen = {id(variable) for variable in model.table.variables}
-        moving = [v for v in model.variables if id(v) not in frozen]
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._checkpoint = tf.train.Checkpoint(
-            step=self._step,
-            variables=[v.value for v in (*moving, *optimizer.variables)],
-        )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(directory), max_to_keep=1
-        )
-
-    def restore(self) -> int:
-        """Returns the steps done before, 0 for a fresh run."""
-        if not self._manager.latest_checkpoint:
-            return 0
-        self._checkpoint.restore(
-            self._manager.latest_checkpoint
-        ).assert_consumed()
-        return int(self._step.numpy())
-
-    def save(self, step: int) -> None:
-        """Saves the state after a step."""
-        self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
-
-
-class _SaveCheckpoints(keras.callbacks.Callback):
-    def __init__(
-        self, checkpoint: _Checkpoint, curves: _Curves, done: int, every: int
-    ) -> None:
-        super().__init__()
-        self._checkpoint = checkpoint
-        self._curves = curves
-        self._done = done
-        self._every = every
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        step = self._done + batch + 1
-        if step % self._every == 0:
-            # First the curve: what is resumed must not have a gap.
-            self._curves.flush()
-            self._checkpoint.save(step)
-
-
-class _Curves(keras.callbacks.Callback):
-    """Keeps the loss of every step and says how training goes."""
-
-    def __init__(
-        self,
-        path: pathlib.Path,
-        working_dir: pathlib.Path,
-        done: int,
-        steps: int,
-    ) -> None:
-        super().__init__()
-        self._path = path
-        self._done = done
-        self._steps = steps
-        self._throttle = progress.Throttle(5)
-        working_dir.mkdir(parents=True, exist_ok=True)
-        # Lives beside the checkpoints, so that a resumed run continues it.
-        self._working = working_dir / path.name
-        kept = [line for line in self._read() if line["step"] <= done]
-        self._file = self._working.open("w", encoding="utf-8")
-        for line in kept:
-            self._write(line)
-        self._mean = 0.0
-
-    def _read(self) -> list[dict[str, Any]]:
-        if not self._working.exists():
-            return []
-        lines = self._working.read_text(encoding="utf-8").splitlines()
-        complete = [line for line in lines if line.endswith("}")]
-        return [json.loads(line) for line in complete]
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # Keras logs the running mean; its difference is the batch's loss.
-        mean = float((logs or {})["loss"])
-        count = batch + 1
-        loss = mean * count - self._mean * batch
-        self._mean = mean
-        step = self._done + count
-        self._write({"step": step, "loss": loss})
-        if self._throttle.ready() or step == self._steps:
-            self._file.flush()
-            progress.report(
-                f"training step {step:,} of {self._steps:,}, "
-                f"mean loss {mean:.4f}"
-            )
-
-    def flush(self) -> None:
-        """Writes out what is known so far."""
-        self._file.flush()
-
-    def publish(self) -> None:
-        """Moves the curve to its place."""
-        self._file.close()
-        shutil.copyfile(self._working, self._path)

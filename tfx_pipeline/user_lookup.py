@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,13 @@ from serving.client import RankRequest
 from tfx_pipeline.data import raw_tables
 from tfx_pipeline.data.errors import DataError
 
-__all__ = ["NAMES_FILE", "find_request", "item_names", "pick_request"]
+__all__ = [
+    "NAMES_FILE",
+    "find_request",
+    "find_user",
+    "item_names",
+    "pick_request",
+]
 
 NAMES_FILE = "names.parquet"
 _BATCH_ROWS = 1024
@@ -46,19 +53,40 @@ def find_request(
     Raises:
         DataError: no such table or user.
     """
+    return RankRequest(
+        **find_user(directory, user_id, split),
+        candidate_item_ids=list(candidate_item_ids),
+    )
+
+
+def find_user(
+    directory: pathlib.Path, user_id: int, split: str = "test"
+) -> dict[str, Any]:
+    """Finds what a request says about a user.
+
+    Args:
+        directory: data set, holding the raw tables or `raw/`.
+        user_id: the user.
+        split: `test` or `train`.
+
+    Returns:
+        The fields of a `RankRequest` but the candidates.
+
+    Raises:
+        DataError: no such table or user.
+    """
     tables = raw_tables.RawTables.open(directory)
     table = tables[f"{split}_user_features"]
     table.check()
     row = _find_row(table, user_id)
-    return RankRequest(
-        user_id=user_id,
-        user_profile=[
+    return {
+        "user_id": user_id,
+        "user_profile": [
             row[code][0].as_py() or 0 for code in raw_tables.USER_PROFILE
         ],
-        behavior_item_ids=_ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
-        behavior_category_ids=_ids(row[raw_tables.BEHAVIOR_CATEGORY_IDS]),
-        candidate_item_ids=list(candidate_item_ids),
-    )
+        "behavior_item_ids": _ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
+        "behavior_category_ids": _ids(row[raw_tables.BEHAVIOR_CATEGORY_IDS]),
+    }
 
 
 def pick_request(directory: pathlib.Path) -> RankRequest:

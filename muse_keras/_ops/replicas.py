@@ -1,8 +1,14 @@
-"""Sums over the replicas of a distribution strategy."""
+"""Sums and gathers over the replicas of a distribution strategy."""
 
 from typing import Any
 
 import keras
+
+
+def replica_count() -> int:
+    """Return how many replicas of a `tf.distribute` strategy run in step."""
+    context = _replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
 
 
 def sum_over_replicas(tensor: Any) -> Any:
@@ -15,11 +21,51 @@ def sum_over_replicas(tensor: Any) -> Any:
     Args:
         tensor: float tensor of the same shape on every replica.
     """
-    if keras.backend.backend() != "tensorflow":
+    context = _replica_context()
+    if context is None:
         return tensor
+    import tensorflow as tf
+
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+
+def gather_over_replicas(tensor: Any) -> Any:
+    """Return the rows of all replicas, the same on every one, in their order.
+
+    Has gradients. Elsewhere the program sees the whole batch and the tensor
+    is returned as it is.
+
+    Args:
+        tensor: (B, ...), B may differ between replicas.
+    """
+    context = _replica_context()
+    if context is None:
+        return tensor
+    import tensorflow as tf
+
+    # A sum of zeros but for the own rows: `all_gather` of MirroredStrategy
+    # blocked for ever inside `fit` on two CPU devices (TensorFlow 2.16).
+    rows = tf.shape(tensor, out_type=tf.int64)[0]
+    own = tf.one_hot(
+        context.replica_id_in_sync_group,
+        context.num_replicas_in_sync,
+        dtype=tf.int64,
+    )
+    counts = context.all_reduce(tf.distribute.ReduceOp.SUM, own * rows)
+    total = tf.reduce_sum(counts)
+    start = tf.reduce_sum(own * tf.cumsum(counts, exclusive=True))
+    others = [[0, 0]] * (len(tensor.shape) - 1)
+    padded = tf.pad(tensor, [[start, total - start - rows], *others])
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, padded)
+
+
+def _replica_context() -> Any:
+    """Return the context of one of several replicas, otherwise None."""
+    if keras.backend.backend() != "tensorflow":
+        return None
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
-        return tensor
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+        return None
+    return context

@@ -27,6 +27,11 @@ def check_rank(name: str, tensor: Any, ranks: tuple[int, ...]) -> None:
         )
 
 
+def has_content(vectors: Any) -> Any:
+    """Tell which vectors (..., D) are not zero, bool (...)."""
+    return ops.any(ops.not_equal(vectors, 0.0), axis=-1)
+
+
 def masked_mean(values: Any, mask: Any) -> Any:
     """Return the mean over axis 1 of real positions; zeros if there are none.
 

@@ -1,8 +1,10 @@
-"""Layers: search, exact modelling and what a ranker is made of."""
+"""Layers: search, exact modelling, rankers and item embeddings."""
 
 from muse_keras.layers.dice import Dice
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
 from muse_keras.layers.id_embedding import IdEmbedding
+from muse_keras.layers.memory_bank import MemoryBank
+from muse_keras.layers.scl_tower import SCLTower
 from muse_keras.layers.semantic_aware_target_attention import (
     SemanticAwareTargetAttention,
 )
@@ -14,6 +16,8 @@ __all__ = [
     "GSUResult",
     "GSUTopK",
     "IdEmbedding",
+    "MemoryBank",
+    "SCLTower",
     "SemanticAwareTargetAttention",
     "SimTier",
     "TargetAttention",

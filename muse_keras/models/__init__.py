@@ -1,4 +1,4 @@
-"""Rankers: one base, one search interface, one exact search interface."""
+"""Rankers, and the model that learns item embeddings."""
 
 from muse_keras.models.base_ranker import BaseRanker
 from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
@@ -8,10 +8,12 @@ from muse_keras.models.exact_search_unit import (
     SemanticExactSearchUnit,
 )
 from muse_keras.models.muse import MUSE
+from muse_keras.models.scl import SCL
 
 __all__ = [
     "DIN",
     "MUSE",
+    "SCL",
     "BaseRanker",
     "BehaviorSearch",
     "CosineSearch",

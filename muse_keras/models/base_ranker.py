@@ -8,11 +8,13 @@ import numpy as np
 from keras import ops
 
 from muse_keras._ops.positions import newest_positions, take_positions
+from muse_keras._ops.rows import assign_rows
 from muse_keras._ops.shapes import masked_mean
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.models.behavior_search import BehaviorSearch
 from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.replica_batches import ReplicaBatches
 from muse_keras.models.score_tower import ScoreTower
 from muse_keras.models.short_term_interest import (
     RecentBehaviors,
@@ -47,7 +49,7 @@ class Explanation(NamedTuple):
     tiers: Any
 
 
-class BaseRanker(keras.Model):
+class BaseRanker(ReplicaBatches):
     """Scores the candidates of a request against the user's history.
 
     A ranker embeds the user's profile and the candidate, models the newest
@@ -83,6 +85,9 @@ class BaseRanker(keras.Model):
         oov_rate: float in [0, 1), the share of item ids replaced by row 0 in
             training, so that unknown items have a trained embedding.
         seed: int, for those replacements.
+        spare_rows: int, items that can be added to the multimodal table, or
+            replaced in it, while it serves. Their trained embedding is that
+            of the item they replace, or the unknown item's.
         **kwargs: see `keras.Model`.
 
     Call arguments:
@@ -120,6 +125,7 @@ class BaseRanker(keras.Model):
         attention_activation: Any = "silu",
         oov_rate: float = 0.0,
         seed: int | None = None,
+        spare_rows: int = 0,
         **kwargs: Any,
     ) -> None:
         """Set the arguments; see the class."""
@@ -154,6 +160,7 @@ class BaseRanker(keras.Model):
         self.attention_activation = keras.activations.get(attention_activation)
         self.oov_rate = oov_rate
         self.seed = seed
+        self.spare_rows = spare_rows
 
     def assemble(self) -> None:
         """Make and build all layers; the last act of a constructor."""
@@ -220,7 +227,7 @@ class BaseRanker(keras.Model):
             )
             untouched = rows[~ops.convert_to_numpy(touched)]
             values = ops.broadcast_to(first, (len(untouched), first.shape[1]))
-            _assign_rows(table, untouched, values)
+            assign_rows(table, untouched, values)
             changed += len(untouched)
         return changed
 
@@ -253,33 +260,15 @@ class BaseRanker(keras.Model):
                 ),
                 "oov_rate": self.oov_rate,
                 "seed": self.seed,
+                "spare_rows": self.spare_rows,
             }
         )
         return config
 
-    def _maybe_symbolic_build(
-        self, iterator: Any = None, data_batch: Any = None
-    ) -> None:
-        """Build metrics from the shapes of a batch, before `fit` on replicas.
-
-        Keras's TensorFlow trainer takes the mean of the replicas' batches to
-        learn their shapes, which has no meaning for boolean masks and fails.
-        The first replica's batch has the same shapes.
-        """
-        if iterator is not None and self._distribute_strategy is not None:
-            local = self.distribute_strategy.experimental_local_results
-            for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(
-                    lambda value: local(value)[0], next(batches)
-                )
-                break
-            iterator = None
-        super()._maybe_symbolic_build(iterator, data_batch)
-
     def _make_layers(self) -> None:
         """Make, not build, all layers."""
         self.table = MultimodalEmbeddingTable(
-            self.num_items, self.vector_dim, name="table"
+            self.num_items, self.vector_dim, self.spare_rows, name="table"
         )
 
         def embedding(rows: int, name: str) -> IdEmbedding:
@@ -356,8 +345,9 @@ class BaseRanker(keras.Model):
     ) -> tuple[Any, Explanation]:
         """Return logits and what they are based on."""
         inputs = self._checked(inputs)
+        fresh_index = self._fresh_index(inputs, training)
         candidates = CandidateView(
-            rows=self._rows(inputs, "candidate"),
+            rows=self._rows(inputs, "candidate", fresh_index),
             categories=inputs["candidate_categories"],
             mask=inputs.get("candidate_mask"),
         )
@@ -365,7 +355,7 @@ class BaseRanker(keras.Model):
             vectors=self.table.vectors(candidates.rows)
         )
         behaviors = BehaviorView(
-            rows=self._rows(inputs, "behavior"),
+            rows=self._rows(inputs, "behavior", fresh_index),
             categories=inputs["behavior_categories"],
             mask=inputs["behavior_mask"],
         )
@@ -453,17 +443,32 @@ class BaseRanker(keras.Model):
                 tensors[name] = ops.cast(tensors[name], "bool")
         return tensors
 
-    def _rows(self, inputs: dict[str, Any], kind: str) -> Any:
+    def _fresh_index(
+        self, inputs: dict[str, Any], training: bool | None
+    ) -> Any:
+        """Return the table's fresh items, or None where they do not count.
+
+        Training knows none, and rows were looked up by the caller.
+        """
+        has_rows = {"behavior_rows", "candidate_rows"} <= set(inputs)
+        return None if training or has_rows else self.table.fresh_index()
+
+    def _rows(self, inputs: dict[str, Any], kind: str, fresh_index: Any) -> Any:
         """Return int32 rows of the item table."""
         rows = inputs.get(f"{kind}_rows")
         if rows is not None:
             return ops.cast(rows, "int32")
-        return self.table.lookup(inputs[f"{kind}_item_ids"])
+        ids = inputs[f"{kind}_item_ids"]
+        if fresh_index is None:
+            return self.table.lookup_known(ids)
+        return self.table.lookup(ids, fresh_index)
 
     def _embed_items(
         self, rows: Any, categories: Any, training: bool | None
     ) -> Any:
         """Return id and category embeddings, (..., 2 * embedding_dim)."""
+        if not training:
+            rows = self.table.known_rows(rows)
         if training and self.oov_rate > 0.0:
             draw = keras.random.uniform(
                 ops.shape(rows), seed=self.seed_generator
@@ -519,16 +524,3 @@ class BaseRanker(keras.Model):
         shared = ops.expand_dims(ops.concatenate(user, axis=-1), 1)
         ones = ops.ones_like(joined[:, :, :1])
         return ops.concatenate([shared * ones, joined], axis=-1)
-
-
-def _assign_rows(variable: Any, rows: Any, values: Any) -> None:
-    """Write some rows of a variable, in place where the backend can."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        variable.value.scatter_update(tf.IndexedSlices(values, rows))
-    elif backend == "torch":
-        variable.value.data[rows] = values
-    else:
-        variable.assign(variable.value.at[rows].set(values))

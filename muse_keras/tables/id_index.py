@@ -53,8 +53,21 @@ def sorted_rows(item_ids: Any, ids: Any) -> Any:
     return ops.cast(ops.reshape(rows, ops.shape(ids)), "int32")
 
 
+def hash_ids(multiplier: Any, ids: Any) -> Any:
+    """Return the uint64 hashes of int64 ids (TensorFlow).
+
+    Args:
+        multiplier: uint64 (), variable; see `HashIndex`.
+        ids: int64 tensor of any shape, any value.
+    """
+    import tensorflow as tf
+
+    bits = _spread(tf.bitcast(ids, tf.uint64)) * raw_variable(multiplier)
+    return _spread(bits) * _uint64(hash_index.FINAL_MULTIPLIER)
+
+
 def hashed_rows(
-    item_ids: Any, multiplier: Any, pilots: Any, slots: Any, ids: Any
+    item_ids: Any, pilots: Any, slots: Any, ids: Any, hashes: Any
 ) -> Any:
     """Return `1 + index` of ids through a `HashIndex`, else 0 (TensorFlow).
 
@@ -65,26 +78,24 @@ def hashed_rows(
 
     Args:
         item_ids: int64 (N,), variable that the index was built from.
-        multiplier: uint64 (), variable; see `HashIndex` for this and the next.
-        pilots: uint8 (buckets,), variable.
+        pilots: uint8 (buckets,), variable; see `HashIndex`.
         slots: uint32 (slots,), variable.
         ids: int64 tensor of any shape, any value.
+        hashes: uint64 of the shape of `ids`, by `hash_ids`.
 
     Returns:
-        int32 of the shape of `ids`; 0 for id 0 and ids that are not there.
+        int64 of the shape of `ids`; 0 for id 0 and ids that are not there.
     """
     import tensorflow as tf
 
-    bits = _spread(tf.bitcast(ids, tf.uint64)) * raw_variable(multiplier)
-    bits = _spread(bits) * _uint64(hash_index.FINAL_MULTIPLIER)
-    pilot = gather_frozen(pilots, _scaled(bits, pilots.shape[0]))
+    pilot = gather_frozen(pilots, _scaled(hashes, pilots.shape[0]))
     factor = 2 * tf.cast(pilot, tf.uint64) + 1
-    bits = bits * (factor * _uint64(hash_index.PILOT_MULTIPLIER))
+    bits = hashes * (factor * _uint64(hash_index.PILOT_MULTIPLIER))
     slot = _scaled(bits, slots.shape[0])
     index = tf.cast(gather_frozen(slots, slot), tf.int64)
     same = tf.equal(gather_frozen(item_ids, index), ids)
     found = tf.logical_and(same, tf.not_equal(ids, 0))
-    return tf.cast(tf.where(found, index + 1, tf.zeros_like(index)), tf.int32)
+    return tf.where(found, index + 1, tf.zeros_like(index))
 
 
 def _uint64(value: int) -> Any:

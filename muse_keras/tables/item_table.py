@@ -170,7 +170,7 @@ class ItemTable:
         target = Path(path)
         ids = _as_int64("item_ids", item_ids)
         vectors = np.asarray(codes)
-        order = _check_ids(ids)
+        order = check_ids(ids)
         _check_codes(vectors, len(ids))
         columns = _check_features(features, len(ids))
         _check_target(target)
@@ -191,7 +191,7 @@ class ItemTable:
                 "scale": SCALE,
                 "source": source,
                 "files": {
-                    name: _describe(folder / name)
+                    name: describe_file(folder / name)
                     for name in (_IDS_FILE, _CODES_FILE, _FEATURES_FILE)
                 },
             }
@@ -224,12 +224,12 @@ class ItemTable:
         folder = Path(path)
         manifest = _read_manifest(folder)
         for name in (_IDS_FILE, _CODES_FILE, _FEATURES_FILE):
-            _check_file(folder, name, manifest, verify)
+            check_file(folder, name, manifest, verify)
         num_items, dim = manifest["num_items"], manifest["dim"]
         item_ids = _map(folder / _IDS_FILE, "int64", (num_items,))
         codes = _map(folder / _CODES_FILE, "int8", (num_items + 1, dim))
         if verify:
-            if not _is_sorted_unique(item_ids):
+            if not is_sorted_unique(item_ids):
                 raise ValueError(
                     f"{folder / _IDS_FILE}: ids must be sorted, unique and not "
                     "0. Write the table again with `ItemTable.write`."
@@ -328,7 +328,7 @@ def _as_int64(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return array.astype(np.int64, copy=False)
 
 
-def _is_sorted_unique(item_ids: npt.NDArray[np.int64]) -> bool:
+def is_sorted_unique(item_ids: npt.NDArray[np.int64]) -> bool:
     """Tell whether ids rise strictly and do not contain 0."""
     for block in blocks(len(item_ids)):
         some = item_ids[max(block.start - 1, 0) : block.stop]
@@ -337,7 +337,7 @@ def _is_sorted_unique(item_ids: npt.NDArray[np.int64]) -> bool:
     return True
 
 
-def _check_ids(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+def check_ids(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
     """Check ids and return the order that sorts them."""
     if ids.ndim != 1 or len(ids) == 0:
         raise ValueError(
@@ -449,7 +449,7 @@ def _write_sorted(
         stream.write(values[order[block]].tobytes())
 
 
-def _describe(file: Path) -> dict[str, Any]:
+def describe_file(file: Path) -> dict[str, Any]:
     """Return size and SHA-256 of a file."""
     return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
 
@@ -484,7 +484,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_file(
+def check_file(
     folder: Path, name: str, manifest: dict[str, Any], verify: bool
 ) -> None:
     """Compare a file with what the manifest says of it."""

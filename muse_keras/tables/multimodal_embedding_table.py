@@ -10,6 +10,7 @@ from muse_keras._export import muse_keras_export
 from muse_keras.tables.hash_index import build_hash_index, index_sizes
 from muse_keras.tables.id_index import (
     backend_holds_int64,
+    hash_ids,
     hashed_rows,
     sorted_rows,
 )
@@ -19,7 +20,7 @@ from muse_keras.tables.item_table import (
     release_pages,
     rows_of,
 )
-from muse_keras.tables.row_gather import gather_rows
+from muse_keras.tables.row_gather import gather_rows, scatter_rows
 
 
 @muse_keras_export()
@@ -44,11 +45,21 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
     are kept and resolved on the host: `lookup` takes NumPy int64 outside
     `jit` and raises otherwise, rather than cut ids to 32 bits.
 
+    With `spare_rows` F the table can take new items while it serves, on the
+    TensorFlow backend. `codes` and `inverse_norms` have F more rows, of slots
+    that are written once each; `fresh_ids` int64 (F,) says which id a slot
+    holds (0 = none) and `fresh_known_rows` int64 (F,) that id's row among the
+    N items, if it has one. An id's row is its last slot's, `N + 1 + slot`, if
+    there is one. Rows are written by `write_slots` and seen from
+    `publish_slots` on. Slots are not saved in Keras files: a loaded layer has
+    them empty.
+
     Reference: MUSE, arXiv 2512.07216.
 
     Args:
         num_items: int, number of known items N.
         dim: int, width of a vector.
+        spare_rows: int, F, how many items can be added or replaced.
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
@@ -82,7 +93,13 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
     array([[2, 0, 0]], dtype=int32)
     """
 
-    def __init__(self, num_items: int, dim: int = 128, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_items: int,
+        dim: int = 128,
+        spare_rows: int = 0,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
         for name, value in (("num_items", num_items), ("dim", dim)):
@@ -91,13 +108,20 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
                     f"`{name}` must be a positive integer. Received: "
                     f"{name}={value}"
                 )
-        if num_items >= np.iinfo(np.int32).max:
+        if not isinstance(spare_rows, int) or spare_rows < 0:
             raise ValueError(
-                "`num_items` must be less than 2**31 - 1, since rows are "
-                f"int32. Received: num_items={num_items}"
+                "`spare_rows` must be an integer of at least 0. Received: "
+                f"spare_rows={spare_rows}"
+            )
+        if num_items + spare_rows >= np.iinfo(np.int32).max:
+            raise ValueError(
+                "`num_items` and `spare_rows` must add up to less than "
+                "2**31 - 1, since rows are int32. Received: "
+                f"num_items={num_items}, spare_rows={spare_rows}"
             )
         self.num_items = num_items
         self.dim = dim
+        self.spare_rows = spare_rows
         self.supports_masking = False
         # Keras must not touch ids: it would cut them to int32 under JAX.
         self._convert_input_args = False
@@ -135,7 +159,13 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
             self.id_multiplier = self._add_frozen("id_multiplier", (), "uint64")
             self.id_pilots = self._add_frozen("id_pilots", (buckets,), "uint8")
             self.id_slots = self._add_frozen("id_slots", (slots,), "uint32")
-        rows = self.num_items + 1
+            if self.spare_rows:
+                spare = (self.spare_rows,)
+                self.fresh_ids = self._add_frozen("fresh_ids", spare, "int64")
+                self.fresh_known_rows = self._add_frozen(
+                    "fresh_known_rows", spare, "int64"
+                )
+        rows = self.num_items + 1 + self.spare_rows
         self.codes = self._add_frozen("codes", (rows, self.dim), "int8")
         self.inverse_norms = self._add_frozen(
             "inverse_norms", (rows,), "float32"
@@ -169,11 +199,28 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
             }
         )
 
-    def lookup(self, ids: Any) -> Any:
+    def fresh_index(self) -> Any:
+        """Return a snapshot of the slots in use, or None without any.
+
+        Give it to every `lookup` of a request, so that all of them see the
+        same items.
+        """
+        self._ensure_built()
+        if not self._has_slots():
+            return None
+        from muse_keras.tables import fresh_rows
+
+        return fresh_rows.read_fresh_index(
+            self.fresh_ids, lambda ids: hash_ids(self.id_multiplier, ids)
+        )
+
+    def lookup(self, ids: Any, fresh_index: Any = None) -> Any:
         """Return the row of every id.
 
         Args:
             ids: int64 of any shape; any value, 0 is padding.
+            fresh_index: what `fresh_index()` returned, to look up several
+                tensors in one state; None takes the state of now.
 
         Returns:
             int32 of the same shape; 0 for id 0 and for unknown ids.
@@ -182,21 +229,85 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
             ValueError: on a backend without int64, if `ids` are not NumPy
                 int64 (or Python integers) outside a compiled function.
         """
+        if not self._has_slots():
+            return self.lookup_known(ids)
+        self._ensure_built()
+        index = self.fresh_index() if fresh_index is None else fresh_index
+        return self._indexed_lookup(self._as_ids(ids), index)
+
+    def lookup_known(self, ids: Any) -> Any:
+        """Return the row of every id among the N items of the item table.
+
+        As `lookup`, but blind to items that were added or replaced since.
+        """
         self._ensure_built()
         if self._host_ids is not None:
             return self._host_lookup(ids)
-        if not keras.ops.is_tensor(ids):
-            ids = np.asarray(ids, np.int64)
-        ids = ops.cast(ids, "int64")
+        ids = self._as_ids(ids)
         if keras.backend.backend() == "tensorflow":
-            return hashed_rows(
-                self.item_ids,
-                self.id_multiplier,
-                self.id_pilots,
-                self.id_slots,
-                ids,
-            )
+            return self._indexed_lookup(ids, None)
         return sorted_rows(self.item_ids, ids)
+
+    def known_rows(self, rows: Any) -> Any:
+        """Return the rows that the items had when the table was assigned.
+
+        Tables of trained weights have no spare rows: this is the row to read
+        there.
+
+        Args:
+            rows: int32 of any shape, as `lookup` returns them.
+
+        Returns:
+            int32 of the same shape; for a slot the row of its id among the
+            table's N items, or 0 if it is not one of them.
+        """
+        if not self._has_slots():
+            return rows
+        import tensorflow as tf
+
+        # int64: on a GPU TensorFlow keeps int32 arithmetic on the host.
+        rows = tf.cast(rows, tf.int64)
+        slots = rows - (self.num_items + 1)
+        known = gather_rows(self.fresh_known_rows, slots)
+        return tf.cast(tf.where(slots >= 0, known, rows), tf.int32)
+
+    def write_slots(self, slots: Any, codes: Any, known_rows: Any) -> list[Any]:
+        """Write vectors into slots that no id names yet (TensorFlow).
+
+        Args:
+            slots: int64 (n,), in [0, `spare_rows`), each unused.
+            codes: int8 (n, dim).
+            known_rows: int64 (n,), rows of the items among the table's N.
+
+        Returns:
+            The operations, to run before `publish_slots`.
+        """
+        import tensorflow as tf
+
+        from muse_keras.tensorflow.code_search import squared_norms
+
+        squares = squared_norms(codes)
+        inverse = tf.math.divide_no_nan(tf.ones_like(squares), tf.sqrt(squares))
+        rows = slots + (self.num_items + 1)
+        return [
+            scatter_rows(self.codes, rows, codes),
+            scatter_rows(
+                self.inverse_norms, rows, tf.cast(inverse, tf.float32)
+            ),
+            scatter_rows(self.fresh_known_rows, slots, known_rows),
+        ]
+
+    def publish_slots(self, slots: Any, ids: Any) -> Any:
+        """Let ids be found in slots, which must be wholly written.
+
+        Args:
+            slots: int64 (n,).
+            ids: int64 (n,), without 0.
+
+        Returns:
+            The operation.
+        """
+        return scatter_rows(self.fresh_ids, slots, ids)
 
     def vectors(self, rows: Any) -> Any:
         """Return the int8 codes (..., dim) of int32 rows (...)."""
@@ -224,7 +335,13 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         config = super().get_config()
-        config.update({"num_items": self.num_items, "dim": self.dim})
+        config.update(
+            {
+                "num_items": self.num_items,
+                "dim": self.dim,
+                "spare_rows": self.spare_rows,
+            }
+        )
         return config
 
     def save_own_variables(self, store: Any) -> None:
@@ -233,8 +350,9 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
             store["item_ids"] = self._host_ids
         else:
             store["item_ids"] = ops.convert_to_numpy(self.item_ids)
-        store["codes"] = ops.convert_to_numpy(self.codes)
-        store["inverse_norms"] = ops.convert_to_numpy(self.inverse_norms)
+        rows = self.num_items + 1  # Slots are not saved.
+        store["codes"] = ops.convert_to_numpy(self.codes)[:rows]
+        store["inverse_norms"] = ops.convert_to_numpy(self.inverse_norms)[:rows]
 
     def load_own_variables(self, store: Any) -> None:
         """Read the weights written by `save_own_variables`."""
@@ -294,6 +412,37 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         _assign_blocks(self.id_slots, index.slots)
         release_pages(item_ids)
 
+    def _has_slots(self) -> bool:
+        """Tell whether items can be added on this backend."""
+        return self.spare_rows > 0 and keras.backend.backend() == "tensorflow"
+
+    def _as_ids(self, ids: Any) -> Any:
+        """Return ids as an int64 tensor."""
+        if not keras.ops.is_tensor(ids):
+            ids = np.asarray(ids, np.int64)
+        return ops.cast(ids, "int64")
+
+    def _indexed_lookup(self, ids: Any, fresh_index: Any) -> Any:
+        """Return int32 rows of int64 ids, through the hash index."""
+        import tensorflow as tf
+
+        hashes = hash_ids(self.id_multiplier, ids)
+        rows = hashed_rows(
+            self.item_ids, self.id_pilots, self.id_slots, ids, hashes
+        )
+        if fresh_index is not None:
+            from muse_keras.tables import fresh_rows
+
+            newest = fresh_rows.newest_rows(
+                fresh_index,
+                tf.reshape(ids, [-1]),
+                tf.reshape(hashes, [-1]),
+                tf.reshape(rows, [-1]),
+                first_row=self.num_items + 1,
+            )
+            rows = tf.reshape(newest, tf.shape(ids))
+        return tf.cast(rows, tf.int32)
+
     def _host_lookup(self, ids: Any) -> Any:
         """Resolve ids with NumPy, where the backend would cut them."""
         if ops.is_tensor(ids) or isinstance(ids, keras.KerasTensor):
@@ -310,7 +459,10 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
 
 
 def _assign_blocks(variable: Any, values: Any) -> None:
-    """Write `values` into a variable in place, one block after the other."""
+    """Write `values` into a variable in place, one block after the other.
+
+    Rows of the variable beyond those of `values` stay zero.
+    """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -327,4 +479,7 @@ def _assign_blocks(variable: Any, values: Any) -> None:
         for block, rows in read_blocks(values):
             variable.value[block] = ops.convert_to_tensor(rows)
     else:
-        variable.assign(np.asarray(values))
+        array = np.asarray(values)
+        missing = variable.shape[0] - len(array)
+        widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+        variable.assign(np.pad(array, widths))

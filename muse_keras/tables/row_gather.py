@@ -64,6 +64,24 @@ def gather_frozen(variable: Any, rows: Any) -> Any:
     return tf.gather_nd(raw_variable(variable), tf.expand_dims(rows, -1))
 
 
+def scatter_rows(variable: Any, rows: Any, values: Any) -> Any:
+    """Write rows of a variable in place, in a graph (TensorFlow).
+
+    Args:
+        variable: `keras.Variable` or `tf.Variable` of shape (N, ...).
+        rows: int64 (n,), each in [0, N), without repetition.
+        values: (n, ...), the variable's dtype.
+
+    Returns:
+        The operation (None when run eagerly).
+    """
+    import tensorflow as tf
+
+    return tf.raw_ops.ResourceScatterUpdate(
+        resource=raw_variable(variable).handle, indices=rows, updates=values
+    )
+
+
 def raw_variable(variable: Any) -> Any:
     """Return the backend's own variable, or the argument if it is none.
 

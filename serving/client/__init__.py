@@ -21,6 +21,8 @@ from serving.client.errors import (
     UnavailableError,
 )
 from serving.client.examples import make_example
+from serving.client.fresh_items import FreshItems, PushReport
+from serving.client.matching import RecommendRequest, RecommendResult
 from serving.client.settings import Retry, Timeouts, Tls
 from serving.client.types import (
     EmbedResult,
@@ -32,6 +34,7 @@ from serving.client.types import (
     TensorSpec,
     VersionStatus,
 )
+from serving.client.upserts import UpsertResult
 
 __all__ = [
     "AuthenticationError",
@@ -40,6 +43,7 @@ __all__ = [
     "DeadlineError",
     "EmbedResult",
     "ExplainResult",
+    "FreshItems",
     "InvalidArgumentError",
     "Limits",
     "ModelMetadata",
@@ -47,8 +51,11 @@ __all__ = [
     "MuseClientError",
     "NotFoundError",
     "OverloadedError",
+    "PushReport",
     "RankRequest",
     "RankResult",
+    "RecommendRequest",
+    "RecommendResult",
     "RequestError",
     "ResponseError",
     "Retry",
@@ -58,6 +65,7 @@ __all__ = [
     "Timeouts",
     "Tls",
     "UnavailableError",
+    "UpsertResult",
     "VersionStatus",
     "make_example",
 ]

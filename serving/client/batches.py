@@ -15,7 +15,15 @@ from serving.client.types import (
     RankResult,
 )
 
-__all__ = ["Limits", "explain_result", "rank_inputs", "rank_result", "split"]
+__all__ = [
+    "Limits",
+    "explain_result",
+    "group",
+    "padded",
+    "rank_inputs",
+    "rank_result",
+    "split",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +33,19 @@ class Limits:
     Attributes:
         requests: rows.
         cells: padded ids, history and candidates together.
+        items: items to add or replace.
     """
 
     requests: int = 64
     cells: int = 2_000_000
+    items: int = 1024
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
-        if self.requests < 1 or self.cells < 1:
+        if min(self.requests, self.cells, self.items) < 1:
             raise ValueError(
-                f"`requests` and `cells` must be at least 1. Received: {self}"
+                "`requests`, `cells` and `items` must be at least 1. "
+                f"Received: {self}"
             )
 
 
@@ -43,9 +54,6 @@ def split(
 ) -> Iterator[list[int]]:
     """Chooses which requests share a call.
 
-    Requests with histories of like length go together, so that little is
-    padded. A request that is too big on its own still gets a call.
-
     Args:
         requests: in any order.
         limits: how much goes into one call.
@@ -53,23 +61,42 @@ def split(
     Yields:
         Positions of the requests of one call.
     """
-    order = sorted(
-        range(len(requests)), key=lambda i: len(requests[i].behavior_item_ids)
+    yield from group(
+        [2 * len(request.behavior_item_ids) for request in requests],
+        [len(request.candidate_item_ids) for request in requests],
+        limits,
     )
+
+
+def group(
+    histories: Sequence[int], candidates: Sequence[int], limits: Limits
+) -> Iterator[list[int]]:
+    """Chooses which requests of known sizes share a call.
+
+    Requests with histories of like length go together, so that little is
+    padded. A request that is too big on its own still gets a call.
+
+    Args:
+        histories: ids in the history of each request.
+        candidates: candidates of each.
+        limits: how much goes into one call.
+
+    Yields:
+        Positions of the requests of one call.
+    """
+    order = sorted(range(len(histories)), key=lambda i: histories[i])
     batch: list[int] = []
-    behaviors = candidates = 0
+    widest = most = 0
     for index in order:
-        request = requests[index]
-        wide = max(behaviors, 2 * len(request.behavior_item_ids))
-        tall = max(candidates, len(request.candidate_item_ids))
+        wide = max(widest, histories[index])
+        tall = max(most, candidates[index])
         cells = (len(batch) + 1) * (wide + tall)
         if batch and (len(batch) >= limits.requests or cells > limits.cells):
             yield batch
             batch = []
-            wide = 2 * len(request.behavior_item_ids)
-            tall = len(request.candidate_item_ids)
+            wide, tall = histories[index], candidates[index]
         batch.append(index)
-        behaviors, candidates = wide, tall
+        widest, most = wide, tall
     if batch:
         yield batch
 
@@ -90,11 +117,11 @@ def rank_inputs(requests: Sequence[RankRequest]) -> dict[str, np.ndarray]:
     return {
         "user_id": np.array([r.user_id for r in requests], np.int64),
         "user_profile": np.stack([r.user_profile for r in requests]),
-        "behavior_item_ids": _padded([r.behavior_item_ids for r in requests]),
-        "behavior_category_ids": _padded(
+        "behavior_item_ids": padded([r.behavior_item_ids for r in requests]),
+        "behavior_category_ids": padded(
             [r.behavior_category_ids for r in requests]
         ),
-        "candidate_item_ids": _padded([r.candidate_item_ids for r in requests]),
+        "candidate_item_ids": padded([r.candidate_item_ids for r in requests]),
     }
 
 
@@ -147,7 +174,15 @@ def explain_result(
     )
 
 
-def _padded(lists: Sequence[IntegerList]) -> np.ndarray:
+def padded(lists: Sequence[IntegerList]) -> np.ndarray:
+    """Lists of ids as one array.
+
+    Args:
+        lists: at least one.
+
+    Returns:
+        int64 (B, L), at least one wide, 0 at the end of shorter rows.
+    """
     width = max(1, *(len(values) for values in lists)) if lists else 1
     if len(lists) == 1 and len(lists[0]) == width:
         return np.asarray(lists[0])[np.newaxis]

@@ -14,6 +14,7 @@ import numpy as np
 from serving.client.batches import (
     Limits,
     explain_result,
+    group,
     rank_inputs,
     rank_result,
     split,
@@ -24,6 +25,14 @@ from serving.client.errors import (
     RequestError,
     ResponseError,
     UnavailableError,
+)
+from serving.client.matching import (
+    MATCHING_MODEL,
+    RecommendRequest,
+    RecommendResult,
+    query_array,
+    recommend_inputs,
+    recommend_result,
 )
 from serving.client.settings import Retry, Timeouts, Tls
 from serving.client.transports import GrpcTransport, RestTransport, Transport
@@ -36,6 +45,11 @@ from serving.client.types import (
     RankResult,
     VersionStatus,
     id_array,
+)
+from serving.client.upserts import (
+    UpsertResult,
+    joined_result,
+    upsert_inputs,
 )
 from serving.client.wire_grpc import Target
 
@@ -185,6 +199,57 @@ class MuseClient:
         except KeyError as error:
             raise ResponseError(f"the answer has no output {error}") from error
 
+    def upsert_items(
+        self,
+        item_ids: IntegerList,
+        embedding: Sequence[Sequence[float]] | np.ndarray,
+        category_ids: IntegerList | None = None,
+        city_ids: IntegerList | None = None,
+        province_ids: IntegerList | None = None,
+    ) -> UpsertResult:
+        """Adds items to the served version, or replaces them.
+
+        They are ranked, explained and embedded from the answer on, until the
+        server stops or loads another version; `FreshItems` keeps them beyond
+        that. An item that is there just so takes no slot, so a call may be
+        repeated. Of equal ids the last counts.
+
+        Args:
+            item_ids: (N,), at least one, none of them 0.
+            embedding: (N, D), of any length: it is scaled to 1.
+            category_ids: (N,), raw; None for unknown.
+            city_ids: (N,), raw; None for unknown.
+            province_ids: (N,), raw; None for unknown.
+
+        Raises:
+            RequestError: an argument is not as described.
+            InvalidArgumentError: the slots left are too few. Many items go
+                in several calls; those before are stored.
+            SignatureError: the model takes no fresh items.
+            CallError: the call failed.
+        """
+        inputs = upsert_inputs(
+            item_ids,
+            embedding,
+            {
+                "category_ids": category_ids,
+                "city_ids": city_ids,
+                "province_ids": province_ids,
+            },
+        )
+        count = len(inputs["item_ids"])
+        answers = [
+            self.predict(
+                "upsert_items",
+                {
+                    name: values[start : start + self._limits.items]
+                    for name, values in inputs.items()
+                },
+            )
+            for start in range(0, count, self._limits.items)
+        ]
+        return joined_result(answers, count)
+
     def predict_examples(self, examples: Sequence[bytes]) -> list[RankResult]:
         """Scores serialised `tf.train.Example`s, one per user.
 
@@ -221,6 +286,83 @@ class MuseClient:
             for row_ids, row in zip(ids, scores, strict=True)
         ]
 
+    @overload
+    def recommend(
+        self, requests: RecommendRequest, *, model: str = MATCHING_MODEL
+    ) -> RecommendResult: ...
+
+    @overload
+    def recommend(
+        self,
+        requests: Sequence[RecommendRequest],
+        *,
+        model: str = MATCHING_MODEL,
+    ) -> list[RecommendResult]: ...
+
+    def recommend(
+        self,
+        requests: RecommendRequest | Sequence[RecommendRequest],
+        *,
+        model: str = MATCHING_MODEL,
+    ) -> RecommendResult | list[RecommendResult]:
+        """Finds candidates for users, with the matching model beside this one.
+
+        Args:
+            requests: one request or several; padding and batching are done
+                here.
+            model: name of the matching model, of which the newest version is
+                asked.
+
+        Returns:
+            A `RecommendResult` for one request; a list of them, in the same
+            order, for several.
+
+        Raises:
+            NotFoundError: the server has no such model.
+            CallError: the call failed.
+            ResponseError: the answer does not fit the request.
+        """
+        if isinstance(requests, RecommendRequest):
+            return self._recommend_many([requests], model)[0]
+        requests = list(requests)
+        for index, request in enumerate(requests):
+            if not isinstance(request, RecommendRequest):
+                raise RequestError(
+                    f"requests[{index}]", "be a RecommendRequest", request
+                )
+        return self._recommend_many(requests, model)
+
+    def search(
+        self,
+        query_vectors: np.ndarray,
+        *,
+        num_candidates: int | None = None,
+        model: str = MATCHING_MODEL,
+    ) -> list[RecommendResult]:
+        """Finds the items most similar to vectors, with the matching model.
+
+        Args:
+            query_vectors: floats (N, D) of any length but 0.
+            num_candidates: items wanted; None takes all that the model
+                returns.
+            model: name of the matching model.
+
+        Returns:
+            A result per vector; its scores are cosines.
+
+        Raises:
+            RequestError: the vectors are not finite numbers of that shape.
+            CallError: the call failed.
+        """
+        queries = query_array(query_vectors)
+        outputs = self._predict(
+            Target(model), "search", {"query_vector": queries}
+        )
+        return [
+            recommend_result(outputs, row, num_candidates)
+            for row in range(len(queries))
+        ]
+
     def predict(
         self,
         signature: str,
@@ -241,11 +383,7 @@ class MuseClient:
             RequestError: an input has no tensor type.
             CallError: the call failed.
         """
-        return self._attempts(
-            lambda seconds: self._transport.predict(
-                self._model, signature, inputs, outputs, seconds
-            )
-        )
+        return self._predict(self._model, signature, inputs, outputs)
 
     def metadata(self) -> ModelMetadata:
         """Asks which signatures the model has.
@@ -332,6 +470,34 @@ class MuseClient:
             ):
                 results[index] = result(request, outputs, row)
         return [results[index] for index in range(len(requests))]
+
+    def _recommend_many(
+        self, requests: list[RecommendRequest], model: str
+    ) -> list[RecommendResult]:
+        lengths = [len(request.behavior_item_ids) for request in requests]
+        results: dict[int, RecommendResult] = {}
+        for batch in group(lengths, [0] * len(requests), self._limits):
+            chosen = [requests[index] for index in batch]
+            outputs = self._predict(
+                Target(model), "recommend", recommend_inputs(chosen)
+            )
+            for row, index in enumerate(batch):
+                wanted = requests[index].num_candidates
+                results[index] = recommend_result(outputs, row, wanted)
+        return [results[index] for index in range(len(requests))]
+
+    def _predict(
+        self,
+        model: Target,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str] = (),
+    ) -> dict[str, np.ndarray]:
+        return self._attempts(
+            lambda seconds: self._transport.predict(
+                model, signature, inputs, outputs, seconds
+            )
+        )
 
     def _attempts(self, call: Callable[[float], _T]) -> _T:
         deadline = time.monotonic() + self._timeouts.total

@@ -73,8 +73,9 @@ def export_saved_model(
 ) -> Export:
     """Export a ranking model with its item table and its transform graph.
 
-    The signatures are `rank`, `explain`, `embed` and, with
-    `transform_output`, `serving_default`. The version is written to a
+    The signatures are `rank`, `explain`, `embed`; `upsert_items`, if the
+    model has spare rows for fresh items; and `serving_default`, with
+    `transform_output`. The version is written to a
     temporary folder beside `path` and renamed, so that a server that watches
     the base folder never sees half of it. The item table is saved from the
     model's own variables; no second copy is made.
@@ -133,7 +134,7 @@ def export_saved_model(
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()
     examples = tuple(warmup_examples) or (warmup.example_of(item_table),)
-    warmup.run(signatures, examples)
+    warmup.run(signatures, examples, item_table.dim)
     manifest = manifests.describe(
         model=model,
         item_table=item_table,
@@ -151,11 +152,11 @@ def export_saved_model(
     ) as temporary:
         folder = Path(temporary) / "model"
         tf.saved_model.save(module, str(folder), signatures=signatures)
-        _clear_devices(folder)
+        clear_devices(folder)
         extra = folder / "assets.extra"
         extra.mkdir()
         manifest["warmup_records"] = warmup.write(
-            extra, examples, list(signatures)
+            extra, examples, list(signatures), item_table.dim
         )
         (extra / manifests.FILE_NAME).write_text(
             json.dumps(manifest, indent=2, sort_keys=True) + "\n",
@@ -191,7 +192,7 @@ def _load_transform(
     return output.transform_features_layer(), spec
 
 
-def _clear_devices(folder: Path) -> None:
+def clear_devices(folder: Path) -> None:
     """Leave placement to the machine that serves.
 
     TensorFlow pins the op that restores a variable to the device which the

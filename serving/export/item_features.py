@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable, gather_rows
 from muse_keras.tables.item_table import read_blocks
+from muse_keras.tables.row_gather import scatter_rows
 from serving.export.vocabulary import Vocabulary
 
 # Name of the model input for each feature of the item table.
@@ -25,18 +26,29 @@ class ItemFeatures(tf.Module):
     They are resolved at export, so that a client never sends an item's
     features, and stored in the narrowest type that holds them.
 
+    Attributes:
+        by_field: variable of each feature.
+
     Args:
         item_table: `ItemTable` with raw feature ids.
         vocabularies: `category`, `city`, `province` to `Vocabulary`.
+        spare_rows: rows for fresh items, behind the table's; see
+            `MultimodalEmbeddingTable`.
     """
 
     def __init__(
-        self, item_table: ItemTable, vocabularies: Mapping[str, Vocabulary]
+        self,
+        item_table: ItemTable,
+        vocabularies: Mapping[str, Vocabulary],
+        spare_rows: int = 0,
     ) -> None:
         super().__init__(name="item_features")
-        self._indices = {
+        self._vocabularies = vocabularies
+        self.by_field = {
             field: tf.Variable(
-                _resolve(item_table.features[field], vocabularies[field]),
+                _resolve(
+                    item_table.features[field], vocabularies[field], spare_rows
+                ),
                 trainable=False,
                 name=field,
             )
@@ -46,18 +58,45 @@ class ItemFeatures(tf.Module):
     def __call__(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the model inputs, int32, of rows of any shape."""
         return {
-            name: tf.cast(gather_rows(self._indices[field], rows), tf.int32)
+            name: tf.cast(gather_rows(self.by_field[field], rows), tf.int32)
             for field, name in MODEL_INPUTS.items()
         }
 
+    def indices(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return vocabulary indices of raw ids (N,), as they are stored."""
+        return {
+            field: tf.cast(
+                self._vocabularies[field](ids), self.by_field[field].dtype
+            )
+            for field, ids in raw.items()
+        }
+
+    def stored(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the vocabulary indices that rows (N,) hold, by field."""
+        return {
+            field: gather_rows(variable, rows)
+            for field, variable in self.by_field.items()
+        }
+
+    def write(
+        self, rows: tf.Tensor, indices: Mapping[str, tf.Tensor]
+    ) -> list[tf.Operation]:
+        """Write `indices` into int64 rows (N,); return the operations."""
+        return [
+            scatter_rows(self.by_field[field], rows, values)
+            for field, values in indices.items()
+        ]
+
 
 def _resolve(
-    raw: npt.NDArray[np.int64], vocabulary: Vocabulary
+    raw: npt.NDArray[np.int64], vocabulary: Vocabulary, spare_rows: int
 ) -> npt.NDArray[Any]:
-    """Return the vocabulary index of every row's raw id."""
+    """Return the vocabulary index of every row's raw id, 0 in spare rows."""
     # Not int32: TensorFlow keeps int32 variables on the host.
     narrow = vocabulary.size - 1 <= np.iinfo(np.uint16).max
-    resolved = np.empty(len(raw), np.uint16 if narrow else np.uint32)
+    resolved = np.zeros(
+        len(raw) + spare_rows, np.uint16 if narrow else np.uint32
+    )
     for block, ids in read_blocks(raw):
         resolved[block] = vocabulary.host_indices(ids)
     return resolved

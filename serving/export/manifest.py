@@ -53,6 +53,7 @@ def describe(
         "max_history": max_history,
         "target": target,
         "num_items": item_table.num_items,
+        "fresh_items": model.table.spare_rows,
         "dim": item_table.dim,
         "vocabulary_sizes": dict(vocabulary_sizes),
         "total_bytes": sum(size["bytes"] for size in sizes.values()),

@@ -1,4 +1,4 @@
-"""The served module: one model, four signatures."""
+"""The served module: one model and its signatures."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +13,7 @@ from muse_keras.tensorflow import (
     newest_mask,
 )
 from serving.export.item_features import ItemFeatures
+from serving.export.item_upsert import UPSERT_INPUTS, ItemUpsert
 from serving.export.request import (
     EMBED_INPUTS,
     EXAMPLES,
@@ -21,6 +22,7 @@ from serving.export.request import (
     checked_item_ids,
     checked_rank_inputs,
 )
+from serving.export.untracked import Untracked
 from serving.export.vocabulary import Vocabulary
 
 PROFILE_FIELDS = tuple(
@@ -60,7 +62,14 @@ class RankingModule(tf.Module):
             field: Vocabulary(field, vocabularies[field])
             for field in (*PROFILE_FIELDS, *ITEM_FIELDS)
         }
-        self._item_features = ItemFeatures(item_table, self._vocabularies)
+        self._item_features = ItemFeatures(
+            item_table, self._vocabularies, model.table.spare_rows
+        )
+        self.upsert = (
+            ItemUpsert(model.table, self._item_features)
+            if model.table.spare_rows
+            else None
+        )
         self._scale = item_table.scale
         self._max_history = max_history
         self._raw_feature_spec = dict(raw_feature_spec or {})
@@ -68,7 +77,7 @@ class RankingModule(tf.Module):
         self.transform = transform
         # Not tracked as a Keras object: the file needs no Keras to load. The
         # variables it uses are tracked once the signatures are traced.
-        self._model = _Untracked(model)
+        self._model = Untracked(model)
         self.model_variables: Mapping[str, tf.Variable] = {}
 
     def signatures(self) -> dict[str, Any]:
@@ -88,6 +97,10 @@ class RankingModule(tf.Module):
                 self.embed, autograph=False
             ).get_concrete_function(**EMBED_INPUTS),
         }
+        if self.upsert is not None:
+            traced["upsert_items"] = tf.function(
+                self.upsert, autograph=False
+            ).get_concrete_function(**UPSERT_INPUTS)
         if self.transform is not None:
             traced["serving_default"] = tf.function(
                 self.serve_examples, autograph=False
@@ -113,8 +126,10 @@ class RankingModule(tf.Module):
         for field, vocabulary in self._vocabularies.items():
             for variable in vocabulary.variables:
                 named[f"vocabulary.{field}.{_short(variable)}"] = variable
-        for variable in self._item_features.variables:
-            named[f"item_features.{_short(variable)}"] = variable
+        for field, variable in self._item_features.by_field.items():
+            named[f"item_features.{field}"] = variable
+        if self.upsert is not None:
+            named["item_upsert.counter"] = self.upsert.counter
         return named
 
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -217,7 +232,8 @@ class RankingModule(tf.Module):
         behavior_ids = request["behavior_item_ids"]
         candidate_ids = request["candidate_item_ids"]
         table = self._model.object.table
-        candidate_rows = table.lookup(candidate_ids)
+        fresh_index = table.fresh_index()
+        candidate_rows = table.lookup(candidate_ids, fresh_index)
         features = self._item_features(candidate_rows)
         behavior_mask = newest_mask(behavior_ids, self._max_history)
         categories = self._vocabularies["category"](
@@ -227,7 +243,7 @@ class RankingModule(tf.Module):
             "user_profile": tf.cast(
                 self._profile(request["user_profile"]), tf.int32
             ),
-            "behavior_rows": table.lookup(behavior_ids),
+            "behavior_rows": table.lookup(behavior_ids, fresh_index),
             "behavior_categories": tf.cast(categories, tf.int32),
             "behavior_mask": behavior_mask,
             "candidate_rows": candidate_rows,
@@ -257,13 +273,6 @@ class RankingModule(tf.Module):
         logits = self._model.object(inputs, training=False)
         probability = keras.ops.sigmoid(tf.cast(logits, tf.float32))
         return _where(inputs["candidate_mask"], probability)
-
-
-class _Untracked:
-    """Holds an object that a module must not save."""
-
-    def __init__(self, held: Any) -> None:
-        self.object = held
 
 
 def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

@@ -42,7 +42,7 @@ def checked_rank_inputs(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     batch = tf.shape(inputs["user_id"])[0]
     shapes = {name: tf.shape(value) for name, value in inputs.items()}
     checks = [
-        _require(
+        require(
             tf.equal(shapes[name][0], batch),
             f"`{name}` must have as many requests as `user_id`. "
             f"Received shapes of `{name}` and `user_id`:",
@@ -54,7 +54,7 @@ def checked_rank_inputs(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     ]
     profile = shapes["user_profile"]
     checks.append(
-        _require(
+        require(
             tf.equal(profile[1], NUM_PROFILE_FIELDS),
             f"`user_profile` must have shape [B, {NUM_PROFILE_FIELDS}]. "
             "Received shape:",
@@ -62,7 +62,7 @@ def checked_rank_inputs(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         )
     )
     checks.append(
-        _require(
+        require(
             tf.equal(
                 shapes["behavior_category_ids"][1],
                 shapes["behavior_item_ids"][1],
@@ -92,7 +92,7 @@ def _with_rank(
     }
 
 
-def _require(
+def require(
     condition: tf.Tensor, message: str, *data: tf.Tensor
 ) -> tf.Operation:
     """Return an assertion.

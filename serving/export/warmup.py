@@ -1,6 +1,7 @@
 """Warmup requests, replayed by TensorFlow Serving before a version serves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
+from serving.export import item_upsert
 from serving.export.ranking_module import PROFILE_FIELDS
 
 MODEL_NAME = "muse"
@@ -20,13 +22,14 @@ Request = tuple[str, dict[str, Any]]
 
 
 def requests(
-    examples: Sequence[bytes], signature_names: Sequence[str]
+    examples: Sequence[bytes], signature_names: Sequence[str], dim: int
 ) -> Iterator[Request]:
     """Yield one request per Example and signature.
 
     Args:
         examples: serialised request-grouped Examples.
         signature_names: the signatures of the model.
+        dim: width of an item's vector.
 
     Yields:
         Signature name and its input arrays by name.
@@ -38,6 +41,7 @@ def requests(
             "rank": ranking,
             "explain": ranking,
             "embed": {"item_ids": ranking["candidate_item_ids"][0]},
+            "upsert_items": _no_items(dim),
         }
         for name in signature_names:
             yield name, inputs[name]
@@ -79,6 +83,7 @@ def example_of(item_table: ItemTable, size: int = 8) -> bytes:
 def run(
     signatures: Mapping[str, Any],
     examples: Sequence[bytes],
+    dim: int,
 ) -> None:
     """Call the signatures with the warmup requests.
 
@@ -88,7 +93,7 @@ def run(
     Raises:
         ValueError: naming the signature and the output.
     """
-    for name, inputs in requests(examples, list(signatures)):
+    for name, inputs in requests(examples, list(signatures), dim):
         try:
             outputs = signatures[name](
                 **{key: tf.constant(value) for key, value in inputs.items()}
@@ -107,7 +112,10 @@ def run(
 
 
 def write(
-    folder: Path, examples: Sequence[bytes], signature_names: Sequence[str]
+    folder: Path,
+    examples: Sequence[bytes],
+    signature_names: Sequence[str],
+    dim: int,
 ) -> int:
     """Write the requests as TFRecords of PredictionLog.
 
@@ -115,6 +123,26 @@ def write(
         folder: the version's `assets.extra`.
         examples: serialised request-grouped Examples.
         signature_names: the signatures of the model.
+        dim: width of an item's vector.
+
+    Returns:
+        Number of records written.
+    """
+    return write_requests(
+        folder, requests(examples, signature_names, dim), MODEL_NAME
+    )
+
+
+def write_requests(
+    folder: Path, recorded: Iterable[Request], model_name: str
+) -> int:
+    """Write requests of any model as TFRecords of PredictionLog.
+
+    Args:
+        folder: the version's `assets.extra`.
+        recorded: signature name and input arrays by name, each; those over
+            `MAX_RECORDS` are left out.
+        model_name: name under which the model is served.
 
     Returns:
         Number of records written.
@@ -123,18 +151,26 @@ def write(
 
     count = 0
     with tf.io.TFRecordWriter(str(folder / FILE_NAME)) as writer:
-        for name, inputs in requests(examples, signature_names):
-            if count == MAX_RECORDS:
-                break
+        for name, inputs in itertools.islice(recorded, MAX_RECORDS):
             log = prediction_log_pb2.PredictionLog()
             request = log.predict_log.request
-            request.model_spec.name = MODEL_NAME
+            request.model_spec.name = model_name
             request.model_spec.signature_name = name
             for key, value in inputs.items():
                 request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
             writer.write(log.SerializeToString())
             count += 1
     return count
+
+
+def _no_items(dim: int) -> dict[str, Any]:
+    """Return inputs of `upsert_items` that change nothing."""
+    none = np.zeros(0, np.int64)
+    return {
+        "item_ids": none,
+        "embedding": np.zeros((0, dim), np.float32),
+        **dict.fromkeys(item_upsert.FEATURES.values(), none),
+    }
 
 
 def _rank_inputs(serialised: bytes) -> dict[str, Any]:

@@ -14,18 +14,26 @@ import muse_keras
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
+    "muse_keras.callbacks": {"CollapseGuard", "CollapsedError"},
     "muse_keras.layers": {
         "Dice",
         "GSUResult",
         "GSUTopK",
         "IdEmbedding",
+        "MemoryBank",
+        "SCLTower",
         "SemanticAwareTargetAttention",
         "SimTier",
         "TargetAttention",
     },
-    "muse_keras.losses": {"ImpressionCrossentropy"},
+    "muse_keras.losses": {
+        "CosineTripletLoss",
+        "ImpressionCrossentropy",
+        "InfoNCE",
+    },
     "muse_keras.metrics": {
         "Calibration",
+        "EmbeddingSpread",
         "GroupAUC",
         "PerGroupAUC",
         "per_group_auc",
@@ -37,6 +45,7 @@ NAMES = {
         "DIN",
         "ExactSearchUnit",
         "MUSE",
+        "SCL",
         "SemanticExactSearchUnit",
     },
     "muse_keras.optimizers": {"RowSparseAdam"},
@@ -103,7 +112,7 @@ def test_other_backends_do_not_import_tensorflow():
         pytest.skip("TensorFlow is the backend")
     loaded = loaded_after(
         "import muse_keras.layers, muse_keras.models, muse_keras.metrics\n"
-        "import muse_keras.optimizers, muse_keras.losses"
+        "import muse_keras.optimizers, muse_keras.losses, muse_keras.callbacks"
     )
     assert "tensorflow" not in loaded
 

@@ -71,3 +71,24 @@ def muse(muse_base: pathlib.Path) -> Iterator[Endpoint]:
     )
     with running(config) as app:
         yield Endpoint(app.grpc_target, app.rest_url, True)
+
+
+@pytest.fixture(scope="session")
+def muse_and_matching(
+    muse_base: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Endpoint]:
+    """Both models, served from a `models.config`."""
+    from serving.server import ServerConfig, running
+    from tests.serving import toy_matching
+
+    base = tmp_path_factory.mktemp("matching")
+    toy_matching.export_toy_matching(base)
+    models = "".join(
+        f'config {{ name: "{name}" base_path: "{path}" }}'
+        for name, path in (("muse", muse_base), ("matching", base))
+    )
+    file = base / "models.config"
+    file.write_text(f"model_config_list {{ {models} }}")
+    config = ServerConfig(model_config_file=str(file), port=0, rest_api_port=0)
+    with running(config) as app:
+        yield Endpoint(app.grpc_target, app.rest_url, True)

@@ -20,7 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from serving.client import RankRequest
-from tests.serving import toy_muse
+from tests.serving import toy_matching, toy_muse
 from tfx_pipeline.cli import rank as rank_module
 from tfx_pipeline.data import raw_tables
 
@@ -59,12 +59,22 @@ def data(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def run(muse):
+    return caller(muse)
+
+
+@pytest.fixture(scope="module")
+def run_both(muse_and_matching):
+    """Runs `muse rank` against a server that has both models."""
+    return caller(muse_and_matching)
+
+
+def caller(server):
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(rank_module.rank)
     runner = CliRunner()
 
     def call(*arguments: str, transport: str = "grpc"):
-        target = muse.grpc if transport == "grpc" else muse.rest
+        target = server.grpc if transport == "grpc" else server.rest
         return runner.invoke(
             app,
             ["--target", target, "--transport", transport, *arguments],
@@ -153,13 +163,61 @@ def test_rank_by_request_file(run, tmp_path):
     assert json.loads(done.stdout)["candidates"][0]["item_id"] == 9
 
 
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+@pytest.mark.parametrize("user", list(USERS))
+def test_without_candidates_the_matching_model_is_asked(
+    run_both, data, user, transport
+):
+    done = run_both(
+        *("--user", str(user), "--data", str(data), "--json"),
+        *("--num-candidates", "4"),
+        transport=transport,
+    )
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["candidates"]
+    items, scores = toy_matching.expected(USERS[user])
+    assert {r["item_id"]: r["matching_score"] for r in rows} == pytest.approx(
+        dict(zip(items[:4], scores[:4], strict=True)), rel=1e-6
+    )
+    # Ranked by the ranker, not by the matching.
+    want = toy_muse.expected_score(request_of(user, items[:4]))
+    listed = [row["click_probability"] for row in rows]
+    assert listed == pytest.approx(sorted(want.tolist(), reverse=True), 1e-5)
+
+
+def test_candidates_of_a_request_file_may_be_left_out(run_both, tmp_path):
+    file = tmp_path / "request.json"
+    fields = {
+        "user_id": 5,
+        "user_profile": [1, 2, 3, 4, 5],
+        "behavior_item_ids": [2, 2],
+        "behavior_category_ids": [1, 1],
+    }
+    file.write_text(json.dumps(fields))
+    done = run_both("--request", str(file), "--num-candidates", "3")
+    assert done.exit_code == 0, done.output
+    assert "Matching score" in done.stdout and "2.020" in done.stdout
+    file.write_text(json.dumps({**fields, "candidate_item_ids": [4]}))
+    done = run_both("--request", str(file))
+    assert done.exit_code == 0 and "Matching score" not in done.stdout
+
+
+def test_without_matching_model_it_says_what_to_do(run, data):
+    done = run("--user", "5", "--data", str(data))
+    assert done.exit_code == 1
+    for part in ("no model 'matching'", "--candidates", "models.config"):
+        assert part in done.output
+    done = run("--user", "5", "--data", str(data), "--matching-model", "other")
+    assert "no model 'other'" in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
         (["--user", "77", "--candidates", "1", "--data"], 1, "no user 77"),
         (["--user", "5", "--candidates", "0", "--data"], 1, "not contain 0"),
         (["--user", "5", "--candidates", "a", "--data"], 2, "item ids like"),
-        (["--candidates", "1", "--data"], 2, "--user, --candidates and"),
+        (["--candidates", "1", "--data"], 2, "--user and --data are"),
         (
             ["--user", "5", "--candidates", "1", "--model", "x", "--data"],
             1,

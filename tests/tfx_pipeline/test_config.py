@@ -65,6 +65,11 @@ def test_paths_follow_from_the_output_directory(tmp_path, monkeypatch):
     )
     assert elsewhere.root == tmp_path / "home" / "x"
     assert elsewhere.push_dir == tmp_path / "served"
+    # The matching model stands beside the ranker, or where it is told to.
+    assert loaded.matching_dir == tmp_path / "out" / "serving" / "matching"
+    assert elsewhere.matching_dir == tmp_path / "matching"
+    told = load(tmp_path, MINIMAL, "matching.directory=~/found")
+    assert told.matching_dir == tmp_path / "home" / "found"
 
 
 def test_a_configuration_cannot_be_changed(tmp_path):
@@ -88,6 +93,11 @@ def test_a_configuration_cannot_be_changed(tmp_path):
         ({"data": {"raw_dir": 3}}, ["data.raw_dir", "string", "3"]),
         ({"name": "Bad Name"}, ["name", "pattern", "Bad Name"]),
         ({"model": None}, ["model"]),
+        ({"item_embeddings": "none"}, ["item_embeddings", "'learned'", "none"]),
+        ({"scl": {"bank_size": -1}}, ["scl.bank_size", "-1"]),
+        ({"scl": {"batch_events": 1}}, ["scl.batch_events", "1"]),
+        ({"scl": {"eval_fraction": 1.0}}, ["scl.eval_fraction", "1.0"]),
+        ({"scl": {"bank": 1}}, ["scl.bank", "not permitted"]),
         ({5: 6}, ["5"]),
     ],
 )

@@ -25,8 +25,16 @@ from tests.tfx_pipeline import metadata
 pytestmark = [pytest.mark.e2e, pytest.mark.tf, pytest.mark.timeout(900)]
 
 RESOLVER = "latest_blessed_model"
+# What makes the item embeddings; no setting of the ranker runs it again.
+EMBEDDINGS = {
+    "ItemContentGen",
+    "SearchExampleGen",
+    "SCLTrainer",
+    "ItemEmbedder",
+}
 COMPONENTS = {
     "RequestExampleGen",
+    *EMBEDDINGS,
     "ItemTableGen",
     "StatisticsGen",
     "ImportSchemaGen",
@@ -37,14 +45,17 @@ COMPONENTS = {
     "Evaluator",
     "ServingValidator",
     "AtomicPusher",
+    "MatchingGen",
 }
 BEFORE_TRAINING = {
     "RequestExampleGen",
+    *EMBEDDINGS,
     "ItemTableGen",
     "StatisticsGen",
     "ImportSchemaGen",
     "StrictExampleValidator",
     "Transform",
+    "MatchingGen",
 }
 BROKEN = 2
 # Long enough in steps to be killed between two checkpoints.
@@ -139,6 +150,7 @@ def world(tmp_path_factory) -> World:
             click_rate=0.3,
             seed=3,
             broken=BROKEN,
+            search_events=400,
         ),
     )
     settings = {
@@ -149,6 +161,14 @@ def world(tmp_path_factory) -> World:
             "max_candidates": 4,
             "max_rejected_fraction": 0.1,
             "join_partitions": 2,
+        },
+        "item_embeddings": "learned",
+        "scl": {
+            "hidden_units": [16],
+            "bank_size": 64,
+            "epochs": 3,
+            "batch_events": 32,
+            "max_rejected_fraction": 0.2,
         },
         "transform": {"max_history": 30},
         "model": {
@@ -344,6 +364,51 @@ def test_evaluation_agrees_with_the_pushed_model(world, first):
         total / weight, abs=1e-6
     )
     assert overall["impressions"]["doubleValue"] == len(clicks)
+
+
+def test_the_ranker_gets_the_learned_embeddings(world, first):
+    """From the tower to the vectors that the pushed model serves."""
+    import tensorflow as tf
+
+    from tfx_pipeline.data import item_text
+    from tfx_pipeline.data.item_content import ItemContent
+    from tfx_pipeline.scl import export
+
+    config = world.config()
+
+    def output(component, key):
+        (folder,) = config.artifacts_dir.glob(f"{component}/{key}/*")
+        return folder
+
+    content = ItemContent.open(
+        output("ItemContentGen", "item_content") / "content"
+    )
+    embed = export.load_items_embedder(
+        output("SCLTrainer", "model") / "Format-Serving"
+    )
+    rows = np.arange(20)
+    wanted = item_text.quantize(embed(content.features(rows))).astype(float)
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    served = tf.saved_model.load(str(config.push_dir / first.pushed[0]))
+    answer = served.signatures["embed"](
+        item_ids=tf.constant(np.asarray(content.item_ids[rows]))
+    )
+    (found,) = (
+        value.numpy()
+        for value in answer.values()
+        if value.dtype.is_floating and value.shape.rank == 2
+    )
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    cosines = (found * wanted).sum(axis=1)
+    np.testing.assert_allclose(cosines, 1, atol=2e-3)
+    report = json.loads(
+        (output("ItemEmbedder", "embeddings") / "report.json").read_text()
+    )
+    assert report["items"] == len(content)
+    recall = json.loads(
+        (output("SCLTrainer", "model_run") / "evaluation.json").read_text()
+    )["methods"]
+    assert list(recall) == ["tower", "raw modality cosine", "random"]
 
 
 def test_nothing_changed_means_everything_cached(second):

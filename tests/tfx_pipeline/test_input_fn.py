@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.tfx_pipeline import toy_training
-from tfx_pipeline import input_fn
+from tfx_pipeline import input_fn, records
 
 pytestmark = pytest.mark.tf
 
@@ -85,7 +85,7 @@ def test_every_request_comes_once_an_epoch(data):
         assert len(order) == 3 * REQUESTS
         for epoch in order.reshape(3, REQUESTS):
             assert sorted(epoch.tolist()) == list(range(1, REQUESTS + 1))
-    assert input_fn.count_records([data[0]]) == REQUESTS
+    assert records.count_records([data[0]]) == REQUESTS
 
 
 def test_order_is_a_function_of_the_seed(data):

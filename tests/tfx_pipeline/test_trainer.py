@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from muse_keras.optimizers import RowSparseAdam
 from tests.tfx_pipeline import toy_training
+from tfx_pipeline import checkpoints, trainer
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import trainer
 
 pytestmark = pytest.mark.tf
 
@@ -97,7 +97,7 @@ def train(data, kind, oov_rate, folder, config=CONFIG):
 @contextlib.contextmanager
 def killed_after(step):
     """Ends training after a step, whether that was saved or not."""
-    original = trainer._SaveCheckpoints.on_train_batch_end
+    original = checkpoints.SaveCheckpoints.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
         original(self, batch, logs)
@@ -106,7 +106,9 @@ def killed_after(step):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(
-            trainer._SaveCheckpoints, "on_train_batch_end", on_train_batch_end
+            checkpoints.SaveCheckpoints,
+            "on_train_batch_end",
+            on_train_batch_end,
         )
         yield
 

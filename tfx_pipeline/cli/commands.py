@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from tfx_pipeline.cli import bench, data, demo, pipeline, rank, report, serve
+from tfx_pipeline.cli import (
+    bench,
+    data,
+    demo,
+    items,
+    pipeline,
+    rank,
+    report,
+    serve,
+)
 
 __all__ = ["app"]
 
@@ -21,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app)
 app.add_typer(pipeline.app)
+app.add_typer(items.app)
 app.command()(serve.serve)
 app.command()(rank.rank)
 app.command()(report.report)

@@ -149,6 +149,10 @@ def complete_journey_command(
     users: Annotated[
         int, typer.Option(help="Households to take; 0: all 2,469.")
     ] = 0,
+    search_events: Annotated[
+        int,
+        typer.Option(help="Stand-ins for searches, and item content; 0: none."),
+    ] = 60_000,
     as_json: AsJson = False,
 ) -> None:
     """Make raw tables from the Complete Journey purchases.
@@ -171,6 +175,7 @@ def complete_journey_command(
             max_positives_per_user=max_positives_per_user,
             max_test_positives_per_user=max_test_positives_per_user,
             users=users,
+            search_events=search_events,
         )
     except ValueError as error:
         raise _usage(error) from error
@@ -203,8 +208,15 @@ def complete_journey_command(
     sys.stdout.write(
         f"  items: {items['used']:,} used, {items['with_features']:,} with "
         f"features, {items['with_embedding']:,} with a vector\n"
-        f"Next: muse data inspect {out}\n"
     )
+    if "search" in made:
+        pairs = made["search"]
+        sys.stdout.write(
+            f"  searches (stand-ins made of purchases): {pairs['pairs']:,} of "
+            f"{pairs['households']:,} households, "
+            f"{pairs['clicks_without_purchase']:,} clicks without purchase\n"
+        )
+    sys.stdout.write(f"Next: muse data inspect {out}\n")
 
 
 @app.command("synth")
@@ -237,6 +249,9 @@ def synth_command(
     broken: Annotated[
         int, typer.Option(help="Broken rows of every kind to add.")
     ] = 0,
+    search_events: Annotated[
+        int, typer.Option(help="Searches, and item content; 0: neither.")
+    ] = 20_000,
     as_json: AsJson = False,
 ) -> None:
     """Make synthetic raw tables with latent interests behind the clicks.
@@ -260,6 +275,7 @@ def synth_command(
             missing_embeddings=missing_embeddings,
             padded_users=padded_users,
             broken=broken,
+            search_events=search_events,
         )
     except ValueError as error:
         raise _usage(error) from error
@@ -287,6 +303,12 @@ def synth_command(
         f"{found['with_embedding']:,} with a vector, "
         f"{found['new_in_test']:,} only in test"
     )
+    if "search" in made:
+        found = made["search"]
+        lines.append(
+            f"  searches: {found['events']:,} with a purchase, "
+            f"{found['clicks_without_purchase']:,} clicks without one"
+        )
     for table, reasons in made["broken"].items():
         text = ", ".join(f"{n:,} {why}" for why, n in reasons.items())
         lines.append(f"  broken rows in {table}: {text}")
@@ -465,7 +487,37 @@ def _show_inspection(found: dict[str, Any]) -> None:
             f"vectors {vectors['zero_vectors']:,}",
             "  norm: " + _quantile_line(vectors["norm"], 3),
         ]
+    for name, section in found["search"].items():
+        lines += _search_lines(name, section)
     lines += [f"note: {note}" for note in found["notes"]]
     if found["joins"] and not found["notes"]:
         lines.append("The tables join.")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _search_lines(name: str, found: dict[str, Any]) -> list[str]:
+    """Returns the summary of ``item_content`` or ``search_events``."""
+    lines = [f"{name}: {_rejected_line(found)}"]
+    for modality, of_it in found["modalities"].items():
+        width = of_it["width"]
+        lines.append(
+            f"  {modality}: {f'{width} floats' if width else 'text'}, in "
+            f"{_percent(of_it['present'])} of the rows"
+        )
+    if "items_with_content" in found:
+        lines.append(
+            f"  items with content: {_percent(found['items_with_content'])}"
+        )
+    if "dropped_clicks" in found:
+        dropped = ", ".join(
+            f"{count:,} {why}" for why, count in found["dropped_clicks"].items()
+        )
+        lines.append(
+            f"  clicks without purchase {found['clicks_without_purchase']:,}, "
+            f"events without any {found['events_without_clicks']:,}, left "
+            f"out: {dropped or 'none'}"
+        )
+        lines.append(
+            f"  time {found['first_time']} to {found['last_time']} (seconds)"
+        )
+    return lines

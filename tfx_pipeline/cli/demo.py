@@ -12,6 +12,7 @@ import typer
 from tfx_pipeline.cli import output
 
 if TYPE_CHECKING:
+    from tfx_pipeline.config import PipelineConfig
     from tfx_pipeline.demo import Answer
 
 __all__ = ["demo"]
@@ -76,7 +77,7 @@ def demo(
                     f"  raw tables    {data}",
                     f"  log           {output.short(loaded.log_path)}",
                     "Try next:",
-                    f"  {muse} serve --model-base-path {served}",
+                    f"  {muse} serve {_models(loaded)}",
                     f"  {muse} rank --data {data} --user "
                     f"{answer.request.user_id} --candidates "
                     + ",".join(
@@ -84,11 +85,27 @@ def demo(
                         for item in answer.request.candidate_item_ids[:3]
                     )
                     + " --explain",
+                    *(
+                        [
+                            f"  {muse} rank --data {data} --user "
+                            f"{answer.request.user_id}"
+                        ]
+                        if loaded.matching.enabled
+                        else []
+                    ),
                     f"  {muse} data inspect {data}",
                     "",
                 ]
             )
         )
+
+
+def _models(config: PipelineConfig) -> str:
+    """Returns the option of `muse serve` for what the demo pushed."""
+    file = config.matching_dir / "models.config"
+    if config.matching.enabled and file.is_file():
+        return f"--model-config-file {output.short(file)}"
+    return f"--model-base-path {output.short(config.push_dir)}"
 
 
 def _answer_lines(answer: Answer) -> list[str]:

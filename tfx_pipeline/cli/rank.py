@@ -6,21 +6,26 @@ import enum
 import json
 import pathlib
 import sys
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tfx_pipeline.cli import output
 
+if TYPE_CHECKING:
+    from serving.client import MuseClient
+
 __all__ = ["rank"]
 
 _DEMO_DATA = pathlib.Path("demo_output/data")
+_CANDIDATES = "candidate_item_ids"
 _FIELDS = (
     "user_id",
     "user_profile",
     "behavior_item_ids",
     "behavior_category_ids",
-    "candidate_item_ids",
+    _CANDIDATES,
 )
 
 
@@ -43,7 +48,11 @@ def rank(
         int | None, typer.Option(help="User id, looked up in --data.")
     ] = None,
     candidates: Annotated[
-        str | None, typer.Option(help="Item ids to score, comma-separated.")
+        str | None,
+        typer.Option(
+            help="Item ids to score, comma-separated. [default: what the "
+            "matching model finds]"
+        ),
     ] = None,
     data: Annotated[
         pathlib.Path | None,
@@ -70,6 +79,12 @@ def rank(
         Transport, typer.Option(help="Protocol.")
     ] = Transport.GRPC,
     model: Annotated[str, typer.Option(help="Model name.")] = "muse",
+    matching_model: Annotated[
+        str, typer.Option(help="Model that finds candidates.")
+    ] = "matching",
+    num_candidates: Annotated[
+        int, typer.Option(help="Candidates to take from it.", min=1)
+    ] = 20,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what was retrieved.")
     ] = False,
@@ -86,9 +101,10 @@ def rank(
 ) -> None:
     """Score candidates for a user, best first.
 
-    Needs a running server (muse serve). A request file holds user_id,
-    user_profile (5 ids), behavior_item_ids, behavior_category_ids and
-    candidate_item_ids.
+    Needs a running server (muse serve). Without --candidates the model
+    matching, served beside, finds them. A request file holds user_id,
+    user_profile (5 ids), behavior_item_ids, behavior_category_ids and, unless
+    they are to be found, candidate_item_ids.
 
     Example: muse rank --user 1 --candidates 9655212,1070214 --explain
     """
@@ -97,7 +113,7 @@ def rank(
 
         if data is None and request is None and _DEMO_DATA.is_dir():
             data = _DEMO_DATA
-        wanted = _request(user, candidates, data, split.value, request)
+        fields = _fields(user, candidates, data, split.value, request)
         default = "8500" if transport is Transport.GRPC else "8501"
         address = target or f"127.0.0.1:{default}"
         try:
@@ -110,6 +126,10 @@ def rank(
                 ),
                 retry=client.Retry(attempts=2),
             ) as opened:
+                matched = _find_candidates(
+                    opened, fields, matching_model, num_candidates, address
+                )
+                wanted = client.RankRequest(**fields)
                 call = opened.explain if explain else opened.rank
                 result = call(wanted)
         except client.UnavailableError as error:
@@ -121,39 +141,78 @@ def rank(
             raise RuntimeError(str(error)) from error
         names = _names(data, wanted)
         if as_json:
-            found = _as_json(wanted, result, names, explain, top)
-            sys.stdout.write(json.dumps(found, indent=2) + "\n")
+            shown = _as_json(wanted, result, names, explain, top, matched)
+            sys.stdout.write(json.dumps(shown, indent=2) + "\n")
         else:
-            _print_tables(wanted, result, names, explain, top)
+            _print_tables(wanted, result, names, explain, top, matched)
 
 
-def _request(
+def _fields(
     user: int | None,
     candidates: str | None,
     data: pathlib.Path | None,
     split: str,
     file: pathlib.Path | None,
-) -> Any:
-    from serving.client import RankRequest
-
+) -> dict[str, Any]:
+    """The fields of the request; candidates only where they were given."""
     ids = None if candidates is None else _parse_ids(candidates)
     if file is not None:
         if user is not None:
             raise typer.BadParameter("--user and --request exclude each other")
         fields = _read_fields(file)
-        if ids is not None:
-            fields["candidate_item_ids"] = ids
-        missing = [name for name in _FIELDS if name not in fields]
+        missing = [
+            name
+            for name in _FIELDS
+            if name not in fields and name != _CANDIDATES
+        ]
         if missing:
             raise ValueError(f"{file}: {missing[0]} is missing")
-        return RankRequest(**{name: fields[name] for name in _FIELDS})
-    if user is None or ids is None or data is None:
+        fields = {name: fields[name] for name in _FIELDS if name in fields}
+    elif user is None or data is None:
         raise typer.BadParameter(
-            "--user, --candidates and --data are needed, or --request FILE"
+            "--user and --data are needed, or --request FILE"
         )
-    from tfx_pipeline.user_lookup import find_request
+    else:
+        from tfx_pipeline.user_lookup import find_user
 
-    return find_request(data, user, ids, split)
+        fields = find_user(data, user, split)
+    return fields if ids is None else {**fields, _CANDIDATES: ids}
+
+
+def _find_candidates(
+    opened: MuseClient,
+    fields: dict[str, Any],
+    model: str,
+    number: int,
+    address: str,
+) -> dict[int, float]:
+    """Adds candidates where there are none.
+
+    Returns:
+        What the matching model found: item to its score.
+    """
+    if _CANDIDATES in fields:
+        return {}
+    from serving.client import NotFoundError, RecommendRequest
+
+    try:
+        found = opened.recommend(
+            RecommendRequest(fields["behavior_item_ids"], number), model=model
+        )
+    except NotFoundError as error:
+        raise RuntimeError(
+            f"the server at {address} has no model {model!r} to find "
+            "candidates with. Give --candidates, or serve both models: muse "
+            "serve --model-config-file DIR/matching/models.config"
+        ) from error
+    fields[_CANDIDATES] = found.candidate_item_ids
+    return dict(
+        zip(
+            found.candidate_item_ids.tolist(),
+            found.scores.tolist(),
+            strict=True,
+        )
+    )
 
 
 def _parse_ids(text: str) -> list[int]:
@@ -206,7 +265,12 @@ def _retrieved(
 
 
 def _as_json(
-    request: Any, result: Any, names: dict[int, str], explain: bool, top: int
+    request: Any,
+    result: Any,
+    names: dict[int, str],
+    explain: bool,
+    top: int,
+    matched: Mapping[int, float],
 ) -> dict[str, Any]:
     rows = []
     for candidate in result.order().tolist():
@@ -217,6 +281,8 @@ def _as_json(
         }
         if item in names:
             row["name"] = names[item]
+        if item in matched:
+            row["matching_score"] = matched[item]
         if explain:
             row["behaviors"] = [
                 _behavior(request, position, similarity, attention, names)
@@ -246,7 +312,12 @@ def _behavior(
 
 
 def _print_tables(
-    request: Any, result: Any, names: dict[int, str], explain: bool, top: int
+    request: Any,
+    result: Any,
+    names: dict[int, str],
+    explain: bool,
+    top: int,
+    matched: Mapping[int, float],
 ) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -260,6 +331,8 @@ def _print_tables(
     table.add_column("Item", justify="right")
     if names:
         table.add_column("Name", overflow="fold")
+    if matched:
+        table.add_column("Matching score", justify="right")
     table.add_column("Click probability", justify="right")
     order = result.order().tolist()
     for place, candidate in enumerate(order, 1):
@@ -268,6 +341,7 @@ def _print_tables(
             str(place),
             str(item),
             *([names.get(item, "")] if names else []),
+            *([f"{matched[item]:.3f}"] if matched else []),
             f"{result.click_probability[candidate]:.4f}",
         )
     console.print(table)

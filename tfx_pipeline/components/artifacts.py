@@ -2,7 +2,15 @@
 
 from tfx.types.artifact import Artifact, Property, PropertyType
 
-__all__ = ["ItemTableArtifact"]
+__all__ = [
+    "EMBEDDINGS_DIR",
+    "ItemContentArtifact",
+    "ItemEmbeddingsArtifact",
+    "ItemTableArtifact",
+]
+
+EMBEDDINGS_DIR = "embeddings"
+"""Folder of the Parquet files of an `ItemEmbeddingsArtifact`."""
 
 
 class ItemTableArtifact(Artifact):
@@ -17,3 +25,28 @@ class ItemTableArtifact(Artifact):
         "num_items": Property(type=PropertyType.INT),
         "dim": Property(type=PropertyType.INT),
     }
+
+
+class ItemEmbeddingsArtifact(Artifact):
+    """Item vectors made by the pipeline.
+
+    The directory ``embeddings`` under its URI holds Parquet files of the
+    layout of the raw embedding table, ``report.json`` what they are like.
+    """
+
+    TYPE_NAME = "ItemEmbeddings"
+    PROPERTIES = {
+        "num_items": Property(type=PropertyType.INT),
+        "dim": Property(type=PropertyType.INT),
+    }
+
+
+class ItemContentArtifact(Artifact):
+    """What items look like, by modality.
+
+    The directory ``content`` under its URI is what
+    `tfx_pipeline.data.item_content.ItemContent` reads and writes.
+    """
+
+    TYPE_NAME = "ItemContent"
+    PROPERTIES = {"num_items": Property(type=PropertyType.INT)}

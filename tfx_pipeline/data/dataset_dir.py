@@ -19,6 +19,7 @@ from typing import Any
 
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.raw_tables import SCHEMAS, find_files
+from tfx_pipeline.data.search_tables import TABLES
 
 DESCRIPTION = "dataset.json"
 FORMAT = "muse-raw-tables"
@@ -88,7 +89,8 @@ def staged(
     """
     root = pathlib.Path(directory)
     staging = root / _STAGING
-    foreign = [n for n in SCHEMAS if find_files(root, n)] or (
+    names = (*SCHEMAS, *TABLES)
+    foreign = [n for n in names if find_files(root, n)] or (
         (root / "raw").is_dir()
         and any((root / "raw").iterdir())
         and read_description(root).get("format") != FORMAT

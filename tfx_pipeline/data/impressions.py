@@ -47,8 +47,10 @@ class Purchases:
         """Number of purchase rows."""
         return len(self.household)
 
-    def where(self, keep: npt.NDArray[np.bool_]) -> Purchases:
-        """Returns the rows where `keep` (N,) is true."""
+    def where(
+        self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.int64]
+    ) -> Purchases:
+        """Returns the rows where `keep` (N,) is true, or rows by position."""
         return Purchases(
             *(getattr(self, f.name)[keep] for f in dataclasses.fields(self))
         )

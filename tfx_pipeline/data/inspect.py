@@ -20,6 +20,7 @@ import pyarrow as pa
 from tfx_pipeline.data import dataset_dir, raw_tables, validation
 from tfx_pipeline.data.arrow_lists import list_offsets, list_values
 from tfx_pipeline.data.errors import DataError
+from tfx_pipeline.data.inspect_search import inspect_search
 
 __all__ = ["DEFAULT_MAX_USERS", "inspect"]
 
@@ -115,7 +116,7 @@ class _Inspection:
         self.problems: list[DataError] = []
         self.overview: dict[str, Any] = {}
         self.sections: dict[str, Any] = {}
-        self._progress = progress
+        self.tell = progress
         self._total_rows = 1
         self._rows_read = 0
         self._readable: set[str] = set()
@@ -156,7 +157,7 @@ class _Inspection:
             for batch in self.tables[name].iter_batches(columns):
                 yield batch
                 self._rows_read += batch.num_rows
-                self._progress(
+                self.tell(
                     f"reading {name}",
                     min(1.0, self._rows_read / self._total_rows),
                 )
@@ -438,8 +439,9 @@ def inspect(
         JSON values: ``directory``, ``dataset`` (name and version of
         ``dataset.json`` where there is one), ``ok``, ``problems`` (each with
         ``code``, ``message``, ``hint``), ``notes``, ``tables``, ``samples``
-        and ``users`` by split, ``items``, ``embeddings``, ``joins`` (true,
-        false, or None if it cannot be told).
+        and ``users`` by split, ``items``, ``embeddings``, ``search`` (the
+        optional tables that exist), ``joins`` (true, false, or None if it
+        cannot be told).
 
     Raises:
         DataError: ``NO_DIRECTORY``, ``NO_TABLES`` or ``AMBIGUOUS_TABLE``.
@@ -457,6 +459,8 @@ def inspect(
         users, duplicates = _inspect_user_keys(run, split)
         _inspect_samples(run, split, users, items, embedded)
         _inspect_users(run, split, duplicates, embedded)
+    search = inspect_search(directory, items, run.tell)
+    run.problems += search.problems
     samples = run.sections.get("samples", {})
     known = [s["joined"] for s in samples.values() if s["joined"] is not None]
     made = dataset_dir.read_description(directory)
@@ -476,5 +480,6 @@ def inspect(
         "users": run.sections.get("users", {}),
         "items": run.sections.get("items"),
         "embeddings": run.sections.get("embeddings"),
+        "search": search.sections,
         "joins": all(share > 0 for share in known) if known else None,
     }

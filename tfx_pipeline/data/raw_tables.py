@@ -514,6 +514,28 @@ class RawTables:
         """Tells whether a table exists."""
         return name in self.tables
 
+    def with_table(
+        self, name: str, folder: str | os.PathLike[str]
+    ) -> RawTables:
+        """Returns the same tables, one of them read from another folder.
+
+        Args:
+            name: Table to replace or add, one of `SCHEMAS`.
+            folder: Directory that holds the table's files, and no others.
+
+        Raises:
+            DataError: ``MISSING_TABLE`` when there is no Parquet file.
+        """
+        paths = tuple(sorted(_parquet_in(pathlib.Path(folder))))
+        if not paths:
+            raise DataError(
+                "MISSING_TABLE",
+                f"table {name}: no Parquet file in {folder}.",
+                "run the component that writes it again.",
+            )
+        table = RawTable(name, paths, SCHEMAS[name])
+        return RawTables(self.root, {**self.tables, name: table})
+
     def check(self, require: Iterable[str] = tuple(SCHEMAS)) -> None:
         """Checks presence, schema and non-emptiness of tables.
 

@@ -27,7 +27,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tfx_pipeline.data import dataset_dir, raw_tables, validation
+from tfx_pipeline.data import (
+    dataset_dir,
+    raw_tables,
+    search_tables,
+    synth_search,
+    validation,
+)
 from tfx_pipeline.data.arrow_lists import list_array, ranges
 from tfx_pipeline.data.synth_items import (
     CITIES_PER_PROVINCE,
@@ -46,7 +52,7 @@ from tfx_pipeline.data.synth_users import (
 
 __all__ = ["GENERATOR_VERSION", "MAX_HISTORY", "Options", "generate"]
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 MAX_HISTORY = 100_000
 
 Progress = Callable[[str, float], None]
@@ -81,6 +87,8 @@ class Options:
         missing_embeddings: Share of items without a vector, mostly rare.
         padded_users: Share of short histories with zeros in front.
         broken: Broken rows of each kind to add.
+        search_events: Searches that led to a purchase; 0 leaves out them and
+            the item content.
     """
 
     users: int = 10_000
@@ -94,6 +102,7 @@ class Options:
     missing_embeddings: float = 0.1
     padded_users: float = 0.1
     broken: int = 0
+    search_events: int = 20_000
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -104,6 +113,7 @@ class Options:
             ("seed", 0, 1 << 62),
             ("candidates", 1, 1000),
             ("broken", 0, 1 << 20),
+            ("search_events", 0, 1 << 34),
         ):
             value = getattr(self, name)
             if not least <= value <= most:
@@ -302,6 +312,11 @@ def _generate(
         )
         embedded = _write_items(catalogue, writers, names)
         description["broken"] = _add_broken_rows(options, catalogue, writers)
+    if options.search_events:
+        tell("writing searches", 0.9)
+        description["search"] = _write_searches(
+            raw, options, catalogue, description["broken"]
+        )
     description["splits"] = {
         split: {
             "users": int(found["users"]),
@@ -468,6 +483,65 @@ def _write_items(
             )
         )
     return embedded
+
+
+def _write_searches(
+    raw: pathlib.Path,
+    options: Options,
+    catalogue: Catalogue,
+    broken: dict[str, dict[str, int]],
+) -> dict[str, int]:
+    """Writes item content and searches; returns what there is.
+
+    Args:
+        raw: Where to write.
+        options: What to make.
+        catalogue: Items.
+        broken: Gets the broken rows by table and reason.
+    """
+    views = synth_search.Views(catalogue)
+    events = synth_search.make_events(options.search_events, catalogue, views)
+    bad_items: dict[str, pa.RecordBatch] = {}
+    bad_events: dict[str, pa.RecordBatch] = {}
+    if options.broken:
+        bad_items = synth_search.broken_content_rows(options.broken, catalogue)
+        bad_events = synth_search.broken_event_rows(
+            options.broken, events, catalogue
+        )
+    with raw_tables.TableWriter(
+        raw / f"{search_tables.ITEM_CONTENT}.parquet",
+        synth_search.content_schema(),
+    ) as content:
+        for begin in range(0, catalogue.size, _CHUNK_ITEMS):
+            item = np.arange(begin, min(begin + _CHUNK_ITEMS, catalogue.size))
+            content.write(synth_search.content_rows(item, catalogue, views))
+        with_content = content.rows
+        for rows in bad_items.values():
+            content.write(rows)
+    with raw_tables.TableWriter(
+        raw / f"{search_tables.SEARCH_EVENTS}.parquet",
+        synth_search.event_schema(),
+    ) as searches:
+        for begin in range(0, options.search_events, _CHUNK_ITEMS):
+            chosen = slice(
+                begin, min(begin + _CHUNK_ITEMS, options.search_events)
+            )
+            searches.write(
+                synth_search.event_rows(events, chosen, catalogue, views)
+            )
+        for rows in bad_events.values():
+            searches.write(rows)
+    for table, bad in (
+        (search_tables.ITEM_CONTENT, bad_items),
+        (search_tables.SEARCH_EVENTS, bad_events),
+    ):
+        if bad:
+            broken[table] = dict.fromkeys(bad, options.broken)
+    return {
+        "events": options.search_events,
+        "clicks_without_purchase": len(events.clicked),
+        "items_with_content": with_content,
+    }
 
 
 def _vector_rows(ids: _Ints, codes: npt.NDArray[np.int8]) -> pa.RecordBatch:

@@ -74,8 +74,16 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return batch.column(batch.schema.get_field_index(name))
 
 
-def _split(batch: pa.RecordBatch, broken: list[tuple[str, _Mask]]) -> Validated:
-    """Splits a batch; of several reasons the first one counts."""
+def split_rows(
+    batch: pa.RecordBatch, broken: list[tuple[str, _Mask]]
+) -> Validated:
+    """Splits a batch into accepted and rejected rows.
+
+    Args:
+        batch: N rows.
+        broken: Reasons and the rows (N,) they hold for; of several reasons
+            the first one counts.
+    """
     bad = np.zeros(batch.num_rows, bool)
     for _, mask in broken:
         bad |= mask
@@ -104,7 +112,7 @@ def _filter(batch: pa.RecordBatch, keep: _Mask) -> pa.RecordBatch:
     return batch.filter(pa.array(keep))
 
 
-def _nulls(batch: pa.RecordBatch, codes: tuple[str, ...]) -> _Mask:
+def rows_with_nulls(batch: pa.RecordBatch, codes: tuple[str, ...]) -> _Mask:
     """Rows with a null value, null list or null inside a list."""
     found = np.zeros(batch.num_rows, bool)
     for code in codes:
@@ -122,7 +130,8 @@ def _nulls(batch: pa.RecordBatch, codes: tuple[str, ...]) -> _Mask:
     return found
 
 
-def _zero(batch: pa.RecordBatch, code: str) -> _Mask:
+def rows_with_zero(batch: pa.RecordBatch, code: str) -> _Mask:
+    """Rows whose value is 0; none where the column does not exist."""
     if code not in batch.schema.names:
         return np.zeros(batch.num_rows, bool)
     column = pc.fill_null(_column(batch, code), 1)
@@ -147,15 +156,16 @@ def validate_samples(batch: pa.RecordBatch) -> Validated:
     """
     codes = (raw_tables.LABEL, raw_tables.USER_ID, raw_tables.ITEM_ID)
     broken = [
-        (NULL, _nulls(batch, codes)),
+        (NULL, rows_with_nulls(batch, codes)),
         (
             MISSING_ID,
-            _zero(batch, raw_tables.USER_ID) | _zero(batch, raw_tables.ITEM_ID),
+            rows_with_zero(batch, raw_tables.USER_ID)
+            | rows_with_zero(batch, raw_tables.ITEM_ID),
         ),
     ]
     if raw_tables.LABEL in batch.schema.names:
         broken.append((LABEL_NOT_ONE_HOT, ~_one_hot(batch)))
-    return _split(batch, broken)
+    return split_rows(batch, broken)
 
 
 def _one_hot(batch: pa.RecordBatch) -> _Mask:
@@ -200,16 +210,16 @@ def validate_user_features(batch: pa.RecordBatch) -> Validated:
     broken = [
         (
             NULL,
-            _nulls(
+            rows_with_nulls(
                 batch, (raw_tables.USER_ID, *raw_tables.USER_PROFILE, *lists)
             ),
         ),
-        (MISSING_ID, _zero(batch, raw_tables.USER_ID)),
+        (MISSING_ID, rows_with_zero(batch, raw_tables.USER_ID)),
     ]
     if set(lists) <= set(batch.schema.names):
         items, categories = (_lengths(_column(batch, c)) for c in lists)
         broken.append((UNEQUAL_LISTS, items != categories))
-    return _split(batch, broken)
+    return split_rows(batch, broken)
 
 
 def validate_item_features(batch: pa.RecordBatch) -> Validated:
@@ -228,11 +238,11 @@ def validate_item_features(batch: pa.RecordBatch) -> Validated:
         raw_tables.ITEM_CITY,
         raw_tables.ITEM_PROVINCE,
     )
-    return _split(
+    return split_rows(
         batch,
         [
-            (NULL, _nulls(batch, codes)),
-            (MISSING_ID, _zero(batch, raw_tables.ITEM_ID)),
+            (NULL, rows_with_nulls(batch, codes)),
+            (MISSING_ID, rows_with_zero(batch, raw_tables.ITEM_ID)),
         ],
     )
 
@@ -249,13 +259,13 @@ def validate_embeddings(batch: pa.RecordBatch) -> Validated:
     """
     codes = (raw_tables.ITEM_ID, raw_tables.SCL_EMBEDDING)
     broken = [
-        (NULL, _nulls(batch, codes)),
-        (MISSING_ID, _zero(batch, raw_tables.ITEM_ID)),
+        (NULL, rows_with_nulls(batch, codes)),
+        (MISSING_ID, rows_with_zero(batch, raw_tables.ITEM_ID)),
     ]
     if raw_tables.SCL_EMBEDDING in batch.schema.names:
         lengths = _lengths(_column(batch, raw_tables.SCL_EMBEDDING))
         broken.append((EMBEDDING_LENGTH, lengths != raw_tables.EMBEDDING_DIM))
-    return _split(batch, broken)
+    return split_rows(batch, broken)
 
 
 VALIDATORS: Mapping[str, Callable[[pa.RecordBatch], Validated]] = {
@@ -326,7 +336,7 @@ class UniqueKeys:
             First rows as accepted, repeated ones as rejected.
         """
         ids = _column(batch, self._code).to_numpy(zero_copy_only=False)
-        return _split(batch, [(self._reason, ~self.first(ids))])
+        return split_rows(batch, [(self._reason, ~self.first(ids))])
 
     def first(self, ids: npt.NDArray[np.int64]) -> _Mask:
         """Adds keys and tells which occur for the first time.
@@ -392,7 +402,7 @@ def require_keys(
         Rows with a known key as accepted, the others as rejected.
     """
     ids = _column(batch, code).to_numpy(zero_copy_only=False)
-    return _split(batch, [(reason, ~contains(sorted_keys, ids))])
+    return split_rows(batch, [(reason, ~contains(sorted_keys, ids))])
 
 
 def strip_padding(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -444,6 +454,9 @@ __all__ = [
     "clicks",
     "contains",
     "require_keys",
+    "rows_with_nulls",
+    "rows_with_zero",
+    "split_rows",
     "strip_padding",
     "validate",
     "validate_embeddings",

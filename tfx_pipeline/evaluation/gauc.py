@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from muse_keras.metrics import PerGroupAUC
+from tfx_pipeline.evaluation import bootstrap
 
 __all__ = ["bootstrap_interval"]
 
@@ -26,15 +25,6 @@ def bootstrap_interval(
     Returns:
         Lower and upper bound; NaN without any user.
     """
-    count = len(users.auc)
-    if not count:
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    weighted = users.auc * users.weight
-    values = np.empty(samples)
-    for index in range(samples):
-        drawn = generator.integers(0, count, count)
-        values[index] = weighted[drawn].sum() / users.weight[drawn].sum()
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    return bootstrap.mean_interval(
+        users.auc, users.weight, samples, level, seed
+    )

@@ -13,6 +13,7 @@ _LEFT = 56
 _RIGHT = 16
 _TOP = 30
 _BOTTOM = 44
+_LEGEND_LINE = 20
 
 
 class _Frame:
@@ -26,10 +27,14 @@ class _Frame:
         height: int,
         legend: Sequence[str],
     ) -> None:
-        self.height = height
         self._low, self._high = low, high
         self.left, self.right = _LEFT, _WIDTH - _RIGHT
-        self.top, self.bottom = _TOP, height - _BOTTOM
+        places = self._legend_places(legend)
+        lines = 1 + max((line for _, line in places), default=0)
+        height += (lines - 1) * _LEGEND_LINE
+        self.height = height
+        self.top = _TOP + (lines - 1) * _LEGEND_LINE
+        self.bottom = height - _BOTTOM
         self.parts = [
             f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" '
             f'aria-label="{html.escape(title, quote=True)}">'
@@ -41,14 +46,27 @@ class _Frame:
                 f'y1="{place:.1f}" y2="{place:.1f}"/>'
             )
             self.text(self.left - 8, place + 4, f"{value:g}", "end")
-        x = self.left
-        for index, name in enumerate(legend):
+        for index, (name, (x, line)) in enumerate(
+            zip(legend, places, strict=True)
+        ):
+            y = 8 + line * _LEGEND_LINE
             self.parts.append(
-                f'<rect class="fill{index}" x="{x}" y="8" width="12" '
+                f'<rect class="fill{index}" x="{x}" y="{y}" width="12" '
                 'height="12" rx="2"/>'
             )
-            self.text(x + 18, 19, name, "start")
-            x += 34 + 8 * len(name)
+            self.text(x + 18, y + 11, name, "start")
+
+    def _legend_places(self, legend: Sequence[str]) -> list[tuple[int, int]]:
+        """Returns the horizontal place and the line of each name."""
+        places = []
+        x, line = self.left, 0
+        for name in legend:
+            width = 34 + 8 * len(name)
+            if x > self.left and x + width > self.right:
+                x, line = self.left, line + 1
+            places.append((x, line))
+            x += width
+        return places
 
     def y(self, value: float) -> float:
         """Returns the vertical place of a value."""
@@ -91,6 +109,7 @@ def intervals(
     margin = 0.08 * (high - low or 0.1)
     frame = _Frame(title, low - margin, high + margin, 300, list(series))
     room = (frame.right - frame.left) / len(groups)
+    apart = min(22.0, 0.8 * room / len(series))
     for group, name in enumerate(groups):
         middle = frame.left + room * (group + 0.5)
         frame.text(middle, frame.bottom + 18, name, "middle")
@@ -98,7 +117,7 @@ def intervals(
             value = values[group]
             if value is None:
                 continue
-            x = middle + 22 * (index - (len(series) - 1) / 2)
+            x = middle + apart * (index - (len(series) - 1) / 2)
             top, bottom = frame.y(value[2]), frame.y(value[1])
             frame.parts.append(
                 f'<g class="line{index}"><line x1="{x:.1f}" x2="{x:.1f}" '

@@ -15,12 +15,18 @@ import tensorflow_model_analysis as tfma
 from tfx.utils import path_utils
 
 from muse_keras import metrics
+from muse_keras.tables import ItemTable
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import lineage, user_lookup
-from tfx_pipeline.components.request_example_gen.executor import COUNTS_FILE
+from tfx_pipeline.components.item_embedder import output
+from tfx_pipeline.components.item_table_gen import executor as item_table_gen
+from tfx_pipeline.components.rejected_rows import COUNTS_FILE
+from tfx_pipeline.data import search_tables
 from tfx_pipeline.evaluation import extractors
 from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
+from tfx_pipeline.report import coverage
 from tfx_pipeline.report import scores as scores_lib
+from tfx_pipeline.scl import trainer as scl_trainer
 from tfx_pipeline.trainer import CURVES_FILE, RUN_FILE
 
 __all__ = ["collect", "paired_difference"]
@@ -88,6 +94,7 @@ def collect(
         "difference": None,
         "tiers": None,
         "example": None,
+        "embeddings": _embeddings(config, files),
         "data": _data(config),
         "executions": lineage.last_executions(config),
         "versions": {
@@ -208,8 +215,41 @@ def _data(config: config_lib.PipelineConfig) -> dict[str, Any]:
     return {
         "requests": _read_json(config.rejected_dir / "requests", COUNTS_FILE),
         "items": _read_json(config.rejected_dir / "items", COUNTS_FILE),
+        **{
+            name: None
+            if config.item_embeddings == "imported"
+            else _read_json(config.rejected_dir / name, COUNTS_FILE)
+            for name in search_tables.TABLES
+        },
         "source": _read_json(pathlib.Path(config.data.raw_dir), "dataset.json"),
     }
+
+
+def _embeddings(
+    config: config_lib.PipelineConfig, files: list[pathlib.Path]
+) -> dict[str, Any]:
+    """Returns where the item vectors come from and how good they are."""
+    table = lineage.latest_output(config, "ItemTableGen", "item_table")
+    found: dict[str, Any] = {
+        "source": config.item_embeddings,
+        "coverage": coverage.coverage(
+            files, ItemTable.open(table / item_table_gen.TABLE_DIR)
+        ),
+        "evaluation": None,
+        "run": None,
+        "report": None,
+    }
+    maker = {"learned": "ItemEmbedder", "text_svd": "TextEmbedder"}.get(
+        config.item_embeddings
+    )
+    if maker:
+        folder = lineage.latest_output(config, maker, "embeddings")
+        found["report"] = _read_json(folder, output.REPORT_FILE)
+    if config.item_embeddings == "learned":
+        folder = lineage.latest_output(config, "SCLTrainer", "model_run")
+        found["evaluation"] = _read_json(folder, scl_trainer.EVALUATION_FILE)
+        found["run"] = _read_json(folder, scl_trainer.RUN_FILE)
+    return found
 
 
 def _worked_example(

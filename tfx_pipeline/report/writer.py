@@ -42,7 +42,18 @@ class Summary:
             f"{model['gauc_upper']:.4f})"
             for name, model in self.found["models"].items()
         ]
-        return [*models, verdict(self.found)]
+        return [*models, verdict(self.found), *self._recall()]
+
+    def _recall(self) -> list[str]:
+        evaluation = self.found["embeddings"]["evaluation"]
+        if evaluation is None:
+            return []
+        k = str(evaluation["ks"][-1])
+        values = ", ".join(
+            f"{name} {scopes['all'][k]['value']:.4f}"
+            for name, scopes in evaluation["methods"].items()
+        )
+        return [f"Item embeddings, recall@{k} of the purchased item: {values}"]
 
 
 def write_report(
@@ -124,6 +135,7 @@ def _charts(found: dict[str, Any]) -> dict[str, str | None]:
             models, extractors.POPULARITY_SLICE, "training impressions"
         ),
         "tiers": None,
+        "recall": _recall_chart(found["embeddings"]["evaluation"]),
     }
     if found["tiers"]:
         tiers = found["tiers"]
@@ -140,6 +152,25 @@ def _charts(found: dict[str, Any]) -> dict[str, str | None]:
             every=2,
         )
     return drawn
+
+
+def _recall_chart(evaluation: dict[str, Any] | None) -> str | None:
+    if evaluation is None:
+        return None
+    ks = [str(k) for k in evaluation["ks"]]
+    return charts.intervals(
+        "Recall of the purchased item, with 95 % intervals, by the number of "
+        "items found",
+        "items found",
+        ks,
+        {
+            name: [
+                (at["value"], at["lower"], at["upper"])
+                for at in (scopes["all"][k] for k in ks)
+            ]
+            for name, scopes in evaluation["methods"].items()
+        },
+    )
 
 
 def _slice_chart(models: dict[str, Any], feature: str, axis: str) -> str | None:
@@ -177,11 +208,11 @@ def _interval(
 
 def _data_rows(data: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
-    for title, counts in (
-        ("requests", data["requests"]),
-        ("items", data["items"]),
-    ):
+    for title, counts in data.items():
+        if title == "source":
+            continue
         for name, value in sorted((counts or {}).items()):
             label = name.replace("/", " ").replace("_", " ")
-            rows.append((f"{title}: {label}", f"{value:,}"))
+            kind = title.replace("_", " ")
+            rows.append((f"{kind}: {label}", f"{value:,}"))
     return rows

@@ -10,20 +10,56 @@ the histories. The files work with every runner whose workers share the folder.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import uuid
 from collections.abc import Hashable, Iterable, Iterator
 
+import apache_beam as beam
 import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = ["Outbox", "Parcel", "unpack"]
+__all__ = ["Outbox", "Parcel", "directory_for", "unpack"]
 
 Parcel = bytes | tuple[str, tuple[int, ...]]
 """A serialised batch, or a file with the offset and length of each batch."""
+
+
+# These keep in memory what they shuffle.
+_LOCAL_RUNNERS = (
+    "DirectRunner",
+    "BundleBasedDirectRunner",
+    "SwitchingDirectRunner",
+    "FnApiRunner",
+    "PrismRunner",
+)
+
+
+@contextlib.contextmanager
+def directory_for(
+    runner: beam.runners.PipelineRunner, temporary: str
+) -> Iterator[str | None]:
+    """Gives a folder for the batches between steps, if one is needed.
+
+    Args:
+        runner: Runs the pipeline.
+        temporary: Where to make the folder; it is deleted at the end.
+
+    Yields:
+        The folder, or None for a runner that shuffles on disk.
+    """
+    if type(runner).__name__ not in _LOCAL_RUNNERS:
+        yield None
+        return
+    folder = FileSystems.join(temporary, "exchange")
+    try:
+        yield folder
+    finally:
+        if FileSystems.exists(folder):
+            FileSystems.delete([folder])
 
 
 class Outbox:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -36,6 +35,7 @@ from tfx_pipeline.transforms import (
     arrow_batches,
     exchange,
     requests,
+    steps,
     tfrecords,
 )
 
@@ -43,14 +43,9 @@ __all__ = [
     "JoinOptions",
     "RawFiles",
     "choose_partitions",
-    "shard_path",
     "write_requests",
 ]
 
-NAMESPACE = "request_join"
-_PARTITION_BYTES = 64 << 20
-_MIN_PARTITIONS, _MAX_PARTITIONS = 4, 1024
-_READ_BUFFER = 4 << 20
 
 _SCHEMAS = {
     "samples": raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
@@ -59,9 +54,6 @@ _SCHEMAS = {
     # Only who has an embedding matters here, not the embedding.
     "embedding_ids": pa.schema([(raw_tables.ITEM_ID, pa.int64())]),
 }
-
-# Output, key and rows: what a step sends.
-_Sent = tuple[str, Any, pa.RecordBatch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,23 +91,14 @@ class RawFiles:
         samples: of the samples of each split.
         users: of the user features of each split.
         items: of the item features.
-        embeddings: of the embeddings; only their ids are read.
+        embeddings: of the embeddings; only their ids are read, to count
+            candidates without one. Empty where vectors are not imported.
     """
 
     samples: Mapping[str, Sequence[str]]
     users: Mapping[str, Sequence[str]]
     items: Sequence[str]
     embeddings: Sequence[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class _RowGroup:
-    table: str
-    split: str
-    path: str
-    index: int
-    first_row: int
-    rows_per_batch: int
 
 
 def choose_partitions(tables: Mapping[str, Sequence[str]]) -> int:
@@ -137,13 +120,7 @@ def choose_partitions(tables: Mapping[str, Sequence[str]]) -> int:
             pq.read_metadata(path), _SCHEMAS[kind]
         )
     )
-    wanted = -(-total // _PARTITION_BYTES)
-    return min(max(_MIN_PARTITIONS, wanted), _MAX_PARTITIONS)
-
-
-def shard_path(prefix: str, shard: int, shards: int) -> str:
-    """Returns the file of one partition of a split."""
-    return f"{prefix}-{shard:05d}-of-{shards:05d}.gz"
+    return steps.partitions_for(total)
 
 
 def write_requests(
@@ -165,28 +142,40 @@ def write_requests(
     """
 
     def rows(
-        label: str, groups: list[_RowGroup], partitions: int
+        label: str, groups: list[steps.RowGroup], partitions: int
     ) -> beam.PCollection:
         return (
             pipeline
             | f"{label}/RowGroups" >> beam.Create(groups, reshuffle=True)
             | f"{label}/Read"
-            >> _step(_ReadRowGroup(options.exchange_dir, partitions))
+            >> steps.step(_ReadRowGroup(options.exchange_dir, partitions))
         )
 
     by_item, by_user = options.item_partitions, options.user_partitions
     sample_rows = rows(
-        "Samples", _row_groups("samples", files.samples), by_item
+        "Samples",
+        steps.row_groups("samples", _SCHEMAS["samples"], files.samples),
+        by_item,
     )
     user_rows = rows(
-        "Users", _row_groups("user_features", files.users), by_user
+        "Users",
+        steps.row_groups(
+            "user_features", _SCHEMAS["user_features"], files.users
+        ),
+        by_user,
     )
     item_rows = rows(
-        "Items", _row_groups("item_features", {"": files.items}), by_item
+        "Items",
+        steps.row_groups(
+            "item_features", _SCHEMAS["item_features"], {"": files.items}
+        ),
+        by_item,
     )
     embedded = rows(
         "Embeddings",
-        _row_groups("embedding_ids", {"": files.embeddings}),
+        steps.row_groups(
+            "embedding_ids", _SCHEMAS["embedding_ids"], {"": files.embeddings}
+        ),
         by_item,
     )
     with_items = (
@@ -196,7 +185,10 @@ def write_requests(
             "embedded": embedded.rows,
         }
         | "ByItem" >> beam.CoGroupByKey()
-        | "JoinItems" >> _step(_JoinItems(options.exchange_dir, by_user))
+        | "JoinItems"
+        >> steps.step(
+            _JoinItems(options.exchange_dir, by_user, bool(files.embeddings))
+        )
     )
     # A partition without users is a file without records.
     shards = (
@@ -210,7 +202,7 @@ def write_requests(
     written = (
         {"samples": with_items.rows, "users": user_rows.rows, "shards": shards}
         | "ByUser" >> beam.CoGroupByKey()
-        | "WriteRequests" >> _step(_WriteRequests(dict(outputs), options))
+        | "WriteRequests" >> steps.step(_WriteRequests(dict(outputs), options))
     )
     return (
         sample_rows.rejected,
@@ -219,71 +211,6 @@ def write_requests(
         with_items.rejected,
         written.rejected,
     ) | "Rejected" >> beam.Flatten()
-
-
-def _step(step: _Step) -> beam.ParDo:
-    return beam.ParDo(step).with_outputs("rows", "rejected")
-
-
-def _row_groups(
-    table: str, paths_of_split: Mapping[str, Sequence[str]]
-) -> list[_RowGroup]:
-    groups = []
-    for split, paths in paths_of_split.items():
-        first_row = 0
-        for path in paths:
-            metadata = pq.read_metadata(path)
-            rows = raw_tables.rows_per_batch(metadata, _SCHEMAS[table])
-            for index in range(metadata.num_row_groups):
-                groups.append(
-                    _RowGroup(table, split, str(path), index, first_row, rows)
-                )
-                first_row += metadata.row_group(index).num_rows
-    return groups
-
-
-def _count(name: str, amount: int) -> None:
-    if amount:
-        beam.metrics.Metrics.counter(NAMESPACE, name).inc(int(amount))
-
-
-class _Step(beam.DoFn):
-    """A step of the join: what it sends leaves as parcels."""
-
-    def __init__(self, exchange_dir: str | None) -> None:
-        self._exchange_dir = exchange_dir
-
-    def send(self, element: Any) -> Iterator[_Sent]:
-        """Yields output, key and rows for the next step."""
-        raise NotImplementedError
-
-    def process(self, element: Any) -> Iterator:
-        """Wraps what is sent."""
-        with exchange.Outbox(self._exchange_dir) as outbox:
-            for output, key, rows in self.send(element):
-                yield from _tagged(outbox.put((output, key), rows))
-            yield from _tagged(outbox.flush())
-
-
-def _tagged(parcels: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
-    for (output, key), parcel in parcels:
-        yield beam.pvalue.TaggedOutput(output, (key, parcel))
-
-
-def _reject(
-    table: str, rows: pa.RecordBatch, reason: str | None = None
-) -> Iterator[_Sent]:
-    """Sends rows that cannot be joined, and counts them by reason."""
-    if not rows.num_rows:
-        return
-    if reason is not None:
-        reasons = pa.array([reason] * rows.num_rows, pa.string())
-        rows = arrow_batches.append(rows, reason=reasons)
-    for found in (
-        arrow_batches.column(rows, "reason").value_counts().to_pylist()
-    ):
-        _count(f"rejected/{table}/{found['values']}", found["counts"])
-    yield "rejected", table, rows
 
 
 def _split_by_mask(
@@ -301,38 +228,28 @@ def _by_split(rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
         yield str(split), rows.filter(pa.array(splits == split))
 
 
-class _ReadRowGroup(_Step):
+class _ReadRowGroup(steps.Step):
     """Reads, validates and partitions one Parquet row group."""
 
     def __init__(self, exchange_dir: str | None, partitions: int) -> None:
         super().__init__(exchange_dir)
         self._partitions = partitions
 
-    def send(self, element: _RowGroup) -> Iterator[_Sent]:
-        position = element.first_row
+    def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
         schema = _SCHEMAS[element.table]
-        # A small buffer makes column chunks stream instead of being read
-        # whole: a row group of the published user features is gigabytes.
-        with pq.ParquetFile(element.path, buffer_size=_READ_BUFFER) as file:
-            for batch in file.iter_batches(
-                batch_size=element.rows_per_batch,
-                row_groups=[element.index],
-                columns=schema.names,
-            ):
-                batch = raw_tables.conform(batch, schema)
-                yield from self._send_batch(element, batch, position)
-                position += batch.num_rows
+        for position, batch in steps.read_row_group(element, schema):
+            yield from self._send_batch(element, batch, position)
 
     def _send_batch(
-        self, group: _RowGroup, batch: pa.RecordBatch, position: int
-    ) -> Iterator[_Sent]:
+        self, group: steps.RowGroup, batch: pa.RecordBatch, position: int
+    ) -> Iterator[steps.Sent]:
         name = f"{group.split}_{group.table}" if group.split else group.table
-        _count(f"read/{name}", batch.num_rows)
+        steps.count(f"read/{name}", batch.num_rows)
         if group.table != "embedding_ids":
             place = np.arange(position, position + batch.num_rows)
             batch = arrow_batches.append(batch, position=pa.array(place))
             batch, rejected = validation.validate(group.table, batch)
-            yield from _reject(name, rejected)
+            yield from steps.reject(name, rejected)
         by_user = group.table == "user_features"
         if group.table == "samples":
             split = pa.array([group.split] * batch.num_rows, pa.string())
@@ -344,14 +261,17 @@ class _ReadRowGroup(_Step):
             yield "rows", (group.split, index) if by_user else index, part
 
 
-class _JoinItems(_Step):
+class _JoinItems(steps.Step):
     """Gives the samples of one partition their item's features."""
 
-    def __init__(self, exchange_dir: str | None, partitions: int) -> None:
+    def __init__(
+        self, exchange_dir: str | None, partitions: int, imported: bool = True
+    ) -> None:
         super().__init__(exchange_dir)
         self._partitions = partitions
+        self._imported = imported
 
-    def send(self, element: tuple[int, Mapping]) -> Iterator[_Sent]:
+    def send(self, element: tuple[int, Mapping]) -> Iterator[steps.Sent]:
         _, parcels = element
         samples, items, embedded = (
             arrow_batches.concatenate(exchange.unpack(parcels[name]))
@@ -361,7 +281,7 @@ class _JoinItems(_Step):
             items, extra = _split_by_mask(
                 items, requests.is_first(items, raw_tables.ITEM_ID)
             )
-            yield from _reject(
+            yield from steps.reject(
                 "item_features", extra, validation.DUPLICATE_ITEM
             )
         if samples is None:
@@ -369,7 +289,7 @@ class _JoinItems(_Step):
         rows = _lookup(items, samples)
         samples, unknown = _split_by_mask(samples, rows >= 0)
         for split, rejected in _by_split(unknown):
-            yield from _reject(
+            yield from steps.reject(
                 f"{split}_samples", rejected, validation.NO_ITEM_FEATURES
             )
         if items is None or not samples.num_rows:
@@ -382,8 +302,9 @@ class _JoinItems(_Step):
         columns[requests.POPULARITY] = pa.array(
             requests.popularity(samples, features.TRAIN_SPLIT)
         )
-        without = (_lookup(embedded, samples) < 0).sum()
-        _count("joined/candidates_without_embedding", without)
+        if self._imported:
+            without = (_lookup(embedded, samples) < 0).sum()
+            steps.count("joined/candidates_without_embedding", without)
         joined = arrow_batches.append(samples, **columns)
         for split, part in _by_split(joined):
             for index, rows_of_users in arrow_batches.partition(
@@ -400,7 +321,7 @@ def _lookup(
     return requests.rows_of(table, raw_tables.ITEM_ID, wanted)
 
 
-class _WriteRequests(_Step):
+class _WriteRequests(steps.Step):
     """Writes the Examples of one partition of users."""
 
     def __init__(
@@ -414,7 +335,9 @@ class _WriteRequests(_Step):
         """Makes the encoder, which cannot travel."""
         self._encoder = example_coder.RecordBatchToExamplesEncoder()
 
-    def send(self, element: tuple[tuple[str, int], Mapping]) -> Iterator[_Sent]:
+    def send(
+        self, element: tuple[tuple[str, int], Mapping]
+    ) -> Iterator[steps.Sent]:
         (split, shard), parcels = element
         samples, users = (
             arrow_batches.concatenate(exchange.unpack(parcels[name]))
@@ -424,7 +347,7 @@ class _WriteRequests(_Step):
             users, extra = _split_by_mask(
                 users, requests.is_first(users, raw_tables.USER_ID)
             )
-            yield from _reject(
+            yield from steps.reject(
                 f"{split}_user_features", extra, validation.DUPLICATE_USER
             )
         batches: Iterator[pa.RecordBatch] = iter(())
@@ -435,10 +358,10 @@ class _WriteRequests(_Step):
                 arrow_batches.numpy_column(samples, raw_tables.USER_ID),
             )
             samples, unknown = _split_by_mask(samples, rows >= 0)
-            yield from _reject(
+            yield from steps.reject(
                 f"{split}_samples", unknown, validation.NO_USER_FEATURES
             )
-            _count(f"joined/{split}_impressions", samples.num_rows)
+            steps.count(f"joined/{split}_impressions", samples.num_rows)
             if users is not None and samples.num_rows:
                 batches = requests.build_requests(
                     samples,
@@ -446,10 +369,10 @@ class _WriteRequests(_Step):
                     rows[rows >= 0],
                     self._options.max_candidates,
                 )
-        path = shard_path(
+        path = steps.shard_path(
             self._outputs[split], shard, self._options.user_partitions
         )
         with tfrecords.TFRecordWriter(path) as writer:
             for batch in batches:
-                _count(f"joined/{split}_requests", batch.num_rows)
+                steps.count(f"joined/{split}_requests", batch.num_rows)
                 writer.write(self._encoder.encode(batch))

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from tfx_pipeline import features
 from tfx_pipeline.data import raw_tables
 from tfx_pipeline.transforms.arrow_batches import column, mix, numpy_column
+from tfx_pipeline.transforms.steps import POSITION
 
 __all__ = [
     "ITEM_COLUMNS",
     "POPULARITY",
-    "POSITION",
     "SPLIT",
     "build_requests",
     "is_first",
@@ -23,10 +23,8 @@ __all__ = [
     "rows_of",
 ]
 
-# Columns that the join adds. A shuffle does not keep the order of rows: their
-# position in the table does.
+# Columns that the join adds, besides the position.
 SPLIT = "split"
-POSITION = "position"
 POPULARITY = "popularity"
 
 ITEM_COLUMNS = (

@@ -6,6 +6,7 @@ import pytest
 
 from tests.serving.export.world import (
     MAX_HISTORY,
+    SPARE_ROWS,
     World,
     make_item_table,
     make_model,
@@ -35,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     requests = make_requests(item_table, 40, seed=5)
     transform_output = make_transform_output(requests, folder)
     vocabularies = read_vocabularies(transform_output)
-    model = make_model("muse", item_table, vocabularies)
+    model = make_model("muse", item_table, vocabularies, SPARE_ROWS)
     export = export_saved_model(
         folder / "muse" / "1",
         model=model,

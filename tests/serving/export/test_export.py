@@ -15,6 +15,7 @@ from serving.export import export_saved_model, kernel_report, next_version
 from tests.serving.export.world import (
     DIM,
     MAX_HISTORY,
+    SPARE_ROWS,
     K,
     World,
     make_model,
@@ -83,7 +84,8 @@ def test_one_copy_of_the_table_and_no_constants(world: World) -> None:
     checkpoint = str(world.export.path / "variables" / "variables")
     stored = tf.train.list_variables(checkpoint)
     table = world.item_table
-    assert [s for _, s in stored].count([table.num_items + 1, DIM]) == 1
+    rows = table.num_items + 1 + SPARE_ROWS
+    assert [s for _, s in stored].count([rows, DIM]) == 1
     assert [s for _, s in stored].count([table.num_items]) == 1
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -119,8 +121,8 @@ def test_manifest(world: World) -> None:
     codes = manifest["variables"]["table.codes"]
     assert codes == {
         "dtype": "int8",
-        "shape": [world.item_table.num_items + 1, DIM],
-        "bytes": world.item_table.codes.nbytes,
+        "shape": [world.item_table.num_items + 1 + SPARE_ROWS, DIM],
+        "bytes": world.item_table.codes.nbytes + SPARE_ROWS * DIM,
     }
     # Whatever the checkpoint holds is accounted for, but for bookkeeping.
     checkpoint = str(world.export.path / "variables" / "variables")
@@ -156,7 +158,8 @@ def test_warmup_records_replay(world: World) -> None:
         if "click_probability" in outputs:
             assert (outputs["click_probability"].numpy() > 0).any()
         names.append(name)
-    assert names == ["rank", "explain", "embed", "serving_default"] * 2
+    signatures = ["rank", "explain", "embed", "upsert_items", "serving_default"]
+    assert names == signatures * 2
     assert world.export.manifest["warmup_records"] == len(names)
 
 

@@ -282,7 +282,13 @@ def test_embed(world: World) -> None:
 
 def test_declared_interface(world: World) -> None:
     signatures = world.loaded.signatures
-    assert set(signatures) == {"serving_default", "rank", "explain", "embed"}
+    assert set(signatures) == {
+        "serving_default",
+        "rank",
+        "explain",
+        "embed",
+        "upsert_items",
+    }
     declared = {
         name: {
             key: (spec.dtype.name, spec.shape.as_list())
@@ -301,6 +307,13 @@ def test_declared_interface(world: World) -> None:
         "candidate_item_ids": ("int64", [None, None]),
     }
     assert declared["embed"] == {"item_ids": ("int64", [None])}
+    assert declared["upsert_items"] == {
+        "item_ids": ("int64", [None]),
+        "embedding": ("float32", [None, None]),
+        "category_ids": ("int64", [None]),
+        "city_ids": ("int64", [None]),
+        "province_ids": ("int64", [None]),
+    }
     assert declared["serving_default"] == {"examples": ("string", [None])}
     outputs = {
         name: {
@@ -323,4 +336,10 @@ def test_declared_interface(world: World) -> None:
             "tiers": "float32",
         },
         "embed": {"embedding": "float32", "found": "bool"},
+        "upsert_items": {
+            "row": "int64",
+            "stored": "bool",
+            "used": "int64",
+            "capacity": "int64",
+        },
     }

@@ -12,6 +12,7 @@ from muse_keras.tables import ItemTable
 MAX_HISTORY = 6
 K = 4
 DIM = 16
+SPARE_ROWS = 2048
 INT64 = np.iinfo(np.int64)
 PROFILE_FIELDS = tuple(f"user_profile_{i}" for i in range(1, 6))
 
@@ -263,7 +264,10 @@ def read_vocabularies(transform_output: Path) -> dict[str, np.ndarray]:
 
 
 def make_model(
-    kind: str, item_table: ItemTable, vocabularies: dict[str, np.ndarray]
+    kind: str,
+    item_table: ItemTable,
+    vocabularies: dict[str, np.ndarray],
+    spare_rows: int = 0,
 ) -> Any:
     """Return a ranker with random weights and its table assigned."""
     import keras
@@ -282,6 +286,7 @@ def make_model(
         "recent": 3,
         "num_tiers": 10,
         "hidden_units": (16, 8),
+        "spare_rows": spare_rows,
     }
     model = MUSE(k=K, **options) if kind == "muse" else DIN(**options)
     model.table.assign(item_table)

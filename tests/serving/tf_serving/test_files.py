@@ -29,6 +29,20 @@ def test_models_config_is_the_real_message():
     assert model.model_version_policy.latest.num_versions == 1
 
 
+def test_both_models_are_the_ranker_as_it_was_and_matching():
+    from serving.server.config_files import read_models
+
+    alone = read_models(str(FOLDER / "models.config"))
+    both = read_models(str(FOLDER / "models_with_matching.config"))
+    assert both[:1] == alone
+    (matching,) = both[1:]
+    assert (matching.name, matching.base_path) == (
+        "matching",
+        "/models/matching",
+    )
+    assert matching.policy == alone[0].policy
+
+
 def test_the_embedded_server_starts_from_these_files(muse_base, tmp_path):
     # The same files; only the container's model folder is not here.
     text = (FOLDER / "models.config").read_text()
@@ -65,10 +79,14 @@ def test_batching_parameters_are_valid_and_off():
             pass
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+@pytest.mark.parametrize(
+    "name", ["compose.yaml", "compose.gpu.yaml", "compose.matching.yaml"]
+)
 def test_compose_files(name):
     service = yaml.safe_load((FOLDER / name).read_text())["services"]["serving"]
-    assert service["image"].startswith("tensorflow/serving:2.16.1")
+    # compose.matching.yaml goes on top of either of the others.
+    image = service.get("image", "tensorflow/serving:2.16.1")
+    assert image.startswith("tensorflow/serving:2.16.1")
     command = service.get("command", [])
     assert not any("batching" in flag for flag in command)
     for flag in command:

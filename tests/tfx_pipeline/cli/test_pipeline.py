@@ -21,7 +21,10 @@ def made(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("data")
     synth.generate(
-        root, synth.Options(users=12, items=100, history=5, candidates=3)
+        root,
+        synth.Options(
+            users=12, items=100, history=5, candidates=3, search_events=0
+        ),
     )
     return root
 
@@ -153,6 +156,12 @@ def test_compiled_pipeline_has_every_component(config, tmp_path):
         "Evaluator",
         "ServingValidator",
         "AtomicPusher",
+        "MatchingGen",
+    }
+    # Candidates do not depend on the ranker.
+    assert set(nodes["MatchingGen"]["upstreamNodes"]) == {
+        "RequestExampleGen",
+        "ItemTableGen",
     }
     # An anomaly stops the run before Transform.
     assert "StrictExampleValidator" in nodes["Transform"]["upstreamNodes"]

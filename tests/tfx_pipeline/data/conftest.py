@@ -37,6 +37,7 @@ def journey(tmp_path_factory):
         max_history=200,
         max_positives_per_user=9,
         max_test_positives_per_user=4,
+        search_events=1500,
         seed=3,
     )
     complete_journey.generate(out, options)
@@ -47,7 +48,14 @@ def journey(tmp_path_factory):
 def synthetic(tmp_path_factory):
     """Synthetic tables with broken rows: (directory, description)."""
     out = tmp_path_factory.mktemp("synthetic")
-    options = synth.Options(users=400, items=2000, history=60, seed=5, broken=3)
+    options = synth.Options(
+        users=400,
+        items=2000,
+        history=60,
+        seed=5,
+        broken=3,
+        search_events=900,
+    )
     return out, synth.generate(out, options)[0]
 
 

@@ -8,7 +8,14 @@ import sys
 from typer.testing import CliRunner
 
 from tfx_pipeline.cli.data import app
-from tfx_pipeline.data import complete_journey, raw_tables, validation
+from tfx_pipeline.data import (
+    complete_journey,
+    raw_tables,
+    search_validation,
+    synth,
+    text_features,
+    validation,
+)
 
 ROOT = pathlib.Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "data.md").read_text("utf-8")
@@ -54,6 +61,16 @@ def test_reasons_and_fields_are_all_described():
         assert f"| `{code}` | `{name}` | {kind}" in DICTIONARY
     for field in complete_journey.PROFILE_FIELDS[:2]:
         assert f"Complete Journey: {field}" in DICTIONARY
+
+
+def test_the_search_tables_are_described():
+    text = (ROOT / "docs" / "scl.md").read_text("utf-8")
+    for reason in search_validation.REASONS:
+        assert f"| `{reason}` |" in text
+    for name in (text_features.HASHED_NGRAMS, "sentence:MODEL"):
+        assert f"`{name}`" in text
+    assert f"{complete_journey.Options().search_events:,} (" in text
+    assert f"({synth.Options().search_events:,} by default" in text
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -267,6 +267,7 @@ def test_every_command_has_help_with_an_example():
 
 def test_commands_print_counts_and_reuse(tmp_path):
     arguments = ["--users", 30, "--items", 200, "--history", 9]
+    arguments += ["--search-events", 200]
     arguments = ["synth", "--out", tmp_path / "x", *arguments]
     done = run(*arguments, "--json")
     assert done.exit_code == 0

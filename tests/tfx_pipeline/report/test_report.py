@@ -62,6 +62,51 @@ FOUND = {
             }
         ],
     },
+    "embeddings": {
+        "source": "learned",
+        "coverage": {
+            "candidates": {"total": 200, "with_vector": 197},
+            "behaviors": {"total": 1000, "with_vector": 913},
+        },
+        "evaluation": {
+            "queries": 321,
+            "held_out_events": 400,
+            "items": 7654,
+            "ks": [1, 10],
+            "methods": {
+                name: {
+                    scope: {
+                        k: {"value": v, "lower": v - 0.01, "upper": v + 0.01}
+                        for k, v in (("1", value), ("10", value + shift))
+                    }
+                    for scope, shift in (("all", 0.2), ("same_category", 0.3))
+                }
+                for name, value in (
+                    ("tower", 0.512),
+                    ("tower without bank", 0.478),
+                    ("tower without hard negatives", 0.466),
+                    ("raw modality cosine", 0.222),
+                    ("random", 0.011),
+                )
+            },
+        },
+        "run": {
+            "events": 2345,
+            "variants": {
+                "tower": {
+                    "held_out": {
+                        "mean_pairwise_cosine": 0.123,
+                        "min_dimension_variance": 0.0021,
+                    }
+                }
+            },
+        },
+        "report": {
+            "items": 7654,
+            "with_vector": 7600,
+            "int8": {"queries": 10, "k": 50, "recall": 0.9876},
+        },
+    },
     "data": {
         "requests": {"read/train_samples": 1234567},
         "items": {"items": 99},
@@ -135,6 +180,15 @@ def test_numbers_of_the_page_are_those_found():
         "Milk & honey",
         "64 requests replayed",
         "MUSE ranks better than DIN by +0.0300",
+        "7,600 of 7,654 items",
+        "candidates 98.5 %",
+        "behaviours 91.3 %",
+        "98.8 %",
+        "recall@10",
+        "0.466",
+        "0.468 to 0.488",
+        "0.812",
+        "mean pairwise cosine 0.123",
     ):
         assert expected in words, expected
 
@@ -159,9 +213,20 @@ def test_page_without_what_may_be_missing():
     one["models"]["muse"].update(
         slices={}, run=None, pushed_to=None, serving=None
     )
+    one["embeddings"] = {
+        "source": "imported",
+        "coverage": {
+            "candidates": {"total": 0, "with_vector": 0},
+            "behaviors": {"total": 0, "with_vector": 0},
+        },
+        "evaluation": None,
+        "run": None,
+        "report": None,
+    }
     one["data"] = {"requests": None, "items": None, "source": None}
     words = " ".join(Page(writer.render(one)).text)
     assert "Only MUSE was trained" in words
+    assert "Imported ready-made" in words and "recall@" not in words
 
 
 def test_summary_lines_and_json_are_the_same_numbers():
@@ -169,6 +234,29 @@ def test_summary_lines_and_json_are_the_same_numbers():
     lines = "\n".join(summary.lines())
     assert "GAUC 0.6400 (95 % interval 0.6300 to 0.6500)" in lines
     assert json.loads(json.dumps(summary.found)) == FOUND
+    assert "recall@10 of the purchased item: tower 0.7120, " in lines
+    imported = changed(embeddings={"evaluation": None})
+    assert "recall" not in " ".join(
+        writer.Summary(pathlib.Path("x"), imported).lines()
+    )
+
+
+@pytest.mark.tf
+def test_coverage_counts_occurrences_of_items_with_a_vector(tmp_path):
+    from tests.tfx_pipeline import toy_training
+    from tfx_pipeline.report import coverage
+
+    table = toy_training.write_items(tmp_path / "table")
+    _, requests = toy_training.write_requests(tmp_path / "requests", 30)
+    found = coverage.coverage(sorted((tmp_path / "requests").iterdir()), table)
+    known = set(np.delete(toy_training.ITEMS, 3).tolist())
+    for kind in ("candidates", "behaviors"):
+        name = kind.removesuffix("s") + "_item_ids"
+        ids = [item for one in requests for item in one[name]]
+        assert found[kind] == {
+            "total": len(ids),
+            "with_vector": sum(item in known for item in ids),
+        }
 
 
 def naive_gauc(users, clicks, scores):
@@ -240,3 +328,20 @@ def test_charts_place_values_on_the_axis():
         tuple(map(float, pair.split(","))) for pair in points.split()
     )
     assert x1 > x0 and y1 < y0
+
+
+def test_recall_chart_shows_every_method_and_its_interval():
+    evaluation = FOUND["embeddings"]["evaluation"]
+    svg = writer._charts(FOUND)["recall"]
+    assert svg.count("<circle") == len(evaluation["methods"]) * 2
+    assert "0.5120 (0.5020 to 0.5220)" in svg
+    # Of each name in the legend: a patch inside the picture, its own place.
+    width = int(re.search(r'viewBox="0 0 (\d+)', svg).group(1))
+    patches = re.findall(
+        r'<rect class="fill(\d)" x="([\d.]+)" y="([\d.]+)"', svg
+    )
+    assert [int(index) for index, _, _ in patches] == [0, 1, 2, 3, 4]
+    places = [(float(x), float(y)) for _, x, y in patches]
+    assert len(set(places)) == 5
+    for name, (x, _) in zip(evaluation["methods"], places, strict=True):
+        assert x + 18 + 7 * len(name) < width

@@ -87,6 +87,7 @@ def write_examples(
             "max_candidates": max_candidates,
             "max_rejected_fraction": max_rejected_fraction,
             "join_partitions": partitions,
+            "imported_embeddings": True,
         },
     )
     return artifact
@@ -485,7 +486,7 @@ def test_a_runner_that_shuffles_on_disk_gives_the_same(
 ):
     """Without exchange files the batches themselves are shuffled."""
     write_examples(broken, tmp_path / "files")
-    monkeypatch.setattr(executor, "_LOCAL_RUNNERS", ())
+    monkeypatch.setattr(exchange, "_LOCAL_RUNNERS", ())
     made = []
     create = exchange.FileSystems.create
     monkeypatch.setattr(

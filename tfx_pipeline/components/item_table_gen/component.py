@@ -6,7 +6,10 @@ from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from tfx_pipeline.components.artifacts import ItemTableArtifact
+from tfx_pipeline.components.artifacts import (
+    ItemEmbeddingsArtifact,
+    ItemTableArtifact,
+)
 from tfx_pipeline.components.item_table_gen import executor
 
 __all__ = ["ItemTableGen", "ItemTableGenSpec"]
@@ -21,17 +24,23 @@ class ItemTableGenSpec(types.ComponentSpec):
         "rejected_dir": ExecutionParameter(type=str),
         "code_fingerprint": ExecutionParameter(type=str),
     }
-    INPUTS: dict = {}
+    INPUTS = {
+        "embeddings": ChannelParameter(
+            type=ItemEmbeddingsArtifact, optional=True
+        )
+    }
     OUTPUTS = {"item_table": ChannelParameter(type=ItemTableArtifact)}
 
 
 class ItemTableGen(base_component.BaseComponent):
-    """Imports ready-made item embeddings and item features.
+    """Joins item embeddings and item features.
 
     Args:
         raw_dir: directory of the raw tables.
         raw_fingerprint: changes when the tables change.
         rejected_dir: directory for rejected rows and the row counts.
+        embeddings: `ItemEmbeddingsArtifact` made by the pipeline; without it
+            the raw table of ready-made embeddings is imported.
         code_fingerprint: changes when the code of the import changes.
     """
 
@@ -44,6 +53,7 @@ class ItemTableGen(base_component.BaseComponent):
         raw_dir: str,
         raw_fingerprint: str,
         rejected_dir: str,
+        embeddings: types.BaseChannel | None = None,
         code_fingerprint: str = "",
     ) -> None:
         super().__init__(
@@ -51,6 +61,7 @@ class ItemTableGen(base_component.BaseComponent):
                 raw_dir=raw_dir,
                 raw_fingerprint=raw_fingerprint,
                 rejected_dir=rejected_dir,
+                embeddings=embeddings,
                 code_fingerprint=code_fingerprint,
                 item_table=types.Channel(type=ItemTableArtifact),
             )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import collections
-import json
 import pathlib
-import shutil
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from absl import logging
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from muse_keras.tables import ItemTable
+from tfx_pipeline.components import rejected_rows
+from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
 from tfx_pipeline.data import raw_tables, validation
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.transforms import arrow_batches
@@ -22,7 +21,6 @@ from tfx_pipeline.transforms import arrow_batches
 __all__ = ["TABLE_DIR", "Executor", "build_item_table"]
 
 TABLE_DIR = "table"
-COUNTS_FILE = "counts.json"
 _FEATURES = {
     "category": raw_tables.ITEM_CATEGORY,
     "city": raw_tables.ITEM_CITY,
@@ -42,7 +40,7 @@ class Executor(base_executor.BaseExecutor):
         """Writes the ItemTable.
 
         Args:
-            input_dict: empty.
+            input_dict: ``embeddings``, one artifact, or nothing.
             output_dict: ``item_table``, one artifact.
             exec_properties: as in `ItemTableGenSpec`.
 
@@ -51,8 +49,14 @@ class Executor(base_executor.BaseExecutor):
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict["item_table"])
+        tables = raw_tables.RawTables.open(exec_properties["raw_dir"])
+        if made := input_dict.get("embeddings"):
+            folder = artifact_utils.get_single_instance(made).uri
+            tables = tables.with_table(
+                raw_tables.EMBEDDINGS, pathlib.Path(folder) / EMBEDDINGS_DIR
+            )
         table = build_item_table(
-            raw_tables.RawTables.open(exec_properties["raw_dir"]),
+            tables,
             pathlib.Path(artifact.uri) / TABLE_DIR,
             pathlib.Path(exec_properties["rejected_dir"]),
         )
@@ -85,26 +89,27 @@ def build_item_table(
     """
     for name in (raw_tables.ITEM_FEATURES, raw_tables.EMBEDDINGS):
         tables[name].check()
-    fresh_dir = rejected_dir.with_name(f".{rejected_dir.name}.tmp")
-    shutil.rmtree(fresh_dir, ignore_errors=True)
-    fresh_dir.mkdir(parents=True)
     counts: collections.Counter[str] = collections.Counter()
-
-    feature_ids, features = _read(
-        tables[raw_tables.ITEM_FEATURES],
-        "item_features",
-        list(_FEATURES.values()),
-        counts,
-        fresh_dir,
-    )
-    vector_ids, vectors = _read(
-        tables[raw_tables.EMBEDDINGS],
-        "embeddings",
-        [raw_tables.SCL_EMBEDDING],
-        counts,
-        fresh_dir,
-    )
-    ids = np.union1d(feature_ids, vector_ids)
+    with rejected_rows.replaced(rejected_dir) as fresh_dir:
+        feature_ids, features = _read(
+            tables[raw_tables.ITEM_FEATURES],
+            "item_features",
+            list(_FEATURES.values()),
+            counts,
+            fresh_dir,
+        )
+        vector_ids, vectors = _read(
+            tables[raw_tables.EMBEDDINGS],
+            "embeddings",
+            [raw_tables.SCL_EMBEDDING],
+            counts,
+            fresh_dir,
+        )
+        ids = np.union1d(feature_ids, vector_ids)
+        counts["items"] = len(ids)
+        counts["items_without_embedding"] = len(ids) - len(vector_ids)
+        counts["items_without_features"] = len(ids) - len(feature_ids)
+        rejected_rows.write_counts(fresh_dir, counts)
     codes = np.zeros((len(ids), raw_tables.EMBEDDING_DIM), np.int8)
     codes[np.searchsorted(ids, vector_ids)] = vectors[raw_tables.SCL_EMBEDDING]
     rows = np.searchsorted(ids, feature_ids)
@@ -112,15 +117,6 @@ def build_item_table(
     for name, code in _FEATURES.items():
         columns[name] = np.zeros(len(ids), np.int64)
         columns[name][rows] = features[code]
-    counts["items"] = len(ids)
-    counts["items_without_embedding"] = len(ids) - len(vector_ids)
-    counts["items_without_features"] = len(ids) - len(feature_ids)
-    (fresh_dir / COUNTS_FILE).write_text(
-        json.dumps(counts, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    logging.info("Row counts: %s", dict(counts))
-    shutil.rmtree(rejected_dir, ignore_errors=True)
-    fresh_dir.rename(rejected_dir)
     return ItemTable.write(
         target, ids, codes, columns, source=str(tables.root.name)
     )

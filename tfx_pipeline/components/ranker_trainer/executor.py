@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pathlib
 from typing import Any
 
@@ -12,6 +10,7 @@ from tfx.components.trainer import fn_args_utils
 from tfx.types import artifact_utils
 
 from muse_keras.tables import ItemTable
+from tfx_pipeline import checkpoints
 from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
 
 __all__ = ["Executor"]
@@ -31,21 +30,17 @@ class Executor(tfx_executor.GenericExecutor):
         fn_args = super()._GetFnArgs(others, output_dict, exec_properties)
         table_dir = pathlib.Path(table.uri) / TABLE_DIR
         settings = dict(fn_args.custom_config)
-        checkpoints = pathlib.Path(settings.pop("checkpoint_root"))
-        # The same inputs and settings find the same checkpoint after a crash.
-        identity = json.dumps(
-            [
-                settings,
-                sorted(fn_args.train_files),
-                fn_args.transform_graph_path,
-                ItemTable.open(table_dir).manifest,
-            ],
-            sort_keys=True,
+        root = pathlib.Path(settings.pop("checkpoint_root"))
+        folder = checkpoints.directory_of(
+            root,
+            settings,
+            sorted(fn_args.train_files),
+            fn_args.transform_graph_path,
+            ItemTable.open(table_dir).manifest,
         )
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
         fn_args.custom_config = {
             **settings,
             "item_table": str(table_dir),
-            "checkpoint_dir": str(checkpoints / digest),
+            "checkpoint_dir": str(folder),
         }
         return fn_args

@@ -22,6 +22,7 @@ class RequestExampleGenSpec(types.ComponentSpec):
         "max_candidates": ExecutionParameter(type=int),
         "max_rejected_fraction": ExecutionParameter(type=float),
         "join_partitions": ExecutionParameter(type=int),
+        "imported_embeddings": ExecutionParameter(type=int),
         "code_fingerprint": ExecutionParameter(type=str),
     }
     INPUTS: dict = {}
@@ -43,6 +44,8 @@ class RequestExampleGen(base_beam_component.BaseBeamComponent):
         max_rejected_fraction: share of rejected impressions that fails the
             run.
         join_partitions: partitions of the join; 0 chooses them.
+        imported_embeddings: item vectors are the raw table's; otherwise that
+            table need not be there.
         code_fingerprint: changes when the code of the join changes.
     """
 
@@ -58,6 +61,7 @@ class RequestExampleGen(base_beam_component.BaseBeamComponent):
         max_candidates: int,
         max_rejected_fraction: float,
         join_partitions: int = 0,
+        imported_embeddings: bool = True,
         code_fingerprint: str = "",
     ) -> None:
         super().__init__(
@@ -68,6 +72,7 @@ class RequestExampleGen(base_beam_component.BaseBeamComponent):
                 max_candidates=max_candidates,
                 max_rejected_fraction=max_rejected_fraction,
                 join_partitions=join_partitions,
+                imported_embeddings=int(imported_embeddings),
                 code_fingerprint=code_fingerprint,
                 examples=types.Channel(type=standard_artifacts.Examples),
             )

@@ -16,7 +16,7 @@ def flat(outputs: Any) -> list[Any]:
 def check_layer(
     cls: type,
     arguments: dict[str, Any],
-    inputs: dict[str, np.ndarray],
+    inputs: dict[str, Any],
     folder: Path,
     call: dict[str, Any] | None = None,
     half_tolerance: float = 2e-2,
@@ -26,7 +26,7 @@ def check_layer(
     Args:
         cls: the layer's class.
         arguments: of its constructor.
-        inputs: call arguments by name, batch first.
+        inputs: call arguments by name, arrays or dicts of them, batch first.
         folder: where to save.
         call: further call arguments.
         half_tolerance: largest difference under `mixed_float16`.
@@ -60,11 +60,11 @@ def check_config(layer: Any, arguments: dict[str, Any]) -> None:
     assert type(keras.saving.deserialize_keras_object(stored)) is type(layer)
 
 
-def symbols(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {
-        name: keras.Input(array.shape[1:], dtype=str(array.dtype), name=name)
-        for name, array in inputs.items()
-    }
+def symbols(inputs: dict[str, Any]) -> dict[str, Any]:
+    return keras.tree.map_structure(
+        lambda array: keras.Input(array.shape[1:], dtype=str(array.dtype)),
+        inputs,
+    )
 
 
 def check_spec(layer: Any, inputs: Any, call: Any, results: list[Any]) -> None:
@@ -134,7 +134,8 @@ def check_fit(cls: type, arguments: Any, inputs: Any, call: Any) -> None:
     model.compile(keras.optimizers.Adam(1e-2), "mse", jit_compile=False)
     before = [ops.convert_to_numpy(w).copy() for w in layer.trainable_variables]
     rng = np.random.default_rng(0)
-    shape = (len(next(iter(inputs.values()))), *tuple(output.shape)[1:])
+    batch = len(keras.tree.flatten(inputs)[0])
+    shape = (batch, *tuple(output.shape)[1:])
     model.fit(inputs, rng.normal(size=shape), epochs=1, verbose=0)
     for old, variable in zip(before, layer.trainable_variables, strict=True):
         new = ops.convert_to_numpy(variable)

@@ -1,0 +1,49 @@
+"""Item ids as tensors, never cut without a word."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from muse_keras.tables.id_index import backend_holds_int64
+
+
+def id_dtype() -> str:
+    """Return "int64", or "int32" where the backend holds nothing wider."""
+    return "int64" if backend_holds_int64() else "int32"
+
+
+def id_tensor(ids: Any, name: str = "item_ids") -> Any:
+    """Return ids as a tensor of `id_dtype`.
+
+    Args:
+        ids: integers of any shape.
+        name: str, for the message.
+
+    Raises:
+        ValueError: for ids outside the tensor (NumPy, a list) that do not fit
+            the backend's integers.
+    """
+    if not ops.is_tensor(ids) and not isinstance(ids, keras.KerasTensor):
+        ids = np.asarray(ids)
+        if ids.dtype.kind not in "iu":
+            raise ValueError(
+                f"`{name}` must be integers. Received: {name}.dtype={ids.dtype}"
+            )
+        check_ids_fit(ids, name)
+    return ops.cast(ids, id_dtype())
+
+
+def check_ids_fit(ids: np.ndarray, name: str = "item_ids") -> None:
+    """Raise `ValueError` if the backend would cut these ids."""
+    if backend_holds_int64() or not ids.size:
+        return
+    limits = np.iinfo(np.int32)
+    if ids.min() < limits.min or ids.max() > limits.max:
+        raise ValueError(
+            f"`{name}` must fit 32 bits on the {keras.backend.backend()} "
+            "backend, which holds no wider integers here: pass rows of an "
+            "item table instead, or enable 64-bit types (`jax_enable_x64`). "
+            f"Received: values from {ids.min()} to {ids.max()}"
+        )

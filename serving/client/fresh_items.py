@@ -1,0 +1,207 @@
+"""Keeps the fresh items of a file in a served model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from serving.client.client import MuseClient
+from serving.client.errors import (
+    CallError,
+    InvalidArgumentError,
+    MuseClientError,
+    SignatureError,
+)
+from serving.client.item_file import ItemFile, read_item_file
+
+__all__ = ["FreshItems", "PushReport"]
+
+_SIGNATURE = "upsert_items"
+
+
+@dataclasses.dataclass(frozen=True)
+class PushReport:
+    """What a push did.
+
+    Attributes:
+        version: model version that took the items.
+        items: items of the file.
+        stored: those that took a slot; the others were there already.
+        superseded: rows with a newer row of the same id.
+        rejected: reason to number of rows.
+        used: slots taken since the version was loaded.
+        capacity: slots of the version.
+    """
+
+    version: int
+    items: int
+    stored: int
+    superseded: int
+    rejected: Mapping[str, int]
+    used: int
+    capacity: int
+
+
+class FreshItems:
+    """A Parquet file of items, and how they reach a server.
+
+    The file is the store: a server forgets fresh items when it stops or loads
+    another version, and gets them from the file again. Append by writing a
+    new file and renaming it over the old one. An item that a server has just
+    so takes no slot, so a push may be repeated.
+
+    Args:
+        path: Parquet file; see `read_item_file` for its columns.
+
+    Example:
+        >>> items = FreshItems("fresh.parquet")
+        >>> with MuseClient("127.0.0.1:8500") as client:  # doctest: +SKIP
+        ...     items.push(client).stored
+        12
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Keeps the path; see the class."""
+        self.path = pathlib.Path(path)
+
+    def push(self, client: MuseClient) -> PushReport:
+        """Sends all items of the file.
+
+        Args:
+            client: of the server.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not as described.
+            SignatureError: the model takes no fresh items.
+            InvalidArgumentError: they do not fit into its slots.
+            CallError: a call failed. What was sent before is stored.
+        """
+        return self._push(client)[0]
+
+    def follow(
+        self,
+        client: MuseClient,
+        *,
+        poll: float = 0.5,
+        stop: threading.Event | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> Iterator[PushReport]:
+        """Sends the items now, and whenever the server lacks them.
+
+        That is when the file changes, when another version serves, or when
+        the server forgot them because it was started anew; the last is seen
+        by sending one item again.
+
+        Args:
+            client: of the server.
+            poll: seconds between two looks.
+            stop: ends the iteration when set.
+            on_error: told why a push failed. It is tried again with the next
+                look, but if the server refused the items, not before the file
+                or the version changed.
+
+        Yields:
+            A report for every push.
+        """
+        stop = stop or threading.Event()
+        sent: tuple[object, int] | None = None
+        probe: dict[str, np.ndarray] | None = None
+        while not stop.is_set():
+            try:
+                now = (self._stamp(), serving_version(client))
+                if now != sent or _has_lost(client, probe):
+                    try:
+                        report, probe = self._push(client)
+                    except (InvalidArgumentError, SignatureError):
+                        sent, probe = now, None
+                        raise
+                    sent = now
+                    yield report
+            except (MuseClientError, OSError, ValueError) as error:
+                if on_error is not None:
+                    on_error(error)
+            stop.wait(poll)
+
+    def _push(
+        self, client: MuseClient
+    ) -> tuple[PushReport, dict[str, np.ndarray] | None]:
+        """Sends all items; returns an item that had to be stored as well."""
+        version = serving_version(client)
+        found = read_item_file(self.path, _vector_width(client))
+        if not len(found.item_ids):
+            return _report(version, found, 0, 0, 0), None
+        result = client.upsert_items(
+            found.item_ids, found.embedding, **found.features
+        )
+        report = _report(
+            version,
+            found,
+            int(result.stored.sum()),
+            result.used,
+            result.capacity,
+        )
+        # Of the items that were there, some may be part of the export.
+        place = int(np.argmax(result.stored))
+        one = slice(place, place + 1)
+        return report, {
+            "item_ids": found.item_ids[one],
+            "embedding": found.embedding[one],
+            **{name: ids[one] for name, ids in found.features.items()},
+        }
+
+    def _stamp(self) -> tuple[int, int, int]:
+        """Returns what changes when the file does."""
+        stat = self.path.stat()
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def serving_version(client: MuseClient) -> int:
+    """Returns the newest version that answers.
+
+    Args:
+        client: of the server.
+
+    Raises:
+        CallError: there is none, or the server does not answer.
+    """
+    versions = [s.version for s in client.status() if s.state == "AVAILABLE"]
+    if not versions:
+        raise CallError("UNAVAILABLE", "no version of the model is available")
+    return max(versions)
+
+
+def _vector_width(client: MuseClient) -> int:
+    """Returns the width of the model's vectors."""
+    signatures = client.metadata().signatures
+    if _SIGNATURE not in signatures:
+        raise SignatureError(
+            "FAILED_PRECONDITION",
+            "the model takes no fresh items; export it with "
+            "`export.fresh_items` above 0",
+        )
+    return int((signatures["embed"].outputs["embedding"].shape or (0,))[-1])
+
+
+def _has_lost(client: MuseClient, probe: dict[str, np.ndarray] | None) -> bool:
+    """Tells whether the server forgot an item, by sending it again."""
+    return probe is not None and bool(client.upsert_items(**probe).stored.any())
+
+
+def _report(
+    version: int, found: ItemFile, stored: int, used: int, capacity: int
+) -> PushReport:
+    return PushReport(
+        version=version,
+        items=len(found.item_ids),
+        stored=stored,
+        superseded=found.superseded,
+        rejected=found.rejected,
+        used=used,
+        capacity=capacity,
+    )

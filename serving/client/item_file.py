@@ -1,0 +1,219 @@
+"""The store of fresh items: a Parquet file, one row per item.
+
+Needs pyarrow, which the rest of the client does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from serving.client.upserts import FEATURES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["COLUMNS", "ItemFile", "read_item_file", "rejected_file"]
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "item_id": ("item_id", "205"),
+    "embedding": ("embedding", "scl_embedding", "205_c"),
+    "category_ids": ("category_id", "item_category", "206"),
+    "city_ids": ("city_id", "item_city", "213"),
+    "province_ids": ("province_id", "item_province", "214"),
+}
+"""What each column may be called: plain, or as in the published data set."""
+
+_LARGEST_CODE = np.float32(127)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ItemFile:
+    """The items of a file: the last good row of each id.
+
+    Attributes:
+        item_ids: int64 (N,), unique, in the order of the file.
+        embedding: float32 (N, D).
+        features: `category_ids`, `city_ids`, `province_ids` to int64 (N,).
+        superseded: good rows that stand again, newer, further down.
+        rejected: reason to number of rows.
+    """
+
+    item_ids: np.ndarray
+    embedding: np.ndarray
+    features: Mapping[str, np.ndarray]
+    superseded: int
+    rejected: Mapping[str, int]
+
+
+def rejected_file(path: pathlib.Path) -> pathlib.Path:
+    """Returns where the rejected rows of a file go."""
+    return path.with_name(f"{path.stem}.rejected.parquet")
+
+
+def read_item_file(path: pathlib.Path, dim: int) -> ItemFile:
+    """Reads a file of items, and writes what it rejects beside it.
+
+    Columns: `item_id` int, `embedding` list of `dim` numbers (floats of any
+    length, or int8 codes, which are 127 times the vector), and optionally
+    `category_id`, `city_id`, `province_id` int; see `COLUMNS` for other
+    names. A null feature is unknown. Further columns are ignored.
+
+    Rejected rows go to `<name>.rejected.parquet` with a column `reason`; the
+    file is absent if there are none.
+
+    Args:
+        path: Parquet file.
+        dim: width of a vector in the served table.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not Parquet, or a column is missing or has a wrong type.
+        ImportError: pyarrow is not installed.
+    """
+    pa, table = _read(path)
+    columns = _columns(path, table)
+    ids = _integers(pa, path, columns["item_id"])
+    vectors, faults = _vectors(pa, path, columns["embedding"], dim)
+    reasons = np.full(table.num_rows, "", object)
+    for reason, rows in (
+        ("item_id is null", _is_null(columns["item_id"])),
+        ("item_id is 0, which means padding", ids == 0),
+        *faults,
+    ):
+        reasons[rows & (reasons == "")] = reason
+    good = np.flatnonzero(reasons == "")
+    # Of equal ids the last row counts.
+    _, from_end = np.unique(ids[good][::-1], return_index=True)
+    chosen = good[np.sort(len(good) - 1 - from_end)]
+    _write_rejected(pa, rejected_file(path), table, reasons)
+    names, counts = np.unique(
+        reasons[reasons != ""].astype(str), return_counts=True
+    )
+    return ItemFile(
+        item_ids=ids[chosen],
+        embedding=vectors[chosen],
+        features={
+            name: _integers(pa, path, columns[name])[chosen]
+            if name in columns
+            else np.zeros(len(chosen), np.int64)
+            for name in FEATURES
+        },
+        superseded=len(good) - len(chosen),
+        rejected=dict(zip(names.tolist(), counts.tolist(), strict=True)),
+    )
+
+
+def _read(path: pathlib.Path) -> tuple[pa, pa.Table]:
+    """Returns pyarrow and the file's table."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError(
+            "reading a file of items needs pyarrow: pip install pyarrow"
+        ) from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return pa, pq.read_table(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: is not a Parquet file: {error}") from error
+
+
+def _columns(path: pathlib.Path, table: pa.Table) -> dict[str, pa.Array]:
+    """Returns the columns there are, each as one array."""
+    found = {}
+    for column, names in COLUMNS.items():
+        name = next((n for n in names if n in table.column_names), None)
+        if name is not None:
+            chunked = table.column(name)
+            found[column] = (
+                chunked.combine_chunks()
+                if chunked.num_chunks != 1
+                else chunked.chunk(0)
+            )
+        elif column not in FEATURES:
+            raise ValueError(
+                f"{path}: a column must be named {' or '.join(names)}. "
+                f"Received: {table.column_names}"
+            )
+    return found
+
+
+def _integers(pa: pa, path: pathlib.Path, column: pa.Array) -> np.ndarray:
+    """Returns whole numbers (N,) as int64, 0 for null."""
+    if not pa.types.is_integer(column.type):
+        raise ValueError(
+            f"{path}: ids must be integers. Received: {column.type}"
+        )
+    return column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+
+
+def _vectors(
+    pa: pa, path: pathlib.Path, column: pa.Array, dim: int
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
+    """Returns float32 (N, dim) and which rows have which fault."""
+    types = pa.types
+    if not (
+        types.is_list(column.type)
+        or types.is_large_list(column.type)
+        or types.is_fixed_size_list(column.type)
+    ) or not (
+        types.is_floating(column.type.value_type)
+        or column.type.value_type == pa.int8()
+    ):
+        raise ValueError(
+            f"{path}: the embedding must be a list of floats or int8. "
+            f"Received: {column.type}"
+        )
+    is_null = _is_null(column)
+    lists = pa.large_list(column.type.value_type)
+    if types.is_fixed_size_list(column.type):  # No version casts all of them.
+        column = pa.array(column.to_pylist(), lists)
+    column = column.cast(lists)
+    lengths = column.value_lengths().fill_null(0).to_numpy()
+    values = column.flatten()
+    is_coded = values.type == pa.int8()
+    # A null within becomes NaN.
+    flat = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    fits = lengths == dim
+    vectors = np.zeros((len(column), dim), np.float32)
+    with np.errstate(over="ignore"):  # It becomes infinite, and is rejected.
+        vectors[fits] = flat[np.repeat(fits, lengths)].reshape(-1, dim)
+    if is_coded:
+        vectors /= _LARGEST_CODE
+    return vectors, [
+        ("embedding is null", is_null),
+        (f"embedding does not have {dim} numbers", ~fits),
+        ("embedding has NaN or infinity", ~np.isfinite(vectors).all(axis=1)),
+        ("embedding is zero", ~vectors.any(axis=1)),
+    ]
+
+
+def _is_null(column: pa.Array) -> np.ndarray:
+    """Returns bool (N,)."""
+    return column.is_null().to_numpy(zero_copy_only=False)
+
+
+def _write_rejected(
+    pa: pa, path: pathlib.Path, table: pa.Table, reasons: np.ndarray
+) -> None:
+    """Writes the rejected rows all at once, or removes those of before."""
+    import pyarrow.parquet as pq
+
+    rows = np.flatnonzero(reasons != "")
+    if not len(rows):
+        path.unlink(missing_ok=True)
+        return
+    rejected = table.take(rows).append_column(
+        "reason", pa.array(reasons[rows].tolist(), pa.string())
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(rejected, temporary)
+    temporary.replace(path)

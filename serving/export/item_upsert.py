@@ -1,0 +1,237 @@
+"""The signature `upsert_items`: add or replace items while the model serves.
+
+TensorFlow Serving makes nothing atomic across variables. So a row is written
+once and never again: each item takes fresh slots of the table, whose numbers
+are drawn from a counter that one op reads and advances under a lock; vector,
+norm and features are written there; the id is written last. A reader that
+finds the id finds a whole item, and one that does not finds the item before.
+"""
+
+import tensorflow as tf
+
+from muse_keras.tables.fresh_rows import last_of_equal, sort_ids
+from muse_keras.tables.multimodal_embedding_table import (
+    MultimodalEmbeddingTable,
+)
+from serving.export.item_features import ItemFeatures
+from serving.export.request import require
+from serving.export.untracked import Untracked
+
+Tensors = dict[str, tf.Tensor]
+
+FEATURES = {
+    "category": "category_ids",
+    "city": "city_ids",
+    "province": "province_ids",
+}
+UPSERT_INPUTS = {
+    "item_ids": tf.TensorSpec([None], tf.int64, name="item_ids"),
+    "embedding": tf.TensorSpec([None, None], tf.float32, name="embedding"),
+    **{
+        name: tf.TensorSpec([None], tf.int64, name=name)
+        for name in FEATURES.values()
+    },
+}
+
+# The counter-based generator whose counter numbers the slots, and by how much
+# it advances its counter for each number that is drawn.
+_PHILOX = 1
+_STEP = 256
+# Largest code of a component.
+_LARGEST = 127.0
+# How far from whole a component times 127 may be to be an int8 code.
+_NEARLY_WHOLE = 1e-3
+
+
+class ItemUpsert(tf.Module):
+    """Adds items to a table, and replaces them.
+
+    Attributes:
+        counter: int64 (3,) variable that numbers the slots taken.
+
+    Args:
+        table: table with spare rows.
+        features: features of the same rows.
+    """
+
+    def __init__(
+        self, table: MultimodalEmbeddingTable, features: ItemFeatures
+    ) -> None:
+        super().__init__(name="item_upsert")
+        self._table = Untracked(table)
+        self._features = features
+        # State of the generator: two words of the counter, and a key.
+        self.counter = tf.Variable(
+            tf.zeros([3], tf.int64), trainable=False, name="counter"
+        )
+
+    def __call__(self, **inputs: tf.Tensor) -> Tensors:
+        """Add or replace items.
+
+        Args:
+            **inputs: `item_ids` int64 (N,), without 0; `embedding` float32
+                (N, D); `category_ids`, `city_ids`, `province_ids` int64 (N,),
+                raw, 0 = unknown.
+
+        Returns:
+            `row` int64 (N,), where the item is now; `stored` bool (N,), False
+            for an item that was there just so, and for all but the last of
+            equal ids; `used` and `capacity` int64 (N,), of the table's slots.
+        """
+        table = self._table.object
+        inputs = _checked(inputs, table.dim)
+        ids, codes = inputs["item_ids"], quantize(inputs["embedding"])
+        indices = self._features.indices(
+            {field: inputs[name] for field, name in FEATURES.items()}
+        )
+        now = table.lookup(ids)
+        stored = tf.logical_and(
+            _is_last(ids),
+            tf.logical_not(self._is_there(now, codes, indices)),
+        )
+        chosen = tf.where(stored)
+        slots = self._take_slots(chosen)
+
+        def of_chosen(values: tf.Tensor) -> tf.Tensor:
+            return tf.gather_nd(values, chosen)
+
+        known = tf.cast(table.lookup_known(of_chosen(ids)), tf.int64)
+        written = table.write_slots(slots, of_chosen(codes), known)
+        written += self._features.write(
+            slots + (table.num_items + 1),
+            {field: of_chosen(values) for field, values in indices.items()},
+        )
+        with tf.control_dependencies(written):
+            published = table.publish_slots(slots, of_chosen(ids))
+        with tf.control_dependencies([published]):
+            every = tf.ones_like(ids)
+            return {
+                "row": tf.cast(table.lookup(ids), tf.int64),
+                "stored": tf.identity(stored),
+                "used": every * self._used(),
+                "capacity": every * table.spare_rows,
+            }
+
+    def _is_there(
+        self, rows: tf.Tensor, codes: tf.Tensor, indices: Tensors
+    ) -> tf.Tensor:
+        """Return whether each item already has this vector and features."""
+        same = tf.logical_and(
+            rows > 0,
+            tf.reduce_all(
+                tf.equal(self._table.object.vectors(rows), codes), axis=1
+            ),
+        )
+        for field, values in self._features.stored(rows).items():
+            same = tf.logical_and(same, tf.equal(values, indices[field]))
+        return same
+
+    def _take_slots(self, chosen: tf.Tensor) -> tf.Tensor:
+        """Return one slot for each chosen item; refuse what does not fit.
+
+        A call that is refused at once takes none. Calls at the same time may
+        together ask for more than is left: then some slots stay empty.
+        """
+        count = tf.shape(chosen, tf.int64)[0]
+        used = self._used()
+        with tf.control_dependencies([self._require_room(used, count)]):
+            before = tf.raw_ops.RngReadAndSkip(
+                resource=self.counter.handle,
+                alg=_PHILOX,
+                delta=tf.cast(count, tf.uint64),
+            )[0]
+        first = before // _STEP
+        with tf.control_dependencies([self._require_room(first, count)]):
+            return tf.range(count) + first
+
+    def _require_room(self, used: tf.Tensor, count: tf.Tensor) -> tf.Operation:
+        """Return an assertion that so many slots are left."""
+        capacity = self._table.object.spare_rows
+        return require(
+            tf.logical_or(tf.equal(count, 0), used + count <= capacity),
+            "`item_ids`: no room for these items. Export a new version with "
+            "them, or with a larger `export.fresh_items`. Capacity, used and "
+            "needed:",
+            tf.constant(capacity, tf.int64),
+            tf.minimum(used, capacity),
+            count,
+        )
+
+    def _used(self) -> tf.Tensor:
+        """Return how many slots were taken, int64 ()."""
+        return self.counter.read_value()[0] // _STEP
+
+
+def quantize(vectors: tf.Tensor) -> tf.Tensor:
+    """Return int8 codes of float32 vectors (N, D).
+
+    A vector is scaled to unit length and coded as `trunc(127 * v)`, which is
+    how the item table's vectors are made. One that consists of whole codes
+    over 127, such as `embed` returns, is taken as it is.
+    """
+    scaled = vectors * _LARGEST
+    whole = tf.round(scaled)
+    is_code = tf.logical_and(
+        tf.abs(scaled - whole) < _NEARLY_WHOLE, tf.abs(whole) <= _LARGEST
+    )
+    is_coded = tf.logical_and(
+        tf.reduce_all(is_code, axis=1, keepdims=True),
+        # A short vector is near zero, but is none.
+        tf.reduce_any(tf.not_equal(whole, 0.0), axis=1, keepdims=True),
+    )
+    # float64: the sum of squares of any float32 is finite.
+    wide = tf.cast(vectors, tf.float64)
+    norms = tf.norm(wide, axis=1, keepdims=True)
+    unit = tf.math.divide_no_nan(wide, norms)
+    fresh = tf.clip_by_value(_LARGEST * unit, -_LARGEST, _LARGEST)
+    return tf.where(is_coded, tf.cast(whole, tf.int8), tf.cast(fresh, tf.int8))
+
+
+def _checked(inputs: Tensors, dim: int) -> Tensors:
+    """Assert sizes and values, and return the inputs."""
+    inputs = {
+        name: tf.ensure_shape(inputs[name], spec.shape)
+        for name, spec in UPSERT_INPUTS.items()
+    }
+    ids, embedding = inputs["item_ids"], inputs["embedding"]
+    count = tf.shape(ids)[0]
+    checks = [
+        require(
+            tf.equal(tf.shape(value)[0], count),
+            f"`{name}` must have one value per item of `item_ids`. Received "
+            f"shapes of `{name}` and `item_ids`:",
+            tf.shape(value),
+            tf.shape(ids),
+        )
+        for name, value in inputs.items()
+        if name != "item_ids"
+    ]
+    checks += [
+        require(
+            tf.equal(tf.shape(embedding)[1], dim),
+            f"`embedding` must have shape [N, {dim}]. Received shape:",
+            tf.shape(embedding),
+        ),
+        require(
+            tf.reduce_all(tf.not_equal(ids, 0)),
+            "`item_ids` must not contain 0, which means padding. Received 0 "
+            "at position:",
+            tf.where(tf.equal(ids, 0)),
+        ),
+        require(
+            tf.reduce_all(tf.math.is_finite(embedding)),
+            "`embedding` must be finite. Received NaN or infinity at:",
+            tf.where(tf.logical_not(tf.math.is_finite(embedding))),
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        checked = {name: tf.identity(value) for name, value in inputs.items()}
+    checked["embedding"] = tf.ensure_shape(checked["embedding"], [None, dim])
+    return checked
+
+
+def _is_last(ids: tf.Tensor) -> tf.Tensor:
+    """Return whether each id (N,) is the last of its kind."""
+    ordered, order = sort_ids(ids)
+    last = last_of_equal(ordered, order, ids, missing=-1)
+    return tf.equal(last, tf.range(tf.size(ids, tf.int64)))

@@ -1,0 +1,313 @@
+"""Fresh items on the client's side: arguments, the file, and following it."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+import types
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serving.client import (
+    FreshItems,
+    InvalidArgumentError,
+    RequestError,
+    SignatureError,
+    UnavailableError,
+    UpsertResult,
+    VersionStatus,
+)
+from serving.client.item_file import COLUMNS, read_item_file
+from serving.client.upserts import joined_result, upsert_inputs
+from tfx_pipeline.data import raw_tables
+
+NONE = {"category_ids": None, "city_ids": None, "province_ids": None}
+
+
+def write(path: pathlib.Path, columns: dict) -> pathlib.Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def floats(rows: list) -> pa.Array:
+    return pa.array(rows, pa.list_(pa.float32()))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"item_ids": []}, "at least one id"),
+        ({"item_ids": [1, 0]}, "not contain 0.*position 1"),
+        ({"item_ids": [1.5, 2]}, "whole numbers"),
+        ({"embedding": [[1.0], [np.nan]]}, "be finite.*row 1"),
+        ({"embedding": [[1.0]]}, "one row for each of 2 items"),
+        ({"embedding": [1.0, 2.0]}, "one row for each"),
+        ({"embedding": [[1.0], ["x"]]}, "array of numbers"),
+        ({"embedding": [[1.0], [1.0, 2.0]]}, "array of numbers"),
+        ({"city_ids": [1]}, "`city_ids` must hold 2 ids"),
+        ({"province_ids": [1, "a"]}, "`province_ids` must be a list"),
+    ],
+)
+def test_wrong_arguments_are_named(change: dict, words: str) -> None:
+    good = {"item_ids": [1, 2], "embedding": [[1.0], [2.0]], **NONE} | change
+    ids, vectors = good.pop("item_ids"), good.pop("embedding")
+    with pytest.raises(RequestError, match=words):
+        upsert_inputs(ids, vectors, good)
+
+
+def test_unknown_features_are_zero_and_answers_are_joined() -> None:
+    inputs = upsert_inputs(
+        [1, -2], [[1, 2], [3, 4]], NONE | {"city_ids": (5, 6)}
+    )
+    assert {k: v.dtype.name for k, v in inputs.items()} == {
+        "item_ids": "int64",
+        "embedding": "float32",
+        **dict.fromkeys(NONE, "int64"),
+    }
+    assert not inputs["category_ids"].any()
+    assert inputs["city_ids"].tolist() == [5, 6]
+    answers = [
+        {
+            "row": np.array([n]),
+            "stored": np.array([True]),
+            "used": np.array([n]),
+            "capacity": np.array([9]),
+        }
+        for n in (1, 2)
+    ]
+    result = joined_result(answers, 2)
+    assert (result.row.tolist(), result.used, result.capacity) == ([1, 2], 2, 9)
+
+
+def test_good_rows_and_reasons(tmp_path: pathlib.Path) -> None:
+    inf, nan = float("inf"), float("nan")
+    rows = [
+        (1, [1.0, 2.0], 5),
+        (None, [1.0, 2.0], 5),
+        (0, [1.0, 2.0], 5),
+        (2, None, 5),
+        (3, [1.0], 5),
+        (4, [1.0, nan], 5),
+        (5, [1.0, -inf], 5),
+        (6, [0.0, 0.0], 5),
+        (7, [1.0, None], 5),
+        (-8, [3.0, 4.0], None),
+        (1, [5.0, 6.0], 6),
+        (1, [nan, 6.0], 7),
+    ]
+    ids, vectors, categories = zip(*rows, strict=True)
+    file = write(
+        tmp_path / "a.parquet",
+        {
+            "item_id": pa.array(ids, pa.int64()),
+            "embedding": floats(vectors),
+            "category_id": pa.array(categories, pa.int32()),
+            "note": [str(n) for n in range(len(rows))],
+        },
+    )
+    found = read_item_file(file, dim=2)
+    # The bad last row of item 1 does not hide the good one before it.
+    assert found.item_ids.tolist() == [-8, 1]
+    assert found.embedding.tolist() == [[3, 4], [5, 6]]
+    assert found.features["category_ids"].tolist() == [0, 6]
+    assert found.features["city_ids"].tolist() == [0, 0]
+    assert found.superseded == 1
+    assert found.rejected == {
+        "item_id is null": 1,
+        "item_id is 0, which means padding": 1,
+        "embedding is null": 1,
+        "embedding does not have 2 numbers": 1,
+        "embedding has NaN or infinity": 4,
+        "embedding is zero": 1,
+    }
+    assert len(found.item_ids) + found.superseded + sum(
+        found.rejected.values()
+    ) == len(rows)
+    rejected = pq.read_table(tmp_path / "a.rejected.parquet").to_pydict()
+    assert rejected["note"] == ["1", "2", "3", "4", "5", "6", "7", "8", "11"]
+    assert rejected["reason"][2] == "embedding is null"
+    # The next good file leaves no rejected rows of before.
+    write(file, {"item_id": [9], "embedding": floats([[1.0, 1.0]])})
+    assert read_item_file(file, dim=2).rejected == {}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_columns_of_the_raw_tables(tmp_path: pathlib.Path) -> None:
+    names = {
+        "item_id": raw_tables.ITEM_ID,
+        "embedding": raw_tables.SCL_EMBEDDING,
+        "category_ids": raw_tables.ITEM_CATEGORY,
+        "city_ids": raw_tables.ITEM_CITY,
+        "province_ids": raw_tables.ITEM_PROVINCE,
+    }
+    for column, code in names.items():
+        assert {code, raw_tables.NAME_OF_CODE[code]} <= set(COLUMNS[column])
+    codes = [[127, -127, 0], [1, 2, 3], [0, 0, 0]]
+    columns = {
+        names["item_id"]: [5, 6, 7],
+        names["embedding"]: pa.array(codes, pa.list_(pa.int8())),
+        names["city_ids"]: [8, 9, 9],
+    }
+    found = read_item_file(write(tmp_path / "a.parquet", columns), dim=3)
+    assert np.rint(127 * found.embedding).tolist() == codes[:2]
+    assert found.features["city_ids"].tolist() == [8, 9]
+    assert found.rejected == {"embedding is zero": 1}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"id": [1]}, "must be named item_id or 205"),
+        ({"item_id": [1]}, "must be named embedding"),
+        (
+            {"item_id": ["a"], "embedding": [[1.0]]},
+            "integers. Received: string",
+        ),
+        ({"item_id": [1], "embedding": [1.0]}, "list of floats or int8"),
+        ({"item_id": [1], "embedding": [["a"]]}, "list of floats or int8"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(
+    tmp_path: pathlib.Path, columns: dict, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_item_file(write(tmp_path / "a.parquet", columns), dim=1)
+
+
+def test_no_file_no_parquet_no_rows(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_item_file(tmp_path / "a.parquet", dim=1)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 is not all")
+    with pytest.raises(ValueError, match="is not a Parquet file"):
+        read_item_file(tmp_path / "a.parquet", dim=1)
+    fixed = pa.array([[1.0]], pa.list_(pa.float64(), 1))
+    write(tmp_path / "a.parquet", {"item_id": [1], "embedding": fixed})
+    assert read_item_file(tmp_path / "a.parquet", 1).embedding.tolist() == [[1]]
+    none = {"item_id": pa.array([], pa.int64()), "embedding": floats([])}
+    write(tmp_path / "a.parquet", none)
+    assert read_item_file(tmp_path / "a.parquet", 1).item_ids.shape == (0,)
+
+
+class FakeServer:
+    """A server of one model that forgets, swaps, fails and fills up."""
+
+    def __init__(self, capacity: int = 9) -> None:
+        self.version = 1
+        self.capacity = capacity
+        self.fails: Exception | None = None
+        self.items: dict[int, tuple] = {}
+        self.used = 0
+
+    def load(self, version: int) -> None:
+        self.version, self.items, self.used = version, {}, 0
+
+    def status(self) -> list[VersionStatus]:
+        if self.fails:
+            raise self.fails
+        states = [VersionStatus(self.version, "AVAILABLE")]
+        return [*states, VersionStatus(self.version + 1, "LOADING")]
+
+    def metadata(self):
+        outputs = {"embedding": types.SimpleNamespace(shape=(-1, 1))}
+        embed = types.SimpleNamespace(outputs=outputs)
+        return types.SimpleNamespace(
+            signatures={"embed": embed, "upsert_items": None}
+            if self.capacity
+            else {"embed": embed}
+        )
+
+    def upsert_items(self, item_ids, embedding, **features):
+        wanted = {
+            int(item): (float(vector[0]), int(category))
+            for item, vector, category in zip(
+                item_ids, embedding, features["category_ids"], strict=True
+            )
+        }
+        stored = [self.items.get(i) != value for i, value in wanted.items()]
+        if self.used + sum(stored) > self.capacity:
+            raise InvalidArgumentError("INVALID_ARGUMENT", "no room")
+        self.items |= wanted
+        self.used += sum(stored)
+        return UpsertResult(
+            np.zeros(len(stored)), np.array(stored), self.used, self.capacity
+        )
+
+
+def items_file(path: pathlib.Path, values: dict[int, float]) -> FreshItems:
+    columns = {
+        "item_id": list(values),
+        "embedding": floats([[value] for value in values.values()]),
+    }
+    write(path.with_suffix(".tmp"), columns).replace(path)
+    return FreshItems(path)
+
+
+def test_push_says_what_it_did(tmp_path: pathlib.Path) -> None:
+    server = FakeServer()
+    items = items_file(tmp_path / "a.parquet", {1: 1.0, 2: 2.0})
+    report = items.push(server)
+    assert (report.version, report.items, report.stored) == (1, 2, 2)
+    assert (report.used, report.capacity) == (2, 9)
+    assert items.push(server).stored == 0
+    items_file(tmp_path / "a.parquet", {1: 1.0, 2: 3.0})
+    assert items.push(server).stored == 1
+    with pytest.raises(InvalidArgumentError, match="no room"):
+        items.push(FakeServer(capacity=1))
+    with pytest.raises(SignatureError, match="export.fresh_items"):
+        items.push(FakeServer(capacity=0))
+
+
+def test_following_replays_what_the_server_lacks(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A script of events; the follower may look once between two."""
+    server, errors = FakeServer(), []
+    path = tmp_path / "a.parquet"
+    values = {1: 1.0, 2: 2.0}
+    items = items_file(path, values)
+    both = {1: (1.0, 0), 2: (2.0, 0)}
+    looks = 0
+
+    class Stop(threading.Event):
+        """Acts the script instead of waiting."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal looks
+            looks += 1
+            if looks == 1:
+                assert server.items == both
+            elif looks == 2:  # Nothing changed, nothing was sent.
+                assert len(reports) == 1
+                server.load(2)
+            elif looks == 3:
+                assert server.items == both
+                server.load(2)  # Started anew with the same version.
+            elif looks == 4:
+                assert server.items == both
+                server.fails = UnavailableError("UNAVAILABLE", "gone")
+                server.load(3)
+            elif looks == 5:
+                assert errors == [server.fails]
+                server.fails = None
+            elif looks == 6:
+                assert server.items == both
+                items_file(path, {n: float(n) for n in range(1, 99)})
+            elif looks in (7, 8):  # Refused once, and not sent again.
+                assert len(errors) == 2 and "no room" in str(errors[1])
+                assert server.items == both
+                if looks == 8:
+                    items_file(path, {3: 3.0})
+            else:
+                assert server.items[3] == (3.0, 0)
+                self.set()
+            return self.is_set()
+
+    reports: list = []
+    for report in items.follow(server, stop=Stop(), on_error=errors.append):
+        reports.append(report)
+    versions = [(report.version, report.stored) for report in reports]
+    assert versions == [(1, 2), (2, 2), (2, 1), (3, 2), (3, 1)]
+    assert looks == 9

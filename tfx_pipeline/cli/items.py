@@ -1,0 +1,144 @@
+"""``muse items``: fresh items for a running server."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from tfx_pipeline.cli import output
+from tfx_pipeline.cli.rank import Transport
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="items",
+    help="Add items to a running server, or replace them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def items() -> None:
+    """Add items to a running server, or replace them."""
+
+
+@app.command()
+def push(
+    file: Annotated[
+        pathlib.Path,
+        typer.Argument(
+            help="Parquet file: item_id, embedding and, if known, "
+            "category_id, city_id, province_id; the newest row of an id "
+            "counts. Also with the columns of the raw tables."
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of the server. "
+            "[default: 127.0.0.1:8500, for rest 127.0.0.1:8501]"
+        ),
+    ] = None,
+    transport: Annotated[
+        Transport, typer.Option(help="Protocol.")
+    ] = Transport.GRPC,
+    model: Annotated[str, typer.Option(help="Model name.")] = "muse",
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Go on: send the items again when the file changes, another "
+            "version serves or the server was started anew.",
+        ),
+    ] = False,
+    poll: Annotated[
+        float,
+        typer.Option(help="Seconds between two looks of --watch.", min=0.05),
+    ] = 0.5,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for an answer.")
+    ] = 30.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON lines.")
+    ] = False,
+) -> None:
+    """Send the items of a file to a running server.
+
+    They are ranked from then on. Rejected rows go, with their reasons, to a
+    file <name>.rejected.parquet beside it. A server forgets fresh items when
+    it stops or loads another version: run this with --watch beside each.
+
+    Example: muse items push fresh.parquet --watch
+    """
+    with output.one_line_errors():
+        from serving import client
+
+        default = "8500" if transport is Transport.GRPC else "8501"
+        address = target or f"127.0.0.1:{default}"
+        fresh = client.FreshItems(file)
+        try:
+            with client.MuseClient(
+                address,
+                transport.value,
+                model,
+                timeouts=client.Timeouts(
+                    connect=min(5.0, timeout), call=timeout, total=timeout
+                ),
+                retry=client.Retry(attempts=2),
+            ) as opened:
+                if watch:
+                    _watch(fresh, opened, poll, as_json)
+                else:
+                    _print(fresh.push(opened), as_json)
+        except client.UnavailableError as error:
+            raise RuntimeError(
+                f"no server answers at {address} ({error.message}). Start "
+                "one with: muse serve --model-base-path DIR"
+            ) from error
+        except client.MuseClientError as error:
+            raise RuntimeError(str(error)) from error
+
+
+def _watch(fresh: Any, opened: Any, poll: float, as_json: bool) -> None:
+    """Sends the items whenever they are missing, until interrupted."""
+    last = ""
+
+    def complain(error: Exception) -> None:
+        nonlocal last
+        text = " ".join(str(error).split())
+        if text != last:
+            sys.stderr.write(f"error: {text}\n")
+            sys.stderr.flush()
+        last = text
+
+    try:
+        for report in fresh.follow(opened, poll=poll, on_error=complain):
+            _print(report, as_json)
+            last = ""
+    except KeyboardInterrupt:
+        return
+
+
+def _print(report: Any, as_json: bool) -> None:
+    """Writes one line about a push."""
+    if as_json:
+        text = json.dumps(dataclasses.asdict(report))
+    else:
+        text = (
+            f"version {report.version}: {report.items} items, "
+            f"{report.stored} stored, "
+            f"{report.items - report.stored} there before; "
+            f"{report.used} of {report.capacity} slots used"
+        )
+        if report.superseded:
+            text += f"; {report.superseded} rows superseded"
+        for reason, count in report.rejected.items():
+            text += f"; {count} rejected ({reason})"
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,144 @@
+"""Work of MatchingGen."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+from google.protobuf import text_format
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import path_utils
+
+from muse_keras.tables import ItemTable
+from serving.export import exporter, warmup
+from tfx_pipeline import features, progress
+from tfx_pipeline.components import atomic_pusher
+from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
+from tfx_pipeline.matching import process
+from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME, Job
+
+__all__ = ["MODELS_FILE", "Executor", "write_models_config"]
+
+MODELS_FILE = "models.config"
+_RANKER_NAME = "muse"
+_WARMUP_ITEMS = 8
+
+
+class Executor(base_executor.BaseExecutor):
+    """Has the model made by a process of its own, and pushes it."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list],
+        output_dict: dict[str, list],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the model, its evaluation and, unless too bad, pushes it.
+
+        Args:
+            input_dict: ``item_table`` and ``examples``.
+            output_dict: ``model`` and ``evaluation``.
+            exec_properties: as in `MatchingGenSpec`.
+
+        Raises:
+            MatchingFailed: the process failed.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        table = artifact_utils.get_single_instance(input_dict["item_table"])
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        model = artifact_utils.get_single_instance(output_dict["model"])
+        evaluation = artifact_utils.get_single_instance(
+            output_dict["evaluation"]
+        )
+        table_dir = pathlib.Path(table.uri) / TABLE_DIR
+        model_dir = pathlib.Path(path_utils.serving_model_dir(model.uri))
+
+        def files(split: str) -> str:
+            uri = artifact_utils.get_split_uri([examples], split)
+            return os.path.join(uri, "*")
+
+        job = Job(
+            item_table=str(table_dir),
+            train_files=files(features.TRAIN_SPLIT),
+            eval_files=files(features.EVAL_SPLIT),
+            model_dir=str(model_dir),
+            evaluation_dir=evaluation.uri,
+            **json.loads(exec_properties["settings"]),
+        )
+        process.run_job(
+            job, lambda line: progress.report(f"MatchingGen: {line}")
+        )
+        # Where the index lies is for the machine that serves to choose.
+        exporter.clear_devices(model_dir)
+        _write_warmup(model_dir, ItemTable.open(table_dir))
+        found = json.loads(
+            (pathlib.Path(evaluation.uri) / EVALUATION_FILE).read_text(
+                encoding="utf-8"
+            )
+        )
+        *_, whole_answer = found["recall"]["matching"].values()
+        recall, least = whole_answer["recall"], exec_properties["min_recall"]
+        # No number is below everything.
+        if not recall >= least:
+            progress.report(
+                f"MatchingGen: not pushed: recall {recall:.4f} among "
+                f"{found['num_candidates']} items, at least {least} is needed"
+            )
+            return
+        push_dir = pathlib.Path(exec_properties["push_dir"])
+        pushed = atomic_pusher.push(model_dir, push_dir)
+        write_models_config(
+            push_dir / MODELS_FILE,
+            {
+                _RANKER_NAME: pathlib.Path(exec_properties["ranker_dir"]),
+                MODEL_NAME: push_dir,
+            },
+        )
+        model.set_string_custom_property("pushed_destination", str(pushed))
+        logging.info("Matching model pushed to %s.", pushed)
+
+
+def write_models_config(
+    path: pathlib.Path, models: Mapping[str, pathlib.Path]
+) -> None:
+    """Writes TensorFlow Serving's ``models.config``, all at once.
+
+    Args:
+        path: file.
+        models: name to base directory, made absolute.
+    """
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    for name, folder in models.items():
+        model = config.model_config_list.config.add()
+        model.name = name
+        model.base_path = str(folder.absolute())
+        model.model_platform = "tensorflow"
+        model.model_version_policy.latest.num_versions = 1
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text_format.MessageToString(config), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _write_warmup(model_dir: pathlib.Path, table: ItemTable) -> None:
+    """Adds requests that a server replays before it serves the model."""
+    ids = np.asarray(table.item_ids[np.newaxis, :_WARMUP_ITEMS])
+    behaviors = {"behavior_item_ids": ids}
+    folder = model_dir / "assets.extra"
+    folder.mkdir()
+    warmup.write_requests(
+        folder,
+        [
+            ("serving_default", behaviors),
+            ("recommend", behaviors),
+            ("search", {"query_vector": np.ones((1, table.dim), np.float32)}),
+        ],
+        MODEL_NAME,
+    )

@@ -1,0 +1,390 @@
+"""Item content on disk: what every item looks like, by modality.
+
+A directory, written once and memory-mapped by its readers:
+
+- ``item_ids.npy`` int64 (N,): sorted, unique, never 0.
+- ``<modality>.npy`` float16 or float32 (N, width): row i belongs to
+  ``item_ids[i]``; a zero row means that the item has nothing of it.
+- ``manifest.json``: modalities and their widths, number of items, text
+  encoder, source, size and SHA-256 of each file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_keras.tables.item_table import (
+    blocks,
+    check_file,
+    check_ids,
+    describe_file,
+    is_sorted_unique,
+    rows_of,
+)
+
+__all__ = ["ItemContent", "ItemContentWriter", "check_modality"]
+
+FORMAT_VERSION = 1
+_IDS_FILE = "item_ids.npy"
+_MANIFEST_FILE = "manifest.json"
+_DTYPES = ("float16", "float32")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = ("item_ids", "manifest")
+
+
+def check_modality(name: str) -> None:
+    """Checks the name of a modality, which also names its file.
+
+    Raises:
+        ValueError: it is not letters, digits and underscores, or is taken.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise ValueError(
+            "modality: expected letters, digits and underscores, a letter "
+            f"first, none of {list(_RESERVED)}. Received: {name!r}"
+        )
+
+
+class ItemContent:
+    """Item ids and their modality vectors, opened read-only.
+
+    Use `ItemContentWriter` to make one and `ItemContent.open` to read one.
+    Arrays are memory-mapped: opening costs milliseconds whatever the size.
+
+    Attributes:
+        path: The directory.
+        manifest: The content of ``manifest.json``.
+        item_ids: int64 (N,), sorted, unique, without 0.
+        modalities: Name to width, in alphabetical order.
+
+    Example:
+        >>> content = ItemContent.open(folder)
+        >>> rows = content.rows_of([7, 8])  # -1 where unknown
+        >>> content.features(rows)["image"].shape
+        (2, 64)
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        manifest: dict[str, Any],
+        item_ids: npt.NDArray[np.int64],
+        vectors: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.item_ids = item_ids
+        self.modalities = {k: v.shape[1] for k, v in vectors.items()}
+        self._vectors = dict(vectors)
+
+    def __len__(self) -> int:
+        """Number of items, N."""
+        return len(self.item_ids)
+
+    def rows_of(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Returns the row of every id.
+
+        Args:
+            ids: Integers of any shape, any int64 value.
+
+        Returns:
+            int64 of the same shape; -1 for id 0 and for unknown ids.
+
+        Raises:
+            ValueError: `ids` are not integers that fit in int64.
+        """
+        return rows_of(self.item_ids, ids).astype(np.int64) - 1
+
+    def features(
+        self, rows: npt.ArrayLike
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Reads the vectors of rows.
+
+        Args:
+            rows: Integers of any shape, -1 (or any negative) for an unknown
+                item.
+
+        Returns:
+            Modality to float32 (*rows.shape, width); zeros for unknown items
+            and where an item has nothing of the modality.
+        """
+        wanted = np.asarray(rows, np.int64)
+        flat = wanted.reshape(-1)
+        known = flat >= 0
+        found = {}
+        for name, vectors in self._vectors.items():
+            values = np.zeros((len(flat), vectors.shape[1]), np.float32)
+            values[known] = vectors[flat[known]]
+            found[name] = values.reshape(*wanted.shape, vectors.shape[1])
+        return found
+
+    def coverage(self) -> dict[str, int]:
+        """Counts the items that have something of each modality."""
+        counts = dict.fromkeys(self.modalities, 0)
+        for name, vectors in self._vectors.items():
+            for block in blocks(len(self)):
+                counts[name] += int(np.any(vectors[block], axis=1).sum())
+        return counts
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], verify: bool = False
+    ) -> ItemContent:
+        """Memory-maps item content.
+
+        Args:
+            path: Directory written by `ItemContentWriter`.
+            verify: Whether to read every file, compare it with its SHA-256
+                and check that the ids are sorted, unique and not 0.
+
+        Returns:
+            The `ItemContent`.
+
+        Raises:
+            FileNotFoundError: A file is absent.
+            ValueError: A file is damaged or not what the manifest says; the
+                message names the file.
+        """
+        folder = pathlib.Path(path)
+        manifest = _read_manifest(folder)
+        count = manifest["num_items"]
+        check_file(folder, _IDS_FILE, manifest, verify)
+        item_ids = _map(folder / _IDS_FILE, ("int64",), (count,))
+        vectors = {}
+        for name, width in sorted(manifest["modalities"].items()):
+            check_file(folder, f"{name}.npy", manifest, verify)
+            vectors[name] = _map(
+                folder / f"{name}.npy", _DTYPES, (count, width)
+            )
+        if verify and not is_sorted_unique(item_ids):
+            raise ValueError(
+                f"{folder / _IDS_FILE}: expected ids that are sorted, unique "
+                "and not 0; write the content again."
+            )
+        return cls(folder, manifest, item_ids, vectors)
+
+    def __repr__(self) -> str:
+        """Returns sizes and place, for people."""
+        return (
+            f"ItemContent(num_items={len(self)}, "
+            f"modalities={self.modalities}, path={str(self.path)!r})"
+        )
+
+
+class ItemContentWriter:
+    """Writes item content batch by batch, items in any order.
+
+    The vectors go to disk as they come and are put in the order of the ids at
+    the end, block by block: memory holds eight bytes per item. The directory
+    appears under its name when the ``with`` block ends without an error.
+
+    Args:
+        path: Directory to make; it may exist if it is empty.
+        modalities: Name to width.
+        dtypes: Name to ``float16`` or ``float32``; float32 by default.
+        encoder: Name of what made the vectors of texts.
+        source: Where the content comes from.
+
+    Raises:
+        ValueError: A modality's name, width or type is not usable, or there
+            is none.
+        FileExistsError: `path` exists and is not an empty directory.
+
+    Example:
+        >>> with ItemContentWriter(folder, {"image": 64}) as writer:
+        ...     writer.add(ids, {"image": vectors})
+        >>> content = ItemContent.open(folder)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        modalities: Mapping[str, int],
+        dtypes: Mapping[str, str] | None = None,
+        encoder: str = "",
+        source: str = "",
+    ) -> None:
+        self.path = pathlib.Path(path)
+        self.modalities = dict(sorted(modalities.items()))
+        self._dtypes = {
+            name: (dtypes or {}).get(name, "float32") for name in modalities
+        }
+        self._encoder = encoder
+        self._source = source
+        self._ids: list[npt.NDArray[np.int64]] = []
+        if not modalities:
+            raise ValueError("modalities: expected at least one. Received: {}")
+        for name, width in modalities.items():
+            check_modality(name)
+            if width < 1 or self._dtypes[name] not in _DTYPES:
+                raise ValueError(
+                    f"modalities: expected a width of 1 or more and one of "
+                    f"{list(_DTYPES)} for {name}. Received: {width}, "
+                    f"{self._dtypes[name]}"
+                )
+        if self.path.exists() and (
+            not self.path.is_dir() or any(self.path.iterdir())
+        ):
+            raise FileExistsError(
+                f"{self.path} exists and is not an empty directory; item "
+                "content is never overwritten."
+            )
+
+    def __enter__(self) -> ItemContentWriter:
+        """Opens the temporary files."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder = pathlib.Path(
+            tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        )
+        self._parts: dict[str, IO[bytes]] = {
+            name: (self._folder / f"{name}.part").open("w+b")
+            for name in self.modalities
+        }
+        return self
+
+    def add(
+        self,
+        item_ids: npt.ArrayLike,
+        features: Mapping[str, npt.ArrayLike],
+    ) -> None:
+        """Appends items.
+
+        Args:
+            item_ids: Integers (n,), never 0 and never given twice.
+            features: Every modality to floats (n, width), finite; a zero row
+                where an item has nothing of it.
+
+        Raises:
+            ValueError: A modality is missing or has another shape, or a value
+                is not finite (in float16: is above 65,504).
+        """
+        ids = np.asarray(item_ids, np.int64)
+        if set(features) != set(self.modalities):
+            raise ValueError(
+                f"features: expected {list(self.modalities)}. Received: "
+                f"{sorted(features)}"
+            )
+        for name, width in self.modalities.items():
+            with np.errstate(over="ignore"):
+                values = np.asarray(features[name]).astype(self._dtypes[name])
+            if values.shape != (len(ids), width):
+                raise ValueError(
+                    f"features[{name!r}]: expected shape {(len(ids), width)}. "
+                    f"Received: {values.shape}"
+                )
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"features[{name!r}]: expected finite values in "
+                    f"{self._dtypes[name]}. Received: NaN or infinity"
+                )
+            self._parts[name].write(np.ascontiguousarray(values).tobytes())
+        self._ids.append(ids)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Sorts and moves the directory into place, or removes it."""
+        try:
+            if kind is None:
+                self._finish()
+                self._folder.chmod(0o755)
+                os.replace(self._folder, self.path)
+        finally:
+            for part in self._parts.values():
+                part.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _finish(self) -> None:
+        """Writes the files of `ItemContent`."""
+        ids = np.concatenate([np.zeros(0, np.int64), *self._ids])
+        order = check_ids(ids)
+        np.save(self._folder / _IDS_FILE, ids[order])
+        for name, width in self.modalities.items():
+            part = self._parts[name]
+            part.flush()
+            values = np.memmap(
+                part.name, self._dtypes[name], "r", shape=(len(ids), width)
+            )
+            _write_array(
+                self._folder / f"{name}.npy",
+                values.dtype,
+                values.shape,
+                (values[order[block]] for block in blocks(len(ids))),
+            )
+            del values
+            part.close()
+            os.unlink(part.name)
+        files = [_IDS_FILE, *(f"{name}.npy" for name in self.modalities)]
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "num_items": len(ids),
+            "modalities": self.modalities,
+            "encoder": self._encoder,
+            "source": self._source,
+            "files": {
+                name: describe_file(self._folder / name) for name in files
+            },
+        }
+        (self._folder / _MANIFEST_FILE).write_text(
+            json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8"
+        )
+
+
+def _write_array(
+    file: pathlib.Path,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    parts: Iterator[npt.NDArray[Any]],
+) -> None:
+    """Writes an .npy file part by part."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in parts:
+            stream.write(part.tobytes())
+
+
+def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads and checks the manifest."""
+    file = folder / _MANIFEST_FILE
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not valid JSON ({error}).") from error
+    version = (
+        manifest.get("format_version") if isinstance(manifest, dict) else None
+    )
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{file}: expected format_version {FORMAT_VERSION}. "
+            f"Received: {version}"
+        )
+    missing = {"num_items", "modalities", "files"} - set(manifest)
+    if missing:
+        raise ValueError(f"{file}: {min(missing)} is missing.")
+    return manifest
+
+
+def _map(
+    file: pathlib.Path, dtypes: tuple[str, ...], shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """Memory-maps an array and checks its type and shape."""
+    array = np.load(file, mmap_mode="r", allow_pickle=False)
+    if array.dtype.name not in dtypes or array.shape != shape:
+        raise ValueError(
+            f"{file}: expected {' or '.join(dtypes)} {shape}, found "
+            f"{array.dtype} {array.shape}."
+        )
+    return array

@@ -1,0 +1,14 @@
+"""Which devices train."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+__all__ = ["choose_strategy"]
+
+
+def choose_strategy() -> tf.distribute.Strategy:
+    """Returns a strategy over all visible GPUs, or over the CPU."""
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()

@@ -1,0 +1,290 @@
+"""Makes, measures and saves one matching model; the child process.
+
+``python -m tfx_pipeline.matching.job JOB.json``, with
+``TF_USE_LEGACY_KERAS=1``; see `process`. Lines on standard output are progress.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from muse_keras.tables import ItemTable
+from tfx_pipeline.matching import clicks as clicks_lib
+from tfx_pipeline.matching import evaluation, factorized, tuning
+from tfx_pipeline.matching.index import Matcher
+from tfx_pipeline.matching.settings import EVALUATION_FILE, Job, Scoring
+
+__all__ = ["main", "run"]
+
+Report = Callable[[str], None]
+
+_WEIGHTS = ("half_life", "popularity_weight", "repeat_weight")
+_BATCH_USERS = 64
+_CHECKED_USERS = 32
+
+
+def run(job: Job, report: Report) -> dict[str, Any]:
+    """Makes the model and its evaluation.
+
+    Args:
+        job: what to make.
+        report: receives one line per event.
+
+    Returns:
+        The content of the evaluation file.
+
+    Raises:
+        ValueError: no item has a vector, or the saved model does not answer as
+            the one in memory.
+    """
+    table = ItemTable.open(job.item_table)
+    item_ids, vectors = item_vectors(table)
+    if not len(item_ids):
+        raise ValueError(
+            f"none of the {table.num_items:,} items has a vector: there is "
+            "nothing to match with."
+        )
+    report(
+        f"{len(item_ids):,} of {table.num_items:,} items have a vector, "
+        f"{vectors.nbytes / 2**20:,.0f} MiB"
+    )
+    train = clicks_lib.read_clicks(
+        job.train_files, job.tune_users, job.max_behaviors, part=1
+    )
+    counts = _counts(item_ids, train.item_ids)
+    matcher = Matcher(
+        item_ids,
+        vectors,
+        popularity(counts),
+        num_candidates=job.num_candidates,
+        max_behaviors=job.max_behaviors,
+        scoring=tuning.START,
+    )
+    scoring, tried = _choose(job, matcher, train, item_ids)
+    matcher.assign_popularity(popularity(counts))
+    matcher.assign(scoring)
+    report(
+        f"half life {scoring.half_life:g} behaviours, weight of popularity "
+        f"{scoring.popularity_weight:g}, of repeats {scoring.repeat_weight:g}"
+    )
+    result = {
+        "num_items": len(item_ids),
+        "items_without_vector": table.num_items - len(item_ids),
+        "num_candidates": matcher.num_candidates,
+        "max_behaviors": job.max_behaviors,
+        "scoring": {name: getattr(scoring, name) for name in _WEIGHTS},
+        "tried": tried,
+        **_evaluate(job, matcher, scoring, counts, item_ids, vectors),
+    }
+    for name, values in result["recall"].items():
+        report(evaluation.as_line(name, values))
+    for name, by_size in result["factorized_top_k"].items():
+        values = {k: {"recall": value} for k, value in by_size.items()}
+        report(evaluation.as_line(f"{name} alone", values))
+    _save(matcher, pathlib.Path(job.model_dir), item_ids)
+    _write_json(pathlib.Path(job.evaluation_dir) / EVALUATION_FILE, result)
+    return result
+
+
+def item_vectors(
+    table: ItemTable,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Returns ids and float32 unit vectors of the items that have a vector."""
+    inverse_norms = table.inverse_norms()
+    rows = np.flatnonzero(inverse_norms)
+    vectors = np.empty((len(rows), table.dim), np.float32)
+    for start in range(0, len(rows), 1 << 16):
+        some = rows[start : start + (1 << 16)]
+        np.multiply(
+            table.codes[some],
+            inverse_norms[some, np.newaxis],
+            out=vectors[start : start + len(some)],
+        )
+    return np.asarray(table.item_ids)[rows - 1], vectors
+
+
+def popularity(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Returns log(1 + count), divided by the largest; 0 without clicks."""
+    logs = np.log1p(counts)
+    return (logs / max(float(logs.max()), 1e-9)).astype(np.float32)
+
+
+def recommend(
+    matcher: Matcher, histories: Sequence[npt.NDArray[np.int64]]
+) -> npt.NDArray[np.int64]:
+    """Returns the answers for users, int64 (U, K)."""
+    answers = np.empty((len(histories), matcher.num_candidates), np.int64)
+    for start, ids in _batches(histories):
+        found = matcher.recommend(ids)["candidate_item_ids"].numpy()
+        answers[start : start + len(found)] = found
+    return answers
+
+
+def _batches(
+    histories: Sequence[npt.NDArray[np.int64]],
+) -> Iterator[tuple[int, tf.Tensor]]:
+    """Yields batches of padded histories, and where they start."""
+    for start in range(0, len(histories), _BATCH_USERS):
+        some = histories[start : start + _BATCH_USERS]
+        ids = np.zeros((len(some), max(map(len, some))), np.int64)
+        for row, history in zip(ids, some, strict=True):
+            row[: len(history)] = history
+        yield start, tf.constant(ids)
+
+
+def _counts(
+    item_ids: npt.NDArray[np.int64], clicked: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Returns how often each item was clicked."""
+    place = np.minimum(np.searchsorted(item_ids, clicked), len(item_ids) - 1)
+    known = item_ids[place] == clicked
+    return np.bincount(place[known], minlength=len(item_ids))
+
+
+def _choose(
+    job: Job,
+    matcher: Matcher,
+    train: clicks_lib.Clicks,
+    item_ids: npt.NDArray[np.int64],
+) -> tuple[Scoring, list[dict[str, float]]]:
+    """Chooses the scoring on one half of the train users.
+
+    Popularity is counted on the other half: counted on the clicks that are to
+    be found, it would look better than it is.
+    """
+    fixed = {
+        name: value
+        for name in _WEIGHTS
+        if (value := getattr(job, name)) is not None
+    }
+    histories, users, clicked = train.sampled()
+    if len(fixed) == len(_WEIGHTS) or not len(clicked):
+        return tuning.choose(lambda _: 0.0, fixed)[0], []
+    others = clicks_lib.half_of(clicks_lib.mixed(train.user_ids)) == 0
+    matcher.assign_popularity(
+        popularity(_counts(item_ids, train.item_ids[others]))
+    )
+    ks = evaluation.choose_ks(matcher.num_candidates)
+
+    def measure(scoring: Scoring) -> float:
+        matcher.assign(scoring)
+        answers = recommend(matcher, histories)
+        return float(evaluation.hits(answers, users, clicked, ks).mean())
+
+    return tuning.choose(measure, fixed)
+
+
+def _evaluate(
+    job: Job,
+    matcher: Matcher,
+    scoring: Scoring,
+    counts: npt.NDArray[np.int64],
+    item_ids: npt.NDArray[np.int64],
+    vectors: npt.NDArray[np.float32],
+) -> dict[str, Any]:
+    """Measures recall of held-out clicks."""
+    held_out = clicks_lib.read_clicks(
+        job.eval_files, job.eval_users, job.max_behaviors
+    )
+    histories, users, clicked = held_out.sampled()
+    ks = evaluation.choose_ks(matcher.num_candidates)
+    queries = np.concatenate(
+        [matcher.queries(ids).numpy() for _, ids in _batches(histories)]
+        or [np.zeros((0, vectors.shape[1] + 1), np.float32)]
+    )
+    popular = evaluation.popular_first(item_ids, counts, ks[-1])
+    everyone = np.broadcast_to(popular, (len(histories), len(popular)))
+    known = np.isin(clicked, item_ids)
+    share_known = float(known.mean()) if len(known) else float("nan")
+
+    def recall(answers: npt.NDArray[np.int64]) -> dict[str, Any]:
+        found = evaluation.hits(answers, users, clicked, ks)
+        return evaluation.recall(found, users, ks, job.seed)
+
+    served = recall(recommend(matcher, histories))
+    matcher.assign(dataclasses.replace(scoring, vector_weight=0.0))
+    without_vectors = recall(recommend(matcher, histories))
+    matcher.assign(scoring)
+    return {
+        "users": len(histories),
+        "clicks": len(clicked),
+        "clicks_without_vector": int((~known).sum()),
+        "users_without_known_behavior": int((~queries[:, :-1].any(1)).sum()),
+        "recall": {
+            "matching": served,
+            "matching without vectors": without_vectors,
+            "popularity": recall(everyone),
+            "random": evaluation.random_recall(len(item_ids), share_known, ks),
+        },
+        "factorized_top_k": {
+            "user vector": factorized.factorized_recall(
+                item_ids, vectors, queries[:, :-1], users, clicked, ks
+            ),
+            "user vector and popularity": factorized.factorized_recall(
+                item_ids,
+                np.concatenate([vectors, popularity(counts)[:, None]], axis=1),
+                queries,
+                users,
+                clicked,
+                ks,
+            ),
+        },
+    }
+
+
+def _save(
+    matcher: Matcher, folder: pathlib.Path, item_ids: npt.NDArray[np.int64]
+) -> None:
+    """Saves the model, and checks that what was saved answers the same."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{folder.name}.", dir=folder.parent
+    ) as temporary:
+        saved = pathlib.Path(temporary) / "model"
+        signatures = matcher.signatures()
+        tf.saved_model.save(matcher, str(saved), signatures=signatures)
+        loaded = tf.saved_model.load(str(saved))
+        ids = tf.constant(item_ids[:_CHECKED_USERS, np.newaxis])
+        expected = matcher.recommend(ids)
+        answer = loaded.signatures["recommend"](behavior_item_ids=ids)
+        for name, values in expected.items():
+            if not np.array_equal(values.numpy(), answer[name].numpy()):
+                raise ValueError(
+                    f"the saved model answers other `{name}` than the one in "
+                    "memory."
+                )
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(saved, folder)
+
+
+def _write_json(path: pathlib.Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the job in a file; prints a line per event."""
+
+    def report(line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    run(Job.read(pathlib.Path(arguments[0])), report)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,99 @@
+"""What the matching stage may be told, and what it scores by."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+__all__ = ["EVALUATION_FILE", "MODEL_NAME", "Job", "Scoring"]
+
+MODEL_NAME = "matching"
+"""Name of the served model."""
+
+EVALUATION_FILE = "evaluation.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How an item is scored for a user with behaviours b_1 ... b_M.
+
+    ``vector_weight * cos(u, v_item) + popularity_weight * p(item)
+    + repeat_weight * log(1 + n(item))``, where u is the mean of the vectors of
+    the behaviours, each weighted by ``0.5 ** (age / half_life)``; age counts
+    the behaviours after it. p is ``log(1 + clicks)`` in the train split,
+    divided by the largest; n counts the item among the behaviours.
+
+    Attributes:
+        half_life: behaviours after which a behaviour weighs half.
+        popularity_weight: above 0, so that a user without any known
+            behaviour gets the popular items.
+        repeat_weight: at least 0.
+        vector_weight: at least 0; 1 but for comparisons.
+    """
+
+    half_life: float
+    popularity_weight: float
+    repeat_weight: float
+    vector_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the values; see the class."""
+        for name in ("half_life", "popularity_weight"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"`{name}` must be above 0. Received: {getattr(self, name)}"
+                )
+        for name in ("repeat_weight", "vector_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"`{name}` must not be negative. "
+                    f"Received: {getattr(self, name)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One matching model to make, as files and numbers.
+
+    Attributes:
+        item_table: folder of an `ItemTable`.
+        train_files: request-grouped Examples, gzip TFRecord file pattern.
+        eval_files: the same for the held-out requests.
+        model_dir: SavedModel folder to make.
+        evaluation_dir: folder to make, for `EVALUATION_FILE`.
+        num_candidates: items that an answer holds.
+        max_behaviors: newest behaviours of a user that count.
+        half_life: see `Scoring`; None chooses it on the train split.
+        popularity_weight: the same.
+        repeat_weight: the same.
+        tune_users: train users that the choice looks at.
+        eval_users: held-out users that recall is measured on.
+        seed: of the bootstrap.
+    """
+
+    item_table: str
+    train_files: str
+    eval_files: str
+    model_dir: str
+    evaluation_dir: str
+    num_candidates: int = 500
+    max_behaviors: int = 1000
+    half_life: float | None = None
+    popularity_weight: float | None = None
+    repeat_weight: float | None = None
+    tune_users: int = 300
+    eval_users: int = 5000
+    seed: int = 0
+
+    def write(self, path: pathlib.Path) -> None:
+        """Writes the job as JSON."""
+        path.write_text(
+            json.dumps(dataclasses.asdict(self), indent=2) + "\n",
+            encoding="utf-8",
+        )
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> Job:
+        """Reads what `write` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,57 @@
+"""The choice of a scoring on train requests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from tfx_pipeline.matching.settings import Scoring
+
+__all__ = ["GRID", "START", "choose"]
+
+GRID: Mapping[str, tuple[float, ...]] = {
+    "repeat_weight": (0.0, 0.3, 1.0, 3.0, 10.0),
+    "popularity_weight": (0.01, 0.1, 0.3, 1.0, 3.0, 10.0),
+    "half_life": (5.0, 20.0, 100.0, 500.0),
+}
+"""Values tried for each weight, in the order in which they are tried."""
+
+START = Scoring(half_life=100.0, popularity_weight=0.3, repeat_weight=1.0)
+
+
+def choose(
+    measure: Callable[[Scoring], float],
+    fixed: Mapping[str, float],
+) -> tuple[Scoring, list[dict[str, float]]]:
+    """Climbs to the best scoring, one weight at a time.
+
+    Args:
+        measure: how good a scoring is; called once for each.
+        fixed: weights that are not to be chosen.
+
+    Returns:
+        The best one, and every scoring that was tried with its ``value``.
+    """
+    best = dataclasses.replace(START, **fixed)
+    values: dict[Scoring, float] = {}
+
+    def value_of(scoring: Scoring) -> float:
+        if scoring not in values:
+            values[scoring] = measure(scoring)
+        return values[scoring]
+
+    free = [name for name in GRID if name not in fixed]
+    before = None
+    while free and best != before:
+        before = best
+        for name in free:
+            tried = [
+                dataclasses.replace(best, **{name: value})
+                for value in GRID[name]
+            ]
+            # Of equal ones the first, so that it does not go round in circles.
+            best = max([best, *tried], key=value_of)
+    return best, [
+        {**dataclasses.asdict(scoring), "value": value}
+        for scoring, value in values.items()
+    ]

@@ -1,0 +1,1 @@
+"""Semantic-aware contrastive learning of the item embeddings."""

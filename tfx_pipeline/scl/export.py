@@ -1,0 +1,144 @@
+"""Writes a trained SCL model as a SavedModel that embeds."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from serving.export import exporter
+from tfx_pipeline.scl import embedding
+
+__all__ = [
+    "EMBEDDING",
+    "EMBED_ITEMS",
+    "EMBED_QUERIES",
+    "export_saved_model",
+    "load_items_embedder",
+    "model_embedder",
+]
+
+EMBED_ITEMS = "embed_items"
+EMBED_QUERIES = "embed_queries"
+EMBEDDING = "embedding"
+
+
+class _Module(tf.Module):
+    """Two signatures over the towers; the bank and the loss stay behind."""
+
+    def __init__(self, variables: list[tf.Variable]) -> None:
+        super().__init__(name="scl")
+        self.tower_variables = variables
+
+
+def export_saved_model(
+    path: str | os.PathLike[str],
+    model: keras.Model,
+    *,
+    query_widths: Mapping[str, int],
+    item_widths: Mapping[str, int],
+) -> None:
+    """Writes a SavedModel; it appears under its name when it is complete.
+
+    Signatures ``embed_items`` and ``embed_queries`` take one float32 tensor
+    (N, width) per modality, by its name, zeros where it is missing, and
+    return ``embedding`` float32 (N, D): unit vectors, zeros for a row that
+    has nothing.
+
+    Args:
+        path: folder to write.
+        model: trained `muse_keras.models.SCL`.
+        query_widths: modalities of the query tower.
+        item_widths: modalities of the item tower.
+    """
+    signatures = {
+        EMBED_ITEMS: _trace(model.embed_items, item_widths),
+        EMBED_QUERIES: _trace(model.embed_queries, query_widths),
+    }
+    used = {
+        id(captured)
+        for function in signatures.values()
+        for captured in function.captured_inputs
+    }
+    module = _Module(
+        [
+            variable.value
+            for variable in model.variables
+            if id(variable.value.handle) in used
+        ]
+    )
+    target = pathlib.Path(path)
+    fresh = target.with_name(f".{target.name}.tmp")
+    tf.saved_model.save(module, str(fresh), signatures=signatures)
+    exporter.clear_devices(fresh)
+    fresh.rename(target)
+
+
+def model_embedder(model: keras.Model) -> embedding.Embedder:
+    """Returns the embedder of a model in memory."""
+
+    def compiled(
+        embed: Callable[[Any], tf.Tensor],
+    ) -> Callable[[embedding.Features], embedding.Vectors]:
+        function = tf.function(embed, autograph=False, reduce_retracing=True)
+        return lambda features: function(dict(features)).numpy()
+
+    return embedding.Embedder(
+        compiled(model.embed_queries), compiled(model.embed_items)
+    )
+
+
+def load_items_embedder(
+    path: str | os.PathLike[str],
+) -> Callable[[embedding.Features], embedding.Vectors]:
+    """Loads a SavedModel of `export_saved_model` to embed items.
+
+    Args:
+        path: its folder.
+
+    Returns:
+        A function of the items' features by modality; modalities that the
+        tower does not know are left out.
+    """
+    loaded = tf.saved_model.load(str(path))
+    signature = loaded.signatures[EMBED_ITEMS]
+    widths = {
+        name: spec.shape[-1]
+        for name, spec in signature.structured_input_signature[1].items()
+    }
+
+    def embed(features: embedding.Features) -> embedding.Vectors:
+        # `loaded` owns the variables; the signature alone does not.
+        _ = loaded
+        count = len(next(iter(features.values())))
+        tensors = {
+            name: tf.constant(
+                features.get(name, np.zeros((count, width), np.float32))
+            )
+            for name, width in widths.items()
+        }
+        return signature(**tensors)[EMBEDDING].numpy()
+
+    return embed
+
+
+def _trace(
+    embed: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    widths: Mapping[str, int],
+) -> Any:
+    specs = {
+        name: tf.TensorSpec([None, width], tf.float32, name=name)
+        for name, width in widths.items()
+    }
+
+    def signature(**features: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {EMBEDDING: tf.cast(embed(features), tf.float32)}
+
+    return tf.function(signature, autograph=False).get_concrete_function(
+        **specs
+    )

@@ -1,0 +1,173 @@
+"""How often the item that was bought is among the nearest ones, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_keras.tables.item_table import blocks
+from tfx_pipeline.evaluation import bootstrap
+
+__all__ = [
+    "MISSED",
+    "ranks",
+    "recall_at",
+    "recall_interval",
+    "recall_of_ranks",
+]
+
+# The rank of an item that no search can return.
+MISSED = np.iinfo(np.int64).max
+
+# Scores this close are equal: products of the same vectors in another place
+# of a matrix may be rounded differently.
+_TIE = 1e-6
+
+Vectors = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+def recall_at(
+    query_vectors: Vectors,
+    true_items: npt.ArrayLike,
+    item_vectors: Vectors,
+    ks: Sequence[int] = (1, 10, 50, 100),
+    groups: npt.ArrayLike | None = None,
+    block: int = 4096,
+) -> dict[str, dict[int, float]]:
+    """Returns the share of queries whose true item is among the k nearest.
+
+    Args:
+        query_vectors: float32 (Q, D).
+        true_items: (Q,), rows of `item_vectors`; -1: an item without a
+            vector, never found.
+        item_vectors: float32 (N, D).
+        ks: how many items are looked at.
+        groups: integers (N,), the category of every item, or None.
+        block: queries, and items, compared at a time; memory is its square.
+
+    Returns:
+        dict of "all", and with `groups` "same_category" (only items of the
+        true item's category compete), each a dict of k to recall; see `ranks`
+        for ties and zero vectors. NaN without queries.
+    """
+    found = ranks(query_vectors, true_items, item_vectors, groups, block)
+    return {
+        name: {k: recall_of_ranks(values, k) for k in ks}
+        for name, values in found.items()
+    }
+
+
+def ranks(
+    query_vectors: Vectors,
+    true_items: npt.ArrayLike,
+    item_vectors: Vectors,
+    groups: npt.ArrayLike | None = None,
+    block: int = 4096,
+) -> dict[str, Integers]:
+    """Returns at which place each query finds its true item, from 0.
+
+    The place is the number of other items whose scalar product with the query
+    is as high or higher: a tie counts against the true item, so that equal
+    vectors for everything earn nothing. Zero vectors are items without
+    content and do not compete; a true item or query without a vector has the
+    rank `MISSED`.
+
+    Args:
+        query_vectors: float32 (Q, D).
+        true_items: (Q,), rows of `item_vectors`, or -1.
+        item_vectors: float32 (N, D).
+        groups: integers (N,), or None.
+        block: queries, and items, compared at a time.
+
+    Returns:
+        dict of "all" and, with `groups`, "same_category": int64 (Q,).
+
+    Raises:
+        ValueError: for arrays that do not fit one another.
+    """
+    items = np.asarray(true_items, np.int64)
+    classes = None if groups is None else np.asarray(groups)
+    _check(query_vectors, items, item_vectors, classes)
+    names = ["all"] if classes is None else ["all", "same_category"]
+    result = {name: np.zeros(len(items), np.int64) for name in names}
+    exists = item_vectors.any(axis=1)
+    known = items >= 0
+    for part in blocks(len(items), block):
+        queries = query_vectors[part]
+        true = np.maximum(items[part], 0)
+        score = np.einsum("qd,qd->q", queries, item_vectors[true]) - _TIE
+        for other in blocks(len(item_vectors), block):
+            scores = queries @ item_vectors[other].T
+            ahead = scores >= score[:, None]
+            ahead &= exists[other]
+            # The true item itself is not ahead of itself.
+            inside = (true >= other.start) & (true < other.stop)
+            ahead[inside, true[inside] - other.start] = False
+            result["all"][part] += ahead.sum(axis=1)
+            if classes is not None:
+                ahead &= classes[other] == classes[true][:, None]
+                result["same_category"][part] += ahead.sum(axis=1)
+        missed = ~(known[part] & exists[true] & queries.any(axis=1))
+        for values in result.values():
+            values[part][missed] = MISSED
+    return result
+
+
+def recall_of_ranks(values: Integers, k: int) -> float:
+    """Returns the share of ranks below k; NaN without any."""
+    return float(np.mean(values < k)) if len(values) else float("nan")
+
+
+def recall_interval(
+    values: Integers,
+    k: int,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Returns the percentile bootstrap of recall over queries.
+
+    Args:
+        values: ranks.
+        k: how many items are looked at.
+        samples: resamples of the queries.
+        level: coverage of the interval.
+        seed: of the resampling.
+
+    Returns:
+        Lower and upper bound; NaN without any query.
+    """
+    hits = (values < k).astype(np.float64)
+    return bootstrap.mean_interval(
+        hits, np.ones_like(hits), samples, level, seed
+    )
+
+
+def _check(
+    queries: Vectors,
+    true_items: Integers,
+    items: Vectors,
+    groups: npt.NDArray[np.generic] | None,
+) -> None:
+    """Raises `ValueError` for arrays that do not fit one another."""
+    if queries.shape != (len(true_items), items.shape[1]):
+        raise ValueError(
+            "`query_vectors` must have a row for each of the "
+            f"{len(true_items)} true items, and {items.shape[1]} columns. "
+            f"Received: shape={queries.shape}"
+        )
+    if len(true_items) and (
+        true_items.min() < -1 or true_items.max() >= len(items)
+    ):
+        raise ValueError(
+            f"`true_items` must be rows of the {len(items)} items, or -1. "
+            f"Received: {true_items.min()} to {true_items.max()}"
+        )
+    if groups is not None and groups.shape != (len(items),):
+        raise ValueError(
+            f"`groups` must have an entry for each of the {len(items)} items. "
+            f"Received: shape={groups.shape}"
+        )

@@ -1,0 +1,172 @@
+"""Search events as batches of the inputs of `muse_keras.models.SCL`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfx_pipeline import records
+from tfx_pipeline.data.errors import DataError
+from tfx_pipeline.data.item_content import ItemContent
+from tfx_pipeline.data.search_tables import CLICKED_ITEM_IDS, PURCHASED_ITEM_ID
+from tfx_pipeline.features import QUERY_PREFIX
+
+__all__ = [
+    "query_modalities",
+    "search_dataset",
+    "tower_modalities",
+]
+
+
+def query_modalities(file_patterns: Sequence[str]) -> dict[str, int]:
+    """Returns the modalities of the queries and their widths.
+
+    Args:
+        file_patterns: gzip TFRecord files of search events; every event has
+            every modality, zeros where it is missing.
+
+    Raises:
+        DataError: ``NO_SEARCH_EVENTS`` when there is no event.
+    """
+    for record in records.record_dataset(file_patterns).take(1):
+        example = tf.train.Example.FromString(record.numpy())
+        return {
+            name.removeprefix(QUERY_PREFIX): len(feature.float_list.value)
+            for name, feature in sorted(example.features.feature.items())
+            if name.startswith(QUERY_PREFIX)
+            and feature.WhichOneof("kind") == "float_list"
+        }
+    raise DataError(
+        "NO_SEARCH_EVENTS",
+        f"no search event in {', '.join(file_patterns)}.",
+        "write more of them into search_events, or change scl.eval_fraction.",
+    )
+
+
+def tower_modalities(
+    queries: Mapping[str, int], items: Mapping[str, int]
+) -> dict[str, int]:
+    """Returns the modalities of a tower that both sides share.
+
+    Args:
+        queries: modality to width, of the queries.
+        items: modality to width, of the items.
+
+    Raises:
+        DataError: ``MODALITY_WIDTHS`` when one has two widths.
+    """
+    for name in sorted(queries.keys() & items.keys()):
+        if queries[name] != items[name]:
+            raise DataError(
+                "MODALITY_WIDTHS",
+                f"modality {name}: queries are {queries[name]} wide, items "
+                f"{items[name]}.",
+                "give both the same encoder, or set scl.shared_tower=false.",
+            )
+    return dict(sorted({**queries, **items}.items()))
+
+
+def search_dataset(
+    file_patterns: Sequence[str],
+    content: ItemContent,
+    *,
+    query_widths: Mapping[str, int],
+    item_widths: Mapping[str, int],
+    batch_events: int,
+    hard_negatives: int = 0,
+    shuffle: int = 0,
+    epochs: int = 1,
+    seed: int = 0,
+    skip_batches: int = 0,
+    drop_remainder: bool = True,
+) -> tf.data.Dataset:
+    """Reads search events and gathers the content of their items.
+
+    Args:
+        file_patterns: gzip TFRecord files of search events.
+        content: of the items.
+        query_widths: modalities to read of the queries, and their widths.
+        item_widths: the same of the items.
+        batch_events: events per batch.
+        hard_negatives: clicked items per event at most, H; with 0 there are
+            no ``negatives``.
+        shuffle: size of the shuffle buffer; 0 keeps the order.
+        epochs: passes over the events, each in another order; a batch may
+            reach over two.
+        seed: of the order.
+        skip_batches: batches to leave out at the start, unparsed.
+        drop_remainder: leave out a last batch that is not full.
+
+    Returns:
+        Dataset of dictionaries: ``query`` and ``item`` of modality to float32
+        (B, width), ``item_ids`` int64 (B,), and with hard negatives
+        ``negatives`` of modality to float32 (B, H, width) and
+        ``negative_mask`` bool (B, H).
+    """
+    spec: dict[str, Any] = {
+        PURCHASED_ITEM_ID: tf.io.FixedLenFeature([], tf.int64),
+        CLICKED_ITEM_IDS: tf.io.FixedLenSequenceFeature(
+            [], tf.int64, allow_missing=True
+        ),
+        **{
+            QUERY_PREFIX + name: tf.io.FixedLenFeature([width], tf.float32)
+            for name, width in query_widths.items()
+        },
+    }
+
+    def parse(examples: tf.Tensor) -> dict[str, Any]:
+        found = tf.io.parse_example(examples, spec)
+        ids = found[PURCHASED_ITEM_ID]
+        batch = {
+            "query": {
+                name: found[QUERY_PREFIX + name] for name in query_widths
+            },
+            "item": _gather(content, ids, item_widths),
+            "item_ids": ids,
+        }
+        if hard_negatives:
+            clicked = found[CLICKED_ITEM_IDS][:, :hard_negatives]
+            room = hard_negatives - tf.shape(clicked)[1]
+            clicked = tf.pad(clicked, [[0, 0], [0, room]])
+            clicked = tf.ensure_shape(clicked, [ids.shape[0], hard_negatives])
+            batch["negatives"] = _gather(content, clicked, item_widths)
+            batch["negative_mask"] = tf.not_equal(clicked, 0)
+        return batch
+
+    return (
+        records.record_dataset(
+            file_patterns, shuffle=shuffle, epochs=epochs, seed=seed
+        )
+        .batch(batch_events, drop_remainder=drop_remainder)
+        .skip(skip_batches)
+        .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _gather(
+    content: ItemContent, ids: tf.Tensor, widths: Mapping[str, int]
+) -> dict[str, tf.Tensor]:
+    """Returns the content of items, (…, width); zeros where unknown.
+
+    The vectors stay in their memory-mapped files: what is held in memory is a
+    batch, however many items there are.
+    """
+    names = sorted(widths)
+    if not names:
+        return {}
+
+    def read(wanted: np.ndarray) -> list[np.ndarray]:
+        found = content.features(content.rows_of(wanted))
+        return [found[name] for name in names]
+
+    vectors = tf.numpy_function(
+        read, [ids], [tf.float32] * len(names), stateful=False
+    )
+    return {
+        name: tf.ensure_shape(values, [*ids.shape, widths[name]])
+        for name, values in zip(names, vectors, strict=True)
+    }

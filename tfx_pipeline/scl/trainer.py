@@ -1,0 +1,434 @@
+"""Training of the SCL tower: the `run_fn` of the SCLTrainer component."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from muse_keras import callbacks, layers, models
+from tfx_pipeline import checkpoints, devices, progress, records
+from tfx_pipeline import config as config_lib
+from tfx_pipeline.data import raw_tables, validation
+from tfx_pipeline.data.errors import DataError
+from tfx_pipeline.data.item_content import ItemContent
+from tfx_pipeline.scl import embedding, evaluation, export, search_dataset
+from tfx_pipeline.transforms import arrow_batches
+
+__all__ = [
+    "CURVES_FILE",
+    "EVALUATION_FILE",
+    "MODEL_FILE",
+    "RUN_FILE",
+    "TOWER",
+    "VARIANTS",
+    "Widths",
+    "build_model",
+    "item_categories",
+    "run_fn",
+    "train",
+]
+
+CURVES_FILE = "training.jsonl"
+EVALUATION_FILE = "evaluation.json"
+MODEL_FILE = "model.keras"
+RUN_FILE = "run.json"
+
+_CHECK_STEPS = 50
+
+TOWER = "tower"
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    TOWER: {},
+    "tower without bank": {"bank_size": 0},
+    "tower without hard negatives": {"hard_negatives": 0},
+}
+"""What is trained, and the settings in which it differs."""
+
+
+class Widths:
+    """Which modalities there are, and how wide they are.
+
+    Args:
+        files: search events.
+        content: of the items.
+        shared: one tower takes the modalities of queries and of items.
+
+    Attributes:
+        queries: modality to width, of the queries.
+        items: the same, of the items.
+        query_tower: the same, of what the query tower takes.
+        item_tower: the same, of what the item tower takes.
+        both: modalities that queries and items have, as raw vectors of the
+            same kind.
+    """
+
+    def __init__(
+        self, files: Sequence[str], content: ItemContent, shared: bool
+    ) -> None:
+        self.queries = search_dataset.query_modalities(files)
+        self.items = dict(content.modalities)
+        self.query_tower, self.item_tower = self.queries, self.items
+        self.both = tuple(
+            name
+            for name in sorted(self.queries.keys() & self.items.keys())
+            if self.queries[name] == self.items[name]
+        )
+        if shared:
+            self.query_tower = self.item_tower = (
+                search_dataset.tower_modalities(self.queries, self.items)
+            )
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains the tower and its ablations, evaluates and exports.
+
+    Args:
+        fn_args: TFX `FnArgs`; ``custom_config`` holds the section ``scl`` of
+            the configuration, ``raw_dir`` (for the items' categories),
+            ``item_content`` (directory) and ``checkpoint_dir``.
+    """
+    settings = fn_args.custom_config
+    config = config_lib.SCLConfig(**settings["scl"])
+    content = ItemContent.open(settings["item_content"])
+    run_dir = pathlib.Path(fn_args.model_run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    checkpoint_dir = pathlib.Path(settings["checkpoint_dir"])
+    widths = Widths(fn_args.train_files, content, config.shared_tower)
+    embedders: dict[str, embedding.Embedder] = {}
+    trained: dict[str, dict[str, Any]] = {}
+    model: keras.Model = None
+    for name, change in variants(config).items():
+        variant = config.model_copy(update=dict(change))
+        start = time.monotonic()
+        folder = checkpoint_dir / _slug(name)
+        made = _train_variant(
+            name, variant, fn_args.train_files, content, widths, folder
+        )
+        curve = _curve_file(name)
+        shutil.copyfile(folder / CURVES_FILE, run_dir / curve)
+        trained[name] = {
+            "seconds": round(time.monotonic() - start, 1),
+            "curve": curve,
+            "held_out": _measure(
+                made, variant, fn_args.eval_files, content, widths
+            ),
+        }
+        embedders[name] = export.model_embedder(made)
+        model = model or made
+    if widths.both:
+        embedders["raw modality cosine"] = embedding.raw_modalities(widths.both)
+    embedders["random"] = embedding.by_chance(
+        config.seed, raw_tables.EMBEDDING_DIM
+    )
+    held_out = evaluation.read_held_out(
+        fn_args.eval_files, content, widths.queries, config.evaluated_queries
+    )
+    found = evaluation.evaluate(
+        embedders,
+        held_out,
+        content,
+        item_categories(settings["raw_dir"], content),
+        run_dir,
+    )
+    _write_json(run_dir / EVALUATION_FILE, found)
+    _write_json(
+        run_dir / RUN_FILE,
+        {
+            "items": len(content),
+            "events": records.count_records(fn_args.train_files),
+            "query_modalities": widths.queries,
+            "item_modalities": widths.items,
+            "trainable_weights": sum(
+                int(np.prod(variable.shape))
+                for variable in model.trainable_variables
+            ),
+            "variants": trained,
+        },
+    )
+    model.save(run_dir / MODEL_FILE)
+    export.export_saved_model(
+        fn_args.serving_model_dir,
+        model,
+        query_widths=widths.query_tower,
+        item_widths=widths.item_tower,
+    )
+    shutil.rmtree(checkpoint_dir, ignore_errors=True)
+
+
+def variants(
+    config: config_lib.SCLConfig,
+) -> dict[str, Mapping[str, Any]]:
+    """Returns what to train: the tower, and ablations that change it."""
+    used = {
+        "bank_size": config.bank_size,
+        "hard_negatives": _hard_negatives(config),
+    }
+    return {
+        name: change
+        for name, change in VARIANTS.items()
+        if name == TOWER
+        or (config.ablations and any(used[key] for key in change))
+    }
+
+
+def build_model(config: config_lib.SCLConfig, widths: Widths) -> keras.Model:
+    """Returns an untrained SCL model.
+
+    Args:
+        config: architecture and loss.
+        widths: modalities of its towers.
+    """
+
+    def tower(modalities: Mapping[str, int], name: str) -> keras.layers.Layer:
+        return layers.SCLTower(
+            modalities=dict(modalities),
+            hidden_units=config.hidden_units,
+            output_dim=raw_tables.EMBEDDING_DIM,
+            dropout=config.dropout,
+            name=name,
+        )
+
+    return models.SCL(
+        query_tower=tower(
+            widths.query_tower,
+            "tower" if config.shared_tower else "query_tower",
+        ),
+        item_tower=(
+            None
+            if config.shared_tower
+            else tower(widths.item_tower, "item_tower")
+        ),
+        bank_size=config.bank_size,
+        momentum=config.momentum,
+        bank_weight=config.bank_weight,
+        temperature=config.temperature,
+        triplet_weight=config.triplet_weight if _hard_negatives(config) else 0,
+        margin=config.margin,
+        name="scl",
+    )
+
+
+def train(
+    model: keras.Model,
+    files: Sequence[str],
+    content: ItemContent,
+    widths: Widths,
+    config: config_lib.SCLConfig,
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint_dir: pathlib.Path,
+    name: str = TOWER,
+) -> None:
+    """Trains a model, resuming from a checkpoint when there is one.
+
+    A finished training leaves a checkpoint of its last step, so that a rerun
+    finds it done.
+
+    Args:
+        model: untrained SCL model.
+        files: patterns of search events.
+        content: of the items.
+        widths: modalities of the towers.
+        config: how to train.
+        strategy: devices.
+        checkpoint_dir: checkpoints of this very training, and its curve.
+        name: of what is trained, for the lines of progress.
+
+    Raises:
+        ValueError: the batch does not divide over the devices.
+        DataError: ``FEW_SEARCH_EVENTS``: not even one batch.
+        CollapsedError: the embeddings collapse.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_events % replicas:
+        raise ValueError(
+            "scl.batch_events must be a multiple of the number of devices, "
+            f"{replicas}. Received: {config.batch_events}"
+        )
+    events = records.count_records(files)
+    steps = events * config.epochs // config.batch_events
+    if not steps:
+        raise DataError(
+            "FEW_SEARCH_EVENTS",
+            f"{events:,} search events in {config.epochs} epochs do not make "
+            f"one batch of {config.batch_events:,}.",
+            "lower scl.batch_events, or give more events.",
+        )
+    with strategy.scope():
+        model.compile(
+            optimizer=keras.optimizers.Adam(
+                _learning_rate(config.learning_rate, steps)
+            ),
+            jit_compile=False,
+        )
+        model.optimizer.build(model.trainable_variables)
+    checkpoint = checkpoints.TrainingCheckpoint(
+        model, model.optimizer, checkpoint_dir
+    )
+    done = checkpoint.restore()
+    if done:
+        progress.report(f"{name} resumes at step {done:,} of {steps:,}")
+    curves = checkpoints.Curves(
+        checkpoint_dir / CURVES_FILE, checkpoint_dir, done, steps, name
+    )
+    if done < steps:
+        followers: list[keras.callbacks.Callback] = [
+            curves,
+            _guard(config),
+        ]
+        if config.checkpoint_steps:
+            followers.append(
+                checkpoints.SaveCheckpoints(
+                    checkpoint, curves, done, config.checkpoint_steps
+                )
+            )
+        model.fit(
+            search_dataset.search_dataset(
+                files,
+                content,
+                query_widths=widths.queries,
+                item_widths=widths.items,
+                batch_events=config.batch_events,
+                hard_negatives=_hard_negatives(config),
+                shuffle=config.shuffle_events,
+                epochs=config.epochs,
+                seed=config.seed,
+                skip_batches=done,
+            ),
+            steps_per_epoch=steps - done,
+            epochs=1,
+            callbacks=followers,
+            verbose=0,
+        )
+        checkpoint.save(steps)
+    curves.flush()
+
+
+def item_categories(
+    raw_dir: str, content: ItemContent
+) -> npt.NDArray[np.int64]:
+    """Returns the category of every item with content, int64 (N,).
+
+    Items without usable features have category 0.
+
+    Args:
+        raw_dir: directory of the raw tables.
+        content: of the items.
+    """
+    categories = np.zeros(len(content), np.int64)
+    table = raw_tables.RawTables.open(raw_dir)[raw_tables.ITEM_FEATURES]
+    for batch in table.iter_batches():
+        good, _ = validation.validate("item_features", batch)
+        ids = arrow_batches.numpy_column(good, raw_tables.ITEM_ID)
+        rows = content.rows_of(ids)
+        known = rows >= 0
+        category = arrow_batches.numpy_column(good, raw_tables.ITEM_CATEGORY)
+        categories[rows[known]] = category[known]
+    return categories
+
+
+def _train_variant(
+    name: str,
+    config: config_lib.SCLConfig,
+    files: Sequence[str],
+    content: ItemContent,
+    widths: Widths,
+    folder: pathlib.Path,
+) -> keras.Model:
+    strategy = devices.choose_strategy()
+    # The same seed and order for all, so that they differ in one thing.
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(config, widths)
+    train(
+        model,
+        files,
+        content,
+        widths,
+        config,
+        strategy=strategy,
+        checkpoint_dir=folder,
+        name=name,
+    )
+    return model
+
+
+def _measure(
+    model: keras.Model,
+    config: config_lib.SCLConfig,
+    files: Sequence[str],
+    content: ItemContent,
+    widths: Widths,
+) -> dict[str, float]:
+    """Returns losses and spread on held-out events; checks for a collapse."""
+    measured = model.evaluate(
+        search_dataset.search_dataset(
+            files,
+            content,
+            query_widths=widths.queries,
+            item_widths=widths.items,
+            batch_events=config.batch_events,
+            hard_negatives=_hard_negatives(config),
+            drop_remainder=False,
+        ),
+        steps=-(-records.count_records(files) // config.batch_events),
+        return_dict=True,
+        verbose=0,
+    )
+    guard = _guard(config)
+    guard.patience = 0
+    guard.on_epoch_end(
+        config.epochs - 1,
+        {f"val_{name}": value for name, value in measured.items()},
+    )
+    return {name: float(value) for name, value in measured.items()}
+
+
+def _hard_negatives(config: config_lib.SCLConfig) -> int:
+    """Returns how many per event count; none if their weight is 0."""
+    return config.hard_negatives if config.triplet_weight else 0
+
+
+def _learning_rate(
+    highest: float, steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Returns a rate that rises for a tenth of the steps, then falls to 0."""
+    rising = max(1, steps // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(1, steps - rising),
+        warmup_target=highest,
+        warmup_steps=rising,
+    )
+
+
+def _guard(config: config_lib.SCLConfig) -> callbacks.CollapseGuard:
+    return callbacks.CollapseGuard(
+        max_mean_cosine=config.max_mean_cosine,
+        min_variance=config.min_variance,
+        patience=config.collapse_patience,
+        every=_CHECK_STEPS,
+    )
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def _curve_file(name: str) -> str:
+    if name == TOWER:
+        return CURVES_FILE
+    stem, _, ending = CURVES_FILE.partition(".")
+    return f"{stem}-{_slug(name)}.{ending}"
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

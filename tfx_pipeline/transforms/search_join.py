@@ -1,0 +1,233 @@
+"""Search events in, ``tf.train.Example`` files out.
+
+One shuffle, of Arrow batches keyed by split and partition: it mixes the
+events, whatever the order of the table. Vectors cross it as they are, texts as
+texts; they become vectors where a partition is written, so that what crosses
+stays small. Rows that cannot be used leave by the output ``rejected``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from tfx_bsl.coders import example_coder
+
+from tfx_pipeline import features
+from tfx_pipeline.data import (
+    search_tables,
+    search_validation,
+    text_features,
+    validation,
+)
+from tfx_pipeline.data.item_content import ItemContent
+from tfx_pipeline.transforms import (
+    arrow_batches,
+    exchange,
+    steps,
+    tfrecords,
+)
+
+__all__ = ["SearchJoin", "write_search_examples"]
+
+# Events whose vectors are made at a time.
+_BATCH_ROWS = 1 << 13
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchJoin:
+    """What the join works with.
+
+    Attributes:
+        table: The search events.
+        widths: Width of every vector modality of the queries.
+        text_encoder: What encodes the queries' texts.
+        content_dir: Folder of the `ItemContent`.
+        first_eval_time: Events of this time and later are of split ``eval``.
+        shards: Files of each split.
+        exchange_dir: Folder for the batches between the steps, seen by all
+            workers; None leaves them to the runner.
+    """
+
+    table: search_tables.SearchTable
+    widths: Mapping[str, int]
+    text_encoder: str
+    content_dir: str
+    first_eval_time: int
+    shards: int
+    exchange_dir: str | None = None
+
+
+def write_search_examples(
+    pipeline: beam.Pipeline, join: SearchJoin, outputs: Mapping[str, str]
+) -> beam.PCollection:
+    """Checks search events and writes them as Examples.
+
+    Args:
+        pipeline: Beam pipeline to add the join to.
+        join: What to read and how.
+        outputs: Prefix of the Example files of each split.
+
+    Returns:
+        ``(table name, parcel)`` of rejected rows, with a ``reason``.
+    """
+    table = join.table.rows
+    groups = steps.row_groups(
+        table.name, table.schema, {"": [str(path) for path in table.paths]}
+    )
+    events = (
+        pipeline
+        | "RowGroups" >> beam.Create(groups, reshuffle=True)
+        | "Read" >> steps.step(_ReadEvents(join))
+    )
+    # A partition without events is a file without records.
+    shards = (
+        pipeline
+        | "Shards"
+        >> beam.Create(
+            [(split, n) for split in outputs for n in range(join.shards)]
+        )
+        | "ShardKeys" >> beam.Map(lambda shard: (shard, None))
+    )
+    written = (
+        {"events": events.rows, "shards": shards}
+        | "ByShard" >> beam.CoGroupByKey()
+        | "Write" >> steps.step(_WriteEvents(join, dict(outputs)))
+    )
+    return (events.rejected, written.rejected) | "Rejected" >> beam.Flatten()
+
+
+class _ReadEvents(steps.Step):
+    """Reads, checks, splits and partitions one Parquet row group."""
+
+    def __init__(self, join: SearchJoin) -> None:
+        super().__init__(join.exchange_dir)
+        self._join = join
+
+    def setup(self) -> None:
+        """Maps the item ids."""
+        self._item_ids = ItemContent.open(self._join.content_dir).item_ids
+
+    def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
+        table = self._join.table
+        name = table.name
+        for position, batch in steps.read_row_group(element, table.rows.schema):
+            steps.count(f"read/{name}", batch.num_rows)
+            place = np.arange(position, position + batch.num_rows)
+            batch = arrow_batches.append(
+                batch, **{steps.POSITION: pa.array(place)}
+            )
+            good, rejected = search_validation.validate(
+                table, self._join.widths, batch
+            )
+            yield from steps.reject(name, rejected)
+            good, rejected = validation.require_keys(
+                good,
+                search_tables.PURCHASED_ITEM_ID,
+                self._item_ids,
+                search_validation.UNKNOWN_PURCHASE,
+            )
+            yield from steps.reject(name, rejected)
+            yield from self._partition(good)
+
+    def _partition(self, batch: pa.RecordBatch) -> Iterator[steps.Sent]:
+        time = arrow_batches.numpy_column(batch, search_tables.TIME)
+        late = time >= self._join.first_eval_time
+        for split, chosen in (
+            (features.TRAIN_SPLIT, ~late),
+            (features.EVAL_SPLIT, late),
+        ):
+            if not chosen.any():
+                continue
+            rows = batch.filter(pa.array(chosen))
+            for index, part in arrow_batches.partition(
+                rows, search_tables.QUERY_ID, self._join.shards
+            ):
+                yield "rows", (split, index), part
+
+
+class _WriteEvents(steps.Step):
+    """Writes the Examples of one partition of a split."""
+
+    def __init__(self, join: SearchJoin, outputs: Mapping[str, str]) -> None:
+        super().__init__(join.exchange_dir)
+        self._join = join
+        self._outputs = outputs
+
+    def setup(self) -> None:
+        """Makes the encoders, which cannot travel; maps the item ids."""
+        self._item_ids = ItemContent.open(self._join.content_dir).item_ids
+        self._examples = example_coder.RecordBatchToExamplesEncoder()
+        self._encoder = (
+            text_features.load_encoder(self._join.text_encoder)
+            if self._join.table.text
+            else None
+        )
+
+    def send(self, element: tuple[tuple[str, int], Mapping]) -> Iterator[Any]:
+        (split, shard), parcels = element
+        rows = arrow_batches.concatenate(exchange.unpack(parcels["events"]))
+        path = steps.shard_path(self._outputs[split], shard, self._join.shards)
+        with tfrecords.TFRecordWriter(path) as writer:
+            if rows is None:
+                return
+            order = np.lexsort(
+                (
+                    arrow_batches.numpy_column(rows, steps.POSITION),
+                    arrow_batches.mix(
+                        arrow_batches.numpy_column(rows, search_tables.QUERY_ID)
+                    ),
+                )
+            )
+            for first in range(0, len(order), _BATCH_ROWS):
+                batch = rows.take(pa.array(order[first : first + _BATCH_ROWS]))
+                vectors = search_tables.features(
+                    self._join.table, self._join.widths, batch, self._encoder
+                )
+                batch, rejected, vectors = search_validation.drop_empty(
+                    batch, vectors
+                )
+                yield from steps.reject(self._join.table.name, rejected)
+                batch, dropped = search_validation.clean_clicks(
+                    batch, self._item_ids
+                )
+                for reason, number in dropped.items():
+                    steps.count(f"dropped_clicks/{reason}", number)
+                steps.count(f"written/{split}_events", batch.num_rows)
+                if batch.num_rows:
+                    writer.write(
+                        self._examples.encode(_examples(batch, vectors))
+                    )
+
+
+def _examples(
+    batch: pa.RecordBatch, vectors: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
+    """Returns events with every column a list, as Examples have them."""
+    singles = pa.array(np.arange(batch.num_rows + 1), pa.int32())
+    columns = {
+        name: pa.ListArray.from_arrays(
+            singles, arrow_batches.column(batch, name)
+        )
+        for name in (
+            search_tables.QUERY_ID,
+            search_tables.TIME,
+            search_tables.PURCHASED_ITEM_ID,
+        )
+    }
+    columns[search_tables.CLICKED_ITEM_IDS] = arrow_batches.column(
+        batch, search_tables.CLICKED_ITEM_IDS
+    )
+    for name, matrix in vectors.items():
+        ends = np.arange(len(matrix) + 1) * matrix.shape[1]
+        columns[features.QUERY_PREFIX + name] = pa.ListArray.from_arrays(
+            pa.array(ends, pa.int32()),
+            pa.array(np.ascontiguousarray(matrix).reshape(-1)),
+        )
+    return pa.RecordBatch.from_arrays(
+        list(columns.values()), names=list(columns)
+    )

@@ -1,0 +1,229 @@
+"""Steps of a Beam pipeline over Arrow batches: parcels, counters, rejects.
+
+What the joins have in common. Rows leave a step under the output ``rows`` on
+their way to the next one, or under ``rejected`` with a reason; every row is
+counted in one namespace, so that the counts of a run can be added up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfx_pipeline.data import raw_tables
+from tfx_pipeline.transforms import arrow_batches, exchange
+
+__all__ = [
+    "POSITION",
+    "RowGroup",
+    "Sent",
+    "Step",
+    "count",
+    "counts_of",
+    "partitions_for",
+    "read_row_group",
+    "reject",
+    "row_groups",
+    "shard_path",
+    "step",
+    "write_rejected",
+]
+
+# A shuffle does not keep the order of rows: their position in the table does.
+POSITION = "position"
+
+_NAMESPACE = "rows"
+
+Sent = tuple[str, Any, pa.RecordBatch]
+"""Output, key and rows: what a step sends."""
+
+
+_READ_BUFFER = 4 << 20
+_PARTITION_BYTES = 64 << 20
+_MIN_PARTITIONS, _MAX_PARTITIONS = 4, 1024
+
+
+def partitions_for(size: int) -> int:
+    """Returns into how many partitions to cut so many bytes.
+
+    A partition is about 64 MB in memory, which fits any worker; there are at
+    least four and at most 1,024.
+    """
+    wanted = -(-size // _PARTITION_BYTES)
+    return min(max(_MIN_PARTITIONS, wanted), _MAX_PARTITIONS)
+
+
+def shard_path(prefix: str, shard: int, shards: int) -> str:
+    """Returns the file of one partition of a split."""
+    return f"{prefix}-{shard:05d}-of-{shards:05d}.gz"
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroup:
+    """A row group of a Parquet file, the unit of reading.
+
+    Attributes:
+        table: Name of the table.
+        split: Split of the table, or an empty string.
+        path: The file.
+        index: Row group of the file.
+        first_row: Position of its first row in the table and split.
+        rows_per_batch: Rows to read at a time.
+    """
+
+    table: str
+    split: str
+    path: str
+    index: int
+    first_row: int
+    rows_per_batch: int
+
+
+def row_groups(
+    table: str,
+    schema: pa.Schema,
+    paths_of_split: Mapping[str, Sequence[str]],
+) -> list[RowGroup]:
+    """Returns the row groups of a table's files.
+
+    Args:
+        table: Name of the table.
+        schema: Columns to read.
+        paths_of_split: Parquet files of each split, in order.
+    """
+    groups = []
+    for split, paths in paths_of_split.items():
+        first_row = 0
+        for path in paths:
+            metadata = pq.read_metadata(path)
+            rows = raw_tables.rows_per_batch(metadata, schema)
+            for index in range(metadata.num_row_groups):
+                groups.append(
+                    RowGroup(table, split, str(path), index, first_row, rows)
+                )
+                first_row += metadata.row_group(index).num_rows
+    return groups
+
+
+def read_row_group(
+    group: RowGroup, schema: pa.Schema
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Streams a row group.
+
+    Args:
+        group: The row group.
+        schema: Columns to read.
+
+    Yields:
+        Position of the first row of a batch, and the batch.
+    """
+    position = group.first_row
+    # A small buffer makes column chunks stream instead of being read whole:
+    # a row group of the published user features is gigabytes.
+    with pq.ParquetFile(group.path, buffer_size=_READ_BUFFER) as file:
+        for batch in file.iter_batches(
+            batch_size=group.rows_per_batch,
+            row_groups=[group.index],
+            columns=schema.names,
+        ):
+            yield position, raw_tables.conform(batch, schema)
+            position += batch.num_rows
+
+
+class Step(beam.DoFn):
+    """A step of a join: what it sends leaves as parcels.
+
+    Args:
+        exchange_dir: Folder for the batches between steps, see `exchange`.
+    """
+
+    def __init__(self, exchange_dir: str | None) -> None:
+        self._exchange_dir = exchange_dir
+
+    def send(self, element: Any) -> Iterator[Sent]:
+        """Yields output, key and rows for the next step."""
+        raise NotImplementedError
+
+    def process(self, element: Any) -> Iterator:
+        """Wraps what is sent."""
+        with exchange.Outbox(self._exchange_dir) as outbox:
+            for output, key, rows in self.send(element):
+                yield from _tagged(outbox.put((output, key), rows))
+            yield from _tagged(outbox.flush())
+
+
+def _tagged(parcels: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
+    for (output, key), parcel in parcels:
+        yield beam.pvalue.TaggedOutput(output, (key, parcel))
+
+
+def step(step: Step) -> beam.ParDo:
+    """Returns a step with its outputs ``rows`` and ``rejected``."""
+    return beam.ParDo(step).with_outputs("rows", "rejected")
+
+
+def count(name: str, amount: int) -> None:
+    """Adds to a counter of the run."""
+    if amount:
+        beam.metrics.Metrics.counter(_NAMESPACE, name).inc(int(amount))
+
+
+def reject(
+    table: str, rows: pa.RecordBatch, reason: str | None = None
+) -> Iterator[Sent]:
+    """Sends rows that cannot be used, and counts them by reason.
+
+    Args:
+        table: Name of their table.
+        rows: The rows, with a column ``reason`` unless `reason` is given.
+        reason: Why all of them are rejected.
+    """
+    if not rows.num_rows:
+        return
+    if reason is not None:
+        reasons = pa.array([reason] * rows.num_rows, pa.string())
+        rows = arrow_batches.append(rows, reason=reasons)
+    for found in (
+        arrow_batches.column(rows, "reason").value_counts().to_pylist()
+    ):
+        count(f"rejected/{table}/{found['values']}", found["counts"])
+    yield "rejected", table, rows
+
+
+def write_rejected(
+    group: tuple[str, Iterable[exchange.Parcel]], folder: str
+) -> None:
+    """Writes the rejected rows of a table in their order.
+
+    Args:
+        group: Table name and parcels of its rejected rows.
+        folder: Where to write ``<table>-<number>.parquet``.
+    """
+    table, parcels = group
+    # Rows rejected at different points of the join carry different columns.
+    by_schema: dict[tuple[str, ...], list[pa.RecordBatch]] = {}
+    for batch in exchange.unpack(parcels):
+        by_schema.setdefault(tuple(batch.schema.names), []).append(batch)
+    for number, names in enumerate(sorted(by_schema)):
+        rows = pa.Table.from_batches(by_schema[names])
+        raw_tables.write_table(
+            pathlib.Path(folder) / f"{table}-{number}.parquet",
+            rows.sort_by(POSITION),
+        )
+
+
+def counts_of(result: beam.runners.runner.PipelineResult) -> dict[str, int]:
+    """Returns the counters of a finished run."""
+    matching = beam.metrics.MetricsFilter().with_namespace(_NAMESPACE)
+    counters = result.metrics().query(matching)["counters"]
+    totals: dict[str, int] = {}
+    for counter in counters:
+        name = counter.key.metric.name
+        totals[name] = totals.get(name, 0) + counter.result
+    return totals
