@@ -82,7 +82,7 @@ class SCLConfig(_Section):
     """Keys in the memory bank; 0 leaves it out."""
     momentum: float = pydantic.Field(default=0.999, ge=0, lt=1)
     """Share of the momentum encoder that a step keeps."""
-    bank_weight: float = pydantic.Field(default=0.5, ge=0, le=1)
+    bank_weight: float = pydantic.Field(default=0.5, gt=0, le=1)
     """Weight of the bank's losses; the rest is that of the batch's."""
     temperature: float = pydantic.Field(default=0.07, gt=0)
     """First value; it is learned."""

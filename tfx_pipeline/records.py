@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -42,11 +43,13 @@ def record_dataset(
         return records.repeat(epochs)
     # A shuffle that is left to reshuffle itself goes on where the last
     # iterator stopped, and Keras looks at the data before it trains.
-    return tf.data.Dataset.range(epochs).flat_map(
-        lambda epoch: records.shuffle(
+    passes = [
+        records.shuffle(
             shuffle, seed=seed + epoch, reshuffle_each_iteration=False
         )
-    )
+        for epoch in range(epochs)
+    ]
+    return functools.reduce(tf.data.Dataset.concatenate, passes)
 
 
 def count_records(file_patterns: Sequence[str]) -> int:

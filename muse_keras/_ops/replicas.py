@@ -43,8 +43,7 @@ def gather_over_replicas(tensor: Any) -> Any:
         return tensor
     import tensorflow as tf
 
-    # A sum of zeros but for the own rows: `all_gather` of MirroredStrategy
-    # blocked for ever inside `fit` on two CPU devices (TensorFlow 2.16).
+    # A sum of zeros but for the own rows; `all_gather` takes longer here.
     rows = tf.shape(tensor, out_type=tf.int64)[0]
     own = tf.one_hot(
         context.replica_id_in_sync_group,

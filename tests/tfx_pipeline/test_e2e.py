@@ -390,6 +390,7 @@ def test_the_ranker_gets_the_learned_embeddings(world, first):
     wanted = item_text.quantize(embed(content.features(rows))).astype(float)
     wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
     served = tf.saved_model.load(str(config.push_dir / first.pushed[0]))
+    assert "upsert_items" in served.signatures
     answer = served.signatures["embed"](
         item_ids=tf.constant(np.asarray(content.item_ids[rows]))
     )

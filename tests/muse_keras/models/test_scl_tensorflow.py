@@ -28,7 +28,7 @@ def test_two_replicas_train_like_one_and_hold_the_same_banks(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert result.returncode == 0, result.stderr[-4000:]

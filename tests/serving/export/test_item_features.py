@@ -31,7 +31,8 @@ def test_indices_in_the_narrowest_type(
     )
     vocabularies = {name: Vocabulary(name, known) for name in columns}
     features = ItemFeatures(table, vocabularies)
-    assert {v.dtype for v in features.variables} == {tf.as_dtype(dtype)}
+    stored = features.by_field.values()
+    assert {v.dtype for v in stored} == {tf.as_dtype(dtype)}
     index = {int(item): place for place, item in enumerate(known, 1)} | {0: 0}
     rows = rng.integers(0, len(raw) + 1, (3, 50))
     found = features(tf.constant(rows, tf.int32))
