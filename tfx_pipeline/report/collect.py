@@ -24,6 +24,7 @@ from tfx_pipeline.components.rejected_rows import COUNTS_FILE
 from tfx_pipeline.data import search_tables
 from tfx_pipeline.evaluation import extractors
 from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
+from tfx_pipeline.matching import settings as matching_settings
 from tfx_pipeline.report import coverage
 from tfx_pipeline.report import scores as scores_lib
 from tfx_pipeline.scl import trainer as scl_trainer
@@ -95,6 +96,7 @@ def collect(
         "tiers": None,
         "example": None,
         "embeddings": _embeddings(config, files),
+        "matching": _matching(config),
         "data": _data(config),
         "executions": lineage.last_executions(config),
         "versions": {
@@ -250,6 +252,14 @@ def _embeddings(
         found["evaluation"] = _read_json(folder, scl_trainer.EVALUATION_FILE)
         found["run"] = _read_json(folder, scl_trainer.RUN_FILE)
     return found
+
+
+def _matching(config: config_lib.PipelineConfig) -> dict[str, Any] | None:
+    """Returns how often the matching model finds held-out clicks."""
+    if not config.matching.enabled:
+        return None
+    folder = lineage.latest_output(config, "MatchingGen", "evaluation")
+    return _read_json(folder, matching_settings.EVALUATION_FILE)
 
 
 def _worked_example(

@@ -107,6 +107,18 @@ FOUND = {
             "int8": {"queries": 10, "k": 50, "recall": 0.9876},
         },
     },
+    "matching": {
+        "num_items": 7654,
+        "clicks": 4321,
+        "users": 765,
+        "recall": {
+            "matching": {
+                "10": {"recall": 0.234, "low": 0.222, "high": 0.247},
+                "100": {"recall": 0.391, "low": 0.377, "high": 0.402},
+            },
+            "random": {"10": {"recall": 0.001}, "100": {"recall": 0.013}},
+        },
+    },
     "data": {
         "requests": {"read/train_samples": 1234567},
         "items": {"items": 99},
@@ -189,6 +201,10 @@ def test_numbers_of_the_page_are_those_found():
         "0.468 to 0.488",
         "0.812",
         "mean pairwise cosine 0.123",
+        "4,321 clicks of 765 users",
+        "recall@100",
+        "0.377 to 0.402",
+        "0.013",
     ):
         assert expected in words, expected
 
@@ -208,7 +224,7 @@ def test_verdict_is_honest(low, high, expected):
 
 
 def test_page_without_what_may_be_missing():
-    one = changed(difference=None, tiers=None, example=None)
+    one = changed(difference=None, tiers=None, example=None, matching=None)
     del one["models"]["din"]
     one["models"]["muse"].update(
         slices={}, run=None, pushed_to=None, serving=None
