@@ -198,8 +198,9 @@ class SCLTower(keras.layers.Layer):
         values = ops.convert_to_tensor(values)
         given: Any = True
         if self.encoders and name in self.encoders:
-            axes = tuple(range(1, len(values.shape)))
-            given = ops.any(ops.not_equal(values, 0), axis=axes)
+            given = ops.not_equal(values, 0)
+            for _ in values.shape[1:]:
+                given = ops.any(given, axis=-1)
             values = self.encoders[name](values, training=training)
         if len(values.shape) != 2 or values.shape[1] != self.modalities[name]:
             raise ValueError(

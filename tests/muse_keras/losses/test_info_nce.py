@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras import ops
 from ranker_testing.gradients import check_gradients, numpy
 
 from muse_keras.losses import InfoNCE
@@ -124,7 +125,7 @@ def test_the_temperature_is_learned_and_stays_in_its_range(towards):
     seen = []
     for _ in range(3):
         model.fit(inputs, np.zeros(4), epochs=4, verbose=0)
-        seen.append(float(loss.temperature))
+        seen.append(float(ops.convert_to_numpy(loss.temperature)))
     assert abs(seen[0] - towards) < abs(0.5 - towards)
     assert 0.01 - 1e-6 <= min(seen) <= max(seen) <= 1.0 + 1e-6
 
