@@ -100,8 +100,6 @@ def test_one_step_is_the_formula(shared):
         assert numpy(bank.ids)[8:].tolist() == ids.tolist()
         assert int(bank.position) == 0
 
-    measured = model.evaluate(inputs, batch_size=12, verbose=0)
-    assert measured is not None
     measured = model.evaluate(
         inputs, batch_size=12, verbose=0, return_dict=True
     )
