@@ -28,6 +28,7 @@ demo: setup ## set up, then run the whole chain on real data and report
 
 .PHONY: test
 test: setup setup-backends ## set up, then run all tests on three backends
+	@scripts/redis-server >/dev/null || true
 	@scripts/test $(TEST_ARGS)
 
 .PHONY: lint

@@ -13,6 +13,7 @@ from tfx_pipeline.cli import (
     rank,
     report,
     serve,
+    store,
 )
 
 __all__ = ["app"]
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(data.app)
 app.add_typer(pipeline.app)
 app.add_typer(items.app)
+app.add_typer(store.app)
 app.command()(serve.serve)
 app.command()(rank.rank)
 app.command()(report.report)

@@ -1,0 +1,39 @@
+"""Histories of users, kept outside the model.
+
+`LmdbStore` keeps them in a file of this machine, `RedisStore` in a Redis
+server for a fleet. Both give the newest 100,000 events of a user in one round
+trip, and never a history that they cannot vouch for.
+"""
+
+from serving.stores.base import (
+    BehaviorStore,
+    OldestFirst,
+    StoreStats,
+    UserHistory,
+    UserRecord,
+)
+from serving.stores.bulk_load import LoadReport, load_users
+from serving.stores.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreUnavailableError,
+)
+from serving.stores.lmdb_store import LmdbStore
+from serving.stores.opening import open_store
+from serving.stores.redis_store import RedisStore
+
+__all__ = [
+    "BehaviorStore",
+    "LmdbStore",
+    "LoadReport",
+    "OldestFirst",
+    "RedisStore",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreStats",
+    "StoreUnavailableError",
+    "UserHistory",
+    "UserRecord",
+    "load_users",
+    "open_store",
+]

@@ -1,0 +1,247 @@
+"""Loads histories of many users from record batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from serving.stores.base import BehaviorStore, Mark, UserRecord
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["COLUMNS", "LoadReport", "load_users"]
+
+_PROFILE = tuple(f"user_profile_{field}" for field in range(1, 6))
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "user_id": ("user_id", "129_1"),
+    **{name: (name, f"130_{field}") for field, name in enumerate(_PROFILE, 1)},
+    "item_ids": ("behavior_item_ids", "150_2_180"),
+    "category_ids": ("behavior_category_ids", "151_2_180"),
+}
+"""What each column may be called: plain, or as in the published data set."""
+
+_COMMIT_USERS = 2048
+_COMMIT_EVENTS = 2_000_000
+
+
+@dataclasses.dataclass
+class LoadReport:
+    """What a load did.
+
+    Attributes:
+        rows: rows of the source seen, those of an earlier try included.
+        resumed: rows that an earlier try had loaded.
+        users: rows loaded now.
+        events: events of them.
+        padding: events with item id 0, left out.
+        rejected: reason to number of rows, now.
+        seconds: time taken.
+    """
+
+    rows: int = 0
+    resumed: int = 0
+    users: int = 0
+    events: int = 0
+    padding: int = 0
+    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def load_users(
+    store: BehaviorStore,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    source: str,
+    rejected: pathlib.Path,
+    on_progress: Callable[[LoadReport], None] | None = None,
+) -> LoadReport:
+    """Writes every user of a table into a store, in place of what was there.
+
+    A load that was killed goes on where it stopped when it is started again
+    on the same source. What it wrote last may be written again, which
+    changes nothing, but for events that were appended to those users in
+    between: append only after a load.
+
+    Args:
+        store: where to.
+        batches: rows of users with the columns of `COLUMNS`; the same ones
+            in the same order whenever `source` is the same.
+        source: identifies the table and its state.
+        rejected: folder for rows that cannot be loaded: files
+            `part-<row>.parquet`, with a column `reason`. Those of an earlier
+            source are removed.
+        on_progress: called after each write.
+
+    Raises:
+        ValueError: a column is missing.
+        StoreError: the store cannot be written to.
+    """
+    begin = time.monotonic()
+    report = LoadReport(resumed=_resume(store, source))
+    if not report.resumed and rejected.is_dir():
+        for part in rejected.glob("part-*.parquet"):
+            part.unlink()
+    for batch in batches:
+        skip = min(batch.num_rows, max(0, report.resumed - report.rows))
+        report.rows += skip
+        offset = skip
+        while offset < batch.num_rows:
+            part = batch.slice(offset, _rows_to_commit(batch, offset))
+            _load(store, part, source, rejected, report)
+            offset += part.num_rows
+            report.seconds = time.monotonic() - begin
+            if on_progress is not None:
+                on_progress(report)
+    store.replace_many([], _mark(source, report.rows, True))
+    report.seconds = time.monotonic() - begin
+    return report
+
+
+def _resume(store: BehaviorStore, source: str) -> int:
+    """Returns how many rows of this source lie in the store already."""
+    text = store.read_mark("load")
+    if text is None:
+        return 0
+    note = json.loads(text)
+    if note["source"] != source or note["done"]:
+        return 0
+    return int(note["rows"])
+
+
+def _mark(source: str, rows: int, done: bool) -> Mark:
+    note = {"source": source, "rows": rows, "done": done}
+    return Mark("load", json.dumps(note))
+
+
+def _rows_to_commit(batch: pa.RecordBatch, offset: int) -> int:
+    """Returns how many rows from `offset` on make one write."""
+    lists = _column(batch, "item_ids")
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    total = np.cumsum(lengths[offset : offset + _COMMIT_USERS])
+    return max(1, int(np.searchsorted(total, _COMMIT_EVENTS, side="right")))
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    for known in COLUMNS[name]:
+        index = batch.schema.get_field_index(known)
+        if index >= 0:
+            return batch.column(index)
+    raise ValueError(
+        f"a column must be named {' or '.join(COLUMNS[name])}. "
+        f"Received: {batch.schema.names}"
+    )
+
+
+def _load(
+    store: BehaviorStore,
+    batch: pa.RecordBatch,
+    source: str,
+    rejected: pathlib.Path,
+    report: LoadReport,
+) -> None:
+    """Writes the good rows to the store and the others to a file."""
+    ids = _column(batch, "user_id")
+    items, categories = (
+        _column(batch, name) for name in ("item_ids", "category_ids")
+    )
+    reasons = _reasons(ids, items, categories)
+    users = []
+    profiles = np.stack(
+        [_numbers(_column(batch, name)) for name in _PROFILE], axis=1
+    )
+    for row in np.flatnonzero(reasons == "").tolist():
+        history = items[row].values.to_numpy(zero_copy_only=False)
+        kinds = categories[row].values.to_numpy(zero_copy_only=False)
+        real = history != 0
+        report.padding += int(len(real) - real.sum())
+        report.events += int(real.sum())
+        users.append(
+            UserRecord(
+                ids[row].as_py(),
+                profiles[row],
+                history[real].astype(np.int64, copy=False),
+                kinds[real].astype(np.int64, copy=False),
+            )
+        )
+    _write_rejected(rejected, report.rows, batch, reasons)
+    done = report.rows + batch.num_rows
+    store.replace_many(users, _mark(source, done, False))
+    report.rows = done
+    report.users += len(users)
+    for reason in reasons[reasons != ""].tolist():
+        report.rejected[reason] = report.rejected.get(reason, 0) + 1
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    """Returns int64 (N,), 0 for null."""
+    return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _reasons(
+    ids: pa.Array, items: pa.Array, categories: pa.Array
+) -> np.ndarray:
+    """Returns why each row cannot be loaded, str (N,), empty if it can."""
+
+    def lengths(column: pa.Array) -> np.ndarray:
+        values = column.value_lengths().fill_null(0)
+        return values.to_numpy(zero_copy_only=False)
+
+    def is_null(column: pa.Array) -> np.ndarray:
+        return column.is_null().to_numpy(zero_copy_only=False)
+
+    def has_null(column: pa.Array) -> np.ndarray:
+        if not column.flatten().null_count:
+            return np.zeros(len(column), bool)
+        return np.array(
+            [
+                value.values is not None and value.values.null_count > 0
+                for value in column
+            ],
+            bool,
+        )
+
+    reasons = np.full(len(ids), "", object)
+    for reason, rows in (
+        ("user_id is null", is_null(ids)),
+        ("user_id is 0, which means padding", _numbers(ids) == 0),
+        ("behavior_item_ids is null", is_null(items)),
+        ("behavior_category_ids is null", is_null(categories)),
+        (
+            "behavior_item_ids and behavior_category_ids differ in length",
+            lengths(items) != lengths(categories),
+        ),
+        ("a behavior is null", has_null(items) | has_null(categories)),
+    ):
+        reasons[rows & (reasons == "")] = reason
+    return reasons
+
+
+def _write_rejected(
+    folder: pathlib.Path,
+    first_row: int,
+    batch: pa.RecordBatch,
+    reasons: np.ndarray,
+) -> None:
+    """Writes the rejected rows of a batch, before the others count as done."""
+    rows = np.flatnonzero(reasons != "")
+    if not len(rows):
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_batches([batch]).take(rows)
+    table = table.append_column(
+        "reason", pa.array(reasons[rows].tolist(), pa.string())
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"part-{first_row:012d}.parquet"
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(table, temporary)
+    temporary.replace(path)

@@ -1,0 +1,42 @@
+"""What can go wrong with a behaviour store."""
+
+from __future__ import annotations
+
+__all__ = ["StoreCorruptError", "StoreError", "StoreUnavailableError"]
+
+
+class StoreError(RuntimeError):
+    """A store could not do what was asked; the base of the others."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store does not answer, or not in time; trying again may help."""
+
+
+class StoreCorruptError(StoreError):
+    """What lies in the store is not what was written; never guessed at.
+
+    Args:
+        user_id: whose record it is.
+        key: the record's name in the store.
+        reason: what is wrong with it.
+
+    Attributes:
+        user_id: as given.
+        key: as given.
+        reason: as given.
+    """
+
+    def __init__(self, user_id: int, key: str, reason: str) -> None:
+        """Makes one line of the parts; see the class for the arguments."""
+        self.user_id = user_id
+        self.key = key
+        self.reason = reason
+        super().__init__(
+            f"the history of user {user_id} cannot be trusted: key {key}: "
+            f"{reason}. Load this user again"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[int, str, str]]:
+        """Pickles with all three arguments."""
+        return type(self), (self.user_id, self.key, self.reason)

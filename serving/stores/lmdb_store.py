@@ -1,0 +1,511 @@
+"""Histories in an LMDB file: one machine, many readers, one writer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import lmdb
+import numpy as np
+
+from serving.stores import base, events, records
+from serving.stores.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreUnavailableError,
+)
+
+__all__ = ["BLOCK_EVENTS", "LmdbStore"]
+
+BLOCK_EVENTS = 408
+"""Events of a block: two pages of LMDB, so an append rewrites at most these."""
+
+_MAP_BYTES = 1 << 40
+_MAX_READERS = 1024
+_FORMAT = b"1"
+_END = struct.Struct("<qI")
+_TOTALS = struct.Struct("<qqq")
+_SIGN = 1 << 63
+
+
+class LmdbStore(base.BehaviorStore):
+    """Histories in an LMDB folder.
+
+    A history lies in blocks of `BLOCK_EVENTS` events: an append rewrites the
+    last one and the header, whatever the length of the history. Every change
+    is one LMDB transaction: a process that is killed in the middle of it
+    leaves what was there before, and readers never see half of it. Any number
+    of processes read while one writes; a second writer waits for the first.
+
+    Open the store once per process, and after a fork, not before.
+
+    Args:
+        path: the folder.
+        limit: events kept of a user.
+        create: whether to make a folder that is not there.
+        sync: whether a change is on the disk when the call returns. Without
+            it a crash of the machine, but not of the process, can lose or
+            damage what was written last.
+        map_bytes: most bytes that the file may grow to. It is address space,
+            not memory and not disk.
+
+    Raises:
+        ValueError: limit below 1.
+        StoreError: no such folder, or not a behaviour store.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        limit: int = base.LIMIT,
+        create: bool = True,
+        sync: bool = True,
+        map_bytes: int = _MAP_BYTES,
+    ) -> None:
+        if limit < 1:
+            raise ValueError(f"limit: expected 1 or more. Received: {limit}")
+        self.limit = limit
+        self.path = pathlib.Path(path)
+        if not create and not (self.path / "data.mdb").is_file():
+            raise StoreError(f"no behavior store in {self.path}")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._env = lmdb.open(
+                str(self.path),
+                map_size=map_bytes,
+                max_dbs=4,
+                max_readers=_MAX_READERS,
+                sync=sync,
+                readahead=False,
+            )
+        except (lmdb.Error, OSError) as error:
+            raise StoreError(
+                f"the behavior store in {self.path} cannot be opened: {error}"
+            ) from error
+        try:
+            self._users, self._events, self._rows, self._info = (
+                self._env.open_db(name)
+                for name in (b"users", b"events", b"rows", b"info")
+            )
+            # What killed readers left behind would keep old pages alive.
+            self._env.reader_check()
+            self._check_format()
+        except lmdb.Error as error:
+            self._env.close()
+            raise StoreError(
+                f"{self.path} is not a behavior store: {error}"
+            ) from error
+        except StoreError:
+            self._env.close()
+            raise
+
+    def read(
+        self, user_id: int, limit: int | None = None
+    ) -> base.UserHistory | None:
+        """See `BehaviorStore.read`."""
+        user_id = records.check_user_id(user_id)
+        wanted = base.check_limit(limit, self.limit)
+        with self._transaction(write=False) as transaction:
+            found = self._header(transaction, user_id)
+            if found is None:
+                return None
+            header, end = found
+            first = max(header.start, end - wanted)
+            items, categories = self._read_events(
+                transaction, user_id, first, end
+            )
+            data = transaction.get(_user_key(user_id), db=self._rows)
+            resolved = (
+                None
+                if data is None
+                else records.Rows.unpack(user_id, data, f"rows/{user_id}")
+            )
+        rows = None if resolved is None else resolved.newest(end, len(items))
+        return base.UserHistory(
+            user_id,
+            header.profile_array(),
+            items[::-1],
+            categories[::-1],
+            None if rows is None else rows[::-1],
+            None if rows is None or resolved is None else resolved.table_stamp,
+            end,
+        )
+
+    def append_many(self, events_: Iterable[base.Events]) -> None:
+        """See `BehaviorStore.append_many`; all of it is one transaction."""
+        checked = [
+            (records.check_user_id(user), *events.checked_events(items, cats))
+            for user, items, cats in events_
+        ]
+        with self._transaction(write=True) as transaction:
+            for user_id, items, categories in checked:
+                self._append(transaction, user_id, items, categories)
+
+    def set_profile(
+        self, user_id: int, profile: Sequence[int] | np.ndarray
+    ) -> None:
+        """See `BehaviorStore.set_profile`."""
+        user_id = records.check_user_id(user_id)
+        values = records.profile_of(profile)
+        with self._transaction(write=True) as transaction:
+            header, end = self._header_or_new(transaction, user_id)
+            self._put_header(
+                transaction,
+                records.Header(user_id, header.start, values),
+                end,
+            )
+
+    def set_rows(
+        self,
+        user_id: int,
+        rows: Sequence[int] | np.ndarray,
+        table_stamp: int,
+        *,
+        end: int | None = None,
+    ) -> bool:
+        """See `BehaviorStore.set_rows`."""
+        user_id = records.check_user_id(user_id)
+        values = np.asarray(rows, np.int32)
+        with self._transaction(write=True) as transaction:
+            found = self._header(transaction, user_id)
+            if found is None:
+                raise ValueError(f"user_id: {user_id} is not in the store")
+            header, now = found
+            if end is not None and end != now:
+                return False
+            first = max(header.start, now - self.limit)
+            check_rows(values, now - first)
+            record = records.Rows(user_id, first, now, table_stamp, values)
+            key = _user_key(user_id)
+            if transaction.get(key, db=self._rows) is None:
+                self._count(transaction, rows=1)
+            transaction.put(key, record.pack(), db=self._rows)
+        return True
+
+    def trim(self, user_id: int, limit: int) -> None:
+        """See `BehaviorStore.trim`."""
+        user_id = records.check_user_id(user_id)
+        if limit < 0:
+            raise ValueError(f"limit: expected 0 or more. Received: {limit}")
+        with self._transaction(write=True) as transaction:
+            found = self._header(transaction, user_id)
+            if found is None:
+                return
+            header, end = found
+            start = self._drop(transaction, header, end, limit)
+            self._put_header(
+                transaction,
+                records.Header(user_id, start, header.profile),
+                end,
+            )
+
+    def replace_many(
+        self,
+        users: Sequence[base.UserRecord],
+        mark: base.Mark | None = None,
+    ) -> None:
+        """See `BehaviorStore.replace_many`; all of it is one transaction."""
+        checked = [
+            (
+                records.check_user_id(user.user_id),
+                None
+                if user.profile is None
+                else records.profile_of(user.profile),
+                *events.checked_events(user.item_ids, user.category_ids),
+            )
+            for user in users
+        ]
+        with self._transaction(write=True) as transaction:
+            for user_id, profile, items, categories in checked:
+                start = self._forget(transaction, user_id)
+                header = records.Header(user_id, start, profile)
+                self._put_header(transaction, header, start)
+                self._append(transaction, user_id, items, categories)
+            if mark is not None:
+                transaction.put(
+                    b"mark/" + mark.name.encode(),
+                    mark.text.encode(),
+                    db=self._info,
+                )
+
+    def read_mark(self, name: str) -> str | None:
+        """See `BehaviorStore.read_mark`."""
+        with self._transaction(write=False) as transaction:
+            found = transaction.get(b"mark/" + name.encode(), db=self._info)
+            return None if found is None else bytes(found).decode()
+
+    def user_ids(self) -> Iterator[int]:
+        """See `BehaviorStore.user_ids`; no reader is held meanwhile."""
+        last = b""
+        while True:
+            with self._transaction(write=False) as transaction:
+                cursor = transaction.cursor(db=self._users)
+                keys = []
+                if cursor.set_range(last):
+                    for key in cursor.iternext(values=False):
+                        if bytes(key) != last:
+                            keys.append(bytes(key))
+                        if len(keys) == 4096:
+                            break
+            if not keys:
+                return
+            for key in keys:
+                yield int.from_bytes(key, "big") - _SIGN
+            last = keys[-1]
+
+    def stats(self) -> base.StoreStats:
+        """See `BehaviorStore.stats`; bytes are those of the used pages."""
+        with self._transaction(write=False) as transaction:
+            users, kept, rows = self._totals(transaction)
+            page = self._env.stat()["psize"]
+            pages = self._env.info()["last_pgno"] + 1
+        return base.StoreStats(users, kept, rows, pages * page, self.limit)
+
+    def close(self) -> None:
+        """See `BehaviorStore.close`."""
+        self._env.close()
+
+    # --- Inside a transaction ------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
+        try:
+            with self._env.begin(write=write, buffers=True) as transaction:
+                yield transaction
+        except lmdb.MapFullError as error:
+            raise StoreError(
+                f"the behavior store in {self.path} has reached its "
+                "map_bytes; open it with more"
+            ) from error
+        except lmdb.ReadersFullError as error:
+            raise StoreUnavailableError(
+                f"the behavior store in {self.path} has {_MAX_READERS} readers "
+                "at once already"
+            ) from error
+        except lmdb.Error as error:
+            raise StoreError(
+                f"the behavior store in {self.path}: {error}"
+            ) from error
+
+    def _check_format(self) -> None:
+        with self._transaction(write=False) as transaction:
+            found = transaction.get(b"format", db=self._info)
+            found = None if found is None else bytes(found)
+        if found is None:
+            with self._transaction(write=True) as transaction:
+                transaction.put(
+                    b"format", _FORMAT, overwrite=False, db=self._info
+                )
+        elif found != _FORMAT:
+            raise StoreError(
+                f"the behavior store in {self.path} has format {found!r}. "
+                f"Expected: {_FORMAT!r}"
+            )
+
+    def _header(
+        self, transaction: lmdb.Transaction, user_id: int
+    ) -> tuple[records.Header, int] | None:
+        """Returns a user's header and end."""
+        data = transaction.get(_user_key(user_id), db=self._users)
+        if data is None:
+            return None
+        name = f"users/{user_id}"
+        if len(data) != records.HEADER_BYTES + _END.size:
+            raise StoreCorruptError(user_id, name, f"has {len(data)} bytes")
+        body = data[: records.HEADER_BYTES]
+        end, check = _END.unpack(data[records.HEADER_BYTES :])
+        header = records.Header.unpack(user_id, body, name)
+        if check != _end_check(body, end) or not header.start <= end:
+            raise StoreCorruptError(user_id, name, "the end fails its check")
+        return header, end
+
+    def _header_or_new(
+        self, transaction: lmdb.Transaction, user_id: int
+    ) -> tuple[records.Header, int]:
+        found = self._header(transaction, user_id)
+        if found is not None:
+            return found
+        self._count(transaction, users=1)
+        return records.Header(user_id), 0
+
+    def _put_header(
+        self, transaction: lmdb.Transaction, header: records.Header, end: int
+    ) -> None:
+        body = header.pack()
+        transaction.put(
+            _user_key(header.user_id),
+            body + _END.pack(end, _end_check(body, end)),
+            db=self._users,
+        )
+
+    def _read_events(
+        self, transaction: lmdb.Transaction, user_id: int, first: int, end: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns ids of the events numbered first to end, oldest first."""
+        if first >= end:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        number = first // BLOCK_EVENTS
+        name = f"events/{user_id}/{number}"
+        parts = []
+        cursor = transaction.cursor(db=self._events)
+        is_there = cursor.set_key(_block_key(user_id, number))
+        while is_there:
+            name = f"events/{user_id}/{number}"
+            key, block = cursor.item()
+            if bytes(key) != _block_key(user_id, number):
+                break
+            self._check_block(user_id, name, block, number, end)
+            parts.append(block)
+            number += 1
+            if number * BLOCK_EVENTS >= end:
+                data = b"".join(parts)
+                skip = first % BLOCK_EVENTS * events.EVENT_BYTES
+                return events.unpack_events(
+                    user_id, memoryview(data)[skip:], name
+                )
+            is_there = cursor.next()
+        raise StoreCorruptError(user_id, name, "a block is missing")
+
+    def _check_block(
+        self,
+        user_id: int,
+        name: str,
+        block: bytes | memoryview,
+        number: int,
+        end: int,
+    ) -> None:
+        held = min(BLOCK_EVENTS, end - number * BLOCK_EVENTS)
+        if len(block) != held * events.EVENT_BYTES:
+            raise StoreCorruptError(
+                user_id,
+                name,
+                f"has {len(block)} bytes instead of "
+                f"{held * events.EVENT_BYTES}",
+            )
+
+    def _append(
+        self,
+        transaction: lmdb.Transaction,
+        user_id: int,
+        items: np.ndarray,
+        categories: np.ndarray,
+    ) -> None:
+        header, end = self._header_or_new(transaction, user_id)
+        data = events.pack_events(user_id, items, categories)
+        number, inside = divmod(end, BLOCK_EVENTS)
+        if inside:
+            name = f"events/{user_id}/{number}"
+            block = transaction.get(
+                _block_key(user_id, number), db=self._events
+            )
+            if block is None:
+                raise StoreCorruptError(user_id, name, "a block is missing")
+            self._check_block(user_id, name, block, number, end)
+            data = bytes(block) + data
+        size = BLOCK_EVENTS * events.EVENT_BYTES
+        for offset in range(0, len(data), size):
+            transaction.put(
+                _block_key(user_id, number + offset // size),
+                data[offset : offset + size],
+                db=self._events,
+            )
+        end += len(items)
+        self._count(transaction, events=len(items))
+        if len(items) and transaction.delete(_user_key(user_id), db=self._rows):
+            self._count(transaction, rows=-1)
+        start = self._drop(transaction, header, end, self.limit)
+        self._put_header(
+            transaction, records.Header(user_id, start, header.profile), end
+        )
+
+    def _drop(
+        self,
+        transaction: lmdb.Transaction,
+        header: records.Header,
+        end: int,
+        limit: int,
+    ) -> int:
+        """Deletes whole blocks before the newest `limit` events.
+
+        Returns:
+            The number of the first event kept.
+        """
+        start = max(header.start, end - limit)
+        first, stop = header.start // BLOCK_EVENTS, start // BLOCK_EVENTS
+        for number in range(first, stop):
+            transaction.delete(
+                _block_key(header.user_id, number), db=self._events
+            )
+        if start != header.start:
+            self._count(transaction, events=header.start - start)
+        return start
+
+    def _forget(self, transaction: lmdb.Transaction, user_id: int) -> int:
+        """Deletes a user's events and rows, damaged ones too.
+
+        Returns:
+            The number for the next event: numbers go on, in a new block, so
+            that no old state looks like the new one.
+        """
+        end = 0
+        try:
+            header, end = self._header_or_new(transaction, user_id)
+            self._count(transaction, events=header.start - end)
+        except StoreCorruptError:
+            pass  # Its events stay in the totals; all else is made anew.
+        cursor = transaction.cursor(db=self._events)
+        mine = _user_key(user_id)
+        is_there = cursor.set_range(mine)
+        while is_there and bytes(cursor.key())[: len(mine)] == mine:
+            is_there = cursor.delete()
+        if transaction.delete(mine, db=self._rows):
+            self._count(transaction, rows=-1)
+        return -(-end // BLOCK_EVENTS) * BLOCK_EVENTS
+
+    def _totals(self, transaction: lmdb.Transaction) -> tuple[int, ...]:
+        found = transaction.get(b"totals", db=self._info)
+        if found is None:
+            return 0, 0, 0
+        if len(found) != _TOTALS.size:
+            raise StoreError(
+                f"the behavior store in {self.path}: its totals are damaged"
+            )
+        return _TOTALS.unpack(found)
+
+    def _count(
+        self,
+        transaction: lmdb.Transaction,
+        *,
+        users: int = 0,
+        events: int = 0,
+        rows: int = 0,
+    ) -> None:
+        now = self._totals(transaction)
+        changed = (now[0] + users, now[1] + events, now[2] + rows)
+        transaction.put(b"totals", _TOTALS.pack(*changed), db=self._info)
+
+
+def check_rows(rows: np.ndarray, count: int) -> None:
+    """Raises `ValueError` unless there is one row for each event."""
+    if rows.shape != (count,):
+        raise ValueError(
+            f"rows: expected one for each of the {count} events of the "
+            f"history. Received: shape {rows.shape}"
+        )
+
+
+def _user_key(user_id: int) -> bytes:
+    return (user_id + _SIGN).to_bytes(8, "big")
+
+
+def _block_key(user_id: int, number: int) -> bytes:
+    return _user_key(user_id) + number.to_bytes(8, "big")
+
+
+def _end_check(header: bytes | memoryview, end: int) -> int:
+    return zlib.crc32(struct.pack("<q", end), zlib.crc32(header))

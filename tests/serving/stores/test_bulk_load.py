@@ -1,0 +1,221 @@
+"""`muse store` on raw tables: whole, rejected, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from serving.client import MuseClient
+from serving.stores import load_users, open_store
+from tfx_pipeline.cli.store import app
+from tfx_pipeline.data import raw_tables
+
+ROOT = pathlib.Path(__file__).parents[3]
+GOOD = {
+    5: ([3, 0, 6, 9], [1, 0, 2, 3]),
+    -(2**60): ([], []),
+    8: (list(range(1, 30)), [4] * 29),
+}
+BAD = [
+    (None, [1], [1], "user_id is null"),
+    (0, [1], [1], "user_id is 0, which means padding"),
+    (21, None, [1], "behavior_item_ids is null"),
+    (22, [1], None, "behavior_category_ids is null"),
+    (
+        23,
+        [1, 2],
+        [1],
+        "behavior_item_ids and behavior_category_ids differ in length",
+    ),
+    (24, [1, None], [1, 1], "a behavior is null"),
+    (25, [1], [None], "a behavior is null"),
+]
+
+
+def table_of(rows) -> pa.Table:
+    schema = raw_tables.SCHEMAS["test_user_features"]
+    users, items, categories = zip(*rows, strict=True)
+    columns = {
+        raw_tables.USER_ID: list(users),
+        **{
+            code: [None if user == 8 else place for user in users]
+            for place, code in enumerate(raw_tables.USER_PROFILE, 1)
+        },
+        raw_tables.BEHAVIOR_ITEM_IDS: list(items),
+        raw_tables.BEHAVIOR_CATEGORY_IDS: list(categories),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def write(root: pathlib.Path, rows) -> pathlib.Path:
+    (root / "raw").mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table_of(rows),
+        root / "raw" / "test_user_features.parquet",
+        row_group_size=2,
+    )
+    return root
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_load_stats_get_append(tmp_path, store_url):
+    rows = [(user, *lists) for user, lists in GOOD.items()]
+    rows[1:1] = [row[:3] for row in BAD[:4]]
+    rows += [row[:3] for row in BAD[4:]]
+    data = write(tmp_path / "data", rows)
+    done = run("load", "--data", data, "--store", store_url, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["users"] == 3 and report["rows"] == 10
+    assert report["events"] == 32 and report["padding"] == 1
+    assert report["rejected"] == {
+        **{row[3]: 1 for row in BAD},
+        "a behavior is null": 2,
+    }
+    kept = pq.read_table(data / "test_user_features.rejected").to_pylist()
+    assert [(row["129_1"], row["reason"]) for row in kept] == [
+        (row[0], row[3]) for row in BAD
+    ]
+    with open_store(store_url) as store:
+        for user, (items, _) in GOOD.items():
+            found = store.read(user)
+            expected = [item for item in items if item]
+            assert found.oldest_first().item_ids.tolist() == expected
+            profile = [0] * 5 if user == 8 else [1, 2, 3, 4, 5]
+            assert found.profile.tolist() == profile
+        assert store.read(5).category_ids.tolist() == [3, 2, 1]
+        assert store.read(23) is None
+    shown = run("stats", "--store", store_url, "--json")
+    assert json.loads(shown.stdout)["users"] == 3
+    done = run(
+        "append", "--store", store_url, "--user", "5",
+        "--items", "77,78", "--categories", "1,2",
+    )  # fmt: skip
+    assert done.stdout == "user 5: 5 events\n"
+    shown = run("get", "--store", store_url, "--user", "5", "--last", "2")
+    assert shown.stdout == (
+        "user 5: profile 1 2 3 4 5, 5 events\n"
+        "item 78, category 2\nitem 77, category 1\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["get", "--user", "99"], "the store has no user 99"),
+        (
+            ["append", "--user", "1", "--items", "1", "--categories", "1,2"],
+            "same length. Received: 1 and 2",
+        ),
+    ],
+)
+def test_errors_are_one_line(store_url, arguments, text):
+    with open_store(store_url) as store:
+        store.append(1, 1, 1)
+    done = run(*arguments, "--store", store_url)
+    assert done.exit_code == 1
+    assert text in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_store_that_is_not_there(tmp_path):
+    done = run("stats", "--store", f"lmdb:{tmp_path}/none")
+    assert done.exit_code == 1 and "no behavior store in" in done.stderr
+
+
+def test_a_killed_load_goes_on(tmp_path, store_url):
+    """kill -9 between two writes; the second try ends with the same store."""
+    rows = [(user, [user, user + 1], [1, 2]) for user in range(1, 41)]
+    rows[3] = (4, [1], [1, 2])
+    rows[30] = (31, [1], [1, 2])
+    data = write(tmp_path / "data", rows)
+    arguments = ["load", "--data", str(data), "--store", store_url, "--json"]
+    code = """
+import os, signal, sys
+from serving.stores import bulk_load
+from tfx_pipeline.cli import store
+
+bulk_load._COMMIT_USERS = 8
+load, calls = bulk_load._load, []
+def killing(*arguments):
+    load(*arguments)
+    calls.append(1)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+bulk_load._load = killing
+store.app(sys.argv[1:])
+"""
+    killed = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    with open_store(store_url) as store:
+        before = store.stats().users
+    assert 0 < before < 38
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["resumed"] == 16 and report["rows"] == 40
+    assert report["users"] == 38 - before
+    with open_store(store_url) as store:
+        assert sorted(store.user_ids()) == [
+            row[0] for row in rows if len(row[1]) == len(row[2])
+        ]
+        assert store.stats().events == 76
+    # The rejected rows of both tries are kept.
+    kept = pq.read_table(data / "test_user_features.rejected")
+    assert sorted(kept["129_1"].to_pylist()) == [4, 31]
+    # A finished load starts anew, and so does one of a changed table.
+    assert json.loads(run(*arguments).stdout)["users"] == 38
+    write(data, rows[:2])
+    again = json.loads(run(*arguments).stdout)
+    assert (again["resumed"], again["users"]) == (0, 2)
+    assert not list((data / "test_user_features.rejected").iterdir())
+
+
+def test_a_missing_column_is_named(tmp_path, store_url):
+    batch = table_of([(1, [1], [1])]).drop(["151_2_180"])
+    with open_store(store_url) as store:
+        with pytest.raises(ValueError, match="behavior_category_ids or 151_2"):
+            load_users(
+                store,
+                batch.to_batches(),
+                source="x",
+                rejected=tmp_path / "rejected",
+            )
+
+
+@pytest.mark.tf
+def test_rows_come_from_the_served_model(tmp_path, muse):
+    """What `muse store rows` keeps is what the server resolves."""
+    url = f"lmdb:{tmp_path}/store"
+    items = [2**40 + 5, 7, 2**40 + 5, 11]
+    with open_store(url) as store:
+        store.append(1, items, [1] * 4)
+        store.append(2, [9], [1])
+        store.set_profile(3, [1] * 5)
+    done = run("rows", "--store", url, "--target", muse.grpc)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "3 users resolved to rows\n"
+    with open_store(url) as store, MuseClient(muse.grpc) as client:
+        found = store.read(1)
+        expected = client.resolve_items(items)
+        assert found.rows[::-1].tolist() == expected.rows.tolist()
+        assert len(set(found.rows.tolist())) == 3
+        assert found.table_stamp == expected.table_stamp
+        assert store.read(2).rows is not None
+        # The next event makes them count no more.
+        store.append(1, 8, 1)
+        assert store.read(1).rows is None
+    gone = run("rows", "--store", url, "--target", "127.0.0.1:1")
+    assert gone.exit_code == 1 and "no server answers" in gone.stderr

@@ -1,0 +1,132 @@
+"""One process writes, others read, and any of them is killed."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from serving.stores import open_store
+
+ROOT = pathlib.Path(__file__).parents[3]
+SIZE = 700
+READER = """
+import sys, time
+import numpy as np
+from serving.stores import open_store
+
+with open_store(sys.argv[1], timeout=20) as store:
+    seen, last, end = 0, 0, time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end:
+        found = store.read(1)
+        if found is None:
+            continue
+        items, counts = np.unique(found.item_ids, return_counts=True)
+        # Whole appends only, none left out; the oldest may be cut off.
+        assert (counts[1:] == 700).all() and counts[0] <= 700, counts
+        assert (np.diff(items) == 1).all(), items
+        assert (np.diff(found.item_ids) <= 0).all()
+        assert (found.item_ids == found.category_ids).all()
+        assert items[-1] >= last
+        seen, last = seen + 1, items[-1]
+assert seen > 3, seen
+print(seen, last)
+"""
+
+
+def start(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_writer(url: str) -> subprocess.Popen[str]:
+    return start("-m", "tests.serving.stores.writer", url, str(SIZE))
+
+
+def test_readers_beside_a_writer(store_url):
+    """Readers see whole appends only, while another process makes them."""
+    writer = start_writer(store_url)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    readers = [start("-c", READER, store_url, "1.5") for _ in range(3)]
+    for reader in readers:
+        output, error = reader.communicate(timeout=60)
+        assert reader.returncode == 0, error
+        assert int(output.split()[1]) > 1
+    writer.kill()
+    writer.communicate()
+
+
+def test_a_killed_writer_leaves_the_last_good_state(store_url):
+    """kill -9 at many moments: what was told done is there, and is whole.
+
+    An append takes some milliseconds, so a kill at an arbitrary moment falls
+    into one nearly always.
+    """
+    told = 0
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        writer = start_writer(store_url)
+        assert writer.stdout is not None
+        assert int(writer.stdout.readline()) >= told
+        time.sleep(rng.uniform(0.0, 0.05))
+        writer.kill()
+        output, _ = writer.communicate()
+        lines = [line for line in output.split("\n")[:-1] if line]
+        if lines:
+            told = max(told, int(lines[-1]))
+        with open_store(store_url, timeout=20) as store:
+            found = store.read(1)
+            assert found is not None
+            items, counts = np.unique(found.item_ids, return_counts=True)
+            assert items[-1] >= told
+            # All of an append or nothing; the oldest may be cut off.
+            assert (counts[1:] == SIZE).all() and counts[0] <= SIZE
+            assert store.stats().events >= len(found)
+            told = int(items[-1])
+
+
+def test_killed_in_the_middle_of_a_transaction(tmp_path):
+    """Killed after the writes and before the commit: nothing of it shows."""
+    url = f"lmdb:{tmp_path}/store"
+    with open_store(url) as store:
+        store.append(1, [1, 2, 3], [4, 5, 6])
+    code = """
+import os, signal, sys
+from serving.stores import open_store
+from serving.stores.lmdb_store import LmdbStore
+
+put = LmdbStore._put_header
+def kill(*arguments):
+    put(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+LmdbStore._put_header = kill
+open_store(sys.argv[1]).append(1, range(10, 5000), range(10, 5000))
+"""
+    writer = start("-c", code, url)
+    writer.communicate(timeout=60)
+    assert writer.returncode == -9
+    with open_store(url) as store:
+        assert store.read(1).item_ids.tolist() == [3, 2, 1]
+        assert store.stats().events == 3
+        # The dead writer's lock is free.
+        store.append(1, 7, 8)
+        assert store.read(1).item_ids.tolist() == [7, 3, 2, 1]
+
+
+def test_opening_twice_in_a_process_is_refused_clearly(tmp_path):
+    from serving.stores import StoreError
+
+    with open_store(f"lmdb:{tmp_path}"):
+        with pytest.raises(StoreError, match="already open in this process"):
+            open_store(f"lmdb:{tmp_path}")

@@ -1,0 +1,355 @@
+"""``muse store``: histories of users, kept for serving."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from tfx_pipeline.cli import output
+from tfx_pipeline.cli.rank import Split
+
+if TYPE_CHECKING:
+    from serving.client import MuseClient
+    from serving.stores import BehaviorStore, LoadReport, UserHistory
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="store",
+    help="Keep histories of users for serving, in LMDB or Redis.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        help="lmdb:/path, redis://host:6379/0, rediss://… or unix:///path.",
+    ),
+]
+User = Annotated[int, typer.Option(help="User id.")]
+Limit = Annotated[
+    int, typer.Option(help="Events kept of a user.", min=1)
+]  # fmt: skip
+Timeout = Annotated[
+    float, typer.Option(help="Seconds to wait for an answer of the store.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Model = Annotated[str, typer.Option(help="Model name.")]
+
+_RESOLVE_IDS = 100_000
+
+
+@app.callback()
+def store() -> None:
+    """Keep histories of users for serving, in LMDB or Redis."""
+
+
+@app.command()
+def load(
+    url: Url,
+    data: Annotated[
+        pathlib.Path, typer.Option(help="Raw data set with the user tables.")
+    ],
+    split: Annotated[
+        Split, typer.Option(help="User table of the data set.")
+    ] = Split.TEST,
+    rejected: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="Folder for rows that cannot be loaded. "
+            "[default: <split>_user_features.rejected in the data set]"
+        ),
+    ] = None,
+    model_target: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of a model server: resolve the item ids to its "
+            "rows as well, as muse store rows does."
+        ),
+    ] = None,
+    model: Model = "muse",
+    limit: Limit = 100_000,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Load every user of a raw table, in place of what was there.
+
+    Started again after a failure, it goes on where it stopped. Rows that
+    cannot be loaded are kept in --rejected, with their reasons.
+
+    Example: muse store load --data demo_output/data --store lmdb:/tmp/store
+    """
+    with output.one_line_errors():
+        from serving.stores import load_users, open_store
+        from tfx_pipeline.data import raw_tables
+
+        name = f"{split.value}_user_features"
+        table = raw_tables.RawTables.open(data)[name]
+        table.check()
+        total = table.num_rows()
+        folder = rejected or data / f"{name}.rejected"
+        say = output.Reporter()
+
+        def progress(report: LoadReport) -> None:
+            rate = report.users / max(report.seconds, 1e-9)
+            say(
+                f"{report.rows:,} of {total:,} users, {report.events:,} "
+                f"events, {rate:,.0f} users/s"
+            )
+
+        with open_store(url, limit=limit, timeout=timeout) as opened:
+            report = load_users(
+                opened,
+                table.iter_batches(),
+                source=_fingerprint(name, table.paths),
+                rejected=folder,
+                on_progress=progress,
+            )
+            if model_target is not None:
+                _resolve_all(opened, model_target, model, timeout)
+        if as_json:
+            _write_json(dataclasses.asdict(report))
+            return
+        text = (
+            f"{report.users} users, {report.events} events in "
+            f"{report.seconds:.1f} s"
+        )
+        if report.resumed:
+            text += f"; {report.resumed} rows were loaded before"
+        if report.padding:
+            text += f"; {report.padding} padding events left out"
+        for reason, count in report.rejected.items():
+            text += f"; {count} rejected ({reason})"
+        if report.rejected:
+            text += f"; see {output.short(folder)}"
+        sys.stdout.write(text + "\n")
+
+
+@app.command()
+def stats(
+    url: Url,
+    limit: Limit = 100_000,
+    timeout: Timeout = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Show how many users and events there are, and the bytes they take."""
+    with output.one_line_errors(), _open(url, limit, timeout) as opened:
+        found = opened.stats()
+        if as_json:
+            _write_json(dataclasses.asdict(found))
+            return
+        sys.stdout.write(
+            f"{found.users} users, {found.events} events, {found.rows} users "
+            f"with rows, {found.bytes:,} bytes\n"
+        )
+
+
+@app.command()
+def get(
+    url: Url,
+    user: User,
+    last: Annotated[
+        int, typer.Option(help="Newest events to show.", min=0)
+    ] = 10,
+    limit: Limit = 100_000,
+    timeout: Timeout = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Show a user's profile and newest events, newest first."""
+    with output.one_line_errors(), _open(url, limit, timeout) as opened:
+        found = opened.read(user)
+        if found is None:
+            raise ValueError(f"the store has no user {user}")
+        _print_user(found, last, as_json)
+
+
+@app.command()
+def append(
+    url: Url,
+    user: User,
+    items: Annotated[
+        str, typer.Option(help="Item ids, comma-separated, oldest first.")
+    ],
+    categories: Annotated[
+        str, typer.Option(help="Category ids, as many as items.")
+    ],
+    limit: Limit = 100_000,
+    timeout: Timeout = 10.0,
+) -> None:
+    """Append events of a user.
+
+    Example: muse store append --store lmdb:/tmp/store --user 1 --items 11,12
+    --categories 3,3
+    """
+    with output.one_line_errors():
+        item_ids = _parse_ids("--items", items)
+        category_ids = _parse_ids("--categories", categories)
+        with _open(url, limit, timeout, create=True) as opened:
+            opened.append(user, item_ids, category_ids)
+            found = opened.read(user)
+        count = 0 if found is None else len(found)
+        sys.stdout.write(f"user {user}: {count} events\n")
+
+
+@app.command()
+def rows(
+    url: Url,
+    target: Annotated[
+        str, typer.Option(help="host:port of the model server (gRPC).")
+    ] = "127.0.0.1:8500",
+    model: Model = "muse",
+    limit: Limit = 100_000,
+    timeout: Timeout = 60.0,
+) -> None:
+    """Resolve every history to the rows of a served model's item table.
+
+    A prefetch then sends rows instead of ids. They count until the history
+    goes on or another item table serves.
+    """
+    with output.one_line_errors(), _open(url, limit, timeout) as opened:
+        _resolve_all(opened, target, model, timeout)
+
+
+def _open(
+    url: str, limit: int, timeout: float, create: bool = False
+) -> BehaviorStore:
+    from serving.stores import open_store
+
+    return open_store(url, limit=limit, timeout=timeout, create=create)
+
+
+def _parse_ids(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(" ", ",").split(",") if part]
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected ids like 11,12,13. Received: {text!r}",
+            param_hint=option,
+        ) from error
+
+
+def _fingerprint(name: str, paths: tuple[pathlib.Path, ...]) -> str:
+    """Identifies a table and its state without reading it."""
+    digest = hashlib.sha256(name.encode())
+    for path in paths:
+        facts = path.stat()
+        digest.update(
+            f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode()
+        )
+    return digest.hexdigest()
+
+
+def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
+    events = list(
+        zip(
+            found.item_ids[:last].tolist(),
+            found.category_ids[:last].tolist(),
+            strict=True,
+        )
+    )
+    if as_json:
+        _write_json(
+            {
+                "user_id": found.user_id,
+                "profile": found.profile.tolist(),
+                "events": len(found),
+                "has_rows": found.rows is not None,
+                "newest": [
+                    {"item_id": item, "category_id": category}
+                    for item, category in events
+                ],
+            }
+        )
+        return
+    profile = " ".join(str(value) for value in found.profile)
+    resolved = "" if found.rows is None else ", resolved to rows"
+    sys.stdout.write(
+        f"user {found.user_id}: profile {profile}, {len(found)} events"
+        f"{resolved}\n"
+    )
+    for item, category in events:
+        sys.stdout.write(f"item {item}, category {category}\n")
+
+
+def _resolve_all(
+    opened: BehaviorStore, target: str, model: str, timeout: float
+) -> None:
+    """Sets the rows of every user of the store."""
+    from serving import client
+
+    done = behind = 0
+    try:
+        with client.MuseClient(
+            target,
+            "grpc",
+            model,
+            timeouts=client.Timeouts(
+                connect=min(5.0, timeout), call=timeout, total=timeout
+            ),
+            retry=client.Retry(attempts=2),
+        ) as server:
+            for users in _groups(opened):
+                kept = _resolve(opened, server, users)
+                done += kept
+                behind += len(users) - kept
+    except client.UnavailableError as error:
+        raise RuntimeError(
+            f"no server answers at {target} ({error.message}). Start one "
+            "with: muse serve --model-base-path DIR"
+        ) from error
+    except client.MuseClientError as error:
+        raise RuntimeError(str(error)) from error
+    text = f"{done} users resolved to rows"
+    if behind:
+        text += f"; {behind} went on meanwhile"
+    sys.stdout.write(text + "\n")
+
+
+def _groups(opened: BehaviorStore) -> Iterator[list[UserHistory]]:
+    """Yields users, so many at once that one call resolves them."""
+    group: list[UserHistory] = []
+    ids = 0
+    for user_id in opened.user_ids():
+        found = opened.read(user_id)
+        if found is None:
+            continue
+        if group and ids + len(found) > _RESOLVE_IDS:
+            yield group
+            group, ids = [], 0
+        group.append(found)
+        ids += len(found)
+    if group:
+        yield group
+
+
+def _resolve(
+    opened: BehaviorStore, server: MuseClient, users: list[UserHistory]
+) -> int:
+    """Returns how many users' rows were kept."""
+    histories = [user.oldest_first().item_ids for user in users]
+    ids, places = np.unique(np.concatenate(histories), return_inverse=True)
+    if not len(ids):
+        return len(users)
+    resolved: Any = server.resolve_items(ids)
+    ends = np.cumsum([len(history) for history in histories])[:-1]
+    found = np.asarray(resolved.rows)[places.reshape(-1)]
+    return sum(
+        opened.set_rows(
+            user.user_id, part, int(resolved.table_stamp), end=user.end
+        )
+        for user, part in zip(users, np.split(found, ends), strict=True)
+    )
+
+
+def _write_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
