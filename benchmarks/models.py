@@ -20,12 +20,15 @@ PROVINCES = 34
 PROFILES = 100
 
 
-def export_muse(folder: pathlib.Path, num_items: int) -> pathlib.Path:
+def export_muse(
+    folder: pathlib.Path, num_items: int, with_user_cache: bool = False
+) -> pathlib.Path:
     """Write a MUSE ranker over `num_items` items with random weights.
 
     Args:
         folder: where to write; the item table and the export go below it.
         num_items: items in the table; their ids are 1 to 9 digits long.
+        with_user_cache: add a user cache of the default size.
 
     Returns:
         The version folder.
@@ -34,7 +37,7 @@ def export_muse(folder: pathlib.Path, num_items: int) -> pathlib.Path:
 
     from muse_keras.models import MUSE
     from muse_keras.tables import ItemTable
-    from serving.export import export_saved_model
+    from serving.export import UserCacheConfig, export_saved_model
 
     generator = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
@@ -70,6 +73,7 @@ def export_muse(folder: pathlib.Path, num_items: int) -> pathlib.Path:
         model=model,
         item_table=table,
         vocabularies=vocabularies,
+        user_cache=UserCacheConfig() if with_user_cache else None,
     )
     return export.path
 

@@ -149,6 +149,28 @@ class TrainerConfig(_Section):
     """Eval requests whose scores the ServingValidator must reproduce."""
 
 
+class UserCacheConfig(_Section):
+    """How many histories the model keeps on the device while it serves."""
+
+    users: int = pydantic.Field(default=64, ge=0, le=1 << 24)
+    """Users that fit in, a multiple of ``ways``; 0 = no cache."""
+    ways: int = pydantic.Field(default=4, ge=1, le=64)
+    """Places that a user may be in; the least recently used is replaced."""
+    max_length: int = pydantic.Field(default=100_000, ge=1, le=1 << 24)
+    """Newest behaviours of a user that are kept; 8 bytes each."""
+    expire_seconds: int = pydantic.Field(default=0, ge=0, le=1 << 31)
+    """Age from which a user counts as not cached; 0 = never."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_ways(self) -> UserCacheConfig:
+        if self.users % self.ways:
+            raise ValueError(
+                "`users` must be a multiple of `ways`. Received: "
+                f"users={self.users}, ways={self.ways}"
+            )
+        return self
+
+
 class ExportConfig(_Section):
     """For which machines the model is exported."""
 
@@ -156,6 +178,9 @@ class ExportConfig(_Section):
     """``cpu``: x86-64 processors with 8-bit dot products only, faster there."""
     fresh_items: int = pydantic.Field(default=4096, ge=0, le=1 << 20)
     """Items that can be added or replaced while a version serves; 0 = none."""
+    user_cache: UserCacheConfig = pydantic.Field(
+        default_factory=UserCacheConfig
+    )
 
 
 class EvaluatorConfig(_Section):

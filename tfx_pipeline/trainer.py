@@ -120,7 +120,7 @@ def run_fn(fn_args: Any) -> None:
     )
     model.save(run_dir / MODEL_FILE)
     progress.report("exporting the SavedModel")
-    export.export_saved_model(
+    exported = export.export_saved_model(
         fn_args.serving_model_dir,
         model=model,
         item_table=item_table,
@@ -128,7 +128,11 @@ def run_fn(fn_args: Any) -> None:
         max_history=transform_config.max_history,
         transform_output=fn_args.transform_graph_path,
         target=export_config.target,
+        user_cache=export.UserCacheConfig(
+            **export_config.user_cache.model_dump()
+        ),
     )
+    progress.report(f"exported {exported.memory_summary()}")
     shutil.rmtree(settings["checkpoint_dir"], ignore_errors=True)
 
 

@@ -25,6 +25,7 @@ from serving.export.ranking_module import (
     PROFILE_FIELDS,
     RankingModule,
 )
+from serving.export.user_cache import UserCacheConfig
 
 # In the Examples for training and evaluation only.
 UNSERVED_FEATURES = ("clicks", "candidate_popularity")
@@ -52,7 +53,15 @@ class Export:
             f"{name} {_readable(size['bytes'])}" for name, size in largest
         )
         total = _readable(self.manifest["total_bytes"])
-        return f"{total} of variables ({parts}, ...)"
+        summary = f"{total} of variables ({parts}, ...)"
+        cache = self.manifest.get("user_cache")
+        if cache:
+            summary += (
+                f"; {_readable(cache['bytes'])} of it for the histories of "
+                f"{cache['users']:,} users of up to {cache['max_length']:,} "
+                "behaviours"
+            )
+        return summary
 
 
 TARGETS = ("any", "cpu")
@@ -70,12 +79,14 @@ def export_saved_model(
     unserved_features: Sequence[str] = UNSERVED_FEATURES,
     source: Mapping[str, str] | None = None,
     target: str = "any",
+    user_cache: UserCacheConfig | None = None,
 ) -> Export:
     """Export a ranking model with its item table and its transform graph.
 
     The signatures are `rank`, `explain`, `embed`; `upsert_items`, if the
-    model has spare rows for fresh items; and `serving_default`, with
-    `transform_output`. The version is written to a
+    model has spare rows for fresh items; `prefetch`, `prefetch_rows`,
+    `resolve_items`, `rank_cached` and `user_cache`, with a user cache; and
+    `serving_default`, with `transform_output`. The version is written to a
     temporary folder beside `path` and renamed, so that a server that watches
     the base folder never sees half of it. The item table is saved from the
     model's own variables; no second copy is made.
@@ -103,6 +114,8 @@ def export_saved_model(
             products (AVX-512 VNNI, AVX-VNNI), which search long histories
             about one and a half times as fast that way; that graph has no
             GPU kernels.
+        user_cache: size of the cache of histories on the device, for
+            `prefetch` and `rank_cached`; None, or 0 users, for none.
 
     Returns:
         `Export`, with the path and the manifest.
@@ -130,6 +143,7 @@ def export_saved_model(
         max_history=max_history,
         transform=transform,
         raw_feature_spec=raw_feature_spec,
+        user_cache=user_cache,
     )
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()
@@ -144,6 +158,7 @@ def export_saved_model(
         signatures=signatures,
         source=source or {},
         target=target,
+        cached=module.cached,
     )
 
     version.parent.mkdir(parents=True, exist_ok=True)

@@ -157,9 +157,13 @@ def kernel_report(
             f"Received: {signature!r}"
         )
     outputs = graph.signature_def[signature].outputs.values()
-    walk = _Walk(graph.graph_def.library.function)
+    # What a signature writes into variables is a result, too.
+    walk = _Walk(graph.graph_def.library.function, with_writes=True)
     walk.graph(
-        graph.graph_def.node, [tensor.name for tensor in outputs], "signature"
+        graph.graph_def.node,
+        [tensor.name for tensor in outputs],
+        "signature",
+        with_others=False,
     )
     return KernelReport(str(path), signature, walk.uses())
 
@@ -245,8 +249,17 @@ class _Walk:
         nodes: Iterable[node_def_pb2.NodeDef],
         outputs: Sequence[str],
         where: str,
+        with_others: bool = True,
     ) -> None:
-        """Walk a graph: placeholders and variables carry values."""
+        """Walk a graph: placeholders and variables carry values.
+
+        Args:
+            nodes: of the graph.
+            outputs: tensors that are wanted.
+            where: what to call the graph.
+            with_others: look at all its nodes, not only at those that the
+                outputs need: a SavedModel holds other signatures as well.
+        """
         resolved = {
             node.name: _Node(
                 node,
@@ -256,6 +269,9 @@ class _Walk:
             for node in nodes
         }
         wanted = [_graph_tensor(name) for name in outputs]
+        if not with_others:
+            needed = _ancestors(resolved, [name for name, _ in wanted])
+            resolved = {name: resolved[name] for name in needed}
         self._body(resolved, {}, wanted, [], where)
 
     def function(

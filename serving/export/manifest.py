@@ -1,5 +1,6 @@
 """`muse_export.json`: what an exported version is made of, and its memory."""
 
+import dataclasses
 import datetime
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
+from serving.export.cached_ranking import CachedRanking
 
 FILE_NAME = "muse_export.json"
 FORMAT_VERSION = 1
@@ -22,6 +24,7 @@ def describe(
     signatures: Mapping[str, Any],
     source: Mapping[str, str],
     target: str = "any",
+    cached: CachedRanking | None = None,
 ) -> dict[str, Any]:
     """Return the manifest of an export.
 
@@ -30,10 +33,11 @@ def describe(
         item_table: the item table it serves.
         vocabulary_sizes: number of indices by field.
         max_history: newest real behaviours that count, or None.
-        variables: the saved variables by name.
+        variables: the variables of a loaded version by name.
         signatures: concrete functions by name.
         source: where model, data and transform come from, by the caller.
         target: devices that the graph was traced for.
+        cached: what ranks with the user cache, if there is one.
     """
     sizes = {
         name: {
@@ -54,6 +58,7 @@ def describe(
         "target": target,
         "num_items": item_table.num_items,
         "fresh_items": model.table.spare_rows,
+        "user_cache": _cache_of(cached),
         "dim": item_table.dim,
         "vocabulary_sizes": dict(vocabulary_sizes),
         "total_bytes": sum(size["bytes"] for size in sizes.values()),
@@ -78,6 +83,19 @@ def describe(
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         },
+    }
+
+
+def _cache_of(cached: CachedRanking | None) -> dict[str, int] | None:
+    """Return the size of the user cache, None without one."""
+    if cached is None:
+        return None
+    cache = cached.cache
+    return {
+        **dataclasses.asdict(cache.config),
+        "bytes": cache.bytes,
+        "tag_bits": cache.format.tag_bits,
+        "table_stamp": cached.table_stamp,
     }
 
 

@@ -12,6 +12,7 @@ from muse_keras.tensorflow import (
     dense_model_inputs,
     newest_mask,
 )
+from serving.export.cached_ranking import CachedRanking
 from serving.export.item_features import ItemFeatures
 from serving.export.item_upsert import UPSERT_INPUTS, ItemUpsert
 from serving.export.request import (
@@ -23,6 +24,7 @@ from serving.export.request import (
     checked_rank_inputs,
 )
 from serving.export.untracked import Untracked
+from serving.export.user_cache import CachedHistories, UserCacheConfig
 from serving.export.vocabulary import Vocabulary
 
 PROFILE_FIELDS = tuple(
@@ -46,6 +48,7 @@ class RankingModule(tf.Module):
         max_history: int or None, newest real behaviours that count.
         transform: TFT layer, or None for no `serving_default`.
         raw_feature_spec: parse spec of the Examples, with `transform`.
+        user_cache: size of the user cache; None or 0 users = none.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class RankingModule(tf.Module):
         max_history: int | None,
         transform: Callable[[Any], Any] | None = None,
         raw_feature_spec: Mapping[str, Any] | None = None,
+        user_cache: UserCacheConfig | None = None,
     ) -> None:
         super().__init__(name="ranking_module")
         self._vocabularies = {
@@ -79,6 +83,18 @@ class RankingModule(tf.Module):
         # variables it uses are tracked once the signatures are traced.
         self._model = Untracked(model)
         self.model_variables: Mapping[str, tf.Variable] = {}
+        self.cached: CachedRanking | None = None
+        if user_cache is not None and user_cache.users:
+            self.cached = CachedRanking(
+                user_cache,
+                table=model.table,
+                item_table=item_table,
+                profile_indices=self._profile,
+                category_indices=self._vocabularies["category"],
+                num_categories=self._vocabularies["category"].size,
+                max_history=max_history,
+                score=self._score_cached,
+            )
 
     def signatures(self) -> dict[str, Any]:
         """Trace the signatures and track the variables they use.
@@ -105,6 +121,8 @@ class RankingModule(tf.Module):
             traced["serving_default"] = tf.function(
                 self.serve_examples, autograph=False
             ).get_concrete_function(EXAMPLES)
+        if self.cached is not None:
+            traced |= self.cached.signatures()
         # Not `graph.variables`: it misses what only `gather_nd` reads.
         used = {
             id(captured)
@@ -121,7 +139,7 @@ class RankingModule(tf.Module):
         return traced
 
     def named_variables(self) -> dict[str, tf.Variable]:
-        """Return the variables that are saved, by a readable name."""
+        """Return the variables of a loaded version, by a readable name."""
         named = dict(self.model_variables)
         for field, vocabulary in self._vocabularies.items():
             for variable in vocabulary.variables:
@@ -130,6 +148,9 @@ class RankingModule(tf.Module):
             named[f"item_features.{field}"] = variable
         if self.upsert is not None:
             named["item_upsert.counter"] = self.upsert.counter
+        if self.cached is not None:
+            for name, variable in self.cached.cache.state().items():
+                named[f"user_cache.{name}"] = variable
         return named
 
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -230,27 +251,66 @@ class RankingModule(tf.Module):
         """Turn raw ids of a request into the model's inputs."""
         request = checked_rank_inputs(request)
         behavior_ids = request["behavior_item_ids"]
-        candidate_ids = request["candidate_item_ids"]
         table = self._model.object.table
         fresh_index = table.fresh_index()
-        candidate_rows = table.lookup(candidate_ids, fresh_index)
-        features = self._item_features(candidate_rows)
-        behavior_mask = newest_mask(behavior_ids, self._max_history)
-        categories = self._vocabularies["category"](
-            request["behavior_category_ids"]
-        )
-        return {
-            "user_profile": tf.cast(
-                self._profile(request["user_profile"]), tf.int32
+        return self._combined(
+            profile=self._profile(request["user_profile"]),
+            rows=table.lookup(behavior_ids, fresh_index),
+            categories=self._vocabularies["category"](
+                request["behavior_category_ids"]
             ),
-            "behavior_rows": table.lookup(behavior_ids, fresh_index),
+            mask=newest_mask(behavior_ids, self._max_history),
+            candidate_ids=request["candidate_item_ids"],
+            fresh_index=fresh_index,
+        )
+
+    def _score_cached(
+        self, candidate_ids: tf.Tensor, found: CachedHistories
+    ) -> tf.Tensor:
+        """Return probabilities (B, C) with the histories of the cache."""
+        inputs = self._combined(
+            profile=found.profile,
+            rows=found.rows,
+            categories=found.categories,
+            mask=found.mask,
+            candidate_ids=candidate_ids,
+            fresh_index=self._model.object.table.fresh_index(),
+        )
+        return self._click_probability(inputs)
+
+    def _combined(
+        self,
+        profile: tf.Tensor,
+        rows: tf.Tensor,
+        categories: tf.Tensor,
+        mask: tf.Tensor,
+        candidate_ids: tf.Tensor,
+        fresh_index: Any,
+    ) -> Tensors:
+        """Return the model's inputs.
+
+        Args:
+            profile: int64 (B, 5), vocabulary indices.
+            rows: int32 or int64 (B, L), table rows of the behaviours.
+            categories: int64 (B, L), their vocabulary indices.
+            mask: bool (B, L), True = a behaviour that counts.
+            candidate_ids: int64 (B, C), raw.
+            fresh_index: state in which candidates are looked up.
+        """
+        candidate_rows = self._model.object.table.lookup(
+            candidate_ids, fresh_index
+        )
+        features = self._item_features(candidate_rows)
+        return {
+            "user_profile": tf.cast(profile, tf.int32),
+            "behavior_rows": tf.cast(rows, tf.int32),
             "behavior_categories": tf.cast(categories, tf.int32),
-            "behavior_mask": behavior_mask,
+            "behavior_mask": mask,
             "candidate_rows": candidate_rows,
             **features,
             "candidate_category_matches": category_matches(
                 categories,
-                behavior_mask,
+                mask,
                 features["candidate_categories"],
                 self._vocabularies["category"].size,
             ),

@@ -22,23 +22,50 @@ RANK_INPUTS = {
         [None, None], tf.int64, name="candidate_item_ids"
     ),
 }
+PREFETCH_INPUTS = {
+    name: spec
+    for name, spec in RANK_INPUTS.items()
+    if name != "candidate_item_ids"
+}
+PREFETCH_ROWS_INPUTS = {
+    "user_id": RANK_INPUTS["user_id"],
+    "user_profile": RANK_INPUTS["user_profile"],
+    "behavior_rows": tf.TensorSpec(
+        [None, None], tf.int32, name="behavior_rows"
+    ),
+    "behavior_category_ids": RANK_INPUTS["behavior_category_ids"],
+    "table_stamp": tf.TensorSpec([None], tf.int64, name="table_stamp"),
+}
+RANK_CACHED_INPUTS = {
+    name: RANK_INPUTS[name] for name in ("user_id", "candidate_item_ids")
+}
+USER_CACHE_INPUTS = {"user_id": RANK_INPUTS["user_id"]}
+RESOLVE_INPUTS = {"item_ids": tf.TensorSpec([None], tf.int64, name="item_ids")}
 EMBED_INPUTS = {"item_ids": tf.TensorSpec([None], tf.int64, name="item_ids")}
 EXAMPLES = tf.TensorSpec([None], tf.string, name="examples")
 
 
 def checked_rank_inputs(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Assert the sizes of a request of `rank`; see `checked_request`."""
+    return checked_request(inputs, RANK_INPUTS)
+
+
+def checked_request(
+    inputs: dict[str, tf.Tensor], specs: dict[str, tf.TensorSpec]
+) -> dict[str, tf.Tensor]:
     """Assert the sizes of a request.
 
     Only shapes are looked at, so that the checks stay on the host and never
     wait for the ids.
 
     Args:
-        inputs: int64 tensors, names and ranks as in `RANK_INPUTS`.
+        inputs: tensors, names and ranks as in `specs`, `user_id` among them.
+        specs: what the signature takes.
 
     Returns:
         The same tensors, to be used after the assertions.
     """
-    inputs = _with_rank(inputs, RANK_INPUTS)
+    inputs = _with_rank(inputs, specs)
     batch = tf.shape(inputs["user_id"])[0]
     shapes = {name: tf.shape(value) for name, value in inputs.items()}
     checks = [
@@ -52,27 +79,29 @@ def checked_rank_inputs(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         for name in inputs
         if name != "user_id"
     ]
-    profile = shapes["user_profile"]
-    checks.append(
-        require(
-            tf.equal(profile[1], NUM_PROFILE_FIELDS),
-            f"`user_profile` must have shape [B, {NUM_PROFILE_FIELDS}]. "
-            "Received shape:",
-            profile,
+    if "user_profile" in shapes:
+        profile = shapes["user_profile"]
+        checks.append(
+            require(
+                tf.equal(profile[1], NUM_PROFILE_FIELDS),
+                f"`user_profile` must have shape [B, {NUM_PROFILE_FIELDS}]. "
+                "Received shape:",
+                profile,
+            )
         )
-    )
-    checks.append(
-        require(
-            tf.equal(
-                shapes["behavior_category_ids"][1],
-                shapes["behavior_item_ids"][1],
-            ),
-            "`behavior_category_ids` must be as long as `behavior_item_ids`. "
-            "Received shapes:",
-            shapes["behavior_category_ids"],
-            shapes["behavior_item_ids"],
-        )
-    )
+    for name in ("behavior_item_ids", "behavior_rows"):
+        if name in shapes:
+            checks.append(
+                require(
+                    tf.equal(
+                        shapes["behavior_category_ids"][1], shapes[name][1]
+                    ),
+                    f"`behavior_category_ids` must be as long as `{name}`. "
+                    "Received shapes:",
+                    shapes["behavior_category_ids"],
+                    shapes[name],
+                )
+            )
     with tf.control_dependencies(checks):
         return {name: tf.identity(value) for name, value in inputs.items()}
 

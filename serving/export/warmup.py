@@ -17,6 +17,8 @@ MODEL_NAME = "muse"
 FILE_NAME = "tf_serving_warmup_requests"
 # TensorFlow Serving refuses files with more records.
 MAX_RECORDS = 1000
+# Reserved: no user has the smallest int64 as id.
+WARMUP_USER = np.iinfo(np.int64).min
 
 Request = tuple[str, dict[str, Any]]
 
@@ -42,9 +44,12 @@ def requests(
             "explain": ranking,
             "embed": {"item_ids": ranking["candidate_item_ids"][0]},
             "upsert_items": _no_items(dim),
+            **_cache_inputs(ranking),
         }
+        # In this order: what is prefetched is then ranked with.
         for name in signature_names:
-            yield name, inputs[name]
+            if name in inputs:
+                yield name, inputs[name]
 
 
 def example_of(item_table: ItemTable, size: int = 8) -> bytes:
@@ -161,6 +166,30 @@ def write_requests(
             writer.write(log.SerializeToString())
             count += 1
     return count
+
+
+def _cache_inputs(ranking: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return inputs for the signatures of the user cache.
+
+    They store and rank a history of the length of the Example's, for an id
+    that no user has: nobody can be ranked with it.
+    """
+    user = np.array([WARMUP_USER], np.int64)
+    ids = ranking["behavior_item_ids"]
+    history = {
+        "user_id": user,
+        "user_profile": ranking["user_profile"],
+        "behavior_category_ids": ranking["behavior_category_ids"],
+    }
+    return {
+        "prefetch": {**history, "behavior_item_ids": ids},
+        "resolve_items": {"item_ids": ids[0]},
+        "rank_cached": {
+            "user_id": user,
+            "candidate_item_ids": ranking["candidate_item_ids"],
+        },
+        "user_cache": {"user_id": user},
+    }
 
 
 def _no_items(dim: int) -> dict[str, Any]:

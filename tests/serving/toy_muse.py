@@ -3,6 +3,9 @@
 A candidate's score is a logistic function of how often it occurs in the
 history, the user and the profile; what explain retrieves are the K newest
 behaviours of the candidate's value modulo 3.
+
+It has the real user cache; a behaviour's row is the lowest 31 bits of its id,
+and categories and profiles must be less than 2**16.
 """
 
 from __future__ import annotations
@@ -12,7 +15,13 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from serving.export.cells import CellFormat
+from serving.export.user_cache import STATISTICS, UserCache, UserCacheConfig
+
 K, TIERS, DIM = 4, 3, 8
+TABLE_STAMP = 12345
+ROW_BITS, CATEGORY_BITS = 31, 16
+CACHE = UserCacheConfig(users=256, ways=4, max_length=4096)
 _IDS = tf.int64
 
 
@@ -29,10 +38,116 @@ _RANK = [
 ]
 
 
+_PREFETCH = _RANK[:4]
+_PREFETCH_ROWS = [
+    *_RANK[:2],
+    tf.TensorSpec([None, None], tf.int32, name="behavior_rows"),
+    _RANK[3],
+    _spec("table_stamp", None),
+]
+
+
+def _row(item_ids):
+    return item_ids & ((1 << ROW_BITS) - 1)
+
+
 class ToyMuse(tf.Module):
-    def _score(self, user_id, profile, items, categories, candidates):
+    def __init__(self, cache: UserCacheConfig = CACHE):
+        super().__init__()
+        self.cache = UserCache(cache, CellFormat(ROW_BITS, CATEGORY_BITS), 5)
+
+    def _store(self, user_id, profile, rows, categories, mask):
+        newest = tf.cumsum(tf.cast(mask, _IDS), axis=1, reverse=True)
+        lengths, generations = self.cache.write(
+            user_id,
+            profile,
+            rows,
+            categories,
+            mask & (newest <= self.cache.config.max_length),
+        )
+        return {
+            "cached_length": tf.cast(lengths, tf.int32),
+            "generation": generations,
+        }
+
+    @tf.function(input_signature=_PREFETCH)
+    def prefetch(
+        self, user_id, user_profile, behavior_item_ids, behavior_category_ids
+    ):
+        return self._store(
+            user_id,
+            user_profile,
+            _row(behavior_item_ids),
+            behavior_category_ids,
+            behavior_item_ids != 0,
+        )
+
+    @tf.function(input_signature=_PREFETCH_ROWS)
+    def prefetch_rows(
+        self,
+        user_id,
+        user_profile,
+        behavior_rows,
+        behavior_category_ids,
+        table_stamp,
+    ):
+        tf.debugging.assert_equal(
+            table_stamp,
+            tf.constant(TABLE_STAMP, _IDS),
+            "`table_stamp` must be that of `resolve_items`",
+        )
+        return self._store(
+            user_id,
+            user_profile,
+            tf.cast(tf.maximum(behavior_rows, 0), _IDS),
+            behavior_category_ids,
+            behavior_rows >= 0,
+        )
+
+    @tf.function(input_signature=[_spec("item_ids", None)])
+    def resolve_items(self, item_ids):
+        known = tf.where(item_ids > 0, _row(item_ids), 0)
+        return {
+            "row": tf.cast(known, tf.int32),
+            "table_stamp": tf.ones_like(item_ids) * TABLE_STAMP,
+        }
+
+    @tf.function(input_signature=[_RANK[0], _RANK[4]])
+    def rank_cached(self, user_id, candidate_item_ids):
+        found = self.cache.read(user_id)
+        # Real behaviours keep a row of 0 out of the way of padding.
+        nothing = -tf.ones_like(found.rows)
+        score = self._score(
+            user_id,
+            found.profile,
+            tf.where(found.mask, found.rows, nothing),
+            tf.where(found.mask, found.categories, 0),
+            _row(candidate_item_ids),
+            real=found.mask,
+        )
+        real = found.hit[:, None] & (candidate_item_ids != 0)
+        return {
+            "click_probability": tf.where(real, score, 0.0),
+            "cache_hit": found.hit,
+            "generation": found.generation,
+        }
+
+    @tf.function(input_signature=[_RANK[0]])
+    def user_cache(self, user_id):
+        known = self.cache.peek(user_id)
+        names = ("capacity", "occupied", "max_length", "bytes", *STATISTICS)
+        return {
+            "cached_length": tf.cast(known["length"], tf.int32),
+            "generation": known["generation"],
+            "age_seconds": known["age_seconds"],
+            **{name: known[name] for name in names},
+        }
+
+    def _score(
+        self, user_id, profile, items, categories, candidates, real=None
+    ):
         same = tf.cast(candidates[:, :, None] == items[:, None, :], tf.float32)
-        real = tf.cast(items != 0, tf.float32)
+        real = tf.cast(items != 0 if real is None else real, tf.float32)
         count = tf.reduce_sum(same * real[:, None, :], -1)
         user = tf.cast(user_id % 7, tf.float32)[:, None]
         length = tf.reduce_sum(real, -1)[:, None]
@@ -159,9 +274,11 @@ def expected_retrieved(request, candidate: int) -> list[int]:
     return places[::-1][:K].tolist()
 
 
-def export_toy_muse(base: pathlib.Path, version: int = 1) -> pathlib.Path:
+def export_toy_muse(
+    base: pathlib.Path, version: int = 1, cache: UserCacheConfig = CACHE
+) -> pathlib.Path:
     """Writes a version."""
-    model = ToyMuse()
+    model = ToyMuse(cache)
     path = base / str(version)
     tf.saved_model.save(
         model,
@@ -171,6 +288,11 @@ def export_toy_muse(base: pathlib.Path, version: int = 1) -> pathlib.Path:
             "rank": model.rank,
             "explain": model.explain,
             "embed": model.embed,
+            "prefetch": model.prefetch,
+            "prefetch_rows": model.prefetch_rows,
+            "resolve_items": model.resolve_items,
+            "rank_cached": model.rank_cached,
+            "user_cache": model.user_cache,
         },
     )
     return path

@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Return the exported world."""
-    from serving.export import export_saved_model
+    from serving.export import UserCacheConfig, export_saved_model
 
     folder = tmp_path_factory.mktemp("world")
     item_table = make_item_table(folder / "table")
@@ -46,6 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         transform_output=transform_output,
         warmup_examples=[to_example(r) for r in requests[:2]],
         source={"run": "test"},
+        user_cache=UserCacheConfig(users=16, ways=4, max_length=1100),
     )
     return World(
         item_table=item_table,

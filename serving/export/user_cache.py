@@ -1,0 +1,580 @@
+"""A set-associative cache of users' histories in the memory of the device.
+
+A user belongs to one set of a few slots (the ways). A slot is a *header* (who,
+how long, which generation, when, the profile) and the behaviours, one cell
+each; see `cells`. `write` stores one whole history and draws a generation for
+it; `read` finds the newest of a user.
+
+TensorFlow Serving makes nothing atomic across variables, and runs calls at
+the same time. A writer takes the slot's header away, writes the behaviours and
+then the new header, all with the mark of its generation. A reader that finds
+one mark in the header, before and after, and in every behaviour has read what
+one writer wrote and nothing else: whatever else was going on, since marks of
+different writers differ as long as fewer than `2**tag_bits` prefetches start
+while one of them writes. Everything else is a miss.
+
+The way to be replaced is one that holds nothing or has expired, else the least
+recently used; but never the newest of the same user, which is ranked with
+until the new one is whole. Uses are numbered by a counter, not by the time.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from muse_keras.tables.id_index import hash_ids
+from muse_keras.tables.row_gather import gather_frozen, scatter_rows
+from serving.export.cells import CellFormat, halves, joined
+from serving.export.unsaved import ZeroFill, unsaved_zeros
+
+# Behaviours that are read and written together.
+CHUNK = 512
+
+# Cells of a header; the profile follows.
+_USER, _LENGTH, _GENERATION, _WRITTEN, _PROFILE = 0, 2, 3, 5, 7
+
+STATISTICS = (
+    "hits",
+    "misses",
+    "prefetches",
+    "evictions",
+    "expired",
+    "mixed",
+)
+
+# Multiplier of the hash that names a user's set.
+_MULTIPLIER = 0x9E3779B97F4A7C15
+# The counter-based generator whose counter numbers generations and uses, and
+# the bits by which it advances for each number that is drawn.
+_PHILOX = 1
+_STEP_BITS = 8
+_MICROSECONDS = 1_000_000
+_NEVER = (1 << 63) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class UserCacheConfig:
+    """Size of a cache.
+
+    Attributes:
+        users: users that fit in, a multiple of `ways`; 0 = no cache.
+        ways: slots that a user may be in.
+        max_length: newest behaviours of a user that are kept.
+        expire_seconds: age from which a user counts as not cached; 0 = never.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    users: int = 64
+    ways: int = 4
+    max_length: int = 100_000
+    expire_seconds: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, least, most in (
+            ("users", 0, 1 << 24),
+            ("ways", 1, 64),
+            ("max_length", 1, 1 << 24),
+            ("expire_seconds", 0, 1 << 31),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(
+                    f"`{name}` must be an integer from {least} to {most}. "
+                    f"Received: {name}={value!r}"
+                )
+        if self.users % self.ways:
+            raise ValueError(
+                "`users` must be a multiple of `ways`. Received: "
+                f"users={self.users}, ways={self.ways}"
+            )
+
+
+class CachedHistories(NamedTuple):
+    """What `read` found for B users.
+
+    Attributes:
+        hit: bool (B,), whether the rest is one whole history.
+        generation: int64 (B,), 0 for a miss.
+        profile: int64 (B, P), vocabulary indices.
+        rows: int64 (B, L), table rows, oldest first.
+        categories: int64 (B, L), vocabulary indices.
+        mask: bool (B, L), True for the user's behaviours.
+    """
+
+    hit: tf.Tensor
+    generation: tf.Tensor
+    profile: tf.Tensor
+    rows: tf.Tensor
+    categories: tf.Tensor
+    mask: tf.Tensor
+
+
+class _Headers(NamedTuple):
+    """Headers (...), parsed.
+
+    Attributes:
+        whole: bool, whether one writer wrote all of it.
+        user: int64, its id.
+        length: int64, number of behaviours.
+        generation: int64, at least 1.
+        written: int64, microseconds since 1970.
+        mark: int64, of the cells that belong to it.
+    """
+
+    whole: tf.Tensor
+    user: tf.Tensor
+    length: tf.Tensor
+    generation: tf.Tensor
+    written: tf.Tensor
+    mark: tf.Tensor
+
+
+class UserCache(tf.Module):
+    """Holds the histories of the users seen last.
+
+    Attributes:
+        config: `UserCacheConfig`.
+        format: `CellFormat` of the behaviours.
+        bytes: memory of the variables.
+        headers: int64 (users, H) variable.
+        cells: int64 (users * chunks, chunk) variable.
+
+    Args:
+        config: its size; `users` is at least 1.
+        format: see `CellFormat`.
+        num_profile_fields: P, entries of a profile.
+        now: function that returns the time, int64 () microseconds since 1970;
+            None takes the clock of the host.
+    """
+
+    def __init__(
+        self,
+        config: UserCacheConfig,
+        format: CellFormat,
+        num_profile_fields: int,
+        now: Callable[[], tf.Tensor] | None = None,
+    ) -> None:
+        super().__init__(name="user_cache")
+        self.config = config
+        self.format = format
+        self._now = now or _now
+        self._chunk = min(CHUNK, config.max_length)
+        self._chunks = -(-config.max_length // self._chunk)
+        self.headers = unsaved_zeros(
+            "headers", [config.users, _PROFILE + num_profile_fields]
+        )
+        self.cells = unsaved_zeros(
+            "cells", [config.users * self._chunks, self._chunk]
+        )
+        self.last_used = unsaved_zeros("last_used", [config.users])
+        self.statistics = unsaved_zeros("statistics", [len(STATISTICS)])
+        # States of generators: two words of the counter, and a key.
+        self.generations = unsaved_zeros("generations", [3])
+        self.uses = unsaved_zeros("uses", [3])
+        state = self.state()
+        self.bytes = sum(8 * v.shape.num_elements() for v in state.values())
+        self._zero_fill = ZeroFill(list(state.values()))
+
+    def state(self) -> dict[str, tf.Variable]:
+        """Return all variables by name."""
+        return {
+            name: getattr(self, name)
+            for name in (
+                "headers",
+                "cells",
+                "last_used",
+                "statistics",
+                "generations",
+                "uses",
+            )
+        }
+
+    def write(
+        self,
+        users: tf.Tensor,
+        profile: tf.Tensor,
+        rows: tf.Tensor,
+        categories: tf.Tensor,
+        mask: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Store histories, one after the other.
+
+        Args:
+            users: int64 (B,), ids.
+            profile: int64 (B, P), vocabulary indices.
+            rows: int64 (B, L), table rows, oldest first.
+            categories: int64 (B, L), vocabulary indices.
+            mask: bool (B, L), True for what is stored: at most `max_length`
+                of each user.
+
+        Returns:
+            Lengths and generations int64 (B,), both 0 where another writer
+            took the slot.
+        """
+        lengths, generations = tf.map_fn(
+            lambda one: self._write_one(*one),
+            (
+                users,
+                profile,
+                self.format.pack_behaviors(rows, categories),
+                mask,
+            ),
+            fn_output_signature=(
+                tf.TensorSpec([], tf.int64),
+                tf.TensorSpec([], tf.int64),
+            ),
+            parallel_iterations=1,
+        )
+        return lengths, generations
+
+    def read(self, users: tf.Tensor) -> CachedHistories:
+        """Return the newest histories of users (B,), and count it as a use."""
+        slots, header, present = self._find(users)
+        headers = self._parsed(header)
+        expired = tf.logical_and(present, self._expired(headers.written))
+        wanted = tf.logical_and(present, tf.logical_not(expired))
+        lengths = tf.where(
+            wanted, headers.length, tf.zeros_like(headers.length)
+        )
+        cells, mask = self._behaviors(slots, lengths)
+        with tf.control_dependencies([cells]):
+            again = gather_frozen(self.headers, slots)
+        hit = tf.logical_and(
+            wanted, self._is_whole(header, again, cells, mask)
+        )
+        mixed = tf.logical_and(wanted, tf.logical_not(hit))
+        self._touch(slots, hit)
+        self._count(
+            hits=hit, misses=tf.logical_not(hit), expired=expired, mixed=mixed
+        )
+        rows, categories = self.format.unpack_behaviors(
+            self.format.payload_of(cells)
+        )
+        return CachedHistories(
+            hit=hit,
+            generation=_where(hit, headers.generation),
+            profile=self.format.payload_of(header[:, _PROFILE:]),
+            rows=rows,
+            categories=categories,
+            mask=tf.logical_and(mask, hit[:, tf.newaxis]),
+        )
+
+    def peek(self, users: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return what is known of users (B,), without counting it as a use.
+
+        `length` int64 (B,), -1 where there is none; `generation` int64 (B,);
+        `age_seconds` float32 (B,); and for the cache as a whole int64 (B,),
+        each repeated: `capacity`, `occupied`, `max_length`, `bytes` and
+        `STATISTICS`.
+        """
+        _, header, present = self._find(users)
+        headers = self._parsed(header)
+        present = tf.logical_and(
+            present, tf.logical_not(self._expired(headers.written))
+        )
+        age = tf.maximum(self._now() - headers.written, _int64(0))
+        every = tf.ones_like(users)
+        statistics = self.statistics.read_value()
+        return {
+            "length": tf.where(
+                present, headers.length, -tf.ones_like(headers.length)
+            ),
+            "generation": _where(present, headers.generation),
+            "age_seconds": tf.cast(_where(present, age), tf.float32)
+            / _MICROSECONDS,
+            "capacity": every * self.config.users,
+            "occupied": every * self._occupied(),
+            "max_length": every * self.config.max_length,
+            "bytes": every * self.bytes,
+            **{
+                name: every * statistics[place]
+                for place, name in enumerate(STATISTICS)
+            },
+        }
+
+    def _write_one(
+        self,
+        user: tf.Tensor,
+        profile: tf.Tensor,
+        payloads: tf.Tensor,
+        mask: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Store one history; return its length and generation, or 0, 0."""
+        chosen = tf.where(mask)
+        # The size of a tensor: known on the host.
+        length = tf.shape(chosen, tf.int64)[0]
+        generation = self._draw(self.generations, _int64(1))[0] + 1
+        mark = self.format.mark(generation)
+        cells = mark + self._in_chunks(tf.gather_nd(payloads, chosen))
+        slots = self._slots(user[tf.newaxis])[0]
+        slot = self._take_slot(user, slots)
+        with tf.control_dependencies([slot]):
+            first = slot * self._chunks
+            written = scatter_rows(
+                self.cells,
+                first + tf.range(tf.shape(cells, tf.int64)[0]),
+                cells,
+            )
+        header = mark + tf.concat(
+            [
+                tf.stack(
+                    [
+                        *halves(user),
+                        length,
+                        *halves(generation),
+                        *halves(self._now()),
+                    ]
+                ),
+                profile,
+            ],
+            axis=0,
+        )
+        with tf.control_dependencies(_operations(written)):
+            published = scatter_rows(
+                self.headers, slot[tf.newaxis], header[tf.newaxis]
+            )
+        with tf.control_dependencies(_operations(published)):
+            replaced = self._drop_older(user, slots)
+        with tf.control_dependencies(_operations(replaced)):
+            stored = self._is_stored(slot, header, length)
+        self._count(prefetches=tf.ones_like(stored))
+        return _where(stored, length), _where(stored, generation)
+
+    def _take_slot(self, user: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
+        """Return the slot to write to, its header taken away."""
+        headers = self._parsed(gather_frozen(self.headers, slots))
+        expired = tf.logical_and(headers.whole, self._expired(headers.written))
+        live = tf.logical_and(headers.whole, tf.logical_not(expired))
+        own = tf.logical_and(live, tf.equal(headers.user, user))
+        # Whoever was used last has the highest number.
+        used = gather_frozen(self.last_used, slots)
+        keys = tf.where(live, used, -tf.ones_like(used))
+        if self.config.ways > 1:
+            generations = _where(own, headers.generation)
+            newest = tf.logical_and(
+                own, tf.equal(generations, tf.reduce_max(generations))
+            )
+            keys = tf.where(newest, tf.fill(tf.shape(keys), _NEVER), keys)
+        way = _smallest(keys)
+        slot = tf.gather(slots, way)
+        self._count(
+            evictions=tf.gather(
+                tf.logical_and(live, tf.logical_not(own)), way
+            ),
+        )
+        number = self._draw(self.uses, _int64(1))
+        touched = tf.raw_ops.ResourceScatterMax(
+            resource=self.last_used.handle,
+            indices=slot[tf.newaxis],
+            updates=number + 1,
+        )
+        cleared = scatter_rows(
+            self.headers,
+            slot[tf.newaxis],
+            tf.zeros([1, self.headers.shape[1]], tf.int64),
+        )
+        with tf.control_dependencies(_operations(touched, cleared)):
+            return tf.identity(slot)
+
+    def _drop_older(self, user: tf.Tensor, slots: tf.Tensor) -> Any:
+        """Take away the headers of all but the newest of a user.
+
+        Each writer looks after it has published. Of two at the same time the
+        later one sees both, so that the older never outlives the newer.
+        """
+        headers = self._parsed(gather_frozen(self.headers, slots))
+        own = tf.logical_and(headers.whole, tf.equal(headers.user, user))
+        generations = _where(own, headers.generation)
+        older = tf.logical_and(own, generations < tf.reduce_max(generations))
+        dropped = tf.gather_nd(slots, tf.where(older))
+        shape = tf.stack([tf.size(dropped), self.headers.shape[1]])
+        return scatter_rows(self.headers, dropped, tf.zeros(shape, tf.int64))
+
+    def _is_stored(
+        self, slot: tf.Tensor, header: tf.Tensor, length: tf.Tensor
+    ) -> tf.Tensor:
+        """Return whether a slot holds what was just written there."""
+        slot, header = slot[tf.newaxis], header[tf.newaxis]
+        cells, mask = self._behaviors(slot, length[tf.newaxis])
+        with tf.control_dependencies([cells]):
+            again = gather_frozen(self.headers, slot)
+        return self._is_whole(header, again, cells, mask)[0]
+
+    def _find(
+        self, users: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return slot (B,), header (B, H) and presence (B,) of users."""
+        slots = self._slots(users)
+        found = gather_frozen(self.headers, slots)
+        headers = self._parsed(found)
+        own = tf.logical_and(
+            headers.whole, tf.equal(headers.user, users[:, tf.newaxis])
+        )
+        way = _smallest(-_where(own, headers.generation))
+        return (
+            tf.gather(slots, way, batch_dims=1),
+            tf.gather(found, way, batch_dims=1),
+            tf.reduce_any(own, axis=1),
+        )
+
+    def _behaviors(
+        self, slots: tf.Tensor, lengths: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return cells (B, L) of slots (B,) and which are in use.
+
+        Only as many chunks as the longest history has are read.
+        """
+        starts = tf.range(self._chunks, dtype=tf.int64) * self._chunk
+        needed = tf.reduce_any(starts < lengths[:, tf.newaxis], axis=0)
+        # A list of places: its size is then known on the host.
+        places = tf.where(needed)[:, 0]
+        rows = slots[:, tf.newaxis] * self._chunks + places
+        count = tf.shape(places, tf.int64)[0] * self._chunk
+        cells = tf.reshape(
+            gather_frozen(self.cells, rows),
+            tf.stack([tf.shape(slots, tf.int64)[0], count]),
+        )
+        return cells, tf.range(count) < lengths[:, tf.newaxis]
+
+    def _is_whole(
+        self,
+        header: tf.Tensor,
+        again: tf.Tensor,
+        cells: tf.Tensor,
+        mask: tf.Tensor,
+    ) -> tf.Tensor:
+        """Return whether (B,) histories are of one writer each.
+
+        Args:
+            header: int64 (B, H), read before the behaviours, whole.
+            again: int64 (B, H), read after them.
+            cells: int64 (B, L).
+            mask: bool (B, L), behaviours in use.
+        """
+        marks = self.format.mark_of(header[:, :1])
+        same = tf.equal(self.format.mark_of(cells), marks)
+        return tf.logical_and(
+            tf.reduce_all(tf.equal(header, again), axis=1),
+            tf.reduce_all(tf.logical_or(same, tf.logical_not(mask)), axis=1),
+        )
+
+    def _in_chunks(self, payloads: tf.Tensor) -> tf.Tensor:
+        """Return payloads (n,) as (chunks, chunk), filled up with 0."""
+        size = tf.shape(payloads, tf.int64)[0]
+        missing = -(-size // self._chunk) * self._chunk - size
+        # `Pad` has no GPU kernel for int64.
+        filled = tf.concat([payloads, tf.zeros([missing], tf.int64)], axis=0)
+        return tf.reshape(filled, (-1, self._chunk))
+
+    def _parsed(self, headers: tf.Tensor) -> _Headers:
+        """Parse headers (..., H)."""
+        marks = self.format.mark_of(headers)
+        payloads = self.format.payload_of(headers)
+
+        def value(place: int) -> tf.Tensor:
+            return joined(payloads[..., place], payloads[..., place + 1])
+
+        return _Headers(
+            whole=tf.logical_and(
+                tf.reduce_all(tf.equal(marks, marks[..., :1]), axis=-1),
+                marks[..., 0] < 0,
+            ),
+            user=value(_USER),
+            length=payloads[..., _LENGTH],
+            generation=value(_GENERATION),
+            written=value(_WRITTEN),
+            mark=marks[..., 0],
+        )
+
+    def _slots(self, users: tf.Tensor) -> tf.Tensor:
+        """Return the slots (B, ways) of the sets of users (B,)."""
+        sets = self.config.users // self.config.ways
+        hashes = hash_ids(tf.constant(_MULTIPLIER, tf.uint64), users)
+        half = tf.constant(32, tf.uint64)
+        upper = tf.bitwise.right_shift(hashes, half)
+        scaled = upper * tf.constant(sets, tf.uint64)
+        chosen = tf.bitcast(tf.bitwise.right_shift(scaled, half), tf.int64)
+        ways = tf.range(self.config.ways, dtype=tf.int64)
+        return chosen[:, tf.newaxis] * self.config.ways + ways
+
+    def _expired(self, written: tf.Tensor) -> tf.Tensor:
+        """Return which of the times (...) are too long ago."""
+        if not self.config.expire_seconds:
+            return tf.zeros_like(written, tf.bool)
+        limit = self.config.expire_seconds * _MICROSECONDS
+        return self._now() - written >= limit
+
+    def _occupied(self) -> tf.Tensor:
+        """Return the number of slots in use, int64 ()."""
+        every = tf.range(self.config.users, dtype=tf.int64)
+        headers = self._parsed(gather_frozen(self.headers, every))
+        live = tf.logical_and(
+            headers.whole, tf.logical_not(self._expired(headers.written))
+        )
+        return tf.reduce_sum(tf.cast(live, tf.int64))
+
+    def _touch(self, slots: tf.Tensor, hit: tf.Tensor) -> None:
+        """Mark the slots (B,) that were hit as used now."""
+        count = tf.shape(slots, tf.int64)[0]
+        numbers = self._draw(self.uses, count)[0] + 1 + tf.range(count)
+        tf.raw_ops.ResourceScatterMax(
+            resource=self.last_used.handle,
+            indices=slots,
+            updates=_where(hit, numbers),
+        )
+
+    def _count(self, **events: tf.Tensor) -> None:
+        """Add to the statistics how many of the bools are True."""
+        zero = _int64(0)
+        sums = [
+            tf.reduce_sum(tf.cast(events[name], tf.int64))
+            if name in events
+            else zero
+            for name in STATISTICS
+        ]
+        self.statistics.assign_add(tf.stack(sums), read_value=False)
+
+    def _draw(self, counter: tf.Variable, count: tf.Tensor) -> tf.Tensor:
+        """Take `count` numbers from a counter; return the first, int64 (1,)."""
+        state = tf.raw_ops.RngReadAndSkip(
+            resource=counter.handle,
+            alg=_PHILOX,
+            delta=tf.cast(count, tf.uint64),
+        )
+        return tf.bitwise.right_shift(state[:1], _int64(_STEP_BITS))
+
+
+def _smallest(keys: tf.Tensor) -> tf.Tensor:
+    """Return the place (...) of the smallest of (..., n), the first of equals.
+
+    `ArgMin` has no GPU kernel for int64.
+    """
+    # The complement turns the order round, for the smallest int64 too.
+    places = tf.math.top_k(tf.bitwise.invert(keys), k=1).indices
+    # int64 first: a slice of int32 is made on the host.
+    return tf.cast(places, tf.int64)[..., 0]
+
+
+def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Return values, 0 where the mask is False."""
+    return tf.where(mask, values, tf.zeros_like(values))
+
+
+def _operations(*operations: Any) -> list[Any]:
+    """Return the operations there are: run eagerly, there are none."""
+    return [operation for operation in operations if operation is not None]
+
+
+def _now() -> tf.Tensor:
+    """Return microseconds since 1970 by the clock of the host, int64 ()."""
+    return tf.cast(tf.timestamp() * _MICROSECONDS, tf.int64)
+
+
+def _int64(value: int) -> tf.Tensor:
+    """Return an int64 constant."""
+    return tf.constant(value, tf.int64)
