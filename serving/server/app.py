@@ -19,7 +19,7 @@ from serving.client.memory import keep_freed_memory
 from serving.server.config import ServerConfig
 from serving.server.config_files import (
     TlsFiles,
-    check_batching,
+    batching_options,
     model_settings,
     read_monitoring,
     read_tls,
@@ -36,11 +36,7 @@ __all__ = ["ServerApp", "serve_until_signal"]
 
 _logger = logging.getLogger(__name__)
 
-_CHANNEL_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.so_reuseport", 0),
-]
+_IDLE_SECONDS = 300.0
 
 
 class ServerApp:
@@ -64,7 +60,7 @@ class ServerApp:
         """Keeps the settings; see the class for the arguments."""
         keep_freed_memory()
         self.config = config
-        check_batching(config)
+        batching = batching_options(config)
         self._models = model_settings(config)
         self._monitoring = read_monitoring(config.monitoring_config_file)
         self._tls = read_tls(config.ssl_config_file)
@@ -82,6 +78,8 @@ class ServerApp:
             unavailable_labels=(
                 config.allow_version_labels_for_unavailable_models
             ),
+            batching=batching,
+            per_model_batching=config.enable_per_model_batching_parameters,
         )
         self.grpc_port: int | None = None
         self.rest_port: int | None = None
@@ -167,7 +165,16 @@ class ServerApp:
             max_admitted=self.config.grpc_max_threads,
         )
         self._dispatchers.append(dispatcher)
-        server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_send_message_length", -1),
+                (
+                    "grpc.max_receive_message_length",
+                    min(self.config.max_request_bytes, 2**31 - 1) or -1,
+                ),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
         add_services(server, self.manager, dispatcher)
         address = f"{self.config.host}:{self.config.port}"
         try:
@@ -185,8 +192,12 @@ class ServerApp:
         self.grpc_port = port
 
     async def _start_rest(self) -> None:
+        threads = self.config.rest_api_num_threads
         dispatcher = Dispatcher(
-            "REST", self.config.rest_api_num_threads, self.metrics
+            "REST",
+            threads,
+            self.metrics,
+            max_admitted=threads + self.config.rest_api_max_waiting,
         )
         self._dispatchers.append(dispatcher)
         app = make_rest_app(
@@ -195,12 +206,18 @@ class ServerApp:
             self.metrics,
             self._monitoring,
             self.config.rest_api_timeout_in_ms / 1000,
+            self.config.max_request_bytes,
         )
         runner = web.AppRunner(
             app,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=self.config.drain_seconds,
+            # What nobody waits for any more does not run, if it still waits.
+            handler_cancellation=True,
+            # A connection without a request, or with half of one, ends.
+            keepalive_timeout=_IDLE_SECONDS,
+            auto_decompress=False,  # the handler does it, within its limit
         )
         await runner.setup()
         site = web.TCPSite(runner, self.config.host, self.config.rest_api_port)

@@ -38,9 +38,18 @@ def running(config: ServerConfig) -> Iterator[ServerApp]:
             yield app
         finally:
             asyncio.run_coroutine_threadsafe(app.stop(), loop).result()
+            asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+async def _end_tasks() -> None:
+    """Ends what connections left behind, such as one that still sends."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

@@ -19,7 +19,8 @@ class ServerConfig:
     """What to serve and where.
 
     Field names are the flags of `tensorflow_model_server`; `host`,
-    `port_file`, `max_concurrent_runs` and `drain_seconds` are additions.
+    `port_file`, `max_concurrent_runs`, `max_request_bytes`,
+    `rest_api_max_waiting` and `drain_seconds` are additions.
     Differences in meaning: port 0 takes a free port, a negative one switches
     that protocol off.
 
@@ -34,11 +35,16 @@ class ServerConfig:
         rest_api_port: REST port.
         rest_api_timeout_in_ms: limit of one REST call, ms.
         rest_api_num_threads: REST calls that run at once.
+        rest_api_max_waiting: further REST calls that may wait for a thread;
+            more are refused.
         grpc_max_threads: gRPC calls that are admitted at once.
         host: interface to listen on.
         port_file: JSON file to write once the ports are open.
-        enable_batching: refused; see `docs/serving.md`.
+        max_request_bytes: largest request message or body, bytes; 0 for any.
+        enable_batching: merge calls of one signature; see `docs/serving.md`.
         batching_parameters_file: text protobuf `BatchingParameters`.
+        enable_per_model_batching_parameters: merge only calls of versions
+            that hold a `batching_params.pbtxt`, by its values.
         monitoring_config_file: text protobuf `MonitoringConfig`.
         ssl_config_file: text protobuf `SSLConfig`, for gRPC.
         allow_version_labels_for_unavailable_models: let a label name a
@@ -64,11 +70,14 @@ class ServerConfig:
     rest_api_num_threads: int = dataclasses.field(
         default_factory=_default_threads
     )
+    rest_api_max_waiting: int = 1024
     grpc_max_threads: int = dataclasses.field(default_factory=_default_threads)
     host: str = "127.0.0.1"
     port_file: str = ""
+    max_request_bytes: int = 256 * 2**20
     enable_batching: bool = False
     batching_parameters_file: str = ""
+    enable_per_model_batching_parameters: bool = False
     monitoring_config_file: str = ""
     ssl_config_file: str = ""
     allow_version_labels_for_unavailable_models: bool = False
@@ -99,6 +108,8 @@ class ServerConfig:
             "max_num_load_retries",
             "load_retry_interval_micros",
             "max_concurrent_runs",
+            "max_request_bytes",
+            "rest_api_max_waiting",
             "drain_seconds",
         ):
             if getattr(self, name) < 0:

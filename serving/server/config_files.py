@@ -19,6 +19,7 @@ from google.protobuf import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.client.descriptors import build_messages
+from serving.server.batching import BatchingOptions
 from serving.server.config import ServerConfig
 from serving.server.errors import StartupError
 from serving.server.versions import ModelSettings, VersionPolicy
@@ -26,7 +27,8 @@ from serving.server.versions import ModelSettings, VersionPolicy
 __all__ = [
     "Monitoring",
     "TlsFiles",
-    "check_batching",
+    "batching_options",
+    "model_batching_options",
     "model_settings",
     "models_from_proto",
     "read_batching",
@@ -36,6 +38,16 @@ __all__ = [
 ]
 
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
+MODEL_BATCHING_FILE = "batching_params.pbtxt"
+_WRAPPED_BATCHING_FIELDS = (
+    "max_batch_size",
+    "batch_timeout_micros",
+    "max_enqueued_batches",
+    "num_batch_threads",
+    "thread_pool_name",
+    "enable_large_batch_splitting",
+    "max_execution_batch_size",
+)
 
 
 def _config_messages() -> dict[str, Any]:
@@ -58,6 +70,7 @@ def _config_messages() -> dict[str, Any]:
                 "enable_large_batch_splitting": (
                     ".google.protobuf.BoolValue 8"
                 ),
+                "max_execution_batch_size": ".google.protobuf.Int64Value 9",
             },
             # monitoring_config.proto
             "PrometheusConfig": {"enable": "bool 1", "path": "string 2"},
@@ -227,14 +240,14 @@ def read_monitoring(path: str) -> Monitoring:
     return Monitoring(enabled=settings.enable, path=where)
 
 
-def read_batching(path: str) -> Any:
+def read_batching(path: str) -> BatchingOptions:
     """Reads and checks `BatchingParameters`.
 
     Args:
         path: text protobuf file.
 
     Returns:
-        The message.
+        The options, with TensorFlow Serving's defaults for what is not set.
 
     Raises:
         StartupError: unreadable, not such a protobuf, or values that
@@ -245,6 +258,7 @@ def read_batching(path: str) -> Any:
         "max_batch_size",
         "max_enqueued_batches",
         "num_batch_threads",
+        "max_execution_batch_size",
     ):
         if proto.HasField(name) and getattr(proto, name).value < 1:
             raise StartupError(
@@ -262,38 +276,87 @@ def read_batching(path: str) -> Any:
             f"{path}: allowed_batch_sizes must be positive and ascending. "
             f"Received: {sizes}"
         )
-    if sizes and proto.HasField("max_batch_size"):
-        largest = proto.max_batch_size.value
-        if sizes[-1] != largest:
-            raise StartupError(
-                f"{path}: the last of allowed_batch_sizes must equal "
-                f"max_batch_size, {largest}. Received: {sizes[-1]}"
-            )
-    return proto
+    given: dict[str, Any] = {
+        name: getattr(proto, name).value
+        for name in _WRAPPED_BATCHING_FIELDS
+        if proto.HasField(name)
+    }
+    options = BatchingOptions(
+        **given,
+        allowed_batch_sizes=tuple(sizes),
+        pad_variable_length_inputs=proto.pad_variable_length_inputs,
+    )
+    if options.run_size > options.max_batch_size:
+        raise StartupError(
+            f"{path}: max_execution_batch_size must be at most "
+            f"max_batch_size, {options.max_batch_size}. "
+            f"Received: {options.run_size}"
+        )
+    if sizes and sizes[-1] != options.run_size:
+        name = (
+            "max_batch_size"
+            if options.run_size == options.max_batch_size
+            else "max_execution_batch_size"
+        )
+        raise StartupError(
+            f"{path}: the last of allowed_batch_sizes must equal "
+            f"{name}, {options.run_size}. Received: {sizes[-1]}"
+        )
+    return options
 
 
-def check_batching(config: ServerConfig) -> None:
-    """Refuses what this server does not do.
+def batching_options(config: ServerConfig) -> BatchingOptions | None:
+    """How calls are merged, by the flags.
 
     Args:
         config: settings of the server.
 
+    Returns:
+        The options; None when calls are not merged.
+
     Raises:
-        StartupError: the parameters are broken, or batching is asked for.
+        StartupError: the file is broken, or a flag needs another one.
     """
-    if config.batching_parameters_file:
-        read_batching(config.batching_parameters_file)
-        if not config.enable_batching:
-            raise StartupError(
-                "--batching_parameters_file is set without setting "
-                "--enable_batching to true"
+    if not config.enable_batching:
+        for name in (
+            "batching_parameters_file",
+            "enable_per_model_batching_parameters",
+        ):
+            if getattr(config, name):
+                raise StartupError(
+                    f"--{name} is set without setting --enable_batching to true"
+                )
+        return None
+    if not config.batching_parameters_file:
+        return BatchingOptions()
+    return read_batching(config.batching_parameters_file)
+
+
+def model_batching_options(
+    path: str, common: BatchingOptions
+) -> BatchingOptions | None:
+    """How calls of one version are merged, by a file that it carries.
+
+    Args:
+        path: folder of the version.
+        common: options of the server; threads are its.
+
+    Returns:
+        The options of `batching_params.pbtxt`, in the folder itself, as for
+        TensorFlow Serving, or in `assets.extra`; None without such a file.
+
+    Raises:
+        StartupError: the file is broken.
+    """
+    for folder in (path, os.path.join(path, "assets.extra")):
+        file = os.path.join(folder, MODEL_BATCHING_FILE)
+        if os.path.exists(file):
+            return dataclasses.replace(
+                read_batching(file),
+                num_batch_threads=common.num_batch_threads,
+                thread_pool_name=common.thread_pool_name,
             )
-    if config.enable_batching:
-        raise StartupError(
-            "--enable_batching is not supported: merged calls would break "
-            "signatures that keep state; send several requests in one call "
-            "instead (docs/serving.md, Batching)"
-        )
+    return None
 
 
 def read_tls(path: str) -> TlsFiles | None:

@@ -94,6 +94,7 @@ class Dispatcher:
             self._max_admitted is not None
             and self._admitted >= self._max_admitted
         ):
+            self._metrics.refused.add(self._entrypoint)
             raise ServingError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "Server Threadpool Exhausted",
@@ -101,6 +102,7 @@ class Dispatcher:
         deadline = None if seconds is None else time.monotonic() + seconds
 
         def limited() -> _T:
+            self._metrics.waiting.add(self._entrypoint, amount=-1)
             if deadline is None:
                 return work(None)
             left = deadline - time.monotonic()
@@ -113,6 +115,7 @@ class Dispatcher:
 
         self._admitted += 1
         self._metrics.in_flight.add(self._entrypoint)
+        self._metrics.waiting.add(self._entrypoint)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[_T] = loop.create_future()
 
@@ -142,6 +145,7 @@ class Dispatcher:
             return await answer
         except asyncio.CancelledError:
             if queued.cancel():  # it never started
+                self._metrics.waiting.add(self._entrypoint, amount=-1)
                 self._leave()
             raise
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -38,6 +39,9 @@ from serving.server.signatures import classify, predict, regress
 __all__ = ["ModelService", "PredictionService", "add_services"]
 
 _logger = logging.getLogger(__name__)
+
+_Reader = Callable[[bytes], Any]
+_Method = Callable[[Any, Any], Awaitable[Any]]
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -171,29 +175,34 @@ def add_services(
         manager: the models.
         dispatcher: threads to run them in.
     """
-    service = PredictionService(manager, dispatcher)
-    handlers = {
-        method: grpc.unary_unary_rpc_method_handler(
-            getattr(service, method),
-            request_deserializer=read,
-            response_serializer=lambda message: message.SerializeToString(),
-        )
-        for method, read in _READERS.items()
+    services: dict[str, tuple[Any, dict[str, _Reader]]] = {
+        "PredictionService": (
+            PredictionService(manager, dispatcher),
+            _PREDICTION_READERS,
+        ),
+        "ModelService": (ModelService(manager), _MODEL_READERS),
     }
     server.add_generic_rpc_handlers(
-        (
+        [
             grpc.method_handlers_generic_handler(
-                "tensorflow.serving.PredictionService", handlers
-            ),
-        )
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-        ModelService(manager), server
+                f"tensorflow.serving.{name}",
+                {
+                    method: grpc.unary_unary_rpc_method_handler(
+                        _refusing_malformed(getattr(service, method)),
+                        request_deserializer=_reader(method, read),
+                        response_serializer=_write,
+                    )
+                    for method, read in readers.items()
+                },
+            )
+            for name, (service, readers) in services.items()
+        ]
     )
 
 
-# The stubs would register these as well, but let protobuf read Predict.
-_READERS: dict[str, Callable[[bytes], Any]] = {
+# The stubs would register these as well, but let protobuf read Predict, and
+# write a traceback for every message that is none.
+_PREDICTION_READERS: dict[str, _Reader] = {
     "Predict": lambda raw: read_predict(raw, predict_pb2.PredictRequest),
     "Classify": classification_pb2.ClassificationRequest.FromString,
     "Regress": regression_pb2.RegressionRequest.FromString,
@@ -202,6 +211,46 @@ _READERS: dict[str, Callable[[bytes], Any]] = {
         get_model_metadata_pb2.GetModelMetadataRequest.FromString
     ),
 }
+_MODEL_READERS: dict[str, _Reader] = {
+    "GetModelStatus": get_model_status_pb2.GetModelStatusRequest.FromString,
+    "HandleReloadConfigRequest": (
+        model_management_pb2.ReloadConfigRequest.FromString
+    ),
+}
+
+
+class _Malformed:
+    """Stands for a request that is not the message it should be."""
+
+    def __init__(self, message: str) -> None:
+        """Keeps the text for the client."""
+        self.message = message
+
+
+def _reader(method: str, read: _Reader) -> _Reader:
+    def read_or_tell(raw: bytes) -> Any:
+        try:
+            return read(raw)
+        except DecodeError:
+            return _Malformed(f"Failed to parse the request of {method}")
+
+    return read_or_tell
+
+
+def _refusing_malformed(method: _Method) -> _Method:
+    async def call(request: Any, context: Any) -> Any:
+        if isinstance(request, _Malformed):
+            await _abort(
+                context,
+                ServingError(grpc.StatusCode.INTERNAL, request.message),
+            )
+        return await method(request, context)
+
+    return call
+
+
+def _write(message: Any) -> bytes:
+    return message.SerializeToString()
 
 
 def _version(spec: Any) -> tuple[int | None, str | None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import urllib.parse
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,11 +70,13 @@ class _RestApi:
         manager: ModelManager,
         dispatcher: Dispatcher,
         timeout_seconds: float,
+        max_bytes: int,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self._manager = manager
         self._dispatcher = dispatcher
         self._timeout = timeout_seconds
+        self._max_bytes = max_bytes
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answers one request, errors included."""
@@ -83,6 +87,8 @@ class _RestApi:
             text = await self._answer(request, path)
         except ServingError as error:
             return _json(error_json(error.message), http_status(error.code))
+        except _BodyError as error:
+            return _json(error_json(str(error)), error.status, close=True)
         except web.HTTPException:
             raise
         except Exception:
@@ -94,7 +100,7 @@ class _RestApi:
         run = _RUN.match(path) if request.method == "POST" else None
         if run:
             model, version, label = _target(run)
-            body = await request.read()
+            body = await self._body(request)
             method = run["method"].lower()
 
             def work(timeout_ms: int | None) -> str:
@@ -119,6 +125,62 @@ class _RestApi:
             )
         return message_json(status_reply(self._manager, model, version, label))
 
+    async def _body(self, request: web.Request) -> bytes:
+        """The body, unless it is too large or does not come in time."""
+        limit = self._max_bytes
+        if limit and (request.content_length or 0) > limit:
+            raise _too_large(limit)
+        try:
+            body = await asyncio.wait_for(request.read(), self._timeout or None)
+        except web.HTTPRequestEntityTooLarge:
+            raise _too_large(limit) from None
+        except asyncio.TimeoutError:
+            raise _BodyError(
+                408, f"Request body did not come within {self._timeout:g} s"
+            ) from None
+        except web.RequestPayloadError as error:
+            raise _BodyError(400, f"Request body is broken: {error}") from None
+        encoding = request.headers.get("Content-Encoding", "identity").lower()
+        if encoding == "identity":
+            return body
+        if encoding != "gzip":
+            raise _BodyError(
+                415, f"Content-Encoding {encoding} is not supported, only gzip"
+            )
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, _unzipped, body, limit)
+
+
+class _BodyError(Exception):
+    """A body that cannot be read; the rest of it will not be."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """Keeps the HTTP status and the text."""
+        super().__init__(message)
+        self.status = status
+
+
+def _too_large(limit: int) -> _BodyError:
+    return _BodyError(
+        413,
+        f"Request body is larger than {limit} bytes, the limit of this "
+        f"server (--max_request_bytes)",
+    )
+
+
+def _unzipped(body: bytes, limit: int) -> bytes:
+    """A gzip body's content, of which no more than the limit is made."""
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        content = reader.decompress(body, limit + 1 if limit else 0)
+    except zlib.error as error:
+        raise _BodyError(400, f"Request body is not gzip: {error}") from None
+    if limit and len(content) > limit:
+        raise _too_large(limit)
+    if not reader.eof:
+        raise _BodyError(400, "Request body is not gzip: it ends early")
+    return content
+
 
 def make_rest_app(
     manager: ModelManager,
@@ -126,6 +188,7 @@ def make_rest_app(
     metrics: Metrics,
     monitoring: Monitoring,
     timeout_seconds: float,
+    max_bytes: int = 0,
 ) -> web.Application:
     """Makes the HTTP application.
 
@@ -135,18 +198,19 @@ def make_rest_app(
         metrics: what the metrics page shows.
         monitoring: where that page is.
         timeout_seconds: limit of one call; 0 for none.
+        max_bytes: largest body; 0 for any.
 
     Returns:
         An aiohttp application.
     """
-    app = web.Application(client_max_size=2**31)
+    app = web.Application(client_max_size=max_bytes or 2**63)
     if monitoring.enabled:
 
         async def page(_: web.Request) -> web.Response:
             return web.Response(text=metrics.page(), content_type="text/plain")
 
         app.router.add_get(monitoring.path, page)
-    api = _RestApi(manager, dispatcher, timeout_seconds)
+    api = _RestApi(manager, dispatcher, timeout_seconds, max_bytes)
     app.router.add_route("*", "/{path:.*}", api.handle)
     return app
 
@@ -197,7 +261,10 @@ def _target(match: re.Match[str]) -> tuple[str, int | None, str | None]:
     return urllib.parse.unquote(match["model"]), version, label
 
 
-def _json(text: str, status: int) -> web.Response:
-    return web.Response(
+def _json(text: str, status: int, close: bool = False) -> web.Response:
+    response = web.Response(
         body=text.encode(), status=status, content_type="application/json"
     )
+    if close:
+        response.force_close()
+    return response

@@ -7,8 +7,10 @@ import pathlib
 import pytest
 
 from serving.server import ServerConfig, StartupError
+from serving.server.batching import BatchingOptions
 from serving.server.config_files import (
-    check_batching,
+    batching_options,
+    model_batching_options,
     read_batching,
     read_models,
     read_monitoring,
@@ -103,8 +105,22 @@ def test_batching_parameters(tmp_path):
             "num_batch_threads { value: 2 } pad_variable_length_inputs: true",
         )
     )
-    assert found.max_batch_size.value == 8
-    assert list(found.allowed_batch_sizes) == [4, 8]
+    assert found == BatchingOptions(
+        max_batch_size=8,
+        batch_timeout_micros=500,
+        allowed_batch_sizes=(4, 8),
+        num_batch_threads=2,
+        pad_variable_length_inputs=True,
+    )
+    assert [found.filled_size(rows) for rows in (1, 4, 5, 8)] == [4, 4, 8, 8]
+
+
+def test_batching_parameters_that_are_not_set_are_the_defaults(tmp_path):
+    found = read_batching(written(tmp_path, ""))
+    assert found == BatchingOptions()
+    assert (found.max_batch_size, found.max_enqueued_batches) == (1000, 10)
+    assert found.batch_timeout_micros == 0
+    assert found.filled_size(3) == 3
 
 
 @pytest.mark.parametrize(
@@ -118,6 +134,19 @@ def test_batching_parameters(tmp_path):
             "must equal max_batch_size, 8",
         ),
         ("max_batch: 3", "is not a BatchingParameters"),
+        ("allowed_batch_sizes: 8", "must equal max_batch_size, 1000"),
+        (
+            "max_batch_size { value: 8 } "
+            "enable_large_batch_splitting { value: true } "
+            "max_execution_batch_size { value: 4 } allowed_batch_sizes: 8",
+            "must equal max_execution_batch_size, 4",
+        ),
+        (
+            "max_batch_size { value: 4 } "
+            "enable_large_batch_splitting { value: true } "
+            "max_execution_batch_size { value: 8 }",
+            "at most max_batch_size, 4",
+        ),
     ],
 )
 def test_broken_batching_parameters(tmp_path, text, part):
@@ -125,15 +154,40 @@ def test_broken_batching_parameters(tmp_path, text, part):
         read_batching(written(tmp_path, text))
 
 
-def test_batching_is_refused_honestly(tmp_path):
+def test_batching_needs_its_flag(tmp_path):
     path = written(tmp_path, "max_batch_size { value: 8 }")
     with pytest.raises(StartupError, match="without setting"):
-        check_batching(ServerConfig(batching_parameters_file=path))
-    with pytest.raises(StartupError, match="docs/serving.md"):
-        check_batching(
-            ServerConfig(batching_parameters_file=path, enable_batching=True)
+        batching_options(ServerConfig(batching_parameters_file=path))
+    with pytest.raises(StartupError, match="per_model.*without setting"):
+        batching_options(
+            ServerConfig(enable_per_model_batching_parameters=True)
         )
-    check_batching(ServerConfig())
+    assert batching_options(ServerConfig()) is None
+    assert batching_options(ServerConfig(enable_batching=True)) == (
+        BatchingOptions()
+    )
+    found = batching_options(
+        ServerConfig(batching_parameters_file=path, enable_batching=True)
+    )
+    assert found and found.max_batch_size == 8
+
+
+@pytest.mark.parametrize("folder", [".", "assets.extra"])
+def test_a_version_carries_its_own_batching(tmp_path, folder):
+    common = BatchingOptions(num_batch_threads=3, max_batch_size=9)
+    assert model_batching_options(str(tmp_path), common) is None
+    (tmp_path / folder).mkdir(exist_ok=True)
+    file = tmp_path / folder / "batching_params.pbtxt"
+    file.write_text(
+        "max_batch_size { value: 4 } num_batch_threads { value: 8 }"
+    )
+    # All is the version's but the threads, which are shared.
+    assert model_batching_options(str(tmp_path), common) == BatchingOptions(
+        max_batch_size=4, num_batch_threads=3
+    )
+    file.write_text("max_batch_size { value: 0 }")
+    with pytest.raises(StartupError, match="batching_params.pbtxt: max_batch"):
+        model_batching_options(str(tmp_path), common)
 
 
 def test_tls(tmp_path):
