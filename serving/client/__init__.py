@@ -4,6 +4,7 @@ Needs grpcio, protobuf and numpy, not TensorFlow. Padding and batching are
 done for the caller; errors name the field and what was expected.
 """
 
+from serving.client.async_client import AsyncMuseClient
 from serving.client.batches import Limits
 from serving.client.client import MuseClient
 from serving.client.errors import (
@@ -35,9 +36,20 @@ from serving.client.types import (
     VersionStatus,
 )
 from serving.client.upserts import UpsertResult
+from serving.client.user_cache import (
+    CachedRankRequest,
+    CachedRankResult,
+    PrefetchRequest,
+    PrefetchResult,
+    ResolvedItems,
+    UserCacheStats,
+)
 
 __all__ = [
+    "AsyncMuseClient",
     "AuthenticationError",
+    "CachedRankRequest",
+    "CachedRankResult",
     "CallError",
     "ClientClosedError",
     "DeadlineError",
@@ -51,12 +63,15 @@ __all__ = [
     "MuseClientError",
     "NotFoundError",
     "OverloadedError",
+    "PrefetchRequest",
+    "PrefetchResult",
     "PushReport",
     "RankRequest",
     "RankResult",
     "RecommendRequest",
     "RecommendResult",
     "RequestError",
+    "ResolvedItems",
     "ResponseError",
     "Retry",
     "Signature",
@@ -66,6 +81,7 @@ __all__ = [
     "Tls",
     "UnavailableError",
     "UpsertResult",
+    "UserCacheStats",
     "VersionStatus",
     "make_example",
 ]

@@ -1,38 +1,23 @@
-"""The client."""
+"""The client that waits."""
 
 from __future__ import annotations
 
-import random
 import time
-import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
-from serving.client.batches import (
-    Limits,
-    explain_result,
-    group,
-    rank_inputs,
-    rank_result,
-    split,
-)
-from serving.client.errors import (
-    ClientClosedError,
-    DeadlineError,
-    RequestError,
-    ResponseError,
-    UnavailableError,
-)
+from serving.client import plans
+from serving.client.attempts import Attempts, Budget
+from serving.client.batches import Limits
+from serving.client.connection import ClientBase
+from serving.client.errors import RequestError, UnavailableError
 from serving.client.matching import (
     MATCHING_MODEL,
     RecommendRequest,
     RecommendResult,
-    query_array,
-    recommend_inputs,
-    recommend_result,
 )
 from serving.client.settings import Retry, Timeouts, Tls
 from serving.client.transports import GrpcTransport, RestTransport, Transport
@@ -44,22 +29,24 @@ from serving.client.types import (
     RankRequest,
     RankResult,
     VersionStatus,
-    id_array,
 )
-from serving.client.upserts import (
-    UpsertResult,
-    joined_result,
-    upsert_inputs,
+from serving.client.upserts import UpsertResult
+from serving.client.user_cache import (
+    CachedRankRequest,
+    CachedRankResult,
+    PrefetchRequest,
+    PrefetchResult,
+    ResolvedItems,
+    UserCacheStats,
 )
 from serving.client.wire_grpc import Target
 
 __all__ = ["MuseClient"]
 
 _T = TypeVar("_T")
-_R = TypeVar("_R", bound=RankResult)
 
 
-class MuseClient:
+class MuseClient(ClientBase):
     """Asks a served MUSE model.
 
     Threads may share a client. Close it, or use it as a context manager.
@@ -108,13 +95,14 @@ class MuseClient:
         limits: Limits | None = None,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        self._target = target
-        self._model = Target(model, version, label)
-        self._timeouts = timeouts or Timeouts()
-        self._retry = retry or Retry()
-        self._limits = limits or Limits()
-        self._metadata_names = sorted(metadata or {})
-        self._closed = False
+        super().__init__(
+            target,
+            Target(model, version, label),
+            timeouts,
+            retry,
+            metadata,
+            limits,
+        )
         if transport == "grpc":
             self._transport: Transport = GrpcTransport(
                 target, self._timeouts, tls, metadata or {}
@@ -129,19 +117,27 @@ class MuseClient:
             self._transport = transport
 
     @overload
-    def rank(self, requests: RankRequest) -> RankResult: ...
+    def rank(
+        self, requests: RankRequest, *, timeout: float | None = None
+    ) -> RankResult: ...
 
     @overload
-    def rank(self, requests: Sequence[RankRequest]) -> list[RankResult]: ...
+    def rank(
+        self, requests: Sequence[RankRequest], *, timeout: float | None = None
+    ) -> list[RankResult]: ...
 
     def rank(
-        self, requests: RankRequest | Sequence[RankRequest]
+        self,
+        requests: RankRequest | Sequence[RankRequest],
+        *,
+        timeout: float | None = None,
     ) -> RankResult | list[RankResult]:
         """Scores candidates.
 
         Args:
             requests: one request or several; padding and batching are done
                 here.
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
             A `RankResult` for one request; a list of them, in the same
@@ -151,23 +147,32 @@ class MuseClient:
             CallError: the call failed.
             ResponseError: the answer does not fit the request.
         """
-        return self._rank("rank", requests, rank_result)
-
-    @overload
-    def explain(self, requests: RankRequest) -> ExplainResult: ...
+        return self._run(
+            plans.rank(self._model, requests, self._limits),
+            timeout,
+        )
 
     @overload
     def explain(
-        self, requests: Sequence[RankRequest]
+        self, requests: RankRequest, *, timeout: float | None = None
+    ) -> ExplainResult: ...
+
+    @overload
+    def explain(
+        self, requests: Sequence[RankRequest], *, timeout: float | None = None
     ) -> list[ExplainResult]: ...
 
     def explain(
-        self, requests: RankRequest | Sequence[RankRequest]
+        self,
+        requests: RankRequest | Sequence[RankRequest],
+        *,
+        timeout: float | None = None,
     ) -> ExplainResult | list[ExplainResult]:
         """Scores candidates, and tells what the scores rest on.
 
         Args:
             requests: one request or several.
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
             An `ExplainResult` for one request; a list of them for several.
@@ -176,28 +181,154 @@ class MuseClient:
             CallError: the call failed.
             ResponseError: the answer does not fit the request.
         """
-        return self._rank("explain", requests, explain_result)
+        return self._run(
+            plans.explain(self._model, requests, self._limits),
+            timeout,
+        )
 
-    def embed(self, item_ids: IntegerList) -> EmbedResult:
+    @overload
+    def prefetch(
+        self, requests: PrefetchRequest, *, timeout: float | None = None
+    ) -> PrefetchResult: ...
+
+    @overload
+    def prefetch(
+        self,
+        requests: Sequence[PrefetchRequest],
+        *,
+        timeout: float | None = None,
+    ) -> list[PrefetchResult]: ...
+
+    def prefetch(
+        self,
+        requests: PrefetchRequest | Sequence[PrefetchRequest],
+        *,
+        timeout: float | None = None,
+    ) -> PrefetchResult | list[PrefetchResult]:
+        """Puts histories into the model, for `rank_cached`.
+
+        They stay until the version is unloaded, the user is prefetched anew
+        or others need the place.
+
+        Args:
+            requests: one request or several, by ids or by rows.
+            timeout: seconds for all of it; None leaves the client's limits.
+
+        Returns:
+            A `PrefetchResult` for one request; a list of them, in the same
+            order, for several.
+
+        Raises:
+            InvalidArgumentError: the rows belong to another item table; give
+                ids instead.
+            SignatureError: the model keeps no histories.
+            CallError: the call failed.
+            ResponseError: the answer does not fit the request.
+        """
+        return self._run(
+            plans.prefetch(self._model, requests, self._limits),
+            timeout,
+        )
+
+    @overload
+    def rank_cached(
+        self, requests: CachedRankRequest, *, timeout: float | None = None
+    ) -> CachedRankResult: ...
+
+    @overload
+    def rank_cached(
+        self,
+        requests: Sequence[CachedRankRequest],
+        *,
+        timeout: float | None = None,
+    ) -> list[CachedRankResult]: ...
+
+    def rank_cached(
+        self,
+        requests: CachedRankRequest | Sequence[CachedRankRequest],
+        *,
+        timeout: float | None = None,
+    ) -> CachedRankResult | list[CachedRankResult]:
+        """Scores candidates for users whose histories are in the model.
+
+        A miss is no error: `cache_hit` is False, and `rank` gives the scores.
+
+        Args:
+            requests: one request or several; padding and batching are done
+                here.
+            timeout: seconds for all of it; None leaves the client's limits.
+
+        Returns:
+            A `CachedRankResult` for one request; a list of them, in the same
+            order, for several.
+
+        Raises:
+            SignatureError: the model keeps no histories.
+            CallError: the call failed.
+            ResponseError: the answer does not fit the request.
+        """
+        return self._run(
+            plans.rank_cached(self._model, requests, self._limits),
+            timeout,
+        )
+
+    def user_cache(
+        self, user_ids: IntegerList, *, timeout: float | None = None
+    ) -> UserCacheStats:
+        """Asks what the model keeps, without changing it.
+
+        Args:
+            user_ids: (B,), at least one.
+            timeout: seconds for all of it; None leaves the client's limits.
+
+        Raises:
+            RequestError: the ids are not whole numbers of 64 bits.
+            SignatureError: the model keeps no histories.
+            CallError: the call failed.
+        """
+        return self._run(
+            plans.user_cache(self._model, user_ids),
+            timeout,
+        )
+
+    def resolve_items(
+        self, item_ids: IntegerList, *, timeout: float | None = None
+    ) -> ResolvedItems:
+        """Finds the rows of items, to prefetch by row.
+
+        Args:
+            item_ids: (N,), at least one.
+            timeout: seconds for all of it; None leaves the client's limits.
+
+        Raises:
+            RequestError: the ids are not whole numbers of 64 bits.
+            SignatureError: the model keeps no histories.
+            CallError: the call failed.
+            ResponseError: the answer does not fit, or another version came in
+                between two calls.
+        """
+        return self._run(
+            plans.resolve_items(self._model, item_ids, self._limits),
+            timeout,
+        )
+
+    def embed(
+        self, item_ids: IntegerList, *, timeout: float | None = None
+    ) -> EmbedResult:
         """Looks up the vectors of items.
 
         Args:
             item_ids: (N,), at least one.
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
             CallError: the call failed.
         """
-        ids = id_array("item_ids", item_ids)
-        if ids.size == 0:
-            raise RequestError("item_ids", "hold at least one id", [])
-        outputs = self.predict("embed", {"item_ids": ids})
-        try:
-            return EmbedResult(
-                embedding=outputs["embedding"], found=outputs["found"]
-            )
-        except KeyError as error:
-            raise ResponseError(f"the answer has no output {error}") from error
+        return self._run(
+            plans.embed(self._model, item_ids),
+            timeout,
+        )
 
     def upsert_items(
         self,
@@ -206,6 +337,8 @@ class MuseClient:
         category_ids: IntegerList | None = None,
         city_ids: IntegerList | None = None,
         province_ids: IntegerList | None = None,
+        *,
+        timeout: float | None = None,
     ) -> UpsertResult:
         """Adds items to the served version, or replaces them.
 
@@ -220,6 +353,7 @@ class MuseClient:
             category_ids: (N,), raw; None for unknown.
             city_ids: (N,), raw; None for unknown.
             province_ids: (N,), raw; None for unknown.
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Raises:
             RequestError: an argument is not as described.
@@ -228,33 +362,29 @@ class MuseClient:
             SignatureError: the model takes no fresh items.
             CallError: the call failed.
         """
-        inputs = upsert_inputs(
-            item_ids,
-            embedding,
-            {
-                "category_ids": category_ids,
-                "city_ids": city_ids,
-                "province_ids": province_ids,
-            },
-        )
-        count = len(inputs["item_ids"])
-        answers = [
-            self.predict(
-                "upsert_items",
+        return self._run(
+            plans.upsert_items(
+                self._model,
+                item_ids,
+                embedding,
                 {
-                    name: values[start : start + self._limits.items]
-                    for name, values in inputs.items()
+                    "category_ids": category_ids,
+                    "city_ids": city_ids,
+                    "province_ids": province_ids,
                 },
-            )
-            for start in range(0, count, self._limits.items)
-        ]
-        return joined_result(answers, count)
+                self._limits,
+            ),
+            timeout,
+        )
 
-    def predict_examples(self, examples: Sequence[bytes]) -> list[RankResult]:
+    def predict_examples(
+        self, examples: Sequence[bytes], *, timeout: float | None = None
+    ) -> list[RankResult]:
         """Scores serialised `tf.train.Example`s, one per user.
 
         Args:
             examples: request-grouped Examples; `make_example` makes them.
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
             A result per Example, without the padding.
@@ -263,32 +393,18 @@ class MuseClient:
             RequestError: an example is not bytes.
             CallError: the call failed.
         """
-        for index, example in enumerate(examples):
-            if not isinstance(example, bytes):
-                raise RequestError(f"examples[{index}]", "be bytes", example)
-        if not examples:
-            return []
-        array = np.empty(len(examples), object)
-        array[:] = list(examples)
-        outputs = self.predict("serving_default", {"examples": array})
-        try:
-            scores = outputs["click_probability"]
-            ids = outputs["candidate_item_ids"]
-        except KeyError as error:
-            raise ResponseError(f"the answer has no output {error}") from error
-        if ids.shape != scores.shape or len(ids) != len(examples):
-            raise ResponseError(
-                f"scores {scores.shape} and candidates {ids.shape} do not "
-                f"fit {len(examples)} examples"
-            )
-        return [
-            RankResult(row_ids[row_ids != 0], row[row_ids != 0])
-            for row_ids, row in zip(ids, scores, strict=True)
-        ]
+        return self._run(
+            plans.predict_examples(self._model, examples),
+            timeout,
+        )
 
     @overload
     def recommend(
-        self, requests: RecommendRequest, *, model: str = MATCHING_MODEL
+        self,
+        requests: RecommendRequest,
+        *,
+        model: str = MATCHING_MODEL,
+        timeout: float | None = None,
     ) -> RecommendResult: ...
 
     @overload
@@ -297,6 +413,7 @@ class MuseClient:
         requests: Sequence[RecommendRequest],
         *,
         model: str = MATCHING_MODEL,
+        timeout: float | None = None,
     ) -> list[RecommendResult]: ...
 
     def recommend(
@@ -304,6 +421,7 @@ class MuseClient:
         requests: RecommendRequest | Sequence[RecommendRequest],
         *,
         model: str = MATCHING_MODEL,
+        timeout: float | None = None,
     ) -> RecommendResult | list[RecommendResult]:
         """Finds candidates for users, with the matching model beside this one.
 
@@ -312,6 +430,7 @@ class MuseClient:
                 here.
             model: name of the matching model, of which the newest version is
                 asked.
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
             A `RecommendResult` for one request; a list of them, in the same
@@ -322,15 +441,10 @@ class MuseClient:
             CallError: the call failed.
             ResponseError: the answer does not fit the request.
         """
-        if isinstance(requests, RecommendRequest):
-            return self._recommend_many([requests], model)[0]
-        requests = list(requests)
-        for index, request in enumerate(requests):
-            if not isinstance(request, RecommendRequest):
-                raise RequestError(
-                    f"requests[{index}]", "be a RecommendRequest", request
-                )
-        return self._recommend_many(requests, model)
+        return self._run(
+            plans.recommend(Target(model), requests, self._limits),
+            timeout,
+        )
 
     def search(
         self,
@@ -338,6 +452,7 @@ class MuseClient:
         *,
         num_candidates: int | None = None,
         model: str = MATCHING_MODEL,
+        timeout: float | None = None,
     ) -> list[RecommendResult]:
         """Finds the items most similar to vectors, with the matching model.
 
@@ -346,6 +461,7 @@ class MuseClient:
             num_candidates: items wanted; None takes all that the model
                 returns.
             model: name of the matching model.
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
             A result per vector; its scores are cosines.
@@ -354,20 +470,18 @@ class MuseClient:
             RequestError: the vectors are not finite numbers of that shape.
             CallError: the call failed.
         """
-        queries = query_array(query_vectors)
-        outputs = self._predict(
-            Target(model), "search", {"query_vector": queries}
+        return self._run(
+            plans.search(Target(model), query_vectors, num_candidates),
+            timeout,
         )
-        return [
-            recommend_result(outputs, row, num_candidates)
-            for row in range(len(queries))
-        ]
 
     def predict(
         self,
         signature: str,
         inputs: Mapping[str, np.ndarray],
         outputs: Sequence[str] = (),
+        *,
+        timeout: float | None = None,
     ) -> dict[str, np.ndarray]:
         """Runs any signature.
 
@@ -375,6 +489,7 @@ class MuseClient:
             signature: its name.
             inputs: name to array, of exactly the declared types.
             outputs: outputs to return; none means all.
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
             Output name to array; read-only where nothing had to be copied.
@@ -383,26 +498,37 @@ class MuseClient:
             RequestError: an input has no tensor type.
             CallError: the call failed.
         """
-        return self._predict(self._model, signature, inputs, outputs)
-
-    def metadata(self) -> ModelMetadata:
-        """Asks which signatures the model has.
-
-        Raises:
-            CallError: the call failed.
-        """
-        return self._attempts(
-            lambda seconds: self._transport.metadata(self._model, seconds)
+        return self._run(
+            plans.predict(self._model, signature, inputs, outputs),
+            timeout,
         )
 
-    def status(self) -> list[VersionStatus]:
-        """Asks for the states of the versions, newest first.
+    def metadata(self, *, timeout: float | None = None) -> ModelMetadata:
+        """Asks which signatures the model has.
+
+        Args:
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Raises:
             CallError: the call failed.
         """
-        return self._attempts(
-            lambda seconds: self._transport.status(self._model, seconds)
+        return self._run(
+            plans.metadata(self._model),
+            timeout,
+        )
+
+    def status(self, *, timeout: float | None = None) -> list[VersionStatus]:
+        """Asks for the states of the versions, newest first.
+
+        Args:
+            timeout: seconds for all of it; None leaves the client's limits.
+
+        Raises:
+            CallError: the call failed.
+        """
+        return self._run(
+            plans.status(self._model),
+            timeout,
         )
 
     def close(self) -> None:
@@ -424,111 +550,21 @@ class MuseClient:
         """Closes the client."""
         self.close()
 
-    def __repr__(self) -> str:
-        """Target and model; metadata by name only."""
-        parts = [repr(_without_password(self._target))]
-        parts.append(f"model={self._model.model!r}")
-        if self._model.version is not None:
-            parts.append(f"version={self._model.version}")
-        if self._model.label is not None:
-            parts.append(f"label={self._model.label!r}")
-        if self._metadata_names:
-            hidden = ", ".join(f"{n!r}: '***'" for n in self._metadata_names)
-            parts.append(f"metadata={{{hidden}}}")
-        if self._closed:
-            parts.append("closed")
-        return f"MuseClient({', '.join(parts)})"
+    def _run(self, plan: plans.Plan[_T], timeout: float | None) -> _T:
+        budget = Budget(timeout)
+        try:
+            call = next(plan)
+            while True:
+                call = plan.send(self._call(call, self._attempts(budget)))
+        except StopIteration as done:
+            result: _T = done.value
+            return result
 
-    def _rank(
-        self,
-        signature: str,
-        requests: RankRequest | Sequence[RankRequest],
-        result: Callable[[RankRequest, Mapping[str, np.ndarray], int], _R],
-    ) -> _R | list[_R]:
-        if isinstance(requests, RankRequest):
-            return self._rank_many(signature, [requests], result)[0]
-        requests = list(requests)
-        for index, request in enumerate(requests):
-            if not isinstance(request, RankRequest):
-                raise RequestError(
-                    f"requests[{index}]", "be a RankRequest", request
-                )
-        return self._rank_many(signature, requests, result)
-
-    def _rank_many(
-        self,
-        signature: str,
-        requests: list[RankRequest],
-        result: Callable[[RankRequest, Mapping[str, np.ndarray], int], _R],
-    ) -> list[_R]:
-        results: dict[int, _R] = {}
-        for batch in split(requests, self._limits):
-            chosen = [requests[index] for index in batch]
-            outputs = self.predict(signature, rank_inputs(chosen))
-            for row, (index, request) in enumerate(
-                zip(batch, chosen, strict=True)
-            ):
-                results[index] = result(request, outputs, row)
-        return [results[index] for index in range(len(requests))]
-
-    def _recommend_many(
-        self, requests: list[RecommendRequest], model: str
-    ) -> list[RecommendResult]:
-        lengths = [len(request.behavior_item_ids) for request in requests]
-        results: dict[int, RecommendResult] = {}
-        for batch in group(lengths, [0] * len(requests), self._limits):
-            chosen = [requests[index] for index in batch]
-            outputs = self._predict(
-                Target(model), "recommend", recommend_inputs(chosen)
-            )
-            for row, index in enumerate(batch):
-                wanted = requests[index].num_candidates
-                results[index] = recommend_result(outputs, row, wanted)
-        return [results[index] for index in range(len(requests))]
-
-    def _predict(
-        self,
-        model: Target,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str] = (),
-    ) -> dict[str, np.ndarray]:
-        return self._attempts(
-            lambda seconds: self._transport.predict(
-                model, signature, inputs, outputs, seconds
-            )
-        )
-
-    def _attempts(self, call: Callable[[float], _T]) -> _T:
-        deadline = time.monotonic() + self._timeouts.total
-        attempt = 0
+    def _call(self, call: plans.Call, attempts: Attempts) -> Any:
         while True:
-            if self._closed:
-                raise ClientClosedError("the client is closed")
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise DeadlineError(
-                    "DEADLINE_EXCEEDED",
-                    f"no answer within {self._timeouts.total:.3g} s in all",
-                )
-            attempt += 1
+            self._check_open()
+            seconds = attempts.seconds()
             try:
-                return call(min(self._timeouts.call, left))
-            except UnavailableError:
-                pause = self._retry.pause(attempt, random.random())
-                if (
-                    attempt >= self._retry.attempts
-                    or time.monotonic() + pause >= deadline
-                ):
-                    raise
-                time.sleep(pause)
-
-
-def _without_password(target: str) -> str:
-    if "://" not in target:
-        return target
-    parts = urllib.parse.urlsplit(target)
-    if parts.password is None and parts.username is None:
-        return target
-    host = parts.netloc.rpartition("@")[2]
-    return urllib.parse.urlunsplit(parts._replace(netloc=f"***@{host}"))
+                return call(self._transport, seconds)
+            except UnavailableError as error:
+                time.sleep(attempts.pause(error))

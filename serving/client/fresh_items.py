@@ -7,6 +7,7 @@ import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -136,8 +137,9 @@ class FreshItems:
         found = read_item_file(self.path, _vector_width(client))
         if not len(found.item_ids):
             return _report(version, found, 0, 0, 0), None
+        features: dict[str, Any] = dict(found.features)
         result = client.upsert_items(
-            found.item_ids, found.embedding, **found.features
+            found.item_ids, found.embedding, **features
         )
         report = _report(
             version,
@@ -188,7 +190,7 @@ def _vector_width(client: MuseClient) -> int:
     return int((signatures["embed"].outputs["embedding"].shape or (0,))[-1])
 
 
-def _has_lost(client: MuseClient, probe: dict[str, np.ndarray] | None) -> bool:
+def _has_lost(client: MuseClient, probe: dict[str, Any] | None) -> bool:
     """Tells whether the server forgot an item, by sending it again."""
     return probe is not None and bool(client.upsert_items(**probe).stored.any())
 

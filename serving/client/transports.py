@@ -28,7 +28,7 @@ from serving.client.settings import Timeouts, Tls
 from serving.client.types import ModelMetadata, VersionStatus
 from serving.client.wire_grpc import Target
 
-__all__ = ["GrpcTransport", "RestTransport", "Transport"]
+__all__ = ["GrpcTransport", "RestTransport", "Transport", "grpc_settings"]
 
 
 class Transport(Protocol):
@@ -79,27 +79,11 @@ class GrpcTransport:
         metadata: Mapping[str, str],
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        if "://" in address:
-            raise RequestError("target", "be host:port for gRPC", address)
-        keep_freed_memory()
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
-            # The least time a connection attempt is given.
-            ("grpc.min_reconnect_backoff_ms", int(timeouts.connect * 1000)),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2000),
-        ]
-        if tls is None:
+        options, credentials = grpc_settings(address, timeouts, tls)
+        if credentials is None:
             self._channel = grpc.insecure_channel(address, options)
         else:
-            if tls.server_name:
-                options.append(
-                    ("grpc.ssl_target_name_override", tls.server_name)
-                )
-            self._channel = grpc.secure_channel(
-                address, _channel_credentials(tls), options
-            )
+            self._channel = grpc.secure_channel(address, credentials, options)
         self._metadata = [(k.lower(), v) for k, v in metadata.items()]
         self._predict = self._channel.unary_unary(
             wire_grpc.PREDICT,  # the request comes as bytes
@@ -319,6 +303,38 @@ class RestTransport:
         self._local.connection = None
         with self._lock:
             self._open.discard(connection)
+
+
+def grpc_settings(
+    address: str, timeouts: Timeouts, tls: Tls | None
+) -> tuple[list[tuple[str, Any]], grpc.ChannelCredentials | None]:
+    """Options and credentials of a channel.
+
+    Args:
+        address: `host:port`.
+        timeouts: limits.
+        tls: encryption; None is plain text, which has no credentials.
+
+    Raises:
+        RequestError: the address is a URL.
+        OSError: a certificate or key cannot be read.
+    """
+    if "://" in address:
+        raise RequestError("target", "be host:port for gRPC", address)
+    keep_freed_memory()
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        # The least time a connection attempt is given.
+        ("grpc.min_reconnect_backoff_ms", int(timeouts.connect * 1000)),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+    ]
+    if tls is None:
+        return options, None
+    if tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options, _channel_credentials(tls)
 
 
 def _channel_credentials(tls: Tls) -> grpc.ChannelCredentials:

@@ -51,25 +51,16 @@ class RankRequest:
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
-        user = self.user_id
-        if isinstance(user, bool) or not isinstance(user, (int, np.integer)):
-            raise RequestError("user_id", "be a whole number", user)
-        if not _INT64.min <= user <= _INT64.max:
-            raise RequestError("user_id", "fit into 64 bits", user)
-        object.__setattr__(self, "user_id", int(user))
+        object.__setattr__(self, "user_id", whole_number(self.user_id))
+        object.__setattr__(
+            self, "user_profile", check_profile(self.user_profile)
+        )
         for name in (
-            "user_profile",
             "behavior_item_ids",
             "behavior_category_ids",
             "candidate_item_ids",
         ):
             object.__setattr__(self, name, id_array(name, getattr(self, name)))
-        if len(self.user_profile) != PROFILE_SIZE:
-            raise RequestError(
-                "user_profile",
-                f"hold {PROFILE_SIZE} ids",
-                f"{len(self.user_profile)} ids",
-            )
         if len(self.behavior_item_ids) != len(self.behavior_category_ids):
             raise RequestError(
                 "behavior_category_ids",
@@ -78,6 +69,40 @@ class RankRequest:
                 f"{len(self.behavior_category_ids)} ids",
             )
         check_candidates(np.asarray(self.candidate_item_ids))
+
+
+def whole_number(value: object, field: str = "user_id") -> int:
+    """A number as an int of 64 bits.
+
+    Args:
+        value: the number.
+        field: its name, for errors.
+
+    Raises:
+        RequestError: it is not a whole number, or does not fit.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise RequestError(field, "be a whole number", value)
+    if not _INT64.min <= value <= _INT64.max:
+        raise RequestError(field, "fit into 64 bits", value)
+    return int(value)
+
+
+def check_profile(values: IntegerList) -> np.ndarray:
+    """Profile ids as an int64 array (5,).
+
+    Args:
+        values: the ids.
+
+    Raises:
+        RequestError: they are not five whole numbers.
+    """
+    profile = id_array("user_profile", values)
+    if len(profile) != PROFILE_SIZE:
+        raise RequestError(
+            "user_profile", f"hold {PROFILE_SIZE} ids", f"{len(profile)} ids"
+        )
+    return profile
 
 
 def id_array(field: str, values: IntegerList) -> np.ndarray:

@@ -1,0 +1,229 @@
+"""Ways to a server for event loops.
+
+gRPC by grpc.aio; REST by the blocking transport in threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+import numpy as np
+
+from serving.client import messages, wire_grpc
+from serving.client.errors import ClientClosedError, call_error
+from serving.client.settings import Timeouts, Tls
+from serving.client.transports import RestTransport, grpc_settings
+from serving.client.types import ModelMetadata, VersionStatus
+from serving.client.wire_grpc import Target
+
+__all__ = ["AsyncGrpcTransport", "AsyncRestTransport", "AsyncTransport"]
+
+THREADS = 16
+_T = TypeVar("_T")
+
+
+class AsyncTransport(Protocol):
+    """What an asynchronous client needs: `Transport`, as coroutines."""
+
+    async def predict(
+        self,
+        target: Target,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        seconds: float,
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature."""
+        ...
+
+    async def metadata(self, target: Target, seconds: float) -> ModelMetadata:
+        """Asks for the signatures."""
+        ...
+
+    async def status(
+        self, target: Target, seconds: float
+    ) -> list[VersionStatus]:
+        """Asks for the states of the versions."""
+        ...
+
+    async def close(self) -> None:
+        """Frees connections."""
+        ...
+
+
+class AsyncGrpcTransport:
+    """Calls by grpc.aio, over one channel.
+
+    The channel is made by the first call, so that the transport may be made
+    where no event loop runs.
+
+    Args:
+        address: `host:port`.
+        timeouts: limits.
+        tls: encryption; None is plain text.
+        metadata: sent along with every call.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        timeouts: Timeouts,
+        tls: Tls | None,
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        options, credentials = grpc_settings(address, timeouts, tls)
+        if credentials is None:
+            self._open = functools.partial(
+                grpc.aio.insecure_channel, address, options
+            )
+        else:
+            self._open = functools.partial(
+                grpc.aio.secure_channel, address, credentials, options
+            )
+        self._metadata = tuple((k.lower(), v) for k, v in metadata.items())
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Callable[..., Any]] = {}
+        self._closed = False
+
+    async def predict(
+        self,
+        target: Target,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        seconds: float,
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature."""
+        request = wire_grpc.predict_request(target, signature, inputs, outputs)
+        return wire_grpc.read_predict(
+            await self._call(wire_grpc.PREDICT, request, seconds)
+        )
+
+    async def metadata(self, target: Target, seconds: float) -> ModelMetadata:
+        """Asks for the signatures."""
+        request = wire_grpc.metadata_request(target).SerializeToString()
+        return wire_grpc.read_metadata(
+            await self._call(wire_grpc.METADATA, request, seconds)
+        )
+
+    async def status(
+        self, target: Target, seconds: float
+    ) -> list[VersionStatus]:
+        """Asks for the states of the versions."""
+        request = wire_grpc.status_request(target).SerializeToString()
+        return wire_grpc.read_status(
+            await self._call(wire_grpc.STATUS, request, seconds)
+        )
+
+    async def close(self) -> None:
+        """Closes the channel; calls in flight end as closed."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _call(self, path: str, request: bytes, seconds: float) -> Any:
+        if self._closed:
+            raise ClientClosedError("the client is closed")
+        try:
+            return await self._method(path)(
+                request, timeout=seconds, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise call_error(error.code().name, error.details() or "") from None
+        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
+            if self._closed:  # what grpc raises on a closed channel
+                raise ClientClosedError("the client is closed") from error
+            raise
+
+    def _method(self, path: str) -> Callable[..., Any]:
+        if self._channel is None:
+            self._channel = self._open()
+            self._methods = {
+                name: self._channel.unary_unary(
+                    name, response_deserializer=response.FromString
+                )
+                for name, response in (
+                    (wire_grpc.PREDICT, messages.PredictResponse),
+                    (wire_grpc.METADATA, messages.GetModelMetadataResponse),
+                    (wire_grpc.STATUS, messages.GetModelStatusResponse),
+                )
+            }
+        return self._methods[path]
+
+
+class AsyncRestTransport:
+    """Calls by HTTP in threads, over one kept connection per thread.
+
+    A cancelled call frees the caller at once; its thread is busy until the
+    server answers or the call's time is over.
+
+    Args:
+        url: `http://host:port`, `https://…`, or `host:port`.
+        timeouts: limits.
+        tls: encryption settings for https.
+        metadata: sent as headers with every call.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeouts: Timeouts,
+        tls: Tls | None,
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self._transport = RestTransport(url, timeouts, tls, metadata)
+        self._threads = ThreadPoolExecutor(THREADS, "muse-rest")
+
+    async def predict(
+        self,
+        target: Target,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        seconds: float,
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature."""
+        return await self._run(
+            self._transport.predict, target, signature, inputs, outputs, seconds
+        )
+
+    async def metadata(self, target: Target, seconds: float) -> ModelMetadata:
+        """Asks for the signatures."""
+        return await self._run(self._transport.metadata, target, seconds)
+
+    async def status(
+        self, target: Target, seconds: float
+    ) -> list[VersionStatus]:
+        """Asks for the states of the versions."""
+        return await self._run(self._transport.status, target, seconds)
+
+    async def close(self) -> None:
+        """Closes the connections of all threads."""
+        self._transport.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, method: Callable[..., _T], *arguments: Any) -> _T:
+        loop = asyncio.get_running_loop()
+        try:
+            future = loop.run_in_executor(self._threads, method, *arguments)
+        except RuntimeError as error:  # the threads were shut down
+            raise ClientClosedError("the client is closed") from error
+        # A call that waits for a thread spends its time too.
+        return await _within(future, arguments[-1])
+
+
+async def _within(future: asyncio.Future[_T], seconds: float) -> _T:
+    try:
+        return await asyncio.wait_for(future, seconds)
+    except asyncio.TimeoutError as error:
+        raise call_error(
+            "DEADLINE_EXCEEDED", f"no answer within {seconds:.3g} s"
+        ) from error

@@ -1,0 +1,448 @@
+"""Clients of the ranking service.
+
+They need what `MuseClient` needs: grpcio, protobuf and numpy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+
+from serving.client import ranking_messages as wire
+from serving.client.errors import (
+    ClientClosedError,
+    RequestError,
+    ResponseError,
+    call_error,
+)
+from serving.client.types import IntegerList, check_candidates, id_array
+
+__all__ = [
+    "AsyncRankingClient",
+    "RankingClient",
+    "RankingRequest",
+    "RankingResult",
+    "Stage",
+]
+
+_SLACK_S = 1.0
+"""What a call may take beyond its deadline: the way there and back."""
+_INT64 = np.iinfo(np.int64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankingRequest:
+    """A user to rank for.
+
+    Attributes:
+        user_id: the user.
+        candidate_item_ids: items to rank, none of them 0; None asks the
+            matching model.
+        num_candidates: how many to take from it; 0 takes the service's
+            default.
+        deadline_ms: time until an answer must be there; 0 takes the
+            service's default.
+        request_id: comes back in the result and stands in the logs; made up
+            where empty.
+
+    Raises:
+        RequestError: a field is not as described.
+    """
+
+    user_id: int
+    candidate_item_ids: IntegerList | None = None
+    num_candidates: int = 0
+    deadline_ms: float = 0.0
+    request_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the values; see the class."""
+        object.__setattr__(self, "user_id", _user(self.user_id))
+        if self.candidate_item_ids is not None:
+            ids = id_array("candidate_item_ids", self.candidate_item_ids)
+            check_candidates(ids)
+            object.__setattr__(self, "candidate_item_ids", ids)
+        number = self.num_candidates
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, (int, np.integer))
+            or not 0 <= number < 2**31
+        ):
+            raise RequestError(
+                "num_candidates", "be a whole number, not negative", number
+            )
+        deadline = self.deadline_ms
+        if (
+            isinstance(deadline, bool)
+            or not isinstance(deadline, (int, float))
+            or not 0 <= deadline < float("inf")
+        ):
+            raise RequestError(
+                "deadline_ms", "be milliseconds, not negative", deadline
+            )
+        if not isinstance(self.request_id, str):
+            raise RequestError("request_id", "be text", self.request_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What happened while a request was answered.
+
+    Attributes:
+        name: `store_read`, `prefetch`, `matching`, `rank_cached`,
+            `rank_full`, `rank_shortened`, `rank_no_history` …
+        start_ms: after the request came in.
+        duration_ms: how long it took, or was waited for.
+        outcome: `ok`, `timeout`, `error`, `skipped`, `miss`, `cancelled`; or
+            `running`: it goes on after the answer.
+    """
+
+    name: str
+    start_ms: float
+    duration_ms: float
+    outcome: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankingResult:
+    """The answer of the ranking service.
+
+    Attributes:
+        candidate_item_ids: int64 (C,), as given, or in matching's order.
+        click_probability: float32 (C,), in the same order; empty where path
+            is `unranked`.
+        path: `cached`, `full`, `shortened`, `no_history` or `unranked`.
+        history_length: behaviours that the scores rest on; -1 where it is
+            not known.
+        generation: of the cached history; 0 where none was used.
+        cache_hit: whether the scores come from the cached history.
+        stages: what happened, by time of start.
+        total_ms: from the request's arrival to the answer.
+        request_id: the request's.
+        candidates_from: `request`, `matching`, or `popular` where matching
+            had no answer in time.
+    """
+
+    candidate_item_ids: np.ndarray
+    click_probability: np.ndarray
+    path: str
+    history_length: int = 0
+    generation: int = 0
+    cache_hit: bool = False
+    stages: tuple[Stage, ...] = ()
+    total_ms: float = 0.0
+    request_id: str = ""
+    candidates_from: str = "request"
+
+    def order(self) -> np.ndarray:
+        """Positions of the candidates, best first; unranked ones as given."""
+        if not len(self.click_probability):
+            return np.arange(len(self.candidate_item_ids))
+        return np.argsort(-self.click_probability, kind="stable")
+
+
+class _Calls:
+    """What both clients share: messages in, messages out."""
+
+    def __init__(
+        self, target: str, timeout: float, metadata: Mapping[str, str] | None
+    ) -> None:
+        if "://" in target:
+            raise RequestError("target", "be host:port", target)
+        if not timeout > 0:
+            raise RequestError("timeout", "be above 0 seconds", timeout)
+        self._target = target
+        self._timeout = timeout
+        self._metadata = [(k.lower(), v) for k, v in (metadata or {}).items()]
+        self._channel: Any = None
+
+    def _open(self, channel: Any) -> None:
+        self._channel = channel
+        self._rank_call = channel.unary_unary(
+            wire.RANK,
+            request_serializer=_to_bytes,
+            response_deserializer=wire.RankResponse.FromString,
+        )
+        self._append_call = channel.unary_unary(
+            wire.APPEND,
+            request_serializer=_to_bytes,
+            response_deserializer=wire.AppendEventsResponse.FromString,
+        )
+
+    def _limit(self, request: RankingRequest) -> float:
+        if not request.deadline_ms:
+            return self._timeout
+        return request.deadline_ms / 1e3 + _SLACK_S
+
+
+class RankingClient(_Calls):
+    """Asks the ranking service.
+
+    Threads may share a client. Close it, or use it as a context manager.
+
+    Args:
+        target: `host:port`.
+        timeout: seconds that a call without a deadline may take.
+        metadata: sent with every call.
+
+    Example:
+        >>> with RankingClient("127.0.0.1:8600") as client:  # doctest: +SKIP
+        ...     client.rank(RankingRequest(user_id=7, deadline_ms=200)).path
+        'cached'
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 10.0,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        super().__init__(target, timeout, metadata)
+        self._open(grpc.insecure_channel(target, _OPTIONS))
+
+    def rank(self, request: RankingRequest) -> RankingResult:
+        """Ranks candidates for a user.
+
+        Args:
+            request: the user, and candidates or how many to find.
+
+        Raises:
+            OverloadedError: the service has too much to do.
+            CallError: the call failed.
+        """
+        answer = self._send(
+            self._rank_call, rank_message(request), self._limit(request)
+        )
+        return read_rank(answer)
+
+    def append_events(
+        self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
+    ) -> int:
+        """Appends behaviours of a user, oldest first.
+
+        Args:
+            user_id: the user.
+            item_ids: (N,), none of them 0.
+            category_ids: (N,).
+
+        Returns:
+            How many were appended.
+
+        Raises:
+            CallError: the call failed.
+        """
+        message = append_message(user_id, item_ids, category_ids)
+        answer = self._send(self._append_call, message, self._timeout)
+        return int(answer.appended)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> RankingClient:
+        """The client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the client."""
+        self.close()
+
+    def _send(self, method: Any, message: Any, seconds: float) -> Any:
+        try:
+            return method(message, timeout=seconds, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise call_error(error.code().name, error.details() or "") from None
+        except ValueError as error:  # what grpc raises on a closed channel
+            raise ClientClosedError("the client is closed") from error
+
+
+class AsyncRankingClient(_Calls):
+    """Asks the ranking service from an event loop.
+
+    Cancelling a call cancels it in the service as well.
+
+    Args:
+        target: `host:port`.
+        timeout: seconds that a call without a deadline may take.
+        metadata: sent with every call.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 10.0,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        super().__init__(target, timeout, metadata)
+
+    async def rank(self, request: RankingRequest) -> RankingResult:
+        """As `RankingClient.rank`."""
+        self._connect()
+        answer = await self._send(
+            self._rank_call, rank_message(request), self._limit(request)
+        )
+        return read_rank(answer)
+
+    async def append_events(
+        self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
+    ) -> int:
+        """As `RankingClient.append_events`."""
+        self._connect()
+        message = append_message(user_id, item_ids, category_ids)
+        answer = await self._send(self._append_call, message, self._timeout)
+        return int(answer.appended)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> AsyncRankingClient:
+        """The client itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the client."""
+        await self.close()
+
+    def _connect(self) -> None:
+        # A channel belongs to the loop in which it is made.
+        if self._channel is None:
+            self._open(grpc.aio.insecure_channel(self._target, _OPTIONS))
+
+    async def _send(self, method: Any, message: Any, seconds: float) -> Any:
+        try:
+            return await method(
+                message, timeout=seconds, metadata=self._metadata or None
+            )
+        except grpc.aio.AioRpcError as error:
+            raise call_error(error.code().name, error.details() or "") from None
+        except grpc.aio.UsageError as error:
+            raise ClientClosedError("the client is closed") from error
+
+
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+
+
+def rank_message(request: RankingRequest) -> Any:
+    """Writes a request as a message."""
+    ids = request.candidate_item_ids
+    return wire.RankRequest(
+        user_id=request.user_id,
+        candidate_item_ids=[] if ids is None else np.asarray(ids).tolist(),
+        num_candidates=int(request.num_candidates),
+        deadline_ms=float(request.deadline_ms),
+        request_id=request.request_id,
+    )
+
+
+def append_message(
+    user_id: int, item_ids: IntegerList, category_ids: IntegerList
+) -> Any:
+    """Writes events as a message.
+
+    Raises:
+        RequestError: an argument is not as described.
+    """
+    items, categories = check_events(item_ids, category_ids)
+    return wire.AppendEventsRequest(
+        user_id=_user(user_id),
+        item_ids=items.tolist(),
+        category_ids=categories.tolist(),
+    )
+
+
+def check_events(
+    item_ids: IntegerList, category_ids: IntegerList
+) -> tuple[np.ndarray, np.ndarray]:
+    """Events as two int64 arrays.
+
+    Raises:
+        RequestError: they are something else, none, or of unequal length.
+    """
+    items = id_array("item_ids", item_ids)
+    categories = id_array("category_ids", category_ids)
+    if not items.size or not items.all():
+        raise RequestError(
+            "item_ids", "hold at least one id, none of them 0", item_ids
+        )
+    if len(items) != len(categories):
+        raise RequestError(
+            "category_ids",
+            f"be as long as item_ids, {len(items)}",
+            f"{len(categories)} ids",
+        )
+    return items, categories
+
+
+def read_rank(message: Any) -> RankingResult:
+    """Reads an answer.
+
+    Raises:
+        ResponseError: scores and candidates do not fit each other.
+    """
+    ids = np.array(message.candidate_item_ids, np.int64)
+    scores = np.array(message.click_probability, np.float32)
+    if message.path != "unranked" and len(ids) != len(scores):
+        raise ResponseError(
+            f"{len(scores)} scores do not fit {len(ids)} candidates"
+        )
+    return RankingResult(
+        candidate_item_ids=ids,
+        click_probability=scores,
+        path=message.path,
+        history_length=message.history_length,
+        generation=message.generation,
+        cache_hit=message.cache_hit,
+        stages=tuple(
+            Stage(s.name, s.start_ms, s.duration_ms, s.outcome)
+            for s in message.stages
+        ),
+        total_ms=message.total_ms,
+        request_id=message.request_id,
+        candidates_from=message.candidates_from,
+    )
+
+
+def write_rank(result: RankingResult) -> Any:
+    """Writes an answer as a message."""
+    return wire.RankResponse(
+        candidate_item_ids=result.candidate_item_ids.tolist(),
+        click_probability=result.click_probability.tolist(),
+        path=result.path,
+        history_length=result.history_length,
+        generation=result.generation,
+        cache_hit=result.cache_hit,
+        stages=[
+            wire.Stage(**dataclasses.asdict(stage)) for stage in result.stages
+        ],
+        total_ms=result.total_ms,
+        request_id=result.request_id,
+        candidates_from=result.candidates_from,
+    )
+
+
+def _to_bytes(message: Any) -> bytes:
+    return bytes(message.SerializeToString())
+
+
+def _user(value: Any) -> int:
+    whole = isinstance(value, (int, np.integer))
+    if not whole or isinstance(value, bool):
+        raise RequestError("user_id", "be a whole number", value)
+    if not _INT64.min <= value <= _INT64.max:
+        raise RequestError("user_id", "fit into 64 bits", value)
+    return int(value)
