@@ -1,0 +1,106 @@
+"""Settings of the ranking service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pydantic
+
+__all__ = ["ServiceConfig"]
+
+
+class ServiceConfig(pydantic.BaseModel):
+    """Where the service finds its parts, and its limits.
+
+    Attributes:
+        store: URL of the behaviour store; empty ranks without histories
+            other than those already cached.
+        targets: model servers, `host:port` of gRPC. A user's calls go to one
+            of them, so that prefetch and ranking meet the same cache.
+        model: name of the ranking model.
+        matching_model: name of the model that finds candidates; empty has
+            none.
+        host: interface to listen on.
+        port: gRPC port; 0 takes a free one, -1 is off.
+        rest_port: REST port; 0 takes a free one, -1 is off.
+        port_file: JSON file to write once the ports are open.
+        deadline_ms: of requests that bring none.
+        max_deadline_ms: longer ones are shortened to this.
+        margin_ms: kept back from each deadline, to write the answer.
+        num_candidates: taken from matching where a request does not say.
+        max_candidates: that one request may bring or ask for.
+        history_limit: newest behaviours that are read.
+        shortened_length: newest behaviours of a shortened history.
+        matching_length: newest behaviours that matching gets.
+        max_concurrent: requests being answered at once.
+        max_queue: requests that wait for a place; more are refused.
+        max_queue_ms: how long one may wait for it.
+        max_background: prefetches that may go on after their request was
+            answered; beyond that they are cancelled.
+        prefetch_timeout_ms: how long such a prefetch may take.
+        store_threads: reads of the store at once; as many again may wait.
+        store_timeout_ms: how long the store may take.
+        hedge: how many times its usual longest duration the ranking without
+            a history is given before the deadline.
+        patience: how many times its usual longest duration a prefetch is
+            waited for.
+        poll_seconds: how often models and cache statistics are asked for.
+        drain_seconds: for requests in flight when the service stops.
+        traces: `console`, an `http(s)://` OTLP endpoint, or empty for none.
+        log_requests: one JSON line per request.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    store: str = ""
+    targets: tuple[str, ...] = ("127.0.0.1:8500",)
+    model: str = "muse"
+    matching_model: str = "matching"
+    host: str = "127.0.0.1"
+    port: int = pydantic.Field(8600, ge=-1, le=65535)
+    rest_port: int = pydantic.Field(8601, ge=-1, le=65535)
+    port_file: str = ""
+    deadline_ms: float = pydantic.Field(300.0, gt=0)
+    max_deadline_ms: float = pydantic.Field(10_000.0, gt=0)
+    margin_ms: float = pydantic.Field(5.0, ge=0)
+    num_candidates: int = pydantic.Field(100, ge=1)
+    max_candidates: int = pydantic.Field(10_000, ge=1)
+    history_limit: int = pydantic.Field(100_000, ge=1)
+    shortened_length: int = pydantic.Field(1_000, ge=1)
+    matching_length: int = pydantic.Field(50, ge=0)
+    max_concurrent: int = pydantic.Field(32, ge=1)
+    max_queue: int = pydantic.Field(64, ge=0)
+    max_queue_ms: float = pydantic.Field(50.0, ge=0)
+    max_background: int = pydantic.Field(16, ge=0)
+    prefetch_timeout_ms: float = pydantic.Field(5_000.0, gt=0)
+    store_threads: int = pydantic.Field(4, ge=1)
+    store_timeout_ms: float = pydantic.Field(1_000.0, gt=0)
+    hedge: float = pydantic.Field(1.5, ge=1)
+    patience: float = pydantic.Field(2.0, ge=1)
+    poll_seconds: float = pydantic.Field(5.0, gt=0)
+    drain_seconds: float = pydantic.Field(10.0, ge=0)
+    traces: str = ""
+    log_requests: bool = True
+
+    @pydantic.field_validator("targets")
+    @classmethod
+    def _check_targets(cls, targets: Sequence[str]) -> Sequence[str]:
+        if not targets or len(set(targets)) != len(targets):
+            raise ValueError("must be at least one, all different")
+        for target in targets:
+            host, _, port = target.rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError(f"must be host:port. Received: {target!r}")
+        return targets
+
+    @pydantic.field_validator("traces")
+    @classmethod
+    def _check_traces(cls, traces: str) -> str:
+        if traces in ("", "console") or traces.startswith(
+            ("http://", "https://")
+        ):
+            return traces
+        raise ValueError(
+            "must be 'console', an OTLP endpoint or empty. "
+            f"Received: {traces!r}"
+        )

@@ -1,0 +1,139 @@
+"""The ranking service by gRPC, with the standard health service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from serving.client import ranking_messages as wire
+from serving.client.errors import RequestError
+from serving.client.ranking import RankingRequest, write_rank
+from serving.service.admission import Overloaded
+from serving.service.service import RankingService
+from serving.stores import StoreError
+
+__all__ = ["GrpcServer"]
+
+_logger = logging.getLogger(__name__)
+
+_MAX_REQUEST_BYTES = 4 * 1024 * 1024
+
+
+class GrpcServer:
+    """Serves `muse.serving.v1.RankingService` and `grpc.health.v1.Health`.
+
+    Args:
+        service: what answers.
+    """
+
+    def __init__(self, service: RankingService) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self._service = service
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+
+    async def start(self, host: str, port: int) -> int:
+        """Opens the port.
+
+        Returns:
+            The port.
+
+        Raises:
+            OSError: it is taken or not allowed.
+        """
+        address = f"{host}:{port}"
+        try:
+            found = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address} for gRPC") from error
+        await self._server.start()
+        return int(found)
+
+    async def tell_health(self, ready: bool) -> None:
+        """Sets what the health service answers."""
+        state = health_pb2.HealthCheckResponse
+        status = state.SERVING if ready else state.NOT_SERVING
+        for name in ("", wire.SERVICE):
+            await self._health.set(name, status)
+
+    async def stop(self, seconds: float) -> None:
+        """Refuses new calls and waits for those in flight."""
+        await self._server.stop(seconds)
+
+    def _handlers(self) -> Any:
+        return grpc.method_handlers_generic_handler(
+            wire.SERVICE,
+            {
+                "Rank": grpc.unary_unary_rpc_method_handler(
+                    self._rank,
+                    request_deserializer=wire.RankRequest.FromString,
+                    response_serializer=_to_bytes,
+                ),
+                "AppendEvents": grpc.unary_unary_rpc_method_handler(
+                    self._append,
+                    request_deserializer=wire.AppendEventsRequest.FromString,
+                    response_serializer=_to_bytes,
+                ),
+            },
+        )
+
+    async def _rank(self, message: Any, context: Any) -> Any:
+        try:
+            deadline = message.deadline_ms
+            left = context.time_remaining()
+            if left is not None:
+                # The caller waits no longer than this.
+                default = self._service.config.deadline_ms
+                deadline = min(deadline or default, max(1.0, 1e3 * left))
+            request = RankingRequest(
+                user_id=message.user_id,
+                candidate_item_ids=list(message.candidate_item_ids) or None,
+                num_candidates=message.num_candidates,
+                deadline_ms=deadline,
+                request_id=message.request_id,
+            )
+            return write_rank(await self._service.rank(request))
+        except RequestError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except Overloaded as error:
+            context.set_trailing_metadata(
+                (("retry-after", str(error.retry_after)),)
+            )
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+    async def _append(self, message: Any, context: Any) -> Any:
+        try:
+            count = await self._service.append_events(
+                message.user_id,
+                list(message.item_ids),
+                list(message.category_ids),
+            )
+            return wire.AppendEventsResponse(appended=count)
+        except (RequestError, ValueError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except StoreError as error:
+            _logger.warning("Appending failed: %s", error)
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, "the behavior store failed"
+            )
+        except asyncio.TimeoutError:
+            await context.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "the behavior store took too long",
+            )
+
+
+def _to_bytes(message: Any) -> bytes:
+    return bytes(message.SerializeToString())

@@ -1,0 +1,259 @@
+"""Store read and prefetch of a user, which may outlive their request."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import time
+
+import numpy as np
+
+from serving.client import (
+    InvalidArgumentError,
+    MuseClientError,
+    PrefetchRequest,
+    PrefetchResult,
+    SignatureError,
+)
+from serving.service.histories import Histories, History
+from serving.service.latencies import Latencies
+from serving.service.metrics import ServiceMetrics
+from serving.service.spans import Span
+from serving.service.targets import Target, Targets
+from serving.stores import StoreError
+
+__all__ = ["Flow", "Prefetches"]
+
+_logger = logging.getLogger(__name__)
+_REMEMBERED = 65_536
+
+
+class Flow:
+    """Store read, then prefetch, of one user.
+
+    Attributes:
+        user_id: the user.
+        read: done once the history is there, or cannot be had.
+        history: None as long as it is not there, or cannot be had.
+        unknown: whether the store has no such user.
+        spans: stages so far.
+        target: server that holds the history.
+        result: what the prefetch answered; None where it failed.
+        task: the work.
+        waiting: requests that wait for it.
+    """
+
+    def __init__(self, user_id: int) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.user_id = user_id
+        self.read = asyncio.Event()
+        self.history: History | None = None
+        self.unknown = False
+        self.spans: list[Span] = []
+        self.target: Target | None = None
+        self.result: PrefetchResult | None = None
+        self.task: asyncio.Task[None]
+        self.waiting = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return self.task.done()
+
+    @property
+    def cached(self) -> bool:
+        """Whether the history is in the model's cache."""
+        return self.result is not None and self.result.cached
+
+    def begin(self, name: str) -> Span:
+        """Starts a stage."""
+        span = Span(name, time.monotonic())
+        self.spans.append(span)
+        return span
+
+
+class Prefetches:
+    """All flows that run.
+
+    Requests of one user at the same time share a flow, unless events were
+    appended meanwhile. A flow that is late for its request goes on, because
+    it helps the next one, as long as there are few of them.
+
+    Args:
+        histories: the store.
+        targets: the model servers.
+        latencies: what stages usually take.
+        metrics: where they are counted.
+        timeout: seconds that a prefetch may take.
+        max_background: flows that may run without a request.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        targets: Targets,
+        latencies: Latencies,
+        metrics: ServiceMetrics,
+        timeout: float,
+        max_background: int,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self._histories = histories
+        self._targets = targets
+        self._latencies = latencies
+        self._metrics = metrics
+        self._timeout = timeout
+        self._max_background = max_background
+        self._shared: dict[int, Flow] = {}
+        self._running: set[Flow] = set()
+        self._lengths: collections.OrderedDict[int, int] = (
+            collections.OrderedDict()
+        )
+
+    @property
+    def background(self) -> int:
+        """Flows without a request."""
+        return sum(not flow.waiting for flow in self._running)
+
+    def join(self, user_id: int) -> Flow:
+        """The user's flow, a new one where none runs; `leave` it later."""
+        flow = self._shared.get(user_id)
+        if flow is None:
+            flow = Flow(user_id)
+            flow.task = asyncio.create_task(self._run(flow))
+            self._shared[user_id] = flow
+            self._running.add(flow)
+            flow.task.add_done_callback(lambda _: self._ended(flow))
+        flow.waiting += 1
+        return flow
+
+    def leave(self, flow: Flow, overloaded: bool) -> None:
+        """A request has its answer.
+
+        Args:
+            flow: what it had joined.
+            overloaded: whether nothing may go on without a request.
+        """
+        flow.waiting -= 1
+        if flow.waiting or flow.done:
+            return
+        if overloaded or self.background > self._max_background:
+            flow.task.cancel()
+
+    def forget(self, user_id: int) -> None:
+        """Events were appended: the next request reads anew."""
+        self._shared.pop(user_id, None)
+
+    def length(self, generation: int) -> int:
+        """How long the history of a generation is; -1 where not known."""
+        return self._lengths.get(generation, -1)
+
+    async def close(self, seconds: float) -> None:
+        """Waits for all flows, then cancels them."""
+        tasks = [flow.task for flow in self._running]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, flow: Flow) -> None:
+        self._running.discard(flow)
+        if self._shared.get(flow.user_id) is flow:
+            del self._shared[flow.user_id]
+        flow.read.set()
+        for span in flow.spans:
+            if span.end is None:  # It was cancelled.
+                span.end, span.outcome = time.monotonic(), "cancelled"
+            self._metrics.stages.observe(
+                span.end - span.start, span.name, span.outcome
+            )
+        if not flow.task.cancelled() and flow.task.exception() is not None:
+            _logger.error(
+                "Prefetch of user %d failed",
+                flow.user_id,
+                exc_info=flow.task.exception(),
+            )
+
+    async def _run(self, flow: Flow) -> None:
+        await self._read(flow)
+        flow.read.set()
+        if flow.history is None:
+            return
+        span = flow.begin("prefetch")
+        try:
+            flow.target, result = await asyncio.wait_for(
+                self._targets.call(
+                    self._targets.order(flow.user_id),
+                    lambda target: self._prefetch(target, flow),
+                ),
+                self._timeout,
+            )
+        except asyncio.TimeoutError:
+            self._close(span, "timeout")
+        except MuseClientError as error:
+            late = getattr(error, "code", "") == "DEADLINE_EXCEEDED"
+            self._close(span, "timeout" if late else "error")
+            if not late:
+                _logger.warning("Prefetch failed: %s", error)
+        else:
+            flow.result = result
+            self._close(span, "ok" if result.cached else "miss")
+            seconds = (span.end or 0.0) - span.start
+            self._latencies.learn("prefetch", seconds, len(flow.history))
+            if result.cached:
+                self._remember(result)
+
+    async def _read(self, flow: Flow) -> None:
+        span = flow.begin("store_read")
+        try:
+            flow.history = await self._histories.read(flow.user_id)
+        except asyncio.TimeoutError:
+            self._close(span, "timeout")
+        except StoreError as error:
+            self._close(span, "error")
+            _logger.warning("Store read failed: %s", error)
+        else:
+            flow.unknown = flow.history is None
+            self._close(span, "miss" if flow.unknown else "ok")
+            seconds = (span.end or 0.0) - span.start
+            length = 0 if flow.history is None else len(flow.history)
+            self._latencies.learn("store_read", seconds, length)
+
+    async def _prefetch(self, target: Target, flow: Flow) -> PrefetchResult:
+        history = flow.history
+        if history is None:
+            raise AssertionError("a prefetch needs a history")
+        if history.rows is not None:
+            by_rows = PrefetchRequest(
+                user_id=flow.user_id,
+                user_profile=history.profile,
+                behavior_item_ids=None,
+                behavior_category_ids=history.category_ids,
+                behavior_rows=history.rows,
+                table_stamp=history.table_stamp,
+            )
+            try:
+                return await target.client.prefetch(
+                    by_rows, timeout=self._timeout
+                )
+            except (InvalidArgumentError, SignatureError):
+                pass  # They are rows of another item table.
+        by_ids = PrefetchRequest(
+            user_id=flow.user_id,
+            user_profile=history.profile,
+            behavior_item_ids=history.item_ids,
+            behavior_category_ids=history.category_ids,
+        )
+        return await target.client.prefetch(by_ids, timeout=self._timeout)
+
+    def _remember(self, result: PrefetchResult) -> None:
+        self._lengths[int(result.generation)] = int(
+            np.asarray(result.cached_length)
+        )
+        while len(self._lengths) > _REMEMBERED:
+            self._lengths.popitem(last=False)
+
+    def _close(self, span: Span, outcome: str) -> None:
+        span.end, span.outcome = time.monotonic(), outcome

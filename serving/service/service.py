@@ -1,0 +1,337 @@
+"""The ranking service as a library."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+import uuid
+
+import numpy as np
+
+from serving.client import MuseClientError, RankRequest, RecommendRequest
+from serving.client.errors import RequestError
+from serving.client.ranking import (
+    RankingRequest,
+    RankingResult,
+    check_events,
+)
+from serving.client.types import IntegerList
+from serving.service.admission import Admission, Overloaded
+from serving.service.answer import Answering, Parts
+from serving.service.config import ServiceConfig
+from serving.service.histories import PROFILE_SIZE, Histories
+from serving.service.latencies import Latencies
+from serving.service.metrics import ServiceMetrics
+from serving.service.prefetches import Prefetches
+from serving.service.records import log_request
+from serving.service.spans import Recorder
+from serving.service.targets import Target, Targets
+from serving.service.traces import Traces
+
+__all__ = ["RankingService"]
+
+_logger = logging.getLogger(__name__)
+
+PRIORS = {
+    "store_read": (0.005, 1e-7),
+    "prefetch": (0.02, 1e-6),
+    "matching": (0.05, 0.0),
+    "rank_cached": (0.02, 5e-9),
+    "rank_full": (0.03, 1e-8),
+    "rank_shortened": (0.03, 1e-8),
+    "rank_no_history": (0.01, 1e-5),
+}
+"""Seconds, and seconds per cell: behaviours, candidates, or their pairs."""
+
+_WARM_UP_CALLS = 3
+_POLL_TIMEOUT_S = 2.0
+_CACHE_STATISTICS = (
+    "capacity",
+    "occupied",
+    "max_length",
+    "bytes",
+    "hits",
+    "misses",
+    "prefetches",
+    "evictions",
+    "expired",
+    "mixed",
+)
+
+
+class RankingService:
+    """Ranks candidates for users, always within the deadline.
+
+    Lives in one event loop. Close it, or use it as a context manager.
+
+    Args:
+        config: where its parts are, and its limits.
+
+    Attributes:
+        config: the settings.
+        metrics: counters.
+        latencies: what the stages usually take.
+
+    Example:
+        >>> async def main():  # doctest: +SKIP
+        ...     config = ServiceConfig(store="lmdb:/data/store")
+        ...     async with RankingService(config) as service:
+        ...         return await service.rank(RankingRequest(user_id=7))
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.config = config
+        self.metrics = ServiceMetrics()
+        self.latencies = Latencies(PRIORS)
+        self._traces = Traces(config.traces)
+        self._admission = Admission(config.max_concurrent, config.max_queue)
+        self._targets = Targets(config.targets, config.model)
+        self._histories = Histories(
+            config.store,
+            config.history_limit,
+            config.store_threads,
+            config.store_timeout_ms / 1e3,
+        )
+        self._parts = Parts(
+            config=config,
+            targets=self._targets,
+            histories=self._histories,
+            prefetches=Prefetches(
+                self._histories,
+                self._targets,
+                self.latencies,
+                self.metrics,
+                config.prefetch_timeout_ms / 1e3,
+                config.max_background,
+            ),
+            latencies=self.latencies,
+            metrics=self.metrics,
+            popular=np.zeros(0, np.int64),
+        )
+        self._poller: asyncio.Task[None] | None = None
+        self._available: set[str] = set()
+        self._draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a model server answers and the service is not stopping."""
+        return bool(self._available) and not self._draining
+
+    async def start(self) -> None:
+        """Looks for the model servers and learns first latencies."""
+        await self._poll()
+        await self._warm_up()
+        self._poller = asyncio.create_task(self._keep_polling())
+
+    async def close(self) -> None:
+        """Lets nobody in any more, waits for requests in flight, ends all."""
+        self._draining = True
+        grace = self.config.drain_seconds
+        ends = time.monotonic() + grace
+        if not await self._admission.close(grace):
+            _logger.warning("Stopped with requests in flight")
+        if self._poller is not None:
+            self._poller.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._poller
+        await self._parts.prefetches.close(max(0.0, ends - time.monotonic()))
+        await self._targets.close()
+        await asyncio.get_running_loop().run_in_executor(
+            None, self._histories.close
+        )
+        self._traces.close()
+
+    async def __aenter__(self) -> RankingService:
+        """The service, started."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the service."""
+        await self.close()
+
+    async def rank(self, request: RankingRequest) -> RankingResult:
+        """Ranks candidates for a user.
+
+        Missing history, slow or broken parts are no errors: the answer says
+        in `path` what it rests on.
+
+        Args:
+            request: the user, and candidates or how many to find.
+
+        Raises:
+            RequestError: there are too many candidates.
+            Overloaded: the service has too much to do.
+        """
+        recorder = Recorder()
+        try:
+            request = self._completed(request)
+        except RequestError:
+            self.metrics.failed.add("INVALID_ARGUMENT")
+            raise
+        seconds = request.deadline_ms / 1e3
+        # Short deadlines are not eaten up by the margin.
+        margin = min(self.config.margin_ms / 1e3, seconds / 10)
+        ends = recorder.start + seconds - margin
+        queue = min(self.config.max_queue_ms / 1e3, seconds / 2)
+        try:
+            async with self._admission.place(queue):
+                result = await Answering(
+                    self._parts, request, recorder, ends
+                ).answer(self._overloaded)
+        except Overloaded as error:
+            self.metrics.shed.add(error.reason)
+            raise
+        except asyncio.CancelledError:
+            self.metrics.failed.add("CANCELLED")
+            raise
+        self._count(result, seconds)
+        self._traces.write(request, result, recorder.wall_start)
+        if self.config.log_requests:
+            log_request(request, result)
+        return result
+
+    async def append_events(
+        self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
+    ) -> int:
+        """Appends behaviours of a user; the next request sees them.
+
+        Args:
+            user_id: the user.
+            item_ids: (N,), oldest first, none of them 0.
+            category_ids: (N,).
+
+        Returns:
+            How many were appended.
+
+        Raises:
+            RequestError: an argument is not as described, or there is no
+                store.
+            StoreError: the store failed.
+            asyncio.TimeoutError: the store takes too long.
+        """
+        items, categories = check_events(item_ids, category_ids)
+        if not self._histories.exist:
+            raise RequestError("store", "be configured to append events", "")
+        await self._histories.append(user_id, items, categories)
+        self._parts.prefetches.forget(user_id)
+        return len(items)
+
+    def metrics_page(self) -> str:
+        """All metrics in Prometheus' text format."""
+        self.metrics.in_flight.set(self._admission.inside)
+        self.metrics.queued.set(self._admission.queued)
+        self.metrics.background.set(self._parts.prefetches.background)
+        for target in self._targets.all:
+            up = target.up and target.address in self._available
+            self.metrics.targets.set(up, target.address)
+        return self.metrics.page()
+
+    def _overloaded(self) -> bool:
+        return self._admission.queued > 0
+
+    def _completed(self, request: RankingRequest) -> RankingRequest:
+        config = self.config
+        most = config.max_candidates
+        given = request.candidate_item_ids
+        number = request.num_candidates if given is None else len(given)
+        if number > most:
+            raise RequestError(
+                "num_candidates" if given is None else "candidate_item_ids",
+                f"be at most {most}",
+                number,
+            )
+        return dataclasses.replace(
+            request,
+            deadline_ms=min(
+                request.deadline_ms or config.deadline_ms,
+                config.max_deadline_ms,
+            ),
+            request_id=request.request_id or uuid.uuid4().hex[:16],
+        )
+
+    def _count(self, result: RankingResult, seconds: float) -> None:
+        self.metrics.requests.add(result.path, result.candidates_from)
+        self.metrics.latency.observe(result.total_ms / 1e3, result.path)
+        if result.total_ms > 1e3 * seconds:
+            self.metrics.late.add(result.path)
+
+    async def _warm_up(self) -> None:
+        """Measures the ranking that everything falls back to."""
+        candidates = self._parts.popular[: self.config.num_candidates]
+        if not len(candidates):
+            candidates = np.arange(1, self.config.num_candidates + 1)
+        request = RankRequest(
+            user_id=0,
+            user_profile=[0] * PROFILE_SIZE,
+            behavior_item_ids=[],
+            behavior_category_ids=[],
+            candidate_item_ids=candidates,
+        )
+        for target in self._targets.all:
+            if target.address not in self._available:
+                continue
+            for call in range(_WARM_UP_CALLS + 1):
+                start = time.monotonic()
+                try:
+                    await target.client.rank(request, timeout=_POLL_TIMEOUT_S)
+                except MuseClientError as error:
+                    _logger.warning("Warming up failed: %s", error)
+                    break
+                if call:  # The first one opened the connection.
+                    self.latencies.learn(
+                        "rank_no_history",
+                        time.monotonic() - start,
+                        len(candidates),
+                    )
+
+    async def _keep_polling(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.poll_seconds)
+            try:
+                await self._poll()
+            except Exception:  # The service goes on without news.
+                _logger.exception("Polling the model servers failed")
+
+    async def _poll(self) -> None:
+        await asyncio.gather(*map(self._poll_target, self._targets.all))
+        if self.config.matching_model and self._available:
+            await self._poll_popular()
+
+    async def _poll_target(self, target: Target) -> None:
+        try:
+            versions = await target.client.status(timeout=_POLL_TIMEOUT_S)
+            if not any(version.state == "AVAILABLE" for version in versions):
+                raise MuseClientError("no version is available")
+        except MuseClientError:
+            target.failed()
+            self._available.discard(target.address)
+            return
+        target.answered()
+        self._available.add(target.address)
+        try:
+            cache = await target.client.user_cache([0], timeout=_POLL_TIMEOUT_S)
+        except MuseClientError:
+            return  # A model without a user cache.
+        for name in _CACHE_STATISTICS:
+            value = float(np.asarray(getattr(cache, name)).reshape(-1)[0])
+            self.metrics.user_cache.set(value, target.address, name)
+
+    async def _poll_popular(self) -> None:
+        try:
+            _, found = await self._targets.call(
+                self._targets.order(0),
+                lambda target: target.client.recommend(
+                    RecommendRequest([]),
+                    model=self.config.matching_model,
+                    timeout=_POLL_TIMEOUT_S,
+                ),
+            )
+        except MuseClientError:
+            return  # What was popular before still serves.
+        ids = np.asarray(found.candidate_item_ids, np.int64)
+        self._parts.popular = ids[ids != 0]

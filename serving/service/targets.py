@@ -1,0 +1,143 @@
+"""Several model servers, one of them per user.
+
+Rendezvous hashing: every user ranks the servers by a hash of both names, and
+takes the first. So prefetch and ranking of a user meet the same user cache,
+and when a server goes only its own users move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from serving.client import AsyncMuseClient, Retry, UnavailableError
+
+__all__ = ["Target", "Targets", "by_user"]
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 5.0
+
+
+class Target:
+    """One model server.
+
+    Args:
+        address: `host:port`.
+        model: name of the ranking model.
+
+    Attributes:
+        address: `host:port`.
+        client: asks it; never retries by itself.
+    """
+
+    def __init__(self, address: str, model: str) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.address = address
+        self.client = AsyncMuseClient(
+            address, model=model, retry=Retry(attempts=1)
+        )
+        self._pause = 0.0
+        self._down_until = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether it is thought to answer."""
+        return time.monotonic() >= self._down_until
+
+    def failed(self) -> None:
+        """Notes that it did not answer: others are asked for a while."""
+        if not self._pause:
+            _logger.warning("Model server %s does not answer", self.address)
+        self._pause = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause))
+        self._down_until = time.monotonic() + self._pause
+
+    def answered(self) -> None:
+        """Notes that it answers."""
+        if self._pause:
+            _logger.warning("Model server %s answers again", self.address)
+        self._pause = self._down_until = 0.0
+
+
+class Targets:
+    """All model servers.
+
+    Args:
+        addresses: `host:port` of each.
+        model: name of the ranking model.
+
+    Attributes:
+        all: the servers.
+    """
+
+    def __init__(self, addresses: Sequence[str], model: str) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.all = [Target(address, model) for address in addresses]
+
+    def order(self, user_id: int) -> list[Target]:
+        """The servers for a user: the user's own first, those down last."""
+        ranked = {
+            address: place
+            for place, address in enumerate(
+                by_user(user_id, [target.address for target in self.all])
+            )
+        }
+        return sorted(
+            self.all,
+            key=lambda target: (not target.up, ranked[target.address]),
+        )
+
+    async def call(
+        self,
+        order: Sequence[Target],
+        call: Callable[[Target], Awaitable[_T]],
+    ) -> tuple[Target, _T]:
+        """Asks the first server that answers.
+
+        Args:
+            order: servers to ask, in this order.
+            call: one call, limited in time by itself.
+
+        Returns:
+            The server, and its answer.
+
+        Raises:
+            UnavailableError: none answered.
+            MuseClientError: the call failed otherwise.
+        """
+        for place, target in enumerate(order):
+            try:
+                answer = await call(target)
+            except UnavailableError:
+                target.failed()
+                if place + 1 == len(order):
+                    raise
+            else:
+                target.answered()
+                return target, answer
+        raise UnavailableError("UNAVAILABLE", "no model server is known")
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await asyncio.gather(*(target.client.close() for target in self.all))
+
+
+def by_user(user_id: int, addresses: Sequence[str]) -> list[str]:
+    """Servers in the order in which a user prefers them.
+
+    Args:
+        user_id: the user.
+        addresses: of the servers.
+    """
+
+    def weight(address: str) -> bytes:
+        text = f"{user_id}|{address}".encode()
+        return hashlib.blake2b(text, digest_size=8).digest()
+
+    return sorted(addresses, key=weight, reverse=True)
