@@ -59,7 +59,7 @@ setup(
     package_data={
         "muse_keras": ["py.typed"],
         "tfx_pipeline": DATA,
-        "serving": [*DATA, "tf_serving/*"],
+        "serving": [*DATA, "tf_serving/*", "tf_serving/kubernetes/*/*"],
         "schemas": ["*.pbtxt", "README.md"],
     },
     install_requires=requirements("core"),

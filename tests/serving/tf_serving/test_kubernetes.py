@@ -1,0 +1,354 @@
+"""The manifests: valid by the schemas, and in agreement with the code.
+
+No cluster and no Docker: what is checked is what can be read.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from serving.service.config import ServiceConfig
+
+FOLDER = pathlib.Path(__file__).parents[3] / "serving" / "tf_serving"
+BASE = FOLDER / "kubernetes" / "base"
+GPU = FOLDER / "kubernetes" / "gpu"
+NAME = "app.kubernetes.io/name"
+
+
+def read(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Every resource of a Kustomize folder."""
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    return [
+        resource
+        for name in listed["resources"]
+        for resource in yaml.safe_load_all((folder / name).read_text())
+    ]
+
+
+RESOURCES = read(BASE)
+
+
+def find(kind: str, name: str) -> dict[str, Any]:
+    (found,) = (
+        r
+        for r in RESOURCES
+        if (r["kind"], r["metadata"]["name"]) == (kind, name)
+    )
+    return found
+
+
+def pods() -> list[dict[str, Any]]:
+    return [r for r in RESOURCES if r["kind"] in ("Deployment", "StatefulSet")]
+
+
+def containers() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (r["metadata"]["name"], container)
+        for r in pods()
+        for container in r["spec"]["template"]["spec"]["containers"]
+    ]
+
+
+def settings() -> ServiceConfig:
+    return ServiceConfig.model_validate_json(
+        (BASE / "ranking.json").read_text()
+    )
+
+
+@pytest.mark.parametrize("version", ["1.27.0", "1.34.0"])
+def test_every_resource_is_valid(version):
+    assert len(RESOURCES) == 16
+    for resource in RESOURCES:
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_the_validation_can_fail():
+    wrong = json.loads(json.dumps(find("Deployment", "muse-ranking")))
+    wrong["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, "1.34.0", strict=True)
+
+
+def test_every_file_is_listed():
+    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+    named = {
+        *listed["resources"],
+        *(f for c in listed["configMapGenerator"] for f in c["files"]),
+        "kustomization.yaml",
+    }
+    assert named == {path.name for path in BASE.iterdir()}
+
+
+@pytest.mark.parametrize("folder", [BASE, GPU])
+def test_kustomize_builds(folder):
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    built = subprocess.run(
+        [kubectl, "kustomize", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    resources = list(yaml.safe_load_all(built.stdout))
+    for resource in resources:
+        kubernetes_validate.validate(resource, "1.34.0", strict=True)
+    (server,) = (
+        r
+        for r in resources
+        if r["kind"] == "StatefulSet"
+        and r["metadata"]["name"] == "muse-model-server"
+    )
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    if folder is GPU:
+        assert container["image"] == "tensorflow/serving:2.16.1-gpu"
+        assert limits["nvidia.com/gpu"] == "1"
+        assert limits["memory"] == "28Gi"
+        # The patch adds; it does not replace.
+        assert len(container["env"]) == 2
+        assert len(container["args"]) == 7 and len(container["ports"]) == 2
+    else:
+        assert "nvidia.com/gpu" not in limits
+
+
+def test_the_gpu_patch_names_what_is_there():
+    patch = yaml.safe_load((GPU / "model-server.yaml").read_text())
+    base = find(patch["kind"], patch["metadata"]["name"])
+    (patched,) = patch["spec"]["template"]["spec"]["containers"]
+    (container,) = base["spec"]["template"]["spec"]["containers"]
+    assert patched["name"] == container["name"]
+    listed = yaml.safe_load((GPU / "kustomization.yaml").read_text())
+    (image,) = listed["images"]
+    assert container["image"].split(":")[0] == image["name"]
+    gpu_compose = yaml.safe_load((FOLDER / "compose.gpu.yaml").read_text())
+    assert gpu_compose["services"]["serving"]["image"] == (
+        f"{image['name']}:{image['newTag']}"
+    )
+
+
+def test_the_same_config_files_as_without_kubernetes():
+    for ours, theirs in (
+        ("models.config", "models_with_matching.config"),
+        ("monitoring.config", "monitoring.config"),
+    ):
+        assert (BASE / ours).read_text() == (FOLDER / theirs).read_text()
+
+
+def test_flags_of_the_model_server():
+    from serving.server.config_files import read_models
+    from serving.server.main import parse_flags
+
+    ((_, container),) = (
+        pair for pair in containers() if pair[1]["name"] == "model-server"
+    )
+    config = parse_flags(container["args"])
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert ports == {"grpc": config.port, "rest": config.rest_api_port}
+    assert not any("batching" in flag for flag in container["args"])
+    for flag in container["args"]:
+        _, _, value = flag.partition("=")
+        if value.startswith("/config/"):
+            assert (BASE / value.removeprefix("/config/")).is_file()
+    mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
+    models = read_models(str(BASE / "models.config"))
+    assert {m.name for m in models} == {
+        settings().model,
+        settings().matching_model,
+    }
+    for model in models:
+        assert model.base_path == f"/models/{model.name}"
+    assert mounts["/models"]["readOnly"]
+    assert container["readinessProbe"]["httpGet"] == {
+        "path": f"/v1/models/{settings().model}",
+        "port": "rest",
+    }
+
+
+def test_sticky_targets_are_the_pods():
+    """One target for each pod, by the name that its service gives it."""
+    server = find("StatefulSet", "muse-model-server")
+    service = find("Service", server["spec"]["serviceName"])
+    assert service["spec"]["clusterIP"] == "None"
+    (port,) = (p for p in service["spec"]["ports"] if p["name"] == "grpc")
+    expected = tuple(
+        f"{server['metadata']['name']}-{pod}.{server['spec']['serviceName']}"
+        f":{port['port']}"
+        for pod in range(server["spec"]["replicas"])
+    )
+    assert settings().targets == expected
+    pushed = [
+        variable["value"]
+        for _, container in containers()
+        if container["name"].startswith("fresh-items")
+        for variable in container["env"]
+    ]
+    assert tuple(pushed) == expected
+
+
+def test_ports_and_settings_of_the_ranking_service():
+    config = settings()
+    ((_, container),) = (
+        pair for pair in containers() if pair[1]["name"] == "ranking"
+    )
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert ports == {"grpc": config.port, "rest": config.rest_port}
+    assert config.host == "0.0.0.0"  # noqa: S104
+    spec = find("Deployment", "muse-ranking")["spec"]
+    rolling = spec["strategy"]["rollingUpdate"]
+    assert (rolling["maxUnavailable"], rolling["maxSurge"]) == (0, 1)
+    pod = spec["template"]["spec"]
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > pause + config.drain_seconds
+    host, port = re.fullmatch(
+        r"redis://([\w-]+):(\d+)/0", config.store
+    ).groups()  # type: ignore[union-attr]
+    (service_port,) = find("Service", host)["spec"]["ports"]
+    assert service_port["port"] == int(port)
+
+
+def test_probes_ask_paths_that_the_service_answers():
+    from serving.service import rest_server
+
+    text = pathlib.Path(rest_server.__file__).read_text()
+    served = set(re.findall(r'add_get\("([^"]+)"', text))
+    ((_, container),) = (
+        pair for pair in containers() if pair[1]["name"] == "ranking"
+    )
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["path"] in served
+    notes = find("Deployment", "muse-ranking")["spec"]["template"]["metadata"]
+    assert notes["annotations"]["prometheus.io/path"] in served
+
+
+def test_names_agree():
+    """Selectors meet pods; volumes, claims and ports are there."""
+    labels = {
+        r["metadata"]["name"]: r["spec"]["template"]["metadata"]["labels"]
+        for r in pods()
+    }
+    made = {"muse-model-server", "muse-ranking"}
+    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+    assert {c["name"] for c in listed["configMapGenerator"]} == made
+    for resource in pods():
+        spec = resource["spec"]
+        name = resource["metadata"]["name"]
+        assert spec["selector"]["matchLabels"].items() <= labels[name].items()
+        inside = spec["template"]["spec"]
+        volumes = {v["name"]: v for v in inside.get("volumes", [])}
+        volumes |= {
+            claim["metadata"]["name"]: {}
+            for claim in spec.get("volumeClaimTemplates", [])
+        }
+        for volume in volumes.values():
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                find("PersistentVolumeClaim", claim)
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in made
+        for container in inside["containers"]:
+            for mount in container["volumeMounts"]:
+                assert mount["name"] in volumes
+            assert container["resources"]["requests"]["memory"]
+            assert container["resources"]["limits"]["memory"]
+    for resource in RESOURCES:
+        spec = resource.get("spec", {})
+        if resource["kind"] == "Service":
+            chosen = spec["selector"][NAME]
+            assert chosen in labels
+            ports = {
+                port["name"]
+                for name, container in containers()
+                if name == chosen
+                for port in container.get("ports", [])
+            }
+            assert {port["targetPort"] for port in spec["ports"]} <= ports
+        elif resource["kind"] == "PodDisruptionBudget":
+            assert spec["selector"]["matchLabels"][NAME] in labels
+        elif resource["kind"] == "HorizontalPodAutoscaler":
+            target = spec["scaleTargetRef"]
+            found = find(target["kind"], target["name"])
+            assert found["spec"]["replicas"] == spec["minReplicas"]
+
+
+def test_network_policies_let_the_callers_in():
+    """Whoever calls a port is let in; model servers and Redis are closed."""
+    ports = {"muse-model-server": 8500, "muse-redis": 6379}
+    callers = [
+        r["spec"]["template"]["metadata"]["labels"]
+        for r in pods()
+        if r["metadata"]["name"] in ("muse-ranking", "muse-tools")
+    ]
+    assert len(callers) == 2
+    for name, port in ports.items():
+        rules = find("NetworkPolicy", name)["spec"]["ingress"]
+        (rule,) = (r for r in rules if {"port": port} in r["ports"])
+        (peer,) = rule["from"]
+        for labels in callers:
+            assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+    assert find("NetworkPolicy", "muse-deny")["spec"]["podSelector"] == {}
+
+
+def test_compose_with_the_ranking_service():
+    services = yaml.safe_load((FOLDER / "compose.ranking.yaml").read_text())[
+        "services"
+    ]
+    known = {*services, "serving"}
+    (argument,) = services["ranking"]["command"]
+    config = ServiceConfig.model_validate_json(argument)
+    assert config.targets == ("serving:8500",)
+    assert config.store == "redis://redis:6379/0"
+    assert set(services["ranking"]["depends_on"]) <= known
+    assert (FOLDER / "../.." / "setup.py").is_file()
+    scraped = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    paths = {
+        job["static_configs"][0]["targets"][0]: job["metrics_path"]
+        for job in scraped["scrape_configs"]
+    }
+    assert paths == {
+        "serving:8501": "/monitoring/prometheus/metrics",
+        f"ranking:{config.rest_port}": "/metrics",
+    }
+
+
+def test_the_image_has_what_the_service_imports():
+    """Only packages that the Dockerfile installs are imported."""
+    text = (FOLDER / "Dockerfile").read_text()
+    root = FOLDER.parents[1]
+    for copied in re.findall(r"requirements/\w+\.in", text):
+        assert (root / copied).is_file()
+    (command,) = re.findall(r'CMD \["(.*)"\]', text)
+    ServiceConfig.model_validate_json(command.replace("\\", ""))
+    code = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {
+            "tensorflow", "tensorflow_serving", "tfx", "keras", "pandas",
+            "sklearn", "scipy", "matplotlib", "prometheus_client",
+            "apache_beam", "google.cloud",
+        }:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Blocked())
+import serving.service.app
+import tfx_pipeline.data.raw_tables
+from tfx_pipeline.cli.main import run
+from tfx_pipeline.cli import items, store
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
