@@ -59,7 +59,12 @@ setup(
     package_data={
         "muse_keras": ["py.typed"],
         "tfx_pipeline": DATA,
-        "serving": [*DATA, "tf_serving/*", "tf_serving/kubernetes/*/*"],
+        "serving": [
+            *DATA,
+            "service/*.proto",
+            "tf_serving/*",
+            "tf_serving/kubernetes/*/*",
+        ],
         "schemas": ["*.pbtxt", "README.md"],
     },
     install_requires=requirements("core"),

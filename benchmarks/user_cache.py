@@ -38,7 +38,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = pathlib.Path(folder)
         models.export_muse(base, given.items, with_user_cache=True)
-        measure(base / "muse", given.items, histories, candidates, given.seconds)
+        measure(
+            base / "muse", given.items, histories, candidates, given.seconds
+        )
 
 
 def measure(

@@ -24,6 +24,13 @@ from serving.client.errors import (
 from serving.client.examples import make_example
 from serving.client.fresh_items import FreshItems, PushReport
 from serving.client.matching import RecommendRequest, RecommendResult
+from serving.client.ranking import (
+    AsyncRankingClient,
+    RankingClient,
+    RankingRequest,
+    RankingResult,
+    Stage,
+)
 from serving.client.settings import Retry, Timeouts, Tls
 from serving.client.types import (
     EmbedResult,
@@ -47,6 +54,7 @@ from serving.client.user_cache import (
 
 __all__ = [
     "AsyncMuseClient",
+    "AsyncRankingClient",
     "AuthenticationError",
     "CachedRankRequest",
     "CachedRankResult",
@@ -68,6 +76,9 @@ __all__ = [
     "PushReport",
     "RankRequest",
     "RankResult",
+    "RankingClient",
+    "RankingRequest",
+    "RankingResult",
     "RecommendRequest",
     "RecommendResult",
     "RequestError",
@@ -76,6 +87,7 @@ __all__ = [
     "Retry",
     "Signature",
     "SignatureError",
+    "Stage",
     "TensorSpec",
     "Timeouts",
     "Tls",

@@ -244,9 +244,7 @@ class UserCache(tf.Module):
         cells, mask = self._behaviors(slots, lengths)
         with tf.control_dependencies([cells]):
             again = gather_frozen(self.headers, slots)
-        hit = tf.logical_and(
-            wanted, self._is_whole(header, again, cells, mask)
-        )
+        hit = tf.logical_and(wanted, self._is_whole(header, again, cells, mask))
         mixed = tf.logical_and(wanted, tf.logical_not(hit))
         self._touch(slots, hit)
         self._count(
@@ -363,9 +361,7 @@ class UserCache(tf.Module):
         way = _smallest(keys)
         slot = tf.gather(slots, way)
         self._count(
-            evictions=tf.gather(
-                tf.logical_and(live, tf.logical_not(own)), way
-            ),
+            evictions=tf.gather(tf.logical_and(live, tf.logical_not(own)), way),
         )
         number = self._draw(self.uses, _int64(1))
         touched = tf.raw_ops.ResourceScatterMax(
@@ -405,9 +401,7 @@ class UserCache(tf.Module):
             again = gather_frozen(self.headers, slot)
         return self._is_whole(header, again, cells, mask)[0]
 
-    def _find(
-        self, users: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _find(self, users: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Return slot (B,), header (B, H) and presence (B,) of users."""
         slots = self._slots(users)
         found = gather_frozen(self.headers, slots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -175,6 +176,9 @@ def add_services(
         manager: the models.
         dispatcher: threads to run them in.
     """
+    # Of such a message protobuf would read the first part and drop the rest.
+    # As an error it comes out of C code as a SystemError.
+    warnings.filterwarnings("error", "Unexpected end-group tag", RuntimeWarning)
     services: dict[str, tuple[Any, dict[str, _Reader]]] = {
         "PredictionService": (
             PredictionService(manager, dispatcher),
@@ -231,7 +235,7 @@ def _reader(method: str, read: _Reader) -> _Reader:
     def read_or_tell(raw: bytes) -> Any:
         try:
             return read(raw)
-        except DecodeError:
+        except (DecodeError, SystemError):
             return _Malformed(f"Failed to parse the request of {method}")
 
     return read_or_tell

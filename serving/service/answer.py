@@ -246,7 +246,7 @@ class Answering:
                     wake = min(wake, until)
                     waiting |= self._flow_events()
             if hedge is None and (exhausted or now >= hedge_at):
-                hedge = self._spawn(self._hedge(beside=main is not None))
+                hedge = self._spawn(self._hedge())
             if hedge is None:
                 wake = min(wake, hedge_at)
             if exhausted and in_hand is not None:
@@ -340,7 +340,10 @@ class Answering:
         if not flow.spans or flow.spans[-1].name != "prefetch":
             return None
         usual = self._usual("prefetch", self._size(flow))
-        return flow.spans[-1].start + self._config.patience * usual
+        size = self._size(flow) * len(self._candidates)
+        waited = self._config.patience * usual + self._usual("rank_full", size)
+        least = self._config.patience_ms / 1e3
+        return flow.spans[-1].start + max(least, waited)
 
     def _size(self, flow: Flow) -> int:
         if flow.history is not None:
@@ -373,9 +376,9 @@ class Answering:
             history = history.newest(self._config.shortened_length)
         return await self._with_history(path, history, self._order)
 
-    async def _hedge(self, beside: bool) -> _Scores | None:
-        # Another server than the one that may be stuck, where there is one.
-        order = self._order[1:] + self._order[:1] if beside else self._order
+    async def _hedge(self) -> _Scores | None:
+        # It needs no cache: another server than the one that may be stuck.
+        order = self._order[1:] + self._order[:1]
         known = self._flow.history if self._flow is not None else None
         if known is None:
             known = self._newest

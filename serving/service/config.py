@@ -43,7 +43,9 @@ class ServiceConfig(pydantic.BaseModel):
         hedge: how many times its usual longest duration the ranking without
             a history is given before the deadline.
         patience: how many times its usual longest duration a prefetch is
-            waited for.
+            waited for, and a ranking with the full history on top.
+        patience_ms: least time that a prefetch is waited for, if there is
+            time at all.
         poll_seconds: how often models and cache statistics are asked for.
         drain_seconds: for requests in flight when the service stops.
         traces: `console`, an `http(s)://` OTLP endpoint, or empty for none.
@@ -57,28 +59,29 @@ class ServiceConfig(pydantic.BaseModel):
     model: str = "muse"
     matching_model: str = "matching"
     host: str = "127.0.0.1"
-    port: int = pydantic.Field(8600, ge=-1, le=65535)
-    rest_port: int = pydantic.Field(8601, ge=-1, le=65535)
+    port: int = pydantic.Field(default=8600, ge=-1, le=65535)
+    rest_port: int = pydantic.Field(default=8601, ge=-1, le=65535)
     port_file: str = ""
-    deadline_ms: float = pydantic.Field(300.0, gt=0)
-    max_deadline_ms: float = pydantic.Field(10_000.0, gt=0)
-    margin_ms: float = pydantic.Field(5.0, ge=0)
-    num_candidates: int = pydantic.Field(100, ge=1)
-    max_candidates: int = pydantic.Field(10_000, ge=1)
-    history_limit: int = pydantic.Field(100_000, ge=1)
-    shortened_length: int = pydantic.Field(1_000, ge=1)
-    matching_length: int = pydantic.Field(50, ge=0)
-    max_concurrent: int = pydantic.Field(32, ge=1)
-    max_queue: int = pydantic.Field(64, ge=0)
-    max_queue_ms: float = pydantic.Field(50.0, ge=0)
-    max_background: int = pydantic.Field(16, ge=0)
-    prefetch_timeout_ms: float = pydantic.Field(5_000.0, gt=0)
-    store_threads: int = pydantic.Field(4, ge=1)
-    store_timeout_ms: float = pydantic.Field(1_000.0, gt=0)
-    hedge: float = pydantic.Field(1.5, ge=1)
-    patience: float = pydantic.Field(2.0, ge=1)
-    poll_seconds: float = pydantic.Field(5.0, gt=0)
-    drain_seconds: float = pydantic.Field(10.0, ge=0)
+    deadline_ms: float = pydantic.Field(default=300.0, gt=0)
+    max_deadline_ms: float = pydantic.Field(default=10_000.0, gt=0)
+    margin_ms: float = pydantic.Field(default=5.0, ge=0)
+    num_candidates: int = pydantic.Field(default=100, ge=1)
+    max_candidates: int = pydantic.Field(default=10_000, ge=1)
+    history_limit: int = pydantic.Field(default=100_000, ge=1)
+    shortened_length: int = pydantic.Field(default=1_000, ge=1)
+    matching_length: int = pydantic.Field(default=50, ge=0)
+    max_concurrent: int = pydantic.Field(default=32, ge=1)
+    max_queue: int = pydantic.Field(default=64, ge=0)
+    max_queue_ms: float = pydantic.Field(default=50.0, ge=0)
+    max_background: int = pydantic.Field(default=16, ge=0)
+    prefetch_timeout_ms: float = pydantic.Field(default=5_000.0, gt=0)
+    store_threads: int = pydantic.Field(default=4, ge=1)
+    store_timeout_ms: float = pydantic.Field(default=1_000.0, gt=0)
+    hedge: float = pydantic.Field(default=1.5, ge=1)
+    patience: float = pydantic.Field(default=2.0, ge=1)
+    patience_ms: float = pydantic.Field(default=20.0, ge=0)
+    poll_seconds: float = pydantic.Field(default=5.0, gt=0)
+    drain_seconds: float = pydantic.Field(default=10.0, ge=0)
     traces: str = ""
     log_requests: bool = True
 

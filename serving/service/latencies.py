@@ -3,12 +3,13 @@
 An estimate is the longest that a call *usually* takes. It rests on the last
 `WINDOW` durations of calls of like size:
 
-    estimate = median + SPREAD * MAD
+    estimate = max(median + SPREAD * MAD, quantile HIGH)
 
-MAD is the median distance from the median, so a single outlier moves neither
-part. Until `PRIORS` durations are known, the missing ones are filled up with a
-prior. A median over a window changes by one order statistic per call: it
-follows a lasting change within half a window and does not swing.
+MAD is the median distance from the median. A single outlier moves neither
+part; the quantile holds where durations are of two kinds. Until `PRIORS`
+durations are known, the missing ones are filled up with a prior. Order
+statistics change by one place per call: the estimate follows a lasting change
+within half a window and does not swing.
 
 A call that was given up after t counts as t, if that is above the estimate:
 it took at least so long. A stage that looks too slow to be tried would never
@@ -29,6 +30,7 @@ __all__ = ["Latencies"]
 WINDOW = 33
 PRIORS = 4
 SPREAD = 4.5
+HIGH = 0.8
 FORGET_S = 20.0
 
 
@@ -46,7 +48,8 @@ class _Window:
         values += [prior] * max(0, PRIORS - len(values))
         middle = statistics.median(values)
         spread = statistics.median(abs(value - middle) for value in values)
-        found = middle + SPREAD * spread
+        high = sorted(values)[int(HIGH * (len(values) - 1))]
+        found = max(high, middle + SPREAD * spread)
         age = now - self.newest
         if found > prior and age > FORGET_S:
             found = prior + (found - prior) * 0.5 ** (age / FORGET_S - 1)
@@ -76,8 +79,8 @@ class Latencies:
     def estimate(self, stage: str, cells: float = 1) -> float:
         """Seconds that a call usually takes at most.
 
-        Without measurements of like size, those of the nearest smaller size
-        count, in proportion, or those of the nearest larger one as they are.
+        Without measurements of like size, those of the nearest size count,
+        in proportion to the priors of both.
 
         Args:
             stage: its name.
@@ -89,19 +92,11 @@ class Latencies:
         prior = self._prior(stage, bucket)
         if bucket in windows:
             return windows[bucket].estimate(prior, now)
-        smaller = max((b for b in windows if b < bucket), default=None)
-        if smaller is not None:
-            known = windows[smaller].estimate(self._prior(stage, smaller), now)
-            # Only what exceeds the fixed part grows; never more than the
-            # sizes differ.
-            fixed = min(known, self._priors[stage][0])
-            grown = (known - fixed) * 4.0 ** (bucket - smaller)
-            return max(prior, fixed + grown)
-        larger = min((b for b in windows if b > bucket), default=None)
-        if larger is not None:
-            known = windows[larger].estimate(self._prior(stage, larger), now)
-            return max(min(known, prior), known / 4.0 ** (larger - bucket))
-        return prior
+        nearest = min(windows, key=lambda b: (abs(b - bucket), b), default=None)
+        if nearest is None:
+            return prior
+        other = self._prior(stage, nearest)
+        return windows[nearest].estimate(other, now) * prior / other
 
     def learn(self, stage: str, seconds: float, cells: float = 1) -> None:
         """Takes in how long a call took.

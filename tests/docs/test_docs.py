@@ -61,7 +61,8 @@ def test_commands_exist(page):
     targets = set(
         re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     )
-    for line in "".join(blocks(page, "bash")).splitlines():
+    commands = "".join(blocks(page, "bash")).replace("\\\n", " ")
+    for line in commands.splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["make"]:
             goals = [w for w in words[1:] if "=" not in w]

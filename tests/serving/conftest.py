@@ -1,9 +1,11 @@
 """Servers that the serving tests talk to.
 
-The conformance tests run against the embedded server, or, when
+The tests marked `conformance` run against the embedded server, or, when
 `MUSE_TEST_GRPC` (host:port) and `MUSE_TEST_REST` (URL) are set, against a
 server that was started by hand on the model that
-`python -m tests.serving.toy_model DIR` writes, under the name `toy`.
+`python -m tests.serving.toy_model DIR` writes, under the name `toy`:
+
+    python -m pytest -m conformance tests/serving/server
 """
 
 from __future__ import annotations
@@ -14,6 +16,13 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "conformance: asks any server of the toy model (see tests/serving)",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +44,8 @@ def toy_base(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def toy(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
     grpc, rest = os.getenv("MUSE_TEST_GRPC"), os.getenv("MUSE_TEST_REST")
+    if bool(grpc) != bool(rest):
+        pytest.fail("set both MUSE_TEST_GRPC and MUSE_TEST_REST, or neither")
     if grpc and rest:
         yield Endpoint(grpc, rest.rstrip("/"), False)
         return

@@ -13,6 +13,7 @@ from tfx_pipeline.cli import (
     rank,
     report,
     serve,
+    service,
     store,
 )
 
@@ -34,6 +35,7 @@ app.add_typer(pipeline.app)
 app.add_typer(items.app)
 app.add_typer(store.app)
 app.command()(serve.serve)
+app.command()(service.service)
 app.command()(rank.rank)
 app.command()(report.report)
 app.command()(bench.bench)

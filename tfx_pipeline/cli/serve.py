@@ -55,6 +55,19 @@ def serve(
     poll_seconds: Annotated[
         float, typer.Option(help="Look for new versions this often; 0 never.")
     ] = 1.0,
+    with_ranking: Annotated[
+        bool,
+        typer.Option("--with-ranking", help="Run the ranking service beside."),
+    ] = False,
+    store: Annotated[
+        str, typer.Option(help="Its behavior store, lmdb:PATH or redis://….")
+    ] = "",
+    ranking_port: Annotated[
+        int, typer.Option(help="Its gRPC port; 0 takes a free one.")
+    ] = 8600,
+    ranking_rest_port: Annotated[
+        int, typer.Option(help="Its REST port; 0 takes a free one.")
+    ] = 8601,
 ) -> None:
     """Serve a model by gRPC and REST until Ctrl-C.
 
@@ -69,6 +82,10 @@ def serve(
             "exactly one of --model-base-path and --model-config-file is needed"
         )
     with output.one_line_errors():
+        if with_ranking and port < 0:
+            raise ValueError("--with-ranking needs gRPC: choose a --port")
+        if store and not with_ranking:
+            raise ValueError("--store belongs to --with-ranking")
         from serving.server import ServerConfig, StartupError
 
         config = ServerConfig(
@@ -86,13 +103,31 @@ def serve(
         started = time.monotonic()
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from serving.server.app import serve_until_signal
+        from tfx_pipeline.cli.ranking_beside import beside
 
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="muse-serve-")
             )
+            announce = _announcer(folder, started)
+
+            def on_ready(app: ServerApp) -> None:
+                announce(app)
+                if with_ranking:
+                    stack.enter_context(
+                        beside(
+                            app,
+                            folder,
+                            store=store,
+                            host=host,
+                            port=ranking_port,
+                            rest_port=ranking_rest_port,
+                            model=model_name,
+                        )
+                    )
+
             try:
-                serve_until_signal(config, _announcer(folder, started))
+                serve_until_signal(config, on_ready)
             except StartupError as error:
                 raise RuntimeError(str(error)) from error
 

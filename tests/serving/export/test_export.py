@@ -134,7 +134,9 @@ def test_manifest(world: World) -> None:
         for name in shapes
         if dtypes[name] != tf.string and name != "save_counter"
     )
-    assert manifest["total_bytes"] == stored
+    # The user cache is made anew by every server.
+    unsaved = manifest["user_cache"]["bytes"]
+    assert manifest["total_bytes"] == stored + unsaved
     assert "KiB of variables" in world.export.memory_summary()
 
 
@@ -159,6 +161,7 @@ def test_warmup_records_replay(world: World) -> None:
             assert (outputs["click_probability"].numpy() > 0).any()
         names.append(name)
     signatures = ["rank", "explain", "embed", "upsert_items", "serving_default"]
+    signatures += ["prefetch", "resolve_items", "rank_cached", "user_cache"]
     assert names == signatures * 2
     assert world.export.manifest["warmup_records"] == len(names)
 

@@ -1,9 +1,19 @@
 """The same requests by every path give the same scores."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
-from serving.client import MuseClient, RankRequest
+from serving.client import (
+    CachedRankRequest,
+    MuseClient,
+    PrefetchRequest,
+    RankRequest,
+)
+from serving.client.ranking import RankingClient, RankingRequest
+from serving.service import ServiceConfig, running_service
+from serving.stores import open_store
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import (
     World,
@@ -29,7 +39,44 @@ def server(world: World):
         yield app
 
 
-def test_five_paths_give_the_same_scores(world: World, server) -> None:
+def by_service(
+    requests: list[RankRequest], target: str, folder: pathlib.Path
+) -> list[np.ndarray]:
+    """Scores by the ranking service, from histories in a store."""
+    url = f"lmdb:{folder / 'store'}"
+    with open_store(url) as store:
+        for number, request in enumerate(requests, 1):
+            store.set_profile(number, request.user_profile)
+            if len(request.behavior_item_ids):
+                store.append(
+                    number,
+                    request.behavior_item_ids,
+                    request.behavior_category_ids,
+                )
+    config = ServiceConfig(
+        store=url,
+        targets=(target,),
+        matching_model="",
+        port=0,
+        rest_port=-1,
+        deadline_ms=9000,
+        patience_ms=5000,
+    )
+    with (
+        running_service(config) as app,
+        RankingClient(app.grpc_target) as client,
+    ):
+        answers = [
+            client.rank(RankingRequest(number, request.candidate_item_ids))
+            for number, request in enumerate(requests, 1)
+        ]
+    assert {answer.path for answer in answers} == {"cached"}
+    return [answer.click_probability for answer in answers]
+
+
+def test_all_paths_give_the_same_scores(
+    world: World, server, tmp_path: pathlib.Path
+) -> None:
     requests = make_requests(world.item_table, 15, seed=8)
     typed = [
         RankRequest(
@@ -47,7 +94,23 @@ def test_five_paths_give_the_same_scores(world: World, server) -> None:
         MuseClient(server.grpc_target) as grpc,
         MuseClient(server.rest_url, "rest") as rest,
     ):
+        cached = []
+        for request in typed:
+            assert grpc.prefetch(
+                PrefetchRequest(
+                    request.user_id,
+                    request.user_profile,
+                    request.behavior_item_ids,
+                    request.behavior_category_ids,
+                )
+            ).cached
+            answer = grpc.rank_cached(
+                CachedRankRequest(request.user_id, request.candidate_item_ids)
+            )
+            assert answer.cache_hit
+            cached.append(answer.click_probability)
         paths = {
+            "history from the device": cached,
             "SavedModel in process": [
                 row[: len(r["candidate_item_ids"])]
                 for row, r in zip(
@@ -62,6 +125,7 @@ def test_five_paths_give_the_same_scores(world: World, server) -> None:
             "Examples by REST": [
                 a.click_probability for a in rest.predict_examples(examples)
             ],
+            "ranking service": by_service(typed, server.grpc_target, tmp_path),
         }
     expected = [oracle_scores(world, request) for request in requests]
     assert np.std(np.concatenate(expected)) > 0.05

@@ -162,9 +162,7 @@ ROWS = st.one_of(
     st.sampled_from([511, 512, 513, LENGTH]),
 ).flatmap(
     lambda n: st.integers(0, 2**26).map(
-        lambda seed: np.random.default_rng(seed)
-        .integers(0, 2**27, n)
-        .tolist()
+        lambda seed: np.random.default_rng(seed).integers(0, 2**27, n).tolist()
     )
 )
 STEPS = st.lists(
@@ -294,11 +292,12 @@ def test_marks_of_nearby_generations_differ() -> None:
     marks = cells.mark(tf.cast(generations, tf.int64)).numpy()
     assert (marks < 0).all()
     assert len(set(marks.tolist())) == 4 and marks[0] == marks[4]
-    payload = tf.constant([0, 1, (1 << 37) - 1], tf.int64)
+    given = [0, 1, (1 << 37) - 1]
+    payload = tf.constant(given, tf.int64)
     for mark in marks:
         both = payload + mark
         assert cells.mark_of(both).numpy().tolist() == [mark] * 3
-        assert cells.payload_of(both).numpy().tolist() == payload.numpy().tolist()
+        assert cells.payload_of(both).numpy().tolist() == given
 
 
 def test_refuses_cells_without_room_for_the_generation() -> None:

@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 from tests.serving import toy_model
 from tests.serving.toy_model import score_request
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.conformance]
 
 
 @pytest.fixture(scope="module")

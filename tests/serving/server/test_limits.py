@@ -253,7 +253,7 @@ def test_any_body_is_answered(server, body):
 def test_a_message_that_is_none(channel, caplog, service, method):
     call = channel.unary_unary(f"/tensorflow.serving.{service}/{method}")
     with caplog.at_level(logging.ERROR):
-        for data in (b"\xff\xff\xff", b"\x0a\x05ab"):
+        for data in (b"\xff\xff\xff", b"\x0a\x05ab", b"\x0c"):
             with pytest.raises(grpc.RpcError) as caught:
                 call(data, timeout=20)
             assert caught.value.code() is grpc.StatusCode.INTERNAL

@@ -12,7 +12,7 @@ import pytest
 
 from tests.serving import toy_model
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.conformance]
 
 ONES = [1, 1, 1, 1, 1]
 

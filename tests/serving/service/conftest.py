@@ -1,4 +1,4 @@
-"""A real ranker with a user cache, a toy matching model and an LMDB store."""
+"""Toy models with a real user cache, real servers and an LMDB store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from serving.client import RankRequest
 
 HERE = pathlib.Path(__file__).parent
-USERS = 30
+USERS = 20
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,14 +33,12 @@ class Site:
         rest: URL of the model server's REST.
         store: URL of the store.
         requests: user and history of each user in the store, and candidates.
-        world: the ranker behind it.
     """
 
     model_server: str
     rest: str
     store: str
     requests: list[RankRequest]
-    world: Any
 
     def request(self, shortest: int = 1) -> RankRequest:
         """A user with at least so many behaviours."""
@@ -50,74 +48,26 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Serves both models from this process."""
-    from serving.export import UserCacheConfig, export_saved_model
-    from serving.server import ServerConfig, running
-    from tests.serving import toy_matching
-    from tests.serving.export import world as worlds
-
-    folder = tmp_path_factory.mktemp("service")
-    table = worlds.make_item_table(folder / "table")
-    raw = worlds.make_requests(table, USERS, seed=11)
-    transform_output = worlds.make_transform_output(raw, folder)
-    vocabularies = worlds.read_vocabularies(transform_output)
-    model = worlds.make_model("muse", table, vocabularies, 8)
-    export = export_saved_model(
-        folder / "muse" / "1",
-        model=model,
-        item_table=table,
-        vocabularies=vocabularies,
-        max_history=worlds.MAX_HISTORY,
-        transform_output=transform_output,
-        source={"run": "test"},
-        user_cache=UserCacheConfig(users=64, ways=4, max_length=1100),
-    )
-    toy_matching.export_toy_matching(folder / "matching")
-    models = "".join(
-        f'config {{ name: "{name}" base_path: "{folder / name}" }}'
-        for name in ("muse", "matching")
-    )
-    file = folder / "models.config"
-    file.write_text(f"model_config_list {{ {models} }}")
-    requests = [
-        RankRequest(
-            user_id=1000 + index,
-            user_profile=one["user_profile"],
-            behavior_item_ids=one["behavior_item_ids"],
-            behavior_category_ids=one["behavior_category_ids"],
-            candidate_item_ids=one["candidate_item_ids"],
+def site(
+    muse_and_matching: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Site:
+    """Users in a store beside both models."""
+    rng = np.random.default_rng(11)
+    requests = []
+    for index in range(USERS):
+        length = int(rng.integers(1, 40)) if index else 0
+        requests.append(
+            RankRequest(
+                user_id=1000 + index,
+                user_profile=rng.integers(0, 90, 5),
+                behavior_item_ids=rng.integers(1, 20, length),
+                behavior_category_ids=rng.integers(0, 40, length),
+                candidate_item_ids=rng.integers(1, 20, int(rng.integers(1, 9))),
+            )
         )
-        for index, one in enumerate(map(without_padding, raw))
-    ]
-    store = f"lmdb:{folder / 'store'}"
+    store = f"lmdb:{tmp_path_factory.mktemp('service') / 'store'}"
     fill(store, requests)
-    config = ServerConfig(model_config_file=str(file), port=0, rest_api_port=0)
-    with running(config) as app:
-        yield Site(
-            model_server=app.grpc_target,
-            rest=app.rest_url,
-            store=store,
-            requests=requests,
-            world=worlds.World(
-                item_table=table,
-                model=model,
-                vocabularies=vocabularies,
-                transform_output=transform_output,
-                export=export,
-                loaded=None,
-            ),
-        )
-
-
-def without_padding(request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A store keeps no padding, and a client sends none as a candidate."""
-    real = request["behavior_item_ids"] != 0
-    return {
-        **request,
-        "behavior_item_ids": request["behavior_item_ids"][real],
-        "behavior_category_ids": request["behavior_category_ids"][real],
-    }
+    return Site(muse_and_matching.grpc, muse_and_matching.rest, store, requests)
 
 
 def fill(url: str, requests: list[RankRequest]) -> None:
@@ -145,6 +95,9 @@ def settings(site: Site, **changes: Any) -> dict[str, Any]:
         "deadline_ms": 8000,
         "log_requests": False,
         "poll_seconds": 60,
+        "prefetch_timeout_ms": 1500,
+        "patience_ms": 3000,
+        "drain_seconds": 3,
         **changes,
     }
 

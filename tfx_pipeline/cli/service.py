@@ -1,0 +1,109 @@
+"""``muse service``: the ranking service."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tfx_pipeline.cli import output
+
+if TYPE_CHECKING:
+    from serving.service import ServiceApp
+
+__all__ = ["service"]
+
+
+def service(
+    store: Annotated[
+        str,
+        typer.Option(
+            help="Behavior store: lmdb:PATH or redis://HOST:PORT/DB. Without "
+            "one only cached histories count."
+        ),
+    ] = "",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model server, HOST:PORT of gRPC; several share the users. "
+            "[default: 127.0.0.1:8500]"
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Ranking model.")] = "muse",
+    matching_model: Annotated[
+        str, typer.Option(help="Model that finds candidates; '' has none.")
+    ] = "matching",
+    host: Annotated[
+        str, typer.Option(help="Interface to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="gRPC port; 0 takes a free one, -1 is off.")
+    ] = 8600,
+    rest_port: Annotated[
+        int, typer.Option(help="REST port; 0 takes a free one, -1 is off.")
+    ] = 8601,
+    port_file: Annotated[
+        str, typer.Option(help="JSON file to write once the ports are open.")
+    ] = "",
+    deadline_ms: Annotated[
+        float, typer.Option(help="Deadline of requests that bring none.")
+    ] = 300.0,
+    max_concurrent: Annotated[
+        int, typer.Option(help="Requests being answered at once.")
+    ] = 32,
+    max_queue: Annotated[
+        int, typer.Option(help="Requests that wait; more are refused.")
+    ] = 64,
+    traces: Annotated[
+        str, typer.Option(help="'console' or an OTLP endpoint by HTTP.")
+    ] = "",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No log line per request.")
+    ] = False,
+) -> None:
+    """Rank candidates for users within a deadline, until Ctrl-C.
+
+    Needs a running model server (muse serve). Speaks gRPC
+    (muse.serving.v1.RankingService) and REST (POST /v1/rank); logs JSON lines
+    to stderr and drains on SIGTERM.
+
+    Example: muse service --store lmdb:store --target 127.0.0.1:8500
+    """
+    with output.one_line_errors():
+        from serving.service import ServiceConfig, run_until_signal
+        from serving.service.records import log_to_stderr
+
+        config = ServiceConfig(
+            store=store,
+            targets=tuple(target or ["127.0.0.1:8500"]),
+            model=model,
+            matching_model=matching_model,
+            host=host,
+            port=port,
+            rest_port=rest_port,
+            port_file=port_file,
+            deadline_ms=deadline_ms,
+            max_concurrent=max_concurrent,
+            max_queue=max_queue,
+            traces=traces,
+            log_requests=not quiet,
+        )
+        log_to_stderr()
+        run_until_signal(config, _announce)
+
+
+def _announce(app: ServiceApp) -> None:
+    lines = ["Ranking service"]
+    if app.grpc_port is not None:
+        lines.append(f"  gRPC     {app.grpc_target}")
+    if app.rest_port is not None:
+        lines += [
+            f"  REST     {app.rest_url}/v1/rank",
+            f"  metrics  {app.rest_url}/metrics",
+        ]
+    if not app.service.ready:
+        lines.append("No model server answers yet; it is looked for.")
+    lines.append("Ctrl-C stops.")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
