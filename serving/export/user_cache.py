@@ -13,9 +13,10 @@ one writer wrote and nothing else: whatever else was going on, since marks of
 different writers differ as long as fewer than `2**tag_bits` prefetches start
 while one of them writes. Everything else is a miss.
 
-The way to be replaced is one that holds nothing or has expired, else the least
-recently used; but never the newest of the same user, which is ranked with
-until the new one is whole. Uses are numbered by a counter, not by the time.
+The way to be replaced is one that was freed or has expired, else the one that
+was used, or that a writer took, the longest ago: so two writers rarely choose
+the same. It is never the newest of the same user, which is ranked with until
+the new one is whole. Uses are numbered by a counter, not by the time.
 """
 
 import dataclasses
@@ -338,7 +339,7 @@ class UserCache(tf.Module):
             )
         with tf.control_dependencies(_operations(published)):
             replaced = self._drop_older(user, slots)
-        with tf.control_dependencies(_operations(replaced)):
+        with tf.control_dependencies(replaced):
             stored = self._is_stored(slot, header, length)
         self._count(prefetches=tf.ones_like(stored))
         return _where(stored, length), _where(stored, generation)
@@ -349,9 +350,10 @@ class UserCache(tf.Module):
         expired = tf.logical_and(headers.whole, self._expired(headers.written))
         live = tf.logical_and(headers.whole, tf.logical_not(expired))
         own = tf.logical_and(live, tf.equal(headers.user, user))
-        # Whoever was used last has the highest number.
+        # Whoever was used last has the highest number: also a slot that
+        # another call writes to now, which holds nothing yet.
         used = gather_frozen(self.last_used, slots)
-        keys = tf.where(live, used, -tf.ones_like(used))
+        keys = tf.where(expired, -tf.ones_like(used), used)
         if self.config.ways > 1:
             generations = _where(own, headers.generation)
             newest = tf.logical_and(
@@ -377,8 +379,8 @@ class UserCache(tf.Module):
         with tf.control_dependencies(_operations(touched, cleared)):
             return tf.identity(slot)
 
-    def _drop_older(self, user: tf.Tensor, slots: tf.Tensor) -> Any:
-        """Take away the headers of all but the newest of a user.
+    def _drop_older(self, user: tf.Tensor, slots: tf.Tensor) -> list[Any]:
+        """Free all slots of a user but the newest.
 
         Each writer looks after it has published. Of two at the same time the
         later one sees both, so that the older never outlives the newer.
@@ -389,7 +391,9 @@ class UserCache(tf.Module):
         older = tf.logical_and(own, generations < tf.reduce_max(generations))
         dropped = tf.gather_nd(slots, tf.where(older))
         shape = tf.stack([tf.size(dropped), self.headers.shape[1]])
-        return scatter_rows(self.headers, dropped, tf.zeros(shape, tf.int64))
+        cleared = scatter_rows(self.headers, dropped, tf.zeros(shape, tf.int64))
+        freed = scatter_rows(self.last_used, dropped, tf.zeros_like(dropped))
+        return _operations(cleared, freed)
 
     def _is_stored(
         self, slot: tf.Tensor, header: tf.Tensor, length: tf.Tensor

@@ -147,12 +147,13 @@ def test_only_unavailable_is_tried_again(code, calls):
 
 def test_timeout_bounds_every_attempt():
     transport = Scripted(*[call_error("UNAVAILABLE", "no")] * 100, {"y": 1})
-    patient = Retry(attempts=100, first=0.03, factor=1.0, longest=0.03)
+    patient = Retry(attempts=100, first=0.1, factor=1.0, longest=0.1)
     client = AsyncMuseClient("t", transport, retry=patient)
-    with pytest.raises(UnavailableError):
-        asyncio.run(client.predict("s", {}, timeout=0.2))
+    # On a busy machine the time may be over after a pause, not before it.
+    with pytest.raises((UnavailableError, DeadlineError)):
+        asyncio.run(client.predict("s", {}, timeout=1.0))
     assert 2 <= len(transport.seconds) < 100
-    assert all(0 < seconds <= 0.2 for seconds in transport.seconds)
+    assert all(0 < seconds <= 1.0 for seconds in transport.seconds)
     assert transport.seconds == sorted(transport.seconds, reverse=True)
 
 
