@@ -288,6 +288,11 @@ def test_declared_interface(world: World) -> None:
         "explain",
         "embed",
         "upsert_items",
+        "prefetch",
+        "prefetch_rows",
+        "resolve_items",
+        "rank_cached",
+        "user_cache",
     }
     declared = {
         name: {
@@ -315,6 +320,26 @@ def test_declared_interface(world: World) -> None:
         "province_ids": ("int64", [None]),
     }
     assert declared["serving_default"] == {"examples": ("string", [None])}
+    history = {
+        "user_id": ("int64", [None]),
+        "user_profile": ("int64", [None, None]),
+        "behavior_category_ids": ("int64", [None, None]),
+    }
+    assert declared["prefetch"] == {
+        **history,
+        "behavior_item_ids": ("int64", [None, None]),
+    }
+    assert declared["prefetch_rows"] == {
+        **history,
+        "behavior_rows": ("int32", [None, None]),
+        "table_stamp": ("int64", [None]),
+    }
+    assert declared["rank_cached"] == {
+        "user_id": ("int64", [None]),
+        "candidate_item_ids": ("int64", [None, None]),
+    }
+    assert declared["resolve_items"] == {"item_ids": ("int64", [None])}
+    assert declared["user_cache"] == {"user_id": ("int64", [None])}
     outputs = {
         name: {
             key: spec.dtype.name
@@ -341,5 +366,28 @@ def test_declared_interface(world: World) -> None:
             "stored": "bool",
             "used": "int64",
             "capacity": "int64",
+        },
+        "prefetch": {"cached_length": "int32", "generation": "int64"},
+        "prefetch_rows": {"cached_length": "int32", "generation": "int64"},
+        "resolve_items": {"row": "int32", "table_stamp": "int64"},
+        "rank_cached": {
+            "click_probability": "float32",
+            "cache_hit": "bool",
+            "generation": "int64",
+        },
+        "user_cache": {
+            "cached_length": "int32",
+            "generation": "int64",
+            "age_seconds": "float32",
+            "capacity": "int64",
+            "occupied": "int64",
+            "max_length": "int64",
+            "bytes": "int64",
+            "hits": "int64",
+            "misses": "int64",
+            "prefetches": "int64",
+            "evictions": "int64",
+            "expired": "int64",
+            "mixed": "int64",
         },
     }
