@@ -213,7 +213,8 @@ def test_rows_come_from_the_served_model(tmp_path, muse):
         assert found.rows[::-1].tolist() == expected.rows.tolist()
         assert len(set(found.rows.tolist())) == 3
         assert found.table_stamp == expected.table_stamp
-        assert store.read(2).rows is not None
+        nine = client.resolve_items([9]).rows.tolist()
+        assert store.read(2).rows.tolist() == nine
         # The next event makes them count no more.
         store.append(1, 8, 1)
         assert store.read(1).rows is None
