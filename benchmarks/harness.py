@@ -15,7 +15,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 RUNS = 7
@@ -188,9 +188,13 @@ class Report:
         line = {"bench": self._bench, "case": case, **values}
         print(json.dumps(line), flush=True)
 
+    def wrong(self, case: str) -> None:
+        """Note a wrong result that is no time."""
+        self._wrong.append(case)
+
     def close(self) -> None:
         """Print the table; end with code 1 if a result is wrong."""
-        if not self._json:
+        if self._results and not self._json:
             _print_table(self._results)
         if self._wrong:
             sys.exit(f"{self._bench}: results differ: {', '.join(self._wrong)}")
@@ -234,12 +238,17 @@ def _print_table(results: list[Result]) -> None:
         )
         for result in results
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = zip(row, widths, strict=True)
-        print("  ".join(value.ljust(width) for value, width in cells).rstrip())
+    print_columns([head, *rows])
     for how in dict.fromkeys(result.agree_by for result in results):
         print(f"agree: {how}")
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells below each other, the head first."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        print("  ".join(value.ljust(width) for value, width in cells).rstrip())
 
 
 def _number(value: float | None) -> str:

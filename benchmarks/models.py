@@ -3,7 +3,7 @@
 `export_muse` writes a real MUSE ranker: random item vectors, random weights,
 the product's own export. `export_echo` writes a model with the same `rank`
 signature and no work in it, so that what a call costs besides the model can
-be seen.
+be seen. `export_matching` writes a search for candidates.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ CATEGORIES = 1_000
 CITIES = 300
 PROVINCES = 34
 PROFILES = 100
+MATCHING_DIM = 64
 
 
 def export_muse(
-    folder: pathlib.Path, num_items: int, with_user_cache: bool = False
+    folder: pathlib.Path,
+    num_items: int,
+    with_user_cache: bool = False,
+    seed: int = 0,
+    target: str = "any",
 ) -> pathlib.Path:
     """Write a MUSE ranker over `num_items` items with random weights.
 
@@ -29,6 +34,8 @@ def export_muse(
         folder: where to write; the item table and the export go below it.
         num_items: items in the table; their ids are 1 to 9 digits long.
         with_user_cache: add a user cache of the default size.
+        seed: of the weights; the item table is always the same.
+        target: as of `export_saved_model`.
 
     Returns:
         The version folder.
@@ -40,7 +47,7 @@ def export_muse(
     from serving.export import UserCacheConfig, export_saved_model
 
     generator = np.random.default_rng(0)
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     table = ItemTable.write(
         folder / "items",
         item_ids(num_items),
@@ -74,6 +81,7 @@ def export_muse(
         item_table=table,
         vocabularies=vocabularies,
         user_cache=UserCacheConfig() if with_user_cache else None,
+        target=target,
     )
     return export.path
 
@@ -117,6 +125,65 @@ def export_echo(folder: pathlib.Path) -> pathlib.Path:
         module,
         str(path),
         signatures={"rank": module.rank.get_concrete_function(**RANK_INPUTS)},
+    )
+    return path
+
+
+def export_matching(
+    folder: pathlib.Path, num_items: int, num_candidates: int
+) -> pathlib.Path:
+    """Write a model with matching's `recommend`: an exact search.
+
+    The mean of the behaviours' vectors is compared with all items', as the
+    product's matching model does, with random vectors.
+
+    Args:
+        folder: where to write.
+        num_items: items, as `item_ids` numbers them.
+        num_candidates: items of an answer.
+
+    Returns:
+        The version folder.
+    """
+    import tensorflow as tf
+
+    class Matching(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            generator = np.random.default_rng(1)
+            self.ids = tf.Variable(item_ids(num_items), trainable=False)
+            self.vectors = tf.Variable(
+                generator.standard_normal(
+                    (num_items, MATCHING_DIM), np.float32
+                ),
+                trainable=False,
+            )
+
+        @tf.function(
+            autograph=False,
+            input_signature=[
+                tf.TensorSpec([None, None], tf.int64, name="behavior_item_ids")
+            ],
+        )
+        def recommend(
+            self, behavior_item_ids: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            rows = tf.searchsorted(
+                self.ids, tf.reshape(behavior_item_ids, [-1])
+            )
+            rows = tf.reshape(rows, tf.shape(behavior_item_ids))
+            queries = tf.reduce_mean(tf.gather(self.vectors, rows), axis=1)
+            scores = tf.matmul(queries, self.vectors, transpose_b=True)
+            best, rows = tf.math.top_k(scores, num_candidates)
+            return {
+                "candidate_item_ids": tf.gather(self.ids, rows),
+                "scores": best,
+            }
+
+    module = Matching()
+    path = folder / "matching" / "1"
+    tf.saved_model.save(
+        module, str(path), signatures={"recommend": module.recommend}
     )
     return path
 

@@ -17,10 +17,23 @@ The answers agree when the scores by gRPC, by REST and by the session are the
 same bits, and those of `tf.saved_model.load`, which optimises the graph in its
 own way, differ by less than 1e-6. `bytes only` is also the floor.
 
-Then callers in one more process ask as fast as they are answered, 1 to 16 at
-once: percentiles and answers per second (server, callers and the model share
-the same cores), and how long a small call takes beside large REST calls,
-which are megabytes of JSON.
+Then one more process makes load (`load/`): users with histories of 1,000,
+10,000 and 100,000, who come back the more often the more active they are,
+with 1,000 candidates of which few are popular. *Closed loops* ask again when
+they are answered; *open loops* ask at random times (Poisson), whatever is
+still unanswered, and a call's latency begins at its time. They show
+
+- `bytes only` and the no-op model: what the servers can take;
+- `rank`, with the history in each request, against `rank_cached`, with the
+  history prefetched earlier;
+- matching and then `rank`, against the ranking service, which prefetches
+  while matching works.
+
+Before that, all ways must give the same probabilities within 1e-5. Load,
+servers and models share the same cores: each line says how many of them the
+process that asks, the server and the service kept busy.
+
+`--part calls` or `--part load` runs one half.
 """
 
 from __future__ import annotations
@@ -41,66 +54,67 @@ from benchmarks import harness
 
 LARGE, QUICK_LARGE = (1_000, 100_000), (1_000, 20_000)
 SMALL = (100, 1_000)
-CALLERS = (1, 2, 4, 8, 16)
 
 
 def main() -> None:
     """Runs the benchmark."""
-    arguments = harness.parser(__doc__).parse_args()
+    parser = harness.parser(__doc__)
+    parser.add_argument(
+        "--part", choices=("calls", "load", "all"), default="all"
+    )
+    arguments = parser.parse_args()
     harness.pin(arguments.threads)
     report = harness.Report("serve", arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="muse-serve-") as folder:
         _run(pathlib.Path(folder), arguments, report)
-    report.close()
 
 
 def _run(
     folder: pathlib.Path, arguments: argparse.Namespace, report: Any
 ) -> None:
     from benchmarks import models
-    from benchmarks.remote import Remote
-    from serving.local_server import local_server
+    from benchmarks.load import benchmark, processes
 
     quick = arguments.quick
     num_items = 20_000 if quick else 200_000
-    harness.say(f"serve: exporting a model with {num_items:,} items")
+    harness.say(f"serve: exporting models with {num_items:,} items")
     noop = models.export_echo(folder)
-    muse = models.export_muse(folder, num_items)
-    requests = {
-        "large": models.rank_request(
-            num_items, *(QUICK_LARGE if quick else LARGE)
-        ),
-        "small": models.rank_request(num_items, *SMALL),
-    }
+    muse = models.export_muse(folder, num_items, with_user_cache=True)
+    matching = models.export_matching(folder, num_items, 1_000)
     harness.say("serve: starting the servers")
     with contextlib.ExitStack() as stack:
 
-        def serve(path: pathlib.Path) -> Any:
-            return path, stack.enter_context(local_server(path))
+        def serve(name: str, **served: pathlib.Path) -> Any:
+            bases = {model: path.parent for model, path in served.items()}
+            server = processes.model_server(folder, bases, name=name)
+            return stack.enter_context(server)
 
         with ThreadPoolExecutor() as pool:
-            served = dict(
-                zip(
-                    ("no-op", "MUSE"),
-                    pool.map(serve, (noop, muse)),
-                    strict=True,
-                )
-            )
-        for model, (path, address) in served.items():
-            for size, inputs in requests.items():
-                long = model == "MUSE" and size == "large"
-                runs = 7 if long else (15 if quick else 51)
-                _one_call(report, model, size, path, address, inputs, runs)
-        load = stack.enter_context(Remote("benchmarks.peers.load"))
-        files = {name: str(folder / f"{name}.npz") for name in requests}
-        _save(files, requests)
-        address = served["MUSE"][1]
-        load.call(
-            "prepare",
-            targets={"grpc": address.grpc, "rest": address.rest},
-            requests=files,
-        )
-        _under_load(report, load, quick)
+            echo = pool.submit(serve, "noop", muse=noop)
+            full = pool.submit(serve, "server", muse=muse, matching=matching)
+        servers = {"no-op": echo.result(), "MUSE": full.result()}
+        if arguments.part != "load":
+            requests = {
+                "large": models.rank_request(
+                    num_items, *(QUICK_LARGE if quick else LARGE)
+                ),
+                "small": models.rank_request(num_items, *SMALL),
+            }
+            for model, path in (("no-op", noop), ("MUSE", muse)):
+                for size, inputs in requests.items():
+                    long = model == "MUSE" and size == "large"
+                    runs = (3 if quick else 7) if long else (7 if quick else 51)
+                    address = servers[model]
+                    _one_call(report, model, size, path, address, inputs, runs)
+        loads = None
+        if arguments.part != "calls":
+            loads = benchmark.run(
+                folder, report, servers["MUSE"], servers["no-op"], num_items,
+                quick,
+            )  # fmt: skip
+    if loads is not None and not arguments.json:
+        loads.print_table()
+    report.close()
 
 
 def _one_call(
@@ -184,35 +198,6 @@ def _one_call(
         )
 
 
-def _under_load(report: Any, load: Any, quick: bool) -> None:
-    """Measure many calls at once."""
-    seconds = {"small": 0.7 if quick else 3.0, "large": 1.0 if quick else 8.0}
-    for size in ("small", "large"):
-        for callers in (1, 4) if quick else CALLERS:
-            harness.say(f"serve: {callers} callers, {size}")
-            found = load.call(
-                "run",
-                transport="grpc",
-                request=size,
-                callers=callers,
-                seconds=seconds[size],
-            )
-            report.fact(f"load, {size}, gRPC", callers=callers, **found)
-    for beside in (None, ["rest", "large", 1]):
-        found = load.call(
-            "run",
-            transport="grpc",
-            request="small",
-            callers=1,
-            seconds=seconds["large"],
-            beside=beside,
-        )
-        case = "small gRPC call" + (
-            " beside one large REST caller" if beside else " alone"
-        )
-        report.fact(case, **found)
-
-
 @contextlib.contextmanager
 def _raw_echo(
     message: bytes, body: bytes
@@ -246,13 +231,6 @@ def _raw_echo(
         connection.close()
     finally:
         server.communicate()
-
-
-def _save(files: dict[str, str], requests: dict[str, Any]) -> None:
-    import numpy as np
-
-    for name, inputs in requests.items():
-        np.savez(files[name], **inputs)
 
 
 if __name__ == "__main__":

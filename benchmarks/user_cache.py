@@ -1,171 +1,163 @@
-"""What the user cache saves: `rank` against `rank_cached`, and `prefetch`.
+"""What the user cache saves: `rank` against `rank_cached`.
 
-Serves a MUSE model through the embedded server and calls it by gRPC, one
-request after the other, with histories and candidates of several sizes. The
-user's history is prefetched, so that every call of `rank_cached` is a hit; a
-miss ends the run. Both must give the same probabilities.
+A MUSE ranker with random weights is served by the embedded server, a process
+of its own, and called by gRPC, one request after the other. Ours is
+`rank_cached`, whose history was prefetched; the peer is `rank`, with the same
+history in the request. Both take turns, so that a slow minute hits both; a
+call of `rank_cached` that misses ends the run. Each case has a line for the
+median and one for the 99th percentile.
 
-    python -m benchmarks.user_cache [--items N] [--seconds S] [--quick]
+What bounds both is the search. The floor is its scalar products alone:
+history x candidates x 128 multiplications of 8-bit integers (of float32 where
+the processor has no exact 8-bit product), measured in this process. `prefetch`
+is what a request does ahead, and is on no line: see the facts.
+
+The answers agree when all probabilities are within 1e-5.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import pathlib
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from benchmarks import harness
 
-from benchmarks import models
-
-HISTORIES = (1_000, 10_000, 100_000)
-CANDIDATES = (100, 1_000)
+HISTORIES, QUICK_HISTORIES = (1_000, 10_000, 100_000), (1_000, 10_000)
+CANDIDATES, QUICK_CANDIDATES = (10, 100, 1_000), (10, 100)
+NUM_ITEMS, QUICK_ITEMS = 1_000_000, 100_000
 TOLERANCE = 1e-5
+# Calls of each side: many where they are short, for the 99th percentile.
+SECONDS, QUICK_SECONDS = 10.0, 2.0
+MOST_CALLS, FEWEST_CALLS = 300, 20
 
 
 def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
-    histories = HISTORIES[:2] if given.quick else HISTORIES
-    candidates = CANDIDATES[:1] if given.quick else CANDIDATES
-    with tempfile.TemporaryDirectory() as folder:
-        base = pathlib.Path(folder)
-        models.export_muse(base, given.items, with_user_cache=True)
-        measure(
-            base / "muse", given.items, histories, candidates, given.seconds
-        )
+    """Run the benchmark."""
+    arguments = harness.parser(__doc__).parse_args()
+    harness.pin(arguments.threads)
+    report = harness.Report("user_cache", arguments)
+    with tempfile.TemporaryDirectory(prefix="muse-user-cache-") as folder:
+        _run(pathlib.Path(folder), arguments.quick, report)
+    report.close()
 
 
-def measure(
-    model: pathlib.Path,
-    num_items: int,
-    histories: tuple[int, ...],
-    candidates: tuple[int, ...],
-    seconds: float,
-) -> None:
-    """Serve the model and print one line per size."""
-    from serving.server import ServerConfig, running
+def _run(folder: pathlib.Path, quick: bool, report: Any) -> None:
+    """Export, serve and measure every size."""
+    from benchmarks import models
+    from benchmarks.load import processes
+    from muse_keras.tensorflow import has_int8_products
+    from serving.client import MuseClient, Timeouts
 
-    config = ServerConfig(
-        model_name="muse", model_base_path=str(model), port=0, rest_api_port=0
+    num_items = QUICK_ITEMS if quick else NUM_ITEMS
+    seconds = QUICK_SECONDS if quick else SECONDS
+    harness.say(f"user_cache: exporting a model with {num_items:,} items")
+    target = "cpu" if has_int8_products() else "any"
+    muse = models.export_muse(
+        folder, num_items, with_user_cache=True, target=target
     )
-    ids = models.item_ids(num_items)
-    with running(config) as app, Caller(app.grpc_target) as call:
-        print(
-            "history  candidates  signature    p50 ms   p99 ms   MB sent",
-            flush=True,
+    report.fact("export", target=target, items=num_items)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            processes.model_server(folder, {"muse": muse.parent})
         )
-        for length in histories:
-            for count in candidates:
-                request = make_request(ids, length, count)
-                report(call, request, length, count, seconds)
+        client = stack.enter_context(
+            MuseClient(server.grpc, timeouts=Timeouts(call=60, total=60))
+        )
+        for length in QUICK_HISTORIES if quick else HISTORIES:
+            for count in QUICK_CANDIDATES if quick else CANDIDATES:
+                request = models.rank_request(
+                    num_items, count, length, seed=length + count
+                )
+                harness.say(f"user_cache: {length:,} x {count:,}")
+                _compare(report, client, request, seconds, target)
 
 
-def report(
-    call: Caller,
+def _compare(
+    report: Any,
+    client: Any,
     request: dict[str, Any],
-    length: int,
-    count: int,
     seconds: float,
+    target: str,
 ) -> None:
-    """Time the three signatures with one request."""
-    candidates = request["candidate_item_ids"]
+    """Measure both signatures with one request."""
+    import numpy as np
+
     history = {k: v for k, v in request.items() if k != "candidate_item_ids"}
-    short = {"user_id": request["user_id"], "candidate_item_ids": candidates}
-    stored = call("prefetch", history)
-    if stored["cached_length"][0] != length:
-        raise SystemExit(f"prefetch stored {stored['cached_length'][0]}")
-    full, cached = call("rank", request), call("rank_cached", short)
-    difference = np.abs(
-        full["click_probability"] - cached["click_probability"]
-    ).max()
-    if not cached["cache_hit"].all() or difference > TOLERANCE:
-        raise SystemExit(f"rank_cached differs from rank by {difference}")
-    for name, inputs in (
-        ("rank", request),
-        ("prefetch", history),
-        ("rank_cached", short),
-    ):
-        p50, p99 = timed(lambda n=name, i=inputs: call(n, i), seconds)
-        sent = sum(value.nbytes for value in inputs.values()) / 1e6
-        print(
-            f"{length:7,}  {count:10,}  {name:11}  {p50:7.2f}  {p99:7.2f}  "
-            f"{sent:8.3f}",
-            flush=True,
-        )
+    short = {name: request[name] for name in ("user_id", "candidate_item_ids")}
+    length = request["behavior_item_ids"].size
+    count = request["candidate_item_ids"].size
+    prefetched = harness.timed(lambda: client.predict("prefetch", history))
+    prefetch = [prefetched() for _ in range(FEWEST_CALLS)]
+    answers: dict[str, Any] = {}
 
+    def keep(name: str, inputs: dict[str, Any]) -> harness.Timed:
+        def call() -> None:
+            answers[name] = client.predict(name, inputs)
 
-def timed(call: Callable[[], Any], seconds: float) -> tuple[float, float]:
-    """Return median and 99th percentile of calls, ms."""
-    for _ in range(3):
-        call()
-    times = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end or len(times) < 10:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    p50, p99 = np.percentile(times, [50, 99]) * 1e3
-    return float(p50), float(p99)
+        return harness.timed(call)
 
-
-def make_request(ids: Any, length: int, count: int) -> dict[str, Any]:
-    """Return inputs of `rank` for one user."""
-    generator = np.random.default_rng(length + count)
-    return {
-        "user_id": np.array([length + count], np.int64),
-        "user_profile": generator.integers(1, models.PROFILES, (1, 5)),
-        "behavior_item_ids": generator.choice(ids, (1, length)),
-        "behavior_category_ids": generator.integers(
-            1, models.CATEGORIES, (1, length)
-        ),
-        "candidate_item_ids": generator.choice(ids, (1, count), replace=False),
+    calls = {
+        "rank": keep("rank", request),
+        "rank_cached": keep("rank_cached", short),
     }
-
-
-class Caller:
-    """Calls signatures by gRPC, with nothing between the call and the wire."""
-
-    def __init__(self, target: str) -> None:
-        """Opens a channel to `target`."""
-        import grpc
-
-        self._channel = grpc.insecure_channel(
-            target, options=[("grpc.max_receive_message_length", -1)]
+    once = sum(call() for call in calls.values())
+    runs = int(min(max(1e3 * seconds / once, FEWEST_CALLS), MOST_CALLS))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    agree = True
+    for _ in range(runs):
+        for name, call in calls.items():
+            times[name].append(call())
+        apart = np.abs(
+            answers["rank"]["click_probability"]
+            - answers["rank_cached"]["click_probability"]
+        ).max()
+        hit = bool(answers["rank_cached"]["cache_hit"].all())
+        agree = agree and hit and float(apart) <= TOLERANCE
+    floor = _products_ms(length, count, target)
+    for share in (50, 99):
+        found = {k: float(np.percentile(v, share)) for k, v in times.items()}
+        report.add(
+            f"p{share}, {count:,} candidates x {length:,} behaviors",
+            found["rank_cached"],
+            {"rank": found["rank"]},
+            agree=agree,
+            agree_by=f"all hits, probabilities within {TOLERANCE}",
+            floor_ms=floor,
         )
-        from tensorflow_serving.apis import prediction_service_pb2_grpc
+    report.fact(
+        f"{count:,} candidates x {length:,} behaviors",
+        calls=runs,
+        prefetch_p50_ms=round(float(np.percentile(prefetch, 50)), 3),
+        prefetch_p99_ms=round(float(np.percentile(prefetch, 99)), 3),
+        rank_bytes=sum(value.nbytes for value in request.values()),
+        rank_cached_bytes=sum(value.nbytes for value in short.values()),
+        code_bytes=length * 128,
+        multiplications=length * count * 128,
+    )
 
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(
-            self._channel
-        )
 
-    def __enter__(self) -> Caller:
-        """Return itself."""
-        return self
+def _products_ms(length: int, count: int, target: str) -> float:
+    """Return the median time of the search's scalar products alone."""
+    import numpy as np
+    import tensorflow as tf
 
-    def __exit__(self, *exception: object) -> None:
-        """Close the channel."""
-        self._channel.close()
+    from benchmarks.models import DIM
+    from muse_keras.tensorflow.code_search import products
 
-    def __call__(self, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the outputs of a signature."""
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "muse"
-        request.model_spec.signature_name = name
-        for key, value in inputs.items():
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-        reply = self._stub.Predict(request, timeout=60)
-        return {k: tf.make_ndarray(v) for k, v in reply.outputs.items()}
+    generator = np.random.default_rng(0)
+    candidates = generator.integers(-127, 128, (count, DIM), np.int8)
+    history = generator.integers(-127, 128, (length, DIM), np.int8)
+    if target == "cpu":
+        codes = tf.constant(history.view(np.uint8) ^ np.uint8(128))
+        queries = tf.constant(candidates)
+    else:
+        codes = tf.constant(history, tf.float32)
+        queries = tf.constant(candidates, tf.float32)
+    run = tf.function(lambda: products(queries, codes))
+    timed = harness.timed(run)
+    return harness.alternate({"products": timed}, runs=9)["products"]
 
 
 if __name__ == "__main__":

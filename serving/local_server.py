@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["ServerAddress", "ServerDidNotStart", "local_server"]
 
@@ -37,17 +37,17 @@ class ServerAddress:
 
 @contextlib.contextmanager
 def local_server(
-    saved_model: str | os.PathLike[str],
+    saved_model: str | os.PathLike[str] | Mapping[str, pathlib.Path],
     *,
     model_name: str = "muse",
     timeout_s: float = 300,
     flags: Sequence[str] = (),
 ) -> Iterator[ServerAddress]:
-    """Serves one SavedModel on free loopback ports.
+    """Serves SavedModels on free loopback ports.
 
     Args:
-        saved_model: version folder.
-        model_name: its name in requests.
+        saved_model: version folder; or several, by their names in requests.
+        model_name: name in requests, of a single one.
         timeout_s: seconds until it must be ready.
         flags: further flags of `python -m serving.server`.
 
@@ -61,19 +61,17 @@ def local_server(
         folder = pathlib.Path(
             stack.enter_context(tempfile.TemporaryDirectory())
         )
-        base = folder / model_name
-        base.mkdir()
-        (base / "1").symlink_to(
-            pathlib.Path(saved_model).absolute(), target_is_directory=True
-        )
+        if not isinstance(saved_model, Mapping):
+            saved_model = {model_name: pathlib.Path(saved_model)}
+        config = folder / "models.config"
+        config.write_text(_models_config(folder, saved_model), encoding="utf-8")
         ports, output = folder / "ports.json", folder / "server.log"
         server = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 "serving.server",
-                f"--model_name={model_name}",
-                f"--model_base_path={base}",
+                f"--model_config_file={config}",
                 "--port=0",
                 "--rest_api_port=0",
                 f"--port_file={ports}",
@@ -98,6 +96,22 @@ def local_server(
             grpc=f"127.0.0.1:{found['port']}",
             rest=f"127.0.0.1:{found['rest_api_port']}",
         )
+
+
+def _models_config(
+    folder: pathlib.Path, models: Mapping[str, pathlib.Path]
+) -> str:
+    """Makes a base folder for each model, and the configuration of them."""
+    entries = []
+    for name, version in models.items():
+        base = folder / "models" / name
+        base.mkdir(parents=True)
+        (base / "1").symlink_to(version.absolute(), target_is_directory=True)
+        entries.append(
+            f"config {{ name: {json.dumps(name)} "
+            f"base_path: {json.dumps(str(base))} }}"
+        )
+    return f"model_config_list {{ {' '.join(entries)} }}"
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

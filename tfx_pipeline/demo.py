@@ -11,8 +11,15 @@ import numpy as np
 
 from serving import client as client_lib
 from serving import local_server
+from serving.stores import open_store
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import lineage, runner, user_lookup
+from tfx_pipeline import (
+    lineage,
+    ranked_request,
+    runner,
+    user_lookup,
+    user_store,
+)
 from tfx_pipeline.data import complete_journey
 from tfx_pipeline.data.errors import DataError
 
@@ -25,14 +32,15 @@ QUICK_USERS = 400
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """The served model's answer to one request, by both protocols.
+    """Answers of the served model and of the ranking service.
 
     Attributes:
-        request: what was asked.
+        request: what the model was asked, by both protocols.
         result: scores and retrieved behaviours, by gRPC.
         milliseconds: one call, by transport, after a first one.
         difference: largest difference between the transports' scores.
         names: of the items in the request.
+        ranked: the same user's request to the ranking service.
     """
 
     request: client_lib.RankRequest
@@ -40,6 +48,7 @@ class Answer:
     milliseconds: dict[str, float]
     difference: float
     names: dict[int, str]
+    ranked: ranked_request.RankedRequest
 
 
 def make_data(directory: pathlib.Path, quick: bool, report: Report) -> None:
@@ -112,15 +121,20 @@ def train_models(
 
 
 def ask(
-    saved_model: pathlib.Path, directory: pathlib.Path, report: Report
+    config: config_lib.PipelineConfig, pushed: pathlib.Path, report: Report
 ) -> Answer:
-    """Serves a model and asks it by gRPC and by REST.
+    """Serves what was pushed, and asks for a ranking in two ways.
+
+    The model itself is asked by gRPC and by REST. Then the histories are
+    loaded into a store and the ranking service is asked for the same user,
+    with the matching model's candidates if one was pushed.
 
     Args:
-        saved_model: version folder.
-        directory: data set directory.
+        config: the pipeline.
+        pushed: version folder of MUSE.
         report: receives one line per event.
     """
+    directory = pathlib.Path(config.data.raw_dir)
     request = user_lookup.pick_request(directory)
     names = user_lookup.item_names(
         directory,
@@ -129,7 +143,18 @@ def ask(
             *map(int, request.behavior_item_ids),
         ],
     )
-    report(f"Serving {saved_model}")
+    store = f"lmdb:{config.root / 'store'}"
+    with open_store(store) as opened:
+        loaded = user_store.load_table(opened, directory)
+    report(
+        f"{loaded.users:,} users with {loaded.events:,} events loaded into "
+        f"the behavior store in {loaded.seconds:.1f} s"
+    )
+    models = {"muse": pushed}
+    matching = _newest_version(config.matching_dir)
+    if config.matching.enabled and matching is not None:
+        models["matching"] = matching
+    report(f"Serving {' and '.join(map(str, models.values()))}")
     milliseconds: dict[str, float] = {}
     scores: dict[str, np.ndarray] = {}
 
@@ -139,11 +164,29 @@ def ask(
         scores[transport] = client.rank(request).click_probability
         milliseconds[transport] = 1e3 * (time.perf_counter() - start)
 
-    with local_server.local_server(saved_model) as address:
+    with local_server.local_server(models) as address:
         with client_lib.MuseClient(address.rest, "rest") as client:
             call(client, "rest")
         with client_lib.MuseClient(address.grpc, "grpc") as client:
             call(client, "grpc")
             result = client.explain(request)
+        report("Asking the ranking service")
+        ranked = ranked_request.send(
+            address.grpc,
+            store,
+            request.user_id,
+            directory,
+            pushed.name,
+            None if "matching" in models else request.candidate_item_ids,
+        )
+    ranked_request.save(ranked, config.root / ranked_request.FILE)
     difference = float(np.abs(scores["grpc"] - scores["rest"]).max())
-    return Answer(request, result, milliseconds, difference, names)
+    return Answer(request, result, milliseconds, difference, names, ranked)
+
+
+def _newest_version(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the version folder that a server would serve."""
+    if not folder.is_dir():
+        return None
+    versions = [path for path in folder.iterdir() if path.name.isdigit()]
+    return max(versions, key=lambda path: int(path.name), default=None)

@@ -47,12 +47,33 @@ def newest_positions(mask: Any, count: int) -> tuple[Any, Any]:
         Tuple of int32 positions (B, count), 0 where there is none, and a
         bool mask (B, count).
     """
+    if keras.backend.backend() == "tensorflow":
+        return _newest_by_count(mask, count)
     batch, length = ops.shape(mask)
-    # float32 holds positions below 2**24 exactly, and has GPU kernels where
-    # TensorFlow keeps int32 arithmetic on the host.
     position = ops.arange(0, length, dtype="float32")
     keys = ops.where(mask, position, -ops.ones_like(position))
     padding = ops.full((batch, count), -1.0, dtype="float32")
     keys, _ = ops.top_k(ops.concatenate([keys, padding], axis=1), count)
     found = keys >= 0.0
     return ops.cast(ops.maximum(keys, 0.0), "int32"), found
+
+
+def _newest_by_count(mask: Any, count: int) -> tuple[Any, Any]:
+    """Return `newest_positions` on TensorFlow.
+
+    The n-th real behaviour is where the number of them reaches n: a running
+    sum and a binary search take a tenth of the time of a top-K.
+    """
+    import tensorflow as tf
+
+    # int64: TensorFlow keeps int32 arithmetic on the host.
+    real = tf.cast(mask, tf.int64)
+    wanted = tf.reduce_sum(real, axis=1, keepdims=True) - tf.range(
+        count, dtype=tf.int64
+    )
+    positions = tf.searchsorted(
+        tf.cumsum(real, axis=1), wanted, out_type=tf.int64
+    )
+    found = wanted >= 1
+    positions = tf.where(found, positions, tf.zeros_like(positions))
+    return tf.cast(positions, tf.int32), found

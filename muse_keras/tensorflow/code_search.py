@@ -96,7 +96,7 @@ def has_int8_products() -> bool:
     codes = np.full((8, 64), 127, np.int8)
     codes[1::2] = -127
     try:
-        dots = tf.function(_products)(
+        dots = tf.function(products)(
             tf.constant(codes), _unsigned(tf.constant(codes))
         )
     except tf.errors.OpError:
@@ -127,9 +127,14 @@ def search_codes(
     """
 
     def in_blocks() -> tuple[tf.Tensor, tf.Tensor]:
+        codes = _as_multiplied(candidates, behaviors)
+        # Users are counted, not given as elements: a slice of one user's
+        # codes is not copied, an element is.
         return tf.map_fn(
-            lambda one: _search_history(one[0], one[1], one[2], k, block_size),
-            (*_as_multiplied(candidates, behaviors), squares),
+            lambda user: _search_history(
+                codes[0][user], codes[1][user], squares[user], k, block_size
+            ),
+            tf.range(tf.shape(squares)[0]),
             fn_output_signature=(
                 tf.TensorSpec([None, k], tf.float64),
                 tf.TensorSpec([None, k], tf.int64),
@@ -296,7 +301,7 @@ def _search_blocks(
 ) -> _Found:
     """Search the `width` most promising blocks for each of (C, D)."""
     count = tf.shape(candidates, tf.int64)[0]
-    dots = _products(candidates, history.codes)
+    dots = products(candidates, history.codes)
     largest = tf.reduce_max(tf.reshape(dots, (-1, BLOCK, count)), axis=1)
     # A bound below 0 holds for the order of blocks only, not for their keys.
     bounds = tf.cast(largest, tf.float32) * history.factors + history.penalties
@@ -329,7 +334,7 @@ def _search_blocks(
     )
 
 
-def _products(candidates: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+def products(candidates: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
     """Return exact scalar products (N, C) of (C, D) and (N, D)."""
     if codes.dtype == tf.float32:
         return tf.matmul(codes, candidates, transpose_b=True)

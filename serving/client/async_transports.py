@@ -6,7 +6,6 @@ gRPC by grpc.aio; REST by the blocking transport in threads of its own.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -16,9 +15,10 @@ import grpc.aio
 import numpy as np
 
 from serving.client import messages, wire_grpc
+from serving.client.channels import call_metadata, channel_opener
 from serving.client.errors import ClientClosedError, call_error
 from serving.client.settings import Timeouts, Tls
-from serving.client.transports import RestTransport, grpc_settings
+from serving.client.transports import RestTransport
 from serving.client.types import ModelMetadata, VersionStatus
 from serving.client.wire_grpc import Target
 
@@ -78,16 +78,8 @@ class AsyncGrpcTransport:
         metadata: Mapping[str, str],
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        options, credentials = grpc_settings(address, timeouts, tls)
-        if credentials is None:
-            self._open = functools.partial(
-                grpc.aio.insecure_channel, address, options
-            )
-        else:
-            self._open = functools.partial(
-                grpc.aio.secure_channel, address, credentials, options
-            )
-        self._metadata = tuple((k.lower(), v) for k, v in metadata.items())
+        self._open = channel_opener(grpc.aio, address, timeouts, tls)
+        self._metadata = call_metadata(metadata)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Callable[..., Any]] = {}
         self._closed = False

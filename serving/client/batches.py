@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from serving.client.errors import ResponseError
+from serving.client.outputs import candidate_part
 from serving.client.types import (
     ExplainResult,
     IntegerList,
@@ -141,7 +141,9 @@ def rank_result(
     count = len(request.candidate_item_ids)
     return RankResult(
         candidate_item_ids=np.asarray(request.candidate_item_ids),
-        click_probability=_part(outputs, "click_probability", row, count, 2),
+        click_probability=candidate_part(
+            outputs, "click_probability", row, count
+        ),
     )
 
 
@@ -159,18 +161,20 @@ def explain_result(
         ResponseError: an output is missing or too small.
     """
     count = len(request.candidate_item_ids)
-    indices = _part(outputs, "behavior_indices", row, count, 3)
-    similarities = _part(outputs, "similarities", row, count, 3)
-    attention = _part(outputs, "attention", row, count, 3)
+    indices = candidate_part(outputs, "behavior_indices", row, count, 3)
+    similarities = candidate_part(outputs, "similarities", row, count, 3)
+    attention = candidate_part(outputs, "attention", row, count, 3)
     inside = (indices >= 0) & (indices < len(request.behavior_item_ids))
     return ExplainResult(
         candidate_item_ids=np.asarray(request.candidate_item_ids),
-        click_probability=_part(outputs, "click_probability", row, count, 2),
+        click_probability=candidate_part(
+            outputs, "click_probability", row, count
+        ),
         behavior_indices=indices,
         similarities=similarities,
         attention=attention,
         retrieved=inside,
-        tiers=_part(outputs, "tiers", row, count, 3),
+        tiers=candidate_part(outputs, "tiers", row, count, 3),
     )
 
 
@@ -190,23 +194,3 @@ def padded(lists: Sequence[IntegerList]) -> np.ndarray:
     for row, values in zip(out, lists, strict=True):
         row[: len(values)] = values
     return out
-
-
-def _part(
-    outputs: Mapping[str, np.ndarray],
-    name: str,
-    row: int,
-    count: int,
-    rank: int,
-) -> np.ndarray:
-    if name not in outputs:
-        raise ResponseError(
-            f"the answer has no output {name!r}, only {sorted(outputs)}"
-        )
-    array = outputs[name]
-    if array.ndim != rank or row >= len(array) or count > array.shape[1]:
-        raise ResponseError(
-            f"output {name!r} has shape {array.shape}, too small for "
-            f"row {row} and {count} candidates"
-        )
-    return array[row, :count]

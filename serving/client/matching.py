@@ -9,6 +9,7 @@ import numpy as np
 
 from serving.client.batches import padded
 from serving.client.errors import RequestError, ResponseError
+from serving.client.outputs import named_output
 from serving.client.types import IntegerList, id_array
 
 __all__ = [
@@ -119,10 +120,8 @@ def recommend_result(
     Raises:
         ResponseError: an output is missing or does not fit.
     """
-    try:
-        ids, scores = outputs["candidate_item_ids"], outputs["scores"]
-    except KeyError as error:
-        raise ResponseError(f"the answer has no output {error}") from error
+    ids = named_output(outputs, "candidate_item_ids")
+    scores = named_output(outputs, "scores")
     if ids.shape != scores.shape or ids.ndim != 2 or row >= len(ids):
         raise ResponseError(
             f"candidates {ids.shape} and scores {scores.shape} do not fit row "

@@ -28,6 +28,7 @@ from serving.client.matching import (
     recommend_inputs,
     recommend_result,
 )
+from serving.client.outputs import named_output
 from serving.client.types import (
     EmbedResult,
     IntegerList,
@@ -190,12 +191,10 @@ def embed(target: Target, item_ids: IntegerList) -> Plan[EmbedResult]:
     """Looks up the vectors of items."""
     ids = _some_ids("item_ids", item_ids)
     outputs = yield from predict(target, "embed", {"item_ids": ids})
-    try:
-        return EmbedResult(
-            embedding=outputs["embedding"], found=outputs["found"]
-        )
-    except KeyError as error:
-        raise ResponseError(f"the answer has no output {error}") from error
+    return EmbedResult(
+        embedding=named_output(outputs, "embedding"),
+        found=named_output(outputs, "found"),
+    )
 
 
 def upsert_items(
@@ -230,11 +229,8 @@ def predict_examples(
     array = np.empty(len(examples), object)
     array[:] = list(examples)
     outputs = yield from predict(target, "serving_default", {"examples": array})
-    try:
-        scores = outputs["click_probability"]
-        ids = outputs["candidate_item_ids"]
-    except KeyError as error:
-        raise ResponseError(f"the answer has no output {error}") from error
+    scores = named_output(outputs, "click_probability")
+    ids = named_output(outputs, "candidate_item_ids")
     if ids.shape != scores.shape or len(ids) != len(examples):
         raise ResponseError(
             f"scores {scores.shape} and candidates {ids.shape} do not "

@@ -14,12 +14,14 @@ import grpc.aio
 import numpy as np
 
 from serving.client import ranking_messages as wire
+from serving.client.channels import channel_opener
 from serving.client.errors import (
     ClientClosedError,
     RequestError,
     ResponseError,
     call_error,
 )
+from serving.client.settings import Timeouts, Tls
 from serving.client.types import IntegerList, check_candidates, id_array
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
 
 _SLACK_S = 1.0
 """What a call may take beyond its deadline: the way there and back."""
+_LONGEST_ID = 256
 _INT64 = np.iinfo(np.int64)
 
 
@@ -85,8 +88,13 @@ class RankingRequest:
             raise RequestError(
                 "deadline_ms", "be milliseconds, not negative", deadline
             )
-        if not isinstance(self.request_id, str):
-            raise RequestError("request_id", "be text", self.request_id)
+        name = self.request_id
+        if not isinstance(name, str) or len(name) > _LONGEST_ID:
+            raise RequestError(
+                "request_id", f"be text of at most {_LONGEST_ID} letters", name
+            )
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise RequestError("request_id", "be valid Unicode", name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,19 +158,22 @@ class _Calls:
     """What both clients share: messages in, messages out."""
 
     def __init__(
-        self, target: str, timeout: float, metadata: Mapping[str, str] | None
+        self,
+        kind: Any,
+        target: str,
+        timeout: float,
+        metadata: Mapping[str, str] | None,
+        tls: Tls | None,
     ) -> None:
-        if "://" in target:
-            raise RequestError("target", "be host:port", target)
         if not timeout > 0:
             raise RequestError("timeout", "be above 0 seconds", timeout)
-        self._target = target
+        self._make_channel = channel_opener(kind, target, Timeouts(), tls)
         self._timeout = timeout
         self._metadata = [(k.lower(), v) for k, v in (metadata or {}).items()]
         self._channel: Any = None
 
-    def _open(self, channel: Any) -> None:
-        self._channel = channel
+    def _open(self) -> None:
+        channel = self._channel = self._make_channel()
         self._rank_call = channel.unary_unary(
             wire.RANK,
             request_serializer=_to_bytes,
@@ -189,6 +200,11 @@ class RankingClient(_Calls):
         target: `host:port`.
         timeout: seconds that a call without a deadline may take.
         metadata: sent with every call.
+        tls: encryption; None is plain text.
+
+    Raises:
+        RequestError: an argument is not as described.
+        OSError: a certificate or key cannot be read.
 
     Example:
         >>> with RankingClient("127.0.0.1:8600") as client:  # doctest: +SKIP
@@ -202,10 +218,11 @@ class RankingClient(_Calls):
         *,
         timeout: float = 10.0,
         metadata: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        super().__init__(target, timeout, metadata)
-        self._open(grpc.insecure_channel(target, _OPTIONS))
+        super().__init__(grpc, target, timeout, metadata, tls)
+        self._open()
 
     def rank(self, request: RankingRequest) -> RankingResult:
         """Ranks candidates for a user.
@@ -272,6 +289,11 @@ class AsyncRankingClient(_Calls):
         target: `host:port`.
         timeout: seconds that a call without a deadline may take.
         metadata: sent with every call.
+        tls: encryption; None is plain text.
+
+    Raises:
+        RequestError: an argument is not as described.
+        OSError: a certificate or key cannot be read.
     """
 
     def __init__(
@@ -280,9 +302,10 @@ class AsyncRankingClient(_Calls):
         *,
         timeout: float = 10.0,
         metadata: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        super().__init__(target, timeout, metadata)
+        super().__init__(grpc.aio, target, timeout, metadata, tls)
 
     async def rank(self, request: RankingRequest) -> RankingResult:
         """As `RankingClient.rank`."""
@@ -317,7 +340,7 @@ class AsyncRankingClient(_Calls):
     def _connect(self) -> None:
         # A channel belongs to the loop in which it is made.
         if self._channel is None:
-            self._open(grpc.aio.insecure_channel(self._target, _OPTIONS))
+            self._open()
 
     async def _send(self, method: Any, message: Any, seconds: float) -> Any:
         try:
@@ -328,13 +351,6 @@ class AsyncRankingClient(_Calls):
             raise call_error(error.code().name, error.details() or "") from None
         except grpc.aio.UsageError as error:
             raise ClientClosedError("the client is closed") from error
-
-
-_OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-]
 
 
 def rank_message(request: RankingRequest) -> Any:

@@ -7,7 +7,6 @@ A transport does one attempt of one call and turns whatever goes wrong into
 from __future__ import annotations
 
 import http.client
-import pathlib
 import ssl
 import threading
 import urllib.parse
@@ -18,17 +17,17 @@ import grpc
 import numpy as np
 
 from serving.client import messages, wire_grpc, wire_rest
+from serving.client.channels import call_metadata, channel_opener
 from serving.client.errors import (
     ClientClosedError,
     RequestError,
     call_error,
 )
-from serving.client.memory import keep_freed_memory
 from serving.client.settings import Timeouts, Tls
 from serving.client.types import ModelMetadata, VersionStatus
 from serving.client.wire_grpc import Target
 
-__all__ = ["GrpcTransport", "RestTransport", "Transport", "grpc_settings"]
+__all__ = ["GrpcTransport", "RestTransport", "Transport"]
 
 
 class Transport(Protocol):
@@ -79,12 +78,8 @@ class GrpcTransport:
         metadata: Mapping[str, str],
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        options, credentials = grpc_settings(address, timeouts, tls)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, options)
-        else:
-            self._channel = grpc.secure_channel(address, credentials, options)
-        self._metadata = [(k.lower(), v) for k, v in metadata.items()]
+        self._channel = channel_opener(grpc, address, timeouts, tls)()
+        self._metadata = call_metadata(metadata)
         self._predict = self._channel.unary_unary(
             wire_grpc.PREDICT,  # the request comes as bytes
             response_deserializer=messages.PredictResponse.FromString,
@@ -305,46 +300,6 @@ class RestTransport:
             self._open.discard(connection)
 
 
-def grpc_settings(
-    address: str, timeouts: Timeouts, tls: Tls | None
-) -> tuple[list[tuple[str, Any]], grpc.ChannelCredentials | None]:
-    """Options and credentials of a channel.
-
-    Args:
-        address: `host:port`.
-        timeouts: limits.
-        tls: encryption; None is plain text, which has no credentials.
-
-    Raises:
-        RequestError: the address is a URL.
-        OSError: a certificate or key cannot be read.
-    """
-    if "://" in address:
-        raise RequestError("target", "be host:port for gRPC", address)
-    keep_freed_memory()
-    options: list[tuple[str, Any]] = [
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
-        # The least time a connection attempt is given.
-        ("grpc.min_reconnect_backoff_ms", int(timeouts.connect * 1000)),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2000),
-    ]
-    if tls is None:
-        return options, None
-    if tls.server_name:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
-    return options, _channel_credentials(tls)
-
-
-def _channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(tls.ca_file),
-        private_key=_read(tls.key_file),
-        certificate_chain=_read(tls.certificate_file),
-    )
-
-
 def _ssl_context(tls: Tls | None) -> ssl.SSLContext:
     if tls is None:
         return ssl.create_default_context()
@@ -354,7 +309,3 @@ def _ssl_context(tls: Tls | None) -> ssl.SSLContext:
     if tls.certificate_file is not None and tls.key_file is not None:
         context.load_cert_chain(str(tls.certificate_file), str(tls.key_file))
     return context
-
-
-def _read(path: str | pathlib.Path | None) -> bytes | None:
-    return None if path is None else pathlib.Path(path).read_bytes()

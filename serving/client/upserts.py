@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from serving.client.errors import RequestError, ResponseError
+from serving.client.outputs import named_output
 from serving.client.types import IntegerList, id_array
 
 __all__ = ["UpsertResult", "joined_result", "upsert_inputs"]
@@ -102,13 +103,10 @@ def joined_result(
     Raises:
         ResponseError: an output is missing or has a wrong size.
     """
-    try:
-        joined = {
-            name: np.concatenate([answer[name] for answer in answers])
-            for name in ("row", "stored", "used", "capacity")
-        }
-    except KeyError as error:
-        raise ResponseError(f"the answer has no output {error}") from error
+    joined = {
+        name: np.concatenate([named_output(answer, name) for answer in answers])
+        for name in ("row", "stored", "used", "capacity")
+    }
     for name, values in joined.items():
         if values.shape != (count,):
             raise ResponseError(

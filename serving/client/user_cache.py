@@ -9,6 +9,7 @@ import numpy as np
 
 from serving.client.batches import padded
 from serving.client.errors import RequestError, ResponseError
+from serving.client.outputs import candidate_part, column
 from serving.client.types import (
     IntegerList,
     RankResult,
@@ -19,6 +20,7 @@ from serving.client.types import (
 )
 
 __all__ = [
+    "CACHE_STATISTICS",
     "CachedRankRequest",
     "CachedRankResult",
     "PrefetchRequest",
@@ -35,18 +37,6 @@ __all__ = [
 
 _INT32 = np.iinfo(np.int32)
 _PER_USER = ("cached_length", "generation", "age_seconds")
-_COUNTS = (
-    "capacity",
-    "occupied",
-    "max_length",
-    "bytes",
-    "hits",
-    "misses",
-    "prefetches",
-    "evictions",
-    "expired",
-    "mixed",
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -221,6 +211,14 @@ class UserCacheStats:
     mixed: int
 
 
+CACHE_STATISTICS = tuple(
+    field.name
+    for field in dataclasses.fields(UserCacheStats)
+    if field.name not in _PER_USER
+)
+"""What `UserCacheStats` says about the cache as a whole."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ResolvedItems:
     """Rows of items in the item table of the served version.
@@ -283,8 +281,8 @@ def prefetch_result(
         ResponseError: an output is missing or too small.
     """
     return PrefetchResult(
-        cached_length=int(_column(outputs, "cached_length", row + 1)[row]),
-        generation=int(_column(outputs, "generation", row + 1)[row]),
+        cached_length=int(column(outputs, "cached_length", row + 1)[row]),
+        generation=int(column(outputs, "generation", row + 1)[row]),
     )
 
 
@@ -319,17 +317,13 @@ def cached_rank_result(
         ResponseError: an output is missing or too small.
     """
     count = len(request.candidate_item_ids)
-    scores = _output(outputs, "click_probability")
-    if scores.ndim != 2 or row >= len(scores) or count > scores.shape[1]:
-        raise ResponseError(
-            f"output 'click_probability' has shape {scores.shape}, too small "
-            f"for row {row} and {count} candidates"
-        )
     return CachedRankResult(
         candidate_item_ids=np.asarray(request.candidate_item_ids),
-        click_probability=scores[row, :count],
-        cache_hit=bool(_column(outputs, "cache_hit", row + 1)[row]),
-        generation=int(_column(outputs, "generation", row + 1)[row]),
+        click_probability=candidate_part(
+            outputs, "click_probability", row, count
+        ),
+        cache_hit=bool(column(outputs, "cache_hit", row + 1)[row]),
+        generation=int(column(outputs, "generation", row + 1)[row]),
     )
 
 
@@ -345,8 +339,10 @@ def user_cache_stats(
     Raises:
         ResponseError: an output is missing or too small.
     """
-    users = {name: _column(outputs, name, count) for name in _PER_USER}
-    counts = {name: int(_column(outputs, name, 1)[0]) for name in _COUNTS}
+    users = {name: column(outputs, name, count) for name in _PER_USER}
+    counts = {
+        name: int(column(outputs, name, 1)[0]) for name in CACHE_STATISTICS
+    }
     return UserCacheStats(**users, **counts)  # type: ignore[arg-type]
 
 
@@ -365,31 +361,11 @@ def resolved_items(
     """
     rows, stamps = [], set()
     for answer, size in zip(answers, sizes, strict=True):
-        rows.append(_column(answer, "row", size))
-        stamps.update(_column(answer, "table_stamp", size).tolist())
+        rows.append(column(answer, "row", size))
+        stamps.update(column(answer, "table_stamp", size).tolist())
     if len(stamps) != 1:
         raise ResponseError(
             f"the rows come from {len(stamps)} item tables; the version was "
             "swapped between two calls"
         )
     return ResolvedItems(rows=np.concatenate(rows), table_stamp=stamps.pop())
-
-
-def _output(outputs: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in outputs:
-        raise ResponseError(
-            f"the answer has no output {name!r}, only {sorted(outputs)}"
-        )
-    return outputs[name]
-
-
-def _column(
-    outputs: Mapping[str, np.ndarray], name: str, rows: int
-) -> np.ndarray:
-    values = _output(outputs, name)
-    if values.ndim != 1 or len(values) < rows:
-        raise ResponseError(
-            f"output {name!r} has shape {values.shape}, too small for "
-            f"{rows} rows"
-        )
-    return values[:rows] if len(values) != rows else values

@@ -148,7 +148,7 @@ def export_saved_model(
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()
     examples = tuple(warmup_examples) or (warmup.example_of(item_table),)
-    warmup.run(signatures, examples, item_table.dim)
+    warmup.run(signatures, examples, item_table)
     manifest = manifests.describe(
         model=model,
         item_table=item_table,
@@ -171,7 +171,7 @@ def export_saved_model(
         extra = folder / "assets.extra"
         extra.mkdir()
         manifest["warmup_records"] = warmup.write(
-            extra, examples, list(signatures), item_table.dim
+            extra, examples, list(signatures), item_table
         )
         (extra / manifests.FILE_NAME).write_text(
             json.dumps(manifest, indent=2, sort_keys=True) + "\n",

@@ -22,6 +22,7 @@ from serving.export.request import (
     RANK_INPUTS,
     checked_item_ids,
     checked_rank_inputs,
+    in_few_lengths,
 )
 from serving.export.untracked import Untracked
 from serving.export.user_cache import CachedHistories, UserCacheConfig
@@ -249,7 +250,7 @@ class RankingModule(tf.Module):
 
     def _model_inputs(self, **request: tf.Tensor) -> Tensors:
         """Turn raw ids of a request into the model's inputs."""
-        request = checked_rank_inputs(request)
+        request = in_few_lengths(checked_rank_inputs(request))
         behavior_ids = request["behavior_item_ids"]
         table = self._model.object.table
         fresh_index = table.fresh_index()

@@ -31,7 +31,7 @@ from serving.export.cells import CellFormat, halves, joined
 from serving.export.unsaved import ZeroFill, unsaved_zeros
 
 # Behaviours that are read and written together.
-CHUNK = 512
+CHUNK = 500
 
 # Cells of a header; the profile follows.
 _USER, _LENGTH, _GENERATION, _WRITTEN, _PROFILE = 0, 2, 3, 5, 7

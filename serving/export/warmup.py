@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 from serving.export import item_upsert
+from serving.export.cached_ranking import stamp_of
 from serving.export.ranking_module import PROFILE_FIELDS
 
 MODEL_NAME = "muse"
@@ -24,14 +25,16 @@ Request = tuple[str, dict[str, Any]]
 
 
 def requests(
-    examples: Sequence[bytes], signature_names: Sequence[str], dim: int
+    examples: Sequence[bytes],
+    signature_names: Sequence[str],
+    item_table: ItemTable,
 ) -> Iterator[Request]:
     """Yield one request per Example and signature.
 
     Args:
         examples: serialised request-grouped Examples.
         signature_names: the signatures of the model.
-        dim: width of an item's vector.
+        item_table: the items of the model.
 
     Yields:
         Signature name and its input arrays by name.
@@ -43,8 +46,8 @@ def requests(
             "rank": ranking,
             "explain": ranking,
             "embed": {"item_ids": ranking["candidate_item_ids"][0]},
-            "upsert_items": _no_items(dim),
-            **_cache_inputs(ranking),
+            "upsert_items": _no_items(item_table.dim),
+            **_cache_inputs(ranking, item_table),
         }
         # In this order: what is prefetched is then ranked with.
         for name in signature_names:
@@ -88,7 +91,7 @@ def example_of(item_table: ItemTable, size: int = 8) -> bytes:
 def run(
     signatures: Mapping[str, Any],
     examples: Sequence[bytes],
-    dim: int,
+    item_table: ItemTable,
 ) -> None:
     """Call the signatures with the warmup requests.
 
@@ -98,7 +101,7 @@ def run(
     Raises:
         ValueError: naming the signature and the output.
     """
-    for name, inputs in requests(examples, list(signatures), dim):
+    for name, inputs in requests(examples, list(signatures), item_table):
         try:
             outputs = signatures[name](
                 **{key: tf.constant(value) for key, value in inputs.items()}
@@ -120,7 +123,7 @@ def write(
     folder: Path,
     examples: Sequence[bytes],
     signature_names: Sequence[str],
-    dim: int,
+    item_table: ItemTable,
 ) -> int:
     """Write the requests as TFRecords of PredictionLog.
 
@@ -128,13 +131,13 @@ def write(
         folder: the version's `assets.extra`.
         examples: serialised request-grouped Examples.
         signature_names: the signatures of the model.
-        dim: width of an item's vector.
+        item_table: the items of the model.
 
     Returns:
         Number of records written.
     """
     return write_requests(
-        folder, requests(examples, signature_names, dim), MODEL_NAME
+        folder, requests(examples, signature_names, item_table), MODEL_NAME
     )
 
 
@@ -168,7 +171,9 @@ def write_requests(
     return count
 
 
-def _cache_inputs(ranking: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _cache_inputs(
+    ranking: Mapping[str, Any], item_table: ItemTable
+) -> dict[str, dict[str, Any]]:
     """Return inputs for the signatures of the user cache.
 
     They store and rank a history of the length of the Example's, for an id
@@ -183,6 +188,13 @@ def _cache_inputs(ranking: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
     return {
         "prefetch": {**history, "behavior_item_ids": ids},
+        "prefetch_rows": {
+            **history,
+            "behavior_rows": np.where(
+                ids == 0, -1, item_table.rows(ids)
+            ).astype(np.int32),
+            "table_stamp": np.array([stamp_of(item_table)], np.int64),
+        },
         "resolve_items": {"item_ids": ids[0]},
         "rank_cached": {
             "user_id": user,

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -266,22 +266,28 @@ class ServerApp:
 
 
 def serve_until_signal(
-    config: ServerConfig, on_ready: Callable[[ServerApp], None] | None = None
+    config: ServerConfig,
+    on_ready: Callable[[ServerApp], None] | None = None,
+    before_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
     Args:
         config: what to serve and where.
         on_ready: called with the server once its ports are open.
+        before_stop: awaited after the signal while calls are still taken,
+            for what depends on this server and has to end first.
 
     Raises:
         StartupError: a configuration or model cannot be served.
     """
-    asyncio.run(_serve(config, on_ready))
+    asyncio.run(_serve(config, on_ready, before_stop))
 
 
 async def _serve(
-    config: ServerConfig, on_ready: Callable[[ServerApp], None] | None
+    config: ServerConfig,
+    on_ready: Callable[[ServerApp], None] | None,
+    before_stop: Callable[[], Awaitable[None]] | None,
 ) -> None:
     app = ServerApp(config)
     stopping = asyncio.Event()
@@ -291,10 +297,19 @@ async def _serve(
     starting = asyncio.ensure_future(app.start())
     waiting = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        app.manager.end_retries()
+        try:
+            await starting
+        except StartupError as error:
+            _logger.info("Stopped while loading: %s", error)
+            return
     await starting
     if on_ready is not None and not stopping.is_set():
         on_ready(app)
     await waiting
+    if before_stop is not None:
+        await before_stop()
     _logger.info("Stopping: waiting for calls in flight")
     await app.stop()
 

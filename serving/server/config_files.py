@@ -16,7 +16,6 @@ from google.protobuf import (
     text_format,
     wrappers_pb2,
 )
-from tensorflow_serving.config import model_server_config_pb2
 
 from serving.client.descriptors import build_messages
 from serving.server.batching import BatchingOptions
@@ -152,6 +151,9 @@ def read_models(path: str) -> list[ModelSettings]:
     Raises:
         StartupError: unreadable, not such a protobuf, or inconsistent.
     """
+    # Here, since it brings TensorFlow, which the other files do not need.
+    from tensorflow_serving.config import model_server_config_pb2
+
     proto = _parse(path, model_server_config_pb2.ModelServerConfig())
     return models_from_proto(proto, path)
 

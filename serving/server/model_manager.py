@@ -251,13 +251,17 @@ class ModelManager:
             raise not_found(f"Could not find any versions of model {name}")
         return dict(sorted(states.items(), reverse=True))
 
+    def end_retries(self) -> None:
+        """No version is looked for or tried again; an attempt goes on."""
+        self._stop.set()
+
     def stop(self, timeout: float = 30.0) -> None:
         """Stops looking, and frees every version once unused.
 
         Args:
             timeout: seconds to wait for calls in flight, in all.
         """
-        self._stop.set()
+        self.end_retries()
         if self._poller is not None:
             self._poller.join(timeout)
         deadline = time.monotonic() + timeout

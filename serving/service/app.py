@@ -9,15 +9,21 @@ import logging
 import os
 import pathlib
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from aiohttp import web
 
+from serving.background import in_background
 from serving.service.config import ServiceConfig
 from serving.service.grpc_server import GrpcServer
 from serving.service.rest_server import make_rest_app
 from serving.service.service import RankingService
+from serving.service.tls import (
+    grpc_credentials,
+    read_ssl_config,
+    ssl_context,
+)
 
 __all__ = ["ServiceApp", "run_until_signal", "running_service"]
 
@@ -36,11 +42,16 @@ class ServiceApp:
         service: what answers.
         grpc_port: port in use once started; None when off.
         rest_port: port in use once started; None when off.
+
+    Raises:
+        ValueError: the TLS configuration is broken.
     """
 
     def __init__(self, config: ServiceConfig) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.config = config
+        self._tls = read_ssl_config(config.ssl_config_file)
+        self._ssl = None if self._tls is None else ssl_context(self._tls)
         self.grpc_port: int | None = None
         self.rest_port: int | None = None
         self.service: RankingService
@@ -56,7 +67,8 @@ class ServiceApp:
     @property
     def rest_url(self) -> str:
         """Base URL of REST, without a slash at the end."""
-        return f"http://{self.config.host}:{self.rest_port}"
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://{self.config.host}:{self.rest_port}"
 
     async def start(self) -> None:
         """Starts the service, then opens the ports.
@@ -70,7 +82,9 @@ class ServiceApp:
             if self.config.port >= 0:
                 self._grpc = GrpcServer(self.service)
                 self.grpc_port = await self._grpc.start(
-                    self.config.host, self.config.port
+                    self.config.host,
+                    self.config.port,
+                    None if self._tls is None else grpc_credentials(self._tls),
                 )
                 await self._grpc.tell_health(self.service.ready)
             if self.config.rest_port >= 0:
@@ -105,10 +119,14 @@ class ServiceApp:
             handle_signals=False,
             handler_cancellation=True,
             shutdown_timeout=1,
+            auto_decompress=False,  # A small body could become any size.
         )
         await self._runner.setup()
         site = web.TCPSite(
-            self._runner, self.config.host, self.config.rest_port
+            self._runner,
+            self.config.host,
+            self.config.rest_port,
+            ssl_context=self._ssl,
         )
         await site.start()
         self.rest_port = self._runner.addresses[0][1]
@@ -145,42 +163,28 @@ def run_until_signal(
         on_ready: called once the ports are open.
 
     Raises:
+        ValueError: the TLS configuration is broken.
         OSError: a port is taken.
     """
     asyncio.run(_run(config, on_ready))
 
 
-@contextlib.contextmanager
-def running_service(config: ServiceConfig) -> Iterator[ServiceApp]:
+def running_service(
+    config: ServiceConfig,
+) -> AbstractContextManager[ServiceApp]:
     """Serves from a background thread while the context is open.
 
     Args:
         config: the settings; port 0 takes a free one.
 
-    Yields:
-        The started service.
+    Returns:
+        A context manager giving the started service.
 
     Raises:
+        ValueError: the TLS configuration is broken.
         OSError: a port is taken.
     """
-    app = ServiceApp(config)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(
-        target=loop.run_forever, name="muse-service", daemon=True
-    )
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(app.start(), loop).result()
-        try:
-            yield app
-        finally:
-            asyncio.run_coroutine_threadsafe(app.stop(), loop).result()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+    return in_background(ServiceApp(config), "muse-service")
 
 
 async def _run(

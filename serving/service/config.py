@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import pydantic
 
+from serving.client import Tls
+from serving.stores import check_url
+
 __all__ = ["ServiceConfig"]
 
 
@@ -17,12 +20,17 @@ class ServiceConfig(pydantic.BaseModel):
             other than those already cached.
         targets: model servers, `host:port` of gRPC. A user's calls go to one
             of them, so that prefetch and ranking meet the same cache.
+        target_tls: encryption towards them, an object with any of `ca_file`,
+            `certificate_file`, `key_file` and `server_name`, as
+            `serving.client.Tls`; None is plain text.
         model: name of the ranking model.
         matching_model: name of the model that finds candidates; empty has
             none.
         host: interface to listen on.
         port: gRPC port; 0 takes a free one, -1 is off.
         rest_port: REST port; 0 takes a free one, -1 is off.
+        ssl_config_file: text protobuf `SSLConfig`, as of the model server:
+            gRPC and REST are encrypted.
         port_file: JSON file to write once the ports are open.
         deadline_ms: of requests that bring none.
         max_deadline_ms: longer ones are shortened to this.
@@ -56,11 +64,13 @@ class ServiceConfig(pydantic.BaseModel):
 
     store: str = ""
     targets: tuple[str, ...] = ("127.0.0.1:8500",)
+    target_tls: Tls | None = None
     model: str = "muse"
     matching_model: str = "matching"
     host: str = "127.0.0.1"
     port: int = pydantic.Field(default=8600, ge=-1, le=65535)
     rest_port: int = pydantic.Field(default=8601, ge=-1, le=65535)
+    ssl_config_file: str = ""
     port_file: str = ""
     deadline_ms: float = pydantic.Field(default=300.0, gt=0)
     max_deadline_ms: float = pydantic.Field(default=10_000.0, gt=0)
@@ -84,6 +94,13 @@ class ServiceConfig(pydantic.BaseModel):
     drain_seconds: float = pydantic.Field(default=10.0, ge=0)
     traces: str = ""
     log_requests: bool = True
+
+    @pydantic.field_validator("store")
+    @classmethod
+    def _check_store(cls, store: str) -> str:
+        if store:
+            check_url(store)
+        return store
 
     @pydantic.field_validator("targets")
     @classmethod

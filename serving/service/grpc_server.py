@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.client import ranking_messages as wire
@@ -44,8 +45,18 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers((self._handlers(),))
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(
+        self,
+        host: str,
+        port: int,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> int:
         """Opens the port.
+
+        Args:
+            host: interface.
+            port: 0 takes a free one.
+            credentials: encryption; None is plain text.
 
         Returns:
             The port.
@@ -55,7 +66,10 @@ class GrpcServer:
         """
         address = f"{host}:{port}"
         try:
-            found = self._server.add_insecure_port(address)
+            if credentials is None:
+                found = self._server.add_insecure_port(address)
+            else:
+                found = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address} for gRPC") from error
         await self._server.start()
@@ -78,19 +92,18 @@ class GrpcServer:
             {
                 "Rank": grpc.unary_unary_rpc_method_handler(
                     self._rank,
-                    request_deserializer=wire.RankRequest.FromString,
                     response_serializer=_to_bytes,
                 ),
                 "AppendEvents": grpc.unary_unary_rpc_method_handler(
                     self._append,
-                    request_deserializer=wire.AppendEventsRequest.FromString,
                     response_serializer=_to_bytes,
                 ),
             },
         )
 
-    async def _rank(self, message: Any, context: Any) -> Any:
+    async def _rank(self, data: bytes, context: Any) -> Any:
         try:
+            message = _parse(wire.RankRequest, data)
             deadline = message.deadline_ms
             left = context.time_remaining()
             if left is not None:
@@ -112,9 +125,13 @@ class GrpcServer:
                 (("retry-after", str(error.retry_after)),)
             )
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except Exception:
+            _logger.exception("A request failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
-    async def _append(self, message: Any, context: Any) -> Any:
+    async def _append(self, data: bytes, context: Any) -> Any:
         try:
+            message = _parse(wire.AppendEventsRequest, data)
             count = await self._service.append_events(
                 message.user_id,
                 list(message.item_ids),
@@ -133,6 +150,21 @@ class GrpcServer:
                 grpc.StatusCode.DEADLINE_EXCEEDED,
                 "the behavior store took too long",
             )
+        except Exception:
+            _logger.exception("Appending failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+
+def _parse(kind: Any, data: bytes) -> Any:
+    # grpc itself would answer UNKNOWN and log a traceback.
+    message = kind()
+    try:
+        whole = message.MergeFromString(data) == len(data)
+    except DecodeError:
+        whole = False
+    if not whole:
+        raise RequestError("request", f"be a {kind.DESCRIPTOR.name}", data)
+    return message
 
 
 def _to_bytes(message: Any) -> bytes:

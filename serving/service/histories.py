@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 import numpy as np
 
-from serving.stores import BehaviorStore, StoreError, UserHistory, open_store
+from serving.service.workers import Workers
+from serving.stores import (
+    BehaviorStore,
+    StoreError,
+    StoreMovedError,
+    StoreUnavailableError,
+    UserHistory,
+    open_store,
+)
 
-__all__ = ["Histories", "History", "StoreBusyError"]
+__all__ = ["NO_HISTORY", "Histories", "History", "StoreBusyError"]
 
+_logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 PROFILE_SIZE = 5
 
@@ -57,16 +68,25 @@ class History:
         )
 
 
+NO_HISTORY = History(
+    profile=np.zeros(PROFILE_SIZE, np.int64),
+    item_ids=np.zeros(0, np.int64),
+    category_ids=np.zeros(0, np.int64),
+)
+"""What is known about nobody."""
+
+
 class Histories:
     """Reads and appends without blocking the event loop.
 
     The store is opened with the first call, and again when that failed, so a
-    service starts while its store is down.
+    service starts while its store is down. Appends have threads of their own:
+    they may wait for another writer, and reads do not wait with them.
 
     Args:
         url: of the store; empty where there is none.
         limit: newest behaviours that a read returns at most.
-        threads: calls at once; as many again may wait.
+        threads: reads at once, and appends at once; as many again may wait.
         timeout: seconds that a call may take.
     """
 
@@ -74,19 +94,15 @@ class Histories:
         self, url: str, limit: int, threads: int, timeout: float
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        self._url = url
-        self._limit = limit
         self._timeout = timeout
-        self._most = 2 * threads
-        self._calls = 0
-        self._lock = threading.Lock()
-        self._store: BehaviorStore | None = None
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
+        self._store = _SharedStore(url, limit, timeout)
+        self._reads = _Lane("store-read", threads)
+        self._appends = _Lane("store-append", threads)
 
     @property
     def exist(self) -> bool:
         """Whether there is a store."""
-        return bool(self._url)
+        return bool(self._store.url)
 
     async def read(
         self, user_id: int, limit: int | None = None
@@ -106,10 +122,10 @@ class Histories:
         """
 
         def work(store: BehaviorStore) -> History | None:
-            found = store.read(user_id, limit or self._limit)
+            found = store.read(user_id, limit or self._store.limit)
             return None if found is None else _history(user_id, found)
 
-        return await self._call(work)
+        return await self._call(self._reads, work)
 
     async def append(
         self, user_id: int, item_ids: np.ndarray, category_ids: np.ndarray
@@ -119,40 +135,118 @@ class Histories:
         Raises:
             StoreError: the store failed or is busy.
             asyncio.TimeoutError: it takes too long; the events may have been
-                stored.
+                stored, or may yet be.
         """
         await self._call(
-            lambda store: store.append(user_id, item_ids, category_ids)
+            self._appends,
+            lambda store: store.append(user_id, item_ids, category_ids),
         )
 
-    def close(self) -> None:
-        """Closes the store once the calls in flight have ended."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._store is not None:
-            self._store.close()
+    def close(self, seconds: float) -> None:
+        """Closes the store once the calls in flight have ended.
 
-    async def _call(self, work: Callable[[BehaviorStore], _T]) -> _T:
-        if self._calls >= self._most:
-            raise StoreBusyError("the store has too many calls waiting")
-        loop = asyncio.get_running_loop()
-        self._calls += 1
-        future = self._pool.submit(lambda: work(self._open()))
-        # A thread cannot be stopped: it counts until it is back.
-        future.add_done_callback(lambda _: _call_soon(loop, self._returned))
+        Args:
+            seconds: how long to wait for them; a store that they still use
+                is left to the end of the process.
+        """
+        ends = time.monotonic() + seconds
+        lanes = (self._reads, self._appends)
+        if all([lane.close(ends - time.monotonic()) for lane in lanes]):
+            self._store.close()
+        else:
+            _logger.warning("Stopped with calls of the store in flight")
+
+    async def _call(
+        self, lane: _Lane, work: Callable[[BehaviorStore], _T]
+    ) -> _T:
+        future = lane.submit(lambda: self._store.call(work))
         return await asyncio.wait_for(
             asyncio.wrap_future(future), self._timeout
         )
 
+
+class _Lane:
+    """Threads for one kind of call, and how many calls may wait for them.
+
+    Used from one event loop.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._workers = Workers(name, threads)
+        self._most = 2 * threads
+        self._calls = 0
+        self._closed = False
+
+    def submit(self, call: Callable[[], _T]) -> Future[_T]:
+        if self._closed:
+            raise StoreUnavailableError("the ranking service is stopping")
+        if self._calls >= self._most:
+            raise StoreBusyError("the store has too many calls waiting")
+        loop = asyncio.get_running_loop()
+        self._calls += 1
+        # What was given up counts until a thread has seen it.
+        return self._workers.submit(
+            call, lambda: _call_soon(loop, self._returned)
+        )
+
+    def close(self, seconds: float) -> bool:
+        self._closed = True
+        return self._workers.close(max(0.0, seconds))
+
     def _returned(self) -> None:
         self._calls -= 1
 
-    def _open(self) -> BehaviorStore:
+
+class _SharedStore:
+    """The store, opened when it is needed, for many threads."""
+
+    def __init__(self, url: str, limit: int, timeout: float) -> None:
+        self.url = url
+        self.limit = limit
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._store: BehaviorStore | None = None
+        self._users = 0
+        self._create = True
+        self._moved = False
+
+    def call(self, work: Callable[[BehaviorStore], _T]) -> _T:
+        """Lets `work` use the store."""
         with self._lock:
-            if self._store is None:
-                self._store = open_store(
-                    self._url, limit=self._limit, timeout=self._timeout
-                )
-            return self._store
+            store = self._open()
+            self._users += 1
+        try:
+            return work(store)
+        except StoreMovedError:
+            with self._lock:
+                # Another thread may have opened the new one meanwhile.
+                self._moved = self._moved or self._store is store
+            raise
+        finally:
+            with self._lock:
+                self._users -= 1
+
+    def close(self) -> None:
+        """Closes it."""
+        if self._store is not None:
+            self._store.close()
+
+    def _open(self) -> BehaviorStore:
+        if self._moved and not self._users and self._store is not None:
+            self._store.close()
+            self._store, self._moved = None, False
+        if self._moved:
+            raise StoreUnavailableError("the store is being opened again")
+        if self._store is None:
+            self._store = open_store(
+                self.url,
+                limit=self.limit,
+                timeout=self._timeout,
+                create=self._create,
+            )
+            # An empty one must not take the place of one that was removed.
+            self._create = False
+        return self._store
 
 
 def _history(user_id: int, found: UserHistory) -> History:

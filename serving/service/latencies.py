@@ -3,11 +3,13 @@
 An estimate is the longest that a call *usually* takes. It rests on the last
 `WINDOW` durations of calls of like size:
 
-    estimate = max(median + SPREAD * MAD, quantile HIGH)
+    estimate = max(median + SPREAD * MAD, quantile HIGH), at most the longest
 
 MAD is the median distance from the median. A single outlier moves neither
 part; the quantile holds where durations are of two kinds. Until `PRIORS`
-durations are known, the missing ones are filled up with a prior. Order
+durations are known, the missing ones are filled up with a prior, which should
+be the least that a good machine needs: what is never tried is never learned,
+and what took too long is learned after two tries. Order
 statistics change by one place per call: the estimate follows a lasting change
 within half a window and does not swing.
 
@@ -49,7 +51,7 @@ class _Window:
         middle = statistics.median(values)
         spread = statistics.median(abs(value - middle) for value in values)
         high = sorted(values)[int(HIGH * (len(values) - 1))]
-        found = max(high, middle + SPREAD * spread)
+        found = min(max(values), max(high, middle + SPREAD * spread))
         age = now - self.newest
         if found > prior and age > FORGET_S:
             found = prior + (found - prior) * 0.5 ** (age / FORGET_S - 1)

@@ -7,8 +7,6 @@ import collections
 import logging
 import time
 
-import numpy as np
-
 from serving.client import (
     InvalidArgumentError,
     MuseClientError,
@@ -42,11 +40,13 @@ class Flow:
         result: what the prefetch answered; None where it failed.
         task: the work.
         waiting: requests that wait for it.
+        rivals: whether an older flow of the user may still write.
     """
 
-    def __init__(self, user_id: int) -> None:
+    def __init__(self, user_id: int, rivals: bool = False) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.user_id = user_id
+        self.rivals = rivals
         self.read = asyncio.Event()
         self.history: History | None = None
         self.unknown = False
@@ -65,6 +65,15 @@ class Flow:
     def cached(self) -> bool:
         """Whether the history is in the model's cache."""
         return self.result is not None and self.result.cached
+
+    def outdates(self, generation: int) -> bool:
+        """Whether a generation in the cache may be older than this history.
+
+        Events were appended while an older flow ran: it may write last.
+        """
+        if not self.rivals:
+            return False
+        return self.result is None or generation != self.result.generation
 
     def begin(self, name: str) -> Span:
         """Starts a stage."""
@@ -107,7 +116,7 @@ class Prefetches:
         self._max_background = max_background
         self._shared: dict[int, Flow] = {}
         self._running: set[Flow] = set()
-        self._lengths: collections.OrderedDict[int, int] = (
+        self._lengths: collections.OrderedDict[tuple[str, int, int], int] = (
             collections.OrderedDict()
         )
 
@@ -120,7 +129,9 @@ class Prefetches:
         """The user's flow, a new one where none runs; `leave` it later."""
         flow = self._shared.get(user_id)
         if flow is None:
-            flow = Flow(user_id)
+            flow = Flow(
+                user_id, any(f.user_id == user_id for f in self._running)
+            )
             flow.task = asyncio.create_task(self._run(flow))
             self._shared[user_id] = flow
             self._running.add(flow)
@@ -140,14 +151,19 @@ class Prefetches:
             return
         if overloaded or self.background > self._max_background:
             flow.task.cancel()
+            if self._shared.get(flow.user_id) is flow:
+                del self._shared[flow.user_id]  # Nobody may join it now.
 
     def forget(self, user_id: int) -> None:
         """Events were appended: the next request reads anew."""
         self._shared.pop(user_id, None)
 
-    def length(self, generation: int) -> int:
-        """How long the history of a generation is; -1 where not known."""
-        return self._lengths.get(generation, -1)
+    def length(self, target: Target, user_id: int, generation: int) -> int:
+        """How long a cached history is; -1 where it is not known.
+
+        Each server counts its own generations.
+        """
+        return self._lengths.get((target.address, user_id, generation), -1)
 
     async def close(self, seconds: float) -> None:
         """Waits for all flows, then cancels them."""
@@ -164,10 +180,11 @@ class Prefetches:
             del self._shared[flow.user_id]
         flow.read.set()
         for span in flow.spans:
-            if span.end is None:  # It was cancelled.
-                span.end, span.outcome = time.monotonic(), "cancelled"
+            if span.end is None:
+                outcome = "cancelled" if flow.task.cancelled() else "error"
+                self._close(span, outcome)
             self._metrics.stages.observe(
-                span.end - span.start, span.name, span.outcome
+                (span.end or span.start) - span.start, span.name, span.outcome
             )
         if not flow.task.cancelled() and flow.task.exception() is not None:
             _logger.error(
@@ -183,7 +200,7 @@ class Prefetches:
             return
         span = flow.begin("prefetch")
         try:
-            flow.target, result = await asyncio.wait_for(
+            target, result = await asyncio.wait_for(
                 self._targets.call(
                     self._targets.order(flow.user_id),
                     lambda target: self._prefetch(target, flow),
@@ -198,12 +215,12 @@ class Prefetches:
             if not late:
                 _logger.warning("Prefetch failed: %s", error)
         else:
-            flow.result = result
+            flow.target, flow.result = target, result
             self._close(span, "ok" if result.cached else "miss")
             seconds = (span.end or 0.0) - span.start
             self._latencies.learn("prefetch", seconds, len(flow.history))
             if result.cached:
-                self._remember(result)
+                self._remember(target, flow.user_id, result)
 
     async def _read(self, flow: Flow) -> None:
         span = flow.begin("store_read")
@@ -248,10 +265,11 @@ class Prefetches:
         )
         return await target.client.prefetch(by_ids, timeout=self._timeout)
 
-    def _remember(self, result: PrefetchResult) -> None:
-        self._lengths[int(result.generation)] = int(
-            np.asarray(result.cached_length)
-        )
+    def _remember(
+        self, target: Target, user_id: int, result: PrefetchResult
+    ) -> None:
+        key = (target.address, user_id, int(result.generation))
+        self._lengths[key] = int(result.cached_length)
         while len(self._lengths) > _REMEMBERED:
             self._lengths.popitem(last=False)
 

@@ -97,6 +97,10 @@ async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
 async def _fields(
     request: web.Request, allowed: set[str], needed: set[str]
 ) -> dict[str, Any]:
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise web.HTTPUnsupportedMediaType(
+            reason="Content-Encoding is not supported"
+        )
     try:
         fields = json.loads(await request.read())
     except (ValueError, RecursionError) as error:

@@ -19,8 +19,9 @@ from serving.client.ranking import (
     check_events,
 )
 from serving.client.types import IntegerList
+from serving.client.user_cache import CACHE_STATISTICS
 from serving.service.admission import Admission, Overloaded
-from serving.service.answer import Answering, Parts
+from serving.service.answer import Answering
 from serving.service.config import ServiceConfig
 from serving.service.histories import PROFILE_SIZE, Histories
 from serving.service.latencies import Latencies
@@ -30,6 +31,7 @@ from serving.service.records import log_request
 from serving.service.spans import Recorder
 from serving.service.targets import Target, Targets
 from serving.service.traces import Traces
+from serving.service.work import Parts
 
 __all__ = ["RankingService"]
 
@@ -37,29 +39,22 @@ _logger = logging.getLogger(__name__)
 
 PRIORS = {
     "store_read": (0.005, 1e-7),
-    "prefetch": (0.02, 1e-6),
+    "prefetch": (0.005, 1e-7),
     "matching": (0.05, 0.0),
-    "rank_cached": (0.02, 5e-9),
-    "rank_full": (0.03, 1e-8),
-    "rank_shortened": (0.03, 1e-8),
+    "rank_cached": (0.005, 1e-10),
+    "rank_full": (0.01, 2e-10),
+    "rank_shortened": (0.01, 2e-10),
     "rank_no_history": (0.01, 1e-5),
 }
-"""Seconds, and seconds per cell: behaviours, candidates, or their pairs."""
+"""Seconds, and seconds per cell: behaviours, candidates, or their pairs.
+
+Little, so that a path is tried before it is thought too slow: the ranking
+without a history guards the deadline meanwhile.
+"""
 
 _WARM_UP_CALLS = 3
 _POLL_TIMEOUT_S = 2.0
-_CACHE_STATISTICS = (
-    "capacity",
-    "occupied",
-    "max_length",
-    "bytes",
-    "hits",
-    "misses",
-    "prefetches",
-    "evictions",
-    "expired",
-    "mixed",
-)
+_LEAST_CLOSE_S = 1.0
 
 
 class RankingService:
@@ -89,7 +84,7 @@ class RankingService:
         self.latencies = Latencies(PRIORS)
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
-        self._targets = Targets(config.targets, config.model)
+        self._targets = Targets(config.targets, config.model, config.target_tls)
         self._histories = Histories(
             config.store,
             config.history_limit,
@@ -140,10 +135,10 @@ class RankingService:
                 await self._poller
         await self._parts.prefetches.close(max(0.0, ends - time.monotonic()))
         await self._targets.close()
-        await asyncio.get_running_loop().run_in_executor(
-            None, self._histories.close
-        )
-        self._traces.close()
+        least = max(_LEAST_CLOSE_S, ends - time.monotonic())
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._histories.close, least)
+        await loop.run_in_executor(None, self._traces.close, least)
 
     async def __aenter__(self) -> RankingService:
         """The service, started."""
@@ -189,6 +184,9 @@ class RankingService:
         except asyncio.CancelledError:
             self.metrics.failed.add("CANCELLED")
             raise
+        except Exception:
+            self.metrics.failed.add("INTERNAL")
+            raise
         self._count(result, seconds)
         self._traces.write(request, result, recorder.wall_start)
         if self.config.log_requests:
@@ -217,8 +215,10 @@ class RankingService:
         items, categories = check_events(item_ids, category_ids)
         if not self._histories.exist:
             raise RequestError("store", "be configured to append events", "")
-        await self._histories.append(user_id, items, categories)
-        self._parts.prefetches.forget(user_id)
+        try:
+            await self._histories.append(user_id, items, categories)
+        finally:  # What failed may have been stored.
+            self._parts.prefetches.forget(user_id)
         return len(items)
 
     def metrics_page(self) -> str:
@@ -308,7 +308,7 @@ class RankingService:
             if not any(version.state == "AVAILABLE" for version in versions):
                 raise MuseClientError("no version is available")
         except MuseClientError:
-            target.failed()
+            target.lost()
             self._available.discard(target.address)
             return
         target.answered()
@@ -317,9 +317,10 @@ class RankingService:
             cache = await target.client.user_cache([0], timeout=_POLL_TIMEOUT_S)
         except MuseClientError:
             return  # A model without a user cache.
-        for name in _CACHE_STATISTICS:
-            value = float(np.asarray(getattr(cache, name)).reshape(-1)[0])
-            self.metrics.user_cache.set(value, target.address, name)
+        for name in CACHE_STATISTICS:
+            self.metrics.user_cache.set(
+                float(getattr(cache, name)), target.address, name
+            )
 
     async def _poll_popular(self) -> None:
         try:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from serving.client import AsyncMuseClient, Retry, UnavailableError
+from serving.client import AsyncMuseClient, Retry, Tls, UnavailableError
 
 __all__ = ["Target", "Targets", "by_user"]
 
@@ -31,25 +31,34 @@ class Target:
     Args:
         address: `host:port`.
         model: name of the ranking model.
+        tls: encryption; None is plain text.
 
     Attributes:
         address: `host:port`.
         client: asks it; never retries by itself.
     """
 
-    def __init__(self, address: str, model: str) -> None:
+    def __init__(
+        self, address: str, model: str, tls: Tls | None = None
+    ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.address = address
         self.client = AsyncMuseClient(
-            address, model=model, retry=Retry(attempts=1)
+            address, model=model, retry=Retry(attempts=1), tls=tls
         )
         self._pause = 0.0
         self._down_until = 0.0
+        self._lost = False
 
     @property
     def up(self) -> bool:
         """Whether it is thought to answer."""
-        return time.monotonic() >= self._down_until
+        return not self._lost and time.monotonic() >= self._down_until
+
+    def lost(self) -> None:
+        """Notes that it does not say how it is: down until it answers."""
+        self._lost = True
+        self.failed()
 
     def failed(self) -> None:
         """Notes that it did not answer: others are asked for a while."""
@@ -62,6 +71,7 @@ class Target:
         """Notes that it answers."""
         if self._pause:
             _logger.warning("Model server %s answers again", self.address)
+        self._lost = False
         self._pause = self._down_until = 0.0
 
 
@@ -71,14 +81,17 @@ class Targets:
     Args:
         addresses: `host:port` of each.
         model: name of the ranking model.
+        tls: encryption; None is plain text.
 
     Attributes:
         all: the servers.
     """
 
-    def __init__(self, addresses: Sequence[str], model: str) -> None:
+    def __init__(
+        self, addresses: Sequence[str], model: str, tls: Tls | None = None
+    ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        self.all = [Target(address, model) for address in addresses]
+        self.all = [Target(address, model, tls) for address in addresses]
 
     def order(self, user_id: int) -> list[Target]:
         """The servers for a user: the user's own first, those down last."""

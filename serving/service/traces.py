@@ -6,6 +6,7 @@ does not pay for them.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from serving.client.ranking import RankingRequest, RankingResult
@@ -83,10 +84,17 @@ class Traces:
             span.end(_nanoseconds(start, stage.start_ms + stage.duration_ms))
         root.end(_nanoseconds(start, result.total_ms))
 
-    def close(self) -> None:
-        """Sends what is left."""
-        if self._provider is not None:
-            self._provider.shutdown()
+    def close(self, seconds: float) -> None:
+        """Sends what is left.
+
+        Args:
+            seconds: how long to wait for it; an endpoint may be down.
+        """
+        if self._provider is None:
+            return
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(seconds)
 
 
 def _nanoseconds(start: float, milliseconds: float) -> int:

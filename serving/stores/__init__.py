@@ -16,10 +16,11 @@ from serving.stores.bulk_load import LoadReport, load_users
 from serving.stores.errors import (
     StoreCorruptError,
     StoreError,
+    StoreMovedError,
     StoreUnavailableError,
 )
 from serving.stores.lmdb_store import LmdbStore
-from serving.stores.opening import open_store
+from serving.stores.opening import check_url, open_store
 from serving.stores.redis_store import RedisStore
 
 __all__ = [
@@ -30,10 +31,12 @@ __all__ = [
     "RedisStore",
     "StoreCorruptError",
     "StoreError",
+    "StoreMovedError",
     "StoreStats",
     "StoreUnavailableError",
     "UserHistory",
     "UserRecord",
+    "check_url",
     "load_users",
     "open_store",
 ]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["StoreCorruptError", "StoreError", "StoreUnavailableError"]
+__all__ = [
+    "StoreCorruptError",
+    "StoreError",
+    "StoreMovedError",
+    "StoreUnavailableError",
+]
 
 
 class StoreError(RuntimeError):
@@ -11,6 +16,10 @@ class StoreError(RuntimeError):
 
 class StoreUnavailableError(StoreError):
     """The store does not answer, or not in time; trying again may help."""
+
+
+class StoreMovedError(StoreUnavailableError):
+    """Its file was removed or replaced; open the store again."""
 
 
 class StoreCorruptError(StoreError):

@@ -16,6 +16,7 @@ from serving.stores import base, events, records
 from serving.stores.errors import (
     StoreCorruptError,
     StoreError,
+    StoreMovedError,
     StoreUnavailableError,
 )
 
@@ -41,7 +42,10 @@ class LmdbStore(base.BehaviorStore):
     leaves what was there before, and readers never see half of it. Any number
     of processes read while one writes; a second writer waits for the first.
 
-    Open the store once per process, and after a fork, not before.
+    Open the store once per process, and after a fork, not before. The folder
+    may be removed or replaced while it is open: every call fails then. Its
+    file must not be cut short under a process that has it open: the system
+    ends a process that reads what is gone.
 
     Args:
         path: the folder.
@@ -88,12 +92,10 @@ class LmdbStore(base.BehaviorStore):
                 f"the behavior store in {self.path} cannot be opened: {error}"
             ) from error
         try:
-            self._users, self._events, self._rows, self._info = (
-                self._env.open_db(name)
-                for name in (b"users", b"events", b"rows", b"info")
-            )
+            self._users, self._events, self._rows, self._info = self._tables()
             # What killed readers left behind would keep old pages alive.
             self._env.reader_check()
+            self._file = self._file_now()
             self._check_format()
         except lmdb.Error as error:
             self._env.close()
@@ -274,6 +276,12 @@ class LmdbStore(base.BehaviorStore):
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
+        # What is written to a removed file would be lost.
+        if self._file_now() != self._file:
+            raise StoreMovedError(
+                f"the behavior store in {self.path} was removed or replaced; "
+                "open it again"
+            )
         try:
             with self._env.begin(write=write, buffers=True) as transaction:
                 yield transaction
@@ -288,9 +296,31 @@ class LmdbStore(base.BehaviorStore):
                 "at once already"
             ) from error
         except lmdb.Error as error:
+            # LMDB calls a write that came to half an error of the disk.
+            hint = "; is the disk full?" if "commit" in str(error) else ""
             raise StoreError(
-                f"the behavior store in {self.path}: {error}"
+                f"the behavior store in {self.path}: {error}{hint}"
             ) from error
+
+    def _tables(self) -> list[lmdb._Database]:
+        """Opens the tables, and makes them in a new store.
+
+        In a transaction of our own: one that the package begins for it waits
+        for another writer with the interpreter's lock held.
+        """
+        with self._env.begin(write=True) as transaction:
+            return [
+                self._env.open_db(name, transaction)
+                for name in (b"users", b"events", b"rows", b"info")
+            ]
+
+    def _file_now(self) -> tuple[int, int] | None:
+        """Tells the file apart from one that takes its place."""
+        try:
+            found = os.stat(self.path / "data.mdb")
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _check_format(self) -> None:
         with self._transaction(write=False) as transaction:

@@ -6,7 +6,7 @@ from serving.stores.base import LIMIT, BehaviorStore
 from serving.stores.lmdb_store import LmdbStore
 from serving.stores.redis_store import RedisStore
 
-__all__ = ["open_store"]
+__all__ = ["check_url", "open_store"]
 
 _REDIS = ("redis://", "rediss://", "unix://")
 
@@ -33,15 +33,28 @@ def open_store(
         StoreError: the store cannot be opened. A Redis server that is down
             shows only when it is used.
     """
-    if url.startswith("lmdb:"):
-        path = url.removeprefix("lmdb:")
-        if path.startswith("//"):
-            path = path[2:]
-        if path:
-            return LmdbStore(path, limit=limit, create=create)
-    elif url.startswith(_REDIS):
+    check_url(url)
+    if url.startswith(_REDIS):
         return RedisStore(url, limit=limit, timeout=timeout)
-    raise ValueError(
-        "store: expected lmdb:/path, redis://host:6379/0, rediss://host or "
-        f"unix:///path. Received: {url!r}"
-    )
+    return LmdbStore(_lmdb_path(url), limit=limit, create=create)
+
+
+def check_url(url: str) -> None:
+    """Checks that a URL names a store, which may be down.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not (url.startswith(_REDIS) or _lmdb_path(url)):
+        raise ValueError(
+            "store: expected lmdb:/path, redis://host:6379/0, rediss://host "
+            f"or unix:///path. Received: {url!r}"
+        )
+
+
+def _lmdb_path(url: str) -> str:
+    """Returns the folder of an LMDB store; empty for another URL."""
+    if not url.startswith("lmdb:"):
+        return ""
+    path = url.removeprefix("lmdb:")
+    return path[2:] if path.startswith("//") else path

@@ -85,11 +85,10 @@ def muse(muse_base: pathlib.Path) -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="session")
-def muse_and_matching(
+def models_config(
     muse_base: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Endpoint]:
-    """Both models, served from a `models.config`."""
-    from serving.server import ServerConfig, running
+) -> pathlib.Path:
+    """A `models.config` with a ranker and a matching model."""
     from tests.serving import toy_matching
 
     base = tmp_path_factory.mktemp("matching")
@@ -100,6 +99,16 @@ def muse_and_matching(
     )
     file = base / "models.config"
     file.write_text(f"model_config_list {{ {models} }}")
-    config = ServerConfig(model_config_file=str(file), port=0, rest_api_port=0)
+    return file
+
+
+@pytest.fixture(scope="session")
+def muse_and_matching(models_config: pathlib.Path) -> Iterator[Endpoint]:
+    """Both models, served from a `models.config`."""
+    from serving.server import ServerConfig, running
+
+    config = ServerConfig(
+        model_config_file=str(models_config), port=0, rest_api_port=0
+    )
     with running(config) as app:
         yield Endpoint(app.grpc_target, app.rest_url, True)

@@ -1,8 +1,9 @@
 """A small SavedModel with the parts that serving must carry.
 
-A table lookup, an int8 gather, a stateful pair of signatures, string outputs,
-non-finite outputs, an assertion, a slow graph and the methods of classify and
-regress. Its formulas are repeated in NumPy below.
+A table lookup, an int8 gather, stateful signatures, string outputs,
+non-finite outputs, an assertion, a slow graph, signatures without inputs or
+outputs, batching inside the graph and the methods of classify and regress.
+Its formulas are repeated in NumPy below.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Toy(tf.Module):
         self.bias = tf.Variable(bias, dtype=tf.float32)
         self.codes = tf.Variable(CODES, trainable=False)
         self.memory = tf.Variable(tf.zeros([4], tf.int64), trainable=False)
+        self.bytes = tf.Variable(tf.zeros([4], tf.int8), trainable=False)
+        self.halves = tf.Variable(tf.zeros([4], tf.half), trainable=False)
         self.ballast = tf.Variable(
             tf.ones([max(1, ballast_mb) * 1024, 256], tf.float32)
         )
@@ -60,6 +63,63 @@ class Toy(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="i")])
     def recall(self, i):
         return {"value": tf.gather(self.memory, i)}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.int64, name="i"),
+            tf.TensorSpec([None], tf.float32, name="v"),
+        ]
+    )
+    def scatter(self, i, v):
+        for variable in (self.bytes, self.halves):
+            values = tf.cast(v, variable.dtype)
+            variable.scatter_update(tf.IndexedSlices(values, i))
+        self.memory[2:].assign(tf.fill([2], tf.reduce_sum(i)))
+        return {"count": tf.shape(i)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="i")])
+    def scattered(self, i):
+        return {
+            "bytes": tf.gather(self.bytes, i),
+            "halves": tf.cast(tf.gather(self.halves, i), tf.float32),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="v")])
+    def remember_and_fail(self, v):
+        assign = self.memory.assign(tf.pad(v, [[0, 4 - tf.shape(v)[0]]]))
+        with tf.control_dependencies([assign]):
+            failing = tf.debugging.Assert(tf.size(v) > 4, ["not today"])
+        with tf.control_dependencies([failing]):
+            return {"v": tf.identity(v)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="v")])
+    def remember_only(self, v):
+        self.memory.assign(tf.pad(v, [[0, 4 - tf.shape(v)[0]]]))
+        return {}
+
+    @tf.function(input_signature=[])
+    def no_input(self):
+        return {"y": tf.constant([1.5])}
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")]
+    )
+    def three_wide(self, x):
+        return {"y": tf.reduce_sum(x, axis=-1)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="v")])
+    def batched_inside(self, v):
+        @tf.nondifferentiable_batch_function(
+            num_batch_threads=1,
+            max_batch_size=8,
+            batch_timeout_micros=1000,
+            allowed_batch_sizes=[8],
+        )
+        def batch(v):
+            return -v, tf.fill(tf.shape(v), tf.size(v))
+
+        v, rows = batch(v)
+        return {"v": v, "rows": rows}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def specials(self, x):
@@ -142,6 +202,13 @@ def export_toy(
             "score": toy.score,
             "remember": toy.remember,
             "recall": toy.recall,
+            "scatter": toy.scatter,
+            "scattered": toy.scattered,
+            "remember_and_fail": toy.remember_and_fail,
+            "remember_only": toy.remember_only,
+            "no_input": toy.no_input,
+            "three_wide": toy.three_wide,
+            "batched_inside": toy.batched_inside,
             "specials": toy.specials,
             "text": toy.text,
             "positive": toy.positive,

@@ -412,6 +412,51 @@ def test_the_ranker_gets_the_learned_embeddings(world, first):
     assert list(recall) == ["tower", "raw modality cosine", "random"]
 
 
+def test_the_ranking_service_serves_what_was_pushed(world, first):
+    """The last step of the demo, on these models."""
+    import tensorflow as tf
+
+    from serving.stores import open_store
+    from tfx_pipeline import demo, ranked_request, user_lookup
+
+    config = world.config()
+    lines: list[str] = []
+    pushed = config.push_dir / first.pushed[0]
+    answer = demo.ask(config, pushed, lines.append)
+    sent = answer.ranked
+    assert sent.candidates_from == "matching"
+    assert sent.path in ("cached", "full"), sent.stages
+    assert sent.user_id == answer.request.user_id
+    length = np.count_nonzero(answer.request.behavior_item_ids)
+    kept = min(length, config.transform.max_history)
+    assert sent.history_length == {"cached": kept, "full": length}[sent.path]
+    names = {stage.name for stage in sent.stages}
+    assert {"store_read", "prefetch", "matching"} < names
+    file = config.root / ranked_request.FILE
+    assert ranked_request.load(file) == sent
+    with open_store(f"lmdb:{config.root / 'store'}", create=False) as store:
+        assert f"{store.stats().users:,} users" in lines[0]
+        assert len(store.read(sent.user_id)) == length
+
+    request = user_lookup.find_request(
+        pathlib.Path(config.data.raw_dir),
+        sent.user_id,
+        [row["item_id"] for row in sent.top],
+    )
+    served = tf.saved_model.load(str(pushed))
+    scores = served.signatures["rank"](
+        **{
+            name: tf.constant(np.atleast_1d(value)[np.newaxis], tf.int64)
+            if name != "user_id"
+            else tf.constant([value], tf.int64)
+            for name, value in dataclasses.asdict(request).items()
+        }
+    )["click_probability"].numpy()[0]
+    np.testing.assert_allclose(
+        [row["click_probability"] for row in sent.top], scores, atol=1e-5
+    )
+
+
 def test_nothing_changed_means_everything_cached(second):
     assert second.failure is None
     # A resolver asks again every time; it computes nothing.

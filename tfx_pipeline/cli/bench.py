@@ -14,7 +14,15 @@ from tfx_pipeline.cli import output
 __all__ = ["bench"]
 
 _PROJECT = pathlib.Path(__file__).resolve().parents[2]
-_NAMES = ("gsu", "lookup", "table", "train", "ingest", "serve")
+_NAMES = (
+    "gsu",
+    "lookup",
+    "table",
+    "train",
+    "ingest",
+    "serve",
+    "user_cache",
+)
 
 
 def bench(

@@ -14,6 +14,7 @@ from tfx_pipeline.cli import output
 if TYPE_CHECKING:
     from tfx_pipeline.config import PipelineConfig
     from tfx_pipeline.demo import Answer
+    from tfx_pipeline.ranked_request import RankedRequest
 
 __all__ = ["demo"]
 
@@ -32,6 +33,8 @@ def demo(
     ] = _CONFIG,
 ) -> None:
     """Real purchases to a served, explained ranking, and a report.
+
+    At the end the ranking service answers a request from the user cache.
 
     Runs again from what is there: finished steps are reused.
 
@@ -55,7 +58,7 @@ def demo(
         pushed = runs["muse"].pushed_to
         if pushed is None:
             raise RuntimeError("MUSE was not pushed.")
-        answer = demo_lib.ask(pushed, data, report)
+        answer = demo_lib.ask(loaded, pushed, report)
         from tfx_pipeline import report as report_lib
 
         page = out / "report.html"
@@ -71,13 +74,18 @@ def demo(
                     "",
                     *_answer_lines(answer),
                     "",
+                    *_ranked_lines(answer.ranked),
+                    "",
                     f"Done in {time.monotonic() - start:.0f} s.",
                     f"  report        {page}",
                     f"  served model  {served}",
                     f"  raw tables    {data}",
                     f"  log           {output.short(loaded.log_path)}",
                     "Try next:",
-                    f"  {muse} serve {_models(loaded)}",
+                    f"  {muse} serve {_models(loaded)} --with-ranking "
+                    f"--store lmdb:{output.short(loaded.root / 'store')}",
+                    "  curl localhost:8601/v1/rank -d "
+                    f"""'{{"user_id": {answer.request.user_id}}}'""",
                     f"  {muse} rank --data {data} --user "
                     f"{answer.request.user_id} --candidates "
                     + ",".join(
@@ -147,4 +155,33 @@ def _answer_lines(answer: Answer) -> list[str]:
             f"  {result.similarities[best, place]:.3f}  {name(behavior)} "
             f"(purchase {position + 1} of {len(request.behavior_item_ids)})"
         )
+    return lines
+
+
+def _ranked_lines(ranked: RankedRequest) -> list[str]:
+    """Returns the ranking service's answer in words and bars."""
+    from serving.service import timeline
+
+    source = {
+        "matching": "found by matching",
+        "popular": "the most popular ones",
+        "request": "of the request",
+    }[ranked.candidates_from]
+    lines = [
+        f"One request to the ranking service: household {ranked.user_id}, "
+        f"{ranked.num_candidates} candidates {source}, deadline "
+        f"{ranked.deadline_ms:.0f} ms",
+        f"  path {ranked.path}, {ranked.total_ms:.1f} ms; of "
+        f"{ranked.requests} such requests {ranked.cached} were ranked from "
+        f"the cache, the slowest in {ranked.slowest_ms:.1f} ms",
+    ]
+    lines += [
+        f"  {line}" for line in timeline.as_text(ranked.stages, ranked.total_ms)
+    ]
+    said = timeline.overlap(ranked.stages)
+    lines += [f"  {said}"] if said else []
+    for row in ranked.top:
+        score = row["click_probability"]
+        text = "    –" if score is None else f"{score:.3f}"
+        lines.append(f"  {text}  {row['name']}")
     return lines

@@ -11,7 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from tfx_pipeline.cli import output
-from tfx_pipeline.cli.rank import Transport
+from tfx_pipeline.cli.server_options import (
+    ModelOption,
+    TargetOption,
+    TimeoutOption,
+    Transport,
+    TransportOption,
+    address_of,
+    opened_client,
+)
 
 __all__ = ["app"]
 
@@ -38,17 +46,9 @@ def push(
             "counts. Also with the columns of the raw tables."
         ),
     ],
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="host:port of the server. "
-            "[default: 127.0.0.1:8500, for rest 127.0.0.1:8501]"
-        ),
-    ] = None,
-    transport: Annotated[
-        Transport, typer.Option(help="Protocol.")
-    ] = Transport.GRPC,
-    model: Annotated[str, typer.Option(help="Model name.")] = "muse",
+    target: TargetOption = None,
+    transport: TransportOption = Transport.GRPC,
+    model: ModelOption = "muse",
     watch: Annotated[
         bool,
         typer.Option(
@@ -61,9 +61,7 @@ def push(
         float,
         typer.Option(help="Seconds between two looks of --watch.", min=0.05),
     ] = 0.5,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for an answer.")
-    ] = 30.0,
+    timeout: TimeoutOption = 30.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines.")
     ] = False,
@@ -79,30 +77,13 @@ def push(
     with output.one_line_errors():
         from serving import client
 
-        default = "8500" if transport is Transport.GRPC else "8501"
-        address = target or f"127.0.0.1:{default}"
+        address = address_of(target, transport)
         fresh = client.FreshItems(file)
-        try:
-            with client.MuseClient(
-                address,
-                transport.value,
-                model,
-                timeouts=client.Timeouts(
-                    connect=min(5.0, timeout), call=timeout, total=timeout
-                ),
-                retry=client.Retry(attempts=2),
-            ) as opened:
-                if watch:
-                    _watch(fresh, opened, poll, as_json)
-                else:
-                    _print(fresh.push(opened), as_json)
-        except client.UnavailableError as error:
-            raise RuntimeError(
-                f"no server answers at {address} ({error.message}). Start "
-                "one with: muse serve --model-base-path DIR"
-            ) from error
-        except client.MuseClientError as error:
-            raise RuntimeError(str(error)) from error
+        with opened_client(address, transport, model, timeout) as opened:
+            if watch:
+                _watch(fresh, opened, poll, as_json)
+            else:
+                _print(fresh.push(opened), as_json)
 
 
 def _watch(fresh: Any, opened: Any, poll: float, as_json: bool) -> None:

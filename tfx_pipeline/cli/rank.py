@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfx_pipeline.cli import output
+from tfx_pipeline.cli.server_options import (
+    ModelOption,
+    TargetOption,
+    TimeoutOption,
+    Transport,
+    TransportOption,
+    address_of,
+    opened_client,
+)
 
 if TYPE_CHECKING:
     from serving.client import MuseClient
@@ -27,13 +36,6 @@ _FIELDS = (
     "behavior_category_ids",
     _CANDIDATES,
 )
-
-
-class Transport(str, enum.Enum):
-    """How to reach the server."""
-
-    GRPC = "grpc"
-    REST = "rest"
 
 
 class Split(str, enum.Enum):
@@ -68,17 +70,9 @@ def rank(
         pathlib.Path | None,
         typer.Option(help="JSON file with the whole request, instead."),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="host:port of the server. "
-            "[default: 127.0.0.1:8500, for rest 127.0.0.1:8501]"
-        ),
-    ] = None,
-    transport: Annotated[
-        Transport, typer.Option(help="Protocol.")
-    ] = Transport.GRPC,
-    model: Annotated[str, typer.Option(help="Model name.")] = "muse",
+    target: TargetOption = None,
+    transport: TransportOption = Transport.GRPC,
+    model: ModelOption = "muse",
     matching_model: Annotated[
         str, typer.Option(help="Model that finds candidates.")
     ] = "matching",
@@ -92,9 +86,7 @@ def rank(
         int,
         typer.Option(help="Retrieved behaviours to show.", min=1),
     ] = 5,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for the answer.")
-    ] = 30.0,
+    timeout: TimeoutOption = 30.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of a table.")
     ] = False,
@@ -114,31 +106,14 @@ def rank(
         if data is None and request is None and _DEMO_DATA.is_dir():
             data = _DEMO_DATA
         fields = _fields(user, candidates, data, split.value, request)
-        default = "8500" if transport is Transport.GRPC else "8501"
-        address = target or f"127.0.0.1:{default}"
-        try:
-            with client.MuseClient(
-                address,
-                transport.value,
-                model,
-                timeouts=client.Timeouts(
-                    connect=min(5.0, timeout), call=timeout, total=timeout
-                ),
-                retry=client.Retry(attempts=2),
-            ) as opened:
-                matched = _find_candidates(
-                    opened, fields, matching_model, num_candidates, address
-                )
-                wanted = client.RankRequest(**fields)
-                call = opened.explain if explain else opened.rank
-                result = call(wanted)
-        except client.UnavailableError as error:
-            raise RuntimeError(
-                f"no server answers at {address} ({error.message}). Start "
-                "one with: muse serve --model-base-path DIR"
-            ) from error
-        except client.MuseClientError as error:
-            raise RuntimeError(str(error)) from error
+        address = address_of(target, transport)
+        with opened_client(address, transport, model, timeout) as opened:
+            matched = _find_candidates(
+                opened, fields, matching_model, num_candidates, address
+            )
+            wanted = client.RankRequest(**fields)
+            call = opened.explain if explain else opened.rank
+            result = call(wanted)
         names = _names(data, wanted)
         if as_json:
             shown = _as_json(wanted, result, names, explain, top, matched)

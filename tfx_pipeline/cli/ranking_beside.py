@@ -2,70 +2,138 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import json
+import os
+import pathlib
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from serving.server.app import ServerApp
 
-__all__ = ["beside"]
+__all__ = ["RankingBeside"]
 
-_STOP_S = 20
+_STOP_S = 20.0
 
 
-@contextlib.contextmanager
-def beside(
-    app: ServerApp,
-    folder: str,
-    *,
-    store: str,
-    host: str,
-    port: int,
-    rest_port: int,
-    model: str,
-) -> Iterator[None]:
-    """Runs the service as long as the context is open.
+class RankingBeside:
+    """The service of one model server, started at once.
 
     A process of its own: it does not share the model server's interpreter
-    lock.
+    lock. When it ends by itself, this process is told to end as well
+    (SIGTERM), so that whoever runs both starts both again. When this process
+    is killed, the service sees its input end and stops.
 
     Args:
         app: the model server.
-        folder: for its port file.
+        folder: for the port file.
         store: URL of the behaviour store.
         host: interface to listen on.
         port: gRPC port.
         rest_port: REST port.
         model: ranking model.
+
+    Attributes:
+        failed: whether it ended by itself.
     """
-    names = app.model_names
-    settings = {
-        "store": store,
-        "targets": [app.grpc_target],
-        "model": model if model in names else names[0],
-        "matching_model": "matching" if "matching" in names else "",
-        "host": host,
-        "port": port,
-        "rest_port": rest_port,
-        "port_file": f"{folder}/ranking.json",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving.service", json.dumps(settings)],
-        stdin=subprocess.DEVNULL,
-    )
-    sys.stdout.write(f"Ranking service on {host}, gRPC {port}, "
-                     f"REST {rest_port}\n")  # fmt: skip
-    sys.stdout.flush()
-    try:
-        yield
-    finally:
-        process.terminate()
+
+    def __init__(
+        self,
+        app: ServerApp,
+        folder: str,
+        *,
+        store: str,
+        host: str,
+        port: int,
+        rest_port: int,
+        model: str,
+    ) -> None:
+        """Starts the process; see the class for the arguments."""
+        names = app.model_names
+        self._host = host
+        self._ports = pathlib.Path(folder) / "ranking.json"
+        settings = {
+            "store": store,
+            "targets": [app.grpc_target],
+            "model": model if model in names else names[0],
+            "matching_model": "matching" if "matching" in names else "",
+            "host": host,
+            "port": port,
+            "rest_port": rest_port,
+            "port_file": str(self._ports),
+        }
+        self.failed = False
+        self._stopping = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, json.dumps(settings)],
+            stdin=subprocess.PIPE,
+        )
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    async def drain(self) -> None:
+        """Has it answer its requests and end; the model server still runs."""
+        await asyncio.to_thread(self.stop)
+
+    def stop(self) -> None:
+        """Ends the process, by force if it takes too long."""
+        self._stopping = True
+        self._process.terminate()
         try:
-            process.wait(_STOP_S)
+            self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
+
+    def _watch(self) -> None:
+        while self._process.poll() is None and not self._ports.exists():
+            time.sleep(0.1)
+        if self._ports.exists():
+            found = json.loads(self._ports.read_text(encoding="utf-8"))
+            lines = ["Ranking service"]
+            if found["port"] is not None:
+                lines.append(f"  gRPC     {self._host}:{found['port']}")
+            if found["rest_port"] is not None:
+                url = f"http://{self._host}:{found['rest_port']}"
+                lines += [
+                    f"  REST     {url}/v1/rank",
+                    f"  metrics  {url}/metrics",
+                ]
+            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.flush()
+        self._process.wait()
+        if not self._stopping:
+            self.failed = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop_with_parent() -> None:
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Runs the service until a signal, or until its input ends.
+
+    Returns:
+        Exit code.
+    """
+    from serving.service import ServiceConfig, run_until_signal
+    from serving.service.records import log_to_stderr
+
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    log_to_stderr()
+    try:
+        run_until_signal(ServiceConfig.model_validate_json(sys.argv[1]))
+    except OSError as error:
+        sys.stderr.write(f"error: the ranking service: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

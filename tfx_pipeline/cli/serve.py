@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import sys
@@ -14,6 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfx_pipeline.cli import output
+from tfx_pipeline.cli.listening_options import (
+    STORE_URL,
+    GrpcPortOption,
+    HostOption,
+    PortFileOption,
+    RestApiPortOption,
+)
 
 if TYPE_CHECKING:
     from serving.server.app import ServerApp
@@ -39,28 +45,22 @@ def serve(
         pathlib.Path | None,
         typer.Option(help="TF Serving's monitoring.config."),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Interface to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="gRPC port; 0 takes a free one, -1 is off.")
-    ] = 8500,
-    rest_api_port: Annotated[
-        int, typer.Option(help="REST port; 0 takes a free one, -1 is off.")
-    ] = 8501,
-    port_file: Annotated[
-        pathlib.Path | None,
-        typer.Option(help="JSON file to write once the ports are open."),
-    ] = None,
+    host: HostOption = "127.0.0.1",
+    port: GrpcPortOption = 8500,
+    rest_api_port: RestApiPortOption = 8501,
+    port_file: PortFileOption = "",
     poll_seconds: Annotated[
         float, typer.Option(help="Look for new versions this often; 0 never.")
     ] = 1.0,
     with_ranking: Annotated[
         bool,
-        typer.Option("--with-ranking", help="Run the ranking service beside."),
+        typer.Option(
+            "--with-ranking",
+            help="Run the ranking service beside, in a process of its own.",
+        ),
     ] = False,
     store: Annotated[
-        str, typer.Option(help="Its behavior store, lmdb:PATH or redis://….")
+        str, typer.Option(help=f"Its behavior store: {STORE_URL}")
     ] = "",
     ranking_port: Annotated[
         int, typer.Option(help="Its gRPC port; 0 takes a free one.")
@@ -96,40 +96,46 @@ def serve(
             host=host,
             port=port,
             rest_api_port=rest_api_port,
-            port_file=str(port_file or ""),
+            port_file=port_file,
             file_system_poll_wait_seconds=poll_seconds,
         )
         sys.stderr.write("Loading TensorFlow and the model …\n")
         started = time.monotonic()
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from serving.server.app import serve_until_signal
-        from tfx_pipeline.cli.ranking_beside import beside
+        from tfx_pipeline.cli.ranking_beside import RankingBeside
 
-        with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="muse-serve-")
-            )
+        ranking: RankingBeside | None = None
+        with tempfile.TemporaryDirectory(prefix="muse-serve-") as folder:
             announce = _announcer(folder, started)
 
             def on_ready(app: ServerApp) -> None:
+                nonlocal ranking
                 announce(app)
                 if with_ranking:
-                    stack.enter_context(
-                        beside(
-                            app,
-                            folder,
-                            store=store,
-                            host=host,
-                            port=ranking_port,
-                            rest_port=ranking_rest_port,
-                            model=model_name,
-                        )
+                    ranking = RankingBeside(
+                        app,
+                        folder,
+                        store=store,
+                        host=host,
+                        port=ranking_port,
+                        rest_port=ranking_rest_port,
+                        model=model_name,
                     )
 
+            async def before_stop() -> None:
+                if ranking is not None:
+                    await ranking.drain()
+
             try:
-                serve_until_signal(config, on_ready)
+                serve_until_signal(config, on_ready, before_stop)
             except StartupError as error:
                 raise RuntimeError(str(error)) from error
+            finally:
+                if ranking is not None:
+                    ranking.stop()
+        if ranking is not None and ranking.failed:
+            raise RuntimeError("the ranking service ended by itself; see above")
 
 
 def _announcer(folder: str, started: float) -> Callable[[ServerApp], None]:

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfx_pipeline.cli import output
+from tfx_pipeline.cli.listening_options import (
+    STORE_URL,
+    GrpcPortOption,
+    HostOption,
+    PortFileOption,
+    RestPortOption,
+)
 
 if TYPE_CHECKING:
     from serving.service import ServiceApp
@@ -19,8 +26,8 @@ def service(
     store: Annotated[
         str,
         typer.Option(
-            help="Behavior store: lmdb:PATH or redis://HOST:PORT/DB. Without "
-            "one only cached histories count."
+            help=f"Behavior store: {STORE_URL} Without one only cached "
+            "histories count."
         ),
     ] = "",
     target: Annotated[
@@ -34,18 +41,29 @@ def service(
     matching_model: Annotated[
         str, typer.Option(help="Model that finds candidates; '' has none.")
     ] = "matching",
-    host: Annotated[
-        str, typer.Option(help="Interface to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="gRPC port; 0 takes a free one, -1 is off.")
-    ] = 8600,
-    rest_port: Annotated[
-        int, typer.Option(help="REST port; 0 takes a free one, -1 is off.")
-    ] = 8601,
-    port_file: Annotated[
-        str, typer.Option(help="JSON file to write once the ports are open.")
+    target_ca_file: Annotated[
+        str,
+        typer.Option(
+            help="PEM file to trust the model servers by; encrypts the calls."
+        ),
     ] = "",
+    target_certificate_file: Annotated[
+        str, typer.Option(help="PEM file that model servers know us by.")
+    ] = "",
+    target_key_file: Annotated[
+        str, typer.Option(help="PEM file with its key.")
+    ] = "",
+    target_server_name: Annotated[
+        str, typer.Option(help="Name in the model servers' certificates.")
+    ] = "",
+    host: HostOption = "127.0.0.1",
+    port: GrpcPortOption = 8600,
+    rest_port: RestPortOption = 8601,
+    ssl_config_file: Annotated[
+        str,
+        typer.Option(help="TF Serving's ssl.config: encrypts gRPC and REST."),
+    ] = "",
+    port_file: PortFileOption = "",
     deadline_ms: Annotated[
         float, typer.Option(help="Deadline of requests that bring none.")
     ] = 300.0,
@@ -71,17 +89,27 @@ def service(
     Example: muse service --store lmdb:store --target 127.0.0.1:8500
     """
     with output.one_line_errors():
+        from serving.client import Tls
         from serving.service import ServiceConfig, run_until_signal
         from serving.service.records import log_to_stderr
 
+        tls = {
+            "ca_file": target_ca_file,
+            "certificate_file": target_certificate_file,
+            "key_file": target_key_file,
+            "server_name": target_server_name,
+        }
+        tls = {name: value for name, value in tls.items() if value}
         config = ServiceConfig(
             store=store,
             targets=tuple(target or ["127.0.0.1:8500"]),
+            target_tls=Tls(**tls) if tls else None,
             model=model,
             matching_model=matching_model,
             host=host,
             port=port,
             rest_port=rest_port,
+            ssl_config_file=ssl_config_file,
             port_file=port_file,
             deadline_ms=deadline_ms,
             max_concurrent=max_concurrent,

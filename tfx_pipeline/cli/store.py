@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import sys
@@ -14,7 +13,9 @@ import numpy as np
 import typer
 
 from tfx_pipeline.cli import output
+from tfx_pipeline.cli.listening_options import STORE_URL
 from tfx_pipeline.cli.rank import Split
+from tfx_pipeline.cli.server_options import Transport, opened_client
 
 if TYPE_CHECKING:
     from serving.client import MuseClient
@@ -33,7 +34,7 @@ Url = Annotated[
     str,
     typer.Option(
         "--store",
-        help="lmdb:/path, redis://host:6379/0, rediss://… or unix:///path.",
+        help=STORE_URL,
     ),
 ]
 User = Annotated[int, typer.Option(help="User id.")]
@@ -90,17 +91,13 @@ def load(
     Example: muse store load --data demo_output/data --store lmdb:/tmp/store
     """
     with output.one_line_errors():
-        from serving.stores import load_users, open_store
-        from tfx_pipeline.data import raw_tables
+        from serving.stores import open_store
+        from tfx_pipeline import user_store
 
-        name = f"{split.value}_user_features"
-        table = raw_tables.RawTables.open(data)[name]
-        table.check()
-        total = table.num_rows()
-        folder = rejected or data / f"{name}.rejected"
+        folder = rejected or data / f"{split.value}_user_features.rejected"
         say = output.Reporter()
 
-        def progress(report: LoadReport) -> None:
+        def progress(report: LoadReport, total: int) -> None:
             rate = report.users / max(report.seconds, 1e-9)
             say(
                 f"{report.rows:,} of {total:,} users, {report.events:,} "
@@ -108,12 +105,8 @@ def load(
             )
 
         with open_store(url, limit=limit, timeout=timeout) as opened:
-            report = load_users(
-                opened,
-                table.iter_batches(),
-                source=_fingerprint(name, table.paths),
-                rejected=folder,
-                on_progress=progress,
+            report = user_store.load_table(
+                opened, data, split.value, folder, progress
             )
             if model_target is not None:
                 _resolve_all(opened, model_target, model, timeout)
@@ -238,17 +231,6 @@ def _parse_ids(option: str, text: str) -> list[int]:
         ) from error
 
 
-def _fingerprint(name: str, paths: tuple[pathlib.Path, ...]) -> str:
-    """Identifies a table and its state without reading it."""
-    digest = hashlib.sha256(name.encode())
-    for path in paths:
-        facts = path.stat()
-        digest.update(
-            f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode()
-        )
-    return digest.hexdigest()
-
-
 def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
     events = list(
         zip(
@@ -285,30 +267,12 @@ def _resolve_all(
     opened: BehaviorStore, target: str, model: str, timeout: float
 ) -> None:
     """Sets the rows of every user of the store."""
-    from serving import client
-
     done = behind = 0
-    try:
-        with client.MuseClient(
-            target,
-            "grpc",
-            model,
-            timeouts=client.Timeouts(
-                connect=min(5.0, timeout), call=timeout, total=timeout
-            ),
-            retry=client.Retry(attempts=2),
-        ) as server:
-            for users in _groups(opened):
-                kept = _resolve(opened, server, users)
-                done += kept
-                behind += len(users) - kept
-    except client.UnavailableError as error:
-        raise RuntimeError(
-            f"no server answers at {target} ({error.message}). Start one "
-            "with: muse serve --model-base-path DIR"
-        ) from error
-    except client.MuseClientError as error:
-        raise RuntimeError(str(error)) from error
+    with opened_client(target, Transport.GRPC, model, timeout) as server:
+        for users in _groups(opened):
+            kept = _resolve(opened, server, users)
+            done += kept
+            behind += len(users) - kept
     text = f"{done} users resolved to rows"
     if behind:
         text += f"; {behind} went on meanwhile"

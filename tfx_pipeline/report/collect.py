@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -17,7 +18,7 @@ from tfx.utils import path_utils
 from muse_keras import metrics
 from muse_keras.tables import ItemTable
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import lineage, user_lookup
+from tfx_pipeline import lineage, ranked_request, user_lookup
 from tfx_pipeline.components.item_embedder import output
 from tfx_pipeline.components.item_table_gen import executor as item_table_gen
 from tfx_pipeline.components.rejected_rows import COUNTS_FILE
@@ -95,6 +96,7 @@ def collect(
         "difference": None,
         "tiers": None,
         "example": None,
+        "ranked": _ranked(config, runs.get("muse")),
         "embeddings": _embeddings(config, files),
         "matching": _matching(config),
         "data": _data(config),
@@ -260,6 +262,18 @@ def _matching(config: config_lib.PipelineConfig) -> dict[str, Any] | None:
         return None
     folder = lineage.latest_output(config, "MatchingGen", "evaluation")
     return _read_json(folder, matching_settings.EVALUATION_FILE)
+
+
+def _ranked(
+    config: config_lib.PipelineConfig, run: lineage.ModelRun | None
+) -> dict[str, Any] | None:
+    """Returns the demo's ranking request, if the newest model answered it."""
+    sent = ranked_request.load(config.root / ranked_request.FILE)
+    if sent is None or run is None or run.pushed_to is None:
+        return None
+    if sent.model_version != run.pushed_to.name:
+        return None
+    return dataclasses.asdict(sent)
 
 
 def _worked_example(

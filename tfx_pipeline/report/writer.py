@@ -11,6 +11,8 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from serving.client.ranking import Stage
+from serving.service import timeline
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.cli import output
 from tfx_pipeline.evaluation import extractors
@@ -112,6 +114,7 @@ def render(found: dict[str, Any]) -> str:
             name: svg and markupsafe.Markup(svg)
             for name, svg in _charts(found).items()
         },
+        overlap=timeline.overlap(_stages(found)) if found["ranked"] else "",
         data_rows=_data_rows(found["data"]),
         policy=source.get("policy"),
     )
@@ -136,7 +139,12 @@ def _charts(found: dict[str, Any]) -> dict[str, str | None]:
         ),
         "tiers": None,
         "recall": _recall_chart(found["embeddings"]["evaluation"]),
+        "ranked": None,
     }
+    if found["ranked"]:
+        drawn["ranked"] = timeline.as_svg(
+            _stages(found), found["ranked"]["total_ms"]
+        )
     if found["tiers"]:
         tiers = found["tiers"]
         count = len(tiers["clicked"])
@@ -152,6 +160,10 @@ def _charts(found: dict[str, Any]) -> dict[str, str | None]:
             every=2,
         )
     return drawn
+
+
+def _stages(found: dict[str, Any]) -> list[Stage]:
+    return [Stage(**stage) for stage in found["ranked"]["stages"]]
 
 
 def _recall_chart(evaluation: dict[str, Any] | None) -> str | None:

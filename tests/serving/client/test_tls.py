@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import shutil
-import subprocess
 
 import pytest
 
-from serving.client import MuseClient, Retry, Tls, UnavailableError
+from serving.client import (
+    AsyncMuseClient,
+    MuseClient,
+    Retry,
+    Tls,
+    UnavailableError,
+)
 from serving.server import ServerConfig, running
+from tests.serving.certificates import make_certificates, ssl_config
 
 pytestmark = [
     pytest.mark.tf,
@@ -19,50 +26,13 @@ pytestmark = [
 ONCE = Retry(attempts=1)
 
 
-def openssl(*arguments: str, folder: pathlib.Path) -> None:
-    subprocess.run(
-        ["openssl", *arguments], cwd=folder, check=True, capture_output=True
-    )
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> pathlib.Path:
-    """An authority, and certificates of a server and a client from it."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl(
-        *("req", "-x509", *key, "-subj", "/CN=test authority"),
-        *("-keyout", "ca.key", "-out", "ca.pem", "-days", "2"),
-        folder=folder,
-    )
-    for name in ("server", "client"):
-        openssl(
-            *("req", *key, "-subj", f"/CN={name}"),
-            *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
-            folder=folder,
-        )
-        extensions = folder / f"{name}.ext"
-        extensions.write_text("subjectAltName=DNS:muse.test,IP:127.0.0.1\n")
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem"),
-            *("-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
-            *("-extfile", extensions.name, "-out", f"{name}.pem"),
-            folder=folder,
-        )
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 def served(base, certificates, tmp_path, verify: bool):
-    def pem(name: str) -> str:
-        return (certificates / name).read_text().replace("\n", "\\n")
-
-    file = tmp_path / "ssl.config"
-    file.write_text(
-        f'server_key: "{pem("server.key")}"\n'
-        f'server_cert: "{pem("server.pem")}"\n'
-        f'custom_ca: "{pem("ca.pem")}"\n'
-        f"client_verify: {str(verify).lower()}\n"
-    )
+    file = ssl_config(certificates, tmp_path, verify)
     return running(
         ServerConfig(
             model_base_path=str(base),
@@ -73,38 +43,59 @@ def served(base, certificates, tmp_path, verify: bool):
     )
 
 
-def test_encrypted(muse_base, certificates, tmp_path):
-    with served(muse_base, certificates, tmp_path, False) as app:
-        tls = Tls(ca_file=certificates / "ca.pem")
-        with MuseClient(app.grpc_target, tls=tls) as client:
-            assert client.status()[0].state == "AVAILABLE"
-        named = Tls(ca_file=certificates / "ca.pem", server_name="muse.test")
-        with MuseClient(app.grpc_target, tls=named) as client:
-            assert client.status()
-        wrong = Tls(ca_file=certificates / "ca.pem", server_name="other.test")
-        for settings in (wrong, Tls(), None):
-            with MuseClient(
-                app.grpc_target, tls=settings, retry=ONCE
-            ) as client:
-                with pytest.raises(UnavailableError):
-                    client.status()
+def state(kind: str, target: str, tls: Tls | None) -> str:
+    """What the server says about its version, asked once."""
+    if kind == "sync":
+        with MuseClient(target, tls=tls, retry=ONCE) as client:
+            return client.status()[0].state
+
+    async def ask() -> str:
+        async with AsyncMuseClient(target, tls=tls, retry=ONCE) as client:
+            return (await client.status())[0].state
+
+    return asyncio.run(ask())
 
 
-def test_mutual(muse_base, certificates, tmp_path):
-    with served(muse_base, certificates, tmp_path, True) as app:
-        known = Tls(
-            ca_file=certificates / "ca.pem",
-            certificate_file=certificates / "client.pem",
-            key_file=certificates / "client.key",
-        )
-        with MuseClient(app.grpc_target, tls=known) as client:
-            assert client.status()
-        unknown = Tls(ca_file=certificates / "ca.pem")
-        with MuseClient(app.grpc_target, tls=unknown, retry=ONCE) as client:
-            with pytest.raises(UnavailableError):
-                client.status()
+@pytest.fixture(scope="module")
+def encrypted(muse_base, certificates, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encrypted")
+    with served(muse_base, certificates, folder, False) as app:
+        yield app.grpc_target
+
+
+@pytest.fixture(scope="module")
+def mutual(muse_base, certificates, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mutual")
+    with served(muse_base, certificates, folder, True) as app:
+        yield app.grpc_target
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_encrypted(encrypted, certificates, kind):
+    ca = certificates / "ca.pem"
+    assert state(kind, encrypted, Tls(ca_file=ca)) == "AVAILABLE"
+    named = Tls(ca_file=ca, server_name="muse.test")
+    assert state(kind, encrypted, named) == "AVAILABLE"
+    wrong = Tls(ca_file=ca, server_name="other.test")
+    for settings in (wrong, Tls(), None):
+        with pytest.raises(UnavailableError):
+            state(kind, encrypted, settings)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_mutual(mutual, certificates, kind):
+    known = Tls(
+        ca_file=certificates / "ca.pem",
+        certificate_file=certificates / "client.pem",
+        key_file=certificates / "client.key",
+    )
+    assert state(kind, mutual, known) == "AVAILABLE"
+    with pytest.raises(UnavailableError):
+        state(kind, mutual, Tls(ca_file=certificates / "ca.pem"))
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.pem"):
-        MuseClient("127.0.0.1:1", tls=Tls(ca_file=tmp_path / "nowhere.pem"))
+    tls = Tls(ca_file=tmp_path / "nowhere.pem")
+    for client in (MuseClient, AsyncMuseClient):
+        with pytest.raises(FileNotFoundError, match="nowhere.pem"):
+            client("127.0.0.1:1", tls=tls)

@@ -161,7 +161,8 @@ def test_warmup_records_replay(world: World) -> None:
             assert (outputs["click_probability"].numpy() > 0).any()
         names.append(name)
     signatures = ["rank", "explain", "embed", "upsert_items", "serving_default"]
-    signatures += ["prefetch", "resolve_items", "rank_cached", "user_cache"]
+    signatures += ["prefetch", "prefetch_rows", "resolve_items"]
+    signatures += ["rank_cached", "user_cache"]
     assert names == signatures * 2
     assert world.export.manifest["warmup_records"] == len(names)
 

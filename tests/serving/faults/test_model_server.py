@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import pathlib
 import shutil
 import socket
-import time
+import subprocess
 
 import grpc
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +28,7 @@ from serving.client import (
     wire_grpc,
 )
 from tests.serving import toy_muse
+from tests.serving.faults.conftest import wait_for
 
 ONCE = Retry(attempts=1)
 GARBAGE = settings(
@@ -63,7 +66,10 @@ def check_alive(server) -> None:
 
 
 def test_killed_in_mid_load_and_started_again(model_server):
-    """Every answer is right; the cache of the dead process is gone."""
+    """Every answer is right; the cache of the dead process is gone.
+
+    A caller that tries again long enough does not notice.
+    """
     answers = {"before": 0, "failed": 0, "after": 0}
     state = "before"
     stop = False
@@ -85,14 +91,22 @@ def test_killed_in_mid_load_and_started_again(model_server):
         async with AsyncMuseClient(model_server.grpc, retry=ONCE) as client:
             kept = make_request(5)
             assert (await client.prefetch(prefetch_request(kept))).cached
-            callers = [asyncio.create_task(ask(client, n)) for n in range(8)]
+            callers = [asyncio.create_task(ask(client, n)) for n in range(6)]
             while answers["before"] < 50:
                 await asyncio.sleep(0.01)
             model_server.kill()
             while not answers["failed"]:
                 await asyncio.sleep(0.01)
+            patient = AsyncMuseClient(
+                model_server.grpc,
+                retry=Retry(attempts=100, first=0.1, longest=0.3),
+            )
+            request = make_request(9)
+            retried = asyncio.create_task(patient.rank(request, timeout=60))
             state = "after"
             await asyncio.to_thread(model_server.start)
+            check(request, (await retried).click_probability)
+            await patient.close()
             while answers["after"] < 50:
                 await asyncio.sleep(0.01)
             stop = True
@@ -104,38 +118,43 @@ def test_killed_in_mid_load_and_started_again(model_server):
     asyncio.run(asyncio.wait_for(run(), 120))
 
 
-def test_a_retry_outlasts_a_restart(model_server):
-    patient = Retry(attempts=100, first=0.1, longest=0.3)
-    request = make_request(9)
-
-    async def run() -> None:
-        async with AsyncMuseClient(model_server.grpc, retry=patient) as client:
-            model_server.kill()
-            call = asyncio.create_task(client.rank(request, timeout=60))
-            await asyncio.to_thread(model_server.start)
-            check(request, (await call).click_probability)
-
-    asyncio.run(run())
-
-
-def test_a_broken_new_version_does_not_replace_the_old_one(model_server):
-    """The new one was written by half only."""
-    temporary = model_server.base / "writing"
-    shutil.copytree(model_server.base / "1", temporary)
+def cut_in_half(whole: pathlib.Path, copy: pathlib.Path) -> None:
+    """Written under another name, as it should be, but not to its end."""
+    temporary = copy.with_name("writing")
+    shutil.copytree(whole, temporary)
     file = temporary / "saved_model.pb"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    broken = temporary.rename(model_server.base / "2")
+    temporary.rename(copy)
+
+
+def without_space(whole: pathlib.Path, copy: pathlib.Path) -> None:
+    """Copied in place, until the disk is full: no file passes 16 KiB."""
+    copied = subprocess.run(
+        ["bash", "-c", f"ulimit -f 16; cp -r '{whole}' '{copy}'"],
+        capture_output=True,
+    )
+    assert copied.returncode
+    assert (copy / "saved_model.pb").stat().st_size == 16 * 1024
+
+
+@pytest.mark.parametrize("copied", [cut_in_half, without_space])
+def test_a_broken_new_version_does_not_replace_the_old_one(
+    model_server, copied
+):
+    """It is given up, and the old one goes on."""
+    broken = model_server.base / "2"
+    copied(model_server.base / "1", broken)
     with MuseClient(model_server.grpc) as client:
-        states = {}
-        for _ in range(300):
-            states = {s.version: s for s in client.status()}
-            if 2 in states and states[2].state == "END":
-                break
-            time.sleep(0.1)
-        assert states[2].state == "END" and states[2].code != "OK"
-        assert states[1].state == "AVAILABLE"
+
+        def states():
+            return {s.version: s for s in client.status()}
+
+        wait_for(lambda: 2 in states() and states()[2].state == "END")
+        assert states()[2].code != "OK"
+        assert states()[1].state == "AVAILABLE"
         check_alive(model_server)
-    shutil.rmtree(broken)
+        shutil.rmtree(broken)
+        wait_for(lambda: 2 not in states())
 
 
 def test_callers_that_go_away(model_server):

@@ -9,34 +9,25 @@ import pathlib
 import signal
 import tempfile
 
-import numpy as np
 import pytest
 import redis
 
-from serving.client import OverloadedError, RankRequest
+from serving.client import OverloadedError
 from serving.client.ranking import (
     AsyncRankingClient,
     RankingClient,
     RankingRequest,
 )
 from serving.service import ServiceConfig, running_service
-from serving.stores import open_store
-from tests.serving import toy_muse
+from tests.serving.faults.ranked_users import (
+    CANDIDATES,
+    NEVER_ASKED,
+    USERS,
+    ask,
+    check,
+    fill,
+)
 from tests.serving.stores.conftest import RedisServer, redis_program
-
-CANDIDATES = [1, 2, 40, 60]
-PROFILE = [1, 2, 3, 4, 5]
-USERS = range(10101, 10121)
-NEVER_ASKED = 10119, 10120
-
-
-def history(user: int) -> RankRequest:
-    items = np.arange(1, 2 + user % 50)
-    return RankRequest(user, PROFILE, items, items % 7, CANDIDATES)
-
-
-def no_history(user: int, profile: list[int]) -> RankRequest:
-    return RankRequest(user, profile, [], [], CANDIDATES)
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +40,7 @@ def redis_server():
 
 @pytest.fixture
 def full_store(redis_server):
-    with open_store(redis_server.url) as store:
-        for user in USERS:
-            request = history(user)
-            store.set_profile(user, request.user_profile)
-            store.append(
-                user, request.behavior_item_ids, request.behavior_category_ids
-            )
+    fill(redis_server.url)
     yield redis_server
     if redis_server.process.poll() is None:
         with redis.Redis.from_url(redis_server.url) as client:
@@ -77,29 +62,6 @@ def service(server, store, **changes):
             }
         )
     )
-
-
-def check(answer, user: int) -> None:
-    """The scores are those of the whole history, or of none at all."""
-    assert answer.candidate_item_ids.tolist() == CANDIDATES
-    if answer.path == "unranked":
-        assert not len(answer.click_probability)
-        return
-    scores = answer.click_probability
-    if answer.path in ("cached", "full", "shortened"):
-        right = [history(user)]
-    else:  # the profile may have been read in time, and the history not
-        right = [no_history(user, [0] * 5), no_history(user, PROFILE)]
-    assert any(
-        np.allclose(scores, toy_muse.expected_score(request), rtol=1e-5)
-        for request in right
-    ), (answer.path, scores)
-
-
-def ask(client, user: int, **changes):
-    answer = client.rank(RankingRequest(user, CANDIDATES, **changes))
-    check(answer, user)
-    return answer
 
 
 def test_a_slow_store_costs_the_history_not_the_answer(

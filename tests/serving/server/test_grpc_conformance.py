@@ -14,51 +14,14 @@ from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
     regression_pb2,
 )
 
 from tests.serving import toy_model
+from tests.serving.toy_calls import failure, make, outputs
 from tests.serving.toy_model import score_request
 
 pytestmark = [pytest.mark.tf, pytest.mark.conformance]
-
-
-@pytest.fixture(scope="module")
-def channel(toy):
-    with grpc.insecure_channel(
-        toy.grpc,
-        [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
-        ],
-    ) as channel:
-        yield channel
-
-
-@pytest.fixture(scope="module")
-def stub(channel):
-    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
-
-
-def make(signature: str, **inputs) -> predict_pb2.PredictRequest:
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "toy"
-    request.model_spec.signature_name = signature
-    for name, value in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return request
-
-
-def failure(call, request, **options) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request, **options)
-    return caught.value.code(), caught.value.details()
-
-
-def outputs(response) -> dict[str, np.ndarray]:
-    return {k: tf.make_ndarray(v) for k, v in response.outputs.items()}
 
 
 def test_predict_answers_by_the_formula(stub):

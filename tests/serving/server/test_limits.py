@@ -394,3 +394,13 @@ def test_threads_stay_within_their_pools(server):
     for _ in range(30):
         assert answers(server)
     assert threading.active_count() <= before + 1
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs Linux")
+def test_only_this_machine_is_answered_unless_asked_for(server):
+    """Linux answers at all of 127.*, but for what is bound to one address."""
+    assert server.config.host == ServerConfig().host  # nobody asked
+    for port in (server.grpc_port, server.rest_port):
+        for host, reached in (("127.0.0.1", True), ("127.0.0.2", False)):
+            with socket.socket() as caller:
+                assert (caller.connect_ex((host, port)) == 0) == reached

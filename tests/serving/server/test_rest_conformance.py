@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
-import urllib.parse
 
 import numpy as np
 import pytest
@@ -15,40 +13,6 @@ from tests.serving import toy_model
 pytestmark = [pytest.mark.tf, pytest.mark.conformance]
 
 ONES = [1, 1, 1, 1, 1]
-
-
-class Rest:
-    def __init__(self, url: str) -> None:
-        self._host = urllib.parse.urlsplit(url).netloc
-
-    def send(self, method: str, path: str, body: bytes | None = None):
-        connection = http.client.HTTPConnection(self._host, timeout=30)
-        try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            return response.status, response.read().decode(), response.headers
-        finally:
-            connection.close()
-
-    def get(self, path: str):
-        status, text, _ = self.send("GET", path)
-        return status, json.loads(text)
-
-    def predict(self, body, path: str = "/v1/models/toy"):
-        if not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-        status, text, _ = self.send("POST", path + ":predict", body)
-        return status, json.loads(text)
-
-    def error(self, body, path: str = "/v1/models/toy") -> tuple[int, str]:
-        status, found = self.predict(body, path)
-        assert set(found) == {"error"}
-        return status, found["error"]
-
-
-@pytest.fixture(scope="module")
-def rest(toy):
-    return Rest(toy.rest)
 
 
 def test_row_form(rest):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
+import logging
 import os
 import pathlib
 import shutil
+import signal
+import socket
 import threading
 import time
 
@@ -22,8 +26,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.server import ServerConfig, StartupError, running
+from serving.server import ServerConfig, StartupError, running, serve
+from serving.server.app import ServerApp
 from serving.server.model_manager import State
+from tests.serving.toy_calls import make
 from tests.serving.toy_model import export_toy, score_request, write_warmup
 
 pytestmark = pytest.mark.tf
@@ -217,6 +223,133 @@ def test_warmup_mutates_state(tmp_path):
         assert list(value.int64_val) == [11, 12]
 
 
+def remembered(channel, version: int) -> list[int]:
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    request = make("recall", i=np.array([0, 1], np.int64))
+    request.model_spec.version.value = version
+    return list(stub.Predict(request).outputs["value"].int64_val)
+
+
+def test_state_belongs_to_a_version(tmp_path):
+    export_toy(tmp_path, 1)
+    with served(tmp_path) as (app, channel):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        stub.Predict(make("remember", v=np.array([5, 6], np.int64)))
+        assert remembered(channel, 1) == [5, 6]
+        export_toy(tmp_path, 2)
+        wait_for(lambda: states(app).get(2) == AVAILABLE)
+        # The new version holds what its checkpoint holds, nothing else.
+        assert remembered(channel, 2) == [0, 0]
+
+
+def failed_loads(app, version: int) -> int:
+    """Attempts at a version that failed so far."""
+    for line in app.metrics.page().splitlines():
+        if "load_attempt_count" in line and 'status="fail"' in line:
+            if f'/{version}"' in line:
+                return int(float(line.rpartition(" ")[2]))
+    return 0
+
+
+def repair(version: pathlib.Path) -> None:
+    """Takes away the warmup record that fails."""
+    (version / "assets.extra" / "tf_serving_warmup_requests").unlink()
+
+
+def test_newer_versions_queue_behind_retries(tmp_path):
+    export_toy(tmp_path, 1, bias=1.0)
+    retries = {
+        "max_num_load_retries": 10**6,
+        "load_retry_interval_micros": 50_000,
+    }
+    with served(tmp_path, **retries) as (app, channel):
+        second = export_toy(tmp_path, 2, bias=2.0, warmup=[bad_warmup()])
+        wait_for(lambda: failed_loads(app, 2) >= 1)
+        export_toy(tmp_path, 3, bias=3.0)
+        before = failed_loads(app, 2)
+        wait_for(lambda: failed_loads(app, 2) >= before + 3)
+        assert states(app) == {1: AVAILABLE, 2: State.LOADING}
+        assert score(channel) == (1, 1.0)
+        repair(second)
+        wait_for(lambda: states(app).get(3) == AVAILABLE)
+        assert score(channel) == (3, 3.0)
+        wait_for(lambda: states(app) == {1: END, 2: END, 3: AVAILABLE})
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_ports_open_after_loading(tmp_path):
+    first = export_toy(tmp_path, 1, warmup=[bad_warmup()])
+    app = ServerApp(
+        ServerConfig(
+            model_name="toy",
+            model_base_path=str(tmp_path),
+            port=free_port(),
+            rest_api_port=free_port(),
+            max_num_load_retries=10**6,
+            load_retry_interval_micros=50_000,
+        )
+    )
+    ports = (app.config.port, app.config.rest_api_port)
+
+    async def start_and_stop() -> None:
+        loop = asyncio.get_running_loop()
+        starting = asyncio.ensure_future(app.start())
+        await loop.run_in_executor(
+            None, wait_for, lambda: failed_loads(app, 1) >= 2
+        )
+        assert not any(map(listens, ports))
+        repair(first)
+        await starting
+        assert await loop.run_in_executor(
+            None, lambda: all(map(listens, ports))
+        )
+        await app.stop()
+
+    asyncio.run(start_and_stop())
+
+
+class Terminate(logging.Handler):
+    """Asks this process to end as soon as a load has failed."""
+
+    failures = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("Loading toy version 1 failed"):
+            self.failures += 1
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_ends_the_wait_for_the_next_attempt(tmp_path):
+    export_toy(tmp_path, 1, warmup=[bad_warmup()])
+    logger = logging.getLogger("serving.server.model_manager")
+    handler = Terminate()
+    logger.addHandler(handler)
+    try:
+        serve(
+            ServerConfig(
+                model_name="toy",
+                model_base_path=str(tmp_path),
+                port=0,
+                rest_api_port=-1,
+                max_num_load_retries=1,
+                load_retry_interval_micros=20 * 10**6,
+            )
+        )
+    finally:
+        logger.removeHandler(handler)
+    assert handler.failures == 1
+
+
 def test_warmup_can_be_switched_off(tmp_path):
     path = export_toy(tmp_path, 1, warmup=[bad_warmup()])
     with served(tmp_path, enable_model_warmup=False) as (_, channel):
@@ -337,6 +470,28 @@ def test_reload_config_by_grpc(tmp_path):
             stub.HandleReloadConfigRequest(request)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert app.manager.status("other")[2].state == AVAILABLE
+
+
+def test_a_label_moves(tmp_path):
+    for version in (1, 2):
+        export_toy(tmp_path, version, bias=float(version))
+    request = model_management_pb2.ReloadConfigRequest()
+    config = request.config.model_config_list.config.add()
+    config.name, config.base_path = "toy", str(tmp_path)
+    config.model_version_policy.specific.versions.extend([1, 2])
+    with served(tmp_path) as (_, channel):
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+
+        def label(version: int) -> int:
+            config.version_labels["stable"] = version
+            reply = stub.HandleReloadConfigRequest(request)
+            return reply.status.error_code
+
+        assert label(1) == 0 and score(channel, label="stable") == (1, 1.0)
+        assert label(2) == 0 and score(channel, label="stable") == (2, 2.0)
+        # To a version that is not there it does not move.
+        assert label(3) == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+        assert score(channel, label="stable") == (2, 2.0)
 
 
 def test_config_file_is_read_again(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,9 +104,17 @@ def settings(site: Site, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def service(site: Site) -> Iterator[Any]:
-    """A service at the site, with its ports."""
+def service(
+    site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A service at the site, with its ports, and a copy of the store.
+
+    A process may open an LMDB store only once, and other tests open theirs.
+    """
     from serving.service import ServiceConfig, running_service
 
-    with running_service(ServiceConfig(**settings(site))) as app:
+    copy = tmp_path_factory.mktemp("copy") / "store"
+    shutil.copytree(site.store.removeprefix("lmdb:"), copy)
+    config = ServiceConfig(**settings(site, store=f"lmdb:{copy}"))
+    with running_service(config) as app:
         yield app

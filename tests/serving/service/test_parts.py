@@ -13,6 +13,7 @@ from grpc_tools import _protoc_compiler
 from serving.client import ranking_messages as wire
 from serving.service.admission import Admission, Overloaded
 from serving.service.latencies import Latencies
+from serving.service.service import PRIORS
 from serving.service.targets import by_user
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -64,6 +65,26 @@ def test_calls_given_up_raise_the_estimate_but_only_then() -> None:
     for _ in range(9):
         found.give_up("a", 0.5, 4)
     assert found.estimate("a", 4) >= 0.4
+
+
+def test_few_durations_far_from_the_prior_do_not_count_as_spread() -> None:
+    """No estimate is above everything that was measured or assumed."""
+    found = Latencies({"a": (1.36, 0.0)}, Clock())
+    found.learn("a", 0.82)
+    found.learn("a", 0.33)
+    assert found.estimate("a") <= 1.36
+
+
+def test_no_path_is_thought_too_slow_before_it_was_tried() -> None:
+    """The longest history and a thousand candidates, in 300 ms."""
+    found = Latencies(PRIORS, Clock())
+    cells = 100_000 * 1_000
+    for path in ("rank_cached", "rank_full"):
+        assert found.estimate(path, cells) < 0.15
+        # Two tries that were given up are enough to know better.
+        for _ in range(2):
+            found.give_up(path, 0.29, cells)
+        assert found.estimate(path, cells) > 0.28
 
 
 def test_what_is_never_tried_is_forgotten() -> None:

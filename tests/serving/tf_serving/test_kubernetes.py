@@ -122,6 +122,89 @@ def test_kustomize_builds(folder):
         assert "nvidia.com/gpu" not in limits
 
 
+PAGE = FOLDER.parents[1] / "docs" / "deployment.md"
+
+
+def overlay(folder: pathlib.Path) -> pathlib.Path:
+    """The overlay that the page makes, with all that it offers."""
+    text = PAGE.read_text(encoding="utf-8")
+    (ranking,) = re.findall(r"^```json\n(.*?)^```", text, re.M | re.S)
+    listed: dict[str, Any] = {}
+    deploy = folder / "deploy"
+    deploy.mkdir()
+    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S):
+        if block.startswith("# deploy/tools.yaml"):
+            (deploy / "tools.yaml").write_text(block)
+            continue
+        for key, value in yaml.safe_load(block).items():
+            if isinstance(value, list):
+                listed.setdefault(key, []).extend(value)
+            else:
+                listed[key] = value
+    (deploy / "ranking.json").write_text(ranking)
+    (deploy / "kustomization.yaml").write_text(yaml.safe_dump(listed))
+    shutil.copytree(FOLDER, folder / "serving" / "tf_serving")
+    return deploy
+
+
+def test_the_overlay_of_the_page_builds(tmp_path):
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    built = subprocess.run(
+        [kubectl, "kustomize", str(overlay(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    resources = {}
+    for resource in yaml.safe_load_all(built.stdout):
+        kubernetes_validate.validate(resource, "1.34.0", strict=True)
+        assert resource["kind"] == "Namespace" or (
+            resource["metadata"]["namespace"] == "muse"
+        )
+        key = resource["kind"], resource["metadata"]["name"].split("-")[1:]
+        resources[str(key)] = resource
+
+    def found(kind: str, *name: str) -> dict[str, Any]:
+        return resources[str((kind, list(name)))]
+
+    def pod(kind: str, *name: str) -> dict[str, Any]:
+        return found(kind, *name)["spec"]["template"]["spec"]
+
+    claim = found("PersistentVolumeClaim", "models")
+    assert claim["spec"]["storageClassName"] == "your-rwx-class"
+    server = pod("StatefulSet", "model", "server")
+    assert server["nodeSelector"] and server["runtimeClassName"] == "nvidia"
+    limits = server["containers"][0]["resources"]["limits"]
+    assert limits == {"memory": "40Gi", "nvidia.com/gpu": "1"}
+    for name in ("ranking", "tools"):
+        assert pod("Deployment", name)["imagePullSecrets"]
+        for container in pod("Deployment", name)["containers"]:
+            image = "registry.example.com/muse-ranking:0.1.0"
+            assert container["image"] == image
+    # Pods, targets and pushers of fresh items are the same three.
+    replicas = found("StatefulSet", "model", "server")["spec"]["replicas"]
+    mounted = [
+        volume["configMap"]["name"]
+        for volume in pod("Deployment", "ranking")["volumes"]
+        if "configMap" in volume
+    ]
+    (config,) = (
+        ServiceConfig.model_validate_json(r["data"]["ranking.json"])
+        for r in resources.values()
+        if r["kind"] == "ConfigMap" and r["metadata"]["name"] in mounted
+    )
+    pushed = {
+        container["env"][0]["value"]
+        for container in pod("Deployment", "tools")["containers"]
+        if container["name"].startswith("fresh-items")
+    }
+    assert replicas == 3 and set(config.targets) == pushed
+    assert len(pushed) == replicas
+    assert config == settings().model_copy(update={"targets": config.targets})
+
+
 def test_the_gpu_patch_names_what_is_there():
     patch = yaml.safe_load((GPU / "model-server.yaml").read_text())
     base = find(patch["kind"], patch["metadata"]["name"])
@@ -278,7 +361,7 @@ def test_names_agree():
         elif resource["kind"] == "HorizontalPodAutoscaler":
             target = spec["scaleTargetRef"]
             found = find(target["kind"], target["name"])
-            assert found["spec"]["replicas"] == spec["minReplicas"]
+            assert "replicas" not in found["spec"]  # or applying resets it
 
 
 def test_network_policies_let_the_callers_in():
@@ -321,7 +404,7 @@ def test_compose_with_the_ranking_service():
     }
 
 
-def test_the_image_has_what_the_service_imports():
+def test_the_image_has_what_the_service_imports(tmp_path):
     """Only packages that the Dockerfile installs are imported."""
     text = (FOLDER / "Dockerfile").read_text()
     root = FOLDER.parents[1]
@@ -343,12 +426,21 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import serving.service.app
+from serving.service.tls import read_ssl_config
+assert read_ssl_config(sys.argv[1]).verify_client
 import tfx_pipeline.data.raw_tables
 from tfx_pipeline.cli.main import run
 from tfx_pipeline.cli import items, store
 """
 
+    ssl_config = tmp_path / "ssl.config"
+    ssl_config.write_text(
+        'server_key: "k" server_cert: "c" custom_ca: "a" client_verify: true'
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+        [sys.executable, "-c", code, ssl_config],
+        cwd=root,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr

@@ -119,6 +119,37 @@ FOUND = {
             "random": {"10": {"recall": 0.001}, "100": {"recall": 0.013}},
         },
     },
+    "ranked": {
+        "model_version": "17",
+        "user_id": 7,
+        "history_length": 2345,
+        "num_candidates": 100,
+        "candidates_from": "matching",
+        "path": "cached",
+        "deadline_ms": 300.0,
+        "total_ms": 14.04,
+        "stages": [
+            {
+                "name": name,
+                "start_ms": start,
+                "duration_ms": duration,
+                "outcome": "ok",
+            }
+            for name, start, duration in (
+                ("store_read", 0.0, 0.6),
+                ("prefetch", 0.6, 6.31),
+                ("matching", 2.0, 5.9),
+                ("rank_cached", 8.0, 6.0),
+            )
+        ],
+        "requests": 15,
+        "cached": 14,
+        "slowest_ms": 16.81,
+        "top": [
+            {"item_id": 3, "name": "Tea <b>", "click_probability": 0.3837},
+            {"item_id": 4, "name": "Salt", "click_probability": None},
+        ],
+    },
     "data": {
         "requests": {"read/train_samples": 1234567},
         "items": {"items": 99},
@@ -205,6 +236,13 @@ def test_numbers_of_the_page_are_those_found():
         "recall@100",
         "0.377 to 0.402",
         "0.013",
+        "2,345 past behaviours, 100 candidates found by matching",
+        "14.0 ms of 300 ms",
+        "over 1.0 ms before matching",
+        "median of 15; 14 of them",
+        "at 0.6 ms, took 6.3 ms",
+        "0.384",
+        "Tea <b>",
     ):
         assert expected in words, expected
 
@@ -224,7 +262,9 @@ def test_verdict_is_honest(low, high, expected):
 
 
 def test_page_without_what_may_be_missing():
-    one = changed(difference=None, tiers=None, example=None, matching=None)
+    one = changed(
+        difference=None, tiers=None, example=None, matching=None, ranked=None
+    )
     del one["models"]["din"]
     one["models"]["muse"].update(
         slices={}, run=None, pushed_to=None, serving=None

@@ -1,0 +1,1 @@
+"""Load on the servers: who asks what, when, and what came of it."""

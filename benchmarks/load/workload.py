@@ -1,0 +1,90 @@
+"""Users with histories, and candidates for them: the same in every process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks import models
+from benchmarks.load.zipf import Zipf
+
+CANDIDATE_LISTS = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class User:
+    """One user.
+
+    Attributes:
+        user_id: the id.
+        profile: int64 (5,).
+        item_ids: int64 (L,), oldest first.
+        category_ids: int64 (L,).
+    """
+
+    user_id: int
+    profile: np.ndarray
+    item_ids: np.ndarray
+    category_ids: np.ndarray
+
+
+class Workload:
+    """Who asks, and for what. The seed alone decides it.
+
+    Active users and popular candidates follow Zipf's law. Histories are any
+    items: what somebody chose in years is mostly rare.
+
+    Args:
+        num_items: items of the table, as `models.item_ids` numbers them.
+        users: how many users have how long a history: `(length, count)`.
+        candidates: items to rank in a request.
+        seed: of everything.
+
+    Attributes:
+        users: all users, the most active first; lengths are mixed.
+        candidates: int64 arrays (candidates,) of distinct ids.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        users: Sequence[tuple[int, int]],
+        candidates: int,
+        seed: int = 0,
+    ) -> None:
+        generator = np.random.default_rng(seed)
+        ids = models.item_ids(num_items)
+        popular = Zipf(generator.permutation(ids))
+        lengths = np.repeat(*np.array(list(users), np.int64).T)
+        generator.shuffle(lengths)
+        self.users = [
+            _user(1 + place, int(length), ids, generator)
+            for place, length in enumerate(lengths)
+        ]
+        self.candidates = [
+            popular.distinct(candidates, generator)
+            for _ in range(CANDIDATE_LISTS)
+        ]
+        self._active = Zipf(np.arange(len(self.users)))
+        self._generator = generator
+
+    def next(self) -> tuple[User, np.ndarray]:
+        """Draw who asks next, and what for."""
+        place = int(self._active.draw(1, self._generator)[0])
+        chosen = int(self._generator.integers(len(self.candidates)))
+        return self.users[place], self.candidates[chosen]
+
+
+def _user(
+    user_id: int, length: int, ids: np.ndarray, generator: np.random.Generator
+) -> User:
+    return User(
+        user_id=user_id,
+        profile=generator.integers(
+            1, models.PROFILES + 1, models.PROFILE_FIELDS
+        ),
+        item_ids=generator.choice(ids, length),
+        category_ids=generator.integers(1, models.CATEGORIES + 1, length),
+    )

@@ -1,0 +1,97 @@
+"""Which items are ranked: the request's, matching's or popular ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import numpy as np
+
+from serving.client import RecommendRequest
+from serving.service.histories import NO_HISTORY, History
+from serving.service.targets import Target
+from serving.service.work import Work
+from serving.stores import StoreError
+
+__all__ = ["find_candidates"]
+
+_logger = logging.getLogger(__name__)
+
+
+async def find_candidates(work: Work) -> tuple[np.ndarray, str]:
+    """Finds the items to rank.
+
+    Matching is waited for as long as popular items can still be ranked
+    instead.
+
+    Args:
+        work: the request.
+
+    Returns:
+        int64 (C,), and where they come from.
+    """
+    given = work.request.candidate_item_ids
+    if given is not None:
+        return np.asarray(given, np.int64), "request"
+    number = work.request.num_candidates or work.config.num_candidates
+    popular = work.parts.popular[:number]
+    if not work.config.matching_model:
+        return popular, "popular"
+    seconds = work.left
+    if len(popular):
+        seconds -= work.config.hedge * work.usual(
+            "rank_no_history", len(popular)
+        )
+    matching = work.spawn(_match(work, number))
+    await asyncio.wait({matching}, timeout=max(0.0, seconds))
+    if matching.done() and not matching.exception():
+        found = matching.result()
+        if found is not None and len(found):
+            return found, "matching"
+    matching.cancel()
+    return popular, "popular"
+
+
+async def _match(work: Work, number: int) -> np.ndarray | None:
+    behaviors = (await _read_newest(work)).item_ids
+    left = work.left
+    if left <= 0:
+        work.recorder.skip("matching")
+        return None
+
+    async def call(target: Target) -> np.ndarray:
+        found = await target.client.recommend(
+            RecommendRequest(behaviors, number),
+            model=work.config.matching_model,
+            timeout=left,
+        )
+        ids = np.asarray(found.candidate_item_ids, np.int64)
+        return ids[ids != 0]
+
+    return await work.stage("matching", work.order, call, number)
+
+
+async def _read_newest(work: Work) -> History:
+    """The few behaviours that matching needs."""
+    length = work.config.matching_length
+    histories = work.parts.histories
+    if not histories.exist or not length:
+        return NO_HISTORY
+    span = work.recorder.begin("store_read_newest")
+    try:
+        work.newest = await asyncio.wait_for(
+            histories.read(work.request.user_id, length),
+            max(0.0, work.left / 4),
+        )
+    except (asyncio.TimeoutError, asyncio.CancelledError) as error:
+        work.finish(span, "timeout")
+        if isinstance(error, asyncio.CancelledError):
+            raise
+    except StoreError:
+        work.finish(span, "error")
+    except Exception:
+        work.finish(span, "error")
+        _logger.exception("Reading the newest behaviors failed")
+    else:
+        work.finish(span, "miss" if work.newest is None else "ok")
+    return work.newest or NO_HISTORY

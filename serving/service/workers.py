@@ -1,0 +1,80 @@
+"""Threads for calls that block, which no stop has to wait for."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+__all__ = ["Workers"]
+
+_T = TypeVar("_T")
+_Call = tuple["Future[Any]", Callable[[], Any], Callable[[], None]]
+
+
+class Workers:
+    """A number of threads.
+
+    Those of `concurrent.futures` are waited for when the process ends, even
+    when a call in them never comes back. These are not.
+
+    Args:
+        name: prefix of the threads' names.
+        threads: calls at once.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        """Starts them; see the class for the arguments."""
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(
+                target=self._work, name=f"{name}-{number}", daemon=True
+            )
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(
+        self, call: Callable[[], _T], on_free: Callable[[], None]
+    ) -> Future[_T]:
+        """Runs a call in one of the threads.
+
+        Args:
+            call: what to run.
+            on_free: called in the thread when the call takes no place any
+                more, neither in the queue nor in a thread, cancelled or not.
+        """
+        future: Future[_T] = Future()
+        self._calls.put((future, call, on_free))
+        return future
+
+    def close(self, seconds: float) -> bool:
+        """Ends the threads once what was submitted is done.
+
+        Args:
+            seconds: how long to wait for that.
+
+        Returns:
+            Whether all have ended.
+        """
+        for _ in self._threads:
+            self._calls.put(None)
+        ends = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call, on_free = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+            on_free()
+            del item, future, call, on_free  # They would keep the answer.

@@ -1,0 +1,69 @@
+"""Settings: what holds where nothing is said, and what is refused."""
+
+from __future__ import annotations
+
+import pydantic
+import pytest
+
+from serving.service import ServiceConfig
+
+DEFAULTS = {
+    "store": "",
+    "targets": ("127.0.0.1:8500",),
+    "target_tls": None,
+    "model": "muse",
+    "matching_model": "matching",
+    "host": "127.0.0.1",
+    "port": 8600,
+    "rest_port": 8601,
+    "ssl_config_file": "",
+    "port_file": "",
+    "deadline_ms": 300,
+    "max_deadline_ms": 10_000,
+    "margin_ms": 5,
+    "num_candidates": 100,
+    "max_candidates": 10_000,
+    "history_limit": 100_000,
+    "shortened_length": 1_000,
+    "matching_length": 50,
+    "max_concurrent": 32,
+    "max_queue": 64,
+    "max_queue_ms": 50,
+    "max_background": 16,
+    "prefetch_timeout_ms": 5_000,
+    "store_threads": 4,
+    "store_timeout_ms": 1_000,
+    "hedge": 1.5,
+    "patience": 2,
+    "patience_ms": 20,
+    "poll_seconds": 5,
+    "drain_seconds": 10,
+    "traces": "",
+    "log_requests": True,
+}
+
+
+def test_defaults() -> None:
+    assert ServiceConfig().model_dump() == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("store", "mysql://x", "expected lmdb:/path"),
+        ("store", "lmdb:", "expected lmdb:/path"),
+        ("targets", (), "at least one"),
+        ("targets", ("a:1", "a:1"), "all different"),
+        ("targets", ("http://a",), "host:port"),
+        ("target_tls", {"certificate_file": "x"}, "go together"),
+        ("target_tls", {"password": "x"}, "target_tls"),
+        ("deadline_ms", 0, "greater than 0"),
+        ("port", 70_000, "65535"),
+        ("max_queue", -1, "greater than or equal"),
+        ("traces", "ftp://x", "OTLP endpoint"),
+        ("nonsense", 1, "nonsense"),
+    ],
+)
+def test_wrong_values(field, value, text) -> None:
+    with pytest.raises(pydantic.ValidationError, match=text):
+        ServiceConfig(**{field: value})

@@ -1,0 +1,79 @@
+"""Candidates where matching has none: the popular items."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from serving.client import RankRequest
+from serving.client.ranking import RankingClient, RankingRequest
+from serving.service import ServiceConfig, running_service
+from tests.serving import toy_matching, toy_muse
+from tests.serving.service.conftest import settings
+
+
+async def fails(*_, **__):
+    raise ValueError("what nobody foresaw")
+
+
+async def hangs(*_, **__):
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcomes_known"),
+    [
+        ("unknown model", {"error"}),
+        (fails, {"error"}),
+        (hangs, {"cancelled", "timeout"}),
+    ],
+    ids=["refused", "fails", "hangs"],
+)
+def test_matching_has_none_in_time(site, fault, outcomes_known) -> None:
+    request = site.request(10)
+    popular, _ = toy_matching.expected([])
+    # Much time is kept back for the popular ones: the machine may be busy.
+    changes = {"deadline_ms": 2000, "hedge": 60}
+    with running_service(ServiceConfig(**settings(site, **changes))) as app:
+        (target,) = app.service._targets.all
+        recommend = target.client.recommend
+
+        async def refused(*arguments, **named):
+            named["model"] = "nosuch"
+            return await recommend(*arguments, **named)
+
+        target.client.recommend = fault if callable(fault) else refused
+        with RankingClient(app.grpc_target) as client:
+            answer = client.rank(
+                RankingRequest(request.user_id, num_candidates=3)
+            )
+    outcomes = {stage.name: stage.outcome for stage in answer.stages}
+    assert answer.candidates_from == "popular"
+    assert answer.candidate_item_ids.tolist() == popular[:3]
+    assert outcomes["matching"] in outcomes_known
+    assert answer.path in ("cached", "no_history")
+    if answer.path == "cached":
+        np.testing.assert_allclose(
+            answer.click_probability,
+            toy_muse.expected_score(
+                RankRequest(
+                    request.user_id,
+                    request.user_profile,
+                    request.behavior_item_ids,
+                    request.behavior_category_ids,
+                    popular[:3],
+                )
+            ),
+            atol=1e-5,
+        )
+
+
+def test_no_matching_model_means_popular_or_nothing(site) -> None:
+    changes = {"matching_model": "", "deadline_ms": 500}
+    with running_service(ServiceConfig(**settings(site, **changes))) as app:
+        with RankingClient(app.grpc_target) as client:
+            answer = client.rank(RankingRequest(site.request().user_id))
+    assert (answer.path, answer.candidates_from) == ("unranked", "popular")
+    assert not len(answer.candidate_item_ids)

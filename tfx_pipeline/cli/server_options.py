@@ -1,0 +1,91 @@
+"""Options of the commands that ask a running model server."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from serving.client import MuseClient
+
+__all__ = [
+    "ModelOption",
+    "TargetOption",
+    "TimeoutOption",
+    "Transport",
+    "TransportOption",
+    "address_of",
+    "opened_client",
+]
+
+
+class Transport(str, enum.Enum):
+    """How to reach the server."""
+
+    GRPC = "grpc"
+    REST = "rest"
+
+
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        help="host:port of the server. "
+        "[default: 127.0.0.1:8500, for rest 127.0.0.1:8501]",
+    ),
+]
+TransportOption = Annotated[
+    Transport, typer.Option("--transport", help="Protocol.")
+]
+ModelOption = Annotated[str, typer.Option("--model", help="Model name.")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", help="Seconds to wait for an answer.")
+]
+
+
+def address_of(target: str | None, transport: Transport) -> str:
+    """The target, or where a server on this machine listens."""
+    port = "8500" if transport is Transport.GRPC else "8501"
+    return target or f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def opened_client(
+    address: str, transport: Transport, model: str, timeout: float
+) -> Iterator[MuseClient]:
+    """A client while the context is open.
+
+    Args:
+        address: `host:port`.
+        transport: the protocol.
+        model: name of the model.
+        timeout: seconds for each call.
+
+    Raises:
+        RuntimeError: a call failed, in one line; with advice where no server
+            answers.
+    """
+    from serving import client
+
+    try:
+        with client.MuseClient(
+            address,
+            transport.value,
+            model,
+            timeouts=client.Timeouts(
+                connect=min(5.0, timeout), call=timeout, total=timeout
+            ),
+            retry=client.Retry(attempts=2),
+        ) as opened:
+            yield opened
+    except client.UnavailableError as error:
+        raise RuntimeError(
+            f"no server answers at {address} ({error.message}). Start "
+            "one with: muse serve --model-base-path DIR"
+        ) from error
+    except client.MuseClientError as error:
+        raise RuntimeError(str(error)) from error
