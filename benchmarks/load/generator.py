@@ -108,6 +108,8 @@ def run(
     async def work() -> dict[str, Any]:
         for _ in range(warm_up):
             await call()
+        # So that what is compared has the same users at the same times.
+        _workloads[workload].restart()
         if beside is not None:
             asking = asyncio.create_task(closed_loop(other, 1, seconds))
         busy = time.process_time()

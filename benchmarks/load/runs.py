@@ -28,6 +28,7 @@ class Sizes:
         mixed: users by length of history, of the mixed loads.
         workers: of the closed loops.
         seconds: of a run; long histories take twice that.
+        mixed_seconds: of a run with mixed users.
         shares: of the throughput of `rank`, as rates of open loops.
     """
 
@@ -36,6 +37,7 @@ class Sizes:
     mixed: tuple[tuple[int, int], ...] = MIXED
     workers: tuple[int, ...] = (1, 4)
     seconds: float = 2.0
+    mixed_seconds: float = 7.0
     shares: tuple[float, ...] = (0.5, 0.9)
 
 
@@ -45,6 +47,7 @@ QUICK = Sizes(
     mixed=((1_000, 24), (10_000, 8)),
     workers=(4,),
     seconds=0.5,
+    mixed_seconds=1.0,
     shares=(0.5,),
 )
 
@@ -201,7 +204,7 @@ def model(runs: Runs, generator: Remote, sizes: Sizes) -> None:
 
 def mixed(runs: Runs, generator: Remote, sizes: Sizes) -> None:
     """Users of all kinds, closed and open, with and without prefetch."""
-    seconds = 2 * sizes.seconds
+    seconds = sizes.mixed_seconds
     generator.call("fill", workload="mixed")
     for kind in ("rank", "rank_cached"):
         found = runs.run(f"{kind}, mixed", kind, "mixed", seconds, workers=4)
@@ -220,7 +223,7 @@ def mixed(runs: Runs, generator: Remote, sizes: Sizes) -> None:
 
 def service(runs: Runs, sizes: Sizes) -> None:
     """Matching, then `rank`, against the service with both side by side."""
-    seconds = 2 * sizes.seconds
+    seconds = sizes.mixed_seconds
     kinds = {
         "match_then_rank": "matching, then rank",
         "service": "ranking service",

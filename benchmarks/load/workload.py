@@ -68,7 +68,15 @@ class Workload:
             for _ in range(CANDIDATE_LISTS)
         ]
         self._active = Zipf(np.arange(len(self.users)))
-        self._generator = generator
+        self.restart()
+
+    def restart(self, seed: int = 0) -> None:
+        """Let the same users ask again in the same order.
+
+        Args:
+            seed: another one for another order.
+        """
+        self._generator = np.random.default_rng(seed)
 
     def next(self) -> tuple[User, np.ndarray]:
         """Draw who asks next, and what for."""

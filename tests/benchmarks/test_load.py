@@ -71,6 +71,12 @@ def test_a_workload_is_the_same_in_every_process():
         np.testing.assert_array_equal(user.item_ids, same.item_ids)
         np.testing.assert_array_equal(candidates, equal)
         assert len(np.unique(candidates)) == 7
+    later = [one.next()[0].user_id for _ in range(20)]
+    one.restart()
+    other.restart()
+    first = [one.next()[0].user_id for _ in range(20)]
+    assert first != later
+    assert first == [other.next()[0].user_id for _ in range(20)]
 
 
 def test_percentiles():
