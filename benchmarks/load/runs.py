@@ -37,7 +37,7 @@ class Sizes:
     mixed: tuple[tuple[int, int], ...] = MIXED
     workers: tuple[int, ...] = (1, 4)
     seconds: float = 2.0
-    mixed_seconds: float = 7.0
+    mixed_seconds: float = 8.0
     shares: tuple[float, ...] = (0.5, 0.9)
 
 
