@@ -11,7 +11,7 @@ import typer
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 # These need a server or a trained model; tests/serving runs them.
-WITH_SERVER = {"serving.md", "export.md"}
+WITH_SERVER = {"serving.md", "export.md", "ranking-service.md"}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 

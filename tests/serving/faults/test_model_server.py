@@ -99,7 +99,7 @@ def test_killed_in_mid_load_and_started_again(model_server):
                 await asyncio.sleep(0.01)
             patient = AsyncMuseClient(
                 model_server.grpc,
-                retry=Retry(attempts=100, first=0.1, longest=0.3),
+                retry=Retry(attempts=1000, first=0.1, longest=0.3),
             )
             request = make_request(9)
             retried = asyncio.create_task(patient.rank(request, timeout=60))

@@ -86,6 +86,10 @@ def fill(url: str, requests: list[RankRequest]) -> None:
                 )
 
 
+# For tests of what comes from the cache, however busy the machine is.
+UNHURRIED = {"prefetch_timeout_ms": 6000, "patience_ms": 6000}
+
+
 def settings(site: Site, **changes: Any) -> dict[str, Any]:
     """Settings of a service at the site, with time enough for anything."""
     return {

@@ -12,7 +12,7 @@ from serving.client.ranking import RankingClient, RankingRequest
 from serving.service import ServiceConfig, running_service
 from serving.stores import open_store
 from tests.serving import toy_muse
-from tests.serving.service.conftest import settings
+from tests.serving.service.conftest import UNHURRIED, settings
 
 ITEMS, ROWS, CANDIDATES = [1, 2, 3], [7, 7, 9], [1, 2, 3, 7, 9]
 SAME_TABLE, OTHER_TABLE, APPENDED = 501, 502, 503
@@ -31,7 +31,9 @@ def app(site, tmp_path_factory) -> Iterator:
             store.append(user, ITEMS, [4, 5, 6])
             # Rows that are not the items' tell which of both was used.
             assert store.set_rows(user, ROWS, stamp)
-    with running_service(ServiceConfig(**settings(site, store=url))) as app:
+    with running_service(
+        ServiceConfig(**settings(site, store=url, **UNHURRIED))
+    ) as app:
         yield app
 
 

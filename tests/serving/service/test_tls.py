@@ -15,7 +15,7 @@ from serving.client.ranking import RankingClient, RankingRequest
 from serving.server import ServerConfig, running
 from serving.service import ServiceConfig, running_service
 from tests.serving.certificates import make_certificates, ssl_config
-from tests.serving.service.conftest import settings
+from tests.serving.service.conftest import UNHURRIED, settings
 
 needs_openssl = pytest.mark.skipif(
     not shutil.which("openssl"), reason="needs openssl"
@@ -46,6 +46,7 @@ def test_everything_encrypted_on_both_sides(site, muse_base, tmp_path) -> None:
             "matching_model": "",
             "ssl_config_file": file,
             "target_tls": known,
+            **UNHURRIED,
         }
         config = ServiceConfig(**settings(site, **changes))
         with running_service(config) as app:
