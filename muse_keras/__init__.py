@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = [
     "callbacks",
+    "compat",
     "layers",
     "losses",
     "metrics",

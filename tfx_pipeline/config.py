@@ -118,7 +118,31 @@ class SCLConfig(_Section):
 class ModelConfig(_Section):
     """Architecture of the ranker."""
 
-    type: Literal["muse", "din"] = "muse"
+    type: Literal["muse", "din", "sim_hard", "sim_soft", "twin", "miss"] = (
+        "muse"
+    )
+    gsu: (
+        Literal[
+            "none",
+            "category",
+            "id_cosine",
+            "scl_cosine",
+            "target_attention",
+            "simhash",
+            "dual",
+        ]
+        | None
+    ) = None
+    """The search of the long history; null: the type's own."""
+    esu: (
+        Literal["ta", "simtier", "ta_simtier", "sa_ta", "sa_ta_simtier", "sdim"]
+        | None
+    ) = None
+    """How what was found is modelled; null: the type's own."""
+    hash_bits: int = pydantic.Field(default=64, ge=1)
+    """Bits of the hashes of ``gsu: simhash``."""
+    hash_rounds: int = pydantic.Field(default=16, ge=1)
+    """Rounds of ``esu: sdim``."""
     embedding_dim: int = pydantic.Field(default=16, ge=1)
     k: int = pydantic.Field(default=50, ge=1)
     """Behaviours that the GSU retrieves per candidate."""

@@ -43,9 +43,15 @@ CURVES_FILE = "training.jsonl"
 RUN_FILE = "run.json"
 SCORES_FILE = "validation_scores.npz"
 MODEL_FILE = "model.keras"
-_MODELS = {"muse": models.MUSE, "din": models.DIN}
+_MODELS = {
+    "muse": models.MUSE,
+    "din": models.DIN,
+    "sim_hard": models.SIMHard,
+    "sim_soft": models.SIMSoft,
+    "twin": models.TWIN,
+    "miss": models.MISS,
+}
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-_NOT_ARGUMENTS = {"muse": {"type"}, "din": {"type", "k"}}
 
 
 def run_fn(fn_args: Any) -> None:
@@ -176,7 +182,7 @@ def build_model(
         province_size=sizes["province"],
         dtype=_POLICIES[compute_dtype],
         spare_rows=spare_rows,
-        **config.model_dump(exclude=_NOT_ARGUMENTS[config.type]),
+        **config.model_dump(exclude={"type"}),
     )
     model.table.assign(item_table)
     return model

@@ -60,6 +60,24 @@ def cosine_matrix(candidates: CosineParts, behaviors: CosineParts) -> Any:
     return ops.clip(products / norms, -1.0, 1.0)
 
 
+def cosines_of_found(candidates: Any, found: Any) -> Any:
+    """Return the cosine of each candidate with each of its own behaviours.
+
+    As exact as those of `cosine_matrix`.
+
+    Args:
+        candidates: integer codes or floats (B, C, D).
+        found: integer codes or floats (B, C, K, D).
+
+    Returns:
+        float32 (B, C, K); 0 where either vector is zero or not finite.
+    """
+    left, right = cosine_parts(candidates), cosine_parts(found)
+    products = ops.matmul(right.vectors, ops.expand_dims(left.vectors, 3))
+    norms = ops.expand_dims(left.norms, 2) * right.norms
+    return ops.clip(ops.squeeze(products, 3) / norms, -1.0, 1.0)
+
+
 def _square_root(squared: Any) -> Any:
     """Return the square root, the same bits for the same number.
 

@@ -33,6 +33,25 @@ def take_positions(values: Any, indices: Any) -> Any:
     return ops.reshape(ops.take_along_axis(values, flat, axis=1), shape)
 
 
+def take_vectors_at(vectors: Any, indices: Any) -> Any:
+    """Return `vectors[b, indices[b, ...]]`, and zeros from an empty history.
+
+    Made for tests and single layers: a ranker reads from its table instead.
+
+    Args:
+        vectors: (B, L, D).
+        indices: int32 (B, ...), positions in L; 0 if L is 0.
+
+    Returns:
+        (B, ..., D), the dtype of `vectors`.
+    """
+    vectors = ops.pad(ops.convert_to_tensor(vectors), [[0, 0], [0, 1], [0, 0]])
+    shape = ops.shape(indices)
+    flat = ops.reshape(ops.cast(indices, "int32"), (shape[0], -1, 1))
+    taken = ops.take_along_axis(vectors, flat, axis=1)
+    return ops.reshape(taken, (*shape, vectors.shape[-1]))
+
+
 def newest_positions(mask: Any, count: int) -> tuple[Any, Any]:
     """Return the positions of the newest real behaviours, newest first.
 

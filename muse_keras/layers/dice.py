@@ -8,6 +8,8 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.replicas import sum_over_replicas
 
+_NORMALIZATIONS = ("batch", "layer")
+
 
 @muse_keras_export()
 class Dice(keras.layers.Layer):
@@ -19,7 +21,9 @@ class Dice(keras.layers.Layer):
     replicas of a `tf.distribute` strategy, so that two replicas train like
     one. At inference they are moving averages, so that one example's output
     does not depend on the others. The averages carry no trace of an initial
-    value: the first batch sets them.
+    value: the first batch sets them. With `normalization="layer"` mean and
+    variance are those of the channels at each position, in training and at
+    inference, and there are no averages.
 
     Reference: DIN, arXiv 1706.06978.
 
@@ -27,6 +31,7 @@ class Dice(keras.layers.Layer):
         momentum: float in [0, 1), of the moving averages.
         epsilon: float, added to the variance.
         alpha_initializer: initializer of `alpha`.
+        normalization: "batch" or "layer", what mean and variance are of.
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
@@ -55,6 +60,7 @@ class Dice(keras.layers.Layer):
         momentum: float = 0.99,
         epsilon: float = 1e-3,
         alpha_initializer: Any = "zeros",
+        normalization: str = "batch",
         **kwargs: Any,
     ) -> None:
         """Set the arguments; see the class."""
@@ -67,9 +73,15 @@ class Dice(keras.layers.Layer):
             raise ValueError(
                 f"`epsilon` must be positive. Received: epsilon={epsilon}"
             )
+        if normalization not in _NORMALIZATIONS:
+            raise ValueError(
+                f"`normalization` must be one of {_NORMALIZATIONS}. "
+                f"Received: normalization={normalization!r}"
+            )
         self.momentum = momentum
         self.epsilon = epsilon
         self.alpha_initializer = keras.initializers.get(alpha_initializer)
+        self.normalization = normalization
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
@@ -78,18 +90,23 @@ class Dice(keras.layers.Layer):
         self.alpha = self.add_weight(
             shape=(dim,), initializer=self.alpha_initializer, name="alpha"
         )
-        self.moving_mean = self._add_average("moving_mean", (dim,), "zeros")
-        self.moving_variance = self._add_average(
-            "moving_variance", (dim,), "ones"
-        )
-        self.steps = self._add_average("steps", (), "zeros")
+        if self.normalization == "batch":
+            self.moving_mean = self._add_average("moving_mean", (dim,), "zeros")
+            self.moving_variance = self._add_average(
+                "moving_variance", (dim,), "ones"
+            )
+            self.steps = self._add_average("steps", (), "zeros")
         self.built = True
 
     def call(
         self, inputs: Any, mask: Any = None, training: bool | None = None
     ) -> Any:
         """Activate; see the class."""
-        if training and self.trainable:
+        if self.normalization == "layer":
+            mean, variance = ops.moments(
+                ops.cast(inputs, "float32"), axes=-1, keepdims=True
+            )
+        elif training and self.trainable:
             mean, variance = self._batch_statistics(inputs, mask)
         else:
             mean = ops.cast(self.moving_mean, "float32")
@@ -114,6 +131,7 @@ class Dice(keras.layers.Layer):
                 "alpha_initializer": keras.initializers.serialize(
                     self.alpha_initializer
                 ),
+                "normalization": self.normalization,
             }
         )
         return config

@@ -1,11 +1,13 @@
 """The general search unit: which behaviours are most like the candidate."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.blocks import search_in_blocks
 from muse_keras._ops.cosine import CosineParts, cosine_matrix, cosine_parts
 from muse_keras._ops.shapes import check_rank, is_static
 from muse_keras._ops.top_k import stable_top_k
@@ -19,7 +21,8 @@ class GSUResult(NamedTuple):
     """The behaviours that a search found for every candidate.
 
     Attributes:
-        similarities: float32 (B, C, K), descending; 0 where masked.
+        similarities: float32 (B, C, K), descending from a `GSUTopK`; 0 where
+            masked.
         indices: int32 (B, C, K), positions in the history; 0 where masked.
         mask: bool (B, C, K), True = found.
     """
@@ -235,7 +238,7 @@ class GSUTopK(keras.layers.Layer):
         """Return top-K scores and positions, both float32 (B, C, K)."""
         penalty = ops.expand_dims(penalty, 1)
 
-        def search_block(block: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        def search_block(block: Sequence[Any]) -> tuple[Any, Any]:
             vectors, norms, penalties = block
             scores = cosine_matrix(CosineParts(vectors, norms, None), behaviors)
             # x + 0 is x: what is not masked keeps its exact value.
@@ -250,43 +253,14 @@ class GSUTopK(keras.layers.Layer):
             candidates.norms,
             _penalty(candidates.valid),
         )
-        batch, count, dim = ops.shape(candidates.vectors)
-        length = ops.shape(behaviors.vectors)[1]
-        if is_static(batch, count, length):
-            size = max(1, self.block_size // max(1, batch * length))
-            if size >= count:
-                return search_block(columns)
-            blocks = -(-count // size)
-        else:
-            per_candidate = ops.maximum(batch * length, 1)
-            size = ops.floor_divide(self.block_size, per_candidate)
-            size = ops.maximum(ops.minimum(size, count), 1)
-            # A loop must run at least once to know the shape of its result.
-            blocks = ops.maximum(ops.floor_divide(count + size - 1, size), 1)
-
-        def split(tensor: Any, value: float, *width: Any) -> Any:
-            missing = (batch, blocks * size - count, *width)
-            padding = ops.full(missing, value, dtype="float32")
-            tensor = ops.concatenate([tensor, padding], axis=1)
-            tensor = ops.reshape(tensor, (batch, blocks, size, *width))
-            axes = (1, 0, 2, 3) if width else (1, 0, 2)
-            return ops.transpose(tensor, axes)
-
-        def join(tensor: Any) -> Any:
-            tensor = ops.transpose(tensor, (1, 0, 2, 3))
-            tensor = ops.reshape(tensor, (batch, blocks * size, self.k))
-            return tensor[:, :count]
-
-        vectors, norms, penalties = columns
-        values, positions = ops.map(
+        return search_in_blocks(
             search_block,
-            (
-                split(vectors, 0.0, dim),
-                split(norms, 1.0),
-                split(penalties, 0.0),
-            ),
+            columns,
+            (0.0, 1.0, 0.0),
+            ops.shape(behaviors.vectors)[1],
+            self.k,
+            self.block_size,
         )
-        return join(values), join(positions)
 
 
 def _are_codes(candidates: Any, behaviors: Any) -> bool:

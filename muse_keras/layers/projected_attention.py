@@ -25,6 +25,7 @@ class ProjectedAttention(keras.layers.Layer):
         value_dim: int | None = None,
         activation: Any = None,
         kernel_initializer: Any = "glorot_uniform",
+        use_bias: bool = False,
         **kwargs: Any,
     ) -> None:
         """Set the arguments; see the class."""
@@ -46,6 +47,10 @@ class ProjectedAttention(keras.layers.Layer):
         self.value_dim = value_dim
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.use_bias = use_bias
+        self.query_bias: Any = None
+        self.key_bias: Any = None
+        self.value_bias: Any = None
         # The mask is used up here.
         self.supports_masking = True
 
@@ -65,9 +70,38 @@ class ProjectedAttention(keras.layers.Layer):
                 "kernel_initializer": keras.initializers.serialize(
                     self.kernel_initializer
                 ),
+                "use_bias": self.use_bias,
             }
         )
         return config
+
+    def queries(self, target: Any) -> Any:
+        """Return the scaled queries of candidates, all heads side by side.
+
+        Their scalar products with `keys` are the attention's logits before
+        the softmax, summed over the heads.
+
+        Args:
+            target: float (B, C, E).
+
+        Returns:
+            (B, C, num_heads * key_dim).
+        """
+        query = self._project(target, self.query_kernel, self.query_bias)
+        return _flat_heads(query * (query.shape[-1] ** -0.5))
+
+    def keys(self, behaviors: Any) -> Any:
+        """Return the keys of behaviours, all heads side by side.
+
+        Args:
+            behaviors: float (..., E').
+
+        Returns:
+            (..., num_heads * key_dim).
+        """
+        return _flat_heads(
+            self._project(behaviors, self.key_kernel, self.key_bias)
+        )
 
     def _output_spec(
         self, target: Any, behaviors: Any, return_scores: bool
@@ -104,25 +138,35 @@ class ProjectedAttention(keras.layers.Layer):
         target_dim, behavior_dim = target_shape[-1], behaviors_shape[-1]
         key_dim, value_dim = self._head_dims(target_dim)
         for name, rows, dim in (
-            ("query_kernel", target_dim, key_dim),
-            ("key_kernel", behavior_dim, key_dim),
-            ("value_kernel", behavior_dim, value_dim),
+            ("query", target_dim, key_dim),
+            ("key", behavior_dim, key_dim),
+            ("value", behavior_dim, value_dim),
         ):
-            weight = self.add_weight(
+            kernel = self.add_weight(
                 shape=(rows, self.num_heads * dim),
                 initializer=_copy(self.kernel_initializer),
-                name=name,
+                name=f"{name}_kernel",
             )
-            setattr(self, name, weight)
+            setattr(self, f"{name}_kernel", kernel)
+            if self.use_bias:
+                bias = self.add_weight(
+                    shape=(self.num_heads * dim,),
+                    initializer="zeros",
+                    name=f"{name}_bias",
+                )
+                setattr(self, f"{name}_bias", bias)
 
-    def _project(self, tensor: Any, kernel: Any) -> Any:
+    def _project(self, tensor: Any, kernel: Any, bias: Any) -> Any:
         """Return (..., heads, size) projections of (..., E)."""
         kernel = ops.cast(kernel, tensor.dtype)
         shape = ops.shape(tensor)
         # One matrix product: as a batch of them, the gradient would hold a
         # kernel for each candidate before it sums them.
         flat = ops.reshape(tensor, (-1, tensor.shape[-1]))
-        projected = self.activation(ops.matmul(flat, kernel))
+        projected = ops.matmul(flat, kernel)
+        if bias is not None:
+            projected = projected + ops.cast(bias, tensor.dtype)
+        projected = self.activation(projected)
         size = kernel.shape[-1] // self.num_heads
         return ops.reshape(projected, (*shape[:-1], self.num_heads, size))
 
@@ -130,9 +174,9 @@ class ProjectedAttention(keras.layers.Layer):
         """Return scaled dot products, float32 (B, C, heads, K)."""
         check_rank("target", target, (3,))
         check_rank("behaviors", behaviors, (3, 4))
-        query = self._project(target, self.query_kernel)
+        query = self._project(target, self.query_kernel, self.query_bias)
         query = query * (query.shape[-1] ** -0.5)
-        key = self._project(behaviors, self.key_kernel)
+        key = self._project(behaviors, self.key_kernel, self.key_bias)
         if len(behaviors.shape) == 3:
             # (B, H, C, d) x (B, H, d, K)
             logits = ops.matmul(
@@ -163,7 +207,7 @@ class ProjectedAttention(keras.layers.Layer):
         scores = ops.softmax(logits, axis=-1)
         if mask is not None:
             scores = scores * ops.cast(mask, "float32")
-        value = self._project(behaviors, self.value_kernel)
+        value = self._project(behaviors, self.value_kernel, self.value_bias)
         weights = ops.cast(scores, value.dtype)
         if len(behaviors.shape) == 3:
             # (B, H, C, K) x (B, H, K, d)
@@ -186,6 +230,12 @@ class ProjectedAttention(keras.layers.Layer):
         if return_scores:
             return output, scores
         return output
+
+
+def _flat_heads(tensor: Any) -> Any:
+    """Return (..., heads * size) of (..., heads, size)."""
+    width = tensor.shape[-2] * tensor.shape[-1]
+    return ops.reshape(tensor, (*ops.shape(tensor)[:-2], width))
 
 
 def _copy(initializer: Any) -> Any:

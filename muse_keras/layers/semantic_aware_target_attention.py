@@ -32,6 +32,7 @@ class SemanticAwareTargetAttention(ProjectedAttention):
         similarity_scale: float, where a learned factor on the similarities
             starts. None: no factor.
         kernel_initializer: initializer of the projections.
+        use_bias: bool, projections with a bias that starts at 0.
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
@@ -70,6 +71,7 @@ class SemanticAwareTargetAttention(ProjectedAttention):
         activation: Any = None,
         similarity_scale: float | None = None,
         kernel_initializer: Any = "glorot_uniform",
+        use_bias: bool = False,
         **kwargs: Any,
     ) -> None:
         """Set the arguments; see the class."""
@@ -81,6 +83,7 @@ class SemanticAwareTargetAttention(ProjectedAttention):
             value_dim=value_dim,
             activation=activation,
             kernel_initializer=kernel_initializer,
+            use_bias=use_bias,
             **kwargs,
         )
         self.similarity_scale = similarity_scale

@@ -9,6 +9,7 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 
 _SCALES = ("log1p", "count", "fraction")
+_EDGES = ("floor", "ceil")
 
 
 @muse_keras_export()
@@ -22,6 +23,11 @@ class SimTier(keras.layers.Layer):
     dtype policy. A value outside [-1, 1] (rounding makes such) counts in the
     first or last tier. Masked values count nowhere.
 
+    With `edges="ceil"` tier `n` counts the similarities `r` whose
+    `ceil(M r) + M`, with `M = (N - 2) / 2`, is `n`: upper edges are included,
+    the first tier holds -1 alone and the last what rounding made larger
+    than 1.
+
     Reference: SimTier, arXiv 2407.19467; MUSE, arXiv 2512.07216.
 
     Args:
@@ -31,6 +37,8 @@ class SimTier(keras.layers.Layer):
             there are none).
         learnable: bool, multiply each tier by a trained weight that starts
             at 1.
+        edges: "floor" for tiers with their lower edges, "ceil" for tiers with
+            their upper edges.
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
@@ -56,6 +64,7 @@ class SimTier(keras.layers.Layer):
         num_tiers: int = 20,
         scale: str = "log1p",
         learnable: bool = True,
+        edges: str = "floor",
         **kwargs: Any,
     ) -> None:
         """Set the arguments; see the class."""
@@ -71,9 +80,19 @@ class SimTier(keras.layers.Layer):
             raise ValueError(
                 f"`scale` must be one of {_SCALES}. Received: scale={scale!r}"
             )
+        if edges not in _EDGES:
+            raise ValueError(
+                f"`edges` must be one of {_EDGES}. Received: edges={edges!r}"
+            )
+        if edges == "ceil" and (num_tiers < 4 or num_tiers % 2):
+            raise ValueError(
+                '`edges="ceil"` needs an even `num_tiers` of at least 4. '
+                f"Received: num_tiers={num_tiers}"
+            )
         self.num_tiers = num_tiers
         self.scale = scale
         self.learnable = learnable
+        self.edges = edges
         # The mask is used up here.
         self.supports_masking = True
         self.tier_weights: Any = None
@@ -102,6 +121,8 @@ class SimTier(keras.layers.Layer):
             float32 (..., num_tiers).
         """
         similarities = ops.cast(ops.convert_to_tensor(similarities), "float32")
+        if self.edges == "ceil":
+            return self._count_by_upper_edges(similarities, mask)
         if mask is None:
             counted = ops.ones_like(similarities)
         else:
@@ -155,9 +176,28 @@ class SimTier(keras.layers.Layer):
                 "num_tiers": self.num_tiers,
                 "scale": self.scale,
                 "learnable": self.learnable,
+                "edges": self.edges,
             }
         )
         return config
+
+    def _count_by_upper_edges(self, similarities: Any, mask: Any) -> Any:
+        """Return `count` of tiers that include their upper edges."""
+        half = (self.num_tiers - 2) // 2
+        tiers = ops.clip(
+            ops.ceil(similarities * float(half)) + float(half),
+            0.0,
+            self.num_tiers - 1.0,
+        )
+        numbers = ops.arange(self.num_tiers, dtype="float32")
+        counted = ops.cast(
+            ops.expand_dims(tiers, -2) == ops.expand_dims(numbers, -1),
+            "float32",
+        )
+        if mask is not None:
+            mask = ops.cast(ops.convert_to_tensor(mask), "float32")
+            counted = counted * ops.expand_dims(mask, -2)
+        return ops.sum(counted, axis=-1)
 
     def _inner_edges(self) -> np.ndarray:
         """Return the edges between tiers, float32 (num_tiers - 1,)."""

@@ -28,6 +28,7 @@ class TargetAttention(ProjectedAttention):
         activation: activation of the query, key and value projections, such
             as "silu", or None.
         kernel_initializer: initializer of the projections.
+        use_bias: bool, projections with a bias that starts at 0.
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:

@@ -2,21 +2,51 @@
 
 from muse_keras.models.base_ranker import BaseRanker
 from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
-from muse_keras.models.din import DIN
-from muse_keras.models.exact_search_unit import (
-    ExactSearchUnit,
+from muse_keras.models.category_search import CategorySearch
+from muse_keras.models.combined_exact_search_unit import (
+    CombinedExactSearchUnit,
     SemanticExactSearchUnit,
 )
+from muse_keras.models.din import DIN
+from muse_keras.models.dual_search import DualSearch
+from muse_keras.models.exact_search_unit import ExactSearchUnit, WholeHistory
+from muse_keras.models.hash_sampling_unit import HashSamplingUnit
+from muse_keras.models.id_cosine_search import IdCosineSearch
+from muse_keras.models.miss import MISS
 from muse_keras.models.muse import MUSE
+from muse_keras.models.newest_search import NewestSearch
 from muse_keras.models.scl import SCL
+from muse_keras.models.search_ranker import SearchRanker
+from muse_keras.models.sim_hard import SIMHard
+from muse_keras.models.sim_hash_search import SimHashSearch
+from muse_keras.models.sim_soft import SIMSoft
+from muse_keras.models.target_attention_search import TargetAttentionSearch
+from muse_keras.models.twin import TWIN
+from muse_keras.models.views import BehaviorView, CandidateView
 
 __all__ = [
     "DIN",
+    "MISS",
     "MUSE",
     "SCL",
+    "TWIN",
     "BaseRanker",
     "BehaviorSearch",
+    "BehaviorView",
+    "CandidateView",
+    "CategorySearch",
+    "CombinedExactSearchUnit",
     "CosineSearch",
+    "DualSearch",
     "ExactSearchUnit",
+    "HashSamplingUnit",
+    "IdCosineSearch",
+    "NewestSearch",
+    "SIMHard",
+    "SIMSoft",
+    "SearchRanker",
     "SemanticExactSearchUnit",
+    "SimHashSearch",
+    "TargetAttentionSearch",
+    "WholeHistory",
 ]

@@ -13,7 +13,7 @@ from muse_keras._ops.shapes import masked_mean
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.models.behavior_search import BehaviorSearch
-from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.exact_search_unit import ExactSearchUnit, WholeHistory
 from muse_keras.models.replica_batches import ReplicaBatches
 from muse_keras.models.score_tower import ScoreTower
 from muse_keras.models.short_term_interest import (
@@ -193,7 +193,7 @@ class BaseRanker(ReplicaBatches):
             heads; `tiers` float32 (B, C, N), raw counts; `mask` bool
             (B, C, K), True = a real behaviour.
         """
-        logits, explanation = self._score(inputs, False)
+        logits, explanation = self._score(inputs, False, explaining=True)
         found = explanation.found
         return {
             "click_probability": ops.sigmoid(logits),
@@ -297,6 +297,8 @@ class BaseRanker(ReplicaBatches):
             name="short_term",
         )
         self.search: Any = self.make_search()
+        if self.search is not None:
+            self.search.read_vectors_with(self.table.vectors)
         self.exact_search_unit: Any = self.make_exact_search_unit()
         if (self.search is None) != (self.exact_search_unit is None):
             raise ValueError(
@@ -341,9 +343,12 @@ class BaseRanker(ReplicaBatches):
         self.tower.build((None, None, width))
 
     def _score(
-        self, inputs: dict[str, Any], training: bool | None
-    ) -> tuple[Any, Explanation]:
-        """Return logits and what they are based on."""
+        self,
+        inputs: dict[str, Any],
+        training: bool | None,
+        explaining: bool = False,
+    ) -> tuple[Any, Any]:
+        """Return logits and, if asked for, their `Explanation`."""
         inputs = self._checked(inputs)
         fresh_index = self._fresh_index(inputs, training)
         candidates = CandidateView(
@@ -373,22 +378,18 @@ class BaseRanker(ReplicaBatches):
             self._matches(inputs["candidate_category_matches"]),
             short,
         ]
+        explanation = None
         if self.search is None:
             # The attention sees recent behaviours without a vector too.
             tiers = self.short_term.tiers.count(found.similarities, found.mask)
             real = ops.logical_or(found.mask, ops.expand_dims(recent.mask, 1))
-            found = found._replace(mask=real)
+            explanation = Explanation(
+                found._replace(mask=real), attention, tiers
+            )
         else:
-            found = self._find(
-                self.search, target, candidates, behaviors, training
+            long, explanation = self._long_term(
+                target, candidates, behaviors, training, explaining
             )
-            embedded = self._embed_items(
-                take_positions(behaviors.rows, found.indices),
-                take_positions(behaviors.categories, found.indices),
-                training,
-            )
-            long, attention = self.exact_search_unit(target, embedded, found)
-            tiers = self.exact_search_unit.count_tiers(found)
             candidate_features.append(long)
         user_features = [
             self._profile(inputs["user_profile"]),
@@ -396,17 +397,60 @@ class BaseRanker(ReplicaBatches):
         ]
         features = self._join(user_features, candidate_features)
         logits = self.tower(features, mask=candidates.mask, training=training)
-        return logits, Explanation(found, attention, tiers)
+        return logits, explanation
 
-    def _find(
+    def _long_term(
         self,
-        search: BehaviorSearch,
         target: Any,
         candidates: CandidateView,
         behaviors: BehaviorView,
         training: bool | None,
+        explaining: bool,
+    ) -> tuple[Any, Explanation | None]:
+        """Return the long history's features and their explanation.
+
+        Without `explaining` only what the features need is computed: reads of
+        a table are carried out even where nothing uses them.
+        """
+        unit: ExactSearchUnit = self.exact_search_unit
+        found = embedded = history = None
+        if unit.needs_found or explaining:
+            found = self._find(
+                target,
+                candidates,
+                behaviors,
+                training,
+                unit.needs_similarities or explaining,
+            )
+            # A unit that needs nothing of a search may still weigh it.
+            if unit.needs_behaviors or not unit.needs_found:
+                embedded = self._embed_items(
+                    take_positions(behaviors.rows, found.indices),
+                    take_positions(behaviors.categories, found.indices),
+                    training,
+                )
+        if unit.needs_history:
+            history = WholeHistory(
+                self._embed_items(
+                    behaviors.rows, behaviors.categories, training
+                ),
+                behaviors.mask,
+            )
+        long, attention = unit(target, embedded, found, history)
+        if found is None:
+            return long, None
+        return long, Explanation(found, attention, unit.count_tiers(found))
+
+    def _find(
+        self,
+        target: Any,
+        candidates: CandidateView,
+        behaviors: BehaviorView,
+        training: bool | None,
+        with_similarities: bool,
     ) -> GSUResult:
         """Search the long history, with what the search asks for."""
+        search: BehaviorSearch = self.search
         if search.needs_vectors:
             behaviors = behaviors._replace(
                 vectors=self.table.vectors(behaviors.rows),
@@ -419,7 +463,17 @@ class BaseRanker(ReplicaBatches):
                     behaviors.rows, behaviors.categories, training
                 )
             )
-        return search(candidates, behaviors)
+        if search.needs_projections:
+            attention = self.exact_search_unit.attention
+            if attention is None:
+                attention = self.short_term.attention
+            candidates = candidates._replace(queries=attention.queries(target))
+            behaviors = behaviors._replace(
+                keys=attention.keys(behaviors.embeddings)
+            )
+        return search(
+            candidates, behaviors, with_similarities=with_similarities
+        )
 
     def _checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs as tensors, all but ids; name what is missing."""

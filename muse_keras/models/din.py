@@ -1,41 +1,29 @@
 """DIN: the newest behaviours only."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from muse_keras._export import muse_keras_export
-from muse_keras.models.base_ranker import BaseRanker
+from muse_keras.models.search_ranker import SearchRanker
 
 
 @muse_keras_export()
-class DIN(BaseRanker):
+class DIN(SearchRanker):
     """Target attention over the newest behaviours, without a long history.
 
-    The baseline: the same embeddings, short-term part and tower as `MUSE`.
-    `explain` tells about the newest behaviours (K = `recent`).
+    The baseline: the same embeddings, short-term part and tower as `MUSE`,
+    and nothing else: neither search nor exact search unit, unless `gsu` or
+    `esu` are given. `explain` tells about the newest behaviours
+    (K = `recent`).
 
     Reference: DIN, arXiv 1706.06978; as a baseline in MUSE,
     arXiv 2512.07216.
 
-    See `BaseRanker` for arguments, inputs and outputs.
+    See `SearchRanker` for arguments, inputs and outputs.
+
+    Example:
+    >>> from muse_keras.models import DIN
+    >>> model = DIN(100, (3, 3, 3), 9, 5, 5, recent=20)
+    >>> model.search is None and model.exact_search_unit is None
+    True
     """
 
-    def __init__(
-        self,
-        num_items: int,
-        profile_sizes: Sequence[int],
-        category_size: int,
-        city_size: int,
-        province_size: int,
-        **kwargs: Any,
-    ) -> None:
-        """Set the arguments; see the class."""
-        super().__init__(
-            num_items,
-            profile_sizes,
-            category_size,
-            city_size,
-            province_size,
-            **kwargs,
-        )
-        self.assemble()
+    own_gsu = None
+    own_esu = None

@@ -1,19 +1,11 @@
 """MUSE: multimodal search over a lifelong history."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from muse_keras._export import muse_keras_export
-from muse_keras.models.base_ranker import BaseRanker
-from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
-from muse_keras.models.exact_search_unit import (
-    ExactSearchUnit,
-    SemanticExactSearchUnit,
-)
+from muse_keras.models.search_ranker import SearchRanker
 
 
 @muse_keras_export()
-class MUSE(BaseRanker):
+class MUSE(SearchRanker):
     """Simple search, rich modelling: cosine top-K, then SA-TA and SimTier.
 
     Reference: MUSE, arXiv 2512.07216.
@@ -27,7 +19,7 @@ class MUSE(BaseRanker):
         k: int, behaviours retrieved for each candidate.
         similarity_scale: float, where the learned factor on similarities in
             SA-TA starts, or None.
-        **kwargs: see `BaseRanker`.
+        **kwargs: see `SearchRanker`.
 
     Call arguments:
         See `BaseRanker`.
@@ -54,48 +46,5 @@ class MUSE(BaseRanker):
     (1, 2)
     """
 
-    def __init__(
-        self,
-        num_items: int,
-        profile_sizes: Sequence[int],
-        category_size: int,
-        city_size: int,
-        province_size: int,
-        k: int = 50,
-        similarity_scale: float | None = 10.0,
-        **kwargs: Any,
-    ) -> None:
-        """Set the arguments; see the class."""
-        super().__init__(
-            num_items,
-            profile_sizes,
-            category_size,
-            city_size,
-            province_size,
-            **kwargs,
-        )
-        self.k = k
-        self.similarity_scale = similarity_scale
-        self.assemble()
-
-    def make_search(self) -> BehaviorSearch:
-        """Return the cosine search."""
-        return CosineSearch(self.k, name="search")
-
-    def make_exact_search_unit(self) -> ExactSearchUnit:
-        """Return SA-TA beside SimTier."""
-        return SemanticExactSearchUnit(
-            num_heads=self.num_heads,
-            activation=self.attention_activation,
-            similarity_scale=self.similarity_scale,
-            num_tiers=self.num_tiers,
-            tier_scale=self.tier_scale,
-            dtype=self.dtype_policy,
-            name="exact_search_unit",
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update({"k": self.k, "similarity_scale": self.similarity_scale})
-        return config
+    own_gsu = "scl_cosine"
+    own_esu = "sa_ta_simtier"

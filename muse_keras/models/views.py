@@ -13,6 +13,8 @@ class CandidateView(NamedTuple):
         embeddings: float (B, C, E), trained id and category embeddings, or
             None if not asked for.
         mask: bool (B, C), True = real, or None.
+        queries: float (B, C, D'), what the attention of the exact search unit
+            asks with, or None if not asked for.
     """
 
     rows: Any
@@ -20,6 +22,7 @@ class CandidateView(NamedTuple):
     vectors: Any = None
     embeddings: Any = None
     mask: Any = None
+    queries: Any = None
 
 
 class BehaviorView(NamedTuple):
@@ -34,6 +37,8 @@ class BehaviorView(NamedTuple):
             None if not asked for.
         inverse_norms: float32 (B, L), 1 / norm of the codes, 0 where there
             is no vector, or None if vectors are not asked for.
+        keys: float (B, L, D'), what `queries` are multiplied with, or None if
+            not asked for.
     """
 
     rows: Any
@@ -42,3 +47,4 @@ class BehaviorView(NamedTuple):
     vectors: Any = None
     embeddings: Any = None
     inverse_norms: Any = None
+    keys: Any = None

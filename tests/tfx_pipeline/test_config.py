@@ -86,7 +86,7 @@ def test_a_configuration_cannot_be_changed(tmp_path):
         ({"trainer": {"epochs": 0}}, ["trainer.epochs", "greater", "0"]),
         ({"trainer": {"epochs": 1.5}}, ["trainer.epochs", "1.5"]),
         ({"trainer": [1]}, ["trainer", "[1]"]),
-        ({"model": {"type": "dnn"}}, ["model.type", "'muse' or 'din'", "dnn"]),
+        ({"model": {"type": "dnn"}}, ["model.type", "'twin' or 'miss'", "dnn"]),
         ({"model": {"hidden_units": [8, "a"]}}, ["model.hidden_units.1", "a"]),
         ({"model": {"hidden_units": [8, 0]}}, ["model.hidden_units.1", "0"]),
         ({"data": {}}, ["data.raw_dir", "required"]),
@@ -162,7 +162,8 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_checked_in_configurations_load():
     folder = pathlib.Path(config_lib.__file__).parents[1] / "configs"
-    paths = sorted(folder.glob("*.yaml"))
+    # Those of `muse compare` have tests of their own.
+    paths = set(folder.glob("*.yaml")) - set(folder.glob("compare*.yaml"))
     assert paths
     for path in paths:
         config_lib.load_config(path)

@@ -1,0 +1,241 @@
+"""Exact search units of an attention, SimTier, or both."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+from muse_keras.layers.gsu_top_k import GSUResult
+from muse_keras.layers.semantic_aware_target_attention import (
+    SemanticAwareTargetAttention,
+)
+from muse_keras.layers.sim_tier import SimTier
+from muse_keras.layers.target_attention import TargetAttention
+from muse_keras.models.exact_search_unit import ExactSearchUnit, WholeHistory
+
+_ATTENTIONS = (None, "ta", "sa_ta")
+
+
+@muse_keras_export()
+class CombinedExactSearchUnit(ExactSearchUnit):
+    """An attention over id embeddings, SimTier over similarities, or both.
+
+    The features are the tiers, then the attended values. Without SimTier
+    `count_tiers` still tells the raw counts; without an attention the weights
+    are zeros.
+
+    Reference: the ablation of the exact search unit in MUSE,
+    arXiv 2512.07216.
+
+    Args:
+        attention: "ta" for `TargetAttention`, "sa_ta" for
+            `SemanticAwareTargetAttention`, None for none.
+        with_tiers: bool, SimTier among the features.
+        num_heads: int, attention heads.
+        activation: activation of the attention's projections.
+        similarity_scale: float, where the learned factor on similarities
+            starts in SA-TA, or None.
+        num_tiers: int, tiers of SimTier.
+        tier_scale: str, `scale` of SimTier.
+        **kwargs: see `keras.layers.Layer`.
+
+    Example:
+    >>> import numpy as np
+    >>> from muse_keras.layers import GSUResult
+    >>> from muse_keras.models import CombinedExactSearchUnit
+    >>> unit = CombinedExactSearchUnit("ta", with_tiers=True, num_tiers=5)
+    >>> features, weights = unit(
+    ...     np.ones((1, 2, 8), "float32"),
+    ...     np.ones((1, 2, 3, 8), "float32"),
+    ...     GSUResult(
+    ...         np.zeros((1, 2, 3), "float32"),
+    ...         np.zeros((1, 2, 3), "int32"),
+    ...         np.ones((1, 2, 3), bool),
+    ...     ),
+    ... )
+    >>> tuple(features.shape), tuple(weights.shape)
+    ((1, 2, 13), (1, 2, 1, 3))
+    """
+
+    def __init__(
+        self,
+        attention: str | None = "sa_ta",
+        with_tiers: bool = True,
+        num_heads: int = 1,
+        activation: Any = "silu",
+        similarity_scale: float | None = 10.0,
+        num_tiers: int = 20,
+        tier_scale: str = "log1p",
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        if attention not in _ATTENTIONS:
+            raise ValueError(
+                f"`attention` must be one of {_ATTENTIONS}. "
+                f"Received: attention={attention!r}"
+            )
+        if attention is None and not with_tiers:
+            raise ValueError(
+                "A unit needs an `attention`, `with_tiers` or both. "
+                f"Received: attention={attention}, with_tiers={with_tiers}"
+            )
+        self.kind = attention
+        self.with_tiers = with_tiers
+        self.num_heads = num_heads
+        self.activation = keras.activations.get(activation)
+        self.similarity_scale = similarity_scale
+        self.needs_similarities = with_tiers or attention == "sa_ta"
+        self.needs_behaviors = attention is not None
+        self.attention = None
+        options: dict[str, Any] = {
+            "num_heads": num_heads,
+            "activation": activation,
+            "dtype": self.dtype_policy,
+            "name": "attention",
+        }
+        if attention == "sa_ta":
+            self.attention = SemanticAwareTargetAttention(
+                similarity_scale=similarity_scale, **options
+            )
+        elif attention == "ta":
+            self.attention = TargetAttention(**options)
+        self.tiers = SimTier(
+            num_tiers,
+            scale=tier_scale,
+            learnable=with_tiers,
+            dtype=self.dtype_policy,
+            name="sim_tier",
+        )
+
+    def build(
+        self,
+        target_shape: Any,
+        behaviors_shape: Any,
+        found_shape: Any = None,
+        history_shape: Any = None,
+    ) -> None:
+        """Build the attention and the tiers."""
+        if self.attention is not None:
+            self.attention.build(target_shape, behaviors_shape)
+        self.tiers.build()
+        self.built = True
+
+    def call(
+        self,
+        target: Any,
+        behaviors: Any,
+        found: Any,
+        history: WholeHistory | None = None,
+    ) -> tuple[Any, Any]:
+        """Return features and attention weights; see the base class."""
+        features = []
+        scores = ops.zeros_like(ops.cast(found.similarities, "float32"))
+        scores = ops.expand_dims(scores, 2)
+        if self.with_tiers:
+            features.append(self.tiers(found.similarities, mask=found.mask))
+        if self.attention is not None:
+            attended, scores = self.attention(
+                target,
+                behaviors,
+                *self._similarities(found),
+                mask=found.mask,
+                return_attention_scores=True,
+            )
+            features.append(attended)
+        return ops.concatenate(features, axis=-1), scores
+
+    def compute_output_spec(
+        self,
+        target: Any,
+        behaviors: Any,
+        found: GSUResult,
+        history: WholeHistory | None = None,
+    ) -> tuple[Any, Any]:
+        """Return the shapes and dtypes of `call`'s result."""
+        batch, count, _ = target.shape
+        width = self.tiers.num_tiers if self.with_tiers else 0
+        weights = (batch, count, 1, found.mask.shape[-1])
+        scores = keras.KerasTensor(weights, "float32")
+        if self.attention is not None:
+            attended, scores = self.attention.compute_output_spec(
+                target,
+                behaviors,
+                *self._similarities(found),
+                return_attention_scores=True,
+            )
+            width += attended.shape[-1]
+        shape = (batch, count, width)
+        return keras.KerasTensor(shape, self.compute_dtype), scores
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            {
+                "attention": self.kind,
+                "with_tiers": self.with_tiers,
+                "num_heads": self.num_heads,
+                "activation": keras.activations.serialize(self.activation),
+                "similarity_scale": self.similarity_scale,
+                "num_tiers": self.tiers.num_tiers,
+                "tier_scale": self.tiers.scale,
+            }
+        )
+        return config
+
+    def _similarities(self, found: GSUResult) -> tuple[Any, ...]:
+        """Return what SA-TA is called with beside the embeddings."""
+        return (found.similarities,) if self.kind == "sa_ta" else ()
+
+
+@muse_keras_export()
+class SemanticExactSearchUnit(CombinedExactSearchUnit):
+    """SA-TA over id embeddings beside SimTier over similarities.
+
+    Reference: MUSE, arXiv 2512.07216.
+
+    Args:
+        num_heads: int, attention heads.
+        activation: activation of the attention's projections.
+        similarity_scale: float, where the learned factor on similarities
+            starts, or None.
+        num_tiers: int, tiers of SimTier.
+        tier_scale: str, `scale` of SimTier.
+        **kwargs: see `keras.layers.Layer`.
+
+    Example:
+    >>> from muse_keras.models import MUSE, SemanticExactSearchUnit
+    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5)
+    >>> isinstance(model.exact_search_unit, SemanticExactSearchUnit)
+    True
+    """
+
+    def __init__(
+        self,
+        num_heads: int = 1,
+        activation: Any = "silu",
+        similarity_scale: float | None = 10.0,
+        num_tiers: int = 20,
+        tier_scale: str = "log1p",
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(
+            "sa_ta",
+            True,
+            num_heads=num_heads,
+            activation=activation,
+            similarity_scale=similarity_scale,
+            num_tiers=num_tiers,
+            tier_scale=tier_scale,
+            **kwargs,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        del config["attention"], config["with_tiers"]
+        return config

@@ -1,0 +1,57 @@
+"""SIM's soft search: cosine of trained embeddings."""
+
+from typing import Any
+
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
+from muse_keras.models.behavior_search import BehaviorSearch
+from muse_keras.models.views import BehaviorView, CandidateView
+
+
+@muse_keras_export()
+class IdCosineSearch(BehaviorSearch):
+    """The K behaviours of the highest cosine of trained embeddings.
+
+    Embeddings are those of id and category, side by side, as they are now; no
+    gradient flows through the search. Order: descending cosine, of equal ones
+    the smaller position first. Takes O(L E) per candidate, in blocks of
+    bounded memory.
+
+    Reference: SIM (soft search), arXiv 2006.05639; as a baseline in MUSE,
+    arXiv 2512.07216.
+
+    Args:
+        k: int, behaviours kept for each candidate.
+        **kwargs: see `keras.layers.Layer`.
+
+    Example:
+    >>> from muse_keras.models import IdCosineSearch, MUSE
+    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5, k=6, gsu="id_cosine")
+    >>> isinstance(model.search, IdCosineSearch)
+    True
+    """
+
+    needs_embeddings = True
+
+    def __init__(self, k: int = 50, **kwargs: Any) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(k=k, **kwargs)
+        self.top_k = GSUTopK(k, name="gsu_top_k")
+
+    def call(
+        self,
+        candidates: CandidateView,
+        behaviors: BehaviorView,
+        with_similarities: bool = True,
+    ) -> GSUResult:
+        """Search; see the class."""
+        found = self.top_k(
+            ops.stop_gradient(candidates.embeddings),
+            ops.stop_gradient(behaviors.embeddings),
+            behaviors.mask,
+        )
+        return self._result(
+            candidates, behaviors, found.indices, found.mask, with_similarities
+        )

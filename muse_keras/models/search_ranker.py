@@ -1,0 +1,208 @@
+"""A ranker whose long-term part is any search with any exact search unit."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from muse_keras._export import muse_keras_export
+from muse_keras.models.base_ranker import BaseRanker
+from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
+from muse_keras.models.category_search import CategorySearch
+from muse_keras.models.combined_exact_search_unit import (
+    CombinedExactSearchUnit,
+    SemanticExactSearchUnit,
+)
+from muse_keras.models.dual_search import DualSearch
+from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.hash_sampling_unit import HashSamplingUnit
+from muse_keras.models.id_cosine_search import IdCosineSearch
+from muse_keras.models.newest_search import NewestSearch
+from muse_keras.models.sim_hash_search import SimHashSearch
+from muse_keras.models.target_attention_search import TargetAttentionSearch
+
+_SEARCHES: dict[str, Callable[..., BehaviorSearch]] = {
+    "none": NewestSearch,
+    "category": CategorySearch,
+    "id_cosine": IdCosineSearch,
+    "scl_cosine": CosineSearch,
+    "target_attention": TargetAttentionSearch,
+    "simhash": SimHashSearch,
+    "dual": DualSearch,
+}
+# Attention, and whether SimTier stands beside it.
+_COMBINATIONS: dict[str, tuple[str | None, bool]] = {
+    "ta": ("ta", False),
+    "simtier": (None, True),
+    "ta_simtier": ("ta", True),
+    "sa_ta": ("sa_ta", False),
+    "sa_ta_simtier": ("sa_ta", True),
+}
+
+GSUS = tuple(_SEARCHES)
+ESUS = (*_COMBINATIONS, "sdim")
+
+
+@muse_keras_export()
+class SearchRanker(BaseRanker):
+    """A ranker with a search (GSU) and an exact search unit (ESU) by name.
+
+    | `gsu` | behaviours found for a candidate |
+    |---|---|
+    | `none` | the newest |
+    | `category` | of its category, newest first (SIM, hard) |
+    | `id_cosine` | by cosine of trained embeddings (SIM, soft) |
+    | `scl_cosine` | by cosine of multimodal vectors (MUSE) |
+    | `target_attention` | by the logits of the ESU's attention (TWIN) |
+    | `simhash` | by Hamming distance of trained embeddings (ETA) |
+    | `dual` | half as `id_cosine`, half as `scl_cosine` (MISS) |
+
+    | `esu` | what is modelled |
+    |---|---|
+    | `ta` | target attention over id embeddings |
+    | `simtier` | histogram of multimodal similarities |
+    | `ta_simtier` | both |
+    | `sa_ta` | attention guided by similarities |
+    | `sa_ta_simtier` | that and the histogram (MUSE) |
+    | `sdim` | samples of the whole history by hashes (SDIM) |
+
+    Everything else (embeddings, short-term part, tower, data) is the same
+    for all. The presets `MUSE`, `SIMHard`, `SIMSoft`, `TWIN`, `MISS` and `DIN`
+    differ in their defaults alone.
+
+    Reference: the comparison in MUSE, arXiv 2512.07216.
+
+    Args:
+        num_items: int, items in the item table.
+        profile_sizes: sequence of int, sizes of the profile vocabularies.
+        category_size: int, size of the category vocabulary.
+        city_size: int, size of the city vocabulary.
+        province_size: int, size of the province vocabulary.
+        k: int, behaviours retrieved for each candidate.
+        similarity_scale: float, where the learned factor on similarities in
+            SA-TA starts, or None.
+        gsu: str, the search. None: the class's own.
+        esu: str, the exact search unit. None: the class's own.
+        hash_bits: int, bits of the hashes of `simhash`.
+        hash_rounds: int, rounds of `sdim`, of 3 bits each.
+        **kwargs: see `BaseRanker`.
+
+    Call arguments:
+        See `BaseRanker`.
+
+    Output shape:
+        logits `(B, C)` float32
+
+    Example:
+    >>> from muse_keras.models import SearchRanker
+    >>> model = SearchRanker(
+    ...     100, (3, 3, 3, 3, 3), 9, 5, 5, gsu="simhash", esu="ta"
+    ... )
+    >>> type(model.search).__name__
+    'SimHashSearch'
+    """
+
+    own_gsu: str | None = "scl_cosine"
+    own_esu: str | None = "sa_ta_simtier"
+
+    def __init__(
+        self,
+        num_items: int,
+        profile_sizes: Sequence[int],
+        category_size: int,
+        city_size: int,
+        province_size: int,
+        k: int = 50,
+        similarity_scale: float | None = 10.0,
+        gsu: str | None = None,
+        esu: str | None = None,
+        hash_bits: int = 64,
+        hash_rounds: int = 16,
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(
+            num_items,
+            profile_sizes,
+            category_size,
+            city_size,
+            province_size,
+            **kwargs,
+        )
+        for name, value, choices in (("gsu", gsu, GSUS), ("esu", esu, ESUS)):
+            if value is not None and value not in choices:
+                raise ValueError(
+                    f"`{name}` must be one of {choices}, or None for "
+                    f"{type(self).__name__}'s own. Received: {name}={value!r}"
+                )
+        self.k = k
+        self.similarity_scale = similarity_scale
+        self.gsu = gsu
+        self.esu = esu
+        self.hash_bits = hash_bits
+        self.hash_rounds = hash_rounds
+        self.assemble()
+
+    def make_search(self) -> BehaviorSearch | None:
+        """Return the search that `gsu` names."""
+        name = self._names()[0]
+        if name is None:
+            return None
+        options: dict[str, Any] = {"k": self.k, "name": "search"}
+        if name == "simhash":
+            options |= {
+                "dim": 2 * self.embedding_dim,
+                "num_bits": self.hash_bits,
+                "seed": self.seed,
+            }
+        return _SEARCHES[name](**options)
+
+    def make_exact_search_unit(self) -> ExactSearchUnit | None:
+        """Return the exact search unit that `esu` names."""
+        name = self._names()[1]
+        if name is None:
+            return None
+        options: dict[str, Any] = {
+            "num_tiers": self.num_tiers,
+            "dtype": self.dtype_policy,
+            "name": "exact_search_unit",
+        }
+        if name == "sdim":
+            return HashSamplingUnit(
+                num_rounds=self.hash_rounds, seed=self.seed, **options
+            )
+        options |= {
+            "num_heads": self.num_heads,
+            "activation": self.attention_activation,
+            "similarity_scale": self.similarity_scale,
+            "tier_scale": self.tier_scale,
+        }
+        if name == "sa_ta_simtier":
+            return SemanticExactSearchUnit(**options)
+        attention, with_tiers = _COMBINATIONS[name]
+        return CombinedExactSearchUnit(
+            attention=attention, with_tiers=with_tiers, **options
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            {
+                "k": self.k,
+                "similarity_scale": self.similarity_scale,
+                "gsu": self.gsu,
+                "esu": self.esu,
+                "hash_bits": self.hash_bits,
+                "hash_rounds": self.hash_rounds,
+            }
+        )
+        return config
+
+    def _names(self) -> tuple[str | None, str | None]:
+        """Return the names of search and exact search unit, or two None."""
+        if self.gsu is None and self.esu is None:
+            return self.own_gsu, self.own_esu
+        # What a class without a long-term part is given the other half of.
+        return (
+            self.gsu or self.own_gsu or "none",
+            self.esu or self.own_esu or "ta",
+        )

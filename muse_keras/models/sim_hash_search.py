@@ -1,0 +1,136 @@
+"""ETA's search: the Hamming distance of random hyperplane hashes."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from muse_keras._export import muse_keras_export
+from muse_keras._ops.blocks import top_products
+from muse_keras._ops.cosine import cosine_parts
+from muse_keras._ops.hyperplanes import signs
+from muse_keras.layers.gsu_top_k import GSUResult
+from muse_keras.models.behavior_search import BehaviorSearch
+from muse_keras.models.views import BehaviorView, CandidateView
+
+_SOURCES = ("embeddings", "vectors")
+
+
+@muse_keras_export()
+class SimHashSearch(BehaviorSearch):
+    """The K behaviours of the smallest Hamming distance to the candidate.
+
+    A hash has one bit for each of `num_bits` random hyperplanes: on which
+    side the vector lies. Two vectors at angle t differ in a bit with
+    probability t / pi, so that with many bits the order becomes that of the
+    cosine. The hyperplanes are drawn once, saved and never trained.
+
+    Order: ascending distance, of equal ones (there are many) the newer first.
+    A zero vector is not found and finds nothing. Takes O(L bits) per
+    candidate, in blocks of bounded memory: distances are computed as exact
+    products of signs, for which every device has a fast kernel.
+
+    Reference: ETA, arXiv 2108.04468, which hashes trained embeddings.
+
+    Args:
+        dim: int, width of what is hashed.
+        k: int, behaviours kept for each candidate.
+        num_bits: int, bits of a hash.
+        source: "embeddings", the trained ones of id and category, or
+            "vectors", the frozen multimodal ones.
+        seed: int, for the hyperplanes.
+        block_size: int, the most distances held at once, 4 bytes each.
+        **kwargs: see `keras.layers.Layer`.
+
+    Example:
+    >>> from muse_keras.models import MUSE, SimHashSearch
+    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5, k=6, gsu="simhash")
+    >>> isinstance(model.search, SimHashSearch)
+    True
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        k: int = 50,
+        num_bits: int = 64,
+        source: str = "embeddings",
+        seed: int | None = None,
+        block_size: int = 1 << 25,
+        **kwargs: Any,
+    ) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(k=k, **kwargs)
+        if not isinstance(num_bits, int) or num_bits < 1:
+            raise ValueError(
+                "`num_bits` must be a positive integer. "
+                f"Received: num_bits={num_bits}"
+            )
+        if source not in _SOURCES:
+            raise ValueError(
+                f"`source` must be one of {_SOURCES}. "
+                f"Received: source={source!r}"
+            )
+        self.dim = dim
+        self.num_bits = num_bits
+        self.source = source
+        self.seed = seed
+        self.block_size = block_size
+        self.needs_embeddings = source == "embeddings"
+        self.needs_vectors = source == "vectors"
+
+    def build(
+        self, candidates_shape: Any = None, behaviors_shape: Any = None
+    ) -> None:
+        """Draw the hyperplanes."""
+        self.planes = self.add_weight(
+            shape=(self.dim, self.num_bits),
+            initializer=keras.initializers.RandomNormal(
+                stddev=1.0, seed=self.seed
+            ),
+            trainable=False,
+            autocast=False,
+            dtype="float32",
+            name="planes",
+        )
+        self.built = True
+
+    def call(
+        self,
+        candidates: CandidateView,
+        behaviors: BehaviorView,
+        with_similarities: bool = True,
+    ) -> GSUResult:
+        """Search; see the class."""
+        asked = cosine_parts(getattr(candidates, self.source))
+        held = cosine_parts(getattr(behaviors, self.source))
+        mask = ops.logical_and(ops.cast(behaviors.mask, "bool"), held.valid)
+        # Newest first, so that of equal distances the newer wins.
+        _, places, found = top_products(
+            signs(asked.vectors, self.planes),
+            ops.flip(signs(held.vectors, self.planes), axis=1),
+            ops.flip(ops.cast(mask, "float32"), axis=1),
+            self.k,
+            self.block_size,
+        )
+        found = ops.logical_and(found, ops.expand_dims(asked.valid, 2))
+        last = ops.cast(ops.shape(behaviors.mask)[1], "float32") - 1.0
+        indices = ops.where(found, last - places, ops.zeros_like(places))
+        indices = ops.cast(indices, "int32")
+        return self._result(
+            candidates, behaviors, indices, found, with_similarities
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            {
+                "dim": self.dim,
+                "num_bits": self.num_bits,
+                "source": self.source,
+                "seed": self.seed,
+                "block_size": self.block_size,
+            }
+        )
+        return config

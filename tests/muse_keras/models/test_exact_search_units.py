@@ -1,0 +1,207 @@
+"""Exact search units against the formulas in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from ranker_testing import oracles
+
+from muse_keras.layers import GSUResult
+from muse_keras.models import (
+    CombinedExactSearchUnit,
+    HashSamplingUnit,
+    SemanticExactSearchUnit,
+    WholeHistory,
+)
+
+B, C, K, L, E, TIERS = 2, 3, 5, 9, 4, 6
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def numpy(value):
+    return ops.convert_to_numpy(value)
+
+
+def inputs(seed=0):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((B, C, K)) < 0.7
+    mask[1, 2] = False
+    similarities = rng.uniform(-1, 1, (B, C, K)).astype("float32")
+    return (
+        rng.normal(size=(B, C, E)).astype("float32"),
+        rng.normal(size=(B, C, K, E)).astype("float32"),
+        GSUResult(
+            np.where(mask, similarities, 0).astype("float32"),
+            np.zeros((B, C, K), "int32"),
+            mask,
+        ),
+    )
+
+
+def call(unit, target, behaviors, found, history=None):
+    def convert(view):
+        return view and type(view)(*map(ops.convert_to_tensor, view))
+
+    features, weights = unit(
+        ops.convert_to_tensor(target),
+        ops.convert_to_tensor(behaviors),
+        convert(found),
+        convert(history),
+    )
+    return numpy(features), numpy(weights)
+
+
+@pytest.mark.parametrize("attention", [None, "ta", "sa_ta"])
+@pytest.mark.parametrize("with_tiers", [True, False])
+def test_combinations_against_numpy(attention, with_tiers):
+    if attention is None and not with_tiers:
+        with pytest.raises(ValueError, match="or both"):
+            CombinedExactSearchUnit(None, False)
+        return
+    unit = CombinedExactSearchUnit(
+        attention, with_tiers, num_heads=2, num_tiers=TIERS
+    )
+    target, behaviors, found = inputs()
+    unit.build(target.shape, behaviors.shape)
+    rng = np.random.default_rng(1)
+    for weight in unit.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape))
+    features, weights = call(unit, target, behaviors, found)
+    counts = oracles.tier_counts(found.similarities, found.mask, TIERS)
+    np.testing.assert_array_equal(
+        numpy(unit.count_tiers(GSUResult(*map(ops.convert_to_tensor, found)))),
+        counts,
+    )
+    expected = []
+    if with_tiers:
+        tier_weights = numpy(unit.tiers.tier_weights)
+        expected.append(np.log1p(counts) * tier_weights)
+    else:
+        assert not unit.tiers.trainable_variables
+    if attention is None:
+        assert not weights.any()
+    else:
+        layer = unit.attention
+        kernels = [
+            numpy(getattr(layer, f"{name}_kernel"))
+            for name in ("query", "key", "value")
+        ]
+        guided = (
+            {"gamma": numpy(layer.gamma), "scale": numpy(layer.learned_scale)}
+            if attention == "sa_ta"
+            else {}
+        )
+        attended = np.zeros((B, C, E))
+        for b in range(B):
+            for c in range(C):
+                if guided:
+                    guided["similarities"] = found.similarities[b, c]
+                attended[b, c], shares = oracles.attention(
+                    target[b, c],
+                    behaviors[b, c],
+                    kernels,
+                    found.mask[b, c],
+                    heads=2,
+                    activation=oracles.silu,
+                    **guided,
+                )
+                np.testing.assert_allclose(weights[b, c], shares, **CLOSE)
+        expected.append(attended)
+    np.testing.assert_allclose(
+        features, np.concatenate(expected, axis=-1), **CLOSE
+    )
+
+
+def buckets(embeddings, planes, rounds, bits):
+    """The bucket of each round, as the bits in a row."""
+    sides = embeddings.astype("float64") @ planes >= 0
+    return sides.reshape(*embeddings.shape[:-1], rounds, bits)
+
+
+def test_sampling_against_numpy():
+    unit = HashSamplingUnit(num_rounds=4, bits_per_round=2, seed=3)
+    target, behaviors, found = inputs(2)
+    rng = np.random.default_rng(2)
+    history = WholeHistory(
+        rng.normal(size=(B, L, E)).astype("float32"),
+        rng.random((B, L)) < 0.8,
+    )
+    history.mask[1] = False
+    features, weights = call(unit, target, behaviors, found, history)
+    planes = numpy(unit.planes)
+    own = buckets(target, planes, 4, 2)
+    held = buckets(history.embeddings, planes, 4, 2)
+    shown = buckets(behaviors, planes, 4, 2)
+    for b in range(B):
+        for c in range(C):
+            expected = np.zeros(E)
+            for g in range(4):
+                total = np.zeros(E)
+                for i in range(L):
+                    same = (own[b, c, g] == held[b, i, g]).all()
+                    if history.mask[b, i] and same:
+                        total += history.embeddings[b, i]
+                if total.any():
+                    expected += total / np.linalg.norm(total) / 4
+            np.testing.assert_allclose(features[b, c], expected, **CLOSE)
+            agree = (own[b, c] == shown[b, c]).all(axis=-1).mean(axis=-1)
+            np.testing.assert_allclose(
+                weights[b, c, 0], agree * found.mask[b, c], atol=1e-6
+            )
+    assert features[0].any()
+    assert not features[1].any()
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="the same code as on PyTorch"
+)
+def test_many_rounds_sample_by_the_angle():
+    """A behaviour at angle a collides in a share (1 - a / pi) ** t."""
+    rounds, bits = 3000, 3
+    unit = HashSamplingUnit(num_rounds=rounds, bits_per_round=bits, seed=4)
+    angles = np.linspace(0.1, 2.5, K)
+    target = np.zeros((1, 1, E), "float32")
+    target[..., 0] = 3.0
+    behaviors = np.zeros((1, 1, K, E), "float32")
+    behaviors[0, 0, :, 0] = np.cos(angles)
+    behaviors[0, 0, :, 1] = np.sin(angles)
+    real = np.ones((1, 1, K), bool)
+    found = GSUResult(np.zeros((1, 1, K), "float32"), real * 0, real)
+    # One behaviour alone: the interest is its direction times its share.
+    history = WholeHistory(behaviors[:, 0, 1:2], real[:, 0, :1])
+    features, weights = call(unit, target, behaviors, found, history)
+    expected = (1 - angles / np.pi) ** bits
+    error = 4 * np.sqrt(expected * (1 - expected) / rounds)
+    assert (np.abs(weights[0, 0, 0] - expected) < error).all()
+    np.testing.assert_allclose(
+        features[0, 0], behaviors[0, 0, 1] * weights[0, 0, 0, 1], atol=1e-4
+    )
+
+
+def test_sampling_needs_no_search():
+    unit = HashSamplingUnit(num_rounds=2)
+    target, _, _ = inputs()
+    mask = np.zeros((B, L), bool)
+    history = WholeHistory(np.zeros((B, L, E), "float32"), mask)
+    features, weights = unit(target, None, None, history)
+    assert weights is None
+    assert not numpy(features).any()
+    with pytest.raises(ValueError, match="`history` must be given"):
+        unit(target, None, None)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="`attention` must be one of"):
+        CombinedExactSearchUnit("din")
+    with pytest.raises(ValueError, match="`num_rounds` must be a positive"):
+        HashSamplingUnit(num_rounds=0)
+
+
+def test_configurations_round_trip():
+    for unit in (
+        CombinedExactSearchUnit("ta", False, num_tiers=3),
+        SemanticExactSearchUnit(num_heads=2, similarity_scale=None),
+        HashSamplingUnit(3, 2, seed=5),
+    ):
+        again = type(unit).from_config(unit.get_config())
+        assert again.get_config() == unit.get_config()

@@ -1,0 +1,262 @@
+"""Every search with every exact search unit, and the presets."""
+
+import keras
+import numpy as np
+import pytest
+from ranker_testing import oracles
+from ranker_testing.data import SMALL, fill_table, ranker_inputs
+
+from muse_keras.losses import ImpressionCrossentropy
+from muse_keras.models import (
+    DIN,
+    MISS,
+    MUSE,
+    TWIN,
+    SearchRanker,
+    SIMHard,
+    SIMSoft,
+)
+from muse_keras.models.search_ranker import ESUS, GSUS
+from muse_keras.optimizers import RowSparseAdam
+
+K = 5
+PRESETS = {
+    SIMHard: ("category", "sa_ta_simtier"),
+    SIMSoft: ("id_cosine", "sa_ta_simtier"),
+    TWIN: ("target_attention", "ta_simtier"),
+    MISS: ("dual", "ta"),
+    MUSE: ("scl_cosine", "sa_ta_simtier"),
+}
+PAIRS = {
+    # Eager and quick: all of them.
+    "torch": [(gsu, esu) for gsu in GSUS for esu in ESUS],
+    "tensorflow": [
+        *zip(GSUS, (*ESUS, "simtier"), strict=True),
+        ("target_attention", "sdim"),
+        ("target_attention", "simtier"),
+    ],
+    # JAX compiles for seconds.
+    "jax": [("target_attention", "simtier")],
+}
+not_on_jax = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="the same code as on PyTorch"
+)
+
+
+def numpy(value):
+    return keras.ops.convert_to_numpy(value)
+
+
+def ranker(cls=SearchRanker, seed=2, **arguments):
+    model = cls(**{**SMALL, "k": K, **arguments})
+    codes = fill_table(model)
+    rng = np.random.default_rng(seed)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) * 0.5)
+    return model, codes
+
+
+def requests(seed=0, **sizes):
+    return ranker_inputs(np.random.default_rng(seed), **sizes)
+
+
+def explained(model, inputs):
+    return {name: numpy(x) for name, x in model.explain(inputs).items()}
+
+
+@pytest.mark.parametrize(
+    ("gsu", "esu"),
+    PAIRS[keras.backend.backend()],
+    ids=lambda name: name,
+)
+def test_trains_saves_and_reloads(gsu, esu, tmp_path):
+    model, _ = ranker(gsu=gsu, esu=esu, hash_bits=8, hash_rounds=3)
+    inputs = requests()
+    inputs["behavior_mask"][1] = False
+    clicks = (inputs["candidate_rows"] % 2).astype("float32")
+    model.compile(
+        RowSparseAdam(1e-2, table_learning_rate=5e-2),
+        ImpressionCrossentropy(),
+        run_eagerly=keras.backend.backend() == "tensorflow",
+    )
+    assert np.isfinite(model.train_on_batch(inputs, clicks))
+    scores = numpy(model(inputs))
+    assert np.isfinite(scores).all()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert loaded.get_config() == model.get_config()
+    np.testing.assert_allclose(numpy(loaded(inputs)), scores, atol=1e-6)
+    parts = explained(loaded, inputs)
+    np.testing.assert_allclose(
+        parts["click_probability"], oracles.sigmoid(scores), atol=1e-6
+    )
+    np.testing.assert_array_equal(
+        parts["tiers"],
+        oracles.tier_counts(parts["similarities"], parts["mask"], 20),
+    )
+    assert not parts["mask"][1].any()
+    assert not parts["attention"][~parts["mask"]].any()
+
+
+@not_on_jax
+@pytest.mark.parametrize("cls", PRESETS)
+def test_presets_are_their_names(cls):
+    gsu, esu = PRESETS[cls]
+    preset, _ = ranker(cls)
+    named, _ = ranker(gsu=gsu, esu=esu)
+    inputs = requests(1)
+    np.testing.assert_array_equal(numpy(preset(inputs)), numpy(named(inputs)))
+    other, _ = ranker(cls, gsu="none", esu="simtier")
+    assert type(other.search).__name__ == "NewestSearch"
+    assert other.exact_search_unit.attention is None
+
+
+@not_on_jax
+def test_din_has_a_long_part_only_if_asked():
+    assert ranker(DIN)[0].search is None
+    for arguments in ({"gsu": "none"}, {"esu": "ta"}):
+        model, _ = ranker(DIN, **arguments)
+        assert type(model.search).__name__ == "NewestSearch"
+        assert model.exact_search_unit.attention is not None
+    assert ranker(DIN, gsu="category")[0].exact_search_unit.kind == "ta"
+
+
+def embedded(model, inputs, kind):
+    """Id and category embeddings, read from the weights."""
+    item, category = (
+        numpy(getattr(model, f"{name}_embedding").embeddings)
+        for name in ("item", "category")
+    )
+    return np.concatenate(
+        [
+            item[inputs[f"{kind}_rows"]],
+            category[inputs[f"{kind}_categories"]],
+        ],
+        axis=-1,
+    ).astype("float64")
+
+
+def found_by(scores, inputs):
+    """Sets of the K highest scores of real behaviours."""
+    return [
+        [
+            set(
+                sorted(
+                    np.flatnonzero(inputs["behavior_mask"][b]),
+                    key=lambda i, row=row: -row[i],
+                )[:K]
+            )
+            for row in scores[b]
+        ]
+        for b in range(len(scores))
+    ]
+
+
+def found_sets(parts):
+    return [
+        [
+            set(indices[mask].tolist())
+            for indices, mask in zip(*request, strict=True)
+        ]
+        for request in zip(
+            parts["behavior_indices"], parts["mask"], strict=True
+        )
+    ]
+
+
+def long_requests():
+    """No item twice in a history: nothing ties."""
+    inputs = requests(3, length=30)
+    rng = np.random.default_rng(3)
+    for row in inputs["behavior_rows"]:
+        row[:] = rng.permutation(SMALL["num_items"])[:30] + 1
+    return inputs
+
+
+@not_on_jax
+def test_soft_search_looks_at_the_weights_of_now():
+    model, _ = ranker(SIMSoft)
+    inputs = long_requests()
+    seen = []
+    for seed in (4, 5):
+        rng = np.random.default_rng(seed)
+        table = model.item_embedding.embeddings
+        table.assign(rng.normal(size=table.shape))
+        left, right = (
+            embedded(model, inputs, kind) for kind in ("candidate", "behavior")
+        )
+        cosines = left @ right.swapaxes(1, 2)
+        cosines /= np.linalg.norm(left, axis=-1)[:, :, None]
+        cosines /= np.linalg.norm(right, axis=-1)[:, None]
+        seen.append(found_sets(explained(model, inputs)))
+        assert seen[-1] == found_by(cosines, inputs)
+    assert seen[0] != seen[1]
+
+
+@not_on_jax
+@pytest.mark.parametrize(
+    ("esu", "heads"), [("ta", 1), ("sa_ta_simtier", 2), ("simtier", 1)]
+)
+def test_twin_finds_what_its_attention_weighs_most(esu, heads):
+    model, _ = ranker(TWIN, esu=esu, num_heads=heads)
+    inputs = long_requests()
+    layer = model.exact_search_unit.attention or model.short_term.attention
+    query, key = (
+        oracles.silu(
+            embedded(model, inputs, kind)
+            @ numpy(getattr(layer, f"{name}_kernel")).astype("float64")
+        )
+        for kind, name in (("candidate", "query"), ("behavior", "key"))
+    )
+    scores = query @ key.swapaxes(1, 2)
+    parts = explained(model, inputs)
+    assert found_sets(parts) == found_by(scores, inputs)
+    if esu == "ta":
+        # The search's order is that of the exact unit's weights.
+        weights = np.where(parts["mask"], parts["attention"], -1)
+        assert (np.diff(weights, axis=-1) <= 1e-6).all()
+
+
+@not_on_jax
+def test_hard_search_finds_the_category_only():
+    model, _ = ranker(SIMHard)
+    inputs = requests(6, length=40)
+    parts = explained(model, inputs)
+    assert parts["mask"].any()
+    for b, c in np.ndindex(inputs["candidate_rows"].shape):
+        shown = parts["behavior_indices"][b, c][parts["mask"][b, c]]
+        category = inputs["candidate_categories"][b, c]
+        assert (inputs["behavior_categories"][b, shown] == category).all()
+        assert (np.diff(shown) < 0).all()
+        same = inputs["behavior_mask"][b] & (
+            inputs["behavior_categories"][b] == category
+        )
+        assert len(shown) == (min(K, same.sum()) if category else 0)
+
+
+@not_on_jax
+def test_hyperplanes_are_saved_not_trained():
+    model, _ = ranker(gsu="simhash", esu="sdim")
+    planes = [model.search.planes, model.exact_search_unit.planes]
+    for variable in planes:
+        assert not variable.trainable
+    paths = {weight.path for weight in model.weights}
+    assert {variable.path for variable in planes} <= paths
+
+
+@not_on_jax
+def test_old_configurations_still_load():
+    """Of files that were saved before there was a choice."""
+    for cls in (MUSE, DIN):
+        model, _ = ranker(cls)
+        config = model.get_config()
+        for name in ("gsu", "esu", "hash_bits", "hash_rounds"):
+            del config[name]
+        assert cls.from_config(config).get_config() == model.get_config()
+
+
+def test_bad_names_list_the_choices():
+    with pytest.raises(ValueError, match=r"`gsu`.*'simhash'.*MUSE's own.*'x'"):
+        ranker(MUSE, gsu="x")
+    with pytest.raises(ValueError, match=r"`esu`.*'sdim'.*Received: esu='y'"):
+        ranker(DIN, esu="y")
