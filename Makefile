@@ -42,6 +42,10 @@ format: setup ## format the code and apply the safe fixes
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
+.PHONY: docs
+docs: setup ## write the API reference into build/api
+	@$(VENV)/bin/python scripts/api_reference.py build/api
+
 .PHONY: bench
 bench: setup setup-backends ## set up, then run the benchmarks
 	@$(VENV)/bin/muse bench $(BENCH_ARGS)

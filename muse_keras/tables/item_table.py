@@ -71,7 +71,7 @@ class ItemTable:
     ... )
     >>> table.rows([7, -3, 0, 8])
     array([2, 1, 0, 0], dtype=int32)
-    >>> table.features["category"][table.rows(7)]
+    >>> int(table.features["category"][table.rows(7)])
     70
     """
 

@@ -1,0 +1,95 @@
+"""What the examples learn from: made-up requests in NumPy arrays.
+
+Items belong to styles, and the multimodal vector of an item shows its style.
+Each user likes two styles. Most items of the history are of these, and a
+candidate of these is clicked more often. The arrays have the names and shapes
+that `muse_keras.models.MUSE` takes; put your own in their place.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+ITEMS, STYLES, DIM = 2_000, 24, 32
+LENGTH, CANDIDATES = 40, 4
+CATEGORIES, CITIES, PROVINCES = STYLES // 4 + 2, 10, 5
+PROFILES = (8,) * 5
+
+
+class Requests(NamedTuple):
+    """Requests and what became of them.
+
+    Attributes:
+        inputs: dict of arrays, see `muse_keras.models.BaseRanker`.
+        clicks: float32 (users, candidates), 0 or 1.
+    """
+
+    inputs: dict[str, np.ndarray]
+    clicks: np.ndarray
+
+
+def item_vectors() -> np.ndarray:
+    """Unit vectors of all items, float32 (ITEMS + 1, DIM); row 0 is none."""
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(STYLES, DIM))
+    vectors = centres[np.arange(ITEMS) % STYLES]
+    vectors = vectors + 0.4 * rng.normal(size=vectors.shape)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.concatenate([np.zeros((1, DIM)), vectors]).astype("float32")
+
+
+def requests(users: int, seed: int, liking: float = 0.7) -> Requests:
+    """Make requests.
+
+    Args:
+        users: how many; one request each.
+        seed: of the random numbers.
+        liking: how likely an item of a style that the user likes is clicked.
+    """
+    rng = np.random.default_rng(seed)
+    liked = rng.integers(0, STYLES, (users, 2))
+
+    def draw(count: int, share: float) -> np.ndarray:
+        own = np.take_along_axis(liked, rng.integers(0, 2, (users, count)), 1)
+        other = rng.integers(0, STYLES, (users, count))
+        style = np.where(rng.random((users, count)) < share, own, other)
+        return 1 + style + STYLES * rng.integers(0, ITEMS // STYLES, own.shape)
+
+    def index(size: int, *shape: int) -> np.ndarray:
+        return rng.integers(1, size, (users, *shape)).astype("int32")
+
+    history, listed = draw(LENGTH, 0.6), draw(CANDIDATES, 0.4)
+    lengths = rng.integers(5, LENGTH + 1, (users, 1))
+    mask = np.arange(LENGTH) >= LENGTH - lengths  # padding in front
+    likes = ((listed - 1) % STYLES)[:, :, None] == liked[:, None, :]
+    chance = np.where(likes.any(axis=2), liking, 0.1)
+    matches = category(listed)[:, :, None] == category(history)[:, None, :]
+    inputs = {
+        "user_profile": index(PROFILES[0], len(PROFILES)),
+        "behavior_rows": np.where(mask, history, 0).astype("int32"),
+        "behavior_categories": np.where(mask, category(history), 0).astype(
+            "int32"
+        ),
+        "behavior_mask": mask,
+        "candidate_rows": listed.astype("int32"),
+        "candidate_categories": category(listed).astype("int32"),
+        "candidate_cities": index(CITIES, CANDIDATES),
+        "candidate_provinces": index(PROVINCES, CANDIDATES),
+        "candidate_category_matches": (matches & mask[:, None, :])
+        .sum(axis=2)
+        .astype("float32"),
+    }
+    clicks = (rng.random(chance.shape) < chance).astype("float32")
+    return Requests(inputs, clicks)
+
+
+def category(rows: np.ndarray) -> np.ndarray:
+    """The category of items: four styles share one."""
+    return 1 + ((rows - 1) % STYLES) // 4
+
+
+def auc(clicks: np.ndarray, scores: np.ndarray) -> float:
+    """How often a clicked candidate scores above one that was not."""
+    clicks, scores = np.ravel(clicks), np.ravel(scores)
+    won = np.sign(scores[clicks == 1][:, None] - scores[clicks == 0])
+    return float((won.mean() + 1.0) / 2.0)

@@ -1,0 +1,146 @@
+"""Builds the wheel, installs it alone, and runs layers of it.
+
+Makes an environment with nothing but the wheel and PyTorch (Keras and NumPy
+come with the wheel), and there, from another folder, imports every public
+module, trains a model for a step, and saves and reloads it:
+
+    .venv/bin/python scripts/check_wheel.py --python python3.11
+
+Packages, PyTorch's build too, are those that pip is configured for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TORCH = "torch==2.13.0"
+USE = """
+import importlib, importlib.util, os, sys
+os.environ["KERAS_BACKEND"] = "torch"
+import keras
+import numpy as np
+import muse_keras
+from muse_keras.layers import SimTier
+from muse_keras.losses import ImpressionCrossentropy
+from muse_keras.models import MUSE
+from muse_keras.optimizers import RowSparseAdam
+
+assert "site-packages" in muse_keras.__file__, muse_keras.__file__
+for name in ("tensorflow", "jax", "pandas", "pydantic", "yaml"):
+    assert importlib.util.find_spec(name) is None, f"{name} is installed"
+for name in muse_keras.__all__:
+    module = importlib.import_module(f"muse_keras.{name}")
+    for public in module.__all__:
+        getattr(module, public)
+assert (importlib.resources.files("muse_keras") / "py.typed").is_file()
+
+counts = SimTier(4, scale="count", learnable=False)(np.array([[-1.0, 0.1, 1]]))
+assert keras.ops.convert_to_numpy(counts).tolist() == [[1, 0, 1, 1]]
+model = MUSE(20, (3,), 4, 3, 3, vector_dim=8, embedding_dim=4, k=3)
+ones = np.ones((2, 2), "int32")
+inputs = {
+    "user_profile": np.ones((2, 1), "int32"),
+    "behavior_rows": np.ones((2, 5), "int32"),
+    "behavior_categories": np.ones((2, 5), "int32"),
+    "behavior_mask": np.ones((2, 5), bool),
+    "candidate_rows": ones,
+    "candidate_categories": ones,
+    "candidate_cities": ones,
+    "candidate_provinces": ones,
+    "candidate_category_matches": ones.astype("float32"),
+}
+model.compile(RowSparseAdam(), ImpressionCrossentropy())
+model.fit(inputs, ones.astype("float32"), verbose=0)
+model.save("model.keras")
+again = keras.saving.load_model("model.keras")
+scores = [keras.ops.convert_to_numpy(m(inputs)) for m in (model, again)]
+assert np.array_equal(*scores) and np.isfinite(scores).all()
+"""
+
+
+def main() -> None:
+    """Parses the arguments, and checks."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter to install for"
+    )
+    interpreter = parser.parse_args().python
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        wheel = build(folder)
+        python = install(interpreter, folder, wheel)
+        subprocess.run([python, "-c", USE], cwd=folder, check=True)
+    print(f"{wheel.name} works with Keras, NumPy and PyTorch alone.")
+
+
+def build(folder: pathlib.Path) -> pathlib.Path:
+    """Builds the wheel from a copy of the checkout; returns its path."""
+    source = folder / "source"  # a build would leave files in the checkout
+    for name in git("ls-files", "-co", "--exclude-standard"):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    backend("build_sdist", source, folder)
+    shutil.rmtree(source)
+    # From the archive, which must therefore hold all that is needed.
+    (archive,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder)
+    source = folder / archive.name.removesuffix(".tar.gz")
+    backend("build_wheel", source, folder)
+    shutil.rmtree(source)
+    (wheel,) = folder.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for wrong in ("tests/", "examples/", "benchmarks/", "scripts/"):
+        if any(entry.startswith(wrong) for entry in names):
+            raise SystemExit(f"{wheel.name} holds {wrong}")
+    return wheel
+
+
+def backend(hook: str, source: pathlib.Path, folder: pathlib.Path) -> None:
+    """Calls the build backend as `python -m build` would.
+
+    But without a new environment: setuptools and wheel are among the locked
+    packages, and nothing is downloaded.
+    """
+    code = "import sys; from setuptools import build_meta as b; "
+    code += f"b.{hook}(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", code, folder],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
+
+
+def install(
+    interpreter: str, folder: pathlib.Path, wheel: pathlib.Path
+) -> pathlib.Path:
+    """Installs the wheel and PyTorch; returns the interpreter."""
+    subprocess.run([interpreter, "-m", "venv", folder / "venv"], check=True)
+    python = folder / "venv" / "bin" / "python"
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "-q", wheel, TORCH], check=True)
+    subprocess.run([*pip, "list"], check=True)
+    return python
+
+
+def git(*arguments: str) -> list[str]:
+    """Lines that a git command prints."""
+    return subprocess.run(
+        ["git", *arguments],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+
+
+if __name__ == "__main__":
+    main()
