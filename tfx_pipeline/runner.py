@@ -9,10 +9,11 @@ import logging
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from absl import logging as absl_logging
 from tfx import v1 as tfx
+from tfx.orchestration.pipeline import RunOptions
 
 import schemas
 from tfx_pipeline import config as config_lib
@@ -208,7 +209,11 @@ def code_fingerprints() -> dict[str, str]:
     return fingerprints
 
 
-def run(config: config_lib.PipelineConfig, report: Report) -> None:
+def run(
+    config: config_lib.PipelineConfig,
+    report: Report,
+    to_nodes: Sequence[str] = (),
+) -> None:
     """Runs the pipeline with the local runner.
 
     Unchanged components are served from the cache, so a run after a failure
@@ -217,16 +222,19 @@ def run(config: config_lib.PipelineConfig, report: Report) -> None:
     Args:
         config: the typed configuration.
         report: receives one line per event, for a person.
+        to_nodes: ids of the components whose outputs are wanted; they and
+            what they need run. Empty: all.
 
     Raises:
         ComponentFailed: a component failed.
         DataError: the raw tables cannot be found.
     """
     graph = compile_pipeline(config)
+    options = RunOptions(to_nodes=list(to_nodes)) if to_nodes else None
     config.root.mkdir(parents=True, exist_ok=True)
     with _watched(config.log_path, report) as watch:
         try:
-            tfx.orchestration.LocalDagRunner().run(graph)
+            tfx.orchestration.LocalDagRunner().run(graph, run_options=options)
         except Exception as error:
             logging.getLogger(__name__).exception("Run failed")
             reason = " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Methods compared on equal terms: a grid of trainings, and its tables."""

@@ -1,0 +1,250 @@
+"""What is compared: one typed configuration, read from YAML."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import pydantic
+import yaml
+
+from tfx_pipeline import config as pipeline_config
+from tfx_pipeline.config import ConfigError
+
+__all__ = [
+    "BASE_EMBEDDINGS",
+    "CompareConfig",
+    "DataSetConfig",
+    "load_config",
+    "noise_level",
+]
+
+BASE_EMBEDDINGS = "base"
+"""Name of the item vectors that the pipeline's own configuration makes."""
+
+_MODEL_FIELDS = pipeline_config.ModelConfig.model_fields
+_MADE = ("learned", "imported", "text_svd")
+_Made = Literal["complete_journey", "synthetic", "raw"]
+
+
+def _choices(field: str) -> tuple[str, ...]:
+    """Returns the values that a setting of section ``model`` may have."""
+    found: list[str] = []
+    pending = [_MODEL_FIELDS[field].annotation]
+    while pending:
+        for argument in get_args(pending.pop()):
+            if isinstance(argument, str):
+                found.append(argument)
+            else:
+                pending.append(argument)
+    return tuple(found)
+
+
+def noise_level(embeddings: str, kind: str = "noise") -> float | None:
+    """Returns sigma of ``noise:SIGMA``, or None for other names.
+
+    Args:
+        embeddings: name of item vectors.
+        kind: before the colon, ``noise`` or ``item_noise``.
+    """
+    found, separator, text = embeddings.partition(":")
+    if found != kind or not separator:
+        return None
+    try:
+        level = float(text)
+    except ValueError:
+        return None
+    return level if 0 < level < 1e6 else None
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, validate_default=True
+    )
+
+
+class DataSetConfig(_Section):
+    """One data set and the pipeline that prepares it."""
+
+    source: _Made = "raw"
+    """``complete_journey`` and ``synthetic`` are made when they are not
+    there; ``raw`` has to be there."""
+    options: dict[str, Any] = {}
+    """Options of the generator, as `Options` of its module."""
+    pipeline: str
+    """Configuration of the pipeline; relative to this file."""
+    overrides: tuple[str, ...] = ()
+    """``section.key=value`` for it."""
+
+
+class CompareConfig(_Section):
+    """The grid, and how its tables are made."""
+
+    name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    output_dir: str
+    """Cells, prepared data and results."""
+    data_sets: dict[str, DataSetConfig] = pydantic.Field(min_length=1)
+    seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field(
+        default=(1, 2, 3), min_length=1
+    )
+    """Training seeds of the overall table."""
+    ablation_seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field(
+        default=(1, 2), min_length=1
+    )
+    """Training seeds of all other tables, some of `seeds`."""
+    methods: tuple[str, ...] = (
+        "din",
+        "sim_hard",
+        "sim_soft",
+        "twin",
+        "miss",
+        "muse",
+    )
+    """Rows of the overall table: values of ``model.type``."""
+    gsus: tuple[str, ...] = ()
+    """Rows of the GSU table: values of ``model.gsu``."""
+    esus: tuple[str, ...] = ()
+    """Rows of the ESU table: values of ``model.esu``."""
+    history_lengths: tuple[pydantic.PositiveInt, ...] = ()
+    """Newest behaviours that are kept, in the history sweep; the pipeline's
+    own ``transform.max_history`` is added."""
+    history_methods: tuple[str, ...] = ("din", "sim_hard", "muse")
+    embeddings: tuple[str, ...] = ()
+    """Other item vectors: ``learned``, ``imported``, ``text_svd``,
+    ``noise:SIGMA`` (the pipeline's own with Gaussian noise of SIGMA times
+    their length, the same for equal vectors), ``item_noise:SIGMA`` (another
+    noise for every item) or ``random``."""
+    activity_bounds: tuple[pydantic.PositiveInt, ...] = (100, 300, 600)
+    """Bounds between groups of users, by behaviours in the history."""
+    popularity_bounds: tuple[pydantic.PositiveInt, ...] = (1, 10, 100)
+    """Bounds between groups of items, by impressions in the train split."""
+    bootstrap_samples: int = pydantic.Field(default=1000, ge=1)
+    score_batch: int = pydantic.Field(default=32, ge=1)
+    """Requests that are scored at once."""
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> CompareConfig:
+        for name, choices in (
+            ("methods", _choices("type")),
+            ("history_methods", _choices("type")),
+            ("gsus", _choices("gsu")),
+            ("esus", _choices("esu")),
+        ):
+            _check_names(name, getattr(self, name), choices)
+        for value in self.embeddings:
+            if value not in (*_MADE, "random") and not (
+                noise_level(value) or noise_level(value, "item_noise")
+            ):
+                raise ValueError(
+                    f"`embeddings` must be of {', '.join(_MADE)}, random, "
+                    "noise:SIGMA and item_noise:SIGMA with SIGMA above 0. "
+                    f"Received: {value!r}"
+                )
+        for name in (
+            "seeds",
+            "ablation_seeds",
+            "history_lengths",
+            "embeddings",
+        ):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(
+                    f"`{name}` must not repeat. Received: {list(values)}"
+                )
+        if not set(self.ablation_seeds) <= set(self.seeds):
+            raise ValueError(
+                "`ablation_seeds` must be some of `seeds`. Received: "
+                f"{list(self.ablation_seeds)} and {list(self.seeds)}"
+            )
+        for name in ("activity_bounds", "popularity_bounds"):
+            bounds = getattr(self, name)
+            if list(bounds) != sorted(set(bounds)):
+                raise ValueError(
+                    f"`{name}` must rise. Received: {list(bounds)}"
+                )
+        return self
+
+    @property
+    def root(self) -> pathlib.Path:
+        """The output directory, absolute."""
+        return pathlib.Path(self.output_dir).expanduser().absolute()
+
+
+def _check_names(
+    field: str, values: tuple[str, ...], choices: tuple[str, ...]
+) -> None:
+    unknown = [value for value in values if value not in choices]
+    if unknown or len(set(values)) < len(values):
+        raise ValueError(
+            f"`{field}` must be different values of {', '.join(choices)}. "
+            f"Received: {list(values)}"
+        )
+
+
+def load_config(
+    path: str | pathlib.Path, quick: bool = False, out: str = ""
+) -> CompareConfig:
+    """Reads a configuration file.
+
+    Args:
+        path: YAML file.
+        quick: apply the file's section ``quick``, whose keys replace those of
+            the same name (mappings are merged).
+        out: replaces ``output_dir``.
+
+    Returns:
+        The validated configuration; paths of pipelines are absolute.
+
+    Raises:
+        ConfigError: unreadable file, unknown key or invalid value; one line.
+    """
+    file = pathlib.Path(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: expected a mapping of settings. "
+            f"Received: {type(values).__name__}"
+        )
+    changes = values.pop("quick", None)
+    if quick:
+        if not isinstance(changes, dict):
+            raise ConfigError(f"{path}: has no section `quick`.")
+        values = _merged(values, changes)
+    if out:
+        values["output_dir"] = out
+    try:
+        loaded = CompareConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ConfigError(f"{path}: {problems}") from error
+    return loaded.model_copy(
+        update={
+            "data_sets": {
+                name: one.model_copy(
+                    update={"pipeline": str(file.parent / one.pipeline)}
+                )
+                for name, one in loaded.data_sets.items()
+            }
+        }
+    )
+
+
+def _merged(
+    values: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    found = dict(values)
+    for key, value in changes.items():
+        old = found.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        found[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
+    return found

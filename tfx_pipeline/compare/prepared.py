@@ -1,0 +1,48 @@
+"""Where the inputs of the cells of one data set lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+__all__ = ["Prepared"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Inputs of the cells of one data set; everything JSON can hold.
+
+    Attributes:
+        transform_graph: folder of Transform's graph.
+        train_files: pattern of train requests by history length (0: all).
+        eval_files: the same of the test requests.
+        item_tables: folder by name of the item vectors.
+        impressions: file of the test impressions.
+        digests: of each of these files, by a name.
+        settings: sections ``model`` and ``trainer`` of the pipeline.
+        max_history: ``transform.max_history``.
+        description: of the data set, for people.
+    """
+
+    transform_graph: str
+    train_files: dict[int, str]
+    eval_files: dict[int, str]
+    item_tables: dict[str, str]
+    impressions: str
+    digests: dict[str, str]
+    settings: dict[str, Any]
+    max_history: int
+    description: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Prepared:
+        """Returns what `to_json` wrote to a file."""
+        lengths = {
+            name: {int(length): file for length, file in values[name].items()}
+            for name in ("train_files", "eval_files")
+        }
+        return cls(**{**values, **lengths})

@@ -1,0 +1,159 @@
+"""The stored format of a comparison's results.
+
+`Results` is the schema: what is written is validated by it, and
+``docs/results/compare.schema.json`` is its JSON schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import pydantic
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CellRecord",
+    "Claim",
+    "DataSetResults",
+    "Group",
+    "GroupTable",
+    "Interval",
+    "Results",
+    "Row",
+    "Table",
+]
+
+SCHEMA_VERSION: Final = 1
+
+
+class _Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Interval(_Model):
+    """A value with its 95 % bootstrap interval over users.
+
+    Means over the seeds of the row; None where nobody has an AUC.
+    """
+
+    value: float | None
+    lower: float | None
+    upper: float | None
+    by_seed: list[float | None]
+    """The value of each seed alone, in the order of the row's seeds."""
+    spread: float | None
+    """Standard deviation of `by_seed`; None for fewer than two."""
+
+
+class Row(_Model):
+    """One method in one table; numbers are means over seeds."""
+
+    name: str
+    gsu: str | None
+    esu: str | None
+    embeddings: str
+    history: int
+    seeds: list[int]
+    missing: list[int]
+    """Seeds whose cell failed or has not run; the row has no numbers then."""
+    gauc: Interval | None
+    baseline: str | None
+    """Name of the row that `difference` compares with; None: itself one."""
+    difference: Interval | None
+    auc: float | None
+    log_loss: float | None
+    calibration: float | None
+    parameters: int | None
+    parameters_without_tables: int | None
+    train_seconds: float | None
+
+
+class Table(_Model):
+    """One of the paper's tables on this data."""
+
+    name: Literal["overall", "gsu", "esu", "history", "representation"]
+    paper: str
+    rows: list[Row]
+
+
+class Group(_Model):
+    """A group of users or items."""
+
+    name: str
+    users: int
+    """Users that have an AUC within the group."""
+    impressions: int
+    gauc: dict[str, Interval]
+    gain: dict[str, Interval]
+    """Difference to the baseline, without the baseline."""
+
+
+class GroupTable(_Model):
+    """The overall table's methods by group."""
+
+    name: Literal["activity", "popularity"]
+    paper: str
+    baseline: str
+    seeds: list[int]
+    groups: list[Group]
+
+
+class Contrast(_Model):
+    """A difference that a claim is about; above 0 supports it."""
+
+    name: str
+    difference: Interval
+
+
+class Claim(_Model):
+    """A statement of the paper, judged on this data by the rule in code."""
+
+    id: str
+    text: str
+    status: Literal[
+        "confirmed", "not confirmed", "cannot be tested on this data"
+    ]
+    reason: str
+    contrasts: list[Contrast]
+
+
+class CellRecord(_Model):
+    """One training."""
+
+    name: str
+    key: str
+    seed: int
+    status: Literal["done", "failed", "missing"]
+    reason: str | None
+    gauc: float | None
+    train_seconds: float | None
+
+
+class DataSetResults(_Model):
+    """Everything about one data set."""
+
+    description: dict[str, Any]
+    max_history: int
+    users: int
+    impressions: int
+    clicks: int
+    tables: list[Table]
+    groups: list[GroupTable]
+    claims: list[Claim]
+    cells: list[CellRecord]
+
+
+class Results(_Model):
+    """The file ``results.json``."""
+
+    schema_version: Literal[1]
+    name: str
+    command: str
+    quick: bool
+    bootstrap_samples: int
+    code: str
+    """Digest of the code that trained; comments do not count."""
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    """The comparison's configuration."""
+    data_sets: dict[str, DataSetResults]
