@@ -20,8 +20,11 @@ __all__ = [
     "latest_output",
     "model_runs",
     "open_store",
+    "origins",
 ]
 
+# Properties that say nothing about how an artifact came about.
+_INTERNAL = ("rejected_dir", "checkpoint_root", "name", "state")
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
 
 
@@ -81,14 +84,11 @@ def last_executions(config: config_lib.PipelineConfig) -> list[dict[str, str]]:
     for execution in store.get_executions():
         component = _component(store, execution)
         outputs = _outputs(store, execution.id)
-        finished = datetime.datetime.fromtimestamp(
-            execution.last_update_time_since_epoch / 1e3, datetime.timezone.utc
-        )
         rows.pop(component, None)
         rows[component] = {
             "component": component,
             "state": mlmd.Execution.State.Name(execution.last_known_state),
-            "finished": finished.strftime("%Y-%m-%d %H:%M:%S"),
+            "finished": _time(execution),
             "output": next(iter(outputs.values()), ""),
         }
     return list(rows.values())
@@ -174,6 +174,72 @@ def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
             ),
         )
     return runs
+
+
+def origins(
+    config: config_lib.PipelineConfig, folder: pathlib.Path
+) -> list[dict[str, Any]]:
+    """Returns the executions that an artifact was made by, in order.
+
+    Args:
+        config: the pipeline.
+        folder: the artifact's, as in ML Metadata.
+
+    Returns:
+        Each has ``component``, ``execution`` (its id), ``finished`` (UTC),
+        ``code`` and ``data`` (fingerprints, "" where it has none), ``place``
+        (of the raw data, or "") and ``parameters``, all others of its
+        properties.
+    """
+    store = open_store(config)
+    waiting = [item.id for item in store.get_artifacts_by_uri(str(folder))]
+    found: dict[int, mlmd.Execution] = {}
+    while waiting:
+        made_by = [
+            event.execution_id
+            for event in store.get_events_by_artifact_ids([waiting.pop()])
+            if event.type == mlmd.Event.OUTPUT
+        ]
+        # The first one made it; later ones found it in the cache.
+        first = min(made_by, default=None)
+        if first is None or first in found:
+            continue
+        (found[first],) = store.get_executions_by_id([first])
+        inputs = _artifacts(store, first, inputs=True)
+        waiting += [artifact.id for _, artifact in inputs]
+    return [_origin(store, found[number]) for number in sorted(found)]
+
+
+def _origin(
+    store: metadata_store.MetadataStore, execution: mlmd.Execution
+) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for name, value in execution.custom_properties.items():
+        kind = value.WhichOneof("value")
+        if kind and name not in _INTERNAL:
+            properties[name] = getattr(value, kind)
+    settings = _as_object(properties.pop("custom_config", None))
+    properties |= settings
+    return {
+        "component": _component(store, execution),
+        "execution": execution.id,
+        "finished": _time(execution),
+        "code": properties.pop("code_fingerprint", ""),
+        "data": properties.pop("raw_fingerprint", ""),
+        "place": properties.pop("raw_dir", ""),
+        "parameters": properties,
+    }
+
+
+def _as_object(text: Any) -> dict[str, Any]:
+    found = json.loads(text) if isinstance(text, str) and text else None
+    return found if isinstance(found, dict) else {}
+
+
+def _time(execution: mlmd.Execution) -> str:
+    return datetime.datetime.fromtimestamp(
+        execution.last_update_time_since_epoch / 1e3, datetime.timezone.utc
+    ).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _component(

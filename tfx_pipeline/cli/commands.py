@@ -6,8 +6,10 @@ import typer
 
 from tfx_pipeline.cli import (
     bench,
+    compare,
     data,
     demo,
+    explore,
     items,
     pipeline,
     rank,
@@ -38,5 +40,7 @@ app.command()(serve.serve)
 app.command()(service.service)
 app.command()(rank.rank)
 app.command()(report.report)
+app.command()(explore.explore)
+app.command()(compare.compare)
 app.command()(bench.bench)
 app.command()(demo.demo)

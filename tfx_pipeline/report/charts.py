@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["bars", "intervals", "lines"]
+__all__ = ["bars", "calibration", "intervals", "lines"]
 
 _WIDTH = 520
 _LEFT = 56
@@ -156,6 +156,49 @@ def lines(
         frame.parts.append(
             f'<polyline class="line{index}" fill="none" points="{points}"/>'
         )
+    for value in _ticks(0, last):
+        frame.text(
+            frame.left + width * value / last,
+            frame.bottom + 18,
+            f"{value:g}",
+            "middle",
+        )
+    frame.axis_title(axis)
+    return frame.done()
+
+
+def calibration(
+    title: str,
+    axis: str,
+    series: Mapping[str, Sequence[tuple[float, float, float, float]]],
+) -> str:
+    """Draws observed over predicted rates, with intervals, and their ideal.
+
+    Args:
+        title: for those who cannot see it.
+        axis: name of the horizontal axis.
+        series: ``(predicted, observed, lower, upper)`` per group, by series.
+    """
+    points = [point for values in series.values() for point in values]
+    last = 1.03 * max(max(point[0], point[3]) for point in points)
+    frame = _Frame(title, 0.0, last, 340, list(series))
+    width = frame.right - frame.left
+    frame.parts.append(
+        f'<line class="grid" stroke-dasharray="6 4" stroke-width="2" '
+        f'x1="{frame.left}" y1="{frame.y(0):.1f}" x2="{frame.right}" '
+        f'y2="{frame.y(last):.1f}"/>'
+    )
+    for index, values in enumerate(series.values()):
+        for predicted, observed, lower, upper in values:
+            x = frame.left + width * predicted / last
+            frame.parts.append(
+                f'<g class="line{index}"><line x1="{x:.1f}" x2="{x:.1f}" '
+                f'y1="{frame.y(upper):.1f}" y2="{frame.y(lower):.1f}"/>'
+                f'<circle class="fill{index}" cx="{x:.1f}" '
+                f'cy="{frame.y(observed):.1f}" r="4">'
+                f"<title>predicted {predicted:.4f}, observed {observed:.4f} "
+                f"({lower:.4f} to {upper:.4f})</title></circle></g>"
+            )
     for value in _ticks(0, last):
         frame.text(
             frame.left + width * value / last,

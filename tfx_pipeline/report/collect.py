@@ -26,7 +26,7 @@ from tfx_pipeline.data import search_tables
 from tfx_pipeline.evaluation import extractors
 from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
 from tfx_pipeline.matching import settings as matching_settings
-from tfx_pipeline.report import coverage
+from tfx_pipeline.report import coverage, summary
 from tfx_pipeline.report import scores as scores_lib
 from tfx_pipeline.scl import trainer as scl_trainer
 from tfx_pipeline.trainer import CURVES_FILE, RUN_FILE
@@ -82,6 +82,10 @@ def collect(
                 config.evaluator.bootstrap_samples,
             ),
             "slices": _slices(run.evaluation_dir),
+            "reliability": scores_lib.calibration(
+                scores["clicks"], scores[name]
+            ),
+            "origins": lineage.origins(config, run.model_dir),
             "curve": _curve(run.run_dir / CURVES_FILE),
             "settings": run.settings,
             "run": _read_json(run.run_dir, RUN_FILE),
@@ -100,6 +104,9 @@ def collect(
         "embeddings": _embeddings(config, files),
         "matching": _matching(config),
         "data": _data(config),
+        "summary": summary.of_statistics(
+            lineage.latest_output(config, "StatisticsGen", "statistics")
+        ),
         "executions": lineage.last_executions(config),
         "versions": {
             "python": platform.python_version(),

@@ -6,16 +6,24 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfx_pipeline import features
 
-__all__ = ["EvalScores", "score_models", "tier_histograms"]
+__all__ = [
+    "EvalScores",
+    "attention_by_tier",
+    "calibration",
+    "score_models",
+    "tier_histograms",
+]
 
 _BATCH = 64
 _EXPLAIN_BATCH = 8
+_Z = 1.959964  # Of the normal distribution, two-sided 95 %.
 _SPEC = {
     name: tf.io.RaggedFeature(tf.int64)
     for name in (
@@ -91,8 +99,8 @@ def score_models(
 
 def tier_histograms(
     model: pathlib.Path, files: Sequence[pathlib.Path], requests: int
-) -> dict[str, list[float]]:
-    """Averages SimTier's counts over clicked and over other candidates.
+) -> dict[str, list[Any]]:
+    """Averages what the long-term part sees, by tier of similarity.
 
     Args:
         model: SavedModel.
@@ -100,7 +108,9 @@ def tier_histograms(
         requests: how many requests to explain, spread over the split.
 
     Returns:
-        ``clicked`` and ``not_clicked``: mean behaviours per tier.
+        ``clicked`` and ``not_clicked``: mean behaviours per tier of SimTier.
+        ``attention``: the weight that behaviours of a tier get, over what
+        equal weights would give them; None for a tier without any.
     """
     loaded = tf.saved_model.load(str(model))
     explain = loaded.signatures["explain"]
@@ -109,6 +119,8 @@ def tier_histograms(
     chosen = _records(files).shard(step, 0).take(requests)
     sums = {True: 0.0, False: 0.0}
     counts = {True: 0, False: 0}
+    weights: Any = 0.0
+    equal: Any = 0.0
     for serialized in chosen.batch(_EXPLAIN_BATCH):
         parsed = tf.io.parse_example(serialized, _SPEC)
         dense = {name: value.to_tensor() for name, value in parsed.items()}
@@ -128,10 +140,91 @@ def tier_histograms(
             rows = tiers[real & (clicked == kind)]
             sums[kind] = sums[kind] + rows.sum(axis=0)
             counts[kind] += len(rows)
-    return {
+        indices, similarities, attention = (
+            answer[name].numpy()[real]
+            for name in ("behavior_indices", "similarities", "attention")
+        )
+        given, expected = attention_by_tier(
+            indices, similarities, attention, tiers.shape[-1]
+        )
+        weights, equal = weights + given, equal + expected
+    found: dict[str, list[Any]] = {
         name: np.asarray(sums[kind] / max(1, counts[kind])).tolist()
         for name, kind in (("clicked", True), ("not_clicked", False))
     }
+    found["attention"] = [
+        float(given / expected) if expected else None
+        for given, expected in zip(
+            np.atleast_1d(weights), np.atleast_1d(equal), strict=True
+        )
+    ]
+    return found
+
+
+def attention_by_tier(
+    indices: np.ndarray,
+    similarities: np.ndarray,
+    attention: np.ndarray,
+    num_tiers: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums attention over tiers of similarity.
+
+    Args:
+        indices: (n, K), behaviours found for n candidates, -1 for none.
+        similarities: (n, K).
+        attention: (n, K), weights.
+        num_tiers: tiers of equal width in [-1, 1].
+
+    Returns:
+        Two float (num_tiers,): the weights given, and those that would be
+        given if all behaviours of a candidate got the same.
+    """
+    real = indices >= 0
+    edges = -1 + 2 * np.arange(1, num_tiers) / num_tiers
+    tiers = np.searchsorted(
+        edges.astype(np.float32), similarities[real], side="right"
+    )
+    share = real / np.maximum(1, real.sum(axis=1, keepdims=True))
+    return (
+        np.bincount(tiers, attention[real], num_tiers),
+        np.bincount(tiers, share[real], num_tiers),
+    )
+
+
+def calibration(
+    clicks: np.ndarray, scores: np.ndarray, bins: int = 10
+) -> list[dict[str, float]]:
+    """Compares predicted with observed click rates.
+
+    Args:
+        clicks: 0 or 1, (n,).
+        scores: predicted probabilities, (n,).
+        bins: groups of equally many impressions, by score.
+
+    Returns:
+        For each group ``predicted`` and ``observed`` (means), ``lower`` and
+        ``upper`` (95 % Wilson interval of the observed) and ``impressions``.
+    """
+    order = np.argsort(scores, kind="stable")
+    rows = []
+    for part in np.array_split(order, min(bins, len(order))):
+        number, rate = len(part), float(np.mean(clicks[part]))
+        middle = (rate + _Z**2 / (2 * number)) / (1 + _Z**2 / number)
+        half = (
+            _Z
+            / (1 + _Z**2 / number)
+            * np.sqrt(rate * (1 - rate) / number + _Z**2 / (4 * number**2))
+        )
+        rows.append(
+            {
+                "predicted": float(np.mean(scores[part])),
+                "observed": rate,
+                "lower": float(max(0.0, middle - half)),
+                "upper": float(min(1.0, middle + half)),
+                "impressions": number,
+            }
+        )
+    return rows
 
 
 def _records(files: Sequence[pathlib.Path]) -> tf.data.Dataset:

@@ -137,7 +137,25 @@ def _charts(found: dict[str, Any]) -> dict[str, str | None]:
         "popularity": _slice_chart(
             models, extractors.POPULARITY_SLICE, "training impressions"
         ),
+        "calibration": charts.calibration(
+            "Observed over predicted click rate of tenths of the impressions, "
+            "with 95 % intervals",
+            "predicted click rate",
+            {
+                name.upper(): [
+                    (
+                        row["predicted"],
+                        row["observed"],
+                        row["lower"],
+                        row["upper"],
+                    )
+                    for row in model["reliability"]
+                ]
+                for name, model in models.items()
+            },
+        ),
         "tiers": None,
+        "attention": None,
         "recall": _recall_chart(found["embeddings"]["evaluation"]),
         "ranked": None,
     }
@@ -159,7 +177,27 @@ def _charts(found: dict[str, Any]) -> dict[str, str | None]:
             },
             every=2,
         )
+        drawn["attention"] = _attention_chart(tiers["attention"])
     return drawn
+
+
+def _attention_chart(weights: list[float | None]) -> str | None:
+    """Draws the weight of each tier that has behaviours."""
+    seen = [
+        (f"{-1 + 2 * tier / len(weights):.1f}", weight)
+        for tier, weight in enumerate(weights)
+        if weight is not None
+    ]
+    if not seen:
+        return None
+    return charts.bars(
+        "Attention that a behaviour gets by tier of similarity; 1 is an equal "
+        "share",
+        "cosine similarity, lower edge of the tier",
+        [edge for edge, _ in seen],
+        {"attention over an equal share": [weight for _, weight in seen]},
+        every=2 if len(seen) > 12 else 1,
+    )
 
 
 def _stages(found: dict[str, Any]) -> list[Stage]:

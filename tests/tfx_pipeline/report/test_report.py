@@ -33,6 +33,33 @@ def model(gauc, curve=True):
         "calibration": 1.1,
         "click_rate": 0.09,
         "impressions": 1234.0,
+        "reliability": [
+            {
+                "predicted": 0.05,
+                "observed": gauc / 10,
+                "lower": 0.02,
+                "upper": 0.09,
+                "impressions": 60,
+            },
+            {
+                "predicted": 0.2,
+                "observed": 0.25,
+                "lower": 0.2,
+                "upper": 0.31,
+                "impressions": 61,
+            },
+        ],
+        "origins": [
+            {
+                "component": "RankerTrainer",
+                "execution": 11,
+                "finished": "2026-01-01",
+                "code": "c0de",
+                "data": "da7a",
+                "place": "some/data",
+                "parameters": {"seed": 17, "note": "<i>"},
+            }
+        ],
         "slices": {"history_length": rows, "item_popularity": rows},
         "curve": {"steps": [5, 15, 25], "loss": [0.6, 0.4, 0.3], "total": 30},
         "settings": {"model": {"type": "muse"}, "note": "<script>x</script>"},
@@ -46,7 +73,21 @@ FOUND = {
     "pipeline": "a <b> pipeline",
     "models": {"din": model(0.61), "muse": model(0.64)},
     "difference": {"value": 0.03, "lower": 0.01, "upper": 0.05},
-    "tiers": {"clicked": [1.0] * 20, "not_clicked": [2.0] * 20},
+    "tiers": {
+        "clicked": [1.0] * 20,
+        "not_clicked": [2.0] * 20,
+        "attention": [None] * 17 + [0.5, 1.25, 2.0],
+    },
+    "summary": {
+        "train": {
+            "requests": 4321,
+            "impressions": 54321,
+            "click_rate": 0.0912,
+            "mean_history": 345.67,
+            "median_history": 301.4,
+            "longest_history": 1000,
+        }
+    },
     "example": {
         "user_id": 7,
         "history": 33,
@@ -243,6 +284,13 @@ def test_numbers_of_the_page_are_those_found():
         "at 0.6 ms, took 6.3 ms",
         "0.384",
         "Tea <b>",
+        "c0de",
+        "da7a",
+        "some/data",
+        "4,321",
+        "54,321",
+        "9.12 %",
+        "345.7",
     ):
         assert expected in words, expected
 

@@ -1,0 +1,73 @@
+"""What the data are, in a few numbers, from the pipeline's statistics."""
+
+from __future__ import annotations
+
+import pathlib
+
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from tfx_pipeline import features
+
+__all__ = ["of_statistics"]
+
+_FILE = "FeatureStats.pb"
+
+
+def of_statistics(folder: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Summarises the splits.
+
+    Args:
+        folder: output of StatisticsGen.
+
+    Returns:
+        By split: ``requests``, ``impressions``, ``click_rate``, and
+        ``mean_history``, ``median_history`` and ``longest_history``, in
+        behaviours of a request.
+    """
+    return {
+        path.parent.name.removeprefix("Split-"): _split(path)
+        for path in sorted(folder.glob(f"Split-*/{_FILE}"), reverse=True)
+    }
+
+
+def _split(path: pathlib.Path) -> dict[str, float]:
+    statistics = statistics_pb2.DatasetFeatureStatisticsList.FromString(
+        path.read_bytes()
+    )
+    # The first data set is the whole split; others would be slices.
+    whole = statistics.datasets[0]
+    by_name = {
+        "".join(feature.path.step) or feature.name: feature.num_stats
+        for feature in whole.features
+    }
+    clicks = by_name[features.CLICKS]
+    history = by_name[features.BEHAVIOR_ITEM_IDS].common_stats
+    lengths = history.num_values_histogram.buckets
+    total = max(1, whole.num_examples)
+    # Requests without any behaviour have no value at all.
+    missing = total - history.num_non_missing
+    return {
+        "requests": whole.num_examples,
+        "impressions": clicks.common_stats.tot_num_values,
+        "click_rate": clicks.mean,
+        "mean_history": history.tot_num_values / total,
+        "median_history": _median(lengths, missing),
+        "longest_history": history.max_num_values,
+    }
+
+
+def _median(
+    buckets: list[statistics_pb2.Histogram.Bucket], missing: float
+) -> float:
+    """Returns the median of quantile buckets and `missing` zeros."""
+    half = (missing + sum(bucket.sample_count for bucket in buckets)) / 2
+    if half <= missing:
+        return 0.0
+    seen = missing
+    for bucket in buckets:
+        if seen + bucket.sample_count >= half:
+            share = (half - seen) / bucket.sample_count
+            width = bucket.high_value - bucket.low_value
+            return bucket.low_value + share * width
+        seen += bucket.sample_count
+    return buckets[-1].high_value
