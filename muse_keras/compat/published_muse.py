@@ -19,7 +19,6 @@ from muse_keras.layers.target_attention import TargetAttention
 from muse_keras.models.base_ranker import BaseRanker, Explanation
 from muse_keras.models.behavior_search import CosineSearch
 from muse_keras.models.short_term_interest import RecentBehaviors
-from muse_keras.models.views import BehaviorView, CandidateView
 from muse_keras.tables import MultimodalEmbeddingTable
 
 _TIERS = 22
@@ -211,23 +210,7 @@ class PublishedMUSE(BaseRanker):
     ) -> tuple[Any, Explanation]:
         """Return logits and what they are based on."""
         inputs = self._checked(inputs)
-        fresh_index = self._fresh_index(inputs, training)
-        candidates = CandidateView(
-            rows=self._rows(inputs, "candidate", fresh_index),
-            categories=inputs["candidate_categories"],
-            mask=inputs.get("candidate_mask"),
-        )
-        candidates = candidates._replace(
-            vectors=self.table.vectors(candidates.rows)
-        )
-        behaviors = BehaviorView(
-            rows=self._rows(inputs, "behavior", fresh_index),
-            categories=inputs["behavior_categories"],
-            mask=inputs["behavior_mask"],
-        )
-        target = self._embed_items(
-            candidates.rows, candidates.categories, training
-        )
+        candidates, behaviors, target = self._views(inputs, training)
         short, short_mean, short_tiers = self._short_term(
             target, candidates.vectors, self._recent(behaviors, training)
         )

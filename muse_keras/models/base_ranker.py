@@ -350,23 +350,7 @@ class BaseRanker(ReplicaBatches):
     ) -> tuple[Any, Any]:
         """Return logits and, if asked for, their `Explanation`."""
         inputs = self._checked(inputs)
-        fresh_index = self._fresh_index(inputs, training)
-        candidates = CandidateView(
-            rows=self._rows(inputs, "candidate", fresh_index),
-            categories=inputs["candidate_categories"],
-            mask=inputs.get("candidate_mask"),
-        )
-        candidates = candidates._replace(
-            vectors=self.table.vectors(candidates.rows)
-        )
-        behaviors = BehaviorView(
-            rows=self._rows(inputs, "behavior", fresh_index),
-            categories=inputs["behavior_categories"],
-            mask=inputs["behavior_mask"],
-        )
-        target = self._embed_items(
-            candidates.rows, candidates.categories, training
-        )
+        candidates, behaviors, target = self._views(inputs, training)
         recent = self._recent(behaviors, training)
         short, attention, found = self.short_term(
             target, candidates.vectors, recent
@@ -440,6 +424,29 @@ class BaseRanker(ReplicaBatches):
         if found is None:
             return long, None
         return long, Explanation(found, attention, unit.count_tiers(found))
+
+    def _views(
+        self, inputs: dict[str, Any], training: bool | None
+    ) -> tuple[CandidateView, BehaviorView, Any]:
+        """Return candidates, behaviours and the candidates' embeddings."""
+        fresh_index = self._fresh_index(inputs, training)
+        candidates = CandidateView(
+            rows=self._rows(inputs, "candidate", fresh_index),
+            categories=inputs["candidate_categories"],
+            mask=inputs.get("candidate_mask"),
+        )
+        candidates = candidates._replace(
+            vectors=self.table.vectors(candidates.rows)
+        )
+        behaviors = BehaviorView(
+            rows=self._rows(inputs, "behavior", fresh_index),
+            categories=inputs["behavior_categories"],
+            mask=inputs["behavior_mask"],
+        )
+        target = self._embed_items(
+            candidates.rows, candidates.categories, training
+        )
+        return candidates, behaviors, target
 
     def _find(
         self,

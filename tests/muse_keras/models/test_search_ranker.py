@@ -117,7 +117,7 @@ def test_din_has_a_long_part_only_if_asked():
     for arguments in ({"gsu": "none"}, {"esu": "ta"}):
         model, _ = ranker(DIN, **arguments)
         assert type(model.search).__name__ == "NewestSearch"
-        assert model.exact_search_unit.attention is not None
+        assert model.exact_search_unit.kind == "ta"
     assert ranker(DIN, gsu="category")[0].exact_search_unit.kind == "ta"
 
 
