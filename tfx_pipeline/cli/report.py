@@ -1,23 +1,43 @@
-"""``muse report``: the runs of a pipeline as one HTML page."""
+"""``muse report``: a pipeline's runs, or a comparison, as one HTML page."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tfx_pipeline.cli import output
 
+if TYPE_CHECKING:
+    from tfx_pipeline.report import Summary
+    from tfx_pipeline.report.comparison_page import ComparisonSummary
+
 __all__ = ["report"]
 
 
 def report(
+    run: Annotated[
+        pathlib.Path | None,
+        typer.Argument(
+            help="YAML file of a pipeline; or an output folder of muse "
+            "compare, or its results.json.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
-        pathlib.Path, typer.Option("--config", "-c", help="YAML file.")
-    ],
+        pathlib.Path | None,
+        typer.Option("--config", "-c", help="The same as RUN."),
+    ] = None,
+    compare: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="Output folder of muse compare, or its results.json, to show "
+            "on a pipeline's page."
+        ),
+    ] = None,
     out: Annotated[
         pathlib.Path, typer.Option(help="HTML file to write.")
     ] = pathlib.Path("report.html"),
@@ -29,18 +49,64 @@ def report(
         bool, typer.Option("--json", help="Print the numbers as JSON.")
     ] = False,
 ) -> None:
-    """Write a self-contained page about the newest run of every model.
+    """Write a self-contained page about a pipeline's newest models.
 
-    Example: muse report --config configs/demo.yaml --out report.html
+    Or about a comparison of methods; or about both, with --compare.
+
+    Example: muse report configs/demo.yaml --out report.html
     """
+    if (run is None) == (config is None):
+        raise typer.BadParameter("give one RUN (or --config, not both).")
     with output.one_line_errors():
-        from tfx_pipeline import config as config_lib
-
-        loaded = config_lib.load_config(config, overrides or ())
-        from tfx_pipeline import report as report_lib
-
-        summary = report_lib.write_report(loaded, out, output.Reporter())
+        given = run or config or pathlib.Path()
+        summary = _written(given, compare, out, overrides or [])
         if as_json:
             sys.stdout.write(json.dumps(summary.found, indent=2) + "\n")
         else:
             sys.stdout.write("\n".join([*summary.lines(), f"{out}", ""]))
+
+
+def _written(
+    run: pathlib.Path,
+    compare: pathlib.Path | None,
+    out: pathlib.Path,
+    overrides: list[str],
+) -> Summary | ComparisonSummary:
+    """Writes the page for whatever `run` is.
+
+    Args:
+        run: as given.
+        compare: a comparison to show on a pipeline's page, or None.
+        out: HTML file.
+        overrides: of the pipeline's configuration.
+
+    Raises:
+        DataError: `run` or `compare` is not what it should be.
+        ConfigError: the YAML file is no configuration of a pipeline.
+    """
+    from tfx_pipeline.report import sources
+
+    if sources.is_comparison(run):
+        if overrides or compare:
+            raise ValueError(
+                "--set and --compare go with a pipeline's YAML file, not with "
+                f"a comparison ({run})"
+            )
+        from tfx_pipeline.report import comparison_page
+
+        path, compared = sources.read_results(run)
+        return comparison_page.write(compared, out, path.parent)
+    from tfx_pipeline import config as config_lib
+
+    loaded = config_lib.load_config(run, overrides)
+    results = None
+    if compare:
+        path, results = sources.read_results(compare)
+        if path.resolve() == out.with_suffix(".json").resolve():
+            raise ValueError(
+                f"--out {out} would write its numbers over {path}: choose "
+                "another name"
+            )
+    from tfx_pipeline import report as report_lib
+
+    return report_lib.write_report(loaded, out, output.Reporter(), results)

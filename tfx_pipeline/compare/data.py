@@ -39,6 +39,7 @@ _BATCH = 64
 _NODES = ("Transform", "ItemTableGen")
 _NOISE_SEED = 20251207
 _NOISE_VERSION = 2
+_IMPRESSIONS_VERSION = 2
 _MADE = ("learned", "imported", "text_svd")
 
 
@@ -185,7 +186,9 @@ def _derived(
         tables[name] = target
     for name, table in tables.items():
         digests[f"items/{name}"] = _table_digest(ItemTable.open(table))
-    both = keys.digest([digests["train"], digests["eval"]])
+    both = keys.digest(
+        [digests["train"], digests["eval"], _IMPRESSIONS_VERSION]
+    )
     impressions = folder / f"impressions-{both}.npz"
     if not impressions.exists():
         report("Reading the impressions that are scored")
@@ -353,8 +356,10 @@ def read_impressions(
         clicks = batch[features.CLICKS].numpy()
         real = clicks != input_fn.PADDING
         users = batch[features.USER_ID].numpy()[:, :1]
-        history = batch[features.BEHAVIOR_ITEM_IDS].numpy() != 0
-        candidates = batch[features.CANDIDATE_ITEM_IDS].numpy()[real]
+        behaviors = batch[features.BEHAVIOR_ITEM_IDS].numpy()
+        shown_items = batch[features.CANDIDATE_ITEM_IDS].numpy()
+        candidates = shown_items[real]
+        repeats = behaviors[:, None] == shown_items[:, :, None]
         place = np.minimum(
             np.searchsorted(items, candidates), max(len(items) - 1, 0)
         )
@@ -363,10 +368,11 @@ def read_impressions(
             (
                 np.broadcast_to(users, clicks.shape)[real],
                 clicks[real],
-                np.broadcast_to(history.sum(axis=1)[:, None], clicks.shape)[
-                    real
-                ],
+                np.broadcast_to(
+                    (behaviors != 0).sum(axis=1)[:, None], clicks.shape
+                )[real],
                 np.where(known, counts[place] if len(items) else 0, 0),
+                repeats.sum(axis=2)[real],
             )
         )
     columns = [np.concatenate(part) for part in zip(*parts, strict=True)]

@@ -1,4 +1,4 @@
-"""Groups of impressions: by the user's activity, by the item's popularity."""
+"""Groups of impressions: by the user, the item, and both."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import numpy.typing as npt
 
 from tfx_pipeline.compare.impressions import Impressions
 
-__all__ = ["masks", "names"]
+__all__ = ["REPETITION_BOUNDS", "masks", "names"]
+
+REPETITION_BOUNDS = (1,)
+"""Bounds between items that are not, or are, in the user's history."""
 
 
 def names(kind: str, bounds: Sequence[int]) -> list[str]:
     """Returns the names of groups, in rising order.
 
     Args:
-        kind: ``activity`` or ``popularity``.
+        kind: ``activity``, ``popularity`` or ``repetition``.
         bounds: rising; a bound belongs to the group above it.
     """
     edges = [0, *bounds]
@@ -43,6 +46,7 @@ def masks(
     for kind, bounds, values in (
         ("activity", activity_bounds, impressions.history),
         ("popularity", popularity_bounds, impressions.popularity),
+        ("repetition", REPETITION_BOUNDS, impressions.repeats),
     ):
         place = np.digitize(values, bounds)
         for number, name in enumerate(names(kind, bounds)):

@@ -20,12 +20,14 @@ class Impressions(NamedTuple):
         clicks: 0 or 1.
         history: behaviours of the request's whole history.
         popularity: impressions of the item in the train split.
+        repeats: behaviours of the history with the same item.
     """
 
     user_ids: npt.NDArray[np.int64]
     clicks: npt.NDArray[np.int64]
     history: npt.NDArray[np.int64]
     popularity: npt.NDArray[np.int64]
+    repeats: npt.NDArray[np.int64]
 
     def save(self, path: pathlib.Path) -> None:
         """Writes an ``.npz`` file all at once."""

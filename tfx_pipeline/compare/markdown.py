@@ -13,6 +13,7 @@ from tfx_pipeline.compare.results import (
     Results,
     Row,
     Table,
+    VectorsTable,
 )
 
 __all__ = ["to_markdown"]
@@ -25,6 +26,9 @@ _TITLES = {
     "representation": "Quality of the item vectors",
     "activity": "Users by behaviours in their history",
     "popularity": "Items by impressions in the train split",
+    "repetition": "Candidates by how often they are in the history",
+    "repetition_vectors": "Item vectors of MUSE, by how often the candidate "
+    "is in the history",
 }
 
 
@@ -61,8 +65,12 @@ def _data_set(data: DataSetResults) -> list[str]:
         lines += ["", f"### {_TITLES[table.name]} (paper: {table.paper})", ""]
         lines += _rows(table)
     for group in data.groups:
-        lines += ["", f"### {_TITLES[group.name]} (paper: {group.paper})", ""]
+        paper = group.paper or "not there"
+        lines += ["", f"### {_TITLES[group.name]} (paper: {paper})", ""]
         lines += _groups(group)
+    if data.vectors:
+        lines += ["", "### What the item vectors tell apart, untrained", ""]
+        lines += _vectors(data.vectors)
     lines += ["", "### Claims of the paper", "", f"Rule: {RULE}.", ""]
     lines += _markdown(
         ["claim", "verdict", "differences", "why"],
@@ -91,11 +99,7 @@ def _rows(table: Table) -> list[str]:
     }.get(table.name, ["GSU", "ESU"])
     values = {
         "history": lambda row: f"{row.history:,}",
-        "vectors": lambda row: (
-            "the pipeline's"
-            if row.embeddings == BASE_EMBEDDINGS
-            else row.embeddings
-        ),
+        "vectors": lambda row: _vectors_name(row.embeddings),
         "GSU": lambda row: row.gsu or "–",
         "ESU": lambda row: row.esu or "–",
     }
@@ -158,6 +162,70 @@ def _groups(table: GroupTable) -> list[str]:
             for group in table.groups
         ),
     )
+
+
+def _vectors(table: VectorsTable) -> list[str]:
+    shown = [
+        number
+        for number in range(len(table.tier_edges) - 1)
+        if any((row.tiers[number] or 0) >= 0.0005 for row in table.rows)
+    ]
+    middle = table.percentiles.index(50)
+    lines = [
+        f"{table.requests:,} of {table.all_requests:,} test requests, "
+        f"{table.impressions:,} impressions. In the history are "
+        f"{_percent(table.clicks_repeated)} % of the clicked items and "
+        f"{_percent(table.others_repeated)} % of the others. GAUC of counts: "
+        + ", ".join(f"{k} {_plain(v)}" for k, v in table.scores.items())
+        + f". For each candidate the {table.k} behaviours of the highest "
+        "cosine:",
+        "",
+    ]
+    scores = list(table.rows[0].scores) if table.rows else []
+    lines += _markdown(
+        [
+            "vectors",
+            "cosine of two random items: "
+            + ", ".join(f"{one} %" for one in table.percentiles[:1])
+            + f", median, {table.percentiles[-1]} %",
+            "retrieved: same item",
+            "another of equal vector",
+            *(f"GAUC of {name}" for name in scores),
+        ],
+        (
+            [
+                _vectors_name(row.embeddings),
+                ", ".join(
+                    _digits(row.random_pairs[place], 2)
+                    for place in (0, middle, -1)
+                ),
+                f"{_percent(row.same_item)} %",
+                f"{_percent(row.equal_vector)} %",
+                *(_plain(row.scores[name]) for name in scores),
+            ]
+            for row in table.rows
+        ),
+    )
+    lines += ["", "Share of what is retrieved by tier, in %:", ""]
+    lines += _markdown(
+        ["vectors", *(f"from {table.tier_edges[one]:g}" for one in shown)],
+        (
+            [
+                _vectors_name(row.embeddings),
+                *(_percent(row.tiers[one]) for one in shown),
+            ]
+            for row in table.rows
+        ),
+    )
+    return lines
+
+
+def _vectors_name(embeddings: str) -> str:
+    return "the pipeline's" if embeddings == BASE_EMBEDDINGS else embeddings
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
 
 
 def _plain(found: Interval) -> str:

@@ -21,6 +21,8 @@ __all__ = [
     "Results",
     "Row",
     "Table",
+    "VectorsRow",
+    "VectorsTable",
 ]
 
 SCHEMA_VERSION: Final = 1
@@ -89,10 +91,11 @@ class Group(_Model):
 
 
 class GroupTable(_Model):
-    """The overall table's methods by group."""
+    """The overall table's methods, or MUSE's item vectors, by group."""
 
-    name: Literal["activity", "popularity"]
+    name: Literal["activity", "popularity", "repetition", "repetition_vectors"]
     paper: str
+    """Where the paper has it; "" for nowhere."""
     baseline: str
     seeds: list[int]
     groups: list[Group]
@@ -115,6 +118,47 @@ class Claim(_Model):
     ]
     reason: str
     contrasts: list[Contrast]
+
+
+class VectorsRow(_Model):
+    """One set of item vectors, before anything is trained."""
+
+    embeddings: str
+    random_pairs: list[float | None]
+    """Cosine of two different random items, at the table's percentiles."""
+    tiers: list[float | None]
+    """Share of the retrieved behaviours in each of SimTier's tiers."""
+    same_item: float | None
+    """Share of the retrieved behaviours that are the candidate's item."""
+    equal_vector: float | None
+    """Share that are another item with an equal vector."""
+    scores: dict[str, Interval]
+    """GAUC of single numbers of what is retrieved: ``highest cosine``, ``mean
+    cosine`` and ``top tier`` (behaviours in the highest tier)."""
+
+
+class VectorsTable(_Model):
+    """What the item vectors tell apart in what MUSE's search retrieves."""
+
+    requests: int
+    """Test requests that were looked at."""
+    all_requests: int
+    impressions: int
+    """Of the requests that were looked at."""
+    seed: int
+    """With which they were drawn."""
+    k: int
+    """Behaviours retrieved for each candidate."""
+    tier_edges: list[float]
+    """One more than there are tiers."""
+    percentiles: list[int]
+    clicks_repeated: float | None
+    """Share of the clicked impressions whose item is in the history."""
+    others_repeated: float | None
+    scores: dict[str, Interval]
+    """GAUC of counts that need no vectors: behaviours with the ``same item``
+    or the ``same category`` as the candidate."""
+    rows: list[VectorsRow]
 
 
 class CellRecord(_Model):
@@ -140,6 +184,8 @@ class DataSetResults(_Model):
     tables: list[Table]
     groups: list[GroupTable]
     claims: list[Claim]
+    vectors: VectorsTable | None = None
+    """None in files of older versions."""
     cells: list[CellRecord]
 
 

@@ -20,6 +20,7 @@ from tfx_pipeline.compare import (
     plan,
     progress,
     tables,
+    vectors,
     worker,
 )
 from tfx_pipeline.compare import data as data_lib
@@ -32,6 +33,7 @@ from tfx_pipeline.compare.results import (
     CellRecord,
     DataSetResults,
     Results,
+    VectorsTable,
 )
 from tfx_pipeline.compare.scores import Judge, finite, read_cell
 
@@ -73,7 +75,11 @@ def compare(
     made, tasks = plan.make_plan(config.root, cells, data, config.score_batch)
     train_cells(made, report, workers)
     report("Computing intervals and tables")
-    results = collect(config, made, tasks, quick=quick, command=command)
+    looks = {
+        name: vectors.vectors_table(config, name, one, report)
+        for name, one in data.items()
+    }
+    results = collect(config, made, tasks, looks, quick=quick, command=command)
     write_results(results, config.root)
     return results
 
@@ -147,17 +153,20 @@ def _supervise(
                     if process.poll() is None:
                         continue
                     running.remove(process)
-                    # Whoever dies with a cell is replaced; the cell failed.
-                    if process.returncode and _blame(made, process):
+                    # Whoever dies with a cell is replaced, and the cell has
+                    # failed; so is whoever has trained enough for a process.
+                    if process.returncode:
+                        goes_on = _blame(made, process)
+                    else:
+                        goes_on = bool(_open_tasks(made))
+                    if goes_on:
                         start()
         finally:
             for process in running:
                 process.terminate()
             for process in running:
                 process.wait()
-    if tracker.ended < tracker.total and any(
-        not made.done(task) and not made.failed(task) for task in made.tasks
-    ):
+    if tracker.ended < tracker.total and _open_tasks(made):
         raise RuntimeError(f"the workers ended before their work. Log: {log}")
 
 
@@ -165,11 +174,17 @@ def _worker_command(path: pathlib.Path) -> list[str]:
     return [sys.executable, "-m", worker.__name__, str(path)]
 
 
+def _open_tasks(made: plan.Plan) -> list[plan.Task]:
+    return [
+        task
+        for task in made.tasks
+        if not made.done(task) and not made.failed(task)
+    ]
+
+
 def _blame(made: plan.Plan, process: subprocess.Popen[bytes]) -> bool:
     """Records the failure of the cell with which a worker died."""
-    for task in made.tasks:
-        if made.done(task) or made.failed(task):
-            continue
+    for task in _open_tasks(made):
         lock = made.lock(task)
         if not lock.exists():
             continue
@@ -199,6 +214,7 @@ def collect(
     config: CompareConfig,
     made: plan.Plan,
     tasks: Mapping[Cell, plan.Task],
+    looks: Mapping[str, VectorsTable] | None = None,
     *,
     quick: bool = False,
     command: str = "muse compare",
@@ -209,6 +225,7 @@ def collect(
         config: of the comparison.
         made: the plan.
         tasks: the task of every cell.
+        looks: what the item vectors tell apart, by data set.
         quick: for the record.
         command: for the record.
     """
@@ -232,6 +249,7 @@ def collect(
                 made,
                 {c: task for c, task in tasks.items() if c.data_set == name},
                 name,
+                (looks or {}).get(name),
             )
             for name in config.data_sets
         },
@@ -243,6 +261,7 @@ def _data_set(
     made: plan.Plan,
     tasks: Mapping[Cell, plan.Task],
     name: str,
+    look: VectorsTable | None,
 ) -> DataSetResults:
     data = made.data[name]
     impressions = Impressions.load(pathlib.Path(data.impressions))
@@ -273,6 +292,7 @@ def _data_set(
         ],
         groups=tables.group_tables(config, judge),
         claims=claims.judge_claims(config, judge),
+        vectors=look,
         cells=[
             _record(made, task, cell, judge) for cell, task in tasks.items()
         ],

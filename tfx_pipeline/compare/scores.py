@@ -16,7 +16,14 @@ from tfx_pipeline.compare.impressions import Impressions
 from tfx_pipeline.compare.results import Interval
 from tfx_pipeline.compare.statistics import UserAUC, interval, resampled_means
 
-__all__ = ["Judge", "StoredCell", "Term", "finite", "read_cell"]
+__all__ = [
+    "Judge",
+    "StoredCell",
+    "Term",
+    "finite",
+    "gauc_interval",
+    "read_cell",
+]
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -160,6 +167,36 @@ class Judge:
                 finite(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
             ),
         )
+
+
+def gauc_interval(
+    user_ids: npt.NDArray[np.int64],
+    clicks: npt.NDArray[np.int64],
+    scores: npt.NDArray[Any],
+    samples: int,
+) -> Interval:
+    """Returns the GAUC of one score; on all impressions, as `Judge` does.
+
+    Args:
+        user_ids: int64 (n,).
+        clicks: 0 or 1, (n,).
+        scores: (n,).
+        samples: of the bootstrap.
+    """
+    found = UserAUC.of(np.unique(user_ids), user_ids, clicks, scores)
+    counted = found.weight > 0
+    means = resampled_means(
+        found.auc[counted, None], found.weight[counted, None], samples
+    )
+    lower, upper = interval(means[:, 0])
+    value = finite(found.mean)
+    return Interval(
+        value=value,
+        lower=finite(lower),
+        upper=finite(upper),
+        by_seed=[value],
+        spread=None,
+    )
 
 
 def finite(value: Any) -> float | None:

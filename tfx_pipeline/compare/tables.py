@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tfx_pipeline.compare import groups as groups_lib
-from tfx_pipeline.compare.config import CompareConfig
-from tfx_pipeline.compare.grid import Column, Method, Section
+from tfx_pipeline.compare.config import BASE_EMBEDDINGS, CompareConfig
+from tfx_pipeline.compare.grid import MUSE, Column, Method, Section
 from tfx_pipeline.compare.results import Group, GroupTable, Row, Table
 from tfx_pipeline.compare.scores import Judge, Term
 
@@ -22,6 +22,8 @@ _PAPER = {
     "representation": "Fig. 2",
     "activity": "Fig. 6, users",
     "popularity": "Fig. 6, items",
+    "repetition": "",
+    "repetition_vectors": "",
 }
 
 
@@ -94,58 +96,94 @@ def _label(column: Column, max_history: int) -> str:
 
 
 def group_tables(config: CompareConfig, judge: Judge) -> list[GroupTable]:
-    """Returns the overall table's finished methods by group.
+    """Returns the finished methods by group, and MUSE's item vectors.
 
     Args:
         config: of the comparison.
         judge: of the finished cells, with the groups' masks.
     """
-    finished = [
-        Column(Method(name))
-        for name in config.methods
-        if not judge.missing(Column(Method(name)), config.seeds)
-    ]
-    if not finished:
-        return []
-    baseline = Column(Method("din"))
-    if baseline not in finished:
-        baseline = finished[0]
+    methods = {
+        column.method.name: column
+        for column in (Column(Method(name)) for name in config.methods)
+        if not judge.missing(column, config.seeds)
+    }
+    vectors = {
+        (f"MUSE, {name}" if name != BASE_EMBEDDINGS else "MUSE"): column
+        for name, column in (
+            (name, Column(MUSE, name))
+            for name in (BASE_EMBEDDINGS, *config.embeddings)
+        )
+        if not judge.missing(column, config.ablation_seeds)
+    }
     found = []
-    for kind, bounds in (
-        ("activity", config.activity_bounds),
-        ("popularity", config.popularity_bounds),
-    ):
-        rows = []
-        for name in groups_lib.names(kind, bounds):
-            first = judge.users(finished[0], config.seeds[0], name)
-            rows.append(
-                Group(
-                    name=name,
-                    users=int((first.weight > 0).sum()),
-                    impressions=judge.size(name),
-                    gauc={
-                        column.method.name: judge.difference(
-                            [Term(1, column, name)], config.seeds
-                        )
-                        for column in finished
-                    },
-                    gain={
-                        column.method.name: judge.difference(
-                            [Term(1, column, name), Term(-1, baseline, name)],
-                            config.seeds,
-                        )
-                        for column in finished
-                        if column != baseline
-                    },
-                )
+    if methods:
+        first = next(iter(methods))
+        din = "DIN" if "DIN" in methods else first
+        # Whether meaning finds more than ids do is the question there.
+        ids = "SIM-soft" if "SIM-soft" in methods else din
+        found = [
+            _group_table(
+                kind,
+                groups_lib.names(kind, bounds),
+                methods,
+                baseline,
+                judge,
+                config.seeds,
             )
+            for kind, bounds, baseline in (
+                ("activity", config.activity_bounds, din),
+                ("popularity", config.popularity_bounds, din),
+                ("repetition", groups_lib.REPETITION_BOUNDS, ids),
+            )
+        ]
+    if len(vectors) > 1 and "MUSE" in vectors:
         found.append(
-            GroupTable(
-                name=kind,  # type: ignore[arg-type]
-                paper=_PAPER[kind],
-                baseline=baseline.method.name,
-                seeds=list(config.seeds),
-                groups=rows,
+            _group_table(
+                "repetition_vectors",
+                groups_lib.names("repetition", groups_lib.REPETITION_BOUNDS),
+                vectors,
+                "MUSE",
+                judge,
+                config.ablation_seeds,
             )
         )
     return found
+
+
+def _group_table(
+    name: str,
+    groups: Sequence[str],
+    columns: Mapping[str, Column],
+    baseline: str,
+    judge: Judge,
+    seeds: Sequence[int],
+) -> GroupTable:
+    base = columns[baseline]
+    rows = []
+    for group in groups:
+        first = judge.users(base, seeds[0], group)
+        rows.append(
+            Group(
+                name=group,
+                users=int((first.weight > 0).sum()),
+                impressions=judge.size(group),
+                gauc={
+                    label: judge.difference([Term(1, column, group)], seeds)
+                    for label, column in columns.items()
+                },
+                gain={
+                    label: judge.difference(
+                        [Term(1, column, group), Term(-1, base, group)], seeds
+                    )
+                    for label, column in columns.items()
+                    if label != baseline
+                },
+            )
+        )
+    return GroupTable(
+        name=name,  # type: ignore[arg-type]
+        paper=_PAPER[name],
+        baseline=baseline,
+        seeds=list(seeds),
+        groups=rows,
+    )

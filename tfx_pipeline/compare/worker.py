@@ -19,8 +19,10 @@ from tfx_pipeline.cli.output import write_text
 from tfx_pipeline.compare import locks
 from tfx_pipeline.compare.plan import Plan, Task
 
-__all__ = ["read_failure", "record_failure", "work"]
+__all__ = ["CELLS_OF_A_PROCESS", "read_failure", "record_failure", "work"]
 
+# A process that trains many models grows; a new one takes seconds to start.
+CELLS_OF_A_PROCESS = 12
 _POLL_S = 0.5
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 _LENGTH = 300
@@ -30,6 +32,7 @@ def work(
     plan: Plan,
     run: Callable[[Plan, Task], None],
     wanted: Callable[[], bool] = lambda: True,
+    most: int | None = None,
 ) -> None:
     """Returns when every cell of a plan is finished or has failed.
 
@@ -40,18 +43,21 @@ def work(
         plan: of the comparison.
         run: trains one cell.
         wanted: asked before each cell; False ends the work.
+        most: cells that are tried here; None is all.
     """
+    tried = 0
     waiting = list(plan.tasks)
     while waiting:
         busy = []
         for task in waiting:
-            if not wanted():
+            if not wanted() or tried == most:
                 return
             with locks.try_lock(plan.lock(task)) as mine:
                 if not mine:
                     busy.append(task)
                 elif not plan.done(task) and not plan.failed(task):
                     _run_one(plan, task, run)
+                    tried += 1
         waiting = busy
         if waiting:
             time.sleep(_POLL_S)
@@ -106,4 +112,5 @@ if __name__ == "__main__":
         run_cell,
         # Whoever started this may have been killed.
         lambda: os.getppid() == parent,
+        CELLS_OF_A_PROCESS,
     )

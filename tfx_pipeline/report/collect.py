@@ -23,11 +23,13 @@ from tfx_pipeline.components.item_embedder import output
 from tfx_pipeline.components.item_table_gen import executor as item_table_gen
 from tfx_pipeline.components.rejected_rows import COUNTS_FILE
 from tfx_pipeline.data import search_tables
+from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.evaluation import extractors
 from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
 from tfx_pipeline.matching import settings as matching_settings
-from tfx_pipeline.report import coverage, summary
+from tfx_pipeline.report import coverage, summary, weights
 from tfx_pipeline.report import scores as scores_lib
+from tfx_pipeline.report.curves import training_curve
 from tfx_pipeline.scl import trainer as scl_trainer
 from tfx_pipeline.trainer import CURVES_FILE, RUN_FILE
 
@@ -44,7 +46,6 @@ _PACKAGES = (
     "apache-beam",
     "numpy",
 )
-_CURVE_POINTS = 60
 _EXPLAINED_REQUESTS = 300
 _RETRIEVED = 8
 
@@ -60,9 +61,18 @@ def collect(
 
     Returns:
         Values of all sections; a section without data is None.
+
+    Raises:
+        DataError: the pipeline has not run, or trained no model.
     """
     # The baseline first.
     runs = dict(sorted(lineage.model_runs(config).items()))
+    if not runs:
+        raise DataError(
+            "NO_MODEL",
+            f"pipeline {config.name} has not trained a model.",
+            "run it with `muse pipeline run`.",
+        )
     examples = lineage.latest_output(config, "RequestExampleGen", "examples")
     files = sorted((examples / "Split-eval").glob("*.gz"))
     exports = {
@@ -86,9 +96,10 @@ def collect(
                 scores["clicks"], scores[name]
             ),
             "origins": lineage.origins(config, run.model_dir),
-            "curve": _curve(run.run_dir / CURVES_FILE),
+            "curve": training_curve(run.run_dir / CURVES_FILE),
             "settings": run.settings,
             "run": _read_json(run.run_dir, RUN_FILE),
+            "learned": weights.learned_weights(exports[name]),
             "pushed_to": run.pushed_to and run.pushed_to.name,
             "serving": _read_json(run.infra_blessing_dir, "report.json"),
         }
@@ -204,21 +215,6 @@ def _slices(folder: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
     return {
         feature: [found[feature][b] for b in buckets if b in found[feature]]
         for feature, buckets in order.items()
-    }
-
-
-def _curve(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the training loss, averaged over equal stretches of steps."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    steps = np.array([line["step"] for line in lines])
-    losses = np.array([line["loss"] for line in lines])
-    parts = np.array_split(
-        np.arange(len(lines)), min(_CURVE_POINTS, len(lines))
-    )
-    return {
-        "steps": [int(steps[part].mean()) for part in parts],
-        "loss": [float(losses[part].mean()) for part in parts],
-        "total": int(steps[-1]),
     }
 
 

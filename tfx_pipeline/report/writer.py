@@ -8,16 +8,17 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jinja2
 import markupsafe
 
 from serving.client.ranking import Stage
 from serving.service import timeline
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.cli import output
+from tfx_pipeline.compare.results import Results
 from tfx_pipeline.evaluation import extractors
-from tfx_pipeline.report import charts
-from tfx_pipeline.report.collect import collect
+from tfx_pipeline.report import charts, comparison_page, templates
+from tfx_pipeline.report import comparison as comparison_lib
+from tfx_pipeline.report.learned import shown_weights
 
 __all__ = ["Summary", "render", "verdict", "write_report"]
 
@@ -44,7 +45,18 @@ class Summary:
             f"{model['gauc_upper']:.4f})"
             for name, model in self.found["models"].items()
         ]
-        return [*models, verdict(self.found), *self._recall()]
+        return [
+            *models,
+            verdict(self.found),
+            *self._recall(),
+            *self._compared(),
+        ]
+
+    def _compared(self) -> list[str]:
+        compared = self.found.get("comparison")
+        if compared is None:
+            return []
+        return comparison_lib.headline(Results.model_validate(compared))
 
     def _recall(self) -> list[str]:
         evaluation = self.found["embeddings"]["evaluation"]
@@ -59,7 +71,10 @@ class Summary:
 
 
 def write_report(
-    config: config_lib.PipelineConfig, path: pathlib.Path, report: Report
+    config: config_lib.PipelineConfig,
+    path: pathlib.Path,
+    report: Report,
+    comparison: Results | None = None,
 ) -> Summary:
     """Writes the page, and a ``.json`` of the same name beside it.
 
@@ -67,11 +82,17 @@ def write_report(
         config: the pipeline to report on.
         path: HTML file to write.
         report: receives one line per event.
+        comparison: results of ``muse compare`` to show as well.
 
     Raises:
         DataError: the pipeline has not trained a model yet.
     """
+    # A page of a comparison alone needs no TFX.
+    from tfx_pipeline.report.collect import collect
+
     found = collect(config, report)
+    if comparison is not None:
+        found["comparison"] = comparison.model_dump(mode="json")
     output.write_text(
         path.with_suffix(".json"), json.dumps(found, indent=2) + "\n"
     )
@@ -99,14 +120,10 @@ def verdict(found: dict[str, Any]) -> str:
 
 def render(found: dict[str, Any]) -> str:
     """Returns the page for collected values."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfx_pipeline.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
+    compared = found.get("comparison")
     source = found["data"]["source"] or {}
-    return environment.get_template("page.html.j2").render(
+    return templates.rendered(
+        "page.html.j2",
         found=found,
         first=next(iter(found["models"].values())),
         verdict=verdict(found),
@@ -117,6 +134,9 @@ def render(found: dict[str, Any]) -> str:
         overlap=timeline.overlap(_stages(found)) if found["ranked"] else "",
         data_rows=_data_rows(found["data"]),
         policy=source.get("policy"),
+        learned=shown_weights(found["models"]),
+        comparison=compared
+        and comparison_page.shown(Results.model_validate(compared)),
     )
 
 

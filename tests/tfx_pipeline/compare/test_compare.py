@@ -31,35 +31,43 @@ class Transform:
         return toy_training.SPEC
 
 
-@pytest.fixture
-def prepared(tmp_path, monkeypatch):
-    train, _ = toy_training.write_requests(tmp_path / "train", 12)
-    test, _ = toy_training.write_requests(tmp_path / "eval", 12, seed=5)
-    toy_training.write_items(tmp_path / "items")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    train, _ = toy_training.write_requests(folder / "train", 12)
+    test, _ = toy_training.write_requests(folder / "eval", 12, seed=5)
+    toy_training.write_items(folder / "items")
     data_lib.read_impressions([train], [test], toy_training.SPEC).save(
-        tmp_path / "impressions.npz"
+        folder / "impressions.npz"
     )
-    monkeypatch.setattr(cell_lib.tft, "TFTransformOutput", Transform)
-    monkeypatch.setattr(
-        cell_lib.trainer,
-        "read_vocabularies",
-        lambda output: toy_training.VOCABULARIES,
-    )
-    return worlds.prepared(
+    made = worlds.prepared(
         train_files={0: train},
         eval_files={0: test},
-        item_tables={"base": str(tmp_path / "items")},
-        impressions=str(tmp_path / "impressions.npz"),
+        item_tables={"base": str(folder / "items")},
+        impressions=str(folder / "impressions.npz"),
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cell_lib.tft, "TFTransformOutput", Transform)
+        patch.setattr(
+            cell_lib.trainer,
+            "read_vocabularies",
+            lambda output: toy_training.VOCABULARIES,
+        )
+        patch.setattr(data_lib, "prepare", lambda *unused: made)
+        yield made
 
 
-def test_comparison(tmp_path, prepared, monkeypatch):
-    config = CONFIG.model_copy(update={"output_dir": str(tmp_path / "out")})
-    monkeypatch.setattr(
-        data_lib, "prepare", lambda config, name, report: prepared
-    )
-    lines = []
-    results = run.compare(config, lines.append, workers=0)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, prepared):
+    """A comparison that has run: its configuration and its results."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    config = CONFIG.model_copy(update={"output_dir": str(out)})
+    return config, run.compare(config, str, workers=0)
+
+
+def test_comparison(finished, prepared, monkeypatch):
+    config, results = finished
+    out = config.root
     (found,) = results.data_sets.values()
     assert [one.status for one in found.cells] == ["done"] * 2
     overall = found.tables[0]
@@ -67,18 +75,20 @@ def test_comparison(tmp_path, prepared, monkeypatch):
     for row in overall.rows:
         assert 0 <= row.gauc.lower <= row.gauc.value <= row.gauc.upper <= 1
         assert row.parameters > row.parameters_without_tables > 0
+    assert [row.embeddings for row in found.vectors.rows] == ["base"]
     # What is stored is the schema's, word for word.
-    stored = (tmp_path / "out/results.json").read_text()
+    stored = (out / "results.json").read_text()
     assert Results.model_validate_json(stored) == results
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(json.loads(stored), json.loads(SCHEMA.read_text()))
-    text = (tmp_path / "out/results.md").read_text()
+    text = (out / "results.md").read_text()
     assert (
         f"| MUSE | scl_cosine | sa_ta_simtier | {results_gauc(found)}" in text
     )
+    assert "What the item vectors tell apart" in text
     # Its scores are those of its clicks.
     cells = {one.name: one for one in found.cells}
-    folder = tmp_path / "out/cells" / cells["MUSE, seed 1"].key
+    folder = out / "cells" / cells["MUSE, seed 1"].key
     with np.load(folder / "scores.npz") as kept:
         scores = kept["scores"]
     shown = Impressions.load(pathlib.Path(prepared.impressions))
@@ -92,6 +102,7 @@ def test_comparison(tmp_path, prepared, monkeypatch):
     ]
     # Again: nothing is trained, and the numbers are the same.
     monkeypatch.setattr(cell_lib, "run_cell", None)
+    lines = []
     assert run.compare(config, lines.append, workers=0) == results
     assert lines[-2] == "2 cells, 2 finished before, 0 to train"
 
@@ -100,24 +111,23 @@ def results_gauc(found):
     return f"{found.tables[0].rows[1].gauc.value:.4f}"
 
 
-def test_the_same_seed_gives_the_same_scores(tmp_path, prepared):
+def test_the_same_seed_gives_the_same_scores(tmp_path, finished, prepared):
     """A killed cell leaves nothing, and is redone as if it were new."""
-    cells = expand(CONFIG)[:1]
+    config, _ = finished
+    made, tasks = plan.make_plan(
+        tmp_path, expand(config)[:1], {"toy": prepared}, config.score_batch
+    )
+    (task,) = tasks.values()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cell_lib, "_train", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cell_lib.run_cell(made, task)
+    assert not made.done(task)
+    assert list((tmp_path / "cells").iterdir()) == []
+    cell_lib.run_cell(made, task)
     scores = []
-    for name in ("one", "two"):
-        made, tasks = plan.make_plan(
-            tmp_path / name, cells, {"toy": prepared}, 5
-        )
-        (task,) = tasks.values()
-        if name == "two":
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cell_lib, "_train", _interrupted)
-                with pytest.raises(KeyboardInterrupt):
-                    cell_lib.run_cell(made, task)
-            assert not made.done(task)
-            assert list((tmp_path / name / "cells").iterdir()) == []
-        cell_lib.run_cell(made, task)
-        with np.load(made.folder(task) / "scores.npz") as kept:
+    for root in (config.root, tmp_path):
+        with np.load(root / "cells" / task.key / "scores.npz") as kept:
             scores.append(kept["scores"])
     np.testing.assert_array_equal(*scores)
 

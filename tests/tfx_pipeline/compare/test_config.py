@@ -63,8 +63,16 @@ def test_quick_changes_what_it_names_and_nothing_else(tmp_path):
         load_config(write(tmp_path), quick=True)
 
 
-@pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize("name", ["compare.yaml", "compare_synthetic.yaml"])
+@pytest.mark.parametrize(
+    ("name", "quick"),
+    [
+        ("compare.yaml", False),
+        ("compare.yaml", True),
+        ("compare_synthetic.yaml", False),
+        ("compare_synthetic.yaml", True),
+        ("compare_explain.yaml", False),
+    ],
+)
 def test_shipped_configurations_load_with_their_pipelines(name, quick):
     loaded = load_config(ROOT / "configs" / name, quick)
     for one in loaded.data_sets.values():

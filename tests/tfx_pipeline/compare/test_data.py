@@ -65,6 +65,7 @@ def test_impressions_follow_the_requests(tmp_path):
                 click,
                 len(one["behavior_item_ids"]),
                 items.count(item),
+                one["behavior_item_ids"].count(item),
             )
             for click, item in zip(
                 one["clicks"], one["candidate_item_ids"], strict=True

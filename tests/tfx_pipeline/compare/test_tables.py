@@ -159,7 +159,9 @@ def test_a_row_without_one_of_its_seeds_has_no_numbers(shown):
 
 
 def test_group_tables(shown, judge):
-    activity, popularity = tables.group_tables(worlds.config(), judge)
+    activity, popularity, repetition = tables.group_tables(
+        worlds.config(), judge
+    )
     assert [group.name for group in activity.groups] == [
         "activity 0-4",
         "activity 5+",
@@ -177,6 +179,29 @@ def test_group_tables(shown, judge):
     )
 
 
+def test_item_vectors_by_group(shown):
+    noisy = Column(MUSE.method, "noise:1")
+    cells = {
+        (column, 1): worlds.stored(shown, quality, 1)
+        for column, quality in ((MUSE, 2.0), (noisy, 0.5))
+    }
+    judge = Judge(shown, cells, groups.masks(shown, (5,), (3,)), SAMPLES)
+    config = worlds.config(embeddings=("noise:1", "random"))
+    # Nothing finished has all seeds of the overall table.
+    (found,) = tables.group_tables(config, judge)
+    assert (found.name, found.baseline) == ("repetition_vectors", "MUSE")
+    new, again = found.groups
+    assert new.impressions == (shown.repeats == 0).sum()
+    assert again.impressions == (shown.repeats > 0).sum()
+    wanted = metric_oracles.weighted(
+        oracle_users(shown, cells[noisy, 1].scores, shown.repeats > 0).values()
+    )
+    # `random` did not run.
+    assert set(again.gauc) == {"MUSE", "MUSE, noise:1"}
+    assert again.gauc["MUSE, noise:1"].value == pytest.approx(wanted, abs=1e-6)
+    assert again.gain["MUSE, noise:1"].upper < 0
+
+
 def test_group_names_and_bounds(shown):
     assert groups.names("activity", (1, 3)) == [
         "activity 0",
@@ -188,6 +213,7 @@ def test_group_names_and_bounds(shown):
         found["activity 1-2"], (shown.history >= 1) & (shown.history < 3)
     )
     np.testing.assert_array_equal(found["popularity 2+"], shown.popularity >= 2)
+    np.testing.assert_array_equal(found["repetition 0"], shown.repeats == 0)
 
 
 @pytest.mark.parametrize(

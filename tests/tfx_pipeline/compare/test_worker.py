@@ -196,6 +196,34 @@ def test_a_cell_that_kills_its_worker_does_not_stop_the_others(
     assert any("cell b: failed" in line for line in lines)
 
 
+# As WORKER, at once; ends after two cells.
+SHORT_LIVED = """
+import os, pathlib, sys
+from tfx_pipeline.compare import worker
+from tfx_pipeline.compare.plan import Plan
+def train(plan, task):
+    with (plan.root / "trained.txt").open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    plan.folder(task).mkdir(parents=True)
+    (plan.folder(task) / "metrics.json").write_text("{}")
+worker.work(Plan.load(pathlib.Path(sys.argv[1])), train, most=2)
+"""
+
+
+def test_a_process_that_has_trained_enough_is_replaced(tmp_path, monkeypatch):
+    made = worlds.plan(tmp_path, "abcde")
+    monkeypatch.setattr(
+        run,
+        "_worker_command",
+        lambda path: [sys.executable, "-c", SHORT_LIVED, str(path)],
+    )
+    run.train_cells(made, lambda line: None, workers=1)
+    assert all(made.done(task) for task in made.tasks)
+    processes = (made.root / "trained.txt").read_text().split()
+    counts = [processes.count(process) for process in dict.fromkeys(processes)]
+    assert counts == [2, 2, 1]
+
+
 def test_a_lock_has_one_holder(tmp_path):
     path = tmp_path / "locks" / "one"
     with locks.try_lock(path) as first, locks.try_lock(path) as second:

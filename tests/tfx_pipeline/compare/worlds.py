@@ -75,6 +75,7 @@ def impressions(users=40, per_user=12, seed=0) -> Impressions:
         clicks=clicks,
         history=np.repeat(rng.integers(0, 12, users), per_user),
         popularity=rng.integers(0, 7, count),
+        repeats=rng.integers(0, 3, count),
     )
 
 
