@@ -64,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "last_month.keras")
         train_and_save(path, os.path.join(folder, "items"))
-        # `muse_keras` was imported, so its classes are known by name.
+        # `muse_keras.models` was imported: all classes are known by name.
         model = keras.saving.load_model(path)
     newer = sample_data.requests(600, seed=4, liking=0.25)
     test = sample_data.requests(500, seed=5, liking=0.25)

@@ -1,7 +1,8 @@
 """Multimodal search-based user interest modelling in Keras 3.
 
 Sub-packages are imported on first use: `muse_keras.tables.ItemTable` needs
-NumPy alone, everything else Keras and any of its backends.
+NumPy alone, everything else Keras and any of its backends. Import
+`muse_keras.models` before loading a saved model: Keras then knows all classes.
 """
 
 import importlib

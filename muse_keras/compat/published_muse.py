@@ -10,7 +10,6 @@ from muse_keras._export import muse_keras_export
 from muse_keras._ops.cosine import cosine_matrix, cosine_parts
 from muse_keras._ops.positions import take_positions
 from muse_keras.compat.two_logit_tower import TwoLogitTower
-from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.layers.semantic_aware_target_attention import (
     SemanticAwareTargetAttention,
 )
@@ -19,7 +18,6 @@ from muse_keras.layers.target_attention import TargetAttention
 from muse_keras.models.base_ranker import BaseRanker, Explanation
 from muse_keras.models.behavior_search import CosineSearch
 from muse_keras.models.short_term_interest import RecentBehaviors
-from muse_keras.tables import MultimodalEmbeddingTable
 
 _TIERS = 22
 # What the published model fixes, and a configuration therefore leaves out.
@@ -129,27 +127,10 @@ class PublishedMUSE(BaseRanker):
 
     def _make_layers(self) -> None:
         """Make, not build, all layers."""
-        self.table = MultimodalEmbeddingTable(
-            self.num_items, self.vector_dim, self.spare_rows, name="table"
-        )
-
-        def embedding(rows: int, dim: int, name: str) -> IdEmbedding:
-            return IdEmbedding(rows, dim, dtype=self.dtype_policy, name=name)
-
-        dim = self.embedding_dim
-        self.item_embedding = embedding(
-            self.num_items + 1, dim, "item_embedding"
-        )
-        self.category_embedding = embedding(
-            self.category_size, dim, "category_embedding"
-        )
-        self.city_embedding = embedding(self.city_size, dim, "city_embedding")
-        self.province_embedding = embedding(
-            self.province_size, dim, "province_embedding"
-        )
+        self._make_tables()
         self.profile_embeddings = [
-            embedding(rows, width, f"profile_embedding_{number}")
-            for number, (rows, width) in enumerate(
+            self._embedding(rows, f"profile_embedding_{number}", dim)
+            for number, (rows, dim) in enumerate(
                 zip(self.profile_sizes, self.profile_dims, strict=True)
             )
         ]
@@ -180,17 +161,7 @@ class PublishedMUSE(BaseRanker):
 
     def _build_layers(self) -> None:
         """Build all layers: their shapes follow from the arguments."""
-        tables: list[Any] = [
-            self.table,
-            self.item_embedding,
-            self.category_embedding,
-            self.city_embedding,
-            self.province_embedding,
-            *self.profile_embeddings,
-        ]
-        for layer in tables:
-            with keras.name_scope(layer.name, caller=layer):
-                layer.build(None)
+        self._build_tables(*self.profile_embeddings)
         dim = self.embedding_dim
         item = (None, None, 2 * dim)
         self.search.build()
@@ -272,12 +243,7 @@ class PublishedMUSE(BaseRanker):
 
     def _profile(self, profile: Any) -> Any:
         """Return the profile's embeddings, (B, sum of widths)."""
-        count = len(self.profile_sizes)
-        if profile.shape[-1] != count:
-            raise ValueError(
-                f"`user_profile` must have {count} fields. Received: "
-                f"user_profile.shape={tuple(profile.shape)}"
-            )
+        self._profile_fields(profile)
         return ops.concatenate(
             [
                 table(profile[:, number])

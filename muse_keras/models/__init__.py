@@ -1,5 +1,11 @@
-"""Rankers, and the model that learns item embeddings."""
+"""Rankers, and the model that learns item embeddings.
 
+Importing this package makes every class of `muse_keras` known to Keras: the
+file of a ranker names its optimizer, loss and metrics, too, and loads then
+without `custom_objects`.
+"""
+
+from muse_keras import compat, layers, losses, metrics, optimizers  # noqa: F401
 from muse_keras.models.base_ranker import BaseRanker
 from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
 from muse_keras.models.category_search import CategorySearch

@@ -267,25 +267,9 @@ class BaseRanker(ReplicaBatches):
 
     def _make_layers(self) -> None:
         """Make, not build, all layers."""
-        self.table = MultimodalEmbeddingTable(
-            self.num_items, self.vector_dim, self.spare_rows, name="table"
-        )
-
-        def embedding(rows: int, name: str) -> IdEmbedding:
-            return IdEmbedding(
-                rows, self.embedding_dim, dtype=self.dtype_policy, name=name
-            )
-
-        self.item_embedding = embedding(self.num_items + 1, "item_embedding")
-        self.category_embedding = embedding(
-            self.category_size, "category_embedding"
-        )
-        self.city_embedding = embedding(self.city_size, "city_embedding")
-        self.province_embedding = embedding(
-            self.province_size, "province_embedding"
-        )
+        self._make_tables()
         # All profile fields in one table, one after the other.
-        self.profile_embedding = embedding(
+        self.profile_embedding = self._embedding(
             sum(self.profile_sizes), "profile_embedding"
         )
         self.short_term = ShortTermInterest(
@@ -311,18 +295,50 @@ class BaseRanker(ReplicaBatches):
         )
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
-    def _build_layers(self) -> None:
-        """Build all layers: their shapes follow from the arguments."""
-        for layer in (
+    def _make_tables(self) -> None:
+        """Make the tables that behaviours and candidates are looked up in."""
+        self.table = MultimodalEmbeddingTable(
+            self.num_items, self.vector_dim, self.spare_rows, name="table"
+        )
+        self.item_embedding = self._embedding(
+            self.num_items + 1, "item_embedding"
+        )
+        self.category_embedding = self._embedding(
+            self.category_size, "category_embedding"
+        )
+        self.city_embedding = self._embedding(self.city_size, "city_embedding")
+        self.province_embedding = self._embedding(
+            self.province_size, "province_embedding"
+        )
+
+    def _embedding(
+        self, rows: int, name: str, dim: int | None = None
+    ) -> IdEmbedding:
+        """Return a table of trained embeddings."""
+        return IdEmbedding(
+            rows,
+            self.embedding_dim if dim is None else dim,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _build_tables(self, *profile: IdEmbedding) -> None:
+        """Build all tables, the profile's too."""
+        tables: tuple[Any, ...] = (
             self.table,
             self.item_embedding,
             self.category_embedding,
             self.city_embedding,
             self.province_embedding,
-            self.profile_embedding,
-        ):
+            *profile,
+        )
+        for layer in tables:
             with keras.name_scope(layer.name, caller=layer):
                 layer.build(None)
+
+    def _build_layers(self) -> None:
+        """Build all layers: their shapes follow from the arguments."""
+        self._build_tables(self.profile_embedding)
         dim = self.embedding_dim
         item = 2 * dim
         target = (None, None, item)
@@ -556,12 +572,7 @@ class BaseRanker(ReplicaBatches):
 
     def _profile(self, profile: Any) -> Any:
         """Return the profile's embeddings, (B, profiles * embedding_dim)."""
-        count = len(self.profile_sizes)
-        if profile.shape[-1] != count:
-            raise ValueError(
-                f"`user_profile` must have {count} fields. Received: "
-                f"user_profile.shape={tuple(profile.shape)}"
-            )
+        count = self._profile_fields(profile)
         sizes = np.array(self.profile_sizes, np.int64)
         starts = np.cumsum(sizes) - sizes
         # An index outside its vocabulary must not read another field's row.
@@ -572,6 +583,16 @@ class BaseRanker(ReplicaBatches):
         rows = ops.cast(profile + starts, "int32")
         embedded = self.profile_embedding(rows)
         return ops.reshape(embedded, (-1, count * self.embedding_dim))
+
+    def _profile_fields(self, profile: Any) -> int:
+        """Return how many fields a profile has, if it has all of them."""
+        count = len(self.profile_sizes)
+        if profile.shape[-1] != count:
+            raise ValueError(
+                f"`user_profile` must have {count} fields. Received: "
+                f"user_profile.shape={tuple(profile.shape)}"
+            )
+        return count
 
     def _matches(self, matches: Any) -> Any:
         """Return the category-match feature, (B, C, 1)."""

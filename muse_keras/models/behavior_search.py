@@ -128,8 +128,22 @@ class BehaviorSearch(keras.layers.Layer):
         return GSUResult(ops.where(mask, cosines, zeros), indices, mask)
 
 
+class TopKSearch(BehaviorSearch):
+    """A search by one `GSUTopK`.
+
+    Args:
+        k: int, behaviours kept for each candidate.
+        **kwargs: see `keras.layers.Layer`.
+    """
+
+    def __init__(self, k: int = 50, **kwargs: Any) -> None:
+        """Set the arguments; see the class."""
+        super().__init__(k=k, **kwargs)
+        self.top_k = GSUTopK(k, name="gsu_top_k")
+
+
 @muse_keras_export()
-class CosineSearch(BehaviorSearch):
+class CosineSearch(TopKSearch):
     """The K behaviours of the highest multimodal cosine: MUSE's search.
 
     Order: descending cosine, of equal ones the smaller position first. Takes
@@ -149,11 +163,6 @@ class CosineSearch(BehaviorSearch):
     """
 
     needs_vectors = True
-
-    def __init__(self, k: int = 50, **kwargs: Any) -> None:
-        """Set the arguments; see the class."""
-        super().__init__(k=k, **kwargs)
-        self.top_k = GSUTopK(k, name="gsu_top_k")
 
     def call(
         self,

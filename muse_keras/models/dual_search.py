@@ -7,6 +7,7 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
 from muse_keras.models.behavior_search import BehaviorSearch
+from muse_keras.models.id_cosine_search import nearest_embeddings
 from muse_keras.models.views import BehaviorView, CandidateView
 
 
@@ -57,11 +58,7 @@ class DualSearch(BehaviorSearch):
         with_similarities: bool = True,
     ) -> GSUResult:
         """Search; see the class."""
-        first = self.by_ids(
-            ops.stop_gradient(candidates.embeddings),
-            ops.stop_gradient(behaviors.embeddings),
-            behaviors.mask,
-        )
+        first = nearest_embeddings(self.by_ids, candidates, behaviors)
         second = self.by_vectors(
             candidates.vectors,
             behaviors.vectors,

@@ -1,17 +1,15 @@
 """SIM's soft search: cosine of trained embeddings."""
 
-from typing import Any
-
 from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
-from muse_keras.models.behavior_search import BehaviorSearch
+from muse_keras.models.behavior_search import TopKSearch
 from muse_keras.models.views import BehaviorView, CandidateView
 
 
 @muse_keras_export()
-class IdCosineSearch(BehaviorSearch):
+class IdCosineSearch(TopKSearch):
     """The K behaviours of the highest cosine of trained embeddings.
 
     Embeddings are those of id and category, side by side, as they are now; no
@@ -35,11 +33,6 @@ class IdCosineSearch(BehaviorSearch):
 
     needs_embeddings = True
 
-    def __init__(self, k: int = 50, **kwargs: Any) -> None:
-        """Set the arguments; see the class."""
-        super().__init__(k=k, **kwargs)
-        self.top_k = GSUTopK(k, name="gsu_top_k")
-
     def call(
         self,
         candidates: CandidateView,
@@ -47,11 +40,27 @@ class IdCosineSearch(BehaviorSearch):
         with_similarities: bool = True,
     ) -> GSUResult:
         """Search; see the class."""
-        found = self.top_k(
-            ops.stop_gradient(candidates.embeddings),
-            ops.stop_gradient(behaviors.embeddings),
-            behaviors.mask,
-        )
+        found = nearest_embeddings(self.top_k, candidates, behaviors)
         return self._result(
             candidates, behaviors, found.indices, found.mask, with_similarities
         )
+
+
+def nearest_embeddings(
+    top_k: GSUTopK, candidates: CandidateView, behaviors: BehaviorView
+) -> GSUResult:
+    """Return the behaviours of the highest cosine of trained embeddings.
+
+    Args:
+        top_k: `GSUTopK`, how many, and in what blocks.
+        candidates: `CandidateView` with embeddings.
+        behaviors: `BehaviorView` with embeddings.
+
+    Returns:
+        `GSUResult`, whose similarities are those cosines.
+    """
+    return top_k(
+        ops.stop_gradient(candidates.embeddings),
+        ops.stop_gradient(behaviors.embeddings),
+        behaviors.mask,
+    )

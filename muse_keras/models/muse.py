@@ -10,22 +10,7 @@ class MUSE(SearchRanker):
 
     Reference: MUSE, arXiv 2512.07216.
 
-    Args:
-        num_items: int, items in the item table.
-        profile_sizes: sequence of int, sizes of the profile vocabularies.
-        category_size: int, size of the category vocabulary.
-        city_size: int, size of the city vocabulary.
-        province_size: int, size of the province vocabulary.
-        k: int, behaviours retrieved for each candidate.
-        similarity_scale: float, where the learned factor on similarities in
-            SA-TA starts, or None.
-        **kwargs: see `SearchRanker`.
-
-    Call arguments:
-        See `BaseRanker`.
-
-    Output shape:
-        logits `(B, C)` float32
+    See `SearchRanker` for arguments, inputs and outputs.
 
     Example:
     >>> import numpy as np

@@ -37,19 +37,10 @@ class ScoreTower(keras.layers.Layer):
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
         self.hidden_units = tuple(hidden_units)
-        self.dense_layers = []
-        self.activations = []
-        for number, units in enumerate(self.hidden_units, 1):
-            self.dense_layers.append(
-                keras.layers.Dense(
-                    units, dtype=self.dtype_policy, name=f"dense_{number}"
-                )
-            )
-            self.activations.append(
-                Dice(dtype=self.dtype_policy, name=f"dice_{number}")
-            )
-        # A logit in float16 would be too coarse for the loss.
-        self.output_layer = keras.layers.Dense(1, dtype="float32", name="logit")
+        self.dense_layers: list[Any] = []
+        self.activations: list[Any] = []
+        self.output_layer: Any = None
+        self._make_layers()
         # The mask is used up here.
         self.supports_masking = True
 
@@ -62,7 +53,8 @@ class ScoreTower(keras.layers.Layer):
             dense.build(shape)
             shape = (*shape[:-1], dense.units)
             activation.build(shape)
-        self.output_layer.build(shape)
+        if self.output_layer is not None:
+            self.output_layer.build(shape)
         self.built = True
 
     def call(
@@ -79,7 +71,7 @@ class ScoreTower(keras.layers.Layer):
             self.dense_layers, self.activations, strict=True
         ):
             values = activation(dense(values), mask=mask, training=training)
-        return ops.reshape(self.output_layer(values), shape[:-1])
+        return ops.reshape(self._logits(values), shape[:-1])
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:
         """Return None: the output has no masked positions."""
@@ -96,3 +88,24 @@ class ScoreTower(keras.layers.Layer):
         config = super().get_config()
         config["hidden_units"] = self.hidden_units
         return config
+
+    def _make_layers(self) -> None:
+        """Make, not build, all layers."""
+        for units in self.hidden_units:
+            self._add(units, self.dtype_policy)
+        # A logit in float16 would be too coarse for the loss.
+        self.output_layer = keras.layers.Dense(1, dtype="float32", name="logit")
+
+    def _add(self, units: int, dtype: Any, **dice: Any) -> None:
+        """Add a dense layer and its Dice."""
+        number = len(self.dense_layers) + 1
+        self.dense_layers.append(
+            keras.layers.Dense(units, dtype=dtype, name=f"dense_{number}")
+        )
+        self.activations.append(
+            Dice(dtype=dtype, name=f"dice_{number}", **dice)
+        )
+
+    def _logits(self, values: Any) -> Any:
+        """Return one logit for each row of the last Dice's output."""
+        return self.output_layer(values)

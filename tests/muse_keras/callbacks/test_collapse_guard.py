@@ -66,7 +66,10 @@ def test_a_collapsed_training_stops():
     }
     for tower, collapses in ((Collapsed, True), (SCLTower, False)):
         model = SCL(tower({"image": 6}, (), 4), bank_size=0)
-        model.compile(keras.optimizers.SGD(1e-3))
+        model.compile(
+            keras.optimizers.SGD(1e-3),
+            run_eagerly=keras.backend.backend() == "tensorflow",
+        )
         guard = CollapseGuard(patience=0)
         if collapses:
             with pytest.raises(CollapsedError, match="mean_pairwise_cosine"):

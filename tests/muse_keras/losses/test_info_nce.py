@@ -116,7 +116,12 @@ def test_the_temperature_is_learned_and_stays_in_its_range(towards):
     }
     loss = InfoNCE(temperature=0.5)
     model = keras.Model(nodes, loss(**nodes))
-    model.compile(keras.optimizers.SGD(2.0), "mae", jit_compile=False)
+    model.compile(
+        keras.optimizers.SGD(2.0),
+        "mae",
+        jit_compile=False,
+        run_eagerly=keras.backend.backend() == "tensorflow",
+    )
     inputs = {
         "queries": vectors,
         "keys": keys,

@@ -1,9 +1,4 @@
-"""Rankers in TensorFlow graphs and on several devices."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Rankers in TensorFlow graphs."""
 
 import numpy as np
 import pytest
@@ -13,9 +8,6 @@ from muse_keras.models import DIN, MUSE
 
 tf = pytest.importorskip("tensorflow", reason="graphs are its own")
 pytestmark = pytest.mark.tf
-
-ROOT = Path(__file__).parents[3]
-SUPPORT = Path(__file__).parents[1] / "support"
 
 
 def signature():
@@ -63,31 +55,3 @@ def test_gradients_of_tables_are_lists_of_rows():
         assert gradient is not None, variable.path
         sparse = isinstance(gradient, tf.IndexedSlices)
         assert sparse == getattr(variable, "row_sparse", False), variable.path
-
-
-def test_two_replicas_train_like_one(tmp_path):
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)]),
-    }
-    program = Path(__file__).with_name("train_on_replicas.py")
-    result = subprocess.run(
-        [sys.executable, str(program), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    one = np.load(tmp_path / "1.npz")
-    two = np.load(tmp_path / "2.npz")
-    assert len(one.files) > 20
-    assert sorted(one.files) == sorted(two.files)
-    for name in one.files:
-        np.testing.assert_allclose(
-            two[name], one[name], atol=2e-5, err_msg=name
-        )
-    assert one["loss"][-1] < one["loss"][0]

@@ -11,8 +11,14 @@ from muse_keras.losses import CosineTripletLoss, InfoNCE
 from muse_keras.models import SCL
 
 
-def compiled(model, rate=3e-3):
-    model.compile(keras.optimizers.Adam(rate))
+def compiled(model, rate=3e-3, in_graph=False):
+    """Ready for `fit`: on TensorFlow step by step, for a graph takes seconds.
+
+    A whole training below is in a graph, and test_replicas.py compares one
+    with steps.
+    """
+    eager = keras.backend.backend() == "tensorflow" and not in_graph
+    model.compile(keras.optimizers.Adam(rate), run_eagerly=eager)
     return model
 
 
@@ -129,7 +135,7 @@ def test_validation_changes_nothing():
 
 def test_learns_moves_every_weight_and_goes_on_after_a_reload(tmp_path):
     inputs = searches(48)
-    model = compiled(scl(shared=False, dtype="float32"), 1e-2)
+    model = compiled(scl(shared=False, dtype="float32"), 1e-2, in_graph=True)
     before = values(model)
     history = fit(model, inputs, batch_size=16, epochs=6)
     assert history["info_nce"][-1] < 0.7 * history["info_nce"][0]
@@ -143,6 +149,8 @@ def test_learns_moves_every_weight_and_goes_on_after_a_reload(tmp_path):
     again = keras.saving.load_model(tmp_path / "scl.keras")
     for left, right in zip(values(model), values(again), strict=True):
         np.testing.assert_array_equal(left, right)
+    # A second graph would take seconds, and say the same.
+    again.run_eagerly = keras.backend.backend() == "tensorflow"
     for trained in (model, again):
         fit(trained, inputs, batch_size=16, epochs=1)
     for left, right in zip(values(model), values(again), strict=True):

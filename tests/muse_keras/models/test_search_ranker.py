@@ -27,16 +27,17 @@ PRESETS = {
     MISS: ("dual", "ta"),
     MUSE: ("scl_cosine", "sa_ta_simtier"),
 }
+# Every search and every unit, and what an attention is borrowed for.
+EACH_ONCE = [
+    *zip(GSUS, (*ESUS, "simtier"), strict=True),
+    ("target_attention", "sdim"),
+    ("target_attention", "simtier"),
+]
 PAIRS = {
-    # Eager and quick: all of them.
+    # Quick: all of them.
     "torch": [(gsu, esu) for gsu in GSUS for esu in ESUS],
-    "tensorflow": [
-        *zip(GSUS, (*ESUS, "simtier"), strict=True),
-        ("target_attention", "sdim"),
-        ("target_attention", "simtier"),
-    ],
-    # JAX compiles for seconds.
-    "jax": [("target_attention", "simtier")],
+    "tensorflow": EACH_ONCE,
+    "jax": EACH_ONCE,
 }
 not_on_jax = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="the same code as on PyTorch"
@@ -64,6 +65,28 @@ def explained(model, inputs):
     return {name: numpy(x) for name, x in model.explain(inputs).items()}
 
 
+def check_gradients_on_jax(model, inputs):
+    """They are computed step by step, for a compiler takes seconds.
+
+    That it could compile them is seen from tracing them, without values.
+    """
+    import jax
+
+    frozen = [weight.value for weight in model.non_trainable_variables]
+
+    def total(weights, inputs):
+        logits, _ = model.stateless_call(weights, frozen, inputs, training=True)
+        return logits.sum()
+
+    weights = [weight.value for weight in model.trainable_variables]
+    found = jax.grad(total)(weights, inputs)
+    for weight, gradient in zip(model.trainable_variables, found, strict=True):
+        assert np.isfinite(gradient).all(), weight.path
+        assert np.any(gradient), weight.path
+    traced = jax.eval_shape(jax.grad(total), weights, inputs)
+    assert [x.shape for x in traced] == [x.shape for x in weights]
+
+
 @pytest.mark.parametrize(
     ("gsu", "esu"),
     PAIRS[keras.backend.backend()],
@@ -73,13 +96,16 @@ def test_trains_saves_and_reloads(gsu, esu, tmp_path):
     model, _ = ranker(gsu=gsu, esu=esu, hash_bits=8, hash_rounds=3)
     inputs = requests()
     inputs["behavior_mask"][1] = False
-    clicks = (inputs["candidate_rows"] % 2).astype("float32")
-    model.compile(
-        RowSparseAdam(1e-2, table_learning_rate=5e-2),
-        ImpressionCrossentropy(),
-        run_eagerly=keras.backend.backend() == "tensorflow",
-    )
-    assert np.isfinite(model.train_on_batch(inputs, clicks))
+    if keras.backend.backend() == "jax":
+        check_gradients_on_jax(model, inputs)
+    else:
+        clicks = (inputs["candidate_rows"] % 2).astype("float32")
+        model.compile(
+            RowSparseAdam(1e-2, table_learning_rate=5e-2),
+            ImpressionCrossentropy(),
+            run_eagerly=keras.backend.backend() == "tensorflow",
+        )
+        assert np.isfinite(model.train_on_batch(inputs, clicks))
     scores = numpy(model(inputs))
     assert np.isfinite(scores).all()
     model.save(tmp_path / "model.keras")

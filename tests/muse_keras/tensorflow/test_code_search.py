@@ -1,6 +1,7 @@
 """Long histories of codes against a float64 search of all of them."""
 
 import contextlib
+import functools
 
 import numpy as np
 import pytest
@@ -49,11 +50,16 @@ def expected(candidates, behaviors, mask, k):
     return np.pad(order, [(0, 0), (0, k - order.shape[1])], constant_values=-1)
 
 
+@functools.cache
+def searcher(products, k, **kwargs):
+    """A graph: one for all tests of the same search and shapes."""
+    return tf.function(GSUTopK(k=k, **kwargs).call, autograph=False)
+
+
 def check(
     candidates, behaviors, mask=None, k=50, products=None, norms=False, **kwargs
 ):
     """Search one history (L, D) for candidates (C, D)."""
-    layer = GSUTopK(k=k, **kwargs)
     mask = np.ones(len(behaviors), bool) if mask is None else mask
     inverse = None
     if norms:
@@ -62,8 +68,7 @@ def check(
             1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0
         ).astype("float32")[np.newaxis]
     with products():
-        graph = tf.function(layer.call, autograph=False)
-        found = graph(
+        found = searcher(products, k, **kwargs)(
             *(tf.constant(x)[tf.newaxis] for x in (candidates, behaviors)),
             tf.constant(mask)[tf.newaxis],
             inverse,

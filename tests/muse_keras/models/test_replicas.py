@@ -1,4 +1,4 @@
-"""Contrastive training on several devices."""
+"""Training on several devices, of rankers and of item embeddings."""
 
 import os
 import subprocess
@@ -14,17 +14,20 @@ ROOT = Path(__file__).parents[3]
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
-def test_two_replicas_train_like_one_and_hold_the_same_banks(tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What one and two replicas hold: one process for all, it takes long."""
     pytest.importorskip("tensorflow", reason="replicas are its own")
+    folder = tmp_path_factory.mktemp("replicas")
     environment = {
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)]),
     }
-    program = Path(__file__).with_name("train_scl_on_replicas.py")
+    program = Path(__file__).with_name("train_on_replicas.py")
     result = subprocess.run(
-        [sys.executable, str(program), str(tmp_path)],
+        [sys.executable, str(program), str(folder)],
         env=environment,
         capture_output=True,
         text=True,
@@ -32,8 +35,22 @@ def test_two_replicas_train_like_one_and_hold_the_same_banks(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr[-4000:]
-    one = np.load(tmp_path / "1.npz")
-    two = np.load(tmp_path / "2.npz")
+    return lambda name: [np.load(folder / f"{name}_{n}.npz") for n in (1, 2)]
+
+
+def test_a_ranker_trains_on_two_replicas_like_on_one(trained):
+    one, two = trained("ranker")
+    assert len(one.files) > 20
+    assert sorted(one.files) == sorted(two.files)
+    for name in one.files:
+        np.testing.assert_allclose(
+            two[name], one[name], atol=2e-5, err_msg=name
+        )
+    assert one["loss"][-1] < one["loss"][0]
+
+
+def test_embeddings_train_like_on_one_and_replicas_hold_the_same_banks(trained):
+    one, two = trained("scl")
     assert sorted(one.files) == sorted(two.files)
     assert sum("bank" in name for name in one.files) == 6
     for name in one.files:
