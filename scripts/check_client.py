@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from fresh_install import ROOT, copied_checkout, environment
+
 EXPORT = """
 import pathlib, sys
 from tests.serving import toy_muse
@@ -63,17 +64,9 @@ def main() -> None:
 
 def install(interpreter: str, folder: pathlib.Path) -> pathlib.Path:
     """Installs the client; returns the interpreter that has it."""
-    source = folder / "source"  # a build would leave files in the checkout
-    for name in git("ls-files", "-co", "--exclude-standard"):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, source / name)
-    subprocess.run([interpreter, "-m", "venv", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "-q", f"{source}[client]"], check=True)
+    source = copied_checkout(folder)
+    python = environment(interpreter, folder, f"{source}[client]")
     shutil.rmtree(source)
-    subprocess.run([*pip, "list"], check=True)
     return python
 
 
@@ -105,17 +98,6 @@ def ask(client: pathlib.Path, folder: pathlib.Path) -> None:
         server.terminate()
         server.wait()
     print("The client works without TensorFlow.")
-
-
-def git(*arguments: str) -> list[str]:
-    """Lines that a git command prints."""
-    return subprocess.run(
-        ["git", *arguments],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.splitlines()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import sys
 import tempfile
 import zipfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from fresh_install import copied_checkout, environment
+
 TORCH = "torch==2.13.0"
 USE = """
 import importlib, importlib.util, os, sys
@@ -75,18 +76,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         wheel = build(folder)
-        python = install(interpreter, folder, wheel)
+        python = environment(interpreter, folder, str(wheel), TORCH)
         subprocess.run([python, "-c", USE], cwd=folder, check=True)
     print(f"{wheel.name} works with Keras, NumPy and PyTorch alone.")
 
 
 def build(folder: pathlib.Path) -> pathlib.Path:
     """Builds the wheel from a copy of the checkout; returns its path."""
-    source = folder / "source"  # a build would leave files in the checkout
-    for name in git("ls-files", "-co", "--exclude-standard"):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, source / name)
+    source = copied_checkout(folder)
     backend("build_sdist", source, folder)
     shutil.rmtree(source)
     # From the archive, which must therefore hold all that is needed.
@@ -117,29 +114,6 @@ def backend(hook: str, source: pathlib.Path, folder: pathlib.Path) -> None:
         check=True,
         capture_output=True,
     )
-
-
-def install(
-    interpreter: str, folder: pathlib.Path, wheel: pathlib.Path
-) -> pathlib.Path:
-    """Installs the wheel and PyTorch; returns the interpreter."""
-    subprocess.run([interpreter, "-m", "venv", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "-q", wheel, TORCH], check=True)
-    subprocess.run([*pip, "list"], check=True)
-    return python
-
-
-def git(*arguments: str) -> list[str]:
-    """Lines that a git command prints."""
-    return subprocess.run(
-        ["git", *arguments],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.splitlines()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,11 @@ import grpc.aio
 import numpy as np
 
 from serving.client import messages, wire_grpc
-from serving.client.channels import call_metadata, channel_opener
+from serving.client.channels import (
+    call_metadata,
+    channel_opener,
+    failed_call,
+)
 from serving.client.errors import ClientClosedError, call_error
 from serving.client.settings import Timeouts, Tls
 from serving.client.transports import RestTransport
@@ -128,7 +132,7 @@ class AsyncGrpcTransport:
                 request, timeout=seconds, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
-            raise call_error(error.code().name, error.details() or "") from None
+            raise failed_call(error, self._closed) from None
         except (grpc.aio.UsageError, asyncio.CancelledError) as error:
             if self._closed:  # what grpc raises on a closed channel
                 raise ClientClosedError("the client is closed") from error

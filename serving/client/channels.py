@@ -9,11 +9,12 @@ from typing import Any
 
 import grpc
 
-from serving.client.errors import RequestError
+from serving.client.certificates import ssl_context
+from serving.client.errors import CallError, RequestError, call_error
 from serving.client.memory import keep_freed_memory
 from serving.client.settings import Timeouts, Tls
 
-__all__ = ["call_metadata", "channel_opener"]
+__all__ = ["call_metadata", "channel_opener", "failed_call"]
 
 
 def channel_opener(
@@ -28,7 +29,8 @@ def channel_opener(
         tls: encryption; None is plain text.
 
     Raises:
-        RequestError: the address is a URL.
+        RequestError: the address is a URL, or certificates and key cannot be
+            used.
         OSError: a certificate or key cannot be read.
     """
     if "://" in address:
@@ -44,6 +46,7 @@ def channel_opener(
     ]
     if tls is None:
         return functools.partial(kind.insecure_channel, address, options)
+    ssl_context(tls)  # gRPC would take any file, and fail later.
     if tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return functools.partial(
@@ -54,6 +57,22 @@ def channel_opener(
 def call_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """What gRPC sends with a call; its names are in lower case."""
     return tuple((name.lower(), value) for name, value in metadata.items())
+
+
+def failed_call(error: grpc.RpcError, closed: bool) -> CallError:
+    """What a failed call means.
+
+    A call that a server cancels, and nobody here, was dropped by one that
+    stops: it is unavailable.
+
+    Args:
+        error: gRPC's.
+        closed: whether the client was closed.
+    """
+    code = error.code().name
+    if code == "CANCELLED" and not closed:
+        code = "UNAVAILABLE"
+    return call_error(code, error.details() or "")
 
 
 def _channel_credentials(tls: Tls) -> grpc.ChannelCredentials:

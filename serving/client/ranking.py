@@ -14,12 +14,11 @@ import grpc.aio
 import numpy as np
 
 from serving.client import ranking_messages as wire
-from serving.client.channels import channel_opener
+from serving.client.channels import channel_opener, failed_call
 from serving.client.errors import (
     ClientClosedError,
     RequestError,
     ResponseError,
-    call_error,
 )
 from serving.client.settings import Timeouts, Tls
 from serving.client.types import IntegerList, check_candidates, id_array
@@ -171,6 +170,7 @@ class _Calls:
         self._timeout = timeout
         self._metadata = [(k.lower(), v) for k, v in (metadata or {}).items()]
         self._channel: Any = None
+        self._closed = False
 
     def _open(self) -> None:
         channel = self._channel = self._make_channel()
@@ -261,6 +261,7 @@ class RankingClient(_Calls):
 
     def close(self) -> None:
         """Closes the connection."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> RankingClient:
@@ -275,7 +276,7 @@ class RankingClient(_Calls):
         try:
             return method(message, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise call_error(error.code().name, error.details() or "") from None
+            raise failed_call(error, self._closed) from None
         except ValueError as error:  # what grpc raises on a closed channel
             raise ClientClosedError("the client is closed") from error
 
@@ -326,6 +327,7 @@ class AsyncRankingClient(_Calls):
 
     async def close(self) -> None:
         """Closes the connection."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -348,7 +350,7 @@ class AsyncRankingClient(_Calls):
                 message, timeout=seconds, metadata=self._metadata or None
             )
         except grpc.aio.AioRpcError as error:
-            raise call_error(error.code().name, error.details() or "") from None
+            raise failed_call(error, self._closed) from None
         except grpc.aio.UsageError as error:
             raise ClientClosedError("the client is closed") from error
 

@@ -88,7 +88,7 @@ class Tls:
         certificate_file: PEM certificate of this client, for mutual TLS.
         key_file: its PEM key.
         server_name: name to expect in the server's certificate, if it is not
-            the host's (gRPC only).
+            the host's.
     """
 
     ca_file: str | pathlib.Path | None = None

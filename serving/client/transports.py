@@ -17,7 +17,12 @@ import grpc
 import numpy as np
 
 from serving.client import messages, wire_grpc, wire_rest
-from serving.client.channels import call_metadata, channel_opener
+from serving.client.certificates import ssl_context
+from serving.client.channels import (
+    call_metadata,
+    channel_opener,
+    failed_call,
+)
 from serving.client.errors import (
     ClientClosedError,
     RequestError,
@@ -79,6 +84,7 @@ class GrpcTransport:
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self._channel = channel_opener(grpc, address, timeouts, tls)()
+        self._closed = False
         self._metadata = call_metadata(metadata)
         self._predict = self._channel.unary_unary(
             wire_grpc.PREDICT,  # the request comes as bytes
@@ -121,6 +127,7 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Closes the channel; calls in flight end as CANCELLED."""
+        self._closed = True
         self._channel.close()
 
     def _method(self, path: str, response: Any) -> Callable[..., Any]:
@@ -136,7 +143,7 @@ class GrpcTransport:
         try:
             return method(request, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise call_error(error.code().name, error.details() or "") from None
+            raise failed_call(error, self._closed) from None
         except ValueError as error:  # what grpc raises on a closed channel
             raise ClientClosedError("the client is closed") from error
 
@@ -173,7 +180,10 @@ class RestTransport:
         self._host = parts.hostname
         self._port = parts.port
         self._prefix = parts.path.rstrip("/")
-        self._context = _ssl_context(tls) if parts.scheme == "https" else None
+        self._context = (
+            ssl_context(tls or Tls()) if parts.scheme == "https" else None
+        )
+        self._server_name = tls.server_name if tls else None
         self._timeouts = timeouts
         self._headers = {
             "Content-Type": "application/json",
@@ -285,8 +295,8 @@ class RestTransport:
             if self._context is None:
                 connection = http.client.HTTPConnection(self._host, self._port)
             else:
-                connection = http.client.HTTPSConnection(
-                    self._host, self._port, context=self._context
+                connection = _NamedHttps(
+                    self._host, self._port, self._context, self._server_name
                 )
             self._local.connection = connection
             with self._lock:
@@ -300,12 +310,29 @@ class RestTransport:
             self._open.discard(connection)
 
 
-def _ssl_context(tls: Tls | None) -> ssl.SSLContext:
-    if tls is None:
-        return ssl.create_default_context()
-    context = ssl.create_default_context(
-        cafile=None if tls.ca_file is None else str(tls.ca_file)
-    )
-    if tls.certificate_file is not None and tls.key_file is not None:
-        context.load_cert_chain(str(tls.certificate_file), str(tls.key_file))
-    return context
+class _NamedHttps(http.client.HTTPSConnection):
+    """A connection whose server is known by another name than its host.
+
+    Args:
+        host: where it is.
+        port: where it is.
+        context: whom to trust.
+        name: in the server's certificate; None is the host's.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int | None,
+        context: ssl.SSLContext,
+        name: str | None,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        super().__init__(host, port, context=context)
+        self._tls = context
+        self._name = name or host
+
+    def connect(self) -> None:
+        """Connects and encrypts."""
+        http.client.HTTPConnection.connect(self)
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,7 +20,6 @@ from aiohttp import web
 from serving.client.memory import keep_freed_memory
 from serving.server.config import ServerConfig
 from serving.server.config_files import (
-    TlsFiles,
     batching_options,
     model_settings,
     read_monitoring,
@@ -31,12 +32,14 @@ from serving.server.metrics import Metrics
 from serving.server.model_manager import ModelManager
 from serving.server.rest_api import make_rest_app
 from serving.server.servable import SessionOptions
+from serving.tls import grpc_credentials
 
 __all__ = ["ServerApp", "serve_until_signal"]
 
 _logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 300.0
+_LAST_SECONDS = 2.0  # to write answers that are there
 
 
 class ServerApp:
@@ -138,13 +141,22 @@ class ServerApp:
     async def stop(self) -> None:
         """Refuses new calls, waits for those in flight, frees the models."""
         grace = self.config.drain_seconds
+        ends = time.monotonic() + grace
         if self._reloader is not None:
             self._reloader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reloader
+        # gRPC drops the calls that come in the moment it stops, and says that
+        # they were cancelled. So they are refused for as long as others run,
+        # by the words that make clients go elsewhere.
+        await asyncio.gather(*(one.drain(grace) for one in self._dispatchers))
         stops = []
         if self._grpc is not None:
-            stops.append(self._grpc.stop(grace))
+            stops.append(
+                self._grpc.stop(
+                    max(0.0, min(_LAST_SECONDS, ends - time.monotonic()))
+                )
+            )
         if self._runner is not None:
             stops.append(self._runner.cleanup())
         await asyncio.gather(*stops)
@@ -181,7 +193,9 @@ class ServerApp:
             if self._tls is None:
                 port = server.add_insecure_port(address)
             else:
-                port = server.add_secure_port(address, _credentials(self._tls))
+                port = server.add_secure_port(
+                    address, grpc_credentials(self._tls)
+                )
         except RuntimeError as error:
             raise StartupError(
                 f"cannot listen on {address} for gRPC: the port is taken or "
@@ -212,7 +226,7 @@ class ServerApp:
             app,
             access_log=None,
             handle_signals=False,
-            shutdown_timeout=self.config.drain_seconds,
+            shutdown_timeout=min(_LAST_SECONDS, self.config.drain_seconds),
             # What nobody waits for any more does not run, if it still waits.
             handler_cancellation=True,
             # A connection without a request, or with half of one, ends.
@@ -290,6 +304,10 @@ async def _serve(
     before_stop: Callable[[], Awaitable[None]] | None,
 ) -> None:
     app = ServerApp(config)
+    # All calls wait while garbage is collected, which is done for each version
+    # that goes. What this process has imported need not be looked at then.
+    gc.collect()
+    gc.freeze()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -312,11 +330,3 @@ async def _serve(
         await before_stop()
     _logger.info("Stopping: waiting for calls in flight")
     await app.stop()
-
-
-def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials(
-        [(tls.key, tls.certificate)],
-        root_certificates=tls.client_ca or None,
-        require_client_auth=tls.verify_client,
-    )

@@ -22,10 +22,10 @@ from serving.server.batching import BatchingOptions
 from serving.server.config import ServerConfig
 from serving.server.errors import StartupError
 from serving.server.versions import ModelSettings, VersionPolicy
+from serving.tls import TlsFiles, ssl_context
 
 __all__ = [
     "Monitoring",
-    "TlsFiles",
     "batching_options",
     "model_batching_options",
     "model_settings",
@@ -104,23 +104,6 @@ class Monitoring:
 
     enabled: bool = True
     path: str = DEFAULT_METRICS_PATH
-
-
-@dataclasses.dataclass(frozen=True)
-class TlsFiles:
-    """Contents of an `SSLConfig`.
-
-    Attributes:
-        key: private key, PEM.
-        certificate: certificate chain, PEM.
-        client_ca: certificates that sign clients, PEM; may be empty.
-        verify_client: refuse clients without a certificate.
-    """
-
-    key: bytes = dataclasses.field(repr=False)
-    certificate: bytes
-    client_ca: bytes
-    verify_client: bool
 
 
 def model_settings(config: ServerConfig) -> list[ModelSettings]:
@@ -368,8 +351,8 @@ def read_tls(path: str) -> TlsFiles | None:
         path: text protobuf file, or empty.
 
     Raises:
-        StartupError: unreadable, not such a protobuf, or without key and
-            certificate.
+        StartupError: unreadable, not such a protobuf, without key and
+            certificate, or with some that cannot be used.
     """
     if not path:
         return None
@@ -378,12 +361,17 @@ def read_tls(path: str) -> TlsFiles | None:
         raise StartupError(f"{path}: server_key and server_cert are required")
     if proto.client_verify and not proto.custom_ca:
         raise StartupError(f"{path}: client_verify needs custom_ca")
-    return TlsFiles(
+    files = TlsFiles(
         key=proto.server_key.encode(),
         certificate=proto.server_cert.encode(),
         client_ca=proto.custom_ca.encode(),
         verify_client=proto.client_verify,
     )
+    try:
+        ssl_context(files)  # gRPC would only say that it cannot listen.
+    except ValueError as error:
+        raise StartupError(f"{path}: {error}") from error
+    return files
 
 
 def _parse(path: str, message: Any) -> Any:

@@ -42,6 +42,7 @@ class Dispatcher:
         self._metrics = metrics
         self._max_admitted = max_admitted
         self._admitted = 0
+        self._drained: asyncio.Event | None = None
         self._pool = ThreadPoolExecutor(
             threads, thread_name_prefix=entrypoint.lower()
         )
@@ -64,7 +65,8 @@ class Dispatcher:
 
         Raises:
             ServingError: what `work` raised; RESOURCE_EXHAUSTED when the pool
-                is full; DEADLINE_EXCEEDED when no time was left to start.
+                is full; DEADLINE_EXCEEDED when no time was left to start;
+                UNAVAILABLE while it drains.
         """
         started = time.perf_counter()
         code = grpc.StatusCode.OK
@@ -90,6 +92,10 @@ class Dispatcher:
     async def _admit(
         self, work: Callable[[int | None], _T], seconds: float | None
     ) -> _T:
+        if self._drained is not None:
+            raise ServingError(
+                grpc.StatusCode.UNAVAILABLE, "The server is stopping"
+            )
         if (
             self._max_admitted is not None
             and self._admitted >= self._max_admitted
@@ -152,6 +158,19 @@ class Dispatcher:
     def _leave(self) -> None:
         self._admitted -= 1
         self._metrics.in_flight.add(self._entrypoint, amount=-1)
+        if self._drained is not None and not self._admitted:
+            self._drained.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Refuses new calls, and waits for those that were admitted.
+
+        Args:
+            seconds: how long at most.
+        """
+        self._drained = asyncio.Event()
+        if self._admitted:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), seconds)
 
     def close(self) -> None:
         """Ends the threads, without waiting for what still runs."""

@@ -19,11 +19,8 @@ from serving.service.config import ServiceConfig
 from serving.service.grpc_server import GrpcServer
 from serving.service.rest_server import make_rest_app
 from serving.service.service import RankingService
-from serving.service.tls import (
-    grpc_credentials,
-    read_ssl_config,
-    ssl_context,
-)
+from serving.service.tls import read_ssl_config
+from serving.tls import grpc_credentials, ssl_context
 
 __all__ = ["ServiceApp", "run_until_signal", "running_service"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import pathlib
 import urllib.parse
 
 import grpc
@@ -40,6 +41,33 @@ class Rest:
         status, found = self.predict(body, path)
         assert set(found) == {"error"}
         return status, found["error"]
+
+
+class Hold:
+    """Calls of the signature hold, which run until they are let go.
+
+    Args:
+        folder: empty; the model server reads and writes there.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.file = str(folder / "go")
+
+    @property
+    def runs(self) -> bool:
+        """Whether the graph of a call has begun."""
+        return pathlib.Path(self.file + ".held").exists()
+
+    def message(self) -> predict_pb2.PredictRequest:
+        return make("hold", file=self.file)
+
+    def body(self) -> bytes:
+        return json.dumps(
+            {"signature_name": "hold", "inputs": self.file}
+        ).encode()
+
+    def release(self) -> None:
+        pathlib.Path(self.file).touch()
 
 
 def make(signature: str, **inputs) -> predict_pb2.PredictRequest:

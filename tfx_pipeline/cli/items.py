@@ -20,6 +20,13 @@ from tfx_pipeline.cli.server_options import (
     address_of,
     opened_client,
 )
+from tfx_pipeline.cli.tls_options import (
+    TargetCaFileOption,
+    TargetCertificateFileOption,
+    TargetKeyFileOption,
+    TargetServerNameOption,
+    target_tls,
+)
 
 __all__ = ["app"]
 
@@ -48,6 +55,10 @@ def push(
     ],
     target: TargetOption = None,
     transport: TransportOption = Transport.GRPC,
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
     model: ModelOption = "muse",
     watch: Annotated[
         bool,
@@ -78,8 +89,14 @@ def push(
         from serving import client
 
         address = address_of(target, transport)
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
+        )
         fresh = client.FreshItems(file)
-        with opened_client(address, transport, model, timeout) as opened:
+        with opened_client(address, transport, model, timeout, tls) as opened:
             if watch:
                 _watch(fresh, opened, poll, as_json)
             else:

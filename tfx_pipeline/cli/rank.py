@@ -21,6 +21,13 @@ from tfx_pipeline.cli.server_options import (
     address_of,
     opened_client,
 )
+from tfx_pipeline.cli.tls_options import (
+    TargetCaFileOption,
+    TargetCertificateFileOption,
+    TargetKeyFileOption,
+    TargetServerNameOption,
+    target_tls,
+)
 
 if TYPE_CHECKING:
     from serving.client import MuseClient
@@ -72,6 +79,10 @@ def rank(
     ] = None,
     target: TargetOption = None,
     transport: TransportOption = Transport.GRPC,
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
     model: ModelOption = "muse",
     matching_model: Annotated[
         str, typer.Option(help="Model that finds candidates.")
@@ -107,7 +118,13 @@ def rank(
             data = _DEMO_DATA
         fields = _fields(user, candidates, data, split.value, request)
         address = address_of(target, transport)
-        with opened_client(address, transport, model, timeout) as opened:
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
+        )
+        with opened_client(address, transport, model, timeout, tls) as opened:
             matched = _find_candidates(
                 opened, fields, matching_model, num_candidates, address
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from serving.client import Tls
     from serving.server.app import ServerApp
 
 __all__ = ["RankingBeside"]
@@ -37,6 +39,8 @@ class RankingBeside:
         port: gRPC port.
         rest_port: REST port.
         model: ranking model.
+        ssl_config_file: text protobuf `SSLConfig` that encrypts its ports.
+        target_tls: encryption towards the model server; None is plain text.
 
     Attributes:
         failed: whether it ended by itself.
@@ -52,10 +56,13 @@ class RankingBeside:
         port: int,
         rest_port: int,
         model: str,
+        ssl_config_file: str = "",
+        target_tls: Tls | None = None,
     ) -> None:
         """Starts the process; see the class for the arguments."""
         names = app.model_names
         self._host = host
+        self._scheme = "https" if ssl_config_file else "http"
         self._ports = pathlib.Path(folder) / "ranking.json"
         settings = {
             "store": store,
@@ -65,6 +72,8 @@ class RankingBeside:
             "host": host,
             "port": port,
             "rest_port": rest_port,
+            "ssl_config_file": ssl_config_file,
+            "target_tls": target_tls and dataclasses.asdict(target_tls),
             "port_file": str(self._ports),
         }
         self.failed = False
@@ -98,7 +107,7 @@ class RankingBeside:
             if found["port"] is not None:
                 lines.append(f"  gRPC     {self._host}:{found['port']}")
             if found["rest_port"] is not None:
-                url = f"http://{self._host}:{found['rest_port']}"
+                url = f"{self._scheme}://{self._host}:{found['rest_port']}"
                 lines += [
                     f"  REST     {url}/v1/rank",
                     f"  metrics  {url}/metrics",

@@ -20,6 +20,14 @@ from tfx_pipeline.cli.listening_options import (
     PortFileOption,
     RestApiPortOption,
 )
+from tfx_pipeline.cli.tls_options import (
+    SslConfigFileOption,
+    TargetCaFileOption,
+    TargetCertificateFileOption,
+    TargetKeyFileOption,
+    TargetServerNameOption,
+    target_tls,
+)
 
 if TYPE_CHECKING:
     from serving.server.app import ServerApp
@@ -48,6 +56,7 @@ def serve(
     host: HostOption = "127.0.0.1",
     port: GrpcPortOption = 8500,
     rest_api_port: RestApiPortOption = 8501,
+    ssl_config_file: SslConfigFileOption = "",
     port_file: PortFileOption = "",
     poll_seconds: Annotated[
         float, typer.Option(help="Look for new versions this often; 0 never.")
@@ -68,12 +77,20 @@ def serve(
     ranking_rest_port: Annotated[
         int, typer.Option(help="Its REST port; 0 takes a free one.")
     ] = 8601,
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
 ) -> None:
     """Serve a model by gRPC and REST until Ctrl-C.
 
     Speaks TensorFlow Serving's protocol, follows new versions and drains on
     SIGTERM. All flags of tensorflow_model_server that are supported:
     python -m serving.server --help
+
+    With --ssl-config-file the ranking service beside encrypts its ports by
+    the same file, and calls this server as --target-ca-file and the others
+    say.
 
     Example: muse serve --model-base-path demo_output/serving/muse
     """
@@ -86,6 +103,22 @@ def serve(
             raise ValueError("--with-ranking needs gRPC: choose a --port")
         if store and not with_ranking:
             raise ValueError("--store belongs to --with-ranking")
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
+        )
+        if tls and not (with_ranking and ssl_config_file):
+            raise ValueError(
+                "--target-ca-file and the like belong to --with-ranking and "
+                "--ssl-config-file"
+            )
+        if with_ranking and ssl_config_file and not target_ca_file:
+            raise ValueError(
+                "--with-ranking and --ssl-config-file need --target-ca-file: "
+                "the ranking service must know this server"
+            )
         from serving.server import ServerConfig, StartupError
 
         config = ServerConfig(
@@ -96,6 +129,7 @@ def serve(
             host=host,
             port=port,
             rest_api_port=rest_api_port,
+            ssl_config_file=ssl_config_file,
             port_file=port_file,
             file_system_poll_wait_seconds=poll_seconds,
         )
@@ -121,6 +155,8 @@ def serve(
                         port=ranking_port,
                         rest_port=ranking_rest_port,
                         model=model_name,
+                        ssl_config_file=ssl_config_file,
+                        target_tls=tls,
                     )
 
             async def before_stop() -> None:
@@ -143,7 +179,8 @@ def _announcer(folder: str, started: float) -> Callable[[ServerApp], None]:
         seconds = time.monotonic() - started
         lines = [f"Serving {', '.join(app.model_names)} ({seconds:.0f} s)"]
         if app.grpc_port is not None:
-            lines.append(f"  gRPC     {app.grpc_target}")
+            how = " (TLS)" if app.config.ssl_config_file else ""
+            lines.append(f"  gRPC     {app.grpc_target}{how}")
         if app.rest_port is not None:
             lines += [
                 f"  REST     {app.rest_url}/v1/models/{name}"

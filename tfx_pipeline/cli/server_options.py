@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from serving.client import MuseClient
+    from serving.client import MuseClient, Tls
 
 __all__ = [
     "ModelOption",
@@ -55,7 +55,11 @@ def address_of(target: str | None, transport: Transport) -> str:
 
 @contextlib.contextmanager
 def opened_client(
-    address: str, transport: Transport, model: str, timeout: float
+    address: str,
+    transport: Transport,
+    model: str,
+    timeout: float,
+    tls: Tls | None = None,
 ) -> Iterator[MuseClient]:
     """A client while the context is open.
 
@@ -64,6 +68,7 @@ def opened_client(
         transport: the protocol.
         model: name of the model.
         timeout: seconds for each call.
+        tls: encryption; None is plain text.
 
     Raises:
         RuntimeError: a call failed, in one line; with advice where no server
@@ -80,12 +85,14 @@ def opened_client(
                 connect=min(5.0, timeout), call=timeout, total=timeout
             ),
             retry=client.Retry(attempts=2),
+            tls=tls,
         ) as opened:
             yield opened
     except client.UnavailableError as error:
+        advice = "" if tls else "; an encrypted one needs --target-ca-file"
         raise RuntimeError(
             f"no server answers at {address} ({error.message}). Start "
-            "one with: muse serve --model-base-path DIR"
+            f"one with: muse serve --model-base-path DIR{advice}"
         ) from error
     except client.MuseClientError as error:
         raise RuntimeError(str(error)) from error

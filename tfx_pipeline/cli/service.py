@@ -15,6 +15,14 @@ from tfx_pipeline.cli.listening_options import (
     PortFileOption,
     RestPortOption,
 )
+from tfx_pipeline.cli.tls_options import (
+    SslConfigFileOption,
+    TargetCaFileOption,
+    TargetCertificateFileOption,
+    TargetKeyFileOption,
+    TargetServerNameOption,
+    target_tls,
+)
 
 if TYPE_CHECKING:
     from serving.service import ServiceApp
@@ -41,28 +49,14 @@ def service(
     matching_model: Annotated[
         str, typer.Option(help="Model that finds candidates; '' has none.")
     ] = "matching",
-    target_ca_file: Annotated[
-        str,
-        typer.Option(
-            help="PEM file to trust the model servers by; encrypts the calls."
-        ),
-    ] = "",
-    target_certificate_file: Annotated[
-        str, typer.Option(help="PEM file that model servers know us by.")
-    ] = "",
-    target_key_file: Annotated[
-        str, typer.Option(help="PEM file with its key.")
-    ] = "",
-    target_server_name: Annotated[
-        str, typer.Option(help="Name in the model servers' certificates.")
-    ] = "",
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
     host: HostOption = "127.0.0.1",
     port: GrpcPortOption = 8600,
     rest_port: RestPortOption = 8601,
-    ssl_config_file: Annotated[
-        str,
-        typer.Option(help="TF Serving's ssl.config: encrypts gRPC and REST."),
-    ] = "",
+    ssl_config_file: SslConfigFileOption = "",
     port_file: PortFileOption = "",
     deadline_ms: Annotated[
         float, typer.Option(help="Deadline of requests that bring none.")
@@ -89,21 +83,18 @@ def service(
     Example: muse service --store lmdb:store --target 127.0.0.1:8500
     """
     with output.one_line_errors():
-        from serving.client import Tls
         from serving.service import ServiceConfig, run_until_signal
         from serving.service.records import log_to_stderr
 
-        tls = {
-            "ca_file": target_ca_file,
-            "certificate_file": target_certificate_file,
-            "key_file": target_key_file,
-            "server_name": target_server_name,
-        }
-        tls = {name: value for name, value in tls.items() if value}
         config = ServiceConfig(
             store=store,
             targets=tuple(target or ["127.0.0.1:8500"]),
-            target_tls=Tls(**tls) if tls else None,
+            target_tls=target_tls(
+                target_ca_file,
+                target_certificate_file,
+                target_key_file,
+                target_server_name,
+            ),
             model=model,
             matching_model=matching_model,
             host=host,

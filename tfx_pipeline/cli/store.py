@@ -16,9 +16,16 @@ from tfx_pipeline.cli import output
 from tfx_pipeline.cli.listening_options import STORE_URL
 from tfx_pipeline.cli.rank import Split
 from tfx_pipeline.cli.server_options import Transport, opened_client
+from tfx_pipeline.cli.tls_options import (
+    TargetCaFileOption,
+    TargetCertificateFileOption,
+    TargetKeyFileOption,
+    TargetServerNameOption,
+    target_tls,
+)
 
 if TYPE_CHECKING:
-    from serving.client import MuseClient
+    from serving.client import MuseClient, Tls
     from serving.stores import BehaviorStore, LoadReport, UserHistory
 
 __all__ = ["app"]
@@ -78,6 +85,10 @@ def load(
             "rows as well, as muse store rows does."
         ),
     ] = None,
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
     model: Model = "muse",
     limit: Limit = 100_000,
     timeout: Timeout = 60.0,
@@ -94,6 +105,12 @@ def load(
         from serving.stores import open_store
         from tfx_pipeline import user_store
 
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
+        )
         folder = rejected or data / f"{split.value}_user_features.rejected"
         say = output.Reporter()
 
@@ -109,7 +126,7 @@ def load(
                 opened, data, split.value, folder, progress
             )
             if model_target is not None:
-                _resolve_all(opened, model_target, model, timeout)
+                _resolve_all(opened, model_target, model, timeout, tls)
         if as_json:
             _write_json(dataclasses.asdict(report))
             return
@@ -200,6 +217,10 @@ def rows(
     target: Annotated[
         str, typer.Option(help="host:port of the model server (gRPC).")
     ] = "127.0.0.1:8500",
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
     model: Model = "muse",
     limit: Limit = 100_000,
     timeout: Timeout = 60.0,
@@ -210,7 +231,13 @@ def rows(
     goes on or another item table serves.
     """
     with output.one_line_errors(), _open(url, limit, timeout) as opened:
-        _resolve_all(opened, target, model, timeout)
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
+        )
+        _resolve_all(opened, target, model, timeout, tls)
 
 
 def _open(
@@ -264,11 +291,15 @@ def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
 
 
 def _resolve_all(
-    opened: BehaviorStore, target: str, model: str, timeout: float
+    opened: BehaviorStore,
+    target: str,
+    model: str,
+    timeout: float,
+    tls: Tls | None,
 ) -> None:
     """Sets the rows of every user of the store."""
     done = behind = 0
-    with opened_client(target, Transport.GRPC, model, timeout) as server:
+    with opened_client(target, Transport.GRPC, model, timeout, tls) as server:
         for users in _groups(opened):
             kept = _resolve(opened, server, users)
             done += kept

@@ -1,6 +1,8 @@
 """One small world, exported once for all tests here."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,3 +58,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         export=export,
         loaded=tf.saved_model.load(str(export.path)),
     )
+
+
+@pytest.fixture(scope="session")
+def server(world: World) -> Iterator[Any]:
+    """Return a server of the world's export."""
+    from serving.server import ServerConfig, running
+
+    config = ServerConfig(
+        model_base_path=str(world.export.path.parent), port=0, rest_api_port=0
+    )
+    with running(config) as app:
+        yield app

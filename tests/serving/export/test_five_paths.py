@@ -3,7 +3,6 @@
 import pathlib
 
 import numpy as np
-import pytest
 
 from serving.client import (
     CachedRankRequest,
@@ -23,20 +22,6 @@ from tests.serving.export.world import (
 )
 
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def server(world: World):
-    from serving.server import ServerConfig, running
-
-    config = ServerConfig(
-        model_name="muse",
-        model_base_path=str(world.export.path.parent),
-        port=0,
-        rest_api_port=0,
-    )
-    with running(config) as app:
-        yield app
 
 
 def by_service(

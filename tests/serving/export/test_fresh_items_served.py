@@ -20,6 +20,7 @@ from serving.client import (
     Limits,
     MuseClient,
     RankRequest,
+    Timeouts,
 )
 from serving.server import ServerConfig, running
 from tests.serving.export.world import DIM, MAX_HISTORY, SPARE_ROWS, World
@@ -30,15 +31,6 @@ pytest.importorskip("tensorflow")
 # Tests share a server, and so its slots: each has ids of its own.
 _FIRST_IDS = itertools.count(10**10, 100)
 REPLACED, ALIKE, WATCHED = 2 * 10**10, 3 * 10**10, 4 * 10**10
-
-
-@pytest.fixture(scope="module")
-def server(world: World) -> Iterator[Any]:
-    config = ServerConfig(
-        model_base_path=str(world.export.path.parent), port=0, rest_api_port=0
-    )
-    with running(config) as app:
-        yield app
 
 
 @pytest.fixture(params=["grpc", "rest"])
@@ -65,7 +57,7 @@ def random_vectors(seed: int, count: int) -> np.ndarray:
     return rng.normal(size=(count, DIM)).astype(np.float32)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"
@@ -223,20 +215,26 @@ def test_followed_items_are_seen_soon_and_survive_a_swap(
         port=0,
         rest_api_port=-1,
         file_system_poll_wait_seconds=0.05,
+        enable_model_warmup=False,  # It takes most of the time of a load.
     )
     reports: list[Any] = []
     errors: list[Exception] = []
     stop = threading.Event()
 
     def follow() -> None:
-        with MuseClient(app.grpc_target) as client:
+        with MuseClient(app.grpc_target, timeouts=patient) as client:
             reports.extend(
                 FreshItems(file).follow(
                     client, poll=0.05, stop=stop, on_error=errors.append
                 )
             )
 
-    with running(config) as app, MuseClient(app.grpc_target) as client:
+    # Each version's first call of a signature waits for its graph.
+    patient = Timeouts(call=90, total=90)
+    with (
+        running(config) as app,
+        MuseClient(app.grpc_target, timeouts=patient) as client,
+    ):
         thread = threading.Thread(target=follow)
         thread.start()
         try:
@@ -244,15 +242,15 @@ def test_followed_items_are_seen_soon_and_survive_a_swap(
             assert isinstance(errors[0], FileNotFoundError)
             ids = [WATCHED, WATCHED + 1]
             write_items(file, ids)
-            wait_for(lambda: client.embed(ids).found.all(), seconds=10)
+            wait_for(lambda: client.embed(ids).found.all())
             ids.append(WATCHED + 2)
             write_items(file, ids)
-            wait_for(lambda: client.embed(ids).found.all(), seconds=10)
+            wait_for(lambda: client.embed(ids).found.all())
             before = client.rank(request_of(world, ids)).click_probability
             shutil.copytree(world.export.path, tmp_path / "next")
             (tmp_path / "next").rename(base / "2")
             wait_for(lambda: client.metadata().version == 2)
-            wait_for(lambda: client.embed(ids).found.all(), seconds=10)
+            wait_for(lambda: client.embed(ids).found.all())
             after = client.rank(request_of(world, ids)).click_probability
             np.testing.assert_allclose(after, before, atol=1e-6)
         finally:

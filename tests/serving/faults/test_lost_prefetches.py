@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from serving.client import (
-    AsyncMuseClient,
     MuseClient,
     MuseClientError,
     PrefetchRequest,
@@ -24,6 +23,7 @@ from serving.export.user_cache import UserCache
 from serving.service import ServiceConfig, running_service
 from tests.serving import toy_muse
 from tests.serving.faults.ranked_users import ask, fill
+from tests.serving.front import front_of
 
 USERS = range(10201, 10204)
 STRANGERS = np.arange(1, 8_000)
@@ -56,11 +56,11 @@ def store(fault_redis) -> str:
     return str(fault_redis.url)
 
 
-def service(server, store: str):
+def service(target: str, store: str):
     return running_service(
         ServiceConfig(
             store=store,
-            targets=(server.grpc,),
+            targets=(target,),
             matching_model="",
             port=0,
             rest_port=-1,
@@ -74,23 +74,23 @@ def service(server, store: str):
 def test_others_take_the_place_before_it_is_used(model_server, store, rivals):
     """The ranking with the whole history takes over."""
     user = USERS[0]
-    with service(model_server, store) as app:
-        (target,) = app.service._targets.all
-        rank_cached = target.client.rank_cached
 
-        async def after_the_others(request, **settings):
-            async with AsyncMuseClient(model_server.grpc) as other:
-                for rival in rivals[user]:
-                    await other.prefetch(rival)
-            return await rank_cached(request, **settings)
+    def others_first() -> None:
+        with MuseClient(model_server.grpc) as other:
+            for rival in rivals[user]:
+                other.prefetch(rival)
 
-        with RankingClient(app.grpc_target) as client:
-            assert ask(client, user).path == "cached"
-            target.client.rank_cached = after_the_others
-            answer = ask(client, user)
-        outcomes = {stage.name: stage.outcome for stage in answer.stages}
-        assert (outcomes["prefetch"], outcomes["rank_cached"]) == ("ok", "miss")
-        assert answer.path == "full"
+    with (
+        front_of(model_server.grpc) as (front, address),
+        service(address, store) as app,
+        RankingClient(app.grpc_target) as client,
+    ):
+        assert ask(client, user).path == "cached"
+        front.faults["muse", "rank_cached"] = others_first
+        answer = ask(client, user)
+    outcomes = {stage.name: stage.outcome for stage in answer.stages}
+    assert (outcomes["prefetch"], outcomes["rank_cached"]) == ("ok", "miss")
+    assert answer.path == "full"
 
 
 def test_services_and_others_fight_for_a_few_places(
@@ -118,7 +118,8 @@ def test_services_and_others_fight_for_a_few_places(
 
     with contextlib.ExitStack() as stack:
         apps = [
-            stack.enter_context(service(model_server, store)) for _ in range(3)
+            stack.enter_context(service(model_server.grpc, store))
+            for _ in range(3)
         ]
         pool = stack.enter_context(ThreadPoolExecutor())
         disturbing = [pool.submit(disturb) for _ in range(2)]

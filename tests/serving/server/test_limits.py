@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import gzip
 import http.client
@@ -16,12 +17,12 @@ from collections.abc import Callable, Iterator
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.server import ServerConfig, running
+from tests.serving.toy_calls import Hold
 from tests.serving.toy_model import score_request
 
 pytestmark = pytest.mark.tf
@@ -48,7 +49,7 @@ def server(toy_base) -> Iterator:
         port=0,
         rest_api_port=0,
         max_request_bytes=LIMIT,
-        rest_api_timeout_in_ms=1000,
+        rest_api_timeout_in_ms=60_000,
         rest_api_num_threads=1,
         rest_api_max_waiting=2,
         grpc_max_threads=4,
@@ -96,8 +97,12 @@ def answers(app) -> bool:
     return send(app, body) == (200, {"predictions": [7]})
 
 
-def slow_body(loops: int = 10**9) -> bytes:
-    return b'{"signature_name": "slow", "inputs": %d}' % loops
+@pytest.fixture
+def hold(tmp_path) -> Iterator[Hold]:
+    """Calls that run until they are let go, at the latest after the test."""
+    held = Hold(tmp_path)
+    yield held
+    held.release()
 
 
 def gauge(app, name: str, entrypoint: str) -> float:
@@ -165,11 +170,14 @@ def test_compressed_bodies(server):
 
 
 def test_a_body_that_does_not_come(server):
-    with raw(server, head(b"{", 100)) as connection:
-        reply = connection.recv(4096)
-    assert reply.startswith(b"HTTP/1.1 408 ")
-    assert b"did not come within 1 s" in reply
-    assert answers(server)
+    config = dataclasses.replace(
+        server.config, port=-1, rest_api_timeout_in_ms=200
+    )
+    with running(config) as app:
+        with raw(app, head(b"{", 100)) as connection:
+            reply = connection.recv(4096)
+        assert reply.startswith(b"HTTP/1.1 408 ")
+        assert b"did not come within 0.2 s" in reply
 
 
 @pytest.mark.parametrize(
@@ -291,39 +299,41 @@ def test_any_message_is_answered(channel, data):
         assert reply.model_spec.name == "toy"
 
 
-def test_no_more_wait_than_allowed(server):
+def test_no_more_wait_than_allowed(server, hold):
     wait_for(lambda: idle(server))
     before = gauge(server, "refused_total", "REST")
-    with raw(server, head(slow_body())):
+    with raw(server, head(hold.body())):
         wait_for(lambda: gauge(server, "in_flight", "REST") == 1)
-        waiting = [raw(server, head(slow_body())) for _ in range(2)]
+        waiting = [raw(server, head(hold.body())) for _ in range(2)]
         wait_for(lambda: gauge(server, "waiting", "REST") == 2)
-        status, found = send(server, slow_body())
+        status, found = send(server, hold.body())
         assert (status, found["error"]) == (429, "Server Threadpool Exhausted")
         assert gauge(server, "refused_total", "REST") == before + 1
         for connection in waiting:
             connection.close()
+    hold.release()
     wait_for(lambda: idle(server))
     assert answers(server)
 
 
-def test_calls_of_clients_that_left_do_not_run(server):
+def test_calls_of_clients_that_left_do_not_run(server, hold):
     wait_for(lambda: idle(server))
-    with raw(server, head(slow_body())):
+    with raw(server, head(hold.body())):
         wait_for(lambda: gauge(server, "in_flight", "REST") == 1)
-        left = raw(server, head(slow_body()))
+        left = raw(server, head(hold.body()))
         wait_for(lambda: gauge(server, "waiting", "REST") == 1)
         left.close()
-        # It would have waited for the whole second of the first.
+        # It would have waited for the first, which goes on.
         wait_for(lambda: gauge(server, "waiting", "REST") == 0)
         assert gauge(server, "in_flight", "REST") == 1
+    hold.release()
     wait_for(lambda: idle(server))
 
 
-def test_slow_rest_calls_do_not_hold_up_grpc_and_status(server, channel):
+def test_slow_rest_calls_do_not_hold_up_grpc_and_status(server, channel, hold):
     wait_for(lambda: idle(server))
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    with raw(server, head(slow_body())):
+    with raw(server, head(hold.body())):
         wait_for(lambda: gauge(server, "in_flight", "REST") == 1)
         assert stub.Predict(score_request(), timeout=20).outputs
         connection = http.client.HTTPConnection("127.0.0.1", server.rest_port)
@@ -333,20 +343,18 @@ def test_slow_rest_calls_do_not_hold_up_grpc_and_status(server, channel):
             assert reply.status == 200 and reply.read()
         connection.close()
         assert gauge(server, "in_flight", "REST") == 1
+    hold.release()
     wait_for(lambda: idle(server))
 
 
-def test_a_cancelled_grpc_call_gives_its_place_back(server, channel):
+def test_a_cancelled_grpc_call_gives_its_place_back(server, channel, hold):
     wait_for(lambda: idle(server))
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "toy"
-    request.model_spec.signature_name = "slow"
-    request.inputs["n"].CopyFrom(tf.make_tensor_proto(np.int64(10**9)))
-    calls = [stub.Predict.future(request, timeout=1.0) for _ in range(4)]
+    calls = [stub.Predict.future(hold.message(), timeout=60) for _ in range(4)]
     wait_for(lambda: gauge(server, "in_flight", "GRPC") == 4)
     for call in calls:
         call.cancel()
+    hold.release()
     wait_for(lambda: idle(server))
     assert stub.Predict(score_request(), timeout=20).outputs
 

@@ -8,14 +8,22 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from serving.client import MuseClient, Timeouts
+from serving.client import (
+    MuseClient,
+    MuseClientError,
+    Retry,
+    Timeouts,
+    UnavailableError,
+)
 from serving.server.main import main
+from tests.serving.toy_calls import Hold, Rest
 
 pytestmark = pytest.mark.tf
 
@@ -31,6 +39,22 @@ def start(*flags: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
+
+
+def until_refused(client: MuseClient) -> Exception:
+    """Calls until a call fails."""
+    try:
+        while True:
+            client.predict("echo", {"v": np.array([7])})
+    except MuseClientError as error:
+        return error
 
 
 def test_sigterm_drains(toy_base, tmp_path):
@@ -50,26 +74,31 @@ def test_sigterm_drains(toy_base, tmp_path):
         found = json.loads(ports.read_text())
         assert found["pid"] == server.pid
         target = f"127.0.0.1:{found['port']}"
-        answers = []
-        with MuseClient(
-            target, model="toy", timeouts=Timeouts(call=60, total=60)
-        ) as client:
-
-            def slow(loops: int) -> float:
-                started = time.monotonic()
-                answers.append(
-                    client.predict("slow", {"n": np.array(loops, np.int64)})
-                )
-                return time.monotonic() - started
-
-            slow(10)
-            loops = int(3.0 / slow(2000) * 2000)
-            caller = threading.Thread(target=slow, args=(loops,))
-            caller.start()
-            time.sleep(0.5)
+        hold = Hold(tmp_path)
+        with (
+            MuseClient(
+                target,
+                model="toy",
+                timeouts=Timeouts(call=60, total=60),
+                retry=Retry(attempts=1),
+            ) as client,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            call = pool.submit(
+                client.predict, "hold", {"file": np.array(hold.file, object)}
+            )
+            others = [pool.submit(until_refused, client) for _ in range(4)]
+            wait_for(lambda: hold.runs)
             server.send_signal(signal.SIGTERM)
-            caller.join(60)
-            assert len(answers) == 3  # the call in flight was answered
+            # They are told to go elsewhere, at once.
+            for other in others:
+                assert isinstance(other.result(60), UnavailableError)
+            rest = Rest(f"http://127.0.0.1:{found['rest_api_port']}")
+            refused = {"signature_name": "echo", "instances": [7]}
+            assert rest.error(refused) == (503, "The server is stopping")
+            assert not call.done()
+            hold.release()
+            assert call.result(60)["y"].tolist() == [1.0]
         assert server.wait(60) == 0
         assert not ports.exists()
     finally:

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,66 +21,25 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
-from serving.client import MuseClientError
+from serving.client import MuseClientError, Tls
 from serving.client.ranking import (
     RankingClient,
     RankingRequest,
     RankingResult,
 )
 from tests.serving import toy_matching, toy_muse
+from tests.serving.certificates import make_certificates, ssl_config
+from tests.serving.relay import Relay
 from tfx_pipeline.cli.ranking_beside import RankingBeside
 
 ROOT = pathlib.Path(__file__).parents[3]
-START_S = 90.0
+START_S = 200.0
 EXACT = {"cached", "full"}
 MUSE = "from tfx_pipeline.cli import main; main.run()"
-
-
-class Relay:
-    """Passes bytes on to a server, but holds them back when told to."""
-
-    def __init__(self, target: str) -> None:
-        host, port = target.split(":")
-        self._server = (host, int(port))
-        self._flowing = threading.Event()
-        self._flowing.set()
-        self._sockets = [socket.create_server(("127.0.0.1", 0))]
-        self.address = f"127.0.0.1:{self._sockets[0].getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def hold(self) -> None:
-        self._flowing.clear()
-
-    def release(self) -> None:
-        self._flowing.set()
-
-    def close(self) -> None:
-        self.release()
-        for one in self._sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._sockets[0].accept()
-                server = socket.create_connection(self._server)
-                self._sockets += [client, server]
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(
-                        target=self._pump, args=pair, daemon=True
-                    ).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._flowing.wait()
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
 
 
 @contextlib.contextmanager
@@ -224,9 +184,33 @@ def test_service_serves_and_answers_what_is_in_flight(site, tmp_path):
     ]
 
 
+@pytest.fixture
+def encryption(tmp_path) -> tuple[list[str], Tls | None]:
+    """Options of `muse serve`, both sides with certificates, and a client's.
+
+    Plain text where no certificates can be made.
+    """
+    if not shutil.which("openssl"):
+        return [], None
+    pem = make_certificates(tmp_path)
+    tls = Tls(
+        ca_file=str(pem / "ca.pem"),
+        certificate_file=str(pem / "client.pem"),
+        key_file=str(pem / "client.key"),
+    )
+    options = [
+        *("--ssl-config-file", str(ssl_config(pem, tmp_path, True))),
+        *("--target-ca-file", str(tls.ca_file)),
+        *("--target-certificate-file", str(tls.certificate_file)),
+        *("--target-key-file", str(tls.key_file)),
+    ]
+    return options, tls
+
+
 def test_serve_with_ranking_is_not_worse_while_it_stops(
-    site, models_config, tmp_path
+    site, models_config, tmp_path, encryption
 ):
+    options, tls = encryption
     request = site.request(10)
     answers: list[RankingResult] = []
     with muse(
@@ -235,6 +219,7 @@ def test_serve_with_ranking_is_not_worse_while_it_stops(
         *("--port", "0", "--rest-api-port", "0", "--with-ranking"),
         *("--store", site.store),
         *("--ranking-port", "0", "--ranking-rest-port", "0"),
+        *options,
     ) as process:
         until(
             lambda: "/v1/rank\n" in (tmp_path / "out").read_text(),
@@ -242,13 +227,15 @@ def test_serve_with_ranking_is_not_worse_while_it_stops(
             tmp_path,
         )
         words = (tmp_path / "out").read_text()
+        assert ("(TLS)" in words) == (tls is not None)
         words = words[words.index("Ranking service") :]
         target = re.search(r"gRPC +(\S+:\d+)", words).group(1)
+        assert ("https://127" in words) == (tls is not None)
 
         def ask() -> None:
             asked = RankingRequest(request.user_id, deadline_ms=5000)
             with (
-                RankingClient(target, timeout=20) as client,
+                RankingClient(target, timeout=20, tls=tls) as client,
                 contextlib.suppress(MuseClientError),
             ):
                 while True:  # Until it is refused.
@@ -271,7 +258,6 @@ def test_serve_with_ranking_is_not_worse_while_it_stops(
 
 def test_options_of_the_service_are_its_settings(monkeypatch):
     import serving.service
-    from serving.client import Tls
     from tfx_pipeline.cli.commands import app
 
     seen: list[serving.service.ServiceConfig] = []

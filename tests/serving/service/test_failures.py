@@ -19,16 +19,16 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import (
-    AsyncMuseClient,
     InvalidArgumentError,
     OverloadedError,
     RankRequest,
-    Retry,
 )
 from serving.client.ranking import RankingClient, RankingRequest
 from serving.service import ServiceConfig, running_service
+from serving.service import service as service_module
 from serving.service.targets import by_user
 from tests.serving import toy_muse
+from tests.serving.front import front_of
 from tests.serving.service.conftest import settings
 
 
@@ -57,15 +57,6 @@ def outcomes(answer) -> dict[str, str]:
     return {stage.name: stage.outcome for stage in answer.stages}
 
 
-def fails(app, call: str) -> None:
-    """Sends one kind of call to a model that the server does not have."""
-    for target in app.service._targets.all:
-        lost = AsyncMuseClient(
-            target.address, model="nosuch", retry=Retry(attempts=1)
-        )
-        setattr(target.client, call, getattr(lost, call))
-
-
 def newest(request: RankRequest, count: int) -> RankRequest:
     start = len(request.behavior_item_ids) - count
     return RankRequest(
@@ -79,9 +70,11 @@ def newest(request: RankRequest, count: int) -> RankRequest:
 
 def test_failed_prefetch_ranks_with_the_full_history(site) -> None:
     request = site.request(10)
-    with running_service(ServiceConfig(**settings(site))) as app:
-        fails(app, "prefetch")
-        answer = rank(app, request)
+    with front_of(site.model_server) as (front, address):
+        front.faults["muse", "prefetch"] = grpc.StatusCode.INTERNAL
+        config = settings(site, targets=(address,))
+        with running_service(ServiceConfig(**config)) as app:
+            answer = rank(app, request)
     assert answer.path == "full"
     assert outcomes(answer)["prefetch"] == "error"
     np.testing.assert_allclose(
@@ -91,15 +84,17 @@ def test_failed_prefetch_ranks_with_the_full_history(site) -> None:
 
 def test_full_history_that_takes_too_long_is_shortened(site) -> None:
     request = site.request(10)
-    changes = {"shortened_length": 4, "deadline_ms": 6000}
-    with running_service(ServiceConfig(**settings(site, **changes))) as app:
-        fails(app, "prefetch")
-        fails(app, "rank_cached")
-        length = len(request.behavior_item_ids)
-        cells = length * len(request.candidate_item_ids)
-        for _ in range(9):
-            app.service.latencies.learn("rank_full", 60.0, cells)
-        answer = rank(app, request)
+    cells = len(request.behavior_item_ids) * len(request.candidate_item_ids)
+    with front_of(site.model_server) as (front, address):
+        for call in ("prefetch", "rank_cached"):
+            front.faults["muse", call] = grpc.StatusCode.INTERNAL
+        config = settings(
+            site, targets=(address,), shortened_length=4, deadline_ms=6000
+        )
+        with running_service(ServiceConfig(**config)) as app:
+            for _ in range(9):
+                app.service.latencies.learn("rank_full", 60.0, cells)
+            answer = rank(app, request)
     assert answer.path == "shortened"
     assert answer.history_length == 4
     assert outcomes(answer)["rank_full"] == "skipped"
@@ -150,7 +145,15 @@ def test_no_model_server_leaves_candidates_unranked(site) -> None:
     assert (nothing.path, len(nothing.candidate_item_ids)) == ("unranked", 0)
 
 
-def test_silent_model_server_does_not_hold_the_answer(site) -> None:
+@pytest.fixture
+def short_polls(monkeypatch) -> None:
+    """A silent server is waited for at the start; that proves nothing here."""
+    monkeypatch.setattr(service_module, "_POLL_TIMEOUT_S", 0.1)
+
+
+def test_silent_model_server_does_not_hold_the_answer(
+    site, short_polls
+) -> None:
     # The client gives up a second after the deadline.
     with silent_server() as silent:
         both = (silent, site.model_server)
@@ -189,7 +192,7 @@ def test_users_of_a_server_that_is_down_move(site) -> None:
             )
 
 
-def test_too_many_requests_are_refused(site) -> None:
+def test_too_many_requests_are_refused(site, short_polls) -> None:
     request = site.request()
     with silent_server() as silent:
         config = settings(
@@ -218,7 +221,7 @@ def test_too_many_requests_are_refused(site) -> None:
     assert 'muse_ranking_shed_total{reason="queue_full"} 2' in page
 
 
-def test_cancelled_requests_leave_nothing_behind(site) -> None:
+def test_cancelled_requests_leave_nothing_behind(site, short_polls) -> None:
     request = site.request()
     with silent_server() as silent:
         config = settings(site, targets=(silent,), max_background=0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
+import grpc
 import numpy as np
 import pytest
 
@@ -11,44 +10,33 @@ from serving.client import RankRequest
 from serving.client.ranking import RankingClient, RankingRequest
 from serving.service import ServiceConfig, running_service
 from tests.serving import toy_matching, toy_muse
+from tests.serving.front import GARBAGE, HANGS, front_of
 from tests.serving.service.conftest import settings
-
-
-async def fails(*_, **__):
-    raise ValueError("what nobody foresaw")
-
-
-async def hangs(*_, **__):
-    await asyncio.sleep(60)
 
 
 @pytest.mark.parametrize(
     ("fault", "outcomes_known"),
     [
-        ("unknown model", {"error"}),
-        (fails, {"error"}),
-        (hangs, {"cancelled", "timeout"}),
+        (grpc.StatusCode.NOT_FOUND, {"error"}),
+        (GARBAGE, {"error"}),
+        (HANGS, {"cancelled", "timeout"}),
     ],
-    ids=["refused", "fails", "hangs"],
+    ids=["refused", "garbage", "hangs"],
 )
 def test_matching_has_none_in_time(site, fault, outcomes_known) -> None:
     request = site.request(10)
     popular, _ = toy_matching.expected([])
-    # Much time is kept back for the popular ones: the machine may be busy.
-    changes = {"deadline_ms": 2000, "hedge": 60}
-    with running_service(ServiceConfig(**settings(site, **changes))) as app:
-        (target,) = app.service._targets.all
-        recommend = target.client.recommend
-
-        async def refused(*arguments, **named):
-            named["model"] = "nosuch"
-            return await recommend(*arguments, **named)
-
-        target.client.recommend = fault if callable(fault) else refused
-        with RankingClient(app.grpc_target) as client:
-            answer = client.rank(
-                RankingRequest(request.user_id, num_candidates=3)
-            )
+    with front_of(site.model_server) as (front, address):
+        # Much time is kept back for the popular ones: the machine may be busy.
+        changes = {"targets": (address,), "deadline_ms": 2000, "hedge": 60}
+        with running_service(ServiceConfig(**settings(site, **changes))) as app:
+            # Only now: it has found the popular ones by matching, too.
+            front.faults["matching", "recommend"] = fault
+            with RankingClient(app.grpc_target) as client:
+                answer = client.rank(
+                    RankingRequest(request.user_id, num_candidates=3)
+                )
+        assert front.met == [("matching", "recommend")]
     outcomes = {stage.name: stage.outcome for stage in answer.stages}
     assert answer.candidates_from == "popular"
     assert answer.candidate_item_ids.tolist() == popular[:3]

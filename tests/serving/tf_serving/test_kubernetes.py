@@ -5,6 +5,7 @@ No cluster and no Docker: what is checked is what can be read.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -89,8 +90,8 @@ def test_every_file_is_listed():
     assert named == {path.name for path in BASE.iterdir()}
 
 
-@pytest.mark.parametrize("folder", [BASE, GPU])
-def test_kustomize_builds(folder):
+def kustomized(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """What kubectl would apply, which is valid."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
@@ -103,6 +104,12 @@ def test_kustomize_builds(folder):
     resources = list(yaml.safe_load_all(built.stdout))
     for resource in resources:
         kubernetes_validate.validate(resource, "1.34.0", strict=True)
+    return resources
+
+
+@pytest.mark.parametrize("folder", [BASE, GPU])
+def test_kustomize_builds(folder):
+    resources = kustomized(folder)
     (server,) = (
         r
         for r in resources
@@ -123,18 +130,27 @@ def test_kustomize_builds(folder):
 
 
 PAGE = FOLDER.parents[1] / "docs" / "deployment.md"
+ENCRYPTION = "# deploy/kustomization.yaml, encryption"
+
+
+def blocks(language: str, start: str = "") -> list[str]:
+    """Blocks of the page that start so."""
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+    return [block for block in found if block.startswith(start)]
 
 
 def overlay(folder: pathlib.Path) -> pathlib.Path:
-    """The overlay that the page makes, with all that it offers."""
-    text = PAGE.read_text(encoding="utf-8")
-    (ranking,) = re.findall(r"^```json\n(.*?)^```", text, re.M | re.S)
+    """The overlay that the page makes, with all but encryption."""
+    (ranking,) = blocks("json", "{")
     listed: dict[str, Any] = {}
     deploy = folder / "deploy"
     deploy.mkdir()
-    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S):
+    for block in blocks("yaml"):
         if block.startswith("# deploy/tools.yaml"):
             (deploy / "tools.yaml").write_text(block)
+            continue
+        if block.startswith(ENCRYPTION):
             continue
         for key, value in yaml.safe_load(block).items():
             if isinstance(value, list):
@@ -148,18 +164,8 @@ def overlay(folder: pathlib.Path) -> pathlib.Path:
 
 
 def test_the_overlay_of_the_page_builds(tmp_path):
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed")
-    built = subprocess.run(
-        [kubectl, "kustomize", str(overlay(tmp_path))],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     resources = {}
-    for resource in yaml.safe_load_all(built.stdout):
-        kubernetes_validate.validate(resource, "1.34.0", strict=True)
+    for resource in kustomized(overlay(tmp_path)):
         assert resource["kind"] == "Namespace" or (
             resource["metadata"]["namespace"] == "muse"
         )
@@ -203,6 +209,136 @@ def test_the_overlay_of_the_page_builds(tmp_path):
     assert replicas == 3 and set(config.targets) == pushed
     assert len(pushed) == replicas
     assert config == settings().model_copy(update={"targets": config.targets})
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory) -> pathlib.Path:
+    """The smallest overlay with encryption, and its certificates."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("encrypted")
+    (commands,) = blocks("bash", "# deploy/tls")
+    subprocess.run(
+        ["bash", "-euc", commands], cwd=folder, check=True, capture_output=True
+    )
+    (first,) = blocks("yaml", "apiVersion: kustomize")
+    (more,) = blocks("yaml", ENCRYPTION)
+    (fields,) = blocks("json", '  "ssl_config_file"')
+    deploy = folder / "deploy"
+    (deploy / "kustomization.yaml").write_text(first + more)
+    ranking = (BASE / "ranking.json").read_text()
+    (deploy / "ranking.json").write_text(
+        ranking.replace("{\n", "{\n" + fields, 1)
+    )
+    shutil.copytree(FOLDER, folder / "serving" / "tf_serving")
+    return deploy
+
+
+def test_the_encrypted_overlay_of_the_page_builds(encrypted):
+    secrets, found, configs = {}, {}, {}
+    for resource in kustomized(encrypted):
+        name = resource["metadata"]["name"]
+        if resource["kind"] == "Secret":
+            secrets[name] = set(resource["data"])
+        elif resource["kind"] == "ConfigMap":
+            configs[name] = resource["data"]
+        elif resource["kind"] in ("Deployment", "StatefulSet"):
+            found[name] = resource["spec"]["template"]["spec"]
+    (config,) = (
+        ServiceConfig.model_validate_json(data["ranking.json"])
+        for data in configs.values()
+        if "ranking.json" in data
+    )
+    tls = config.target_tls
+    assert config.ssl_config_file and tls and tls.certificate_file
+    needed = {
+        "muse-model-server": ["/tls/ssl.config"],
+        "muse-ranking": [
+            config.ssl_config_file,
+            *(tls.ca_file, tls.certificate_file, tls.key_file),
+        ],
+        "muse-tools": [tls.ca_file, tls.certificate_file, tls.key_file],
+    }
+    for name, files in needed.items():
+        volumes = {v["name"]: v for v in found[name]["volumes"]}
+        for container in found[name]["containers"]:
+            if container["name"] == "shell":
+                continue
+            mounted = {
+                f"{mount['mountPath']}/{key}"
+                for mount in container["volumeMounts"]
+                if "secret" in volumes[mount["name"]]
+                for key in secrets[
+                    volumes[mount["name"]]["secret"]["secretName"]
+                ]
+            }
+            assert set(map(str, files)) == mounted, container["name"]
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                if name == "muse-ranking":
+                    assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+                    assert container[probe]["httpGet"]["path"]
+            if name == "muse-tools":
+                (options,) = (
+                    entry["value"]
+                    for entry in container["env"]
+                    if entry["name"] == "PUSH_OPTIONS"
+                )
+                assert "$PUSH_OPTIONS" in container["args"][0]
+                assert set(map(str, files)) < set(options.split())
+    server = found["muse-model-server"]["containers"][0]
+    assert server["args"][-1] == "--ssl_config_file=/tls/ssl.config"
+    assert len(server["args"]) == 8 and server["resources"]["limits"]
+
+
+@pytest.mark.tf
+def test_the_certificates_of_the_page_work(encrypted, muse_base):
+    """Servers are known by the names they are called by, clients at all."""
+    from serving.client import MuseClient, Retry, Tls, UnavailableError
+    from serving.client.ranking import RankingClient, RankingRequest
+    from serving.server import ServerConfig, running
+    from serving.service import running_service
+
+    pem = encrypted / "tls"
+    known = Tls(pem / "ca.pem", pem / "client.pem", pem / "client.key")
+    config = ServerConfig(
+        model_base_path=str(muse_base),
+        port=0,
+        rest_api_port=-1,
+        ssl_config_file=str(pem / "model-server.config"),
+    )
+
+    def state(tls: Tls) -> str:
+        with MuseClient(
+            app.grpc_target, tls=tls, retry=Retry(attempts=1)
+        ) as client:
+            return client.status()[0].state
+
+    with running(config) as app:
+        names = [target.split(":")[0] for target in settings().targets]
+        for name in names:
+            named = dataclasses.replace(known, server_name=name)
+            assert state(named) == "AVAILABLE"
+        for wrong in (
+            dataclasses.replace(known, server_name="muse-ranking"),
+            Tls(pem / "ca.pem", server_name=names[0]),
+        ):
+            with pytest.raises(UnavailableError):
+                state(wrong)
+        service = ServiceConfig(
+            targets=(app.grpc_target,),
+            target_tls=dataclasses.replace(known, server_name=names[0]),
+            matching_model="",
+            port=0,
+            rest_port=-1,
+            ssl_config_file=str(pem / "ranking.config"),
+        )
+        caller = Tls(pem / "ca.pem", server_name="muse-ranking.muse.svc")
+        with (
+            running_service(service) as ranking,
+            RankingClient(ranking.grpc_target, tls=caller) as client,
+        ):
+            request = RankingRequest(1, [3, 4], deadline_ms=9000)
+            assert client.rank(request).path == "no_history"
 
 
 def test_the_gpu_patch_names_what_is_there():
@@ -427,7 +563,12 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import serving.service.app
 from serving.service.tls import read_ssl_config
-assert read_ssl_config(sys.argv[1]).verify_client
+try:
+    read_ssl_config(sys.argv[1])
+except ValueError as error:
+    assert "cannot be used" in str(error)
+else:
+    raise AssertionError("it was not read")
 import tfx_pipeline.data.raw_tables
 from tfx_pipeline.cli.main import run
 from tfx_pipeline.cli import items, store
