@@ -91,3 +91,13 @@ def write_items(folder: pathlib.Path, dim: int = 8) -> ItemTable:
         for name in ("category", "city", "province")
     }
     return ItemTable.write(folder, ITEMS, codes, columns, source="test")
+
+
+class Transform:
+    """Stands for Transform's output."""
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    def transformed_feature_spec(self):
+        return SPEC

@@ -20,7 +20,7 @@ from tfx_pipeline.compare.results import (
 )
 from tfx_pipeline.report import charts
 from tfx_pipeline.report.forest import Entry, Heading, forest
-from tfx_pipeline.report.vectors import shown_vectors
+from tfx_pipeline.report.vectors import interval_values, shown_vectors
 
 __all__ = [
     "RULE",
@@ -558,7 +558,7 @@ def _group_pictures(
     table: GroupTable, names: Sequence[str]
 ) -> list[tuple[str, str]]:
     series = {
-        name: [_triple(group.gain.get(name)) for group in table.groups]
+        name: [interval_values(group.gain.get(name)) for group in table.groups]
         for name in names
     }
     series = {name: values for name, values in series.items() if any(values)}
@@ -588,16 +588,6 @@ def _gain(group: Group, name: str) -> tuple[str, ...]:
     value, *ends = _with_interval(found, "")
     spread = "" if found.spread is None else f" {ends.pop()}"
     return (*lines, f"GAUC {value}{spread}", *ends)
-
-
-def _triple(found: Interval | None) -> tuple[float, float, float] | None:
-    if found is None or found.value is None:
-        return None
-    return (
-        found.value,
-        found.value if found.lower is None else found.lower,
-        found.value if found.upper is None else found.upper,
-    )
 
 
 def _bucket(group: Group) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 from tfx_pipeline.compare.config import BASE_EMBEDDINGS
 from tfx_pipeline.compare.results import Interval, VectorsTable
 from tfx_pipeline.report import charts
 
-__all__ = ["ShownVectors", "shown_vectors"]
+__all__ = ["ShownVectors", "interval_values", "shown_vectors"]
 
 _NO = "–"
 _LEAST_SHARE = 0.0005
@@ -163,7 +162,9 @@ def _tiers(table: VectorsTable) -> str:
 def _scores(table: VectorsTable) -> str:
     names = list(dict.fromkeys(n for row in table.rows for n in row.scores))
     series = {
-        _name(row.embeddings): [_triple(row.scores, name) for name in names]
+        _name(row.embeddings): [
+            interval_values(row.scores.get(name)) for name in names
+        ]
         for row in table.rows
     }
     if not any(value for values in series.values() for value in values):
@@ -176,10 +177,10 @@ def _scores(table: VectorsTable) -> str:
     )
 
 
-def _triple(
-    scores: Mapping[str, Interval], name: str
+def interval_values(
+    found: Interval | None,
 ) -> tuple[float, float, float] | None:
-    found = scores.get(name)
+    """Value, lower and upper end, the value where an end is unknown."""
     if found is None or found.value is None:
         return None
     return (

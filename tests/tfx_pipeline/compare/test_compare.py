@@ -21,16 +21,6 @@ SCHEMA = pathlib.Path(__file__).parents[3] / "docs/results/compare.schema.json"
 CONFIG = worlds.config(seeds=(1,), ablation_seeds=(1,), methods=("din", "muse"))
 
 
-class Transform:
-    """Stands for Transform's output."""
-
-    def __init__(self, graph):
-        self.graph = graph
-
-    def transformed_feature_spec(self):
-        return toy_training.SPEC
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
@@ -47,7 +37,7 @@ def prepared(tmp_path_factory):
         impressions=str(folder / "impressions.npz"),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cell_lib.tft, "TFTransformOutput", Transform)
+        patch.setattr(cell_lib.tft, "TFTransformOutput", toy_training.Transform)
         patch.setattr(
             cell_lib.trainer,
             "read_vocabularies",

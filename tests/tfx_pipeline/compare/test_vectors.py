@@ -17,16 +17,6 @@ pytestmark = pytest.mark.tf
 K, TIERS = worlds.MODEL["k"], worlds.MODEL["num_tiers"]
 
 
-class Transform:
-    """Stands for Transform's output."""
-
-    def __init__(self, graph):
-        self.graph = graph
-
-    def transformed_feature_spec(self):
-        return toy_training.SPEC
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Items in pairs of equal vectors; users with several requests."""
@@ -65,7 +55,7 @@ def world(tmp_path_factory):
         item_tables={"base": str(folder / "items")},
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors.tft, "TFTransformOutput", Transform)
+        patch.setattr(vectors.tft, "TFTransformOutput", toy_training.Transform)
         yield data, requests, dict(zip(toy_training.ITEMS, codes, strict=True))
 
 
