@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import logging
 import os
 import re
@@ -102,9 +103,12 @@ def parse_flags(argv: Sequence[str] | None = None) -> ServerConfig:
 
 def _helps() -> dict[str, str]:
     """Help per flag, from the docstring of the settings."""
-    text = (ServerConfig.__doc__ or "").partition("Attributes:")[2]
+    # Python 3.13 takes the indentation of docstrings away itself.
+    text = inspect.cleandoc(ServerConfig.__doc__ or "")
     entries = re.findall(
-        r"^\s{8}(\w+): (.*?)(?=^\s{8}\w+: |\Z)", text, re.S | re.M
+        r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\Z)",
+        text.partition("Attributes:")[2],
+        re.S | re.M,
     )
     return {
         name: " ".join(words.split()).replace("%", "%%").rstrip(".")

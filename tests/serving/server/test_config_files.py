@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pathlib
+import textwrap
 
 import pytest
 
@@ -241,7 +243,12 @@ def test_bad_flags_exit_with_2(flag, capsys):
     assert flag.strip("-").split("=")[0] in capsys.readouterr().err
 
 
-def test_every_flag_has_help(capsys):
+@pytest.mark.parametrize("indented", [True, False])  # Python 3.13 strips it.
+def test_every_flag_has_help(indented, capsys, monkeypatch):
+    words = inspect.cleandoc(ServerConfig.__doc__)
+    if indented:
+        words = "First.\n" + textwrap.indent(words, " " * 4)
+    monkeypatch.setattr(ServerConfig, "__doc__", words)
     with pytest.raises(SystemExit):
         parse_flags(["--help"])
     text = capsys.readouterr().out
