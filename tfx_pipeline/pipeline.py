@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import v1 as tfx
 
 from tfx_pipeline import config as config_lib
@@ -302,7 +303,7 @@ def eval_config(
         # Over all impressions: a plain threshold would hold for every slice,
         # however few users it has.
         per_slice_thresholds=[
-            tfma.PerSliceMetricThreshold(
+            config_pb2.PerSliceMetricThreshold(
                 slicing_specs=[tfma.SlicingSpec()], threshold=threshold
             )
         ],
