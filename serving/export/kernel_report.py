@@ -113,7 +113,8 @@ class KernelReport:
         """Return a table for people."""
         verdict = "passed" if self.passed else "FAILED"
         lines = [
-            f"GPU kernels of signature {self.signature!r}: {verdict}. "
+            f"GPU kernels of signature {self.signature!r} in TensorFlow "
+            f"{tf.__version__}: {verdict}. "
             f"{self.count(DATA)} ops on the data path, "
             f"{self.count(METADATA)} on shapes and constants, "
             f"{self.count(CONTROL)} for control."
@@ -614,12 +615,20 @@ def _kernels(op: str) -> tuple[kernel_def_pb2.KernelDef, ...]:
 def _allows(
     kernel: kernel_def_pb2.KernelDef, proto: node_def_pb2.NodeDef
 ) -> bool:
-    """Tell whether a kernel takes a node's dtypes."""
-    return all(
-        set(_types(_attr(proto, constraint.name)))
-        <= set(constraint.allowed_values.list.type)
-        for constraint in kernel.constraint
-    )
+    """Tell whether a kernel takes a node's attributes.
+
+    Most constraints are on dtypes; TensorFlow 2.21 also has some on strings,
+    such as `bad_indices_policy` of `GatherNd`.
+    """
+    for constraint in kernel.constraint:
+        allowed = constraint.allowed_values.list
+        value = _attr(proto, constraint.name)
+        if allowed.s:
+            if value.s not in allowed.s:
+                return False
+        elif not set(_types(value)) <= set(allowed.type):
+            return False
+    return True
 
 
 def _ancestors(

@@ -1,5 +1,6 @@
 """The proof that a signature's data path runs on a GPU, and its limits."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,17 @@ import numpy as np
 import pytest
 
 from serving.export import kernel_report
-from serving.export.kernel_report import DATA, WAIT, main
+from serving.export.kernel_report import DATA, WAIT, _allows, main
 from tests.serving.export.world import World
 
 tf = pytest.importorskip("tensorflow")
+
+from tensorflow.core.framework import (  # noqa: E402
+    kernel_def_pb2,
+    node_def_pb2,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
 
 IDS = tf.TensorSpec([None], tf.int64, name="ids")
 
@@ -166,6 +174,43 @@ def test_catches_a_pinned_device(tmp_path: Path) -> None:
     assert "pinned" in problems(save(tmp_path, function))["Mul"]
 
 
+@pytest.mark.parametrize(
+    ("policy", "allowed"), [(b"", True), (b"IGNORE", True), (b"ERROR", False)]
+)
+def test_a_kernel_may_be_for_some_strings_only(
+    policy: bytes, allowed: bool
+) -> None:
+    """As that of `GatherNd` in TensorFlow 2.21 is."""
+    kernel = kernel_def_pb2.KernelDef(op="GatherNd", device_type="GPU")
+    types = kernel.constraint.add(name="Tparams").allowed_values.list
+    types.type.append(tf.int64.as_datatype_enum)
+    texts = kernel.constraint.add(name="bad_indices_policy").allowed_values.list
+    texts.s.extend([b"", b"DEFAULT", b"IGNORE"])
+    node = node_def_pb2.NodeDef(op="GatherNd")
+    node.attr["Tparams"].type = tf.int64.as_datatype_enum
+    node.attr["bad_indices_policy"].s = policy
+    assert _allows(kernel, node) is allowed
+    node.attr["Tparams"].type = tf.string.as_datatype_enum
+    assert not _allows(kernel, node)
+
+
+def test_the_table_of_the_docs_is_that_of_this_tensorflow(world: World) -> None:
+    """`scripts/gpu_kernels.py` writes it."""
+    spec = importlib.util.spec_from_file_location(
+        "gpu_kernels", ROOT / "scripts" / "gpu_kernels.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    table = script.read(script.FILE.read_text(encoding="utf-8"))
+    stated = {
+        row: states.get(tf.__version__, "") for row, states in table.items()
+    }
+    used = script.used(world.export.path)
+    assert {row: stated.get(row, "") for row in used} == used
+    releases = set().union(*table.values())
+    assert releases == {"2.16.2", "2.21.0"}
+
+
 def test_names_the_signatures_there_are(world: World) -> None:
     with pytest.raises(ValueError, match="explain.*Received: 'nosuch'"):
         kernel_report(world.export.path, "nosuch")
@@ -173,7 +218,10 @@ def test_names_the_signatures_there_are(world: World) -> None:
 
 def test_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(world.export.path)]) == 0
-    assert "'rank': passed" in capsys.readouterr().out
+    assert (
+        f"'rank' in TensorFlow {tf.__version__}: passed"
+        in capsys.readouterr().out
+    )
     assert main([str(world.export.path), "serving_default"]) == 1
     assert "no GPU kernel" in capsys.readouterr().out
     assert main([]) == 2
