@@ -12,6 +12,7 @@ def make_certificates(folder: pathlib.Path) -> pathlib.Path:
     openssl(
         *("req", "-x509", *key, "-subj", "/CN=test authority"),
         *("-keyout", "ca.key", "-out", "ca.pem", "-days", "2"),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         folder=folder,
     )
     for name in ("server", "client"):
@@ -21,14 +22,26 @@ def make_certificates(folder: pathlib.Path) -> pathlib.Path:
             folder=folder,
         )
         extensions = folder / f"{name}.ext"
-        extensions.write_text("subjectAltName=DNS:muse.test,IP:127.0.0.1\n")
+        extensions.write_text(
+            "subjectAltName=DNS:muse.test,IP:127.0.0.1\n"
+            "authorityKeyIdentifier=keyid\n"
+        )
         openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem"),
             *("-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
             *("-extfile", extensions.name, "-out", f"{name}.pem"),
             folder=folder,
         )
+        check_strictly(folder, name)
     return folder
+
+
+def check_strictly(folder: pathlib.Path, name: str) -> None:
+    """Checks a certificate as Python 3.13 and later do."""
+    openssl(
+        *("verify", "-x509_strict", "-CAfile", "ca.pem", f"{name}.pem"),
+        folder=folder,
+    )
 
 
 def ssl_config(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import collections
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from google.protobuf import descriptor_pb2
-from grpc_tools import _protoc_compiler
 
 from serving.client import ranking_messages as wire
 from serving.service.admission import Admission, Overloaded
@@ -156,13 +157,18 @@ def test_users_share_servers_evenly_and_few_move() -> None:
 def test_messages_are_those_of_the_proto_file(tmp_path) -> None:
     out = tmp_path / "ranking.bin"
     folder = ROOT / "serving" / "service"
-    arguments = [
-        "protoc",
-        f"-I{folder}",
-        f"--descriptor_set_out={out}",
-        str(folder / "ranking.proto"),
-    ]
-    assert _protoc_compiler.run_main([a.encode() for a in arguments]) == 0
+    # A process of its own: its protobuf library is not this one's.
+    protoc = (
+        "import sys; from grpc_tools._protoc_compiler import run_main; "
+        "sys.exit(run_main([part.encode() for part in sys.argv]))"
+    )
+    subprocess.run(
+        [
+            *(sys.executable, "-c", protoc, f"-I{folder}"),
+            *(f"--descriptor_set_out={out}", str(folder / "ranking.proto")),
+        ],
+        check=True,
+    )
     (file,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     assert file.package + "." + file.service[0].name == wire.SERVICE
     assert [m.name for m in file.service[0].method] == ["Rank", "AppendEvents"]

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from serving.service.config import ServiceConfig
+from tests.serving.certificates import check_strictly
 
 FOLDER = pathlib.Path(__file__).parents[3] / "serving" / "tf_serving"
 BASE = FOLDER / "kubernetes" / "base"
@@ -221,6 +222,8 @@ def encrypted(tmp_path_factory) -> pathlib.Path:
     subprocess.run(
         ["bash", "-euc", commands], cwd=folder, check=True, capture_output=True
     )
+    for name in ("model-server", "ranking", "client"):
+        check_strictly(folder / "deploy" / "tls", name)
     (first,) = blocks("yaml", "apiVersion: kustomize")
     (more,) = blocks("yaml", ENCRYPTION)
     (fields,) = blocks("json", '  "ssl_config_file"')
