@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from serving.client.client import MuseClient
 from serving.client.errors import (
     CallError,
@@ -46,6 +44,22 @@ class PushReport:
     rejected: Mapping[str, int]
     used: int
     capacity: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Probe:
+    """An item that was sent, and the load of the version that took it."""
+
+    item: dict[str, Any]
+    load_id: int
+
+    def finds_another_load(self, client: MuseClient) -> bool:
+        """Tells, by sending the item again, whether all are forgotten.
+
+        Whether the item itself was there says nothing: it may be part of the
+        export, or another process may have sent it meanwhile.
+        """
+        return client.upsert_items(**self.item).load_id != self.load_id
 
 
 class FreshItems:
@@ -97,7 +111,7 @@ class FreshItems:
 
         That is when the file changes, when another version serves, or when
         the server forgot them because it was started anew; the last is seen
-        by sending one item again.
+        by the `load_id` of the answer to one item sent again.
 
         Args:
             client: of the server.
@@ -112,11 +126,11 @@ class FreshItems:
         """
         stop = stop or threading.Event()
         sent: tuple[object, int] | None = None
-        probe: dict[str, np.ndarray] | None = None
+        probe: _Probe | None = None
         while not stop.is_set():
             try:
                 now = (self._stamp(), serving_version(client))
-                if now != sent or _has_lost(client, probe):
+                if now != sent or (probe and probe.finds_another_load(client)):
                     try:
                         report, probe = self._push(client)
                     except (InvalidArgumentError, SignatureError):
@@ -129,10 +143,8 @@ class FreshItems:
                     on_error(error)
             stop.wait(poll)
 
-    def _push(
-        self, client: MuseClient
-    ) -> tuple[PushReport, dict[str, np.ndarray] | None]:
-        """Sends all items; returns an item that had to be stored as well."""
+    def _push(self, client: MuseClient) -> tuple[PushReport, _Probe | None]:
+        """Sends all items; returns what tells whether they are there."""
         version = serving_version(client)
         found = read_item_file(self.path, _vector_width(client))
         if not len(found.item_ids):
@@ -148,14 +160,12 @@ class FreshItems:
             result.used,
             result.capacity,
         )
-        # Of the items that were there, some may be part of the export.
-        place = int(np.argmax(result.stored))
-        one = slice(place, place + 1)
-        return report, {
-            "item_ids": found.item_ids[one],
-            "embedding": found.embedding[one],
-            **{name: ids[one] for name, ids in found.features.items()},
+        item = {
+            "item_ids": found.item_ids[:1],
+            "embedding": found.embedding[:1],
+            **{name: ids[:1] for name, ids in found.features.items()},
         }
+        return report, _Probe(item, result.load_id)
 
     def _stamp(self) -> tuple[int, int, int]:
         """Returns what changes when the file does."""
@@ -188,11 +198,6 @@ def _vector_width(client: MuseClient) -> int:
             "`export.fresh_items` above 0",
         )
     return int((signatures["embed"].outputs["embedding"].shape or (0,))[-1])
-
-
-def _has_lost(client: MuseClient, probe: dict[str, Any] | None) -> bool:
-    """Tells whether the server forgot an item, by sending it again."""
-    return probe is not None and bool(client.upsert_items(**probe).stored.any())
 
 
 def _report(

@@ -27,12 +27,15 @@ class UpsertResult:
             the same call.
         used: slots taken since the version was loaded.
         capacity: slots that the version has.
+        load_id: number of the load that took the first items. With another
+            one, in a later answer, the server has forgotten them.
     """
 
     row: np.ndarray
     stored: np.ndarray
     used: int
     capacity: int
+    load_id: int
 
 
 def upsert_inputs(
@@ -105,7 +108,7 @@ def joined_result(
     """
     joined = {
         name: np.concatenate([named_output(answer, name) for answer in answers])
-        for name in ("row", "stored", "used", "capacity")
+        for name in ("row", "stored", "used", "capacity", "load_id")
     }
     for name, values in joined.items():
         if values.shape != (count,):
@@ -117,4 +120,5 @@ def joined_result(
         stored=joined["stored"].astype(bool),
         used=int(joined["used"][-1]),
         capacity=int(joined["capacity"][-1]),
+        load_id=int(joined["load_id"][0]),
     )

@@ -48,6 +48,7 @@ class ItemUpsert(tf.Module):
 
     Attributes:
         counter: int64 (3,) variable that numbers the slots taken.
+        load_id: int64 () variable, 0 in the export and until there are items.
 
     Args:
         table: table with spare rows.
@@ -64,6 +65,9 @@ class ItemUpsert(tf.Module):
         self.counter = tf.Variable(
             tf.zeros([3], tf.int64), trainable=False, name="counter"
         )
+        self.load_id = tf.Variable(
+            tf.zeros([], tf.int64), trainable=False, name="load_id"
+        )
 
     def __call__(self, **inputs: tf.Tensor) -> Tensors:
         """Add or replace items.
@@ -76,7 +80,9 @@ class ItemUpsert(tf.Module):
         Returns:
             `row` int64 (N,), where the item is now; `stored` bool (N,), False
             for an item that was there just so, and for all but the last of
-            equal ids; `used` and `capacity` int64 (N,), of the table's slots.
+            equal ids; `used` and `capacity` int64 (N,), of the table's slots;
+            `load_id` int64 (N,), a number that this load of the version drew:
+            with another one, what was stored before is forgotten.
         """
         table = self._table.object
         inputs = _checked(inputs, table.dim)
@@ -110,6 +116,7 @@ class ItemUpsert(tf.Module):
                 "stored": tf.identity(stored),
                 "used": every * self._used(),
                 "capacity": every * table.spare_rows,
+                "load_id": every * self._drawn_load_id(tf.size(ids) > 0),
             }
 
     def _is_there(
@@ -155,6 +162,26 @@ class ItemUpsert(tf.Module):
             tf.constant(capacity, tf.int64),
             tf.minimum(used, capacity),
             count,
+        )
+
+    def _drawn_load_id(self, has_items: tf.Tensor) -> tf.Tensor:
+        """Return this load's number, int64 (), which the first items draw.
+
+        The warmup before the export has none. Of first calls at the same
+        time the last one's number stays.
+        """
+        now = self.load_id.read_value()
+        # The raw op with seeds 0 draws another number in every process,
+        # whatever seed was set when it was traced.
+        drawn = tf.raw_ops.RandomUniformInt(
+            shape=tf.constant([], tf.int32),
+            minval=tf.constant(1, tf.int64),
+            maxval=tf.constant(tf.int64.max, tf.int64),
+            seed=0,
+            seed2=0,
+        )
+        return self.load_id.assign(
+            tf.where((now == 0) & has_items, drawn, now), read_value=True
         )
 
     def _used(self) -> tf.Tensor:

@@ -75,11 +75,13 @@ def test_unknown_features_are_zero_and_answers_are_joined() -> None:
             "stored": np.array([True]),
             "used": np.array([n]),
             "capacity": np.array([9]),
+            "load_id": np.array([10 + n]),
         }
         for n in (1, 2)
     ]
     result = joined_result(answers, 2)
     assert (result.row.tolist(), result.used, result.capacity) == ([1, 2], 2, 9)
+    assert result.load_id == 11  # What the first one took is forgotten.
 
 
 def test_good_rows_and_reasons(tmp_path: pathlib.Path) -> None:
@@ -200,9 +202,11 @@ class FakeServer:
         self.fails: Exception | None = None
         self.items: dict[int, tuple] = {}
         self.used = 0
+        self.load_id = 1
 
     def load(self, version: int) -> None:
         self.version, self.items, self.used = version, {}, 0
+        self.load_id += 1
 
     def status(self) -> list[VersionStatus]:
         if self.fails:
@@ -232,7 +236,11 @@ class FakeServer:
         self.items |= wanted
         self.used += sum(stored)
         return UpsertResult(
-            np.zeros(len(stored)), np.array(stored), self.used, self.capacity
+            np.zeros(len(stored)),
+            np.array(stored),
+            self.used,
+            self.capacity,
+            self.load_id,
         )
 
 

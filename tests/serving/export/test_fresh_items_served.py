@@ -1,5 +1,6 @@
 """Fresh items in a running server: at once, together, and after a swap."""
 
+import dataclasses
 import itertools
 import shutil
 import threading
@@ -259,6 +260,52 @@ def test_followed_items_are_seen_soon_and_survive_a_swap(
     stored = [(report.version, report.stored) for report in reports]
     assert [version for version, _ in stored][-1] == 2
     assert {(1, 2), (1, 1), (2, 3)} <= set(stored)
+
+
+def test_a_restarted_server_gets_back_what_is_not_in_its_export(
+    world: World, tmp_path: Path
+) -> None:
+    """The file's first item is in the export, and all are there already."""
+    exported, fresh = int(world.item_table.item_ids[40]), 8 * 10**10
+    file = tmp_path / "fresh.parquet"
+    patient = Timeouts(call=90, total=90)
+    config = ServerConfig(
+        model_base_path=str(world.export.path.parent), port=0, rest_api_port=-1
+    )
+    stop = threading.Event()
+    reports: list[Any] = []
+
+    def follow(target: str) -> None:
+        with MuseClient(target, timeouts=patient) as client:
+            reports.extend(
+                FreshItems(file).follow(client, poll=0.05, stop=stop)
+            )
+
+    with (
+        running(config) as app,
+        MuseClient(app.grpc_target, timeouts=patient) as client,
+    ):
+        row = int(world.item_table.rows(np.array([exported]))[0])
+        known = client.embed([exported]).embedding
+        vectors = np.concatenate([known, random_vectors(1, 1)])
+        columns = {"item_id": [exported, fresh], "embedding": [*vectors]} | {
+            f"{name}_id": [int(values[row]), 11]
+            for name, values in world.item_table.features.items()
+        }
+        pq.write_table(pa.table(columns), file)
+        assert FreshItems(file).push(client).stored == 1
+        thread = threading.Thread(target=follow, args=(app.grpc_target,))
+        thread.start()
+        wait_for(lambda: reports)
+    restarted = dataclasses.replace(config, port=app.grpc_port)
+    try:
+        with running(restarted), MuseClient(app.grpc_target) as client:
+            wait_for(lambda: len(reports) > 1)
+            assert client.embed([exported, fresh]).found.all()
+    finally:
+        stop.set()
+        thread.join()
+    assert [report.stored for report in reports] == [0, 1]
 
 
 def test_push_command(world: World, server: Any, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The signature `upsert_items` against models that hold the items already."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,17 @@ def test_an_export_starts_empty(world: World) -> None:
     assert variables["table.fresh_ids"]["shape"] == [SPARE_ROWS]
     assert world.export.manifest["fresh_items"] == SPARE_ROWS
     assert not world.model.table.fresh_ids.numpy().any()
+
+
+def test_every_load_draws_another_number(world: World, served: Served) -> None:
+    """With it, what a server has forgotten is noticed."""
+    mine = served.upsert([3, 4], np.ones((2, DIM)))["load_id"]
+    assert mine[0] == mine[1] > 0
+    assert served.upsert([3], np.ones((1, DIM)))["load_id"] == mine[0]
+    again = tf.saved_model.load(str(world.export.path))
+    assert again.upsert.load_id.numpy() == 0
+    other = Served(dataclasses.replace(world, loaded=again))
+    assert other.upsert([3], np.ones((1, DIM)))["load_id"] not in (0, mine[0])
 
 
 def test_what_it_writes_may_live_on_a_gpu(world: World) -> None:

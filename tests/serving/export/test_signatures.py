@@ -366,6 +366,7 @@ def test_declared_interface(world: World) -> None:
             "stored": "bool",
             "used": "int64",
             "capacity": "int64",
+            "load_id": "int64",
         },
         "prefetch": {"cached_length": "int32", "generation": "int64"},
         "prefetch_rows": {"cached_length": "int32", "generation": "int64"},
