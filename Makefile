@@ -31,6 +31,10 @@ test: setup setup-backends ## set up, then run all tests on three backends
 	@scripts/redis-server >/dev/null || true
 	@scripts/test $(TEST_ARGS)
 
+.PHONY: test-debian13
+test-debian13: ## on an older Debian, as root: set-up, demo and tests on Debian 13
+	@scripts/debian13
+
 .PHONY: lint
 lint: setup ## check style, formatting and types
 	@$(VENV)/bin/ruff check .
