@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serving.client import RankRequest
-from tfx_pipeline.data import raw_tables
+from tfx_pipeline.data import parquet_files, raw_tables, validation
+from tfx_pipeline.data.arrow_lists import values_of
 from tfx_pipeline.data.errors import DataError
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
 
 NAMES_FILE = "names.parquet"
 _BATCH_ROWS = 1024
+_ID_ROWS = 1 << 17
 _CANDIDATES = 10
 _LONG_HISTORY = 200
 
@@ -82,7 +84,7 @@ def find_user(
     return {
         "user_id": user_id,
         "user_profile": [
-            row[code][0].as_py() or 0 for code in raw_tables.USER_PROFILE
+            row[code][0].as_py() for code in raw_tables.USER_PROFILE
         ],
         "behavior_item_ids": _ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
         "behavior_category_ids": _ids(row[raw_tables.BEHAVIOR_CATEGORY_IDS]),
@@ -110,12 +112,13 @@ def pick_request(directory: pathlib.Path) -> RankRequest:
 def _users_with_history(tables: raw_tables.RawTables) -> Iterator[int]:
     """Yields test users with long histories first."""
     best = (0, 0)
-    for batch in tables[raw_tables.TEST_USER_FEATURES].iter_batches():
+    for read in tables[raw_tables.TEST_USER_FEATURES].iter_batches():
+        batch = validation.validate_user_features(read).good
         ids = batch.column(batch.schema.get_field_index(raw_tables.USER_ID))
         lists = batch.column(
             batch.schema.get_field_index(raw_tables.BEHAVIOR_ITEM_IDS)
         )
-        lengths = pc.list_value_length(lists).to_numpy()
+        lengths = values_of(pc.list_value_length(lists))
         for row in np.flatnonzero(lengths >= _LONG_HISTORY):
             yield ids[int(row)].as_py()
         if len(lengths):
@@ -167,28 +170,63 @@ def item_names(
     return found
 
 
-def _find_row(table: raw_tables.RawTable, user_id: int) -> pa.Table:
+def _find_row(table: raw_tables.RawTable, user_id: int) -> pa.RecordBatch:
+    """Returns the user's first row that the pipeline accepts."""
     example = None
+    rejected: list[str] = []
     for path in table.paths:
-        with pq.ParquetFile(path) as file:
+        with parquet_files.open_file(table.name, path) as file:
             for group in range(file.num_row_groups):
                 if not _may_hold(file, group, user_id):
                     continue
-                ids = file.read_row_group(group, columns=[raw_tables.USER_ID])
-                column = ids.column(0).to_numpy()
-                places = np.flatnonzero(column == user_id)
-                if places.size:
-                    return _read_row(file, group, int(places[0]))
-                if example is None and column.size:
-                    example = int(column[0])
+                for row in _rows(table, path, file, group, user_id):
+                    good, bad = validation.validate_user_features(row)
+                    if good.num_rows:
+                        return good
+                    rejected += bad["reason"].to_pylist()
         if example is None:
-            example = _first_id(path)
+            example = _first_id(table)
+    if rejected:
+        raise DataError(
+            "REJECTED_USER",
+            f"table {table.name}: user {user_id} has no usable row: "
+            f"{', '.join(rejected)}.",
+            "choose another user, or give --request FILE.json.",
+        )
     hint = f", for example {example}" if example is not None else ""
     raise DataError(
         "UNKNOWN_USER",
         f"table {table.name}: no user {user_id}.",
         f"choose a user_id of that table{hint}, or give --request FILE.json.",
     )
+
+
+def _rows(
+    table: raw_tables.RawTable,
+    path: pathlib.Path,
+    file: pq.ParquetFile,
+    group: int,
+    user_id: int,
+) -> Iterator[pa.RecordBatch]:
+    """Yields a user's rows of a row group, one at a time."""
+
+    def batches(schema: pa.Schema, size: int) -> Iterator[pa.RecordBatch]:
+        for batch in parquet_files.iter_batches(
+            file, path, schema.names, size, [group]
+        ):
+            yield raw_tables.conform(batch, schema, table.name)
+
+    ids = pa.schema([table.schema.field(raw_tables.USER_ID)])
+    found = pa.chunked_array(
+        [batch.column(0) for batch in batches(ids, _ID_ROWS)], pa.int64()
+    )
+    if not pc.any(pc.equal(found, user_id)).as_py():
+        return
+    for batch in batches(table.schema, _BATCH_ROWS):
+        mine = pc.equal(batch[raw_tables.USER_ID], user_id)
+        chosen = batch.filter(mine)
+        for row in range(chosen.num_rows):
+            yield chosen.slice(row, 1)
 
 
 def _may_hold(file: pq.ParquetFile, group: int, user_id: int) -> bool:
@@ -198,27 +236,24 @@ def _may_hold(file: pq.ParquetFile, group: int, user_id: int) -> bool:
         if column.path_in_schema != raw_tables.USER_ID:
             continue
         statistics = column.statistics
-        if statistics is None or not statistics.has_min_max:
+        # Only those of plain integers: decimals and floats have others.
+        if statistics is None or not pa.types.is_signed_integer(
+            file.schema_arrow.field(raw_tables.USER_ID).type
+        ):
             return True
-        return bool(statistics.min <= user_id <= statistics.max)
+        return not statistics.has_min_max or bool(
+            statistics.min <= user_id <= statistics.max
+        )
     return True
 
 
-def _read_row(file: pq.ParquetFile, group: int, row: int) -> pa.Table:
-    seen = 0
-    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
-        if row < seen + batch.num_rows:
-            return pa.Table.from_batches([batch.slice(row - seen, 1)])
-        seen += batch.num_rows
-    raise IndexError(f"row {row} of row group {group}")
-
-
-def _first_id(path: pathlib.Path) -> int | None:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(1, columns=[raw_tables.USER_ID]):
-            return int(batch.column(0)[0].as_py())
+def _first_id(table: raw_tables.RawTable) -> int | None:
+    for batch in table.iter_batches([raw_tables.USER_ID], 1):
+        found: int | None = batch.column(0)[0].as_py()
+        if found:
+            return found
     return None
 
 
-def _ids(column: pa.ChunkedArray) -> np.ndarray:
+def _ids(column: pa.Array) -> np.ndarray:
     return np.asarray(column[0].as_py() or [], np.int64)

@@ -64,6 +64,8 @@ def load_users(
 ) -> LoadReport:
     """Writes every user of a table into a store, in place of what was there.
 
+    Of several good rows of a user the first one counts, as in training.
+
     A load that was killed goes on where it stopped when it is started again
     on the same source. What it wrote last may be written again, which
     changes nothing, but for events that were appended to those users in
@@ -88,13 +90,17 @@ def load_users(
     if not report.resumed and rejected.is_dir():
         for part in rejected.glob("part-*.parquet"):
             part.unlink()
+    seen = np.zeros(0, np.int64)
     for batch in batches:
+        reasons = _reasons(batch)
+        seen = _reject_repeated(batch, reasons, seen)
         skip = min(batch.num_rows, max(0, report.resumed - report.rows))
         report.rows += skip
         offset = skip
         while offset < batch.num_rows:
             part = batch.slice(offset, _rows_to_commit(batch, offset))
-            _load(store, part, source, rejected, report)
+            why = reasons[offset : offset + part.num_rows]
+            _load(store, part, why, source, rejected, report)
             offset += part.num_rows
             report.seconds = time.monotonic() - begin
             if on_progress is not None:
@@ -142,6 +148,7 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 def _load(
     store: BehaviorStore,
     batch: pa.RecordBatch,
+    reasons: np.ndarray,
     source: str,
     rejected: pathlib.Path,
     report: LoadReport,
@@ -151,7 +158,6 @@ def _load(
     items, categories = (
         _column(batch, name) for name in ("item_ids", "category_ids")
     )
-    reasons = _reasons(ids, items, categories)
     users = []
     profiles = np.stack(
         [_numbers(_column(batch, name)) for name in _PROFILE], axis=1
@@ -184,10 +190,27 @@ def _numbers(column: pa.Array) -> np.ndarray:
     return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _reasons(
-    ids: pa.Array, items: pa.Array, categories: pa.Array
+def _reject_repeated(
+    batch: pa.RecordBatch, reasons: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
+    """Rejects good rows of users that had one; returns all users seen."""
+    good = np.flatnonzero(reasons == "")
+    ids = _numbers(_column(batch, "user_id"))[good]
+    distinct, first = np.unique(ids, return_index=True)
+    place = np.asarray(np.searchsorted(seen, distinct))
+    new = np.append(seen, 0)[place] != distinct
+    new |= place == len(seen)
+    repeated = np.ones(len(good), bool)
+    repeated[first[new]] = False
+    reasons[good[repeated]] = "duplicate user row"
+    return np.insert(seen, place[new], distinct[new])
+
+
+def _reasons(batch: pa.RecordBatch) -> np.ndarray:
     """Returns why each row cannot be loaded, str (N,), empty if it can."""
+    ids, items, categories = (
+        _column(batch, name) for name in ("user_id", "item_ids", "category_ids")
+    )
 
     def lengths(column: pa.Array) -> np.ndarray:
         values = column.value_lengths().fill_null(0)

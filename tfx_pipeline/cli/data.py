@@ -110,7 +110,10 @@ def _weeks(text: str, option: str) -> tuple[int, int]:
 
 
 def _write_json(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(
+        json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        + "\n"
+    )
 
 
 Out = Annotated[
@@ -483,14 +486,15 @@ def _show_inspection(found: dict[str, Any]) -> None:
         vectors = found["embeddings"]
         lines += [
             f"embeddings: {_rejected_line(vectors)}",
-            f"  {vectors['dim']} x int8, scale {vectors['scale']}, zero "
-            f"vectors {vectors['zero_vectors']:,}",
+            f"  {vectors['dim']} x int8, scale {vectors['scale']}",
             "  norm: " + _quantile_line(vectors["norm"], 3),
         ]
     for name, section in found["search"].items():
         lines += _search_lines(name, section)
     lines += [f"note: {note}" for note in found["notes"]]
-    if found["joins"] and not found["notes"]:
+    if found["joins"] and all(
+        s["joined"] == 1 for s in found["samples"].values()
+    ):
         lines.append("The tables join.")
     sys.stdout.write("\n".join(lines) + "\n")
 

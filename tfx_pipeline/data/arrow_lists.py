@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+
+def values_of(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Returns a column as NumPy values: the way out of Arrow.
+
+    Args:
+        column: N values, none of them null: integers with a null would become
+            floats, which round ids.
+
+    Raises:
+        ValueError: There is a null.
+    """
+    if column.null_count:
+        raise ValueError(
+            f"column: expected no null. Received: {column.null_count} of "
+            f"{len(column)}"
+        )
+    return np.asarray(column)
 
 
 def list_values(column: pa.ListArray) -> npt.NDArray[np.generic]:
@@ -16,7 +36,7 @@ def list_values(column: pa.ListArray) -> npt.NDArray[np.generic]:
     Returns:
         All values in order, as many as the offsets of `list_offsets` say.
     """
-    return column.flatten().to_numpy(zero_copy_only=False)
+    return values_of(column.flatten())
 
 
 def list_offsets(column: pa.ListArray) -> npt.NDArray[np.int64]:

@@ -30,7 +30,7 @@ from tfx_pipeline.data import (
     raw_tables,
     search_tables,
 )
-from tfx_pipeline.data.arrow_lists import list_array
+from tfx_pipeline.data.arrow_lists import list_array, values_of
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.hashing import stable_ids
 from tfx_pipeline.data.impressions import (
@@ -245,9 +245,9 @@ def load_purchases() -> Purchases:
         _source("transactions"), columns=[*columns, "transaction_timestamp"]
     )
     household, product, store, week = (
-        table[c].to_numpy().astype(np.int64) for c in columns
+        values_of(table[c]).astype(np.int64) for c in columns
     )
-    time_of = table["transaction_timestamp"].to_numpy()
+    time_of = values_of(table["transaction_timestamp"])
     seconds = time_of.astype("datetime64[s]").astype(np.int64)
     order = np.lexsort((seconds, household))  # stable: file order on ties
     return Purchases(
@@ -272,7 +272,7 @@ def load_demographics() -> pa.Table:
 def _profiles(
     demographics: pa.Table, households: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[np.int64]]:
-    known = demographics["household_id"].to_numpy()
+    known = values_of(demographics["household_id"])
     at = np.searchsorted(households, known)
     at = np.minimum(at, len(households) - 1)
     hit = households[at] == known
@@ -395,7 +395,7 @@ def _write_searches(
     products: pa.Table,
 ) -> dict[str, int]:
     """Writes item content and stand-ins for searches; returns the counts."""
-    ids = products["product_id"].to_numpy()
+    ids = values_of(products["product_id"])
     texts = np.array(content_texts(products), object)
     pairs = make_pairs(
         purchases,
@@ -506,7 +506,7 @@ def _generate(
     purchases = load_purchases()
     products = load_products()
     demographics = load_demographics()
-    catalogue = products["product_id"].to_numpy()
+    catalogue = values_of(products["product_id"])
     households = np.unique(purchases.household)
     if options.users:
         if options.users > len(households):
@@ -584,7 +584,7 @@ def _generate(
         "with_features": int(listed.sum()),
     }
     products = products.filter(pa.array(listed))
-    item_ids = products["product_id"].to_numpy()
+    item_ids = values_of(products["product_id"])
     raw_tables.write_table(
         staging / "raw" / f"{raw_tables.ITEM_FEATURES}.parquet",
         pa.Table.from_arrays(

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.raw_tables import SCHEMAS, find_files
+from tfx_pipeline.data.parquet_files import find_files
+from tfx_pipeline.data.raw_tables import SCHEMAS
 from tfx_pipeline.data.search_tables import TABLES
 
 DESCRIPTION = "dataset.json"

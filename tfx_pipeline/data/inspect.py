@@ -1,13 +1,15 @@
 """What is in a directory of raw tables: one streaming pass over each table.
 
 Problems (a missing table or column, a wrong type, an unreadable or empty
-file, no usable row) mean that the pipeline cannot run. Rejected rows and
-tables that do not join are reported, but they are not problems of format.
+file, no usable row) mean that the pipeline cannot run. Rejected rows, tables
+that do not join, columns that are not read and ids numbered from 0 are
+reported, but they are not problems of format.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tfx_pipeline.data import dataset_dir, raw_tables, validation
-from tfx_pipeline.data.arrow_lists import list_offsets, list_values
+from tfx_pipeline.data import (
+    dataset_dir,
+    raw_tables,
+    search_tables,
+    validation,
+)
+from tfx_pipeline.data.arrow_lists import list_offsets, list_values, values_of
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.inspect_search import inspect_search
 
@@ -36,6 +43,28 @@ _QUANTILES = {
     "max": 1.0,
 }
 _SCALE = 127
+_MOST_NUMBERED = 1 << 22
+
+_NUMBERED = {
+    raw_tables.USER_ID: ("a user id", [raw_tables.USER_ID]),
+    raw_tables.ITEM_ID: (
+        "an item id",
+        [raw_tables.ITEM_ID, raw_tables.BEHAVIOR_ITEM_IDS],
+    ),
+    raw_tables.ITEM_CATEGORY: (
+        "a category",
+        [raw_tables.ITEM_CATEGORY, raw_tables.BEHAVIOR_CATEGORY_IDS],
+    ),
+    **{
+        code: (raw_tables.describe_column(code), [code])
+        for code in (
+            raw_tables.ITEM_CITY,
+            raw_tables.ITEM_PROVINCE,
+            *raw_tables.USER_PROFILE,
+        )
+    },
+}
+"""Column to what its ids are, and the columns that hold the same ids."""
 
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of all rows read (0 to 1)."""
@@ -84,7 +113,7 @@ def _quantiles(values: npt.NDArray[Any]) -> dict[str, float] | None:
 
 def _ids(batch: pa.RecordBatch, code: str) -> npt.NDArray[np.int64]:
     column = batch.column(batch.schema.get_field_index(code))
-    return column.to_numpy(zero_copy_only=False)
+    return values_of(column.drop_null())
 
 
 def _columns(table: raw_tables.RawTable) -> dict[str, Any]:
@@ -102,18 +131,64 @@ def _columns(table: raw_tables.RawTable) -> dict[str, Any]:
     }
 
 
+class _Numbering:
+    """Tells whether ids are 0, 1, 2, … as pd.factorize gives them.
+
+    Args:
+        name: What the ids are, for people.
+        where: Columns that hold them.
+    """
+
+    def __init__(self, name: str, *where: str) -> None:
+        self._name = name
+        self._where = where
+        self._seen: npt.NDArray[np.bool_] | None = np.zeros(0, bool)
+
+    def add(self, ids: npt.NDArray[np.int64]) -> None:
+        """Looks at more ids."""
+        if self._seen is None or not len(ids):
+            return
+        # pd.factorize gives -1 to what is missing.
+        if ids.min() < -1 or ids.max() >= _MOST_NUMBERED:
+            self._seen = None
+            return
+        grown = np.zeros(max(len(self._seen), int(ids.max()) + 1), bool)
+        grown[: len(self._seen)] = self._seen
+        grown[ids[ids >= 0]] = True
+        self._seen = grown
+
+    def notes(self) -> list[str]:
+        """Returns what to tell about them, in at most one line."""
+        seen = self._seen
+        if seen is None or len(seen) < 2 or not seen.all():
+            return []
+        return [
+            f"0 is in use as {self._name}: the values are 0 to "
+            f"{len(seen) - 1:,} without a gap, as pd.factorize numbers them, "
+            "but 0 means missing (rows with it as their key are rejected, "
+            "features and histories ignore it). If 0 is a value like the "
+            f"others, add 1 to all of {' and '.join(self._where)}."
+        ]
+
+
 class _Inspection:
     """State of one run: tables that can be read, keys, results."""
 
     def __init__(
         self,
-        tables: raw_tables.RawTables,
+        directory: str | os.PathLike[str],
         max_users: int,
         progress: Progress,
     ) -> None:
-        self.tables = tables
+        self.directory = directory
+        self.tables = raw_tables.RawTables.open(directory)
         self.max_users = max_users
         self.problems: list[DataError] = []
+        self.notes: list[str] = []
+        self.numberings = {
+            code: _Numbering(name, *where)
+            for code, (name, where) in _NUMBERED.items()
+        }
         self.overview: dict[str, Any] = {}
         self.sections: dict[str, Any] = {}
         self.tell = progress
@@ -124,6 +199,9 @@ class _Inspection:
     def check_schemas(self) -> None:
         """Looks at presence, footers and schemas of all tables."""
         for name in raw_tables.SCHEMAS:
+            if name == raw_tables.EMBEDDINGS and name not in self.tables:
+                self._check_vectors()
+                continue
             try:
                 table = self.tables[name]
             except DataError as error:
@@ -136,11 +214,18 @@ class _Inspection:
                 if rows == 0:
                     problems.append(raw_tables.empty_table(name))
             self.problems += problems
+            columns = _columns(table)
+            unused = [c for c in columns if c not in table.schema.names]
+            if unused:
+                self.notes.append(
+                    f"{name}: columns that are not used: {', '.join(unused)}."
+                )
             self.overview[name] = {
                 "files": len(table.paths),
                 "bytes": table.num_bytes(),
                 "rows": rows,
-                "columns": _columns(table),
+                "columns": columns,
+                "unused_columns": unused,
                 "ok": not problems,
                 "problems": [str(p) for p in problems],
             }
@@ -148,6 +233,31 @@ class _Inspection:
                 self._readable.add(name)
                 passes = 2 if name.endswith("user_features") else 1
                 self._total_rows += passes * (rows or 0)
+
+    def _check_vectors(self) -> None:
+        """Notes that there are no item vectors, and what else there is."""
+        name, content = raw_tables.EMBEDDINGS, search_tables.ITEM_CONTENT
+        found = search_tables.find_tables(self.directory)
+        ways = ["learned"] if {*search_tables.TABLES} <= set(found) else []
+        with contextlib.suppress(DataError):  # It is reported with the table.
+            if search_tables.open_table(self.directory, content).text:
+                ways.append("text_svd")
+        if ways:
+            self.notes.append(
+                f"There is no {name}: run the pipeline with item_embeddings: "
+                f"{' or '.join(ways)}, which makes vectors from {content}."
+            )
+            return
+        self.problems.append(
+            DataError(
+                "MISSING_TABLE",
+                f"table {name}: not found in {self.tables.root}, nor "
+                f"{content} to make item vectors from.",
+                f"put {name}.parquet there; or {content}.parquet with "
+                "columns item_id and text, and run the pipeline with "
+                "item_embeddings: text_svd.",
+            )
+        )
 
     def batches(
         self, name: str, columns: list[str] | None = None
@@ -178,7 +288,7 @@ class _Inspection:
                     "NO_USABLE_ROWS",
                     f"table {name}: all {rows.read:,} rows are rejected: "
                     f"{reasons}.",
-                    f"write {name} again with rows that can be used.",
+                    validation.hint_for(rows.rejected),
                 )
             )
 
@@ -202,8 +312,10 @@ def _inspect_items(run: _Inspection) -> npt.NDArray[np.int64] | None:
     for batch in run.batches(name):
         valid = validation.validate_item_features(batch)
         good = rows.add(valid, unique.check(valid.good))
+        run.numberings[raw_tables.ITEM_ID].add(_ids(batch, raw_tables.ITEM_ID))
         for code in missing:
             missing[code] += int((_ids(good, code) == 0).sum())
+            run.numberings[code].add(_ids(batch, code))
     run.finish(name, rows)
     run.sections["items"] = {
         **rows.to_dict(),
@@ -241,7 +353,6 @@ def _inspect_embeddings(run: _Inspection) -> npt.NDArray[np.int64] | None:
         **rows.to_dict(),
         "dim": raw_tables.EMBEDDING_DIM,
         "scale": f"1/{_SCALE}",
-        "zero_vectors": int(histogram[0]),
         "norm": _norm_quantiles(histogram),
     }
     return unique.keys()
@@ -279,6 +390,7 @@ def _inspect_user_keys(
     )
     repeats = 0
     for batch in run.batches(name, [raw_tables.USER_ID]):
+        run.numberings[raw_tables.USER_ID].add(_ids(batch, raw_tables.USER_ID))
         valid = validation.validate_user_features(batch)
         repeats += unique.check(valid.good).rejected.num_rows
     return unique.keys(), repeats
@@ -303,6 +415,7 @@ def _inspect_users(
         good = rows.add(validation.validate_user_features(batch))
         for code in missing:
             missing[code] += int((_ids(good, code) == 0).sum())
+            run.numberings[code].add(_ids(batch, code))
         column = good.column(
             good.schema.get_field_index(raw_tables.BEHAVIOR_ITEM_IDS)
         )
@@ -450,8 +563,9 @@ def inspect(
         raise ValueError(
             f"max_users: expected 0 or more. Received: {max_users}"
         )
-    tables = raw_tables.RawTables.open(directory)
-    run = _Inspection(tables, max_users, progress or (lambda stage, done: None))
+    run = _Inspection(
+        directory, max_users, progress or (lambda stage, done: None)
+    )
     run.check_schemas()
     items = _inspect_items(run)
     embedded = _inspect_embeddings(run)
@@ -465,7 +579,7 @@ def inspect(
     known = [s["joined"] for s in samples.values() if s["joined"] is not None]
     made = dataset_dir.read_description(directory)
     return {
-        "directory": str(tables.root),
+        "directory": str(run.tables.root),
         "dataset": {key: made[key] for key in ("name", "generator_version")}
         if made
         else None,
@@ -474,7 +588,11 @@ def inspect(
             {"code": p.code, "message": p.message, "hint": p.hint}
             for p in run.problems
         ],
-        "notes": _join_notes(samples),
+        "notes": [
+            *_join_notes(samples),
+            *run.notes,
+            *(line for n in run.numberings.values() for line in n.notes()),
+        ],
         "tables": run.overview,
         "samples": samples,
         "users": run.sections.get("users", {}),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfx_pipeline.data import search_tables, search_validation, validation
+from tfx_pipeline.data.arrow_lists import values_of
 from tfx_pipeline.data.errors import DataError
 
 __all__ = ["Inspected", "inspect_search"]
@@ -89,7 +90,7 @@ def inspect_search(
                     "NO_USABLE_ROWS",
                     f"table {name}: all {section['read']:,} rows are "
                     f"rejected: {reasons}.",
-                    f"write {name} again with rows that can be used.",
+                    validation.hint_for(section["rejected"]),
                 )
             )
     return found
@@ -152,7 +153,7 @@ def _inspect_events(
         clicks += int(lengths.sum())
         without_clicks += int((lengths == 0).sum())
         if good.num_rows:
-            column = good[search_tables.TIME].to_numpy()
+            column = values_of(good[search_tables.TIME])
             times = [
                 min([*times, int(column.min())]),
                 max([*times, int(column.max())]),

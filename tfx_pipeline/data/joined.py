@@ -25,6 +25,7 @@ from tfx_pipeline.data.arrow_lists import (
     list_array,
     list_offsets,
     list_values,
+    values_of,
 )
 from tfx_pipeline.data.errors import DataError
 
@@ -264,7 +265,7 @@ def _fingerprints(batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
             sums = np.r_[np.uint64(0), np.cumsum(mixed, dtype=np.uint64)]
             column_hash = sums[offsets[1:]] - sums[offsets[:-1]]
         else:
-            ids = column.to_numpy(zero_copy_only=False)
+            ids = values_of(column)
             column_hash = ids.view(np.uint64)
         found = (found ^ column_hash) * multiplier
     return found

@@ -2,7 +2,7 @@
 
 A data set is a directory (or its ``raw/`` subdirectory) with six Parquet
 tables. Each table is one file ``NAME.parquet``, shards
-``NAME-*.parquet``, or a folder ``NAME/`` of Parquet files. User features of
+``NAME-*.parquet``, or a folder ``NAME/`` (`parquet_files`). User features of
 the published set are 44.6 GB in seven row groups, so everything here
 streams: no function reads a whole table.
 
@@ -11,7 +11,6 @@ Source of names and types: the Taobao-MM files as published.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -21,7 +20,9 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfx_pipeline.data import casting, parquet_files
 from tfx_pipeline.data.errors import DataError
+from tfx_pipeline.data.parquet_files import data_files, find_files, open_file
 
 EMBEDDING_DIM = 128
 """Number of int8 codes of one item vector."""
@@ -107,7 +108,8 @@ SPLITS = ("train", "test")
 
 _TARGET_BATCH_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1 << 17
-_READ_BUFFER_BYTES = 4 << 20
+# What a float takes on its way to a whole number or a code.
+_BYTES_OF_FLOATS = 40
 
 
 def describe_column(code: str) -> str:
@@ -118,30 +120,9 @@ def describe_column(code: str) -> str:
 
 def describe_type(data_type: pa.DataType) -> str:
     """Returns a type as DATA.md spells it, e.g. ``list<int8>``."""
-    if _is_list(data_type):
+    if casting.is_list(data_type):
         return f"list<{describe_type(data_type.value_type)}>"
     return str(data_type)
-
-
-def _is_list(data_type: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(data_type)
-        or pa.types.is_large_list(data_type)
-        or pa.types.is_fixed_size_list(data_type)
-    )
-
-
-def _same_type(expected: pa.DataType, received: pa.DataType) -> bool:
-    """Compares types; the name and width of a list's offsets do not count.
-
-    Writers name a list's child ``item`` or ``element`` and may use 64-bit
-    offsets; in Parquet all of them are the same LIST.
-    """
-    if _is_list(expected):
-        return _is_list(received) and _same_type(
-            expected.value_type, received.value_type
-        )
-    return expected.equals(received)
 
 
 def schema_problems(
@@ -183,50 +164,103 @@ def schema_problems(
                     f"keep one column {field.name} in {table}.",
                 )
             )
-        elif not _same_type(field.type, schema.field(found[0]).type):
-            received = describe_type(schema.field(found[0]).type)
+        elif not casting.accepts(field.type, schema.field(found[0]).type):
             problems.append(
-                DataError(
-                    "WRONG_TYPE",
-                    f"table {table}: column {column} has the wrong type. "
-                    f"Expected: {wanted}. Received: {received}.",
-                    f"cast column {field.name} of {table} to {wanted} and "
-                    "write the table again.",
-                )
+                wrong_type(table, field, schema.field(found[0]).type)
             )
     return problems
 
 
-def _unreadable(table: str, path: pathlib.Path, error: Exception) -> DataError:
-    try:
-        size = f"{path.stat().st_size:,} bytes"
-    except OSError:
-        size = "not readable"
+def wrong_type(
+    table: str, field: pa.Field, received: pa.DataType, value: str = ""
+) -> DataError:
+    """Returns the error of a column of another type.
+
+    Args:
+        table: Table (or file) name.
+        field: What the column has to be.
+        received: Its type.
+        value: A value that does not fit, where the type would do.
+    """
+    example = f", which holds {value}" if value else ""
     return DataError(
-        "UNREADABLE_FILE",
-        f"table {table}: {path} ({size}) is not a complete Parquet file: "
-        f"{error}.",
-        "the file was cut off or damaged; copy or download it again.",
+        "WRONG_TYPE",
+        f"table {table}: column {describe_column(field.name)} has the wrong "
+        f"type. Expected: {describe_type(field.type)}. Received: "
+        f"{describe_type(received)}{example}.",
+        _type_hint(field, received) + " Then write the table again.",
     )
 
 
-@contextlib.contextmanager
-def _parquet_file(table: str, path: pathlib.Path) -> Iterator[pq.ParquetFile]:
-    """Opens a file; every Arrow or I/O error inside names table and file."""
-    try:
-        # A buffer makes column chunks stream: without it a whole chunk,
-        # gigabytes of histories, is read at once.
-        with pq.ParquetFile(path, buffer_size=_READ_BUFFER_BYTES) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(table, path, error) from error
+def _type_hint(field: pa.Field, received: pa.DataType) -> str:
+    """Returns what to do, in words that may be followed as they stand."""
+    types, name = pa.types, field.name
+    wanted = describe_type(field.type)
+    leaf = received.value_type if casting.is_list(received) else received
+    if name == LABEL:
+        return (
+            f"make {name} {wanted} of two: [1, 0] where the item was not "
+            "clicked, [0, 1] where it was, that is [1 - c, c] for a click c."
+        )
+    if name == SCL_EMBEDDING:
+        return (
+            f"make {name} a list of {EMBEDDING_DIM} floats or int8 codes for "
+            "each item; floats become codes here. Do not cast floats to int8: "
+            "most would be 0. Codes are trunc(127 * v / |v|)."
+        )
+    if not types.is_integer(_leaf(field.type)):
+        return f"write column {name} as {wanted}."
+    if types.is_string(leaf) or types.is_large_string(leaf):
+        group = _GROUP_OF_IDS.get(name, (name,))
+        return (
+            f"replace the texts of {name} by "
+            f"tfx_pipeline.data.hashing.stable_ids({group[0]!r}, texts), "
+            f"int64, wherever these ids stand ({', '.join(group)})."
+        )
+    if types.is_uint64(leaf):
+        return (
+            f"take the same 64 bits of {name} as int64, in NumPy "
+            "ids.view(np.int64), wherever these ids stand "
+            f"({', '.join(_GROUP_OF_IDS.get(name, (name,)))})."
+        )
+    if types.is_floating(leaf):
+        return (
+            f"write {name} as {wanted} from where the whole numbers come "
+            "from; floats may have rounded them already, and a cast cannot "
+            "bring them back."
+        )
+    if types.is_timestamp(leaf):
+        return (
+            f"write {name} in whole seconds, in Arrow "
+            "column.cast('timestamp[s]').cast('int64')."
+        )
+    return f"write {name} as {wanted}, one number for each different value."
+
+
+def _leaf(data_type: pa.DataType) -> pa.DataType:
+    return data_type.value_type if casting.is_list(data_type) else data_type
+
+
+# Columns that hold the same ids, by each of their names.
+_GROUP_OF_IDS = {
+    code: group
+    for group in (
+        (
+            ITEM_ID,
+            BEHAVIOR_ITEM_IDS,
+            "item_id",
+            "purchased_item_id",
+            "clicked_item_ids",
+        ),
+        (ITEM_CATEGORY, BEHAVIOR_CATEGORY_IDS),
+    )
+    for code in group
+}
 
 
 def _leaf_bytes(data_type: pa.DataType) -> int:
-    if _is_list(data_type):
-        return _leaf_bytes(data_type.value_type)
     try:
-        return max(1, data_type.bit_width // 8)
+        return max(1, _leaf(data_type).bit_width // 8)
     except ValueError:
         return 16
 
@@ -244,13 +278,20 @@ def decoded_bytes(
         (rows, bytes of the columns' values) of each row group.
     """
     width = {f.name: _leaf_bytes(f.type) for f in schema}
+    whole = {f.name for f in schema if pa.types.is_integer(_leaf(f.type))}
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         columns = (group.column(i) for i in range(group.num_columns))
         yield (
             group.num_rows,
             sum(
-                column.num_values * width[name]
+                column.num_values
+                * (
+                    _BYTES_OF_FLOATS
+                    if name in whole
+                    and column.physical_type in ("FLOAT", "DOUBLE")
+                    else width[name]
+                )
                 for column in columns
                 if (name := column.path_in_schema.split(".")[0]) in width
             ),
@@ -287,9 +328,9 @@ class RawTable:
         for path in self.paths:
             label = self._label(path)
             try:
-                with _parquet_file(self.name, path) as file:
+                with open_file(self.name, path) as file:
                     found += schema_problems(
-                        file.schema_arrow, self.schema, label
+                        parquet_files.schema_of(file, path), self.schema, label
                     )
             except DataError as error:
                 found.append(error)
@@ -310,14 +351,14 @@ class RawTable:
 
     def file_schema(self) -> pa.Schema:
         """Returns the schema of the first file, as it was written."""
-        with _parquet_file(self.name, self.paths[0]) as file:
-            return file.schema_arrow.remove_metadata()
+        with open_file(self.name, self.paths[0]) as file:
+            return parquet_files.schema_of(file, self.paths[0])
 
     def num_rows(self) -> int:
         """Returns the number of rows, read from the footers."""
         rows = 0
         for path in self.paths:
-            with _parquet_file(self.name, path) as file:
+            with open_file(self.name, path) as file:
                 rows += file.metadata.num_rows
         return rows
 
@@ -354,16 +395,17 @@ class RawTable:
                 )
             schema = pa.schema([f for f in schema if f.name in set(columns)])
         for path in self.paths:
-            with _parquet_file(self.name, path) as file:
+            label = self._label(path)
+            with open_file(self.name, path) as file:
                 for problem in schema_problems(
-                    file.schema_arrow, schema, self._label(path)
+                    parquet_files.schema_of(file, path), schema, label
                 ):
                     raise problem
                 rows = batch_rows or rows_per_batch(file.metadata, schema)
-                batches = file.iter_batches(rows, columns=list(schema.names))
-                for batch in batches:
-                    if batch.num_rows:
-                        yield conform(batch, schema)
+                for batch in parquet_files.iter_batches(
+                    file, path, schema.names, rows
+                ):
+                    yield conform(batch, schema, label)
 
     def _label(self, path: pathlib.Path) -> str:
         if len(self.paths) == 1:
@@ -376,69 +418,36 @@ def empty_table(name: str) -> DataError:
     return DataError(
         "EMPTY_TABLE",
         f"table {name}: no rows. Expected: at least one.",
-        f"write {name} again, or leave the table out if it is not needed.",
+        f"write {name} again with its rows.",
     )
 
 
-def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Selects and casts a batch's columns to a schema, in its order."""
+def conform(
+    batch: pa.RecordBatch, schema: pa.Schema, table: str = ""
+) -> pa.RecordBatch:
+    """Selects and casts a batch's columns to a schema, in its order.
+
+    Args:
+        batch: Rows.
+        schema: What they have to be.
+        table: Table (or file) name for the message.
+
+    Raises:
+        DataError: ``WRONG_TYPE``, with a value that does not fit.
+    """
     arrays = []
     for field in schema:
         array = batch.column(batch.schema.get_field_index(field.name))
-        if not array.type.equals(field.type) or (
-            _is_list(field.type)
-            and array.type.value_field.name != field.type.value_field.name
+        received = array.type
+        if field.name == SCL_EMBEDDING and pa.types.is_floating(
+            _leaf(received)
         ):
-            array = _cast(array, field.type)
-        arrays.append(array)
+            array = casting.quantize(array)
+        try:
+            arrays.append(casting.cast(array, field.type))
+        except ValueError as error:
+            raise wrong_type(table, field, received, str(error)) from error
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _cast(array: pa.Array, data_type: pa.DataType) -> pa.Array:
-    if pa.types.is_list(array.type) and _is_list(data_type):
-        # Same bytes under another child name; a cast would copy.
-        return pa.Array.from_buffers(
-            data_type,
-            len(array),
-            array.buffers()[:2],
-            offset=array.offset,
-            children=[array.values],
-        )
-    return array.cast(data_type)
-
-
-def find_files(root: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
-    """Returns the files of table `name` in `root`, sorted; maybe none.
-
-    Raises:
-        DataError: ``AMBIGUOUS_TABLE`` when there are several of the forms
-            ``NAME.parquet``, ``NAME-*.parquet`` and ``NAME/``.
-    """
-    forms: list[tuple[str, tuple[pathlib.Path, ...]]] = []
-    single = root / f"{name}.parquet"
-    if single.is_file():
-        forms.append((single.name, (single,)))
-    if single.is_dir():
-        forms.append((f"{single.name}/", tuple(_parquet_in(single))))
-    shards = tuple(sorted(p for p in root.glob(f"{name}-*.parquet")))
-    if shards:
-        forms.append((f"{name}-*.parquet", shards))
-    if (root / name).is_dir() and (inside := _parquet_in(root / name)):
-        forms.append((f"{name}/", tuple(inside)))
-    if len(forms) > 1:
-        raise DataError(
-            "AMBIGUOUS_TABLE",
-            f"table {name}: found as {' and '.join(f for f, _ in forms)} "
-            f"in {root}. Expected: one form.",
-            "remove or move away the copies that should not be read.",
-        )
-    return forms[0][1] if forms else ()
-
-
-def _parquet_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(
-        p for p in folder.glob("*.parquet") if not p.name.startswith((".", "_"))
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -526,7 +535,7 @@ class RawTables:
         Raises:
             DataError: ``MISSING_TABLE`` when there is no Parquet file.
         """
-        paths = tuple(sorted(_parquet_in(pathlib.Path(folder))))
+        paths = data_files(pathlib.Path(folder))
         if not paths:
             raise DataError(
                 "MISSING_TABLE",

@@ -2,7 +2,7 @@
 
 ``item_content`` says what items look like, ``search_events`` what people
 searched for, bought, and clicked without buying. Both lie beside the other
-raw tables, in the same forms (`raw_tables.find_files`), with plain column
+raw tables, in the same forms (`parquet_files.find_files`), with plain column
 names. A modality is a column ``<modality>_vector`` (of a query:
 ``query_<modality>_vector``) or a text column, whose modality is ``text``.
 """
@@ -20,13 +20,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfx_pipeline.data import casting
+from tfx_pipeline.data.arrow_lists import list_values, values_of
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.item_content import check_modality
-from tfx_pipeline.data.raw_tables import (
-    RawTable,
-    describe_type,
-    find_files,
-)
+from tfx_pipeline.data.parquet_files import find_files
+from tfx_pipeline.data.raw_tables import RawTable, wrong_type
 
 __all__ = [
     "CLICKED_ITEM_IDS",
@@ -239,7 +238,8 @@ def _modalities(
                 "rename the column.",
             ) from error
         if not _holds_floats(field.type):
-            raise _wrong_type(table, field, "list<float>")
+            wanted = pa.field(field.name, pa.list_(pa.float32()))
+            raise wrong_type(table, wanted, field.type)
         vectors[name] = field.name
     text = f"{prefix}{TEXT}" if f"{prefix}{TEXT}" in schema.names else None
     if text:
@@ -248,7 +248,7 @@ def _modalities(
             pa.types.is_string(field.type)
             or pa.types.is_large_string(field.type)
         ):
-            raise _wrong_type(table, field, "string")
+            raise wrong_type(table, pa.field(text, pa.string()), field.type)
         if TEXT in vectors:
             raise DataError(
                 "AMBIGUOUS_MODALITY",
@@ -270,30 +270,15 @@ def _modalities(
 
 
 def _holds_floats(data_type: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(data_type)
-        or pa.types.is_large_list(data_type)
-        or pa.types.is_fixed_size_list(data_type)
-    ) and pa.types.is_floating(data_type.value_type)
-
-
-def _wrong_type(table: str, field: pa.Field, wanted: str) -> DataError:
-    return DataError(
-        "WRONG_TYPE",
-        f"table {table}: column {field.name} has the wrong type. Expected: "
-        f"{wanted}. Received: {describe_type(field.type)}.",
-        f"cast column {field.name} of {table} to {wanted} and write the "
-        "table again.",
+    return casting.is_list(data_type) and pa.types.is_floating(
+        data_type.value_type
     )
 
 
 def vector_lengths(column: pa.Array) -> npt.NDArray[np.int64]:
     """Returns the lengths of N vectors; 0 where there is none."""
-    if pa.types.is_fixed_size_list(column.type):
-        present = column.is_valid().to_numpy(zero_copy_only=False)
-        return present * np.int64(column.type.list_size)
     lengths = pc.fill_null(pc.list_value_length(column), 0)
-    return lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+    return values_of(lengths).astype(np.int64)
 
 
 def vectors(column: pa.Array, width: int) -> npt.NDArray[np.float32]:
@@ -308,7 +293,7 @@ def vectors(column: pa.Array, width: int) -> npt.NDArray[np.float32]:
         float32 (N, width); zeros where there is no vector.
     """
     present = vector_lengths(column) > 0
-    values = column.flatten().to_numpy(zero_copy_only=False)
+    values = list_values(column)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32, copy=False).reshape(-1, width)
     if present.all():

@@ -21,9 +21,10 @@ from tfx_pipeline.data.arrow_lists import (
     list_array,
     list_offsets,
     list_values,
+    values_of,
 )
 from tfx_pipeline.data.search_tables import SearchTable
-from tfx_pipeline.data.validation import Validated
+from tfx_pipeline.data.validation import ZERO_VECTOR, Validated
 
 __all__ = [
     "NOT_FINITE",
@@ -40,7 +41,6 @@ __all__ = [
 
 WRONG_DIMENSION = "vector of another dimension"
 NOT_FINITE = "vector with NaN or infinity"
-ZERO_VECTOR = "zero vector"
 NO_CONTENT = "no vector and no text"
 UNKNOWN_PURCHASE = "purchased item without content"
 
@@ -102,7 +102,7 @@ def validate(
         present |= found.present
     if table.text:
         trimmed = pc.utf8_trim_whitespace(pc.fill_null(batch[table.text], ""))
-        lengths = pc.utf8_length(trimmed).to_numpy(zero_copy_only=False)
+        lengths = values_of(pc.utf8_length(trimmed))
         present |= lengths > 0
     return validation.split_rows(
         batch,
@@ -156,7 +156,7 @@ def _check_vectors(column: pa.Array, width: int) -> _Vectors:
     values = column.flatten()
     if values.null_count:
         parents = np.repeat(np.arange(len(column)), lengths)
-        nulls[parents[values.is_null().to_numpy(zero_copy_only=False)]] = True
+        nulls[parents[values_of(values.is_null())]] = True
         fitting &= ~nulls
     if fitting.any():
         kept = column if fitting.all() else column.filter(pa.array(fitting))
@@ -200,7 +200,7 @@ def clean_clicks(
     clicked = list_values(column).astype(np.int64, copy=False)
     offsets = list_offsets(column)
     event = np.repeat(np.arange(len(column)), np.diff(offsets))
-    bought = batch[search_tables.PURCHASED_ITEM_ID].to_numpy()[event]
+    bought = values_of(batch[search_tables.PURCHASED_ITEM_ID])[event]
     order = np.lexsort((clicked, event))  # stable
     repeated = np.zeros(len(clicked), bool)
     repeated[order[1:]] = (event[order[1:]] == event[order[:-1]]) & (

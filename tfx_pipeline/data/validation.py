@@ -9,7 +9,7 @@ first rule it breaks, in the order of `REASONS`, is its reason.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from tfx_pipeline.data.arrow_lists import (
     list_array,
     list_offsets,
     list_values,
+    values_of,
 )
 
 NULL = "null"
@@ -29,6 +30,7 @@ MISSING_ID = "id is 0 (missing)"
 LABEL_NOT_ONE_HOT = "label not one-hot"
 UNEQUAL_LISTS = "behaviour and category lists of unequal length"
 EMBEDDING_LENGTH = f"embedding length is not {raw_tables.EMBEDDING_DIM}"
+ZERO_VECTOR = "zero vector"
 DUPLICATE_USER = "duplicate user row"
 DUPLICATE_ITEM = "duplicate item row"
 NO_ITEM_FEATURES = "no item row"
@@ -40,6 +42,7 @@ REASONS = (
     LABEL_NOT_ONE_HOT,
     UNEQUAL_LISTS,
     EMBEDDING_LENGTH,
+    ZERO_VECTOR,
     DUPLICATE_USER,
     DUPLICATE_ITEM,
     NO_ITEM_FEATURES,
@@ -48,6 +51,38 @@ REASONS = (
 """Every reason, in order of precedence."""
 
 REASON_COLUMN = "reason"
+
+_HINTS = {
+    NULL: "fill in ids, labels and lists; only features may be null.",
+    MISSING_ID: (
+        "0 means missing: where ids were numbered from 0 (pd.factorize), add "
+        "1 to them in every table and list that holds them."
+    ),
+    LABEL_NOT_ONE_HOT: (
+        f"make {raw_tables.LABEL} [1, 0] where the item was not clicked and "
+        "[0, 1] where it was, that is [1 - c, c] for a click c."
+    ),
+    UNEQUAL_LISTS: "write one category per behaviour, 0 where it is unknown.",
+    EMBEDDING_LENGTH: (
+        f"write vectors of {raw_tables.EMBEDDING_DIM} numbers; longer ones "
+        "need a projection first, such as a PCA."
+    ),
+    ZERO_VECTOR: (
+        "make the vectors again; floats may be given as they are and become "
+        "codes here, while a cast to int8 makes most of them 0."
+    ),
+}
+
+
+def hint_for(rejected: Mapping[str, int]) -> str:
+    """Returns what to do about the reason that most rows were rejected for.
+
+    Args:
+        rejected: Rejected rows by reason, at least one.
+    """
+    reason = max(rejected, key=lambda name: rejected[name])
+    return _HINTS.get(reason, f"mend or leave out the rows with: {reason}.")
+
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -120,12 +155,12 @@ def rows_with_nulls(batch: pa.RecordBatch, codes: tuple[str, ...]) -> _Mask:
             continue
         column = _column(batch, code)
         if column.null_count:
-            found |= column.is_null().to_numpy(zero_copy_only=False)
+            found |= values_of(column.is_null())
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             values = column.flatten()
             if values.null_count:
-                parents = pc.list_parent_indices(column).to_numpy()
-                hit = values.is_null().to_numpy(zero_copy_only=False)
+                parents = values_of(pc.list_parent_indices(column))
+                hit = values_of(values.is_null())
                 found[parents[hit]] = True
     return found
 
@@ -135,13 +170,13 @@ def rows_with_zero(batch: pa.RecordBatch, code: str) -> _Mask:
     if code not in batch.schema.names:
         return np.zeros(batch.num_rows, bool)
     column = pc.fill_null(_column(batch, code), 1)
-    return column.to_numpy(zero_copy_only=False) == 0
+    return values_of(column) == 0
 
 
 def _lengths(column: pa.Array) -> npt.NDArray[np.int64]:
     """Lengths of lists, -1 where the list is null."""
     lengths = pc.fill_null(pc.list_value_length(column), -1)
-    return lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+    return values_of(lengths).astype(np.int64)
 
 
 def validate_samples(batch: pa.RecordBatch) -> Validated:
@@ -171,7 +206,8 @@ def validate_samples(batch: pa.RecordBatch) -> Validated:
 def _one_hot(batch: pa.RecordBatch) -> _Mask:
     label = _column(batch, raw_tables.LABEL)
     pairs = _lengths(label) == 2
-    values = list_values(label.filter(pa.array(pairs))).reshape(-1, 2)
+    labels = label.filter(pa.array(pairs)).flatten()
+    values = values_of(pc.fill_null(labels, -1)).reshape(-1, 2)
     good = pairs.copy()
     good[pairs] = ((values == 0) | (values == 1)).all(1) & (
         values.sum(1, dtype=np.int64) == 1
@@ -196,7 +232,7 @@ def validate_user_features(batch: pa.RecordBatch) -> Validated:
     """Checks users: no null, no id 0, aligned behaviour lists.
 
     Empty lists are fine, and so are zeros (padding) inside them; see
-    `strip_padding`.
+    `strip_padding`. A null profile field is missing: it becomes 0.
 
     Args:
         batch: Rows of ``train_user_features`` or ``test_user_features``.
@@ -210,20 +246,31 @@ def validate_user_features(batch: pa.RecordBatch) -> Validated:
     broken = [
         (
             NULL,
-            rows_with_nulls(
-                batch, (raw_tables.USER_ID, *raw_tables.USER_PROFILE, *lists)
-            ),
+            rows_with_nulls(batch, (raw_tables.USER_ID, *lists)),
         ),
         (MISSING_ID, rows_with_zero(batch, raw_tables.USER_ID)),
     ]
     if set(lists) <= set(batch.schema.names):
         items, categories = (_lengths(_column(batch, c)) for c in lists)
         broken.append((UNEQUAL_LISTS, items != categories))
-    return split_rows(batch, broken)
+    return _null_to_zero(split_rows(batch, broken), raw_tables.USER_PROFILE)
+
+
+def _null_to_zero(found: Validated, codes: Sequence[str]) -> Validated:
+    """Writes 0, which is missing, for nulls of features in accepted rows."""
+    good = found.good
+    arrays = [
+        pc.fill_null(array, 0) if name in codes and array.null_count else array
+        for name, array in zip(good.schema.names, good.columns, strict=True)
+    ]
+    good = pa.RecordBatch.from_arrays(arrays, schema=good.schema)
+    return Validated(good, found.rejected)
 
 
 def validate_item_features(batch: pa.RecordBatch) -> Validated:
-    """Checks items: no null, no id 0.
+    """Checks items: no null id, no id 0.
+
+    A null feature is missing: it becomes 0.
 
     Args:
         batch: Rows of ``item_features``. Extra columns are kept; a column
@@ -232,23 +279,23 @@ def validate_item_features(batch: pa.RecordBatch) -> Validated:
     Returns:
         Accepted and rejected rows.
     """
+    found = split_rows(
+        batch,
+        [
+            (NULL, rows_with_nulls(batch, (raw_tables.ITEM_ID,))),
+            (MISSING_ID, rows_with_zero(batch, raw_tables.ITEM_ID)),
+        ],
+    )
     codes = (
-        raw_tables.ITEM_ID,
         raw_tables.ITEM_CATEGORY,
         raw_tables.ITEM_CITY,
         raw_tables.ITEM_PROVINCE,
     )
-    return split_rows(
-        batch,
-        [
-            (NULL, rows_with_nulls(batch, codes)),
-            (MISSING_ID, rows_with_zero(batch, raw_tables.ITEM_ID)),
-        ],
-    )
+    return _null_to_zero(found, codes)
 
 
 def validate_embeddings(batch: pa.RecordBatch) -> Validated:
-    """Checks item vectors: no null, no id 0, 128 codes each.
+    """Checks item vectors: no null, no id 0, 128 codes each, not all 0.
 
     Args:
         batch: Rows of ``scl_embedding_int8_p90``. Extra columns are kept; a
@@ -263,8 +310,16 @@ def validate_embeddings(batch: pa.RecordBatch) -> Validated:
         (MISSING_ID, rows_with_zero(batch, raw_tables.ITEM_ID)),
     ]
     if raw_tables.SCL_EMBEDDING in batch.schema.names:
-        lengths = _lengths(_column(batch, raw_tables.SCL_EMBEDDING))
+        column = _column(batch, raw_tables.SCL_EMBEDDING)
+        lengths = _lengths(column)
         broken.append((EMBEDDING_LENGTH, lengths != raw_tables.EMBEDDING_DIM))
+        fitting = lengths == raw_tables.EMBEDDING_DIM
+        zero = np.zeros(batch.num_rows, bool)
+        kept = column if fitting.all() else column.filter(pa.array(fitting))
+        values = values_of(pc.fill_null(kept.flatten(), 0))
+        vectors = values.reshape(-1, raw_tables.EMBEDDING_DIM)
+        zero[fitting] = ~vectors.any(axis=1)
+        broken.append((ZERO_VECTOR, zero))
     return split_rows(batch, broken)
 
 
@@ -335,7 +390,7 @@ class UniqueKeys:
         Returns:
             First rows as accepted, repeated ones as rejected.
         """
-        ids = _column(batch, self._code).to_numpy(zero_copy_only=False)
+        ids = values_of(_column(batch, self._code))
         return split_rows(batch, [(self._reason, ~self.first(ids))])
 
     def first(self, ids: npt.NDArray[np.int64]) -> _Mask:
@@ -401,7 +456,7 @@ def require_keys(
     Returns:
         Rows with a known key as accepted, the others as rejected.
     """
-    ids = _column(batch, code).to_numpy(zero_copy_only=False)
+    ids = values_of(_column(batch, code))
     return split_rows(batch, [(reason, ~contains(sorted_keys, ids))])
 
 
@@ -450,9 +505,11 @@ __all__ = [
     "UNEQUAL_LISTS",
     "UniqueKeys",
     "VALIDATORS",
+    "ZERO_VECTOR",
     "Validated",
     "clicks",
     "contains",
+    "hint_for",
     "require_keys",
     "rows_with_nulls",
     "rows_with_zero",

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfx_pipeline.data.arrow_lists import values_of
+
 __all__ = [
     "append",
     "column",
@@ -70,7 +72,7 @@ def column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 def numpy_column(batch: pa.RecordBatch, name: str) -> np.ndarray:
     """Returns a column without nulls as a NumPy array."""
-    return column(batch, name).to_numpy(zero_copy_only=False)
+    return values_of(column(batch, name))
 
 
 def append(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from tfx_pipeline import features
 from tfx_pipeline.data import raw_tables
+from tfx_pipeline.data.arrow_lists import list_values
 from tfx_pipeline.transforms.arrow_batches import column, mix, numpy_column
 from tfx_pipeline.transforms.steps import POSITION
 
@@ -94,7 +95,7 @@ def build_requests(
         name: column(samples, code)
         for code, name in _CANDIDATE_FEATURES.items()
     }
-    label = column(samples, raw_tables.LABEL).flatten().to_numpy()
+    label = list_values(column(samples, raw_tables.LABEL))
     candidates[features.CLICKS] = pa.array(label[1::2].astype(np.int64))
     longest = pc.max(
         pc.list_value_length(column(users, raw_tables.BEHAVIOR_ITEM_IDS))

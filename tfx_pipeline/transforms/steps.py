@@ -14,9 +14,8 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tfx_pipeline.data import raw_tables
+from tfx_pipeline.data import parquet_files, raw_tables
 from tfx_pipeline.transforms import arrow_batches, exchange
 
 __all__ = [
@@ -44,7 +43,6 @@ Sent = tuple[str, Any, pa.RecordBatch]
 """Output, key and rows: what a step sends."""
 
 
-_READ_BUFFER = 4 << 20
 _PARTITION_BYTES = 64 << 20
 _MIN_PARTITIONS, _MAX_PARTITIONS = 4, 1024
 
@@ -101,7 +99,8 @@ def row_groups(
     for split, paths in paths_of_split.items():
         first_row = 0
         for path in paths:
-            metadata = pq.read_metadata(path)
+            with parquet_files.open_file(table, pathlib.Path(path)) as file:
+                metadata = file.metadata
             rows = raw_tables.rows_per_batch(metadata, schema)
             for index in range(metadata.num_row_groups):
                 groups.append(
@@ -123,16 +122,12 @@ def read_row_group(
     Yields:
         Position of the first row of a batch, and the batch.
     """
-    position = group.first_row
-    # A small buffer makes column chunks stream instead of being read whole:
-    # a row group of the published user features is gigabytes.
-    with pq.ParquetFile(group.path, buffer_size=_READ_BUFFER) as file:
-        for batch in file.iter_batches(
-            batch_size=group.rows_per_batch,
-            row_groups=[group.index],
-            columns=schema.names,
+    position, path = group.first_row, pathlib.Path(group.path)
+    with parquet_files.open_file(group.table, path) as file:
+        for batch in parquet_files.iter_batches(
+            file, path, schema.names, group.rows_per_batch, [group.index]
         ):
-            yield position, raw_tables.conform(batch, schema)
+            yield position, raw_tables.conform(batch, schema, group.table)
             position += batch.num_rows
 
 

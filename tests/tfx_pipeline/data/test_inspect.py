@@ -284,3 +284,111 @@ def test_unusable_arguments_and_directories(tmp_path):
     with pytest.raises(DataError) as error:
         inspect.inspect(tmp_path)
     assert error.value.code == "NO_TABLES"
+
+
+def test_columns_that_are_not_used_are_named(raw_dir, tables):
+    path = raw_dir / "item_features.parquet"
+    items = tables["item_features"].append_column("price", pa.array([1.0] * 9))
+    items = items.append_column("brand", pa.array(["x"] * 9))
+    pq.write_table(items, path)
+    found = inspect.inspect(raw_dir)
+    assert found["tables"]["item_features"]["unused_columns"] == [
+        "price",
+        "brand",
+    ]
+    assert found["tables"]["train_samples"]["unused_columns"] == []
+    done = run("inspect", raw_dir)
+    assert done.exit_code == 0
+    assert "item_features: columns that are not used: price, brand" in (
+        done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "events", "ways"),
+    [
+        ("text", False, "text_svd"),
+        ("text", True, "learned or text_svd"),
+        ("image_vector", True, "learned"),
+        ("image_vector", False, None),
+        (None, False, None),
+    ],
+)
+def test_vectors_are_needed_only_where_nothing_makes_them(
+    raw_dir, tables, content, events, ways
+):
+    (raw_dir / "scl_embedding_int8_p90.parquet").unlink()
+    ids = tables["item_features"]["205"]
+    values = {"text": ["a b"] * 9, "image_vector": [[1.0, 2.0]] * 9}
+    if content:
+        pq.write_table(
+            pa.table({"item_id": ids, content: values[content]}),
+            raw_dir / "item_content.parquet",
+        )
+    if events:
+        query = {
+            "query_id": [1],
+            "time": [5],
+            "purchased_item_id": ids[:1],
+            "clicked_item_ids": pa.array([[]], pa.list_(pa.int64())),
+            f"query_{content}": values[content][:1],
+        }
+        pq.write_table(pa.table(query), raw_dir / "search_events.parquet")
+    found = inspect.inspect(raw_dir)
+    assert found["ok"] == bool(ways), found["problems"]
+    if ways:
+        (note,) = (n for n in found["notes"] if "item_embeddings" in n)
+        assert f"item_embeddings: {ways}, which" in note
+    else:
+        assert [p["code"] for p in found["problems"]] == ["MISSING_TABLE"]
+
+
+def test_ids_numbered_from_zero_are_told(raw_dir, tables):
+    """What pd.factorize makes of users, items, categories and a profile."""
+    assert not [n for n in inspect.inspect(raw_dir)["notes"] if "0 is" in n]
+    places = {
+        "129_1": "a user id",
+        "205": "an item id",
+        "206": "a category",
+        "130_2": "130_2 (user_profile_2)",
+    }
+    for name, table in tables.items():
+        for column in places:
+            if column not in table.column_names:
+                continue
+            known = sorted(
+                {
+                    v
+                    for t in tables.values()
+                    if column in t.column_names
+                    for v in t[column].to_pylist()
+                }
+            )
+            codes = [known.index(v) for v in table[column].to_pylist()]
+            at = table.schema.get_field_index(column)
+            table = table.set_column(at, table.schema.field(at), [codes])
+        pq.write_table(table, raw_dir / f"{name}.parquet")
+    notes = [n for n in inspect.inspect(raw_dir)["notes"] if "0 is" in n]
+    assert len(notes) == len(places)
+    for column, text in places.items():
+        (note,) = (n for n in notes if f"0 is in use as {text}:" in n)
+        assert "add 1 to all of " + column.split(" ")[0] in note
+
+
+def test_json_has_no_nan(raw_dir, tables):
+    """Nothing accepted: shares and quantiles of nothing are null."""
+    samples = tables["train_samples"]
+    zero = samples.set_column(2, samples.schema[2], [[0] * len(samples)])
+    pq.write_table(zero, raw_dir / "train_samples.parquet")
+    users = tables["test_user_features"]
+    nobody = users.set_column(0, users.schema[0], [[0] * len(users)])
+    pq.write_table(nobody, raw_dir / "test_user_features.parquet")
+    done = run("inspect", raw_dir, "--json")
+    assert done.exit_code == 1
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    found = json.loads(done.stdout, parse_constant=refuse)
+    assert found["samples"]["train"]["click_rate"] is None
+    assert found["users"]["test"]["history_length"] is None

@@ -131,7 +131,7 @@ def test_broken_rows_padding_and_differing_users_are_counted(
             {"label_0": [1, 1]},
             {"label_0": None},
             {"151_2_180": [1] * 50},
-            {"206": None},
+            {"205": None},
             {"205": 0},
         ]
     ):

@@ -148,7 +148,7 @@ def test_any_list_of_floats_is_read(tmp_path, data_type, second):
     [
         ({"item_id": [1]}, "MISSING_COLUMN", "<modality>_vector"),
         ({"text": ["a"]}, "MISSING_COLUMN", "item_id"),
-        ({"item_id": [1.5], "text": ["a"]}, "WRONG_TYPE", "item_id"),
+        ({"item_id": ["1"], "text": ["a"]}, "WRONG_TYPE", "item_id"),
         ({"item_id": [1], "text": [7]}, "WRONG_TYPE", "Expected: string"),
         (
             {"item_id": [1], "image_vector": [[7]]},

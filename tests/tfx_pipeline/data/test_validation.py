@@ -48,7 +48,7 @@ def sample_reason(label, user, item):
 
 
 def user_reason(user, *rest):
-    if has_null([user, *rest]):
+    if has_null([user, *rest[-2:]]):
         return validation.NULL
     if user == 0:
         return validation.MISSING_ID
@@ -57,7 +57,7 @@ def user_reason(user, *rest):
 
 
 def item_reason(item, *rest):
-    if has_null([item, *rest]):
+    if item is None:
         return validation.NULL
     return validation.MISSING_ID if item == 0 else None
 
@@ -67,7 +67,9 @@ def vector_reason(item, vector):
         return validation.NULL
     if item == 0:
         return validation.MISSING_ID
-    return None if len(vector) == 128 else validation.EMBEDDING_LENGTH
+    if len(vector) != 128:
+        return validation.EMBEDDING_LENGTH
+    return None if any(vector) else validation.ZERO_VECTOR
 
 
 def check(table, rows, reason_of, cut):
@@ -76,7 +78,12 @@ def check(table, rows, reason_of, cut):
     rows, batch = rows[cut:], batch.slice(cut)
     found = validation.validate(table, batch)
     reasons = [reason_of(*row) for row in rows]
-    good = [list(r) for r, why in zip(rows, reasons, strict=True) if not why]
+    # What is left of nulls are features that are missing.
+    good = [
+        [0 if v is None else v for v in r]
+        for r, why in zip(rows, reasons, strict=True)
+        if not why
+    ]
     bad = [[*r, why] for r, why in zip(rows, reasons, strict=True) if why]
     assert [list(r.values()) for r in found.good.to_pylist()] == good
     assert [list(r.values()) for r in found.rejected.to_pylist()] == bad
@@ -115,7 +122,17 @@ def test_items_like_row_by_row(rows, data):
         st.tuples(
             MAYBE_ID,
             st.sampled_from(
-                [None, [], [1] * 127, [-128] * 128, [0] * 129, [None] * 128]
+                [
+                    None,
+                    [],
+                    [1] * 127,
+                    [-128] * 128,
+                    [0] * 129,
+                    [None] * 128,
+                    [0] * 128,
+                    [0] * 127 + [1],
+                    [0] * 127 + [None],
+                ]
             ),
         ),
         max_size=6,

@@ -84,19 +84,21 @@ def join(tables: dict, max_candidates: int):
 
     def reject(table, reason, row):
         counts[f"rejected/{table}/{reason}"] += 1
+        if reason.startswith("duplicate"):  # Rows that were good otherwise.
+            row = missing_to_zero(row)
         rejected.append((table, reason, row))
 
     items = {}
     for row in tables["item_features"]:
         counts["read/item_features"] += 1
-        if None in row.values():
+        if row["205"] is None:
             reject("item_features", "null", row)
         elif row["205"] == 0:
             reject("item_features", "id is 0 (missing)", row)
         elif row["205"] in items:
             reject("item_features", "duplicate item row", row)
         else:
-            items[row["205"]] = row
+            items[row["205"]] = missing_to_zero(row)
     embedded = {row["205"] for row in tables["scl_embedding_int8_p90"]}
     counts["read/embedding_ids"] = len(tables["scl_embedding_int8_p90"])
 
@@ -105,11 +107,11 @@ def join(tables: dict, max_candidates: int):
         users[split] = {}
         for row in tables[f"{prefix}_user_features"]:
             counts[f"read/{split}_user_features"] += 1
-            reason = _user_problem(row, users[split])
+            reason = user_problem(row, users[split])
             if reason:
                 reject(f"{split}_user_features", reason, row)
             else:
-                users[split][row["129_1"]] = row
+                users[split][row["129_1"]] = missing_to_zero(row)
 
     popularity: collections.Counter = collections.Counter()
     with_items = {}
@@ -152,9 +154,13 @@ def join(tables: dict, max_candidates: int):
     return examples, rejected, dict(counts)
 
 
-def _user_problem(row, seen):
+def missing_to_zero(row):
+    return {name: 0 if v is None else v for name, v in row.items()}
+
+
+def user_problem(row, seen):
     lists = (row[IDS], row[CATEGORIES])
-    if None in row.values() or any(None in values for values in lists):
+    if None in (row["129_1"], *lists) or any(None in ids for ids in lists):
         return "null"
     if row["129_1"] == 0:
         return "id is 0 (missing)"

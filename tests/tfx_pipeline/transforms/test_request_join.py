@@ -271,6 +271,9 @@ _LABELS = st.sampled_from(
 _VALUES = st.one_of(st.none(), st.integers(-3, 3), st.integers(-3, 3))
 
 
+_PROFILES = st.one_of(st.none(), st.integers(-2, 2))
+
+
 @st.composite
 def _samples(draw):
     rows = draw(
@@ -299,7 +302,7 @@ def _user_rows(draw):
                 draw(st.one_of(_USERS, st.sampled_from([None, 0]))),
                 draw(st.lists(_VALUES, min_size=length, max_size=length)),
                 draw(st.lists(_VALUES, min_size=other, max_size=other)),
-                draw(st.tuples(*[st.integers(-2, 2)] * 5)),
+                draw(st.tuples(*[_PROFILES] * 5)),
             )
         )
     return [user_row(3, (11, 0), (1, 0)), *rows]
