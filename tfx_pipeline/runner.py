@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from absl import logging as absl_logging
 from tfx import v1 as tfx
-from tfx.orchestration.pipeline import RunOptions
 
 import schemas
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import pipeline, progress
 from tfx_pipeline.data import raw_tables, search_tables
+from tfx_pipeline.tfx_internals import RunOptions
 
 __all__ = [
     "ComponentFailed",

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from muse_keras import losses, models, optimizers
+from muse_keras._keras_internals import flattened_layers
 from muse_keras.tables import ItemTable
 from serving import export
 from tfx_pipeline import (
@@ -302,7 +303,7 @@ def compute_in_float32(model: keras.Model) -> None:
     Args:
         model: trained ranker.
     """
-    for layer in model._flatten_layers():
+    for layer in flattened_layers(model):
         layer.dtype_policy = "float32"
 
 

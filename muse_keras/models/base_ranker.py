@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from muse_keras._keras_internals import ReplicaBatches
 from muse_keras._ops.positions import newest_positions, take_positions
 from muse_keras._ops.rows import assign_rows
 from muse_keras._ops.shapes import masked_mean
@@ -14,7 +15,6 @@ from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.models.behavior_search import BehaviorSearch
 from muse_keras.models.exact_search_unit import ExactSearchUnit, WholeHistory
-from muse_keras.models.replica_batches import ReplicaBatches
 from muse_keras.models.score_tower import ScoreTower
 from muse_keras.models.short_term_interest import (
     RecentBehaviors,

@@ -8,13 +8,13 @@ import numpy as np
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._keras_internals import ReplicaBatches
 from muse_keras._ops.ids import check_ids_fit, id_tensor
 from muse_keras._ops.replicas import replica_count
 from muse_keras.layers.memory_bank import MemoryBank
 from muse_keras.losses.cosine_triplet_loss import CosineTripletLoss
 from muse_keras.losses.info_nce import InfoNCE
 from muse_keras.metrics.embedding_spread import EmbeddingSpread
-from muse_keras.models.replica_batches import ReplicaBatches
 
 # Steps over which the momentum towers stay close to the trained ones.
 _MOMENTUM_WARM_UP = 10.0

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._keras_internals import OptimizerHooks
 
 # Base class arguments that would touch every row of every table.
 _DENSE_ARGUMENTS = (
@@ -16,7 +17,7 @@ _DENSE_ARGUMENTS = (
 
 
 @muse_keras_export()
-class RowSparseAdam(keras.optimizers.Optimizer):
+class RowSparseAdam(OptimizerHooks):
     """Adam for dense weights and, row by row, for embedding tables.
 
     Keras's own Adam turns the sparse gradient of an embedding table into a
@@ -122,7 +123,7 @@ class RowSparseAdam(keras.optimizers.Optimizer):
         Args:
             variable: `keras.Variable` that the optimizer was built with.
         """
-        return self._second_moments[self._get_variable_index(variable)]
+        return self._second_moments[self._index_of(variable)]
 
     def update_step(
         self, gradient: Any, variable: Any, learning_rate: Any
@@ -134,7 +135,7 @@ class RowSparseAdam(keras.optimizers.Optimizer):
             variable: variable, or the backend's own.
             learning_rate: scalar, for dense weights.
         """
-        index = self._get_variable_index(variable)
+        index = self._index_of(variable)
         first = self._first_moments[index]
         second = self._second_moments[index]
         if not self._is_table[index]:
@@ -183,7 +184,7 @@ class RowSparseAdam(keras.optimizers.Optimizer):
         if self.table_learning_rate is None:
             return learning_rate
         if callable(self.table_learning_rate):
-            return self.table_learning_rate(self._iterations)
+            return self.table_learning_rate(self.iterations)
         return self.table_learning_rate
 
     def _adam(
@@ -249,12 +250,12 @@ class RowSparseAdam(keras.optimizers.Optimizer):
             after = tf.where(touched, after, before)
             target.scatter_update(tf.IndexedSlices(after, rows))
 
-    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+    def _clip(self, gradients: list[Any]) -> list[Any]:
         """Clip; sparse gradients by their rows, summed first."""
         if not (self.clipnorm or self.clipvalue or self.global_clipnorm):
-            return grads
-        summed = [_sum_rows(g) if _is_slices(g) else g for g in grads]
-        clipped = super()._clip_gradients(
+            return gradients
+        summed = [_sum_rows(g) if _is_slices(g) else g for g in gradients]
+        clipped = super()._clip(
             [g.values if _is_slices(g) else g for g in summed]
         )
         return [
@@ -262,11 +263,11 @@ class RowSparseAdam(keras.optimizers.Optimizer):
             for old, new in zip(summed, clipped, strict=True)
         ]
 
-    def _use_weight_decay(self, variable: Any) -> bool:
+    def _decays(self, variable: Any) -> bool:
         """Tell whether weight decay applies: never to tables."""
-        if self._is_table[self._get_variable_index(variable)]:
+        if self._is_table[self._index_of(variable)]:
             return False
-        return super()._use_weight_decay(variable)
+        return super()._decays(variable)
 
 
 def _native(variable: Any) -> Any:

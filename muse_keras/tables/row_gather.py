@@ -98,7 +98,9 @@ def raw_variable(variable: Any) -> Any:
             if tf.distribute.in_cross_replica_context():
                 strategy = tf.distribute.get_strategy()
                 return strategy.experimental_local_results(value)[0]
-            return value._get()
+            from muse_keras.tensorflow import internals
+
+            return internals.replica_variable(value)
     return value
 
 

@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.saved_model import fingerprinting_utils
 
 from muse_keras.tables import ItemTable
 from muse_keras.tables.item_table import release_pages
-from muse_keras.tensorflow import has_int8_products, int8_products
+from muse_keras.tensorflow import (
+    has_int8_products,
+    int8_products,
+    internals,
+)
 from serving.export import manifest as manifests
 from serving.export import warmup
 from serving.export.ranking_module import (
@@ -225,7 +228,7 @@ def clear_devices(folder: Path) -> None:
                 node.device = ""
     file.write_bytes(saved.SerializeToString(deterministic=True))
     (folder / "fingerprint.pb").unlink(missing_ok=True)
-    fingerprinting_utils.write_fingerprint(str(folder))
+    internals.write_fingerprint(folder)
 
 
 def _check_target(target: str) -> None:

@@ -32,7 +32,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import kernel_def_pb2, node_def_pb2, op_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.framework import kernels, op_def_registry
+
+from muse_keras.tensorflow import internals
 
 DATA = "data"
 METADATA = "metadata"
@@ -475,7 +476,7 @@ class _Walk:
         """Return the definition of a node's op, or None."""
         if proto.op in self._library:
             return self._library[proto.op].signature
-        return op_def_registry.get(proto.op)
+        return internals.op_definition(proto.op)
 
 
 def _graph_tensor(name: str) -> tuple[str, int]:
@@ -510,7 +511,7 @@ def _attr(proto: node_def_pb2.NodeDef, name: str) -> Any:
     """Return an attribute, or its default where it was stripped."""
     if name in proto.attr:
         return proto.attr[name]
-    for attr in op_def_registry.get(proto.op).attr:
+    for attr in internals.op_definition(proto.op).attr:
         if attr.name == name:
             return attr.default_value
     raise ValueError(f"{proto.op} has no attribute {name!r}.")
@@ -606,10 +607,8 @@ def _gpu_kernel(
     return None
 
 
-@functools.cache
-def _kernels(op: str) -> tuple[kernel_def_pb2.KernelDef, ...]:
-    """Return the kernels of an op for all devices."""
-    return tuple(kernels.get_registered_kernels_for_op(op).kernel)
+# Asked for at every node.
+_kernels = functools.cache(internals.registered_kernels)
 
 
 def _allows(

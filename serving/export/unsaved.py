@@ -8,10 +8,11 @@ the initialisation that every loader runs after it has restored the rest:
 `tf.saved_model.load`, a session, and TensorFlow Serving.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
+
+from muse_keras.tensorflow import internals
 
 
 def unsaved_zeros(name: str, shape: Sequence[int]) -> tf.Variable:
@@ -24,16 +25,7 @@ def unsaved_zeros(name: str, shape: Sequence[int]) -> tf.Variable:
     variable = tf.Variable(
         tf.zeros(shape, tf.int64), trainable=False, name=name
     )
-    original = variable._export_to_saved_model_graph
-
-    def export(object_map: Any, **kwargs: Any) -> Any:
-        handles = original(object_map, **kwargs)
-        # The saved graph restores this copy, not the variable itself.
-        object_map[variable]._serialize_to_tensors = _nothing
-        return handles
-
-    variable._export_to_saved_model_graph = export
-    variable._serialize_to_tensors = _nothing
+    internals.keep_out_of_checkpoints(variable)
     return variable
 
 
@@ -59,8 +51,3 @@ class ZeroFill(tf.saved_model.experimental.TrackableResource):
         """Fill the variables."""
         for variable in self._filled:
             variable.assign(tf.zeros(variable.shape, variable.dtype))
-
-
-def _nothing() -> Mapping[str, Any]:
-    """Return what a checkpoint holds of an unsaved variable."""
-    return {}

@@ -21,6 +21,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
+from muse_keras.tensorflow import internals
 from serving.server.batched_session import BatchedSession
 from serving.server.batching import BatchingOptions, BatchScheduler
 from serving.server.errors import ServingError, from_tensorflow, not_found
@@ -192,7 +193,12 @@ class Servable:
     ) -> list[np.ndarray]:
         try:
             with self._options.turn(timeout_ms) as left_ms:
-                return _run_session(
+                if self._session is None:
+                    raise ServingError(
+                        grpc.StatusCode.UNAVAILABLE,
+                        "The version has been unloaded.",
+                    )
+                return internals.run_session(
                     self._session,
                     {self._output(n): value for n, value in feeds.items()},
                     [self._output(n) for n in fetches],
@@ -249,7 +255,7 @@ class Servable:
                 raise not_found(
                     f"FeedInputs: unable to find feed output {name}"
                 ) from error
-            output = tensor._as_tf_output()
+            output = internals.session_output(tensor)
             self._elements[name] = output
         return output
 
@@ -263,35 +269,6 @@ def _load_into(session: Any, path: str) -> Any:
         return tf.compat.v1.saved_model.load(session, [_SERVE_TAG], path)
     finally:
         logger.setLevel(level)
-
-
-def _run_session(
-    session: Any,
-    feeds: dict[Any, np.ndarray],
-    fetches: list[Any],
-    timeout_ms: int | None,
-) -> list[np.ndarray]:
-    """`Session::Run` itself, without the checks of `Session.run`.
-
-    `Session.run` refuses shapes that differ from the placeholder's; the C++
-    server does not, and clients depend on it.
-    """
-    if session is None:
-        raise ServingError(
-            grpc.StatusCode.UNAVAILABLE, "The version has been unloaded."
-        )
-    if timeout_ms is None:
-        return session._call_tf_sessionrun(None, feeds, fetches, [], None)
-    from tensorflow.python.client import pywrap_tf_session
-
-    options = tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms)
-    buffer = pywrap_tf_session.TF_NewBufferFromString(
-        options.SerializeToString()
-    )
-    try:
-        return session._call_tf_sessionrun(buffer, feeds, fetches, [], None)
-    finally:
-        pywrap_tf_session.TF_DeleteBuffer(buffer)
 
 
 def _first_line(error: BaseException) -> str:

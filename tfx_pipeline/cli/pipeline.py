@@ -75,9 +75,8 @@ def compile_(
         from tfx_pipeline import config as config_lib
 
         loaded = config_lib.load_config(config, overrides or ())
-        from tfx.dsl.compiler import compiler
-
         from tfx_pipeline import runner
+        from tfx_pipeline.tfx_internals import compiler
 
         graph = compiler.Compiler().compile(runner.compile_pipeline(loaded))
         output.write_text(out, json_format.MessageToJson(graph) + "\n")

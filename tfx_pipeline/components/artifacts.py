@@ -1,6 +1,6 @@
 """Artifact types of this pipeline."""
 
-from tfx.types.artifact import Artifact, Property, PropertyType
+from tfx_pipeline.tfx_internals import Artifact, Property, PropertyType
 
 __all__ = [
     "EMBEDDINGS_DIR",

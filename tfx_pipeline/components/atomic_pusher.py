@@ -13,17 +13,20 @@ import time
 from typing import Any
 
 from absl import logging
-from tfx.components.pusher import component
-from tfx.components.pusher import executor as tfx_executor
-from tfx.dsl.components.base import executor_spec
-from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils
-from tfx.utils import proto_utils
+
+from tfx_pipeline.tfx_internals import (
+    PusherExecutor,
+    artifact_utils,
+    executor_spec,
+    proto_utils,
+    pusher_component,
+    pusher_pb2,
+)
 
 __all__ = ["AtomicPusher", "Executor", "push"]
 
 
-class Executor(tfx_executor.Executor):
+class Executor(PusherExecutor):
     """Pushes a model that is blessed by every blessing it was given."""
 
     def Do(
@@ -40,10 +43,9 @@ class Executor(tfx_executor.Executor):
             output_dict: ``pushed_model``.
             exec_properties: ``push_destination``.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):
-            self._MarkNotPushed(pushed)
+            self.mark_not_pushed(pushed)
             return
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(
@@ -53,9 +55,7 @@ class Executor(tfx_executor.Executor):
             pathlib.Path(self.GetModelPath(input_dict)),
             pathlib.Path(destination.filesystem.base_directory),
         )
-        self._MarkPushed(
-            pushed, pushed_destination=str(path), pushed_version=path.name
-        )
+        self.mark_pushed(pushed, str(path), path.name)
         logging.info("Model pushed to %s.", path)
 
 
@@ -83,7 +83,7 @@ def push(model: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     return target
 
 
-class AtomicPusher(component.Pusher):
+class AtomicPusher(pusher_component.Pusher):
     """Pusher to a local serving directory, atomic."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)

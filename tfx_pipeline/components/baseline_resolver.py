@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tfx import v1 as tfx
-from tfx.types import Artifact
+
+from tfx_pipeline.tfx_internals import Artifact
 
 __all__ = ["CANDIDATE", "LastOtherBlessedModel"]
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from tfx.components.trainer import executor as tfx_executor
-from tfx.components.trainer import fn_args_utils
-from tfx.types import artifact_utils
-
 from tfx_pipeline import checkpoints
+from tfx_pipeline.tfx_internals import (
+    TrainerExecutor,
+    artifact_utils,
+    fn_args_utils,
+)
 
 __all__ = ["CheckpointedTrainer"]
 
 
-class CheckpointedTrainer(tfx_executor.GenericExecutor):
+class CheckpointedTrainer(TrainerExecutor):
     """Runs `run_fn` with the folder of an input and a checkpoint folder.
 
     A subclass names the input, which TFX's own executor does not know. In
@@ -34,15 +35,16 @@ class CheckpointedTrainer(tfx_executor.GenericExecutor):
         """What the training depends on, besides settings and examples."""
         raise NotImplementedError
 
-    def _GetFnArgs(
+    def fn_args(
         self,
-        input_dict: dict[str, list],
-        output_dict: dict[str, list],
-        exec_properties: dict[str, Any],
+        inputs: dict[str, list],
+        outputs: dict[str, list],
+        properties: dict[str, Any],
     ) -> fn_args_utils.FnArgs:
-        artifact = artifact_utils.get_single_instance(input_dict[self.INPUT])
-        others = {k: v for k, v in input_dict.items() if k != self.INPUT}
-        fn_args = super()._GetFnArgs(others, output_dict, exec_properties)
+        """Returns TFX's arguments with the two folders."""
+        artifact = artifact_utils.get_single_instance(inputs[self.INPUT])
+        others = {k: v for k, v in inputs.items() if k != self.INPUT}
+        fn_args = super().fn_args(others, outputs, properties)
         folder = pathlib.Path(artifact.uri) / self.FOLDER
         settings = dict(fn_args.custom_config)
         root = pathlib.Path(settings.pop("checkpoint_root"))

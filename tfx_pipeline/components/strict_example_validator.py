@@ -9,17 +9,19 @@ import pathlib
 from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx.components.example_validator import component
-from tfx.components.example_validator import executor as tfx_executor
-from tfx.dsl.components.base import executor_spec
-from tfx.types import artifact_utils
 
 from tfx_pipeline.data.errors import DataError
+from tfx_pipeline.tfx_internals import (
+    artifact_utils,
+    executor_spec,
+    validator_component,
+    validator_executor,
+)
 
 __all__ = ["Executor", "StrictExampleValidator"]
 
 
-class Executor(tfx_executor.Executor):
+class Executor(validator_executor.Executor):
     """Validates statistics against the schema and fails on anomalies."""
 
     def Do(
@@ -44,7 +46,7 @@ class Executor(tfx_executor.Executor):
         for split in artifact_utils.decode_split_names(artifact.split_names):
             path = (
                 pathlib.Path(artifact_utils.get_split_uri([artifact], split))
-                / tfx_executor.DEFAULT_FILE_NAME
+                / validator_executor.DEFAULT_FILE_NAME
             )
             anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
             problems += [
@@ -64,7 +66,7 @@ class Executor(tfx_executor.Executor):
         return result
 
 
-class StrictExampleValidator(component.ExampleValidator):
+class StrictExampleValidator(validator_component.ExampleValidator):
     """ExampleValidator whose anomalies stop the pipeline."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)

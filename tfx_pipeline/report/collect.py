@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from tfx.utils import path_utils
 
 from muse_keras import metrics
 from muse_keras.tables import ItemTable
@@ -31,6 +30,7 @@ from tfx_pipeline.report import coverage, summary, weights
 from tfx_pipeline.report import scores as scores_lib
 from tfx_pipeline.report.curves import training_curve
 from tfx_pipeline.scl import trainer as scl_trainer
+from tfx_pipeline.tfx_internals import path_utils
 from tfx_pipeline.trainer import CURVES_FILE, RUN_FILE
 
 __all__ = ["collect", "paired_difference"]

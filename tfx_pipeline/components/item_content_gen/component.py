@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from tfx import types
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types.component_spec import ChannelParameter, ExecutionParameter
-
 from tfx_pipeline.components.artifacts import ItemContentArtifact
 from tfx_pipeline.components.item_content_gen import executor
+from tfx_pipeline.tfx_internals import (
+    ChannelParameter,
+    ExecutionParameter,
+    base_component,
+    executor_spec,
+    types,
+)
 
 __all__ = ["ItemContentGen", "ItemContentGenSpec"]
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tfx.dsl.components.base import base_executor
-from tfx.types import artifact_utils
 
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.data import (
@@ -22,6 +20,7 @@ from tfx_pipeline.data import (
 )
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.item_content import ItemContent, ItemContentWriter
+from tfx_pipeline.tfx_internals import artifact_utils, base_executor
 from tfx_pipeline.transforms import arrow_batches
 
 __all__ = ["CONTENT_DIR", "Executor", "build_item_content"]
@@ -52,7 +51,6 @@ class Executor(base_executor.BaseExecutor):
             DataError: the table is missing, unreadable, of another schema or
                 without a usable row, or the text encoder cannot be used.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(
             output_dict["item_content"]
         )

@@ -12,9 +12,6 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 from apache_beam.utils import shared
-from tfx.dsl.components.base import base_beam_executor
-from tfx.types import artifact_utils
-from tfx.utils import path_utils
 
 from muse_keras.tables.item_table import blocks
 from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
@@ -24,6 +21,7 @@ from tfx_pipeline.data import item_text
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.item_content import ItemContent
 from tfx_pipeline.scl import embedding
+from tfx_pipeline.tfx_internals import BeamExecutor, artifact_utils, path_utils
 
 __all__ = ["Executor"]
 
@@ -32,7 +30,7 @@ __all__ = ["Executor"]
 _NORM_TOLERANCE = 1e-3
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):
+class Executor(BeamExecutor):
     """Embeds blocks of items in parallel and reports on the result."""
 
     def Do(
@@ -52,7 +50,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             DataError: ``NOT_UNIT``: the model returns something else than
                 unit vectors and zeros; ``NO_VECTORS``: no item has a vector.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         model = path_utils.serving_model_path(
             artifact_utils.get_single_uri(input_dict["model"])
         )
@@ -66,7 +63,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         size = exec_properties["block_items"]
         parts = list(enumerate(blocks(len(content), size)))
         report_file = pathlib.Path(artifact.uri) / output.REPORT_FILE
-        with self._make_beam_pipeline() as pipeline:
+        with self.beam_pipeline() as pipeline:
             _ = (
                 pipeline
                 | "Blocks"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from tfx import types
 
 from tfx_pipeline import progress
 from tfx_pipeline.components.item_embedder import report
 from tfx_pipeline.data import arrow_lists, raw_tables
 from tfx_pipeline.data.errors import DataError
+from tfx_pipeline.tfx_internals import types
 
 __all__ = ["REPORT_FILE", "SAMPLE_ITEMS", "finish", "write_codes"]
 

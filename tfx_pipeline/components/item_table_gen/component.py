@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from tfx import types
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types.component_spec import ChannelParameter, ExecutionParameter
-
 from tfx_pipeline.components.artifacts import (
     ItemEmbeddingsArtifact,
     ItemTableArtifact,
 )
 from tfx_pipeline.components.item_table_gen import executor
+from tfx_pipeline.tfx_internals import (
+    ChannelParameter,
+    ExecutionParameter,
+    base_component,
+    executor_spec,
+    types,
+)
 
 __all__ = ["ItemTableGen", "ItemTableGenSpec"]
 

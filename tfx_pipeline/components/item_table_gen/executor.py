@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tfx.dsl.components.base import base_executor
-from tfx.types import artifact_utils
 
 from muse_keras.tables import ItemTable
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
 from tfx_pipeline.data import raw_tables, validation
 from tfx_pipeline.data.errors import DataError
+from tfx_pipeline.tfx_internals import artifact_utils, base_executor
 from tfx_pipeline.transforms import arrow_batches
 
 __all__ = ["TABLE_DIR", "Executor", "build_item_table"]
@@ -47,7 +46,6 @@ class Executor(base_executor.BaseExecutor):
         Raises:
             DataError: a table is missing, unreadable or of another schema.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict["item_table"])
         tables = raw_tables.RawTables.open(exec_properties["raw_dir"])
         if made := input_dict.get("embeddings"):

@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tfx import types
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types import standard_artifacts
-from tfx.types.component_spec import ChannelParameter, ExecutionParameter
-
 from tfx_pipeline.components.artifacts import ItemTableArtifact
 from tfx_pipeline.components.matching_gen import executor
+from tfx_pipeline.tfx_internals import (
+    ChannelParameter,
+    ExecutionParameter,
+    base_component,
+    executor_spec,
+    standard_artifacts,
+    types,
+)
 
 __all__ = ["MatchingGen", "MatchingGenSpec"]
 

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 from google.protobuf import text_format
-from tfx.dsl.components.base import base_executor
-from tfx.types import artifact_utils
-from tfx.utils import path_utils
 
 from muse_keras.tables import ItemTable
 from serving.export import exporter, warmup
@@ -22,6 +19,7 @@ from tfx_pipeline.components import atomic_pusher
 from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
 from tfx_pipeline.matching import process
 from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME, Job
+from tfx_pipeline.tfx_internals import artifact_utils, base_executor, path_utils
 
 __all__ = ["MODELS_FILE", "Executor", "write_models_config"]
 
@@ -49,7 +47,6 @@ class Executor(base_executor.BaseExecutor):
         Raises:
             MatchingFailed: the process failed.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         table = artifact_utils.get_single_instance(input_dict["item_table"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         model = artifact_utils.get_single_instance(output_dict["model"])

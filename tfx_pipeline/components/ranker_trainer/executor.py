@@ -5,11 +5,10 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from tfx.components.trainer import fn_args_utils
-
 from muse_keras.tables import ItemTable
 from tfx_pipeline.components.checkpointed_trainer import CheckpointedTrainer
 from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
+from tfx_pipeline.tfx_internals import fn_args_utils
 
 __all__ = ["Executor"]
 

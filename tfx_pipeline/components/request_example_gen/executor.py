@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
-from tfx.components.util import examples_utils
-from tfx.dsl.components.base import base_beam_executor
-from tfx.proto import example_gen_pb2
-from tfx.types import artifact_utils
 
 from tfx_pipeline import features
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.data import raw_tables
+from tfx_pipeline.tfx_internals import (
+    BeamExecutor,
+    artifact_utils,
+    example_gen_pb2,
+    examples_utils,
+)
 from tfx_pipeline.transforms import exchange, request_join, steps
 
 __all__ = ["Executor", "check_counts"]
@@ -33,7 +35,7 @@ _SPLITS = {
 }
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):
+class Executor(BeamExecutor):
     """Runs the join and accounts for every row."""
 
     def Do(
@@ -53,7 +55,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             DataError: a table is missing, unreadable, of another schema, or
                 too many rows were rejected.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         tables = raw_tables.RawTables.open(exec_properties["raw_dir"])
         imported = exec_properties["imported_embeddings"]
         tables.check(
@@ -80,11 +81,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for split in _SPLITS
         }
         rejected_dir = pathlib.Path(exec_properties["rejected_dir"])
-        pipeline = self._make_beam_pipeline()
+        pipeline = self.beam_pipeline()
         with rejected_rows.replaced(rejected_dir) as folder:
             with (
                 exchange.directory_for(
-                    pipeline.runner, self._get_tmp_dir()
+                    pipeline.runner, self.temporary_dir()
                 ) as exchange_dir,
                 pipeline,
             ):

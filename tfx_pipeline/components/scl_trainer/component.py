@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfx import types
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.proto import trainer_pb2
-from tfx.types import standard_artifacts, standard_component_specs
-from tfx.types.component_spec import ChannelParameter
-from tfx.utils import json_utils
-
 from tfx_pipeline import features
 from tfx_pipeline.components.artifacts import ItemContentArtifact
 from tfx_pipeline.components.scl_trainer import executor
+from tfx_pipeline.tfx_internals import (
+    ChannelParameter,
+    base_component,
+    executor_spec,
+    json_utils,
+    standard_artifacts,
+    standard_component_specs,
+    trainer_pb2,
+    types,
+)
 
 __all__ = ["SCLTrainer", "SCLTrainerSpec"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from tfx import types
-from tfx.dsl.components.base import base_beam_component, executor_spec
-from tfx.types import standard_artifacts
-from tfx.types.component_spec import ChannelParameter, ExecutionParameter
-
 from tfx_pipeline.components.artifacts import ItemContentArtifact
 from tfx_pipeline.components.search_example_gen import executor
+from tfx_pipeline.tfx_internals import (
+    ChannelParameter,
+    ExecutionParameter,
+    base_beam_component,
+    executor_spec,
+    standard_artifacts,
+    types,
+)
 
 __all__ = ["SearchExampleGen", "SearchExampleGenSpec"]
 

@@ -9,10 +9,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow.parquet as pq
-from tfx.components.util import examples_utils
-from tfx.dsl.components.base import base_beam_executor
-from tfx.proto import example_gen_pb2
-from tfx.types import artifact_utils
 
 from tfx_pipeline import features
 from tfx_pipeline.components import rejected_rows
@@ -20,6 +16,12 @@ from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
 from tfx_pipeline.data import raw_tables, search_tables, text_features
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.item_content import ItemContent
+from tfx_pipeline.tfx_internals import (
+    BeamExecutor,
+    artifact_utils,
+    example_gen_pb2,
+    examples_utils,
+)
 from tfx_pipeline.transforms import exchange, search_join, steps
 
 __all__ = ["Executor", "first_eval_time", "query_widths"]
@@ -28,7 +30,7 @@ _FILES = "data_tfrecord"
 _SPLITS = (features.TRAIN_SPLIT, features.EVAL_SPLIT)
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):
+class Executor(BeamExecutor):
     """Runs the join and accounts for every row."""
 
     def Do(
@@ -49,7 +51,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 does not fit the item content, cannot be split by time, or too
                 many rows were rejected.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         content_dir = os.path.join(
             artifact_utils.get_single_uri(input_dict["item_content"]),
             CONTENT_DIR,
@@ -69,11 +70,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for split in _SPLITS
         }
         rejected_dir = pathlib.Path(exec_properties["rejected_dir"])
-        pipeline = self._make_beam_pipeline()
+        pipeline = self.beam_pipeline()
         with rejected_rows.replaced(rejected_dir) as folder:
             with (
                 exchange.directory_for(
-                    pipeline.runner, self._get_tmp_dir()
+                    pipeline.runner, self.temporary_dir()
                 ) as exchange_dir,
                 pipeline,
             ):

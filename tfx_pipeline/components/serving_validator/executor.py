@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tfx.dsl.components.base import base_executor
-from tfx.types import artifact_utils
-from tfx.utils import path_utils
 
 from serving import client as client_lib
 from serving import local_server
 from tfx_pipeline import features, progress
+from tfx_pipeline.tfx_internals import artifact_utils, base_executor, path_utils
 from tfx_pipeline.trainer import SCORES_FILE
 
 __all__ = ["Executor", "REPORT_FILE", "compare_scores"]
@@ -45,7 +43,6 @@ class Executor(base_executor.BaseExecutor):
             output_dict: ``blessing``.
             exec_properties: ``tolerance`` and ``timeout_s``.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         model = artifact_utils.get_single_instance(input_dict["model"])
         run = artifact_utils.get_single_instance(input_dict["model_run"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])

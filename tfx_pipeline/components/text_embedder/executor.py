@@ -7,8 +7,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from tfx.dsl.components.base import base_executor
-from tfx.types import artifact_utils
 
 from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
 from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
@@ -16,6 +14,7 @@ from tfx_pipeline.components.item_embedder import output, report
 from tfx_pipeline.data import item_text, search_tables
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.item_content import ItemContent
+from tfx_pipeline.tfx_internals import artifact_utils, base_executor
 
 __all__ = ["Executor", "item_texts"]
 
@@ -42,7 +41,6 @@ class Executor(base_executor.BaseExecutor):
             DataError: ``NO_TEXT``: the content has no text; ``NO_VECTORS``:
                 no item has any.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         content = ItemContent.open(
             os.path.join(
                 artifact_utils.get_single_uri(input_dict["item_content"]),

@@ -1,0 +1,151 @@
+"""A test for each part of TensorFlow that is not public, by what it guards."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from muse_keras.tensorflow import internals  # noqa: E402
+
+pytestmark = pytest.mark.tf
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_registered_kernels_guards_the_proof_of_gpu_kernels() -> None:
+    devices = {k.device_type for k in internals.registered_kernels("MatMul")}
+    assert {"CPU", "GPU"} <= devices
+    (kernel,) = [
+        kernel
+        for kernel in internals.registered_kernels("VarHandleOp")
+        if kernel.device_type == "CPU"
+    ]
+    assert kernel.op == "VarHandleOp"
+    assert not internals.registered_kernels("NoSuchOp")
+
+
+def test_op_definition_guards_the_proof_of_gpu_kernels() -> None:
+    definition = internals.op_definition("ResourceGather")
+    assert [arg.name for arg in definition.input_arg] == ["resource", "indices"]
+    assert internals.op_definition("NoSuchOp") is None
+
+
+def test_write_fingerprint_guards_the_export(tmp_path: Path) -> None:
+    tf.saved_model.save(tf.Module(), str(tmp_path))
+    written = tmp_path / "fingerprint.pb"
+    before = written.read_bytes()
+    written.unlink()
+    internals.write_fingerprint(tmp_path)
+    assert len(written.read_bytes()) == len(before)
+
+
+def test_replica_variable_guards_training_on_replicas() -> None:
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    with strategy.scope():
+        variable = tf.Variable([1.0, 2.0])
+
+    @tf.function
+    def gathered() -> tf.Tensor:
+        def run() -> tf.Tensor:
+            return tf.gather(internals.replica_variable(variable), [1])
+
+        return strategy.run(run)
+
+    assert gathered().numpy().tolist() == [2.0]
+
+
+def test_keep_out_of_checkpoints_guards_the_user_cache(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.saved = tf.Variable([1.0])
+    module.unsaved = tf.Variable([1.0])
+    internals.keep_out_of_checkpoints(module.unsaved)
+
+    def read() -> dict[str, tf.Tensor]:
+        return {"sum": module.saved + module.unsaved}
+
+    function = tf.function(read).get_concrete_function()
+    tf.saved_model.save(
+        module, str(tmp_path), signatures={"serving_default": function}
+    )
+    names = [
+        name
+        for name, _ in tf.train.list_variables(
+            str(tmp_path / "variables" / "variables")
+        )
+    ]
+    assert any("saved/" in name for name in names)
+    assert not any("unsaved" in name for name in names)
+
+
+def test_run_session_guards_the_embedded_server() -> None:
+    """It takes a shape that the placeholder does not have, and a deadline."""
+    with tf.Graph().as_default() as graph:
+        fed = tf.compat.v1.placeholder(tf.float32, [2])
+        total = tf.reduce_sum(fed)
+        endless = tf.while_loop(
+            lambda i: i < 2.0, lambda i: i * fed[0], [total]
+        )
+    with tf.compat.v1.Session(graph=graph) as session:
+        handle = internals.session_output(fed)
+
+        def run(fetched: tf.Tensor, value: list[float], limit: int | None):
+            return internals.run_session(
+                session,
+                {handle: np.array(value, np.float32)},
+                [internals.session_output(fetched)],
+                limit,
+            )
+
+        assert run(total, [1.0, 2.0, 3.0], None)[0] == 6.0
+        assert run(total, [1.0, 2.0, 3.0], 60_000)[0] == 6.0
+        with pytest.raises(tf.errors.DeadlineExceededError):
+            run(endless[0], [1.0, 0.0], 50)
+
+
+MODULES = {
+    "muse_keras/tensorflow/internals.py",
+    "muse_keras/_keras_internals.py",
+    "tfx_pipeline/tfx_internals.py",
+}
+
+
+def test_no_other_module_reaches_into_these_packages() -> None:
+    """Imports beside the public ones, and private names that are not ours."""
+    trees = {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8"))
+        for package in ("muse_keras", "serving", "tfx_pipeline")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert trees.keys() >= MODULES
+    nodes = [(n, name) for name, t in trees.items() for n in ast.walk(t)]
+    # Public names of named tuples and of LMDB.
+    ours = {"_replace", "_asdict", "_Database"}
+    definitions = ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef
+    for node, _ in nodes:
+        if isinstance(node, definitions):
+            ours.add(node.name)
+        elif isinstance(node, ast.Attribute | ast.Name):
+            if isinstance(node.ctx, ast.Store):
+                ours.add(getattr(node, "attr", getattr(node, "id", "")))
+    found = []
+    for node, name in nodes:
+        if name in MODULES:
+            continue
+        imported = []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            imported = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            private = node.attr.startswith("_") and node.attr[1] != "_"
+            if private and node.attr not in ours:
+                found.append(f"{name}:{node.lineno} {node.attr}")
+        found += [
+            f"{name}:{node.lineno} {module}"
+            for module in imported
+            if module.startswith(("tensorflow.python", "keras.src"))
+            or (module.startswith("tfx.") and module != "tfx.v1")
+        ]
+    assert found == []

@@ -1,0 +1,80 @@
+"""A test for each part of Keras that is not public, by what it guards."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from muse_keras._keras_internals import (
+    OptimizerHooks,
+    ReplicaBatches,
+    flattened_layers,
+)
+
+
+class Recorder(keras.optimizers.SGD, OptimizerHooks):
+    """SGD that writes down which hooks Keras calls."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.calls: list[str] = []
+
+    def _clip(self, gradients: list[Any]) -> list[Any]:
+        self.calls.append("clip")
+        return super()._clip(gradients)
+
+    def _decays(self, variable: Any) -> bool:
+        self.calls.append("decays")
+        return super()._decays(variable)
+
+
+def test_optimizer_hooks_guard_row_sparse_adam() -> None:
+    """Keras calls both hooks, and they do what Keras does."""
+    optimizer = Recorder(learning_rate=1.0, clipnorm=1.0, weight_decay=0.5)
+    variables = [keras.Variable([2.0]), keras.Variable([4.0])]
+    optimizer.build(variables)
+    assert [optimizer._index_of(v) for v in variables] == [0, 1]
+    gradients = [keras.ops.array([9.0]), keras.ops.array([-9.0])]
+    optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
+    assert {"clip", "decays"} <= set(optimizer.calls)
+    moved = [keras.ops.convert_to_numpy(v).item() for v in variables]
+    assert moved == pytest.approx([2.0 - 1.0 - 1.0, 4.0 - 2.0 + 1.0])
+
+
+def test_flattened_layers_guards_the_end_of_mixed_precision() -> None:
+    inner = keras.Sequential([keras.layers.Dense(1, name="inner")])
+    model = keras.Sequential([keras.Input((2,)), inner])
+    names = {layer.name for layer in flattened_layers(model)}
+    assert {"inner", inner.name, model.name} <= names
+
+
+@pytest.mark.tf
+def test_symbolic_build_guards_masks_under_a_strategy() -> None:
+    """Keras takes the mean of the replicas' batches, also of booleans."""
+    import tensorflow as tf
+
+    class Masked(ReplicaBatches):
+        def build(self, input_shape: Any) -> None:
+            self.dense = keras.layers.Dense(1)
+            self.dense.build((None, 2))
+
+        def call(self, inputs: dict[str, Any]) -> Any:
+            mask = keras.ops.cast(inputs["mask"], "float32")
+            return self.dense(inputs["x"] * mask)
+
+    calls = []
+    original = keras.Model._maybe_symbolic_build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            keras.Model,
+            "_maybe_symbolic_build",
+            lambda *args, **kw: (calls.append(1), original(*args, **kw)),
+        )
+        strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+        with strategy.scope():
+            model = Masked()
+            model.compile("sgd", "mse")
+        x = np.ones((4, 2), "float32")
+        model.fit({"x": x, "mask": x > 0}, np.ones((4, 1)), verbose=0)
+    assert calls
