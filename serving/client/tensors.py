@@ -152,10 +152,8 @@ def array_from_proto(proto: Any) -> np.ndarray:
         The array; strings as objects (`bytes`).
 
     Raises:
-        TensorError: unknown type, no rank, or values that do not fit.
+        TensorError: unknown type, or values that do not fit.
     """
-    if proto.tensor_shape.unknown_rank:
-        raise TensorError("tensor without a rank")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if any(size < 0 for size in shape):
         raise TensorError(f"negative size in shape {list(shape)}")

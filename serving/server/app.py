@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 from aiohttp import web
 
+from serving.addresses import bare_host, join_address
 from serving.client.memory import keep_freed_memory
 from serving.server.config import ServerConfig
 from serving.server.config_files import (
@@ -30,6 +31,7 @@ from serving.server.errors import ServingError, StartupError
 from serving.server.grpc_services import add_services
 from serving.server.metrics import Metrics
 from serving.server.model_manager import ModelManager
+from serving.server.preflight import cannot_listen, check_port
 from serving.server.rest_api import make_rest_app
 from serving.server.servable import SessionOptions
 from serving.tls import grpc_credentials
@@ -74,6 +76,7 @@ class ServerApp:
                 intra_op=config.tensorflow_intra_op_parallelism,
                 inter_op=config.tensorflow_inter_op_parallelism,
                 runs=config.max_concurrent_runs,
+                checks_methods=config.enable_signature_method_name_check,
             ),
             max_load_retries=config.max_num_load_retries,
             retry_interval=config.load_retry_interval_micros / 1e6,
@@ -94,12 +97,12 @@ class ServerApp:
     @property
     def grpc_target(self) -> str:
         """`host:port` of gRPC."""
-        return f"{self.config.host}:{self.grpc_port}"
+        return join_address(self.config.host, self.grpc_port)
 
     @property
     def rest_url(self) -> str:
         """Base URL of REST, without a slash at the end."""
-        return f"http://{self.config.host}:{self.rest_port}"
+        return f"http://{join_address(self.config.host, self.rest_port)}"
 
     @property
     def model_names(self) -> list[str]:
@@ -170,11 +173,9 @@ class ServerApp:
                 os.unlink(self.config.port_file)
 
     async def _start_grpc(self) -> None:
+        threads = self.config.grpc_max_threads - 1  # One would poll.
         dispatcher = Dispatcher(
-            "GRPC",
-            self.config.grpc_max_threads,
-            self.metrics,
-            max_admitted=self.config.grpc_max_threads,
+            "GRPC", threads, self.metrics, max_admitted=threads
         )
         self._dispatchers.append(dispatcher)
         server = grpc.aio.server(
@@ -188,7 +189,7 @@ class ServerApp:
             ]
         )
         add_services(server, self.manager, dispatcher)
-        address = f"{self.config.host}:{self.config.port}"
+        address = join_address(self.config.host, self.config.port)
         try:
             if self._tls is None:
                 port = server.add_insecure_port(address)
@@ -197,10 +198,9 @@ class ServerApp:
                     address, grpc_credentials(self._tls)
                 )
         except RuntimeError as error:
-            raise StartupError(
-                f"cannot listen on {address} for gRPC: the port is taken or "
-                f"not allowed (choose another --port; 0 takes a free one)"
-            ) from error
+            # It does not say why; this does, unless the port is free again.
+            check_port(self.config.host, self.config.port, "--port")
+            raise StartupError(f"cannot listen on {address}") from error
         await server.start()
         self._grpc = server
         self.grpc_port = port
@@ -234,16 +234,13 @@ class ServerApp:
             auto_decompress=False,  # the handler does it, within its limit
         )
         await runner.setup()
-        site = web.TCPSite(runner, self.config.host, self.config.rest_api_port)
+        host, port = bare_host(self.config.host), self.config.rest_api_port
+        site = web.TCPSite(runner, host, port)
         try:
             await site.start()
         except OSError as error:
             await runner.cleanup()
-            raise StartupError(
-                f"cannot listen on {self.config.host}:"
-                f"{self.config.rest_api_port} for REST: {error.strerror} "
-                f"(choose another --rest_api_port; 0 takes a free one)"
-            ) from error
+            raise cannot_listen(host, port, "--rest_api_port", error) from error
         self._runner = runner
         self.rest_port = runner.addresses[0][1]
 

@@ -37,7 +37,8 @@ class ServerConfig:
         rest_api_num_threads: REST calls that run at once.
         rest_api_max_waiting: further REST calls that may wait for a thread;
             more are refused.
-        grpc_max_threads: gRPC calls that are admitted at once.
+        grpc_max_threads: gRPC calls that are admitted at once, and one: in
+            TensorFlow Serving that thread polls.
         host: interface to listen on.
         port_file: JSON file to write once the ports are open.
         max_request_bytes: largest request message or body, bytes; 0 for any.
@@ -51,6 +52,8 @@ class ServerConfig:
             version that is not loaded yet.
         max_num_load_retries: further attempts at a version that fails.
         load_retry_interval_micros: pause between them, microseconds.
+        enable_signature_method_name_check: refuse Classify and Regress for
+            signatures of another method.
         enable_model_warmup: replay `assets.extra/tf_serving_warmup_requests`.
         tensorflow_intra_op_parallelism: threads in one op; 0 automatic.
         tensorflow_inter_op_parallelism: ops at once; 0 automatic.
@@ -83,6 +86,7 @@ class ServerConfig:
     allow_version_labels_for_unavailable_models: bool = False
     max_num_load_retries: int = 0
     load_retry_interval_micros: int = 60_000_000
+    enable_signature_method_name_check: bool = False
     enable_model_warmup: bool = True
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
@@ -91,10 +95,13 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
-        for name in ("rest_api_num_threads", "grpc_max_threads"):
-            if getattr(self, name) < 1:
+        for name, least in (
+            ("rest_api_num_threads", 1),
+            ("grpc_max_threads", 2),
+        ):
+            if getattr(self, name) < least:
                 raise ValueError(
-                    f"`{name}` must be at least 1. "
+                    f"`{name}` must be at least {least}. "
                     f"Received: {getattr(self, name)}"
                 )
         for name in ("port", "rest_api_port"):

@@ -128,16 +128,25 @@ def model_settings(config: ServerConfig) -> list[ModelSettings]:
 def read_models(path: str) -> list[ModelSettings]:
     """Reads a `ModelServerConfig`.
 
+    Paths in it may be relative to its folder, so that both can be moved; to
+    TensorFlow Serving they must be absolute.
+
     Args:
         path: text protobuf file.
 
     Raises:
         StartupError: unreadable, not such a protobuf, or inconsistent.
     """
-    # Here, since it brings TensorFlow, which the other files do not need.
+    # Here, since the other files do not need the package.
     from tensorflow_serving.config import model_server_config_pb2
 
     proto = _parse(path, model_server_config_pb2.ModelServerConfig())
+    folder = os.path.dirname(os.path.abspath(path))
+    for model in proto.model_config_list.config:
+        if model.base_path:
+            model.base_path = os.path.normpath(
+                os.path.join(folder, model.base_path)
+            )
     return models_from_proto(proto, path)
 
 
@@ -150,7 +159,8 @@ def models_from_proto(proto: Any, origin: str) -> list[ModelSettings]:
 
     Raises:
         StartupError: it names no model, or the same one twice, or a model
-            without a base path, or a platform other than TensorFlow.
+            without a base path, or with a relative one, or a platform other
+            than TensorFlow.
     """
     if proto.WhichOneof("config") != "model_config_list":
         raise StartupError(f"{origin}: expected a model_config_list")

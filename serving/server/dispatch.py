@@ -57,7 +57,7 @@ class Dispatcher:
         """Runs `work` in a thread.
 
         Args:
-            api: `Predict`, `Classify` …, for the metrics.
+            api: `Predict` …, by REST `predict` …, for the metrics.
             model_name: for the metrics.
             work: gets the time left in ms, None for no limit, when its
                 thread starts.
@@ -93,6 +93,7 @@ class Dispatcher:
         self, work: Callable[[int | None], _T], seconds: float | None
     ) -> _T:
         if self._drained is not None:
+            self.count_refused()
             raise ServingError(
                 grpc.StatusCode.UNAVAILABLE, "The server is stopping"
             )
@@ -100,7 +101,7 @@ class Dispatcher:
             self._max_admitted is not None
             and self._admitted >= self._max_admitted
         ):
-            self._metrics.refused.add(self._entrypoint)
+            self.count_refused()
             raise ServingError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "Server Threadpool Exhausted",
@@ -154,6 +155,10 @@ class Dispatcher:
                 self._metrics.waiting.add(self._entrypoint, amount=-1)
                 self._leave()
             raise
+
+    def count_refused(self) -> None:
+        """Counts a call that is not admitted."""
+        self._metrics.refused.add(self._entrypoint)
 
     def _leave(self) -> None:
         self._admitted -= 1

@@ -140,7 +140,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             return status_reply(
                 self._manager,
                 request.model_spec.name,
-                *_version(request.model_spec),
+                _version(request.model_spec)[0],  # A label is not looked at.
             )
         except ServingError as error:
             await _abort(context, error)
@@ -155,15 +155,13 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             models = models_from_proto(request.config, "ReloadConfigRequest")
         except StartupError as error:
             await _abort(context, invalid_argument(str(error)))
-        reply = model_management_pb2.ReloadConfigResponse()
         try:
             await asyncio.get_running_loop().run_in_executor(
                 None, self._manager.apply, models
             )
         except ServingError as error:
-            reply.status.error_code = error.code.value[0]
-            reply.status.error_message = error.message
-        return reply
+            await _abort(context, error)
+        return model_management_pb2.ReloadConfigResponse()
 
 
 def add_services(

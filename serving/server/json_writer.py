@@ -1,8 +1,9 @@
 """Values and arrays to JSON text, laid out as TF Serving lays it out.
 
 Numbers are the shortest of six digits or full precision that read back as the
-same value, whole decimals keep ".0", and NaN and Infinity are bare words:
-invalid JSON, but what the real server prints.
+same value, whole decimals keep ".0", and NaN and Infinity are bare words, and
+bytes that are no text stay what they are (as surrogates, to be encoded by
+"surrogateescape"): invalid JSON, but what the real server prints.
 """
 
 from __future__ import annotations
@@ -241,7 +242,9 @@ def _writer(name: str, array: np.ndarray) -> Callable[[Any], str]:
 
 def _string_text(value: Any) -> str:
     raw = value if isinstance(value, bytes) else str(value).encode()
-    return json.dumps(raw.decode("utf-8", "replace"), ensure_ascii=False)
+    return json.dumps(
+        raw.decode("utf-8", "surrogateescape"), ensure_ascii=False
+    )
 
 
 def _base64_text(value: Any) -> str:

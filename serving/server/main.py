@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from serving.server.config import ServerConfig
 from serving.server.errors import StartupError
+from serving.server.preflight import check
 
 __all__ = ["main", "parse_flags"]
 
@@ -32,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    try:
+        check(config)
+    except StartupError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     # Before TensorFlow is imported, or it is too late.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from serving.server.app import ServerApp, serve_until_signal

@@ -180,7 +180,8 @@ class Metrics:
         )
         self.refused = Counter(
             "muse_server_requests_refused_total",
-            "Requests that were refused because too many were there.",
+            "Requests that were refused: too many, too large, or the server "
+            "is stopping.",
             ("entrypoint",),
         )
         self.loaded = Gauge(

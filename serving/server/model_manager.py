@@ -31,12 +31,19 @@ from serving.server.errors import (
 )
 from serving.server.metrics import Metrics
 from serving.server.servable import Servable, SessionOptions
-from serving.server.versions import ModelSettings, find_versions
+from serving.server.versions import (
+    ModelSettings,
+    check_folders,
+    find_versions,
+    folder_stamp,
+)
 from serving.server.warmup import warm_up
 
 __all__ = ["ModelManager", "State", "VersionStatus"]
 
 _logger = logging.getLogger(__name__)
+
+_COPY_SECONDS = 1.0  # In this time, a copy that goes on changes its folder.
 
 
 class State(enum.IntEnum):
@@ -106,6 +113,9 @@ class ModelManager:
         self._labels: dict[str, dict[str, int]] = {}
         self._ready: dict[str, dict[int, Servable]] = {}
         self._states: dict[str, dict[int, VersionStatus]] = {}
+        # Folders of versions that failed: as they were when they were tried,
+        # and when they were last looked at.
+        self._failed: dict[str, tuple[object, object]] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()  # the maps above
         self._work = threading.Lock()  # one reconciliation at a time
@@ -125,22 +135,15 @@ class ModelManager:
         Raises:
             StartupError: a model has no version, or one does not load.
         """
-        for model in models:
-            if not os.path.isdir(model.base_path):
-                raise StartupError(
-                    f"model {model.name!r}: base path {model.base_path} "
-                    f"is not a folder"
-                )
-            if not model.policy.select(list(find_versions(model.base_path))):
-                raise StartupError(
-                    f"model {model.name!r}: no servable version below "
-                    f"{model.base_path} (expected "
-                    f"{model.base_path}/<number>/saved_model.pb)"
-                )
-        try:
-            self.apply(models)
-        except ServingError as error:
-            raise StartupError(error.message) from error
+        check_folders(models)
+        while True:
+            try:
+                self.apply(models)
+                break
+            except ServingError as error:
+                # What is still being copied is waited for.
+                if self._stop.wait(_COPY_SECONDS) or not self._changes():
+                    raise StartupError(error.message) from error
         if poll_seconds > 0:
             self._poller = threading.Thread(
                 target=self._poll, args=(poll_seconds,), daemon=True
@@ -225,21 +228,18 @@ class ModelManager:
             servable.release()
 
     def status(
-        self, name: str, version: int | None = None, label: str | None = None
+        self, name: str, version: int | None = None
     ) -> dict[int, VersionStatus]:
         """States of the versions of a model, newest first.
 
         Args:
             name: model name.
             version: only this one.
-            label: only the one that this label names.
 
         Raises:
-            ServingError: no such model, version or label.
+            ServingError: no such model or version.
         """
         with self._lock:
-            if label:
-                version = self._resolve(name, label)
             states = dict(self._states.get(name, {}))
         if version is not None:
             if version not in states:
@@ -297,16 +297,15 @@ class ModelManager:
         name = model.name
         found = find_versions(model.base_path)
         wanted = model.policy.select(list(found))
-        if not wanted:
-            if name not in self._warned:
-                self._warned.add(name)
-                _logger.warning(
-                    "No versions of servable %s found under base path %s",
-                    name,
-                    model.base_path,
-                )
-            return []
-        self._warned.discard(name)
+        if wanted:
+            self._warned.discard(name)
+        elif name not in self._warned:
+            self._warned.add(name)
+            _logger.warning(
+                "No versions of servable %s found under base path %s",
+                name,
+                model.base_path,
+            )
         self._forget(name, found)
         failures = []
         for version in wanted:
@@ -317,13 +316,19 @@ class ModelManager:
                 and status.state == State.END
                 and status.code == grpc.StatusCode.OK
             )
-            if status is None or ended_well:
-                error = self._load(name, version, found[version])
+            path = found[version]
+            if status is None or ended_well or self._is_due(path):
+                error = self._load(name, version, path)
                 if error is not None:
                     failures.append(error)
+            elif path in self._failed:
+                failures.append(ServingError(status.code, status.message))
         with self._lock:
             ready = set(self._ready.get(name, {}))
-        if ready & set(wanted):
+        # Without a folder at all, a volume may be away for a while.
+        if ready & set(wanted) or (
+            not wanted and os.path.isdir(model.base_path)
+        ):
             for version in sorted(ready - set(wanted)):
                 self._retire(name, version)
         return failures
@@ -336,6 +341,24 @@ class ModelManager:
                 failed = status.code != grpc.StatusCode.OK
                 if failed and version not in found:
                     del states[version]
+            for path in set(self._failed) - set(found.values()):
+                if not os.path.isdir(path):
+                    del self._failed[path]
+
+    def _is_due(self, path: str) -> bool:
+        """Whether a version that failed has changed, and changes no more."""
+        if path not in self._failed:
+            return False
+        (tried, seen), now = self._failed[path], folder_stamp(path)
+        self._failed[path] = (tried, now)
+        return now == seen != tried
+
+    def _changes(self) -> bool:
+        """Whether a version that failed has changed since it was tried."""
+        return any(
+            folder_stamp(path) != tried
+            for path, (tried, _) in self._failed.items()
+        )
 
     def _load(self, name: str, version: int, path: str) -> ServingError | None:
         for attempt in range(self._max_load_retries + 1):
@@ -343,6 +366,7 @@ class ModelManager:
                 break
             self._set(name, version, VersionStatus(State.LOADING))
             started = time.perf_counter()
+            before = folder_stamp(path)
             try:
                 servable = self._load_once(name, version, path)
             except ServingError as error:
@@ -353,6 +377,7 @@ class ModelManager:
                 )
                 continue
             seconds = time.perf_counter() - started
+            self._failed.pop(path, None)
             self._metrics.load_attempts.add(path, "success")
             self._metrics.load_latency.add(path, amount=int(seconds * 1e6))
             self._metrics.loaded.add(name)
@@ -366,6 +391,7 @@ class ModelManager:
                 seconds,
             )
             return None
+        self._failed[path] = (before, None)
         self._set(
             name,
             version,

@@ -29,7 +29,6 @@ def status_reply(
     manager: ModelManager,
     name: str,
     version: int | None = None,
-    label: str | None = None,
 ) -> get_model_status_pb2.GetModelStatusResponse:
     """States of the versions of a model.
 
@@ -37,13 +36,12 @@ def status_reply(
         manager: the models.
         name: model name.
         version: only this one.
-        label: only the one that this label names.
 
     Raises:
-        ServingError: no such model, version or label.
+        ServingError: no such model or version.
     """
     reply = get_model_status_pb2.GetModelStatusResponse()
-    for number, status in manager.status(name, version, label).items():
+    for number, status in manager.status(name, version).items():
         entry = reply.model_version_status.add()
         entry.version = number
         entry.state = int(status.state)

@@ -88,6 +88,8 @@ class _RestApi:
         except ServingError as error:
             return _json(error_json(error.message), http_status(error.code))
         except _BodyError as error:
+            if error.status == 413:
+                self._dispatcher.count_refused()
             return _json(error_json(str(error)), error.status, close=True)
         except web.HTTPException:
             raise
@@ -109,7 +111,7 @@ class _RestApi:
                     return _METHODS[method](servable, body, timeout_ms)
 
             return await self._dispatcher.run(
-                method.capitalize(), model, work, self._timeout or None
+                method, model, work, self._timeout or None
             )
         show = _SHOW.match(path) if request.method == "GET" else None
         if not show:
@@ -123,7 +125,8 @@ class _RestApi:
             return metadata_json(
                 metadata_reply(self._manager, model, version, label)
             )
-        return message_json(status_reply(self._manager, model, version, label))
+        # A label is not looked at here.
+        return message_json(status_reply(self._manager, model, version))
 
     async def _body(self, request: web.Request) -> bytes:
         """The body, unless it is too large or does not come in time."""
@@ -263,7 +266,10 @@ def _target(match: re.Match[str]) -> tuple[str, int | None, str | None]:
 
 def _json(text: str, status: int, close: bool = False) -> web.Response:
     response = web.Response(
-        body=text.encode(), status=status, content_type="application/json"
+        # Bytes of the graph that are no text go out as they are.
+        body=text.encode("utf-8", "surrogateescape"),
+        status=status,
+        content_type="application/json",
     )
     if close:
         response.force_close()

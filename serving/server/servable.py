@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import rewriter_config_pb2
 
 from muse_keras.tensorflow import internals
 from serving.server.batched_session import BatchedSession
@@ -40,14 +41,21 @@ class SessionOptions:
         intra_op: threads inside one op; 0 lets TensorFlow choose.
         inter_op: ops that run at once; 0 lets TensorFlow choose.
         runs: graphs that run at once, over all sessions; 0 for any number.
+        checks_methods: whether Classify and Regress ask for signatures of
+            their method.
     """
 
     def __init__(
-        self, intra_op: int = 0, inter_op: int = 0, runs: int = 0
+        self,
+        intra_op: int = 0,
+        inter_op: int = 0,
+        runs: int = 0,
+        checks_methods: bool = False,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.intra_op = intra_op
         self.inter_op = inter_op
+        self.checks_methods = checks_methods
         self._turns = threading.Semaphore(runs) if runs > 0 else None
 
     @contextlib.contextmanager
@@ -88,6 +96,15 @@ class SessionOptions:
             inter_op_parallelism_threads=self.inter_op,
             allow_soft_placement=True,
             gpu_options=tf.compat.v1.GPUOptions(allow_growth=True),
+            graph_options=tf.compat.v1.GraphOptions(
+                # It is for training, and its estimates log a warning for
+                # every shape that is not static.
+                rewrite_options=rewriter_config_pb2.RewriterConfig(
+                    memory_optimization=(
+                        rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
+                    )
+                )
+            ),
         )
 
 
@@ -116,6 +133,7 @@ class Servable:
         self.version = version
         self.path = path
         self._options = options or SessionOptions()
+        self.checks_methods = self._options.checks_methods
         self._users = 0
         self._condition = threading.Condition()
         self._elements: dict[str, Any] = {}

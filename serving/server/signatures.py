@@ -267,7 +267,7 @@ def _run_examples(
     signature = servable.signatures.get(name)
     if signature is None:
         raise invalid_argument(f"No signature was found with the name: {name}")
-    if signature.method_name != method:
+    if servable.checks_methods and signature.method_name != method:
         raise invalid_argument(
             f"Expected {kind} signature method_name to be {method}. "
             f"Was: {signature.method_name}"

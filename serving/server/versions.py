@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
 
-__all__ = ["ModelSettings", "VersionPolicy", "find_versions"]
+from serving.server.errors import StartupError
+
+__all__ = [
+    "ModelSettings",
+    "VersionPolicy",
+    "check_folders",
+    "find_versions",
+    "folder_stamp",
+]
 
 _NUMBER = re.compile(r"[0-9]{1,19}\Z")
 _MAX_VERSION = 2**63 - 1
@@ -82,3 +91,45 @@ def find_versions(base_path: str) -> dict[int, str]:
         if version not in found or entry.name == str(version):
             found[version] = entry.path
     return found
+
+
+def check_folders(models: Sequence[ModelSettings]) -> None:
+    """Looks whether there is something to serve.
+
+    Args:
+        models: what to serve.
+
+    Raises:
+        StartupError: a model has no folder, or no version that is wanted.
+    """
+    for model in models:
+        if not os.path.isdir(model.base_path):
+            raise StartupError(
+                f"model {model.name!r}: base path {model.base_path} "
+                f"is not a folder"
+            )
+        if not model.policy.select(list(find_versions(model.base_path))):
+            raise StartupError(
+                f"model {model.name!r}: no servable version below "
+                f"{model.base_path} (expected "
+                f"{model.base_path}/<number>/saved_model.pb)"
+            )
+
+
+def folder_stamp(path: str) -> frozenset[tuple[str, int, int]]:
+    """What changes when the files in a folder do.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Path, size and time of change, ns, of every file.
+    """
+    found = set()
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = os.path.join(folder, name)
+            with contextlib.suppress(OSError):  # It has gone meanwhile.
+                status = os.stat(file)
+                found.add((file, status.st_size, status.st_mtime_ns))
+    return frozenset(found)

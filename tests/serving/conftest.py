@@ -69,7 +69,7 @@ def toy(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
         port=0,
         rest_api_port=0,
         rest_api_timeout_in_ms=2000,
-        grpc_max_threads=4,
+        grpc_max_threads=5,  # One of them only polls.
         file_system_poll_wait_seconds=0,
     )
     with running(config) as app:

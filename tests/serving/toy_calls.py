@@ -23,7 +23,8 @@ class Rest:
         try:
             connection.request(method, path, body)
             response = connection.getresponse()
-            return response.status, response.read().decode(), response.headers
+            text = response.read().decode("utf-8", "surrogateescape")
+            return response.status, text, response.headers
         finally:
             connection.close()
 

@@ -14,6 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from serving.addresses import join_address
+
 if TYPE_CHECKING:
     from serving.client import Tls
     from serving.server.app import ServerApp
@@ -105,9 +107,11 @@ class RankingBeside:
             found = json.loads(self._ports.read_text(encoding="utf-8"))
             lines = ["Ranking service"]
             if found["port"] is not None:
-                lines.append(f"  gRPC     {self._host}:{found['port']}")
+                target = join_address(self._host, found["port"])
+                lines.append(f"  gRPC     {target}")
             if found["rest_port"] is not None:
-                url = f"{self._scheme}://{self._host}:{found['rest_port']}"
+                where = join_address(self._host, found["rest_port"])
+                url = f"{self._scheme}://{where}"
                 lines += [
                     f"  REST     {url}/v1/rank",
                     f"  metrics  {url}/metrics",

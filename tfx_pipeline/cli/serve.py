@@ -133,6 +133,15 @@ def serve(
             port_file=port_file,
             file_system_poll_wait_seconds=poll_seconds,
         )
+        from serving.server.preflight import check, check_port
+
+        try:
+            check(config)
+            if with_ranking:
+                check_port(host, ranking_port, "--ranking-port")
+                check_port(host, ranking_rest_port, "--ranking-rest-port")
+        except StartupError as error:
+            raise RuntimeError(str(error)) from error
         sys.stderr.write("Loading TensorFlow and the model …\n")
         started = time.monotonic()
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -82,6 +82,13 @@ def test_broken_models(tmp_path, text, part):
     assert str(caught.value).startswith(path) and part in str(caught.value)
 
 
+def test_paths_may_be_relative_to_the_file(tmp_path):
+    text = "model_config_list { config { name: 'a' base_path: '../muse' } }"
+    (tmp_path / "serving").mkdir()
+    (model,) = read_models(written(tmp_path / "serving", text))
+    assert model.base_path == str(tmp_path / "muse")
+
+
 def test_missing_file():
     with pytest.raises(StartupError, match="/nowhere/models.config: cannot"):
         read_models("/nowhere/models.config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import gc
 import gzip
@@ -52,7 +53,7 @@ def server(toy_base) -> Iterator:
         rest_api_timeout_in_ms=60_000,
         rest_api_num_threads=1,
         rest_api_max_waiting=2,
-        grpc_max_threads=4,
+        grpc_max_threads=5,
         file_system_poll_wait_seconds=0,
     )
     with running(config) as app:
@@ -149,6 +150,39 @@ def test_a_body_over_the_limit(server, told):
         },
     )
     assert answers(server)
+
+
+def test_refusals_are_counted(server, toy_base):
+    before = gauge(server, "refused_total", "REST")
+    assert send(server, b" " * (LIMIT + 1))[0] == 413
+    assert gauge(server, "refused_total", "REST") == before + 1
+    with running(server.config) as app:
+        for dispatcher in app._dispatchers:
+            asyncio.run(dispatcher.drain(0))
+        assert send(app, b"{}")[0] == 503
+        with grpc.insecure_channel(app.grpc_target) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Predict(score_request())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        for protocol in ("REST", "GRPC"):
+            assert gauge(app, "refused_total", protocol) == 1
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_ipv6(server, host):
+    config = dataclasses.replace(server.config, host=host)
+    with running(config) as app:
+        assert app.grpc_target == f"[{host.strip('[]')}]:{app.grpc_port}"
+        assert app.rest_url == f"http://[{host.strip('[]')}]:{app.rest_port}"
+        with grpc.insecure_channel(f"[::1]:{app.grpc_port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            assert stub.Predict(score_request(), timeout=20).outputs
+        connection = http.client.HTTPConnection("::1", app.rest_port)
+        connection.request("GET", "/v1/models/toy")
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 def test_a_body_at_the_limit(server):

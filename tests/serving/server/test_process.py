@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,6 +56,66 @@ def until_refused(client: MuseClient) -> Exception:
             client.predict("echo", {"v": np.array([7])})
     except MuseClientError as error:
         return error
+
+
+COMMANDS = {
+    "flags": (
+        "from serving.server.main import main; code = main([*{flags}])",
+        "_",
+    ),
+    "muse": (
+        "from tfx_pipeline.cli.main import run\n"
+        "sys.argv = ['muse', 'serve', *{flags}]\n"
+        "try: run()\n"
+        "except SystemExit as done: code = done.code",
+        "-",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("muse", {"model_base_path": "{tmp}/nosuch"}, "is not a folder"),
+        ("flags", {"model_base_path": "{tmp}"}, "no servable version below"),
+        ("muse", {"port": "{taken}"}, "cannot listen on 127.0.0.1:{taken}: A"),
+        (
+            "flags",
+            {"port": "0", "rest_api_port": "{taken}"},
+            "Address already in use (choose another --rest",
+        ),
+        ("muse", {"model_config_file": "{tmp}/no"}, "/no: cannot be read"),
+        ("flags", {"ssl_config_file": "{tmp}/no"}, "/no: cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_found_without_tensorflow(
+    command, options, words, toy_base, tmp_path
+):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        known = {"tmp": tmp_path, "taken": taken.getsockname()[1]}
+        if "model_config_file" not in options:
+            options = {"model_base_path": toy_base, **options}
+        code, dash = COMMANDS[command]
+        flags = [
+            f"--{name.replace('_', dash)}={str(value).format(**known)}"
+            for name, value in options.items()
+        ]
+        code = code.format(flags=flags)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"import sys\n{code}\nassert 'tensorflow' not in sys.modules"
+                "\nsys.exit(code)",
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    (line,) = (
+        line for line in done.stderr.splitlines() if line.startswith("error: ")
+    )
+    assert done.returncode == 1 and words.format(**known) in line, done.stderr
 
 
 def test_sigterm_drains(toy_base, tmp_path):

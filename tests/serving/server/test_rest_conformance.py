@@ -192,6 +192,10 @@ def test_base64(rest):
     rows = rest.predict(body)[1]["predictions"]
     assert rows[0]["raw_bytes"] == {"b64": raw}
     assert rows[1]["plain"] == "plain"
+    # Without that ending, bytes that are no text are written as they are.
+    body = {"signature_name": "text", "inputs": {"s": [{"b64": raw}]}}
+    text = rest.predict(body)[1]["outputs"]["plain"][0]
+    assert text.encode("utf-8", "surrogateescape") == b"\xff\x00"
     body = {"signature_name": "text", "inputs": {"s": [{"b64": "!"}]}}
     assert rest.error(body) == (400, "Unable to base64 decode")
 
@@ -252,6 +256,7 @@ def test_status(rest):
     }
     assert rest.get("/v1/models/toy") == (200, available)
     assert rest.get("/v1/models/toy/versions/1") == (200, available)
+    assert rest.get("/v1/models/toy/labels/nosuch") == (200, available)
     assert rest.get("/v1/models/nope") == (
         404,
         {"error": "Could not find any versions of model nope"},
@@ -303,7 +308,7 @@ def test_classify_and_regress(rest):
     status, text, _ = rest.send(
         "POST", "/v1/models/toy:classify", json.dumps(body).encode()
     )
-    assert status == 400 and "Expected classification signature" in text
+    assert status == 400 and "Expected one input Tensor." in text
 
 
 def test_metrics(rest, toy):
@@ -314,7 +319,7 @@ def test_metrics(rest, toy):
     assert status == 200 and headers["Content-Type"].startswith("text/plain")
     count = ':tensorflow:serving:request_count{model_name="toy",status="OK"} '
     assert any(line.startswith(count) for line in text.splitlines())
-    assert '_bucket{model_name="toy",API="Predict",entrypoint="REST"' in text
+    assert '_bucket{model_name="toy",API="predict",entrypoint="REST"' in text
     from prometheus_client.parser import text_string_to_metric_families
 
     buckets = [
@@ -323,7 +328,7 @@ def test_metrics(rest, toy):
         for sample in family.samples
         if sample.name.endswith(":request_latency_bucket")
         and sample.labels["entrypoint"] == "REST"
-        and sample.labels["API"] == "Predict"
+        and sample.labels["API"] == "predict"
     ]
     values = [sample.value for sample in buckets]
     assert values == sorted(values) and values[-1] >= 1

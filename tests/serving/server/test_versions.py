@@ -24,6 +24,7 @@ from tensorflow_serving.apis import (
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
 from serving.server import ServerConfig, StartupError, running, serve
@@ -182,6 +183,66 @@ def test_a_version_without_saved_model_fails(tmp_path):
         (tmp_path / "2").mkdir()
         wait_for(lambda: states(app).get(2) == END)
         assert score(channel)[0] == 1
+
+
+def test_a_folder_without_versions_unloads_the_model(tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    export_toy(base, 1, bias=1.0)
+    with served(base) as (app, channel):
+        # A folder that is away altogether may be a volume that comes back.
+        base.rename(tmp_path / "away")
+        time.sleep(0.3)
+        assert score(channel) == (1, 1.0)
+        (tmp_path / "away").rename(base)
+        shutil.move(base / "1", tmp_path / "kept")
+        wait_for(lambda: states(app) == {1: END})
+        with pytest.raises(grpc.RpcError) as caught:
+            score(channel)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        shutil.move(tmp_path / "kept", base / "1")
+        wait_for(lambda: states(app) == {1: AVAILABLE})
+        assert score(channel) == (1, 1.0)
+
+
+def copied_slowly(source: pathlib.Path, to: pathlib.Path) -> threading.Thread:
+    """Copies a version file by file, in the order that hurts."""
+
+    def copy() -> None:
+        to.mkdir()
+        files = sorted(path for path in source.rglob("*") if path.is_file())
+        for file in sorted(files, key=lambda path: path.suffix != ".pb"):
+            place = to / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with open(place, "wb") as out:
+                for byte in (file.read_bytes()[:100], file.read_bytes()[100:]):
+                    out.write(byte)
+                    out.flush()
+                    time.sleep(0.2)
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    return thread
+
+
+def test_a_version_that_is_still_being_copied_is_tried_again(tmp_path):
+    """Also at the start, where a failing model ends the server otherwise."""
+    base, first, second = (tmp_path / name for name in ("base", "a", "b"))
+    for number, source in enumerate((first, second), 1):
+        source.mkdir()
+        export_toy(source, number, bias=float(number))
+    base.mkdir()
+    copying = copied_slowly(first / "1", base / "1")
+    wait_for(lambda: (base / "1").exists())
+    with served(base) as (app, channel):
+        copying.join()
+        assert score(channel) == (1, 1.0)
+        copying = copied_slowly(second / "2", base / "2")
+        wait_for(lambda: states(app).get(2) == END)
+        assert score(channel) == (1, 1.0)
+        wait_for(lambda: states(app).get(2) == AVAILABLE)
+        copying.join()
+        assert score(channel) == (2, 2.0)
 
 
 def test_failing_warmup_leaves_the_old_one_serving(tmp_path):
@@ -474,15 +535,15 @@ def test_a_label_moves(tmp_path):
     with served(tmp_path) as (_, channel):
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
 
-        def label(version: int) -> int:
+        for version in (1, 2):
             config.version_labels["stable"] = version
-            reply = stub.HandleReloadConfigRequest(request)
-            return reply.status.error_code
-
-        assert label(1) == 0 and score(channel, label="stable") == (1, 1.0)
-        assert label(2) == 0 and score(channel, label="stable") == (2, 2.0)
+            assert not stub.HandleReloadConfigRequest(request).status.error_code
+            assert score(channel, label="stable")[0] == version
         # To a version that is not there it does not move.
-        assert label(3) == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+        config.version_labels["stable"] = 3
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.HandleReloadConfigRequest(request)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert score(channel, label="stable") == (2, 2.0)
 
 
@@ -506,6 +567,26 @@ def test_config_file_is_read_again(tmp_path):
         config_file(tmp_path / "models.config", base, one.replace("1", "2"))
         wait_for(lambda: states(app).get(2) == AVAILABLE)
         assert score(channel) == (2, 2.0)
+
+
+def test_methods_are_compared_when_asked(tmp_path):
+    export_toy(tmp_path, 1)
+    request = regression_pb2.RegressionRequest()
+    request.model_spec.name = "toy"
+    request.model_spec.signature_name = "classify"
+    request.input.example_list.examples.add()
+    with served(tmp_path, enable_signature_method_name_check=True) as (
+        _,
+        channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Regress(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == (
+        "Expected regression signature method_name to be "
+        "tensorflow/serving/regress. Was: tensorflow/serving/classify"
+    )
 
 
 def resident_mb() -> float:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import shutil
+import subprocess
+import time
 import urllib.request
 
 import grpc
@@ -14,6 +18,7 @@ from serving.server import ServerConfig, running
 
 pytestmark = pytest.mark.tf
 
+CPU_IMAGE = "tensorflow/serving:${TF_SERVING:-2.20.0}"
 FOLDER = pathlib.Path(__file__).parents[3] / "serving" / "tf_serving"
 
 
@@ -78,8 +83,8 @@ def test_batching_parameters_are_valid_and_off():
 def test_compose_files(name):
     service = yaml.safe_load((FOLDER / name).read_text())["services"]["serving"]
     # compose.matching.yaml goes on top of either of the others.
-    image = service.get("image", "tensorflow/serving:2.16.1")
-    assert image.startswith("tensorflow/serving:2.16.1")
+    image = service.get("image", CPU_IMAGE)
+    assert image in (CPU_IMAGE, f"{CPU_IMAGE}-gpu")
     command = service.get("command", [])
     assert not any("batching" in flag for flag in command)
     for flag in command:
@@ -91,3 +96,67 @@ def test_compose_files(name):
         from serving.server.main import parse_flags
 
         parse_flags(command)
+
+
+def test_a_server_drains_nothing_and_does_not_ignore_the_signal():
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    assert compose["services"]["serving"]["init"] is True
+
+
+def test_available_says_whether_every_model_can_be_asked(
+    muse_base, models_config, tmp_path
+):
+    """The status code says nothing: it is 200 when all versions have ended."""
+    from serving.server.config_files import read_models
+
+    folder = tmp_path / "base"
+    shutil.copytree(muse_base, folder)
+    text = models_config.read_text().replace(str(muse_base), str(folder))
+    (tmp_path / "models.config").write_text(text)
+    names = [model.name for model in read_models(tmp_path / "models.config")]
+    config = ServerConfig(
+        model_config_file=str(tmp_path / "models.config"),
+        port=-1,
+        rest_api_port=0,
+        file_system_poll_wait_seconds=0.05,
+    )
+    with running(config) as app:
+
+        def available(*models: str) -> bool:
+            done = subprocess.run(
+                ["bash", FOLDER / "available.sh", *models],
+                env={**os.environ, "REST_PORT": str(app.rest_port)},
+                timeout=20,
+            )
+            return done.returncode == 0
+
+        assert available(*names)
+        assert not available("nosuch", names[0])
+        for version in folder.iterdir():
+            shutil.rmtree(version)
+        deadline = time.monotonic() + 20
+        while available("muse"):
+            assert time.monotonic() < deadline
+        url = f"{app.rest_url}/v1/models/muse"
+        with urllib.request.urlopen(url) as answer:
+            assert answer.status == 200
+        assert available("matching") and not available("matching", "muse")
+    assert not available("matching")
+
+
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [
+        ("compose.yaml", "models.config"),
+        ("compose.matching.yaml", "models_with_matching.config"),
+    ],
+)
+def test_all_models_are_probed(name, models):
+    from serving.server.config_files import read_models
+
+    service = yaml.safe_load((FOLDER / name).read_text())["services"]["serving"]
+    assert f"--model_config_file=/config/{models}" in service["command"]
+    assert service["healthcheck"]["test"] == [
+        *("CMD", "bash", "/config/available.sh"),
+        *(model.name for model in read_models(str(FOLDER / models))),
+    ]

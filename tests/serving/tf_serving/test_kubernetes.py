@@ -120,7 +120,7 @@ def test_kustomize_builds(folder):
     (container,) = server["spec"]["template"]["spec"]["containers"]
     limits = container["resources"]["limits"]
     if folder is GPU:
-        assert container["image"] == "tensorflow/serving:2.16.1-gpu"
+        assert container["image"] == "tensorflow/serving:2.20.0-gpu"
         assert limits["nvidia.com/gpu"] == "1"
         assert limits["memory"] == "28Gi"
         # The patch adds; it does not replace.
@@ -352,17 +352,24 @@ def test_the_gpu_patch_names_what_is_there():
     assert patched["name"] == container["name"]
     listed = yaml.safe_load((GPU / "kustomization.yaml").read_text())
     (image,) = listed["images"]
-    assert container["image"].split(":")[0] == image["name"]
-    gpu_compose = yaml.safe_load((FOLDER / "compose.gpu.yaml").read_text())
-    assert gpu_compose["services"]["serving"]["image"] == (
-        f"{image['name']}:{image['newTag']}"
+    assert container["image"] == image["name"]
+    base_images = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+    (tag,) = (
+        i["newTag"] for i in base_images["images"] if i["name"] == image["name"]
     )
+    assert image["newTag"] == f"{tag}-gpu"
+    for name, newer in (("compose", ""), ("compose.gpu", "-gpu")):
+        compose = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+        assert compose["services"]["serving"]["image"] == (
+            f"{image['name']}:${{TF_SERVING:-{tag}}}{newer}"
+        )
 
 
 def test_the_same_config_files_as_without_kubernetes():
     for ours, theirs in (
         ("models.config", "models_with_matching.config"),
         ("monitoring.config", "monitoring.config"),
+        ("available.sh", "available.sh"),
     ):
         assert (BASE / ours).read_text() == (FOLDER / theirs).read_text()
 
@@ -391,10 +398,21 @@ def test_flags_of_the_model_server():
     for model in models:
         assert model.base_path == f"/models/{model.name}"
     assert mounts["/models"]["readOnly"]
-    assert container["readinessProbe"]["httpGet"] == {
-        "path": f"/v1/models/{settings().model}",
-        "port": "rest",
-    }
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["exec"]["command"] == [
+            *("bash", "/config/available.sh"),
+            *(model.name for model in models),
+        ]
+
+
+def test_the_model_server_is_told_to_stop_and_can_hear_it():
+    """It ignores SIGTERM as process 1, and drains nothing."""
+    pod = find("StatefulSet", "muse-model-server")["spec"]["template"]["spec"]
+    assert pod["shareProcessNamespace"] is True
+    (container,) = pod["containers"]
+    assert container["command"] == ["tensorflow_model_server"]
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > pause
 
 
 def test_sticky_targets_are_the_pods():

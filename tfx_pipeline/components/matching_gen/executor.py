@@ -104,11 +104,14 @@ class Executor(base_executor.BaseExecutor):
 def write_models_config(
     path: pathlib.Path, models: Mapping[str, pathlib.Path]
 ) -> None:
-    """Writes TensorFlow Serving's ``models.config``, all at once.
+    """Writes a ``models.config`` for ``muse serve``, all at once.
+
+    Paths are relative to it, so that the folder may be copied. TensorFlow
+    Serving needs absolute ones: ``serving/tf_serving`` has its files.
 
     Args:
         path: file.
-        models: name to base directory, made absolute.
+        models: name to base directory.
     """
     from tensorflow_serving.config import model_server_config_pb2
 
@@ -116,7 +119,7 @@ def write_models_config(
     for name, folder in models.items():
         model = config.model_config_list.config.add()
         model.name = name
-        model.base_path = str(folder.absolute())
+        model.base_path = os.path.relpath(folder, path.parent)
         model.model_platform = "tensorflow"
         model.model_version_policy.latest.num_versions = 1
     temporary = path.with_name(f".{path.name}.tmp")
