@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -20,6 +20,7 @@ __all__ = [
     "EvaluatorConfig",
     "MatchingConfig",
     "ModelConfig",
+    "OutputDir",
     "PipelineConfig",
     "PusherConfig",
     "SCLConfig",
@@ -256,11 +257,32 @@ class MatchingConfig(_Section):
     ranker's."""
 
 
+def check_output_dir(path: str) -> str:
+    """Refuses a folder whose path is a pattern to TFX and Beam.
+
+    TFX appends ``*`` to the folders of artifacts and lists what matches.
+
+    Raises:
+        ValueError: a character of patterns is in the absolute path.
+    """
+    whole = str(pathlib.Path(path).expanduser().absolute())
+    if found := sorted(set(whole) & set("*?[]")):
+        raise ValueError(
+            f"expected a path without any of * ? [ ], which TFX takes for a "
+            f"pattern; choose another folder (or working directory). Received: "
+            f"{''.join(found)} in {whole}"
+        )
+    return path
+
+
+OutputDir = Annotated[str, pydantic.AfterValidator(check_output_dir)]
+
+
 class PipelineConfig(_Section):
     """The whole pipeline."""
 
     name: str = pydantic.Field(default="muse", pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    output_dir: str
+    output_dir: OutputDir
     """Artifacts, metadata, rejected rows, logs and the served model."""
     data: DataConfig
     item_embeddings: Literal["learned", "imported", "text_svd"] = "imported"

@@ -165,7 +165,8 @@ def item_names(
         raise DataError(
             "UNREADABLE_FILE",
             f"{path} is not a table of item_id and name: {error}.",
-            "write it again, or remove it to see ids instead of names.",
+            "write its columns item_id (int64) and name (string), or remove it "
+            "to see ids instead of names.",
         ) from error
     return found
 

@@ -167,3 +167,18 @@ def test_checked_in_configurations_load():
     assert paths
     for path in paths:
         config_lib.load_config(path)
+
+
+@pytest.mark.parametrize("folder", ["a[b]", "x*", "what?"])
+def test_a_path_that_tfx_takes_for_a_pattern_is_refused(
+    tmp_path, monkeypatch, folder
+):
+    text = error(tmp_path, {**MINIMAL, "output_dir": folder})
+    assert "output_dir" in text and "choose another folder" in text
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    assert "output_dir" in error(tmp_path, MINIMAL)
+    # The raw tables are only read, and their path is never a pattern.
+    monkeypatch.chdir(tmp_path)
+    data = {"raw_dir": str(tmp_path / folder)}
+    assert load(tmp_path, {**MINIMAL, "data": data}).data.raw_dir

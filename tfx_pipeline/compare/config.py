@@ -10,7 +10,7 @@ import pydantic
 import yaml
 
 from tfx_pipeline import config as pipeline_config
-from tfx_pipeline.config import ConfigError
+from tfx_pipeline.config import ConfigError, OutputDir
 
 __all__ = [
     "BASE_EMBEDDINGS",
@@ -82,7 +82,7 @@ class CompareConfig(_Section):
     """The grid, and how its tables are made."""
 
     name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    output_dir: str
+    output_dir: OutputDir
     """Cells, prepared data and results."""
     data_sets: dict[str, DataSetConfig] = pydantic.Field(min_length=1)
     seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field(

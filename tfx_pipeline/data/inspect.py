@@ -406,13 +406,17 @@ def _inspect_users(
     if not run.can_read(name):
         return
     rows = _Rows()
+    unique = validation.UniqueKeys(
+        raw_tables.USER_ID, validation.DUPLICATE_USER
+    )
     lengths = []
     padding = behaviors = with_embedding = 0
     missing = dict.fromkeys(raw_tables.USER_PROFILE, 0)
     for batch in run.batches(name):
         if run.max_users:
             batch = batch.slice(0, run.max_users - rows.read)
-        good = rows.add(validation.validate_user_features(batch))
+        valid = validation.validate_user_features(batch)
+        good = rows.add(valid, unique.check(valid.good))
         for code in missing:
             missing[code] += int((_ids(good, code) == 0).sum())
             run.numberings[code].add(_ids(batch, code))

@@ -231,7 +231,8 @@ def _wrong_array(
         "WRONG_ARRAY",
         f"{path}: expected {expected}. Received: {received.dtype} "
         f"{list(received.shape)}.",
-        "write the array again with this type and shape.",
+        "write the array again with this type and shape; vectors of floats as "
+        "trunc(127 * v / |v|), never by a cast.",
     )
 
 
@@ -404,7 +405,7 @@ def _import(
                     "NO_USABLE_ROWS",
                     f"{split} shards: all {read:,} rows are rejected: "
                     f"{dict(reasons)}.",
-                    "look at the shards; no row could be used.",
+                    validation.hint_for(reasons),
                 )
     counts["items"] = item_writer.rows
     vectors = 0

@@ -67,6 +67,10 @@ _HINTS = {
         f"write vectors of {raw_tables.EMBEDDING_DIM} numbers; longer ones "
         "need a projection first, such as a PCA."
     ),
+    NO_ITEM_FEATURES: "add the items that were shown to item_features.",
+    NO_USER_FEATURES: (
+        "add the users of the impressions to the user features of the split."
+    ),
     ZERO_VECTOR: (
         "make the vectors again; floats may be given as they are and become "
         "codes here, while a cast to int8 makes most of them 0."

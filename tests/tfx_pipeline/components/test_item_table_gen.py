@@ -56,12 +56,12 @@ def build(tables, tmp_path):
 def test_union_of_both_tables_first_rows_and_rejects(tmp_path):
     features = [
         (5, 50, 51, 52),
-        (HIGHEST, 1, 2, 3),
+        (HIGHEST, 1, None, 3),
         (5, 60, 61, 62),
         (-4, -40, LOWEST, 0),
         (0, 1, 1, 1),
         (None, 1, 1, 1),
-        (8, 1, None, 1),
+        (None, 2, 2, 2),
     ]
     vectors = [
         (9, vector(9)),
@@ -74,6 +74,7 @@ def test_union_of_both_tables_first_rows_and_rejects(tmp_path):
         (11, None),
         (12, [None, *vector(3)[1:]]),
         (HIGHEST, [-127] * 128),
+        (-4, [0] * 128),
     ]
     table, counts = build(write(tmp_path / "raw", features, vectors), tmp_path)
     assert table.item_ids.tolist() == [LOWEST, -4, 5, 9, HIGHEST]
@@ -91,7 +92,7 @@ def test_union_of_both_tables_first_rows_and_rejects(tmp_path):
         name: column.tolist() for name, column in table.features.items()
     } == {
         "category": [0, 0, -40, 50, 0, 1],
-        "city": [0, 0, LOWEST, 51, 0, 2],
+        "city": [0, 0, LOWEST, 51, 0, 0],
         "province": [0, 0, 0, 52, 0, 3],
     }
     assert table.rows(np.array([9, 0, 8, LOWEST, HIGHEST])).tolist() == [
@@ -106,7 +107,8 @@ def test_union_of_both_tables_first_rows_and_rejects(tmp_path):
         "rejected/item_features/duplicate item row": 1,
         "rejected/item_features/id is 0 (missing)": 1,
         "rejected/item_features/null": 2,
-        "read/embeddings": 10,
+        "read/embeddings": 11,
+        "rejected/embeddings/zero vector": 1,
         "rejected/embeddings/duplicate item row": 1,
         "rejected/embeddings/id is 0 (missing)": 1,
         "rejected/embeddings/null": 3,
@@ -125,9 +127,10 @@ def test_union_of_both_tables_first_rows_and_rejects(tmp_path):
             ("item_features", 5, "duplicate item row"),
             ("item_features", 0, "id is 0 (missing)"),
             ("item_features", None, "null"),
-            ("item_features", 8, "null"),
+            ("item_features", None, "null"),
             ("embeddings", 9, "duplicate item row"),
             ("embeddings", 0, "id is 0 (missing)"),
+            ("embeddings", -4, "zero vector"),
             ("embeddings", None, "null"),
             ("embeddings", 10, "embedding length is not 128"),
             ("embeddings", 11, "null"),

@@ -128,11 +128,7 @@ def test_broken_rows_are_counted_and_add_up(synthetic):
             why: n
             for why, n in made["broken"][name].items()
             if why
-            not in (
-                validation.NO_ITEM_FEATURES,
-                validation.NO_USER_FEATURES,
-                validation.DUPLICATE_USER,
-            )
+            not in (validation.NO_ITEM_FEATURES, validation.NO_USER_FEATURES)
         }
         assert section["rejected"] == expected
     assert found["users"]["train"]["duplicate_rows"] == 3
