@@ -119,8 +119,8 @@ def _users_with_history(tables: raw_tables.RawTables) -> Iterator[int]:
             batch.schema.get_field_index(raw_tables.BEHAVIOR_ITEM_IDS)
         )
         lengths = values_of(pc.list_value_length(lists))
-        for row in np.flatnonzero(lengths >= _LONG_HISTORY):
-            yield ids[int(row)].as_py()
+        for row in np.flatnonzero(lengths >= _LONG_HISTORY).tolist():
+            yield ids[row].as_py()
         if len(lengths):
             row = int(lengths.argmax())
             best = max(best, (int(lengths[row]), ids[row].as_py()))

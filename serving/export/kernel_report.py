@@ -511,7 +511,8 @@ def _attr(proto: node_def_pb2.NodeDef, name: str) -> Any:
     """Return an attribute, or its default where it was stripped."""
     if name in proto.attr:
         return proto.attr[name]
-    for attr in internals.op_definition(proto.op).attr:
+    definition = internals.op_definition(proto.op)
+    for attr in definition.attr if definition else ():
         if attr.name == name:
             return attr.default_value
     raise ValueError(f"{proto.op} has no attribute {name!r}.")

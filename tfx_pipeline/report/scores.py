@@ -92,7 +92,8 @@ def score_models(
             parts.setdefault(name, []).append(values)
     scores = EvalScores({k: np.concatenate(v) for k, v in parts.items()})
     temporary = cache.with_name(f".{cache.name}.{os.getpid()}.npz")
-    np.savez(temporary, key=np.array(key), **scores)
+    arrays: dict[str, Any] = {"key": np.array(key), **scores}
+    np.savez(temporary, **arrays)
     temporary.replace(cache)
     return scores
 

@@ -101,7 +101,7 @@ def ranks(
         score = np.einsum("qd,qd->q", queries, item_vectors[true]) - _TIE
         for other in blocks(len(item_vectors), block):
             scores = queries @ item_vectors[other].T
-            ahead = scores >= score[:, None]
+            ahead = np.greater_equal(scores, score[:, None])
             ahead &= exists[other]
             # The true item itself is not ahead of itself.
             inside = (true >= other.start) & (true < other.stop)
