@@ -101,15 +101,14 @@ def ranks(
         score = np.einsum("qd,qd->q", queries, item_vectors[true]) - _TIE
         for other in blocks(len(item_vectors), block):
             scores = queries @ item_vectors[other].T
-            ahead = np.greater_equal(scores, score[:, None])
-            ahead &= exists[other]
+            ahead = (scores >= score[:, None]) & exists[other]
             # The true item itself is not ahead of itself.
             inside = (true >= other.start) & (true < other.stop)
             ahead[inside, true[inside] - other.start] = False
             result["all"][part] += ahead.sum(axis=1)
             if classes is not None:
-                ahead &= classes[other] == classes[true][:, None]
-                result["same_category"][part] += ahead.sum(axis=1)
+                same = classes[other] == classes[true][:, None]
+                result["same_category"][part] += (ahead & same).sum(axis=1)
         missed = ~(known[part] & exists[true] & queries.any(axis=1))
         for values in result.values():
             values[part][missed] = MISSED
