@@ -93,7 +93,7 @@ def ranks(
     _check(query_vectors, items, item_vectors, classes)
     names = ["all"] if classes is None else ["all", "same_category"]
     result = {name: np.zeros(len(items), np.int64) for name in names}
-    exists = item_vectors.any(axis=1)
+    exists = np.asarray(item_vectors.any(axis=1))
     known = items >= 0
     for part in blocks(len(items), block):
         queries = query_vectors[part]
