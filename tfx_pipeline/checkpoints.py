@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfx_pipeline import progress
+from tfx_pipeline import json_files, progress
 
 __all__ = [
     "Curves",
@@ -153,7 +153,7 @@ class Curves(keras.callbacks.Callback):
         return [json.loads(line) for line in complete]
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json_files.dumps(line) + "\n")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Writes the step's loss."""

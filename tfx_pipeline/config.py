@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import yaml
@@ -29,6 +29,9 @@ __all__ = [
     "TransformConfig",
     "load_config",
 ]
+
+
+ModelType = Literal["muse", "din", "sim_hard", "sim_soft", "twin", "miss"]
 
 
 class ConfigError(ValueError):
@@ -119,9 +122,7 @@ class SCLConfig(_Section):
 class ModelConfig(_Section):
     """Architecture of the ranker."""
 
-    type: Literal["muse", "din", "sim_hard", "sim_soft", "twin", "miss"] = (
-        "muse"
-    )
+    type: ModelType = "muse"
     gsu: (
         Literal[
             "none",
@@ -213,7 +214,7 @@ class EvaluatorConfig(_Section):
 
     min_gauc: float = pydantic.Field(default=0.5, ge=0, le=1)
     max_gauc_drop: float = pydantic.Field(default=0.005, ge=0, le=1)
-    """Largest drop against the last blessed model."""
+    """Largest drop against the last blessed model of the same type."""
     bootstrap_samples: int = pydantic.Field(default=1000, ge=1)
 
 
@@ -228,7 +229,8 @@ class PusherConfig(_Section):
     """Where blessed models go."""
 
     directory: str = ""
-    """Base directory of the served model; default ``<output>/serving/muse``."""
+    """Folder of the served models; each type has a base directory in it, named
+    after the type. Default ``<output>/serving``."""
 
 
 class MatchingConfig(_Section):
@@ -254,7 +256,7 @@ class MatchingConfig(_Section):
     """Recall among a whole answer below which the model is not pushed."""
     directory: str = ""
     """Base directory of the served model; default: ``matching``, beside the
-    ranker's."""
+    rankers'."""
 
 
 def check_output_dir(path: str) -> str:
@@ -283,7 +285,7 @@ class PipelineConfig(_Section):
 
     name: str = pydantic.Field(default="muse", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     output_dir: OutputDir
-    """Artifacts, metadata, rejected rows, logs and the served model."""
+    """Artifacts, metadata, rejected rows, logs and the served models."""
     data: DataConfig
     item_embeddings: Literal["learned", "imported", "text_svd"] = "imported"
     """Where item vectors come from: learned from searches by SCL, the raw
@@ -332,18 +334,39 @@ class PipelineConfig(_Section):
         return self.root / "logs" / f"{self.name}.log"
 
     @property
-    def push_dir(self) -> pathlib.Path:
-        """Base directory of the served model."""
+    def serving_dir(self) -> pathlib.Path:
+        """Folder of the served models."""
         if self.pusher.directory:
             return pathlib.Path(self.pusher.directory).expanduser().absolute()
-        return self.root / "serving" / "muse"
+        return self.root / "serving"
+
+    @property
+    def push_dir(self) -> pathlib.Path:
+        """Base directory of the served model, of its type only."""
+        return self.serving_dir / self.model.type
 
     @property
     def matching_dir(self) -> pathlib.Path:
         """Base directory of the served matching model."""
         if self.matching.directory:
             return pathlib.Path(self.matching.directory).expanduser().absolute()
-        return self.push_dir.with_name("matching")
+        return self.serving_dir / "matching"
+
+    @property
+    def models_files(self) -> dict[str, str]:
+        """Name of TensorFlow Serving's ``models.config`` by model type.
+
+        In the folder of the matching model; each lists it and one ranker.
+        """
+        return {
+            name: "models.config" if name == "muse" else f"models_{name}.config"
+            for name in get_args(ModelType)
+        }
+
+    @property
+    def models_file(self) -> pathlib.Path:
+        """The ``models.config`` of this type."""
+        return self.matching_dir / self.models_files[self.model.type]
 
 
 def load_config(

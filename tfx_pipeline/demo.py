@@ -19,6 +19,7 @@ from tfx_pipeline import (
     runner,
     user_lookup,
     user_store,
+    verdict,
 )
 from tfx_pipeline.data import complete_journey
 from tfx_pipeline.data.errors import DataError
@@ -90,31 +91,24 @@ def train_models(
     """
     for model_type in ("din", "muse"):
         report(f"Pipeline for {model_type.upper()}")
-        # The baseline is pushed to a folder of its own, never over MUSE.
-        folder = str(config.push_dir.with_name(model_type))
-        runner.run(
-            config.model_copy(
-                update={
-                    "model": config.model.model_copy(
-                        update={"type": model_type}
-                    ),
-                    "pusher": config_lib.PusherConfig(directory=folder),
-                    # Once is enough, for the model that is served with MUSE.
-                    "matching": config.matching.model_copy(
-                        update={
-                            "enabled": config.matching.enabled
-                            and model_type == "muse"
-                        }
-                    ),
-                }
-            ),
-            report,
+        # Matching once is enough, for the model that is served with MUSE.
+        enabled = config.matching.enabled and model_type == "muse"
+        own = config.model_copy(
+            update={
+                "model": config.model.model_copy(update={"type": model_type}),
+                "matching": config.matching.model_copy(
+                    update={"enabled": enabled}
+                ),
+            }
         )
+        runner.run(own, report)
+        for said in verdict.verdicts(own, model_type):
+            report(str(said))
     runs = lineage.model_runs(config)
     if runs["muse"].pushed_to is None:
         raise DataError(
             "NOT_PUSHED",
-            "MUSE was trained but not pushed: it was not blessed.",
+            f"{verdict.of_ranker(runs['muse'])}.",
             f"read the report and {config.log_path}.",
         )
     return runs

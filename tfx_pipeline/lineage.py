@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import shutil
 from typing import Any
 
 from ml_metadata.metadata_store import metadata_store
@@ -15,8 +16,11 @@ from tfx_pipeline import config as config_lib
 from tfx_pipeline.data.errors import DataError
 
 __all__ = [
+    "Finished",
     "ModelRun",
+    "forget_lost_pushes",
     "last_executions",
+    "last_finished",
     "latest_output",
     "model_runs",
     "open_store",
@@ -33,13 +37,16 @@ class ModelRun:
     """The newest finished training of one kind of model, and what followed.
 
     Attributes:
-        model_type: ``muse`` or ``din``.
+        model_type: of `ModelConfig`.
         settings: the trainer's ``custom_config``.
         model_dir: the model artifact.
         run_dir: the trainer's records (curves, scores, Keras model).
         evaluation_dir: TFMA results, or None.
+        evaluation: what the Evaluator recorded, or None.
         infra_blessing_dir: the ServingValidator's report, or None.
+        infra_blessed: its verdict.
         pushed_to: version folder of the served model, or None.
+        pushed_before: the last run found the push in the cache.
     """
 
     model_type: str
@@ -47,8 +54,26 @@ class ModelRun:
     model_dir: pathlib.Path
     run_dir: pathlib.Path
     evaluation_dir: pathlib.Path | None
+    evaluation: dict[str, Any] | None
     infra_blessing_dir: pathlib.Path | None
+    infra_blessed: bool
     pushed_to: pathlib.Path | None
+    pushed_before: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """An execution that ended well.
+
+    Attributes:
+        properties: its parameters.
+        outputs: its artifacts by name.
+        cached: they were found in the cache.
+    """
+
+    properties: dict[str, Any]
+    outputs: dict[str, mlmd.Artifact]
+    cached: bool
 
 
 def open_store(
@@ -107,19 +132,42 @@ def latest_output(
     Raises:
         DataError: the component has not finished yet.
     """
-    store = open_store(config)
-    for execution in sorted(store.get_executions(), key=lambda item: -item.id):
-        if execution.last_known_state not in _DONE:
-            continue
-        if _component(store, execution) == component:
-            outputs = _outputs(store, execution.id)
-            if key in outputs:
-                return pathlib.Path(outputs[key])
+    finished = last_finished(config, component)
+    if finished and key in finished.outputs:
+        return pathlib.Path(finished.outputs[key].uri)
     raise DataError(
         "NOT_RUN",
         f"{component} of pipeline {config.name} has not finished.",
         "run the pipeline with `muse pipeline run`.",
     )
+
+
+def last_finished(
+    config: config_lib.PipelineConfig, component: str
+) -> Finished | None:
+    """Returns the newest execution of a component that ended well."""
+    store = open_store(config)
+    for execution in sorted(store.get_executions(), key=lambda item: -item.id):
+        if (
+            execution.last_known_state in _DONE
+            and _component(store, execution) == component
+        ):
+            return _finished(store, execution)
+    return None
+
+
+def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
+    """Has models pushed again whose version folder is gone.
+
+    TFX takes an output from the cache while the artifact is there, and does
+    not look where the model was copied to.
+    """
+    if not config.metadata_path.exists():
+        return
+    for artifact in open_store(config).get_artifacts():
+        place = artifact.custom_properties["pushed_destination"].string_value
+        if place and not pathlib.Path(place).is_dir():
+            shutil.rmtree(artifact.uri, ignore_errors=True)
 
 
 def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
@@ -130,48 +178,53 @@ def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
         for execution in store.get_executions()
         if execution.last_known_state in _DONE
     ]
-    consumers: dict[int, dict[str, dict[str, mlmd.Artifact]]] = {}
+    consumers: dict[int, dict[str, Finished]] = {}
     for execution in finished:
         component = _component(store, execution)
         for key, artifact in _artifacts(store, execution.id, inputs=True):
             if key == "model":
-                consumers.setdefault(artifact.id, {})[component] = dict(
-                    _artifacts(store, execution.id)
+                consumers.setdefault(artifact.id, {})[component] = _finished(
+                    store, execution
                 )
     runs: dict[str, ModelRun] = {}
     for execution in finished:
         if _component(store, execution) != "RankerTrainer":
             continue
-        outputs = dict(_artifacts(store, execution.id))
-        settings = json.loads(
-            execution.custom_properties["custom_config"].string_value
-        )
-        after = consumers.get(outputs["model"].id, {})
+        trained = _finished(store, execution)
+        settings = json.loads(trained.properties["custom_config"])
+        model = trained.outputs["model"]
+        after = consumers.get(model.id, {})
 
-        def folder(
-            component: str,
-            key: str,
-            after: dict[str, dict[str, mlmd.Artifact]] = after,
-        ) -> pathlib.Path | None:
-            artifact = after.get(component, {}).get(key)
-            return pathlib.Path(artifact.uri) if artifact else None
+        def output(
+            component: str, key: str, after: dict[str, Finished] = after
+        ) -> mlmd.Artifact | None:
+            found = after.get(component)
+            return found.outputs.get(key) if found else None
 
-        pushed = after.get("AtomicPusher", {}).get("pushed_model")
+        evaluation = output("Evaluator", "evaluation")
+        blessing = output("ServingValidator", "blessing")
+        pushed = output("AtomicPusher", "pushed_model")
         place = pushed and pushed.custom_properties["pushed_destination"]
         model_type = settings["model"]["type"]
         runs.pop(model_type, None)
         runs[model_type] = ModelRun(
             model_type=model_type,
             settings=settings,
-            model_dir=pathlib.Path(outputs["model"].uri),
-            run_dir=pathlib.Path(outputs["model_run"].uri),
-            evaluation_dir=folder("Evaluator", "evaluation"),
-            infra_blessing_dir=folder("ServingValidator", "blessing"),
+            model_dir=pathlib.Path(model.uri),
+            run_dir=pathlib.Path(trained.outputs["model_run"].uri),
+            evaluation_dir=_folder(evaluation),
+            evaluation=evaluation
+            and _as_object(evaluation.custom_properties["result"].string_value),
+            infra_blessing_dir=_folder(blessing),
+            infra_blessed=bool(
+                blessing and blessing.custom_properties["blessed"].int_value
+            ),
             pushed_to=(
                 pathlib.Path(place.string_value)
                 if place and place.string_value
                 else None
             ),
+            pushed_before=pushed is not None and after["AtomicPusher"].cached,
         )
     return runs
 
@@ -213,11 +266,9 @@ def origins(
 def _origin(
     store: metadata_store.MetadataStore, execution: mlmd.Execution
 ) -> dict[str, Any]:
-    properties: dict[str, Any] = {}
-    for name, value in execution.custom_properties.items():
-        kind = value.WhichOneof("value")
-        if kind and name not in _INTERNAL:
-            properties[name] = getattr(value, kind)
+    properties = _properties(execution)
+    for name in _INTERNAL:
+        properties.pop(name, None)
     settings = _as_object(properties.pop("custom_config", None))
     properties |= settings
     return {
@@ -229,6 +280,28 @@ def _origin(
         "place": properties.pop("raw_dir", ""),
         "parameters": properties,
     }
+
+
+def _finished(
+    store: metadata_store.MetadataStore, execution: mlmd.Execution
+) -> Finished:
+    return Finished(
+        properties=_properties(execution),
+        outputs=dict(_artifacts(store, execution.id)),
+        cached=execution.last_known_state == mlmd.Execution.CACHED,
+    )
+
+
+def _properties(execution: mlmd.Execution) -> dict[str, Any]:
+    return {
+        name: getattr(value, kind)
+        for name, value in execution.custom_properties.items()
+        if (kind := value.WhichOneof("value"))
+    }
+
+
+def _folder(artifact: mlmd.Artifact | None) -> pathlib.Path | None:
+    return pathlib.Path(artifact.uri) if artifact else None
 
 
 def _as_object(text: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tfx_pipeline.components.item_embedder import ItemEmbedder
 from tfx_pipeline.components.item_table_gen import ItemTableGen
 from tfx_pipeline.components.matching_gen import MatchingGen
 from tfx_pipeline.components.ranker_trainer import RankerTrainer
+from tfx_pipeline.components.recorded_evaluator import RecordedEvaluator
 from tfx_pipeline.components.request_example_gen import RequestExampleGen
 from tfx_pipeline.components.scl_trainer import SCLTrainer
 from tfx_pipeline.components.search_example_gen import SearchExampleGen
@@ -39,6 +40,7 @@ def create_pipeline(
     config: config_lib.PipelineConfig,
     *,
     schema_path: str,
+    schema_fingerprint: str,
     raw_fingerprint: str,
     code_fingerprints: Mapping[str, str],
     search_fingerprints: Mapping[str, str] | None = None,
@@ -48,10 +50,11 @@ def create_pipeline(
     Args:
         config: the typed configuration.
         schema_path: ``.pbtxt`` schema of request-grouped Examples.
+        schema_fingerprint: changes when that file changes.
         raw_fingerprint: changes when the raw tables change.
         code_fingerprints: changes of the code by stage (the stages of
-            `runner`), so that the cache never serves the output of other
-            code.
+            `fingerprints`), so that the cache never serves the output of
+            other code.
         search_fingerprints: changes of the tables that item embeddings are
             made from, by table; not needed when they are imported.
 
@@ -85,10 +88,15 @@ def create_pipeline(
         examples=example_gen.outputs["examples"]
     )
     schema_gen = tfx.components.ImportSchemaGen(schema_file=schema_path)
+    # Not known to TFX's components; their cache keys take them in.
+    schema_gen.exec_properties["schema_fingerprint"] = schema_fingerprint
     example_validator = StrictExampleValidator(
         statistics=statistics_gen.outputs["statistics"],
         schema=schema_gen.outputs["schema"],
     )
+    example_validator.exec_properties["code_fingerprint"] = code_fingerprints[
+        "validation"
+    ]
     transform = tfx.components.Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
@@ -126,17 +134,18 @@ def create_pipeline(
             type=tfx.types.standard_artifacts.ModelBlessing
         ),
     ).with_id("latest_blessed_model")
-    evaluator = tfx.components.Evaluator(
+    evaluator = RecordedEvaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=resolver.outputs["model"],
         schema=schema_gen.outputs["schema"],
-        eval_config=eval_config(
-            config.evaluator, code_fingerprints["evaluator"]
-        ),
+        eval_config=eval_config(config.evaluator),
         example_splits=[features.EVAL_SPLIT],
         module_path="tfx_pipeline.evaluation.extractors",
-    )
+    ).with_id("Evaluator")
+    evaluator.exec_properties["code_fingerprint"] = code_fingerprints[
+        "evaluator"
+    ]
     serving_validator = ServingValidator(
         model=trainer.outputs["model"],
         model_run=trainer.outputs["model_run"],
@@ -264,23 +273,21 @@ def _matching(
             settings=settings,
             min_recall=config.matching.min_recall,
             push_dir=str(config.matching_dir),
-            ranker_dir=str(config.push_dir),
+            ranker_dirs={
+                file: str(config.serving_dir / name)
+                for name, file in config.models_files.items()
+            },
             code_fingerprint=code_fingerprints["matching"],
         )
     ]
 
 
-def eval_config(
-    config: config_lib.EvaluatorConfig, code_fingerprint: str = ""
-) -> tfma.EvalConfig:
+def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:
     """Returns metrics, slices and thresholds.
 
     A model is blessed when its GAUC is at least ``min_gauc`` and, if a model
-    was blessed before, at most ``max_gauc_drop`` below that model's.
-
-    Args:
-        config: what blesses a model.
-        code_fingerprint: changes when the code of the metrics changes.
+    of its type was blessed before, at most ``max_gauc_drop`` below that
+    model's.
     """
     threshold = tfma.MetricThreshold(
         value_threshold=tfma.GenericValueThreshold(
@@ -294,12 +301,7 @@ def eval_config(
     metric = tfma.MetricConfig(
         class_name="RankingMetrics",
         module="tfx_pipeline.evaluation.ranking_metrics",
-        config=json.dumps(
-            {
-                "bootstrap_samples": config.bootstrap_samples,
-                "code_fingerprint": code_fingerprint,
-            }
-        ),
+        config=json.dumps({"bootstrap_samples": config.bootstrap_samples}),
         # Over all impressions: a plain threshold would hold for every slice,
         # however few users it has.
         per_slice_thresholds=[

@@ -15,8 +15,7 @@ from serving.client.ranking import (
 )
 from serving.client.types import IntegerList
 from serving.service import ServiceConfig, running_service, timeline
-from tfx_pipeline import user_lookup
-from tfx_pipeline.cli import output
+from tfx_pipeline import json_files, user_lookup
 
 __all__ = ["FILE", "RankedRequest", "load", "save", "send"]
 
@@ -116,8 +115,7 @@ def send(
 
 def save(request: RankedRequest, path: pathlib.Path) -> None:
     """Writes a request as JSON."""
-    text = json.dumps(dataclasses.asdict(request), indent=2) + "\n"
-    output.write_text(path, text)
+    json_files.write(path, dataclasses.asdict(request))
 
 
 def load(path: pathlib.Path) -> RankedRequest | None:

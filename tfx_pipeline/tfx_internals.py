@@ -9,6 +9,8 @@ names from here, and call no private method of TFX.
 from typing import Any
 
 from tfx import types
+from tfx.components.evaluator import component as evaluator_component
+from tfx.components.evaluator import executor as evaluator_executor
 from tfx.components.example_validator import component as validator_component
 from tfx.components.example_validator import executor as validator_executor
 from tfx.components.pusher import component as pusher_component
@@ -50,6 +52,8 @@ __all__ = [
     "base_component",
     "base_executor",
     "compiler",
+    "evaluator_component",
+    "evaluator_executor",
     "example_gen_pb2",
     "examples_utils",
     "executor_spec",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import shutil
 import time
@@ -22,6 +21,7 @@ from tfx_pipeline import (
     devices,
     features,
     input_fn,
+    json_files,
     progress,
     records,
 )
@@ -113,9 +113,7 @@ def run_fn(fn_args: Any) -> None:
         "devices": strategy.num_replicas_in_sync,
         "seconds": round(seconds, 1),
     }
-    (run_dir / RUN_FILE).write_text(
-        json.dumps(record, indent=2) + "\n", encoding="utf-8"
-    )
+    json_files.write(run_dir / RUN_FILE, record)
     validation = input_fn.request_dataset(
         fn_args.eval_files, feature_spec, trainer_config.batch_requests
     )

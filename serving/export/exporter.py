@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from muse_keras.tables import ItemTable
 from muse_keras.tables.item_table import release_pages
 from muse_keras.tensorflow import (
     has_int8_products,
     int8_products,
-    internals,
 )
 from serving.export import manifest as manifests
 from serving.export import warmup
+from serving.export.placement import clear_devices
 from serving.export.ranking_module import (
     ITEM_FIELDS,
     PROFILE_FIELDS,
@@ -208,27 +207,6 @@ def _load_transform(
         if name not in unserved_features
     }
     return output.transform_features_layer(), spec
-
-
-def clear_devices(folder: Path) -> None:
-    """Leave placement to the machine that serves.
-
-    TensorFlow pins the op that restores a variable to the device which the
-    variable had here. A server would put the variable there as well: a table
-    exported on a CPU would never reach the GPU.
-    """
-    file = folder / "saved_model.pb"
-    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    for meta_graph in saved.meta_graphs:
-        graph = meta_graph.graph_def
-        for node in graph.node:
-            node.device = ""
-        for function in graph.library.function:
-            for node in function.node_def:
-                node.device = ""
-    file.write_bytes(saved.SerializeToString(deterministic=True))
-    (folder / "fingerprint.pb").unlink(missing_ok=True)
-    internals.write_fingerprint(folder)
 
 
 def _check_target(target: str) -> None:

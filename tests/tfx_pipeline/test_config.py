@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import get_args
 
 import pydantic
 import pytest
@@ -64,12 +65,26 @@ def test_paths_follow_from_the_output_directory(tmp_path, monkeypatch):
         tmp_path, MINIMAL, "output_dir=~/x", "pusher.directory=served"
     )
     assert elsewhere.root == tmp_path / "home" / "x"
-    assert elsewhere.push_dir == tmp_path / "served"
+    assert elsewhere.push_dir == tmp_path / "served" / "muse"
     # The matching model stands beside the ranker, or where it is told to.
     assert loaded.matching_dir == tmp_path / "out" / "serving" / "matching"
-    assert elsewhere.matching_dir == tmp_path / "matching"
+    assert elsewhere.matching_dir == tmp_path / "served" / "matching"
     told = load(tmp_path, MINIMAL, "matching.directory=~/found")
     assert told.matching_dir == tmp_path / "home" / "found"
+
+
+def test_each_model_type_is_served_from_a_place_of_its_own(tmp_path):
+    loaded = {
+        name: load(
+            tmp_path, MINIMAL, f"model.type={name}", "pusher.directory=s"
+        )
+        for name in get_args(config_lib.ModelType)
+    }
+    places = {config.push_dir for config in loaded.values()}
+    files = {config.models_file for config in loaded.values()}
+    assert len(places) == len(files) == len(loaded) > 1
+    assert len({config.matching_dir for config in loaded.values()}) == 1
+    assert loaded["muse"].models_file.name == "models.config"
 
 
 def test_a_configuration_cannot_be_changed(tmp_path):

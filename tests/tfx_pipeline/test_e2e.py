@@ -10,6 +10,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import time
 
 import numpy as np
 import pytest
+import typer.testing
 import yaml
 from google.protobuf import text_format
 
@@ -61,10 +64,10 @@ BROKEN = 2
 # Long enough in steps to be killed between two checkpoints.
 PROGRAM = """
 import json, sys
-from tfx_pipeline import runner
+from tfx_pipeline import fingerprints
 from tfx_pipeline.cli.pipeline import app
-fingerprints = json.loads(sys.argv.pop())
-runner.code_fingerprints = lambda: fingerprints
+found = json.loads(sys.argv.pop())
+fingerprints.code_fingerprints = lambda: found
 app()
 """
 DIN = ["model.type=din", "trainer.epochs=150", "trainer.checkpoint_steps=50"]
@@ -87,23 +90,28 @@ class World:
     def metadata(self) -> pathlib.Path:
         return self.config().metadata_path
 
-    def versions(self) -> list[str]:
-        folder = self.config().push_dir
+    def versions(self, *overrides) -> list[str]:
+        folder = self.config(*overrides).push_dir
         if not folder.exists():
             return []
         return sorted(entry.name for entry in folder.iterdir())
 
+    def verdicts(self, model_type) -> list[str]:
+        from tfx_pipeline import verdict
+
+        return [str(v) for v in verdict.verdicts(self.config(), model_type)]
+
     def run(self, *overrides) -> Run:
         """Runs the pipeline in this process."""
-        from tfx_pipeline import runner
+        from tfx_pipeline import fingerprints, runner
 
         before = metadata.last_execution(self.metadata)
-        pushed = set(self.versions())
+        pushed = set(self.versions(*overrides))
         lines: list[str] = []
         failure = None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                runner, "code_fingerprints", lambda: self.fingerprints
+                fingerprints, "code_fingerprints", lambda: self.fingerprints
             )
             try:
                 runner.run(self.config(*overrides), lines.append)
@@ -113,7 +121,10 @@ class World:
             states=metadata.states(self.metadata, before),
             lines=lines,
             failure=failure,
-            pushed=sorted(set(self.versions()) - pushed),
+            pushed=sorted(set(self.versions(*overrides)) - pushed),
+            verdicts=[]
+            if failure
+            else self.verdicts(self.config(*overrides).model.type),
         )
 
 
@@ -125,6 +136,7 @@ class Run:
     lines: list[str]
     failure: Exception | None
     pushed: list[str]
+    verdicts: list[str]
 
     def executed(self) -> set[str]:
         return {n for n, state in self.states.items() if state == "COMPLETE"}
@@ -135,7 +147,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
-    from tfx_pipeline import runner
+    from tfx_pipeline import fingerprints
     from tfx_pipeline.data import synth
 
     root = tmp_path_factory.mktemp("e2e")
@@ -188,7 +200,7 @@ def world(tmp_path_factory) -> World:
     }
     path = root / "pipeline.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return World(path, runner.code_fingerprints())
+    return World(path, fingerprints.code_fingerprints())
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +306,13 @@ def test_every_component_runs_once_and_a_model_is_pushed(world, first):
     assert world.versions() == [version]
     model = world.config().push_dir / version
     assert (model / "saved_model.pb").is_file()
+    ranker, matching = first.verdicts
+    number = r"0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]"
+    assert re.fullmatch(f"MUSE GAUC {number}; pushed to {model}", ranker)
+    place = world.config().matching_dir
+    assert re.fullmatch(
+        rf"Matching recall@500 {number}; pushed to {place}/\d+", matching
+    )
     finished = [line.split()[0] for line in first.lines if " done in " in line]
     assert set(finished) == COMPONENTS
     assert any(line.startswith("training step 15 of") for line in first.lines)
@@ -457,12 +476,17 @@ def test_the_ranking_service_serves_what_was_pushed(world, first):
     )
 
 
-def test_nothing_changed_means_everything_cached(second):
+def test_nothing_changed_means_everything_cached(first, second):
     assert second.failure is None
     # A resolver asks again every time; it computes nothing.
     assert second.states.pop(RESOLVER) == "COMPLETE"
     assert second.states == dict.fromkeys(COMPONENTS - {RESOLVER}, "CACHED")
     assert second.pushed == []
+    # A run that did nothing says as much of the models as the one before.
+    assert second.verdicts == [
+        said.replace("pushed to", "pushed before, to") + "; nothing is new"
+        for said in first.verdicts
+    ]
     assert (
         sum("from the cache" in line for line in second.lines)
         == len(COMPONENTS) - 1
@@ -470,6 +494,9 @@ def test_nothing_changed_means_everything_cached(second):
 
 
 def test_candidate_below_the_gauc_threshold_is_not_pushed(world, weak):
+    from tfx_pipeline import fingerprints
+    from tfx_pipeline.cli import pipeline as cli
+
     assert weak.failure is None
     assert weak.executed() == {RESOLVER, "Evaluator", "AtomicPusher"}
     assert weak.pushed == []
@@ -478,6 +505,34 @@ def test_candidate_below_the_gauc_threshold_is_not_pushed(world, weak):
         key=lambda path: int(path.name),
     )
     assert [path.name for path in blessings[-1].iterdir()] == ["NOT_BLESSED"]
+    refused, matching = weak.verdicts
+    assert refused.startswith("MUSE GAUC 0.")
+    assert refused.endswith("; not pushed: below evaluator.min_gauc 1")
+    assert "pushed before" in matching
+
+    def muse(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                fingerprints, "code_fingerprints", lambda: world.fingerprints
+            )
+            return typer.testing.CliRunner().invoke(
+                cli.app,
+                [arguments[0], "--config", str(world.config_path)]
+                + ["--set", "evaluator.min_gauc=1.0", *arguments[1:]],
+            )
+
+    # All from the cache, and no success either.
+    run = muse("run")
+    assert run.exit_code == 0, run.stderr
+    assert run.stdout.splitlines() == [refused, matching]
+    assert "Served" not in run.stderr
+    assert muse("run", "--fail-unless-pushed").exit_code == 1
+    status = muse("status")
+    assert status.stdout.splitlines()[-2:] == [refused, matching]
+    models = json.loads(muse("status", "--json").stdout)["models"]
+    assert [model["verdict"] for model in models] == [refused, matching]
+    assert models[0]["reason"] == "below evaluator.min_gauc 1"
+    assert models[0]["pushed_to"] is None
 
 
 def test_anomaly_stops_the_run_before_transform(anomalous):
@@ -526,6 +581,23 @@ def test_another_model_re_executes_the_trainer_and_what_follows(killed):
     assert version.isdigit()
 
 
+def test_each_type_has_its_own_place_and_baseline(world, first, killed):
+    din, _ = killed.rerun.verdicts
+    place = world.config("model.type=din").push_dir / killed.rerun.pushed[0]
+    assert din.startswith("DIN GAUC 0.") and din.endswith(f"pushed to {place}")
+    # MUSE is served as before.
+    assert world.versions() == first.pushed
+    # MUSE was blessed before, and is no baseline of DIN.
+    evaluation = lineage_of(world)["din"].evaluation
+    assert evaluation["baseline_gauc"] is None
+
+
+def lineage_of(world):
+    from tfx_pipeline import lineage
+
+    return lineage.model_runs(world.config())
+
+
 def test_lineage_tells_both_models(world, killed):
     from tfx_pipeline import lineage
 
@@ -539,3 +611,14 @@ def test_lineage_tells_both_models(world, killed):
     assert set(rows) == COMPONENTS
     assert rows["AtomicPusher"]["state"] == "COMPLETE"
     assert rows["Transform"]["state"] == "CACHED"
+
+
+def test_a_model_whose_folder_is_gone_is_pushed_again(world, killed):
+    shutil.rmtree(world.config().push_dir)
+    again = world.run()
+    assert again.failure is None
+    assert again.executed() == {RESOLVER, "AtomicPusher"}
+    (version,) = again.pushed
+    ranker, matching = again.verdicts
+    assert ranker.endswith(f"pushed to {world.config().push_dir / version}")
+    assert "pushed before" in matching

@@ -1,118 +1,17 @@
-"""Fingerprints and the watch over TFX's log."""
+"""The graph that is run, and the watch over TFX's log."""
 
 from __future__ import annotations
 
 import logging
-import os
 import pathlib
 
 import pytest
 from absl import logging as absl_logging
+from tfx.dsl.compiler import compiler
 
 from tfx_pipeline import progress, runner
 
 pytestmark = pytest.mark.tf
-
-
-def test_every_stage_has_files_of_its_own():
-    for stage, places in runner._STAGES.items():
-        for place in places:
-            path = runner._PROJECT / place
-            assert path.is_file() or list(path.rglob("*.py")), (stage, place)
-    fingerprints = runner.code_fingerprints()
-    assert len(set(fingerprints.values())) == len(runner._STAGES)
-    assert runner.code_fingerprints() == fingerprints
-
-
-def test_code_that_changes_changes_the_stages_that_use_it(
-    tmp_path, monkeypatch
-):
-    for places in runner._STAGES.values():
-        for place in places:
-            source = runner._PROJECT / place
-            files = [source] if source.is_file() else source.rglob("*.py")
-            for file in files:
-                copy = tmp_path / file.relative_to(runner._PROJECT)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(file.read_bytes())
-    monkeypatch.setattr(runner, "_PROJECT", tmp_path)
-    before = runner.code_fingerprints()
-
-    def changed_by(name):
-        path = tmp_path / name
-        text = path.read_bytes()
-        path.write_bytes(text + b"#")
-        after = runner.code_fingerprints()
-        path.write_bytes(text)
-        return {stage for stage in before if after[stage] != before[stage]}
-
-    assert changed_by("tfx_pipeline/transforms/request_join.py") == {"join"}
-    assert changed_by("tfx_pipeline/data/validation.py") == {
-        "join",
-        "items",
-        "content",
-    }
-    assert changed_by("tfx_pipeline/preprocessing.py") == {"transform"}
-    assert changed_by("tfx_pipeline/trainer.py") == {"trainer"}
-    # Work on the ranker does not train the item embeddings again.
-    assert changed_by("muse_keras/models/muse.py") == {"trainer"}
-    assert changed_by("tfx_pipeline/scl/trainer.py") == {"scl"}
-    assert changed_by("muse_keras/models/scl.py") == {"scl", "trainer"}
-    assert changed_by("tfx_pipeline/data/text_features.py") == {"content"}
-    assert changed_by("tfx_pipeline/data/item_text.py") == {"embedder"}
-    assert changed_by("tfx_pipeline/matching/index.py") == {"matching"}
-    assert changed_by("tfx_pipeline/evaluation/gauc.py") == {"evaluator"}
-    assert changed_by("muse_keras/metrics/per_group_auc.py") == {
-        "trainer",
-        "evaluator",
-    }
-
-
-def write_tables(folder: pathlib.Path) -> pathlib.Path:
-    folder.mkdir()
-    for name in ("train_samples", "item_features"):
-        (folder / f"{name}.parquet").write_bytes(b"abc")
-    return folder
-
-
-def test_raw_fingerprint_notices_other_tables(tmp_path):
-    folder = write_tables(tmp_path / "raw")
-    first = runner.raw_fingerprint(str(folder))
-    assert runner.raw_fingerprint(str(folder)) == first
-    path = folder / "item_features.parquet"
-    seen = {first}
-    path.write_bytes(b"abcd")
-    seen.add(runner.raw_fingerprint(str(folder)))
-    # The same size at another time.
-    path.write_bytes(b"abce")
-    os.utime(path, ns=(1, 1))
-    seen.add(runner.raw_fingerprint(str(folder)))
-    (folder / "test_samples.parquet").write_bytes(b"x")
-    seen.add(runner.raw_fingerprint(str(folder)))
-    assert len(seen) == 4
-
-
-def test_each_table_of_the_embeddings_has_a_fingerprint(tmp_path):
-    folder = write_tables(tmp_path / "raw")
-    for name in ("item_content", "search_events"):
-        (folder / f"{name}.parquet").write_bytes(b"abc")
-    before = runner.search_fingerprints(str(folder))
-    samples = runner.raw_fingerprint(str(folder))
-
-    def changed_by(name):
-        path = folder / f"{name}.parquet"
-        path.write_bytes(path.read_bytes() + b"d")
-        after = runner.search_fingerprints(str(folder))
-        return {table for table in after if after[table] != before[table]}
-
-    assert set(before) == {"item_content", "search_events", "item_features"}
-    assert changed_by("train_samples") == set()
-    samples_after = runner.raw_fingerprint(str(folder))
-    assert samples_after != samples
-    assert changed_by("search_events") == {"search_events"}
-    assert changed_by("item_content") == {"search_events", "item_content"}
-    # And the join does not run again for new searches.
-    assert runner.raw_fingerprint(str(folder)) == samples_after
 
 
 EMBEDDING_NODES = {
@@ -131,7 +30,10 @@ EMBEDDING_NODES = {
 def test_only_what_makes_the_embeddings_is_in_the_graph(tmp_path, source):
     from tfx_pipeline import config as config_lib
 
-    folder = write_tables(tmp_path / "raw")
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name in ("train_samples", "item_features"):
+        (folder / f"{name}.parquet").write_bytes(b"abc")
     config = config_lib.PipelineConfig(
         output_dir=str(tmp_path),
         data=config_lib.DataConfig(raw_dir=str(folder)),
@@ -154,6 +56,35 @@ def test_only_what_makes_the_embeddings_is_in_the_graph(tmp_path, source):
         assert "trainer" not in nodes[name].exec_properties
         upstream = {node.id for node in nodes[name].upstream_nodes}
         assert upstream <= set(makers)
+
+
+def test_a_schema_that_changes_changes_the_graph(tmp_path, monkeypatch):
+    """ImportSchemaGen reads a file whose name stays the same."""
+    from tfx_pipeline import config as config_lib
+
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name in ("train_samples", "item_features"):
+        (folder / f"{name}.parquet").write_bytes(b"abc")
+    schema = tmp_path / "schema.pbtxt"
+    monkeypatch.setattr(runner, "schema_path", lambda: schema)
+    config = config_lib.PipelineConfig(
+        output_dir=str(tmp_path), data={"raw_dir": str(folder)}
+    )
+
+    def parameters(text):
+        schema.write_text(text)
+        graph = compiler.Compiler().compile(runner.compile_pipeline(config))
+        (node,) = (
+            node.pipeline_node
+            for node in graph.nodes
+            if node.pipeline_node.node_info.id == "ImportSchemaGen"
+        )
+        return node.parameters.SerializeToString(deterministic=True)
+
+    first = parameters("feature { name: 'a' }")
+    assert parameters("feature { name: 'a' }") == first
+    assert parameters("feature { name: 'b' }") != first
 
 
 def test_watch_reports_components_and_restores_logging(tmp_path):

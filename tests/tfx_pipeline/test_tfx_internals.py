@@ -54,6 +54,7 @@ def test_trainer_executor_guards_the_folders_of_the_trainer() -> None:
 def test_executor_specs_guard_the_components_that_replace_executors() -> None:
     spec = internals.executor_spec
     for component in (
+        internals.evaluator_component.Evaluator,
         internals.pusher_component.Pusher,
         internals.validator_component.ExampleValidator,
     ):

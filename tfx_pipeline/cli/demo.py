@@ -110,9 +110,8 @@ def demo(
 
 def _models(config: PipelineConfig) -> str:
     """Returns the option of `muse serve` for what the demo pushed."""
-    file = config.matching_dir / "models.config"
-    if config.matching.enabled and file.is_file():
-        return f"--model-config-file {output.short(file)}"
+    if config.matching.enabled and config.models_file.is_file():
+        return f"--model-config-file {output.short(config.models_file)}"
     return f"--model-base-path {output.short(config.push_dir)}"
 
 

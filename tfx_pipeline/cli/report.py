@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tfx_pipeline import json_files
 from tfx_pipeline.cli import output
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def report(
         given = run or config or pathlib.Path()
         summary = _written(given, compare, out, overrides or [])
         if as_json:
-            sys.stdout.write(json.dumps(summary.found, indent=2) + "\n")
+            sys.stdout.write(json_files.dumps(summary.found, indent=2) + "\n")
         else:
             sys.stdout.write("\n".join([*summary.lines(), f"{out}", ""]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import shutil
@@ -18,7 +17,7 @@ import tensorflow_transform as tft
 from muse_keras import optimizers
 from muse_keras.tables import ItemTable
 from tfx_pipeline import config as pipeline_config
-from tfx_pipeline import devices, input_fn, trainer
+from tfx_pipeline import devices, input_fn, json_files, trainer
 from tfx_pipeline.compare.impressions import Impressions
 from tfx_pipeline.compare.plan import METRICS_FILE, Plan, Task
 from tfx_pipeline.compare.prepared import Prepared
@@ -55,14 +54,14 @@ def run_cell(plan: Plan, task: Task) -> None:
                 "impressions; the prepared data has changed. Start again."
             )
         np.savez_compressed(working / SCORES_FILE, scores=scores)
-        _write_json(
+        json_files.write(
             working / SETTINGS_FILE,
             {"name": task.name, "key": task.key, **task.settings},
         )
         metrics = impression_metrics(
             impressions.user_ids, impressions.clicks, scores
         )
-        _write_json(working / METRICS_FILE, {**metrics, **record})
+        json_files.write(working / METRICS_FILE, {**metrics, **record})
         # Of an older format, or cut off by a full disk.
         shutil.rmtree(target, ignore_errors=True)
         working.replace(target)
@@ -148,7 +147,3 @@ def _scores(
 
 def _count(variables: list[Any]) -> int:
     return sum(int(np.prod(variable.shape)) for variable in variables)
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfx import v1 as tfx
 
+from tfx_pipeline.components.ranker_trainer.executor import MODEL_TYPE
 from tfx_pipeline.tfx_internals import Artifact
 
 __all__ = ["CANDIDATE", "LastOtherBlessedModel"]
@@ -14,7 +15,9 @@ BLESSING = "model_blessing"
 
 
 class LastOtherBlessedModel(tfx.dsl.experimental.LatestBlessedModelStrategy):
-    """The last blessed model that is not the candidate itself.
+    """The last blessed model of the candidate's type that is another one.
+
+    Each type has its own line of models: DIN is no baseline of MUSE.
 
     A run with nothing changed has the model that it blessed before as its
     candidate. Compared with itself that model could never fail, and the
@@ -36,8 +39,11 @@ class LastOtherBlessedModel(tfx.dsl.experimental.LatestBlessedModelStrategy):
             given.
         """
         candidates = {artifact.id for artifact in input_dict[CANDIDATE]}
+        types = {_type(artifact) for artifact in input_dict[CANDIDATE]}
         others = [
-            model for model in input_dict[MODEL] if model.id not in candidates
+            model
+            for model in input_dict[MODEL]
+            if model.id not in candidates and _type(model) in types
         ]
         found = super().resolve_artifacts(
             store, {MODEL: others, BLESSING: input_dict[BLESSING]}
@@ -45,3 +51,7 @@ class LastOtherBlessedModel(tfx.dsl.experimental.LatestBlessedModelStrategy):
         if found is None:
             return None
         return {**found, CANDIDATE: input_dict[CANDIDATE]}
+
+
+def _type(model: Artifact) -> str:
+    return model.get_string_custom_property(MODEL_TYPE)

@@ -91,15 +91,10 @@ class RankingMetrics(tfma.metrics.Metric):
     Args:
         bootstrap_samples: resamples of the users.
         name: the headline metric, which thresholds refer to.
-        code_fingerprint: not used; part of the Evaluator's configuration, so
-            that its cache notices other code.
     """
 
     def __init__(
-        self,
-        bootstrap_samples: int = 1000,
-        name: str = "gauc",
-        code_fingerprint: str = "",
+        self, bootstrap_samples: int = 1000, name: str = "gauc"
     ) -> None:
         super().__init__(
             _computations, bootstrap_samples=bootstrap_samples, name=name

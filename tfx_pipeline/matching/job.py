@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
+from tfx_pipeline import json_files
 from tfx_pipeline.matching import clicks as clicks_lib
 from tfx_pipeline.matching import evaluation, factorized, tuning
 from tfx_pipeline.matching.index import Matcher
@@ -94,7 +94,7 @@ def run(job: Job, report: Report) -> dict[str, Any]:
         values = {k: {"recall": value} for k, value in by_size.items()}
         report(evaluation.as_line(f"{name} alone", values))
     _save(matcher, pathlib.Path(job.model_dir), item_ids)
-    _write_json(pathlib.Path(job.evaluation_dir) / EVALUATION_FILE, result)
+    json_files.write(pathlib.Path(job.evaluation_dir) / EVALUATION_FILE, result)
     return result
 
 
@@ -267,13 +267,6 @@ def _save(
                 )
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(saved, folder)
-
-
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def main(arguments: Sequence[str]) -> None:

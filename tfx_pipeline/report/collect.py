@@ -17,7 +17,7 @@ import tensorflow_model_analysis as tfma
 from muse_keras import metrics
 from muse_keras.tables import ItemTable
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import lineage, ranked_request, user_lookup
+from tfx_pipeline import lineage, ranked_request, user_lookup, verdict
 from tfx_pipeline.components.item_embedder import output
 from tfx_pipeline.components.item_table_gen import executor as item_table_gen
 from tfx_pipeline.components.rejected_rows import COUNTS_FILE
@@ -101,6 +101,7 @@ def collect(
             "run": _read_json(run.run_dir, RUN_FILE),
             "learned": weights.learned_weights(exports[name]),
             "pushed_to": run.pushed_to and run.pushed_to.name,
+            "verdict": str(verdict.of_ranker(run)),
             "serving": _read_json(run.infra_blessing_dir, "report.json"),
         }
         for name, run in runs.items()
@@ -207,7 +208,8 @@ def _slices(folder: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
         found[feature][bucket] = {
             "bucket": bucket,
             **{
-                name: flat[name].get("doubleValue")
+                # A value that is no number comes as text.
+                name: float(flat[name].get("doubleValue", "nan"))
                 for name in METRICS
                 if name in flat
             },

@@ -25,7 +25,7 @@ def training_curve(path: pathlib.Path, points: int = _POINTS) -> dict[str, Any]:
     """
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     steps = np.array([line["step"] for line in lines])
-    losses = np.array([line["loss"] for line in lines])
+    losses = np.array([line["loss"] for line in lines], float)
     parts = np.array_split(np.arange(len(lines)), min(points, len(lines)))
     return {
         "steps": [int(steps[part].mean()) for part in parts],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ import markupsafe
 from serving.client.ranking import Stage
 from serving.service import timeline
 from tfx_pipeline import config as config_lib
+from tfx_pipeline import json_files
 from tfx_pipeline.cli import output
 from tfx_pipeline.compare.results import Results
 from tfx_pipeline.evaluation import extractors
@@ -39,14 +39,8 @@ class Summary:
 
     def lines(self) -> list[str]:
         """Returns the headline for a terminal."""
-        models = [
-            f"{name.upper():<5} GAUC {model['gauc']:.4f} "
-            f"(95 % interval {model['gauc_lower']:.4f} to "
-            f"{model['gauc_upper']:.4f})"
-            for name, model in self.found["models"].items()
-        ]
         return [
-            *models,
+            *(model["verdict"] for model in self.found["models"].values()),
             verdict(self.found),
             *self._recall(),
             *self._compared(),
@@ -93,9 +87,7 @@ def write_report(
     found = collect(config, report)
     if comparison is not None:
         found["comparison"] = comparison.model_dump(mode="json")
-    output.write_text(
-        path.with_suffix(".json"), json.dumps(found, indent=2) + "\n"
-    )
+    json_files.write(path.with_suffix(".json"), found)
     output.write_text(path, render(found))
     return Summary(path, found)
 
@@ -107,6 +99,11 @@ def verdict(found: dict[str, Any]) -> str:
         only = next(iter(found["models"]))
         return f"Only {only.upper()} was trained, so there is no comparison."
     value, low, high = (difference[key] for key in ("value", "lower", "upper"))
+    if value != value:
+        return (
+            "No comparison: no user of the eval split has both clicked and not "
+            "clicked impressions."
+        )
     interval = f"(paired 95 % interval {low:+.4f} to {high:+.4f})"
     if low > 0:
         return f"MUSE ranks better than DIN by {value:+.4f} GAUC {interval}."
@@ -134,6 +131,13 @@ def render(found: dict[str, Any]) -> str:
         overlap=timeline.overlap(_stages(found)) if found["ranked"] else "",
         data_rows=_data_rows(found["data"]),
         policy=source.get("policy"),
+        by_time=_by_time(source.get("parameters", {})),
+        left_out={
+            "history": _left_out(found["models"], extractors.HISTORY_SLICE),
+            "popularity": _left_out(
+                found["models"], extractors.POPULARITY_SLICE
+            ),
+        },
         learned=shown_weights(found["models"]),
         comparison=compared
         and comparison_page.shown(Results.model_validate(compared)),
@@ -264,6 +268,30 @@ def _slice_chart(models: dict[str, Any], feature: str, axis: str) -> str | None:
             for name, rows in by_model.items()
         },
     )
+
+
+def _left_out(models: dict[str, Any], feature: str) -> str:
+    """Returns a sentence about the slices that have no GAUC, or ""."""
+    names = dict.fromkeys(
+        row["bucket"]
+        for model in models.values()
+        for row in model["slices"].get(feature, [])
+        if _interval(row) is None
+    )
+    if not names:
+        return ""
+    return (
+        f" Without GAUC, since no user has both clicked and not clicked "
+        f"impressions there: {', '.join(names)}."
+    )
+
+
+def _by_time(parameters: dict[str, Any]) -> bool:
+    """Returns whether a data set says that its test weeks come last."""
+    train, test = (
+        parameters.get(f"{name}_weeks") for name in ("train", "test")
+    )
+    return bool(train and test and max(train) < min(test))
 
 
 def _interval(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from serving.export import exporter
+from serving.export.placement import clear_devices
 from tfx_pipeline.scl import embedding
 
 __all__ = [
@@ -75,7 +75,7 @@ def export_saved_model(
     target = pathlib.Path(path)
     fresh = target.with_name(f".{target.name}.tmp")
     tf.saved_model.save(module, str(fresh), signatures=signatures)
-    exporter.clear_devices(fresh)
+    clear_devices(fresh)
     fresh.rename(target)
 
 

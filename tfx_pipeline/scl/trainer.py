@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import shutil
 import time
@@ -14,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from muse_keras import callbacks, layers, models
-from tfx_pipeline import checkpoints, devices, progress, records
+from muse_keras import callbacks
+from muse_keras.layers import SCLTower
+from muse_keras.models import SCL
+from tfx_pipeline import checkpoints, devices, json_files, progress, records
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.data import raw_tables, validation
 from tfx_pipeline.data.errors import DataError
@@ -138,8 +139,8 @@ def run_fn(fn_args: Any) -> None:
         item_categories(settings["raw_dir"], content),
         run_dir,
     )
-    _write_json(run_dir / EVALUATION_FILE, found)
-    _write_json(
+    json_files.write(run_dir / EVALUATION_FILE, found)
+    json_files.write(
         run_dir / RUN_FILE,
         {
             "items": len(content),
@@ -188,7 +189,7 @@ def build_model(config: config_lib.SCLConfig, widths: Widths) -> keras.Model:
     """
 
     def tower(modalities: Mapping[str, int], name: str) -> keras.layers.Layer:
-        return layers.SCLTower(
+        return SCLTower(
             modalities=dict(modalities),
             hidden_units=config.hidden_units,
             output_dim=raw_tables.EMBEDDING_DIM,
@@ -196,7 +197,7 @@ def build_model(config: config_lib.SCLConfig, widths: Widths) -> keras.Model:
             name=name,
         )
 
-    return models.SCL(
+    return SCL(
         query_tower=tower(
             widths.query_tower,
             "tower" if config.shared_tower else "query_tower",
@@ -428,7 +429,3 @@ def _curve_file(name: str) -> str:
         return CURVES_FILE
     stem, _, ending = CURVES_FILE.partition(".")
     return f"{stem}-{_slug(name)}.{ending}"
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

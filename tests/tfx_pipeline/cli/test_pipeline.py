@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -105,7 +108,8 @@ def test_a_deleted_column_stops_the_run_and_is_named(config, raw, tmp_path):
     assert "Transform" not in states
     # What ran is told by `status`.
     rows = json.loads(muse("status", "--config", config, "--json").stdout)
-    by_name = {row["component"]: row["state"] for row in rows}
+    by_name = {row["component"]: row["state"] for row in rows["components"]}
+    assert rows["models"] == []
     assert by_name == states
     table = muse("status", "--config", config).stdout
     assert any(
@@ -119,6 +123,65 @@ def test_no_tables_is_one_line(config, raw):
         path.unlink()
     line = one_line_error(muse("run", "--config", config))
     assert "NO_TABLES" in line and str(raw) in line
+
+
+@pytest.mark.parametrize("command", ["run", "compile"])
+@pytest.mark.parametrize(
+    ("overrides", "code"),
+    [
+        (["data.raw_dir=nowhere"], "NO_DIRECTORY"),
+        (["item_embeddings=learned"], "MISSING_TABLE"),
+    ],
+)
+def test_wrong_data_are_found_before_tensorflow_is_loaded(
+    config, command, overrides, code
+):
+    program = (
+        "import sys\n"
+        "from tfx_pipeline.cli import main\n"
+        "try:\n    main.run()\n"
+        "finally:\n    print({'tensorflow', 'tfx'} & set(sys.modules))"
+    )
+    options = [part for text in overrides for part in ("--set", text)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "pipeline", command]
+        + ["--config", str(config), *options],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and code in line
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_commands_choose_their_backend_themselves(tmp_path, backend):
+    """Whatever the environment and keras.json say, here and in children."""
+    keras = tmp_path / ".keras"
+    keras.mkdir()
+    (keras / "keras.json").write_text(json.dumps({"backend": backend}))
+    program = (
+        "import subprocess, sys\n"
+        "from tfx_pipeline.cli import main\n"
+        "try:\n    main.run()\n"
+        "finally:\n"
+        "    asked = 'import keras; print(keras.backend.backend())'\n"
+        "    subprocess.run([sys.executable, '-c', asked], check=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--help"],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "KERAS_HOME": str(keras),
+            "HOME": str(tmp_path),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tensorflow" in done.stdout.splitlines()
 
 
 def test_status_before_any_run_says_what_to_do(config):

@@ -10,9 +10,12 @@ from tfx_pipeline.components import baseline_resolver
 pytestmark = pytest.mark.tf
 
 
-def model(number):
+def model(number, kind=""):
     artifact = standard_artifacts.Model()
     artifact.id = number
+    # Models that are no rankers, matching and SCL, have no type.
+    if kind:
+        artifact.set_string_custom_property("model_type", kind)
     return artifact
 
 
@@ -24,13 +27,14 @@ def blessing(number, of, blessed):
     return artifact
 
 
-def resolve(models, blessings, candidate):
+def resolve(models, blessings, candidate, kinds=None):
+    kinds = kinds or dict.fromkeys([*models, candidate], "muse")
     found = baseline_resolver.LastOtherBlessedModel().resolve_artifacts(
         None,
         {
-            "model": [model(number) for number in models],
+            "model": [model(number, kinds[number]) for number in models],
             "model_blessing": blessings,
-            "candidate": [model(candidate)],
+            "candidate": [model(candidate, kinds[candidate])],
         },
     )
     assert [artifact.id for artifact in found["candidate"]] == [candidate]
@@ -59,3 +63,10 @@ def test_the_newest_other_blessed_model():
     assert resolve([3, 1, 4, 2, 5], blessings, 5) == [[4], [13]]
     # An older model again, from the cache.
     assert resolve([1, 2, 3, 4], blessings, 1) == [[4], [13]]
+
+
+def test_only_models_of_the_same_type():
+    blessings = [blessing(10 + number, number, True) for number in range(1, 5)]
+    kinds = {1: "muse", 2: "din", 3: "twin", 4: "", 5: "muse", 6: "miss"}
+    assert resolve([1, 2, 3, 4, 5], blessings, 5, kinds) == [[1], [11]]
+    assert resolve([1, 2, 3, 4, 6], blessings, 6, kinds) == [[], []]

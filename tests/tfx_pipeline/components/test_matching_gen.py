@@ -58,7 +58,12 @@ class Run:
                 "settings": json.dumps(SETTINGS),
                 "min_recall": min_recall,
                 "push_dir": str(self.push_dir),
-                "ranker_dir": str(self.root / "serving" / "muse"),
+                "ranker_dirs": json.dumps(
+                    {
+                        "models.config": str(self.root / "serving" / "muse"),
+                        "models_din.config": str(self.root / "serving" / "din"),
+                    }
+                ),
                 "code_fingerprint": "",
             },
         )
@@ -253,7 +258,7 @@ def test_recall_is_that_of_the_served_answers(run):
 def test_pushed_whole_with_warmup_and_models_config(run):
     version = run.version()
     names = {path.name for path in run.push_dir.iterdir()}
-    assert names == {version.name, executor.MODELS_FILE}
+    assert names == {version.name, "models.config", "models_din.config"}
     records = [
         log.predict_log.request.model_spec for log in read_warmup(str(version))
     ]
@@ -263,13 +268,19 @@ def test_pushed_whole_with_warmup_and_models_config(run):
         "search",
         "serving_default",
     }
-    file = run.push_dir / executor.MODELS_FILE
-    assert str(run.root) not in file.read_text()  # The folder may be copied.
-    models = read_models(str(file))
-    assert {model.name: model.base_path for model in models} == {
-        "muse": str(run.root / "serving" / "muse"),
-        "matching": str(run.push_dir),
-    }
+    # Each type of ranker has a file: the last one trained displaces no other.
+    for name, ranker in (
+        ("models.config", "muse"),
+        ("models_din.config", "din"),
+    ):
+        file = run.push_dir / name
+        # The folder may be copied.
+        assert str(run.root) not in file.read_text()
+        models = read_models(str(file))
+        assert {model.name: model.base_path for model in models} == {
+            "muse": str(run.root / "serving" / ranker),
+            "matching": str(run.push_dir),
+        }
 
 
 def test_no_device_is_prescribed(run):

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
 from google.protobuf import json_format
-from tfx.components.evaluator import executor
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
@@ -19,6 +18,7 @@ from tests.tfx_pipeline.evaluation import metric_oracles as oracle
 from tests.tfx_pipeline.evaluation import toy_evaluation
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import pipeline
+from tfx_pipeline.components import recorded_evaluator
 from tfx_pipeline.evaluation import extractors
 
 pytestmark = pytest.mark.tf
@@ -29,6 +29,7 @@ class Evaluation:
     result: tfma.EvalResult
     blessed: bool
     folder: pathlib.Path
+    said: dict
 
     def metrics(self, slice_key=()):
         found = self.result.get_metrics_for_slice(slice_key)
@@ -79,7 +80,7 @@ class World:
             tmp_dir=str(folder / "tmp"),
             unique_id="1",
         )
-        executor.Executor(context).Do(
+        recorded_evaluator.Executor(context).Do(
             inputs,
             {"evaluation": [evaluation], "blessing": [blessing]},
             {
@@ -98,6 +99,7 @@ class World:
             ),
             blessed=blessing.get_int_custom_property("blessed") == 1,
             folder=folder,
+            said=json.loads(evaluation.get_string_custom_property("result")),
         )
 
     def artifact(self, kind, name):
@@ -169,6 +171,16 @@ def test_slices(world, alone, name, position, bounds, names):
 
 def test_value_threshold(world, alone):
     gauc = alone.metrics()["gauc"]
+    assert alone.said == {
+        "gauc": pytest.approx(gauc),
+        "gauc_lower": pytest.approx(alone.metrics()["gauc_lower"]),
+        "gauc_upper": pytest.approx(alone.metrics()["gauc_upper"]),
+        "baseline_gauc": None,
+        "refused": "",
+    }
+    found = world.evaluate("good", min_gauc=0.99)
+    assert not found.blessed
+    assert found.said["refused"] == "below evaluator.min_gauc 0.99"
     assert not world.evaluate("good", min_gauc=gauc + 1e-6).blessed
 
 
@@ -197,6 +209,14 @@ def test_change_threshold(world, alone, candidate, baseline, margin, blessed):
     assert found.blessed is blessed
     wanted = good if roles[candidate] == "good" else 1 - good
     assert found.metrics()["gauc"] == pytest.approx(wanted, rel=1e-6)
+    base = good if roles[baseline] == "good" else 1 - good
+    assert found.said["gauc"] == pytest.approx(wanted, rel=1e-6)
+    assert found.said["baseline_gauc"] == pytest.approx(base, rel=1e-6)
+    reason = (
+        f"{base - wanted:.4f} below the last blessed model's GAUC {base:.4f}, "
+        f"more than evaluator.max_gauc_drop {drop + margin:g}"
+    )
+    assert found.said["refused"] == ("" if blessed else reason)
 
 
 def test_a_gauc_that_does_not_exist_blesses_nothing(world):
@@ -213,6 +233,8 @@ def test_a_gauc_that_does_not_exist_blesses_nothing(world):
     found = world.evaluate("good", examples="clicks_only", min_gauc=0.0)
     assert math.isnan(found.metrics()["gauc"])
     assert not found.blessed
+    assert found.said["gauc"] is None
+    assert "no user has clicked and not clicked" in found.said["refused"]
 
 
 def test_bucket_names():

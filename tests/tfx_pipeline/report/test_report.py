@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.tfx_pipeline.report.pages import Page, self_contained
+from tfx_pipeline import json_files
 from tfx_pipeline.report import charts, writer
 from tfx_pipeline.report.collect import paired_difference
 
@@ -65,6 +66,7 @@ def model(gauc, curve=True):
         "settings": {"model": {"type": "muse"}, "note": "<script>x</script>"},
         "run": {"trainable_weights": 12345, "seconds": 6.0},
         "pushed_to": "17",
+        "verdict": f"GAUC {gauc:.4f}; not pushed: below evaluator.min_gauc 0.9",
         "serving": {"verdict": "64 requests replayed"},
     }
 
@@ -229,6 +231,7 @@ def test_numbers_of_the_page_are_those_found():
         "Cheese <i>",
         "Milk & honey",
         "64 requests replayed",
+        "GAUC 0.6400; not pushed: below evaluator.min_gauc 0.9",
         "MUSE ranks better than DIN by +0.0300",
         "7,600 of 7,654 items",
         "candidates 98.5 %",
@@ -275,6 +278,53 @@ def test_verdict_is_honest(low, high, expected):
     assert expected in writer.verdict(changed(difference=difference))
 
 
+def test_later_is_said_only_of_data_that_say_so():
+    def said(**parameters):
+        data = {**FOUND["data"], "source": {"parameters": parameters}}
+        words = " ".join(Page(writer.render(changed(data=data))).text)
+        later = "later than everything trained on" in words
+        assert later != ("the data do not say when" in words)
+        return later
+
+    assert said(train_weeks=[42, 49], test_weeks=[50, 53])
+    assert not said(train_weeks=[42, 50], test_weeks=[50, 53])
+    assert not said(users=3)
+
+
+def test_a_slice_without_clicks_is_null_and_explained(tmp_path):
+    nothing = float("nan")
+    found = changed()
+    for one in found["models"].values():
+        for rows in one["slices"].values():
+            rows[0].update(gauc=nothing, gauc_lower=nothing, gauc_upper=nothing)
+    page = writer.render(found)
+    self_contained(page)
+    words = " ".join(Page(page).text)
+    assert words.count("clicked impressions there: 0-99.") == 2
+    json_files.write(tmp_path / "report.json", found)
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    text = (tmp_path / "report.json").read_text()
+    read = json.loads(text, parse_constant=refuse)
+    rows = read["models"]["muse"]["slices"]["history_length"]
+    assert [row["gauc"] is None for row in rows] == [True, False]
+
+
+def test_no_number_at_all_is_said_in_words():
+    nothing = float("nan")
+    found = changed(
+        difference=dict.fromkeys(("value", "lower", "upper"), nothing)
+    )
+    for one in found["models"].values():
+        one.update(gauc=nothing, gauc_lower=nothing, gauc_upper=nothing)
+    words = " ".join(Page(writer.render(found)).text)
+    assert "nan" not in words.lower().split()
+    assert "No comparison: no user" in words
+    assert "“–” is no number" in words
+
+
 def test_page_without_what_may_be_missing():
     one = changed(
         difference=None, tiers=None, example=None, matching=None, ranked=None
@@ -302,7 +352,7 @@ def test_page_without_what_may_be_missing():
 def test_summary_lines_and_json_are_the_same_numbers():
     summary = writer.Summary(pathlib.Path("report.html"), FOUND)
     lines = "\n".join(summary.lines())
-    assert "GAUC 0.6400 (95 % interval 0.6300 to 0.6500)" in lines
+    assert "GAUC 0.6400; not pushed: below evaluator.min_gauc 0.9" in lines
     assert json.loads(json.dumps(summary.found)) == FOUND
     assert "recall@10 of the purchased item: tower 0.7120, " in lines
     imported = changed(embeddings={"evaluation": None})

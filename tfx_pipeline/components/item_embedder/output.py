@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tfx_pipeline import progress
+from tfx_pipeline import json_files, progress
 from tfx_pipeline.components.item_embedder import report
 from tfx_pipeline.data import arrow_lists, raw_tables
 from tfx_pipeline.data.errors import DataError
@@ -77,8 +76,8 @@ def finish(
             "check that their content has a modality that is embedded.",
         )
     int8 = report.int8_recall(sample, _NEIGHBOURS, _QUERIES)
-    (pathlib.Path(artifact.uri) / REPORT_FILE).write_text(
-        json.dumps({**found, "int8": int8}, indent=2) + "\n", encoding="utf-8"
+    json_files.write(
+        pathlib.Path(artifact.uri) / REPORT_FILE, {**found, "int8": int8}
     )
     artifact.set_int_custom_property("num_items", found["with_vector"])
     artifact.set_int_custom_property("dim", raw_tables.EMBEDDING_DIM)

@@ -27,7 +27,7 @@ class MatchingGenSpec(types.ComponentSpec):
         "settings": ExecutionParameter(type=str),
         "min_recall": ExecutionParameter(type=float),
         "push_dir": ExecutionParameter(type=str),
-        "ranker_dir": ExecutionParameter(type=str),
+        "ranker_dirs": ExecutionParameter(type=str),
         "code_fingerprint": ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -54,7 +54,8 @@ class MatchingGen(base_component.BaseComponent):
         min_recall: recall of held-out clicks, among a whole answer, below
             which the model is not pushed.
         push_dir: base directory of the served model.
-        ranker_dir: base directory of the served ranker, for ``models.config``.
+        ranker_dirs: base directory of each served ranker, by the name of the
+            ``models.config`` that lists it beside the matching model.
         code_fingerprint: changes when the code of this stage changes.
     """
 
@@ -69,7 +70,7 @@ class MatchingGen(base_component.BaseComponent):
         settings: Mapping[str, Any],
         min_recall: float,
         push_dir: str,
-        ranker_dir: str,
+        ranker_dirs: Mapping[str, str],
         code_fingerprint: str = "",
     ) -> None:
         super().__init__(
@@ -79,7 +80,7 @@ class MatchingGen(base_component.BaseComponent):
                 settings=json.dumps(settings, sort_keys=True),
                 min_recall=min_recall,
                 push_dir=push_dir,
-                ranker_dir=ranker_dir,
+                ranker_dirs=json.dumps(ranker_dirs, sort_keys=True),
                 code_fingerprint=code_fingerprint,
                 model=types.Channel(type=standard_artifacts.Model),
                 evaluation=types.Channel(

@@ -13,7 +13,8 @@ from absl import logging
 from google.protobuf import text_format
 
 from muse_keras.tables import ItemTable
-from serving.export import exporter, warmup
+from serving.export import warmup
+from serving.export.placement import clear_devices
 from tfx_pipeline import features, progress
 from tfx_pipeline.components import atomic_pusher
 from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
@@ -21,9 +22,8 @@ from tfx_pipeline.matching import process
 from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME, Job
 from tfx_pipeline.tfx_internals import artifact_utils, base_executor, path_utils
 
-__all__ = ["MODELS_FILE", "Executor", "write_models_config"]
+__all__ = ["Executor", "write_models_config"]
 
-MODELS_FILE = "models.config"
 _RANKER_NAME = "muse"
 _WARMUP_ITEMS = 8
 
@@ -72,7 +72,7 @@ class Executor(base_executor.BaseExecutor):
             job, lambda line: progress.report(f"MatchingGen: {line}")
         )
         # Where the index lies is for the machine that serves to choose.
-        exporter.clear_devices(model_dir)
+        clear_devices(model_dir)
         _write_warmup(model_dir, ItemTable.open(table_dir))
         found = json.loads(
             (pathlib.Path(evaluation.uri) / EVALUATION_FILE).read_text(
@@ -90,13 +90,15 @@ class Executor(base_executor.BaseExecutor):
             return
         push_dir = pathlib.Path(exec_properties["push_dir"])
         pushed = atomic_pusher.push(model_dir, push_dir)
-        write_models_config(
-            push_dir / MODELS_FILE,
-            {
-                _RANKER_NAME: pathlib.Path(exec_properties["ranker_dir"]),
-                MODEL_NAME: push_dir,
-            },
-        )
+        ranker_dirs = json.loads(exec_properties["ranker_dirs"])
+        for name, ranker_dir in ranker_dirs.items():
+            write_models_config(
+                push_dir / name,
+                {
+                    _RANKER_NAME: pathlib.Path(ranker_dir),
+                    MODEL_NAME: push_dir,
+                },
+            )
         model.set_string_custom_property("pushed_destination", str(pushed))
         logging.info("Matching model pushed to %s.", pushed)
 
