@@ -123,10 +123,11 @@ def recorded(name, globals=None, locals=None, fromlist=(), level=0):
             to.add(name)
         for item in fromlist or ():
             value = getattr(origin, item, None)
-            if isinstance(value, types.ModuleType):
-                to.add(value.__name__)
-            elif ours(getattr(value, "__module__", None) or ""):
-                to.add(value.__module__)
+            is_module = isinstance(value, types.ModuleType)
+            kind = "__name__" if is_module else "__module__"
+            made_in = getattr(value, kind, None) or ""
+            if ours(made_in):
+                to.add(made_in)
     return module
 
 builtins.__import__ = recorded
