@@ -21,6 +21,7 @@ __all__ = [
     "FileDigests",
     "code_fingerprints",
     "file_fingerprint",
+    "file_state",
     "module_fingerprint",
     "raw_fingerprint",
     "search_fingerprints",
@@ -127,7 +128,7 @@ class FileDigests:
 
     def of(self, paths: Iterable[pathlib.Path]) -> list[str]:
         """Returns the digest of each file."""
-        states = {str(path.absolute()): _state(path) for path in paths}
+        states = {str(path.absolute()): file_state(path) for path in paths}
         new = [
             name
             for name, state in states.items()
@@ -157,7 +158,8 @@ class FileDigests:
             json_files.write(self._memory, kept)
 
 
-def _state(path: pathlib.Path) -> list[int]:
+def file_state(path: pathlib.Path) -> list[int]:
+    """Returns what is other after a file was written: size, times, inode."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 

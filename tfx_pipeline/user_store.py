@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from serving.stores import BehaviorStore, LoadReport, load_users
 from tfx_pipeline.data import raw_tables
+from tfx_pipeline.fingerprints import file_state
 
 __all__ = ["load_table"]
 
@@ -59,8 +60,5 @@ def _fingerprint(name: str, paths: tuple[pathlib.Path, ...]) -> str:
     """Identifies a table and its state without reading it."""
     digest = hashlib.sha256(name.encode())
     for path in paths:
-        facts = path.stat()
-        digest.update(
-            f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode()
-        )
+        digest.update(f"{path.resolve()} {file_state(path)}\n".encode())
     return digest.hexdigest()

@@ -87,21 +87,19 @@ class ExplorerData:
     @functools.cached_property
     def listed(self) -> list[ListedUser]:
         """The first users of the table, longest histories first."""
-        found: list[ListedUser] = []
+        found: dict[int, int] = {}
         columns = [raw_tables.USER_ID, raw_tables.BEHAVIOR_ITEM_IDS]
         for batch in self._users.iter_batches(columns):
             lengths = pc.fill_null(pc.list_value_length(batch.column(1)), 0)
-            found += [
-                ListedUser(user, length)
-                for user, length in zip(
-                    batch.column(0).to_pylist(),
-                    lengths.to_pylist(),
-                    strict=True,
-                )
-            ]
+            for user, length in zip(
+                batch.column(0).to_pylist(), lengths.to_pylist(), strict=True
+            ):
+                if user is not None:
+                    # The first row of a user counts, as in the join.
+                    found.setdefault(user, length)
             if len(found) >= LISTED_USERS:
                 break
-        shown = found[:LISTED_USERS]
+        shown = [ListedUser(*row) for row in found.items()][:LISTED_USERS]
         return sorted(shown, key=lambda u: (-u.history_length, u.user_id))
 
     def find_users(self, query: str, limit: int) -> list[ListedUser]:
