@@ -18,7 +18,7 @@ from serving.client.async_transports import (
 from serving.client.attempts import Attempts, Budget
 from serving.client.batches import Limits
 from serving.client.connection import ClientBase
-from serving.client.errors import RequestError, UnavailableError
+from serving.client.errors import CallError, RequestError
 from serving.client.matching import (
     MATCHING_MODEL,
     RecommendRequest,
@@ -383,5 +383,5 @@ class AsyncMuseClient(ClientBase):
             seconds = attempts.seconds()
             try:
                 return await call(self._transport, seconds)
-            except UnavailableError as error:
+            except CallError as error:
                 await asyncio.sleep(attempts.pause(error))

@@ -10,16 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-import grpc
-import grpc.aio
 import numpy as np
 
-from serving.client import messages, wire_grpc
-from serving.client.channels import (
-    call_metadata,
-    channel_opener,
-    failed_call,
-)
+from serving.client import wire_grpc
+from serving.client.channels import LoopChannels
 from serving.client.errors import ClientClosedError, call_error
 from serving.client.settings import Timeouts, Tls
 from serving.client.transports import RestTransport
@@ -82,11 +76,9 @@ class AsyncGrpcTransport:
         metadata: Mapping[str, str],
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        self._open = channel_opener(grpc.aio, address, timeouts, tls)
-        self._metadata = call_metadata(metadata)
-        self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, Callable[..., Any]] = {}
-        self._closed = False
+        self._channels = LoopChannels(
+            address, timeouts, tls, metadata, wire_grpc.RESPONSES
+        )
 
     async def predict(
         self,
@@ -99,63 +91,32 @@ class AsyncGrpcTransport:
         """Runs a signature."""
         request = wire_grpc.predict_request(target, signature, inputs, outputs)
         return wire_grpc.read_predict(
-            await self._call(wire_grpc.PREDICT, request, seconds)
+            await self._channels.call(wire_grpc.PREDICT, request, seconds)
         )
 
     async def metadata(self, target: Target, seconds: float) -> ModelMetadata:
         """Asks for the signatures."""
-        request = wire_grpc.metadata_request(target).SerializeToString()
+        request = wire_grpc.metadata_request(target)
         return wire_grpc.read_metadata(
-            await self._call(wire_grpc.METADATA, request, seconds)
+            await self._channels.call(wire_grpc.METADATA, request, seconds)
         )
 
     async def status(
         self, target: Target, seconds: float
     ) -> list[VersionStatus]:
         """Asks for the states of the versions."""
-        request = wire_grpc.status_request(target).SerializeToString()
+        request = wire_grpc.status_request(target)
         return wire_grpc.read_status(
-            await self._call(wire_grpc.STATUS, request, seconds)
+            await self._channels.call(wire_grpc.STATUS, request, seconds)
         )
 
     async def close(self) -> None:
         """Closes the channel; calls in flight end as closed."""
-        self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
-
-    async def _call(self, path: str, request: bytes, seconds: float) -> Any:
-        if self._closed:
-            raise ClientClosedError("the client is closed")
-        try:
-            return await self._method(path)(
-                request, timeout=seconds, metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise failed_call(error, self._closed) from None
-        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
-            if self._closed:  # what grpc raises on a closed channel
-                raise ClientClosedError("the client is closed") from error
-            raise
-
-    def _method(self, path: str) -> Callable[..., Any]:
-        if self._channel is None:
-            self._channel = self._open()
-            self._methods = {
-                name: self._channel.unary_unary(
-                    name, response_deserializer=response.FromString
-                )
-                for name, response in (
-                    (wire_grpc.PREDICT, messages.PredictResponse),
-                    (wire_grpc.METADATA, messages.GetModelMetadataResponse),
-                    (wire_grpc.STATUS, messages.GetModelStatusResponse),
-                )
-            }
-        return self._methods[path]
+        await self._channels.close()
 
 
 class AsyncRestTransport:
-    """Calls by HTTP in threads, over one kept connection per thread.
+    """Calls by HTTP in threads.
 
     A cancelled call frees the caller at once; its thread is busy until the
     server answers or the call's time is over.
@@ -202,7 +163,7 @@ class AsyncRestTransport:
         return await self._run(self._transport.status, target, seconds)
 
     async def close(self) -> None:
-        """Closes the connections of all threads."""
+        """Closes the connections."""
         self._transport.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

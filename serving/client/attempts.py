@@ -6,10 +6,20 @@ import math
 import random
 import time
 
-from serving.client.errors import DeadlineError, RequestError, UnavailableError
+from serving.client.errors import (
+    CallError,
+    DeadlineError,
+    RequestError,
+    UnavailableError,
+)
 from serving.client.settings import Retry, Timeouts
 
 __all__ = ["Attempts", "Budget"]
+
+_BUSY = "Server Threadpool Exhausted"
+_WHEN_BUSY = Retry(first=0.002, factor=2.0, longest=0.1)
+_MOST = 16
+"""Failures after which the pause does not grow any more."""
 
 
 class Budget:
@@ -62,6 +72,7 @@ class Attempts:
         self._longest = longest
         self._retry = retry
         self._made = 0
+        self._busy = 0
 
     def seconds(self) -> float:
         """Begins an attempt.
@@ -81,8 +92,11 @@ class Attempts:
         self._made += 1
         return min(self._longest, left)
 
-    def pause(self, error: UnavailableError) -> float:
+    def pause(self, error: CallError) -> float:
         """Decides about another attempt.
+
+        A model server whose gRPC threads all work refuses calls at once. Such
+        a call is tried as long as there is time, whatever the attempts.
 
         Args:
             error: how the last one failed.
@@ -91,11 +105,17 @@ class Attempts:
             Seconds to wait before it.
 
         Raises:
-            UnavailableError: there is to be none; it is `error`.
+            CallError: there is to be none; it is `error`.
         """
-        pause = self._retry.pause(self._made, random.random())
+        busy = error.code == "RESOURCE_EXHAUSTED" and _BUSY in error.message
+        if busy:
+            self._busy += 1
+        retry = _WHEN_BUSY if busy else self._retry
+        made = self._busy if busy else self._made - self._busy
+        pause = retry.pause(min(made, _MOST), random.random())
         if (
-            self._made >= self._retry.attempts
+            not (busy or isinstance(error, UnavailableError))
+            or (not busy and made >= retry.attempts)
             or time.monotonic() + pause >= self._end
         ):
             raise error

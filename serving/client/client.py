@@ -13,7 +13,7 @@ from serving.client import plans
 from serving.client.attempts import Attempts, Budget
 from serving.client.batches import Limits
 from serving.client.connection import ClientBase
-from serving.client.errors import RequestError, UnavailableError
+from serving.client.errors import CallError, RequestError
 from serving.client.matching import (
     MATCHING_MODEL,
     RecommendRequest,
@@ -566,5 +566,5 @@ class MuseClient(ClientBase):
             seconds = attempts.seconds()
             try:
                 return call(self._transport, seconds)
-            except UnavailableError as error:
+            except CallError as error:
                 time.sleep(attempts.pause(error))

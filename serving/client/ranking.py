@@ -5,22 +5,23 @@ They need what `MuseClient` needs: grpcio, protobuf and numpy.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import grpc
-import grpc.aio
 import numpy as np
 
 from serving.client import ranking_messages as wire
-from serving.client.channels import channel_opener, failed_call
+from serving.client.attempts import Attempts, Budget
+from serving.client.channels import Channels, LoopChannels
 from serving.client.errors import (
-    ClientClosedError,
+    CallError,
     RequestError,
     ResponseError,
 )
-from serving.client.settings import Timeouts, Tls
+from serving.client.settings import Retry, Timeouts, Tls
 from serving.client.types import IntegerList, check_candidates, id_array
 
 __all__ = [
@@ -51,6 +52,8 @@ class RankingRequest:
             service's default.
         request_id: comes back in the result and stands in the logs; made up
             where empty.
+        sort: whether the answer has the best candidate first.
+        top: how many of the best to return, sorted; 0 takes all.
 
     Raises:
         RequestError: a field is not as described.
@@ -61,6 +64,8 @@ class RankingRequest:
     num_candidates: int = 0
     deadline_ms: float = 0.0
     request_id: str = ""
+    sort: bool = False
+    top: int = 0
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
@@ -69,15 +74,18 @@ class RankingRequest:
             ids = id_array("candidate_item_ids", self.candidate_item_ids)
             check_candidates(ids)
             object.__setattr__(self, "candidate_item_ids", ids)
-        number = self.num_candidates
-        if (
-            isinstance(number, bool)
-            or not isinstance(number, (int, np.integer))
-            or not 0 <= number < 2**31
-        ):
-            raise RequestError(
-                "num_candidates", "be a whole number, not negative", number
-            )
+        for field in ("num_candidates", "top"):
+            number = getattr(self, field)
+            if (
+                isinstance(number, bool)
+                or not isinstance(number, (int, np.integer))
+                or not 0 <= number < 2**31
+            ):
+                raise RequestError(
+                    field, "be a whole number, not negative", number
+                )
+        if not isinstance(self.sort, bool):
+            raise RequestError("sort", "be true or false", self.sort)
         deadline = self.deadline_ms
         if (
             isinstance(deadline, bool)
@@ -120,7 +128,8 @@ class RankingResult:
     """The answer of the ranking service.
 
     Attributes:
-        candidate_item_ids: int64 (C,), as given, or in matching's order.
+        candidate_item_ids: int64 (C,), as given, or in matching's order; the
+            best first where the request wants it.
         click_probability: float32 (C,), in the same order; empty where path
             is `unranked`.
         path: `cached`, `full`, `shortened`, `no_history` or `unranked`.
@@ -153,42 +162,42 @@ class RankingResult:
         return np.argsort(-self.click_probability, kind="stable")
 
 
+_RESPONSES = {
+    wire.RANK: wire.RankResponse.FromString,
+    wire.APPEND: wire.AppendEventsResponse.FromString,
+}
+
+
 class _Calls:
     """What both clients share: messages in, messages out."""
 
+    _channels_of: Any
+
     def __init__(
         self,
-        kind: Any,
         target: str,
-        timeout: float,
-        metadata: Mapping[str, str] | None,
-        tls: Tls | None,
+        *,
+        timeout: float = 10.0,
+        metadata: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
+        retry: Retry | None = None,
     ) -> None:
+        """Keeps the settings; see the class for the arguments."""
         if not timeout > 0:
             raise RequestError("timeout", "be above 0 seconds", timeout)
-        self._make_channel = channel_opener(kind, target, Timeouts(), tls)
+        self._channels = self._channels_of(
+            target, Timeouts(), tls, metadata or {}, _RESPONSES
+        )
         self._timeout = timeout
-        self._metadata = [(k.lower(), v) for k, v in (metadata or {}).items()]
-        self._channel: Any = None
-        self._closed = False
-
-    def _open(self) -> None:
-        channel = self._channel = self._make_channel()
-        self._rank_call = channel.unary_unary(
-            wire.RANK,
-            request_serializer=_to_bytes,
-            response_deserializer=wire.RankResponse.FromString,
-        )
-        self._append_call = channel.unary_unary(
-            wire.APPEND,
-            request_serializer=_to_bytes,
-            response_deserializer=wire.AppendEventsResponse.FromString,
-        )
+        self._retry = retry or Retry()
 
     def _limit(self, request: RankingRequest) -> float:
         if not request.deadline_ms:
             return self._timeout
         return request.deadline_ms / 1e3 + _SLACK_S
+
+    def _attempts(self, seconds: float) -> Attempts:
+        return Budget(seconds).attempts(Timeouts(), self._retry)
 
 
 class RankingClient(_Calls):
@@ -201,6 +210,8 @@ class RankingClient(_Calls):
         timeout: seconds that a call without a deadline may take.
         metadata: sent with every call.
         tls: encryption; None is plain text.
+        retry: further attempts at rankings, and at events that were certainly
+            not stored, while the service is unavailable.
 
     Raises:
         RequestError: an argument is not as described.
@@ -212,17 +223,7 @@ class RankingClient(_Calls):
         'cached'
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = 10.0,
-        metadata: Mapping[str, str] | None = None,
-        tls: Tls | None = None,
-    ) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        super().__init__(grpc, target, timeout, metadata, tls)
-        self._open()
+    _channels_of = Channels
 
     def rank(self, request: RankingRequest) -> RankingResult:
         """Ranks candidates for a user.
@@ -235,7 +236,7 @@ class RankingClient(_Calls):
             CallError: the call failed.
         """
         answer = self._send(
-            self._rank_call, rank_message(request), self._limit(request)
+            wire.RANK, rank_message(request), self._limit(request)
         )
         return read_rank(answer)
 
@@ -256,13 +257,12 @@ class RankingClient(_Calls):
             CallError: the call failed.
         """
         message = append_message(user_id, item_ids, category_ids)
-        answer = self._send(self._append_call, message, self._timeout)
+        answer = self._send(wire.APPEND, message, self._timeout)
         return int(answer.appended)
 
     def close(self) -> None:
         """Closes the connection."""
-        self._closed = True
-        self._channel.close()
+        self._channels.close()
 
     def __enter__(self) -> RankingClient:
         """The client itself."""
@@ -272,13 +272,16 @@ class RankingClient(_Calls):
         """Closes the client."""
         self.close()
 
-    def _send(self, method: Any, message: Any, seconds: float) -> Any:
-        try:
-            return method(message, timeout=seconds, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise failed_call(error, self._closed) from None
-        except ValueError as error:  # what grpc raises on a closed channel
-            raise ClientClosedError("the client is closed") from error
+    def _send(self, path: str, message: Any, seconds: float) -> Any:
+        attempts = self._attempts(seconds)
+        while True:
+            try:
+                return self._channels.call(
+                    path, message.SerializeToString(), attempts.seconds()
+                )
+            except CallError as error:
+                _check_repeatable(path, error)
+                time.sleep(attempts.pause(error))
 
 
 class AsyncRankingClient(_Calls):
@@ -291,28 +294,20 @@ class AsyncRankingClient(_Calls):
         timeout: seconds that a call without a deadline may take.
         metadata: sent with every call.
         tls: encryption; None is plain text.
+        retry: further attempts at rankings, and at events that were certainly
+            not stored, while the service is unavailable.
 
     Raises:
         RequestError: an argument is not as described.
         OSError: a certificate or key cannot be read.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = 10.0,
-        metadata: Mapping[str, str] | None = None,
-        tls: Tls | None = None,
-    ) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        super().__init__(grpc.aio, target, timeout, metadata, tls)
+    _channels_of = LoopChannels
 
     async def rank(self, request: RankingRequest) -> RankingResult:
         """As `RankingClient.rank`."""
-        self._connect()
         answer = await self._send(
-            self._rank_call, rank_message(request), self._limit(request)
+            wire.RANK, rank_message(request), self._limit(request)
         )
         return read_rank(answer)
 
@@ -320,16 +315,13 @@ class AsyncRankingClient(_Calls):
         self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
     ) -> int:
         """As `RankingClient.append_events`."""
-        self._connect()
         message = append_message(user_id, item_ids, category_ids)
-        answer = await self._send(self._append_call, message, self._timeout)
+        answer = await self._send(wire.APPEND, message, self._timeout)
         return int(answer.appended)
 
     async def close(self) -> None:
         """Closes the connection."""
-        self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        await self._channels.close()
 
     async def __aenter__(self) -> AsyncRankingClient:
         """The client itself."""
@@ -339,20 +331,26 @@ class AsyncRankingClient(_Calls):
         """Closes the client."""
         await self.close()
 
-    def _connect(self) -> None:
-        # A channel belongs to the loop in which it is made.
-        if self._channel is None:
-            self._open()
+    async def _send(self, path: str, message: Any, seconds: float) -> Any:
+        attempts = self._attempts(seconds)
+        while True:
+            try:
+                return await self._channels.call(
+                    path, message.SerializeToString(), attempts.seconds()
+                )
+            except CallError as error:
+                _check_repeatable(path, error)
+                await asyncio.sleep(attempts.pause(error))
 
-    async def _send(self, method: Any, message: Any, seconds: float) -> Any:
-        try:
-            return await method(
-                message, timeout=seconds, metadata=self._metadata or None
-            )
-        except grpc.aio.AioRpcError as error:
-            raise failed_call(error, self._closed) from None
-        except grpc.aio.UsageError as error:
-            raise ClientClosedError("the client is closed") from error
+
+def _check_repeatable(path: str, error: CallError) -> None:
+    """Events are stored twice when they are sent twice.
+
+    Raises:
+        CallError: the call must not be repeated; it is `error`.
+    """
+    if path == wire.APPEND and not error.message.startswith(wire.NOT_SENT):
+        raise error
 
 
 def rank_message(request: RankingRequest) -> Any:
@@ -364,6 +362,8 @@ def rank_message(request: RankingRequest) -> Any:
         num_candidates=int(request.num_candidates),
         deadline_ms=float(request.deadline_ms),
         request_id=request.request_id,
+        sort=request.sort,
+        top=int(request.top),
     )
 
 
@@ -451,10 +451,6 @@ def write_rank(result: RankingResult) -> Any:
         request_id=result.request_id,
         candidates_from=result.candidates_from,
     )
-
-
-def _to_bytes(message: Any) -> bytes:
-    return bytes(message.SerializeToString())
 
 
 def _user(value: Any) -> int:

@@ -11,6 +11,8 @@ from serving.client.descriptors import build_messages
 
 __all__ = [
     "APPEND",
+    "DRAINING",
+    "NOT_SENT",
     "RANK",
     "SERVICE",
     "AppendEventsRequest",
@@ -23,6 +25,13 @@ __all__ = [
 SERVICE = "muse.serving.v1.RankingService"
 RANK = f"/{SERVICE}/Rank"
 APPEND = f"/{SERVICE}/AppendEvents"
+DRAINING = "the ranking service is stopping"
+NOT_SENT = (
+    DRAINING,
+    "failed to connect to all addresses",
+    "DNS resolution failed",
+)
+"""How an UNAVAILABLE begins when nothing was done: ours, and gRPC's."""
 
 _CLASSES: dict[str, Any] = build_messages(
     "muse.serving.v1",
@@ -33,6 +42,8 @@ _CLASSES: dict[str, Any] = build_messages(
             "num_candidates": "int32 3",
             "deadline_ms": "double 4",
             "request_id": "string 5",
+            "sort": "bool 6",
+            "top": "int32 7",
         },
         "Stage": {
             "name": "string 1",

@@ -37,6 +37,9 @@ class Timeouts:
 class Retry:
     """Further attempts when the server is UNAVAILABLE, and only then.
 
+    A model server that has no free gRPC thread does not count: it is asked
+    again until the time is over.
+
     The pause before attempt n is a random share (between a half and all) of
     `first * factor**(n - 1)`, at most `longest`.
 

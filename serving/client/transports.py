@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import http.client
 import ssl
-import threading
+import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import grpc
 import numpy as np
 
-from serving.client import messages, wire_grpc, wire_rest
+from serving.client import wire_grpc, wire_rest
 from serving.client.certificates import ssl_context
-from serving.client.channels import (
-    call_metadata,
-    channel_opener,
-    failed_call,
-)
+from serving.client.channels import Channels, without_certificate
+from serving.client.connections import Connections
 from serving.client.errors import (
     ClientClosedError,
     RequestError,
@@ -83,18 +79,8 @@ class GrpcTransport:
         metadata: Mapping[str, str],
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        self._channel = channel_opener(grpc, address, timeouts, tls)()
-        self._closed = False
-        self._metadata = call_metadata(metadata)
-        self._predict = self._channel.unary_unary(
-            wire_grpc.PREDICT,  # the request comes as bytes
-            response_deserializer=messages.PredictResponse.FromString,
-        )
-        self._get_metadata = self._method(
-            wire_grpc.METADATA, messages.GetModelMetadataResponse
-        )
-        self._get_status = self._method(
-            wire_grpc.STATUS, messages.GetModelStatusResponse
+        self._channels = Channels(
+            address, timeouts, tls, metadata, wire_grpc.RESPONSES
         )
 
     def predict(
@@ -108,48 +94,33 @@ class GrpcTransport:
         """Runs a signature."""
         request = wire_grpc.predict_request(target, signature, inputs, outputs)
         return wire_grpc.read_predict(
-            self._call(self._predict, request, seconds)
+            self._channels.call(wire_grpc.PREDICT, request, seconds)
         )
 
     def metadata(self, target: Target, seconds: float) -> ModelMetadata:
         """Asks for the signatures."""
         request = wire_grpc.metadata_request(target)
         return wire_grpc.read_metadata(
-            self._call(self._get_metadata, request, seconds)
+            self._channels.call(wire_grpc.METADATA, request, seconds)
         )
 
     def status(self, target: Target, seconds: float) -> list[VersionStatus]:
         """Asks for the states of the versions."""
         request = wire_grpc.status_request(target)
         return wire_grpc.read_status(
-            self._call(self._get_status, request, seconds)
+            self._channels.call(wire_grpc.STATUS, request, seconds)
         )
 
     def close(self) -> None:
         """Closes the channel; calls in flight end as CANCELLED."""
-        self._closed = True
-        self._channel.close()
-
-    def _method(self, path: str, response: Any) -> Callable[..., Any]:
-        return self._channel.unary_unary(
-            path,
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=response.FromString,
-        )
-
-    def _call(
-        self, method: Callable[..., Any], request: Any, seconds: float
-    ) -> Any:
-        try:
-            return method(request, timeout=seconds, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise failed_call(error, self._closed) from None
-        except ValueError as error:  # what grpc raises on a closed channel
-            raise ClientClosedError("the client is closed") from error
+        self._channels.close()
 
 
 class RestTransport:
-    """Calls by HTTP, over one kept connection per thread.
+    """Calls by HTTP, over kept connections that all threads share.
+
+    At most so many are open as `CONNECTIONS` says; a call that finds none
+    waits, within its time.
 
     Args:
         url: `http://host:port`, `https://…`, or `host:port`.
@@ -169,30 +140,34 @@ class RestTransport:
         if "://" not in url:
             url = ("https://" if tls else "http://") + url
         parts = urllib.parse.urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RequestError("target", "be http(s)://host:port", url)
+        if port == -1:
+            raise RequestError(
+                "target",
+                "be http(s)://host:port, an IPv6 host in brackets",
+                url,
+            )
         if parts.username or parts.password:
             raise RequestError(
                 "target", "not hold a password (use metadata)", "***"
             )
         if tls and parts.scheme == "http":
             raise RequestError("target", "be https with TLS settings", url)
-        self._host = parts.hostname
-        self._port = parts.port
         self._prefix = parts.path.rstrip("/")
-        self._context = (
-            ssl_context(tls or Tls()) if parts.scheme == "https" else None
+        self._tls = tls
+        self._headers = {"Content-Type": "application/json", **metadata}
+        self._connections = Connections(
+            parts.hostname,
+            port,
+            timeouts.connect,
+            ssl_context(tls or Tls()) if parts.scheme == "https" else None,
+            tls.server_name if tls else None,
         )
-        self._server_name = tls.server_name if tls else None
-        self._timeouts = timeouts
-        self._headers = {
-            "Content-Type": "application/json",
-            **metadata,
-        }
-        self._local = threading.local()
-        self._open: set[http.client.HTTPConnection] = set()
-        self._lock = threading.Lock()
-        self._closed = False
         self._known: dict[tuple[Any, ...], ModelMetadata] = {}
 
     def predict(
@@ -204,9 +179,11 @@ class RestTransport:
         seconds: float,
     ) -> dict[str, np.ndarray]:
         """Runs a signature; `outputs` are chosen after the answer came."""
+        ends = time.monotonic() + seconds
         call = wire_rest.predict_call(target, signature, inputs)
         specs = self._output_specs(target, signature, seconds)
-        found = wire_rest.read_predict(self._send(call, seconds), specs)
+        left = ends - time.monotonic()
+        found = wire_rest.read_predict(self._send(call, left), specs)
         missing = [name for name in outputs if name not in found]
         if missing:
             raise call_error(
@@ -228,12 +205,8 @@ class RestTransport:
         return wire_rest.read_status(body)
 
     def close(self) -> None:
-        """Closes the connections of all threads."""
-        with self._lock:
-            self._closed = True
-            connections, self._open = self._open, set()
-        for connection in connections:
-            connection.close()
+        """Closes the connections; calls in flight fail as closed."""
+        self._connections.close()
 
     def _output_specs(
         self, target: Target, signature: str, seconds: float
@@ -251,88 +224,30 @@ class RestTransport:
         return known.signatures[signature].outputs
 
     def _send(self, call: wire_rest.HttpCall, seconds: float) -> bytes:
-        connection = self._connection()
+        connections = self._connections
         try:
-            if connection.sock is None:
-                connection.timeout = min(self._timeouts.connect, seconds)
-                connection.connect()
-            connection.sock.settimeout(seconds)
-            connection.request(
+            status, body = connections.send(
                 call.method,
                 self._prefix + call.path,
                 call.body,
                 self._headers,
+                time.monotonic() + seconds,
             )
-            response = connection.getresponse()
-            body = response.read()
         except TimeoutError as error:
-            self._drop(connection)
             raise call_error(
                 "DEADLINE_EXCEEDED", f"no answer within {seconds:.3g} s"
             ) from error
-        except ssl.SSLError as error:
-            self._drop(connection)
-            raise call_error("UNAVAILABLE", f"TLS: {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
-            self._drop(connection)
+            if connections.closed:
+                raise ClientClosedError("the client is closed") from error
             text = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, ssl.SSLError):
+                text = f"TLS: {error.reason}"
             raise call_error(
                 "UNAVAILABLE",
-                f"{self._host}:{self._port}: {text or type(error).__name__}",
+                f"{connections.address}: {text or type(error).__name__}"
+                + without_certificate(self._tls),
             ) from error
-        except AttributeError as error:  # closed by another thread
-            raise ClientClosedError("the client is closed") from error
-        if response.status != 200:
-            raise wire_rest.read_error(response.status, body)
+        if status != 200:
+            raise wire_rest.read_error(status, body)
         return body
-
-    def _connection(self) -> http.client.HTTPConnection:
-        with self._lock:
-            if self._closed:
-                raise ClientClosedError("the client is closed")
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            if self._context is None:
-                connection = http.client.HTTPConnection(self._host, self._port)
-            else:
-                connection = _NamedHttps(
-                    self._host, self._port, self._context, self._server_name
-                )
-            self._local.connection = connection
-            with self._lock:
-                self._open.add(connection)
-        return connection
-
-    def _drop(self, connection: http.client.HTTPConnection) -> None:
-        connection.close()
-        self._local.connection = None
-        with self._lock:
-            self._open.discard(connection)
-
-
-class _NamedHttps(http.client.HTTPSConnection):
-    """A connection whose server is known by another name than its host.
-
-    Args:
-        host: where it is.
-        port: where it is.
-        context: whom to trust.
-        name: in the server's certificate; None is the host's.
-    """
-
-    def __init__(
-        self,
-        host: str,
-        port: int | None,
-        context: ssl.SSLContext,
-        name: str | None,
-    ) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        super().__init__(host, port, context=context)
-        self._tls = context
-        self._name = name or host
-
-    def connect(self) -> None:
-        """Connects and encrypts."""
-        http.client.HTTPConnection.connect(self)
-        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)

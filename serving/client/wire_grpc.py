@@ -28,6 +28,7 @@ from serving.client.types import (
 __all__ = [
     "METADATA",
     "PREDICT",
+    "RESPONSES",
     "STATUS",
     "Target",
     "metadata_request",
@@ -41,6 +42,12 @@ __all__ = [
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+RESPONSES = {
+    PREDICT: messages.PredictResponse.FromString,
+    METADATA: messages.GetModelMetadataResponse.FromString,
+    STATUS: messages.GetModelStatusResponse.FromString,
+}
+"""Methods, and what reads their answers."""
 
 STATES = {
     0: "UNKNOWN",
@@ -134,11 +141,11 @@ def read_predict(response: Any) -> dict[str, np.ndarray]:
         raise ResponseError(f"unreadable output: {error}") from error
 
 
-def status_request(target: Target) -> Any:
-    """Makes a GetModelStatusRequest."""
+def status_request(target: Target) -> bytes:
+    """Makes a GetModelStatusRequest, ready to send."""
     request = messages.GetModelStatusRequest()
     target.fill(request.model_spec)
-    return request
+    return bytes(request.SerializeToString())
 
 
 def read_status(response: Any) -> list[VersionStatus]:
@@ -155,12 +162,12 @@ def read_status(response: Any) -> list[VersionStatus]:
     return sorted(found, key=lambda status: -status.version)
 
 
-def metadata_request(target: Target) -> Any:
-    """Makes a GetModelMetadataRequest."""
+def metadata_request(target: Target) -> bytes:
+    """Makes a GetModelMetadataRequest, ready to send."""
     request = messages.GetModelMetadataRequest()
     target.fill(request.model_spec)
     request.metadata_field.append("signature_def")
-    return request
+    return bytes(request.SerializeToString())
 
 
 def read_metadata(response: Any) -> ModelMetadata:

@@ -8,6 +8,8 @@ import contextlib
 import math
 from collections.abc import AsyncIterator
 
+from serving.client.ranking_messages import DRAINING
+
 __all__ = ["Admission", "Overloaded"]
 
 
@@ -24,7 +26,7 @@ class Overloaded(RuntimeError):
         texts = {
             "queue_full": "the ranking service has too many requests waiting",
             "queue_timeout": "the ranking service had no free place in time",
-            "draining": "the ranking service is stopping",
+            "draining": DRAINING,
         }
         super().__init__(texts[reason])
         self.reason = reason

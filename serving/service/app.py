@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 
 from aiohttp import web
 
+from serving.addresses import join_address
 from serving.background import in_background
 from serving.service.config import ServiceConfig
 from serving.service.grpc_server import GrpcServer
@@ -25,7 +26,7 @@ from serving.tls import grpc_credentials, ssl_context
 __all__ = ["ServiceApp", "run_until_signal", "running_service"]
 
 _logger = logging.getLogger(__name__)
-_HEALTH_S = 0.5
+_HEALTH_S = 0.1
 
 
 class ServiceApp:
@@ -59,33 +60,35 @@ class ServiceApp:
     @property
     def grpc_target(self) -> str:
         """`host:port` of gRPC."""
-        return f"{self.config.host}:{self.grpc_port}"
+        return join_address(self.config.host, self.grpc_port)
 
     @property
     def rest_url(self) -> str:
         """Base URL of REST, without a slash at the end."""
         scheme = "https" if self._tls else "http"
-        return f"{scheme}://{self.config.host}:{self.rest_port}"
+        return f"{scheme}://{join_address(self.config.host, self.rest_port)}"
 
     async def start(self) -> None:
-        """Starts the service, then opens the ports.
+        """Takes the ports, then starts the service.
 
         Raises:
             OSError: a port is taken.
         """
         self.service = RankingService(self.config)
         try:
-            await self.service.start()
             if self.config.port >= 0:
                 self._grpc = GrpcServer(self.service)
-                self.grpc_port = await self._grpc.start(
+                self.grpc_port = self._grpc.bind(
                     self.config.host,
                     self.config.port,
                     None if self._tls is None else grpc_credentials(self._tls),
                 )
-                await self._grpc.tell_health(self.service.ready)
             if self.config.rest_port >= 0:
                 await self._start_rest()
+            await self.service.start()
+            if self._grpc is not None:
+                await self._grpc.start()
+                await self._grpc.tell_health(self.service.ready)
             self._teller = asyncio.create_task(self._tell_health())
             if self.config.port_file:
                 self._write_port_file()

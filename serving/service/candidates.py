@@ -54,16 +54,15 @@ async def find_candidates(work: Work) -> tuple[np.ndarray, str]:
 
 async def _match(work: Work, number: int) -> np.ndarray | None:
     behaviors = (await _read_newest(work)).item_ids
-    left = work.left
-    if left <= 0:
+    if work.left <= 0:
         work.recorder.skip("matching")
         return None
 
-    async def call(target: Target) -> np.ndarray:
+    async def call(target: Target, seconds: float) -> np.ndarray:
         found = await target.client.recommend(
             RecommendRequest(behaviors, number),
             model=work.config.matching_model,
-            timeout=left,
+            timeout=seconds,
         )
         ids = np.asarray(found.candidate_item_ids, np.int64)
         return ids[ids != 0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pydantic
 
+from serving.addresses import bare_host, split_address
 from serving.client import Tls
 from serving.stores import check_url
 
@@ -23,6 +25,9 @@ class ServiceConfig(pydantic.BaseModel):
         target_tls: encryption towards them, an object with any of `ca_file`,
             `certificate_file`, `key_file` and `server_name`, as
             `serving.client.Tls`; None is plain text.
+        calls_per_target: calls to a model server at once; more wait within
+            their deadline. A TensorFlow Serving works on one less than its
+            `--grpc_max_threads`; several services share them.
         model: name of the ranking model.
         matching_model: name of the model that finds candidates; empty has
             none.
@@ -54,7 +59,13 @@ class ServiceConfig(pydantic.BaseModel):
             waited for, and a ranking with the full history on top.
         patience_ms: least time that a prefetch is waited for, if there is
             time at all.
-        poll_seconds: how often models and cache statistics are asked for.
+        poll_seconds: how often model servers and the store are asked whether
+            they answer; popular items and cache statistics, every five
+            seconds at most.
+        ready_without_store: stay ready while the store does not answer;
+            rankings then go on without histories.
+        unranked: what gRPC and REST send when there are no scores: `answer`,
+            marked as such, or `error`, UNAVAILABLE and 503.
         drain_seconds: for requests in flight when the service stops.
         traces: `console`, an `http(s)://` OTLP endpoint, or empty for none.
         log_requests: one JSON line per request.
@@ -65,6 +76,7 @@ class ServiceConfig(pydantic.BaseModel):
     store: str = ""
     targets: tuple[str, ...] = ("127.0.0.1:8500",)
     target_tls: Tls | None = None
+    calls_per_target: int = pydantic.Field(default=63, ge=1)
     model: str = "muse"
     matching_model: str = "matching"
     host: str = "127.0.0.1"
@@ -90,7 +102,9 @@ class ServiceConfig(pydantic.BaseModel):
     hedge: float = pydantic.Field(default=1.5, ge=1)
     patience: float = pydantic.Field(default=2.0, ge=1)
     patience_ms: float = pydantic.Field(default=20.0, ge=0)
-    poll_seconds: float = pydantic.Field(default=5.0, gt=0)
+    poll_seconds: float = pydantic.Field(default=0.5, gt=0)
+    ready_without_store: bool = False
+    unranked: Literal["answer", "error"] = "answer"
     drain_seconds: float = pydantic.Field(default=10.0, ge=0)
     traces: str = ""
     log_requests: bool = True
@@ -108,10 +122,13 @@ class ServiceConfig(pydantic.BaseModel):
         if not targets or len(set(targets)) != len(targets):
             raise ValueError("must be at least one, all different")
         for target in targets:
-            host, _, port = target.rpartition(":")
-            if not host or not port.isdigit():
-                raise ValueError(f"must be host:port. Received: {target!r}")
+            split_address(target)
         return targets
+
+    @pydantic.field_validator("host")
+    @classmethod
+    def _bare_host(cls, host: str) -> str:
+        return bare_host(host)
 
     @pydantic.field_validator("traces")
     @classmethod

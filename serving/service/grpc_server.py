@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from serving.addresses import join_address
 from serving.client import ranking_messages as wire
 from serving.client.errors import RequestError
 from serving.client.ranking import RankingRequest, write_rank
-from serving.service.admission import Overloaded
+from serving.service.failures import PATH_HEADER, UnrankedError, failure_of
 from serving.service.service import RankingService
-from serving.stores import StoreError
 
 __all__ = ["GrpcServer"]
 
-_logger = logging.getLogger(__name__)
-
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024
+KEEPALIVE = (
+    # Callers may ping as often as they like, to notice a lost connection.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
 
 
 class GrpcServer:
@@ -40,18 +44,19 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                *KEEPALIVE,
             ]
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers((self._handlers(),))
 
-    async def start(
+    def bind(
         self,
         host: str,
         port: int,
         credentials: grpc.ServerCredentials | None = None,
     ) -> int:
-        """Opens the port.
+        """Takes the port; `start` lets calls in.
 
         Args:
             host: interface.
@@ -64,7 +69,7 @@ class GrpcServer:
         Raises:
             OSError: it is taken or not allowed.
         """
-        address = f"{host}:{port}"
+        address = join_address(host, port)
         try:
             if credentials is None:
                 found = self._server.add_insecure_port(address)
@@ -72,8 +77,11 @@ class GrpcServer:
                 found = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address} for gRPC") from error
-        await self._server.start()
         return int(found)
+
+    async def start(self) -> None:
+        """Lets calls in."""
+        await self._server.start()
 
     async def tell_health(self, ready: bool) -> None:
         """Sets what the health service answers."""
@@ -116,18 +124,16 @@ class GrpcServer:
                 num_candidates=message.num_candidates,
                 deadline_ms=deadline,
                 request_id=message.request_id,
+                sort=message.sort,
+                top=message.top,
             )
-            return write_rank(await self._service.rank(request))
-        except RequestError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except Overloaded as error:
-            context.set_trailing_metadata(
-                (("retry-after", str(error.retry_after)),)
-            )
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except Exception:
-            _logger.exception("A request failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+            result = await self._service.rank(request)
+            context.set_trailing_metadata(((PATH_HEADER, result.path),))
+            if self._service.refuses(result):
+                raise UnrankedError
+            return write_rank(result)
+        except Exception as error:
+            await self._abort(context, error)
 
     async def _append(self, data: bytes, context: Any) -> Any:
         try:
@@ -138,21 +144,20 @@ class GrpcServer:
                 list(message.category_ids),
             )
             return wire.AppendEventsResponse(appended=count)
-        except (RequestError, ValueError) as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except StoreError as error:
-            _logger.warning("Appending failed: %s", error)
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE, "the behavior store failed"
-            )
-        except asyncio.TimeoutError:
-            await context.abort(
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                "the behavior store took too long",
-            )
-        except Exception:
-            _logger.exception("Appending failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+        except Exception as error:
+            await self._abort(context, error)
+
+    async def _abort(self, context: Any, error: Exception) -> None:
+        failure = failure_of(error)
+        self._service.count_failure(failure)
+        metadata = list(context.trailing_metadata())
+        if failure.retry_after:
+            metadata.append(("retry-after", str(failure.retry_after)))
+        await context.abort(
+            getattr(grpc.StatusCode, failure.code),
+            failure.text,
+            tuple(metadata),
+        )
 
 
 def _parse(kind: Any, data: bytes) -> Any:

@@ -31,7 +31,7 @@ class ServiceMetrics:
         )
         self.failed = Counter(
             "muse_ranking_failed_total",
-            "Requests without an answer, by gRPC status.",
+            "Requests refused or without an answer, by gRPC status.",
             ("code",),
         )
         self.shed = Counter(
@@ -76,6 +76,12 @@ class ServiceMetrics:
             "muse_ranking_target_up",
             "Whether a model server is thought to answer.",
             ("target",),
+        )
+        self.store = Level(
+            "muse_ranking_store_up", "Whether the store answers.", ()
+        )
+        self.ready = Level(
+            "muse_ranking_ready", "What readiness checks are told.", ()
         )
         self.user_cache = Level(
             "muse_user_cache",

@@ -203,7 +203,9 @@ class Prefetches:
             target, result = await asyncio.wait_for(
                 self._targets.call(
                     self._targets.order(flow.user_id),
-                    lambda target: self._prefetch(target, flow),
+                    lambda target, _: self._prefetch(target, flow),
+                    span.start + self._timeout,
+                    prefetch=True,
                 ),
                 self._timeout,
             )

@@ -113,11 +113,10 @@ class Rankings:
         self, path: str, history: History, order: Sequence[Target]
     ) -> Scores | None:
         work = self._work
-        left = work.left
-        if left <= 0:
+        if work.left <= 0:
             return None
 
-        async def call(target: Target) -> np.ndarray:
+        async def call(target: Target, seconds: float) -> np.ndarray:
             request = RankRequest(
                 user_id=work.request.user_id,
                 user_profile=history.profile,
@@ -125,7 +124,7 @@ class Rankings:
                 behavior_category_ids=history.category_ids,
                 candidate_item_ids=self._candidates,
             )
-            found = await target.client.rank(request, timeout=left)
+            found = await target.client.rank(request, timeout=seconds)
             return self._checked(found.click_probability)
 
         cells = max(1, len(history)) * len(self._candidates)
@@ -134,19 +133,18 @@ class Rankings:
 
     async def _from_cache(self) -> Scores | None:
         work, flow = self._work, self._work.flow
-        left = work.left
-        if left <= 0:
+        if work.left <= 0:
             return None
         order = work.order[:1]
         if flow is not None and flow.target is not None:
             order = [flow.target]
 
-        async def call(target: Target) -> Scores | None:
+        async def call(target: Target, seconds: float) -> Scores | None:
             request = CachedRankRequest(
                 user_id=work.request.user_id,
                 candidate_item_ids=self._candidates,
             )
-            found = await target.client.rank_cached(request, timeout=left)
+            found = await target.client.rank_cached(request, timeout=seconds)
             generation = int(found.generation)
             if not found.cache_hit or (
                 flow is not None and flow.outdates(generation)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
-import logging
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
 from serving.client.errors import RequestError
 from serving.client.ranking import RankingRequest, RankingResult
-from serving.service.admission import Overloaded
+from serving.service.failures import PATH_HEADER, UnrankedError, failure_of
 from serving.service.service import RankingService
-from serving.stores import StoreError
 
 __all__ = ["make_rest_app"]
-
-_logger = logging.getLogger(__name__)
 
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _RANK_FIELDS = {field.name for field in dataclasses.fields(RankingRequest)}
 _EVENT_FIELDS = {"user_id", "item_ids", "category_ids"}
+_IDS = {*_EVENT_FIELDS, "candidate_item_ids"}
+_CODES = {
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "RESOURCE_EXHAUSTED",
+    415: "INVALID_ARGUMENT",
+}
 
 
 def make_rest_app(service: RankingService) -> web.Application:
@@ -33,8 +37,16 @@ def make_rest_app(service: RankingService) -> web.Application:
     """
 
     async def rank(request: web.Request) -> web.Response:
-        fields = await _fields(request, _RANK_FIELDS, {"user_id"})
-        return _json(_as_json(await service.rank(RankingRequest(**fields))))
+        fields = await _fields(request, {*_RANK_FIELDS, "ids_as"}, {"user_id"})
+        shown = fields.pop("ids_as", "number")
+        if shown not in ("number", "string"):
+            raise RequestError("ids_as", "be 'number' or 'string'", shown)
+        asked = RankingRequest(**fields)
+        result = await service.rank(asked)
+        headers = {PATH_HEADER: result.path}
+        if service.refuses(result):
+            return failed(UnrankedError(), headers)
+        return _json(_as_json(asked, result, shown), headers=headers)
 
     async def append(request: web.Request) -> web.Response:
         fields = await _fields(request, _EVENT_FIELDS, _EVENT_FIELDS)
@@ -61,8 +73,29 @@ def make_rest_app(service: RankingService) -> web.Application:
     async def latencies(_: web.Request) -> web.Response:
         return _json(service.latencies.table())
 
+    def failed(
+        error: Exception, headers: Mapping[str, str] | None = None
+    ) -> web.Response:
+        failure = failure_of(error)
+        service.count_failure(failure)
+        headers = dict(headers or {})
+        if failure.retry_after:
+            headers["Retry-After"] = str(failure.retry_after)
+        return _json({"error": failure.text}, failure.status, headers)
+
+    @web.middleware
+    async def errors(request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+            return response
+        except web.HTTPException as error:
+            service.metrics.failed.add(_CODES.get(error.status, "UNKNOWN"))
+            return _json({"error": error.reason}, error.status)
+        except Exception as error:
+            return failed(error)
+
     app = web.Application(
-        client_max_size=_MAX_REQUEST_BYTES, middlewares=[_errors]
+        client_max_size=_MAX_REQUEST_BYTES, middlewares=[errors]
     )
     app.router.add_post("/v1/rank", rank)
     app.router.add_post("/v1/events", append)
@@ -71,27 +104,6 @@ def make_rest_app(service: RankingService) -> web.Application:
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/latencies", latencies)
     return app
-
-
-@web.middleware
-async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
-    try:
-        response: web.StreamResponse = await handler(request)
-        return response
-    except Overloaded as error:
-        return _error(503, str(error), {"Retry-After": str(error.retry_after)})
-    except (RequestError, ValueError) as error:
-        return _error(400, str(error))
-    except StoreError as error:
-        _logger.warning("Appending failed: %s", error)
-        return _error(503, "the behavior store failed", {"Retry-After": "1"})
-    except asyncio.TimeoutError:
-        return _error(504, "the behavior store took too long")
-    except web.HTTPException as error:
-        return _error(error.status, error.reason)
-    except Exception:
-        _logger.exception("A request failed")
-        return _error(500, "internal error")
 
 
 async def _fields(
@@ -115,12 +127,32 @@ async def _fields(
     missing = sorted(needed - set(fields))
     if missing:
         raise RequestError("body", f"hold {missing[0]}", sorted(fields))
+    for name in _IDS & set(fields):
+        fields[name] = _whole(name, fields[name])
     return fields
 
 
-def _as_json(result: RankingResult) -> dict[str, Any]:
+def _whole(name: str, value: Any) -> Any:
+    """Ids as numbers: JavaScript can write large ones as text only."""
+    if isinstance(value, list):
+        return [_whole(name, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"-?[0-9]{1,19}", value, re.ASCII):
+        raise RequestError(name, "be whole numbers", value)
+    return int(value)
+
+
+def _as_json(
+    asked: RankingRequest, result: RankingResult, shown: str
+) -> dict[str, Any]:
+    user_id: Any = asked.user_id
+    item_ids: list[Any] = result.candidate_item_ids.tolist()
+    if shown == "string":
+        user_id, item_ids = str(user_id), [str(item) for item in item_ids]
     return {
-        "candidate_item_ids": result.candidate_item_ids.tolist(),
+        "user_id": user_id,
+        "candidate_item_ids": item_ids,
         "click_probability": result.click_probability.tolist(),
         "path": result.path,
         "history_length": result.history_length,
@@ -133,11 +165,7 @@ def _as_json(result: RankingResult) -> dict[str, Any]:
     }
 
 
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.json_response(value, status=status)
-
-
-def _error(
-    status: int, text: str, headers: dict[str, str] | None = None
+def _json(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    return web.json_response({"error": text}, status=status, headers=headers)
+    return web.json_response(value, status=status, headers=headers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
+import functools
 import logging
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 
@@ -23,7 +24,12 @@ from serving.client.user_cache import CACHE_STATISTICS
 from serving.service.admission import Admission, Overloaded
 from serving.service.answer import Answering
 from serving.service.config import ServiceConfig
-from serving.service.histories import PROFILE_SIZE, Histories
+from serving.service.failures import Failure
+from serving.service.histories import (
+    PROFILE_SIZE,
+    Histories,
+    StoreBusyError,
+)
 from serving.service.latencies import Latencies
 from serving.service.metrics import ServiceMetrics
 from serving.service.prefetches import Prefetches
@@ -32,6 +38,7 @@ from serving.service.spans import Recorder
 from serving.service.targets import Target, Targets
 from serving.service.traces import Traces
 from serving.service.work import Parts
+from serving.stores import StoreError
 
 __all__ = ["RankingService"]
 
@@ -54,6 +61,7 @@ without a history guards the deadline meanwhile.
 
 _WARM_UP_CALLS = 3
 _POLL_TIMEOUT_S = 2.0
+_NEWS_S = 5.0
 _LEAST_CLOSE_S = 1.0
 
 
@@ -84,7 +92,12 @@ class RankingService:
         self.latencies = Latencies(PRIORS)
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
-        self._targets = Targets(config.targets, config.model, config.target_tls)
+        self._targets = Targets(
+            config.targets,
+            config.model,
+            config.calls_per_target,
+            config.target_tls,
+        )
         self._histories = Histories(
             config.store,
             config.history_limit,
@@ -107,20 +120,41 @@ class RankingService:
             metrics=self.metrics,
             popular=np.zeros(0, np.int64),
         )
-        self._poller: asyncio.Task[None] | None = None
-        self._available: set[str] = set()
+        self._pollers: list[asyncio.Task[None]] = []
+        self._warm: set[str] = set()
+        self._store_up = not self._histories.exist
         self._draining = False
 
     @property
     def ready(self) -> bool:
-        """Whether a model server answers and the service is not stopping."""
-        return bool(self._available) and not self._draining
+        """Whether requests get scores.
+
+        A model server answers and has ranked once, the store answers, and the
+        service is not stopping.
+        """
+        return (
+            any(self._serves(target) for target in self._targets.all)
+            and (self._store_up or self.config.ready_without_store)
+            and not self._draining
+        )
 
     async def start(self) -> None:
-        """Looks for the model servers and learns first latencies."""
-        await self._poll()
-        await self._warm_up()
-        self._poller = asyncio.create_task(self._keep_polling())
+        """Looks for its parts and learns first latencies."""
+        polls: list[Callable[[], Awaitable[None]]] = [
+            functools.partial(self._poll_target, target)
+            for target in self._targets.all
+        ]
+        polls.append(self._poll_store)
+        await asyncio.gather(*(poll() for poll in polls))
+        await self._poll_news()
+        self._pollers = [
+            asyncio.create_task(self._keep(poll, self.config.poll_seconds))
+            for poll in polls
+        ]
+        seconds = max(_NEWS_S, self.config.poll_seconds)
+        self._pollers.append(
+            asyncio.create_task(self._keep(self._poll_news, seconds))
+        )
 
     async def close(self) -> None:
         """Lets nobody in any more, waits for requests in flight, ends all."""
@@ -129,10 +163,9 @@ class RankingService:
         ends = time.monotonic() + grace
         if not await self._admission.close(grace):
             _logger.warning("Stopped with requests in flight")
-        if self._poller is not None:
-            self._poller.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._poller
+        for poller in self._pollers:
+            poller.cancel()
+        await asyncio.gather(*self._pollers, return_exceptions=True)
         await self._parts.prefetches.close(max(0.0, ends - time.monotonic()))
         await self._targets.close()
         least = max(_LEAST_CLOSE_S, ends - time.monotonic())
@@ -163,11 +196,7 @@ class RankingService:
             Overloaded: the service has too much to do.
         """
         recorder = Recorder()
-        try:
-            request = self._completed(request)
-        except RequestError:
-            self.metrics.failed.add("INVALID_ARGUMENT")
-            raise
+        request = self._completed(request)
         seconds = request.deadline_ms / 1e3
         # Short deadlines are not eaten up by the margin.
         margin = min(self.config.margin_ms / 1e3, seconds / 10)
@@ -184,9 +213,7 @@ class RankingService:
         except asyncio.CancelledError:
             self.metrics.failed.add("CANCELLED")
             raise
-        except Exception:
-            self.metrics.failed.add("INTERNAL")
-            raise
+        result = _ordered(result, request)
         self._count(result, seconds)
         self._traces.write(request, result, recorder.wall_start)
         if self.config.log_requests:
@@ -221,14 +248,26 @@ class RankingService:
             self._parts.prefetches.forget(user_id)
         return len(items)
 
+    def refuses(self, result: RankingResult) -> bool:
+        """Whether callers by gRPC or REST get an error for this answer."""
+        unranked = result.path == "unranked"
+        return unranked and self.config.unranked == "error"
+
+    def count_failure(self, failure: Failure) -> None:
+        """Counts what a caller got instead of an answer."""
+        if not failure.counted:
+            self.metrics.failed.add(failure.code)
+
     def metrics_page(self) -> str:
         """All metrics in Prometheus' text format."""
         self.metrics.in_flight.set(self._admission.inside)
         self.metrics.queued.set(self._admission.queued)
         self.metrics.background.set(self._parts.prefetches.background)
         for target in self._targets.all:
-            up = target.up and target.address in self._available
-            self.metrics.targets.set(up, target.address)
+            self.metrics.targets.set(self._serves(target), target.address)
+        if self._histories.exist:
+            self.metrics.store.set(self._store_up)
+        self.metrics.ready.set(self.ready)
         return self.metrics.page()
 
     def _overloaded(self) -> bool:
@@ -260,8 +299,15 @@ class RankingService:
         if result.total_ms > 1e3 * seconds:
             self.metrics.late.add(result.path)
 
-    async def _warm_up(self) -> None:
-        """Measures the ranking that everything falls back to."""
+    def _serves(self, target: Target) -> bool:
+        return target.up and target.address in self._warm
+
+    async def _warm_up(self, target: Target) -> None:
+        """Measures the ranking that everything falls back to.
+
+        Raises:
+            MuseClientError: the server does not rank.
+        """
         candidates = self._parts.popular[: self.config.num_candidates]
         if not len(candidates):
             candidates = np.arange(1, self.config.num_candidates + 1)
@@ -272,47 +318,63 @@ class RankingService:
             behavior_category_ids=[],
             candidate_item_ids=candidates,
         )
-        for target in self._targets.all:
-            if target.address not in self._available:
-                continue
-            for call in range(_WARM_UP_CALLS + 1):
-                start = time.monotonic()
-                try:
-                    await target.client.rank(request, timeout=_POLL_TIMEOUT_S)
-                except MuseClientError as error:
-                    _logger.warning("Warming up failed: %s", error)
-                    break
-                if call:  # The first one opened the connection.
-                    self.latencies.learn(
-                        "rank_no_history",
-                        time.monotonic() - start,
-                        len(candidates),
-                    )
+        for call in range(_WARM_UP_CALLS + 1):
+            start = time.monotonic()
+            await target.client.rank(request, timeout=_POLL_TIMEOUT_S)
+            if call:  # The first one opened the connection.
+                self.latencies.learn(
+                    "rank_no_history", time.monotonic() - start, len(candidates)
+                )
 
-    async def _keep_polling(self) -> None:
+    async def _keep(
+        self, poll: Callable[[], Awaitable[None]], seconds: float
+    ) -> None:
         while True:
-            await asyncio.sleep(self.config.poll_seconds)
+            await asyncio.sleep(seconds)
             try:
-                await self._poll()
+                await poll()
             except Exception:  # The service goes on without news.
-                _logger.exception("Polling the model servers failed")
-
-    async def _poll(self) -> None:
-        await asyncio.gather(*map(self._poll_target, self._targets.all))
-        if self.config.matching_model and self._available:
-            await self._poll_popular()
+                _logger.exception("Polling failed")
 
     async def _poll_target(self, target: Target) -> None:
+        """Asks a model server whether it serves; a new one must rank first."""
         try:
             versions = await target.client.status(timeout=_POLL_TIMEOUT_S)
             if not any(version.state == "AVAILABLE" for version in versions):
                 raise MuseClientError("no version is available")
-        except MuseClientError:
+            if target.address not in self._warm:
+                await self._warm_up(target)
+        except MuseClientError as error:
+            if target.up:
+                _logger.warning("Model server %s: %s", target.address, error)
             target.lost()
-            self._available.discard(target.address)
+            self._warm.discard(target.address)
             return
         target.answered()
-        self._available.add(target.address)
+        self._warm.add(target.address)
+
+    async def _poll_store(self) -> None:
+        if not self._histories.exist:
+            return
+        try:
+            await self._histories.read(0, 1)
+        except StoreBusyError:
+            return  # Others wait for it: they will see.
+        except (StoreError, asyncio.TimeoutError) as error:
+            if self._store_up:
+                _logger.warning("The store does not answer: %r", error)
+            self._store_up = False
+        else:
+            self._store_up = True
+
+    async def _poll_news(self) -> None:
+        """Asks for cache statistics and popular items."""
+        serving = [t for t in self._targets.all if self._serves(t)]
+        await asyncio.gather(*map(self._poll_cache, serving))
+        if self.config.matching_model and serving:
+            await self._poll_popular()
+
+    async def _poll_cache(self, target: Target) -> None:
         try:
             cache = await target.client.user_cache([0], timeout=_POLL_TIMEOUT_S)
         except MuseClientError:
@@ -326,13 +388,30 @@ class RankingService:
         try:
             _, found = await self._targets.call(
                 self._targets.order(0),
-                lambda target: target.client.recommend(
+                lambda target, seconds: target.client.recommend(
                     RecommendRequest([]),
                     model=self.config.matching_model,
-                    timeout=_POLL_TIMEOUT_S,
+                    timeout=seconds,
                 ),
+                time.monotonic() + _POLL_TIMEOUT_S,
             )
         except MuseClientError:
             return  # What was popular before still serves.
         ids = np.asarray(found.candidate_item_ids, np.int64)
         self._parts.popular = ids[ids != 0]
+
+
+def _ordered(result: RankingResult, request: RankingRequest) -> RankingResult:
+    """The answer as the request wants it: sorted, or the best of it."""
+    if not (request.sort or request.top):
+        return result
+    order = result.order()[: request.top or None]
+    return dataclasses.replace(
+        result,
+        candidate_item_ids=result.candidate_item_ids[order],
+        click_probability=(
+            result.click_probability[order]
+            if len(result.click_probability)
+            else result.click_probability
+        ),
+    )

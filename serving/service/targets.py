@@ -8,13 +8,22 @@ and when a server goes only its own users move.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
+import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from serving.client import AsyncMuseClient, Retry, Tls, UnavailableError
+from serving.client import (
+    AsyncMuseClient,
+    DeadlineError,
+    Retry,
+    Tls,
+    UnavailableError,
+)
+from serving.service.admission import Admission, Overloaded
 
 __all__ = ["Target", "Targets", "by_user"]
 
@@ -31,18 +40,21 @@ class Target:
     Args:
         address: `host:port`.
         model: name of the ranking model.
+        calls: that it works on at once; more wait here.
         tls: encryption; None is plain text.
 
     Attributes:
         address: `host:port`.
-        client: asks it; never retries by itself.
+        client: asks it; retries only what the server had no thread for.
     """
 
     def __init__(
-        self, address: str, model: str, tls: Tls | None = None
+        self, address: str, model: str, calls: int, tls: Tls | None = None
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.address = address
+        self._places = Admission(calls, sys.maxsize)
+        self._prefetches = Admission(max(1, calls // 2), sys.maxsize)
         self.client = AsyncMuseClient(
             address, model=model, retry=Retry(attempts=1), tls=tls
         )
@@ -54,6 +66,38 @@ class Target:
     def up(self) -> bool:
         """Whether it is thought to answer."""
         return not self._lost and time.monotonic() >= self._down_until
+
+    @contextlib.asynccontextmanager
+    async def place(self, until: float, prefetch: bool) -> AsyncIterator[float]:
+        """A place among the calls that the server works on.
+
+        Prefetches have at most half of the places: rankings need the rest.
+
+        Args:
+            until: when the call must be over, by `time.monotonic`.
+            prefetch: whether it is one.
+
+        Yields:
+            Seconds left for the call.
+
+        Raises:
+            DeadlineError: no place, or no time, is left.
+        """
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for places in (*[self._prefetches] * prefetch, self._places):
+                    await stack.enter_async_context(
+                        places.place(until - time.monotonic())
+                    )
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise Overloaded("queue_timeout", 1)
+                yield left
+        except Overloaded as error:
+            raise DeadlineError(
+                "DEADLINE_EXCEEDED",
+                f"no free call to {self.address} in time (calls_per_target)",
+            ) from error
 
     def lost(self) -> None:
         """Notes that it does not say how it is: down until it answers."""
@@ -81,6 +125,7 @@ class Targets:
     Args:
         addresses: `host:port` of each.
         model: name of the ranking model.
+        calls: that each of them works on at once.
         tls: encryption; None is plain text.
 
     Attributes:
@@ -88,10 +133,14 @@ class Targets:
     """
 
     def __init__(
-        self, addresses: Sequence[str], model: str, tls: Tls | None = None
+        self,
+        addresses: Sequence[str],
+        model: str,
+        calls: int,
+        tls: Tls | None = None,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        self.all = [Target(address, model, tls) for address in addresses]
+        self.all = [Target(address, model, calls, tls) for address in addresses]
 
     def order(self, user_id: int) -> list[Target]:
         """The servers for a user: the user's own first, those down last."""
@@ -109,24 +158,30 @@ class Targets:
     async def call(
         self,
         order: Sequence[Target],
-        call: Callable[[Target], Awaitable[_T]],
+        call: Callable[[Target, float], Awaitable[_T]],
+        until: float,
+        prefetch: bool = False,
     ) -> tuple[Target, _T]:
         """Asks the first server that answers.
 
         Args:
             order: servers to ask, in this order.
-            call: one call, limited in time by itself.
+            call: one call: to a server, within so many seconds.
+            until: when it must be over, by `time.monotonic`.
+            prefetch: whether it is one.
 
         Returns:
             The server, and its answer.
 
         Raises:
             UnavailableError: none answered.
+            DeadlineError: there was no time.
             MuseClientError: the call failed otherwise.
         """
         for place, target in enumerate(order):
             try:
-                answer = await call(target)
+                async with target.place(until, prefetch) as seconds:
+                    answer = await call(target, seconds)
             except UnavailableError:
                 target.failed()
                 if place + 1 == len(order):

@@ -113,7 +113,7 @@ class Work:
         self,
         name: str,
         order: Sequence[Target],
-        call: Callable[[Target], Awaitable[_T | None]],
+        call: Callable[[Target, float], Awaitable[_T | None]],
         cells: float,
         cells_found: Callable[[_T], float] | None = None,
     ) -> _T | None:
@@ -122,7 +122,7 @@ class Work:
         Args:
             name: of the stage.
             order: model servers to ask, in this order.
-            call: one call; None is a miss.
+            call: one call, to a server within seconds; None is a miss.
             cells: size of the work.
             cells_found: the size, where the answer tells it better.
 
@@ -132,7 +132,7 @@ class Work:
         """
         span = self.recorder.begin(name)
         try:
-            _, answer = await self.parts.targets.call(order, call)
+            _, answer = await self.parts.targets.call(order, call, self.ends)
         except asyncio.CancelledError:
             late = self.left <= 1e-3
             seconds = self.finish(span, "timeout" if late else "cancelled")

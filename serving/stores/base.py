@@ -236,6 +236,17 @@ class BehaviorStore(abc.ABC):
         """
 
     @abc.abstractmethod
+    def delete_many(self, user_ids: Iterable[int]) -> int:
+        """Deletes users with all that is known of them, damaged ones too.
+
+        Args:
+            user_ids: the users; those who are not known do not matter.
+
+        Returns:
+            How many were there.
+        """
+
+    @abc.abstractmethod
     def read_mark(self, name: str) -> str | None:
         """Returns the text of a `Mark`."""
 

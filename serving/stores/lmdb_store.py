@@ -42,7 +42,8 @@ class LmdbStore(base.BehaviorStore):
     leaves what was there before, and readers never see half of it. Any number
     of processes read while one writes; a second writer waits for the first.
 
-    Open the store once per process, and after a fork, not before. The folder
+    Open the store once per process, and after a fork, not before: calls in a
+    process that was forked later fail. The folder
     may be removed or replaced while it is open: every call fails then. Its
     file must not be cut short under a process that has it open: the system
     ends a process that reads what is gone.
@@ -96,6 +97,7 @@ class LmdbStore(base.BehaviorStore):
             # What killed readers left behind would keep old pages alive.
             self._env.reader_check()
             self._file = self._file_now()
+            self._process = os.getpid()
             self._check_format()
         except lmdb.Error as error:
             self._env.close()
@@ -235,6 +237,21 @@ class LmdbStore(base.BehaviorStore):
                     db=self._info,
                 )
 
+    def delete_many(self, user_ids: Iterable[int]) -> int:
+        """See `BehaviorStore.delete_many`; all of it is one transaction."""
+        users = {records.check_user_id(user_id) for user_id in user_ids}
+        count = 0
+        with self._transaction(write=True) as transaction:
+            for user_id in sorted(users):
+                key = _user_key(user_id)
+                if transaction.get(key, db=self._users) is None:
+                    continue
+                self._forget(transaction, user_id)
+                transaction.delete(key, db=self._users)
+                self._count(transaction, users=-1)
+                count += 1
+        return count
+
     def read_mark(self, name: str) -> str | None:
         """See `BehaviorStore.read_mark`."""
         with self._transaction(write=False) as transaction:
@@ -276,6 +293,11 @@ class LmdbStore(base.BehaviorStore):
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
+        if os.getpid() != self._process:
+            raise StoreError(
+                f"the behavior store in {self.path} was opened before a fork; "
+                "open it again in this process"
+            )
         # What is written to a removed file would be lost.
         if self._file_now() != self._file:
             raise StoreMovedError(

@@ -7,7 +7,15 @@ the header count the events that were dropped.
 
 from __future__ import annotations
 
-__all__ = ["APPEND", "CORRUPT", "REPLACE", "SET_PROFILE", "SET_ROWS", "TRIM"]
+__all__ = [
+    "APPEND",
+    "CORRUPT",
+    "DELETE",
+    "REPLACE",
+    "SET_PROFILE",
+    "SET_ROWS",
+    "TRIM",
+]
 
 CORRUPT = "MUSECORRUPT"
 """First word of the error where a history is not one."""
@@ -141,6 +149,23 @@ end
 redis.call('SET', history, string.sub(ARGV[1], 1, 16)
   .. struct.pack('<i8', start) .. string.sub(ARGV[1], 25) .. ARGV[2])
 redis.call('HINCRBY', totals, 'events', #ARGV[2] / EVENT)
+forget_rows()
+return 1
+"""
+)
+
+DELETE = (
+    _COMMON
+    + """
+-- first 16 bytes of the header
+if redis.call('EXISTS', history) == 0 then return 0 end
+local string = redis.call('TYPE', history).ok == 'string'
+local count = string and count_of(ARGV[1]) or -1
+if count and count > 0 then
+  redis.call('HINCRBY', totals, 'events', 0 - count)
+end
+redis.call('DEL', history)
+redis.call('HINCRBY', totals, 'users', -1)
 forget_rows()
 return 1
 """

@@ -74,7 +74,14 @@ class RedisStore(base.BehaviorStore):
         )
         self._scripts = {
             name: self._redis.register_script(getattr(redis_scripts, name))
-            for name in ("APPEND", "TRIM", "SET_PROFILE", "SET_ROWS", "REPLACE")
+            for name in (
+                "APPEND",
+                "DELETE",
+                "REPLACE",
+                "SET_PROFILE",
+                "SET_ROWS",
+                "TRIM",
+            )
         }
 
     def read(
@@ -198,6 +205,15 @@ class RedisStore(base.BehaviorStore):
         if mark is not None:
             with self._errors():
                 self._redis.set(f"muse:mark:{mark.name}", mark.text)
+
+    def delete_many(self, user_ids: Iterable[int]) -> int:
+        """See `BehaviorStore.delete_many`; one user after another."""
+        users = {records.check_user_id(user_id) for user_id in user_ids}
+        calls = [
+            (user_id, [records.Header(user_id).pack()[:16]])
+            for user_id in sorted(users)
+        ]
+        return sum(map(int, self._run("DELETE", calls)))
 
     def read_mark(self, name: str) -> str | None:
         """See `BehaviorStore.read_mark`."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 import threading
+
+from serving.addresses import split_address
 
 
 class Relay:
-    """Passes bytes on to a server, but holds them back when told to.
+    """Passes bytes on to a server, but not when told otherwise.
 
     Args:
         target: `host:port` of the server.
@@ -19,11 +22,11 @@ class Relay:
     def __init__(
         self, target: str, context: ssl.SSLContext | None = None
     ) -> None:
-        host, port = target.split(":")
-        self._server = (host, int(port))
+        self._server = split_address(target)
         self._context = context
         self._flowing = threading.Event()
         self._flowing.set()
+        self._forgotten: set[socket.socket] = set()
         self._sockets = [socket.create_server(("127.0.0.1", 0))]
         self.address = f"127.0.0.1:{self._sockets[0].getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -33,6 +36,19 @@ class Relay:
 
     def release(self) -> None:
         self._flowing.set()
+
+    def forget(self) -> None:
+        """Loses the open connections without a word; new ones are let in."""
+        self._forgotten |= set(self._sockets[1:])
+
+    def reset(self) -> None:
+        """Resets the open connections; new ones are let in."""
+        for one in self._sockets[1:]:
+            now = struct.pack("ii", 1, 0)
+            with contextlib.suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+                one.shutdown(socket.SHUT_RDWR)
+                one.close()
 
     def close(self) -> None:
         self.release()
@@ -64,5 +80,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._flowing.wait()
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
+                if source not in self._forgotten:
+                    sink.sendall(data)
+            if source not in self._forgotten:
+                sink.shutdown(socket.SHUT_WR)

@@ -90,6 +90,10 @@ def opened_client(
             yield opened
     except client.UnavailableError as error:
         advice = "" if tls else "; an encrypted one needs --target-ca-file"
+        if tls is not None and tls.certificate_file is None:
+            advice = (
+                "; one that knows its clients needs --target-certificate-file"
+            )
         raise RuntimeError(
             f"no server answers at {address} ({error.message}). Start "
             f"one with: muse serve --model-base-path DIR{advice}"

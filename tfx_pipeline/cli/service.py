@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
     from serving.service import ServiceApp
 
 __all__ = ["service"]
+
+
+class Unranked(str, enum.Enum):
+    """An answer without scores, or an error."""
+
+    ANSWER = "answer"
+    ERROR = "error"
 
 
 def service(
@@ -67,6 +76,23 @@ def service(
     max_queue: Annotated[
         int, typer.Option(help="Requests that wait; more are refused.")
     ] = 64,
+    calls_per_target: Annotated[
+        int,
+        typer.Option(
+            help="Calls to a model server at once: one less than its "
+            "--grpc_max_threads.",
+        ),
+    ] = 63,
+    unranked: Annotated[
+        Unranked, typer.Option(help="What is sent when there are no scores.")
+    ] = Unranked.ANSWER,
+    ready_without_store: Annotated[
+        bool,
+        typer.Option(
+            "--ready-without-store",
+            help="Stay ready while the store does not answer.",
+        ),
+    ] = False,
     traces: Annotated[
         str, typer.Option(help="'console' or an OTLP endpoint by HTTP.")
     ] = "",
@@ -83,6 +109,7 @@ def service(
     Example: muse service --store lmdb:store --target 127.0.0.1:8500
     """
     with output.one_line_errors():
+        _check_folder(store)
         from serving.service import ServiceConfig, run_until_signal
         from serving.service.records import log_to_stderr
 
@@ -105,11 +132,26 @@ def service(
             deadline_ms=deadline_ms,
             max_concurrent=max_concurrent,
             max_queue=max_queue,
+            calls_per_target=calls_per_target,
+            unranked=unranked.value,
+            ready_without_store=ready_without_store,
             traces=traces,
             log_requests=not quiet,
         )
         log_to_stderr()
         run_until_signal(config, _announce)
+
+
+def _check_folder(store: str) -> None:
+    """A new store is made in a folder that is there: else it is a slip."""
+    if not store.startswith("lmdb:"):
+        return
+    folder = pathlib.Path(store.removeprefix("lmdb:")).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(
+            f"--store: expected a store, or a new one in a folder that is "
+            f"there. Received: {store!r}, and no folder {folder}"
+        )
 
 
 def _announce(app: ServiceApp) -> None:

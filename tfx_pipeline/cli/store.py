@@ -212,6 +212,49 @@ def append(
 
 
 @app.command()
+def delete(
+    url: Url,
+    user: Annotated[
+        list[int] | None, typer.Option(help="User id; may be repeated.")
+    ] = None,
+    users_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Text file with a user id per line."),
+    ] = None,
+    limit: Limit = 100_000,
+    timeout: Timeout = 60.0,
+) -> None:
+    """Delete users with all that is known of them.
+
+    What a model server still holds of them in its cache goes when others need
+    the place or the version is replaced.
+
+    Example: muse store delete --store lmdb:/tmp/store --user 1 --user 2
+    """
+    with output.one_line_errors():
+        users = set(user or [])
+        if users_file is not None:
+            users |= set(_read_users(users_file))
+        if not users:
+            raise ValueError("expected --user or --users-file. Received: none")
+        with _open(url, limit, timeout) as opened:
+            found = opened.delete_many(users)
+        sys.stdout.write(f"{found} of {len(users)} users deleted\n")
+
+
+def _read_users(file: pathlib.Path) -> Iterator[int]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                yield int(line)
+        except ValueError as error:
+            raise ValueError(
+                f"{file}, line {number}: expected a user id. Received: {line!r}"
+            ) from error
+
+
+@app.command()
 def rows(
     url: Url,
     target: Annotated[

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
-from serving.client import AsyncMuseClient, MuseClient
+from serving.client import (
+    AsyncMuseClient,
+    CallError,
+    DeadlineError,
+    MuseClient,
+    Retry,
+)
+from serving.client.connections import CONNECTIONS
+from tests.serving.relay import Relay
+
+ONCE = Retry(attempts=1)
 
 
 class Counter:
@@ -81,3 +97,169 @@ def test_calls_at_once_share_a_connection(muse):
     with counting_proxy(muse.grpc) as proxy:
         asyncio.run(ask(proxy.address))
         assert proxy.connections == 1
+
+
+@pytest.mark.tf
+def test_threads_share_few_connections(muse):
+    with counting_proxy(muse.rest) as proxy:
+        with MuseClient(proxy.address, "rest") as client:
+            for start in range(0, 250, 50):
+                threads = [
+                    threading.Thread(target=client.embed, args=([1, 2],))
+                    for _ in range(start, start + 50)
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+            assert 0 < proxy.connections <= CONNECTIONS
+            client.embed([1])  # None was lost on the way.
+
+
+@contextlib.contextmanager
+def trickling(head: bytes) -> Iterator[str]:
+    """A server that goes on with its answer, a byte at a time, for long."""
+    stop = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(head)
+            while not stop.wait(0.1):
+                connection.sendall(b" ")
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                threading.Thread(target=answer, args=(connection,)).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            stop.set()
+            server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long:",
+        b"",
+    ],
+    ids=["body", "headers", "status"],
+)
+def test_the_deadline_holds_for_the_whole_answer(head):
+    with trickling(head) as address:
+        with MuseClient(address, "rest", retry=ONCE) as client:
+            start = time.monotonic()
+            with pytest.raises(DeadlineError):
+                client.status(timeout=0.5)
+            assert time.monotonic() - start < 1.5
+
+
+@contextlib.contextmanager
+def waiting_client(kind: str, address: str):
+    """A blocking `status`, whatever the client."""
+    if kind != "async":
+        with MuseClient(address, kind, retry=ONCE) as client:
+            yield lambda: client.status(timeout=0.5)[0].state
+        return
+    loop = asyncio.new_event_loop()
+    client = AsyncMuseClient(address, retry=ONCE)
+    try:
+        yield (
+            lambda: loop.run_until_complete(client.status(timeout=0.5))[0].state
+        )
+    finally:
+        loop.run_until_complete(client.close())
+        loop.close()
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("how", ["forget", "reset"])
+@pytest.mark.parametrize("kind", ["grpc", "async", "rest"])
+def test_a_lost_connection_is_opened_anew(muse, kind, how):
+    target = (muse.rest if kind == "rest" else muse.grpc).removeprefix(
+        "http://"
+    )
+    relay = Relay(target)
+    with contextlib.closing(relay), waiting_client(kind, relay.address) as ask:
+        assert ask() == "AVAILABLE"
+        getattr(relay, how)()
+        ends = time.monotonic() + 5
+        while True:
+            try:
+                assert ask() == "AVAILABLE"
+                break
+            except CallError:
+                assert time.monotonic() < ends
+        # A server that answers keeps its connection.
+        assert [ask() for _ in range(5)] == ["AVAILABLE"] * 5
+
+
+@pytest.mark.tf
+def test_calls_in_flight_outlive_the_old_connection(muse):
+    relay = Relay(muse.grpc)
+    with contextlib.closing(relay), MuseClient(relay.address) as client:
+        client.embed([1])
+        relay.hold()
+        found = []
+        slow = threading.Thread(
+            target=lambda: found.append(client.embed([1, 2], timeout=30))
+        )
+        slow.start()
+        for _ in range(3):  # They get another connection after a second.
+            with pytest.raises(DeadlineError):
+                client.status(timeout=0.5)
+        relay.release()
+        slow.join()
+    assert np.asarray(found[0].found).all()
+
+
+PROXIED = """
+import sys
+from serving.client import MuseClient, MuseClientError, Retry
+for kind, target in zip(("grpc", "rest", "grpc", "grpc"), sys.argv[1:]):
+    with MuseClient(target, kind, retry=Retry(attempts=1)) as client:
+        try:
+            print(client.status(timeout=5)[0].state)
+        except MuseClientError as error:
+            print(error)
+"""
+
+
+@pytest.mark.tf
+def test_a_proxy_is_not_for_this_machine(muse):
+    """Others go through it unless `no_proxy` has them; the error says so."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        dead = f"127.0.0.1:{closed.getsockname()[1]}"
+    found = subprocess.run(
+        [
+            *(sys.executable, "-c", PROXIED, muse.grpc, muse.rest),
+            *("model.invalid:8500", "other.invalid:8500"),
+        ],
+        env={
+            **os.environ,
+            "http_proxy": f"http://user:secret@{dead}",
+            "no_proxy": "other.invalid",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    near, rest, far, excepted = found.stdout.splitlines()
+    assert (near, rest) == ("AVAILABLE", "AVAILABLE")
+    assert f"through the proxy of http_proxy, {dead}" in far
+    assert "UNAVAILABLE" in excepted and "proxy" not in excepted
+    assert "secret" not in found.stdout
+
+
+@pytest.mark.parametrize("target", ["::1:8500", "nowhere", "h:99999"])
+@pytest.mark.parametrize("client", [MuseClient, AsyncMuseClient])
+def test_what_is_no_address_is_said(client, target):
+    with pytest.raises(ValueError, match="IPv6 host in brackets"):
+        client(target)

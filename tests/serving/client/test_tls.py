@@ -108,8 +108,11 @@ def test_encrypted(encrypted, certificates, kind):
 def test_mutual(mutual, certificates, kind):
     known = known_client(certificates)
     assert state(kind, mutual, known) == "AVAILABLE"
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="needs certificate_file"):
         state(kind, mutual, Tls(ca_file=certificates / "ca.pem"))
+    with pytest.raises(UnavailableError) as error:
+        state(kind, mutual, None)
+    assert "certificate_file" not in str(error.value)
 
 
 @pytest.fixture(scope="module")

@@ -130,3 +130,39 @@ def test_opening_twice_in_a_process_is_refused_clearly(tmp_path):
     with open_store(f"lmdb:{tmp_path}"):
         with pytest.raises(StoreError, match="already open in this process"):
             open_store(f"lmdb:{tmp_path}")
+
+
+FORKED = """
+import os, sys, threading
+from serving.stores import StoreError, open_store
+
+store = open_store(sys.argv[1])
+store.append(1, 11, 3)
+child = os.fork()
+if not child:
+    refused = 0
+    for call in (
+        lambda: store.append(1, 12, 3),
+        lambda: store.read(1),
+        lambda: store.delete_many([1]),
+    ):
+        try:
+            call()
+        except StoreError as error:
+            refused += "opened before a fork" in str(error)
+    store.close()
+    with open_store(sys.argv[1]) as own:
+        own.append(1, 13, 3)
+    os._exit(0 if refused == 3 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+store.append(1, 14, 3)
+print(store.read(1).item_ids.tolist())
+"""
+
+
+def test_a_store_from_before_a_fork_is_refused(tmp_path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", FORKED, f"lmdb:{tmp_path}/store"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert found.stdout.strip() == "[14, 13, 11]", found.stderr

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import serving.stores
 from serving.stores import (
@@ -16,6 +17,7 @@ from serving.stores import (
     open_store,
 )
 from serving.stores.lmdb_store import BLOCK_EVENTS
+from tfx_pipeline.cli.commands import app as muse_command
 
 USER = -(2**62) - 1
 
@@ -270,3 +272,45 @@ def test_an_append_to_lmdb_rewrites_a_block_not_the_history(tmp_path):
         # The pages of three copies of a block and of the tree above it.
         assert store.stats().bytes - before < 3 * BLOCK_EVENTS * 20 + 200_000
         assert before > 50_000 * 20
+
+
+def test_deleted_users_are_gone_and_others_are_not(store) -> None:
+    large = 2**60 + 1
+    for user in (1, 2, large):
+        store.append(user, [11, 12], [3, 3])
+    store.set_profile(1, [1, 2, 3, 4, 5])
+    store.set_rows(1, [5, 6], 77)
+    before = store.stats()
+    assert (before.users, before.events, before.rows) == (3, 6, 1)
+    assert store.delete_many([1, large, 99, 1]) == 2
+    assert store.read(1) is None and store.read(large) is None
+    assert store.read(2).item_ids.tolist() == [12, 11]
+    after = store.stats()
+    assert (after.users, after.events, after.rows) == (1, 2, 0)
+    assert list(store.user_ids()) == [2]
+    store.append(1, 13, 4)
+    again = store.read(1)
+    assert again.item_ids.tolist() == [13]
+    assert again.profile.tolist() == [0] * 5 and again.rows is None
+
+
+def test_delete_by_command(store_url, tmp_path) -> None:
+    with open_store(store_url, timeout=20) as opened:
+        for user in (1, 2, 3, 2**60 + 1):
+            opened.append(user, 11, 3)
+    file = tmp_path / "users.txt"
+    file.write_text(f"2\n\n{2**60 + 1}\n77\n")
+
+    def run(*more: str):
+        return CliRunner().invoke(
+            muse_command, ["store", "delete", "--store", store_url, *more]
+        )
+
+    done = run("--user", "1", "--users-file", str(file))
+    assert done.output == "3 of 4 users deleted\n"
+    with open_store(store_url, timeout=20) as opened:
+        assert list(opened.user_ids()) == [3]
+    file.write_text("4\nfour\n")
+    done = run("--users-file", str(file))
+    assert done.exit_code == 1 and "line 2: expected a user id" in done.stderr
+    assert run().exit_code == 1
