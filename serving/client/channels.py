@@ -26,7 +26,22 @@ from serving.client.errors import (
 from serving.client.memory import keep_freed_memory
 from serving.client.settings import Timeouts, Tls
 
-__all__ = ["Channels", "LoopChannels", "without_certificate"]
+__all__ = [
+    "SERVER_KEEPALIVE",
+    "Channels",
+    "LoopChannels",
+    "without_certificate",
+]
+
+SERVER_KEEPALIVE = (
+    # Callers may ping as often as they like, to notice a lost connection.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+"""Options of a gRPC server: it lets clients ping, and finds those gone."""
 
 _IDLE_MS = 8_000
 _PING_MS = 5_000

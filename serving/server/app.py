@@ -18,6 +18,7 @@ import grpc
 from aiohttp import web
 
 from serving.addresses import bare_host, join_address
+from serving.client.channels import SERVER_KEEPALIVE
 from serving.client.memory import keep_freed_memory
 from serving.server.config import ServerConfig
 from serving.server.config_files import (
@@ -186,6 +187,7 @@ class ServerApp:
                     min(self.config.max_request_bytes, 2**31 - 1) or -1,
                 ),
                 ("grpc.so_reuseport", 0),
+                *SERVER_KEEPALIVE,
             ]
         )
         add_services(server, self.manager, dispatcher)

@@ -10,6 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.addresses import join_address
 from serving.client import ranking_messages as wire
+from serving.client.channels import SERVER_KEEPALIVE
 from serving.client.errors import RequestError
 from serving.client.ranking import RankingRequest, write_rank
 from serving.service.failures import PATH_HEADER, UnrankedError, failure_of
@@ -18,14 +19,6 @@ from serving.service.service import RankingService
 __all__ = ["GrpcServer"]
 
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024
-KEEPALIVE = (
-    # Callers may ping as often as they like, to notice a lost connection.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
 
 
 class GrpcServer:
@@ -44,7 +37,7 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
-                *KEEPALIVE,
+                *SERVER_KEEPALIVE,
             ]
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
