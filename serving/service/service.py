@@ -329,7 +329,7 @@ class RankingService:
     async def _keep(
         self, poll: Callable[[], Awaitable[None]], seconds: float
     ) -> None:
-        while True:
+        while not self._draining:  # A cancellation may get lost in a poll.
             await asyncio.sleep(seconds)
             try:
                 await poll()
