@@ -69,6 +69,7 @@ class RankingBeside:
         settings = {
             "store": store,
             "targets": [app.grpc_target],
+            "calls_per_target": app.config.grpc_max_threads - 1,
             "model": model if model in names else names[0],
             "matching_model": "matching" if "matching" in names else "",
             "host": host,

@@ -415,6 +415,26 @@ def test_the_model_server_is_told_to_stop_and_can_hear_it():
     assert pod["terminationGracePeriodSeconds"] > pause
 
 
+def threads(arguments: list[str]) -> int:
+    (flag,) = (a for a in arguments if a.startswith("--grpc_max_threads="))
+    return int(flag.partition("=")[2])
+
+
+def test_model_servers_admit_the_calls_of_every_ranking_pod():
+    """One of the threads polls, and runs nothing."""
+    scaled = find("HorizontalPodAutoscaler", "muse-ranking")["spec"]
+    rolling = find("Deployment", "muse-ranking")["spec"]["strategy"]
+    pods = scaled["maxReplicas"] + rolling["rollingUpdate"]["maxSurge"]
+    ((_, container),) = (
+        pair for pair in containers() if pair[1]["name"] == "model-server"
+    )
+    assert pods * settings().calls_per_target < threads(container["args"])
+    for name in ("compose.yaml", "compose.matching.yaml"):
+        services = yaml.safe_load((FOLDER / name).read_text())["services"]
+        admitted = threads(services["serving"]["command"]) - 1
+        assert admitted == ServiceConfig().calls_per_target
+
+
 def test_sticky_targets_are_the_pods():
     """One target for each pod, by the name that its service gives it."""
     server = find("StatefulSet", "muse-model-server")
