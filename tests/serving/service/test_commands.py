@@ -31,6 +31,7 @@ from serving.client.ranking import (
     RankingRequest,
     RankingResult,
 )
+from serving.server import ServerConfig
 from tests.serving import toy_matching, toy_muse
 from tests.serving.certificates import make_certificates, ssl_config
 from tests.serving.relay import Relay
@@ -308,7 +309,9 @@ def test_options_of_the_service_are_its_settings(monkeypatch):
 def test_serve_ends_with_its_ranking_service(tmp_path, monkeypatch, capfd):
     told = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
-    app = types.SimpleNamespace(grpc_target="127.0.0.1:1", model_names=["muse"])
+    app = types.SimpleNamespace(
+        grpc_target="127.0.0.1:1", model_names=["muse"], config=ServerConfig()
+    )
     try:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             beside = RankingBeside(
@@ -334,8 +337,11 @@ def test_serve_ends_with_its_ranking_service(tmp_path, monkeypatch, capfd):
 
 PARENT = """
 import sys, time, types
+from serving.server import ServerConfig
 from tfx_pipeline.cli.ranking_beside import RankingBeside
-app = types.SimpleNamespace(grpc_target="127.0.0.1:1", model_names=["muse"])
+app = types.SimpleNamespace(
+    grpc_target="127.0.0.1:1", model_names=["muse"], config=ServerConfig()
+)
 RankingBeside(
     app, sys.argv[1], store="", host="127.0.0.1", port=-1, rest_port=0,
     model="muse",
