@@ -1,6 +1,7 @@
 """Package metadata. Dependencies are read from requirements/*.in."""
 
 import pathlib
+import runpy
 
 from setuptools import find_packages, setup
 
@@ -41,7 +42,9 @@ extras |= {name: requirements(name) for name in MORE_EXTRAS}
 
 setup(
     name="muse-tensorflow",
-    version="0.1.0",
+    version=runpy.run_path(str(ROOT / "muse_keras" / "_version.py"))[
+        "__version__"
+    ],
     description=(
         "MUSE: multimodal search-based user interest modelling on Keras 3, "
         "with a TFX pipeline and TensorFlow Serving clients"

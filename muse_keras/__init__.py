@@ -1,12 +1,16 @@
 """Multimodal search-based user interest modelling in Keras 3.
 
 Sub-packages are imported on first use: `muse_keras.tables.ItemTable` needs
-NumPy alone, everything else Keras and any of its backends. Import
-`muse_keras.models` before loading a saved model: Keras then knows all classes.
+NumPy alone, everything else Keras and any of its backends. Where Keras is
+imported, before or after, it gets to know the names of all classes, so that
+`keras.models.load_model` loads what was saved.
 """
 
 import importlib
 from typing import Any
+
+from muse_keras._registration import register_names_with_keras
+from muse_keras._version import __version__ as __version__
 
 __all__ = [
     "callbacks",
@@ -30,3 +34,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List the public names, imported or not."""
     return sorted({*globals(), *__all__})
+
+
+register_names_with_keras()

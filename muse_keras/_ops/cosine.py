@@ -26,7 +26,10 @@ def cosine_parts(vectors: Any) -> CosineParts:
     vectors = ops.cast(vectors, "float32")
     if not keras.backend.is_int_dtype(dtype):
         # Divide by the largest entry: squares neither overflow nor vanish.
-        largest = ops.max(ops.abs(vectors), axis=-1, keepdims=True)
+        largest = ops.abs(vectors[..., :1])
+        # Not every backend takes a maximum of nothing, though over D.
+        if 0 not in tuple(vectors.shape):
+            largest = ops.max(ops.abs(vectors), axis=-1, keepdims=True)
         usable = ops.logical_and(largest > 0.0, ops.isfinite(largest))
         vectors = ops.where(usable, vectors, ops.zeros_like(vectors))
         vectors = vectors / ops.where(usable, largest, ops.ones_like(largest))

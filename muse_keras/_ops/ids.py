@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from muse_keras._ops.checks import check_inputs, same_axes
 from muse_keras.tables.id_index import backend_holds_int64
 
 
@@ -25,12 +26,11 @@ def id_tensor(ids: Any, name: str = "item_ids") -> Any:
         ValueError: for ids outside the tensor (NumPy, a list) that do not fit
             the backend's integers.
     """
-    if not ops.is_tensor(ids) and not isinstance(ids, keras.KerasTensor):
+    is_symbol = isinstance(ids, keras.KerasTensor)
+    if not ops.is_tensor(ids) and not is_symbol:
         ids = np.asarray(ids)
-        if ids.dtype.kind not in "iu":
-            raise ValueError(
-                f"`{name}` must be integers. Received: {name}.dtype={ids.dtype}"
-            )
+    check_inputs(**{name: (ids, same_axes(ids), "integers")})
+    if isinstance(ids, np.ndarray):
         check_ids_fit(ids, name)
     return ops.cast(ids, id_dtype())
 

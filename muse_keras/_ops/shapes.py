@@ -10,23 +10,6 @@ def is_static(*dims: Any) -> bool:
     return all(isinstance(dim, int) for dim in dims)
 
 
-def check_rank(name: str, tensor: Any, ranks: tuple[int, ...]) -> None:
-    """Raise `ValueError` unless `tensor` has one of `ranks`.
-
-    Args:
-        name: str, the argument's name, for the message.
-        tensor: anything with a `shape`.
-        ranks: tuple of int, the ranks allowed.
-    """
-    shape = tuple(tensor.shape)
-    if len(shape) not in ranks:
-        expected = " or ".join(str(rank) for rank in ranks)
-        raise ValueError(
-            f"`{name}` must have rank {expected}. "
-            f"Received: {name}.shape={shape}"
-        )
-
-
 def has_content(vectors: Any) -> Any:
     """Tell which vectors (..., D) are not zero, bool (...)."""
     return ops.any(ops.not_equal(vectors, 0.0), axis=-1)

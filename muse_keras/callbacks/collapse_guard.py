@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from muse_keras._ops.checks import integer
+
 
 class CollapsedError(RuntimeError):
     """Embeddings have become alike, or stopped being numbers."""
@@ -51,19 +53,15 @@ class CollapseGuard(keras.callbacks.Callback):
                 "`max_mean_cosine` must be in (-1, 1). Received: "
                 f"max_mean_cosine={max_mean_cosine}"
             )
-        for name, value in (
-            ("min_variance", min_variance),
-            ("patience", patience),
-            ("every", every),
-        ):
-            if value < 0:
-                raise ValueError(
-                    f"`{name}` must be at least 0. Received: {name}={value}"
-                )
+        if min_variance < 0.0:
+            raise ValueError(
+                "`min_variance` must be at least 0. Received: "
+                f"min_variance={min_variance}"
+            )
         self.max_mean_cosine = max_mean_cosine
         self.min_variance = min_variance
-        self.patience = patience
-        self.every = every
+        self.patience = integer("patience", patience, minimum=0)
+        self.every = integer("every", every, minimum=0)
         self.failed = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

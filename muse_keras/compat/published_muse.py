@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import integer, integers
 from muse_keras._ops.cosine import cosine_matrix, cosine_parts
 from muse_keras._ops.positions import take_positions
 from muse_keras.compat.two_logit_tower import TwoLogitTower
@@ -44,7 +45,6 @@ class PublishedMUSE(BaseRanker):
     docs/checkpoint-import.md lists where results still differ.
 
     Args:
-        num_items: int, items in the item table.
         profile_sizes: sequence of int, rows of the profile fields' tables,
             row 0 included.
         category_size: int, rows of the category table, row 0 included.
@@ -57,13 +57,6 @@ class PublishedMUSE(BaseRanker):
         count_padding: bool. True: where a history has fewer behaviours than
             are looked at, the rest counts as behaviours with zero embeddings
             and similarity 0, as published. False: it counts nowhere.
-        **kwargs: see `BaseRanker`, without tiers, heads and activation.
-
-    Call arguments:
-        See `BaseRanker`.
-
-    Output shape:
-        logits `(B, C)` float32
 
     Example:
     >>> from muse_keras.compat import PublishedMUSE
@@ -84,6 +77,13 @@ class PublishedMUSE(BaseRanker):
         profile_dims: Sequence[int] | None = None,
         k: int = 50,
         count_padding: bool = True,
+        vector_dim: int = 128,
+        embedding_dim: int = 16,
+        recent: int = 50,
+        hidden_units: Sequence[int] = (256, 128, 64),
+        oov_rate: float = 0.0,
+        seed: int | None = None,
+        spare_rows: int = 0,
         **kwargs: Any,
     ) -> None:
         """Set the arguments; see the class."""
@@ -93,6 +93,13 @@ class PublishedMUSE(BaseRanker):
             category_size,
             city_size,
             province_size,
+            vector_dim=vector_dim,
+            embedding_dim=embedding_dim,
+            recent=recent,
+            hidden_units=hidden_units,
+            oov_rate=oov_rate,
+            seed=seed,
+            spare_rows=spare_rows,
             **kwargs,
             **_FIXED,
         )
@@ -106,8 +113,8 @@ class PublishedMUSE(BaseRanker):
                 "`profile_dims` must have as many widths as `profile_sizes` "
                 f"has fields, {count}. Received: profile_dims={profile_dims}"
             )
-        self.profile_dims = tuple(int(dim) for dim in profile_dims)
-        self.k = k
+        self.profile_dims = integers("profile_dims", profile_dims)
+        self.k = integer("k", k)
         self.count_padding = count_padding
         self.assemble()
 

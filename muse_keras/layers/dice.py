@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import check_inputs, same_axes
 from muse_keras._ops.replicas import sum_over_replicas
 
 _NORMALIZATIONS = ("batch", "layer")
@@ -102,6 +103,7 @@ class Dice(keras.layers.Layer):
         self, inputs: Any, mask: Any = None, training: bool | None = None
     ) -> Any:
         """Activate; see the class."""
+        _check(inputs, mask)
         if self.normalization == "layer":
             mean, variance = ops.moments(
                 ops.cast(inputs, "float32"), axes=-1, keepdims=True
@@ -116,6 +118,13 @@ class Dice(keras.layers.Layer):
         gate = ops.cast(gate, inputs.dtype)
         alpha = ops.cast(self.alpha, inputs.dtype)
         return inputs * (gate + (1.0 - gate) * alpha)
+
+    def compute_output_spec(
+        self, inputs: Any, mask: Any = None, training: bool | None = None
+    ) -> Any:
+        """Return the shape and dtype of `call`'s result."""
+        _check(inputs, mask)
+        return keras.KerasTensor(inputs.shape, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the input's shape."""
@@ -194,3 +203,9 @@ class Dice(keras.layers.Layer):
             value = ops.stop_gradient(value)
             average.assign(average + rate * (value - average))
         self.steps.assign(steps)
+
+
+def _check(inputs: Any, mask: Any) -> None:
+    """Raise `ValueError` for inputs that do not fit together."""
+    axes = same_axes(inputs)
+    check_inputs(inputs=(inputs, axes, "floats"), mask=(mask, axes[:-1]))

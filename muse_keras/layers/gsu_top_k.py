@@ -8,8 +8,8 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.blocks import search_in_blocks
+from muse_keras._ops.checks import check_inputs, integer
 from muse_keras._ops.cosine import CosineParts, cosine_matrix, cosine_parts
-from muse_keras._ops.shapes import check_rank, is_static
 from muse_keras._ops.top_k import stable_top_k
 
 # Below every cosine: what is masked sorts last.
@@ -91,14 +91,8 @@ class GSUTopK(keras.layers.Layer):
         # Similarities stay float32 under every dtype policy.
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        for name, value in (("k", k), ("block_size", block_size)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer. "
-                    f"Received: {name}={value}"
-                )
-        self.k = k
-        self.block_size = block_size
+        self.k = integer("k", k)
+        self.block_size = integer("block_size", block_size)
         self.supports_masking = False
 
     def build(
@@ -136,8 +130,8 @@ class GSUTopK(keras.layers.Layer):
                 candidate_parts, behavior_parts, penalty
             )
         if single:
-            values = ops.squeeze(values, 1)
-            positions = ops.squeeze(positions, 1)
+            # Not `squeeze`: that this axis is 1 may not be known here.
+            values, positions = values[:, 0], positions[:, 0]
         found = values > _MASKED_LIMIT
         zeros = ops.zeros_like(values)
         return GSUResult(
@@ -173,20 +167,13 @@ class GSUTopK(keras.layers.Layer):
     def _check(
         self, candidates: Any, behaviors: Any, mask: Any, norms: Any
     ) -> None:
-        """Raise `ValueError` for shapes that do not fit together."""
-        check_rank("candidates", candidates, (2, 3))
-        check_rank("behaviors", behaviors, (3,))
-        if mask is not None:
-            check_rank("behavior_mask", mask, (2,))
-        if norms is not None:
-            check_rank("behavior_inverse_norms", norms, (2,))
-        dims = candidates.shape[-1], behaviors.shape[-1]
-        if is_static(*dims) and dims[0] != dims[1]:
-            raise ValueError(
-                "`candidates` and `behaviors` must have vectors of the same "
-                f"width. Received: candidates.shape={tuple(candidates.shape)}"
-                f", behaviors.shape={tuple(behaviors.shape)}"
-            )
+        """Raise `ValueError` for inputs that do not fit together."""
+        check_inputs(
+            candidates=(candidates, "BCD BD", "vectors"),
+            behaviors=(behaviors, "BLD", "vectors"),
+            behavior_mask=(mask, "BL"),
+            behavior_inverse_norms=(norms, "BL", "floats"),
+        )
 
     def _search_codes(
         self, candidates: Any, behaviors: Any, mask: Any, norms: Any

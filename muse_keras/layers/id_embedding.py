@@ -6,6 +6,12 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import (
+    check_indices,
+    check_inputs,
+    integer,
+    same_axes,
+)
 from muse_keras.tables import gather_rows
 
 
@@ -16,7 +22,9 @@ class IdEmbedding(keras.layers.Layer):
     Unlike `keras.layers.Embedding` its gradient stays a list of the rows that
     were read on the TensorFlow backend, also under mixed precision, and its
     table is marked so that `muse_keras.optimizers.RowSparseAdam` moves only
-    touched rows. A row outside the table reads row 0.
+    touched rows. A NumPy array is refused if a row is outside the table. A
+    tensor is not looked into, which would hold up the device: such a row
+    reads row 0 there.
 
     Args:
         num_rows: int, rows of the table.
@@ -49,14 +57,11 @@ class IdEmbedding(keras.layers.Layer):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
-        for name, value in (("num_rows", num_rows), ("dim", dim)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer. "
-                    f"Received: {name}={value}"
-                )
-        self.num_rows = num_rows
-        self.dim = dim
+        # NumPy arrays must come here as they are, to be looked at.
+        self._convert_input_args = False
+        self._allow_non_tensor_positional_args = True
+        self.num_rows = integer("num_rows", num_rows)
+        self.dim = integer("dim", dim)
         self.embeddings_initializer = keras.initializers.get(
             embeddings_initializer
         )
@@ -75,10 +80,14 @@ class IdEmbedding(keras.layers.Layer):
 
     def call(self, rows: Any) -> Any:
         """Return the vectors of rows; see the class."""
+        check_indices("rows", rows, self.num_rows, "the rows of the table")
+        rows = ops.convert_to_tensor(rows)
+        check_inputs(rows=(rows, same_axes(rows), "integers"))
         return ops.cast(gather_rows(self.embeddings, rows), self.compute_dtype)
 
     def compute_output_spec(self, rows: Any) -> Any:
         """Return the shape and dtype of `call`'s result."""
+        check_inputs(rows=(rows, same_axes(rows), "integers"))
         shape = (*tuple(rows.shape), self.dim)
         return keras.KerasTensor(shape, self.compute_dtype)
 

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import check_inputs, integer
 from muse_keras._ops.ids import check_ids_fit, id_dtype, id_tensor
 from muse_keras._ops.replicas import gather_over_replicas
 from muse_keras._ops.rows import assign_rows
@@ -59,14 +60,8 @@ class MemoryBank(keras.layers.Layer):
         """Set the arguments; see the class."""
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
-        for name, value in (("size", size), ("dim", dim)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer. "
-                    f"Received: {name}={value}"
-                )
-        self.size = size
-        self.dim = dim
+        self.size = integer("size", size)
+        self.dim = integer("dim", dim)
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -90,9 +85,11 @@ class MemoryBank(keras.layers.Layer):
         Raises:
             ValueError: for NumPy ids that the backend would cut.
         """
+        ids = id_tensor(ids, "ids")
+        check_inputs(dim=((self.dim,), "D"), keys=(keys, "BD"), ids=(ids, "B"))
         keys = ops.stop_gradient(ops.cast(keys, "float32"))
         keys = gather_over_replicas(keys)[-self.size :]
-        ids = gather_over_replicas(id_tensor(ids, "ids"))[-self.size :]
+        ids = gather_over_replicas(ids)[-self.size :]
         # One more than there are keys: the last is the next position.
         rows = ops.arange(0, ops.shape(keys)[0] + 1, dtype="int32")
         rows = ops.mod(rows + self.position, self.size)

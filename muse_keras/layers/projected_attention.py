@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from muse_keras._ops.shapes import check_rank
+from muse_keras._ops.checks import check_inputs, integer, shape_of
 
 # Far below any logit, and far from overflow, in float32.
 _MASKED_LOGIT = -1e9
@@ -30,19 +30,11 @@ class ProjectedAttention(keras.layers.Layer):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
-        for name, value, required in (
-            ("num_heads", num_heads, True),
-            ("key_dim", key_dim, False),
-            ("value_dim", value_dim, False),
-        ):
-            if value is None and not required:
-                continue
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer. "
-                    f"Received: {name}={value}"
-                )
-        self.num_heads = num_heads
+        self.num_heads = integer("num_heads", num_heads)
+        if key_dim is not None:
+            key_dim = integer("key_dim", key_dim)
+        if value_dim is not None:
+            value_dim = integer("value_dim", value_dim)
         self.key_dim = key_dim
         self.value_dim = value_dim
         self.activation = keras.activations.get(activation)
@@ -103,19 +95,35 @@ class ProjectedAttention(keras.layers.Layer):
             self._project(behaviors, self.key_kernel, self.key_bias)
         )
 
+    def _check(
+        self,
+        target: Any,
+        behaviors: Any,
+        similarities: Any = None,
+        mask: Any = None,
+    ) -> None:
+        """Raise `ValueError` for inputs, or shapes, that do not fit."""
+        # A target of rank 2 is one candidate of each request.
+        one = len(shape_of(target)) == 2
+        check_inputs(
+            target=(target, "BE BCE", "floats"),
+            behaviors=(behaviors, "BKF" if one else "BKF BCKF", "floats"),
+            similarities=(similarities, "BK" if one else "BCK", "floats"),
+            mask=(mask, "BK" if one else "BK BCK"),
+        )
+
     def _output_spec(
         self, target: Any, behaviors: Any, return_scores: bool
     ) -> Any:
         """Return the shapes and dtypes of what `_attend` returns."""
-        batch, count, dim = target.shape
+        *pairs, dim = target.shape
         _, value_dim = self._head_dims(dim)
         output = keras.KerasTensor(
-            (batch, count, self.num_heads * value_dim), self.compute_dtype
+            (*pairs, self.num_heads * value_dim), self.compute_dtype
         )
         if not return_scores:
             return output
-        length = behaviors.shape[-2]
-        scores = (batch, count, self.num_heads, length)
+        scores = (*pairs, self.num_heads, behaviors.shape[-2])
         return output, keras.KerasTensor(scores, "float32")
 
     def _head_dims(self, target_dim: int) -> tuple[int, int]:
@@ -172,8 +180,6 @@ class ProjectedAttention(keras.layers.Layer):
 
     def _logits(self, target: Any, behaviors: Any) -> Any:
         """Return scaled dot products, float32 (B, C, heads, K)."""
-        check_rank("target", target, (3,))
-        check_rank("behaviors", behaviors, (3, 4))
         query = self._project(target, self.query_kernel, self.query_bias)
         query = query * (query.shape[-1] ** -0.5)
         key = self._project(behaviors, self.key_kernel, self.key_bias)
@@ -193,11 +199,18 @@ class ProjectedAttention(keras.layers.Layer):
         return ops.cast(logits, "float32")
 
     def _attend(
-        self, logits: Any, behaviors: Any, mask: Any, return_scores: bool
+        self,
+        logits: Any,
+        behaviors: Any,
+        mask: Any,
+        return_scores: bool,
+        one: bool,
     ) -> Any:
-        """Return the sum of values under the softmax of `logits`."""
+        """Return the sum of values under the softmax of `logits`.
+
+        With `one`, the axis of the one candidate is left out.
+        """
         if mask is not None:
-            check_rank("mask", mask, (2, 3))
             mask = ops.cast(mask, "bool")
             axes = (1, 2) if len(mask.shape) == 2 else (2,)
             mask = ops.expand_dims(mask, axes)
@@ -222,14 +235,13 @@ class ProjectedAttention(keras.layers.Layer):
                 ops.expand_dims(weights, 3),
                 ops.transpose(value, (0, 1, 3, 2, 4)),
             )
-            attended = ops.squeeze(attended, 3)
-        shape = ops.shape(attended)
         output = ops.reshape(
-            attended, (*shape[:2], self.num_heads * attended.shape[-1])
+            attended,
+            (*ops.shape(attended)[:2], self.num_heads * attended.shape[-1]),
         )
-        if return_scores:
-            return output, scores
-        return output
+        if one:
+            output, scores = output[:, 0], scores[:, 0]
+        return (output, scores) if return_scores else output
 
 
 def _flat_heads(tensor: Any) -> Any:

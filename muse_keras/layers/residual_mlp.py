@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import integer, integers
 
 
 @muse_keras_export()
@@ -39,8 +40,8 @@ class ResidualMLP(keras.layers.Layer):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
-        self.hidden_units = tuple(hidden_units)
-        self.output_dim = output_dim
+        self.hidden_units = integers("hidden_units", hidden_units)
+        self.output_dim = output_dim = integer("output_dim", output_dim)
         self.dropout = dropout
         policy = self.dtype_policy
         self.linear = keras.layers.Dense(

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import check_inputs, integer, integers
 from muse_keras._ops.cosine import cosine_parts
 from muse_keras.layers.residual_mlp import ResidualMLP
 
@@ -78,16 +79,26 @@ class SCLTower(keras.layers.Layer):
         super().__init__(**kwargs)
         # float16 would overflow on a long vector before it is scaled.
         self.autocast = False
-        _check_arguments(modalities, hidden_units, output_dim, dropout)
+        if not modalities:
+            raise ValueError(
+                f"`modalities` must not be empty. Received: {modalities}"
+            )
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(
+                f"`dropout` must be in [0, 1). Received: dropout={dropout}"
+            )
         unknown = sorted(set(encoders or {}) - set(modalities))
         if unknown:
             raise ValueError(
                 "`encoders` must be of modalities, "
                 f"{sorted(modalities)}. Received: {unknown}"
             )
-        self.modalities = dict(modalities)
-        self.hidden_units = tuple(hidden_units)
-        self.output_dim = output_dim
+        self.modalities = {
+            name: integer(f"modalities[{name!r}]", width)
+            for name, width in modalities.items()
+        }
+        self.hidden_units = integers("hidden_units", hidden_units)
+        self.output_dim = integer("output_dim", output_dim)
         self.encoders = dict(encoders) if encoders else None
         self.dropout = dropout
         self.towers = {
@@ -202,12 +213,7 @@ class SCLTower(keras.layers.Layer):
             for _ in values.shape[1:]:
                 given = ops.any(given, axis=-1)
             values = self.encoders[name](values, training=training)
-        if len(values.shape) != 2 or values.shape[1] != self.modalities[name]:
-            raise ValueError(
-                f"Modality {name!r} must have shape "
-                f"(batch, {self.modalities[name]}). "
-                f"Received: shape={tuple(values.shape)}"
-            )
+        self._check_vectors(name, values)
         parts = cosine_parts(values)
         # Entries around 1, as initializers expect, whatever the width.
         scale = self.modalities[name] ** 0.5 / ops.expand_dims(parts.norms, -1)
@@ -222,27 +228,22 @@ class SCLTower(keras.layers.Layer):
                 "`features` must be a dict with at least one of "
                 f"{sorted(self.modalities)}. Received: {sorted(names)}"
             )
-
-
-def _check_arguments(
-    modalities: Any, hidden_units: Any, output_dim: Any, dropout: float
-) -> None:
-    """Raise `ValueError` for sizes that make no tower."""
-    if not modalities:
-        raise ValueError(
-            f"`modalities` must not be empty. Received: {modalities}"
+        for name, values in features.items():
+            if name not in (self.encoders or {}):
+                self._check_vectors(name, values)
+        check_inputs(
+            **{
+                name: (tuple(values.shape)[:1], "B")
+                for name, values in features.items()
+            }
         )
-    sizes = [
-        *((f"modalities[{name!r}]", size) for name, size in modalities.items()),
-        *(("hidden_units", size) for size in hidden_units),
-        ("output_dim", output_dim),
-    ]
-    for name, size in sizes:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f"`{name}` must be a positive integer. Received: {name}={size}"
-            )
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(
-            f"`dropout` must be in [0, 1). Received: dropout={dropout}"
+
+    def _check_vectors(self, name: str, values: Any) -> None:
+        """Raise `ValueError` for vectors of another width than declared."""
+        width = self.modalities[name]
+        check_inputs(
+            **{
+                f"modalities[{name!r}]": ((width,), "W"),
+                name: (values, "BW", "vectors"),
+            }
         )

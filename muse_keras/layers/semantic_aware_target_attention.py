@@ -36,18 +36,20 @@ class SemanticAwareTargetAttention(ProjectedAttention):
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
-        target: float (B, C, E).
+        target: float (B, C, E), or (B, E) for one candidate a request.
         behaviors: float (B, C, K, E') or (B, K, E').
-        similarities: float (B, C, K).
+        similarities: float (B, C, K), or (B, K) for a target of rank 2.
         mask: bool (B, C, K) or (B, K), True = real. None: all are real.
         return_attention_scores: bool, also return the weights.
 
     Input shape:
-        `(B, C, E)`, `(B, C, K, E')` and `(B, C, K)`
+        `(B, C, E)`, `(B, C, K, E')` and `(B, C, K)`; `(B, E)`, `(B, K, E')`
+        and `(B, K)`
 
     Output shape:
         `(B, C, num_heads * value_dim)`; with `return_attention_scores` also
-        float32 weights `(B, C, num_heads, K)`.
+        float32 weights `(B, C, num_heads, K)`. Without the axis C for a
+        target of rank 2.
 
     Example:
     >>> import numpy as np
@@ -97,6 +99,9 @@ class SemanticAwareTargetAttention(ProjectedAttention):
         mask_shape: Any = None,
     ) -> None:
         """Make the projections, the gammas and the scale."""
+        self._check(
+            target_shape, behaviors_shape, similarities_shape, mask_shape
+        )
         self._build_projections(target_shape, behaviors_shape)
         self.gamma = self.add_weight(
             shape=(3, self.num_heads),
@@ -122,11 +127,18 @@ class SemanticAwareTargetAttention(ProjectedAttention):
         return_attention_scores: bool = False,
     ) -> Any:
         """Attend; see the class."""
+        self._check(target, behaviors, similarities, mask)
+        one = len(target.shape) == 2
+        if one:
+            target = ops.expand_dims(target, 1)
+            similarities = ops.expand_dims(similarities, 1)
         target = ops.cast(target, self.compute_dtype)
         behaviors = ops.cast(behaviors, self.compute_dtype)
         logits = self._logits(target, behaviors)
         fused = self._fuse(logits, ops.cast(similarities, "float32"))
-        return self._attend(fused, behaviors, mask, return_attention_scores)
+        return self._attend(
+            fused, behaviors, mask, return_attention_scores, one
+        )
 
     def compute_output_spec(
         self,
@@ -137,6 +149,7 @@ class SemanticAwareTargetAttention(ProjectedAttention):
         return_attention_scores: bool = False,
     ) -> Any:
         """Return the shapes and dtypes of `call`'s result."""
+        self._check(target, behaviors, similarities, mask)
         return self._output_spec(target, behaviors, return_attention_scores)
 
     def get_config(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import check_inputs, integer, same_axes
 
 _SCALES = ("log1p", "count", "fraction")
 _EDGES = ("floor", "ceil")
@@ -71,11 +72,7 @@ class SimTier(keras.layers.Layer):
         # An autocast to float16 would move similarities across edges.
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        if not isinstance(num_tiers, int) or num_tiers < 1:
-            raise ValueError(
-                "`num_tiers` must be a positive integer. "
-                f"Received: num_tiers={num_tiers}"
-            )
+        num_tiers = integer("num_tiers", num_tiers)
         if scale not in _SCALES:
             raise ValueError(
                 f"`scale` must be one of {_SCALES}. Received: scale={scale!r}"
@@ -120,7 +117,9 @@ class SimTier(keras.layers.Layer):
         Returns:
             float32 (..., num_tiers).
         """
-        similarities = ops.cast(ops.convert_to_tensor(similarities), "float32")
+        similarities = ops.convert_to_tensor(similarities)
+        _check(similarities, mask)
+        similarities = ops.cast(similarities, "float32")
         if self.edges == "ceil":
             return self._count_by_upper_edges(similarities, mask)
         if mask is None:
@@ -165,6 +164,7 @@ class SimTier(keras.layers.Layer):
 
     def compute_output_spec(self, similarities: Any, mask: Any = None) -> Any:
         """Return the shape and dtype of `call`'s result."""
+        _check(similarities, mask)
         shape = (*tuple(similarities.shape)[:-1], self.num_tiers)
         return keras.KerasTensor(shape, self.compute_dtype)
 
@@ -205,3 +205,11 @@ class SimTier(keras.layers.Layer):
         return ((2.0 * tier - self.num_tiers) / self.num_tiers).astype(
             "float32"
         )
+
+
+def _check(similarities: Any, mask: Any) -> None:
+    """Raise `ValueError` for a mask that does not fit, or no similarities."""
+    axes = same_axes(similarities)
+    check_inputs(
+        similarities=(similarities, axes or "K", "floats"), mask=(mask, axes)
+    )

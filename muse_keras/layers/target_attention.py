@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from keras import ops
+
 from muse_keras._export import muse_keras_export
 from muse_keras.layers.projected_attention import ProjectedAttention
 
@@ -32,17 +34,19 @@ class TargetAttention(ProjectedAttention):
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
-        target: float (B, C, E).
-        behaviors: float (B, K, E') or (B, C, K, E').
+        target: float (B, C, E), or (B, E) for one candidate a request.
+        behaviors: float (B, K, E') or, for candidates, (B, C, K, E').
         mask: bool (B, K) or (B, C, K), True = real. None: all are real.
         return_attention_scores: bool, also return the weights.
 
     Input shape:
-        `(B, C, E)` and `(B, K, E')` or `(B, C, K, E')`
+        `(B, C, E)` and `(B, K, E')` or `(B, C, K, E')`; `(B, E)` and
+        `(B, K, E')`
 
     Output shape:
         `(B, C, num_heads * value_dim)`; with `return_attention_scores` also
-        float32 weights `(B, C, num_heads, K)`.
+        float32 weights `(B, C, num_heads, K)`. Without the axis C for a
+        target of rank 2.
 
     Example:
     >>> import numpy as np
@@ -60,6 +64,7 @@ class TargetAttention(ProjectedAttention):
         mask_shape: Any = None,
     ) -> None:
         """Make the projections."""
+        self._check(target_shape, behaviors_shape, mask=mask_shape)
         self._build_projections(target_shape, behaviors_shape)
         self.built = True
 
@@ -71,8 +76,14 @@ class TargetAttention(ProjectedAttention):
         return_attention_scores: bool = False,
     ) -> Any:
         """Attend; see the class."""
+        self._check(target, behaviors, mask=mask)
+        one = len(target.shape) == 2
+        if one:
+            target = ops.expand_dims(target, 1)
         logits = self._logits(target, behaviors)
-        return self._attend(logits, behaviors, mask, return_attention_scores)
+        return self._attend(
+            logits, behaviors, mask, return_attention_scores, one
+        )
 
     def compute_output_spec(
         self,
@@ -82,4 +93,5 @@ class TargetAttention(ProjectedAttention):
         return_attention_scores: bool = False,
     ) -> Any:
         """Return the shapes and dtypes of `call`'s result."""
+        self._check(target, behaviors, mask=mask)
         return self._output_spec(target, behaviors, return_attention_scores)

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
-from muse_keras._ops.shapes import check_rank, has_content
+from muse_keras._ops.checks import check_inputs
+from muse_keras._ops.shapes import has_content
 
 
 @muse_keras_export()
@@ -62,8 +63,7 @@ class CosineTripletLoss(keras.layers.Layer):
         self, anchor: Any, positive: Any, negatives: Any, mask: Any = None
     ) -> Any:
         """Return the loss of every row; see the class."""
-        check_rank("anchor", anchor, (2,))
-        check_rank("negatives", negatives, (3,))
+        _check(anchor, positive, negatives, mask)
         anchor, positive, negatives = (
             ops.cast(vectors, "float32")
             for vectors in (anchor, positive, negatives)
@@ -87,6 +87,7 @@ class CosineTripletLoss(keras.layers.Layer):
         self, anchor: Any, positive: Any, negatives: Any, mask: Any = None
     ) -> Any:
         """Return the shape and dtype of `call`'s result."""
+        _check(anchor, positive, negatives, mask)
         return keras.KerasTensor((anchor.shape[0],), "float32")
 
     def get_config(self) -> dict[str, Any]:
@@ -94,3 +95,13 @@ class CosineTripletLoss(keras.layers.Layer):
         config = super().get_config()
         config["margin"] = self.margin
         return config
+
+
+def _check(anchor: Any, positive: Any, negatives: Any, mask: Any) -> None:
+    """Raise `ValueError` for inputs that do not fit together."""
+    check_inputs(
+        anchor=(anchor, "BD", "floats"),
+        positive=(positive, "BD", "floats"),
+        negatives=(negatives, "BHD", "floats"),
+        mask=(mask, "BH"),
+    )

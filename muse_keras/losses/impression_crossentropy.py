@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import check_inputs
 
 
 @muse_keras_export()
@@ -15,8 +16,12 @@ class ImpressionCrossentropy(keras.losses.Loss):
     `keras.losses.BinaryCrossentropy` takes the last axis, here that of the
     candidates, for the classes of one example and averages over it before
     any weight applies. This loss keeps one value for each candidate, so that
-    `sample_weight` (B, C) works. Labels below 0 mark padding and cost
-    nothing.
+    `sample_weight` (B, C) works; weights (B,) are those of requests, and hold
+    for all their candidates. Labels below 0 mark padding and cost nothing.
+
+    `class_weight` of `fit` has no meaning here: Keras takes a row of labels
+    for one class. Give `sample_weight=np.where(clicks == 1, 5.0, 1.0)`; the
+    rankers of `muse_keras.models` refuse it.
 
     Args:
         reduction: str, see `keras.losses.Loss`. The default divides by the
@@ -28,7 +33,7 @@ class ImpressionCrossentropy(keras.losses.Loss):
     Call arguments:
         y_true: (B, C), 1 = clicked, 0 = not clicked, negative = padding.
         y_pred: float (B, C), logits.
-        sample_weight: float (B, C) or None.
+        sample_weight: float (B, C), (B, 1) or (B,), or None.
 
     Example:
     >>> import numpy as np
@@ -47,9 +52,29 @@ class ImpressionCrossentropy(keras.losses.Loss):
         """Set the arguments; see the class."""
         super().__init__(name=name, reduction=reduction, **kwargs)
 
+    def __call__(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> Any:
+        """Return the reduced loss; see the class."""
+        y_pred = ops.convert_to_tensor(y_pred)
+        if sample_weight is not None:
+            weights = ops.convert_to_tensor(sample_weight)
+            if len(weights.shape) == 1:
+                weights = ops.expand_dims(weights, -1)
+            one = weights.shape[-1] == 1
+            check_inputs(
+                y_pred=(y_pred, "BC"),
+                sample_weight=(weights, "B1" if one else "BC"),
+            )
+            # As many as there are losses: a reduction may sum the weights.
+            weights = ops.cast(weights, y_pred.dtype)
+            sample_weight = weights * ops.ones_like(y_pred)
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of every impression, (B, C)."""
         logits = ops.convert_to_tensor(y_pred)
+        check_inputs(y_pred=(logits, "BC"), y_true=(y_true, "BC"))
         labels = ops.cast(y_true, logits.dtype)
         real = ops.cast(labels >= 0.0, logits.dtype)
         # log(1 + exp(-|x|)) + max(x, 0) - x y: never overflows.

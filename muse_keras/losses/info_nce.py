@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import check_inputs
 from muse_keras._ops.ids import id_tensor
 from muse_keras._ops.replicas import gather_over_replicas
-from muse_keras._ops.shapes import check_rank, has_content
+from muse_keras._ops.shapes import has_content
 
 # Far below any logit, and far from overflow, in float32.
 _MASKED_LOGIT = -1e9
@@ -124,11 +125,14 @@ class InfoNCE(keras.layers.Layer):
         sample_weight: Any = None,
     ) -> Any:
         """Return the loss of every row; see the class."""
-        check_rank("queries", queries, (2,))
-        check_rank("keys", keys, (2,))
+        ids = id_tensor(item_ids)
+        if bank_keys is not None:
+            bank_ids = id_tensor(bank_ids, "bank_ids")
+        _check(
+            queries, keys, ids, bank_keys, bank_ids, bank_mask, sample_weight
+        )
         queries = ops.cast(queries, "float32")
         keys = ops.cast(keys, "float32")
-        ids = id_tensor(item_ids)
         negatives = gather_over_replicas(keys)
         negative_ids = gather_over_replicas(ids)
         real = has_content(negatives)
@@ -136,9 +140,7 @@ class InfoNCE(keras.layers.Layer):
             negatives = ops.concatenate(
                 [negatives, ops.cast(bank_keys, "float32")]
             )
-            negative_ids = ops.concatenate(
-                [negative_ids, id_tensor(bank_ids, "bank_ids")]
-            )
+            negative_ids = ops.concatenate([negative_ids, bank_ids])
             real = ops.concatenate([real, ops.cast(bank_mask, "bool")])
         temperature = self.temperature
         positive = ops.sum(queries * keys, axis=-1) / temperature
@@ -158,9 +160,25 @@ class InfoNCE(keras.layers.Layer):
         return losses
 
     def compute_output_spec(
-        self, queries: Any, *args: Any, **kwargs: Any
+        self,
+        queries: Any,
+        keys: Any,
+        item_ids: Any,
+        bank_keys: Any = None,
+        bank_ids: Any = None,
+        bank_mask: Any = None,
+        sample_weight: Any = None,
     ) -> Any:
         """Return the shape and dtype of `call`'s result."""
+        _check(
+            queries,
+            keys,
+            item_ids,
+            bank_keys,
+            bank_ids,
+            bank_mask,
+            sample_weight,
+        )
         return keras.KerasTensor((queries.shape[0],), "float32")
 
     def get_config(self) -> dict[str, Any]:
@@ -174,6 +192,27 @@ class InfoNCE(keras.layers.Layer):
             }
         )
         return config
+
+
+def _check(
+    queries: Any,
+    keys: Any,
+    item_ids: Any,
+    bank_keys: Any,
+    bank_ids: Any,
+    bank_mask: Any,
+    sample_weight: Any,
+) -> None:
+    """Raise `ValueError` for inputs that do not fit together."""
+    check_inputs(
+        queries=(queries, "BD", "floats"),
+        keys=(keys, "BD", "floats"),
+        item_ids=(item_ids, "B", "integers"),
+        bank_keys=(bank_keys, "MD", "floats"),
+        bank_ids=(bank_ids, "M", "integers"),
+        bank_mask=(bank_mask, "M"),
+        sample_weight=(sample_weight, "B"),
+    )
 
 
 @muse_keras_export()

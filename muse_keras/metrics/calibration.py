@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import check_inputs, same_axes
 
 
 @muse_keras_export()
@@ -26,7 +27,8 @@ class Calibration(keras.metrics.Metric):
     Call arguments:
         y_true: (...), 1 = clicked; negative = padding, not counted.
         y_pred: (...), probabilities, or logits.
-        sample_weight: (...), or None.
+        sample_weight: (...), or as many of its first axes as it has, such
+            as (B,) for all candidates of a request; or None.
 
     Example:
     >>> from muse_keras.metrics import Calibration
@@ -58,12 +60,18 @@ class Calibration(keras.metrics.Metric):
         """Add impressions; see the class."""
         labels = ops.cast(ops.convert_to_tensor(y_true), self._sum_dtype)
         predictions = ops.cast(ops.convert_to_tensor(y_pred), self._sum_dtype)
+        axes = same_axes(labels)
+        check_inputs(y_true=(labels, axes), y_pred=(predictions, axes))
         if self.from_logits:
             predictions = ops.sigmoid(predictions)
         weights = ops.cast(labels >= 0.0, self._sum_dtype)
         if sample_weight is not None:
             given = ops.cast(
                 ops.convert_to_tensor(sample_weight), self._sum_dtype
+            )
+            check_inputs(
+                y_true=(labels, axes),
+                sample_weight=(given, axes[: len(given.shape)]),
             )
             while len(given.shape) < len(weights.shape):
                 given = ops.expand_dims(given, -1)

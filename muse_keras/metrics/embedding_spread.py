@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import check_inputs, integer
 from muse_keras._ops.shapes import has_content
 
 
@@ -50,17 +51,15 @@ class EmbeddingSpread(keras.metrics.Metric):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(name=name, dtype=dtype)
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(
-                f"`dim` must be a positive integer. Received: dim={dim}"
-            )
-        self.dim = dim
+        self.dim = dim = integer("dim", dim)
         self.total = self.add_variable((dim,), "zeros", name="total")
         self.squares = self.add_variable((dim,), "zeros", name="squares")
         self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, vectors: Any) -> None:
         """Add vectors; see the class."""
+        vectors = ops.convert_to_tensor(vectors)
+        check_inputs(dim=((self.dim,), "D"), vectors=(vectors, "BD", "floats"))
         vectors = ops.stop_gradient(ops.cast(vectors, self.dtype))
         real = ops.cast(has_content(vectors), self.dtype)
         self.total.assign_add(ops.sum(vectors, axis=0))

@@ -15,6 +15,7 @@ from muse_keras.models.combined_exact_search_unit import (
 )
 from muse_keras.models.din import DIN
 from muse_keras.models.dual_search import DualSearch
+from muse_keras.models.eta import ETA
 from muse_keras.models.exact_search_unit import ExactSearchUnit, WholeHistory
 from muse_keras.models.hash_sampling_unit import HashSamplingUnit
 from muse_keras.models.id_cosine_search import IdCosineSearch
@@ -22,6 +23,7 @@ from muse_keras.models.miss import MISS
 from muse_keras.models.muse import MUSE
 from muse_keras.models.newest_search import NewestSearch
 from muse_keras.models.scl import SCL
+from muse_keras.models.sdim import SDIM
 from muse_keras.models.search_ranker import SearchRanker
 from muse_keras.models.sim_hard import SIMHard
 from muse_keras.models.sim_hash_search import SimHashSearch
@@ -32,9 +34,11 @@ from muse_keras.models.views import BehaviorView, CandidateView
 
 __all__ = [
     "DIN",
+    "ETA",
     "MISS",
     "MUSE",
     "SCL",
+    "SDIM",
     "TWIN",
     "BaseRanker",
     "BehaviorSearch",

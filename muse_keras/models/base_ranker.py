@@ -1,19 +1,29 @@
 """What all rankers share; only the long history differs."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from muse_keras._keras_internals import ReplicaBatches
+from muse_keras._ops.checks import (
+    check_indices,
+    check_inputs,
+    check_names,
+    integer,
+    integers,
+    seed_of,
+)
+from muse_keras._ops.docstrings import complete_docstring
 from muse_keras._ops.positions import newest_positions, take_positions
 from muse_keras._ops.rows import assign_rows
 from muse_keras._ops.shapes import masked_mean
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.models.behavior_search import BehaviorSearch
+from muse_keras.models.dict_model import DictModel
 from muse_keras.models.exact_search_unit import ExactSearchUnit, WholeHistory
 from muse_keras.models.score_tower import ScoreTower
 from muse_keras.models.short_term_interest import (
@@ -24,7 +34,7 @@ from muse_keras.models.views import BehaviorView, CandidateView
 from muse_keras.tables import MultimodalEmbeddingTable, gather_rows
 from muse_keras.tables.item_table import blocks
 
-_REQUIRED_INPUTS = (
+_INPUTS = (
     "user_profile",
     "behavior_categories",
     "behavior_mask",
@@ -32,6 +42,13 @@ _REQUIRED_INPUTS = (
     "candidate_cities",
     "candidate_provinces",
     "candidate_category_matches",
+)
+_MORE_INPUTS = (
+    "behavior_item_ids",
+    "behavior_rows",
+    "candidate_item_ids",
+    "candidate_rows",
+    "candidate_mask",
 )
 
 
@@ -49,7 +66,7 @@ class Explanation(NamedTuple):
     tiers: Any
 
 
-class BaseRanker(ReplicaBatches):
+class BaseRanker(DictModel):
     """Scores the candidates of a request against the user's history.
 
     A ranker embeds the user's profile and the candidate, models the newest
@@ -57,7 +74,8 @@ class BaseRanker(ReplicaBatches):
     the long history (`BehaviorSearch`) and models what was found
     (`ExactSearchUnit`). All is concatenated and scored by a `ScoreTower`.
     A subclass overrides `make_search` and `make_exact_search_unit`, and ends
-    its constructor with `self.assemble()`.
+    its constructor with `self.assemble()`. Its docstring gets the arguments,
+    call arguments and output that it does not tell of from its base's.
 
     Behaviours and candidates share one table of item-id embeddings, whose
     rows are those of the item table (row 0 for unknown items), and one of
@@ -108,6 +126,14 @@ class BaseRanker(ReplicaBatches):
         logits `(B, C)` float32
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Complete a subclass's docstring by what it leaves to its base's."""
+        super().__init_subclass__(**kwargs)
+        complete_docstring(cls)
+        # Keras's own signature of every model is `(*args, **kwargs)`.
+        _, *own = inspect.signature(cls.__init__).parameters.values()
+        cls.__signature__ = inspect.Signature(own)
+
     def __init__(
         self,
         num_items: int,
@@ -140,27 +166,22 @@ class BaseRanker(ReplicaBatches):
             raise ValueError(
                 f"`oov_rate` must be in [0, 1). Received: oov_rate={oov_rate}"
             )
-        if not isinstance(recent, int) or recent < 1:
-            raise ValueError(
-                "`recent` must be a positive integer. "
-                f"Received: recent={recent}"
-            )
-        self.num_items = num_items
-        self.profile_sizes = tuple(int(size) for size in profile_sizes)
-        self.category_size = category_size
-        self.city_size = city_size
-        self.province_size = province_size
-        self.vector_dim = vector_dim
-        self.embedding_dim = embedding_dim
-        self.recent = recent
-        self.num_tiers = num_tiers
+        self.num_items = integer("num_items", num_items)
+        self.profile_sizes = integers("profile_sizes", profile_sizes)
+        self.category_size = integer("category_size", category_size)
+        self.city_size = integer("city_size", city_size)
+        self.province_size = integer("province_size", province_size)
+        self.vector_dim = integer("vector_dim", vector_dim)
+        self.embedding_dim = integer("embedding_dim", embedding_dim)
+        self.recent = integer("recent", recent)
+        self.num_tiers = integer("num_tiers", num_tiers)
         self.tier_scale = tier_scale
-        self.hidden_units = tuple(hidden_units)
-        self.num_heads = num_heads
+        self.hidden_units = integers("hidden_units", hidden_units)
+        self.num_heads = integer("num_heads", num_heads)
         self.attention_activation = keras.activations.get(attention_activation)
         self.oov_rate = oov_rate
-        self.seed = seed
-        self.spare_rows = spare_rows
+        self.seed = seed_of(seed)
+        self.spare_rows = integer("spare_rows", spare_rows, minimum=0)
 
     def assemble(self) -> None:
         """Make and build all layers; the last act of a constructor."""
@@ -235,6 +256,7 @@ class BaseRanker(ReplicaBatches):
         self, inputs: dict[str, Any], training: bool | None = None
     ) -> Any:
         """Return the shape and dtype of `call`'s result."""
+        self.check_inputs(inputs)
         shape = tuple(inputs["candidate_categories"].shape)
         return keras.KerasTensor(shape, "float32")
 
@@ -498,17 +520,55 @@ class BaseRanker(ReplicaBatches):
             candidates, behaviors, with_similarities=with_similarities
         )
 
-    def _checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the inputs as tensors, all but ids; name what is missing."""
-        missing = [name for name in _REQUIRED_INPUTS if name not in inputs]
+    def check_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Raise `ValueError` for inputs that are missing or do not fit.
+
+        That is: names that the model does not read, shapes that do not go
+        together as far as they are known, and, in NumPy arrays alone, indices
+        outside their vocabulary or table. A tensor is not looked into: that
+        would hold up the device, and a compiled program would need ops that
+        have no GPU kernels. There, such an index reads row 0 (missing), or in
+        a profile the nearest row of its field.
+        """
+        missing = [name for name in _INPUTS if name not in inputs]
         for kind in ("behavior", "candidate"):
-            if not {f"{kind}_rows", f"{kind}_item_ids"} & set(inputs):
+            given = {f"{kind}_rows", f"{kind}_item_ids"} & set(inputs)
+            if not given:
                 missing.append(f"{kind}_item_ids (or {kind}_rows)")
+            if len(given) == 2:
+                raise ValueError(
+                    f"`inputs` must have {kind}_item_ids or {kind}_rows, not "
+                    "both: the model would not look at the ids."
+                )
         if missing:
             raise ValueError(
                 f"`inputs` must have {', '.join(missing)}. "
                 f"Received: {sorted(inputs)}"
             )
+        check_names(inputs, (*_INPUTS, *_MORE_INPUTS))
+        shapes: dict[str, Any] = {}
+        for name in ("user_profile", *sorted(inputs)):
+            if inputs[name] is not None:
+                axes = "BF" if name == "user_profile" else f"B{name[0]}"
+                shapes[name] = (tuple(np.shape(inputs[name])), axes)
+        check_inputs(**shapes)
+        self._profile_fields(inputs["user_profile"])
+        rows = self.num_items + 1 + self.spare_rows
+        table = "the rows of the item table"
+        for name, size, what in (
+            ("user_profile", self.profile_sizes, "the sizes of its fields"),
+            ("behavior_rows", rows, table),
+            ("candidate_rows", rows, table),
+            ("behavior_categories", self.category_size, "the vocabulary"),
+            ("candidate_categories", self.category_size, "the vocabulary"),
+            ("candidate_cities", self.city_size, "the vocabulary"),
+            ("candidate_provinces", self.province_size, "the vocabulary"),
+        ):
+            check_indices(name, inputs.get(name), size, what)
+
+    def _checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs as tensors, all but ids, if they can be."""
+        self.check_inputs(inputs)
         tensors = {
             name: value
             if name.endswith("_item_ids")
@@ -587,10 +647,11 @@ class BaseRanker(ReplicaBatches):
     def _profile_fields(self, profile: Any) -> int:
         """Return how many fields a profile has, if it has all of them."""
         count = len(self.profile_sizes)
-        if profile.shape[-1] != count:
+        shape = np.shape(profile)
+        if shape[-1] != count:
             raise ValueError(
                 f"`user_profile` must have {count} fields. Received: "
-                f"user_profile.shape={tuple(profile.shape)}"
+                f"user_profile.shape={tuple(shape)}"
             )
         return count
 

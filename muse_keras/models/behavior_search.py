@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import integer
 from muse_keras._ops.cosine import cosines_of_found
 from muse_keras._ops.positions import take_positions, take_vectors_at
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
@@ -49,9 +50,7 @@ class BehaviorSearch(keras.layers.Layer):
         """Set the arguments; see the class."""
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"`k` must be a positive integer. Received: k={k}")
-        self.k = k
+        self.k = integer("k", k)
         self._vectors_of: Callable[[Any], Any] | None = None
 
     def read_vectors_with(self, vectors_of: Callable[[Any], Any]) -> None:

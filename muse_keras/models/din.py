@@ -16,8 +16,6 @@ class DIN(SearchRanker):
     Reference: DIN, arXiv 1706.06978; as a baseline in MUSE,
     arXiv 2512.07216.
 
-    See `SearchRanker` for arguments, inputs and outputs.
-
     Example:
     >>> from muse_keras.models import DIN
     >>> model = DIN(100, (3, 3, 3), 9, 5, 5, recent=20)

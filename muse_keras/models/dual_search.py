@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import integer
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
 from muse_keras.models.behavior_search import BehaviorSearch
 from muse_keras.models.id_cosine_search import nearest_embeddings
@@ -44,12 +45,10 @@ class DualSearch(BehaviorSearch):
 
     def __init__(self, k: int = 50, **kwargs: Any) -> None:
         """Set the arguments; see the class."""
-        super().__init__(k=k, **kwargs)
-        if k < 2:
-            raise ValueError(f"`k` must be at least 2. Received: k={k}")
-        self.by_ids = GSUTopK(k - k // 2, name="by_ids")
+        super().__init__(k=integer("k", k, minimum=2), **kwargs)
+        self.by_ids = GSUTopK(self.k - self.k // 2, name="by_ids")
         # As many as the first half could take away more than are kept.
-        self.by_vectors = GSUTopK(k, name="by_vectors")
+        self.by_vectors = GSUTopK(self.k, name="by_vectors")
 
     def call(
         self,

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import integer, seed_of
 from muse_keras._ops.hyperplanes import signs
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.sim_tier import SimTier
@@ -69,18 +70,9 @@ class HashSamplingUnit(ExactSearchUnit):
         """Set the arguments; see the class."""
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        for name, value in (
-            ("num_rounds", num_rounds),
-            ("bits_per_round", bits_per_round),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer. "
-                    f"Received: {name}={value}"
-                )
-        self.num_rounds = num_rounds
-        self.bits_per_round = bits_per_round
-        self.seed = seed
+        self.num_rounds = integer("num_rounds", num_rounds)
+        self.bits_per_round = integer("bits_per_round", bits_per_round)
+        self.seed = seed_of(seed)
         self.attention = None
         self.tiers = SimTier(num_tiers, learnable=False, name="sim_tier")
 

@@ -14,8 +14,6 @@ class MISS(SearchRanker):
     Reference: MISS, arXiv 2508.14515; as a ranking baseline in MUSE,
     arXiv 2512.07216.
 
-    See `SearchRanker` for arguments, inputs and outputs.
-
     Example:
     >>> from muse_keras.models import MISS
     >>> model = MISS(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, k=20)

@@ -10,8 +10,6 @@ class MUSE(SearchRanker):
 
     Reference: MUSE, arXiv 2512.07216.
 
-    See `SearchRanker` for arguments, inputs and outputs.
-
     Example:
     >>> import numpy as np
     >>> from muse_keras.models import MUSE

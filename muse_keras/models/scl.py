@@ -8,20 +8,22 @@ import numpy as np
 from keras import ops
 
 from muse_keras._export import muse_keras_export
-from muse_keras._keras_internals import ReplicaBatches
+from muse_keras._ops.checks import check_inputs, check_names, integer
 from muse_keras._ops.ids import check_ids_fit, id_tensor
 from muse_keras._ops.replicas import replica_count
 from muse_keras.layers.memory_bank import MemoryBank
 from muse_keras.losses.cosine_triplet_loss import CosineTripletLoss
 from muse_keras.losses.info_nce import InfoNCE
 from muse_keras.metrics.embedding_spread import EmbeddingSpread
+from muse_keras.models.dict_model import DictModel
 
 # Steps over which the momentum towers stay close to the trained ones.
 _MOMENTUM_WARM_UP = 10.0
+_INPUTS = ("query", "item", "item_ids", "negatives", "negative_mask")
 
 
 @muse_keras_export()
-class SCL(ReplicaBatches):
+class SCL(DictModel):
     """Semantic-aware contrastive learning of item embeddings.
 
     What was searched with and the item then bought are brought together, all
@@ -123,7 +125,8 @@ class SCL(ReplicaBatches):
         self._allow_non_tensor_positional_args = True
         # XLA would compile again for the last batch, which is smaller.
         self.supports_jit = keras.backend.backend() != "tensorflow"
-        _check_arguments(bank_size, momentum, bank_weight, triplet_weight)
+        bank_size = integer("bank_size", bank_size, minimum=0)
+        _check_arguments(momentum, bank_weight, triplet_weight)
         self.query_tower = query_tower
         self.item_tower = query_tower if item_tower is None else item_tower
         self.bank_size = bank_size
@@ -188,6 +191,7 @@ class SCL(ReplicaBatches):
         self, inputs: dict[str, Any], training: bool | None = None
     ) -> dict[str, Any]:
         """Return the vectors of what is given; see the class."""
+        check_names(inputs, _INPUTS)
         vectors = {}
         if "query" in inputs:
             vectors["query"] = self.query_tower(
@@ -262,23 +266,12 @@ class SCL(ReplicaBatches):
         """Return unit vectors (B, D) of items."""
         return self.item_tower(features, training=False)
 
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Train; see `keras.Model.fit`.
-
-        Raises:
-            ValueError: for NumPy ids in `x` that the backend would cut.
-        """
-        _check_ids(x)
-        return super().fit(x, *args, **kwargs)
-
-    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Measure; see `keras.Model.evaluate`.
-
-        Raises:
-            ValueError: for NumPy ids in `x` that the backend would cut.
-        """
-        _check_ids(x)
-        return super().evaluate(x, *args, **kwargs)
+    def check_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Raise `ValueError` for unknown names, and ids that would be cut."""
+        check_names(inputs, _INPUTS)
+        ids = inputs.get("item_ids")
+        if isinstance(ids, np.ndarray):
+            check_ids_fit(ids)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -330,6 +323,7 @@ class SCL(ReplicaBatches):
 
     def _mean(self, losses: Any, sample_weight: Any) -> Any:
         """Return the mean over the rows of a batch."""
+        check_inputs(query=(losses, "B"), sample_weight=(sample_weight, "B"))
         if sample_weight is not None:
             losses = losses * ops.cast(sample_weight, losses.dtype)
         return ops.mean(losses)
@@ -378,23 +372,10 @@ def _slow_twin(tower: Any) -> Any:
     return twin
 
 
-def _check_ids(inputs: Any) -> None:
-    """Raise `ValueError` for NumPy ids that the backend would cut."""
-    if isinstance(inputs, Mapping):
-        ids = inputs.get("item_ids")
-        if isinstance(ids, np.ndarray):
-            check_ids_fit(ids)
-
-
 def _check_arguments(
-    bank_size: int, momentum: float, bank_weight: float, triplet_weight: float
+    momentum: float, bank_weight: float, triplet_weight: float
 ) -> None:
     """Raise `ValueError` for settings that cannot be."""
-    if not isinstance(bank_size, int) or bank_size < 0:
-        raise ValueError(
-            "`bank_size` must be an integer of at least 0. Received: "
-            f"bank_size={bank_size}"
-        )
     if not 0.0 <= momentum < 1.0:
         raise ValueError(
             f"`momentum` must be in [0, 1). Received: momentum={momentum}"

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import integers
 from muse_keras.layers.dice import Dice
 
 
@@ -36,7 +37,7 @@ class ScoreTower(keras.layers.Layer):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
-        self.hidden_units = tuple(hidden_units)
+        self.hidden_units = integers("hidden_units", hidden_units)
         self.dense_layers: list[Any] = []
         self.activations: list[Any] = []
         self.output_layer: Any = None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import integer
 from muse_keras.models.base_ranker import BaseRanker
 from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
 from muse_keras.models.category_search import CategorySearch
@@ -65,17 +66,12 @@ class SearchRanker(BaseRanker):
     | `sdim` | samples of the whole history by hashes (SDIM) |
 
     Everything else (embeddings, short-term part, tower, data) is the same
-    for all. The presets `MUSE`, `SIMHard`, `SIMSoft`, `TWIN`, `MISS` and `DIN`
-    differ in their defaults alone.
+    for all. The presets `MUSE`, `SIMHard`, `SIMSoft`, `ETA`, `SDIM`, `TWIN`,
+    `MISS` and `DIN` differ in `own_gsu` and `own_esu` alone.
 
     Reference: the comparison in MUSE, arXiv 2512.07216.
 
     Args:
-        num_items: int, items in the item table.
-        profile_sizes: sequence of int, sizes of the profile vocabularies.
-        category_size: int, size of the category vocabulary.
-        city_size: int, size of the city vocabulary.
-        province_size: int, size of the province vocabulary.
         k: int, behaviours retrieved for each candidate.
         similarity_scale: float, where the learned factor on similarities in
             SA-TA starts, or None.
@@ -83,13 +79,6 @@ class SearchRanker(BaseRanker):
         esu: str, the exact search unit. None: the class's own.
         hash_bits: int, bits of the hashes of `simhash`.
         hash_rounds: int, rounds of `sdim`, of 3 bits each.
-        **kwargs: see `BaseRanker`.
-
-    Call arguments:
-        See `BaseRanker`.
-
-    Output shape:
-        logits `(B, C)` float32
 
     Example:
     >>> from muse_keras.models import SearchRanker
@@ -116,6 +105,17 @@ class SearchRanker(BaseRanker):
         esu: str | None = None,
         hash_bits: int = 64,
         hash_rounds: int = 16,
+        vector_dim: int = 128,
+        embedding_dim: int = 16,
+        recent: int = 50,
+        num_tiers: int = 20,
+        tier_scale: str = "log1p",
+        hidden_units: Sequence[int] = (256, 128, 64),
+        num_heads: int = 1,
+        attention_activation: Any = "silu",
+        oov_rate: float = 0.0,
+        seed: int | None = None,
+        spare_rows: int = 0,
         **kwargs: Any,
     ) -> None:
         """Set the arguments; see the class."""
@@ -125,6 +125,17 @@ class SearchRanker(BaseRanker):
             category_size,
             city_size,
             province_size,
+            vector_dim=vector_dim,
+            embedding_dim=embedding_dim,
+            recent=recent,
+            num_tiers=num_tiers,
+            tier_scale=tier_scale,
+            hidden_units=hidden_units,
+            num_heads=num_heads,
+            attention_activation=attention_activation,
+            oov_rate=oov_rate,
+            seed=seed,
+            spare_rows=spare_rows,
             **kwargs,
         )
         for name, value, choices in (("gsu", gsu, GSUS), ("esu", esu, ESUS)):
@@ -133,12 +144,12 @@ class SearchRanker(BaseRanker):
                     f"`{name}` must be one of {choices}, or None for "
                     f"{type(self).__name__}'s own. Received: {name}={value!r}"
                 )
-        self.k = k
+        self.k = integer("k", k)
         self.similarity_scale = similarity_scale
         self.gsu = gsu
         self.esu = esu
-        self.hash_bits = hash_bits
-        self.hash_rounds = hash_rounds
+        self.hash_bits = integer("hash_bits", hash_bits)
+        self.hash_rounds = integer("hash_rounds", hash_rounds)
         self.assemble()
 
     def make_search(self) -> BehaviorSearch | None:

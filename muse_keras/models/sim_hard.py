@@ -13,8 +13,6 @@ class SIMHard(SearchRanker):
     Reference: SIM, arXiv 2006.05639; as a baseline in MUSE, arXiv 2512.07216,
     which gives it MUSE's exact search unit.
 
-    See `SearchRanker` for arguments, inputs and outputs.
-
     Example:
     >>> from muse_keras.models import SIMHard
     >>> model = SIMHard(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, k=20)

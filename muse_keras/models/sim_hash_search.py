@@ -7,6 +7,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.blocks import top_products
+from muse_keras._ops.checks import integer, seed_of
 from muse_keras._ops.cosine import cosine_parts
 from muse_keras._ops.hyperplanes import signs
 from muse_keras.layers.gsu_top_k import GSUResult
@@ -61,21 +62,16 @@ class SimHashSearch(BehaviorSearch):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(k=k, **kwargs)
-        if not isinstance(num_bits, int) or num_bits < 1:
-            raise ValueError(
-                "`num_bits` must be a positive integer. "
-                f"Received: num_bits={num_bits}"
-            )
         if source not in _SOURCES:
             raise ValueError(
                 f"`source` must be one of {_SOURCES}. "
                 f"Received: source={source!r}"
             )
-        self.dim = dim
-        self.num_bits = num_bits
+        self.dim = integer("dim", dim)
+        self.num_bits = integer("num_bits", num_bits)
         self.source = source
-        self.seed = seed
-        self.block_size = block_size
+        self.seed = seed_of(seed)
+        self.block_size = integer("block_size", block_size)
         self.needs_embeddings = source == "embeddings"
         self.needs_vectors = source == "vectors"
 

@@ -6,6 +6,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.blocks import top_products
+from muse_keras._ops.checks import integer
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.models.behavior_search import BehaviorSearch
 from muse_keras.models.views import BehaviorView, CandidateView
@@ -49,7 +50,7 @@ class TargetAttentionSearch(BehaviorSearch):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(k=k, **kwargs)
-        self.block_size = block_size
+        self.block_size = integer("block_size", block_size)
 
     def call(
         self,

@@ -14,8 +14,6 @@ class TWIN(SearchRanker):
     Reference: TWIN, arXiv 2302.02352; as a baseline in MUSE, arXiv 2512.07216,
     which adds SimTier.
 
-    See `SearchRanker` for arguments, inputs and outputs.
-
     Example:
     >>> from muse_keras.models import TWIN
     >>> model = TWIN(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, k=20)

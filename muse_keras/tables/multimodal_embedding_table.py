@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import integer
 from muse_keras.tables.hash_index import build_hash_index, index_sizes
 from muse_keras.tables.id_index import (
     backend_holds_int64,
@@ -102,17 +103,8 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
     ) -> None:
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
-        for name, value in (("num_items", num_items), ("dim", dim)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer. Received: "
-                    f"{name}={value}"
-                )
-        if not isinstance(spare_rows, int) or spare_rows < 0:
-            raise ValueError(
-                "`spare_rows` must be an integer of at least 0. Received: "
-                f"spare_rows={spare_rows}"
-            )
+        num_items = integer("num_items", num_items)
+        spare_rows = integer("spare_rows", spare_rows, minimum=0)
         if num_items + spare_rows >= np.iinfo(np.int32).max:
             raise ValueError(
                 "`num_items` and `spare_rows` must add up to less than "
@@ -120,7 +112,7 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
                 f"num_items={num_items}, spare_rows={spare_rows}"
             )
         self.num_items = num_items
-        self.dim = dim
+        self.dim = integer("dim", dim)
         self.spare_rows = spare_rows
         self.supports_masking = False
         # Keras must not touch ids: it would cut them to int32 under JAX.

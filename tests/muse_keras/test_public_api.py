@@ -2,6 +2,8 @@
 
 import doctest
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,6 +13,7 @@ import keras
 import pytest
 
 import muse_keras
+from muse_keras import _registration
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(f"muse_keras.{name}" for name in muse_keras.__all__)
@@ -54,11 +57,57 @@ def test_serialised_names_are_stable():
         assert keras.saving.get_registered_object(f"muse_keras>{name}")
 
 
-def loaded_after(statement: str) -> set[str]:
-    code = (
-        f"{statement}\nimport sys\n"
-        "print(' '.join(m for m in sys.modules if '.' not in m))"
+def test_keras_is_told_of_every_class():
+    registered = {
+        name.partition(">")[2]
+        for name in keras.saving.get_custom_objects()
+        if name.startswith("muse_keras>")
+    }
+    assert set(_registration.CLASSES) == registered
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import muse_keras, keras",
+        "import keras, muse_keras",
+        "from muse_keras.tables import MultimodalEmbeddingTable\nimport keras",
+        "import muse_keras\nfrom importlib.util import find_spec\n"
+        "find_spec('keras')\nimport keras",
+    ],
+)
+def test_a_saved_model_loads_after_the_import_of_the_package(imports, tmp_path):
+    path = tmp_path / "model.keras"
+    muse_keras.models.DIN(9, (3,), 4, 4, 4, vector_dim=8).save(path)
+    printed = output_of(
+        f"{imports}\nimport sys\n"
+        "assert 'muse_keras.models' not in sys.modules\n"
+        f"print(type(keras.models.load_model({str(path)!r})).__name__)"
     )
+    assert printed.split() == ["DIN"]
+
+
+def test_the_version_is_that_of_the_package():
+    printed = output_of("import muse_keras\nprint(muse_keras.__version__)")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", printed)
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert "_version.py" in setup and printed.strip() not in setup
+
+
+def test_a_preset_tells_of_all_its_arguments():
+    for cls in (muse_keras.models.MUSE, muse_keras.compat.PublishedMUSE):
+        _, *names = inspect.signature(cls.__init__).parameters
+        assert list(inspect.signature(cls).parameters) == names
+        for name in names:
+            assert re.search(rf"^    \**{name}: ", cls.__doc__, re.M), name
+    base = inspect.signature(muse_keras.models.BaseRanker.__init__).parameters
+    for cls in (muse_keras.models.MUSE, muse_keras.compat.PublishedMUSE):
+        for name, given in inspect.signature(cls).parameters.items():
+            if name in base:
+                assert given.default == base[name].default, name
+
+
+def output_of(code: str) -> str:
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -67,7 +116,15 @@ def loaded_after(statement: str) -> set[str]:
         check=True,
         timeout=120,
     )
-    return set(result.stdout.split())
+    return result.stdout
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = (
+        f"{statement}\nimport sys\n"
+        "print(' '.join(m for m in sys.modules if '.' not in m))"
+    )
+    return set(output_of(code).split())
 
 
 def test_the_item_table_needs_neither_keras_nor_a_backend():

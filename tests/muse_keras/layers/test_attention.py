@@ -176,7 +176,31 @@ def test_errors_name_the_argument():
         TargetAttention(num_heads=0)
     with pytest.raises(ValueError, match="multiple of `num_heads`"):
         SemanticAwareTargetAttention(num_heads=3)(**data())
-    with pytest.raises(ValueError, match="`target` must have rank 3"):
-        layer = TargetAttention()
-        layer.build((B, C, E), (B, K, E))
-        layer(np.ones((B, E), "float32"), np.ones((B, K, E), "float32"))
+    with pytest.raises(ValueError, match="`target` must have rank 2 or 3"):
+        TargetAttention()(np.ones(B, "float32"), np.ones((B, K, E), "float32"))
+    with pytest.raises(ValueError, match="`behaviors` must have rank 3"):
+        TargetAttention()(
+            np.ones((B, E), "float32"), np.ones((B, C, K, E), "float32")
+        )
+
+
+@pytest.mark.parametrize("cls", [TargetAttention, SemanticAwareTargetAttention])
+def test_one_candidate_a_request_is_a_list_of_one(cls):
+    inputs = data(shared=True)
+    if cls is TargetAttention:
+        del inputs["similarities"]
+    layer = cls(num_heads=2)
+    layer(**inputs)
+    randomise(layer)
+    expected, weights = layer(**inputs, return_attention_scores=True)
+    for c in range(C):
+        one = dict(inputs, target=inputs["target"][:, c])
+        if "similarities" in one:
+            one["similarities"] = inputs["similarities"][:, c]
+        output, scores = layer(**one, return_attention_scores=True)
+        np.testing.assert_allclose(
+            numpy(output), numpy(expected)[:, c], atol=1e-6
+        )
+        np.testing.assert_allclose(
+            numpy(scores), numpy(weights)[:, c], atol=1e-6
+        )

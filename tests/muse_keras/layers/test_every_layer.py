@@ -45,6 +45,17 @@ CASES = {
         },
         {},
     ),
+    "gsu_one_candidate": (
+        layers.GSUTopK,
+        {"k": 4},
+        {
+            "candidates": floats(B, E),
+            "behaviors": floats(B, L, E),
+            "behavior_mask": mask(B, L),
+            "behavior_inverse_norms": floats(B, L),
+        },
+        {},
+    ),
     "gsu_floats_in_blocks": (
         layers.GSUTopK,
         {"k": 12, "block_size": 40},
@@ -94,6 +105,23 @@ CASES = {
         },
         {"return_attention_scores": True},
     ),
+    "semantic_attention_one_candidate": (
+        layers.SemanticAwareTargetAttention,
+        {"num_heads": 2, "similarity_scale": 10.0},
+        {
+            "target": floats(B, E),
+            "behaviors": floats(B, K, E + 1),
+            "similarities": similarities(B, K),
+            "mask": mask(B, K),
+        },
+        {"return_attention_scores": True},
+    ),
+    "target_attention_one_candidate": (
+        layers.TargetAttention,
+        ATTENTION,
+        {"target": floats(B, E), "behaviors": floats(B, K, E)},
+        {"return_attention_scores": True},
+    ),
     "dice": (
         layers.Dice,
         {"momentum": 0.9, "epsilon": 0.01},
@@ -109,17 +137,17 @@ CASES = {
     "scl_tower": (
         layers.SCLTower,
         {
-            "modalities": {"image": E, "text": 5},
+            "modalities": {"image": E, "text": 8},
             "hidden_units": (7, 6),
             "output_dim": 4,
         },
-        {"features": {"image": floats(B, E), "text": floats(B, 5)}},
+        {"features": {"image": floats(B, E), "text": floats(B, 8)}},
         {},
     ),
     "scl_tower_linear": (
         layers.SCLTower,
-        {"modalities": {"text": 5}, "hidden_units": (), "output_dim": 3},
-        {"features": {"text": floats(B, 5)}},
+        {"modalities": {"text": 8}, "hidden_units": (), "output_dim": 3},
+        {"features": {"text": floats(B, 8)}},
         {},
     ),
     "info_nce": (

@@ -7,13 +7,16 @@ import pytest
 from muse_keras.layers import IdEmbedding
 
 
-def test_rows_are_read_and_rows_outside_read_row_zero():
+def test_rows_are_read_and_rows_outside_a_tensor_read_row_zero():
     layer = IdEmbedding(5, 2)
     layer.build()
     table = np.arange(10, dtype="float32").reshape(5, 2)
     layer.embeddings.assign(table)
     rows = np.array([[4, 0, -1], [5, 2, 2**31 - 1]], "int32")
-    result = keras.ops.convert_to_numpy(layer(rows))
+    with pytest.raises(ValueError, match=r"`rows` must be in \[0, 5\).*-1"):
+        layer(rows)
+    result = layer(keras.ops.convert_to_tensor(rows))
+    result = keras.ops.convert_to_numpy(result)
     expected = table[[[4, 0, 0], [0, 2, 0]]]
     np.testing.assert_array_equal(result, expected)
 

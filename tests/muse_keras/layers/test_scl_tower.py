@@ -169,7 +169,7 @@ def test_wrong_features_are_named():
         layer({})
     with pytest.raises(ValueError, match=r"Received: \['audio', 'text'\]"):
         layer({"text": given["text"], "audio": given["text"]})
-    with pytest.raises(ValueError, match=r"'image' must have shape"):
+    with pytest.raises(ValueError, match="`image` must have shape"):
         layer({"image": given["text"]})
 
 

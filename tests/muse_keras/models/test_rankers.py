@@ -369,6 +369,62 @@ def test_missing_inputs_are_named(model):
     assert "candidate_item_ids (or candidate_rows)" in str(error.value)
 
 
+OUTSIDE = {
+    "user_profile": 4,
+    "behavior_rows": NUM_ITEMS + 1,
+    "behavior_categories": 7,
+    "candidate_rows": NUM_ITEMS + 1,
+    "candidate_categories": -1,
+    "candidate_cities": 5,
+    "candidate_provinces": 6,
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_index_outside_its_vocabulary_is_refused(model, name):
+    inputs = requests()
+    inputs[name][1, -1] = OUTSIDE[name]
+    message = rf"`{name}` must be in \[0, \d+\).*Received: {OUTSIDE[name]}"
+    model.compile(loss=ImpressionCrossentropy())
+    clicks = np.ones((3, 4), "float32")
+    for use in (model, model.predict, model.explain):
+        with pytest.raises(ValueError, match=message):
+            use(inputs)
+    for use in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=message):
+            use(inputs, clicks)
+
+
+def test_inputs_that_would_not_be_looked_at_are_refused(model):
+    inputs = requests()
+    more = {**inputs, "behaviour_mask": inputs["behavior_mask"]}
+    with pytest.raises(ValueError, match="also: behaviour_mask"):
+        model(more)
+    ids = {**inputs, "candidate_item_ids": inputs["candidate_rows"]}
+    with pytest.raises(ValueError, match="candidate_rows, not both"):
+        model.predict(ids)
+    symbols = {
+        name: keras.KerasTensor(array.shape, str(array.dtype))
+        for name, array in more.items()
+    }
+    with pytest.raises(ValueError, match="also: behaviour_mask"):
+        model(symbols)
+
+
+@pytest.mark.parametrize("name", ranker_inputs(np.random.default_rng(0)))
+def test_another_batch_or_length_is_refused(model, name):
+    for change in (lambda array: array[:1], lambda array: array[:, :-1]):
+        inputs = requests()
+        inputs[name] = change(inputs[name])
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            model(inputs)
+
+
+def test_class_weight_is_refused(model):
+    with pytest.raises(ValueError, match="`class_weight`.*`sample_weight`"):
+        model.fit(requests(), np.ones((3, 4)), class_weight={0: 1.0, 1: 5.0})
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="`oov_rate` must be in"):
         MUSE(**{**SMALL, "oov_rate": 1.0})
@@ -380,5 +436,7 @@ def test_an_index_outside_a_profile_vocabulary_stays_in_its_field(model):
     inputs = requests(12)
     inputs["user_profile"][:] = 3
     expected = logits(model, inputs)
-    inputs["user_profile"][:] = 400
-    np.testing.assert_array_equal(logits(model, inputs), expected)
+    inputs["user_profile"] += 400
+    profile = keras.ops.convert_to_tensor(inputs["user_profile"])
+    tensors = {**inputs, "user_profile": profile}
+    np.testing.assert_array_equal(logits(model, tensors), expected)

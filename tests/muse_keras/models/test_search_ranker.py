@@ -9,8 +9,10 @@ from ranker_testing.data import SMALL, fill_table, ranker_inputs
 from muse_keras.losses import ImpressionCrossentropy
 from muse_keras.models import (
     DIN,
+    ETA,
     MISS,
     MUSE,
+    SDIM,
     TWIN,
     SearchRanker,
     SIMHard,
@@ -23,6 +25,8 @@ K = 5
 PRESETS = {
     SIMHard: ("category", "sa_ta_simtier"),
     SIMSoft: ("id_cosine", "sa_ta_simtier"),
+    ETA: ("simhash", "ta"),
+    SDIM: ("none", "sdim"),
     TWIN: ("target_attention", "ta_simtier"),
     MISS: ("dual", "ta"),
     MUSE: ("scl_cosine", "sa_ta_simtier"),
@@ -122,6 +126,19 @@ def test_trains_saves_and_reloads(gsu, esu, tmp_path):
     )
     assert not parts["mask"][1].any()
     assert not parts["attention"][~parts["mask"]].any()
+    check_empty_history(loaded, inputs)
+
+
+def check_empty_history(model, inputs):
+    """A history of length 0 is one without a real behaviour."""
+    masked = {**inputs, "behavior_mask": np.zeros((3, 12), bool)}
+    empty = dict(inputs)
+    for name in ("behavior_rows", "behavior_categories", "behavior_mask"):
+        empty[name] = inputs[name][:, :0]
+    parts, expected = explained(model, empty), explained(model, masked)
+    for name, values in expected.items():
+        np.testing.assert_allclose(parts[name], values, atol=1e-6, err_msg=name)
+    assert not parts["mask"].any() and not parts["attention"].any()
 
 
 @not_on_jax

@@ -1,12 +1,20 @@
 """What every layer must be able to do."""
 
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
+
+# Sizes that only the number of candidates and behaviours have in the tests.
+LENGTHS = (3, 5, 9, 40)
+# What a history is of; without any of it the results are zeros.
+HISTORY = ("behaviors", "similarities", "negatives")
 
 
 def flat(outputs: Any) -> list[Any]:
@@ -39,6 +47,10 @@ def check_layer(
         assert np.isfinite(array.astype("float64")).all()
 
     check_config(layer, arguments)
+    check_integers(cls, arguments)
+    check_refusals(cls, arguments, inputs, call)
+    if set(HISTORY) & set(inputs):
+        check_empty_history(layer, inputs, call)
     check_spec(layer, inputs, call, results)
     twin = cls.from_config(layer.get_config())
     twin(**inputs, **call)
@@ -60,9 +72,89 @@ def check_config(layer: Any, arguments: dict[str, Any]) -> None:
     assert type(keras.saving.deserialize_keras_object(stored)) is type(layer)
 
 
-def symbols(inputs: dict[str, Any]) -> dict[str, Any]:
+def of_numpy(value: Any) -> Any:
+    """The same with NumPy's integers."""
     return keras.tree.map_structure(
-        lambda array: keras.Input(array.shape[1:], dtype=str(array.dtype)),
+        lambda leaf: np.int64(leaf) if type(leaf) is int else leaf, value
+    )
+
+
+def check_integers(cls: type, arguments: dict[str, Any]) -> None:
+    """NumPy's integers are integers, in the config too; True is none."""
+    signature = inspect.signature(cls.__init__).parameters
+    every = {
+        name: parameter.default
+        for name, parameter in signature.items()
+        if type(parameter.default) in (int, tuple)
+    } | arguments
+    config = cls(**every).get_config()
+    assert json.loads(
+        json.dumps(cls(**of_numpy(every), name=config["name"]).get_config())
+    ) == json.loads(json.dumps(config))
+    for name, value in every.items():
+        leaves = keras.tree.flatten(value)
+        if not leaves or any(type(leaf) is not int for leaf in leaves):
+            continue
+        wrong = keras.tree.map_structure(lambda leaf: True, value)
+        with pytest.raises(ValueError, match=f"`{name}.*integer.*True"):
+            cls(**{**every, name: wrong})
+
+
+def check_refusals(cls: type, arguments: Any, inputs: Any, call: Any) -> None:
+    """What does not fit is refused by name, in calls and symbolic calls."""
+    arrays = keras.tree.flatten_with_path(inputs)
+    names = [str(path[-1]) for path, _ in arrays]
+    message = "|".join(f"`{name}`" for name in names)
+    for name, (_, array) in zip(names, arrays, strict=True):
+        wrong = []
+        if len(names) > 1:
+            wrong += [array[:-1], array[..., None, None]]
+            if re.search("mask|similarities|ids|norms", name):
+                wrong.append(array[..., :-1])
+        if name.endswith(("rows", "ids")):
+            wrong.append(array.astype("float32"))
+        elif array.dtype != bool:
+            wrong.append(np.sign(array).astype("int32"))
+        for bad in wrong:
+            changed = keras.tree.map_structure(
+                lambda leaf, old=array, new=bad: new if leaf is old else leaf,
+                inputs,
+            )
+            symbolic = keras.tree.map_structure(
+                lambda leaf: keras.KerasTensor(leaf.shape, str(leaf.dtype)),
+                changed,
+            )
+            layer = cls(**arguments)
+            for called, given in (
+                (layer, changed),
+                (layer.compute_output_spec, symbolic),
+                (cls(**arguments), symbolic),
+            ):
+                with pytest.raises(ValueError, match=message):
+                    called(**given, **call)
+
+
+def check_empty_history(layer: Any, inputs: Any, call: Any) -> None:
+    """A history of length 0 gives zeros."""
+    empty = dict(inputs)
+    for name, array in inputs.items():
+        if name in ("behaviors", "negatives"):
+            empty[name] = array[..., :0, :]
+        elif re.search("mask|similarities|norms", name):
+            empty[name] = array[..., :0]
+    for result in flat(layer(**empty, **call)):
+        np.testing.assert_array_equal(ops.convert_to_numpy(result), 0.0)
+
+
+def symbols(inputs: dict[str, Any], static: bool = True) -> dict[str, Any]:
+    return keras.tree.map_structure(
+        lambda array: keras.Input(
+            [
+                size if static or size not in LENGTHS else None
+                for size in array.shape[1:]
+            ],
+            dtype=str(array.dtype),
+        ),
         inputs,
     )
 
@@ -122,26 +214,19 @@ def check_mixed_precision(
 
 
 def check_fit(cls: type, arguments: Any, inputs: Any, call: Any) -> None:
+    """Trains where only widths are known, with a smaller last batch."""
     keras.utils.set_random_seed(0)
     layer = cls(**arguments)
-    nodes = symbols(inputs)
-    output = flat(layer(**nodes, **call))[0]
-    if not layer.trainable_variables:
-        return
+    nodes = symbols(inputs, static=False)
+    output = ops.cast(flat(layer(**nodes, **call))[0], "float32")
+    output = keras.layers.Dense(1)(ops.expand_dims(output, -1))
     model = keras.Model(nodes, output)
     # Adam: a step is visible in float32 whatever the size of a gradient.
-    # On TensorFlow without a graph: `check_symbolic` has run one.
-    model.compile(
-        keras.optimizers.Adam(1e-2),
-        "mse",
-        jit_compile=False,
-        run_eagerly=keras.backend.backend() == "tensorflow",
-    )
+    model.compile(keras.optimizers.Adam(1e-2), "mse", jit_compile=False)
     before = [ops.convert_to_numpy(w).copy() for w in layer.trainable_variables]
     rng = np.random.default_rng(0)
-    batch = len(keras.tree.flatten(inputs)[0])
-    shape = (batch, *tuple(output.shape)[1:])
-    model.fit(inputs, rng.normal(size=shape), epochs=1, verbose=0)
+    target = rng.normal(size=flat(layer(**inputs, **call))[0].shape)
+    model.fit(inputs, target[..., None], batch_size=3, epochs=1, verbose=0)
     for old, variable in zip(before, layer.trainable_variables, strict=True):
         new = ops.convert_to_numpy(variable)
         assert np.isfinite(new).all(), variable.path
