@@ -14,6 +14,6 @@ def muse_keras_export() -> Callable[[T], T]:
     """Register a class with Keras as `muse_keras>ClassName`.
 
     A saved model that uses the class loads without `custom_objects` once
-    `muse_keras.models` was imported, which imports every such class.
+    `muse_keras` was imported: see `_registration.CLASSES`, which names it.
     """
     return keras.saving.register_keras_serializable(package=PACKAGE)

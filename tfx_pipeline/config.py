@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 
-ModelType = Literal["muse", "din", "sim_hard", "sim_soft", "twin", "miss"]
+ModelType = Literal[
+    "muse", "din", "sim_hard", "sim_soft", "eta", "sdim", "twin", "miss"
+]
 
 
 class ConfigError(ValueError):

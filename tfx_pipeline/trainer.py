@@ -49,6 +49,8 @@ _MODELS = {
     "din": models.DIN,
     "sim_hard": models.SIMHard,
     "sim_soft": models.SIMSoft,
+    "eta": models.ETA,
+    "sdim": models.SDIM,
     "twin": models.TWIN,
     "miss": models.MISS,
 }

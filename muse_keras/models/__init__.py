@@ -1,8 +1,7 @@
 """Rankers, and the model that learns item embeddings.
 
-Importing this package makes every class of `muse_keras` known to Keras: the
-file of a ranker names its optimizer, loss and metrics, too, and loads then
-without `custom_objects`.
+Importing this package registers every class of `muse_keras` with Keras: the
+file of a ranker names its optimizer, loss and metrics, too.
 """
 
 from muse_keras import compat, layers, losses, metrics, optimizers  # noqa: F401

@@ -18,6 +18,8 @@ TYPES = {
     "din": None,
     "sim_hard": "CategorySearch",
     "sim_soft": "IdCosineSearch",
+    "eta": "SimHashSearch",
+    "sdim": "NewestSearch",
     "twin": "TargetAttentionSearch",
     "miss": "DualSearch",
 }

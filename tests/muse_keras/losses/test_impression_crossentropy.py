@@ -53,8 +53,8 @@ def test_weights_of_requests_hold_for_their_candidates(candidates, reduction):
     expected = each * full
     if reduction != "none":
         expected = expected.sum() / full.sum()
-    for given in (weights, weights[:, None], full):
-        actual = keras.ops.convert_to_numpy(loss(labels, logits, given))
+    for form in (weights, weights[:, None], full):
+        actual = keras.ops.convert_to_numpy(loss(labels, logits, form))
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 

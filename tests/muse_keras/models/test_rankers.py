@@ -437,6 +437,8 @@ def test_an_index_outside_a_profile_vocabulary_stays_in_its_field(model):
     inputs["user_profile"][:] = 3
     expected = logits(model, inputs)
     inputs["user_profile"] += 400
-    profile = keras.ops.convert_to_tensor(inputs["user_profile"])
-    tensors = {**inputs, "user_profile": profile}
+    tensors = {
+        name: keras.ops.convert_to_tensor(array)
+        for name, array in inputs.items()
+    }
     np.testing.assert_array_equal(logits(model, tensors), expected)

@@ -14,6 +14,8 @@ def test_presets_are_those_of_the_models():
         "din": models.DIN,
         "sim_hard": models.SIMHard,
         "sim_soft": models.SIMSoft,
+        "eta": models.ETA,
+        "sdim": models.SDIM,
         "twin": models.TWIN,
         "miss": models.MISS,
         "muse": models.MUSE,
