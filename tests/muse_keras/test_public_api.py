@@ -69,9 +69,7 @@ def test_keras_is_told_of_every_class():
 @pytest.mark.parametrize(
     "imports",
     [
-        "import muse_keras, keras",
         "import keras, muse_keras",
-        "from muse_keras.tables import MultimodalEmbeddingTable\nimport keras",
         "import muse_keras\nfrom importlib.util import find_spec\n"
         "find_spec('keras')\nimport keras",
     ],
