@@ -240,10 +240,6 @@ class SCLTower(keras.layers.Layer):
 
     def _check_vectors(self, name: str, values: Any) -> None:
         """Raise `ValueError` for vectors of another width than declared."""
-        width = self.modalities[name]
-        check_inputs(
-            **{
-                f"modalities[{name!r}]": ((width,), "W"),
-                name: (values, "BW", "vectors"),
-            }
-        )
+        width: tuple[Any, str] = (self.modalities[name],), "W"
+        vectors: tuple[Any, str, str] = (values, "BW", "vectors")
+        check_inputs(**{f"modalities[{name!r}]": width}, **{name: vectors})
