@@ -7,6 +7,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import check_inputs
+from muse_keras._ops.shapes import weights_of
 
 
 @muse_keras_export()
@@ -58,17 +59,8 @@ class ImpressionCrossentropy(keras.losses.Loss):
         """Return the reduced loss; see the class."""
         y_pred = ops.convert_to_tensor(y_pred)
         if sample_weight is not None:
-            weights = ops.convert_to_tensor(sample_weight)
-            if len(weights.shape) == 1:
-                weights = ops.expand_dims(weights, -1)
-            one = weights.shape[-1] == 1
-            check_inputs(
-                y_pred=(y_pred, "BC"),
-                sample_weight=(weights, "B1" if one else "BC"),
-            )
             # As many as there are losses: a reduction may sum the weights.
-            weights = ops.cast(weights, y_pred.dtype)
-            sample_weight = weights * ops.ones_like(y_pred)
+            sample_weight = weights_of(y_pred, sample_weight)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

@@ -7,6 +7,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import check_inputs, same_axes
+from muse_keras._ops.shapes import weights_of
 
 
 @muse_keras_export()
@@ -66,16 +67,7 @@ class Calibration(keras.metrics.Metric):
             predictions = ops.sigmoid(predictions)
         weights = ops.cast(labels >= 0.0, self._sum_dtype)
         if sample_weight is not None:
-            given = ops.cast(
-                ops.convert_to_tensor(sample_weight), self._sum_dtype
-            )
-            check_inputs(
-                y_true=(labels, axes),
-                sample_weight=(given, axes[: len(given.shape)]),
-            )
-            while len(given.shape) < len(weights.shape):
-                given = ops.expand_dims(given, -1)
-            weights = weights * given
+            weights = weights * weights_of(predictions, sample_weight)
         for total, values in (
             (self.predicted, predictions * weights),
             (self.observed, labels * weights),

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from ranker_testing.layer_check import check_layer
+from ranker_testing.data import SMALL
+from ranker_testing.layer_check import check_integers, check_layer
 
-from muse_keras import layers, losses
+from muse_keras import compat, layers, losses, metrics, models, tables
 
 RNG = np.random.default_rng(7)
 B, C, K, L, E = 4, 3, 5, 9, 6
@@ -188,3 +189,25 @@ def test_layer(case, tmp_path):
 def test_every_public_layer_is_checked():
     checked = {cls.__name__ for cls, *_ in CASES.values()}
     assert set(layers.__all__) - checked == OTHERS
+
+
+CONSTRUCTORS = {
+    models.MUSE: SMALL,
+    compat.PublishedMUSE: {
+        name: value for name, value in SMALL.items() if name != "num_tiers"
+    },
+    models.SimHashSearch: {"dim": 3},
+    models.TargetAttentionSearch: {},
+    models.DualSearch: {"k": 2},
+    models.HashSamplingUnit: {},
+    models.CombinedExactSearchUnit: {},
+    models.SCL: {"query_tower": layers.SCLTower({"a": 2})},
+    layers.MemoryBank: {"size": 4, "dim": 2},
+    metrics.EmbeddingSpread: {"dim": 3},
+    tables.MultimodalEmbeddingTable: {"num_items": 3},
+}
+
+
+@pytest.mark.parametrize("cls", CONSTRUCTORS)
+def test_integers_of_what_is_no_layer_of_its_own(cls):
+    check_integers(cls, CONSTRUCTORS[cls])

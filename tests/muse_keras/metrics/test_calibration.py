@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from muse_keras.metrics import Calibration
 
@@ -64,3 +65,26 @@ def test_inside_compile():
     scores = model.predict(x, verbose=0)[:, 0]
     expected = (scores * weight).sum() / (y[:, 0] * weight).sum()
     np.testing.assert_allclose(results["calibration"], expected, rtol=1e-5)
+
+
+def test_weights_of_requests_hold_for_their_candidates():
+    rng = np.random.default_rng(1)
+    labels = (rng.random((3, 3)) < 0.5).astype("float32")
+    scores = rng.random((3, 3)).astype("float32")
+    weights = np.array([0.0, 1.0, 4.0], "float32")
+    total = (scores * weights[:, None]).sum(), (labels * weights[:, None]).sum()
+    for given in (weights, weights[:, None]):
+        metric = Calibration()
+        metric.update_state(labels, scores, given)
+        np.testing.assert_allclose(
+            float(metric.result()), total[0] / total[1], rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1), (3, 2, 1)])
+def test_weights_that_would_be_broadcast_are_refused(shape):
+    labels = np.ones((3, 2), "float32")
+    with pytest.raises(ValueError, match="`sample_weight` must have"):
+        Calibration().update_state(labels, labels, np.ones(shape, "float32"))
+    with pytest.raises(ValueError, match="`y_pred` must have"):
+        Calibration().update_state(labels, np.ones(shape, "float32"))
