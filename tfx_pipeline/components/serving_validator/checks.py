@@ -18,7 +18,14 @@ import numpy.typing as npt
 from muse_keras.tables import ItemTable
 from serving import client as client_lib
 
-__all__ = ["CHECKS", "Replay", "WrongAnswer", "rank_ms", "worst_differences"]
+__all__ = [
+    "CHECKS",
+    "Replay",
+    "WrongAnswer",
+    "exported_signatures",
+    "rank_ms",
+    "worst_differences",
+]
 
 _BATCH = 16
 _REQUIRED = ("rank", "serving_default")
@@ -95,8 +102,8 @@ def worst_differences(
         WrongAnswer: an answer is not a matter of degree.
         ValueError: a signature has no check.
     """
-    exported = client.metadata().signatures
-    if unknown := sorted(set(exported) - set(CHECKS)):
+    exported = exported_signatures(client)
+    if unknown := sorted(exported - set(CHECKS)):
         raise ValueError(
             f"ServingValidator has no check of the signature {unknown[0]!r}; "
             f"add one to {__name__}.CHECKS."
@@ -110,6 +117,12 @@ def worst_differences(
         for name, check in CHECKS.items()
         if name in exported
     }
+
+
+def exported_signatures(client: client_lib.MuseClient) -> set[str]:
+    """Returns the names of a model's signatures, but for TensorFlow's own."""
+    names = client.metadata().signatures
+    return {name for name in names if not name.startswith("__")}
 
 
 def rank_ms(
