@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from tfx_pipeline.components.serving_validator.checks import (
 from tfx_pipeline.matching.settings import Scoring
 
 __all__ = ["CHECKS", "Expected", "check"]
+
+_Rows: TypeAlias = npt.NDArray[np.integer[Any]]
 
 _TOLERANCE = 1e-4
 _USERS = 6
@@ -54,14 +57,15 @@ class Expected:
         longer = np.tile(ids[0], self.max_behaviors // _BEHAVIORS + 1)
         return [ids[0, :0], unknown, np.append(longer, unknown), *ids]
 
-    def vectors(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def vectors(self, rows: _Rows) -> npt.NDArray[np.float64]:
         """Returns unit vectors (n, D) of table rows; zeros without one."""
         codes = self.table.codes[rows]
         release_pages(self.table.codes)
-        return codes * inverse_norms_of(codes)[:, np.newaxis].astype(np.float64)
+        norms = inverse_norms_of(codes)[:, np.newaxis]
+        return codes.astype(np.float64) * norms
 
     def similarities(
-        self, queries: npt.NDArray, rows: npt.NDArray[np.int64]
+        self, queries: npt.NDArray, rows: _Rows
     ) -> npt.NDArray[np.float64]:
         """Returns cosines (Q, n) of unit queries; -inf without a vector."""
         vectors = self.vectors(rows)
@@ -70,7 +74,7 @@ class Expected:
     def scores(
         self,
         histories: Sequence[npt.NDArray[np.int64]],
-        rows: npt.NDArray[np.int64],
+        rows: _Rows,
     ) -> npt.NDArray[np.float64]:
         """Returns scores (Q, n) of table rows; -inf without a vector."""
         scoring = self.scoring
@@ -154,7 +158,7 @@ def _compare(
     name: str,
     table: ItemTable,
     answers: Sequence[RecommendResult],
-    scores: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]],
+    scores: Callable[[_Rows], npt.NDArray[np.float64]],
 ) -> None:
     """Compares answers with the best of all items, in any order of equals.
 

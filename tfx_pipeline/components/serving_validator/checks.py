@@ -145,7 +145,7 @@ def rank_ms(
     }
 
 
-def _difference(answer: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+def _difference(answer: npt.ArrayLike, expected: np.ndarray | float) -> float:
     apart = np.abs(np.asarray(answer, np.float64) - expected)
     # No number is the worst answer of all.
     return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
