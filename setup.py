@@ -64,6 +64,7 @@ setup(
         "tfx_pipeline": DATA,
         "serving": [
             *DATA,
+            "export/*.jsonl",
             "service/*.proto",
             "tf_serving/*",
             "tf_serving/kubernetes/*/*",

@@ -225,6 +225,8 @@ class ServingValidatorConfig(_Section):
 
     tolerance: float = pydantic.Field(default=1e-4, gt=0)
     timeout_s: float = pydantic.Field(default=300, gt=0)
+    max_p99_ms: float | None = pydantic.Field(default=None, gt=0)
+    """Largest 99th percentile of ``rank``, one request per call; null = any."""
 
 
 class PusherConfig(_Section):

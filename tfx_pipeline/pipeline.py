@@ -150,8 +150,10 @@ def create_pipeline(
         model=trainer.outputs["model"],
         model_run=trainer.outputs["model_run"],
         examples=example_gen.outputs["examples"],
+        item_table=item_table_gen.outputs["item_table"],
         tolerance=config.serving_validator.tolerance,
         timeout_s=config.serving_validator.timeout_s,
+        max_p99_ms=config.serving_validator.max_p99_ms,
         code_fingerprint=code_fingerprints["serving"],
     )
     pusher = AtomicPusher(

@@ -18,6 +18,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -167,40 +168,56 @@ class ItemTable:
                 0, repeated or absent. The message names the argument.
             FileExistsError: if `path` exists and is not an empty directory.
         """
-        target = Path(path)
         ids = _as_int64("item_ids", item_ids)
         vectors = np.asarray(codes)
         order = check_ids(ids)
         _check_codes(vectors, len(ids))
-        columns = _check_features(features, len(ids))
-        _check_target(target)
+        with _making(
+            Path(path), ids, order, vectors.shape[1], features, source
+        ) as mapped:
+            for block in blocks(len(ids)):
+                mapped[block] = vectors[order[block]]
+                release_pages(mapped)
+        return cls.open(path)
 
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{target.name}.", dir=target.parent
-        ) as temporary:
-            folder = Path(temporary) / "table"
-            folder.mkdir()
-            np.save(folder / _IDS_FILE, ids[order])
-            _write_codes(folder / _CODES_FILE, vectors, order)
-            _write_features(folder / _FEATURES_FILE, columns, order)
-            manifest = {
-                "format_version": FORMAT_VERSION,
-                "num_items": len(ids),
-                "dim": int(vectors.shape[1]),
-                "scale": SCALE,
-                "source": source,
-                "files": {
-                    name: describe_file(folder / name)
-                    for name in (_IDS_FILE, _CODES_FILE, _FEATURES_FILE)
-                },
-            }
-            (folder / _MANIFEST_FILE).write_text(
-                json.dumps(manifest, indent=2, sort_keys=True) + "\n",
-                encoding="utf-8",
+    @classmethod
+    @contextmanager
+    def filled(
+        cls,
+        path: str | os.PathLike[str],
+        item_ids: npt.ArrayLike,
+        dim: int,
+        features: Mapping[str, npt.ArrayLike],
+        source: str,
+    ) -> Iterator[npt.NDArray[np.int8]]:
+        """Write a table whose vectors the caller fills in, in any order.
+
+        The table is there when the `with` block ends without an error;
+        otherwise nothing is.
+
+        Args:
+            path: as of `write`.
+            item_ids: as of `write`, but rising.
+            dim: D.
+            features: as of `write`.
+            source: as of `write`.
+
+        Yields:
+            int8 (N, D), the file of the vectors, mapped, zeros. Row i is that
+            of `item_ids[i]`. `release_pages` gives its memory back.
+
+        Raises:
+            ValueError: as of `write`, or the ids do not rise.
+            FileExistsError: if `path` exists and is not an empty directory.
+        """
+        ids = _as_int64("item_ids", item_ids)
+        order = check_ids(ids)
+        if not is_sorted_unique(ids):
+            raise ValueError(
+                "`item_ids` must rise from row to row. Received: other order"
             )
-            os.replace(folder, target)
-        return cls.open(target)
+        with _making(Path(path), ids, order, dim, features, source) as mapped:
+            yield mapped
 
     @classmethod
     def open(
@@ -292,8 +309,8 @@ def read_blocks(
 ) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """Yield slices that cover an array, and a copy of its rows there.
 
-    Pages of an array that is mapped read-only are given back after each
-    block: reading a file of any size costs one block of memory.
+    Pages of a mapped array are given back after each block: reading a file of
+    any size costs one block of memory.
     """
     for block in blocks(len(values)):
         yield block, np.array(values[block])
@@ -301,12 +318,14 @@ def read_blocks(
 
 
 def release_pages(values: npt.NDArray[Any]) -> None:
-    """Give back the memory of an array's file, if it is mapped read-only.
+    """Give back the memory of an array's file, if it is mapped.
 
-    The array stays usable: what is read again comes from the file's cache.
+    The array stays usable: what is read again comes from the file's cache,
+    which also holds what was written.
     """
-    read_only = isinstance(values, np.memmap) and values.mode == "r"
-    mapped = getattr(values, "_mmap", None) if read_only else None
+    # Not of a private copy ("c"): its changes are nowhere else.
+    shared = isinstance(values, np.memmap) and values.mode != "c"
+    mapped = getattr(values, "_mmap", None) if shared else None
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -410,12 +429,69 @@ def _check_target(target: Path) -> None:
         )
 
 
-def _write_codes(
-    file: Path, codes: npt.NDArray[np.int8], order: npt.NDArray[np.intp]
-) -> None:
-    """Write codes in sorted order after a zero row."""
-    with file.open("wb") as stream:
-        _write_sorted(stream, codes, order)
+@contextmanager
+def _making(
+    target: Path,
+    ids: npt.NDArray[np.int64],
+    order: npt.NDArray[np.intp],
+    dim: int,
+    features: Mapping[str, npt.ArrayLike],
+    source: str,
+) -> Iterator[npt.NDArray[np.int8]]:
+    """Make a table beside its place, and rename it when its codes are there.
+
+    Args:
+        target: directory of the table.
+        ids: int64 (N,), checked.
+        order: what sorts them.
+        dim: D.
+        features: as of `ItemTable.write`, aligned with `ids`.
+        source: kept in the manifest.
+
+    Yields:
+        int8 (N, D), zeros, mapped; row i is that of `ids[order[i]]`.
+    """
+    columns = _check_features(features, len(ids))
+    _check_target(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}.", dir=target.parent
+    ) as temporary:
+        folder = Path(temporary) / "table"
+        folder.mkdir()
+        np.save(folder / _IDS_FILE, ids[order])
+        _write_features(folder / _FEATURES_FILE, columns, order)
+        codes = _mapped_zeros(folder / _CODES_FILE, (len(ids) + 1, dim))
+        yield codes[1:]
+        codes.flush()
+        release_pages(codes)
+        del codes
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "num_items": len(ids),
+            "dim": dim,
+            "scale": SCALE,
+            "source": source,
+            "files": {
+                name: describe_file(folder / name)
+                for name in (_IDS_FILE, _CODES_FILE, _FEATURES_FILE)
+            },
+        }
+        (folder / _MANIFEST_FILE).write_text(
+            json.dumps(manifest, indent=2, sort_keys=True) + "\n",
+            encoding="utf-8",
+        )
+        os.replace(folder, target)
+
+
+def _mapped_zeros(file: Path, shape: tuple[int, int]) -> np.memmap:
+    """Make an .npy file of int8 zeros and map it for writing."""
+    codes = np.lib.format.open_memmap(file, "w+", np.int8, shape)
+    if hasattr(os, "posix_fallocate"):
+        # A disk that gets full under a mapping would kill the process.
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    return codes
 
 
 def _write_features(

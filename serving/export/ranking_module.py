@@ -239,7 +239,7 @@ class RankingModule(tf.Module):
         if self.transform is None:
             raise ValueError("`serving_default` needs a transform graph.")
         raw = tf.io.parse_example(examples, self._raw_feature_spec)
-        inputs = dense_model_inputs(self.transform(raw))
+        inputs = in_few_lengths(dense_model_inputs(self.transform(raw)))
         ids = inputs["candidate_item_ids"]
         return {
             "click_probability": self._click_probability(inputs),

@@ -62,23 +62,26 @@ def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     server grows for hours.
 
     Args:
-        request: `behavior_item_ids` and `behavior_category_ids` (B, L) among
-            others.
+        request: `behavior_item_ids` (B, L) and whatever else of the history,
+            each named `behavior_...` and (B, L), among others.
 
     Returns:
         The same with histories of a length from L to L + 499; nothing is
-        added to an empty one.
+        added to an empty one. Padding is 0, or False.
     """
     # Shapes are on the host.
-    length = tf.shape(request["behavior_item_ids"])[1]
+    shape = tf.shape(request["behavior_item_ids"])
+    batch, length = shape[0], shape[1]
     step = tf.where(length < _LONG, _SHORT_STEP, _LONG_STEP)
     missing = -(-length // step) * step - length
-    filled = dict(request)
-    for name in ("behavior_item_ids", "behavior_category_ids"):
-        ids = request[name]
-        padding = tf.zeros(tf.stack([tf.shape(ids)[0], missing]), tf.int64)
-        filled[name] = tf.concat([ids, padding], axis=1)
-    return filled
+    return {
+        name: tf.concat(
+            [values, tf.zeros(tf.stack([batch, missing]), values.dtype)], axis=1
+        )
+        if name.startswith("behavior_")
+        else values
+        for name, values in request.items()
+    }
 
 
 def checked_request(

@@ -24,7 +24,12 @@ from tfx_pipeline import json_files
 from tfx_pipeline.matching import clicks as clicks_lib
 from tfx_pipeline.matching import evaluation, factorized, tuning
 from tfx_pipeline.matching.index import Matcher
-from tfx_pipeline.matching.settings import EVALUATION_FILE, Job, Scoring
+from tfx_pipeline.matching.settings import (
+    CLICKS_FILE,
+    EVALUATION_FILE,
+    Job,
+    Scoring,
+)
 
 __all__ = ["main", "run"]
 
@@ -94,7 +99,14 @@ def run(job: Job, report: Report) -> dict[str, Any]:
         values = {k: {"recall": value} for k, value in by_size.items()}
         report(evaluation.as_line(f"{name} alone", values))
     _save(matcher, pathlib.Path(job.model_dir), item_ids)
-    json_files.write(pathlib.Path(job.evaluation_dir) / EVALUATION_FILE, result)
+    evaluation_dir = pathlib.Path(job.evaluation_dir)
+    json_files.write(evaluation_dir / EVALUATION_FILE, result)
+    clicked = np.flatnonzero(counts)
+    np.savez(
+        evaluation_dir / CLICKS_FILE,
+        item_ids=item_ids[clicked],
+        clicks=counts[clicked],
+    )
     return result
 
 

@@ -6,12 +6,15 @@ import dataclasses
 import json
 import pathlib
 
-__all__ = ["EVALUATION_FILE", "MODEL_NAME", "Job", "Scoring"]
+__all__ = ["CLICKS_FILE", "EVALUATION_FILE", "MODEL_NAME", "Job", "Scoring"]
 
 MODEL_NAME = "matching"
 """Name of the served model."""
 
 EVALUATION_FILE = "evaluation.json"
+
+CLICKS_FILE = "item_clicks.npz"
+"""Beside it: the items clicked in the train split, and how often."""
 
 
 @dataclasses.dataclass(frozen=True)

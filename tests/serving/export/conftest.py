@@ -6,17 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.export.world import (
-    MAX_HISTORY,
-    SPARE_ROWS,
-    World,
-    make_item_table,
-    make_model,
-    make_requests,
-    make_transform_output,
-    read_vocabularies,
-    to_example,
-)
+from tests.serving.export.world import World, make_world
 
 tf = pytest.importorskip("tensorflow")
 
@@ -31,33 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Return the exported world."""
-    from serving.export import UserCacheConfig, export_saved_model
-
-    folder = tmp_path_factory.mktemp("world")
-    item_table = make_item_table(folder / "table")
-    requests = make_requests(item_table, 40, seed=5)
-    transform_output = make_transform_output(requests, folder)
-    vocabularies = read_vocabularies(transform_output)
-    model = make_model("muse", item_table, vocabularies, SPARE_ROWS)
-    export = export_saved_model(
-        folder / "muse" / "1",
-        model=model,
-        item_table=item_table,
-        vocabularies=vocabularies,
-        max_history=MAX_HISTORY,
-        transform_output=transform_output,
-        warmup_examples=[to_example(r) for r in requests[:2]],
-        source={"run": "test"},
-        user_cache=UserCacheConfig(users=16, ways=4, max_length=1100),
-    )
-    return World(
-        item_table=item_table,
-        model=model,
-        vocabularies=vocabularies,
-        transform_output=transform_output,
-        export=export,
-        loaded=tf.saved_model.load(str(export.path)),
-    )
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="session")

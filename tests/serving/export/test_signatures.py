@@ -19,6 +19,12 @@ from tests.serving.export.world import (
 
 tf = pytest.importorskip("tensorflow")
 
+from muse_keras.tensorflow import category_matches, densify  # noqa: E402
+from serving.export import ranking_module  # noqa: E402
+from serving.export.item_features import MODEL_INPUTS  # noqa: E402
+from serving.export.ranking_module import RankingModule  # noqa: E402
+from serving.export.vocabulary import Vocabulary  # noqa: E402
+
 
 def vocabulary_index(vocabulary: np.ndarray, raw: int) -> int:
     """Return the index of a raw id, from the convention."""
@@ -392,3 +398,92 @@ def test_declared_interface(world: World) -> None:
             "mixed": "int64",
         },
     }
+
+
+def untruncated_examples(world: World) -> RankingModule:
+    """A module whose Transform graph keeps histories of any length."""
+    known = {
+        field: Vocabulary(field, values)
+        for field, values in world.vocabularies.items()
+    }
+
+    def transform(raw: dict[str, Any]) -> dict[str, Any]:
+        raw = {name: densify(values) for name, values in raw.items()}
+        behaviors = known["category"](raw["behavior_category_ids"])
+        candidates = {
+            name: known[field](raw[f"candidate_{field}"])
+            for field, name in MODEL_INPUTS.items()
+        }
+        return {
+            "user_profile": tf.concat(
+                [known[field](raw[field]) for field in PROFILE_FIELDS], axis=1
+            ),
+            "behavior_item_ids": raw["behavior_item_ids"],
+            "behavior_categories": behaviors,
+            "candidate_item_ids": raw["candidate_item_ids"],
+            **candidates,
+            "candidate_category_matches": category_matches(
+                behaviors,
+                raw["behavior_item_ids"] != 0,
+                candidates["candidate_categories"],
+                known["category"].size,
+            ),
+        }
+
+    return RankingModule(
+        model=world.model,
+        item_table=world.item_table,
+        vocabularies=world.vocabularies,
+        max_history=None,
+        transform=transform,
+        raw_feature_spec={
+            name: tf.io.VarLenFeature(tf.int64)
+            for name in (
+                *PROFILE_FIELDS,
+                "behavior_item_ids",
+                "behavior_category_ids",
+                "candidate_item_ids",
+                *(f"candidate_{field}" for field in MODEL_INPUTS),
+            )
+        },
+    )
+
+
+def test_examples_meet_few_lengths_of_history_as_in_rank(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow keeps a compiled product for each length it has seen."""
+    module = untruncated_examples(world)
+    score = module._click_probability
+    seen = set()
+
+    def seeing(inputs: dict[str, Any]) -> Any:
+        seen.add(inputs["behavior_mask"].shape[1])
+        return score(inputs)
+
+    monkeypatch.setattr(module, "_click_probability", seeing)
+    (request,) = make_requests(world.item_table, 1, seed=3)
+    rng = np.random.default_rng(3)
+    for length in [0, *range(1, 400, 13), 5_001, 5_499]:
+        places = rng.integers(0, world.item_table.num_items, length)
+        request["behavior_item_ids"] = world.item_table.item_ids[places]
+        request["behavior_category_ids"] = world.item_table.features[
+            "category"
+        ][places + 1]
+        by_example = module.serve_examples(tf.constant([to_example(request)]))
+        by_ids = module.rank(
+            **{k: tf.constant(v) for k, v in rank_inputs([request]).items()}
+        )
+        np.testing.assert_array_equal(
+            by_example["click_probability"], by_ids["click_probability"]
+        )
+        with monkeypatch.context() as as_it_comes:
+            as_it_comes.setattr(ranking_module, "in_few_lengths", dict)
+            as_it_comes.setattr(module, "_click_probability", score)
+            np.testing.assert_array_equal(
+                by_example["click_probability"],
+                module.serve_examples(tf.constant([to_example(request)]))[
+                    "click_probability"
+                ],
+            )
+    assert seen == {0, 100, 200, 300, 400, 5_500}

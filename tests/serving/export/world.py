@@ -295,3 +295,33 @@ def make_model(
         shape = tuple(variable.shape)
         variable.assign(rng.normal(0.0, 0.4, shape).astype("float32"))
     return model
+
+
+def make_world(folder: Path) -> World:
+    """Export a small world with every signature into an empty folder."""
+    from serving.export import UserCacheConfig, export_saved_model
+
+    item_table = make_item_table(folder / "table")
+    requests = make_requests(item_table, 40, seed=5)
+    transform_output = make_transform_output(requests, folder)
+    vocabularies = read_vocabularies(transform_output)
+    model = make_model("muse", item_table, vocabularies, SPARE_ROWS)
+    export = export_saved_model(
+        folder / "muse" / "1",
+        model=model,
+        item_table=item_table,
+        vocabularies=vocabularies,
+        max_history=MAX_HISTORY,
+        transform_output=transform_output,
+        warmup_examples=[to_example(r) for r in requests[:2]],
+        source={"run": "test"},
+        user_cache=UserCacheConfig(users=16, ways=4, max_length=1100),
+    )
+    return World(
+        item_table=item_table,
+        model=model,
+        vocabularies=vocabularies,
+        transform_output=transform_output,
+        export=export,
+        loaded=tf.saved_model.load(str(export.path)),
+    )

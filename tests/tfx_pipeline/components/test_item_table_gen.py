@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -174,3 +177,83 @@ def test_missing_column_is_named(tmp_path):
     pq.write_table(pq.read_table(path).drop(["213"]), path)
     with pytest.raises(DataError, match="item_features: column 213"):
         build(raw_tables.RawTables.open(tmp_path / "raw"), tmp_path)
+
+
+_PEAK = """
+import pathlib, sys, threading
+from tfx_pipeline.components.item_table_gen import executor
+from tfx_pipeline.data import raw_tables
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+def watch():
+    while not done.wait(0.005):
+        seen.append(resident())
+
+root = pathlib.Path(sys.argv[1])
+seen, done = [resident()], threading.Event()
+thread = threading.Thread(target=watch)
+thread.start()
+table = executor.build_item_table(
+    raw_tables.RawTables.open(root / "raw"), root / "table", root / "rejected"
+)
+done.set()
+thread.join()
+print(max(seen) - seen[0], table.codes.nbytes)
+"""
+
+
+def write_large(folder: pathlib.Path, items: int) -> None:
+    """Two tables of random items, each in an order of its own."""
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(np.arange(1, items + 1))
+    folder.mkdir()
+    columns = [rng.integers(1, 9, items) for _ in range(3)]
+    pq.write_table(
+        pa.table([ids, *columns], names=["205", "206", "213", "214"]),
+        folder / "item_features.parquet",
+    )
+    codes = rng.integers(-127, 128, items * 128, dtype=np.int8)
+    ends = np.arange(0, len(codes) + 1, 128, dtype=np.int32)
+    pq.write_table(
+        pa.table(
+            [rng.permutation(ids), pa.ListArray.from_arrays(ends, codes)],
+            names=["205", "205_c"],
+        ),
+        folder / "scl_embedding_int8_p90.parquet",
+        use_dictionary=False,
+        row_group_size=100_000,
+    )
+
+
+@pytest.mark.skipif(
+    not pathlib.Path("/proc/self/statm").exists(), reason="memory of Linux"
+)
+def test_memory_is_little_more_than_the_codes(tmp_path):
+    write_large(tmp_path / "raw", 250_000)
+    said = subprocess.run(
+        [sys.executable, "-c", _PEAK, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    peak, codes = map(int, said.split()[-2:])
+    # What a batch of Parquet takes does not grow with the table.
+    assert peak < 1.3 * codes + (100 << 20)
+
+
+def test_a_failure_while_vectors_are_written_leaves_nothing(
+    tmp_path, monkeypatch
+):
+    tables = write(tmp_path / "raw", [(5, 1, 1, 1)], [(5, vector(1))])
+
+    def fail(codes, *_):
+        codes[0] = 1
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(executor, "_fill", fail)
+    with pytest.raises(OSError, match="No space left"):
+        build(tables, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "rejected"}

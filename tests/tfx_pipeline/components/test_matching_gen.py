@@ -6,20 +6,25 @@ and compared with the method in NumPy.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
+from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
+from serving.client import MuseClient
+from serving.local_server import local_server
 from serving.server.config_files import read_models
 from serving.server.warmup import read_warmup
 from tests.tfx_pipeline.matching import world as worlds
 from tfx_pipeline.components.artifacts import ItemTableArtifact
-from tfx_pipeline.components.matching_gen import executor
+from tfx_pipeline.components.matching_gen import checks, executor
 from tfx_pipeline.matching import process
+from tfx_pipeline.matching.settings import Scoring
 
 pytestmark = pytest.mark.tf
 
@@ -306,3 +311,98 @@ def test_too_little_recall_is_not_pushed(run, tmp_path, monkeypatch):
     run.do(min_recall=1.0)
     assert not run.push_dir.exists()
     assert "not pushed: recall" in lines[-1] and "1.0 is needed" in lines[-1]
+
+
+@pytest.fixture(scope="module")
+def client(run):
+    with (
+        local_server({"matching": run.version()}) as address,
+        MuseClient(address.grpc, model="matching") as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def expected(run):
+    """What the component compares the served model with."""
+    known = run.world.item_ids()
+    counts = Counter(
+        item for _, item in run.world.clicked(run.world.train) if item in known
+    )
+    return checks.Expected(
+        run.world.table,
+        np.array([*counts], np.int64),
+        np.array([*counts.values()], np.int64),
+        Scoring(
+            worlds.HALF_LIFE, worlds.POPULARITY_WEIGHT, worlds.REPEAT_WEIGHT
+        ),
+        worlds.MAX_BEHAVIORS,
+    )
+
+
+def test_every_signature_is_checked_and_passes(run, client, model, expected):
+    assert set(model.signatures) == set(checks.CHECKS)
+    checks.check(client, expected)
+    with np.load(run.root / "evaluation" / "item_clicks.npz") as stored:
+        order = np.argsort(expected.clicked)
+        np.testing.assert_array_equal(
+            stored["item_ids"], expected.clicked[order]
+        )
+        np.testing.assert_array_equal(stored["clicks"], expected.clicks[order])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"half_life": 2.5},
+        {"popularity_weight": 0.21},
+        {"repeat_weight": 0.41},
+    ],
+)
+def test_other_weights_are_found_out(client, expected, change):
+    other = dataclasses.replace(
+        expected, scoring=dataclasses.replace(expected.scoring, **change)
+    )
+    with pytest.raises(ValueError, match="other scores .* 'recommend'"):
+        checks.check(client, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"max_behaviors": 5}, "scores"),
+        ({"clicks": 3}, "scores"),
+        ({"table": "other"}, "items"),
+    ],
+)
+def test_another_model_is_found_out(
+    run, client, expected, tmp_path, change, says
+):
+    if "clicks" in change:
+        change = {"clicks": expected.clicks + 3}
+    if "table" in change:
+        table, some = run.world.table, slice(20, None)
+        change["table"] = type(table).write(
+            tmp_path / "table",
+            table.item_ids[some],
+            table.codes[1:][some],
+            {name: c[1:][some] for name, c in table.features.items()},
+            "test",
+        )
+    with pytest.raises(ValueError, match=f"other .*{says}"):
+        checks.check(client, dataclasses.replace(expected, **change))
+
+
+def test_search_is_checked_by_its_vectors(run, client, expected, tmp_path):
+    table = run.world.table
+    turned = type(table).write(
+        tmp_path / "table",
+        table.item_ids,
+        np.roll(table.codes[1:], 1, axis=1),
+        {name: column[1:] for name, column in table.features.items()},
+        "test",
+    )
+    with pytest.raises(ValueError, match="'search'"):
+        checks.CHECKS["search"](
+            client, dataclasses.replace(expected, table=turned)
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import pathlib
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from muse_keras.tables import ItemTable
+from muse_keras.tables.item_table import release_pages
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
 from tfx_pipeline.data import raw_tables, validation
@@ -20,6 +22,9 @@ from tfx_pipeline.transforms import arrow_batches
 __all__ = ["TABLE_DIR", "Executor", "build_item_table"]
 
 TABLE_DIR = "table"
+# The levels of a Parquet list take more memory than its int8 values: about
+# 2 KB per row while a batch is decoded.
+_BATCH_ROWS = 1 << 14
 _FEATURES = {
     "category": raw_tables.ITEM_CATEGORY,
     "city": raw_tables.ITEM_CITY,
@@ -89,35 +94,36 @@ def build_item_table(
         tables[name].check()
     counts: collections.Counter[str] = collections.Counter()
     with rejected_rows.replaced(rejected_dir) as fresh_dir:
-        feature_ids, features = _read(
+        feature_ids, _, features = _read(
             tables[raw_tables.ITEM_FEATURES],
             "item_features",
             list(_FEATURES.values()),
             counts,
             fresh_dir,
         )
-        vector_ids, vectors = _read(
-            tables[raw_tables.EMBEDDINGS],
-            "embeddings",
-            [raw_tables.SCL_EMBEDDING],
-            counts,
-            fresh_dir,
+        vector_ids, is_first, _ = _read(
+            tables[raw_tables.EMBEDDINGS], "embeddings", [], counts, fresh_dir
         )
         ids = np.union1d(feature_ids, vector_ids)
         counts["items"] = len(ids)
         counts["items_without_embedding"] = len(ids) - len(vector_ids)
         counts["items_without_features"] = len(ids) - len(feature_ids)
         rejected_rows.write_counts(fresh_dir, counts)
-    codes = np.zeros((len(ids), raw_tables.EMBEDDING_DIM), np.int8)
-    codes[np.searchsorted(ids, vector_ids)] = vectors[raw_tables.SCL_EMBEDDING]
     rows = np.searchsorted(ids, feature_ids)
     columns = {}
     for name, code in _FEATURES.items():
         columns[name] = np.zeros(len(ids), np.int64)
-        columns[name][rows] = features[code]
-    return ItemTable.write(
-        target, ids, codes, columns, source=str(tables.root.name)
-    )
+        columns[name][rows] = features.pop(code)
+    del feature_ids, vector_ids, rows
+    with ItemTable.filled(
+        target,
+        ids,
+        raw_tables.EMBEDDING_DIM,
+        columns,
+        source=str(tables.root.name),
+    ) as codes:
+        _fill(codes, ids, tables[raw_tables.EMBEDDINGS], is_first)
+    return ItemTable.open(target)
 
 
 def _read(
@@ -126,55 +132,93 @@ def _read(
     columns: list[str],
     counts: collections.Counter[str],
     rejected_dir: pathlib.Path,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Reads the accepted rows of a table keyed by item, first row of each."""
-    ids_parts: list[np.ndarray] = []
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
-    rejected: list[pa.RecordBatch] = []
-    for batch in table.iter_batches():
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Reads the first accepted row of each item, all but its vector.
+
+    Returns:
+        Ids int64 (N,), rising; bool (n,), which of the n accepted rows, in
+        the table's order, is the first of its item; the columns, each (N,) as
+        the ids are.
+    """
+    parts: dict[str, list[np.ndarray]] = {
+        name: [] for name in (raw_tables.ITEM_ID, *columns)
+    }
+    files = itertools.count()
+
+    def reject(batch: pa.RecordBatch) -> None:
+        for value in batch.column(
+            batch.schema.get_field_index("reason")
+        ).value_counts():
+            reason = value["values"].as_py()
+            counts[f"rejected/{kind}/{reason}"] += value["counts"].as_py()
+        raw_tables.write_table(
+            rejected_dir / f"{kind}-{next(files)}.parquet", batch
+        )
+
+    for batch in table.iter_batches(batch_rows=_BATCH_ROWS):
         counts[f"read/{kind}"] += batch.num_rows
         good, bad = validation.validate(kind, batch)
         if bad.num_rows:
-            rejected.append(bad)
-        ids_parts.append(arrow_batches.numpy_column(good, raw_tables.ITEM_ID))
-        for name in columns:
-            column = good.column(good.schema.get_field_index(name))
-            if name == raw_tables.SCL_EMBEDDING:
-                values = (
-                    column.flatten()
-                    .to_numpy()
-                    .reshape(-1, raw_tables.EMBEDDING_DIM)
-                )
-            else:
-                values = column.to_numpy()
-            parts[name].append(values)
-    ids = np.concatenate(ids_parts) if ids_parts else np.zeros(0, np.int64)
-    if not len(ids):
+            reject(bad)
+        for name, part in parts.items():
+            # A copy: a view would keep the whole batch, vectors included.
+            part.append(arrow_batches.numpy_column(good, name).copy())
+    if not any(map(len, parts[raw_tables.ITEM_ID])):
         raise DataError(
             "NO_USABLE_ROWS",
             f"table {table.name}: all {counts[f'read/{kind}']:,} rows were "
             "rejected.",
             "look at the reasons with `muse data inspect`.",
         )
-    values = {name: np.concatenate(part) for name, part in parts.items()}
+    values = {name: np.concatenate(parts.pop(name)) for name in [*parts]}
+    ids = values.pop(raw_tables.ITEM_ID)
     distinct, first = np.unique(ids, return_index=True)
+    is_first = np.zeros(len(ids), bool)
+    is_first[first] = True
     if len(distinct) < len(ids):
-        extra = np.ones(len(ids), bool)
-        extra[first] = False
-        rejected.append(
+        extra = ids[~is_first]
+        reject(
             pa.RecordBatch.from_arrays(
                 [
-                    pa.array(ids[extra]),
-                    pa.array(["duplicate item row"] * int(extra.sum())),
+                    pa.array(extra),
+                    pa.array([validation.DUPLICATE_ITEM] * len(extra)),
                 ],
                 names=[raw_tables.ITEM_ID, "reason"],
             )
         )
-    for number, batch in enumerate(rejected):
-        for value in batch.column(
-            batch.schema.get_field_index("reason")
-        ).value_counts():
-            reason = value["values"].as_py()
-            counts[f"rejected/{kind}/{reason}"] += value["counts"].as_py()
-        raw_tables.write_table(rejected_dir / f"{kind}-{number}.parquet", batch)
-    return distinct, {name: part[first] for name, part in values.items()}
+    return (
+        distinct,
+        is_first,
+        {name: values.pop(name)[first] for name in columns},
+    )
+
+
+def _fill(
+    codes: np.ndarray,
+    ids: np.ndarray,
+    table: raw_tables.RawTable,
+    is_first: np.ndarray,
+) -> None:
+    """Writes each item's vector into its row.
+
+    Args:
+        codes: int8 (N, D), mapped.
+        ids: int64 (N,), rising.
+        table: the embeddings, read again.
+        is_first: bool, one of each accepted row; see `_read`.
+    """
+    done = 0
+    for batch in table.iter_batches(batch_rows=_BATCH_ROWS):
+        good, _ = validation.validate("embeddings", batch)
+        keep = is_first[done : done + good.num_rows]
+        done += good.num_rows
+        vectors = arrow_batches.column(good, raw_tables.SCL_EMBEDDING)
+        rows = np.searchsorted(
+            ids, arrow_batches.numpy_column(good, raw_tables.ITEM_ID)[keep]
+        )
+        codes[rows] = (
+            vectors.flatten()
+            .to_numpy()
+            .reshape(-1, raw_tables.EMBEDDING_DIM)[keep]
+        )
+        release_pages(codes)

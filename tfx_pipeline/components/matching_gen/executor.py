@@ -13,19 +13,29 @@ from absl import logging
 from google.protobuf import text_format
 
 from muse_keras.tables import ItemTable
-from serving.export import warmup
+from serving.client import MuseClient, Timeouts
+from serving.export import op_compatibility, warmup
 from serving.export.placement import clear_devices
+from serving.local_server import local_server
 from tfx_pipeline import features, progress
 from tfx_pipeline.components import atomic_pusher
 from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
+from tfx_pipeline.components.matching_gen import checks
 from tfx_pipeline.matching import process
-from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME, Job
+from tfx_pipeline.matching.settings import (
+    CLICKS_FILE,
+    EVALUATION_FILE,
+    MODEL_NAME,
+    Job,
+    Scoring,
+)
 from tfx_pipeline.tfx_internals import artifact_utils, base_executor, path_utils
 
 __all__ = ["Executor", "write_models_config"]
 
 _RANKER_NAME = "muse"
 _WARMUP_ITEMS = 8
+_TIMEOUT_S = 600
 
 
 class Executor(base_executor.BaseExecutor):
@@ -46,6 +56,9 @@ class Executor(base_executor.BaseExecutor):
 
         Raises:
             MatchingFailed: the process failed.
+            ValueError: the model in a server does not answer as it should.
+            ServerDidNotStart: the server ended or was not ready in time.
+            MuseClientError: a call failed.
         """
         table = artifact_utils.get_single_instance(input_dict["item_table"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
@@ -73,7 +86,8 @@ class Executor(base_executor.BaseExecutor):
         )
         # Where the index lies is for the machine that serves to choose.
         clear_devices(model_dir)
-        _write_warmup(model_dir, ItemTable.open(table_dir))
+        item_table = ItemTable.open(table_dir)
+        _write_warmup(model_dir, item_table)
         found = json.loads(
             (pathlib.Path(evaluation.uri) / EVALUATION_FILE).read_text(
                 encoding="utf-8"
@@ -88,6 +102,15 @@ class Executor(base_executor.BaseExecutor):
                 f"{found['num_candidates']} items, at least {least} is needed"
             )
             return
+        with np.load(pathlib.Path(evaluation.uri) / CLICKS_FILE) as clicks:
+            expected = checks.Expected(
+                item_table,
+                clicks["item_ids"],
+                clicks["clicks"],
+                Scoring(**found["scoring"]),
+                job.max_behaviors,
+            )
+        _validate(model_dir, expected)
         push_dir = pathlib.Path(exec_properties["push_dir"])
         pushed = atomic_pusher.push(model_dir, push_dir)
         ranker_dirs = json.loads(exec_properties["ranker_dirs"])
@@ -101,6 +124,21 @@ class Executor(base_executor.BaseExecutor):
             )
         model.set_string_custom_property("pushed_destination", str(pushed))
         logging.info("Matching model pushed to %s.", pushed)
+
+
+def _validate(model_dir: pathlib.Path, expected: checks.Expected) -> None:
+    """Boots a server and checks what it answers."""
+    if problems := op_compatibility.problems(model_dir):
+        raise ValueError(problems[0])
+    timeouts = Timeouts(call=_TIMEOUT_S, total=_TIMEOUT_S)
+    with (
+        local_server({MODEL_NAME: model_dir}, timeout_s=_TIMEOUT_S) as address,
+        MuseClient(address.grpc, model=MODEL_NAME, timeouts=timeouts) as client,
+    ):
+        checks.check(client, expected)
+    progress.report(
+        f"MatchingGen: {len(checks.CHECKS)} signatures answer as the item table"
+    )
 
 
 def write_models_config(

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import pathlib
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from muse_keras.tables import ItemTable
 from serving import client as client_lib
 from serving import local_server
-from tfx_pipeline import features, progress
+from serving.export import op_compatibility
+from tfx_pipeline import features, json_files, progress
+from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
+from tfx_pipeline.components.serving_validator import checks
 from tfx_pipeline.tfx_internals import artifact_utils, base_executor, path_utils
 from tfx_pipeline.trainer import SCORES_FILE
 
-__all__ = ["Executor", "REPORT_FILE", "compare_scores"]
+__all__ = ["Executor", "REPORT_FILE"]
 
 REPORT_FILE = "report.json"
 _BLESSED = "INFRA_BLESSED"
 _NOT_BLESSED = "INFRA_NOT_BLESSED"
-_BATCH = 16
 
 
 class Executor(base_executor.BaseExecutor):
@@ -38,59 +37,103 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         """Validates the model in a server.
 
+        What the model answers is a verdict, which TFX keeps for this model. A
+        server that does not start or does not answer says nothing about the
+        model: that is an error, and the next run validates.
+
         Args:
-            input_dict: ``model``, ``model_run``, ``examples``.
+            input_dict: ``model``, ``model_run``, ``examples``, ``item_table``.
             output_dict: ``blessing``.
-            exec_properties: ``tolerance`` and ``timeout_s``.
+            exec_properties: ``tolerance``, ``timeout_s`` and, if there is a
+                limit, ``max_p99_ms``.
+
+        Raises:
+            ServerDidNotStart: the server ended or was not ready in time.
+            MuseClientError: a call failed.
+            ValueError: a signature has no check, or a request that the
+                trainer scored is not among the Examples.
         """
-        model = artifact_utils.get_single_instance(input_dict["model"])
-        run = artifact_utils.get_single_instance(input_dict["model_run"])
-        examples = artifact_utils.get_single_instance(input_dict["examples"])
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        expected = _expected(pathlib.Path(run.uri) / SCORES_FILE)
-        requests = _find_requests(
-            artifact_utils.get_split_uri([examples], features.EVAL_SPLIT),
-            expected,
+        model, run, examples, table = (
+            artifact_utils.get_single_instance(input_dict[name])
+            for name in ("model", "model_run", "examples", "item_table")
         )
-        tolerance = exec_properties["tolerance"]
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         report: dict[str, Any] = {
-            "requests": len(requests),
-            "tolerance": tolerance,
+            "tolerance": exec_properties["tolerance"],
+            "max_p99_ms": exec_properties.get("max_p99_ms"),
         }
-        try:
-            with local_server.local_server(
-                path_utils.serving_model_path(model.uri),
-                timeout_s=exec_properties["timeout_s"],
-            ) as address:
-                report.update(
-                    compare_scores(
-                        address.grpc,
-                        requests,
-                        expected,
-                        exec_properties["timeout_s"],
-                    )
-                )
-            worst = max(report["worst_difference"].values())
-            blessed = worst <= tolerance
-            verdict = (
-                f"{len(requests)} requests replayed, largest difference "
-                f"{worst:.2e}, allowed {tolerance:.0e}"
+        saved_model = path_utils.serving_model_path(model.uri)
+        problems = op_compatibility.problems(saved_model)
+        if problems:
+            report["worst_difference"] = {}
+            blessed, verdict = False, problems[0]
+        else:
+            replays = _replays(
+                pathlib.Path(run.uri) / SCORES_FILE,
+                artifact_utils.get_split_uri([examples], features.EVAL_SPLIT),
             )
-        except (
-            local_server.ServerDidNotStart,
-            client_lib.MuseClientError,
-        ) as error:
-            blessed = False
-            verdict = str(error)
+            report["requests"] = len(replays)
+            blessed, verdict = _validate(
+                saved_model,
+                replays,
+                ItemTable.open(pathlib.Path(table.uri) / TABLE_DIR),
+                exec_properties["timeout_s"],
+                report,
+            )
         report.update({"blessed": blessed, "verdict": verdict})
         progress.report(f"ServingValidator: {verdict}")
         folder = pathlib.Path(blessing.uri)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / REPORT_FILE).write_text(
-            json.dumps(report, indent=2) + "\n", encoding="utf-8"
-        )
+        json_files.write(folder / REPORT_FILE, report)
         (folder / (_BLESSED if blessed else _NOT_BLESSED)).touch()
         blessing.set_int_custom_property("blessed", int(blessed))
+
+
+def _validate(
+    saved_model: str,
+    replays: list[checks.Replay],
+    table: ItemTable,
+    timeout_s: float,
+    report: dict[str, Any],
+) -> tuple[bool, str]:
+    """Boots a server and checks what it answers.
+
+    Args:
+        saved_model: version folder.
+        replays: the requests.
+        table: the item table that the model was exported with.
+        timeout_s: seconds for the server to come up, and for each call.
+        report: holds the limits; receives what was measured.
+
+    Returns:
+        Whether it is blessed, and why or why not.
+    """
+    timeouts = client_lib.Timeouts(call=timeout_s, total=timeout_s)
+    with (
+        local_server.local_server(saved_model, timeout_s=timeout_s) as address,
+        client_lib.MuseClient(address.grpc, timeouts=timeouts) as client,
+    ):
+        try:
+            differences = checks.worst_differences(client, replays, table)
+        except checks.WrongAnswer as error:
+            return False, str(error)
+        milliseconds = checks.rank_ms(client, replays)
+    report |= {"worst_difference": differences, "rank_ms": milliseconds}
+    name, worst = max(differences.items(), key=lambda item: item[1])
+    allowed, p99, limit = (
+        report["tolerance"],
+        milliseconds["p99"],
+        report["max_p99_ms"],
+    )
+    verdict = (
+        f"{len(replays)} requests replayed to {len(differences)} signatures, "
+        f"largest difference {worst:.2e} ({name}), allowed {allowed:.0e}; "
+        f"rank p50 {milliseconds['p50']:.1f} ms, p99 {p99:.1f} ms"
+    )
+    if limit is not None and p99 > limit:
+        return False, (
+            f"{verdict}, over serving_validator.max_p99_ms {limit:g}"
+        )
+    return worst <= allowed, verdict
 
 
 _Key = tuple[int, bytes]
@@ -110,13 +153,13 @@ def _expected(path: pathlib.Path) -> dict[_Key, np.ndarray]:
         }
 
 
-def _find_requests(
-    split_uri: str, expected: dict[_Key, np.ndarray]
-) -> dict[_Key, bytes]:
+def _replays(scores: pathlib.Path, split_uri: str) -> list[checks.Replay]:
+    """Returns the requests that the trainer scored, out of the split."""
+    expected = _expected(scores)
     files = tf.data.Dataset.list_files(
         os.path.join(split_uri, "*"), shuffle=False
     )
-    found: dict[_Key, bytes] = {}
+    found: dict[_Key, checks.Replay] = {}
     for record in tf.data.TFRecordDataset(files, compression_type="GZIP"):
         serialized = record.numpy()
         example = _decode(serialized)
@@ -125,7 +168,9 @@ def _find_requests(
             example[features.CANDIDATE_ITEM_IDS].tobytes(),
         )
         if key in expected:
-            found[key] = serialized
+            found[key] = checks.Replay(
+                serialized, _rank_request(example), expected[key]
+            )
             if len(found) == len(expected):
                 break
     if len(found) < len(expected):
@@ -133,7 +178,7 @@ def _find_requests(
             f"{len(expected) - len(found)} of {len(expected)} requests that "
             "the trainer scored are not in the eval split."
         )
-    return found
+    return list(found.values())
 
 
 def _decode(serialized: bytes) -> dict[str, np.ndarray]:
@@ -141,59 +186,6 @@ def _decode(serialized: bytes) -> dict[str, np.ndarray]:
     return {
         name: np.asarray(feature.int64_list.value, np.int64)
         for name, feature in example.features.feature.items()
-    }
-
-
-def compare_scores(
-    address: str,
-    requests: dict[_Key, bytes],
-    expected: dict[_Key, np.ndarray],
-    timeout_s: float,
-) -> dict[str, Any]:
-    """Sends every request to two signatures.
-
-    Args:
-        address: gRPC address of the server.
-        requests: serialised Examples.
-        expected: scores of the trainer.
-        timeout_s: seconds per call.
-
-    Returns:
-        The largest difference and the median milliseconds of a call, by
-        signature.
-    """
-    worst = {"serving_default": 0.0, "rank": 0.0}
-    times: dict[str, list[float]] = {"serving_default": [], "rank": []}
-    keys = list(requests)
-    timeouts = client_lib.Timeouts(call=timeout_s, total=timeout_s)
-    with client_lib.MuseClient(address, timeouts=timeouts) as client:
-        for start in range(0, len(keys), _BATCH):
-            chunk = keys[start : start + _BATCH]
-            examples = [requests[key] for key in chunk]
-            ranked = [_rank_request(_decode(example)) for example in examples]
-            calls: dict[str, Callable[[], Any]] = {
-                "serving_default": functools.partial(
-                    client.predict_examples, examples
-                ),
-                "rank": functools.partial(client.rank, ranked),
-            }
-            for name, call in calls.items():
-                began = time.perf_counter()
-                answers = call()
-                times[name].append(time.perf_counter() - began)
-                for key, answer in zip(chunk, answers, strict=True):
-                    difference = np.abs(
-                        answer.click_probability - expected[key]
-                    )
-                    # No number is the worst answer of all.
-                    difference = np.nan_to_num(difference, nan=np.inf)
-                    worst[name] = max(worst[name], float(difference.max()))
-    return {
-        "worst_difference": worst,
-        "median_batch_ms": {
-            name: 1e3 * float(np.median(values))
-            for name, values in times.items()
-        },
     }
 
 

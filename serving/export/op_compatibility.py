@@ -1,0 +1,172 @@
+"""Whether releases of TensorFlow load a graph that another one made.
+
+A server refuses a graph with an op or an attribute that its release does not
+register, whatever the value, and fills in an attribute that was left out with
+its own default. `registered_ops.jsonl` has what releases register; it is made
+by `scripts/registered_ops.py`.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2, node_def_pb2, op_def_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+_TABLE = Path(__file__).with_name("registered_ops.jsonl")
+# By the first release that makes the graph: the releases that must load it.
+_SERVED_BY = (((2, 19), ("2.19", "2.20")), ((2, 16), ("2.16", "2.19", "2.20")))
+
+
+def problems(
+    saved_model: str | os.PathLike[str], releases: Iterable[str] | None = None
+) -> list[str]:
+    """Return what releases of TensorFlow Serving would refuse.
+
+    Args:
+        saved_model: version folder.
+        releases: those to look at, `"2.19"`; None takes the ones that must
+            serve what this TensorFlow exports.
+
+    Returns:
+        One line per problem, which names the release, the op and, for the
+        first such node, the node. None means that all releases load it.
+
+    Raises:
+        ValueError: a release is not in the table.
+    """
+    data = (Path(saved_model) / "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(data)
+    found: dict[str, None] = {}
+    for release in served_by() if releases is None else releases:
+        graph_versions, ops = _registered(release)
+        for meta_graph in saved.meta_graphs:
+            for problem in _of_graph(meta_graph, graph_versions, ops):
+                found[f"TensorFlow Serving {release}: {problem}"] = None
+    return list(found)
+
+
+def served_by(version: str = tf.__version__) -> tuple[str, ...]:
+    """Return the releases that must serve what a TensorFlow exports."""
+    made_by = tuple(map(int, version.split(".")[:2]))
+    for first, releases in _SERVED_BY:
+        if made_by >= first:
+            return releases
+    raise ValueError(f"TensorFlow {version} is older than any known stack.")
+
+
+@functools.lru_cache
+def _registered(release: str) -> tuple[list[int], dict[str, Any]]:
+    """Return the graph's version and its least one, and the ops by name."""
+    with _TABLE.open(encoding="utf-8") as lines:
+        versions = json.loads(next(lines))
+        if release not in versions:
+            raise ValueError(
+                f"`releases` must be among {sorted(versions)}. "
+                f"Received: {release!r}"
+            )
+        rows = (json.loads(line) for line in lines)
+        return versions[release], {
+            name: rest for known, name, *rest in rows if release in known
+        }
+
+
+def _of_graph(
+    meta_graph: meta_graph_pb2.MetaGraphDef,
+    graph_versions: list[int],
+    ops: Mapping[str, Any],
+) -> Iterator[str]:
+    """Yield what a release refuses in a graph and its functions."""
+    graph = meta_graph.graph_def
+    version, least = graph_versions
+    if graph.versions.min_consumer > version:
+        yield (
+            f"the graph asks for version {graph.versions.min_consumer} of the "
+            f"graph format, this release has {version}"
+        )
+    if graph.versions.producer < least:
+        yield (
+            f"the graph has version {graph.versions.producer} of the graph "
+            f"format, this release reads {least} and later"
+        )
+    if version in graph.versions.bad_consumers:
+        yield f"the graph names version {version} of the format as one to avoid"
+    functions = {one.signature.name for one in graph.library.function}
+    made_with = {
+        op.name: op for op in meta_graph.meta_info_def.stripped_op_list.op
+    }
+    nodes = [*graph.node]
+    for function in graph.library.function:
+        nodes += function.node_def
+    for node in nodes:
+        if node.op in functions:
+            continue
+        if node.op not in ops:
+            yield f"no op {node.op} (node {node.name})"
+        else:
+            yield from _of_node(node, made_with.get(node.op), ops[node.op])
+
+
+def _of_node(
+    node: node_def_pb2.NodeDef, made_with: op_def_pb2.OpDef | None, known: Any
+) -> Iterator[str]:
+    """Yield what a release that has the op refuses in a node of it."""
+    inputs, outputs, attributes = known
+    if made_with is not None:
+        for kind, given, expected in (
+            ("inputs", made_with.input_arg, inputs),
+            ("outputs", made_with.output_arg, outputs),
+        ):
+            if _arguments(given) != expected:
+                yield f"op {node.op} has other {kind}"
+    for name, value in node.attr.items():
+        # Those are for the runtime, and of any name.
+        if name.startswith("_"):
+            continue
+        if name not in attributes:
+            yield (f"op {node.op} has no attribute {name!r} (node {node.name})")
+        elif wrong := _not_allowed(value, attributes[name]):
+            yield (
+                f"op {node.op} does not take {wrong} as {name!r} "
+                f"(node {node.name})"
+            )
+    defaults = {
+        attribute.name: attribute.default_value
+        for attribute in (made_with.attr if made_with is not None else ())
+    }
+    for name, (_, default, *_) in attributes.items():
+        if name in node.attr:
+            continue
+        if default is None:
+            yield f"op {node.op} needs an attribute {name!r}"
+        elif name in defaults:
+            own = attr_value_pb2.AttrValue.FromString(bytes.fromhex(default))
+            if own != defaults[name]:
+                yield f"op {node.op} has another default of {name!r}"
+
+
+def _not_allowed(value: attr_value_pb2.AttrValue, attribute: Any) -> str:
+    """Return what of an attribute's value is not allowed, or nothing."""
+    kind, _, types, texts = attribute
+    if value.HasField("placeholder"):
+        return ""  # A function's caller gives it.
+    listed = kind.startswith("list(")
+    for one in value.list.type if listed else [value.type]:
+        if types and one not in types:
+            return tf.dtypes.as_dtype(one).name
+    for one in value.list.s if listed else [value.s]:
+        if texts and one.decode() not in texts:
+            return repr(one.decode())
+    return ""
+
+
+def _arguments(arguments: Iterable[op_def_pb2.OpDef.ArgDef]) -> list[list[Any]]:
+    """Return the arguments of an op as the table has them."""
+    return [
+        [a.name, a.type, a.type_attr, a.number_attr, a.type_list_attr]
+        for a in arguments
+    ]

@@ -1,0 +1,316 @@
+"""ServingValidator with a real server: what it checks, and what it does when
+the server fails. Here, for the export that these tests share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muse_keras.tables import ItemTable
+from serving.client import MuseClient
+from serving.local_server import ServerDidNotStart, local_server
+from tests.serving.export.test_signatures import oracle_scores
+from tests.serving.export.world import World, make_requests, to_example
+from tests.tfx_pipeline import metadata
+
+tf = pytest.importorskip("tensorflow")
+tfx = pytest.importorskip("tfx.v1")
+
+from tfx.types import standard_artifacts  # noqa: E402
+
+from tfx_pipeline.components.artifacts import ItemTableArtifact  # noqa: E402
+from tfx_pipeline.components.serving_validator import (  # noqa: E402
+    ServingValidator,
+    checks,
+    executor,
+)
+
+
+@dataclasses.dataclass
+class Inputs:
+    """Artifacts of the pipeline before the validator, as folders."""
+
+    root: pathlib.Path
+    world: World
+
+    def __post_init__(self) -> None:
+        requests = make_requests(self.world.item_table, 20, seed=11)
+        self.requests = requests
+        self.link("model/Format-Serving", self.world.export.path)
+        self.link("items/table", self.world.item_table.path)
+        examples = self.root / "examples" / "Split-eval"
+        examples.mkdir(parents=True)
+        with tf.io.TFRecordWriter(
+            str(examples / "data.gz"), tf.io.TFRecordOptions("GZIP")
+        ) as writer:
+            for request in requests:
+                writer.write(to_example(request))
+        self.write_scores("run")
+        self.write_scores("other_run", error=0.01)
+
+    def link(self, name: str, target: pathlib.Path) -> None:
+        (self.root / name).parent.mkdir()
+        (self.root / name).symlink_to(target)
+
+    def write_scores(self, name: str, error: float = 0.0) -> None:
+        """What the trainer records of the model."""
+        scores = [oracle_scores(self.world, one) for one in self.requests]
+        scores[3] = scores[3] + error
+        ids = [one["candidate_item_ids"] for one in self.requests]
+        (self.root / name).mkdir()
+        np.savez(
+            self.root / name / "validation_scores.npz",
+            user_id=np.concatenate([one["user_id"] for one in self.requests]),
+            lengths=np.array([len(one) for one in ids]),
+            candidate_item_ids=np.concatenate(ids),
+            click_probability=np.concatenate(scores).astype(np.float32),
+        )
+
+    def replays(self) -> list[checks.Replay]:
+        return executor._replays(
+            self.root / "run" / "validation_scores.npz",
+            str(self.root / "examples" / "Split-eval"),
+        )
+
+    def validate(self, run: str = "run", **settings: Any) -> dict[str, Any]:
+        """Runs the executor; returns its report."""
+        given = {
+            "model": (standard_artifacts.Model(), "model"),
+            "model_run": (standard_artifacts.ModelRun(), run),
+            "examples": (standard_artifacts.Examples(), "examples"),
+            "item_table": (ItemTableArtifact(), "items"),
+        }
+        for artifact, folder in given.values():
+            artifact.uri = str(self.root / folder)
+        given["examples"][0].split_names = '["eval"]'
+        blessing = standard_artifacts.InfraBlessing()
+        blessing.uri = tempfile.mkdtemp(dir=self.root)
+        executor.Executor().Do(
+            {name: [artifact] for name, (artifact, _) in given.items()},
+            {"blessing": [blessing]},
+            {"tolerance": 1e-4, "timeout_s": 200.0, **settings},
+        )
+        folder = pathlib.Path(blessing.uri)
+        report = json.loads((folder / executor.REPORT_FILE).read_text())
+        assert (folder / "INFRA_BLESSED").exists() == report["blessed"]
+        assert (folder / "INFRA_NOT_BLESSED").exists() != report["blessed"]
+        return report
+
+    def pipeline(self) -> Any:
+        """A pipeline of the validator alone."""
+        importers = {
+            name: tfx.dsl.Importer(
+                source_uri=str(self.root / folder),
+                artifact_type=kind,
+                properties=properties,
+            ).with_id(name)
+            for name, kind, folder, properties in (
+                ("model", standard_artifacts.Model, "model", {}),
+                ("model_run", standard_artifacts.ModelRun, "run", {}),
+                (
+                    "examples",
+                    standard_artifacts.Examples,
+                    "examples",
+                    {"split_names": '["eval"]'},
+                ),
+                ("item_table", ItemTableArtifact, "items", {}),
+            )
+        }
+        validator = ServingValidator(
+            timeout_s=200.0,
+            **{
+                name: importer.outputs["result"]
+                for name, importer in importers.items()
+            },
+        )
+        return tfx.dsl.Pipeline(
+            pipeline_name="validation",
+            pipeline_root=str(self.root / "artifacts"),
+            components=[*importers.values(), validator],
+            enable_cache=True,
+            metadata_connection_config=(
+                tfx.orchestration.metadata.sqlite_metadata_connection_config(
+                    str(self.root / "metadata.sqlite")
+                )
+            ),
+        )
+
+
+@pytest.fixture(scope="module")
+def inputs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return Inputs(tmp_path_factory.mktemp("validator"), world)
+
+
+@pytest.fixture(scope="module")
+def client(world: World) -> Iterator[MuseClient]:
+    """A client of a server that only these tests call."""
+    with (
+        local_server(world.export.path) as address,
+        MuseClient(address.grpc) as made,
+    ):
+        yield made
+
+
+def test_every_exported_signature_has_a_check(world: World) -> None:
+    exported = set(world.loaded.signatures)
+    assert exported == set(world.export.manifest["signatures"])
+    assert exported == set(checks.CHECKS)
+
+
+def test_a_failure_of_the_server_is_no_verdict(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 3: an error, not "not blessed", and the rerun validates."""
+    runner = tfx.orchestration.LocalDagRunner()
+    database = inputs.root / "metadata.sqlite"
+
+    def state_after(run: Any) -> str:
+        last = metadata.last_execution(database)
+        run()
+        return metadata.states(database, last)["ServingValidator"]
+
+    def fails(match: str) -> None:
+        with pytest.raises(Exception, match=match):
+            runner.run(inputs.pipeline())
+
+    with monkeypatch.context() as broken:
+        # The server's interpreter does not find its library.
+        broken.setenv("PYTHONHOME", str(inputs.root))
+        assert state_after(lambda: fails("did not start")) == "FAILED"
+    explain = MuseClient.explain
+
+    def kill_then_explain(self: MuseClient, *args: Any) -> Any:
+        os.kill(server_of_this_process(), signal.SIGKILL)
+        return explain(self, *args)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(MuseClient, "explain", kill_then_explain)
+        assert state_after(lambda: fails("UNAVAILABLE")) == "FAILED"
+    run = lambda: runner.run(inputs.pipeline())  # noqa: E731
+    assert state_after(run) == "COMPLETE"
+    assert list(inputs.root.glob("artifacts/**/INFRA_BLESSED"))
+    assert not list(inputs.root.glob("artifacts/**/INFRA_NOT_BLESSED"))
+    assert state_after(run) == "CACHED"
+
+
+def server_of_this_process() -> int:
+    """Process id of the model server that was started here last."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            parent = (folder / "stat").read_text().rsplit(")")[-1].split()[1]
+        except OSError:
+            continue
+        if int(parent) == os.getpid() and b"serving.server" in command:
+            found.append(int(folder.name))
+    return max(found)
+
+
+def test_report_has_every_signature_and_the_latency(inputs: Inputs) -> None:
+    report = inputs.validate(max_p99_ms=1e5)
+    assert report["blessed"], report["verdict"]
+    assert set(report["worst_difference"]) == set(checks.CHECKS)
+    assert max(report["worst_difference"].values()) < 1e-5
+    assert 0 < report["rank_ms"]["p50"] <= report["rank_ms"]["p99"] < 1e5
+    assert report["requests"] == 20
+
+
+def test_wrong_scores_and_slow_answers_are_verdicts(inputs: Inputs) -> None:
+    report = inputs.validate("other_run", max_p99_ms=1e-3)
+    assert not report["blessed"]
+    assert "over serving_validator.max_p99_ms 0.001" in report["verdict"]
+    report = inputs.validate("other_run")
+    assert not report["blessed"]
+    assert "largest difference 1.00e-02" in report["verdict"]
+    scored = {"serving_default", "rank", "explain", "prefetch", "prefetch_rows"}
+    for name, difference in report["worst_difference"].items():
+        assert (difference > 5e-3) == (name in {*scored, "upsert_items"}), name
+
+
+def test_another_item_table_is_found_out(
+    inputs: Inputs, client: MuseClient, tmp_path: pathlib.Path
+) -> None:
+    table = inputs.world.item_table
+    some = slice(1, None)  # Without the first item.
+    other = ItemTable.write(
+        tmp_path / "table",
+        table.item_ids[some],
+        np.roll(table.codes[1:][some], 1, axis=1),
+        {name: column[1:][some] for name, column in table.features.items()},
+        "test",
+    )
+    server = checks._Server(client, inputs.replays(), other)
+    assert checks.CHECKS["resolve_items"](server) == 1
+    assert checks.CHECKS["embed"](server) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("signature", "method", "change"),
+    [
+        ("prefetch", "rank_cached", {"cache_hit": False}),
+        ("prefetch", "rank_cached", {"generation": 77}),
+        ("prefetch", "user_cache", {"cached_length": np.array([9])}),
+        ("prefetch_rows", "rank_cached", {"cache_hit": False}),
+        ("rank_cached", "rank_cached", {"cache_hit": True}),
+        ("user_cache", "user_cache", {"cached_length": np.array([0])}),
+        ("explain", "explain", {"similarities": np.array([np.nan])}),
+        ("explain", "explain", {"behavior_indices": np.array([99])}),
+        ("embed", "embed", {"found": np.array([False])}),
+        ("upsert_items", "upsert_items", {"stored": np.array([False])}),
+    ],
+)
+def test_an_answer_that_is_no_matter_of_degree(
+    inputs: Inputs,
+    client: MuseClient,
+    monkeypatch: pytest.MonkeyPatch,
+    signature: str,
+    method: str,
+    change: dict[str, Any],
+) -> None:
+    call = getattr(client, method)
+
+    def changed(*args: Any) -> Any:
+        answer = call(*args)
+        if "behavior_indices" in change:
+            extra = {"retrieved": np.array([True])}
+        else:
+            extra = {}
+        if isinstance(answer, list):
+            return [dataclasses.replace(a, **change, **extra) for a in answer]
+        return dataclasses.replace(answer, **change, **extra)
+
+    monkeypatch.setattr(client, method, changed)
+    server = checks._Server(client, inputs.replays(), inputs.world.item_table)
+    with pytest.raises(checks.WrongAnswer, match=f"^{method}: "):
+        checks.CHECKS[signature](server)
+
+
+def test_an_op_that_the_served_release_does_not_have_is_a_verdict(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving.export import op_compatibility
+
+    monkeypatch.setattr(
+        op_compatibility, "problems", lambda _: ["TensorFlow Serving 2.19: no"]
+    )
+    report = inputs.validate()
+    assert not report["blessed"]
+    assert report["verdict"] == "TensorFlow Serving 2.19: no"
+
+
+def test_a_server_that_does_not_come_up_in_time_is_an_error(
+    inputs: Inputs,
+) -> None:
+    with pytest.raises(ServerDidNotStart):
+        inputs.validate(timeout_s=0.01)

@@ -1,0 +1,215 @@
+"""What every signature of a served matching model must answer, in NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_keras.tables import ItemTable
+from muse_keras.tables.item_table import (
+    blocks,
+    inverse_norms_of,
+    release_pages,
+)
+from serving.client import MuseClient, RecommendRequest, RecommendResult
+from tfx_pipeline.components.serving_validator.checks import (
+    exported_signatures,
+)
+from tfx_pipeline.matching.settings import Scoring
+
+__all__ = ["CHECKS", "Expected", "check"]
+
+_Rows: TypeAlias = npt.NDArray[np.integer[Any]]
+
+_TOLERANCE = 1e-4
+_USERS = 6
+_BEHAVIORS = 40
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Expected:
+    """The method, over an item table.
+
+    Attributes:
+        table: the items.
+        clicked: int64 (n,), the items clicked in the train split.
+        clicks: int64 (n,), how often.
+        scoring: weights.
+        max_behaviors: newest behaviors that count.
+    """
+
+    table: ItemTable
+    clicked: npt.NDArray[np.int64]
+    clicks: npt.NDArray[np.int64]
+    scoring: Scoring
+    max_behaviors: int
+
+    def histories(self) -> list[npt.NDArray[np.int64]]:
+        """Returns some users: of no item, of an unknown one, of repetitions."""
+        rng = np.random.default_rng(0)
+        ids = rng.choice(self.table.item_ids, (_USERS, _BEHAVIORS))
+        ids[:, ::3] = ids[:, :1]
+        unknown = rng.integers(1, 1 << 62, 1)
+        longer = np.tile(ids[0], self.max_behaviors // _BEHAVIORS + 1)
+        return [ids[0, :0], unknown, np.append(longer, unknown), *ids]
+
+    def vectors(self, rows: _Rows) -> npt.NDArray[np.float64]:
+        """Returns unit vectors (n, D) of table rows; zeros without one."""
+        codes = self.table.codes[rows]
+        release_pages(self.table.codes)
+        norms = inverse_norms_of(codes)[:, np.newaxis]
+        return codes.astype(np.float64) * norms
+
+    def similarities(
+        self, queries: npt.NDArray, rows: _Rows
+    ) -> npt.NDArray[np.float64]:
+        """Returns cosines (Q, n) of unit queries; -inf without a vector."""
+        vectors = self.vectors(rows)
+        return np.where(vectors.any(axis=1), queries @ vectors.T, -np.inf)
+
+    def scores(
+        self,
+        histories: Sequence[npt.NDArray[np.int64]],
+        rows: _Rows,
+    ) -> npt.NDArray[np.float64]:
+        """Returns scores (Q, n) of table rows; -inf without a vector."""
+        scoring = self.scoring
+        newest = [
+            self.table.rows(ids[ids != 0][-self.max_behaviors :])
+            for ids in histories
+        ]
+        queries = np.zeros((len(histories), self.table.dim))
+        for query, behaviors in zip(queries, newest, strict=True):
+            age = np.arange(len(behaviors))[::-1]
+            query += 0.5 ** (age / scoring.half_life) @ self.vectors(behaviors)
+            query /= np.linalg.norm(query) or 1.0
+        popularity = np.log1p(
+            _of(self.table.rows(self.clicked), self.clicks, rows)
+        ) / max(np.log1p(self.clicks.max(initial=0)), 1e-9)
+        repeats = [_of(*np.unique(b, return_counts=True), rows) for b in newest]
+        return (
+            scoring.vector_weight * self.similarities(queries, rows)
+            + scoring.popularity_weight * popularity
+            + scoring.repeat_weight * np.log1p(repeats)
+        )
+
+
+def check(client: MuseClient, expected: Expected) -> None:
+    """Checks every signature of the served model.
+
+    Args:
+        client: of the server, for this model.
+        expected: what it was made of.
+
+    Raises:
+        ValueError: a signature answers otherwise, or has no check.
+        MuseClientError: a call failed.
+    """
+    exported = exported_signatures(client)
+    if exported != set(CHECKS):
+        raise ValueError(
+            f"the matching model must have the signatures {sorted(CHECKS)}. "
+            f"Received: {sorted(exported)}"
+        )
+    for one in CHECKS.values():
+        one(client, expected)
+
+
+def _recommend(client: MuseClient, expected: Expected) -> None:
+    histories = expected.histories()
+    _compare(
+        "recommend",
+        expected.table,
+        client.recommend([RecommendRequest(ids) for ids in histories]),
+        lambda rows: expected.scores(histories, rows),
+    )
+
+
+def _serving_default(client: MuseClient, expected: Expected) -> None:
+    ids = expected.histories()[-1]
+    answer = client.predict(
+        "serving_default", {"behavior_item_ids": ids[np.newaxis]}
+    )
+    _compare(
+        "serving_default",
+        expected.table,
+        [RecommendResult(answer["candidate_item_ids"][0], answer["scores"][0])],
+        lambda rows: expected.scores([ids], rows),
+    )
+
+
+def _search(client: MuseClient, expected: Expected) -> None:
+    rng = np.random.default_rng(1)
+    queries = rng.normal(size=(_USERS, expected.table.dim)).astype(np.float32)
+    unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    _compare(
+        "search",
+        expected.table,
+        client.search(queries),
+        lambda rows: expected.similarities(unit, rows),
+    )
+
+
+def _compare(
+    name: str,
+    table: ItemTable,
+    answers: Sequence[RecommendResult],
+    scores: Callable[[_Rows], npt.NDArray[np.float64]],
+) -> None:
+    """Compares answers with the best of all items, in any order of equals.
+
+    Args:
+        name: the signature.
+        table: the items.
+        answers: Q answers of K items.
+        scores: function of table rows (n,) to scores (Q, n).
+    """
+    size = len(answers[0].scores)
+    best = np.zeros((len(answers), 0))
+    for block in blocks(table.num_items):
+        rows = np.arange(block.start, block.stop) + 1
+        best = np.sort(np.append(best, scores(rows), axis=1), axis=1)
+        best = best[:, -size:]
+    for place, answer in enumerate(answers):
+        rows = table.rows(answer.candidate_item_ids)
+        given = np.asarray(answer.scores, np.float64)
+        own = scores(rows)[place]
+        for wrong, text in (
+            (len(np.unique(rows)) < size or not rows.all(), "items"),
+            (not np.allclose(given, own, _TOLERANCE, _TOLERANCE), "scores"),
+            (
+                not np.allclose(
+                    given, best[place, ::-1], _TOLERANCE, _TOLERANCE
+                ),
+                "best items",
+            ),
+        ):
+            if wrong:
+                raise ValueError(
+                    f"the served matching model gives other {text} than the "
+                    f"item table by its signature {name!r}, answer {place}."
+                )
+
+
+def _of(
+    keys: npt.NDArray, values: npt.NDArray, wanted: npt.NDArray
+) -> npt.NDArray[np.float64]:
+    """Returns the value of each wanted key, 0 where there is none."""
+    if not len(keys):
+        return np.zeros(len(wanted))
+    order = np.argsort(keys)
+    place = np.searchsorted(keys, wanted, sorter=order)
+    place = order[np.minimum(place, len(keys) - 1)]
+    return np.where(keys[place] == wanted, values[place], 0.0)
+
+
+CHECKS: dict[str, Callable[[MuseClient, Expected], None]] = {
+    "recommend": _recommend,
+    "serving_default": _serving_default,
+    "search": _search,
+}
+"""The check of each signature."""
