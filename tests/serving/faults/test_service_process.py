@@ -142,9 +142,7 @@ def test_the_store_is_killed_and_started_again(service, fault_redis):
                 )
                 check(unknown, NEVER_ASKED[0])
                 assert unknown.path == "no_history"
-                await asyncio.to_thread(
-                    wait_for, lambda: not is_ready(service)
-                )
+                await asyncio.to_thread(wait_for, lambda: not is_ready(service))
                 fault_redis.start()
                 fill(fault_redis.url, USERS)
                 again = await client.rank(
