@@ -19,7 +19,7 @@ from tfx_pipeline.components.serving_validator import checks
 from tfx_pipeline.tfx_internals import artifact_utils, base_executor, path_utils
 from tfx_pipeline.trainer import SCORES_FILE
 
-__all__ = ["Executor", "REPORT_FILE"]
+__all__ = ["REPORT_FILE", "Executor", "judged"]
 
 REPORT_FILE = "report.json"
 _BLESSED = "INFRA_BLESSED"
@@ -118,18 +118,21 @@ def _validate(
             return False, str(error)
         milliseconds = checks.rank_ms(client, replays)
     report |= {"worst_difference": differences, "rank_ms": milliseconds}
+    return judged(report)
+
+
+def judged(report: dict[str, Any]) -> tuple[bool, str]:
+    """Returns the verdict on what was measured; see `_validate`."""
+    allowed, limit = report["tolerance"], report["max_p99_ms"]
+    differences, times = report["worst_difference"], report["rank_ms"]
     name, worst = max(differences.items(), key=lambda item: item[1])
-    allowed, p99, limit = (
-        report["tolerance"],
-        milliseconds["p99"],
-        report["max_p99_ms"],
-    )
     verdict = (
-        f"{len(replays)} requests replayed to {len(differences)} signatures, "
-        f"largest difference {worst:.2e} ({name}), allowed {allowed:.0e}; "
-        f"rank p50 {milliseconds['p50']:.1f} ms, p99 {p99:.1f} ms"
+        f"{report['requests']} requests replayed to {len(differences)} "
+        f"signatures, largest difference {worst:.2e} ({name}), allowed "
+        f"{allowed:.0e}; rank p50 {times['p50']:.1f} ms, p99 "
+        f"{times['p99']:.1f} ms"
     )
-    if limit is not None and p99 > limit:
+    if limit is not None and times["p99"] > limit:
         return False, (
             f"{verdict}, over serving_validator.max_p99_ms {limit:g}"
         )
