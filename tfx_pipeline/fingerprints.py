@@ -75,8 +75,14 @@ def code_fingerprints() -> dict[str, str]:
 def _of_modules(modules: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name, path in source_files(_PROJECT, modules).items():
-        if name not in _NO_WORK:
-            digest.update(name.encode() + b"\0" + path.read_bytes())
+        if name in _NO_WORK:
+            continue
+        text = path.read_bytes()
+        digest.update(name.encode() + b"\0" + text)
+        # A table that a module names lies beside it.
+        for table in sorted(path.parent.glob("*.jsonl")):
+            if table.name.encode() in text:
+                digest.update(table.read_bytes())
     return digest.hexdigest()[:16]
 
 

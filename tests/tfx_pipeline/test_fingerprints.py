@@ -46,7 +46,7 @@ def project(tmp_path_factory):
         (
             "tfx_pipeline/data/validation.py",
             {"join", "items", "content", "scl", "embedder", "trainer"}
-            | {"matching"},
+            | {"matching", "serving"},
         ),
         ("tfx_pipeline/preprocessing.py", {"transform"}),
         ("tfx_pipeline/trainer.py", {"trainer", "serving"}),
@@ -61,13 +61,15 @@ def project(tmp_path_factory):
         ("tfx_pipeline/matching/index.py", {"matching"}),
         # Run by name, in a process of its own.
         ("tfx_pipeline/matching/job.py", {"matching"}),
-        ("serving/server/app.py", {"serving"}),
-        ("serving/client/wire_rest.py", {"serving"}),
+        ("serving/server/app.py", {"serving", "matching"}),
+        ("serving/client/wire_rest.py", {"serving", "matching"}),
         ("tfx_pipeline/evaluation/gauc.py", {"evaluator"}),
         (
             "muse_keras/metrics/per_group_auc.py",
             {"trainer", "serving", "evaluator"},
         ),
+        # Read, not imported.
+        ("serving/export/registered_ops.jsonl", {"serving", "matching"}),
         # Nothing that only runs, shows or configures is in any stage.
         ("tfx_pipeline/config.py", set()),
         ("tfx_pipeline/runner.py", set()),
