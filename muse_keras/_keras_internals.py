@@ -9,7 +9,22 @@ from typing import Any
 
 import keras
 
-__all__ = ["OptimizerHooks", "ReplicaBatches", "flattened_layers"]
+__all__ = [
+    "OptimizerHooks",
+    "ReplicaBatches",
+    "flattened_layers",
+    "keep_arrays",
+]
+
+
+def keep_arrays(layer: keras.layers.Layer) -> None:
+    """Hands NumPy arrays to a layer's `call` as they are.
+
+    Keras would make tensors of them first: of another dtype, and too late to
+    look into on the host.
+    """
+    layer._convert_input_args = False
+    layer._allow_non_tensor_positional_args = True
 
 
 def flattened_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -54,7 +54,7 @@ def _register_names() -> None:
         known.setdefault(key, _Later(key))
 
 
-class _KerasFinder(PathFinder):
+class _KerasFinder:
     """Finds Keras as Python does, and registers the names once it is there.
 
     To import Keras for that alone would take seconds, and a data job that
@@ -68,13 +68,15 @@ class _KerasFinder(PathFinder):
         """Return the spec of Keras, and None for everything else."""
         if fullname != "keras":
             return None
-        spec = super().find_spec(fullname, path, target)
+        spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
 
             def run_and_register(module: ModuleType) -> None:
                 run(module)
                 _register_names()
+                if _KerasFinder in sys.meta_path:
+                    sys.meta_path.remove(_KerasFinder)
 
             setattr(spec.loader, "exec_module", run_and_register)  # noqa: B010
         return spec

@@ -19,6 +19,7 @@ __all__ = [
     "Finished",
     "ModelRun",
     "forget_lost_pushes",
+    "is_served",
     "last_executions",
     "last_finished",
     "latest_output",
@@ -157,7 +158,7 @@ def last_finished(
 
 
 def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
-    """Has models pushed again whose version folder is gone.
+    """Has models pushed again whose version is not the one that serves.
 
     TFX takes an output from the cache while the artifact is there, and does
     not look where the model was copied to.
@@ -166,8 +167,17 @@ def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
         return
     for artifact in open_store(config).get_artifacts():
         place = artifact.custom_properties["pushed_destination"].string_value
-        if place and not pathlib.Path(place).is_dir():
+        if place and not is_served(pathlib.Path(place)):
             shutil.rmtree(artifact.uri, ignore_errors=True)
+
+
+def is_served(version: pathlib.Path) -> bool:
+    """Tells whether a version folder is there, and the newest one."""
+    return version.is_dir() and all(
+        int(other.name) <= int(version.name)
+        for other in version.parent.iterdir()
+        if other.name.isdigit()
+    )
 
 
 def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:

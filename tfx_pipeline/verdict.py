@@ -128,8 +128,9 @@ def _verdict(
     reason: str,
     before: bool,
 ) -> Verdict:
-    if pushed_to is not None and not pushed_to.is_dir():
-        reason = f"{pushed_to} is not there any more; run the pipeline again"
+    if pushed_to is not None and not lineage.is_served(pushed_to):
+        gone = "a newer version serves" if pushed_to.is_dir() else "it is gone"
+        reason = f"pushed to {pushed_to}, but {gone}; run the pipeline again"
         pushed_to = None
     elif pushed_to is None:
         reason = reason or "blessed, but the push did not finish"

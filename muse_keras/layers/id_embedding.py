@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import (
     check_indices,
     check_inputs,
@@ -58,8 +59,7 @@ class IdEmbedding(keras.layers.Layer):
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
         # NumPy arrays must come here as they are, to be looked at.
-        self._convert_input_args = False
-        self._allow_non_tensor_positional_args = True
+        keep_arrays(self)
         self.num_rows = integer("num_rows", num_rows)
         self.dim = integer("dim", dim)
         self.embeddings_initializer = keras.initializers.get(

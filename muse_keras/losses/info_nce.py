@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import check_inputs
 from muse_keras._ops.ids import id_tensor
 from muse_keras._ops.replicas import gather_over_replicas
@@ -85,8 +86,7 @@ class InfoNCE(keras.layers.Layer):
             )
         self.autocast = False
         # Keras must not touch ids: it would cut them to int32 under JAX.
-        self._convert_input_args = False
-        self._allow_non_tensor_positional_args = True
+        keep_arrays(self)
         self.start_temperature = temperature
         self.min_temperature = min_temperature
         self.max_temperature = max_temperature

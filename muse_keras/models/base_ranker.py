@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import (
     check_indices,
     check_inputs,
@@ -160,8 +161,7 @@ class BaseRanker(DictModel):
         self.autocast = False
         # XLA has no `Unique`, which sparse updates need on TensorFlow.
         self.supports_jit = keras.backend.backend() != "tensorflow"
-        self._convert_input_args = False
-        self._allow_non_tensor_positional_args = True
+        keep_arrays(self)
         if not 0.0 <= oov_rate < 1.0:
             raise ValueError(
                 f"`oov_rate` must be in [0, 1). Received: oov_rate={oov_rate}"

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import check_inputs, check_names, integer
 from muse_keras._ops.ids import check_ids_fit, id_tensor
 from muse_keras._ops.replicas import replica_count
@@ -121,8 +122,7 @@ class SCL(DictModel):
         super().__init__(**kwargs)
         # Ids must reach the bank uncut, and the towers see float32.
         self.autocast = False
-        self._convert_input_args = False
-        self._allow_non_tensor_positional_args = True
+        keep_arrays(self)
         # XLA would compile again for the last batch, which is smaller.
         self.supports_jit = keras.backend.backend() != "tensorflow"
         bank_size = integer("bank_size", bank_size, minimum=0)

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import integer
 from muse_keras.tables.hash_index import build_hash_index, index_sizes
 from muse_keras.tables.id_index import (
@@ -116,8 +117,7 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         self.spare_rows = spare_rows
         self.supports_masking = False
         # Keras must not touch ids: it would cut them to int32 under JAX.
-        self._convert_input_args = False
-        self._allow_non_tensor_positional_args = True
+        keep_arrays(self)
         self._host_ids: np.ndarray | None = None
 
     @classmethod

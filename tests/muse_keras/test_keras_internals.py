@@ -10,6 +10,7 @@ from muse_keras._keras_internals import (
     OptimizerHooks,
     ReplicaBatches,
     flattened_layers,
+    keep_arrays,
 )
 
 
@@ -47,6 +48,23 @@ def test_flattened_layers_guards_the_end_of_mixed_precision() -> None:
     model = keras.Sequential([keras.Input((2,)), inner])
     names = {layer.name for layer in flattened_layers(model)}
     assert {"inner", inner.name, model.name} <= names
+
+
+def test_keep_arrays_guards_ids_and_indices_in_arrays() -> None:
+    seen = []
+
+    class Seen(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            keep_arrays(self)
+
+        def call(self, ids: Any) -> Any:
+            seen.append(ids)
+            return keras.ops.convert_to_tensor(ids)
+
+    ids = np.array([2**62 + 1])
+    Seen()(ids)
+    assert seen[-1] is ids
 
 
 @pytest.mark.tf

@@ -81,7 +81,7 @@ def test_what_did_not_happen_is_no_success(run, tmp_path):
         ({"evaluation": None, "pushed_to": None}, "not evaluated"),
         ({"infra_blessing_dir": None, "pushed_to": None}, "not tried in a"),
         ({"pushed_to": None}, "the push did not finish"),
-        ({"pushed_to": gone, "pushed_before": True}, f"{gone} is not there"),
+        ({"pushed_to": gone, "pushed_before": True}, f"{gone}, but it is gone"),
     ):
         line = said(run, **values)
         assert f"; not pushed: {expected}" in line or expected in line

@@ -114,6 +114,9 @@ def _whole(array: pa.Array) -> pa.Array:
 def quantize(array: pa.ListArray) -> pa.ListArray:
     """Turns vectors of floats into codes: trunc(127 v / |v|).
 
+    Codes that a writer stored as floats stay what they are: whole numbers up
+    to 127 in size, one of them above 1.
+
     Args:
         array: N lists of floats.
 
@@ -131,6 +134,14 @@ def quantize(array: pa.ListArray) -> pa.ListArray:
     scales = np.where(usable & (norms > 0), norms, np.inf)
     values = np.where(usable[row], values, 0)
     codes = np.trunc(127 * np.clip(values / scales[row], -1, 1))
+
+    def all_are(condition: np.ndarray) -> np.ndarray:
+        return np.bincount(row, ~condition, len(array)) == 0
+
+    sizes = np.abs(values)
+    whole = (values == np.trunc(values)) & (sizes <= 127)
+    kept = all_are(whole) & ~all_are(sizes <= 1)
+    codes = np.where(kept[row], values, codes)
     null = values_of(array.is_null()) | ~usable
     lists = list_array(codes.astype(np.int8), offsets, pa.int8())
     return pa.Array.from_buffers(

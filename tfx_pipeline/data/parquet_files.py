@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import pathlib
+import re
 import struct
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -64,16 +66,18 @@ def find_files(root: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
     forms: list[tuple[str, tuple[pathlib.Path, ...]]] = []
     shards = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        stem, ending = os.path.splitext(path.name)
-        if ending.lower() not in _ENDINGS or not stem.startswith(name):
+        if path.name.startswith(f"{name}-") and path.suffix != ".crc":
+            # Of any ending, files and folders: what is no Parquet is named
+            # when it is read.
+            shards += data_files(path) if path.is_dir() else [path]
             continue
-        if stem == name and path.is_dir():
-            if inside := data_files(path):
-                forms.append((f"{path.name}/", inside))
-        elif stem == name:
+        stem, ending = os.path.splitext(path.name)
+        if ending.lower() not in _ENDINGS or stem != name:
+            continue
+        if not path.is_dir():
             forms.append((path.name, (path,)))
-        elif stem.startswith(f"{name}-") and path.is_file():
-            shards.append(path)
+        elif inside := data_files(path):
+            forms.append((f"{path.name}/", inside))
     if shards:
         forms.append((f"{name}-*", tuple(shards)))
     if len(forms) > 1:
@@ -120,20 +124,22 @@ def data_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
 
 
 def _partition(path: pathlib.Path) -> dict[str, str | int | None]:
-    """Returns the columns that the folders of a path stand for."""
+    """Returns the columns that the folders next above a file stand for."""
+    folders = itertools.takewhile(
+        lambda part: part.partition("=")[0] and "=" in part,
+        reversed(path.parts[:-1]),
+    )
     found: dict[str, str | int | None] = {}
-    for part in path.parts[:-1]:
-        name, equals, text = part.partition("=")
-        if equals and name:
-            value = urllib.parse.unquote(text)
-            is_number = value.lstrip("-").isdigit() and len(value) < 20
-            found[urllib.parse.unquote(name)] = (
-                None
-                if value == _NULL_PARTITION
-                else int(value)
-                if is_number and -(2**63) <= int(value) < 2**63
-                else value
-            )
+    for folder in reversed(list(folders)):
+        name, _, text = map(urllib.parse.unquote, folder.partition("="))
+        is_number = re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", text)
+        found[name] = (
+            None
+            if text == _NULL_PARTITION
+            else int(text)
+            if is_number and -(2**63) <= int(text) < 2**63
+            else text
+        )
     return found
 
 

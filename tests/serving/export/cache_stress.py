@@ -231,6 +231,7 @@ def stress(operations: int, threads: int = 8, seed: int = 0) -> Stress:
             model_base_path=str(base),
             port=0,
             rest_api_port=0,
+            grpc_max_threads=64,
         )
         with running(config) as app:
             found = Stress(app.grpc_target, seed)
