@@ -149,6 +149,7 @@ class RankingModule(tf.Module):
             named[f"item_features.{field}"] = variable
         if self.upsert is not None:
             named["item_upsert.counter"] = self.upsert.counter
+            named["item_upsert.load_id"] = self.upsert.load_id
         if self.cached is not None:
             for name, variable in self.cached.cache.state().items():
                 named[f"user_cache.{name}"] = variable
