@@ -60,6 +60,7 @@ class _Line:
             for path, read in responses.items()
         }
         self.calls = 0
+        self.answered_at = 0.0
         self.silent_since: float | None = None
 
 
@@ -162,10 +163,10 @@ class _Channels:
         with self._lock:
             line.calls -= 1
             if answered:
-                line.silent_since = None
+                line.silent_since, line.answered_at = None, time.monotonic()
             else:
                 if line.silent_since is None:
-                    line.silent_since = started
+                    line.silent_since = max(started, line.answered_at)
                 silent = time.monotonic() - line.silent_since
                 if line is self._line and silent >= _SILENCE_S:
                     self._line = None

@@ -346,9 +346,13 @@ class AsyncRankingClient(_Calls):
 def _check_repeatable(path: str, error: CallError) -> None:
     """Events are stored twice when they are sent twice.
 
+    An answer without scores took all the time that there was.
+
     Raises:
         CallError: the call must not be repeated; it is `error`.
     """
+    if error.message.startswith(wire.UNRANKED):
+        raise error
     if path == wire.APPEND and not error.message.startswith(wire.NOT_SENT):
         raise error
 

@@ -13,6 +13,7 @@ __all__ = [
     "APPEND",
     "DRAINING",
     "NOT_SENT",
+    "UNRANKED",
     "RANK",
     "SERVICE",
     "AppendEventsRequest",
@@ -26,6 +27,7 @@ SERVICE = "muse.serving.v1.RankingService"
 RANK = f"/{SERVICE}/Rank"
 APPEND = f"/{SERVICE}/AppendEvents"
 DRAINING = "the ranking service is stopping"
+UNRANKED = "no model server ranked the candidates in time"
 NOT_SENT = (
     DRAINING,
     "failed to connect to all addresses",

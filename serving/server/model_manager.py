@@ -327,7 +327,7 @@ class ModelManager:
             ready = set(self._ready.get(name, {}))
         # Without a folder at all, a volume may be away for a while.
         if ready & set(wanted) or (
-            not wanted and os.path.isdir(model.base_path)
+            not wanted and _can_be_listed(model.base_path)
         ):
             for version in sorted(ready - set(wanted)):
                 self._retire(name, version)
@@ -460,3 +460,12 @@ class ModelManager:
     def _set(self, name: str, version: int, status: VersionStatus) -> None:
         with self._lock:
             self._states.setdefault(name, {})[version] = status
+
+
+def _can_be_listed(folder: str) -> bool:
+    """Tells an empty folder from one that cannot be read just now."""
+    try:
+        os.listdir(folder)
+    except OSError:
+        return False
+    return True

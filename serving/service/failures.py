@@ -7,6 +7,7 @@ import dataclasses
 import logging
 
 from serving.client.errors import RequestError
+from serving.client.ranking_messages import UNRANKED
 from serving.service.admission import Overloaded
 from serving.stores import StoreError
 
@@ -52,8 +53,7 @@ def failure_of(error: Exception) -> Failure:
         code = "UNAVAILABLE" if draining else "RESOURCE_EXHAUSTED"
         return Failure(code, 503, str(error), error.retry_after, True)
     if isinstance(error, UnrankedError):
-        text = "no model server ranked the candidates in time"
-        return Failure("UNAVAILABLE", 503, text, 1)
+        return Failure("UNAVAILABLE", 503, UNRANKED, 1)
     if isinstance(error, (RequestError, ValueError)):
         return Failure("INVALID_ARGUMENT", 400, str(error))
     if isinstance(error, StoreError):

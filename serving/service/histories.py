@@ -88,6 +88,9 @@ class Histories:
         limit: newest behaviours that a read returns at most.
         threads: reads at once, and appends at once; as many again may wait.
         timeout: seconds that a call may take.
+
+    Attributes:
+        answered: when a read last came back, by `time.monotonic`.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Histories:
         self._store = _SharedStore(url, limit, timeout)
         self._reads = _Lane("store-read", threads)
         self._appends = _Lane("store-append", threads)
+        self.answered = 0.0
 
     @property
     def exist(self) -> bool:
@@ -125,7 +129,9 @@ class Histories:
             found = store.read(user_id, limit or self._store.limit)
             return None if found is None else _history(user_id, found)
 
-        return await self._call(self._reads, work)
+        found = await self._call(self._reads, work)
+        self.answered = time.monotonic()
+        return found
 
     async def append(
         self, user_id: int, item_ids: np.ndarray, category_ids: np.ndarray

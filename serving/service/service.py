@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 
 from serving.client import MuseClientError, RankRequest, RecommendRequest
-from serving.client.errors import RequestError
+from serving.client.errors import OverloadedError, RequestError
 from serving.client.ranking import (
     RankingRequest,
     RankingResult,
@@ -236,12 +236,15 @@ class RankingService:
         Raises:
             RequestError: an argument is not as described, or there is no
                 store.
+            Overloaded: the service is stopping; nothing was appended.
             StoreError: the store failed.
             asyncio.TimeoutError: the store takes too long.
         """
         items, categories = check_events(item_ids, category_ids)
         if not self._histories.exist:
             raise RequestError("store", "be configured to append events", "")
+        if self._draining:
+            raise Overloaded("draining", 1)
         try:
             await self._histories.append(user_id, items, categories)
         finally:  # What failed may have been stored.
@@ -344,6 +347,8 @@ class RankingService:
                 raise MuseClientError("no version is available")
             if target.address not in self._warm:
                 await self._warm_up(target)
+        except OverloadedError:
+            return  # It lives, and has no thread for a question.
         except MuseClientError as error:
             if target.up:
                 _logger.warning("Model server %s: %s", target.address, error)
@@ -359,7 +364,10 @@ class RankingService:
         try:
             await self._histories.read(0, 1)
         except StoreBusyError:
-            return  # Others wait for it: they will see.
+            # Others wait for it; is any of them answered?
+            silent = time.monotonic() - self._histories.answered
+            if silent > self.config.store_timeout_ms / 1e3:
+                self._store_up = False
         except (StoreError, asyncio.TimeoutError) as error:
             if self._store_up:
                 _logger.warning("The store does not answer: %r", error)

@@ -27,7 +27,10 @@ GrpcPortOption = Annotated[
 ]
 _REST = "REST port; 0 takes a free one, -1 is off."
 RestPortOption = Annotated[int, typer.Option("--rest-port", help=_REST)]
-RestApiPortOption = Annotated[int, typer.Option("--rest-api-port", help=_REST)]
+# Messages of the server name its own flags, with underscores.
+RestApiPortOption = Annotated[
+    int, typer.Option("--rest-api-port", "--rest_api_port", help=_REST)
+]
 PortFileOption = Annotated[
     str,
     typer.Option(
