@@ -104,6 +104,7 @@ def load(
     with output.one_line_errors():
         from serving.stores import open_store
         from tfx_pipeline import user_store
+        from tfx_pipeline.data.errors import DataError
 
         tls = target_tls(
             target_ca_file,
@@ -127,6 +128,13 @@ def load(
             )
             if model_target is not None:
                 _resolve_all(opened, model_target, model, timeout, tls)
+        if not report.users + report.resumed:
+            raise DataError(
+                "NO_USABLE_ROWS",
+                f"no user was loaded: all {report.rows} rows of "
+                f"{split.value}_user_features were rejected.",
+                f"see {output.short(folder)}, and `muse data inspect {data}`.",
+            )
         if as_json:
             _write_json(dataclasses.asdict(report))
             return
