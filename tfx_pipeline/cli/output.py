@@ -35,7 +35,14 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        # Pydantic's own text is a paragraph.
+        details = getattr(error, "errors", list)
+        text = "; ".join(
+            f"{'.'.join(map(str, detail['loc']))}: "
+            f"{detail['msg'].removeprefix('Value error, ')}"
+            for detail in details()
+        )
+        text = text or " ".join(str(error).split()) or type(error).__name__
         sys.stderr.write(f"error: {text}\n")
         raise typer.Exit(1) from error
     except ModuleNotFoundError as error:

@@ -23,3 +23,15 @@ def test_a_load_of_nobody_is_no_success(tmp_path: pathlib.Path) -> None:
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 1
     assert "NO_USABLE_ROWS" in done.output
+
+
+def test_a_setting_that_is_wrong_is_told_in_one_line(
+    tmp_path: pathlib.Path,
+) -> None:
+    command = ["service", "--store", f"lmdb:{tmp_path}/s", "--target", "foo"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert "HOST:PORT" in done.output
+    assert "Received: 'foo'" in done.output
+    assert "pydantic" not in done.output
+    assert done.output.count("\n") == 1
