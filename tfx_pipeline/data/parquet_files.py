@@ -64,7 +64,7 @@ def find_files(root: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
             ``TABLE_FORMAT``, see `data_files`.
     """
     forms: list[tuple[str, tuple[pathlib.Path, ...]]] = []
-    shards = []
+    shards: list[pathlib.Path] = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
         if path.name.startswith(f"{name}-") and path.suffix != ".crc":
             # Of any ending, files and folders: what is no Parquet is named
