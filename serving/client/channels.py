@@ -191,7 +191,7 @@ class _Channels:
     def _error(self, error: grpc.RpcError) -> CallError:
         """What a failed call means.
 
-        A call that a server cancels, and nobody here, was dropped by one that
+        A call that the server cancelled, not its caller, was dropped by one that
         stops: it is unavailable.
         """
         code, text = error.code().name, error.details() or ""

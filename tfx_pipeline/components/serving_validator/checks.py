@@ -91,7 +91,7 @@ def worst_differences(
     """Checks every signature of the served model.
 
     Args:
-        client: of the server, which nobody else calls.
+        client: of the server, which gets no other calls.
         replays: at least one request.
         table: the item table that the model was exported with.
 
