@@ -191,8 +191,8 @@ class _Channels:
     def _error(self, error: grpc.RpcError) -> CallError:
         """What a failed call means.
 
-        A call that the server cancelled, not its caller, was dropped by one that
-        stops: it is unavailable.
+        A call that the server cancelled, not its caller, was dropped by a
+        server that stops: it is unavailable.
         """
         code, text = error.code().name, error.details() or ""
         if code == "CANCELLED" and not self._closed:
