@@ -181,6 +181,14 @@ class _Connection(http.client.HTTPConnection):
                     plain = self._tls.wrap_socket(
                         plain, server_hostname=self._name
                     )
+            except TimeoutError as failed:
+                plain.close()
+                if time.monotonic() >= self.ends:
+                    raise
+                error = ConnectionError(
+                    f"no connection within {self._limit:.3g} s"
+                )
+                error.__cause__ = failed
             except OSError as failed:
                 plain.close()
                 error = failed

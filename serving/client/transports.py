@@ -182,8 +182,7 @@ class RestTransport:
         ends = time.monotonic() + seconds
         call = wire_rest.predict_call(target, signature, inputs)
         specs = self._output_specs(target, signature, seconds)
-        left = ends - time.monotonic()
-        found = wire_rest.read_predict(self._send(call, left), specs)
+        found = wire_rest.read_predict(self._send(call, seconds, ends), specs)
         missing = [name for name in outputs if name not in found]
         if missing:
             raise call_error(
@@ -223,7 +222,10 @@ class RestTransport:
             )
         return known.signatures[signature].outputs
 
-    def _send(self, call: wire_rest.HttpCall, seconds: float) -> bytes:
+    def _send(
+        self, call: wire_rest.HttpCall, seconds: float, ends: float = 0.0
+    ) -> bytes:
+        ends = ends or time.monotonic() + seconds
         connections = self._connections
         try:
             status, body = connections.send(
@@ -231,7 +233,7 @@ class RestTransport:
                 self._prefix + call.path,
                 call.body,
                 self._headers,
-                time.monotonic() + seconds,
+                ends,
             )
         except TimeoutError as error:
             raise call_error(

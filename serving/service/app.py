@@ -56,6 +56,7 @@ class ServiceApp:
         self._grpc: GrpcServer | None = None
         self._runner: web.AppRunner | None = None
         self._teller: asyncio.Task[None] | None = None
+        self._port_file: pathlib.Path | None = None
 
     @property
     def grpc_target(self) -> str:
@@ -109,8 +110,8 @@ class ServiceApp:
             await self._grpc.stop(1)
         if self._runner is not None:
             await self._runner.cleanup()
-        if self.config.port_file:
-            pathlib.Path(self.config.port_file).unlink(missing_ok=True)
+        if self._port_file is not None:
+            self._port_file.unlink(missing_ok=True)
 
     async def _start_rest(self) -> None:
         self._runner = web.AppRunner(
@@ -150,6 +151,7 @@ class ServiceApp:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(json.dumps(content), encoding="utf-8")
         os.replace(temporary, path)
+        self._port_file = path
 
 
 def run_until_signal(

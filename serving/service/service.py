@@ -12,7 +12,12 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
-from serving.client import MuseClientError, RankRequest, RecommendRequest
+from serving.client import (
+    DeadlineError,
+    MuseClientError,
+    RankRequest,
+    RecommendRequest,
+)
 from serving.client.errors import OverloadedError, RequestError
 from serving.client.ranking import (
     RankingRequest,
@@ -61,6 +66,8 @@ without a history guards the deadline meanwhile.
 
 _WARM_UP_CALLS = 3
 _POLL_TIMEOUT_S = 2.0
+# With half a second between polls, a silent server is noticed in a second.
+_STATUS_TIMEOUT_S = 0.4
 _NEWS_S = 5.0
 _LEAST_CLOSE_S = 1.0
 
@@ -323,7 +330,8 @@ class RankingService:
         )
         for call in range(_WARM_UP_CALLS + 1):
             start = time.monotonic()
-            await target.client.rank(request, timeout=_POLL_TIMEOUT_S)
+            async with target.place(start + _POLL_TIMEOUT_S) as left:
+                await target.client.rank(request, timeout=left)
             if call:  # The first one opened the connection.
                 self.latencies.learn(
                     "rank_no_history", time.monotonic() - start, len(candidates)
@@ -341,15 +349,21 @@ class RankingService:
 
     async def _poll_target(self, target: Target) -> None:
         """Asks a model server whether it serves; a new one must rank first."""
+        start = time.monotonic()
         try:
-            versions = await target.client.status(timeout=_POLL_TIMEOUT_S)
+            async with target.place(start + _STATUS_TIMEOUT_S) as left:
+                versions = await target.client.status(timeout=left)
             if not any(version.state == "AVAILABLE" for version in versions):
                 raise MuseClientError("no version is available")
             if target.address not in self._warm:
                 await self._warm_up(target)
-        except OverloadedError:
-            return  # It lives, and has no thread for a question.
         except MuseClientError as error:
+            # A busy server has no thread for a question, but answers others.
+            busy = isinstance(error, DeadlineError)
+            if isinstance(error, OverloadedError) or (
+                busy and target.last_answer > start
+            ):
+                return
             if target.up:
                 _logger.warning("Model server %s: %s", target.address, error)
             target.lost()
@@ -384,7 +398,8 @@ class RankingService:
 
     async def _poll_cache(self, target: Target) -> None:
         try:
-            cache = await target.client.user_cache([0], timeout=_POLL_TIMEOUT_S)
+            async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
+                cache = await target.client.user_cache([0], timeout=left)
         except MuseClientError:
             return  # A model without a user cache.
         for name in CACHE_STATISTICS:

@@ -46,6 +46,7 @@ class Target:
     Attributes:
         address: `host:port`.
         client: asks it; retries only what the server had no thread for.
+        last_answer: when it last answered a call, by `time.monotonic`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Target:
         self._pause = 0.0
         self._down_until = 0.0
         self._lost = False
+        self.last_answer = 0.0
 
     @property
     def up(self) -> bool:
@@ -68,7 +70,9 @@ class Target:
         return not self._lost and time.monotonic() >= self._down_until
 
     @contextlib.asynccontextmanager
-    async def place(self, until: float, prefetch: bool) -> AsyncIterator[float]:
+    async def place(
+        self, until: float, prefetch: bool = False
+    ) -> AsyncIterator[float]:
         """A place among the calls that the server works on.
 
         Prefetches have at most half of the places: rankings need the rest.
@@ -117,6 +121,7 @@ class Target:
             _logger.warning("Model server %s answers again", self.address)
         self._lost = False
         self._pause = self._down_until = 0.0
+        self.last_answer = time.monotonic()
 
 
 class Targets:

@@ -21,6 +21,8 @@ from serving.client import (
     DeadlineError,
     MuseClient,
     Retry,
+    Timeouts,
+    UnavailableError,
 )
 from serving.client.connections import CONNECTIONS
 from tests.serving.relay import Relay
@@ -159,6 +161,29 @@ def test_the_deadline_holds_for_the_whole_answer(head):
             with pytest.raises(DeadlineError):
                 client.status(timeout=0.5)
             assert time.monotonic() - start < 1.5
+
+
+def test_a_server_that_takes_no_connection_is_unavailable():
+    """Which is retried, unlike a deadline; what was not reached did nothing."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        server.listen(0)
+        for _ in range(2):  # Fill its queue.
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+        client = stack.enter_context(
+            MuseClient(
+                f"127.0.0.1:{server.getsockname()[1]}",
+                "rest",
+                timeouts=Timeouts(connect=0.2),
+                retry=ONCE,
+            )
+        )
+        with pytest.raises(UnavailableError, match=r"connection within 0.2 s"):
+            client.status()
+        with pytest.raises(DeadlineError, match=r"within 0.1 s"):
+            client.status(timeout=0.1)
 
 
 @contextlib.contextmanager

@@ -279,6 +279,20 @@ def test_too_many_candidates_are_refused(site, service) -> None:
         client.rank(RankingRequest(1, np.arange(1, 10_002)))
 
 
+def test_a_service_that_did_not_start_leaves_the_ports_of_another(
+    site, tmp_path
+):
+    ports = tmp_path / "ports.json"
+    config = settings(site, port_file=str(ports), store="")
+    with running_service(ServiceConfig(**config)) as app:
+        written = ports.read_bytes()
+        config["port"] = app.grpc_port
+        with pytest.raises(OSError), running_service(ServiceConfig(**config)):
+            pass
+        assert ports.read_bytes() == written
+    assert not ports.exists()
+
+
 def test_process_tells_its_health_and_drains(site, tmp_path) -> None:
     ports = tmp_path / "ports.json"
     config = settings(site, port_file=str(ports), log_requests=True)

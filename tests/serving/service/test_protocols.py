@@ -230,6 +230,20 @@ def test_readiness_turns_when_the_server_goes(site):
             assert time.monotonic() - gone < 4
 
 
+def test_readiness_turns_when_the_server_hangs(site):
+    """It takes calls and answers none."""
+    with contextlib.ExitStack() as stack:
+        near = stack.enter_context(contextlib.closing(Relay(site.model_server)))
+        config = settings(site, targets=(near.address,), poll_seconds=0.5)
+        app = stack.enter_context(running_service(ServiceConfig(**config)))
+        wait_for(lambda: ready(app))
+        near.hold()
+        silent = time.monotonic()
+        wait_for(lambda: not ready(app))
+        # Twice the promise, for a busy machine.
+        assert time.monotonic() - silent < 2
+
+
 def test_the_store_is_part_of_readiness(site, tmp_path_factory):
     folder = tmp_path_factory.mktemp("r", numbered=True)
     server = RedisServer(redis_program(), folder)
