@@ -10,9 +10,26 @@ from serving.stores import BehaviorStore, LoadReport, load_users
 from tfx_pipeline.data import raw_tables
 from tfx_pipeline.fingerprints import file_state
 
-__all__ = ["load_table"]
+__all__ = ["load_table", "user_table"]
 
 Progress = Callable[[LoadReport, int], None]
+
+
+def user_table(
+    directory: pathlib.Path, split: str = "test"
+) -> raw_tables.RawTable:
+    """Finds a user table and checks its columns.
+
+    Args:
+        directory: data set, holding the raw tables or `raw/`.
+        split: `test` or `train`.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    table = raw_tables.RawTables.open(directory)[f"{split}_user_features"]
+    table.check()
+    return table
 
 
 def load_table(
@@ -38,9 +55,7 @@ def load_table(
         DataError: the table cannot be read.
         StoreError: the store cannot be written to.
     """
-    name = f"{split}_user_features"
-    table = raw_tables.RawTables.open(directory)[name]
-    table.check()
+    table = user_table(directory, split)
     total = table.num_rows()
 
     def tell(report: LoadReport) -> None:
@@ -50,8 +65,8 @@ def load_table(
     return load_users(
         store,
         table.iter_batches(),
-        source=_fingerprint(name, table.paths),
-        rejected=rejected or directory / f"{name}.rejected",
+        source=_fingerprint(table.name, table.paths),
+        rejected=rejected or directory / f"{table.name}.rejected",
         on_progress=tell,
     )
 

@@ -137,24 +137,26 @@ class RestTransport:
         metadata: Mapping[str, str],
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
+        given = url
         if "://" not in url:
             url = ("https://" if tls else "http://") + url
-        parts = urllib.parse.urlsplit(url)
         try:
-            port = parts.port
+            parts = urllib.parse.urlsplit(url)
+            # None is the usual port of a scheme, where one was given.
+            is_whole = parts.port or (parts.port is None and given == url)
         except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RequestError("target", "be http(s)://host:port", url)
-        if port == -1:
-            raise RequestError(
-                "target",
-                "be http(s)://host:port, an IPv6 host in brackets",
-                url,
-            )
-        if parts.username or parts.password:
+            parts, is_whole = urllib.parse.urlsplit(""), False
+        if "@" in url.partition("://")[2].partition("/")[0]:
             raise RequestError(
                 "target", "not hold a password (use metadata)", "***"
+            )
+        if parts.scheme not in ("http", "https") or not (
+            is_whole and parts.hostname
+        ):
+            raise RequestError(
+                "target",
+                "be host:port or http(s)://host:port, an IPv6 host in brackets",
+                given,
             )
         if tls and parts.scheme == "http":
             raise RequestError("target", "be https with TLS settings", url)
@@ -163,7 +165,7 @@ class RestTransport:
         self._headers = {"Content-Type": "application/json", **metadata}
         self._connections = Connections(
             parts.hostname,
-            port,
+            parts.port,
             timeouts.connect,
             ssl_context(tls or Tls()) if parts.scheme == "https" else None,
             tls.server_name if tls else None,

@@ -213,7 +213,6 @@ class _SharedStore:
         self._lock = threading.Lock()
         self._store: BehaviorStore | None = None
         self._users = 0
-        self._create = True
         self._moved = False
 
     def call(self, work: Callable[[BehaviorStore], _T]) -> _T:
@@ -248,10 +247,9 @@ class _SharedStore:
                 self.url,
                 limit=self.limit,
                 timeout=self._timeout,
-                create=self._create,
+                # An empty one must not stand for one that is elsewhere.
+                create=False,
             )
-            # An empty one must not take the place of one that was removed.
-            self._create = False
         return self._store
 
 

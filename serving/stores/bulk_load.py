@@ -39,7 +39,7 @@ class LoadReport:
         rows: rows of the source seen, those of an earlier try included.
         resumed: rows that an earlier try had loaded.
         users: rows loaded now.
-        events: events of them.
+        events: events kept of them.
         padding: events with item id 0, left out.
         rejected: reason to number of rows, now.
         seconds: time taken.
@@ -167,7 +167,7 @@ def _load(
         kinds = categories[row].values.to_numpy(zero_copy_only=False)
         real = history != 0
         report.padding += int(len(real) - real.sum())
-        report.events += int(real.sum())
+        report.events += min(int(real.sum()), store.limit)
         users.append(
             UserRecord(
                 ids[row].as_py(),

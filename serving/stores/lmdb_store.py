@@ -58,6 +58,9 @@ class LmdbStore(base.BehaviorStore):
         map_bytes: most bytes that the file may grow to. It is address space,
             not memory and not disk.
 
+    Attributes:
+        is_new: whether it was not there before.
+
     Raises:
         ValueError: limit below 1.
         StoreError: no such folder, or not a behaviour store.
@@ -76,7 +79,8 @@ class LmdbStore(base.BehaviorStore):
             raise ValueError(f"limit: expected 1 or more. Received: {limit}")
         self.limit = limit
         self.path = pathlib.Path(path)
-        if not create and not (self.path / "data.mdb").is_file():
+        self.is_new = not (self.path / "data.mdb").is_file()
+        if self.is_new and not create:
             raise StoreError(f"no behavior store in {self.path}")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -288,6 +292,13 @@ class LmdbStore(base.BehaviorStore):
     def close(self) -> None:
         """See `BehaviorStore.close`."""
         self._env.close()
+
+    def remove(self) -> None:
+        """Deletes the store's files, and its folder if no more is in it."""
+        for name in ("data.mdb", "lock.mdb"):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     # --- Inside a transaction ------------------------------------------------
 

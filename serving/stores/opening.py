@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import urllib.parse
+
 from serving.stores.base import LIMIT, BehaviorStore
 from serving.stores.lmdb_store import LmdbStore
-from serving.stores.redis_store import RedisStore
+from serving.stores.redis_store import RedisStore, hide_password
 
 __all__ = ["check_url", "open_store"]
 
@@ -45,11 +47,20 @@ def check_url(url: str) -> None:
     Raises:
         ValueError: it does not.
     """
+    shown = hide_password(url)
     if not (url.startswith(_REDIS) or _lmdb_path(url)):
         raise ValueError(
             "store: expected lmdb:/path, redis://host:6379/0, rediss://host "
-            f"or unix:///path. Received: {url!r}"
+            f"or unix:///path. Received: {shown!r}"
         )
+    try:
+        # Looking at the port checks it; a path may have any colons.
+        _ = url.startswith(_REDIS) and urllib.parse.urlsplit(url).port
+    except ValueError as error:
+        raise ValueError(
+            "store: expected a port of 0 to 65535, as in "
+            f"redis://host:6379/0. Received: {shown!r}"
+        ) from error
 
 
 def _lmdb_path(url: str) -> str:

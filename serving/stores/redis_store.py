@@ -21,7 +21,7 @@ from serving.stores.errors import (
 )
 from serving.stores.lmdb_store import check_rows
 
-__all__ = ["RedisStore"]
+__all__ = ["RedisStore", "hide_password"]
 
 _PIPELINE = 64
 _TOTALS = "muse:totals"
@@ -64,7 +64,7 @@ class RedisStore(base.BehaviorStore):
             raise ValueError(f"limit: expected 1 or more. Received: {limit}")
         self.limit = limit
         self._slack = max(1, limit // 4) if slack is None else slack
-        self._where = re.sub(r"//[^@/]*@", "//***@", url)
+        self._where = hide_password(url)
         # One try: how often to ask again is for the caller to say.
         self._redis: Any = redis.Redis.from_url(
             url,
@@ -285,6 +285,11 @@ class RedisStore(base.BehaviorStore):
             ) from error
         except redis.RedisError as error:
             raise StoreError(f"the store {self._where}: {error}") from error
+
+
+def hide_password(url: str) -> str:
+    """Returns a URL as messages may show it."""
+    return re.sub(r"//[^@/]*@", "//***@", url)
 
 
 def _keys(user_id: int) -> tuple[str, str, str]:

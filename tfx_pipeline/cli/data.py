@@ -23,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from tfx_pipeline.cli import output
 from tfx_pipeline.data.errors import DataError
 
 app = typer.Typer(
@@ -89,14 +90,6 @@ def _progress(title: str) -> Iterator[Callable[[str, float], None]]:
             bar.update(task, description=f"{title}: {stage}", completed=share)
 
         yield tell
-
-
-def _usage(error: ValueError) -> typer.BadParameter:
-    """Turns an argument error (exit code 2) naming the option."""
-    name, _, rest = str(error).partition(":")
-    return typer.BadParameter(
-        rest.strip(), param_hint=f"--{name.replace('_', '-')}"
-    )
 
 
 def _weeks(text: str, option: str) -> tuple[int, int]:
@@ -168,7 +161,7 @@ def complete_journey_command(
     """
     from tfx_pipeline.data import complete_journey
 
-    try:
+    with output.wrong_usage():
         options = complete_journey.Options(
             seed=seed,
             negatives=negatives,
@@ -180,8 +173,6 @@ def complete_journey_command(
             users=users,
             search_events=search_events,
         )
-    except ValueError as error:
-        raise _usage(error) from error
     with _one_line_errors(), _progress("complete journey") as tell:
         made, reused = complete_journey.generate(out, options, tell)
         tell("reused" if reused else "done", 1.0)
@@ -265,7 +256,7 @@ def synth_command(
     """
     from tfx_pipeline.data import synth
 
-    try:
+    with output.wrong_usage():
         options = synth.Options(
             users=users,
             items=items,
@@ -280,8 +271,6 @@ def synth_command(
             broken=broken,
             search_events=search_events,
         )
-    except ValueError as error:
-        raise _usage(error) from error
     with _one_line_errors(), _progress("synthetic data") as tell:
         made, reused = synth.generate(out, options, tell)
         tell("reused" if reused else "done", 1.0)

@@ -11,7 +11,13 @@ from collections.abc import Iterator
 
 import typer
 
-__all__ = ["Reporter", "one_line_errors", "short", "write_text"]
+__all__ = [
+    "Reporter",
+    "one_line_errors",
+    "short",
+    "write_text",
+    "wrong_usage",
+]
 
 
 class Reporter:
@@ -35,15 +41,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        # Pydantic's own text is a paragraph.
-        details = getattr(error, "errors", list)
-        text = "; ".join(
-            f"{'.'.join(map(str, detail['loc']))}: "
-            f"{detail['msg'].removeprefix('Value error, ')}"
-            for detail in details()
-        )
-        text = text or " ".join(str(error).split()) or type(error).__name__
-        sys.stderr.write(f"error: {text}\n")
+        sys.stderr.write(f"error: {_one_line(error)}\n")
         raise typer.Exit(1) from error
     except ModuleNotFoundError as error:
         sys.stderr.write(
@@ -51,6 +49,34 @@ def one_line_errors() -> Iterator[None]:
             "everything with: pip install 'muse-tensorflow[all]'\n"
         )
         raise typer.Exit(1) from error
+
+
+@contextlib.contextmanager
+def wrong_usage(option: str | None = None) -> Iterator[None]:
+    """Turns a `ValueError` about options into exit code 2.
+
+    Args:
+        option: Which one; by default what stands before the first colon.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = _one_line(error)
+        name, colon, rest = text.partition(": ")
+        if option is None and colon and name.isidentifier():
+            option, text = f"--{name.replace('_', '-')}", rest
+        raise typer.BadParameter(text, param_hint=option) from error
+
+
+def _one_line(error: Exception) -> str:
+    # Pydantic's own text is a paragraph.
+    details = getattr(error, "errors", list)
+    text = "; ".join(
+        f"{'.'.join(map(str, detail['loc']))}: "
+        f"{detail['msg'].removeprefix('Value error, ')}"
+        for detail in details()
+    )
+    return text or " ".join(str(error).split()) or type(error).__name__
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfx_pipeline.cli import output
+from tfx_pipeline.cli.option_values import SetOption
 
 if TYPE_CHECKING:
     from tfx_pipeline.config import PipelineConfig
@@ -28,13 +29,6 @@ Config = Annotated[
     pathlib.Path,
     typer.Option("--config", "-c", help="YAML file; see configs/."),
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="Override, e.g. --set model.type=din. Repeatable."
-    ),
-]
-
 
 # What item embeddings are made from.
 _SEARCH_TABLES = {
@@ -47,7 +41,7 @@ _SEARCH_TABLES = {
 @app.command()
 def run(
     config: Config,
-    overrides: Overrides = None,
+    overrides: SetOption = None,
     fail_unless_pushed: Annotated[
         bool,
         typer.Option(
@@ -86,7 +80,7 @@ def compile_(
     out: Annotated[
         pathlib.Path, typer.Option(help="JSON file to write.")
     ] = pathlib.Path("pipeline.json"),
-    overrides: Overrides = None,
+    overrides: SetOption = None,
 ) -> None:
     """Write the pipeline's intermediate representation, for other runners.
 
@@ -107,7 +101,7 @@ def compile_(
 @app.command()
 def status(
     config: Config,
-    overrides: Overrides = None,
+    overrides: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Show the last execution of every component, and what became of models.

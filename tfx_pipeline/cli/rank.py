@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfx_pipeline.cli import output
+from tfx_pipeline.cli.option_values import parse_ids
 from tfx_pipeline.cli.server_options import (
     ModelOption,
     TargetOption,
@@ -114,9 +115,13 @@ def rank(
     with output.one_line_errors():
         from serving import client
 
+        ids = (
+            None
+            if candidates is None
+            else parse_ids("--candidates", candidates)
+        )
         if data is None and request is None and _DEMO_DATA.is_dir():
             data = _DEMO_DATA
-        fields = _fields(user, candidates, data, split.value, request)
         address = address_of(target, transport)
         tls = target_tls(
             target_ca_file,
@@ -125,6 +130,7 @@ def rank(
             target_server_name,
         )
         with opened_client(address, transport, model, timeout, tls) as opened:
+            fields = _fields(user, ids, data, split.value, request)
             matched = _find_candidates(
                 opened, fields, matching_model, num_candidates, address
             )
@@ -141,13 +147,12 @@ def rank(
 
 def _fields(
     user: int | None,
-    candidates: str | None,
+    ids: list[int] | None,
     data: pathlib.Path | None,
     split: str,
     file: pathlib.Path | None,
 ) -> dict[str, Any]:
     """The fields of the request; candidates only where they were given."""
-    ids = None if candidates is None else _parse_ids(candidates)
     if file is not None:
         if user is not None:
             raise typer.BadParameter("--user and --request exclude each other")
@@ -205,16 +210,6 @@ def _find_candidates(
             strict=True,
         )
     )
-
-
-def _parse_ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.replace(" ", ",").split(",") if part]
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"expected item ids like 11,12,13. Received: {text!r}",
-            param_hint="--candidates",
-        ) from error
 
 
 def _read_fields(file: pathlib.Path) -> dict[str, Any]:

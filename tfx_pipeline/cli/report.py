@@ -10,6 +10,7 @@ import typer
 
 from tfx_pipeline import json_files
 from tfx_pipeline.cli import output
+from tfx_pipeline.cli.option_values import SetOption
 
 if TYPE_CHECKING:
     from tfx_pipeline.report import Summary
@@ -41,10 +42,7 @@ def report(
     out: Annotated[
         pathlib.Path, typer.Option(help="HTML file to write.")
     ] = pathlib.Path("report.html"),
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override, as for muse pipeline run."),
-    ] = None,
+    overrides: SetOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the numbers as JSON.")
     ] = False,
@@ -88,7 +86,7 @@ def _written(
 
     if sources.is_comparison(run):
         if overrides or compare:
-            raise ValueError(
+            raise typer.BadParameter(
                 "--set and --compare go with a pipeline's YAML file, not with "
                 f"a comparison ({run})"
             )
@@ -103,7 +101,7 @@ def _written(
     if compare:
         path, results = sources.read_results(compare)
         if path.resolve() == out.with_suffix(".json").resolve():
-            raise ValueError(
+            raise typer.BadParameter(
                 f"--out {out} would write its numbers over {path}: choose "
                 "another name"
             )

@@ -19,6 +19,7 @@ from tfx_pipeline.cli.listening_options import (
     HostOption,
     PortFileOption,
     RestApiPortOption,
+    check_store,
 )
 from tfx_pipeline.cli.tls_options import (
     SslConfigFileOption,
@@ -59,7 +60,8 @@ def serve(
     ssl_config_file: SslConfigFileOption = "",
     port_file: PortFileOption = "",
     poll_seconds: Annotated[
-        float, typer.Option(help="Look for new versions this often; 0 never.")
+        float,
+        typer.Option(help="Look for new versions this often; 0 never.", min=0),
     ] = 1.0,
     with_ranking: Annotated[
         bool,
@@ -72,10 +74,16 @@ def serve(
         str, typer.Option(help=f"Its behavior store: {STORE_URL}")
     ] = "",
     ranking_port: Annotated[
-        int, typer.Option(help="Its gRPC port; 0 takes a free one.")
+        int,
+        typer.Option(
+            help="Its gRPC port; 0 takes a free one.", min=-1, max=65535
+        ),
     ] = 8600,
     ranking_rest_port: Annotated[
-        int, typer.Option(help="Its REST port; 0 takes a free one.")
+        int,
+        typer.Option(
+            help="Its REST port; 0 takes a free one.", min=-1, max=65535
+        ),
     ] = 8601,
     target_ca_file: TargetCaFileOption = "",
     target_certificate_file: TargetCertificateFileOption = "",
@@ -100,9 +108,11 @@ def serve(
         )
     with output.one_line_errors():
         if with_ranking and port < 0:
-            raise ValueError("--with-ranking needs gRPC: choose a --port")
+            raise typer.BadParameter(
+                "--with-ranking needs gRPC: choose a --port"
+            )
         if store and not with_ranking:
-            raise ValueError("--store belongs to --with-ranking")
+            raise typer.BadParameter("--store belongs to --with-ranking")
         tls = target_tls(
             target_ca_file,
             target_certificate_file,
@@ -110,15 +120,16 @@ def serve(
             target_server_name,
         )
         if tls and not (with_ranking and ssl_config_file):
-            raise ValueError(
+            raise typer.BadParameter(
                 "--target-ca-file and the like belong to --with-ranking and "
                 "--ssl-config-file"
             )
         if with_ranking and ssl_config_file and not target_ca_file:
-            raise ValueError(
+            raise typer.BadParameter(
                 "--with-ranking and --ssl-config-file need --target-ca-file: "
                 "the ranking service must know this server"
             )
+        check_store(store)
         from serving.server import ServerConfig, StartupError
 
         config = ServerConfig(

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tfx_pipeline.cli import output
+from tfx_pipeline.cli.option_values import positive
+
 if TYPE_CHECKING:
     from serving.client import MuseClient, Tls
 
@@ -43,14 +46,17 @@ TransportOption = Annotated[
 ]
 ModelOption = Annotated[str, typer.Option("--model", help="Model name.")]
 TimeoutOption = Annotated[
-    float, typer.Option("--timeout", help="Seconds to wait for an answer.")
+    float,
+    typer.Option(
+        "--timeout", help="Seconds to wait for an answer.", callback=positive
+    ),
 ]
 
 
 def address_of(target: str | None, transport: Transport) -> str:
     """The target, or where a server on this machine listens."""
     port = "8500" if transport is Transport.GRPC else "8501"
-    return target or f"127.0.0.1:{port}"
+    return f"127.0.0.1:{port}" if target is None else target
 
 
 @contextlib.contextmanager
@@ -71,13 +77,14 @@ def opened_client(
         tls: encryption; None is plain text.
 
     Raises:
+        BadParameter: the address or another setting is none.
         RuntimeError: a call failed, in one line; with advice where no server
             answers.
     """
     from serving import client
 
-    try:
-        with client.MuseClient(
+    with output.wrong_usage():
+        made = client.MuseClient(
             address,
             transport.value,
             model,
@@ -86,7 +93,9 @@ def opened_client(
             ),
             retry=client.Retry(attempts=2),
             tls=tls,
-        ) as opened:
+        )
+    try:
+        with made as opened:
             yield opened
     except client.UnavailableError as error:
         advice = "" if tls else "; an encrypted one needs --target-ca-file"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from tfx_pipeline.cli.listening_options import (
     HostOption,
     PortFileOption,
     RestPortOption,
+    check_store,
 )
 from tfx_pipeline.cli.tls_options import (
     SslConfigFileOption,
@@ -109,49 +109,39 @@ def service(
     Example: muse service --store lmdb:store --target 127.0.0.1:8500
     """
     with output.one_line_errors():
-        _check_folder(store)
         from serving.service import ServiceConfig, run_until_signal
         from serving.service.records import log_to_stderr
 
-        config = ServiceConfig(
-            store=store,
-            targets=tuple(target or ["127.0.0.1:8500"]),
-            target_tls=target_tls(
-                target_ca_file,
-                target_certificate_file,
-                target_key_file,
-                target_server_name,
-            ),
-            model=model,
-            matching_model=matching_model,
-            host=host,
-            port=port,
-            rest_port=rest_port,
-            ssl_config_file=ssl_config_file,
-            port_file=port_file,
-            deadline_ms=deadline_ms,
-            max_concurrent=max_concurrent,
-            max_queue=max_queue,
-            calls_per_target=calls_per_target,
-            unranked=unranked.value,
-            ready_without_store=ready_without_store,
-            traces=traces,
-            log_requests=not quiet,
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
         )
+        with output.wrong_usage():
+            config = ServiceConfig(
+                store=store,
+                targets=tuple(target or ["127.0.0.1:8500"]),
+                target_tls=tls,
+                model=model,
+                matching_model=matching_model,
+                host=host,
+                port=port,
+                rest_port=rest_port,
+                ssl_config_file=ssl_config_file,
+                port_file=port_file,
+                deadline_ms=deadline_ms,
+                max_concurrent=max_concurrent,
+                max_queue=max_queue,
+                calls_per_target=calls_per_target,
+                unranked=unranked.value,
+                ready_without_store=ready_without_store,
+                traces=traces,
+                log_requests=not quiet,
+            )
+        check_store(store)
         log_to_stderr()
         run_until_signal(config, _announce)
-
-
-def _check_folder(store: str) -> None:
-    """A new store is made in a folder that is there: else it is a slip."""
-    if not store.startswith("lmdb:"):
-        return
-    folder = pathlib.Path(store.removeprefix("lmdb:")).absolute().parent
-    if not folder.is_dir():
-        raise ValueError(
-            f"--store: expected a store, or a new one in a folder that is "
-            f"there. Received: {store!r}, and no folder {folder}"
-        )
 
 
 def _announce(app: ServiceApp) -> None:

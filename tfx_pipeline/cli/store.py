@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -14,6 +15,7 @@ import typer
 
 from tfx_pipeline.cli import output
 from tfx_pipeline.cli.listening_options import STORE_URL
+from tfx_pipeline.cli.option_values import grpc_target, parse_ids, positive
 from tfx_pipeline.cli.rank import Split
 from tfx_pipeline.cli.server_options import Transport, opened_client
 from tfx_pipeline.cli.tls_options import (
@@ -46,10 +48,13 @@ Url = Annotated[
 ]
 User = Annotated[int, typer.Option(help="User id.")]
 Limit = Annotated[
-    int, typer.Option(help="Events kept of a user.", min=1)
-]  # fmt: skip
+    int, typer.Option(help="Newest events kept of each user.", min=1)
+]
 Timeout = Annotated[
-    float, typer.Option(help="Seconds to wait for an answer of the store.")
+    float,
+    typer.Option(
+        help="Seconds to wait for an answer of the store.", callback=positive
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[str, typer.Option(help="Model name.")]
@@ -66,10 +71,17 @@ def store() -> None:
 def load(
     url: Url,
     data: Annotated[
-        pathlib.Path, typer.Option(help="Raw data set with the user tables.")
+        pathlib.Path,
+        typer.Option(
+            help="Raw data set: the folder that holds the table, or its raw/."
+        ),
     ],
     split: Annotated[
-        Split, typer.Option(help="User table of the data set.")
+        Split,
+        typer.Option(
+            help="Which table: test_user_features or train_user_features. "
+            "The other split's users stay as they are."
+        ),
     ] = Split.TEST,
     rejected: Annotated[
         pathlib.Path | None,
@@ -82,7 +94,8 @@ def load(
         str | None,
         typer.Option(
             help="host:port of a model server: resolve the item ids to its "
-            "rows as well, as muse store rows does."
+            "rows as well, as muse store rows does.",
+            callback=grpc_target,
         ),
     ] = None,
     target_ca_file: TargetCaFileOption = "",
@@ -94,15 +107,19 @@ def load(
     timeout: Timeout = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Load every user of a raw table, in place of what was there.
+    """Load every user of a raw table, in place of what was there of them.
+
+    Reads test_user_features (or, with --split train, train_user_features) of
+    --data: profile and history, oldest first. A new store is made; of a
+    history longer than --limit the newest events are kept.
 
     Started again after a failure, it goes on where it stopped. Rows that
     cannot be loaded are kept in --rejected, with their reasons.
 
     Example: muse store load --data demo_output/data --store lmdb:/tmp/store
+    --limit 10000
     """
     with output.one_line_errors():
-        from serving.stores import open_store
         from tfx_pipeline import user_store
         from tfx_pipeline.data.errors import DataError
 
@@ -122,19 +139,21 @@ def load(
                 f"events, {rate:,.0f} users/s"
             )
 
-        with open_store(url, limit=limit, timeout=timeout) as opened:
+        user_store.user_table(data, split.value)  # Before a store is made.
+        with _writable(url, limit, timeout) as opened:
             report = user_store.load_table(
                 opened, data, split.value, folder, progress
             )
+            if not report.users + report.resumed:
+                raise DataError(
+                    "NO_USABLE_ROWS",
+                    f"no user was loaded: all {report.rows} rows of "
+                    f"{split.value}_user_features were rejected.",
+                    f"see {output.short(folder)}, and `muse data inspect "
+                    f"{data}`.",
+                )
             if model_target is not None:
                 _resolve_all(opened, model_target, model, timeout, tls)
-        if not report.users + report.resumed:
-            raise DataError(
-                "NO_USABLE_ROWS",
-                f"no user was loaded: all {report.rows} rows of "
-                f"{split.value}_user_features were rejected.",
-                f"see {output.short(folder)}, and `muse data inspect {data}`.",
-            )
         if as_json:
             _write_json(dataclasses.asdict(report))
             return
@@ -210,9 +229,15 @@ def append(
     --categories 3,3
     """
     with output.one_line_errors():
-        item_ids = _parse_ids("--items", items)
-        category_ids = _parse_ids("--categories", categories)
-        with _open(url, limit, timeout, create=True) as opened:
+        item_ids = parse_ids("--items", items)
+        category_ids = parse_ids("--categories", categories)
+        if len(item_ids) != len(category_ids):
+            raise typer.BadParameter(
+                f"expected as many as --items, {len(item_ids)}. "
+                f"Received: {len(category_ids)}",
+                param_hint="--categories",
+            )
+        with _writable(url, limit, timeout) as opened:
             opened.append(user, item_ids, category_ids)
             found = opened.read(user)
         count = 0 if found is None else len(found)
@@ -242,31 +267,40 @@ def delete(
     with output.one_line_errors():
         users = set(user or [])
         if users_file is not None:
-            users |= set(_read_users(users_file))
+            users |= _read_users(users_file)
         if not users:
-            raise ValueError("expected --user or --users-file. Received: none")
+            raise typer.BadParameter("--user or --users-file is needed")
         with _open(url, limit, timeout) as opened:
             found = opened.delete_many(users)
         sys.stdout.write(f"{found} of {len(users)} users deleted\n")
 
 
-def _read_users(file: pathlib.Path) -> Iterator[int]:
-    lines = file.read_text(encoding="utf-8").splitlines()
+def _read_users(file: pathlib.Path) -> set[int]:
+    users = set()
+    lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                yield int(line)
+                users.add(int(line))
         except ValueError as error:
             raise ValueError(
                 f"{file}, line {number}: expected a user id. Received: {line!r}"
             ) from error
+    if not users:
+        raise ValueError(
+            f"{file}, line 1: expected a user id on each line. Received: none"
+        )
+    return users
 
 
 @app.command()
 def rows(
     url: Url,
     target: Annotated[
-        str, typer.Option(help="host:port of the model server (gRPC).")
+        str,
+        typer.Option(
+            help="host:port of the model server (gRPC).", callback=grpc_target
+        ),
     ] = "127.0.0.1:8500",
     target_ca_file: TargetCaFileOption = "",
     target_certificate_file: TargetCertificateFileOption = "",
@@ -294,19 +328,26 @@ def rows(
 def _open(
     url: str, limit: int, timeout: float, create: bool = False
 ) -> BehaviorStore:
-    from serving.stores import open_store
+    from serving.stores import check_url, open_store
 
+    with output.wrong_usage("--store"):
+        check_url(url)
     return open_store(url, limit=limit, timeout=timeout, create=create)
 
 
-def _parse_ids(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.replace(" ", ",").split(",") if part]
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"expected ids like 11,12,13. Received: {text!r}",
-            param_hint=option,
-        ) from error
+@contextlib.contextmanager
+def _writable(url: str, limit: int, timeout: float) -> Iterator[BehaviorStore]:
+    """A store, made if need be; a failure leaves no new empty one behind."""
+    from serving.stores import LmdbStore
+
+    with _open(url, limit, timeout, create=True) as opened:
+        try:
+            yield opened
+        except BaseException:
+            if isinstance(opened, LmdbStore) and opened.is_new:
+                if not opened.stats().users:
+                    opened.remove()
+            raise
 
 
 def _print_user(found: UserHistory, last: int, as_json: bool) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tfx_pipeline.cli import output
+
 if TYPE_CHECKING:
     from serving.client import Tls
 
@@ -66,15 +68,16 @@ def target_tls(
         None, plain text, if none was given.
 
     Raises:
-        ValueError: a certificate without its key, or the reverse.
+        BadParameter: a certificate without its key, or the reverse.
     """
     from serving.client import Tls
 
     if not (ca_file or certificate_file or key_file or server_name):
         return None
-    return Tls(
-        ca_file=ca_file or None,
-        certificate_file=certificate_file or None,
-        key_file=key_file or None,
-        server_name=server_name or None,
-    )
+    with output.wrong_usage("--target-certificate-file"):
+        return Tls(
+            ca_file=ca_file or None,
+            certificate_file=certificate_file or None,
+            key_file=key_file or None,
+            server_name=server_name or None,
+        )

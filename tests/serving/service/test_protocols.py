@@ -108,6 +108,7 @@ def test_ids_as_text(site, service):
 
 def test_events_with_ids_as_text(site, tmp_path):
     store = f"lmdb:{tmp_path}/store"
+    open_store(store).close()
     with running_service(ServiceConfig(**settings(site, store=store))) as app:
         fields = {"item_ids": ["11", 12], "category_ids": ["3", 3]}
         status, _, _ = post(
@@ -191,10 +192,11 @@ def test_a_taken_port_is_found_first(site, kind):
 
 
 def test_a_slip_in_the_store_is_said(tmp_path):
-    store = f"lmdb:{tmp_path}/nowhere/store"
+    store = f"lmdb:{tmp_path}/stor"
     done = CliRunner().invoke(muse_command, ["service", "--store", store])
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: --store: expected a store")
+    assert done.stderr.startswith(f"error: no behavior store in {tmp_path}")
+    assert not list(tmp_path.iterdir())
 
 
 def ready(app) -> bool:
@@ -271,7 +273,7 @@ def test_the_store_is_part_of_readiness(site, tmp_path_factory):
 
 def test_a_service_that_stops_is_unavailable_and_asked_again(site, tmp_path):
     """gRPC says UNAVAILABLE, and clients go on with its successor."""
-    config = settings(site, store=f"lmdb:{tmp_path}/store")
+    config = settings(site, store="")
     retry = Retry(attempts=100, longest=0.2)
     with running_service(ServiceConfig(**config)) as app:
         app.service._admission._closed = True

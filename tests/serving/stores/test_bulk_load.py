@@ -114,8 +114,8 @@ def test_load_stats_get_append(tmp_path, store_url):
     [
         (["get", "--user", "99"], "the store has no user 99"),
         (
-            ["append", "--user", "1", "--items", "1", "--categories", "1,2"],
-            "same length. Received: 1 and 2",
+            ["append", "--user", "1", "--items", "0", "--categories", "1"],
+            "Received: 0 at position 0",
         ),
     ],
 )
@@ -125,6 +125,15 @@ def test_errors_are_one_line(store_url, arguments, text):
     done = run(*arguments, "--store", store_url)
     assert done.exit_code == 1
     assert text in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_is_counted_is_what_is_kept(tmp_path, store_url):
+    data = write(tmp_path / "data", [(8, *GOOD[8]), (9, [7, 6], [1, 1])])
+    options = ("load", "--data", data, "--store", store_url, "--limit", "20")
+    report = json.loads(run(*options, "--json").stdout)
+    with open_store(store_url) as store:
+        assert report["events"] == store.stats().events == 22
+        assert store.read(8).item_ids.tolist() == list(range(29, 9, -1))
 
 
 def test_a_store_that_is_not_there(tmp_path):

@@ -310,7 +310,17 @@ def test_delete_by_command(store_url, tmp_path) -> None:
     assert done.output == "3 of 4 users deleted\n"
     with open_store(store_url, timeout=20) as opened:
         assert list(opened.user_ids()) == [3]
-    file.write_text("4\nfour\n")
-    done = run("--users-file", str(file))
-    assert done.exit_code == 1 and "line 2: expected a user id" in done.stderr
-    assert run().exit_code == 1
+    for content, part in (
+        (b"4\nfour\n", f"{file}, line 2: expected a user id"),
+        (b"4\n\xff\n", f"{file}, line 2: expected a user id"),
+        (b"\n \n", f"{file}, line 1: expected a user id"),
+        (b"", f"{file}, line 1: expected a user id"),
+        (None, f"{file}'"),
+    ):
+        file.unlink() if content is None else file.write_bytes(content)
+        done = run("--users-file", str(file))
+        assert done.exit_code == 1 and part in done.stderr
+        assert done.stderr.count("\n") == 1
+    file.write_bytes(b"\xef\xbb\xbf3\r\n")  # As Windows writes it.
+    assert run("--users-file", str(file)).output == "1 of 1 users deleted\n"
+    assert run().exit_code == 2

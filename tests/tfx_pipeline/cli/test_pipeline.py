@@ -78,7 +78,6 @@ def one_line_error(result):
     [
         (["--set", "trainer.epoch=2"], "trainer.epoch:"),
         (["--set", "trainer.epochs=two"], "trainer.epochs:"),
-        (["--set", "trainer.epochs"], "section.key=value"),
     ],
 )
 def test_configuration_errors_are_one_line(config, command, arguments, part):
