@@ -298,8 +298,10 @@ def _proxy_of(host: str) -> str:
             return ""
     for name in ("grpc_proxy", "https_proxy", "http_proxy"):
         if value := os.environ.get(name):
+            # gRPC knows no other proxies: it goes without one, with a log.
+            is_known = value.startswith("http://")
             place = urllib.parse.urlsplit(value).netloc.rpartition("@")[2]
-            return f"{name}, {place or value}"
+            return f"{name}, {place}" if is_known and place else ""
     return ""
 
 

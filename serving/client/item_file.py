@@ -190,7 +190,10 @@ def _vectors(
         vectors /= _LARGEST_CODE
     return vectors, [
         ("embedding is null", is_null),
-        (f"embedding does not have {dim} numbers", ~fits),
+        *(
+            (f"embedding has {width} numbers, not {dim}", lengths == width)
+            for width in np.unique(lengths[~fits]).tolist()
+        ),
         ("embedding has NaN or infinity", ~np.isfinite(vectors).all(axis=1)),
         ("embedding is zero", ~vectors.any(axis=1)),
     ]

@@ -111,7 +111,9 @@ def _write_json(content: Any) -> None:
 
 Out = Annotated[
     pathlib.Path,
-    typer.Option("--out", help="Output directory.", show_default=False),
+    typer.Option(
+        "--out", help="Output directory.", show_default=False, file_okay=False
+    ),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON.")
@@ -381,7 +383,7 @@ def inspect_command(
     """Summarise raw tables: schemas, rows, clicks, histories, vectors.
 
     Exits with 1 when a table is missing, empty, damaged or has a missing
-    column or a wrong type.
+    column or a wrong type, when nothing joins, or all is of one label.
 
     Example: muse data inspect demo_output/data --json
     """

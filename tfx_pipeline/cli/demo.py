@@ -23,7 +23,8 @@ _CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
 def demo(
     out: Annotated[
-        pathlib.Path, typer.Option(help="Directory for everything.")
+        pathlib.Path,
+        typer.Option(help="Folder for everything.", file_okay=False),
     ] = pathlib.Path("demo_output"),
     quick: Annotated[
         bool, typer.Option("--quick", help="Take 400 households only.")

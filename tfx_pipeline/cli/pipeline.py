@@ -78,7 +78,7 @@ def run(
 def compile_(
     config: Config,
     out: Annotated[
-        pathlib.Path, typer.Option(help="JSON file to write.")
+        pathlib.Path, typer.Option(help="JSON file to write.", dir_okay=False)
     ] = pathlib.Path("pipeline.json"),
     overrides: SetOption = None,
 ) -> None:

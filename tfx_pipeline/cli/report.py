@@ -40,7 +40,7 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        pathlib.Path, typer.Option(help="HTML file to write.")
+        pathlib.Path, typer.Option(help="HTML file to write.", dir_okay=False)
     ] = pathlib.Path("report.html"),
     overrides: SetOption = None,
     as_json: Annotated[

@@ -1,9 +1,9 @@
 """What is in a directory of raw tables: one streaming pass over each table.
 
 Problems (a missing table or column, a wrong type, an unreadable or empty
-file, no usable row) mean that the pipeline cannot run. Rejected rows, tables
-that do not join, columns that are not read and ids numbered from 0 are
-reported, but they are not problems of format.
+file, no usable row, no click, no impression that joins) mean that the pipeline
+cannot run. Rejected rows, impressions that do not join, columns that are not
+read and ids numbered from 0 are reported, but they are no problems.
 """
 
 from __future__ import annotations
@@ -279,15 +279,15 @@ class _Inspection:
         """Tells whether a table has no problem so far."""
         return name in self._readable
 
-    def finish(self, name: str, rows: _Rows) -> None:
-        """Notes a table of which nothing was usable."""
+    def finish(self, name: str, rows: _Rows, received: str = "") -> None:
+        """Notes a table of which nothing was usable, and what it held."""
         if rows.read and not rows.accepted:
             reasons = ", ".join(f"{v:,} {k}" for k, v in rows.rejected.items())
             self.problems.append(
                 DataError(
                     "NO_USABLE_ROWS",
                     f"table {name}: all {rows.read:,} rows are rejected: "
-                    f"{reasons}.",
+                    f"{reasons}.{received}",
                     validation.hint_for(rows.rejected),
                 )
             )
@@ -338,9 +338,12 @@ def _inspect_embeddings(run: _Inspection) -> npt.NDArray[np.int64] | None:
     # Squared norms of int8 codes are small integers: a histogram of them
     # gives exact quantiles in a fixed amount of memory.
     histogram = np.zeros(raw_tables.EMBEDDING_DIM * 128**2 + 1, np.int64)
+    widths: set[int] = set()
     for batch in run.batches(name):
         valid = validation.validate_embeddings(batch)
         good = rows.add(valid, unique.check(valid.good))
+        wrong = valid.rejected.column(raw_tables.SCL_EMBEDDING)
+        widths.update(wrong.value_lengths().drop_null().unique().to_pylist())
         column = good.column(
             good.schema.get_field_index(raw_tables.SCL_EMBEDDING)
         )
@@ -348,7 +351,16 @@ def _inspect_embeddings(run: _Inspection) -> npt.NDArray[np.int64] | None:
         wide = codes.astype(np.float32)
         squares = np.einsum("nd,nd->n", wide, wide).astype(np.int64)
         histogram += np.bincount(squares, minlength=len(histogram))
-    run.finish(name, rows)
+    widths.discard(raw_tables.EMBEDDING_DIM)
+    lengths = ", ".join(map(str, sorted(widths)[:8]))
+    received = f" Received: lengths {lengths}." if widths else ""
+    run.finish(name, rows, received)
+    if widths and rows.accepted:
+        count = rows.rejected[validation.EMBEDDING_LENGTH]
+        run.notes.append(
+            f"{name}: in {count:,} rows {validation.EMBEDDING_LENGTH}."
+            f"{received}"
+        )
     run.sections["embeddings"] = {
         **rows.to_dict(),
         "dim": raw_tables.EMBEDDING_DIM,
@@ -511,28 +523,47 @@ def _inspect_samples(
     }
 
 
-def _join_notes(samples: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    notes = []
+def _check_samples(
+    samples: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[DataError], list[str]]:
+    """Returns why nothing can be learned from them, and notes."""
+    problems, notes = [], []
     for split, found in samples.items():
         joined = found["joined"]
-        if joined is None or not found["accepted"]:
+        if not found["accepted"]:
             continue
         total = f"{found['accepted']:,} {split} impressions"
-        if joined == 0:
-            notes.append(
-                f"The tables do not join: none of the {total} has both a "
-                f"user row ({found['with_user_row']:.2%} have) and an item "
-                f"row ({found['with_item_row']:.2%} have). Types can be "
-                "checked on them, a model cannot be trained."
+        if found["click_rate"] in (0, 1):
+            some = "none" if found["clicks"] == 0 else "every one"
+            problems.append(
+                DataError(
+                    "ONE_LABEL",
+                    f"table {split}_samples: {some} of the {total} is a "
+                    "click. Expected: some that are and some that are not.",
+                    "write clicked and other impressions, label_0 [0, 1] and "
+                    "[1, 0]; a model cannot be trained or evaluated on one "
+                    "kind.",
+                )
             )
-        elif joined < 1:
+        if joined == 0:
+            problems.append(
+                DataError(
+                    "NO_JOIN",
+                    f"The tables do not join: none of the {total} has both a "
+                    f"user row ({found['with_user_row']:.2%} have) and an "
+                    f"item row ({found['with_item_row']:.2%} have).",
+                    f"write the same ids into {split}_samples, "
+                    f"{split}_user_features (129_1) and item_features (205).",
+                )
+            )
+        elif joined is not None and joined < 1:
             notes.append(
                 f"{1 - joined:.4%} of the {total} do not join: user row "
                 f"{found['with_user_row']:.4%}, item row "
                 f"{found['with_item_row']:.4%}. The pipeline rejects and "
                 "counts them."
             )
-    return notes
+    return problems, notes
 
 
 def inspect(
@@ -580,6 +611,8 @@ def inspect(
     search = inspect_search(directory, items, run.tell)
     run.problems += search.problems
     samples = run.sections.get("samples", {})
+    unfit, join_notes = _check_samples(samples)
+    run.problems += unfit
     known = [s["joined"] for s in samples.values() if s["joined"] is not None]
     made = dataset_dir.read_description(directory)
     return {
@@ -593,7 +626,7 @@ def inspect(
             for p in run.problems
         ],
         "notes": [
-            *_join_notes(samples),
+            *join_notes,
             *run.notes,
             *(line for n in run.numberings.values() for line in n.notes()),
         ],

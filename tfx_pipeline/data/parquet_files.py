@@ -25,6 +25,7 @@ __all__ = [
     "data_files",
     "find_files",
     "iter_batches",
+    "listing",
     "open_file",
     "schema_of",
 ]
@@ -121,6 +122,16 @@ def data_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
         elif path.suffix != ".crc":
             found.append(path)
     return tuple(found)
+
+
+def listing(folder: pathlib.Path) -> str:
+    """Names what is in a folder, the first few, for messages."""
+    names = [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
+    ]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more if names else "nothing"
 
 
 def _partition(path: pathlib.Path) -> dict[str, str | int | None]:

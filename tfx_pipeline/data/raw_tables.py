@@ -22,7 +22,12 @@ import pyarrow.parquet as pq
 
 from tfx_pipeline.data import casting, parquet_files
 from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.parquet_files import data_files, find_files, open_file
+from tfx_pipeline.data.parquet_files import (
+    data_files,
+    find_files,
+    listing,
+    open_file,
+)
 
 EMBEDDING_DIM = 128
 """Number of int8 codes of one item vector."""
@@ -108,6 +113,7 @@ SPLITS = ("train", "test")
 
 _TARGET_BATCH_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1 << 17
+_NOT_PARQUET = "CSV and other files are not read: write them as Parquet"
 # What a float takes on its way to a whole number or a code.
 _BYTES_OF_FLOATS = 40
 
@@ -497,10 +503,12 @@ class RawTables:
         else:
             raise DataError(
                 "NO_TABLES",
-                f"{base} holds none of the raw tables, and {base / 'raw'} "
-                "neither.",
-                f"expected files such as {TRAIN_SAMPLES}.parquet; make some "
-                "with `muse data complete-journey --out DIR`.",
+                f"{base} holds none of the raw tables, nor does its raw/. "
+                f"Expected: {', '.join(SCHEMAS)}, as Parquet. Received: "
+                f"{listing(root if root.is_dir() else base)}.",
+                f"write {TRAIN_SAMPLES}.parquet and the others there "
+                f"({_NOT_PARQUET}; schemas/README.md has their columns), or "
+                "make some with `muse data complete-journey --out DIR`.",
             )
         found = cls(root, tables)
         for name in require:
@@ -510,12 +518,12 @@ class RawTables:
     def __getitem__(self, name: str) -> RawTable:
         """Returns a table; `DataError` ``MISSING_TABLE`` if not there."""
         if name not in self.tables:
-            have = ", ".join(self.tables)
             raise DataError(
                 "MISSING_TABLE",
-                f"table {name}: not found in {self.root}. Received: {have}.",
+                f"table {name}: not found in {self.root}. Received: "
+                f"{listing(self.root)}.",
                 f"put {name}.parquet, {name}-*.parquet or a folder {name}/ "
-                "there.",
+                f"with such files there ({_NOT_PARQUET}).",
             )
         return self.tables[name]
 
@@ -539,7 +547,8 @@ class RawTables:
         if not paths:
             raise DataError(
                 "MISSING_TABLE",
-                f"table {name}: no Parquet file in {folder}.",
+                f"table {name}: no Parquet file in {folder}. Received: "
+                f"{listing(pathlib.Path(folder))}.",
                 "run the component that writes it again.",
             )
         table = RawTable(name, paths, SCHEMAS[name])

@@ -24,7 +24,7 @@ from tfx_pipeline.data import casting
 from tfx_pipeline.data.arrow_lists import list_values, values_of
 from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.data.item_content import check_modality
-from tfx_pipeline.data.parquet_files import find_files
+from tfx_pipeline.data.parquet_files import find_files, listing
 from tfx_pipeline.data.raw_tables import RawTable, wrong_type
 
 __all__ = [
@@ -205,7 +205,8 @@ def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
         raise DataError(
             "MISSING_TABLE",
             f"table {name}: not found in {directory}. It is needed to learn "
-            "item embeddings.",
+            "item embeddings. Received: "
+            f"{listing(pathlib.Path(directory))}.",
             f"put {name}.parquet there (schemas/README.md describes it), or "
             "set item_embeddings to imported.",
         )

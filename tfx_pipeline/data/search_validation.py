@@ -24,7 +24,7 @@ from tfx_pipeline.data.arrow_lists import (
     values_of,
 )
 from tfx_pipeline.data.search_tables import SearchTable
-from tfx_pipeline.data.validation import ZERO_VECTOR, Validated
+from tfx_pipeline.data.validation import WRONG_DIMENSION, ZERO_VECTOR, Validated
 
 __all__ = [
     "NOT_FINITE",
@@ -39,7 +39,6 @@ __all__ = [
     "validate",
 ]
 
-WRONG_DIMENSION = "vector of another dimension"
 NOT_FINITE = "vector with NaN or infinity"
 NO_CONTENT = "no vector and no text"
 UNKNOWN_PURCHASE = "purchased item without content"

@@ -50,6 +50,9 @@ REASONS = (
 )
 """Every reason, in order of precedence."""
 
+WRONG_DIMENSION = "vector of another dimension"
+"""Of a modality of the search tables."""
+
 REASON_COLUMN = "reason"
 
 _HINTS = {
@@ -64,8 +67,14 @@ _HINTS = {
     ),
     UNEQUAL_LISTS: "write one category per behaviour, 0 where it is unknown.",
     EMBEDDING_LENGTH: (
-        f"write vectors of {raw_tables.EMBEDDING_DIM} numbers; longer ones "
-        "need a projection first, such as a PCA."
+        f"write vectors of {raw_tables.EMBEDDING_DIM} numbers: fill shorter "
+        "ones up with zeros, which changes no cosine, and project longer ones "
+        "first, such as by a PCA. Or write them as they are into item_content, "
+        "as NAME_vector, and run the pipeline with item_embeddings: learned."
+    ),
+    WRONG_DIMENSION: (
+        "give the vectors of a modality one width, in item_content and in "
+        "search_events, or leave out those of another."
     ),
     NO_ITEM_FEATURES: "add the items that were shown to item_features.",
     NO_USER_FEATURES: (

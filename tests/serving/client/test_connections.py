@@ -20,6 +20,7 @@ from serving.client import (
     CallError,
     DeadlineError,
     MuseClient,
+    MuseClientError,
     Retry,
     Timeouts,
     UnavailableError,
@@ -258,6 +259,20 @@ for kind, target in zip(("grpc", "rest", "grpc", "grpc"), sys.argv[1:]):
 
 
 @pytest.mark.tf
+@pytest.mark.parametrize("value", ["garbage", "https://proxy.invalid:1", "::"])
+def test_a_proxy_that_grpc_does_not_know_is_no_line_of_its(
+    value, monkeypatch, capfd
+):
+    for name in ("grpc_proxy", "https_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", value)
+    limits = Timeouts(connect=2, call=2, total=2)
+    with MuseClient("host.invalid:1", timeouts=limits, retry=ONCE) as client:
+        with pytest.raises(MuseClientError):
+            client.status()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_proxy_is_not_for_this_machine(muse):
     """Others go through it unless `no_proxy` has them; the error says so."""
     with socket.create_server(("127.0.0.1", 0)) as closed:

@@ -121,7 +121,7 @@ def test_good_rows_and_reasons(tmp_path: pathlib.Path) -> None:
         "item_id is null": 1,
         "item_id is 0, which means padding": 1,
         "embedding is null": 1,
-        "embedding does not have 2 numbers": 1,
+        "embedding has 1 numbers, not 2": 1,
         "embedding has NaN or infinity": 4,
         "embedding is zero": 1,
     }

@@ -70,6 +70,20 @@ def test_it_is_said(
 
 
 @pytest.mark.parametrize(
+    "command", ["data synth", "data complete-journey", "demo"]
+)
+def test_a_file_is_no_folder_to_write_to(
+    command: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = run(*command.split(), "--out", str(file))
+    assert done.exit_code == 2
+    assert "'--out'" in done.output and f"'{file}' is a file" in done.output
+    assert not file.read_bytes()
+
+
+@pytest.mark.parametrize(
     "command", ["service", "serve --model-base-path x --with-ranking"]
 )
 def test_a_service_makes_no_store(command: str, tmp_path: pathlib.Path) -> None:

@@ -110,6 +110,56 @@ def test_partly_joining_tables_are_told(raw_dir, tables):
     assert any("do not join" in note for note in found["notes"])
 
 
+@pytest.mark.parametrize("split", raw_tables.SPLITS)
+@pytest.mark.parametrize(
+    ("name", "column", "value", "code", "part"),
+    [
+        ("samples", "205", 2**40, "NO_JOIN", "item row (0.00% have)"),
+        ("samples", "129_1", 2**40, "NO_JOIN", "user row (0.00% have)"),
+        ("user_features", "129_1", None, "NO_JOIN", "user row (0.00% have)"),
+        ("samples", "label_0", [1, 0], "ONE_LABEL", "none of the"),
+        ("samples", "label_0", [0, 1], "ONE_LABEL", "every one of the"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_an_error(
+    raw_dir, tables, split, name, column, value, code, part
+):
+    name = f"{split}_{name}"
+    table = tables[name]
+    place = table.schema.get_field_index(column)
+    new = [value] * len(table)
+    if value is None:  # Other users than those of the impressions.
+        new = [2**50 + n for n in range(len(table))]
+    field = table.schema.field(place)
+    table = table.set_column(place, field, pa.array(new, field.type))
+    pq.write_table(table, raw_dir / f"{name}.parquet")
+    done = run("inspect", raw_dir)
+    assert done.exit_code == 1
+    (line,) = (x for x in done.stderr.splitlines() if x.startswith("error: "))
+    assert f"[{code}]" in line and part in line and f"{split} impr" in line
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_vectors_of_another_width_are_named(raw_dir, tables, all_of_them):
+    name = raw_tables.EMBEDDINGS
+    table = tables[name]
+    vectors = table["205_c"].to_pylist()
+    short = len(vectors) if all_of_them else 2
+    vectors[:short] = [vector[:64] for vector in vectors[:short]]
+    field = table.schema.field(1)
+    table = table.set_column(1, field, pa.array(vectors, field.type))
+    pq.write_table(table, raw_dir / f"{name}.parquet")
+    found = inspect.inspect(raw_dir)
+    said = f"{validation.EMBEDDING_LENGTH}. Received: lengths 64."
+    if all_of_them:
+        (problem,) = found["problems"]
+        assert said in problem["message"]
+        assert "fill shorter ones up with zeros" in problem["hint"]
+    else:
+        assert found["ok"]
+        assert f"{name}: in 2 rows {said}" in found["notes"]
+
+
 def test_broken_rows_are_counted_and_add_up(synthetic):
     out, made = synthetic
     found = inspect.inspect(out)
@@ -137,13 +187,12 @@ def test_broken_rows_are_counted_and_add_up(synthetic):
 
 
 def test_command_on_the_real_tables(demo_tables):
-    done = run("inspect", demo_tables)
-    assert done.exit_code == 0
-    assert "do not join" in done.stdout
     done = run("inspect", demo_tables, "--json")
-    assert done.exit_code == 0
+    assert done.exit_code == 1
     found = json.loads(done.stdout)
-    assert found["ok"] and found["joins"] is False
+    assert found["joins"] is False
+    codes = {problem["code"] for problem in found["problems"]}
+    assert "NO_JOIN" in codes and codes <= {"NO_JOIN", "ONE_LABEL"}
     assert {n: t["rows"] for n, t in found["tables"].items()} == dict.fromkeys(
         raw_tables.SCHEMAS, 10
     )

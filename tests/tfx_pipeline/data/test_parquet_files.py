@@ -189,6 +189,18 @@ def test_partition_folders_become_columns(tmp_path):
         table(tmp_path, "item_features").check()
 
 
+def test_ids_of_partition_folders_keep_all_their_bits(tmp_path):
+    ids = [n + d for n in (2**31, 2**53, 2**63 - 2) for d in (0, 1)]
+    ids += [-(2**63), -(2**53) - 1]
+    for one in ids:
+        folder = tmp_path / "item_features" / f"205={one}"
+        folder.mkdir(parents=True)
+        part = pa.table({"206": [5], "213": [6], "214": [7]})
+        pq.write_table(part, folder / "x.parquet")
+    found = rows(tmp_path, "item_features")
+    assert sorted(r["205"] for r in found) == sorted(ids)
+
+
 @pytest.mark.parametrize(
     ("marker", "name"),
     [

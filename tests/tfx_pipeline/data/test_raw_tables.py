@@ -207,6 +207,32 @@ def test_missing_table_and_directory(raw_dir, tmp_path):
     assert error.value.code == "NO_TABLES"
 
 
+@pytest.mark.parametrize("inside", ["", "raw/"])
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        ([], "Received: nothing."),
+        (["a.csv", "train_samples.csv"], "Received: a.csv, train_samples.csv."),
+        ([f"{n}.csv" for n in range(10)], "6.csv, 7.csv and 2 more."),
+        (["train_samples/"], "Received: train_samples/."),
+    ],
+)
+def test_what_is_there_instead_of_tables_is_said(tmp_path, inside, names, part):
+    (tmp_path / inside).mkdir(exist_ok=True)
+    for name in names:
+        path = tmp_path / inside / name
+        path.mkdir() if name.endswith("/") else path.touch()
+    with pytest.raises(DataError) as error:
+        raw_tables.RawTables.open(tmp_path)
+    assert one_line(error.value) and part in error.value.message
+    assert all(name in error.value.message for name in TABLES)
+    assert "CSV and other files are not read" in error.value.hint
+    with pytest.raises(DataError) as error:
+        raw_tables.RawTables(tmp_path / inside, {})["item_features"]
+    assert error.value.code == "MISSING_TABLE" and part in str(error.value)
+    assert "CSV" in error.value.hint
+
+
 def test_batches_shrink_as_histories_grow(tmp_path):
     """One row group with long histories never comes as one batch."""
     length, users = 100_000, 120
