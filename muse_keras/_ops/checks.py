@@ -1,5 +1,6 @@
 """What a constructor or a call is given, refused by name where it is wrong."""
 
+import math
 import numbers
 from collections.abc import Iterable
 from typing import Any
@@ -43,6 +44,32 @@ def integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
 def seed_of(value: Any) -> int | None:
     """Return a constructor's `seed`: an integer of at least 0, or None."""
     return None if value is None else integer("seed", value, minimum=0)
+
+
+def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
+    """Return a constructor's finite number as a `float`.
+
+    NumPy's numbers are numbers, booleans and texts are not.
+
+    Args:
+        name: str, the argument's name, for the message.
+        value: what was given.
+        interval: str, where it must lie, such as "[0, 1)".
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if (
+        not is_number
+        or not math.isfinite(value)
+        or not low <= value <= high
+        or (value == low and interval[0] == "(")
+        or (value == high and interval[-1] == ")")
+    ):
+        raise ValueError(
+            f"`{name}` must be a number in {interval}. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
 
 
 def check_inputs(**inputs: tuple[Any, str] | tuple[Any, str, str]) -> None:

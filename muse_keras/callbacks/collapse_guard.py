@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from muse_keras._ops.checks import integer
+from muse_keras._ops.checks import integer, number
 
 
 class CollapsedError(RuntimeError):
@@ -48,18 +48,10 @@ class CollapseGuard(keras.callbacks.Callback):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__()
-        if not -1.0 < max_mean_cosine < 1.0:
-            raise ValueError(
-                "`max_mean_cosine` must be in (-1, 1). Received: "
-                f"max_mean_cosine={max_mean_cosine}"
-            )
-        if min_variance < 0.0:
-            raise ValueError(
-                "`min_variance` must be at least 0. Received: "
-                f"min_variance={min_variance}"
-            )
-        self.max_mean_cosine = max_mean_cosine
-        self.min_variance = min_variance
+        self.max_mean_cosine = number(
+            "max_mean_cosine", max_mean_cosine, "(-1, 1)"
+        )
+        self.min_variance = number("min_variance", min_variance, "[0, inf)")
         self.patience = integer("patience", patience, minimum=0)
         self.every = integer("every", every, minimum=0)
         self.failed = 0

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
-from muse_keras._ops.checks import check_inputs, same_axes
+from muse_keras._ops.checks import check_inputs, number, same_axes
 from muse_keras._ops.replicas import sum_over_replicas
 
 _NORMALIZATIONS = ("batch", "layer")
@@ -66,21 +66,13 @@ class Dice(keras.layers.Layer):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
-        if not 0.0 <= momentum < 1.0:
-            raise ValueError(
-                f"`momentum` must be in [0, 1). Received: momentum={momentum}"
-            )
-        if epsilon <= 0.0:
-            raise ValueError(
-                f"`epsilon` must be positive. Received: epsilon={epsilon}"
-            )
         if normalization not in _NORMALIZATIONS:
             raise ValueError(
                 f"`normalization` must be one of {_NORMALIZATIONS}. "
                 f"Received: normalization={normalization!r}"
             )
-        self.momentum = momentum
-        self.epsilon = epsilon
+        self.momentum = number("momentum", momentum, "[0, 1)")
+        self.epsilon = number("epsilon", epsilon, "(0, inf)")
         self.alpha_initializer = keras.initializers.get(alpha_initializer)
         self.normalization = normalization
         self.supports_masking = True

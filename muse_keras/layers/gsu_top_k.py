@@ -45,9 +45,10 @@ class GSUTopK(keras.layers.Layer):
     every backend. Equal codes are equally similar. On TensorFlow codes are
     ordered by their float64 cosines and long histories are searched in
     blocks (`muse_keras.tensorflow.code_search`); elsewhere, and for float
-    vectors, by cosines within two units of float32. A zero (or non-finite)
-    vector means "no embedding" and is never found, nor does it find
-    anything. No gradient flows through the search.
+    vectors, by cosines within two units of float32. A zero
+    vector, or one with NaN or infinity, means "no embedding": it is never
+    found, and as a candidate finds nothing (its `mask` is False and its
+    similarities are 0). No gradient flows through the search.
 
     Reference: MUSE, arXiv 2512.07216, section on the GSU.
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from muse_keras._export import muse_keras_export
-from muse_keras._ops.checks import integer, integers
+from muse_keras._ops.checks import integer, integers, number
 
 
 @muse_keras_export()
@@ -42,22 +42,22 @@ class ResidualMLP(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden_units = integers("hidden_units", hidden_units)
         self.output_dim = output_dim = integer("output_dim", output_dim)
-        self.dropout = dropout
+        self.dropout = dropout = number("dropout", dropout, "[0, 1)")
         policy = self.dtype_policy
         self.linear = keras.layers.Dense(
             output_dim, use_bias=False, dtype=policy, name="linear"
         )
         self.hidden: list[Any] = []
-        for number, units in enumerate(self.hidden_units, 1):
+        for place, units in enumerate(self.hidden_units, 1):
             self.hidden.append(
                 keras.layers.Dense(
-                    units, "gelu", dtype=policy, name=f"hidden_{number}"
+                    units, "gelu", dtype=policy, name=f"hidden_{place}"
                 )
             )
             if dropout > 0.0:
                 self.hidden.append(
                     keras.layers.Dropout(
-                        dropout, dtype=policy, name=f"dropout_{number}"
+                        dropout, dtype=policy, name=f"dropout_{place}"
                     )
                 )
         if self.hidden:

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
-from muse_keras._ops.checks import check_inputs, integer, integers
+from muse_keras._ops.checks import check_inputs, integer, integers, number
 from muse_keras._ops.cosine import cosine_parts
 from muse_keras.layers.residual_mlp import ResidualMLP
 
@@ -83,10 +83,6 @@ class SCLTower(keras.layers.Layer):
             raise ValueError(
                 f"`modalities` must not be empty. Received: {modalities}"
             )
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(
-                f"`dropout` must be in [0, 1). Received: dropout={dropout}"
-            )
         unknown = sorted(set(encoders or {}) - set(modalities))
         if unknown:
             raise ValueError(
@@ -100,7 +96,7 @@ class SCLTower(keras.layers.Layer):
         self.hidden_units = integers("hidden_units", hidden_units)
         self.output_dim = integer("output_dim", output_dim)
         self.encoders = dict(encoders) if encoders else None
-        self.dropout = dropout
+        self.dropout = number("dropout", dropout, "[0, 1)")
         self.towers = {
             name: self._network(f"{name}_tower") for name in self.modalities
         }

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
+from muse_keras._ops.checks import number
 from muse_keras.layers.projected_attention import ProjectedAttention
 
 
@@ -88,6 +89,8 @@ class SemanticAwareTargetAttention(ProjectedAttention):
             use_bias=use_bias,
             **kwargs,
         )
+        if similarity_scale is not None:
+            similarity_scale = number("similarity_scale", similarity_scale)
         self.similarity_scale = similarity_scale
         self.learned_scale: Any = None
 

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
-from muse_keras._ops.checks import check_inputs
+from muse_keras._ops.checks import check_inputs, number
 from muse_keras._ops.shapes import has_content
 
 
@@ -48,12 +48,8 @@ class CosineTripletLoss(keras.layers.Layer):
     def __init__(self, margin: float = 0.2, **kwargs: Any) -> None:
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
-        if margin <= 0.0:
-            raise ValueError(
-                f"`margin` must be positive. Received: margin={margin}"
-            )
         self.autocast = False
-        self.margin = margin
+        self.margin = number("margin", margin, "(0, inf)")
 
     def build(self, *shapes: Any, **named_shapes: Any) -> None:
         """Make nothing: there are no weights."""

@@ -8,7 +8,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import keep_arrays
-from muse_keras._ops.checks import check_inputs
+from muse_keras._ops.checks import check_inputs, number
 from muse_keras._ops.ids import id_tensor
 from muse_keras._ops.replicas import gather_over_replicas
 from muse_keras._ops.shapes import has_content
@@ -77,6 +77,9 @@ class InfoNCE(keras.layers.Layer):
     ) -> None:
         """Set the arguments; see the class."""
         super().__init__(**kwargs)
+        temperature = number("temperature", temperature)
+        min_temperature = number("min_temperature", min_temperature)
+        max_temperature = number("max_temperature", max_temperature)
         if not 0.0 < min_temperature <= temperature <= max_temperature:
             raise ValueError(
                 "`temperature` must be between `min_temperature` > 0 and "

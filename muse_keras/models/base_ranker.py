@@ -15,6 +15,7 @@ from muse_keras._ops.checks import (
     check_names,
     integer,
     integers,
+    number,
     seed_of,
 )
 from muse_keras._ops.docstrings import complete_docstring
@@ -162,10 +163,6 @@ class BaseRanker(DictModel):
         # XLA has no `Unique`, which sparse updates need on TensorFlow.
         self.supports_jit = keras.backend.backend() != "tensorflow"
         keep_arrays(self)
-        if not 0.0 <= oov_rate < 1.0:
-            raise ValueError(
-                f"`oov_rate` must be in [0, 1). Received: oov_rate={oov_rate}"
-            )
         self.num_items = integer("num_items", num_items)
         self.profile_sizes = integers("profile_sizes", profile_sizes)
         self.category_size = integer("category_size", category_size)
@@ -179,7 +176,7 @@ class BaseRanker(DictModel):
         self.hidden_units = integers("hidden_units", hidden_units)
         self.num_heads = integer("num_heads", num_heads)
         self.attention_activation = keras.activations.get(attention_activation)
-        self.oov_rate = oov_rate
+        self.oov_rate = number("oov_rate", oov_rate, "[0, 1)")
         self.seed = seed_of(seed)
         self.spare_rows = integer("spare_rows", spare_rows, minimum=0)
 

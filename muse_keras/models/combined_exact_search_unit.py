@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
-from muse_keras._ops.checks import integer
+from muse_keras._ops.checks import integer, number
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.semantic_aware_target_attention import (
     SemanticAwareTargetAttention,
@@ -87,6 +87,8 @@ class CombinedExactSearchUnit(ExactSearchUnit):
         self.with_tiers = with_tiers
         self.num_heads = integer("num_heads", num_heads)
         self.activation = keras.activations.get(activation)
+        if similarity_scale is not None:
+            similarity_scale = number("similarity_scale", similarity_scale)
         self.similarity_scale = similarity_scale
         self.needs_similarities = with_tiers or attention == "sa_ta"
         self.needs_behaviors = attention is not None

@@ -9,7 +9,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import keep_arrays
-from muse_keras._ops.checks import check_inputs, check_names, integer
+from muse_keras._ops.checks import check_inputs, check_names, integer, number
 from muse_keras._ops.ids import check_ids_fit, id_tensor
 from muse_keras._ops.replicas import replica_count
 from muse_keras.layers.memory_bank import MemoryBank
@@ -126,14 +126,14 @@ class SCL(DictModel):
         # XLA would compile again for the last batch, which is smaller.
         self.supports_jit = keras.backend.backend() != "tensorflow"
         bank_size = integer("bank_size", bank_size, minimum=0)
-        _check_arguments(momentum, bank_weight, triplet_weight)
+        triplet_weight = number("triplet_weight", triplet_weight, "[0, inf)")
         self.query_tower = query_tower
         self.item_tower = query_tower if item_tower is None else item_tower
         self.bank_size = bank_size
-        self.momentum = momentum
-        self.bank_weight = bank_weight
+        self.momentum = number("momentum", momentum, "[0, 1)")
+        self.bank_weight = number("bank_weight", bank_weight, "(0, 1]")
         self.triplet_weight = triplet_weight
-        self.margin = margin
+        self.margin = number("margin", margin, "(0, inf)")
         self.info_nce = InfoNCE(temperature, name="info_nce")
         self.triplet: Any = None
         if triplet_weight > 0.0:
@@ -370,23 +370,3 @@ def _slow_twin(tower: Any) -> Any:
     twin = keras.saving.deserialize_keras_object(stored)
     twin.trainable = False
     return twin
-
-
-def _check_arguments(
-    momentum: float, bank_weight: float, triplet_weight: float
-) -> None:
-    """Raise `ValueError` for settings that cannot be."""
-    if not 0.0 <= momentum < 1.0:
-        raise ValueError(
-            f"`momentum` must be in [0, 1). Received: momentum={momentum}"
-        )
-    if not 0.0 < bank_weight <= 1.0:
-        raise ValueError(
-            "`bank_weight` must be in (0, 1]. Received: "
-            f"bank_weight={bank_weight}"
-        )
-    if triplet_weight < 0.0:
-        raise ValueError(
-            "`triplet_weight` must be at least 0. Received: "
-            f"triplet_weight={triplet_weight}"
-        )

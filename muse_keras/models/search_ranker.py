@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from muse_keras._export import muse_keras_export
-from muse_keras._ops.checks import integer
+from muse_keras._ops.checks import integer, number
 from muse_keras.models.base_ranker import BaseRanker
 from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
 from muse_keras.models.category_search import CategorySearch
@@ -145,6 +145,8 @@ class SearchRanker(BaseRanker):
                     f"{type(self).__name__}'s own. Received: {name}={value!r}"
                 )
         self.k = integer("k", k)
+        if similarity_scale is not None:
+            similarity_scale = number("similarity_scale", similarity_scale)
         self.similarity_scale = similarity_scale
         self.gsu = gsu
         self.esu = esu

@@ -7,6 +7,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import OptimizerHooks
+from muse_keras._ops.checks import number
 
 # Base class arguments that would touch every row of every table.
 _DENSE_ARGUMENTS = (
@@ -91,9 +92,9 @@ class RowSparseAdam(OptimizerHooks):
                 table_learning_rate
             )
         self.table_learning_rate = table_learning_rate
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
+        self.beta_1 = number("beta_1", beta_1, "[0, 1)")
+        self.beta_2 = number("beta_2", beta_2, "[0, 1)")
+        self.epsilon = number("epsilon", epsilon, "[0, inf)")
         self._is_table: list[bool] = []
 
     def build(self, variables: list[Any]) -> None:

@@ -104,7 +104,7 @@ def test_gradients(training):
 
 
 def test_errors_name_the_argument():
-    with pytest.raises(ValueError, match="`momentum` must be in"):
+    with pytest.raises(ValueError, match="`momentum` must be a number in"):
         Dice(momentum=1.0)
-    with pytest.raises(ValueError, match="`epsilon` must be positive"):
+    with pytest.raises(ValueError, match="`epsilon` must be a number in"):
         Dice(epsilon=0.0)

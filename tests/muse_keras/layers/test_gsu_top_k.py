@@ -138,6 +138,21 @@ def test_floats_of_any_length(dtype):
             np.testing.assert_array_equal(indices, order)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 129])
+def test_a_candidate_with_no_number_finds_nothing(value, place):
+    generator = np.random.default_rng(7)
+    behaviors = generator.normal(size=(1, 6, 130)).astype("float32")
+    candidates = generator.normal(size=(1, 3, 130)).astype("float32")
+    expected = search(candidates, behaviors, k=4)
+    candidates[0, 1, place] = value
+    for got, wanted in zip(
+        search(candidates, behaviors, k=4), expected, strict=True
+    ):
+        np.testing.assert_array_equal(got[0, [0, 2]], wanted[0, [0, 2]])
+        assert not got[0, 1].any()
+
+
 def test_zero_and_broken_vectors_are_never_found():
     behaviors = np.ones((1, 5, 2), "float32")
     behaviors[0, 0] = 0.0

@@ -180,7 +180,7 @@ def test_wrong_features_are_named():
         ({"modalities": {"a": 0}}, r"`modalities\['a'\]` must be a positive"),
         ({"hidden_units": (0,)}, "`hidden_units` must be a positive"),
         ({"output_dim": 1.5}, "`output_dim` must be a positive"),
-        ({"dropout": 1.0}, "`dropout` must be in"),
+        ({"dropout": 1.0}, "`dropout` must be a number in"),
         ({"encoders": {"b": None}}, "`encoders` must be of modalities"),
     ],
 )

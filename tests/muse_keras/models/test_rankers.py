@@ -426,7 +426,7 @@ def test_class_weight_is_refused(model):
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match="`oov_rate` must be in"):
+    with pytest.raises(ValueError, match="`oov_rate` must be a number in"):
         MUSE(**{**SMALL, "oov_rate": 1.0})
     with pytest.raises(ValueError, match="`recent` must be a positive"):
         DIN(**{**SMALL, "recent": 0})
