@@ -101,7 +101,7 @@ def _written(
     if compare:
         path, results = sources.read_results(compare)
         if path.resolve() == out.with_suffix(".json").resolve():
-            raise typer.BadParameter(
+            raise ValueError(
                 f"--out {out} would write its numbers over {path}: choose "
                 "another name"
             )

@@ -104,7 +104,7 @@ def test_wrong_usage(muse, tmp_path):
     assert muse(demo, "--config", demo).exit_code == 2
     stored = write(tmp_path / "results.json", QUICK.read_text())
     done = muse(stored, "--set", "name=x")
-    assert done.exit_code == 1 and "--set and --compare go with" in done.stderr
+    assert done.exit_code == 2 and "--set and --compare go with" in done.stderr
     done = muse(demo, "--compare", stored, "--out", tmp_path / "results.html")
     assert done.exit_code == 1 and "choose another name" in done.stderr
     done = muse(demo, "--compare", tmp_path / "nowhere")
