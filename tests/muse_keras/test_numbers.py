@@ -18,7 +18,7 @@ RANKER = {
 GIVEN = {
     "ResidualMLP": {"hidden_units": (2,), "output_dim": 2},
     "SCLTower": {"modalities": {"text": 2}},
-    "SCL": {"query_tower": layers.SCLTower({"text": 2})},
+    "SCL": {"query_tower": None},
     "LogRange": {"low": 0.1, "high": 1.0},
 }
 KERAS_OWN = {"weight_decay", "clipnorm", "clipvalue", "global_clipnorm"}
