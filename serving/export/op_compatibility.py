@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2, node_def_pb2, op_def_pb2
+from tensorflow.core.framework import (
+    attr_value_pb2,
+    graph_pb2,
+    node_def_pb2,
+    op_def_pb2,
+)
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 _TABLE = Path(__file__).with_name("registered_ops.jsonl")
@@ -42,10 +47,11 @@ def problems(
     data = (Path(saved_model) / "saved_model.pb").read_bytes()
     saved = saved_model_pb2.SavedModel.FromString(data)
     found: dict[str, None] = {}
+    graphs = [(one.graph_def, _uses(one)) for one in saved.meta_graphs]
     for release in served_by() if releases is None else releases:
         graph_versions, ops = _registered(release)
-        for meta_graph in saved.meta_graphs:
-            for problem in _of_graph(meta_graph, graph_versions, ops):
+        for graph, uses in graphs:
+            for problem in _of_graph(graph, uses, graph_versions, ops):
                 found[f"TensorFlow Serving {release}: {problem}"] = None
     return list(found)
 
@@ -75,13 +81,60 @@ def _registered(release: str) -> tuple[list[int], dict[str, Any]]:
         }
 
 
+class _Uses:
+    """How a graph uses one op, over all of its nodes.
+
+    Attributes:
+        made_with: the op as the exporting TensorFlow has it, if it says so.
+        node: name of the first node.
+        values: attribute to its different values, and the first node of each.
+        given: the sets of attributes that nodes have.
+    """
+
+    def __init__(self, made_with: op_def_pb2.OpDef | None, node: str) -> None:
+        self.made_with = made_with
+        self.node = node
+        self.values: dict[str, dict[bytes, tuple[Any, str]]] = {}
+        self.given: set[frozenset[str]] = set()
+
+    def add(self, node: node_def_pb2.NodeDef) -> None:
+        self.given.add(frozenset(node.attr))
+        for name, value in node.attr.items():
+            # Those with an underscore are for the runtime, and of any name.
+            if not name.startswith("_"):
+                self.values.setdefault(name, {}).setdefault(
+                    value.SerializeToString(), (value, node.name)
+                )
+
+
+def _uses(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, _Uses]:
+    """Return how a graph and its functions use each op."""
+    library = meta_graph.graph_def.library.function
+    functions = {one.signature.name for one in library}
+    made_with = {
+        op.name: op for op in meta_graph.meta_info_def.stripped_op_list.op
+    }
+    found: dict[str, _Uses] = {}
+    for nodes in (
+        meta_graph.graph_def.node,
+        *(function.node_def for function in library),
+    ):
+        for node in nodes:
+            op = node.op
+            if op not in functions:
+                if op not in found:
+                    found[op] = _Uses(made_with.get(op), node.name)
+                found[op].add(node)
+    return found
+
+
 def _of_graph(
-    meta_graph: meta_graph_pb2.MetaGraphDef,
+    graph: graph_pb2.GraphDef,
+    uses: Mapping[str, _Uses],
     graph_versions: list[int],
     ops: Mapping[str, Any],
 ) -> Iterator[str]:
     """Yield what a release refuses in a graph and its functions."""
-    graph = meta_graph.graph_def
     version, least = graph_versions
     if graph.versions.min_consumer > version:
         yield (
@@ -95,58 +148,44 @@ def _of_graph(
         )
     if version in graph.versions.bad_consumers:
         yield f"the graph names version {version} of the format as one to avoid"
-    functions = {one.signature.name for one in graph.library.function}
-    made_with = {
-        op.name: op for op in meta_graph.meta_info_def.stripped_op_list.op
-    }
-    nodes = [*graph.node]
-    for function in graph.library.function:
-        nodes += function.node_def
-    for node in nodes:
-        if node.op in functions:
-            continue
-        if node.op not in ops:
-            yield f"no op {node.op} (node {node.name})"
+    for op, use in uses.items():
+        if op not in ops:
+            yield f"no op {op} (node {use.node})"
         else:
-            yield from _of_node(node, made_with.get(node.op), ops[node.op])
+            yield from _of_op(op, use, ops[op])
 
 
-def _of_node(
-    node: node_def_pb2.NodeDef, made_with: op_def_pb2.OpDef | None, known: Any
-) -> Iterator[str]:
-    """Yield what a release that has the op refuses in a node of it."""
+def _of_op(op: str, use: _Uses, known: Any) -> Iterator[str]:
+    """Yield what a release that has the op refuses in its nodes."""
     inputs, outputs, attributes = known
+    made_with = use.made_with
     if made_with is not None:
         for kind, given, expected in (
             ("inputs", made_with.input_arg, inputs),
             ("outputs", made_with.output_arg, outputs),
         ):
             if _arguments(given) != expected:
-                yield f"op {node.op} has other {kind}"
-    for name, value in node.attr.items():
-        # Those are for the runtime, and of any name.
-        if name.startswith("_"):
-            continue
-        if name not in attributes:
-            yield (f"op {node.op} has no attribute {name!r} (node {node.name})")
-        elif wrong := _not_allowed(value, attributes[name]):
-            yield (
-                f"op {node.op} does not take {wrong} as {name!r} "
-                f"(node {node.name})"
-            )
+                yield f"op {op} has other {kind}"
+    for name, values in use.values.items():
+        for value, node in values.values():
+            if name not in attributes:
+                yield f"op {op} has no attribute {name!r} (node {node})"
+                break
+            if wrong := _not_allowed(value, attributes[name]):
+                yield f"op {op} does not take {wrong} as {name!r} (node {node})"
     defaults = {
         attribute.name: attribute.default_value
         for attribute in (made_with.attr if made_with is not None else ())
     }
     for name, (_, default, *_) in attributes.items():
-        if name in node.attr:
+        if all(name in given for given in use.given):
             continue
         if default is None:
-            yield f"op {node.op} needs an attribute {name!r}"
+            yield f"op {op} needs an attribute {name!r}"
         elif name in defaults:
             own = attr_value_pb2.AttrValue.FromString(bytes.fromhex(default))
             if own != defaults[name]:
-                yield f"op {node.op} has another default of {name!r}"
+                yield f"op {op} has another default of {name!r}"
 
 
 def _not_allowed(value: attr_value_pb2.AttrValue, attribute: Any) -> str:
