@@ -76,7 +76,7 @@ def test_every_kind_of_user_gets_answers(muse_and_matching, tmp_path):
     )
     with running_service(config) as app:
         done = locust(
-            *("-u", "4", "-r", "4", "-t", "4s", "--think", "0.02"),
+            *("-u", "4", "-r", "4", "-t", "10s", "--think", "0.02"),
             *("--service", app.grpc_target, "--service-rest", app.rest_url),
             *("--model-server", muse_and_matching.grpc),
             *("--items", "19", "--user-ids", "5", "--candidates", "4"),
