@@ -57,10 +57,17 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(
-        include=["muse_keras*", "tfx_pipeline*", "serving*", "schemas"]
+        include=[
+            "muse_keras*",
+            "muse_tools*",
+            "tfx_pipeline*",
+            "serving*",
+            "schemas",
+        ]
     ),
     package_data={
         "muse_keras": ["py.typed"],
+        "muse_tools": DATA,
         "tfx_pipeline": DATA,
         "serving": [
             *DATA,
@@ -73,5 +80,5 @@ setup(
     },
     install_requires=requirements("core"),
     extras_require=extras,
-    entry_points={"console_scripts": ["muse = tfx_pipeline.cli.main:run"]},
+    entry_points={"console_scripts": ["muse = muse_tools.cli.main:run"]},
 )

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _run(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
-    from tfx_pipeline.data import synth
+    from muse_tools.datasets import synth
 
     users = QUICK_USERS if arguments.quick else FULL_USERS
     items = QUICK_ITEMS if arguments.quick else FULL_ITEMS
@@ -283,7 +283,7 @@ def _read_examples(folder: pathlib.Path) -> Any:
     from tensorflow_metadata.proto.v0 import schema_pb2
     from tfx_bsl.coders import example_coder
 
-    from tfx_pipeline import runner
+    from tfx_pipeline.runs import runner
 
     schema = text_format.Parse(
         runner.schema_path().read_text(), schema_pb2.Schema()
@@ -325,7 +325,7 @@ def _multiply(raw: pathlib.Path, target: pathlib.Path, times: int) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tfx_pipeline.data import raw_tables
+    from muse_tools.datasets import raw_tables
 
     tables = raw_tables.RawTables.open(raw)
     for name, table in tables.tables.items():
@@ -484,7 +484,8 @@ def _transform(source: pathlib.Path) -> float:
     )
     from tfx.utils import proto_utils
 
-    from tfx_pipeline import config, runner
+    from tfx_pipeline import config
+    from tfx_pipeline.runs import runner
 
     keys = standard_component_specs
     folder = pathlib.Path(tempfile.mkdtemp(dir=source))

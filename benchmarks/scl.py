@@ -73,9 +73,9 @@ def recalls(
     Returns:
         Recall by method, scope (all, same_category) and k.
     """
+    from muse_tools.datasets import synth
     from tfx_pipeline import config
     from tfx_pipeline.components.item_content_gen import executor
-    from tfx_pipeline.data import synth
     from tfx_pipeline.scl import trainer
 
     data = folder / "data"

@@ -4,7 +4,7 @@ Measured: milliseconds of a training step of 1,001 impressions (91 requests of
 11 candidates, 1,000 behaviours each, K = 50), everything included: reading
 gzip TFRecord, parsing, shuffling, ids to rows, search, gradients, row-sparse
 Adam, Keras's `fit` with the trainer's callbacks. Ours is the product's own
-path, `tfx_pipeline.trainer` on transformed Examples.
+path, `tfx_pipeline.training.trainer` on transformed Examples.
 
 Peer: the same model in PyTorch over impressions (`peers/torch_train.py`),
 with its batches in memory and rows instead of ids. `normalised` has a table
@@ -233,7 +233,8 @@ class _Ours:
         import tensorflow as tf
 
         from muse_keras.optimizers import RowSparseAdam
-        from tfx_pipeline import config, trainer
+        from tfx_pipeline import config
+        from tfx_pipeline.training import trainer
 
         self.batches = batches
         if not folder.exists():

@@ -35,12 +35,12 @@ class _Later:
         self._key = key
 
     def __getattr__(self, name: str) -> Any:
-        """Return the attribute of the class, which the models register."""
+        """Return an attribute of the class, registered by its import."""
         if name.startswith("__"):
             raise AttributeError(name)
         import keras
 
-        importlib.import_module(f"{_PACKAGE}.models")
+        importlib.import_module(f"{_PACKAGE}.compat")
         return getattr(keras.saving.get_custom_objects()[self._key], name)
 
 

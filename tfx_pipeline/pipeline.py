@@ -116,7 +116,7 @@ def create_pipeline(
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         item_table=item_table_gen.outputs["item_table"],
-        run_fn="tfx_pipeline.trainer.run_fn",
+        run_fn="tfx_pipeline.training.trainer.run_fn",
         custom_config={
             "model": config.model.model_dump(),
             "trainer": config.trainer.model_dump(),

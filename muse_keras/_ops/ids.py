@@ -7,7 +7,12 @@ import numpy as np
 from keras import ops
 
 from muse_keras._ops.checks import check_inputs, same_axes
-from muse_keras.tables.id_index import backend_holds_int64
+
+
+def backend_holds_int64() -> bool:
+    """Tell whether tensors of the backend keep 64-bit integers."""
+    probe = ops.convert_to_tensor(np.array([1 << 40], np.int64))
+    return keras.backend.standardize_dtype(probe.dtype) == "int64"
 
 
 def id_dtype() -> str:

@@ -1,10 +1,30 @@
-"""Writing rows of a variable."""
+"""Rows of a variable, and the backend's own variable."""
 
 from typing import Any
 
 import keras
 
-from muse_keras.tables.row_gather import raw_variable
+
+def raw_variable(variable: Any) -> Any:
+    """Return the backend's own variable, or the argument if it is none.
+
+    Under `tf.distribute` this is the replica's own copy: the container of all
+    copies cannot be gathered from without reading a whole one.
+    """
+    value = variable
+    if isinstance(variable, keras.Variable):
+        value = variable.value
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(value, tf.distribute.DistributedValues):
+            if tf.distribute.in_cross_replica_context():
+                strategy = tf.distribute.get_strategy()
+                return strategy.experimental_local_results(value)[0]
+            from muse_keras.tensorflow import internals
+
+            return internals.replica_variable(value)
+    return value
 
 
 def assign_rows(variable: Any, rows: Any, values: Any) -> None:

@@ -1,10 +1,10 @@
 """Rankers, and the model that learns item embeddings.
 
-Importing this package registers every class of `muse_keras` with Keras: the
-file of a ranker names its optimizer, loss and metrics, too.
+Importing this package registers optimizers, losses and metrics with Keras as
+well, since the file of a ranker names them.
 """
 
-from muse_keras import compat, layers, losses, metrics, optimizers  # noqa: F401
+from muse_keras import layers, losses, metrics, optimizers  # noqa: F401
 from muse_keras.models.base_ranker import BaseRanker
 from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
 from muse_keras.models.category_search import CategorySearch

@@ -3,17 +3,11 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
+from muse_keras._ops.rows import raw_variable
 from muse_keras.tables import hash_index
-from muse_keras.tables.row_gather import gather_frozen, raw_variable
-
-
-def backend_holds_int64() -> bool:
-    """Tell whether tensors of the backend keep 64-bit integers."""
-    probe = ops.convert_to_tensor(np.array([1 << 40], np.int64))
-    return keras.backend.standardize_dtype(probe.dtype) == "int64"
+from muse_keras.tables.row_gather import gather_frozen
 
 
 def sorted_rows(item_ids: Any, ids: Any) -> Any:

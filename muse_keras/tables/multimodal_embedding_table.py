@@ -9,9 +9,9 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import integer
+from muse_keras._ops.ids import backend_holds_int64
 from muse_keras.tables.hash_index import build_hash_index, index_sizes
 from muse_keras.tables.id_index import (
-    backend_holds_int64,
     hash_ids,
     hashed_rows,
     sorted_rows,

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from muse_keras._ops.rows import raw_variable
+
 
 def gather_rows(variable: Any, rows: Any) -> Any:
     """Return the rows of a table without copying or converting the table.
@@ -80,28 +82,6 @@ def scatter_rows(variable: Any, rows: Any, values: Any) -> Any:
     return tf.raw_ops.ResourceScatterUpdate(
         resource=raw_variable(variable).handle, indices=rows, updates=values
     )
-
-
-def raw_variable(variable: Any) -> Any:
-    """Return the backend's own variable, or the argument if it is none.
-
-    Under `tf.distribute` this is the replica's own copy: the container of all
-    copies cannot be gathered from without reading a whole one.
-    """
-    value = variable
-    if isinstance(variable, keras.Variable):
-        value = variable.value
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if isinstance(value, tf.distribute.DistributedValues):
-            if tf.distribute.in_cross_replica_context():
-                strategy = tf.distribute.get_strategy()
-                return strategy.experimental_local_results(value)[0]
-            from muse_keras.tensorflow import internals
-
-            return internals.replica_variable(value)
-    return value
 
 
 def _index_dtype() -> str:

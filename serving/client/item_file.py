@@ -6,7 +6,6 @@ Needs pyarrow, which the rest of the client does not.
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serving.client.upserts import FEATURES
+from serving.files import appearing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -217,6 +217,5 @@ def _write_rejected(
     rejected = table.take(rows).append_column(
         "reason", pa.array(reasons[rows].tolist(), pa.string())
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(rejected, temporary)
-    temporary.replace(path)
+    with appearing(path) as temporary:
+        pq.write_table(rejected, temporary)

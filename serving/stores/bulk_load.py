@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from serving.files import appearing
 from serving.stores.base import BehaviorStore, Mark, UserRecord
 
 if TYPE_CHECKING:
@@ -263,8 +264,6 @@ def _write_rejected(
     table = table.append_column(
         "reason", pa.array(reasons[rows].tolist(), pa.string())
     )
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{first_row:012d}.parquet"
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    with appearing(path) as temporary:
+        pq.write_table(table, temporary)

@@ -55,7 +55,7 @@ def test_python_is_valid(page):
     "page", [p for p in PAGES if blocks(p, "bash")], ids=name
 )
 def test_commands_exist(page):
-    from tfx_pipeline.cli.commands import app
+    from muse_tools.cli.commands import app
 
     root = typer.main.get_command(app)
     targets = set(

@@ -9,9 +9,9 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 import schemas
+from muse_tools.datasets import raw_tables, search_tables
 from serving.export.exporter import UNSERVED_FEATURES
 from tfx_pipeline import features
-from tfx_pipeline.data import raw_tables, search_tables
 
 FOLDER = pathlib.Path(schemas.__file__).parent
 REQUEST = {

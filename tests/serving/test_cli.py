@@ -19,10 +19,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from muse_tools.cli import rank as rank_module
+from muse_tools.datasets import raw_tables
 from serving.client import RankRequest
 from tests.serving import toy_matching, toy_muse
-from tfx_pipeline.cli import rank as rank_module
-from tfx_pipeline.data import raw_tables
 
 pytestmark = pytest.mark.tf
 
@@ -265,7 +265,7 @@ def test_no_server_says_how_to_start_one(run, data):
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 def test_the_printed_curl_line_works(muse_base, tmp_path):
     ports = tmp_path / "ports.json"
-    code = "from tfx_pipeline.cli.serve import serve as f; import typer; "
+    code = "from muse_tools.cli.serve import serve as f; import typer; "
     code += "app = typer.Typer(); app.command()(f); app()"
     server = subprocess.Popen(
         [

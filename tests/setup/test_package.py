@@ -45,7 +45,13 @@ def test_extras_name_no_private_packages(package):
 
 def test_every_module_is_in_a_package(package):
     roots = {name.partition(".")[0] for name in package.packages}
-    assert roots == {"muse_keras", "tfx_pipeline", "serving", "schemas"}
+    assert roots == {
+        "muse_keras",
+        "muse_tools",
+        "tfx_pipeline",
+        "serving",
+        "schemas",
+    }
     for path in files(*roots):
         if path.suffix == ".py":
             assert ".".join(path.parent.parts) in package.packages, path
@@ -60,7 +66,9 @@ def test_data_files_are_packaged(package):
         for pattern in package.package_data[folder]
         for found in (ROOT / folder.replace(".", "/")).glob(pattern)
     }
-    for path in files("muse_keras", "tfx_pipeline", "serving", "schemas"):
+    for path in files(
+        "muse_keras", "muse_tools", "tfx_pipeline", "serving", "schemas"
+    ):
         if path.suffix not in (".py", ".md"):
             assert ROOT / path in included, path
 

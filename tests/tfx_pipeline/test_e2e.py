@@ -64,8 +64,8 @@ BROKEN = 2
 # Long enough in steps to be killed between two checkpoints.
 PROGRAM = """
 import json, sys
-from tfx_pipeline import fingerprints
-from tfx_pipeline.cli.pipeline import app
+from tfx_pipeline.runs import fingerprints
+from muse_tools.cli.pipeline import app
 found = json.loads(sys.argv.pop())
 fingerprints.code_fingerprints = lambda: found
 app()
@@ -97,13 +97,13 @@ class World:
         return sorted(entry.name for entry in folder.iterdir())
 
     def verdicts(self, model_type) -> list[str]:
-        from tfx_pipeline import verdict
+        from tfx_pipeline.runs import verdict
 
         return [str(v) for v in verdict.verdicts(self.config(), model_type)]
 
     def run(self, *overrides) -> Run:
         """Runs the pipeline in this process."""
-        from tfx_pipeline import fingerprints, runner
+        from tfx_pipeline.runs import fingerprints, runner
 
         before = metadata.last_execution(self.metadata)
         pushed = set(self.versions(*overrides))
@@ -147,8 +147,8 @@ class Run:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
-    from tfx_pipeline import fingerprints
-    from tfx_pipeline.data import synth
+    from muse_tools.datasets import synth
+    from tfx_pipeline.runs import fingerprints
 
     root = tmp_path_factory.mktemp("e2e")
     synth.generate(
@@ -224,7 +224,7 @@ def anomalous(world, weak, tmp_path_factory) -> Run:
     """A schema that the data breaks: a popularity is above 0."""
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    from tfx_pipeline import runner
+    from tfx_pipeline.runs import runner
 
     schema = text_format.Parse(
         runner.schema_path().read_text(), schema_pb2.Schema()
@@ -389,8 +389,8 @@ def test_the_ranker_gets_the_learned_embeddings(world, first):
     """From the tower to the vectors that the pushed model serves."""
     import tensorflow as tf
 
-    from tfx_pipeline.data import item_text
-    from tfx_pipeline.data.item_content import ItemContent
+    from muse_tools.datasets import item_text
+    from muse_tools.datasets.item_content import ItemContent
     from tfx_pipeline.scl import export
 
     config = world.config()
@@ -435,8 +435,10 @@ def test_the_ranking_service_serves_what_was_pushed(world, first):
     """The last step of the demo, on these models."""
     import tensorflow as tf
 
+    from muse_tools.datasets import user_lookup
+    from muse_tools.demo import chain as demo
+    from muse_tools.demo import ranked_request
     from serving.stores import open_store
-    from tfx_pipeline import demo, ranked_request, user_lookup
 
     config = world.config()
     lines: list[str] = []
@@ -494,8 +496,8 @@ def test_nothing_changed_means_everything_cached(first, second):
 
 
 def test_candidate_below_the_gauc_threshold_is_not_pushed(world, weak):
-    from tfx_pipeline import fingerprints
-    from tfx_pipeline.cli import pipeline as cli
+    from muse_tools.cli import pipeline as cli
+    from tfx_pipeline.runs import fingerprints
 
     assert weak.failure is None
     assert weak.executed() == {RESOLVER, "Evaluator", "AtomicPusher"}
@@ -593,13 +595,13 @@ def test_each_type_has_its_own_place_and_baseline(world, first, killed):
 
 
 def lineage_of(world):
-    from tfx_pipeline import lineage
+    from tfx_pipeline.runs import lineage
 
     return lineage.model_runs(world.config())
 
 
 def test_lineage_tells_both_models(world, killed):
-    from tfx_pipeline import lineage
+    from tfx_pipeline.runs import lineage
 
     runs = lineage.model_runs(world.config())
     assert list(runs) == ["muse", "din"]

@@ -12,7 +12,8 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-from tfx_pipeline import features, preprocessing, trainer
+from tfx_pipeline import features, preprocessing
+from tfx_pipeline.training import trainer
 
 pytestmark = pytest.mark.tf
 

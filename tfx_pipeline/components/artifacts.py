@@ -45,7 +45,7 @@ class ItemContentArtifact(Artifact):
     """What items look like, by modality.
 
     The directory ``content`` under its URI is what
-    `tfx_pipeline.data.item_content.ItemContent` reads and writes.
+    `muse_tools.datasets.item_content.ItemContent` reads and writes.
     """
 
     TYPE_NAME = "ItemContent"

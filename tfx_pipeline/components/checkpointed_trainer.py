@@ -5,12 +5,12 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from tfx_pipeline import checkpoints
 from tfx_pipeline.tfx_internals import (
     TrainerExecutor,
     artifact_utils,
     fn_args_utils,
 )
+from tfx_pipeline.training import checkpoints
 
 __all__ = ["CheckpointedTrainer"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow_model_analysis as tfma
 
-from tfx_pipeline import json_files
+from serving.files import dumps
 from tfx_pipeline.tfx_internals import (
     artifact_utils,
     evaluator_component,
@@ -68,7 +68,7 @@ class Executor(evaluator_executor.Executor):
             if blessed
             else _refused(found["gauc"], baseline, config),
         }
-        evaluation.set_string_custom_property(RESULT, json_files.dumps(found))
+        evaluation.set_string_custom_property(RESULT, dumps(found))
 
 
 def _overall(folder: str, model: str | None) -> dict[str, float]:

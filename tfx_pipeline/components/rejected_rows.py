@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from absl import logging
 
-from tfx_pipeline.data import validation
-from tfx_pipeline.data.errors import DataError
+from muse_tools.datasets import validation
+from muse_tools.datasets.errors import DataError
 
 __all__ = ["COUNTS_FILE", "check", "replaced", "write_counts"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from tfx_pipeline.data.errors import DataError
+from muse_tools.datasets.errors import DataError
 from tfx_pipeline.tfx_internals import (
     artifact_utils,
     executor_spec,

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfx_pipeline import features, input_fn
+from tfx_pipeline import features
+from tfx_pipeline.training import input_fn
 from tfx_pipeline.transforms import arrow_batches
 
 __all__ = ["Clicks", "read_clicks"]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from tfx_pipeline import json_files
+from serving.files import write_json
 from tfx_pipeline.matching import clicks as clicks_lib
 from tfx_pipeline.matching import evaluation, factorized, tuning
 from tfx_pipeline.matching.index import Matcher
@@ -100,7 +100,7 @@ def run(job: Job, report: Report) -> dict[str, Any]:
         report(evaluation.as_line(f"{name} alone", values))
     _save(matcher, pathlib.Path(job.model_dir), item_ids)
     evaluation_dir = pathlib.Path(job.evaluation_dir)
-    json_files.write(evaluation_dir / EVALUATION_FILE, result)
+    write_json(evaluation_dir / EVALUATION_FILE, result)
     clicked = np.flatnonzero(counts)
     np.savez(
         evaluation_dir / CLICKS_FILE,

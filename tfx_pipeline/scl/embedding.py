@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muse_keras.tables.item_table import blocks
-from tfx_pipeline.data.item_content import ItemContent
+from muse_tools.datasets.item_content import ItemContent
 
 __all__ = [
     "Embedder",

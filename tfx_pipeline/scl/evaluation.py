@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfx_pipeline import progress, records
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent
+from tfx_pipeline import progress
 from tfx_pipeline.scl import embedding, recall, search_dataset
+from tfx_pipeline.training import records
 
 __all__ = ["KS", "HeldOut", "evaluate", "read_held_out"]
 

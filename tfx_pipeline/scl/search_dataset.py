@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfx_pipeline import records
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent
-from tfx_pipeline.data.search_tables import CLICKED_ITEM_IDS, PURCHASED_ITEM_ID
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent
+from muse_tools.datasets.search_tables import (
+    CLICKED_ITEM_IDS,
+    PURCHASED_ITEM_ID,
+)
 from tfx_pipeline.features import QUERY_PREFIX
+from tfx_pipeline.training import records
 
 __all__ = [
     "query_modalities",

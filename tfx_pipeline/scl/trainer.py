@@ -16,12 +16,14 @@ import tensorflow as tf
 from muse_keras import callbacks
 from muse_keras.layers import SCLTower
 from muse_keras.models import SCL
-from tfx_pipeline import checkpoints, devices, json_files, progress, records
+from muse_tools.datasets import raw_tables, validation
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent
+from serving.files import write_json
 from tfx_pipeline import config as config_lib
-from tfx_pipeline.data import raw_tables, validation
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent
+from tfx_pipeline import progress
 from tfx_pipeline.scl import embedding, evaluation, export, search_dataset
+from tfx_pipeline.training import checkpoints, devices, records
 from tfx_pipeline.transforms import arrow_batches
 
 __all__ = [
@@ -139,8 +141,8 @@ def run_fn(fn_args: Any) -> None:
         item_categories(settings["raw_dir"], content),
         run_dir,
     )
-    json_files.write(run_dir / EVALUATION_FILE, found)
-    json_files.write(
+    write_json(run_dir / EVALUATION_FILE, found)
+    write_json(
         run_dir / RUN_FILE,
         {
             "items": len(content),

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfx_pipeline.data.arrow_lists import values_of
+from muse_tools.datasets.arrow_lists import values_of
 
 __all__ = [
     "append",

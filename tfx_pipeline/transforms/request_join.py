@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
+from muse_tools.datasets import raw_tables, validation
 from tfx_pipeline import features
-from tfx_pipeline.data import raw_tables, validation
 from tfx_pipeline.transforms import (
     arrow_batches,
     exchange,

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from muse_tools.datasets import raw_tables
+from muse_tools.datasets.arrow_lists import list_values
 from tfx_pipeline import features
-from tfx_pipeline.data import raw_tables
-from tfx_pipeline.data.arrow_lists import list_values
 from tfx_pipeline.transforms.arrow_batches import column, mix, numpy_column
 from tfx_pipeline.transforms.steps import POSITION
 

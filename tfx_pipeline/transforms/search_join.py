@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 from tfx_bsl.coders import example_coder
 
-from tfx_pipeline import features
-from tfx_pipeline.data import (
+from muse_tools.datasets import (
     search_tables,
     search_validation,
     text_features,
     validation,
 )
-from tfx_pipeline.data.item_content import ItemContent
+from muse_tools.datasets.item_content import ItemContent
+from tfx_pipeline import features
 from tfx_pipeline.transforms import (
     arrow_batches,
     exchange,

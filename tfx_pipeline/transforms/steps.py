@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from tfx_pipeline.data import parquet_files, raw_tables
+from muse_tools.datasets import parquet_files, raw_tables
 from tfx_pipeline.transforms import arrow_batches, exchange
 
 __all__ = [

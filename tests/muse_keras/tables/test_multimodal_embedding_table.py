@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+from muse_keras._ops.ids import backend_holds_int64
 from muse_keras.tables import (
     ItemTable,
     MultimodalEmbeddingTable,
     gather_rows,
 )
-from muse_keras.tables.id_index import backend_holds_int64
 
 INT64 = np.iinfo(np.int64)
 EDGES = [INT64.min, INT64.max, -1, 1, 2**31, -(2**31), 2**32 + 1]

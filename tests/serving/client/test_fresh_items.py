@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from muse_tools.datasets import raw_tables
 from serving.client import (
     FreshItems,
     InvalidArgumentError,
@@ -22,7 +23,6 @@ from serving.client import (
 )
 from serving.client.item_file import COLUMNS, read_item_file
 from serving.client.upserts import joined_result, upsert_inputs
-from tfx_pipeline.data import raw_tables
 
 NONE = {"category_ids": None, "city_ids": None, "province_ids": None}
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from muse_tools.cli.commands import app as muse_command
 from serving.client import (
     AsyncMuseClient,
     MuseClient,
@@ -30,7 +31,6 @@ from serving.stores import open_store
 from tests.serving import toy_muse
 from tests.serving.certificates import make_certificates, ssl_config
 from tests.serving.relay import Relay
-from tfx_pipeline.cli.commands import app as muse_command
 
 pytestmark = [
     pytest.mark.tf,

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from muse_tools.cli.commands import app as muse
 from serving.client import (
     FreshItems,
     InvalidArgumentError,
@@ -25,7 +26,6 @@ from serving.client import (
 )
 from serving.server import ServerConfig, running
 from tests.serving.export.world import DIM, MAX_HISTORY, SPARE_ROWS, World
-from tfx_pipeline.cli.commands import app as muse
 
 pytest.importorskip("tensorflow")
 

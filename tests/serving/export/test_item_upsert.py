@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from muse_keras.tables import ItemTable
+from muse_tools.datasets.item_text import quantize as pipeline_quantize
 from serving.export import kernel_report
 from serving.export.ranking_module import RankingModule
 from tests.serving.export.world import (
@@ -22,7 +23,6 @@ from tests.serving.export.world import (
     rank_inputs,
     to_example,
 )
-from tfx_pipeline.data.item_text import quantize as pipeline_quantize
 
 tf = pytest.importorskip("tensorflow")
 

@@ -64,7 +64,7 @@ COMMANDS = {
         "_",
     ),
     "muse": (
-        "from tfx_pipeline.cli.main import run\n"
+        "from muse_tools.cli.main import run\n"
         "sys.argv = ['muse', 'serve', *{flags}]\n"
         "try: run()\n"
         "except SystemExit as done: code = done.code",

@@ -25,6 +25,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
+from muse_tools.cli.ranking_beside import RankingBeside
 from serving.client import MuseClientError, Tls
 from serving.client.ranking import (
     RankingClient,
@@ -36,12 +37,11 @@ from serving.stores import open_store
 from tests.serving import toy_matching, toy_muse
 from tests.serving.certificates import make_certificates, ssl_config
 from tests.serving.relay import Relay
-from tfx_pipeline.cli.ranking_beside import RankingBeside
 
 ROOT = pathlib.Path(__file__).parents[3]
 START_S = 200.0
 EXACT = {"cached", "full"}
-MUSE = "from tfx_pipeline.cli import main; main.run()"
+MUSE = "from muse_tools.cli import main; main.run()"
 
 
 @contextlib.contextmanager
@@ -260,7 +260,7 @@ def test_serve_with_ranking_is_not_worse_while_it_stops(
 
 def test_options_of_the_service_are_its_settings(monkeypatch, tmp_path):
     import serving.service
-    from tfx_pipeline.cli.commands import app
+    from muse_tools.cli.commands import app
 
     seen: list[serving.service.ServiceConfig] = []
     monkeypatch.setattr(
@@ -340,7 +340,7 @@ def test_serve_ends_with_its_ranking_service(tmp_path, monkeypatch, capfd):
 PARENT = """
 import sys, time, types
 from serving.server import ServerConfig
-from tfx_pipeline.cli.ranking_beside import RankingBeside
+from muse_tools.cli.ranking_beside import RankingBeside
 app = types.SimpleNamespace(
     grpc_target="127.0.0.1:1", model_names=["muse"], config=ServerConfig()
 )

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from muse_tools.cli.commands import app as muse_command
 from serving.client import CallError, Retry, UnavailableError
 from serving.client import ranking_messages as wire
 from serving.client.ranking import (
@@ -31,7 +32,6 @@ from tests.serving.relay import Relay
 from tests.serving.service.conftest import settings
 from tests.serving.service.test_failures import closed_port, wait_for
 from tests.serving.stores.conftest import RedisServer, redis_program
-from tfx_pipeline.cli.commands import app as muse_command
 
 LARGE = 2**60 + 1
 

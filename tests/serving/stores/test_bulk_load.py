@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from muse_tools.cli.store import app
+from muse_tools.datasets import raw_tables
 from serving.client import MuseClient
 from serving.stores import load_users, open_store
-from tfx_pipeline.cli.store import app
-from tfx_pipeline.data import raw_tables
 
 ROOT = pathlib.Path(__file__).parents[3]
 GOOD = {
@@ -151,7 +151,7 @@ def test_a_killed_load_goes_on(tmp_path, store_url):
     code = """
 import os, signal, sys
 from serving.stores import bulk_load
-from tfx_pipeline.cli import store
+from muse_tools.cli import store
 
 bulk_load._COMMIT_USERS = 8
 load, calls = bulk_load._load, []

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import serving.stores
+from muse_tools.cli.commands import app as muse_command
 from serving.stores import (
     StoreUnavailableError,
     UserRecord,
     open_store,
 )
 from serving.stores.lmdb_store import BLOCK_EVENTS
-from tfx_pipeline.cli.commands import app as muse_command
 
 USER = -(2**62) - 1
 

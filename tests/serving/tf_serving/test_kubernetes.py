@@ -610,9 +610,9 @@ except ValueError as error:
     assert "cannot be used" in str(error)
 else:
     raise AssertionError("it was not read")
-import tfx_pipeline.data.raw_tables
-from tfx_pipeline.cli.main import run
-from tfx_pipeline.cli import items, store
+import muse_tools.datasets.raw_tables
+from muse_tools.cli.main import run
+from muse_tools.cli import items, store
 """
 
     ssl_config = tmp_path / "ssl.config"

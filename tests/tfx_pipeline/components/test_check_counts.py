@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
+from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components.request_example_gen.executor import check_counts
-from tfx_pipeline.data.errors import DataError
 
 pytestmark = pytest.mark.tf
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from muse_tools.datasets import text_features
+from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components.artifacts import ItemContentArtifact
 from tfx_pipeline.components.item_content_gen import executor
-from tfx_pipeline.data import text_features
-from tfx_pipeline.data.errors import DataError
 
 SCHEMA = pa.schema(
     [

@@ -12,6 +12,9 @@ import tensorflow as tf
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import standard_artifacts
 
+from muse_tools.datasets import raw_tables
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
 from tests.tfx_pipeline.scl import toy_search
 from tfx_pipeline.components.artifacts import (
     ItemContentArtifact,
@@ -20,9 +23,6 @@ from tfx_pipeline.components.artifacts import (
 )
 from tfx_pipeline.components.item_embedder import executor, report
 from tfx_pipeline.components.item_table_gen import executor as item_table_gen
-from tfx_pipeline.data import raw_tables
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent, ItemContentWriter
 
 pytestmark = pytest.mark.tf
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from muse_tools.datasets import raw_tables
+from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components.item_table_gen import executor
-from tfx_pipeline.data import raw_tables
-from tfx_pipeline.data.errors import DataError
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
@@ -183,7 +183,7 @@ def test_missing_column_is_named(tmp_path):
 _PEAK = """
 import pathlib, sys, threading
 from tfx_pipeline.components.item_table_gen import executor
-from tfx_pipeline.data import raw_tables
+from muse_tools.datasets import raw_tables
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -80,7 +80,7 @@ class World:
                 "train_args": '{"splits": ["train"]}',
                 "eval_args": '{"splits": ["eval"]}',
                 "custom_config": json.dumps(settings),
-                "run_fn": "tfx_pipeline.trainer.run_fn",
+                "run_fn": "tfx_pipeline.training.trainer.run_fn",
             },
         )
 

@@ -14,12 +14,12 @@ import tensorflow as tf
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
+from muse_tools.datasets import search_tables, text_features
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
 from tfx_pipeline.components.artifacts import ItemContentArtifact
 from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
 from tfx_pipeline.components.search_example_gen import executor
-from tfx_pipeline.data import search_tables, text_features
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent, ItemContentWriter
 
 pytestmark = pytest.mark.tf
 

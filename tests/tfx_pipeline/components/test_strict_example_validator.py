@@ -9,9 +9,9 @@ import pytest
 from tensorflow_data_validation.statistics import stats_impl, stats_options
 from tfx.types import standard_artifacts
 
-from tfx_pipeline import runner
+from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components import strict_example_validator
-from tfx_pipeline.data.errors import DataError
+from tfx_pipeline.runs import runner
 
 pytestmark = pytest.mark.tf
 

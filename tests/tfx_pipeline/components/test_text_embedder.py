@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from muse_tools.datasets import item_text, raw_tables
+from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components.artifacts import (
     ItemContentArtifact,
     ItemEmbeddingsArtifact,
@@ -19,8 +21,6 @@ from tfx_pipeline.components.item_content_gen.executor import (
     build_item_content,
 )
 from tfx_pipeline.components.text_embedder import executor
-from tfx_pipeline.data import item_text, raw_tables
-from tfx_pipeline.data.errors import DataError
 
 TEXTS = {
     5: "red apple fruit",

@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 
 from muse_keras.callbacks import CollapsedError
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent
 from tests.tfx_pipeline.scl import toy_search
-from tfx_pipeline import checkpoints
 from tfx_pipeline import config as config_lib
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent
 from tfx_pipeline.scl import export, trainer
+from tfx_pipeline.training import checkpoints
 
 pytestmark = pytest.mark.tf
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from muse_tools.datasets.errors import DataError
 from tests.tfx_pipeline.scl import toy_search
-from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.scl import search_dataset
 
 pytestmark = pytest.mark.tf

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from tfx_pipeline.data.item_content import ItemContent, ItemContentWriter
+from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
 
 WIDTHS = {"image": 12, "words": 6}
 ITEMS = 60
@@ -90,7 +90,7 @@ def write_item_features(folder: pathlib.Path) -> None:
     """Writes the raw table that has the categories."""
     import pyarrow as pa
 
-    from tfx_pipeline.data import raw_tables
+    from muse_tools.datasets import raw_tables
 
     ids = np.arange(1, ITEMS + 1) * 1_000_003
     raw_tables.write_table(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
+from muse_tools.datasets.errors import DataError
 from tests.tfx_pipeline.transforms import join_oracle as oracle
 from tests.tfx_pipeline.transforms.join_oracle import (
     item_row,
@@ -25,7 +26,6 @@ from tests.tfx_pipeline.transforms.join_oracle import (
     vector_row,
 )
 from tfx_pipeline.components.request_example_gen import executor
-from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.transforms import arrow_batches, exchange, request_join
 
 pytestmark = pytest.mark.tf

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfx_pipeline.data import raw_tables
-from tfx_pipeline.data.errors import DataError
+from muse_tools.datasets import raw_tables
+from muse_tools.datasets.errors import DataError
 from tfx_pipeline.transforms import steps
 
 

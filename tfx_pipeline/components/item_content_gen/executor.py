@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tfx_pipeline.components import rejected_rows
-from tfx_pipeline.data import (
+from muse_tools.datasets import (
     raw_tables,
     search_tables,
     search_validation,
     text_features,
     validation,
 )
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent, ItemContentWriter
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
+from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.tfx_internals import artifact_utils, base_executor
 from tfx_pipeline.transforms import arrow_batches
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from apache_beam.utils import shared
 
 from muse_keras.tables.item_table import blocks
+from muse_tools.datasets import item_text
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent
 from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
 from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
 from tfx_pipeline.components.item_embedder import output, report
-from tfx_pipeline.data import item_text
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent
 from tfx_pipeline.scl import embedding
 from tfx_pipeline.tfx_internals import BeamExecutor, artifact_utils, path_utils
 

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tfx_pipeline import json_files, progress
+from muse_tools.datasets import arrow_lists, raw_tables
+from muse_tools.datasets.errors import DataError
+from serving.files import write_json
+from tfx_pipeline import progress
 from tfx_pipeline.components.item_embedder import report
-from tfx_pipeline.data import arrow_lists, raw_tables
-from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.tfx_internals import types
 
 __all__ = ["REPORT_FILE", "SAMPLE_ITEMS", "finish", "write_codes"]
@@ -76,7 +77,7 @@ def finish(
             "check that their content has a modality that is embedded.",
         )
     int8 = report.int8_recall(sample, _NEIGHBOURS, _QUERIES)
-    json_files.write(
+    write_json(
         pathlib.Path(artifact.uri) / REPORT_FILE, {**found, "int8": int8}
     )
     artifact.set_int_custom_property("num_items", found["with_vector"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfx_pipeline.data import item_text
+from muse_tools.datasets import item_text
 from tfx_pipeline.scl.embedding import unit
 
 __all__ = ["BlockReport", "int8_recall", "merge"]

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from muse_keras.tables import ItemTable
 from muse_keras.tables.item_table import release_pages
+from muse_tools.datasets import raw_tables, validation
+from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
-from tfx_pipeline.data import raw_tables, validation
-from tfx_pipeline.data.errors import DataError
 from tfx_pipeline.tfx_internals import artifact_utils, base_executor
 from tfx_pipeline.transforms import arrow_batches
 

@@ -16,6 +16,7 @@ from muse_keras.tables import ItemTable
 from serving.client import MuseClient, Timeouts
 from serving.export import op_compatibility, warmup
 from serving.export.placement import clear_devices
+from serving.files import write_text
 from serving.local_server import local_server
 from tfx_pipeline import features, progress
 from tfx_pipeline.components import atomic_pusher
@@ -162,9 +163,7 @@ def write_models_config(
         model.base_path = os.path.relpath(folder, path.parent)
         model.model_platform = "tensorflow"
         model.model_version_policy.latest.num_versions = 1
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text_format.MessageToString(config), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text_format.MessageToString(config))
 
 
 def _write_warmup(model_dir: pathlib.Path, table: ItemTable) -> None:

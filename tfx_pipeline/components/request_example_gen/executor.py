@@ -9,9 +9,9 @@ from typing import Any
 
 import apache_beam as beam
 
+from muse_tools.datasets import raw_tables
 from tfx_pipeline import features
 from tfx_pipeline.components import rejected_rows
-from tfx_pipeline.data import raw_tables
 from tfx_pipeline.tfx_internals import (
     BeamExecutor,
     artifact_utils,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+from muse_tools.datasets.item_content import ItemContent
 from tfx_pipeline.components.checkpointed_trainer import CheckpointedTrainer
 from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
-from tfx_pipeline.data.item_content import ItemContent
 from tfx_pipeline.tfx_internals import fn_args_utils
 
 __all__ = ["Executor"]

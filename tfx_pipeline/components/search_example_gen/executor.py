@@ -10,12 +10,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow.parquet as pq
 
+from muse_tools.datasets import raw_tables, search_tables, text_features
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent
 from tfx_pipeline import features
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
-from tfx_pipeline.data import raw_tables, search_tables, text_features
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent
 from tfx_pipeline.tfx_internals import (
     BeamExecutor,
     artifact_utils,

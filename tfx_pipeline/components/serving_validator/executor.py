@@ -13,11 +13,12 @@ from muse_keras.tables import ItemTable
 from serving import client as client_lib
 from serving import local_server
 from serving.export import op_compatibility
-from tfx_pipeline import features, json_files, progress
+from serving.files import write_json
+from tfx_pipeline import features, progress
 from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
 from tfx_pipeline.components.serving_validator import checks
 from tfx_pipeline.tfx_internals import artifact_utils, base_executor, path_utils
-from tfx_pipeline.trainer import SCORES_FILE
+from tfx_pipeline.training.trainer import SCORES_FILE
 
 __all__ = ["REPORT_FILE", "Executor", "judged"]
 
@@ -83,7 +84,7 @@ class Executor(base_executor.BaseExecutor):
         report.update({"blessed": blessed, "verdict": verdict})
         progress.report(f"ServingValidator: {verdict}")
         folder = pathlib.Path(blessing.uri)
-        json_files.write(folder / REPORT_FILE, report)
+        write_json(folder / REPORT_FILE, report)
         (folder / (_BLESSED if blessed else _NOT_BLESSED)).touch()
         blessing.set_int_custom_property("blessed", int(blessed))
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from muse_tools.datasets import item_text, search_tables
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import ItemContent
 from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
 from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
 from tfx_pipeline.components.item_embedder import output, report
-from tfx_pipeline.data import item_text, search_tables
-from tfx_pipeline.data.errors import DataError
-from tfx_pipeline.data.item_content import ItemContent
 from tfx_pipeline.tfx_internals import artifact_utils, base_executor
 
 __all__ = ["Executor", "item_texts"]

@@ -1,0 +1,5 @@
+"""Around the pipeline: data sets, command line, comparisons, pictures.
+
+`datasets` is below the pipeline, which reads raw tables through it; everything
+else here is above. docs/architecture.md has the order, and a test holds it.
+"""

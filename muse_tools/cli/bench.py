@@ -1,0 +1,73 @@
+"""``muse bench``: the benchmarks, each in a process of its own."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from muse_tools.cli import output
+
+__all__ = ["bench"]
+
+_PROJECT = pathlib.Path(__file__).resolve().parents[2]
+_NAMES = (
+    "gsu",
+    "lookup",
+    "table",
+    "train",
+    "ingest",
+    "serve",
+    "user_cache",
+)
+
+
+def bench(
+    name: Annotated[
+        str, typer.Argument(help=f"{', '.join(_NAMES)} or all.")
+    ] = "all",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON lines only.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="cpu, or gpu for the layers of gsu.")
+    ] = "cpu",
+) -> None:
+    """Measure ours against the peers on this machine.
+
+    Example: muse bench gsu --quick
+    """
+    with output.one_line_errors():
+        if name not in (*_NAMES, "all"):
+            raise typer.BadParameter(
+                f"expected {', '.join(_NAMES)} or all. Received: {name}"
+            )
+        if not (_PROJECT / "benchmarks").is_dir():
+            raise RuntimeError(
+                "the benchmarks are not part of the installed package; run "
+                "them from a checkout."
+            )
+        if device not in ("cpu", "gpu") or (device == "gpu" and name != "gsu"):
+            raise typer.BadParameter(
+                "expected --device cpu, or gpu with the benchmark gsu. "
+                f"Received: {name} --device {device}"
+            )
+        options = [
+            *(["--device", "gpu"] if device == "gpu" else []),
+            *(["--quick"] if quick else []),
+            *(["--json"] if as_json else []),
+        ]
+        for chosen in _NAMES if name == "all" else (name,):
+            code = subprocess.run(
+                [sys.executable, "-m", f"benchmarks.{chosen}", *options],
+                cwd=_PROJECT,
+                check=False,
+            ).returncode
+            if code:
+                raise RuntimeError(f"benchmark {chosen} ended with {code}.")

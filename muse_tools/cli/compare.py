@@ -1,0 +1,79 @@
+"""``muse compare``: every method of the paper on the same data."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+from muse_tools.cli import output
+
+__all__ = ["compare"]
+
+_CONFIG = (
+    pathlib.Path(__file__).resolve().parents[2] / "configs" / "compare.yaml"
+)
+
+
+def compare(
+    config: Annotated[
+        pathlib.Path, typer.Option("--config", "-c", help="YAML file.")
+    ] = _CONFIG,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="The file's section quick: little data, one seed."
+        ),
+    ] = False,
+    out: Annotated[
+        str, typer.Option(help="Folder for cells and results.")
+    ] = "",
+    workers: Annotated[
+        int, typer.Option(help="Processes that train at once.", min=1)
+    ] = 2,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the results as JSON.")
+    ] = False,
+) -> None:
+    """Train the grid of methods and print the paper's tables for your data.
+
+    Finished cells are kept: the same command goes on after an interruption,
+    and may run several times at once. Cells that fail are told and left out.
+
+    Example: muse compare --config configs/compare.yaml --quick
+    """
+    with output.one_line_errors():
+        from muse_tools.compare.config import load_config
+
+        loaded = load_config(config, quick, out)
+        report = output.Reporter()
+        report("Loading TensorFlow and TFX")
+        from muse_tools.compare import run
+        from muse_tools.compare.markdown import to_markdown
+
+        shown = ["muse compare", f"--config {output.short(config)}"]
+        shown += ["--quick"] if quick else []
+        results = run.compare(
+            loaded,
+            report,
+            workers=workers,
+            quick=quick,
+            command=" ".join(shown),
+        )
+        text = results.model_dump_json(indent=1) if as_json else ""
+        sys.stdout.write((text or to_markdown(results)).rstrip("\n") + "\n")
+        for name in (run.RESULTS_FILE, run.MARKDOWN_FILE):
+            report(f"written: {output.short(loaded.root / name)}")
+        failed = [
+            cell
+            for one in results.data_sets.values()
+            for cell in one.cells
+            if cell.status != "done"
+        ]
+        if failed:
+            raise RuntimeError(
+                f"{len(failed)} cells failed, first: {failed[0].name}: "
+                f"{failed[0].reason}. The same command tries them again."
+            )

@@ -1,0 +1,142 @@
+"""``muse items``: fresh items for a running server."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from muse_tools.cli import output
+from muse_tools.cli.server_options import (
+    ModelOption,
+    TargetOption,
+    TimeoutOption,
+    Transport,
+    TransportOption,
+    address_of,
+    opened_client,
+)
+from muse_tools.cli.tls_options import (
+    TargetCaFileOption,
+    TargetCertificateFileOption,
+    TargetKeyFileOption,
+    TargetServerNameOption,
+    target_tls,
+)
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="items",
+    help="Add items to a running server, or replace them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def items() -> None:
+    """Add items to a running server, or replace them."""
+
+
+@app.command()
+def push(
+    file: Annotated[
+        pathlib.Path,
+        typer.Argument(
+            help="Parquet file: item_id, embedding and, if known, "
+            "category_id, city_id, province_id; the newest row of an id "
+            "counts. Also with the columns of the raw tables."
+        ),
+    ],
+    target: TargetOption = None,
+    transport: TransportOption = Transport.GRPC,
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
+    model: ModelOption = "muse",
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Go on: send the items again when the file changes, another "
+            "version serves or the server was started anew.",
+        ),
+    ] = False,
+    poll: Annotated[
+        float,
+        typer.Option(help="Seconds between two looks of --watch.", min=0.05),
+    ] = 0.5,
+    timeout: TimeoutOption = 30.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON lines.")
+    ] = False,
+) -> None:
+    """Send the items of a file to a running server.
+
+    They are ranked from then on. Rejected rows go, with their reasons, to a
+    file <name>.rejected.parquet beside it. A server forgets fresh items when
+    it stops or loads another version: run this with --watch beside each.
+
+    Example: muse items push fresh.parquet --watch
+    """
+    with output.one_line_errors():
+        from serving import client
+
+        address = address_of(target, transport)
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
+        )
+        fresh = client.FreshItems(file)
+        with opened_client(address, transport, model, timeout, tls) as opened:
+            if watch:
+                _watch(fresh, opened, poll, as_json)
+            else:
+                _print(fresh.push(opened), as_json)
+
+
+def _watch(fresh: Any, opened: Any, poll: float, as_json: bool) -> None:
+    """Sends the items whenever they are missing, until interrupted."""
+    last = ""
+
+    def complain(error: Exception) -> None:
+        nonlocal last
+        text = " ".join(str(error).split())
+        if text != last:
+            sys.stderr.write(f"error: {text}\n")
+            sys.stderr.flush()
+        last = text
+
+    try:
+        for report in fresh.follow(opened, poll=poll, on_error=complain):
+            _print(report, as_json)
+            last = ""
+    except KeyboardInterrupt:
+        return
+
+
+def _print(report: Any, as_json: bool) -> None:
+    """Writes one line about a push."""
+    if as_json:
+        text = json.dumps(dataclasses.asdict(report))
+    else:
+        text = (
+            f"version {report.version}: {report.items} items, "
+            f"{report.stored} stored, "
+            f"{report.items - report.stored} there before; "
+            f"{report.used} of {report.capacity} slots used"
+        )
+        if report.superseded:
+            text += f"; {report.superseded} rows superseded"
+        for reason, count in report.rejected.items():
+            text += f"; {count} rejected ({reason})"
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

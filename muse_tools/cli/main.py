@@ -1,0 +1,30 @@
+"""The ``muse`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+__all__ = ["run"]
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    try:
+        import typer  # noqa: F401
+    except ImportError:
+        sys.stderr.write(
+            "muse: the command line needs more packages; install them with: "
+            "pip install 'muse-tensorflow[all]'\n"
+        )
+        sys.exit(2)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # The pipeline, its exports and what serves them are TensorFlow's, whatever
+    # backend the environment or keras.json names. Children inherit it.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
+
+    from muse_tools.cli.commands import app
+
+    app()

@@ -1,0 +1,160 @@
+"""``muse pipeline``: run, compile and look at the pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from muse_tools.cli import output
+from muse_tools.cli.option_values import SetOption
+from serving.files import dumps, write_text
+
+if TYPE_CHECKING:
+    from tfx_pipeline.config import PipelineConfig
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="pipeline",
+    help="Run, compile and look at the TFX pipeline.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[
+    pathlib.Path,
+    typer.Option("--config", "-c", help="YAML file; see configs/."),
+]
+
+# What item embeddings are made from.
+_SEARCH_TABLES = {
+    "imported": (),
+    "text_svd": ("item_content",),
+    "learned": ("item_content", "search_events"),
+}
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: SetOption = None,
+    fail_unless_pushed: Annotated[
+        bool,
+        typer.Option(
+            "--fail-unless-pushed",
+            help="Exit code 1 if a model is not pushed, for any reason.",
+        ),
+    ] = False,
+) -> None:
+    """Run the pipeline on this machine.
+
+    Unchanged components come from the cache; after a failure or a crash the
+    same command continues. The last lines say how good the models are, and
+    where they were pushed or why not.
+
+    Example: muse pipeline run --config configs/demo.yaml --set model.type=din
+    """
+    with output.one_line_errors():
+        loaded = _checked(config, overrides)
+        from tfx_pipeline.runs import runner, verdict
+
+        start = time.monotonic()
+        runner.run(loaded, output.Reporter())
+        sys.stderr.write(
+            f"Pipeline {loaded.name} finished in "
+            f"{time.monotonic() - start:.0f} s. Log: {loaded.log_path}\n"
+        )
+        found = verdict.verdicts(loaded, loaded.model.type)
+        sys.stdout.write("".join(f"{said}\n" for said in found))
+        if fail_unless_pushed and not all(said.pushed_to for said in found):
+            raise typer.Exit(1)
+
+
+@app.command(name="compile")
+def compile_(
+    config: Config,
+    out: Annotated[
+        pathlib.Path, typer.Option(help="JSON file to write.", dir_okay=False)
+    ] = pathlib.Path("pipeline.json"),
+    overrides: SetOption = None,
+) -> None:
+    """Write the pipeline's intermediate representation, for other runners.
+
+    Example: muse pipeline compile --config configs/demo.yaml --out dag.json
+    """
+    with output.one_line_errors():
+        loaded = _checked(config, overrides)
+        from google.protobuf import json_format
+
+        from tfx_pipeline.runs import runner
+        from tfx_pipeline.tfx_internals import compiler
+
+        graph = compiler.Compiler().compile(runner.compile_pipeline(loaded))
+        write_text(out, json_format.MessageToJson(graph) + "\n")
+        sys.stderr.write(f"{len(graph.nodes)} nodes written to {out}\n")
+
+
+@app.command()
+def status(
+    config: Config,
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Show the last execution of every component, and what became of models.
+
+    Example: muse pipeline status --config configs/demo.yaml
+    """
+    with output.one_line_errors():
+        from tfx_pipeline import config as config_lib
+
+        loaded = config_lib.load_config(config, overrides or ())
+        from tfx_pipeline.runs import lineage, verdict
+
+        rows = lineage.last_executions(loaded)
+        found = verdict.verdicts(loaded)
+        if as_json:
+            models = [
+                {**dataclasses.asdict(said), "verdict": str(said)}
+                for said in found
+            ]
+            content = {"components": rows, "models": models}
+            sys.stdout.write(dumps(content, indent=2) + "\n")
+            return
+        for row in rows:
+            sys.stdout.write(
+                f"{row['component']:<26} {row['state']:<10} "
+                f"{row['finished']:<20} {row['output']}\n"
+            )
+        sys.stdout.write("".join(f"{said}\n" for said in found))
+
+
+def _checked(
+    config: pathlib.Path, overrides: list[str] | None
+) -> PipelineConfig:
+    """Reads the configuration and looks for the tables, before TFX is loaded.
+
+    Raises:
+        ConfigError: the configuration is not usable.
+        DataError: the raw tables cannot be found.
+    """
+    from muse_tools.datasets import raw_tables, search_tables
+    from tfx_pipeline import config as config_lib
+
+    loaded = config_lib.load_config(config, overrides or ())
+    learned = loaded.item_embeddings != "imported"
+    raw_tables.RawTables.open(
+        loaded.data.raw_dir,
+        [
+            name
+            for name in raw_tables.SCHEMAS
+            if not (learned and name == raw_tables.EMBEDDINGS)
+        ],
+    )
+    for name in _SEARCH_TABLES[loaded.item_embeddings]:
+        search_tables.open_table(loaded.data.raw_dir, name)
+    return loaded

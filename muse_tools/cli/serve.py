@@ -1,0 +1,236 @@
+"""``muse serve``: the embedded model server."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from muse_tools.cli import output
+from muse_tools.cli.listening_options import (
+    STORE_URL,
+    GrpcPortOption,
+    HostOption,
+    PortFileOption,
+    RestApiPortOption,
+    check_store,
+)
+from muse_tools.cli.tls_options import (
+    SslConfigFileOption,
+    TargetCaFileOption,
+    TargetCertificateFileOption,
+    TargetKeyFileOption,
+    TargetServerNameOption,
+    target_tls,
+)
+
+if TYPE_CHECKING:
+    from serving.server.app import ServerApp
+
+__all__ = ["serve"]
+
+_INLINE_BODY = 600
+
+
+def serve(
+    model_base_path: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder that holds <version>/saved_model.pb."),
+    ] = None,
+    model_name: Annotated[
+        str, typer.Option(help="Name of the model in requests.")
+    ] = "muse",
+    model_config_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="TF Serving's models.config, instead of a folder."),
+    ] = None,
+    monitoring_config_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="TF Serving's monitoring.config."),
+    ] = None,
+    host: HostOption = "127.0.0.1",
+    port: GrpcPortOption = 8500,
+    rest_api_port: RestApiPortOption = 8501,
+    ssl_config_file: SslConfigFileOption = "",
+    port_file: PortFileOption = "",
+    poll_seconds: Annotated[
+        float,
+        typer.Option(help="Look for new versions this often; 0 never.", min=0),
+    ] = 1.0,
+    with_ranking: Annotated[
+        bool,
+        typer.Option(
+            "--with-ranking",
+            help="Run the ranking service beside, in a process of its own.",
+        ),
+    ] = False,
+    store: Annotated[
+        str, typer.Option(help=f"Its behavior store: {STORE_URL}")
+    ] = "",
+    ranking_port: Annotated[
+        int,
+        typer.Option(
+            help="Its gRPC port; 0 takes a free one.", min=-1, max=65535
+        ),
+    ] = 8600,
+    ranking_rest_port: Annotated[
+        int,
+        typer.Option(
+            help="Its REST port; 0 takes a free one.", min=-1, max=65535
+        ),
+    ] = 8601,
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
+) -> None:
+    """Serve a model by gRPC and REST until Ctrl-C.
+
+    Speaks TensorFlow Serving's protocol, follows new versions and drains on
+    SIGTERM. All flags of tensorflow_model_server that are supported:
+    python -m serving.server --help
+
+    With --ssl-config-file the ranking service beside encrypts its ports by
+    the same file, and calls this server as --target-ca-file and the others
+    say.
+
+    Example: muse serve --model-base-path demo_output/serving/muse
+    """
+    if (model_base_path is None) == (model_config_file is None):
+        raise typer.BadParameter(
+            "exactly one of --model-base-path and --model-config-file is needed"
+        )
+    with output.one_line_errors():
+        if with_ranking and port < 0:
+            raise typer.BadParameter(
+                "--with-ranking needs gRPC: choose a --port"
+            )
+        if store and not with_ranking:
+            raise typer.BadParameter("--store belongs to --with-ranking")
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
+        )
+        if tls and not (with_ranking and ssl_config_file):
+            raise typer.BadParameter(
+                "--target-ca-file and the like belong to --with-ranking and "
+                "--ssl-config-file"
+            )
+        if with_ranking and ssl_config_file and not target_ca_file:
+            raise typer.BadParameter(
+                "--with-ranking and --ssl-config-file need --target-ca-file: "
+                "the ranking service must know this server"
+            )
+        check_store(store)
+        from serving.server import ServerConfig, StartupError
+
+        config = ServerConfig(
+            model_name=model_name,
+            model_base_path=str(model_base_path or ""),
+            model_config_file=str(model_config_file or ""),
+            monitoring_config_file=str(monitoring_config_file or ""),
+            host=host,
+            port=port,
+            rest_api_port=rest_api_port,
+            ssl_config_file=ssl_config_file,
+            port_file=port_file,
+            file_system_poll_wait_seconds=poll_seconds,
+        )
+        from serving.server.preflight import check, check_port
+
+        try:
+            check(config)
+            if with_ranking:
+                check_port(host, ranking_port, "--ranking-port")
+                check_port(host, ranking_rest_port, "--ranking-rest-port")
+        except StartupError as error:
+            raise RuntimeError(str(error)) from error
+        sys.stderr.write("Loading TensorFlow and the model …\n")
+        started = time.monotonic()
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from muse_tools.cli.ranking_beside import RankingBeside
+        from serving.server.app import serve_until_signal
+
+        ranking: RankingBeside | None = None
+        with tempfile.TemporaryDirectory(prefix="muse-serve-") as folder:
+            announce = _announcer(folder, started)
+
+            def on_ready(app: ServerApp) -> None:
+                nonlocal ranking
+                announce(app)
+                if with_ranking:
+                    ranking = RankingBeside(
+                        app,
+                        folder,
+                        store=store,
+                        host=host,
+                        port=ranking_port,
+                        rest_port=ranking_rest_port,
+                        model=model_name,
+                        ssl_config_file=ssl_config_file,
+                        target_tls=tls,
+                    )
+
+            async def before_stop() -> None:
+                if ranking is not None:
+                    await ranking.drain()
+
+            try:
+                serve_until_signal(config, on_ready, before_stop)
+            except StartupError as error:
+                raise RuntimeError(str(error)) from error
+            finally:
+                if ranking is not None:
+                    ranking.stop()
+        if ranking is not None and ranking.failed:
+            raise RuntimeError("the ranking service ended by itself; see above")
+
+
+def _announcer(folder: str, started: float) -> Callable[[ServerApp], None]:
+    def announce(app: ServerApp) -> None:
+        seconds = time.monotonic() - started
+        lines = [f"Serving {', '.join(app.model_names)} ({seconds:.0f} s)"]
+        if app.grpc_port is not None:
+            how = " (TLS)" if app.config.ssl_config_file else ""
+            lines.append(f"  gRPC     {app.grpc_target}{how}")
+        if app.rest_port is not None:
+            lines += [
+                f"  REST     {app.rest_url}/v1/models/{name}"
+                for name in app.model_names
+            ]
+            if app.metrics_path:
+                lines.append(f"  metrics  {app.rest_url}{app.metrics_path}")
+            lines += _sample_lines(app, folder)
+        lines.append("Ctrl-C stops.")
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+    return announce
+
+
+def _sample_lines(app: ServerApp, folder: str) -> list[str]:
+    from serving.server.sample_request import curl_line, sample_request
+
+    lines = []
+    for name in app.model_names:
+        sample = sample_request(app.manager, name)
+        if sample is None:
+            continue
+        file = None
+        if len(sample.body) > _INLINE_BODY:
+            path = pathlib.Path(folder) / f"{name}_{sample.signature}.json"
+            path.write_text(sample.body, encoding="utf-8")
+            file = str(path)
+        lines += [
+            f"Try it (signature {sample.signature}):",
+            f"  {curl_line(app.rest_url, name, sample.body, file)}",
+        ]
+    return lines

@@ -1,0 +1,160 @@
+"""``muse service``: the ranking service."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from muse_tools.cli import output
+from muse_tools.cli.listening_options import (
+    STORE_URL,
+    GrpcPortOption,
+    HostOption,
+    PortFileOption,
+    RestPortOption,
+    check_store,
+)
+from muse_tools.cli.tls_options import (
+    SslConfigFileOption,
+    TargetCaFileOption,
+    TargetCertificateFileOption,
+    TargetKeyFileOption,
+    TargetServerNameOption,
+    target_tls,
+)
+
+if TYPE_CHECKING:
+    from serving.service import ServiceApp
+
+__all__ = ["service"]
+
+
+class Unranked(str, enum.Enum):
+    """An answer without scores, or an error."""
+
+    ANSWER = "answer"
+    ERROR = "error"
+
+
+def service(
+    store: Annotated[
+        str,
+        typer.Option(
+            help=f"Behavior store: {STORE_URL} Without one only cached "
+            "histories count."
+        ),
+    ] = "",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model server, HOST:PORT of gRPC; several share the users. "
+            "[default: 127.0.0.1:8500]"
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Ranking model.")] = "muse",
+    matching_model: Annotated[
+        str, typer.Option(help="Model that finds candidates; '' has none.")
+    ] = "matching",
+    target_ca_file: TargetCaFileOption = "",
+    target_certificate_file: TargetCertificateFileOption = "",
+    target_key_file: TargetKeyFileOption = "",
+    target_server_name: TargetServerNameOption = "",
+    host: HostOption = "127.0.0.1",
+    port: GrpcPortOption = 8600,
+    rest_port: RestPortOption = 8601,
+    ssl_config_file: SslConfigFileOption = "",
+    port_file: PortFileOption = "",
+    deadline_ms: Annotated[
+        float, typer.Option(help="Deadline of requests that bring none.")
+    ] = 300.0,
+    max_concurrent: Annotated[
+        int, typer.Option(help="Requests being answered at once.")
+    ] = 32,
+    max_queue: Annotated[
+        int, typer.Option(help="Requests that wait; more are refused.")
+    ] = 64,
+    calls_per_target: Annotated[
+        int,
+        typer.Option(
+            help="Calls to a model server at once: one less than its "
+            "--grpc_max_threads.",
+        ),
+    ] = 63,
+    unranked: Annotated[
+        Unranked, typer.Option(help="What is sent when there are no scores.")
+    ] = Unranked.ANSWER,
+    ready_without_store: Annotated[
+        bool,
+        typer.Option(
+            "--ready-without-store",
+            help="Stay ready while the store does not answer.",
+        ),
+    ] = False,
+    traces: Annotated[
+        str, typer.Option(help="'console' or an OTLP endpoint by HTTP.")
+    ] = "",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No log line per request.")
+    ] = False,
+) -> None:
+    """Rank candidates for users within a deadline, until Ctrl-C.
+
+    Needs a running model server (muse serve). Speaks gRPC
+    (muse.serving.v1.RankingService) and REST (POST /v1/rank); logs JSON lines
+    to stderr and drains on SIGTERM.
+
+    Example: muse service --store lmdb:store --target 127.0.0.1:8500
+    """
+    with output.one_line_errors():
+        from serving.service import ServiceConfig, run_until_signal
+        from serving.service.records import log_to_stderr
+
+        tls = target_tls(
+            target_ca_file,
+            target_certificate_file,
+            target_key_file,
+            target_server_name,
+        )
+        with output.wrong_usage():
+            config = ServiceConfig(
+                store=store,
+                targets=tuple(target or ["127.0.0.1:8500"]),
+                target_tls=tls,
+                model=model,
+                matching_model=matching_model,
+                host=host,
+                port=port,
+                rest_port=rest_port,
+                ssl_config_file=ssl_config_file,
+                port_file=port_file,
+                deadline_ms=deadline_ms,
+                max_concurrent=max_concurrent,
+                max_queue=max_queue,
+                calls_per_target=calls_per_target,
+                unranked=unranked.value,
+                ready_without_store=ready_without_store,
+                traces=traces,
+                log_requests=not quiet,
+            )
+        check_store(store)
+        log_to_stderr()
+        run_until_signal(config, _announce)
+
+
+def _announce(app: ServiceApp) -> None:
+    lines = ["Ranking service"]
+    if app.grpc_port is not None:
+        lines.append(f"  gRPC     {app.grpc_target}")
+    if app.rest_port is not None:
+        lines += [
+            f"  REST     {app.rest_url}/v1/rank",
+            f"  metrics  {app.rest_url}/metrics",
+        ]
+    if not app.service.ready:
+        lines.append("No model server answers yet; it is looked for.")
+    lines.append("Ctrl-C stops.")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()

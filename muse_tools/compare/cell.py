@@ -1,0 +1,150 @@
+"""One cell: a training and its scores on the held-out impressions."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from muse_keras import optimizers
+from muse_keras.tables import ItemTable
+from muse_tools.compare.impressions import Impressions
+from muse_tools.compare.plan import METRICS_FILE, Plan, Task
+from muse_tools.compare.prepared import Prepared
+from muse_tools.compare.statistics import impression_metrics
+from serving.files import write_json
+from tfx_pipeline import config as pipeline_config
+from tfx_pipeline.training import devices, input_fn, trainer
+
+__all__ = ["SCORES_FILE", "SETTINGS_FILE", "run_cell"]
+
+SCORES_FILE = "scores.npz"
+SETTINGS_FILE = "settings.json"
+CURVES_FILE = "training.jsonl"
+
+
+def run_cell(plan: Plan, task: Task) -> None:
+    """Trains a cell for one epoch, scores once, and writes its folder.
+
+    The folder appears when everything is in it: whoever is killed before
+    leaves no cell.
+
+    Args:
+        plan: of the comparison.
+        task: one of its cells.
+    """
+    target = plan.folder(task)
+    working = target.with_name(f".{task.key}.{os.getpid()}")
+    shutil.rmtree(working, ignore_errors=True)
+    working.mkdir(parents=True)
+    try:
+        data = plan.data[task.data_set]
+        impressions = Impressions.load(pathlib.Path(data.impressions))
+        scores, record = _train(task, data, plan.score_batch, working)
+        if len(scores) != len(impressions.clicks):
+            raise RuntimeError(
+                f"{len(scores):,} scores for {len(impressions.clicks):,} "
+                "impressions; the prepared data has changed. Start again."
+            )
+        np.savez_compressed(working / SCORES_FILE, scores=scores)
+        write_json(
+            working / SETTINGS_FILE,
+            {"name": task.name, "key": task.key, **task.settings},
+        )
+        metrics = impression_metrics(
+            impressions.user_ids, impressions.clicks, scores
+        )
+        write_json(working / METRICS_FILE, {**metrics, **record})
+        # Of an older format, or cut off by a full disk.
+        shutil.rmtree(target, ignore_errors=True)
+        working.replace(target)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+        keras.backend.clear_session()
+
+
+def _train(
+    task: Task, data: Prepared, batch: int, working: pathlib.Path
+) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Returns the scores and what the training took."""
+    model_config = pipeline_config.ModelConfig(**task.settings["model"])
+    trainer_config = pipeline_config.TrainerConfig(**task.settings["trainer"])
+    history = task.settings["history"]
+    transform = tft.TFTransformOutput(data.transform_graph)
+    spec = transform.transformed_feature_spec()
+    table = ItemTable.open(data.item_tables[task.settings["embeddings"]])
+    strategy = devices.choose_strategy()
+    keras.utils.set_random_seed(trainer_config.seed)
+    with strategy.scope():
+        model = trainer.build_model(
+            model_config,
+            table,
+            trainer.read_vocabularies(transform),
+            trainer_config.compute_dtype,
+        )
+        optimizer = optimizers.RowSparseAdam(
+            learning_rate=trainer_config.learning_rate,
+            table_learning_rate=trainer_config.table_learning_rate,
+        )
+    start = time.monotonic()
+    trainer.train(
+        model,
+        optimizer,
+        [data.train_files[history]],
+        spec,
+        trainer_config,
+        strategy=strategy,
+        checkpoint_dir=working / "checkpoints",
+        curves_path=working / CURVES_FILE,
+    )
+    trained = time.monotonic()
+    shutil.rmtree(working / "checkpoints")
+    trainer.compute_in_float32(model)
+    model.share_oov_row(optimizer)
+    scores = _scores(model, data.eval_files[history], spec, batch)
+    record = {
+        "parameters": _count(model.trainable_variables),
+        "parameters_without_tables": _count(model.trainable_variables)
+        - sum(
+            _count([layer.embeddings])
+            for layer in (
+                model.item_embedding,
+                model.category_embedding,
+                model.city_embedding,
+                model.province_embedding,
+                model.profile_embedding,
+            )
+        ),
+        "train_seconds": round(trained - start, 2),
+        "score_seconds": round(time.monotonic() - trained, 2),
+    }
+    return scores, record
+
+
+def _scores(
+    model: keras.Model, pattern: str, spec: dict[str, Any], batch: int
+) -> npt.NDArray[np.float32]:
+    """Returns click probabilities, float32 (impressions,)."""
+
+    @tf.function(reduce_retracing=True)
+    def score(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tf.sigmoid(model(inputs, training=False))
+
+    found = [np.zeros(0, np.float32)]
+    for requests in input_fn.request_dataset([pattern], spec, batch):
+        inputs, _, _ = input_fn.training_batch(requests)
+        scores = score(inputs).numpy()
+        found.append(scores[inputs["candidate_mask"].numpy()])
+    return np.concatenate(found)
+
+
+def _count(variables: list[Any]) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in variables)

@@ -1,0 +1,437 @@
+"""The paper's qualitative claims, judged by a rule.
+
+A claim is one or more differences of GAUC that must all be above 0. It is
+*confirmed* when, for each of them, the 95 % interval over users (of the mean
+over seeds) lies above 0 and the difference is above 0 in every single seed;
+else it is *not confirmed*. It *cannot be tested* when a cell it needs did not
+run, or nothing in the data corresponds to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+from muse_tools.compare import groups as groups_lib
+from muse_tools.compare.config import CompareConfig, noise_level
+from muse_tools.compare.grid import ESU_ONLY, GSU_ONLY, MUSE, Column, Method
+from muse_tools.compare.results import Claim, Contrast, Interval
+from muse_tools.compare.scores import Judge, Term
+
+__all__ = ["RULE", "judge_claims", "supports"]
+
+RULE = (
+    "confirmed: every difference has its 95 % interval over users above 0 "
+    "and is above 0 in every seed"
+)
+
+_NOT_TESTABLE: Final = "cannot be tested on this data"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Difference:
+    name: str
+    terms: tuple[Term, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """A claim before it is judged.
+
+    Attributes:
+        id: stable name.
+        text: the claim.
+        differences: all have to be above 0.
+        overall: the seeds of the overall table instead of the ablations'.
+        untestable: why nothing here can test it.
+    """
+
+    id: str
+    text: str
+    differences: tuple[_Difference, ...] = ()
+    overall: bool = False
+    untestable: str = ""
+
+
+def judge_claims(config: CompareConfig, judge: Judge) -> list[Claim]:
+    """Returns every claim with its verdict and its numbers.
+
+    Args:
+        config: of the comparison.
+        judge: of the finished cells, with the groups' masks.
+    """
+    return [_judged(rule, config, judge) for rule in _rules(config)]
+
+
+def supports(found: Interval) -> bool:
+    """Tells whether a difference is above 0 by the rule of this module."""
+    return (
+        found.lower is not None
+        and found.lower > 0
+        and all(value is not None and value > 0 for value in found.by_seed)
+    )
+
+
+def _judged(rule: _Rule, config: CompareConfig, judge: Judge) -> Claim:
+    seeds = config.seeds if rule.overall else config.ablation_seeds
+    lacking = {
+        term.column
+        for one in rule.differences
+        for term in one.terms
+        if judge.missing(term.column, seeds)
+    }
+    if rule.untestable or lacking or not rule.differences:
+        reason = rule.untestable or (
+            "not all cells it needs are in this comparison: "
+            + "; ".join(sorted(_label(column) for column in lacking))
+            if lacking
+            else rule.untestable or "this comparison has no such rows"
+        )
+        return Claim(
+            id=rule.id,
+            text=rule.text,
+            status=_NOT_TESTABLE,
+            reason=reason,
+            contrasts=[],
+        )
+    contrasts = [
+        Contrast(name=one.name, difference=judge.difference(one.terms, seeds))
+        for one in rule.differences
+    ]
+    failing = [one for one in contrasts if not supports(one.difference)]
+    return Claim(
+        id=rule.id,
+        text=rule.text,
+        status="not confirmed" if failing else "confirmed",
+        reason="; ".join(_reason(one) for one in failing)
+        or "every difference is above 0 in its interval and in every seed",
+        contrasts=contrasts,
+    )
+
+
+def _reason(contrast: Contrast) -> str:
+    found = contrast.difference
+    if found.upper is None or found.lower is None or found.value is None:
+        return f"{contrast.name}: no user has an AUC"
+    if found.upper < 0:
+        return f"{contrast.name}: below 0, the opposite of the claim"
+    if found.lower <= 0:
+        return f"{contrast.name}: the interval includes 0"
+    return f"{contrast.name}: not above 0 in every seed"
+
+
+def _label(column: Column) -> str:
+    parts = [column.method.name, f"vectors {column.embeddings}"]
+    return ", ".join(
+        [*parts, *([f"history {column.history}"] if column.history else [])]
+    )
+
+
+def _minus(
+    one: Column, other: Column, one_name: str = "", other_name: str = ""
+) -> _Difference:
+    return _Difference(
+        f"{one_name or one.method.name} minus "
+        f"{other_name or other.method.name}",
+        (Term(1, one), Term(-1, other)),
+    )
+
+
+def _presets(one: str, *others: str) -> tuple[_Difference, ...]:
+    column = Column(Method(one))
+    return tuple(_minus(column, Column(Method(other))) for other in others)
+
+
+def _gsu(one: str, *others: str) -> tuple[_Difference, ...]:
+    def column(gsu: str) -> Column:
+        return Column(Method.of(gsu, "sa_ta_simtier"))
+
+    return tuple(
+        _minus(column(one), column(other), f"GSU {one}", f"GSU {other}")
+        for other in others
+    )
+
+
+def _esu(one: str, *others: str) -> tuple[_Difference, ...]:
+    def column(esu: str) -> Column:
+        return Column(Method.of("scl_cosine", esu))
+
+    return tuple(
+        _minus(column(one), column(other), f"ESU {one}", f"ESU {other}")
+        for other in others
+    )
+
+
+def _rules(config: CompareConfig) -> list[_Rule]:
+    return [*_method_rules(), *_part_rules(), *_history_rules(config)] + [
+        *_group_rules(config),
+        *_representation_rules(config),
+        *_untestable_rules(),
+    ]
+
+
+def _method_rules() -> list[_Rule]:
+    searches = ("sim_hard", "sim_soft", "twin", "miss", "muse")
+    return [
+        _Rule(
+            "muse_best",
+            "MUSE is above DIN, SIM-hard, SIM-soft, TWIN and MISS.",
+            _presets("muse", "din", "sim_hard", "sim_soft", "twin", "miss"),
+            overall=True,
+        ),
+        _Rule(
+            "muse_above_din",
+            "MUSE is above DIN.",
+            _presets("muse", "din"),
+            overall=True,
+        ),
+        _Rule(
+            "muse_above_sim_soft",
+            "MUSE is above SIM-soft.",
+            _presets("muse", "sim_soft"),
+            overall=True,
+        ),
+        _Rule(
+            "muse_above_sim_hard",
+            "MUSE is above SIM-hard.",
+            _presets("muse", "sim_hard"),
+            overall=True,
+        ),
+        _Rule(
+            "sim_soft_above_sim_hard",
+            "SIM-soft is above SIM-hard (production data of the paper; on its "
+            "public data the other way round).",
+            _presets("sim_soft", "sim_hard"),
+            overall=True,
+        ),
+        _Rule(
+            "sim_above_twin_and_miss",
+            "SIM-hard and SIM-soft are above TWIN and MISS.",
+            (
+                *_presets("sim_hard", "twin", "miss"),
+                *_presets("sim_soft", "twin", "miss"),
+            ),
+            overall=True,
+        ),
+        _Rule(
+            "search_above_din",
+            "Every method with a search is above DIN.",
+            tuple(
+                difference
+                for name in searches
+                for difference in _presets(name, "din")
+            ),
+            overall=True,
+        ),
+    ]
+
+
+def _part_rules() -> list[_Rule]:
+    return [
+        _Rule(
+            "scl_above_ids_in_gsu",
+            "As the GSU's score, the cosine of SCL vectors is above that of "
+            "trained id embeddings.",
+            _gsu("scl_cosine", "id_cosine"),
+        ),
+        _Rule(
+            "scl_above_attention_in_gsu",
+            "As the GSU's score, the cosine of SCL vectors is above learned "
+            "attention: a simple search is enough.",
+            _gsu("scl_cosine", "target_attention"),
+        ),
+        _Rule(
+            "sa_ta_simtier_best",
+            "SA-TA with SimTier is the best ESU.",
+            _esu("sa_ta_simtier", "ta", "simtier", "ta_simtier", "sa_ta"),
+        ),
+        _Rule(
+            "similarity_helps_attention",
+            "Similarities in the attention help: SA-TA is above plain target "
+            "attention.",
+            _esu("sa_ta", "ta"),
+        ),
+        _Rule(
+            "simtier_above_attention",
+            "SimTier alone is above target attention over ids.",
+            _esu("simtier", "ta"),
+        ),
+        _Rule(
+            "simtier_adds_to_attention",
+            "SimTier adds to target attention.",
+            _esu("ta_simtier", "ta"),
+        ),
+    ]
+
+
+def _history_rules(config: CompareConfig) -> list[_Rule]:
+    lengths = sorted(config.history_lengths)
+    text = "Longer histories help MUSE (here: the longest above the shortest)."
+    if not lengths:
+        return [_Rule("longer_histories_help", text)]
+    shortest = Column(MUSE, history=lengths[0])
+    rules = [
+        _Rule(
+            "longer_histories_help",
+            text,
+            (
+                _minus(
+                    Column(MUSE),
+                    shortest,
+                    "MUSE with the whole history",
+                    f"MUSE with {lengths[0]}",
+                ),
+            ),
+        )
+    ]
+    din = Column(Method("din"))
+    rules.append(
+        _Rule(
+            "muse_gains_more_from_history",
+            "MUSE gains more from a longer history than DIN, which reads its "
+            "newest part.",
+            (
+                _Difference(
+                    "MUSE's gain minus DIN's",
+                    (
+                        Term(1, Column(MUSE)),
+                        Term(-1, shortest),
+                        Term(-1, din),
+                        Term(1, Column(Method("din"), history=lengths[0])),
+                    ),
+                ),
+            ),
+        )
+    )
+    return rules
+
+
+def _group_rules(config: CompareConfig) -> list[_Rule]:
+    muse, din = Column(MUSE), Column(Method("din"))
+
+    def grows(more: str, less: str) -> tuple[_Difference, ...]:
+        return (
+            _Difference(
+                f"MUSE's gain over DIN: {more} minus {less}",
+                (
+                    Term(1, muse, more),
+                    Term(-1, din, more),
+                    Term(-1, muse, less),
+                    Term(1, din, less),
+                ),
+            ),
+        )
+
+    activity = groups_lib.names("activity", config.activity_bounds)
+    popularity = groups_lib.names("popularity", config.popularity_bounds)
+    return [
+        _Rule(
+            "gain_grows_with_activity",
+            "MUSE gains more for users with long histories.",
+            grows(activity[-1], activity[0]),
+            overall=True,
+        ),
+        _Rule(
+            "gain_grows_for_rare_items",
+            "MUSE gains more for rare items.",
+            grows(popularity[0], popularity[-1]),
+            overall=True,
+        ),
+    ]
+
+
+def _representation_rules(config: CompareConfig) -> list[_Rule]:
+    levels = [
+        (level, name)
+        for name in config.embeddings
+        if (level := noise_level(name)) is not None
+    ]
+    texts = {
+        "learned_above_text": "Learned SCL vectors are above vectors of the "
+        "plain text (text_svd).",
+        "better_vectors_help": "Better vectors help (here: without noise above "
+        "the most noisy).",
+        "esu_more_sensitive": "The ESU is more sensitive to the quality of the "
+        "vectors than the GSU (here: loss by noise, in the ESU alone minus in "
+        "the GSU alone).",
+    }
+    rules = [
+        _Rule(
+            "learned_above_text",
+            texts["learned_above_text"],
+            _against_text(config),
+        )
+    ]
+    if not levels:
+        return [
+            *rules,
+            *(_Rule(name, texts[name]) for name in list(texts)[1:]),
+        ]
+    noisy = max(levels)[1]
+    base = (Column(MUSE), Column(MUSE, noisy))
+    return [
+        *rules,
+        _Rule(
+            "better_vectors_help",
+            texts["better_vectors_help"],
+            (_minus(*base, "MUSE", f"MUSE with {noisy}"),),
+        ),
+        _Rule(
+            "esu_more_sensitive",
+            texts["esu_more_sensitive"],
+            (
+                _Difference(
+                    f"loss by {noisy} in the ESU minus in the GSU",
+                    (
+                        Term(1, Column(ESU_ONLY)),
+                        Term(-1, Column(ESU_ONLY, noisy)),
+                        Term(-1, Column(GSU_ONLY)),
+                        Term(1, Column(GSU_ONLY, noisy)),
+                    ),
+                ),
+            ),
+        ),
+    ]
+
+
+def _against_text(config: CompareConfig) -> tuple[_Difference, ...]:
+    if "text_svd" not in config.embeddings:
+        return ()
+    return (
+        _minus(
+            Column(MUSE),
+            Column(MUSE, "text_svd"),
+            "MUSE",
+            "MUSE with text_svd",
+        ),
+    )
+
+
+def _untestable_rules() -> Sequence[_Rule]:
+    return (
+        _Rule(
+            "scl_above_clip_and_co_occurrence",
+            "SCL vectors are above item-to-item co-occurrence, and that above "
+            "OpenCLIP.",
+            untestable="the data have no images, and no vectors of "
+            "co-occurrence are made",
+        ),
+        _Rule(
+            "fused_search_gains_little",
+            "Adding the cosine of ids to that of SCL vectors in the GSU gains "
+            "next to nothing.",
+            untestable="the models search with one score, or with two side by "
+            "side (dual), not with a sum",
+        ),
+        _Rule(
+            "gains_up_to_100k",
+            "Histories of up to 100,000 behaviours go on to help.",
+            untestable="no history is that long",
+        ),
+        _Rule(
+            "online_gains",
+            "Clicks, revenue and return on investment rise online.",
+            untestable="there is no traffic to experiment on",
+        ),
+    )

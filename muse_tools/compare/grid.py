@@ -1,0 +1,220 @@
+"""The grid: which trainings the tables need."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
+
+__all__ = [
+    "PRESETS",
+    "Cell",
+    "Column",
+    "Method",
+    "Section",
+    "expand",
+    "sections",
+]
+
+PRESETS: dict[str, tuple[str | None, str | None]] = {
+    "din": (None, None),
+    "sim_hard": ("category", "sa_ta_simtier"),
+    "sim_soft": ("id_cosine", "sa_ta_simtier"),
+    "eta": ("simhash", "ta"),
+    "sdim": ("none", "sdim"),
+    "twin": ("target_attention", "ta_simtier"),
+    "miss": ("dual", "ta"),
+    "muse": ("scl_cosine", "sa_ta_simtier"),
+}
+"""Search and exact search unit of each ``model.type``."""
+
+_NAMES = {
+    "din": "DIN",
+    "sim_hard": "SIM-hard",
+    "sim_soft": "SIM-soft",
+    "eta": "ETA",
+    "sdim": "SDIM",
+    "twin": "TWIN",
+    "miss": "MISS",
+    "muse": "MUSE",
+}
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Method:
+    """A model: a preset, or a search and an exact search unit.
+
+    Attributes:
+        type: ``model.type``.
+        gsu: ``model.gsu``, "" for the type's own.
+        esu: ``model.esu``, "" for the type's own.
+    """
+
+    type: str
+    gsu: str = ""
+    esu: str = ""
+
+    @classmethod
+    def of(cls, gsu: str, esu: str) -> Method:
+        """Returns the preset of a combination, or MUSE with both options.
+
+        So the cell of ``category`` in the GSU table is that of SIM-hard.
+        """
+        for name, own in PRESETS.items():
+            if own == (gsu, esu):
+                return cls(name)
+        return cls("muse", gsu, esu)
+
+    @property
+    def parts(self) -> tuple[str | None, str | None]:
+        """Search and exact search unit; None for neither."""
+        own_gsu, own_esu = PRESETS[self.type]
+        return self.gsu or own_gsu, self.esu or own_esu
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        if not self.gsu and not self.esu:
+            return _NAMES[self.type]
+        return " + ".join(str(part) for part in self.parts)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Column:
+    """What is compared: a cell but for its seed.
+
+    Attributes:
+        method: the model.
+        embeddings: item vectors, `BASE_EMBEDDINGS` or another name.
+        history: newest behaviours kept; 0: as many as the pipeline keeps.
+    """
+
+    method: Method
+    embeddings: str = BASE_EMBEDDINGS
+    history: int = 0
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Cell:
+    """One training and its evaluation."""
+
+    data_set: str
+    column: Column
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        column = self.column
+        parts = [column.method.name]
+        if column.embeddings != BASE_EMBEDDINGS:
+            parts.append(f"vectors {column.embeddings}")
+        if column.history:
+            parts.append(f"history {column.history}")
+        return ", ".join([*parts, f"seed {self.seed}"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """The rows of one table.
+
+    Attributes:
+        name: ``overall``, ``gsu``, ``esu``, ``history`` or
+            ``representation``.
+        rows: columns of the grid, each with the one it is compared with
+            (None for none).
+        seeds: of all rows.
+    """
+
+    name: str
+    rows: tuple[tuple[Column, Column | None], ...]
+    seeds: tuple[int, ...]
+
+
+MUSE = Method("muse")
+GSU_ONLY = Method.of("scl_cosine", "ta")
+"""Item vectors enter the long-term part through the search alone."""
+ESU_ONLY = Method.of("category", "sa_ta_simtier")
+"""Item vectors enter the long-term part through the ESU alone."""
+
+
+def sections(config: CompareConfig) -> list[Section]:
+    """Returns the tables of a configuration; those without rows are left out.
+
+    A baseline is the first row, or the same method with the pipeline's own
+    vectors or the shortest history.
+    """
+    found = [
+        _against(
+            "overall",
+            [Column(Method(name)) for name in config.methods],
+            Column(Method("din")),
+            config.seeds,
+        ),
+        _against(
+            "gsu",
+            [Column(Method.of(g, "sa_ta_simtier")) for g in config.gsus],
+            Column(Method("sim_soft")),
+            config.ablation_seeds,
+        ),
+        _against(
+            "esu",
+            [Column(Method.of("scl_cosine", e)) for e in config.esus],
+            Column(Method.of("scl_cosine", "ta")),
+            config.ablation_seeds,
+        ),
+        _history(config),
+        _representation(config),
+    ]
+    return [section for section in found if section.rows]
+
+
+def _against(
+    name: str,
+    columns: Sequence[Column],
+    baseline: Column,
+    seeds: tuple[int, ...],
+) -> Section:
+    if baseline not in columns and columns:
+        baseline = columns[0]
+    return Section(
+        name,
+        tuple((one, None if one == baseline else baseline) for one in columns),
+        seeds,
+    )
+
+
+def _history(config: CompareConfig) -> Section:
+    lengths = sorted(config.history_lengths)
+    rows: list[tuple[Column, Column | None]] = []
+    for name in config.history_methods if lengths else ():
+        method = Method(name)
+        shortest = Column(method, history=lengths[0])
+        for length in (*lengths, 0):
+            column = Column(method, history=length)
+            rows.append((column, None if column == shortest else shortest))
+    return Section("history", tuple(rows), config.ablation_seeds)
+
+
+def _representation(config: CompareConfig) -> Section:
+    rows: list[tuple[Column, Column | None]] = []
+    for method in (MUSE, GSU_ONLY, ESU_ONLY) if config.embeddings else ():
+        base = Column(method)
+        rows.append((base, None))
+        rows += [(Column(method, name), base) for name in config.embeddings]
+    return Section("representation", tuple(rows), config.ablation_seeds)
+
+
+def expand(config: CompareConfig) -> list[Cell]:
+    """Returns all cells, each once; a seed is finished before the next."""
+    found: dict[Cell, None] = {}
+    for data_set in config.data_sets:
+        for seed in config.seeds:
+            for section in sections(config):
+                if seed in section.seeds:
+                    found |= {
+                        Cell(data_set, column, seed): None
+                        for column, _ in section.rows
+                    }
+    return list(found)

@@ -1,0 +1,54 @@
+"""Groups of impressions: by the user, the item, and both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_tools.compare.impressions import Impressions
+
+__all__ = ["REPETITION_BOUNDS", "masks", "names"]
+
+REPETITION_BOUNDS = (1,)
+"""Bounds between items that are not, or are, in the user's history."""
+
+
+def names(kind: str, bounds: Sequence[int]) -> list[str]:
+    """Returns the names of groups, in rising order.
+
+    Args:
+        kind: ``activity``, ``popularity`` or ``repetition``.
+        bounds: rising; a bound belongs to the group above it.
+    """
+    edges = [0, *bounds]
+    inner = [
+        f"{low}" if high == low + 1 else f"{low}-{high - 1}"
+        for low, high in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    return [f"{kind} {part}" for part in (*inner, f"{edges[-1]}+")]
+
+
+def masks(
+    impressions: Impressions,
+    activity_bounds: Sequence[int],
+    popularity_bounds: Sequence[int],
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Returns which impressions belong to each group, by its name.
+
+    Args:
+        impressions: of the test split.
+        activity_bounds: behaviours in the whole history.
+        popularity_bounds: impressions in the train split.
+    """
+    found = {}
+    for kind, bounds, values in (
+        ("activity", activity_bounds, impressions.history),
+        ("popularity", popularity_bounds, impressions.popularity),
+        ("repetition", REPETITION_BOUNDS, impressions.repeats),
+    ):
+        place = np.digitize(values, bounds)
+        for number, name in enumerate(names(kind, bounds)):
+            found[name] = place == number
+    return found

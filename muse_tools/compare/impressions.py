@@ -1,0 +1,42 @@
+"""The held-out impressions that every cell scores, in one order."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.files import appearing
+
+__all__ = ["Impressions"]
+
+
+class Impressions(NamedTuple):
+    """One value per impression, each (n,).
+
+    Attributes:
+        user_ids: int64.
+        clicks: 0 or 1.
+        history: behaviours of the request's whole history.
+        popularity: impressions of the item in the train split.
+        repeats: behaviours of the history with the same item.
+    """
+
+    user_ids: npt.NDArray[np.int64]
+    clicks: npt.NDArray[np.int64]
+    history: npt.NDArray[np.int64]
+    popularity: npt.NDArray[np.int64]
+    repeats: npt.NDArray[np.int64]
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes an ``.npz`` file all at once."""
+        with appearing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **self._asdict())
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> Impressions:
+        """Reads what `save` wrote."""
+        with np.load(path) as stored:
+            return cls(*(stored[name] for name in cls._fields))

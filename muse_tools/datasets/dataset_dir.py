@@ -1,0 +1,135 @@
+"""A generated data set on disk: all of it or nothing, reused when equal.
+
+Layout::
+
+    DIR/dataset.json        what it is; written last, so it marks completion
+    DIR/raw/*.parquet       the raw tables
+    DIR/*.parquet           optional extras for people
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.parquet_files import find_files
+from muse_tools.datasets.raw_tables import SCHEMAS
+from muse_tools.datasets.search_tables import TABLES
+from serving.files import dumps, write_text
+
+DESCRIPTION = "dataset.json"
+FORMAT = "muse-raw-tables"
+_STAGING = ".partial"
+
+
+def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns ``dataset.json``; an empty dict where there is none."""
+    path = pathlib.Path(directory) / DESCRIPTION
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def reusable(
+    directory: str | os.PathLike[str],
+    parameters: Mapping[str, Any],
+    version: int,
+) -> dict[str, Any] | None:
+    """Tells whether a complete output with equal parameters exists.
+
+    Args:
+        directory: Output directory.
+        parameters: Everything that determines the output; JSON values.
+        version: Version of the generator's code.
+
+    Returns:
+        The description if every file is there with its recorded size.
+    """
+    root = pathlib.Path(directory)
+    found = read_description(root)
+    wanted = json.loads(json.dumps(dict(parameters)))
+    if (
+        found.get("format") != FORMAT
+        or found.get("parameters") != wanted
+        or found.get("generator_version") != version
+        or not found.get("files")
+    ):
+        return None
+    for name, size in found["files"].items():
+        path = root / name
+        if not path.is_file() or path.stat().st_size != size:
+            return None
+    return found
+
+
+@contextlib.contextmanager
+def staged(
+    directory: str | os.PathLike[str], description: dict[str, Any]
+) -> Iterator[pathlib.Path]:
+    """Gives a staging directory that becomes the output at the end.
+
+    Write ``raw/*.parquet`` and extras below the yielded path. When the
+    ``with`` block ends without an error, the old output is replaced and
+    ``dataset.json`` (the description plus the list of files) written last.
+    After an error or a kill the old output is as it was, or absent.
+
+    Args:
+        directory: Output directory, made if missing.
+        description: Content of ``dataset.json``; may be filled inside.
+
+    Raises:
+        DataError: ``OUTPUT_EXISTS`` if the directory holds tables that no
+            generator of this project wrote.
+    """
+    root = pathlib.Path(directory)
+    staging = root / _STAGING
+    names = (*SCHEMAS, *TABLES)
+    foreign = [n for n in names if find_files(root, n)] or (
+        (root / "raw").is_dir()
+        and any((root / "raw").iterdir())
+        and read_description(root).get("format") != FORMAT
+        and not staging.is_dir()
+    )
+    if foreign:
+        raise DataError(
+            "OUTPUT_EXISTS",
+            f"{root} already holds tables that were not generated here.",
+            "choose another --out directory; these are left untouched.",
+        )
+    if staging.exists():
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        description["format"] = FORMAT
+        description["files"] = {
+            str(path.relative_to(staging).as_posix()): path.stat().st_size
+            for path in sorted(staging.rglob("*"))
+            if path.is_file()
+        }
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            root.rmdir()  # only if it is empty
+        raise
+    # From here a kill leaves no dataset.json but a staging directory: the
+    # next run starts over instead of taking the tables for foreign ones.
+    (root / DESCRIPTION).unlink(missing_ok=True)
+    for path in sorted(staging.iterdir()):
+        target = root / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(path, target)
+    write_text(
+        root / DESCRIPTION,
+        dumps(description, indent=2, ensure_ascii=False) + "\n",
+    )
+    staging.rmdir()

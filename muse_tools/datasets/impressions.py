@@ -1,0 +1,283 @@
+"""Impressions and histories out of purchases: who saw what, and when.
+
+Pure functions of arrays; every random choice comes from a generator that the
+caller passes in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_tools.datasets.arrow_lists import ranges, rank_in_group
+
+__all__ = [
+    "Impressions",
+    "Purchases",
+    "choose_positives",
+    "make_histories",
+    "make_impressions",
+    "sample_negatives",
+]
+
+_MAX_WEEK = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Purchases:
+    """Purchase rows in order of household, then time.
+
+    Attributes:
+        household: int64 (N,).
+        product: int64 (N,).
+        store: int64 (N,).
+        week: int64 (N,), 1 to 53.
+        seconds: int64 (N,), time of the basket.
+    """
+
+    household: npt.NDArray[np.int64]
+    product: npt.NDArray[np.int64]
+    store: npt.NDArray[np.int64]
+    week: npt.NDArray[np.int64]
+    seconds: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of purchase rows."""
+        return len(self.household)
+
+    def where(
+        self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.int64]
+    ) -> Purchases:
+        """Returns the rows where `keep` (N,) is true, or rows by position."""
+        return Purchases(
+            *(getattr(self, f.name)[keep] for f in dataclasses.fields(self))
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Impressions:
+    """Generated impressions.
+
+    Attributes:
+        household: int64 (M,).
+        product: int64 (M,).
+        click: int8 (M,), 1 for a purchase.
+        counts: What was found, kept and left out.
+    """
+
+    household: npt.NDArray[np.int64]
+    product: npt.NDArray[np.int64]
+    click: npt.NDArray[np.int8]
+    counts: dict[str, int]
+
+
+def choose_positives(
+    window: Purchases, limit: int, rng: np.random.Generator
+) -> tuple[Purchases, int]:
+    """Picks a window's positives.
+
+    Args:
+        window: Purchases inside the window.
+        limit: Positives per household; 0 for all.
+        rng: Source of the choice.
+
+    Returns:
+        The positives, one row per (household, product, week), in order of
+        household and time; and how many there were before the limit.
+    """
+    order = np.lexsort(
+        (
+            np.arange(len(window)),
+            window.week,
+            window.product,
+            window.household,
+        )
+    )
+    h, p, w = (
+        column[order]
+        for column in (window.household, window.product, window.week)
+    )
+    first = np.ones(len(order), bool)
+    first[1:] = (h[1:] != h[:-1]) | (p[1:] != p[:-1]) | (w[1:] != w[:-1])
+    rows = np.sort(order[first])
+    available = len(rows)
+    if limit:
+        shuffled = rows[rng.permutation(available)]
+        by_household = shuffled[
+            np.argsort(window.household[shuffled], kind="stable")
+        ]
+        rank = rank_in_group(window.household[by_household])
+        rows = np.sort(by_household[rank < limit])
+    keep = np.zeros(len(window), bool)
+    keep[rows] = True
+    return window.where(keep), available
+
+
+def sample_negatives(
+    positives: Purchases,
+    window: Purchases,
+    sold: Purchases,
+    negatives: int,
+    rng: np.random.Generator,
+    chunk: int = 2048,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Draws each positive's negatives from its store and week.
+
+    Weighted sampling without replacement by exponential races: product j
+    with weight w_j gets the key Exp(1) / w_j and the smallest keys win,
+    which is the same as drawing one after the other in proportion to the
+    remaining weights (Efraimidis and Spirakis, 2006). Exact, no rejection.
+
+    Args:
+        positives: P purchases that need negatives.
+        window: All purchases of the same households in the window; what a
+            household bought here is never its negative.
+        sold: Purchases of all households in the window, candidates only;
+            their rows per store, week and product are the weights.
+        negatives: How many per positive.
+        rng: Source of the draws.
+        chunk: Positives per step, which bounds memory.
+
+    Returns:
+        (row, product), int64 both: position of the positive in `positives`
+        (ascending) and the drawn product, in order of drawing.
+    """
+    place = sold.store * _MAX_WEEK + sold.week
+    products, code = np.unique(sold.product, return_inverse=True)
+    size = np.int64(len(products))
+    places, place_code = np.unique(place, return_inverse=True)
+    pairs, weights = np.unique(place_code * size + code, return_counts=True)
+    start = np.searchsorted(pairs, np.arange(len(places) + 1) * size)
+    offered = pairs % size
+
+    households, household_code = np.unique(
+        window.household, return_inverse=True
+    )
+    position = np.searchsorted(products, window.product)
+    position = np.minimum(position, size - 1)
+    known = products[position] == window.product
+    bought = np.unique(household_code[known] * size + position[known])
+
+    my_place = np.searchsorted(
+        places, positives.store * _MAX_WEEK + positives.week
+    )
+    my_household = np.searchsorted(households, positives.household)
+    all_rows = []
+    all_products = []
+    for begin in range(0, len(positives), chunk):
+        part = slice(begin, min(begin + chunk, len(positives)))
+        lengths = np.diff(start)[my_place[part]]
+        row = np.repeat(np.arange(part.start, part.stop), lengths)
+        offer = ranges(start[my_place[part]], lengths)
+        item = offered[offer]
+        mine = my_household[row] * size + item
+        at = np.minimum(np.searchsorted(bought, mine), len(bought) - 1)
+        key = rng.standard_exponential(len(offer)) / weights[offer]
+        eligible = bought[at] != mine
+        row, item, key = row[eligible], item[eligible], key[eligible]
+        order = np.lexsort((key, row))
+        row, item = row[order], item[order]
+        won = rank_in_group(row) < negatives
+        all_rows.append(row[won])
+        all_products.append(products[item[won]])
+    if not all_rows:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate(all_rows), np.concatenate(all_products)
+
+
+def make_impressions(
+    purchases: Purchases,
+    households: npt.NDArray[np.int64],
+    catalogue: npt.NDArray[np.int64],
+    weeks: tuple[int, int],
+    limit: int,
+    negatives: int,
+    rng: np.random.Generator,
+) -> Impressions:
+    """Makes a split's impressions.
+
+    Args:
+        purchases: All purchases.
+        households: Sorted households to make impressions for.
+        catalogue: Sorted products that may be candidates.
+        weeks: First and last week of the window.
+        limit: Positives per household; 0 for all.
+        negatives: Negatives per positive.
+        rng: Source of every choice.
+
+    Returns:
+        The impressions: households in random order, a positive and its
+        negatives together, in random order among themselves.
+    """
+    inside = (purchases.week >= weeks[0]) & (purchases.week <= weeks[1])
+    everybody = purchases.where(inside)
+    listed = np.isin(everybody.product, catalogue)
+    sold = everybody.where(listed)
+    chosen = np.isin(everybody.household, households)
+    window = everybody.where(chosen)
+    positives, available = choose_positives(
+        everybody.where(chosen & listed), limit, rng
+    )
+    row, product = sample_negatives(positives, window, sold, negatives, rng)
+    drawn = np.bincount(row, minlength=len(positives))
+    usable = np.flatnonzero(drawn)
+    # One set per positive: the positive first, then shuffled by a key.
+    rows = np.concatenate([usable, row])
+    products = np.concatenate([positives.product[usable], product])
+    click = np.concatenate(
+        [np.ones(len(usable), np.int8), np.zeros(len(row), np.int8)]
+    )
+    place = np.empty(len(households), np.int64)
+    place[rng.permutation(len(households))] = np.arange(len(households))
+    household = positives.household[rows]
+    order = np.lexsort(
+        (
+            rng.random(len(rows)),
+            rows,
+            place[np.searchsorted(households, household)],
+        )
+    )
+    counts = {
+        "purchases_in_window": int(len(window)),
+        "purchases_of_unlisted_products": int((chosen & ~listed).sum()),
+        "positives_available": int(available),
+        "positives_over_limit": int(available - len(positives)),
+        "positives_without_negative": int((drawn == 0).sum()),
+        "positives": int(len(usable)),
+        "positives_with_fewer_negatives": int(
+            ((drawn > 0) & (drawn < negatives)).sum()
+        ),
+        "negatives": int(len(row)),
+        "impressions": int(len(rows)),
+        "users": int(len(np.unique(household))),
+    }
+    return Impressions(household[order], products[order], click[order], counts)
+
+
+def make_histories(
+    purchases: Purchases,
+    households: npt.NDArray[np.int64],
+    before_week: int,
+    max_history: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cuts out the purchases before a week.
+
+    Args:
+        purchases: All purchases, sorted by household and time.
+        households: int64 (U,), sorted, distinct.
+        before_week: Only purchases of earlier weeks count.
+        max_history: Longest history; the newest are kept.
+
+    Returns:
+        Products of all histories one after the other, oldest first, and
+        int64 (U + 1,) offsets of each household's part.
+    """
+    past = purchases.where(purchases.week < before_week)
+    start = np.searchsorted(past.household, households, side="left")
+    stop = np.searchsorted(past.household, households, side="right")
+    start = np.maximum(start, stop - max_history)
+    lengths = stop - start
+    offsets = np.r_[0, np.cumsum(lengths)]
+    return past.product[ranges(start, lengths)], offsets

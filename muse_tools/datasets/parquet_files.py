@@ -1,0 +1,317 @@
+"""Parquet files as other writers leave them: found, opened, diagnosed.
+
+A path is a path here, never a pattern, and what lies in a table's folder is
+data unless its name says that it is not (`data_files`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import pathlib
+import re
+import struct
+import urllib.parse
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from muse_tools.datasets.errors import DataError
+
+__all__ = [
+    "data_files",
+    "find_files",
+    "iter_batches",
+    "listing",
+    "open_file",
+    "schema_of",
+]
+
+_READ_BUFFER_BYTES = 4 << 20
+_ENDINGS = (".parquet", ".parq", ".pq", "")
+_MAGIC = b"PAR1"
+_ARROW_SCHEMA = b"ARROW:schema"
+# Encodings that every reader knows.
+_OLD_ENCODINGS = {
+    "PLAIN",
+    "PLAIN_DICTIONARY",
+    "RLE",
+    "RLE_DICTIONARY",
+    "BIT_PACKED",
+}
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_TABLE_FORMATS = {
+    "_delta_log": (
+        "Delta Lake",
+        "deltalake.DeltaTable(FOLDER).to_pyarrow_table()",
+    ),
+    "metadata": (
+        "Iceberg",
+        "pyiceberg.table.StaticTable.from_metadata(FILE).scan().to_arrow()",
+    ),
+    ".hoodie": ("Hudi", "spark.read.format('hudi').load(FOLDER)"),
+}
+
+
+def find_files(root: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
+    """Returns the files of table `name` in `root`, sorted; maybe none.
+
+    Raises:
+        DataError: ``AMBIGUOUS_TABLE`` when there are several of the forms
+            ``NAME.parquet``, ``NAME-*.parquet`` and ``NAME/``;
+            ``TABLE_FORMAT``, see `data_files`.
+    """
+    forms: list[tuple[str, tuple[pathlib.Path, ...]]] = []
+    shards: list[pathlib.Path] = []
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        if path.name.startswith(f"{name}-") and path.suffix != ".crc":
+            # Of any ending, files and folders: what is no Parquet is named
+            # when it is read.
+            shards += data_files(path) if path.is_dir() else [path]
+            continue
+        stem, ending = os.path.splitext(path.name)
+        if ending.lower() not in _ENDINGS or stem != name:
+            continue
+        if not path.is_dir():
+            forms.append((path.name, (path,)))
+        elif inside := data_files(path):
+            forms.append((f"{path.name}/", inside))
+    if shards:
+        forms.append((f"{name}-*", tuple(shards)))
+    if len(forms) > 1:
+        raise DataError(
+            "AMBIGUOUS_TABLE",
+            f"table {name}: found as {' and '.join(f for f, _ in forms)} "
+            f"in {root}. Expected: one form.",
+            "remove or move away the copies that should not be read.",
+        )
+    return forms[0][1] if forms else ()
+
+
+def data_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """Returns the files of a table's folder, sorted by path.
+
+    All files count, whatever their ending, also those in folders, such as
+    ``dt=2026-11-29/``. Left out is what starts with ``_`` or ``.`` (markers,
+    files being written) and checksums (``.crc``).
+
+    Raises:
+        DataError: ``TABLE_FORMAT`` for a folder of Delta Lake, Iceberg or
+            Hudi, which may hold removed and replaced rows as well.
+    """
+    found: list[pathlib.Path] = []
+    for path in sorted(folder.iterdir()):
+        known = _TABLE_FORMATS.get(path.name) if path.is_dir() else None
+        if known and (
+            path.name != "metadata" or any(path.glob("*.metadata.json"))
+        ):
+            raise DataError(
+                "TABLE_FORMAT",
+                f"{folder} is a {known[0]} table ({path.name}/): its files may "
+                "hold removed and replaced rows. Expected: plain Parquet.",
+                f"write the rows that count as Parquet into another folder, "
+                f"from {known[1]}.",
+            )
+        if path.name.startswith(("_", ".")) and "=" not in path.name:
+            continue
+        if path.is_dir():
+            found += data_files(path)
+        elif path.suffix != ".crc":
+            found.append(path)
+    return tuple(found)
+
+
+def listing(folder: pathlib.Path) -> str:
+    """Names what is in a folder, the first few, for messages."""
+    names = [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
+    ]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more if names else "nothing"
+
+
+def _partition(path: pathlib.Path) -> dict[str, str | int | None]:
+    """Returns the columns that the folders next above a file stand for."""
+    folders = itertools.takewhile(
+        lambda part: part.partition("=")[0] and "=" in part,
+        reversed(path.parts[:-1]),
+    )
+    found: dict[str, str | int | None] = {}
+    for folder in reversed(list(folders)):
+        name, _, text = map(urllib.parse.unquote, folder.partition("="))
+        is_number = re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", text)
+        found[name] = (
+            None
+            if text == _NULL_PARTITION
+            else int(text)
+            if is_number and -(2**63) <= int(text) < 2**63
+            else text
+        )
+    return found
+
+
+@contextlib.contextmanager
+def open_file(table: str, path: pathlib.Path) -> Iterator[pq.ParquetFile]:
+    """Opens a file; every Arrow or I/O error inside names table and file.
+
+    The types are those of Parquet. What the writer noted about its Arrow
+    types is not looked at: it may name types that this pyarrow does not know
+    (string_view, list_view, decimal32, 128-bit integers), and turns lists
+    into large or fixed-size ones.
+
+    Args:
+        table: Name of the table, for messages.
+        path: The file.
+
+    Raises:
+        DataError: ``UNREADABLE_FILE`` or ``UNSUPPORTED_FILE``.
+    """
+    metadata = None
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(_footer(path)))
+        # A buffer makes column chunks stream: without it a whole chunk,
+        # gigabytes of histories, is read at once.
+        with pq.ParquetFile(
+            path, metadata=metadata, buffer_size=_READ_BUFFER_BYTES
+        ) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise _diagnosis(table, path, error, metadata) from error
+
+
+def _footer(path: pathlib.Path) -> bytes:
+    """Returns a file's footer, as a file of its own without Arrow's note."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        tail = file.read()
+        if len(tail) < 8 or tail[4:] != _MAGIC:
+            return tail
+        (length,) = struct.unpack("<I", tail[:4])
+        file.seek(max(0, size - 8 - length))
+        footer = file.read()
+    # A key of the same length that means nothing.
+    return _MAGIC + footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.lower())
+
+
+def schema_of(file: pq.ParquetFile, path: pathlib.Path) -> pa.Schema:
+    """Returns a file's columns, then those of its partition folders."""
+    schema = file.schema_arrow.remove_metadata()
+    for name, value in _partition(path).items():
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.scalar(value).type))
+    return schema
+
+
+def iter_batches(
+    file: pq.ParquetFile,
+    path: pathlib.Path,
+    columns: Sequence[str],
+    batch_rows: int,
+    row_groups: Sequence[int] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Streams columns of a file and of its partition folders.
+
+    Args:
+        file: The open file.
+        path: Where it lies.
+        columns: Names, each in `schema_of`.
+        batch_rows: Rows per batch.
+        row_groups: Row groups to read; all by default.
+
+    Yields:
+        Record batches, the columns in any order. Never an empty batch.
+    """
+    inside = [name for name in columns if name in file.schema_arrow.names]
+    constants = {
+        name: value
+        for name, value in _partition(path).items()
+        if name in columns and name not in inside
+    }
+    for batch in file.iter_batches(
+        batch_rows, row_groups, columns=inside or None
+    ):
+        if not batch.num_rows:
+            continue
+        arrays = [pa.array([v] * len(batch)) for v in constants.values()]
+        yield (
+            pa.RecordBatch.from_arrays(
+                [*batch.columns, *arrays], [*batch.schema.names, *constants]
+            )
+            if constants
+            else batch
+        )
+
+
+def _diagnosis(
+    table: str,
+    path: pathlib.Path,
+    error: Exception,
+    metadata: pq.FileMetaData | None,
+) -> DataError:
+    """Tells a damaged file from one that is only beyond this pyarrow."""
+    if getattr(error, "errno", None) in (errno.EACCES, errno.ENOENT):
+        return DataError(
+            "UNREADABLE_FILE",
+            f"table {table}: {path} cannot be opened: {error}.",
+            "check that the file is there and may be read.",
+        )
+    size = f"{path.stat().st_size:,} bytes"
+    reason = f"table {table}: {path} ({size})"
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        start = file.read(4)
+        file.seek(-4, os.SEEK_END)
+        end = file.read()
+        if b"PARE" in (start, end):
+            return DataError(
+                "UNSUPPORTED_FILE",
+                f"{reason} is encrypted. Expected: plain Parquet.",
+                "write the file again without encryption.",
+            )
+        if start != _MAGIC and end != _MAGIC:
+            return DataError(
+                "UNREADABLE_FILE",
+                f"{reason} is not a complete Parquet file: it begins with "
+                f"{start!r}. Expected: {_MAGIC!r} at its beginning and end.",
+                "write the rows as Parquet; what is not data has to lie "
+                "elsewhere, or be named with a leading _ or .; a file that was "
+                "cut off or damaged has to be copied again.",
+            )
+    what = _unsupported(error, metadata)
+    if what:
+        return DataError(
+            "UNSUPPORTED_FILE",
+            f"{reason} needs a newer pyarrow than {pa.__version__}, for "
+            f"{what}: {error}.",
+            "write the file again without that, or install a newer pyarrow.",
+        )
+    return DataError(
+        "UNREADABLE_FILE",
+        f"{reason} is not a complete Parquet file: {error}.",
+        "the file was cut off or damaged; copy or download it again.",
+    )
+
+
+def _unsupported(error: Exception, metadata: pq.FileMetaData | None) -> str:
+    """Returns what this pyarrow cannot read; empty if the file is damaged."""
+    text = str(error)
+    if metadata is None:
+        known = "LogicalType" in text
+        return "the type of a column, such as float16" if known else ""
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return "a compression or encoding"
+    new: dict[str, str] = {}
+    for group in range(metadata.num_row_groups):
+        of_group = metadata.row_group(group)
+        for column in map(of_group.column, range(of_group.num_columns)):
+            for encoding in set(column.encodings) - _OLD_ENCODINGS:
+                if encoding in text:
+                    new[column.path_in_schema] = encoding
+    return ", ".join(
+        f"encoding {encoding} of column {name}"
+        for name, encoding in new.items()
+    )

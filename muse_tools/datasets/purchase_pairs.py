@@ -1,0 +1,136 @@
+"""Stand-ins for searches, made of purchases.
+
+Nobody searched for anything here. What a household bought earlier plays the
+query, another product of the same type that it bought in a later basket plays
+the purchase, and products of the same category that were on offer and that the
+household never bought play the items clicked in vain. Pure functions of
+arrays; every random choice comes from a generator that the caller passes in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_tools.datasets.impressions import Purchases, sample_negatives
+
+__all__ = ["Pairs", "make_pairs"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Pairs of products in order of time.
+
+    Attributes:
+        seconds: int64 (E,), time of the later purchase.
+        query: int64 (E,), product bought earlier.
+        purchased: int64 (E,), product of the same type bought later.
+        clicked: int64, products not bought, one pair after the other.
+        offsets: int64 (E + 1,), each pair's part of `clicked`.
+        counts: What was found, kept and left out.
+    """
+
+    seconds: npt.NDArray[np.int64]
+    query: npt.NDArray[np.int64]
+    purchased: npt.NDArray[np.int64]
+    clicked: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    counts: dict[str, int]
+
+
+def make_pairs(
+    purchases: Purchases,
+    households: npt.NDArray[np.int64],
+    products: npt.NDArray[np.int64],
+    types: npt.NDArray[np.int64],
+    categories: npt.NDArray[np.int64],
+    before_week: int,
+    limit: int,
+    clicks: int,
+    rng: np.random.Generator,
+) -> Pairs:
+    """Makes pairs out of the purchases before a week.
+
+    Args:
+        purchases: All purchases, sorted by household and time.
+        households: Sorted households to make pairs of.
+        products: int64 (P,), sorted: the products that may occur.
+        types: int64 (P,), 0 where unknown; products without are left out.
+        categories: int64 (P,), of each product.
+        before_week: Only purchases of earlier weeks count.
+        limit: Pairs to keep, chosen at random.
+        clicks: Products clicked in vain, at most, per pair.
+        rng: Source of every choice.
+
+    Returns:
+        The pairs.
+    """
+    past = purchases.where(purchases.week < before_week)
+    place = np.searchsorted(products, past.product)
+    place = np.minimum(place, len(products) - 1)
+    known = (products[place] == past.product) & (types[place] != 0)
+    past, place = past.where(known), place[known]
+    mine = np.isin(past.household, households)
+    own, kind = past.where(mine), types[place[mine]]
+
+    order = np.lexsort((own.seconds, kind, own.household))
+    own, kind = own.where(order), kind[order]
+    group = np.ones(len(own), bool)
+    group[1:] = (own.household[1:] != own.household[:-1]) | (
+        kind[1:] != kind[:-1]
+    )
+    basket = group.copy()
+    basket[1:] |= own.seconds[1:] != own.seconds[:-1]
+    # The last purchase of the basket before, if it is of the same group.
+    row = np.arange(len(own))
+    before = np.maximum.accumulate(np.where(basket, row, 0)) - 1
+    first_of_group = np.maximum.accumulate(np.where(group, row, 0))
+    usable = before >= first_of_group
+    usable[usable] = own.product[before[usable]] != own.product[usable]
+    found = np.flatnonzero(usable)
+    chosen = found
+    if len(found) > limit:
+        chosen = np.sort(rng.permutation(found)[:limit])
+    chosen = chosen[np.argsort(own.seconds[chosen], kind="stable")]
+
+    positives = own.where(chosen)
+    # One "store" per store and category: what is on offer there is alike.
+    row, clicked = sample_negatives(
+        _by_category(positives, products, categories),
+        own,
+        _by_category(past, products, categories),
+        clicks,
+        rng,
+    )
+    drawn = np.bincount(row, minlength=len(chosen))
+    return Pairs(
+        positives.seconds,
+        own.product[before[chosen]],
+        positives.product,
+        clicked,
+        np.r_[0, np.cumsum(drawn)],
+        {
+            "pairs_available": len(found),
+            "pairs_over_limit": len(found) - len(chosen),
+            "pairs": len(chosen),
+            "pairs_without_clicks": int((drawn == 0).sum()),
+            "clicks_without_purchase": len(clicked),
+            "households": len(np.unique(positives.household)),
+        },
+    )
+
+
+def _by_category(
+    purchases: Purchases,
+    products: npt.NDArray[np.int64],
+    categories: npt.NDArray[np.int64],
+) -> Purchases:
+    """Returns the purchases with a store per store and category."""
+    _, code = np.unique(categories, return_inverse=True)
+    at = np.searchsorted(products, purchases.product)
+    return dataclasses.replace(
+        purchases,
+        store=purchases.store * (int(code.max()) + 1) + code[at],
+    )

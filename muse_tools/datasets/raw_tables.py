@@ -1,0 +1,658 @@
+"""The raw Taobao-MM tables: schemas, where they lie, reading, writing.
+
+A data set is a directory (or its ``raw/`` subdirectory) with six Parquet
+tables. Each table is one file ``NAME.parquet``, shards
+``NAME-*.parquet``, or a folder ``NAME/`` (`parquet_files`). User features of
+the published set are 44.6 GB in seven row groups, so everything here
+streams: no function reads a whole table.
+
+Source of names and types: the Taobao-MM files as published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from muse_tools.datasets import casting, parquet_files
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.parquet_files import (
+    data_files,
+    find_files,
+    listing,
+    open_file,
+)
+
+EMBEDDING_DIM = 128
+"""Number of int8 codes of one item vector."""
+
+LABEL = "label_0"
+USER_ID = "129_1"
+USER_PROFILE = ("130_1", "130_2", "130_3", "130_4", "130_5")
+BEHAVIOR_ITEM_IDS = "150_2_180"
+BEHAVIOR_CATEGORY_IDS = "151_2_180"
+ITEM_ID = "205"
+ITEM_CATEGORY = "206"
+ITEM_CITY = "213"
+ITEM_PROVINCE = "214"
+SCL_EMBEDDING = "205_c"
+
+NAME_OF_CODE: Mapping[str, str] = {
+    LABEL: "click",
+    USER_ID: "user_id",
+    **{code: f"user_profile_{i + 1}" for i, code in enumerate(USER_PROFILE)},
+    BEHAVIOR_ITEM_IDS: "behavior_item_ids",
+    BEHAVIOR_CATEGORY_IDS: "behavior_category_ids",
+    ITEM_ID: "item_id",
+    ITEM_CATEGORY: "item_category",
+    ITEM_CITY: "item_city",
+    ITEM_PROVINCE: "item_province",
+    SCL_EMBEDDING: "scl_embedding",
+}
+"""Published column code to the name this project uses."""
+
+CODE_OF_NAME: Mapping[str, str] = {v: k for k, v in NAME_OF_CODE.items()}
+"""The inverse of `NAME_OF_CODE`."""
+
+
+def _list_of(value_type: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", value_type))
+
+
+_SAMPLES = pa.schema(
+    [
+        (LABEL, _list_of(pa.int8())),
+        (USER_ID, pa.int64()),
+        (ITEM_ID, pa.int64()),
+    ]
+)
+_USER_FEATURES = pa.schema(
+    [
+        (USER_ID, pa.int64()),
+        *((code, pa.int64()) for code in USER_PROFILE),
+        (BEHAVIOR_ITEM_IDS, _list_of(pa.int64())),
+        (BEHAVIOR_CATEGORY_IDS, _list_of(pa.int64())),
+    ]
+)
+_ITEM_FEATURES = pa.schema(
+    [
+        (ITEM_ID, pa.int64()),
+        (ITEM_CATEGORY, pa.int64()),
+        (ITEM_CITY, pa.int64()),
+        (ITEM_PROVINCE, pa.int64()),
+    ]
+)
+_EMBEDDINGS = pa.schema(
+    [(ITEM_ID, pa.int64()), (SCL_EMBEDDING, _list_of(pa.int8()))]
+)
+
+TRAIN_SAMPLES = "train_samples"
+TEST_SAMPLES = "test_samples"
+TRAIN_USER_FEATURES = "train_user_features"
+TEST_USER_FEATURES = "test_user_features"
+ITEM_FEATURES = "item_features"
+EMBEDDINGS = "scl_embedding_int8_p90"
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    TRAIN_SAMPLES: _SAMPLES,
+    TEST_SAMPLES: _SAMPLES,
+    TRAIN_USER_FEATURES: _USER_FEATURES,
+    TEST_USER_FEATURES: _USER_FEATURES,
+    ITEM_FEATURES: _ITEM_FEATURES,
+    EMBEDDINGS: _EMBEDDINGS,
+}
+"""Table name to its Arrow schema."""
+
+SPLITS = ("train", "test")
+
+_TARGET_BATCH_BYTES = 32 << 20
+_MAX_BATCH_ROWS = 1 << 17
+_NOT_PARQUET = "CSV and other files are not read: write them as Parquet"
+# What a float takes on its way to a whole number or a code.
+_BYTES_OF_FLOATS = 40
+
+
+def describe_column(code: str) -> str:
+    """Returns a column code with this project's name: ``205 (item_id)``."""
+    name = NAME_OF_CODE.get(code)
+    return f"{code} ({name})" if name else code
+
+
+def describe_type(data_type: pa.DataType) -> str:
+    """Returns a type as DATA.md spells it, e.g. ``list<int8>``."""
+    if casting.is_list(data_type):
+        return f"list<{describe_type(data_type.value_type)}>"
+    return str(data_type)
+
+
+def schema_problems(
+    schema: pa.Schema, expected: pa.Schema, table: str
+) -> list[DataError]:
+    """Compares a table's schema with what it has to be.
+
+    Args:
+        schema: What was found. Extra columns and any order are fine.
+        expected: One of `SCHEMAS`, or a schema of the joined form.
+        table: Table (or file) name for the messages.
+
+    Returns:
+        One `DataError` per problem, codes ``MISSING_COLUMN``,
+        ``DUPLICATE_COLUMN`` or ``WRONG_TYPE``; an empty list if it fits.
+    """
+    problems = []
+    for field in expected:
+        found = schema.get_all_field_indices(field.name)
+        column = describe_column(field.name)
+        wanted = describe_type(field.type)
+        if not found:
+            have = ", ".join(schema.names) or "none"
+            problems.append(
+                DataError(
+                    "MISSING_COLUMN",
+                    f"table {table}: column {column} is missing. "
+                    f"Expected: {wanted}. Received columns: {have}.",
+                    f"write column {field.name} as {wanted} into {table}; "
+                    "columns are named by their published codes.",
+                )
+            )
+        elif len(found) > 1:
+            problems.append(
+                DataError(
+                    "DUPLICATE_COLUMN",
+                    f"table {table}: column {column} occurs {len(found)} "
+                    "times. Expected: once.",
+                    f"keep one column {field.name} in {table}.",
+                )
+            )
+        elif not casting.accepts(field.type, schema.field(found[0]).type):
+            problems.append(
+                wrong_type(table, field, schema.field(found[0]).type)
+            )
+    return problems
+
+
+def wrong_type(
+    table: str, field: pa.Field, received: pa.DataType, value: str = ""
+) -> DataError:
+    """Returns the error of a column of another type.
+
+    Args:
+        table: Table (or file) name.
+        field: What the column has to be.
+        received: Its type.
+        value: A value that does not fit, where the type would do.
+    """
+    example = f", which holds {value}" if value else ""
+    return DataError(
+        "WRONG_TYPE",
+        f"table {table}: column {describe_column(field.name)} has the wrong "
+        f"type. Expected: {describe_type(field.type)}. Received: "
+        f"{describe_type(received)}{example}.",
+        _type_hint(field, received) + " Then write the table again.",
+    )
+
+
+def _type_hint(field: pa.Field, received: pa.DataType) -> str:
+    """Returns what to do, in words that may be followed as they stand."""
+    types, name = pa.types, field.name
+    wanted = describe_type(field.type)
+    leaf = received.value_type if casting.is_list(received) else received
+    if name == LABEL:
+        return (
+            f"make {name} {wanted} of two: [1, 0] where the item was not "
+            "clicked, [0, 1] where it was, that is [1 - c, c] for a click c."
+        )
+    if name == SCL_EMBEDDING:
+        return (
+            f"make {name} a list of {EMBEDDING_DIM} floats or int8 codes for "
+            "each item; floats become codes here. Do not cast floats to int8: "
+            "most would be 0. Codes are trunc(127 * v / |v|)."
+        )
+    if not types.is_integer(_leaf(field.type)):
+        return f"write column {name} as {wanted}."
+    if types.is_string(leaf) or types.is_large_string(leaf):
+        group = _GROUP_OF_IDS.get(name, (name,))
+        return (
+            f"replace the texts of {name} by "
+            f"muse_tools.datasets.hashing.stable_ids({group[0]!r}, texts), "
+            f"int64, wherever these ids stand ({', '.join(group)})."
+        )
+    if types.is_uint64(leaf):
+        return (
+            f"take the same 64 bits of {name} as int64, in NumPy "
+            "ids.view(np.int64), wherever these ids stand "
+            f"({', '.join(_GROUP_OF_IDS.get(name, (name,)))})."
+        )
+    if types.is_floating(leaf):
+        return (
+            f"write {name} as {wanted} from where the whole numbers come "
+            "from; floats may have rounded them already, and a cast cannot "
+            "bring them back."
+        )
+    if types.is_timestamp(leaf):
+        return (
+            f"write {name} in whole seconds, in Arrow "
+            "column.cast('timestamp[s]').cast('int64')."
+        )
+    return f"write {name} as {wanted}, one number for each different value."
+
+
+def _leaf(data_type: pa.DataType) -> pa.DataType:
+    return data_type.value_type if casting.is_list(data_type) else data_type
+
+
+# Columns that hold the same ids, by each of their names.
+_GROUP_OF_IDS = {
+    code: group
+    for group in (
+        (
+            ITEM_ID,
+            BEHAVIOR_ITEM_IDS,
+            "item_id",
+            "purchased_item_id",
+            "clicked_item_ids",
+        ),
+        (ITEM_CATEGORY, BEHAVIOR_CATEGORY_IDS),
+    )
+    for code in group
+}
+
+
+def _leaf_bytes(data_type: pa.DataType) -> int:
+    try:
+        return max(1, _leaf(data_type).bit_width // 8)
+    except ValueError:
+        return 16
+
+
+def decoded_bytes(
+    metadata: pq.FileMetaData, schema: pa.Schema
+) -> Iterator[tuple[int, int]]:
+    """Reads off a footer how large each row group is in memory.
+
+    Args:
+        metadata: Footer of a Parquet file.
+        schema: Columns that count.
+
+    Yields:
+        (rows, bytes of the columns' values) of each row group.
+    """
+    width = {f.name: _leaf_bytes(f.type) for f in schema}
+    whole = {f.name for f in schema if pa.types.is_integer(_leaf(f.type))}
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        columns = (group.column(i) for i in range(group.num_columns))
+        yield (
+            group.num_rows,
+            sum(
+                column.num_values
+                * (
+                    _BYTES_OF_FLOATS
+                    if name in whole
+                    and column.physical_type in ("FLOAT", "DOUBLE")
+                    else width[name]
+                )
+                for column in columns
+                if (name := column.path_in_schema.split(".")[0]) in width
+            ),
+        )
+
+
+def rows_per_batch(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
+    """Returns how many rows of a file decode to about 32 MB."""
+    widest = max(
+        (size / rows for rows, size in decoded_bytes(metadata, schema) if rows),
+        default=1.0,
+    )
+    fitting = int(_TARGET_BATCH_BYTES // max(1.0, widest))
+    return min(_MAX_BATCH_ROWS, max(1, fitting))
+
+
+@dataclasses.dataclass(frozen=True)
+class RawTable:
+    """One raw table: its files and the schema that it has to have.
+
+    Attributes:
+        name: Table name, e.g. ``train_samples``.
+        paths: Its Parquet files, in reading order.
+        schema: Expected Arrow schema.
+    """
+
+    name: str
+    paths: tuple[pathlib.Path, ...]
+    schema: pa.Schema
+
+    def problems(self) -> list[DataError]:
+        """Checks every file's footer; returns all problems found."""
+        found: list[DataError] = []
+        for path in self.paths:
+            label = self._label(path)
+            try:
+                with open_file(self.name, path) as file:
+                    found += schema_problems(
+                        parquet_files.schema_of(file, path), self.schema, label
+                    )
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def check(self) -> None:
+        """Checks every file's footer.
+
+        Raises:
+            DataError: ``MISSING_COLUMN``, ``WRONG_TYPE``,
+                ``DUPLICATE_COLUMN`` or ``UNREADABLE_FILE`` for the first
+                problem, ``EMPTY_TABLE`` if there is no row at all.
+        """
+        for problem in self.problems():
+            raise problem
+        if self.num_rows() == 0:
+            raise empty_table(self.name)
+
+    def file_schema(self) -> pa.Schema:
+        """Returns the schema of the first file, as it was written."""
+        with open_file(self.name, self.paths[0]) as file:
+            return parquet_files.schema_of(file, self.paths[0])
+
+    def num_rows(self) -> int:
+        """Returns the number of rows, read from the footers."""
+        rows = 0
+        for path in self.paths:
+            with open_file(self.name, path) as file:
+                rows += file.metadata.num_rows
+        return rows
+
+    def num_bytes(self) -> int:
+        """Returns the bytes of all files."""
+        return sum(path.stat().st_size for path in self.paths)
+
+    def iter_batches(
+        self,
+        columns: Sequence[str] | None = None,
+        batch_rows: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Streams the table; memory stays bounded whatever its size.
+
+        Args:
+            columns: Column codes to read; all of the schema by default.
+            batch_rows: Rows per batch. By default as many as decode to
+                about 32 MB, so longer histories mean smaller batches.
+
+        Yields:
+            Record batches with the requested columns in schema order, cast
+            to the schema's exact types. Never an empty batch.
+
+        Raises:
+            DataError: A schema problem or an unreadable file.
+        """
+        schema = self.schema
+        if columns is not None:
+            unknown = [c for c in columns if c not in schema.names]
+            if unknown:
+                raise ValueError(
+                    f"columns: expected codes among {schema.names}. "
+                    f"Received: {unknown}"
+                )
+            schema = pa.schema([f for f in schema if f.name in set(columns)])
+        for path in self.paths:
+            label = self._label(path)
+            with open_file(self.name, path) as file:
+                for problem in schema_problems(
+                    parquet_files.schema_of(file, path), schema, label
+                ):
+                    raise problem
+                rows = batch_rows or rows_per_batch(file.metadata, schema)
+                for batch in parquet_files.iter_batches(
+                    file, path, schema.names, rows
+                ):
+                    yield conform(batch, schema, label)
+
+    def _label(self, path: pathlib.Path) -> str:
+        if len(self.paths) == 1:
+            return self.name
+        return f"{self.name} ({path.name})"
+
+
+def empty_table(name: str) -> DataError:
+    """Returns the error of a table without rows."""
+    return DataError(
+        "EMPTY_TABLE",
+        f"table {name}: no rows. Expected: at least one.",
+        f"write {name} again with its rows.",
+    )
+
+
+def conform(
+    batch: pa.RecordBatch, schema: pa.Schema, table: str = ""
+) -> pa.RecordBatch:
+    """Selects and casts a batch's columns to a schema, in its order.
+
+    Args:
+        batch: Rows.
+        schema: What they have to be.
+        table: Table (or file) name for the message.
+
+    Raises:
+        DataError: ``WRONG_TYPE``, with a value that does not fit.
+    """
+    arrays = []
+    for field in schema:
+        array = batch.column(batch.schema.get_field_index(field.name))
+        received = array.type
+        if field.name == SCL_EMBEDDING and pa.types.is_floating(
+            _leaf(received)
+        ):
+            array = casting.quantize(array)
+        try:
+            arrays.append(casting.cast(array, field.type))
+        except ValueError as error:
+            raise wrong_type(table, field, received, str(error)) from error
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+@dataclasses.dataclass(frozen=True)
+class RawTables:
+    """The raw tables found in a directory.
+
+    Attributes:
+        root: The directory that holds the tables (``DIR`` or ``DIR/raw``).
+        tables: Table name to table, only those that exist.
+    """
+
+    root: pathlib.Path
+    tables: Mapping[str, RawTable]
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        require: Iterable[str] = (),
+    ) -> RawTables:
+        """Finds the tables in `directory` or `directory`/raw.
+
+        Only names are looked at; call `check` for the schemas.
+
+        Args:
+            directory: A data set.
+            require: Names of tables that must be there.
+
+        Raises:
+            DataError: ``NO_DIRECTORY``, ``NO_TABLES``, ``MISSING_TABLE`` or
+                ``AMBIGUOUS_TABLE``.
+        """
+        base = pathlib.Path(directory)
+        if not base.is_dir():
+            raise DataError(
+                "NO_DIRECTORY",
+                f"{base} is not a directory.",
+                "give the directory that holds the raw tables or raw/.",
+            )
+        for root in (base, base / "raw"):
+            tables = {}
+            for name, schema in SCHEMAS.items():
+                if paths := find_files(root, name):
+                    tables[name] = RawTable(name, paths, schema)
+            if tables:
+                break
+        else:
+            raise DataError(
+                "NO_TABLES",
+                f"{base} holds none of the raw tables, nor does its raw/. "
+                f"Expected: {', '.join(SCHEMAS)}, as Parquet. Received: "
+                f"{listing(root if root.is_dir() else base)}.",
+                f"write {TRAIN_SAMPLES}.parquet and the others there "
+                f"({_NOT_PARQUET}; schemas/README.md has their columns), or "
+                "make some with `muse data complete-journey --out DIR`.",
+            )
+        found = cls(root, tables)
+        for name in require:
+            found[name]
+        return found
+
+    def __getitem__(self, name: str) -> RawTable:
+        """Returns a table; `DataError` ``MISSING_TABLE`` if not there."""
+        if name not in self.tables:
+            raise DataError(
+                "MISSING_TABLE",
+                f"table {name}: not found in {self.root}. Received: "
+                f"{listing(self.root)}.",
+                f"put {name}.parquet, {name}-*.parquet or a folder {name}/ "
+                f"with such files there ({_NOT_PARQUET}).",
+            )
+        return self.tables[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Tells whether a table exists."""
+        return name in self.tables
+
+    def with_table(
+        self, name: str, folder: str | os.PathLike[str]
+    ) -> RawTables:
+        """Returns the same tables, one of them read from another folder.
+
+        Args:
+            name: Table to replace or add, one of `SCHEMAS`.
+            folder: Directory that holds the table's files, and no others.
+
+        Raises:
+            DataError: ``MISSING_TABLE`` when there is no Parquet file.
+        """
+        paths = data_files(pathlib.Path(folder))
+        if not paths:
+            raise DataError(
+                "MISSING_TABLE",
+                f"table {name}: no Parquet file in {folder}. Received: "
+                f"{listing(pathlib.Path(folder))}.",
+                "run the component that writes it again.",
+            )
+        table = RawTable(name, paths, SCHEMAS[name])
+        return RawTables(self.root, {**self.tables, name: table})
+
+    def check(self, require: Iterable[str] = tuple(SCHEMAS)) -> None:
+        """Checks presence, schema and non-emptiness of tables.
+
+        Args:
+            require: Names to check; all six by default.
+
+        Raises:
+            DataError: The first problem found.
+        """
+        for name in require:
+            self[name].check()
+
+
+class TableWriter:
+    """Writes one Parquet file atomically: all of it or nothing.
+
+    Rows go to a hidden temporary file next to the target, which replaces
+    the target only when the ``with`` block ends without an error.
+
+    Args:
+        path: Target file. Missing parent directories are made.
+        schema: Arrow schema of the rows.
+        row_group_bytes: A row group is closed once its rows take about so
+            many bytes in memory.
+
+    Example:
+        >>> with TableWriter("item_features.parquet", schema) as writer:
+        ...     writer.write(batch)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        schema: pa.Schema,
+        row_group_bytes: int = 64 << 20,
+    ) -> None:
+        """Prepares writing; see the class for the arguments."""
+        self.path = pathlib.Path(path)
+        self.schema = schema
+        self.rows = 0
+        self._row_group_bytes = row_group_bytes
+        self._temporary = self.path.with_name(
+            f".{self.path.name}.{os.getpid()}.tmp"
+        )
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_bytes = 0
+
+    def __enter__(self) -> TableWriter:
+        """Opens the temporary file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = pq.ParquetWriter(
+            self._temporary,
+            self.schema,
+            compression="snappy",
+            use_compliant_nested_type=True,
+        )
+        return self
+
+    def write(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Appends rows; their columns are matched by name."""
+        batches = rows.to_batches() if isinstance(rows, pa.Table) else [rows]
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            batch = conform(batch, self.schema)
+            self._pending.append(batch)
+            self._pending_bytes += batch.nbytes
+            self.rows += batch.num_rows
+            if self._pending_bytes >= self._row_group_bytes:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._pending and self._writer is not None:
+            table = pa.Table.from_batches(self._pending, self.schema)
+            self._writer.write_table(table, row_group_size=table.num_rows)
+            self._pending, self._pending_bytes = [], 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Moves the file into place, or removes it after an error."""
+        try:
+            if kind is None:
+                self._flush()
+            if self._writer is not None:
+                self._writer.close()
+            if kind is None:
+                os.replace(self._temporary, self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def write_table(
+    path: str | os.PathLike[str], rows: pa.Table | pa.RecordBatch
+) -> None:
+    """Writes one Parquet file atomically with the rows' own schema."""
+    with TableWriter(path, rows.schema) as writer:
+        writer.write(rows)

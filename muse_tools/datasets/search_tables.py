@@ -1,0 +1,346 @@
+"""The optional raw tables that item embeddings are learned from.
+
+``item_content`` says what items look like, ``search_events`` what people
+searched for, bought, and clicked without buying. Both lie beside the other
+raw tables, in the same forms (`parquet_files.find_files`), with plain column
+names. A modality is a column ``<modality>_vector`` (of a query:
+``query_<modality>_vector``) or a text column, whose modality is ``text``.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from muse_tools.datasets import casting
+from muse_tools.datasets.arrow_lists import list_values, values_of
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.item_content import check_modality
+from muse_tools.datasets.parquet_files import find_files, listing
+from muse_tools.datasets.raw_tables import RawTable, wrong_type
+
+__all__ = [
+    "CLICKED_ITEM_IDS",
+    "ITEM_CONTENT",
+    "ITEM_ID",
+    "PURCHASED_ITEM_ID",
+    "QUERY_ID",
+    "SEARCH_EVENTS",
+    "TABLES",
+    "TEXT",
+    "TIME",
+    "SearchTable",
+    "features",
+    "find_tables",
+    "float_lists",
+    "open_table",
+    "texts",
+    "vector_column",
+    "vector_lengths",
+    "vectors",
+]
+
+ITEM_CONTENT = "item_content"
+SEARCH_EVENTS = "search_events"
+TABLES = (ITEM_CONTENT, SEARCH_EVENTS)
+
+ITEM_ID = "item_id"
+QUERY_ID = "query_id"
+TIME = "time"
+PURCHASED_ITEM_ID = "purchased_item_id"
+CLICKED_ITEM_IDS = "clicked_item_ids"
+
+TEXT = "text"
+"""The modality that text columns become."""
+
+_SUFFIX = "_vector"
+_PREFIX = {ITEM_CONTENT: "", SEARCH_EVENTS: "query_"}
+_KEYS = {
+    ITEM_CONTENT: pa.schema([(ITEM_ID, pa.int64())]),
+    SEARCH_EVENTS: pa.schema(
+        [
+            (QUERY_ID, pa.int64()),
+            (TIME, pa.int64()),
+            (PURCHASED_ITEM_ID, pa.int64()),
+            (
+                CLICKED_ITEM_IDS,
+                pa.list_(pa.field("element", pa.int64())),
+            ),
+        ]
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchTable:
+    """One of the two tables, and which of its columns hold what.
+
+    Attributes:
+        rows: The table; its schema is that of the first file, reduced to the
+            columns that count.
+        vectors: Modality to its vector column.
+        text: The text column, or None.
+    """
+
+    rows: RawTable
+    vectors: Mapping[str, str]
+    text: str | None
+
+    @property
+    def name(self) -> str:
+        """``item_content`` or ``search_events``."""
+        return self.rows.name
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Every modality, vectors first."""
+        return (*self.vectors, *((TEXT,) if self.text else ()))
+
+    def widths(
+        self, declared: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """Returns the width of every vector column's modality.
+
+        Args:
+            declared: Widths that are known; they win.
+
+        Returns:
+            Modality to width: the declared one, otherwise the length that
+            most rows of the table have (of two equally frequent ones the
+            larger).
+
+        Raises:
+            DataError: ``NO_USABLE_ROWS`` if a column holds no vector at all
+                and no width is declared.
+        """
+        declared = declared or {}
+        open_ones = {k: v for k, v in self.vectors.items() if k not in declared}
+        lengths: dict[str, collections.Counter[int]] = {
+            name: collections.Counter() for name in open_ones
+        }
+        if open_ones:
+            for batch in self.rows.iter_batches(list(open_ones.values())):
+                for name, column in open_ones.items():
+                    found = vector_lengths(batch[column])
+                    values, counts = np.unique(
+                        found[found > 0], return_counts=True
+                    )
+                    lengths[name].update(
+                        dict(zip(values.tolist(), counts.tolist(), strict=True))
+                    )
+        widths = {}
+        for name, column in self.vectors.items():
+            if name in declared:
+                widths[name] = declared[name]
+            elif lengths[name]:
+                widths[name] = max(
+                    lengths[name], key=lambda n: (lengths[name][n], n)
+                )
+            else:
+                raise DataError(
+                    "NO_USABLE_ROWS",
+                    f"table {self.name}: column {column} holds no vector. "
+                    "Expected: at least one.",
+                    "leave the column out, or write its vectors.",
+                )
+        return widths
+
+
+def vector_column(table: str, modality: str) -> str:
+    """Returns the column that holds a modality's vectors.
+
+    Example:
+        >>> vector_column("search_events", "image")
+        'query_image_vector'
+    """
+    return f"{_PREFIX[table]}{modality}{_SUFFIX}"
+
+
+def find_tables(
+    directory: str | os.PathLike[str],
+) -> dict[str, tuple[pathlib.Path, ...]]:
+    """Finds the files of both tables in a directory or its ``raw/``.
+
+    Returns:
+        Table name to its files, only the tables that exist.
+
+    Raises:
+        DataError: ``AMBIGUOUS_TABLE``.
+    """
+    base = pathlib.Path(directory)
+    for root in (base, base / "raw"):
+        found = {n: paths for n in TABLES if (paths := find_files(root, n))}
+        if found:
+            return found
+    return {}
+
+
+def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
+    """Finds one of the two tables and its modalities.
+
+    Args:
+        directory: A data set; the table lies there or under ``raw/``.
+        name: ``item_content`` or ``search_events``.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: ``MISSING_TABLE``, ``AMBIGUOUS_TABLE``,
+            ``UNREADABLE_FILE``, ``EMPTY_TABLE``, ``MISSING_COLUMN``,
+            ``DUPLICATE_COLUMN``, ``WRONG_TYPE`` or ``AMBIGUOUS_MODALITY``.
+    """
+    if name not in TABLES:
+        raise ValueError(f"name: expected one of {TABLES}. Received: {name}")
+    paths = find_tables(directory).get(name)
+    if not paths:
+        raise DataError(
+            "MISSING_TABLE",
+            f"table {name}: not found in {directory}. It is needed to learn "
+            "item embeddings. Received: "
+            f"{listing(pathlib.Path(directory))}.",
+            f"put {name}.parquet there (schemas/README.md describes it), or "
+            "set item_embeddings to imported.",
+        )
+    found = RawTable(name, paths, _KEYS[name]).file_schema()
+    vectors, text = _modalities(name, found)
+    fields = [
+        field for field in found if field.name in (*vectors.values(), text)
+    ]
+    table = RawTable(name, paths, pa.schema([*_KEYS[name], *fields]))
+    table.check()
+    return SearchTable(table, vectors, text)
+
+
+def _modalities(
+    table: str, schema: pa.Schema
+) -> tuple[dict[str, str], str | None]:
+    """Tells the vector columns by modality, and the text column."""
+    prefix = _PREFIX[table]
+    vectors = {}
+    for field in schema:
+        name = field.name.removeprefix(prefix).removesuffix(_SUFFIX)
+        if field.name != vector_column(table, name):
+            continue
+        try:
+            check_modality(name)
+        except ValueError as error:
+            raise DataError(
+                "WRONG_NAME",
+                f"table {table}: column {field.name}: {error}.",
+                "rename the column.",
+            ) from error
+        if not _holds_floats(field.type):
+            wanted = pa.field(field.name, pa.list_(pa.float32()))
+            raise wrong_type(table, wanted, field.type)
+        vectors[name] = field.name
+    text = f"{prefix}{TEXT}" if f"{prefix}{TEXT}" in schema.names else None
+    if text:
+        field = schema.field(schema.get_all_field_indices(text)[0])
+        if not (
+            pa.types.is_string(field.type)
+            or pa.types.is_large_string(field.type)
+        ):
+            raise wrong_type(table, pa.field(text, pa.string()), field.type)
+        if TEXT in vectors:
+            raise DataError(
+                "AMBIGUOUS_MODALITY",
+                f"table {table}: columns {text} and {vectors[TEXT]} are both "
+                "modality text. Expected: one of them.",
+                f"leave one out, or rename {vectors[TEXT]}.",
+            )
+    if not vectors and not text:
+        have = ", ".join(schema.names) or "none"
+        raise DataError(
+            "MISSING_COLUMN",
+            f"table {table}: no modality. Expected: a column "
+            f"{vector_column(table, '<modality>')} of list<float>, or "
+            f"{prefix}{TEXT} of string. Received columns: {have}.",
+            f"write what the {'queries' if prefix else 'items'} look like "
+            f"into {table}.",
+        )
+    return vectors, text
+
+
+def _holds_floats(data_type: pa.DataType) -> bool:
+    return casting.is_list(data_type) and pa.types.is_floating(
+        data_type.value_type
+    )
+
+
+def vector_lengths(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Returns the lengths of N vectors; 0 where there is none."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    return values_of(lengths).astype(np.int64)
+
+
+def vectors(column: pa.Array, width: int) -> npt.NDArray[np.float32]:
+    """Returns a vector column as a matrix.
+
+    Args:
+        column: N lists of floats without nulls inside, each null, empty or
+            of `width`.
+        width: Length of the vectors.
+
+    Returns:
+        float32 (N, width); zeros where there is no vector.
+    """
+    present = vector_lengths(column) > 0
+    values = list_values(column)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False).reshape(-1, width)
+    if present.all():
+        return values
+    matrix = np.zeros((len(column), width), np.float32)
+    matrix[present] = values
+    return matrix
+
+
+def texts(column: pa.Array) -> list[str]:
+    """Returns a text column, an empty string where there is no text."""
+    trimmed = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
+    return trimmed.to_pylist()
+
+
+def features(
+    table: SearchTable,
+    widths: Mapping[str, int],
+    batch: pa.RecordBatch,
+    encoder: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Returns the vectors of accepted rows by modality.
+
+    Args:
+        table: The table of the rows.
+        widths: Width of every vector modality.
+        batch: N rows.
+        encoder: Encodes the text column, if the table has one.
+
+    Returns:
+        Modality to float32 (N, width); zeros where a row has nothing of it.
+    """
+    found = {
+        name: vectors(batch[column], widths[name])
+        for name, column in table.vectors.items()
+    }
+    if table.text and encoder:
+        found[TEXT] = encoder(texts(batch[table.text]))
+    return found
+
+
+def float_lists(matrix: npt.NDArray[np.float32]) -> pa.ListArray:
+    """Returns a matrix (N, width) as N lists of floats, null for zero rows."""
+    present = np.any(matrix, axis=1)
+    rows = matrix if present.all() else matrix[present]
+    ends = np.r_[0, np.cumsum(present * np.int64(matrix.shape[1]))]
+    # A null offset is a null list.
+    offsets = pa.array(ends, pa.int32(), mask=np.r_[~present, False])
+    return pa.ListArray.from_arrays(offsets, pa.array(rows.reshape(-1)))

@@ -1,0 +1,232 @@
+"""Rejects rows of the search tables that cannot be used, with a reason.
+
+The rules of `validation` for ``item_content`` and ``search_events``: every
+row read is accepted or rejected exactly once, and the first rule it breaks, in
+the order of `REASONS`, is its reason. A modality may be missing in a row
+(null, an empty list, a blank text); all of them may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from muse_tools.datasets import search_tables, validation
+from muse_tools.datasets.arrow_lists import (
+    list_array,
+    list_offsets,
+    list_values,
+    values_of,
+)
+from muse_tools.datasets.search_tables import SearchTable
+from muse_tools.datasets.validation import (
+    WRONG_DIMENSION,
+    ZERO_VECTOR,
+    Validated,
+)
+
+__all__ = [
+    "NOT_FINITE",
+    "NO_CONTENT",
+    "REASONS",
+    "UNKNOWN_PURCHASE",
+    "WRONG_DIMENSION",
+    "ZERO_VECTOR",
+    "Clicks",
+    "clean_clicks",
+    "drop_empty",
+    "validate",
+]
+
+NOT_FINITE = "vector with NaN or infinity"
+NO_CONTENT = "no vector and no text"
+UNKNOWN_PURCHASE = "purchased item without content"
+
+REASONS = (
+    validation.NULL,
+    validation.MISSING_ID,
+    WRONG_DIMENSION,
+    NOT_FINITE,
+    ZERO_VECTOR,
+    NO_CONTENT,
+    validation.DUPLICATE_ITEM,
+    UNKNOWN_PURCHASE,
+)
+"""Every reason of the search tables, in order of precedence."""
+
+_Mask = npt.NDArray[np.bool_]
+
+_IDS = {
+    search_tables.ITEM_CONTENT: (search_tables.ITEM_ID,),
+    search_tables.SEARCH_EVENTS: (
+        search_tables.QUERY_ID,
+        search_tables.PURCHASED_ITEM_ID,
+    ),
+}
+_OTHERS = {
+    search_tables.ITEM_CONTENT: (),
+    search_tables.SEARCH_EVENTS: (
+        search_tables.TIME,
+        search_tables.CLICKED_ITEM_IDS,
+    ),
+}
+
+
+def validate(
+    table: SearchTable, widths: Mapping[str, int], batch: pa.RecordBatch
+) -> Validated:
+    """Checks rows by themselves: ids, vectors, texts.
+
+    Args:
+        table: The table that the rows are of.
+        widths: Width of every vector modality, see `SearchTable.widths`.
+        batch: N rows with the table's columns; extra ones are kept.
+
+    Returns:
+        Accepted and rejected rows.
+    """
+    ids = _IDS[table.name]
+    nulls = validation.rows_with_nulls(batch, (*ids, *_OTHERS[table.name]))
+    zero_id = np.zeros(batch.num_rows, bool)
+    for name in ids:
+        zero_id |= validation.rows_with_zero(batch, name)
+    wrong, infinite, zero, present = np.zeros((4, batch.num_rows), bool)
+    for modality, name in table.vectors.items():
+        found = _check_vectors(batch[name], widths[modality])
+        nulls |= found.nulls
+        wrong |= found.wrong
+        infinite |= found.infinite
+        zero |= found.zero
+        present |= found.present
+    if table.text:
+        trimmed = pc.utf8_trim_whitespace(pc.fill_null(batch[table.text], ""))
+        lengths = values_of(pc.utf8_length(trimmed))
+        present |= lengths > 0
+    return validation.split_rows(
+        batch,
+        [
+            (validation.NULL, nulls),
+            (validation.MISSING_ID, zero_id),
+            (WRONG_DIMENSION, wrong),
+            (NOT_FINITE, infinite),
+            (ZERO_VECTOR, zero),
+            (NO_CONTENT, ~present),
+        ],
+    )
+
+
+def drop_empty(
+    batch: pa.RecordBatch, features: Mapping[str, npt.NDArray[np.float32]]
+) -> tuple[pa.RecordBatch, pa.RecordBatch, dict[str, npt.NDArray[np.float32]]]:
+    """Rejects rows whose text gave nothing, and that have nothing else.
+
+    Args:
+        batch: N rows.
+        features: Modality to float32 (N, width).
+
+    Returns:
+        The rows with a feature that is not zero, the rejected ones, and the
+        features of the former.
+    """
+    present = np.zeros(batch.num_rows, bool)
+    for values in features.values():
+        present |= np.any(values, axis=1)
+    good, bad = validation.split_rows(batch, [(NO_CONTENT, ~present)])
+    if bad.num_rows:
+        features = {k: values[present] for k, values in features.items()}
+    return good, bad, dict(features)
+
+
+class _Vectors(NamedTuple):
+    nulls: _Mask
+    wrong: _Mask
+    infinite: _Mask
+    zero: _Mask
+    present: _Mask
+
+
+def _check_vectors(column: pa.Array, width: int) -> _Vectors:
+    """Tells what is wrong with each of N vectors; a null one is missing."""
+    lengths = search_tables.vector_lengths(column)
+    present = lengths > 0
+    fitting = lengths == width
+    nulls, infinite, zero = np.zeros((3, len(column)), bool)
+    values = column.flatten()
+    if values.null_count:
+        parents = np.repeat(np.arange(len(column)), lengths)
+        nulls[parents[values_of(values.is_null())]] = True
+        fitting &= ~nulls
+    if fitting.any():
+        kept = column if fitting.all() else column.filter(pa.array(fitting))
+        largest = np.abs(search_tables.vectors(kept, width)).max(axis=1)
+        infinite[fitting] = ~np.isfinite(largest)
+        zero[fitting] = largest == 0
+    return _Vectors(
+        nulls, present & (lengths != width), infinite, zero, present
+    )
+
+
+class Clicks(NamedTuple):
+    """Events with clean lists of clicked items, and what was taken out.
+
+    Attributes:
+        events: The rows; ``clicked_item_ids`` holds distinct known items, in
+            order, without the purchased one.
+        dropped: Reason to the number of clicks taken out.
+    """
+
+    events: pa.RecordBatch
+    dropped: dict[str, int]
+
+
+def clean_clicks(
+    batch: pa.RecordBatch, known_items: npt.NDArray[np.int64]
+) -> Clicks:
+    """Takes clicks out of the lists that are no negatives.
+
+    Args:
+        batch: Accepted rows of ``search_events``.
+        known_items: int64, sorted: the items with content.
+
+    Returns:
+        The rows, and how many clicks were padding (id 0), on the purchased
+        item, on an item without content, or on one clicked before in the
+        same event; each click counts once, in this order.
+    """
+    index = batch.schema.get_field_index(search_tables.CLICKED_ITEM_IDS)
+    column = batch.column(index)
+    clicked = list_values(column).astype(np.int64, copy=False)
+    offsets = list_offsets(column)
+    event = np.repeat(np.arange(len(column)), np.diff(offsets))
+    bought = values_of(batch[search_tables.PURCHASED_ITEM_ID])[event]
+    order = np.lexsort((clicked, event))  # stable
+    repeated = np.zeros(len(clicked), bool)
+    repeated[order[1:]] = (event[order[1:]] == event[order[:-1]]) & (
+        clicked[order[1:]] == clicked[order[:-1]]
+    )
+    kept = np.ones(len(clicked), bool)
+    dropped = {}
+    for reason, found in (
+        ("padding", clicked == 0),
+        ("purchased item", clicked == bought),
+        ("item without content", ~validation.contains(known_items, clicked)),
+        ("repeated", repeated),
+    ):
+        dropped[reason] = int((kept & found).sum())
+        kept &= ~found
+    columns = list(batch.columns)
+    columns[index] = list_array(
+        clicked[kept], np.r_[0, np.cumsum(kept)][offsets], pa.int64()
+    )
+    schema = batch.schema.set(
+        index, pa.field(search_tables.CLICKED_ITEM_IDS, columns[index].type)
+    )
+    return Clicks(
+        pa.RecordBatch.from_arrays(columns, schema=schema),
+        {reason: count for reason, count in dropped.items() if count},
+    )

@@ -1,0 +1,434 @@
+"""Searches of the synthetic data: what items look like, what people buy.
+
+Every item has, besides its style, a few fine attributes (think of colour or
+material). An image and a text are views of style and attributes, under strong
+nuisance: the photographer's studio, the seller's manner of writing. A query
+is a view of what somebody wants, with a nuisance of its own. Of the items of
+the wanted style the one with the wanted attributes is bought; near misses,
+alike but for an attribute, are clicked and left.
+
+Views are linear and lossy: an image shows some attributes well and others
+hardly, a text the reverse. No formula of a model occurs here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from muse_tools.datasets import search_tables, search_validation, validation
+from muse_tools.datasets.arrow_lists import list_array, ranges, rank_in_group
+from muse_tools.datasets.synth_items import (
+    Catalogue,
+    hash_noise,
+    mix,
+    public_ids,
+)
+
+__all__ = [
+    "ATTRIBUTES",
+    "MODALITIES",
+    "SECONDS",
+    "VALUES",
+    "Events",
+    "Views",
+    "attributes",
+    "broken_content_rows",
+    "broken_event_rows",
+    "content_rows",
+    "content_schema",
+    "event_rows",
+    "event_schema",
+    "make_events",
+]
+
+MODALITIES = {"image": 64, "text": 64}
+"""Modality to the width of its vectors."""
+
+ATTRIBUTES = 4
+VALUES = 5
+"""Fine attributes of an item, and values of each."""
+
+SECONDS = (1_600_000_000, 30 * 86_400)
+"""When the searches begin, and how long they last."""
+
+# What broken rows hold, by the reason to reject them.
+_VECTOR = [1.0] * MODALITIES["image"]
+_BAD_VECTORS = {
+    search_validation.WRONG_DIMENSION: _VECTOR[:-1],
+    search_validation.NOT_FINITE: [*_VECTOR[:-1], float("nan")],
+    search_validation.ZERO_VECTOR: [0.0] * len(_VECTOR),
+    search_validation.NO_CONTENT: None,
+}
+
+_Floats = npt.NDArray[np.float32]
+_Ints = npt.NDArray[np.int64]
+
+# How well each modality shows each attribute.
+_SHOWS = {"image": (0.5, 0.5, 0.2, 0.2), "text": (0.2, 0.2, 0.5, 0.5)}
+_NUISANCE_WIDTH = 12
+_NUISANCE = {"item": 0.9, "query": 0.9}
+_GRAIN = {"item": 0.5, "query": 0.6}
+_INTENT_SPREAD = 0.35
+_MISSING = 0.05
+_NOTHING = 0.02
+_IMAGE_ONLY, _TEXT_ONLY = 0.5, 0.3
+_MISMATCH = 2.5
+_MAX_CLICKS = 4
+_SHELF = 256
+_CHUNK = 1 << 12
+_ITEM_SALT, _QUERY_SALT = 16, 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """Searches in order of time.
+
+    Attributes:
+        time: int64 (E,), seconds.
+        style: int64 (E,), the wanted style.
+        wanted: int64 (E, A), the wanted attributes.
+        purchased: int64 (E,), item bought.
+        clicked: int64, items clicked and not bought, one event after the
+            other.
+        offsets: int64 (E + 1,), each event's part of `clicked`.
+    """
+
+    time: _Ints
+    style: _Ints
+    wanted: _Ints
+    purchased: _Ints
+    clicked: _Ints
+    offsets: _Ints
+
+
+def attributes(item: _Ints, catalogue: Catalogue) -> _Ints:
+    """Returns the attributes (N, A) of items, each in [0, VALUES)."""
+    key = np.uint64((catalogue.salt << 32) | 1)
+    counter = item.astype(np.uint64)[:, None] * np.uint64(ATTRIBUTES)
+    state = mix(counter + np.arange(ATTRIBUTES, dtype=np.uint64) + key)
+    return (state % np.uint64(VALUES)).astype(np.int64)
+
+
+class Views:
+    """How styles and attributes show in the modalities.
+
+    Args:
+        catalogue: Items.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Draws the fixed maps from latents to views."""
+        self._catalogue = catalogue
+        rng = np.random.default_rng([catalogue.seed, 5])
+        dim = catalogue.style_vectors.shape[1]
+        self._style, self._attribute, self._nuisance = {}, {}, {}
+        for name, width in MODALITIES.items():
+            self._style[name] = rng.normal(0, width**-0.5, (dim, width)).astype(
+                np.float32
+            )
+            values = rng.normal(0, width**-0.5, (ATTRIBUTES, VALUES, width))
+            shows = np.reshape(_SHOWS[name], (ATTRIBUTES, 1, 1))
+            self._attribute[name] = (values * shows).astype(np.float32)
+            directions, _ = np.linalg.qr(
+                rng.normal(size=(width, _NUISANCE_WIDTH))
+            )
+            self._nuisance[name] = (
+                directions.T * _NUISANCE_WIDTH**-0.5
+            ).astype(np.float32)
+
+    def of_items(self, item: _Ints) -> dict[str, _Floats]:
+        """Returns the vectors of items; zeros where there are none."""
+        return self._views(
+            self._catalogue.latents(item),
+            attributes(item, self._catalogue),
+            item,
+            "item",
+            self._missing(item),
+        )
+
+    def of_queries(
+        self, event: _Ints, style: _Ints, wanted: _Ints
+    ) -> dict[str, _Floats]:
+        """Returns the vectors of queries; zeros where there are none.
+
+        Args:
+            event: int64 (E,), number of each event.
+            style: int64 (E,).
+            wanted: int64 (E, A).
+        """
+        vectors = self._catalogue.style_vectors
+        noise = hash_noise(event, self._salt(_QUERY_SALT))
+        latents = vectors[style] + noise * np.float32(
+            _INTENT_SPREAD * vectors.shape[1] ** -0.5
+        )
+        source = _uniform(event, self._salt(_QUERY_SALT + 1))
+        missing = {
+            "text": source < _IMAGE_ONLY,
+            "image": (source >= _IMAGE_ONLY)
+            & (source < _IMAGE_ONLY + _TEXT_ONLY),
+        }
+        return self._views(latents, wanted, event, "query", missing)
+
+    def have_content(self, item: _Ints) -> npt.NDArray[np.bool_]:
+        """Tells which items have an image or a text."""
+        missing = self._missing(item)
+        return ~(missing["image"] & missing["text"])
+
+    def _missing(self, item: _Ints) -> dict[str, npt.NDArray[np.bool_]]:
+        source = _uniform(item, self._salt(_ITEM_SALT + 1))
+        nothing = source >= 1 - _NOTHING
+        return {
+            "image": (source < _MISSING) | nothing,
+            "text": ((source >= _MISSING) & (source < 2 * _MISSING)) | nothing,
+        }
+
+    def _salt(self, number: int) -> int:
+        return self._catalogue.salt + number
+
+    def _views(
+        self,
+        latents: _Floats,
+        values: _Ints,
+        index: _Ints,
+        side: str,
+        missing: dict[str, npt.NDArray[np.bool_]],
+    ) -> dict[str, _Floats]:
+        first = _ITEM_SALT if side == "item" else _QUERY_SALT
+        views = {}
+        for number, (name, width) in enumerate(MODALITIES.items()):
+            view = latents @ self._style[name]
+            for attribute in range(ATTRIBUTES):
+                view += self._attribute[name][attribute][values[:, attribute]]
+            noise = hash_noise(index, self._salt(first + 2 + 2 * number))
+            nuisance = noise[:, :_NUISANCE_WIDTH] @ self._nuisance[name]
+            view += np.float32(_NUISANCE[side]) * nuisance
+            grain = hash_noise(index, self._salt(first + 3 + 2 * number))
+            view += np.float32(_GRAIN[side] * width**-0.5) * grain[:, :width]
+            view[missing[name]] = 0
+            views[name] = view
+        return views
+
+
+def _uniform(index: _Ints, salt: int) -> npt.NDArray[np.float64]:
+    state = mix(index.astype(np.uint64) + np.uint64((salt << 36) | (1 << 35)))
+    return (state >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def make_events(count: int, catalogue: Catalogue, views: Views) -> Events:
+    """Draws searches, what was bought and what was clicked.
+
+    Items that are new in test or without content take no part. The wanted
+    style follows popularity, the wanted attributes are those of a popular
+    item of it. An item on the shelf (at most 256 items of the style) is
+    bought the more likely the more popular it is and the fewer wanted
+    attributes it lacks; the other items that are near are clicked.
+
+    Args:
+        count: Number of searches.
+        catalogue: Items.
+        views: How they show.
+    """
+    rng = np.random.default_rng([catalogue.seed, 6])
+    time = np.sort(rng.integers(0, SECONDS[1], count)) + SECONDS[0]
+    able = ~catalogue.is_new & views.have_content(np.arange(catalogue.size))
+    meant = np.zeros(count, np.int64)
+    open_ones = np.arange(count)
+    while len(open_ones):
+        meant[open_ones] = catalogue.draw(
+            np.full(len(open_ones), -1), rng.random(len(open_ones)), new=False
+        )
+        open_ones = open_ones[~able[meant[open_ones]]]
+    values = attributes(np.arange(catalogue.size), catalogue).astype(np.int8)
+    parts = [
+        _choose(meant[begin : begin + _CHUNK], values, able, catalogue, rng)
+        for begin in range(0, count, _CHUNK)
+    ]
+    purchased, clicked, clicks = (
+        np.concatenate(p) for p in zip(*parts, strict=True)
+    )
+    return Events(
+        time,
+        catalogue.style[meant].astype(np.int64),
+        values[meant].astype(np.int64),
+        purchased,
+        clicked,
+        np.r_[0, np.cumsum(clicks)],
+    )
+
+
+def _choose(
+    meant: _Ints,
+    values: npt.NDArray[np.int8],
+    able: npt.NDArray[np.bool_],
+    catalogue: Catalogue,
+    rng: np.random.Generator,
+) -> tuple[_Ints, _Ints, _Ints]:
+    """Returns the item bought, the items clicked, and how many of these."""
+    style = catalogue.style[meant]
+    first, stop = catalogue.start[style], catalogue.start[style + 1]
+    start = meant - rng.integers(0, _SHELF, len(meant))
+    start = np.clip(start, first, np.maximum(first, stop - _SHELF))
+    lengths = np.minimum(stop - start, _SHELF)
+    event = np.repeat(np.arange(len(meant)), lengths)
+    item = ranges(start, lengths)
+    event, item = event[able[item]], item[able[item]]
+    lacking = (values[item] != values[meant][event]).sum(1)
+    # Exponential races: the smallest key is drawn first.
+    weight = catalogue.rank_share[item] ** -0.5 * np.exp(-_MISMATCH * lacking)
+    key = rng.standard_exponential(len(item)) / weight
+    order = np.argsort(event + key / (1 + key))
+    event, item = event[order], item[order]
+    place = rank_in_group(event)
+    allowed = rng.integers(0, _MAX_CLICKS + 1, len(meant))
+    clicked = (place > 0) & (place <= allowed[event])
+    clicks = np.bincount(event[clicked], minlength=len(meant))
+    return item[place == 0], item[clicked], clicks
+
+
+def content_rows(
+    item: _Ints, catalogue: Catalogue, views: Views
+) -> pa.RecordBatch:
+    """Returns rows of ``item_content``; items without anything are left out."""
+    item = item[views.have_content(item)]
+    vectors = views.of_items(item)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(catalogue.ids(item)),
+            *(search_tables.float_lists(v) for v in vectors.values()),
+        ],
+        schema=content_schema(),
+    )
+
+
+def content_schema() -> pa.Schema:
+    """Returns the schema of the synthetic ``item_content``."""
+    floats = pa.list_(pa.field("element", pa.float32()))
+    columns = (
+        search_tables.vector_column(search_tables.ITEM_CONTENT, name)
+        for name in MODALITIES
+    )
+    return pa.schema(
+        [
+            (search_tables.ITEM_ID, pa.int64()),
+            *((column, floats) for column in columns),
+        ]
+    )
+
+
+def event_schema() -> pa.Schema:
+    """Returns the schema of the synthetic ``search_events``."""
+    floats = pa.list_(pa.field("element", pa.float32()))
+    columns = (
+        search_tables.vector_column(search_tables.SEARCH_EVENTS, name)
+        for name in MODALITIES
+    )
+    return pa.schema(
+        [
+            (search_tables.QUERY_ID, pa.int64()),
+            (search_tables.TIME, pa.int64()),
+            *((column, floats) for column in columns),
+            (search_tables.PURCHASED_ITEM_ID, pa.int64()),
+            (
+                search_tables.CLICKED_ITEM_IDS,
+                pa.list_(pa.field("element", pa.int64())),
+            ),
+        ]
+    )
+
+
+def broken_content_rows(
+    count: int, catalogue: Catalogue
+) -> dict[str, pa.RecordBatch]:
+    """Returns `count` rows of ``item_content`` by reason to reject them."""
+    strangers = catalogue.ids(catalogue.size + np.arange(count)).tolist()
+    known = [catalogue.ids(np.zeros(1, np.int64))[0]] * count
+    rows = {
+        reason: (strangers, vector) for reason, vector in _BAD_VECTORS.items()
+    }
+    rows[validation.NULL] = ([None] * count, _VECTOR)
+    rows[validation.MISSING_ID] = ([0] * count, _VECTOR)
+    rows[validation.DUPLICATE_ITEM] = (known, _VECTOR)
+    schema = content_schema()
+    return {
+        reason: pa.RecordBatch.from_arrays(
+            [
+                pa.array(ids, pa.int64()),
+                pa.array([vector] * count, schema.field(1).type),
+                pa.array([None] * count, schema.field(2).type),
+            ],
+            schema=schema,
+        )
+        for reason, (ids, vector) in rows.items()
+    }
+
+
+def broken_event_rows(
+    count: int, events: Events, catalogue: Catalogue
+) -> dict[str, pa.RecordBatch]:
+    """Returns `count` rows of ``search_events`` by reason to reject them."""
+    size = len(events.time)
+    queries = public_ids(size + np.arange(count), 5, catalogue.seed).tolist()
+    bought = catalogue.ids(events.purchased[:1]).tolist() * count
+    strangers = catalogue.ids(catalogue.size + np.arange(count)).tolist()
+    rows = {
+        reason: (queries, vector, bought)
+        for reason, vector in _BAD_VECTORS.items()
+    }
+    rows[validation.NULL] = (queries, _VECTOR, [None] * count)
+    rows[validation.MISSING_ID] = ([0] * count, _VECTOR, bought)
+    rows[search_validation.UNKNOWN_PURCHASE] = (queries, _VECTOR, strangers)
+    schema = event_schema()
+    return {
+        reason: pa.RecordBatch.from_arrays(
+            [
+                pa.array(column, field.type)
+                for column, field in zip(
+                    (
+                        ids,
+                        events.time[:1].tolist() * count,
+                        [vector] * count,
+                        [None] * count,
+                        purchased,
+                        [[]] * count,
+                    ),
+                    schema,
+                    strict=True,
+                )
+            ],
+            schema=schema,
+        )
+        for reason, (ids, vector, purchased) in rows.items()
+    }
+
+
+def event_rows(
+    events: Events, chosen: slice, catalogue: Catalogue, views: Views
+) -> pa.RecordBatch:
+    """Returns rows of ``search_events``.
+
+    Args:
+        events: All searches.
+        chosen: Which of them.
+        catalogue: Items.
+        views: How wishes show.
+    """
+    event = np.arange(len(events.time))[chosen]
+    vectors = views.of_queries(
+        event, events.style[chosen], events.wanted[chosen]
+    )
+    bounds = events.offsets[event[0] : event[-1] + 2]
+    clicked = catalogue.ids(events.clicked[bounds[0] : bounds[-1]])
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(public_ids(event, 5, catalogue.seed)),
+            pa.array(events.time[chosen]),
+            *(search_tables.float_lists(v) for v in vectors.values()),
+            pa.array(catalogue.ids(events.purchased[chosen])),
+            list_array(clicked, bounds - bounds[0], pa.int64()),
+        ],
+        schema=event_schema(),
+    )

@@ -1,0 +1,226 @@
+"""Users of the synthetic data: interests, timelines, what they click.
+
+No formula of a ranking model occurs here: no retrieval, no similarity tiers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_tools.datasets import raw_tables
+from muse_tools.datasets.arrow_lists import ranges
+from muse_tools.datasets.synth_items import (
+    STYLES_PER_CATEGORY,
+    Catalogue,
+    mix,
+    public_ids,
+)
+
+__all__ = [
+    "PHASES",
+    "PROFILE_SIZES",
+    "Users",
+    "click_logits",
+    "make_candidates",
+    "make_timelines",
+    "make_users",
+]
+
+PHASES = 8
+"""Passing interests per user; the last one begins after the train history."""
+
+PROFILE_SIZES = (8, 3, 50, 30, 6)
+"""Distinct values of the five profile fields."""
+
+_Floats = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
+
+_DIM = raw_tables.EMBEDDING_DIM
+_PROFILE_MISSING = 0.05
+_INTERESTS = 4
+_LONG_SHARE = 0.5
+_PHASE_SHARE = 0.35
+_REPEAT_SHARE = 0.3
+_CANDIDATES_LIKED = 0.35
+_CANDIDATES_SAME_CATEGORY = 0.3
+
+_SHARPNESS = 4.0
+_FAR_WEIGHT = 9.0
+_RECENT_WEIGHT = 1.2
+_CATEGORY_WEIGHT = 1.0
+_POPULARITY_WEIGHT = 0.05
+_USER_DEVIATION = 0.6
+_NOISE_DEVIATION = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Users:
+    """Tastes of a chunk of users.
+
+    Attributes:
+        interests: int64 (U, I) styles that stay.
+        weights: float64 (U, I), rows add up to 1.
+        phases: int64 (U, P) styles that pass; the last one after the end of
+            the train history.
+        bias: float64 (U,), how readily the user clicks.
+        profiles: int64 (U, 5) public ids.
+    """
+
+    interests: _Ints
+    weights: _Floats
+    phases: _Ints
+    bias: _Floats
+    profiles: _Ints
+
+
+def make_users(
+    size: int, catalogue: Catalogue, rng: np.random.Generator
+) -> Users:
+    """Draws the tastes of `size` users."""
+    usable = catalogue.usable
+    interests = rng.choice(usable, (size, _INTERESTS))
+    weights = rng.dirichlet(np.full(_INTERESTS, 1.5), size)
+    # A passing interest is near a lasting one half of the time.
+    anchor = np.take_along_axis(
+        interests, rng.integers(0, _INTERESTS, (size, PHASES)), axis=1
+    )
+    near = (
+        anchor
+        - anchor % STYLES_PER_CATEGORY
+        + rng.integers(0, STYLES_PER_CATEGORY, (size, PHASES))
+    )
+    empty = ~np.isin(near, usable)
+    far = rng.choice(usable, (size, PHASES))
+    phases = np.where((rng.random((size, PHASES)) < 0.5) & ~empty, near, far)
+    stays = rng.random(size) < 0.5
+    phases[stays, -1] = phases[stays, -2]
+    values = [rng.integers(0, n, size) for n in PROFILE_SIZES]
+    bias = 0.4 * (values[0] % 2 - 0.5) + rng.normal(0, _USER_DEVIATION, size)
+    profiles = np.stack(
+        [public_ids(v, 10 + i, catalogue.seed) for i, v in enumerate(values)],
+        axis=1,
+    )
+    profiles[rng.random(profiles.shape) < _PROFILE_MISSING] = 0
+    return Users(interests, weights, phases, bias, profiles)
+
+
+def make_timelines(
+    users: Users,
+    lengths: _Ints,
+    extra: _Ints,
+    catalogue: Catalogue,
+    rng: np.random.Generator,
+) -> _Ints:
+    """Returns item indices of all timelines, one user after the other."""
+    total = lengths + extra
+    user = np.repeat(np.arange(len(total)), total)
+    step = ranges(np.zeros(len(total), np.int64), total)
+    # The phases before the cut share the train history evenly.
+    phase = step * (PHASES - 1) // np.maximum(lengths, 1)[user]
+    phase = np.minimum(phase, PHASES - 1)
+    source = rng.random(len(user))
+    pick = rng.random(len(user))
+    cumulative = np.cumsum(users.weights, axis=1)
+    interest = (pick[:, None] > cumulative[user]).sum(1)
+    interest = np.minimum(interest, _INTERESTS - 1)
+    style = np.where(
+        source < _LONG_SHARE,
+        users.interests[user, interest],
+        np.where(
+            source < _LONG_SHARE + _PHASE_SHARE,
+            users.phases[user, phase],
+            -1,
+        ),
+    )
+    item = catalogue.draw(style, rng.random(len(user)), new=False)
+    # People look at the same item several times in a row.
+    fresh = (step == 0) | (rng.random(len(user)) >= _REPEAT_SHARE)
+    origin = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))
+    return item[origin]
+
+
+def click_logits(
+    users: Users,
+    has_past: npt.NDArray[np.bool_],
+    candidates: _Ints,
+    phase: int,
+    user_index: _Ints,
+    catalogue: Catalogue,
+    rng: np.random.Generator,
+) -> _Floats:
+    """Returns logits (U, C) without the common bias.
+
+    Every interest behind the user's past pulls, the more the closer the
+    candidate's latent is to it; interests weigh as much as they make up of
+    the past. The current phase pulls once more, and so do the categories.
+    """
+    size, width = candidates.shape
+    latents = catalogue.latents(candidates.reshape(-1))
+    latents = latents.reshape(size, width, _DIM)
+    styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
+    weights = np.concatenate(
+        [
+            _LONG_SHARE * users.weights,
+            np.full((size, phase), _PHASE_SHARE / phase),
+        ],
+        axis=1,
+    )
+    closeness = np.einsum(
+        "ucd,usd->ucs", latents, catalogue.style_vectors[styles]
+    )
+    pull = np.exp(_SHARPNESS * (closeness.astype(np.float64) - 1.0))
+    far = np.einsum("ucs,us->uc", pull, weights)
+    recent = pull[:, :, -1]
+    category = catalogue.category_of_style[catalogue.style[candidates]]
+    same = category[:, :, None] == catalogue.category_of_style[styles][:, None]
+    share = np.einsum("ucs,us->uc", same, weights)
+    affinity = mix(
+        (user_index[:, None] * 8191 + category).astype(np.uint64)
+        + np.uint64(catalogue.salt)
+    )
+    taste = affinity.astype(np.float64) / 2.0**64 - 0.5
+    past = has_past[:, None].astype(np.float64)
+    return (
+        past * (_FAR_WEIGHT * far + _RECENT_WEIGHT * recent)
+        + _CATEGORY_WEIGHT * (past * share + taste)
+        + _POPULARITY_WEIGHT * np.log(catalogue.rank_share[candidates])
+        + users.bias[:, None]
+        + rng.normal(0, _NOISE_DEVIATION, candidates.shape)
+    )
+
+
+def make_candidates(
+    users: Users,
+    width: int,
+    phase: int,
+    new: bool,
+    catalogue: Catalogue,
+    rng: np.random.Generator,
+) -> _Ints:
+    """Returns shown items (U, width): liked styles, neighbours, popular."""
+    size = len(users.bias)
+    styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
+    liked = np.take_along_axis(
+        styles, rng.integers(0, styles.shape[1], (size, width)), axis=1
+    )
+    sibling = (
+        liked
+        - liked % STYLES_PER_CATEGORY
+        + rng.integers(0, STYLES_PER_CATEGORY, (size, width))
+    )
+    sibling = np.where(np.isin(sibling, catalogue.usable), sibling, liked)
+    source = rng.random((size, width))
+    style = np.where(
+        source < _CANDIDATES_LIKED,
+        liked,
+        np.where(
+            source < _CANDIDATES_LIKED + _CANDIDATES_SAME_CATEGORY,
+            sibling,
+            -1,
+        ),
+    )
+    drawn = catalogue.draw(style.reshape(-1), rng.random(size * width), new=new)
+    return drawn.reshape(size, width)

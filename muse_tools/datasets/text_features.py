@@ -1,0 +1,314 @@
+"""Texts to dense vectors: the modality ``text`` of items and queries.
+
+`HashedNgrams` is built in: it needs nothing but the text. Any other encoder
+is a function, named by its import path, that takes a list of strings and
+returns a matrix. `sentence_encoder` makes one of a sentence-embedding model
+that is installed on the machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_tools.datasets.errors import DataError
+
+__all__ = [
+    "HASHED_NGRAMS",
+    "HashedNgrams",
+    "TextEncoder",
+    "load_encoder",
+    "sentence_encoder",
+]
+
+HASHED_NGRAMS = "hashed_ngrams"
+"""Name of the built-in encoder."""
+
+_WORD = re.compile(r"\w+")
+_CACHED_WORDS = 1 << 16
+_PROBE = ("probe",)
+_BLOCK = 4096
+
+Encoder = Callable[[Sequence[str]], npt.NDArray[Any]]
+"""Takes N texts, returns floats (N, width)."""
+
+
+class HashedNgrams:
+    """Hashes words and character n-grams of a text to a unit vector.
+
+    Every word, and every run of two to four characters of a word with its
+    borders, is hashed to a dimension and a sign (BLAKE2b, so the same in
+    every process, on every machine, in every version). A token that occurs c
+    times counts 1 + log(c). Words and n-grams weigh the same in total: both
+    parts are scaled to unit length before they are added up.
+
+    Case, width and composition of characters do not matter (NFKC, lower
+    case). Words are runs of letters, digits and underscores; in scripts
+    without spaces the n-grams carry the meaning.
+
+    Args:
+        dim: Width of the vectors.
+        seed: Of the hash.
+
+    Example:
+        >>> vectors = HashedNgrams(dim=256)(["Whole milk, 1 gallon"])
+        >>> vectors.shape
+        (1, 256)
+    """
+
+    def __init__(self, dim: int = 512, seed: int = 0) -> None:
+        """Checks the arguments; see the class for them."""
+        if dim < 2:
+            raise ValueError(f"dim: expected 2 or more. Received: {dim}")
+        self.dim = dim
+        self.seed = seed
+        self._tokens = functools.lru_cache(_CACHED_WORDS)(self._hash_word)
+
+    @property
+    def name(self) -> str:
+        """Says everything that determines the vectors."""
+        return f"{HASHED_NGRAMS}(dim={self.dim}, seed={self.seed})"
+
+    def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Encodes texts.
+
+        Args:
+            texts: N strings.
+
+        Returns:
+            float32 (N, dim), unit rows; zeros for a text without any word.
+        """
+        # Catalogues repeat their texts.
+        distinct: dict[str, int] = {}
+        row = [distinct.setdefault(text, len(distinct)) for text in texts]
+        order = list(distinct)
+        vectors = np.zeros((len(order), self.dim), np.float32)
+        for begin in range(0, len(order), _BLOCK):
+            block = order[begin : begin + _BLOCK]
+            vectors[begin : begin + _BLOCK] = self._encode(block)
+        return vectors[np.array(row, np.intp)]
+
+    def _encode(self, texts: list[str]) -> npt.NDArray[np.float64]:
+        words, grams, rows = [], [], []
+        for number, text in enumerate(texts):
+            normal = unicodedata.normalize("NFKC", text).lower()
+            for word in _WORD.findall(normal):
+                tokens = self._tokens(word)
+                words.append(tokens[:1])
+                grams.append(tokens[1:])
+                rows.append(number)
+        total = np.zeros((len(texts), self.dim))
+        for kind in (words, grams) if rows else ():
+            sizes = [len(tokens) for tokens in kind]
+            total += self._part(
+                np.repeat(np.array(rows), sizes),
+                np.concatenate(kind),
+                len(texts),
+            )
+        return self._scale(total)
+
+    def _hash_word(self, word: str) -> npt.NDArray[np.uint64]:
+        """Returns the hash of a word, then those of its n-grams."""
+        bordered = f" {word} "
+        grams = [
+            bordered[i : i + size]
+            for size in (2, 3, 4)
+            for i in range(len(bordered) - size + 1)
+        ]
+        key = self.seed.to_bytes(8, "little", signed=True)
+        digests = [
+            hashlib.blake2b(
+                token.encode("utf-8", "surrogatepass"), digest_size=8, key=key
+            ).digest()
+            for token in (f"w{word}", *(f"g{gram}" for gram in grams))
+        ]
+        return np.frombuffer(b"".join(digests), "<u8")
+
+    def _part(
+        self,
+        row: npt.NDArray[np.int64],
+        tokens: npt.NDArray[np.uint64],
+        height: int,
+    ) -> npt.NDArray[np.float64]:
+        """Returns unit rows (height, dim) of one kind of token."""
+        order = np.lexsort((tokens, row))
+        row, tokens = row[order], tokens[order]
+        first = np.ones(len(row), bool)
+        first[1:] = (row[1:] != row[:-1]) | (tokens[1:] != tokens[:-1])
+        starts = np.flatnonzero(first)
+        counts = np.diff(np.r_[starts, len(row)])
+        row, tokens = row[starts], tokens[starts]
+        column = (tokens >> np.uint64(1)) % np.uint64(self.dim)
+        sign = np.where(tokens & np.uint64(1), 1.0, -1.0)
+        flat = np.bincount(
+            row * self.dim + column.astype(np.int64),
+            weights=sign * (1.0 + np.log(counts)),
+            minlength=height * self.dim,
+        )
+        return self._scale(flat.reshape(-1, self.dim).astype(np.float64))
+
+    @staticmethod
+    def _scale(
+        matrix: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float64]:
+        norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+        np.divide(matrix, norms, out=matrix, where=norms > 0)
+        return matrix
+
+
+class TextEncoder:
+    """An encoder whose results are checked.
+
+    Attributes:
+        name: What determines the vectors, kept in the manifest of the item
+            content.
+        width: Width of the vectors.
+    """
+
+    def __init__(self, name: str, encode: Encoder) -> None:
+        """Finds out the width by encoding one word.
+
+        Args:
+            name: For messages and the manifest.
+            encode: The encoder.
+        """
+        self.name = name
+        self._encode = encode
+        self.width = self._checked(_PROBE, None).shape[1]
+
+    def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Encodes texts; an empty one becomes a zero vector.
+
+        Args:
+            texts: N strings.
+
+        Returns:
+            float32 (N, width).
+
+        Raises:
+            DataError: ``WRONG_ENCODER`` if the encoder fails, or returns
+                something else than finite floats of shape (N, width).
+        """
+        given = [i for i, text in enumerate(texts) if text]
+        matrix = np.zeros((len(texts), self.width), np.float32)
+        if given:
+            some = [texts[i] for i in given]
+            matrix[given] = self._checked(some, self.width)
+        return matrix
+
+    def _checked(
+        self, texts: Sequence[str], width: int | None
+    ) -> npt.NDArray[np.float32]:
+        try:
+            found = np.asarray(self._encode(list(texts)))
+            vectors = found.astype(np.float32)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                "WRONG_ENCODER",
+                f"text encoder {self.name} failed on {len(texts)} texts: "
+                f"{type(error).__name__}: {error}.",
+                "it has to take a list of strings and return floats "
+                "(number of texts, width).",
+            ) from error
+        if (
+            vectors.ndim != 2
+            or len(vectors) != len(texts)
+            or vectors.shape[1] != (width or vectors.shape[1])
+            or not vectors.shape[1]
+            or not np.isfinite(vectors).all()
+        ):
+            raise DataError(
+                "WRONG_ENCODER",
+                f"text encoder {self.name}: expected finite floats of shape "
+                f"({len(texts)}, {width or 'width'}). Received: {found.dtype} "
+                f"{found.shape}.",
+                "return one vector per text, all of the same width, without "
+                "NaN.",
+            )
+        return vectors
+
+
+def load_encoder(name: str = "") -> TextEncoder:
+    """Returns a text encoder by its name.
+
+    Args:
+        name: Empty or ``hashed_ngrams`` for `HashedNgrams`;
+            ``sentence:MODEL`` for `sentence_encoder`; otherwise
+            ``module:function``, the import path of a function from a list of
+            strings to floats (N, width).
+
+    Raises:
+        DataError: ``UNKNOWN_ENCODER`` if there is none of this name,
+            ``MISSING_PACKAGE`` if it needs a package that is not installed,
+            ``WRONG_ENCODER`` if it does not work.
+    """
+    if name in ("", HASHED_NGRAMS):
+        built_in = HashedNgrams()
+        return TextEncoder(built_in.name, built_in)
+    module_name, colon, function = name.partition(":")
+    if module_name == "sentence" and function:
+        return TextEncoder(name, sentence_encoder(function))
+    if not colon or not module_name or not function:
+        raise _unknown(name, "it is not of the form module:function")
+    try:
+        encode = importlib.import_module(module_name)
+        for part in function.split("."):
+            encode = getattr(encode, part)
+    except (ImportError, AttributeError) as error:
+        raise _unknown(name, str(error)) from error
+    if not callable(encode):
+        raise _unknown(name, "it cannot be called")
+    return TextEncoder(name, encode)
+
+
+def _unknown(name: str, why: str) -> DataError:
+    return DataError(
+        "UNKNOWN_ENCODER",
+        f"text encoder {name!r} cannot be used: {why}.",
+        f"give {HASHED_NGRAMS}, sentence:MODEL, or module:function of a "
+        "function that Python can import here.",
+    )
+
+
+def sentence_encoder(model: str) -> Encoder:
+    """Returns a sentence-embedding model as an encoder.
+
+    Args:
+        model: Folder or name of a model of the package sentence-transformers.
+            Nothing is downloaded: a name has to be in the local cache.
+
+    Raises:
+        DataError: ``MISSING_PACKAGE`` or ``UNKNOWN_ENCODER``.
+    """
+    try:
+        sentence_transformers = importlib.import_module("sentence_transformers")
+    except ImportError as error:
+        raise DataError(
+            "MISSING_PACKAGE",
+            f"text encoder sentence:{model} needs the package "
+            "sentence-transformers, which is not installed.",
+            "pip install 'muse-tensorflow[sentence]'.",
+        ) from error
+    try:
+        loaded = sentence_transformers.SentenceTransformer(
+            model, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise _unknown(f"sentence:{model}", str(error)) from error
+
+    def encode(texts: Sequence[str]) -> npt.NDArray[Any]:
+        return loaded.encode(
+            list(texts), convert_to_numpy=True, normalize_embeddings=True
+        )
+
+    return encode

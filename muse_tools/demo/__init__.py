@@ -1,0 +1,1 @@
+"""The chain of `muse demo`: data, two models, a store, a ranked request."""

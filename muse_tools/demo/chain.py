@@ -1,0 +1,180 @@
+"""The main job on real data, from purchases to an answered request."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from muse_tools.datasets import complete_journey, user_lookup
+from muse_tools.datasets.errors import DataError
+from muse_tools.demo import ranked_request, user_store
+from serving import client as client_lib
+from serving import local_server
+from serving.stores import open_store
+from tfx_pipeline import config as config_lib
+from tfx_pipeline.runs import lineage, runner, verdict
+
+__all__ = ["Answer", "ask", "make_data", "train_models"]
+
+Report = Callable[[str], None]
+
+QUICK_USERS = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Answers of the served model and of the ranking service.
+
+    Attributes:
+        request: what the model was asked, by both protocols.
+        result: scores and retrieved behaviours, by gRPC.
+        milliseconds: one call, by transport, after a first one.
+        difference: largest difference between the transports' scores.
+        names: of the items in the request.
+        ranked: the same user's request to the ranking service.
+    """
+
+    request: client_lib.RankRequest
+    result: client_lib.ExplainResult
+    milliseconds: dict[str, float]
+    difference: float
+    names: dict[int, str]
+    ranked: ranked_request.RankedRequest
+
+
+def make_data(directory: pathlib.Path, quick: bool, report: Report) -> None:
+    """Writes the raw tables, or finds them written before.
+
+    Args:
+        directory: data set directory.
+        quick: take some of the households only.
+        report: receives one line per event.
+    """
+    options = complete_journey.Options(users=QUICK_USERS if quick else 0)
+    start = time.monotonic()
+    made, reused = complete_journey.generate(directory, options)
+    splits = made["splits"]
+    report(
+        f"Complete Journey {'found' if reused else 'written'} in "
+        f"{time.monotonic() - start:.1f} s: "
+        f"{splits['train']['impressions']:,} train and "
+        f"{splits['test']['impressions']:,} test impressions of "
+        f"{splits['train']['users']:,} households"
+    )
+
+
+def train_models(
+    config: config_lib.PipelineConfig, report: Report
+) -> dict[str, lineage.ModelRun]:
+    """Runs the pipeline for DIN, then for MUSE against it.
+
+    Args:
+        config: the pipeline.
+        report: receives one line per event.
+
+    Returns:
+        Both runs, by model type.
+
+    Raises:
+        ComponentFailed: a component failed.
+        DataError: MUSE was not pushed.
+    """
+    for model_type in ("din", "muse"):
+        report(f"Pipeline for {model_type.upper()}")
+        # Matching once is enough, for the model that is served with MUSE.
+        enabled = config.matching.enabled and model_type == "muse"
+        own = config.model_copy(
+            update={
+                "model": config.model.model_copy(update={"type": model_type}),
+                "matching": config.matching.model_copy(
+                    update={"enabled": enabled}
+                ),
+            }
+        )
+        runner.run(own, report)
+        for said in verdict.verdicts(own, model_type):
+            report(str(said))
+    runs = lineage.model_runs(config)
+    if runs["muse"].pushed_to is None:
+        raise DataError(
+            "NOT_PUSHED",
+            f"{verdict.of_ranker(runs['muse'])}.",
+            f"read the report and {config.log_path}.",
+        )
+    return runs
+
+
+def ask(
+    config: config_lib.PipelineConfig, pushed: pathlib.Path, report: Report
+) -> Answer:
+    """Serves what was pushed, and asks for a ranking in two ways.
+
+    The model itself is asked by gRPC and by REST. Then the histories are
+    loaded into a store and the ranking service is asked for the same user,
+    with the matching model's candidates if one was pushed.
+
+    Args:
+        config: the pipeline.
+        pushed: version folder of MUSE.
+        report: receives one line per event.
+    """
+    directory = pathlib.Path(config.data.raw_dir)
+    request = user_lookup.pick_request(directory)
+    names = user_lookup.item_names(
+        directory,
+        [
+            *map(int, request.candidate_item_ids),
+            *map(int, request.behavior_item_ids),
+        ],
+    )
+    store = f"lmdb:{config.root / 'store'}"
+    with open_store(store) as opened:
+        loaded = user_store.load_table(opened, directory)
+    report(
+        f"{loaded.users:,} users with {loaded.events:,} events loaded into "
+        f"the behavior store in {loaded.seconds:.1f} s"
+    )
+    models = {"muse": pushed}
+    matching = _newest_version(config.matching_dir)
+    if config.matching.enabled and matching is not None:
+        models["matching"] = matching
+    report(f"Serving {' and '.join(map(str, models.values()))}")
+    milliseconds: dict[str, float] = {}
+    scores: dict[str, np.ndarray] = {}
+
+    def call(client: client_lib.MuseClient, transport: str) -> None:
+        client.rank(request)
+        start = time.perf_counter()
+        scores[transport] = client.rank(request).click_probability
+        milliseconds[transport] = 1e3 * (time.perf_counter() - start)
+
+    with local_server.local_server(models) as address:
+        with client_lib.MuseClient(address.rest, "rest") as client:
+            call(client, "rest")
+        with client_lib.MuseClient(address.grpc, "grpc") as client:
+            call(client, "grpc")
+            result = client.explain(request)
+        report("Asking the ranking service")
+        ranked = ranked_request.send(
+            address.grpc,
+            store,
+            request.user_id,
+            directory,
+            pushed.name,
+            None if "matching" in models else request.candidate_item_ids,
+        )
+    ranked_request.save(ranked, config.root / ranked_request.FILE)
+    difference = float(np.abs(scores["grpc"] - scores["rest"]).max())
+    return Answer(request, result, milliseconds, difference, names, ranked)
+
+
+def _newest_version(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the version folder that a server would serve."""
+    if not folder.is_dir():
+        return None
+    versions = [path for path in folder.iterdir() if path.name.isdigit()]
+    return max(versions, key=lambda path: int(path.name), default=None)

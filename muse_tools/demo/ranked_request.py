@@ -1,0 +1,150 @@
+"""One request to the ranking service, kept for the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from muse_tools.datasets import user_lookup
+from serving.client.ranking import (
+    RankingClient,
+    RankingRequest,
+    RankingResult,
+    Stage,
+)
+from serving.client.types import IntegerList
+from serving.files import write_json
+from serving.service import ServiceConfig, running_service, timeline
+
+__all__ = ["FILE", "RankedRequest", "load", "save", "send"]
+
+FILE = "ranked_request.json"
+DEADLINE_MS = 300.0
+WARM_UP, REQUESTS, TOP = 10, 15, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedRequest:
+    """The request of several whose total is the median.
+
+    Attributes:
+        model_version: version folder's name of the model that ranked.
+        user_id: the user.
+        history_length: behaviours that the scores rest on.
+        num_candidates: how many were ranked.
+        candidates_from: `matching`, `request` or `popular`.
+        path: how they were ranked.
+        deadline_ms: what the request asked for.
+        total_ms: from the request's arrival to the answer.
+        stages: what happened, by time of start.
+        requests: how many were measured, equal ones.
+        cached: how many of them were ranked from the cache.
+        slowest_ms: longest total of them.
+        top: best candidates: `item_id`, `name`, `click_probability`; the
+            probability is None where the candidates are unranked.
+    """
+
+    model_version: str
+    user_id: int
+    history_length: int
+    num_candidates: int
+    candidates_from: str
+    path: str
+    deadline_ms: float
+    total_ms: float
+    stages: tuple[Stage, ...]
+    requests: int
+    cached: int
+    slowest_ms: float
+    top: tuple[dict[str, Any], ...]
+
+
+def send(
+    target: str,
+    store: str,
+    user_id: int,
+    directory: pathlib.Path,
+    model_version: str,
+    candidate_item_ids: IntegerList | None = None,
+) -> RankedRequest:
+    """Starts a ranking service beside a model server and asks it.
+
+    The first requests open connections and teach the service what its stages
+    take; they are not measured.
+
+    Args:
+        target: `host:port` of the model server's gRPC.
+        store: URL of a behaviour store that has the user.
+        user_id: the user.
+        directory: data set, for names of items.
+        model_version: of the served model.
+        candidate_item_ids: items to rank; None asks the matching model.
+    """
+    config = ServiceConfig(
+        store=store,
+        targets=(target,),
+        matching_model="matching" if candidate_item_ids is None else "",
+        port=0,
+        rest_port=-1,
+        log_requests=False,
+    )
+    request = RankingRequest(
+        user_id, candidate_item_ids, deadline_ms=DEADLINE_MS
+    )
+    with running_service(config) as app, RankingClient(app.grpc_target) as ask:
+        answers = [ask.rank(request) for _ in range(WARM_UP + REQUESTS)]
+    measured = answers[WARM_UP:]
+    shown = timeline.median(measured)
+    return RankedRequest(
+        model_version=model_version,
+        user_id=user_id,
+        history_length=shown.history_length,
+        num_candidates=len(shown.candidate_item_ids),
+        candidates_from=shown.candidates_from,
+        path=shown.path,
+        deadline_ms=DEADLINE_MS,
+        total_ms=shown.total_ms,
+        stages=shown.stages,
+        requests=len(measured),
+        cached=sum(answer.path == "cached" for answer in measured),
+        slowest_ms=max(answer.total_ms for answer in measured),
+        top=_top(shown, directory),
+    )
+
+
+def save(request: RankedRequest, path: pathlib.Path) -> None:
+    """Writes a request as JSON."""
+    write_json(path, dataclasses.asdict(request))
+
+
+def load(path: pathlib.Path) -> RankedRequest | None:
+    """Reads what `save` wrote; None where nothing was written.
+
+    Args:
+        path: the file.
+    """
+    if not path.is_file():
+        return None
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["stages"] = tuple(Stage(**stage) for stage in fields["stages"])
+    fields["top"] = tuple(fields["top"])
+    return RankedRequest(**fields)
+
+
+def _top(
+    result: RankingResult, directory: pathlib.Path
+) -> tuple[dict[str, Any], ...]:
+    best = result.order()[:TOP].tolist()
+    ids = [int(result.candidate_item_ids[place]) for place in best]
+    names = user_lookup.item_names(directory, ids)
+    scores = result.click_probability
+    return tuple(
+        {
+            "item_id": item,
+            "name": names.get(item, f"item {item}"),
+            "click_probability": float(scores[place]) if len(scores) else None,
+        }
+        for item, place in zip(ids, best, strict=True)
+    )

@@ -1,0 +1,79 @@
+"""Loads a user table of a raw data set into a behaviour store."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+from muse_tools.datasets import raw_tables
+from serving.stores import BehaviorStore, LoadReport, load_users
+from tfx_pipeline.runs.fingerprints import file_state
+
+__all__ = ["load_table", "user_table"]
+
+Progress = Callable[[LoadReport, int], None]
+
+
+def user_table(
+    directory: pathlib.Path, split: str = "test"
+) -> raw_tables.RawTable:
+    """Finds a user table and checks its columns.
+
+    Args:
+        directory: data set, holding the raw tables or `raw/`.
+        split: `test` or `train`.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    table = raw_tables.RawTables.open(directory)[f"{split}_user_features"]
+    table.check()
+    return table
+
+
+def load_table(
+    store: BehaviorStore,
+    directory: pathlib.Path,
+    split: str = "test",
+    rejected: pathlib.Path | None = None,
+    on_progress: Progress | None = None,
+) -> LoadReport:
+    """Writes every user of a table into a store, in place of what was there.
+
+    Started again after a failure, it goes on where it stopped.
+
+    Args:
+        store: where to.
+        directory: data set, holding the raw tables or `raw/`.
+        split: `test` or `train`.
+        rejected: folder for rows that cannot be loaded; by default
+            `<table>.rejected` in the data set.
+        on_progress: called after each write, with the rows of the table.
+
+    Raises:
+        DataError: the table cannot be read.
+        StoreError: the store cannot be written to.
+    """
+    table = user_table(directory, split)
+    total = table.num_rows()
+
+    def tell(report: LoadReport) -> None:
+        if on_progress is not None:
+            on_progress(report, total)
+
+    return load_users(
+        store,
+        table.iter_batches(),
+        source=_fingerprint(table.name, table.paths),
+        rejected=rejected or directory / f"{table.name}.rejected",
+        on_progress=tell,
+    )
+
+
+def _fingerprint(name: str, paths: tuple[pathlib.Path, ...]) -> str:
+    """Identifies a table and its state without reading it."""
+    digest = hashlib.sha256(name.encode())
+    for path in paths:
+        digest.update(f"{path.resolve()} {file_state(path)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,272 @@
+"""What the page shows, as plain values that JSON can hold.
+
+Ids are strings: they are any int64, and a browser's numbers are not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_tools.datasets.errors import DataError
+from muse_tools.explore import searches
+from muse_tools.explore.data import ExplorerData
+from muse_tools.explore.model import ExplainedModel, ItemViews
+
+__all__ = ["Explorer", "NotKnown"]
+
+_LISTED = 200
+
+
+class NotKnown(DataError):
+    """A user or an item that there is not."""
+
+
+class Explorer:
+    """A model and a data set.
+
+    Args:
+        model: the model.
+        data: the data set.
+    """
+
+    def __init__(self, model: ExplainedModel, data: ExplorerData) -> None:
+        """Keeps both; see the class for the arguments."""
+        self._model, self._data = model, data
+        # Of one model and its caches; a page asks one thing at a time.
+        self._lock = threading.Lock()
+
+    def about(self) -> dict[str, Any]:
+        """Returns what is explored."""
+        return {
+            "model": self._model.kind,
+            "version": self._model.folder.name,
+            "k": self._model.k,
+            "max_history": self._model.max_history,
+            "items": self._model.num_items,
+            "users": self._data.num_users,
+            "split": self._data.split,
+        }
+
+    def users(self, query: str) -> dict[str, Any]:
+        """Returns users whose id starts with `query`, longest history first.
+
+        Args:
+            query: digits of an id; empty for all.
+        """
+        with self._lock:
+            found = self._data.find_users(query, _LISTED)
+            return {
+                "users": [
+                    {
+                        "user_id": str(user.user_id),
+                        "history_length": user.history_length,
+                    }
+                    for user in found
+                ],
+                "listed": len(self._data.listed),
+                "total": self._data.num_users,
+            }
+
+    def user(self, user_id: int) -> dict[str, Any]:
+        """Returns a user's impressions, best score first.
+
+        Args:
+            user_id: the user.
+
+        Raises:
+            NotKnown: there is no such user.
+        """
+        with self._lock:
+            user = self._user(user_id)
+            shown = self._data.impressions(user_id)
+            items = [impression.item_id for impression in shown]
+            scores = self._model.scores(user, items)
+            rows = self._named(items)
+            for row, impression, score in zip(rows, shown, scores, strict=True):
+                row |= {
+                    "clicked": impression.clicked,
+                    "times": impression.times,
+                    "click_probability": float(score),
+                }
+            return {
+                "user_id": str(user_id),
+                "history_length": len(user["behavior_item_ids"]),
+                "impressions": sorted(
+                    rows, key=lambda row: -row["click_probability"]
+                ),
+            }
+
+    def items(self, query: str) -> dict[str, Any]:
+        """Returns items of the model whose name has `query` in it.
+
+        Args:
+            query: part of a name, or a whole id.
+        """
+        with self._lock:
+            found = self._data.find_items(query, _LISTED)
+            wanted = _as_id(query)
+            if wanted is not None and wanted not in found:
+                found.insert(0, wanted)
+            rows = self._model.rows(np.array(found, np.int64))
+            known = [i for i, row in zip(found, rows, strict=True) if row]
+            return {"items": self._named(known)}
+
+    def explain(self, user_id: int, item_id: int) -> dict[str, Any]:
+        """Returns what was retrieved for a candidate, by three searches.
+
+        Args:
+            user_id: the user.
+            item_id: the candidate.
+
+        Raises:
+            NotKnown: there is no such user, or the model has no such item.
+        """
+        with self._lock:
+            user = self._user(user_id)
+            if not self._model.rows([item_id])[0]:
+                raise NotKnown(
+                    "UNKNOWN_ITEM",
+                    f"the model has no item {item_id}.",
+                    "choose an item of the list, or search one by its name.",
+                )
+            return self._explained(user, item_id)
+
+    def _user(self, user_id: int) -> dict[str, Any]:
+        try:
+            return self._data.user(user_id)
+        except DataError as error:
+            if error.code != "UNKNOWN_USER":
+                raise
+            example = self._data.listed[0].user_id
+            raise NotKnown(
+                error.code,
+                f"there is no user {user_id} in the {self._data.split} split.",
+                f"choose a user of the list, for example {example}.",
+            ) from error
+
+    def _explained(self, user: dict[str, Any], item_id: int) -> dict[str, Any]:
+        history = np.asarray(user["behavior_item_ids"], np.int64)
+        categories = np.asarray(user["behavior_category_ids"], np.int64)
+        model = self._model
+        answer = {
+            name: value[0]
+            for name, value in model.explain(user, [item_id]).items()
+        }
+        candidate = model.candidate(item_id)
+        behaviors = model.behaviors(history, categories)
+        mask = model.counted(history)
+        by_id = searches.cosines(candidate.embeddings[0], behaviors.embeddings)
+        found = answer["behavior_indices"] >= 0
+        lists = {
+            "model": answer["behavior_indices"][found],
+            "sim_hard": searches.by_category(
+                int(candidate.categories[0]),
+                behaviors.categories,
+                mask,
+                model.k,
+            ),
+            "sim_soft": searches.by_cosine(by_id, mask, model.k),
+        }
+        num_tiers = len(answer["tiers"])
+        shown = {
+            key: self._behaviors(positions, history, candidate, behaviors)
+            for key, positions in lists.items()
+        }
+        for row, similarity, attention in zip(
+            shown["model"],
+            answer["similarities"][found],
+            answer["attention"][found],
+            strict=True,
+        ):
+            row["similarity"] = float(similarity)
+            row["attention"] = float(attention)
+        for row in shown["sim_soft"]:
+            row["id_cosine"] = float(by_id[row["position"]])
+        members = {key: set(places.tolist()) for key, places in lists.items()}
+        for key, rows in shown.items():
+            for row in rows:
+                row["tier"] = _tier(row["similarity"], num_tiers)
+                row["also"] = [
+                    other
+                    for other, places in members.items()
+                    if other != key and row["position"] in places
+                ]
+        return {
+            "user_id": str(user["user_id"]),
+            "history_length": len(history),
+            "counted": int(mask.sum()),
+            "candidate": {
+                **self._named([item_id])[0],
+                "click_probability": float(answer["click_probability"]),
+                "has_vector": bool(candidate.codes.any()),
+            },
+            "tiers": [
+                {
+                    "low": -1 + 2 * tier / num_tiers,
+                    "high": -1 + 2 * (tier + 1) / num_tiers,
+                    "count": int(count),
+                }
+                for tier, count in enumerate(answer["tiers"])
+            ],
+            "lists": shown,
+            "common": {
+                f"{one}+{other}": len(members[one] & members[other])
+                for one, other in (
+                    ("model", "sim_hard"),
+                    ("model", "sim_soft"),
+                    ("sim_hard", "sim_soft"),
+                )
+            },
+        }
+
+    def _behaviors(
+        self,
+        positions: npt.NDArray[Any],
+        history: npt.NDArray[np.int64],
+        candidate: ItemViews,
+        behaviors: ItemViews,
+    ) -> list[dict[str, Any]]:
+        """Returns a row for each position, with its multimodal cosine."""
+        values = searches.cosines(
+            candidate.codes[0], behaviors.codes[positions]
+        )
+        rows = self._named(history[positions].tolist())
+        for row, position, value in zip(rows, positions, values, strict=True):
+            row |= {
+                "position": int(position),
+                "ago": len(history) - int(position),
+                "similarity": float(value),
+            }
+        return rows
+
+    def _named(self, item_ids: Sequence[int]) -> list[dict[str, Any]]:
+        return [
+            {"item_id": str(item), "name": name, "category": category}
+            for item, (name, category) in zip(
+                item_ids, self._data.names(item_ids), strict=True
+            )
+        ]
+
+
+def _as_id(text: str) -> int | None:
+    """Returns a text as an id, None if it is not one."""
+    try:
+        value = int(text)
+    except ValueError:
+        return None
+    return value if -(1 << 63) <= value < 1 << 63 else None
+
+
+def _tier(similarity: float, num_tiers: int) -> int:
+    """Returns SimTier's tier of a similarity, from 0.
+
+    Edges are compared as float32, as in the model.
+    """
+    edges = -1 + 2 * np.arange(1, num_tiers) / num_tiers
+    value = np.float32(similarity)
+    return int(np.searchsorted(edges.astype(np.float32), value, side="right"))

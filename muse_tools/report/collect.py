@@ -1,0 +1,360 @@
+"""Everything the report says, as plain values that JSON can hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+
+from muse_keras import metrics
+from muse_keras.tables import ItemTable
+from muse_tools.datasets import search_tables, user_lookup
+from muse_tools.datasets.errors import DataError
+from muse_tools.demo import ranked_request
+from muse_tools.report import coverage, summary, weights
+from muse_tools.report import scores as scores_lib
+from muse_tools.report.curves import training_curve
+from tfx_pipeline import config as config_lib
+from tfx_pipeline.components.item_embedder import output
+from tfx_pipeline.components.item_table_gen import executor as item_table_gen
+from tfx_pipeline.components.rejected_rows import COUNTS_FILE
+from tfx_pipeline.evaluation import extractors
+from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
+from tfx_pipeline.matching import settings as matching_settings
+from tfx_pipeline.runs import lineage, verdict
+from tfx_pipeline.scl import trainer as scl_trainer
+from tfx_pipeline.tfx_internals import path_utils
+from tfx_pipeline.training.trainer import CURVES_FILE, RUN_FILE
+
+__all__ = ["collect", "paired_difference"]
+
+Report = Callable[[str], None]
+
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "tfx",
+    "tensorflow-transform",
+    "tensorflow-model-analysis",
+    "apache-beam",
+    "numpy",
+)
+_EXPLAINED_REQUESTS = 300
+_RETRIEVED = 8
+
+
+def collect(
+    config: config_lib.PipelineConfig, report: Report
+) -> dict[str, Any]:
+    """Gathers the numbers of the newest run of every model type.
+
+    Args:
+        config: the pipeline.
+        report: receives one line per event.
+
+    Returns:
+        Values of all sections; a section without data is None.
+
+    Raises:
+        DataError: the pipeline has not run, or trained no model.
+    """
+    # The baseline first.
+    runs = dict(sorted(lineage.model_runs(config).items()))
+    if not runs:
+        raise DataError(
+            "NO_MODEL",
+            f"pipeline {config.name} has not trained a model.",
+            "run it with `muse pipeline run`.",
+        )
+    examples = lineage.latest_output(config, "RequestExampleGen", "examples")
+    files = sorted((examples / "Split-eval").glob("*.gz"))
+    exports = {
+        name: pathlib.Path(path_utils.serving_model_path(str(run.model_dir)))
+        for name, run in runs.items()
+    }
+    report("Scoring the eval split for the paired comparison")
+    scores = scores_lib.score_models(
+        exports, files, config.root / "report_scores.npz"
+    )
+    models = {
+        name: {
+            **ranking_metrics(
+                scores["user_id"],
+                scores["clicks"],
+                scores[name],
+                config.evaluator.bootstrap_samples,
+            ),
+            "slices": _slices(run.evaluation_dir),
+            "reliability": scores_lib.calibration(
+                scores["clicks"], scores[name]
+            ),
+            "origins": lineage.origins(config, run.model_dir),
+            "curve": training_curve(run.run_dir / CURVES_FILE),
+            "settings": run.settings,
+            "run": _read_json(run.run_dir, RUN_FILE),
+            "learned": weights.learned_weights(exports[name]),
+            "pushed_to": run.pushed_to and run.pushed_to.name,
+            "verdict": str(verdict.of_ranker(run)),
+            "serving": _read_json(run.infra_blessing_dir, "report.json"),
+        }
+        for name, run in runs.items()
+    }
+    found: dict[str, Any] = {
+        "pipeline": config.name,
+        "models": models,
+        "difference": None,
+        "tiers": None,
+        "example": None,
+        "ranked": _ranked(config, runs.get("muse")),
+        "embeddings": _embeddings(config, files),
+        "matching": _matching(config),
+        "data": _data(config),
+        "summary": summary.of_statistics(
+            lineage.latest_output(config, "StatisticsGen", "statistics")
+        ),
+        "executions": lineage.last_executions(config),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+    }
+    if {"din", "muse"} <= set(models):
+        found["difference"] = paired_difference(
+            scores["user_id"],
+            scores["clicks"],
+            scores["muse"],
+            scores["din"],
+            config.evaluator.bootstrap_samples,
+        )
+    if "muse" in exports:
+        report("Explaining requests of the eval split")
+        found["tiers"] = scores_lib.tier_histograms(
+            exports["muse"], files, _EXPLAINED_REQUESTS
+        )
+        found["example"] = _worked_example(
+            exports["muse"], pathlib.Path(config.data.raw_dir)
+        )
+    return found
+
+
+def paired_difference(
+    user_ids: np.ndarray,
+    clicks: np.ndarray,
+    scores: np.ndarray,
+    baseline: np.ndarray,
+    samples: int,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Compares the GAUC of two models on the same users.
+
+    Resamples users and takes both models' GAUC on the same resample, so that
+    what makes a user hard for both cancels.
+
+    Args:
+        user_ids: int64 (n,).
+        clicks: 0 or 1, (n,).
+        scores: of the model, (n,).
+        baseline: of the other model, (n,).
+        samples: resamples.
+        seed: of the resampling.
+
+    Returns:
+        ``value``, ``lower`` and ``upper`` (95 %) of the difference.
+    """
+    one = metrics.per_group_auc(clicks, scores, user_ids)
+    other = metrics.per_group_auc(clicks, baseline, user_ids)
+    weighted = (one.auc - other.auc) * one.weight
+    generator = np.random.default_rng(seed)
+    count = len(weighted)
+    values = np.empty(samples)
+    for index in range(samples):
+        drawn = generator.integers(0, count, count)
+        values[index] = weighted[drawn].sum() / one.weight[drawn].sum()
+    lower, upper = np.quantile(values, [0.025, 0.975])
+    return {
+        "value": float(weighted.sum() / one.weight.sum()),
+        "lower": float(lower),
+        "upper": float(upper),
+    }
+
+
+def _slices(folder: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
+    """Returns metrics by slice of history length and item popularity."""
+    if folder is None:
+        return {}
+    order = {
+        extractors.HISTORY_SLICE: extractors.bucket_names(
+            extractors.HISTORY_BOUNDS
+        ),
+        extractors.POPULARITY_SLICE: extractors.bucket_names(
+            extractors.POPULARITY_BOUNDS
+        ),
+    }
+    found: dict[str, dict[str, dict[str, Any]]] = {key: {} for key in order}
+    result = tfma.load_eval_result(str(folder))
+    for slice_key, values in result.slicing_metrics:
+        if len(slice_key) != 1:
+            continue
+        feature, bucket = slice_key[0]
+        flat = values[""][""]
+        flat = flat.get("", flat)
+        found[feature][bucket] = {
+            "bucket": bucket,
+            **{
+                # A value that is no number comes as text.
+                name: float(flat[name].get("doubleValue", "nan"))
+                for name in METRICS
+                if name in flat
+            },
+        }
+    return {
+        feature: [found[feature][b] for b in buckets if b in found[feature]]
+        for feature, buckets in order.items()
+    }
+
+
+def _data(config: config_lib.PipelineConfig) -> dict[str, Any]:
+    return {
+        "requests": _read_json(config.rejected_dir / "requests", COUNTS_FILE),
+        "items": _read_json(config.rejected_dir / "items", COUNTS_FILE),
+        **{
+            name: None
+            if config.item_embeddings == "imported"
+            else _read_json(config.rejected_dir / name, COUNTS_FILE)
+            for name in search_tables.TABLES
+        },
+        "source": _read_json(pathlib.Path(config.data.raw_dir), "dataset.json"),
+    }
+
+
+def _embeddings(
+    config: config_lib.PipelineConfig, files: list[pathlib.Path]
+) -> dict[str, Any]:
+    """Returns where the item vectors come from and how good they are."""
+    table = lineage.latest_output(config, "ItemTableGen", "item_table")
+    found: dict[str, Any] = {
+        "source": config.item_embeddings,
+        "coverage": coverage.coverage(
+            files, ItemTable.open(table / item_table_gen.TABLE_DIR)
+        ),
+        "evaluation": None,
+        "run": None,
+        "report": None,
+    }
+    maker = {"learned": "ItemEmbedder", "text_svd": "TextEmbedder"}.get(
+        config.item_embeddings
+    )
+    if maker:
+        folder = lineage.latest_output(config, maker, "embeddings")
+        found["report"] = _read_json(folder, output.REPORT_FILE)
+    if config.item_embeddings == "learned":
+        folder = lineage.latest_output(config, "SCLTrainer", "model_run")
+        found["evaluation"] = _read_json(folder, scl_trainer.EVALUATION_FILE)
+        found["run"] = _read_json(folder, scl_trainer.RUN_FILE)
+    return found
+
+
+def _matching(config: config_lib.PipelineConfig) -> dict[str, Any] | None:
+    """Returns how often the matching model finds held-out clicks."""
+    if not config.matching.enabled:
+        return None
+    folder = lineage.latest_output(config, "MatchingGen", "evaluation")
+    return _read_json(folder, matching_settings.EVALUATION_FILE)
+
+
+def _ranked(
+    config: config_lib.PipelineConfig, run: lineage.ModelRun | None
+) -> dict[str, Any] | None:
+    """Returns the demo's ranking request, if the newest model answered it."""
+    sent = ranked_request.load(config.root / ranked_request.FILE)
+    if sent is None or run is None or run.pushed_to is None:
+        return None
+    if sent.model_version != run.pushed_to.name:
+        return None
+    return dataclasses.asdict(sent)
+
+
+def _worked_example(
+    export: pathlib.Path, directory: pathlib.Path
+) -> dict[str, Any]:
+    """Explains the best candidate of one request in words."""
+    request = user_lookup.pick_request(directory)
+    history = np.asarray(request.behavior_item_ids)
+    names = user_lookup.item_names(
+        directory,
+        [*map(int, request.candidate_item_ids), *map(int, history)],
+    )
+    explain = tf.saved_model.load(str(export)).signatures["explain"]
+    answer = {
+        key: value.numpy()[0]
+        for key, value in explain(
+            user_id=tf.constant([request.user_id], tf.int64),
+            user_profile=tf.constant([request.user_profile], tf.int64),
+            behavior_item_ids=tf.constant([history], tf.int64),
+            behavior_category_ids=tf.constant(
+                [request.behavior_category_ids], tf.int64
+            ),
+            candidate_item_ids=tf.constant(
+                [request.candidate_item_ids], tf.int64
+            ),
+        ).items()
+    }
+
+    def name(item: int) -> str:
+        return names.get(item, f"item {item}")
+
+    order = np.argsort(-answer["click_probability"], kind="stable")
+    best = int(order[0])
+    retrieved: dict[int, dict[str, Any]] = {}
+    for place, position in enumerate(answer["behavior_indices"][best]):
+        similarity = float(answer["similarities"][best, place])
+        if position < 0 or (place and not similarity):
+            break
+        item = int(history[position])
+        row = retrieved.setdefault(
+            item,
+            {
+                "name": name(item),
+                "similarity": similarity,
+                "attention": 0.0,
+                "times": 0,
+                "ago": len(history) - int(position),
+            },
+        )
+        row["attention"] += float(answer["attention"][best, place])
+        row["times"] += 1
+        row["ago"] = min(row["ago"], len(history) - int(position))
+    return {
+        "user_id": request.user_id,
+        "history": len(history),
+        "recent": [name(int(item)) for item in history[::-1][:_RETRIEVED]],
+        "candidates": [
+            {
+                "name": name(int(request.candidate_item_ids[index])),
+                "click_probability": float(answer["click_probability"][index]),
+            }
+            for index in order
+        ],
+        "retrieved": list(retrieved.values())[:_RETRIEVED],
+    }
+
+
+def _read_json(folder: pathlib.Path | None, name: str) -> Any:
+    if folder is None or not (folder / name).exists():
+        return None
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,316 @@
+"""Hints followed to the letter: afterwards the data are fine, and unharmed."""
+
+import re
+
+import numpy as np
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from muse_tools.datasets import inspect, raw_tables
+from muse_tools.datasets.hashing import stable_ids
+from tests.muse_tools.datasets.conftest import make_tables
+
+SAMPLES = ("train_samples", "test_samples")
+USERS = ("train_user_features", "test_user_features")
+
+
+class Case:
+    """Tables in memory that are broken, then mended as a hint says."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.good = make_tables()
+        self.tables = dict(self.good)
+
+    def set(self, names, column, make):
+        """Replaces a column of tables by what `make` says of its values."""
+        for name in names:
+            old = self.tables[name]
+            values = make(old[column])
+            if not isinstance(values, (pa.Array, pa.ChunkedArray)):
+                values = pa.array(values)
+            at = old.schema.get_field_index(column)
+            self.tables[name] = old.set_column(at, column, values)
+
+    def inspect(self):
+        self.folder.mkdir(exist_ok=True)
+        for old in self.folder.iterdir():
+            old.unlink()
+        for name, table in self.tables.items():
+            pq.write_table(table, self.folder / f"{name}.parquet")
+        return inspect.inspect(self.folder)
+
+    def read(self, name, column):
+        batches = raw_tables.RawTables.open(self.folder)[name].iter_batches()
+        return [v for b in batches for v in b[column].to_pylist()]
+
+
+def flat_clicks(case):
+    case.set(SAMPLES, "label_0", lambda c: [v[1] for v in c.to_pylist()])
+
+
+def follow_clicks(case, hint):
+    assert "[1 - c, c]" in hint
+    case.set(SAMPLES, "label_0", lambda x: [[1 - c, c] for c in x.to_pylist()])
+
+
+def two_clicks(case):
+    case.set(SAMPLES, "label_0", lambda c: [[v[1]] * 2 for v in c.to_pylist()])
+
+
+def follow_two(case, hint):
+    assert "[1 - c, c]" in hint
+    case.set(
+        SAMPLES, "label_0", lambda x: [[1 - c, c] for c, _ in x.to_pylist()]
+    )
+
+
+def text_ids(case):
+    for names, column in (
+        (SAMPLES, "205"),
+        (("item_features", "scl_embedding_int8_p90"), "205"),
+    ):
+        case.set(names, column, lambda c: [f"sku{v}" for v in c.to_pylist()])
+    case.set(
+        USERS,
+        "150_2_180",
+        lambda c: [[f"sku{v}" for v in ids] for ids in c.to_pylist()],
+    )
+
+
+def follow_hash(case, hint):
+    field, columns = re.search(
+        r"stable_ids\('(.*)', texts\), int64, .* \((.*)\)", hint
+    ).groups()
+    for column in columns.split(", "):
+        for name, table in case.tables.items():
+            if column not in table.column_names:
+                continue
+            kind = table.schema.field(column).type
+            if pa.types.is_list(kind):
+                case.set(
+                    [name],
+                    column,
+                    lambda c: [stable_ids(field, v) for v in c.to_pylist()],
+                )
+            else:
+                case.set(
+                    [name], column, lambda c: stable_ids(field, c.to_pylist())
+                )
+
+
+def large_uint64(case):
+    for names in (SAMPLES, USERS):
+        case.set(names, "129_1", lambda c: np.asarray(c).astype(np.uint64))
+
+
+def follow_view(case, hint):
+    (columns,) = re.search(r"ids\.view\(np\.int64\).*\((.*)\)", hint).groups()
+    for names in (SAMPLES, USERS):
+        case.set(names, columns, lambda c: np.asarray(c).view(np.int64))
+
+
+def rounded(case):
+    case.set(SAMPLES, "129_1", lambda c: np.asarray(c).astype(np.float64))
+
+
+def follow_source(case, hint):
+    assert "as int64 from where the whole numbers come from" in hint
+    for name in SAMPLES:
+        case.tables[name] = case.good[name]
+
+
+def numbered(case):
+    """All items of the impressions are the first one of pd.factorize."""
+    case.set(SAMPLES, "205", lambda c: [0] * len(c))
+    case.set(("item_features",), "205", lambda c: list(range(len(c))))
+    case.set(("scl_embedding_int8_p90",), "205", lambda c: range(len(c)))
+    case.set(
+        USERS,
+        "150_2_180",
+        lambda c: pa.array(
+            [[0] * len(v) for v in c.to_pylist()], pa.list_(pa.int64())
+        ),
+    )
+
+
+def follow_add(case, hint):
+    assert "add 1 to them in every table and list" in hint
+    case.set(SAMPLES, "205", lambda c: np.asarray(c) + 1)
+    for name in ("item_features", "scl_embedding_int8_p90"):
+        case.set([name], "205", lambda c: np.asarray(c) + 1)
+    case.set(
+        USERS,
+        "150_2_180",
+        lambda c: pa.array(
+            [[i + 1 for i in v] for v in c.to_pylist()], pa.list_(pa.int64())
+        ),
+    )
+
+
+VECTORS = np.random.default_rng(1).normal(size=(9, 128)) / 100
+
+
+def zero_vectors(case):
+    """What the cast of small floats to int8 makes."""
+    case.set(
+        ["scl_embedding_int8_p90"],
+        "205_c",
+        lambda c: pa.array(
+            VECTORS.astype(np.int8).tolist(), pa.list_(pa.int8())
+        ),
+    )
+
+
+def follow_floats(case, hint):
+    assert "floats may be given as they are" in hint
+    case.set(["scl_embedding_int8_p90"], "205_c", lambda c: VECTORS.tolist())
+
+
+def text_vectors(case):
+    case.set(
+        ["scl_embedding_int8_p90"],
+        "205_c",
+        lambda c: [[str(x) for x in v] for v in VECTORS],
+    )
+
+
+def follow_codes(case, hint):
+    (formula,) = re.search(r"Codes are (trunc\(.*\))\. Then", hint).groups()
+    assert formula == "trunc(127 * v / |v|)"
+    norms = np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    codes = np.trunc(127 * VECTORS / norms).astype(np.int8).tolist()
+    case.set(
+        ["scl_embedding_int8_p90"],
+        "205_c",
+        lambda c: pa.array(codes, pa.list_(pa.int8())),
+    )
+
+
+def no_vectors(case):
+    del case.tables["scl_embedding_int8_p90"]
+
+
+def follow_content(case, hint):
+    assert "item_content.parquet with columns item_id and text" in hint
+    ids = case.tables["item_features"]["205"]
+    case.tables["item_content"] = pa.table(
+        {"item_id": ids, "text": [f"thing {i}" for i in range(len(ids))]}
+    )
+
+
+def times_as_cities(case):
+    case.set(
+        ["item_features"],
+        "213",
+        lambda c: pa.array(range(1, 10), pa.timestamp("s")).cast(
+            "timestamp[us]"
+        ),
+    )
+
+
+def follow_seconds(case, hint):
+    first, second = re.search(
+        r"column\.cast\('(.*)'\)\.cast\('(.*)'\)", hint
+    ).groups()
+    case.set(["item_features"], "213", lambda c: c.cast(first).cast(second))
+
+
+def no_column(case):
+    case.tables["item_features"] = case.tables["item_features"].drop(["213"])
+
+
+def follow_column(case, hint):
+    column, kind, name = re.search(
+        r"write column (\S+) as (\S+) into (\S+);", hint
+    ).groups()
+    values = pa.array([0] * case.tables[name].num_rows, kind)
+    case.tables[name] = case.tables[name].append_column(column, values)
+
+
+def no_rows(case):
+    case.tables["item_features"] = case.tables["item_features"].slice(0, 0)
+
+
+def follow_rows(case, hint):
+    assert "write item_features again with its rows" in hint
+    case.tables["item_features"] = case.good["item_features"]
+
+
+def unequal(case):
+    case.set(USERS, "151_2_180", lambda c: [[1] * 9] * len(c))
+
+
+def follow_unequal(case, hint):
+    assert "one category per behaviour, 0 where" in hint
+    for name in USERS:
+        lengths = [len(v) for v in case.tables[name]["150_2_180"].to_pylist()]
+        case.set(
+            [name],
+            "151_2_180",
+            lambda c, n=lengths: pa.array(
+                [[0] * k for k in n], pa.list_(pa.int64())
+            ),
+        )
+
+
+CASES = {
+    "0/1 clicks": (flat_clicks, "WRONG_TYPE", follow_clicks),
+    "equal clicks": (two_clicks, "NO_USABLE_ROWS", follow_two),
+    "text ids": (text_ids, "WRONG_TYPE", follow_hash),
+    "uint64": (large_uint64, "WRONG_TYPE", follow_view),
+    "rounded ids": (rounded, "WRONG_TYPE", follow_source),
+    "factorized": (numbered, "NO_USABLE_ROWS", follow_add),
+    "zero vectors": (zero_vectors, "NO_USABLE_ROWS", follow_floats),
+    "text vectors": (text_vectors, "WRONG_TYPE", follow_codes),
+    "no vectors": (no_vectors, "MISSING_TABLE", follow_content),
+    "timestamps": (times_as_cities, "WRONG_TYPE", follow_seconds),
+    "no column": (no_column, "MISSING_COLUMN", follow_column),
+    "no rows": (no_rows, "EMPTY_TABLE", follow_rows),
+    "unequal lists": (unequal, "NO_USABLE_ROWS", follow_unequal),
+}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_following_the_hint_mends_the_data(tmp_path, name):
+    spoil, code, follow = CASES[name]
+    case = Case(tmp_path / "set")
+    spoil(case)
+    found = case.inspect()
+    assert not found["ok"]
+    codes = {p["code"] for p in found["problems"]}
+    assert codes == {code}, found["problems"]
+    for _ in range(3):  # One column after the other, at most.
+        follow(case, found["problems"][0]["hint"])
+        found = case.inspect()
+        if found["ok"]:
+            break
+    assert found["ok"], found["problems"]
+    assert found["joins"] or name == "uint64"
+    # Distinct things are distinct still, and no vector is lost.
+    for table, column in (("item_features", "205"), ("train_samples", "129_1")):
+        kept = len(set(case.read(table, column)))
+        wanted = len(set(case.good[table][column].to_pylist()))
+        assert kept == wanted or (name, column) == ("factorized", "205")
+    if found["embeddings"]:
+        assert found["embeddings"]["accepted"] == 9
+        for codes in case.read("scl_embedding_int8_p90", "205_c"):
+            assert np.abs(codes).max() > 10
+
+
+def test_pandas_frames_are_read_as_they_are(tmp_path):
+    """Nullable, narrow and float columns, clicks and vectors of pandas."""
+    case = Case(tmp_path / "set")
+    frame = case.tables["train_user_features"].to_pandas()
+    frame["130_1"] = pandas.array([1, None, 3, 4, 5, 6], dtype="Int64")
+    frame["130_2"] = [1.0, float("nan"), 3.0, 4.0, 5.0, 6.0]
+    frame["130_3"] = frame["130_3"].astype("int8")
+    case.tables["train_user_features"] = pa.Table.from_pandas(frame)
+    found = case.inspect()
+    assert found["ok"] and found["joins"]
+    assert case.read("train_user_features", "130_1")[1] is None
+    assert case.read("train_user_features", "130_2") == [1, None, 3, 4, 5, 6]
+    assert found["users"]["train"]["accepted"] == 6
+    assert found["users"]["train"]["missing_values"]["user_profile_2"] > 0

@@ -1,0 +1,242 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from muse_tools.datasets import joined, raw_tables, validation
+from muse_tools.datasets.errors import DataError
+
+
+def join_rows(tables, split):
+    """Joins raw tables into the 13 columns, row by row."""
+    users = {
+        r["129_1"]: r for r in tables[f"{split}_user_features"].to_pylist()
+    }
+    items = {r["205"]: r for r in tables["item_features"].to_pylist()}
+    return [
+        {**users[r["129_1"]], **items[r["205"]], **r}
+        for r in tables[f"{split}_samples"].to_pylist()
+    ]
+
+
+def write_shards(root, split, rows, size=7):
+    (root / split).mkdir(parents=True)
+    for i, begin in enumerate(range(0, len(rows), size)):
+        part = rows[begin : begin + size]
+        table = pa.Table.from_pylist(part, schema=joined.JOINED_SCHEMA)
+        path = root / split / f"{split}-shard-{i:06}.parquet"
+        pq.write_table(table, path)
+
+
+@pytest.fixture
+def published(tmp_path, tables):
+    """The same data as raw tables, as joined shards and feature map."""
+    root = tmp_path / "published"
+    for split in raw_tables.SPLITS:
+        write_shards(root, split, join_rows(tables, split))
+    maps = root / "feature_map"
+    maps.mkdir()
+    vectors = tables["scl_embedding_int8_p90"]
+    keys = np.sort(vectors["205"].to_numpy())
+    values = {
+        r["205"]: np.array(r["205_c"], np.int8) for r in vectors.to_pylist()
+    }
+    # As published: sorted block by block only, with one key twice.
+    keys = np.r_[keys[4:], keys[:4], keys[5]]
+    codes = np.stack([values[k] for k in keys.tolist()])
+    codes[-1] = 99  # the second row of the key differs
+    np.save(maps / joined.EMBEDDING_KEYS, keys)
+    np.save(maps / joined.EMBEDDING_VALUES, codes)
+    np.save(maps / "205_sorted_map.npy", np.sort(keys[:-1]))
+    np.save(maps / "150_2_180_sorted_map_p90.npy", np.array([3, 1, 2, 2]))
+    return root
+
+
+def rows_of(path, key):
+    rows = pq.read_table(path).to_pylist()
+    return {r[key]: r for r in rows}, len(rows)
+
+
+def test_the_schema_has_the_thirteen_published_columns():
+    assert joined.JOINED_SCHEMA.names == [
+        "label_0",
+        "129_1",
+        "205",
+        *(f"130_{i}" for i in range(1, 6)),
+        "150_2_180",
+        "151_2_180",
+        "206",
+        "213",
+        "214",
+    ]
+
+
+def test_import_gives_back_the_raw_tables(published, tables, tmp_path):
+    out = tmp_path / "out"
+    made, reused = joined.import_joined(published, out)
+    assert not reused
+    found = raw_tables.RawTables.open(out)
+    found.check()
+    for split in raw_tables.SPLITS:
+        samples = tables[f"{split}_samples"]
+        assert pq.read_table(out / "raw" / f"{split}_samples.parquet").equals(
+            samples
+        )
+        users, count = rows_of(
+            out / "raw" / f"{split}_user_features.parquet", "129_1"
+        )
+        shown = set(samples["129_1"].to_pylist())
+        assert count == len(users) == len(shown)
+        for row in tables[f"{split}_user_features"].to_pylist():
+            if row["129_1"] in shown:
+                assert users[row["129_1"]] == row
+        assert made["counts"][split] == {
+            "read": samples.num_rows,
+            "accepted": samples.num_rows,
+            "rejected": {},
+            "users": len(shown),
+            "other_versions_of_users": 0,
+            "padding_removed": 0,
+        }
+    items, count = rows_of(out / "raw" / "item_features.parquet", "205")
+    shown = {
+        i
+        for s in raw_tables.SPLITS
+        for i in tables[f"{s}_samples"]["205"].to_pylist()
+    }
+    assert set(items) == shown and count == len(shown)
+    for row in tables["item_features"].to_pylist():
+        if row["205"] in shown:
+            assert items[row["205"]] == row
+    vectors, count = rows_of(
+        out / "raw" / "scl_embedding_int8_p90.parquet", "205"
+    )
+    expected = tables["scl_embedding_int8_p90"].to_pylist()
+    assert vectors == {r["205"]: r for r in expected}
+    assert count == len(expected)
+    assert made["counts"]["embeddings"] == {
+        "read": len(expected) + 1,
+        "accepted": len(expected),
+        "rejected": {validation.DUPLICATE_ITEM: 1},
+    }
+    assert joined.import_joined(published, out)[1]
+
+
+def test_broken_rows_padding_and_differing_users_are_counted(
+    published, tables, tmp_path
+):
+    rows = join_rows(tables, "train")
+    for i, change in enumerate(
+        [
+            {"label_0": [1, 1]},
+            {"label_0": None},
+            {"151_2_180": [1] * 50},
+            {"205": None},
+            {"205": 0},
+        ]
+    ):
+        rows[3 * i + 1] = {**rows[3 * i + 1], **change}
+    # Padding in front, inside and behind, of one user's first row; its other
+    # rows do not have it.
+    items, categories = rows[0]["150_2_180"], rows[0]["151_2_180"]
+    rows[0] = {
+        **rows[0],
+        "150_2_180": [0, 0, *items, 0],
+        "151_2_180": [0, 7, *categories, 0],
+    }
+    for path in (published / "train").iterdir():
+        path.unlink()
+    (published / "train").rmdir()
+    write_shards(published, "train", rows)
+    out = tmp_path / "out"
+    counts = joined.import_joined(published, out)[0]["counts"]["train"]
+    assert counts["rejected"] == {
+        validation.LABEL_NOT_ONE_HOT: 1,
+        validation.NULL: 2,
+        validation.UNEQUAL_LISTS: 1,
+        validation.MISSING_ID: 1,
+    }
+    assert counts["read"] == len(rows)
+    assert counts["read"] == counts["accepted"] + 5
+    assert counts["padding_removed"] == 3
+    assert counts["other_versions_of_users"] == 1
+    users, _ = rows_of(out / "raw" / "train_user_features.parquet", "129_1")
+    assert users[rows[0]["129_1"]]["150_2_180"] == items
+    assert users[rows[0]["129_1"]]["151_2_180"] == categories
+    rejected = pq.read_table(out / "rejected" / "train_shards.parquet")
+    assert sorted(rejected["reason"].to_pylist()) == sorted(
+        why for why, n in counts["rejected"].items() for _ in range(n)
+    )
+
+
+def test_feature_map_sorts_dedupes_and_admits_what_is_missing(published):
+    maps = joined.FeatureMap(published / "feature_map")
+    assert maps.ids("206") is None
+    assert maps.ids("150_2_180").tolist() == [1, 2, 3]
+    keys, rows, values = maps.embeddings()
+    stored = np.load(published / "feature_map" / joined.EMBEDDING_KEYS)
+    assert (np.diff(keys) > 0).all() and len(keys) == len(stored) - 1
+    np.testing.assert_array_equal(stored[rows], keys)
+    assert not (values[rows] == 99).all(1).any()  # the first row is kept
+    np.testing.assert_array_equal(maps.ids("205"), keys)
+
+
+def test_vectors_stream_in_batches(published, monkeypatch):
+    monkeypatch.setattr(joined, "_VECTORS_PER_BATCH", 4)
+    maps = joined.FeatureMap(published / "feature_map")
+    batches = list(maps.iter_embeddings())
+    assert [read for _, read in batches] == [4, 4, 2]
+    keys = [i for b, _ in batches for i in b.column(0).to_pylist()]
+    assert sorted(keys) == maps.embeddings()[0].tolist()
+
+
+def spoil_keys(maps):
+    np.save(maps / joined.EMBEDDING_KEYS, np.zeros(10, np.int32))
+
+
+def spoil_values(maps):
+    np.save(maps / joined.EMBEDDING_VALUES, np.zeros((10, 64), np.int8))
+
+
+def cut_values(maps):
+    path = maps / joined.EMBEDDING_VALUES
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def remove_keys(maps):
+    (maps / joined.EMBEDDING_KEYS).unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (spoil_keys, "WRONG_ARRAY"),
+        (spoil_values, "WRONG_ARRAY"),
+        (cut_values, "UNREADABLE_FILE"),
+        (remove_keys, "MISSING_FILE"),
+    ],
+)
+def test_unusable_feature_maps_are_one_line(published, tmp_path, spoil, code):
+    spoil(published / "feature_map")
+    with pytest.raises(DataError) as error:
+        joined.import_joined(published, tmp_path / "out")
+    assert error.value.code == code
+    assert "scl_emb_int8_p90" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_without_a_column_is_named(published, tmp_path):
+    path = published / "test" / "test-shard-000001.parquet"
+    pq.write_table(pq.read_table(path).drop(["213"]), path)
+    with pytest.raises(DataError) as error:
+        joined.import_joined(published, tmp_path / "out")
+    assert error.value.code == "MISSING_COLUMN"
+    assert "test-shard-000001.parquet" in str(error.value)
+    assert "213 (item_city)" in str(error.value)
+
+
+def test_no_shards(tmp_path):
+    with pytest.raises(DataError) as error:
+        joined.JoinedShards.open(tmp_path)
+    assert error.value.code == "NO_TABLES"

@@ -1,0 +1,103 @@
+"""Calibration, attention by similarity and the data summary, by hand."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from muse_tools.report import charts
+
+pytestmark = pytest.mark.tf
+
+
+def test_calibration_groups_by_score():
+    from muse_tools.report import scores
+
+    rng = np.random.default_rng(5)
+    predicted = rng.random(1003)
+    clicks = (rng.random(1003) < predicted**2).astype(int)
+    rows = scores.calibration(clicks, predicted)
+    assert len(rows) == 10
+    assert sum(row["impressions"] for row in rows) == 1003
+    pairs = sorted(zip(predicted.tolist(), clicks.tolist(), strict=True))
+    start = 0
+    for row in rows:
+        part = pairs[start : start + row["impressions"]]
+        start += row["impressions"]
+        assert row["predicted"] == pytest.approx(np.mean([p for p, _ in part]))
+        rate = np.mean([click for _, click in part])
+        assert row["observed"] == pytest.approx(rate)
+        # Both ends of a Wilson interval p: (rate - p)^2 = z^2 p (1 - p) / n.
+        for end in (row["lower"], row["upper"]):
+            left = (rate - end) ** 2
+            right = 1.959964**2 * end * (1 - end) / len(part)
+            assert left == pytest.approx(right, abs=1e-9)
+        assert row["lower"] <= rate <= row["upper"]
+
+
+def test_calibration_of_few_impressions():
+    from muse_tools.report import scores
+
+    rows = scores.calibration(np.array([0, 1]), np.array([0.7, 0.2]))
+    assert [(row["predicted"], row["observed"]) for row in rows] == [
+        (0.2, 1.0),
+        (0.7, 0.0),
+    ]
+
+
+def test_attention_of_a_tier_is_over_an_equal_share():
+    from muse_tools.report import scores
+
+    # Tiers of width 0.5. First candidate: three behaviours, second: one,
+    # third: none.
+    given, equal = scores.attention_by_tier(
+        np.array([[4, 2, 7, -1], [3, -1, -1, -1], [-1, -1, -1, -1]]),
+        np.array([[1.0, 0.5, -0.2, 0.0], [0.1, 0, 0, 0], [0, 0, 0, 0]]),
+        np.array([[0.6, 0.3, 0.1, 9.0], [1.0, 9, 9, 9], [9, 9, 9, 9]]),
+        num_tiers=4,
+    )
+    np.testing.assert_allclose(given, [0.0, 0.1, 1.0, 0.9])
+    np.testing.assert_allclose(equal, [0.0, 1 / 3, 1.0, 2 / 3])
+
+
+def test_summary_is_that_of_the_requests(tmp_path):
+    import tensorflow_data_validation as tfdv
+
+    from muse_tools.report import summary
+    from tests.tfx_pipeline.training import toy_training
+
+    _, requests = toy_training.write_requests(tmp_path / "requests", 80, 1)
+    statistics = tfdv.generate_statistics_from_tfrecord(
+        str(tmp_path / "requests" / "part-0.gz")
+    )
+    folder = tmp_path / "statistics" / "Split-train"
+    folder.mkdir(parents=True)
+    (folder / "FeatureStats.pb").write_bytes(statistics.SerializeToString())
+    found = summary.of_statistics(tmp_path / "statistics")
+    lengths = [len(one["behavior_item_ids"]) for one in requests]
+    clicks = [click for one in requests for click in one["clicks"]]
+    assert 0 in lengths
+    assert found == {
+        "train": {
+            "requests": 80,
+            "impressions": len(clicks),
+            "click_rate": pytest.approx(np.mean(clicks)),
+            "mean_history": pytest.approx(np.mean(lengths)),
+            # From quantiles of the lengths.
+            "median_history": pytest.approx(np.median(lengths), abs=1.0),
+            "longest_history": max(lengths),
+        }
+    }
+
+
+def test_calibration_chart_puts_right_predictions_on_the_ideal():
+    svg = charts.calibration("t", "x", {"a": [(0.1, 0.1, 0.0, 0.3)]})
+    ideal = re.search(
+        r'dasharray.*?x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"',
+        svg,
+    )
+    x1, y1, x2, y2 = map(float, ideal.groups())
+    x, y = map(float, re.search(r'cx="([\d.]+)" cy="([\d.]+)"', svg).groups())
+    assert y == pytest.approx(y1 + (y2 - y1) * (x - x1) / (x2 - x1), abs=0.2)

@@ -1,0 +1,118 @@
+"""The graph that is run, and the watch over TFX's log."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+
+import pytest
+from absl import logging as absl_logging
+from tfx.dsl.compiler import compiler
+
+from tfx_pipeline import progress
+from tfx_pipeline.runs import runner
+
+pytestmark = pytest.mark.tf
+
+
+EMBEDDING_NODES = {
+    "imported": [],
+    "text_svd": ["ItemContentGen", "TextEmbedder"],
+    "learned": [
+        "ItemContentGen",
+        "SearchExampleGen",
+        "SCLTrainer",
+        "ItemEmbedder",
+    ],
+}
+
+
+@pytest.mark.parametrize("source", EMBEDDING_NODES)
+def test_only_what_makes_the_embeddings_is_in_the_graph(tmp_path, source):
+    from tfx_pipeline import config as config_lib
+
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name in ("train_samples", "item_features"):
+        (folder / f"{name}.parquet").write_bytes(b"abc")
+    config = config_lib.PipelineConfig(
+        output_dir=str(tmp_path),
+        data=config_lib.DataConfig(raw_dir=str(folder)),
+        item_embeddings=source,
+    )
+    nodes = {
+        node.id: node for node in runner.compile_pipeline(config).components
+    }
+    others = {name for names in EMBEDDING_NODES.values() for name in names}
+    assert others & set(nodes) == set(EMBEDDING_NODES[source])
+    channel = nodes["ItemTableGen"].inputs.get("embeddings")
+    makers = EMBEDDING_NODES[source]
+    assert (channel and channel.producer_component_id) == (
+        makers[-1] if makers else None
+    )
+    imported = nodes["RequestExampleGen"].exec_properties["imported_embeddings"]
+    assert imported == (source == "imported")
+    # Nothing upstream of the embeddings knows the ranker's settings.
+    for name in makers:
+        assert "trainer" not in nodes[name].exec_properties
+        upstream = {node.id for node in nodes[name].upstream_nodes}
+        assert upstream <= set(makers)
+
+
+def test_a_schema_that_changes_changes_the_graph(tmp_path, monkeypatch):
+    """ImportSchemaGen reads a file whose name stays the same."""
+    from tfx_pipeline import config as config_lib
+
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name in ("train_samples", "item_features"):
+        (folder / f"{name}.parquet").write_bytes(b"abc")
+    schema = tmp_path / "schema.pbtxt"
+    monkeypatch.setattr(runner, "schema_path", lambda: schema)
+    config = config_lib.PipelineConfig(
+        output_dir=str(tmp_path), data={"raw_dir": str(folder)}
+    )
+
+    def parameters(text):
+        schema.write_text(text)
+        graph = compiler.Compiler().compile(runner.compile_pipeline(config))
+        (node,) = (
+            node.pipeline_node
+            for node in graph.nodes
+            if node.pipeline_node.node_info.id == "ImportSchemaGen"
+        )
+        return node.parameters.SerializeToString(deterministic=True)
+
+    first = parameters("feature { name: 'a' }")
+    assert parameters("feature { name: 'a' }") == first
+    assert parameters("feature { name: 'b' }") != first
+
+
+def test_watch_reports_components_and_restores_logging(tmp_path):
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level, absl_logging.get_verbosity())
+    lines = []
+    log_path = tmp_path / "logs" / "run.log"
+    with runner._watched(log_path, lines.append) as watch:
+        absl_logging.info("Component %s is running.", "Trainer")
+        progress.report("step 1")
+        absl_logging.info("Component Trainer is finished.")
+        absl_logging.info("Component Pusher is running.")
+        absl_logging.info("A cached execution 5 is used.")
+        absl_logging.info("Component Pusher is finished.")
+        absl_logging.info("Component Last is running.")
+    assert watch.component == "Last"
+    assert lines[:2] == ["Trainer …", "step 1"]
+    assert lines[2].startswith("Trainer done in ")
+    assert lines[4].startswith("Pusher from the cache in ")
+    assert lines[5:] == ["Last …"]
+    text = log_path.read_text()
+    assert "step 1" in text and "A cached execution 5" in text
+    assert (root.handlers, root.level, absl_logging.get_verbosity()) == before
+
+
+def test_failure_is_one_line_with_component_reason_and_log():
+    failure = runner.ComponentFailed(
+        "Trainer", "no data.", pathlib.Path("/x/run.log")
+    )
+    assert str(failure) == "Trainer failed: no data. Log: /x/run.log"

@@ -1,0 +1,175 @@
+"""Batches of transformed requests: values, weights and order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.tfx_pipeline.training import toy_training
+from tfx_pipeline.training import input_fn, records
+
+pytestmark = pytest.mark.tf
+
+REQUESTS = 23
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toy_training.write_requests(
+        tmp_path_factory.mktemp("requests"), REQUESTS, files=3
+    )
+
+
+def dataset(data, batch=4, **options):
+    return input_fn.request_dataset(
+        [data[0]], toy_training.SPEC, batch, **options
+    )
+
+
+def users(batches):
+    """Returns the users of each batch."""
+    return [batch["user_id"].numpy()[:, 0].tolist() for batch in batches]
+
+
+def test_inputs_clicks_and_weights_are_those_of_the_requests(data):
+    by_user = {one["user_id"][0]: one for one in data[1]}
+    names = {
+        "behavior_item_ids": "behavior_item_ids",
+        "behavior_categories": "behavior_categories",
+        "candidate_item_ids": "candidate_item_ids",
+        "candidate_categories": "candidate_categories",
+        "candidate_cities": "candidate_cities",
+        "candidate_provinces": "candidate_provinces",
+        "candidate_category_matches": "candidate_category_matches",
+    }
+    seen = 0
+    for batch in dataset(data):
+        inputs, clicks, weights = input_fn.training_batch(batch)
+        (shown,) = users([batch])
+        seen += len(shown)
+        requests = [by_user[user] for user in shown]
+        counts = [len(one["clicks"]) for one in requests]
+        width = max(counts)
+        assert clicks.shape == weights.shape == (len(shown), width)
+        for row, (one, count) in enumerate(zip(requests, counts, strict=True)):
+            for name, source in names.items():
+                values = inputs[name].numpy()[row].tolist()
+                wanted = one[source]
+                assert values[: len(wanted)] == wanted
+                assert not any(values[len(wanted) :])
+            assert (
+                inputs["user_profile"].numpy()[row].tolist()
+                == one["user_profile"]
+            )
+            assert clicks.numpy()[row, :count].tolist() == one["clicks"]
+            mask = inputs["candidate_mask"].numpy()[row]
+            assert mask.tolist() == [True] * count + [False] * (width - count)
+        # The weights average 1 over the batch and are equal on real ones.
+        weights = weights.numpy()
+        assert weights.mean() == pytest.approx(1.0)
+        real = inputs["candidate_mask"].numpy()
+        assert (weights[~real] == 0).all()
+        assert len(np.unique(weights[real])) == 1
+        # So a weighted mean over (B, C) is the mean over real impressions.
+        losses = np.random.default_rng(seen).normal(size=real.shape)
+        assert (losses * weights).mean() == pytest.approx(losses[real].mean())
+    assert seen == REQUESTS
+
+
+def test_every_request_comes_once_an_epoch(data):
+    for shuffle in (0, 5, 100):
+        order = np.concatenate(
+            users(dataset(data, shuffle_requests=shuffle, epochs=3, seed=2))
+        )
+        assert len(order) == 3 * REQUESTS
+        for epoch in order.reshape(3, REQUESTS):
+            assert sorted(epoch.tolist()) == list(range(1, REQUESTS + 1))
+    assert records.count_records([data[0]]) == REQUESTS
+
+
+def test_order_is_a_function_of_the_seed(data):
+    options = {"shuffle_requests": 100, "epochs": 2}
+    one = dataset(data, seed=5, **options)
+    first = users(one)
+    # Iterated again, peeked into, and built again: the same.
+    next(iter(one))
+    assert users(one) == first
+    assert users(dataset(data, seed=5, **options)) == first
+    assert users(dataset(data, seed=6, **options)) != first
+    epochs = np.concatenate(first).reshape(2, REQUESTS)
+    assert (epochs[0] != epochs[1]).any()
+
+
+def test_without_shuffling_the_order_is_that_of_the_files(data):
+    first = np.concatenate(users(dataset(data))).tolist()
+    assert first == np.concatenate(users(dataset(data, seed=9))).tolist()
+
+
+@pytest.mark.parametrize("done", [1, 5, 6, 11, 12, 17])
+def test_skipping_resumes_exactly(data, done):
+    options = {"shuffle_requests": 7, "epochs": 3, "seed": 3}
+    whole = users(dataset(data, **options))
+    assert len(whole) == 18
+    rest = dataset(data, skip_batches=done, **options)
+    # Keras looks at the first batch before it trains.
+    next(iter(rest))
+    assert users(rest) == whole[done:]
+
+
+def test_a_candidate_without_an_id_is_no_padding(tmp_path):
+    """A candidate counts because it has a label, whatever its id."""
+    given = {
+        "user_id": [1],
+        "user_profile": [1] * 5,
+        "behavior_item_ids": [3],
+        "behavior_categories": [2],
+        "candidate_item_ids": [0, 7],
+        "candidate_categories": [1, 2],
+        "candidate_cities": [1, 1],
+        "candidate_provinces": [1, 1],
+        "candidate_category_matches": [0.0, 1.0],
+        "clicks": [0, 1],
+    }
+    longer = toy_training.request(np.random.default_rng(0), 2)
+    longer |= {name: [1, 1, 1] for name in longer if "candidate" in name}
+    longer |= {"candidate_category_matches": [1.0] * 3, "clicks": [1, 0, 1]}
+    with tf.io.TFRecordWriter(str(tmp_path / "one"), options="GZIP") as writer:
+        for one in (given, longer):
+            writer.write(toy_training.example(one))
+    (batch,) = input_fn.request_dataset(
+        [str(tmp_path / "one")], toy_training.SPEC, 2
+    )
+    inputs, clicks, weights = input_fn.training_batch(batch)
+    assert inputs["candidate_mask"].numpy().tolist() == [
+        [True, True, False],
+        [True, True, True],
+    ]
+    assert clicks.numpy().tolist() == [[0, 1, 0], [1, 0, 1]]
+    np.testing.assert_allclose(weights, [[1.2, 1.2, 0], [1.2] * 3], rtol=1e-6)
+
+
+def test_the_last_batch_is_filled_up_with_empty_requests(data):
+    requests = dataset(data, batch=5, shuffle_requests=9, epochs=1, seed=1)
+    plain = [input_fn.training_batch(batch) for batch in requests]
+    filled = list(input_fn.ranking_dataset(requests, 5))
+    assert [len(clicks) for _, clicks, _ in plain] == [5, 5, 5, 5, 3]
+    assert len(filled) == len(plain)
+    for (inputs, *rest), (wanted, *wanted_rest) in zip(
+        filled, plain, strict=True
+    ):
+        real = len(wanted_rest[0])
+        assert inputs.keys() == wanted.keys()
+        for name in wanted:
+            values = inputs[name].numpy()
+            np.testing.assert_array_equal(values[:real], wanted[name])
+            assert len(values) == 5 and not values[real:].any()
+        clicks, weights = (values.numpy() for values in rest)
+        np.testing.assert_array_equal(clicks[:real], wanted_rest[0])
+        assert not clicks[real:].any() and not weights[real:].any()
+        assert weights.mean() == pytest.approx(1.0)
+        mask = wanted["candidate_mask"].numpy()
+        losses = np.random.default_rng(real).normal(size=weights.shape)
+        assert (losses * weights).mean() == pytest.approx(
+            losses[:real][mask].mean()
+        )

@@ -1,0 +1,1 @@
+"""A run of the pipeline: how it starts, what it may reuse, how it ended."""

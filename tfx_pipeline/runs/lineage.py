@@ -1,0 +1,357 @@
+"""What ML Metadata knows about the runs of a pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import pathlib
+import shutil
+from typing import Any
+
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from muse_tools.datasets.errors import DataError
+from tfx_pipeline import config as config_lib
+
+__all__ = [
+    "Finished",
+    "ModelRun",
+    "forget_lost_pushes",
+    "is_served",
+    "last_executions",
+    "last_finished",
+    "latest_output",
+    "model_runs",
+    "open_store",
+    "origins",
+]
+
+# Properties that say nothing about how an artifact came about.
+_INTERNAL = ("rejected_dir", "checkpoint_root", "name", "state")
+_DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRun:
+    """The newest finished training of one kind of model, and what followed.
+
+    Attributes:
+        model_type: of `ModelConfig`.
+        settings: the trainer's ``custom_config``.
+        model_dir: the model artifact.
+        run_dir: the trainer's records (curves, scores, Keras model).
+        evaluation_dir: TFMA results, or None.
+        evaluation: what the Evaluator recorded, or None.
+        infra_blessing_dir: the ServingValidator's report, or None.
+        infra_blessed: its verdict.
+        pushed_to: version folder of the served model, or None.
+        pushed_before: the last run found the push in the cache.
+    """
+
+    model_type: str
+    settings: dict[str, Any]
+    model_dir: pathlib.Path
+    run_dir: pathlib.Path
+    evaluation_dir: pathlib.Path | None
+    evaluation: dict[str, Any] | None
+    infra_blessing_dir: pathlib.Path | None
+    infra_blessed: bool
+    pushed_to: pathlib.Path | None
+    pushed_before: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """An execution that ended well.
+
+    Attributes:
+        properties: its parameters.
+        outputs: its artifacts by name.
+        cached: they were found in the cache.
+    """
+
+    properties: dict[str, Any]
+    outputs: dict[str, mlmd.Artifact]
+    cached: bool
+
+
+def open_store(
+    config: config_lib.PipelineConfig,
+) -> metadata_store.MetadataStore:
+    """Opens the metadata of a pipeline.
+
+    Raises:
+        DataError: the pipeline has not run.
+    """
+    if not config.metadata_path.exists():
+        raise DataError(
+            "NO_RUNS",
+            f"{config.metadata_path} does not exist: the pipeline has not run.",
+            "run it with `muse pipeline run`.",
+        )
+    connection = mlmd.ConnectionConfig()
+    connection.sqlite.filename_uri = str(config.metadata_path)
+    connection.sqlite.connection_mode = (
+        mlmd.SqliteMetadataSourceConfig.READWRITE
+    )
+    return metadata_store.MetadataStore(connection)
+
+
+def last_executions(config: config_lib.PipelineConfig) -> list[dict[str, str]]:
+    """Returns the last execution of each component, in order of running.
+
+    Each has ``component``, ``state``, ``finished`` (UTC) and ``output`` (the
+    folder of its first output).
+    """
+    store = open_store(config)
+    rows: dict[str, dict[str, str]] = {}
+    for execution in store.get_executions():
+        component = _component(store, execution)
+        outputs = _outputs(store, execution.id)
+        rows.pop(component, None)
+        rows[component] = {
+            "component": component,
+            "state": mlmd.Execution.State.Name(execution.last_known_state),
+            "finished": _time(execution),
+            "output": next(iter(outputs.values()), ""),
+        }
+    return list(rows.values())
+
+
+def latest_output(
+    config: config_lib.PipelineConfig, component: str, key: str
+) -> pathlib.Path:
+    """Returns the folder of a component's newest finished output.
+
+    Args:
+        config: the pipeline.
+        component: component id, e.g. ``RankerTrainer``.
+        key: name of the output, e.g. ``model``.
+
+    Raises:
+        DataError: the component has not finished yet.
+    """
+    finished = last_finished(config, component)
+    if finished and key in finished.outputs:
+        return pathlib.Path(finished.outputs[key].uri)
+    raise DataError(
+        "NOT_RUN",
+        f"{component} of pipeline {config.name} has not finished.",
+        "run the pipeline with `muse pipeline run`.",
+    )
+
+
+def last_finished(
+    config: config_lib.PipelineConfig, component: str
+) -> Finished | None:
+    """Returns the newest execution of a component that ended well."""
+    store = open_store(config)
+    for execution in sorted(store.get_executions(), key=lambda item: -item.id):
+        if (
+            execution.last_known_state in _DONE
+            and _component(store, execution) == component
+        ):
+            return _finished(store, execution)
+    return None
+
+
+def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
+    """Has models pushed again whose version is not the one that serves.
+
+    TFX takes an output from the cache while the artifact is there, and does
+    not look where the model was copied to.
+    """
+    if not config.metadata_path.exists():
+        return
+    for artifact in open_store(config).get_artifacts():
+        place = artifact.custom_properties["pushed_destination"].string_value
+        if place and not is_served(pathlib.Path(place)):
+            shutil.rmtree(artifact.uri, ignore_errors=True)
+
+
+def is_served(version: pathlib.Path) -> bool:
+    """Tells whether a version folder is there, and the newest one."""
+    return version.is_dir() and all(
+        int(other.name) <= int(version.name)
+        for other in version.parent.iterdir()
+        if other.name.isdigit()
+    )
+
+
+def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
+    """Returns the newest finished training by model type, oldest first."""
+    store = open_store(config)
+    finished = [
+        execution
+        for execution in store.get_executions()
+        if execution.last_known_state in _DONE
+    ]
+    consumers: dict[int, dict[str, Finished]] = {}
+    for execution in finished:
+        component = _component(store, execution)
+        for key, artifact in _artifacts(store, execution.id, inputs=True):
+            if key == "model":
+                consumers.setdefault(artifact.id, {})[component] = _finished(
+                    store, execution
+                )
+    runs: dict[str, ModelRun] = {}
+    for execution in finished:
+        if _component(store, execution) != "RankerTrainer":
+            continue
+        trained = _finished(store, execution)
+        settings = json.loads(trained.properties["custom_config"])
+        model = trained.outputs["model"]
+        after = consumers.get(model.id, {})
+
+        def output(
+            component: str, key: str, after: dict[str, Finished] = after
+        ) -> mlmd.Artifact | None:
+            found = after.get(component)
+            return found.outputs.get(key) if found else None
+
+        evaluation = output("Evaluator", "evaluation")
+        blessing = output("ServingValidator", "blessing")
+        pushed = output("AtomicPusher", "pushed_model")
+        place = pushed and pushed.custom_properties["pushed_destination"]
+        model_type = settings["model"]["type"]
+        runs.pop(model_type, None)
+        runs[model_type] = ModelRun(
+            model_type=model_type,
+            settings=settings,
+            model_dir=pathlib.Path(model.uri),
+            run_dir=pathlib.Path(trained.outputs["model_run"].uri),
+            evaluation_dir=_folder(evaluation),
+            evaluation=evaluation
+            and _as_object(evaluation.custom_properties["result"].string_value),
+            infra_blessing_dir=_folder(blessing),
+            infra_blessed=bool(
+                blessing and blessing.custom_properties["blessed"].int_value
+            ),
+            pushed_to=(
+                pathlib.Path(place.string_value)
+                if place and place.string_value
+                else None
+            ),
+            pushed_before=pushed is not None and after["AtomicPusher"].cached,
+        )
+    return runs
+
+
+def origins(
+    config: config_lib.PipelineConfig, folder: pathlib.Path
+) -> list[dict[str, Any]]:
+    """Returns the executions that an artifact was made by, in order.
+
+    Args:
+        config: the pipeline.
+        folder: the artifact's, as in ML Metadata.
+
+    Returns:
+        Each has ``component``, ``execution`` (its id), ``finished`` (UTC),
+        ``code`` and ``data`` (fingerprints, "" where it has none), ``place``
+        (of the raw data, or "") and ``parameters``, all others of its
+        properties.
+    """
+    store = open_store(config)
+    waiting = [item.id for item in store.get_artifacts_by_uri(str(folder))]
+    found: dict[int, mlmd.Execution] = {}
+    while waiting:
+        made_by = [
+            event.execution_id
+            for event in store.get_events_by_artifact_ids([waiting.pop()])
+            if event.type == mlmd.Event.OUTPUT
+        ]
+        # The first one made it; later ones found it in the cache.
+        first = min(made_by, default=None)
+        if first is None or first in found:
+            continue
+        (found[first],) = store.get_executions_by_id([first])
+        inputs = _artifacts(store, first, inputs=True)
+        waiting += [artifact.id for _, artifact in inputs]
+    return [_origin(store, found[number]) for number in sorted(found)]
+
+
+def _origin(
+    store: metadata_store.MetadataStore, execution: mlmd.Execution
+) -> dict[str, Any]:
+    properties = _properties(execution)
+    for name in _INTERNAL:
+        properties.pop(name, None)
+    settings = _as_object(properties.pop("custom_config", None))
+    properties |= settings
+    return {
+        "component": _component(store, execution),
+        "execution": execution.id,
+        "finished": _time(execution),
+        "code": properties.pop("code_fingerprint", ""),
+        "data": properties.pop("raw_fingerprint", ""),
+        "place": properties.pop("raw_dir", ""),
+        "parameters": properties,
+    }
+
+
+def _finished(
+    store: metadata_store.MetadataStore, execution: mlmd.Execution
+) -> Finished:
+    return Finished(
+        properties=_properties(execution),
+        outputs=dict(_artifacts(store, execution.id)),
+        cached=execution.last_known_state == mlmd.Execution.CACHED,
+    )
+
+
+def _properties(execution: mlmd.Execution) -> dict[str, Any]:
+    return {
+        name: getattr(value, kind)
+        for name, value in execution.custom_properties.items()
+        if (kind := value.WhichOneof("value"))
+    }
+
+
+def _folder(artifact: mlmd.Artifact | None) -> pathlib.Path | None:
+    return pathlib.Path(artifact.uri) if artifact else None
+
+
+def _as_object(text: Any) -> dict[str, Any]:
+    found = json.loads(text) if isinstance(text, str) and text else None
+    return found if isinstance(found, dict) else {}
+
+
+def _time(execution: mlmd.Execution) -> str:
+    return datetime.datetime.fromtimestamp(
+        execution.last_update_time_since_epoch / 1e3, datetime.timezone.utc
+    ).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _component(
+    store: metadata_store.MetadataStore, execution: mlmd.Execution
+) -> str:
+    for context in store.get_contexts_by_execution(execution.id):
+        if context.type == "node":
+            return context.name.rpartition(".")[2]
+    return execution.type
+
+
+def _outputs(
+    store: metadata_store.MetadataStore, execution_id: int
+) -> dict[str, str]:
+    return {key: item.uri for key, item in _artifacts(store, execution_id)}
+
+
+def _artifacts(
+    store: metadata_store.MetadataStore,
+    execution_id: int,
+    inputs: bool = False,
+) -> list[tuple[str, mlmd.Artifact]]:
+    wanted = mlmd.Event.INPUT if inputs else mlmd.Event.OUTPUT
+    keys = {
+        event.artifact_id: event.path.steps[0].key
+        for event in store.get_events_by_execution_ids([execution_id])
+        if event.type == wanted
+    }
+    return [
+        (keys[artifact.id], artifact)
+        for artifact in store.get_artifacts_by_id(list(keys))
+    ]

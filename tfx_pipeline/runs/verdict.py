@@ -1,0 +1,154 @@
+"""What became of the trained models: how good they are, and where they serve.
+
+Success is said here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from tfx_pipeline import config as config_lib
+from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME
+from tfx_pipeline.runs import lineage
+
+__all__ = ["Verdict", "of_matching", "of_ranker", "verdicts"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One model's.
+
+    Attributes:
+        model: type of the ranker, or ``matching``.
+        metric: what `value` is.
+        value: over the eval split; None if there is none.
+        lower: 95 % interval.
+        upper: likewise.
+        pushed_to: version folder, None if it was not pushed.
+        reason: why it was not pushed, else "".
+        before: it was pushed by an earlier run, and nothing is new.
+    """
+
+    model: str
+    metric: str
+    value: float | None
+    lower: float | None
+    upper: float | None
+    pushed_to: str | None
+    reason: str
+    before: bool
+
+    def __str__(self) -> str:
+        """Returns the verdict in one line."""
+        number = "unknown" if self.value is None else f"{self.value:.4f}"
+        if self.lower is not None and self.upper is not None:
+            number += f" [{self.lower:.4f}, {self.upper:.4f}]"
+        name = "Matching" if self.model == MODEL_NAME else self.model.upper()
+        return f"{name} {self.metric} {number}; {self.outcome}"
+
+    @property
+    def outcome(self) -> str:
+        """Where the model is, or why not."""
+        if self.pushed_to is None:
+            return f"not pushed: {self.reason}"
+        if self.before:
+            return f"pushed before, to {self.pushed_to}; nothing is new"
+        return f"pushed to {self.pushed_to}"
+
+
+def verdicts(
+    config: config_lib.PipelineConfig, model_type: str | None = None
+) -> list[Verdict]:
+    """Returns the verdicts on the newest models.
+
+    Args:
+        config: the pipeline.
+        model_type: of the ranker; None: one verdict per type trained.
+
+    Raises:
+        DataError: the pipeline has not run.
+    """
+    found = [
+        of_ranker(run)
+        for name, run in lineage.model_runs(config).items()
+        if model_type in (None, name)
+    ]
+    made = lineage.last_finished(config, "MatchingGen")
+    if config.matching.enabled and made:
+        found.append(of_matching(made))
+    return found
+
+
+def of_ranker(run: lineage.ModelRun) -> Verdict:
+    """Returns the verdict on a trained ranker."""
+    result = run.evaluation or {}
+    reason = result.get("refused", "not evaluated")
+    if not reason and run.infra_blessing_dir is None:
+        reason = "not tried in a server"
+    if not reason and not run.infra_blessed:
+        reason = f"not right in a server: {_why(run.infra_blessing_dir)}"
+    return _verdict(
+        run.model_type,
+        "GAUC",
+        [result.get(name) for name in ("gauc", "gauc_lower", "gauc_upper")],
+        run.pushed_to,
+        reason,
+        run.pushed_before,
+    )
+
+
+def of_matching(made: lineage.Finished) -> Verdict:
+    """Returns the verdict on a matching model.
+
+    Args:
+        made: the execution that made it.
+    """
+    file = pathlib.Path(made.outputs["evaluation"].uri) / EVALUATION_FILE
+    found = json.loads(file.read_text(encoding="utf-8"))
+    *_, (k, recall) = found["recall"]["matching"].items()
+    place = made.outputs["model"].custom_properties["pushed_destination"]
+    return _verdict(
+        MODEL_NAME,
+        f"recall@{k}",
+        [recall["recall"], recall.get("low"), recall.get("high")],
+        pathlib.Path(place.string_value) if place.string_value else None,
+        f"below matching.min_recall {made.properties['min_recall']:g}",
+        made.cached,
+    )
+
+
+def _verdict(
+    model: str,
+    metric: str,
+    values: list[Any],
+    pushed_to: pathlib.Path | None,
+    reason: str,
+    before: bool,
+) -> Verdict:
+    if pushed_to is not None and not lineage.is_served(pushed_to):
+        gone = "a newer version serves" if pushed_to.is_dir() else "it is gone"
+        reason = f"pushed to {pushed_to}, but {gone}; run the pipeline again"
+        pushed_to = None
+    elif pushed_to is None:
+        reason = reason or "blessed, but the push did not finish"
+    value, lower, upper = values
+    return Verdict(
+        model=model,
+        metric=metric,
+        value=value,
+        lower=lower,
+        upper=upper,
+        pushed_to=None if pushed_to is None else str(pushed_to),
+        reason="" if pushed_to else reason,
+        before=before and pushed_to is not None,
+    )
+
+
+def _why(folder: pathlib.Path | None) -> str:
+    file = (folder or pathlib.Path()) / "report.json"
+    if not file.is_file():
+        return "no report"
+    return json.loads(file.read_text(encoding="utf-8"))["verdict"]

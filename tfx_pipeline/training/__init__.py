@@ -1,0 +1,1 @@
+"""Training of the ranker: input, steps, checkpoints, export."""

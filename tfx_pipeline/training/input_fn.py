@@ -1,0 +1,145 @@
+"""Transformed Examples as batches of model inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from muse_keras.tensorflow import model_inputs
+from tfx_pipeline import features
+from tfx_pipeline.training import records
+
+__all__ = [
+    "PADDING",
+    "ranking_dataset",
+    "request_dataset",
+    "training_batch",
+]
+
+# The click of no candidate.
+PADDING = -1
+
+
+def request_dataset(
+    file_patterns: Sequence[str],
+    feature_spec: dict[str, Any],
+    batch_requests: int,
+    *,
+    shuffle_requests: int = 0,
+    epochs: int = 1,
+    seed: int = 0,
+    skip_batches: int = 0,
+) -> tf.data.Dataset:
+    """Reads transformed, request-grouped Examples.
+
+    The order depends on the seed (and `tf.random.set_seed`) alone, however
+    often the dataset is iterated, so that a resumed run can skip what it has
+    seen.
+
+    Whole batches are parsed at once, lists straight into padded tensors:
+    the indices of a SparseTensor would be twice the bytes of its values, and
+    cost more than reading them.
+
+    Args:
+        file_patterns: gzip TFRecord files.
+        feature_spec: spec of the transformed features.
+        batch_requests: requests per batch.
+        shuffle_requests: size of the shuffle buffer; 0 keeps the order.
+        epochs: passes over the data, each in another order.
+        seed: of the order.
+        skip_batches: batches to leave out at the start, unparsed.
+
+    Returns:
+        Dataset of dictionaries of Tensors (B, n). Lists are padded with 0,
+        clicks with `PADDING`, so that padding can be told from a candidate
+        whose id is 0.
+    """
+    dataset = records.record_dataset(
+        file_patterns, shuffle=shuffle_requests, epochs=epochs, seed=seed
+    )
+    padded_spec = {
+        name: _padded(name, feature) for name, feature in feature_spec.items()
+    }
+    return (
+        dataset.batch(batch_requests)
+        .skip(skip_batches)
+        .map(
+            lambda examples: tf.io.parse_example(examples, padded_spec),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+    )
+
+
+def ranking_dataset(
+    requests: tf.data.Dataset, batch_requests: int
+) -> tf.data.Dataset:
+    """Turns request batches into what `keras.Model.fit` takes.
+
+    Args:
+        requests: dataset of `request_dataset`.
+        batch_requests: requests per batch; the last batch is filled up with
+            empty ones. So devices always share equally, and every batch
+            weighs the same in Keras's mean loss.
+
+    Returns:
+        Dataset of `training_batch` tuples.
+    """
+    return requests.map(
+        lambda batch: training_batch(batch, batch_requests),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def training_batch(
+    batch: dict[str, Any], batch_requests: int = 0
+) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """Returns model inputs, clicks and weights of a batch of requests.
+
+    Args:
+        batch: one of `request_dataset`.
+        batch_requests: number of requests B to fill the batch up to; 0 keeps
+            it as it is.
+
+    Returns:
+        ``(inputs, clicks, weights)``; clicks and weights are float32 (B, C).
+        Weights are 0 on padding and average 1 over the batch, so that the
+        mean over (B, C) is the mean over real impressions, also when the
+        batch is split over devices.
+    """
+    clicks = tf.cast(batch[features.CLICKS], tf.float32)
+    inputs = model_inputs.dense_model_inputs(batch)
+    inputs["candidate_mask"] = tf.not_equal(clicks, PADDING)
+    clicks = tf.maximum(clicks, 0.0)
+    if batch_requests:
+        inputs = {
+            name: _fill_up(values, batch_requests)
+            for name, values in inputs.items()
+        }
+        clicks = _fill_up(clicks, batch_requests)
+    mask = tf.cast(inputs["candidate_mask"], tf.float32)
+    weights = mask * tf.math.divide_no_nan(
+        tf.cast(tf.size(mask), tf.float32), tf.reduce_sum(mask)
+    )
+    return inputs, clicks, weights
+
+
+def _padded(name: str, feature: Any) -> Any:
+    """Returns the spec that parses a list into a padded tensor."""
+    if not isinstance(feature, tf.io.VarLenFeature):
+        return feature
+    return tf.io.FixedLenSequenceFeature(
+        [],
+        feature.dtype,
+        allow_missing=True,
+        default_value=PADDING if name == features.CLICKS else None,
+    )
+
+
+def _fill_up(values: tf.Tensor, rows: int) -> tf.Tensor:
+    """Returns (B, n) with rows of zeros (or False) added up to B = rows."""
+    filled = tf.pad(values, [[0, rows - tf.shape(values)[0]], [0, 0]])
+    return tf.ensure_shape(filled, [rows, *values.shape[1:]])
