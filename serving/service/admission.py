@@ -1,9 +1,8 @@
-"""Who gets in: requests at once, a short queue, and no more."""
+"""Admission: a number of requests at once, a short queue, and no more."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import math
 from collections.abc import AsyncIterator
@@ -34,32 +33,25 @@ class Overloaded(RuntimeError):
 
 
 class Admission:
-    """Lets a number of requests in at once, and a few more wait in order.
+    """A semaphore with a bounded queue that can be closed.
 
     Args:
-        max_concurrent: inside at once.
-        max_queue: waiting.
+        max_concurrent: requests inside at once.
+        max_queue: requests waiting.
 
     Attributes:
         inside: requests inside.
+        queued: requests waiting.
     """
 
     def __init__(self, max_concurrent: int, max_queue: int) -> None:
         """Keeps the settings; see the class for the arguments."""
+        self._places = asyncio.Semaphore(max_concurrent)
         self._max_concurrent = max_concurrent
         self._max_queue = max_queue
-        self._waiting: collections.deque[asyncio.Future[None]] = (
-            collections.deque()
-        )
         self._closed = False
-        self._empty = asyncio.Event()
-        self._empty.set()
         self.inside = 0
-
-    @property
-    def queued(self) -> int:
-        """Requests waiting."""
-        return len(self._waiting)
+        self.queued = 0
 
     @contextlib.asynccontextmanager
     async def place(self, seconds: float) -> AsyncIterator[None]:
@@ -71,14 +63,20 @@ class Admission:
         Raises:
             Overloaded: there is none.
         """
-        await self._enter(seconds)
+        if self._closed:
+            raise Overloaded("draining", 1)
+        await self._acquire(seconds)
+        self.inside += 1
         try:
+            if self._closed:
+                raise Overloaded("draining", 1)
             yield
         finally:
-            self._leave()
+            self.inside -= 1
+            self._places.release()
 
     async def close(self, seconds: float) -> bool:
-        """Lets nobody in any more, and waits for those inside.
+        """Refuses new requests and waits for those inside.
 
         Args:
             seconds: how long to wait.
@@ -87,55 +85,27 @@ class Admission:
             Whether all have left.
         """
         self._closed = True
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(Overloaded("draining", 1))
         try:
-            await asyncio.wait_for(self._empty.wait(), seconds)
+            await asyncio.wait_for(self._acquire_all(), seconds)
         except asyncio.TimeoutError:
             return False
         return True
 
-    async def _enter(self, seconds: float) -> None:
-        if self._closed:
-            raise Overloaded("draining", 1)
-        if self.inside < self._max_concurrent and not self._waiting:
-            self._count(1)
+    async def _acquire(self, seconds: float) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
             return
-        if len(self._waiting) >= self._max_queue:
+        if self.queued >= self._max_queue:
             raise Overloaded("queue_full", 1)
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self.queued += 1
         try:
-            await asyncio.wait({waiter}, timeout=max(0.0, seconds))
-        except asyncio.CancelledError:
-            if waiter.done() and waiter.exception() is None:
-                self._leave()  # The place came together with the end.
-            else:
-                self._forget(waiter)
-            raise
-        if not waiter.done():
-            self._forget(waiter)
-            raise Overloaded("queue_timeout", 1)
-        waiter.result()
+            await asyncio.wait_for(self._places.acquire(), max(0.0, seconds))
+        except asyncio.TimeoutError:
+            reason = "draining" if self._closed else "queue_timeout"
+            raise Overloaded(reason, 1) from None
+        finally:
+            self.queued -= 1
 
-    def _forget(self, waiter: asyncio.Future[None]) -> None:
-        waiter.cancel()
-        with contextlib.suppress(ValueError):
-            self._waiting.remove(waiter)
-
-    def _leave(self) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)  # The place changes hands.
-                return
-        self._count(-1)
-
-    def _count(self, change: int) -> None:
-        self.inside += change
-        if self.inside:
-            self._empty.clear()
-        else:
-            self._empty.set()
+    async def _acquire_all(self) -> None:
+        for _ in range(self._max_concurrent):
+            await self._places.acquire()

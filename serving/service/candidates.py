@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import numpy as np
 
@@ -39,24 +40,15 @@ async def find_candidates(work: Work) -> tuple[np.ndarray, str]:
         return popular, "popular"
     seconds = work.left
     if len(popular):
-        seconds -= work.config.hedge * work.usual(
-            "rank_no_history", len(popular)
-        )
-    matching = work.spawn(_match(work, number))
-    await asyncio.wait({matching}, timeout=max(0.0, seconds))
-    if matching.done() and not matching.exception():
-        found = matching.result()
-        if found is not None and len(found):
-            return found, "matching"
-    matching.cancel()
+        seconds = work.time_for("matching", "rank_shortened", "rank_no_history")
+    found = await _match(work, number, time.monotonic() + seconds)
+    if found is not None and len(found):
+        return found, "matching"
     return popular, "popular"
 
 
-async def _match(work: Work, number: int) -> np.ndarray | None:
+async def _match(work: Work, number: int, until: float) -> np.ndarray | None:
     behaviors = (await _read_newest(work)).item_ids
-    if work.left <= 0:
-        work.recorder.skip("matching")
-        return None
 
     async def call(target: Target, seconds: float) -> np.ndarray:
         found = await target.client.recommend(
@@ -67,7 +59,8 @@ async def _match(work: Work, number: int) -> np.ndarray | None:
         ids = np.asarray(found.candidate_item_ids, np.int64)
         return ids[ids != 0]
 
-    return await work.stage("matching", work.order, call, number)
+    seconds = until - time.monotonic()
+    return await work.stage("matching", seconds, work.order, call)
 
 
 async def _read_newest(work: Work) -> History:
@@ -76,21 +69,27 @@ async def _read_newest(work: Work) -> History:
     histories = work.parts.histories
     if not histories.exist or not length:
         return NO_HISTORY
+    seconds = work.time_for(
+        "store_read_newest", "rank_shortened", "rank_no_history"
+    )
+    if seconds <= 0:
+        work.recorder.skip("store_read_newest")
+        return NO_HISTORY
+    outcome = "cancelled"
     span = work.recorder.begin("store_read_newest")
     try:
         work.newest = await asyncio.wait_for(
             histories.read(work.request.user_id, length),
-            max(0.0, work.left / 4),
+            seconds,
         )
-    except (asyncio.TimeoutError, asyncio.CancelledError) as error:
-        work.finish(span, "timeout")
-        if isinstance(error, asyncio.CancelledError):
-            raise
+        outcome = "miss" if work.newest is None else "ok"
+    except asyncio.TimeoutError:
+        outcome = "timeout"
     except StoreError:
-        work.finish(span, "error")
+        outcome = "error"
     except Exception:
-        work.finish(span, "error")
+        outcome = "error"
         _logger.exception("Reading the newest behaviors failed")
-    else:
-        work.finish(span, "miss" if work.newest is None else "ok")
-    return work.newest or NO_HISTORY
+    finally:
+        work.recorder.finish(span, outcome)
+    return NO_HISTORY if work.newest is None else work.newest

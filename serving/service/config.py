@@ -9,6 +9,7 @@ import pydantic
 
 from serving.addresses import bare_host, split_address
 from serving.client import Tls
+from serving.service.budgets import StageBudgets
 from serving.stores import check_url
 
 __all__ = ["ServiceConfig"]
@@ -53,12 +54,7 @@ class ServiceConfig(pydantic.BaseModel):
         prefetch_timeout_ms: how long such a prefetch may take.
         store_threads: reads of the store at once; as many again may wait.
         store_timeout_ms: how long the store may take.
-        hedge: how many times its usual longest duration the ranking without
-            a history is given before the deadline.
-        patience: how many times its usual longest duration a prefetch is
-            waited for, and a ranking with the full history on top.
-        patience_ms: least time that a prefetch is waited for, if there is
-            time at all.
+        stage_budget_ms: how long each stage may take, as `StageBudgets`.
         poll_seconds: how often model servers and the store are asked whether
             they answer; popular items and cache statistics, every five
             seconds at most.
@@ -99,9 +95,7 @@ class ServiceConfig(pydantic.BaseModel):
     prefetch_timeout_ms: float = pydantic.Field(default=5_000.0, gt=0)
     store_threads: int = pydantic.Field(default=4, ge=1)
     store_timeout_ms: float = pydantic.Field(default=1_000.0, gt=0)
-    hedge: float = pydantic.Field(default=1.5, ge=1)
-    patience: float = pydantic.Field(default=2.0, ge=1)
-    patience_ms: float = pydantic.Field(default=20.0, ge=0)
+    stage_budget_ms: StageBudgets = StageBudgets()
     poll_seconds: float = pydantic.Field(default=0.5, gt=0)
     ready_without_store: bool = False
     unranked: Literal["answer", "error"] = "answer"

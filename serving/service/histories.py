@@ -255,8 +255,7 @@ class _SharedStore:
 
 def _history(user_id: int, found: UserHistory) -> History:
     profile = np.asarray(found.profile, np.int64)
-    items = np.asarray(found.item_ids, np.int64)
-    categories = np.asarray(found.category_ids, np.int64)
+    items, categories, rows = found.oldest_first()
     if (
         found.user_id != user_id
         or profile.shape != (PROFILE_SIZE,)
@@ -264,18 +263,15 @@ def _history(user_id: int, found: UserHistory) -> History:
         or items.shape != categories.shape
     ):
         raise StoreError(f"the store's answer is not of user {user_id}")
-    rows = found.rows
     if rows is not None and (
         found.table_stamp is None or len(rows) != len(items)
     ):
         rows = None
     return History(
         profile=profile,
-        item_ids=np.ascontiguousarray(items[::-1]),
-        category_ids=np.ascontiguousarray(categories[::-1]),
-        rows=(
-            None if rows is None else np.ascontiguousarray(rows[::-1], np.int32)
-        ),
+        item_ids=np.asarray(items, np.int64),
+        category_ids=np.asarray(categories, np.int64),
+        rows=None if rows is None else np.asarray(rows, np.int32),
         table_stamp=None if rows is None else found.table_stamp,
     )
 

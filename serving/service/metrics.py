@@ -1,101 +1,101 @@
-"""Metrics of the ranking service, in Prometheus' text format."""
+"""Metrics of the ranking service, by prometheus-client."""
 
 from __future__ import annotations
 
-from serving.server.metrics import Counter, Gauge, Histogram
+import prometheus_client
+from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["Level", "ServiceMetrics"]
+__all__ = ["ServiceMetrics"]
 
 _SECONDS = tuple(0.001 * 2**power for power in range(14))
 """From 1 ms to 8 s."""
 
 
-class Level(Gauge):
-    """A gauge that is set."""
-
-    def set(self, value: float, *labels: str) -> None:
-        """Sets the number of these label values."""
-        with self._lock:
-            self._values[labels] = value
-
-
 class ServiceMetrics:
-    """The metrics of one service."""
+    """The metrics of one service, in a registry of their own.
 
-    def __init__(self) -> None:
-        """Makes them, all empty."""
-        self.requests = Counter(
-            "muse_ranking_requests_total",
+    Args:
+        with_store: whether the service has a store, which can be up.
+    """
+
+    def __init__(self, with_store: bool) -> None:
+        """Registers them, all empty."""
+        registry = self._registry = prometheus_client.CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(
+                f"muse_ranking_{name}", text, labels, registry=registry
+            )
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(
+                f"muse_ranking_{name}",
+                text,
+                labels,
+                registry=registry,
+                buckets=_SECONDS,
+            )
+
+        self.requests = counter(
+            "requests_total",
             "Requests answered, by the path that they took.",
-            ("path", "candidates_from"),
+            *("path", "candidates_from"),
         )
-        self.failed = Counter(
-            "muse_ranking_failed_total",
+        self.failed = counter(
+            "failed_total",
             "Requests refused or without an answer, by gRPC status.",
-            ("code",),
+            "code",
         )
-        self.shed = Counter(
-            "muse_ranking_shed_total",
-            "Requests refused because of load, by reason.",
-            ("reason",),
+        self.shed = counter(
+            "shed_total", "Requests refused because of load.", "reason"
         )
-        self.latency = Histogram(
-            "muse_ranking_latency_seconds",
-            "From arrival to answer, by path.",
-            ("path",),
-            _SECONDS,
+        self.latency = histogram(
+            "latency_seconds", "From arrival to answer, by path.", "path"
         )
-        self.late = Counter(
-            "muse_ranking_late_total",
-            "Answers after their deadline.",
-            ("path",),
+        self.late = counter(
+            "late_total", "Answers after their deadline.", "path"
         )
-        self.stages = Histogram(
-            "muse_ranking_stage_seconds",
+        self.stages = histogram(
+            "stage_seconds",
             "Duration of stages, by outcome.",
-            ("stage", "outcome"),
-            _SECONDS,
+            *("stage", "outcome"),
         )
-        self.cache = Counter(
-            "muse_ranking_cache_lookups_total",
+        self.cache = counter(
+            "cache_lookups_total",
             "Rankings from the user cache, by result.",
-            ("result",),
+            "result",
         )
-        self.in_flight = Level(
-            "muse_ranking_in_flight", "Requests being answered.", ()
+        self.in_flight = gauge(
+            "muse_ranking_in_flight", "Requests being answered."
         )
-        self.queued = Level(
-            "muse_ranking_queued", "Requests waiting for a place.", ()
+        self.queued = gauge(
+            "muse_ranking_queued", "Requests waiting for a place."
         )
-        self.background = Level(
+        self.background = gauge(
             "muse_ranking_background_prefetches",
             "Prefetches that go on after their answer.",
-            (),
         )
-        self.targets = Level(
+        self.targets = gauge(
             "muse_ranking_target_up",
             "Whether a model server is thought to answer.",
-            ("target",),
+            "target",
         )
-        self.store = Level(
-            "muse_ranking_store_up", "Whether the store answers.", ()
+        self.ready = gauge(
+            "muse_ranking_ready", "What readiness checks are told."
         )
-        self.ready = Level(
-            "muse_ranking_ready", "What readiness checks are told.", ()
-        )
-        self.user_cache = Level(
+        self.user_cache = gauge(
             "muse_user_cache",
             "Statistics of the model's user cache, when last asked for.",
-            ("target", "statistic"),
+            *("target", "statistic"),
         )
+        if with_store:
+            self.store = gauge(
+                "muse_ranking_store_up", "Whether the store answers."
+            )
 
     def page(self) -> str:
         """All metrics in the text exposition format."""
-        lines = []
-        for metric in vars(self).values():
-            samples = metric.lines()
-            if samples:
-                lines.append(f"# HELP {metric.name} {metric.text}")
-                lines.append(f"# TYPE {metric.name} {metric.kind}")
-                lines += samples
-        return "\n".join(lines) + "\n"
+        return prometheus_client.generate_latest(self._registry).decode()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
+
+from opentelemetry import trace
 
 from serving.client import (
+    DeadlineError,
     InvalidArgumentError,
     MuseClientError,
     PrefetchRequest,
@@ -15,9 +20,7 @@ from serving.client import (
     SignatureError,
 )
 from serving.service.histories import Histories, History
-from serving.service.latencies import Latencies
-from serving.service.metrics import ServiceMetrics
-from serving.service.spans import Span
+from serving.service.spans import Recorder
 from serving.service.targets import Target, Targets
 from serving.stores import StoreError
 
@@ -32,9 +35,9 @@ class Flow:
 
     Attributes:
         user_id: the user.
-        read: done once the history is there, or cannot be had.
         history: None as long as it is not there, or cannot be had.
         unknown: whether the store has no such user.
+        recorder: of the request that began it.
         spans: stages so far.
         target: server that holds the history.
         result: what the prefetch answered; None where it failed.
@@ -43,14 +46,14 @@ class Flow:
         rivals: whether an older flow of the user may still write.
     """
 
-    def __init__(self, user_id: int, rivals: bool = False) -> None:
+    def __init__(self, user_id: int, recorder: Recorder, rivals: bool) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.user_id = user_id
         self.rivals = rivals
-        self.read = asyncio.Event()
         self.history: History | None = None
         self.unknown = False
-        self.spans: list[Span] = []
+        self.recorder = recorder
+        self.spans: list[trace.Span] = []
         self.target: Target | None = None
         self.result: PrefetchResult | None = None
         self.task: asyncio.Task[None]
@@ -75,11 +78,19 @@ class Flow:
             return False
         return self.result is None or generation != self.result.generation
 
-    def begin(self, name: str) -> Span:
-        """Starts a stage."""
-        span = Span(name, time.monotonic())
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[list[str]]:
+        """A stage; its outcome is the last one that is put into the list."""
+        outcomes = ["error"]
+        span = self.recorder.begin(name)
         self.spans.append(span)
-        return span
+        try:
+            yield outcomes
+        except asyncio.CancelledError:
+            outcomes.append("cancelled")
+            raise
+        finally:
+            self.recorder.finish(span, outcomes[-1])
 
 
 class Prefetches:
@@ -92,8 +103,6 @@ class Prefetches:
     Args:
         histories: the store.
         targets: the model servers.
-        latencies: what stages usually take.
-        metrics: where they are counted.
         timeout: seconds that a prefetch may take.
         max_background: flows that may run without a request.
     """
@@ -102,16 +111,12 @@ class Prefetches:
         self,
         histories: Histories,
         targets: Targets,
-        latencies: Latencies,
-        metrics: ServiceMetrics,
         timeout: float,
         max_background: int,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self._histories = histories
         self._targets = targets
-        self._latencies = latencies
-        self._metrics = metrics
         self._timeout = timeout
         self._max_background = max_background
         self._shared: dict[int, Flow] = {}
@@ -125,13 +130,17 @@ class Prefetches:
         """Flows without a request."""
         return sum(not flow.waiting for flow in self._running)
 
-    def join(self, user_id: int) -> Flow:
-        """The user's flow, a new one where none runs; `leave` it later."""
+    def join(self, user_id: int, recorder: Recorder) -> Flow:
+        """The user's flow, a new one where none runs; `leave` it later.
+
+        Args:
+            user_id: the user.
+            recorder: of the request; takes the stages of a new flow.
+        """
         flow = self._shared.get(user_id)
         if flow is None:
-            flow = Flow(
-                user_id, any(f.user_id == user_id for f in self._running)
-            )
+            rivals = any(f.user_id == user_id for f in self._running)
+            flow = Flow(user_id, recorder, rivals)
             flow.task = asyncio.create_task(self._run(flow))
             self._shared[user_id] = flow
             self._running.add(flow)
@@ -178,14 +187,6 @@ class Prefetches:
         self._running.discard(flow)
         if self._shared.get(flow.user_id) is flow:
             del self._shared[flow.user_id]
-        flow.read.set()
-        for span in flow.spans:
-            if span.end is None:
-                outcome = "cancelled" if flow.task.cancelled() else "error"
-                self._close(span, outcome)
-            self._metrics.stages.observe(
-                (span.end or span.start) - span.start, span.name, span.outcome
-            )
         if not flow.task.cancelled() and flow.task.exception() is not None:
             _logger.error(
                 "Prefetch of user %d failed",
@@ -195,50 +196,39 @@ class Prefetches:
 
     async def _run(self, flow: Flow) -> None:
         await self._read(flow)
-        flow.read.set()
         if flow.history is None:
             return
-        span = flow.begin("prefetch")
-        try:
-            target, result = await asyncio.wait_for(
-                self._targets.call(
-                    self._targets.order(flow.user_id),
-                    lambda target, _: self._prefetch(target, flow),
-                    span.start + self._timeout,
-                    prefetch=True,
-                ),
-                self._timeout,
-            )
-        except asyncio.TimeoutError:
-            self._close(span, "timeout")
-        except MuseClientError as error:
-            late = getattr(error, "code", "") == "DEADLINE_EXCEEDED"
-            self._close(span, "timeout" if late else "error")
-            if not late:
+        with flow.stage("prefetch") as outcomes:
+            try:
+                flow.target, flow.result = await asyncio.wait_for(
+                    self._targets.call(
+                        self._targets.order(flow.user_id),
+                        lambda target, _: self._prefetch(target, flow),
+                        time.monotonic() + self._timeout,
+                        prefetch=True,
+                    ),
+                    self._timeout,
+                )
+            except (asyncio.TimeoutError, DeadlineError):
+                outcomes.append("timeout")
+            except MuseClientError as error:
                 _logger.warning("Prefetch failed: %s", error)
-        else:
-            flow.target, flow.result = target, result
-            self._close(span, "ok" if result.cached else "miss")
-            seconds = (span.end or 0.0) - span.start
-            self._latencies.learn("prefetch", seconds, len(flow.history))
-            if result.cached:
-                self._remember(target, flow.user_id, result)
+            else:
+                outcomes.append("ok" if flow.cached else "miss")
+        if flow.target is not None and flow.result is not None and flow.cached:
+            self._remember(flow.target, flow.user_id, flow.result)
 
     async def _read(self, flow: Flow) -> None:
-        span = flow.begin("store_read")
-        try:
-            flow.history = await self._histories.read(flow.user_id)
-        except asyncio.TimeoutError:
-            self._close(span, "timeout")
-        except StoreError as error:
-            self._close(span, "error")
-            _logger.warning("Store read failed: %s", error)
-        else:
-            flow.unknown = flow.history is None
-            self._close(span, "miss" if flow.unknown else "ok")
-            seconds = (span.end or 0.0) - span.start
-            length = 0 if flow.history is None else len(flow.history)
-            self._latencies.learn("store_read", seconds, length)
+        with flow.stage("store_read") as outcomes:
+            try:
+                flow.history = await self._histories.read(flow.user_id)
+            except asyncio.TimeoutError:
+                outcomes.append("timeout")
+            except StoreError as error:
+                _logger.warning("Store read failed: %s", error)
+            else:
+                flow.unknown = flow.history is None
+                outcomes.append("miss" if flow.unknown else "ok")
 
     async def _prefetch(self, target: Target, flow: Flow) -> PrefetchResult:
         history = flow.history
@@ -274,6 +264,3 @@ class Prefetches:
         self._lengths[key] = int(result.cached_length)
         while len(self._lengths) > _REMEMBERED:
             self._lengths.popitem(last=False)
-
-    def _close(self, span: Span, outcome: str) -> None:
-        span.end, span.outcome = time.monotonic(), outcome

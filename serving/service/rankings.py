@@ -1,11 +1,9 @@
-"""The rankings that an answer may rest on, each one stage."""
+"""The rankings that an answer may rest on, in their fallback order."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,7 @@ class Scores:
     Attributes:
         path: how.
         values: float32 (C,).
-        length: behaviours that they rest on; -1 where it is not known.
+        length: behaviors that they rest on; -1 where it is not known.
         generation: of the cached history.
     """
 
@@ -39,9 +37,7 @@ class Scores:
 
 
 class Rankings:
-    """Ranks the candidates of one request in several ways.
-
-    Each method returns None where it found nothing.
+    """Ranks the candidates of one request, by the first path that works.
 
     Args:
         work: the request.
@@ -53,27 +49,75 @@ class Rankings:
         self._work = work
         self._candidates = candidates
 
-    async def by_path(self, path: str) -> Scores | None:
-        """Ranks by a step of the ladder: cached, full or shortened."""
+    async def best(self) -> Scores | None:
+        """Tries cached, full, shortened and no history, in this order.
+
+        A path that cannot give anything is left out: without a history in
+        hand only the cache may have one, and a history in hand that is not in
+        the cache is newer than what the cache may have.
+
+        Returns:
+            The first scores found; None where no path found any.
+        """
         work = self._work
-        if path == "cached":
-            return await self._from_cache()
-        if work.flow is None or work.flow.history is None:
-            return None
-        history = work.flow.history
-        if path == "shortened":
-            history = history.newest(work.config.shortened_length)
-        return await self._with_history(path, history, work.order)
+        history = None if work.flow is None else work.flow.history
+        if work.flow is None or (
+            work.flow.cached if history else not work.flow.unknown
+        ):
+            found = await self._from_cache()
+            if found is not None:
+                return found
+        if history:
+            later = ["rank_no_history"]
+            short = history.newest(work.config.shortened_length)
+            shortens = len(short) < len(history)
+            if shortens:
+                later.append("rank_shortened")
+            seconds = work.time_for("rank_full", *later)
+            found = await self._with_history("full", history, seconds)
+            if found is None and shortens:
+                seconds = work.time_for("rank_shortened", "rank_no_history")
+                found = await self._with_history("shortened", short, seconds)
+            if found is not None:
+                return found
+        return await self._without_history()
 
-    async def without_history(self, order: Sequence[Target]) -> Scores | None:
-        """Ranks without a history.
+    async def _from_cache(self) -> Scores | None:
+        work, flow = self._work, self._work.flow
+        order = work.order[:1]
+        if flow is not None and flow.target is not None:
+            order = [flow.target]
 
-        A server that fails or takes long is not waited for: the next one is
-        asked beside it. When all have failed, they are asked again, a few
-        times.
+        async def call(target: Target, seconds: float) -> Scores | None:
+            request = CachedRankRequest(
+                user_id=work.request.user_id,
+                candidate_item_ids=self._candidates,
+            )
+            found = await target.client.rank_cached(request, timeout=seconds)
+            generation = int(found.generation)
+            hit = found.cache_hit and not (
+                flow is not None and flow.outdates(generation)
+            )
+            work.parts.metrics.cache.labels("hit" if hit else "miss").inc()
+            if not hit:
+                return None
+            return Scores(
+                "cached",
+                self._checked(found.click_probability),
+                work.parts.prefetches.length(
+                    target, work.request.user_id, generation
+                ),
+                generation,
+            )
 
-        Args:
-            order: servers to ask.
+        seconds = work.time_for("rank_cached", "rank_no_history")
+        return await work.stage("rank_cached", seconds, order, call)
+
+    async def _without_history(self) -> Scores | None:
+        """Asks one server after the other, each a few times.
+
+        Each gets its budget, or its share of the time if that is less; the
+        last one gets all that is left.
         """
         work = self._work
         known = work.flow.history if work.flow is not None else None
@@ -82,39 +126,33 @@ class Rankings:
         if known is None:
             known = NO_HISTORY
         nothing = dataclasses.replace(NO_HISTORY, profile=known.profile)
-        usual = work.usual("rank_no_history", len(self._candidates))
-        waiting = collections.deque(order)
-        running: set[asyncio.Task[Scores | None]] = set()
-        for _ in range(max(_TRIES, len(order))):
-            if not waiting:
+        order, servers = work.order, len(work.order)
+        for number in range(max(_TRIES, servers)):
+            if number >= servers:
                 await asyncio.sleep(_PAUSE_S)
-                waiting.extend(order)
-            target = waiting.popleft()
-            running.add(
-                work.spawn(self._with_history("no_history", nothing, [target]))
-            )
-            while running:
-                done, running = await asyncio.wait(
-                    running,
-                    timeout=usual if waiting else None,
-                    return_when=asyncio.FIRST_COMPLETED,
+            target, waiting = order[number % servers], servers - number
+            seconds = work.left
+            if waiting > 1:
+                seconds = min(
+                    work.time_for("rank_no_history"), seconds / waiting
                 )
-                for task in done:
-                    found = task.result()
-                    if found is not None:
-                        for late in running:
-                            late.cancel()
-                        return found
-                if waiting:
-                    break
+            found = await self._with_history(
+                "no_history", nothing, seconds, [target]
+            )
+            if found is not None:
+                return found
+            if work.left <= 0:
+                break
         return None
 
     async def _with_history(
-        self, path: str, history: History, order: Sequence[Target]
+        self,
+        path: str,
+        history: History,
+        seconds: float,
+        order: list[Target] | None = None,
     ) -> Scores | None:
         work = self._work
-        if work.left <= 0:
-            return None
 
         async def call(target: Target, seconds: float) -> np.ndarray:
             request = RankRequest(
@@ -127,53 +165,10 @@ class Rankings:
             found = await target.client.rank(request, timeout=seconds)
             return self._checked(found.click_probability)
 
-        cells = max(1, len(history)) * len(self._candidates)
-        values = await work.stage(f"rank_{path}", order, call, cells)
+        values = await work.stage(
+            f"rank_{path}", seconds, order or work.order, call
+        )
         return None if values is None else Scores(path, values, len(history))
-
-    async def _from_cache(self) -> Scores | None:
-        work, flow = self._work, self._work.flow
-        if work.left <= 0:
-            return None
-        order = work.order[:1]
-        if flow is not None and flow.target is not None:
-            order = [flow.target]
-
-        async def call(target: Target, seconds: float) -> Scores | None:
-            request = CachedRankRequest(
-                user_id=work.request.user_id,
-                candidate_item_ids=self._candidates,
-            )
-            found = await target.client.rank_cached(request, timeout=seconds)
-            generation = int(found.generation)
-            if not found.cache_hit or (
-                flow is not None and flow.outdates(generation)
-            ):
-                work.parts.metrics.cache.add("miss")
-                return None
-            work.parts.metrics.cache.add("hit")
-            return Scores(
-                "cached",
-                self._checked(found.click_probability),
-                work.parts.prefetches.length(
-                    target, work.request.user_id, generation
-                ),
-                generation,
-            )
-
-        count = len(self._candidates)
-        size = work.config.shortened_length
-        if flow is not None and flow.history is not None:
-            size = len(flow.history)
-        return await work.stage(
-            "rank_cached",
-            order,
-            call,
-            size * count,
-            lambda found: (
-                size if found.length < 0 else max(1, found.length)
-            ) * count,
-        )  # fmt: skip
 
     def _checked(self, values: Any) -> np.ndarray:
         scores = np.asarray(values, np.float32)

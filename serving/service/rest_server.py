@@ -70,9 +70,6 @@ def make_rest_app(service: RankingService) -> web.Application:
             headers={"Content-Type": "text/plain; version=0.0.4"},
         )
 
-    async def latencies(_: web.Request) -> web.Response:
-        return _json(service.latencies.table())
-
     def failed(
         error: Exception, headers: Mapping[str, str] | None = None
     ) -> web.Response:
@@ -89,7 +86,8 @@ def make_rest_app(service: RankingService) -> web.Application:
             response: web.StreamResponse = await handler(request)
             return response
         except web.HTTPException as error:
-            service.metrics.failed.add(_CODES.get(error.status, "UNKNOWN"))
+            code = _CODES.get(error.status, "UNKNOWN")
+            service.metrics.failed.labels(code).inc()
             return _json({"error": error.reason}, error.status)
         except Exception as error:
             return failed(error)
@@ -102,7 +100,6 @@ def make_rest_app(service: RankingService) -> web.Application:
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     app.router.add_get("/metrics", metrics)
-    app.router.add_get("/latencies", latencies)
     return app
 
 

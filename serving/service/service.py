@@ -27,7 +27,7 @@ from serving.client.ranking import (
 from serving.client.types import IntegerList
 from serving.client.user_cache import CACHE_STATISTICS
 from serving.service.admission import Admission, Overloaded
-from serving.service.answer import Answering
+from serving.service.answer import answer
 from serving.service.config import ServiceConfig
 from serving.service.failures import Failure
 from serving.service.histories import (
@@ -35,36 +35,19 @@ from serving.service.histories import (
     Histories,
     StoreBusyError,
 )
-from serving.service.latencies import Latencies
 from serving.service.metrics import ServiceMetrics
 from serving.service.prefetches import Prefetches
 from serving.service.records import log_request
 from serving.service.spans import Recorder
 from serving.service.targets import Target, Targets
 from serving.service.traces import Traces
-from serving.service.work import Parts
+from serving.service.work import Parts, Work
 from serving.stores import StoreError
 
 __all__ = ["RankingService"]
 
 _logger = logging.getLogger(__name__)
 
-PRIORS = {
-    "store_read": (0.005, 1e-7),
-    "prefetch": (0.005, 1e-7),
-    "matching": (0.05, 0.0),
-    "rank_cached": (0.005, 1e-10),
-    "rank_full": (0.01, 2e-10),
-    "rank_shortened": (0.01, 2e-10),
-    "rank_no_history": (0.01, 1e-5),
-}
-"""Seconds, and seconds per cell: behaviours, candidates, or their pairs.
-
-Little, so that a path is tried before it is thought too slow: the ranking
-without a history guards the deadline meanwhile.
-"""
-
-_WARM_UP_CALLS = 3
 _POLL_TIMEOUT_S = 2.0
 # With half a second between polls, a silent server is noticed in a second.
 _STATUS_TIMEOUT_S = 0.4
@@ -83,7 +66,6 @@ class RankingService:
     Attributes:
         config: the settings.
         metrics: counters.
-        latencies: what the stages usually take.
 
     Example:
         >>> async def main():  # doctest: +SKIP
@@ -95,8 +77,7 @@ class RankingService:
     def __init__(self, config: ServiceConfig) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.config = config
-        self.metrics = ServiceMetrics()
-        self.latencies = Latencies(PRIORS)
+        self.metrics = ServiceMetrics(with_store=bool(config.store))
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
         self._targets = Targets(
@@ -118,12 +99,9 @@ class RankingService:
             prefetches=Prefetches(
                 self._histories,
                 self._targets,
-                self.latencies,
-                self.metrics,
                 config.prefetch_timeout_ms / 1e3,
                 config.max_background,
             ),
-            latencies=self.latencies,
             metrics=self.metrics,
             popular=np.zeros(0, np.int64),
         )
@@ -146,7 +124,7 @@ class RankingService:
         )
 
     async def start(self) -> None:
-        """Looks for its parts and learns first latencies."""
+        """Looks for its parts; model servers rank once."""
         polls: list[Callable[[], Awaitable[None]]] = [
             functools.partial(self._poll_target, target)
             for target in self._targets.all
@@ -202,7 +180,7 @@ class RankingService:
             RequestError: there are too many candidates.
             Overloaded: the service has too much to do.
         """
-        recorder = Recorder()
+        recorder = Recorder(self._traces.tracer, self.metrics.stages)
         request = self._completed(request)
         seconds = request.deadline_ms / 1e3
         # Short deadlines are not eaten up by the margin.
@@ -211,18 +189,17 @@ class RankingService:
         queue = min(self.config.max_queue_ms / 1e3, seconds / 2)
         try:
             async with self._admission.place(queue):
-                result = await Answering(
-                    self._parts, request, recorder, ends
-                ).answer(self._overloaded)
+                work = Work(self._parts, request, recorder, ends)
+                result = await answer(work, self._overloaded)
         except Overloaded as error:
-            self.metrics.shed.add(error.reason)
+            self.metrics.shed.labels(error.reason).inc()
             raise
         except asyncio.CancelledError:
-            self.metrics.failed.add("CANCELLED")
+            self.metrics.failed.labels("CANCELLED").inc()
             raise
         result = _ordered(result, request)
         self._count(result, seconds)
-        self._traces.write(request, result, recorder.wall_start)
+        recorder.end(request, result)
         if self.config.log_requests:
             log_request(request, result)
         return result
@@ -266,7 +243,7 @@ class RankingService:
     def count_failure(self, failure: Failure) -> None:
         """Counts what a caller got instead of an answer."""
         if not failure.counted:
-            self.metrics.failed.add(failure.code)
+            self.metrics.failed.labels(failure.code).inc()
 
     def metrics_page(self) -> str:
         """All metrics in Prometheus' text format."""
@@ -274,7 +251,9 @@ class RankingService:
         self.metrics.queued.set(self._admission.queued)
         self.metrics.background.set(self._parts.prefetches.background)
         for target in self._targets.all:
-            self.metrics.targets.set(self._serves(target), target.address)
+            self.metrics.targets.labels(target.address).set(
+                self._serves(target)
+            )
         if self._histories.exist:
             self.metrics.store.set(self._store_up)
         self.metrics.ready.set(self.ready)
@@ -304,16 +283,16 @@ class RankingService:
         )
 
     def _count(self, result: RankingResult, seconds: float) -> None:
-        self.metrics.requests.add(result.path, result.candidates_from)
-        self.metrics.latency.observe(result.total_ms / 1e3, result.path)
+        self.metrics.requests.labels(result.path, result.candidates_from).inc()
+        self.metrics.latency.labels(result.path).observe(result.total_ms / 1e3)
         if result.total_ms > 1e3 * seconds:
-            self.metrics.late.add(result.path)
+            self.metrics.late.labels(result.path).inc()
 
     def _serves(self, target: Target) -> bool:
         return target.up and target.address in self._warm
 
     async def _warm_up(self, target: Target) -> None:
-        """Measures the ranking that everything falls back to.
+        """Ranks once without a history: the first call is slow.
 
         Raises:
             MuseClientError: the server does not rank.
@@ -328,14 +307,8 @@ class RankingService:
             behavior_category_ids=[],
             candidate_item_ids=candidates,
         )
-        for call in range(_WARM_UP_CALLS + 1):
-            start = time.monotonic()
-            async with target.place(start + _POLL_TIMEOUT_S) as left:
-                await target.client.rank(request, timeout=left)
-            if call:  # The first one opened the connection.
-                self.latencies.learn(
-                    "rank_no_history", time.monotonic() - start, len(candidates)
-                )
+        async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
+            await target.client.rank(request, timeout=left)
 
     async def _keep(
         self, poll: Callable[[], Awaitable[None]], seconds: float
@@ -403,8 +376,8 @@ class RankingService:
         except MuseClientError:
             return  # A model without a user cache.
         for name in CACHE_STATISTICS:
-            self.metrics.user_cache.set(
-                float(getattr(cache, name)), target.address, name
+            self.metrics.user_cache.labels(target.address, name).set(
+                float(getattr(cache, name))
             )
 
     async def _poll_popular(self) -> None:

@@ -1,100 +1,109 @@
-"""What happened while one request was answered, and when."""
+"""The stages of one request, as OpenTelemetry spans.
+
+The spans are the only record: the answer's `stages`, the metric of stages and
+the exported trace come from them.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable
 
-from serving.client.ranking import Stage
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan
+from prometheus_client import Histogram
 
-__all__ = ["Recorder", "Span"]
+from serving.client.ranking import RankingRequest, RankingResult, Stage
 
+__all__ = ["Recorder"]
 
-@dataclasses.dataclass
-class Span:
-    """One stage.
-
-    Attributes:
-        name: of the stage.
-        start: seconds, by the recorder's clock.
-        end: None while it runs.
-        outcome: how it ended.
-    """
-
-    name: str
-    start: float
-    end: float | None = None
-    outcome: str = "running"
+_OUTCOME = "muse.outcome"
 
 
 class Recorder:
-    """Collects the stages of one request.
+    """Records the stages of one request.
 
     Args:
-        clock: seconds.
+        tracer: makes the spans.
+        durations: metric of finished stages, by name and outcome.
 
     Attributes:
-        start: when the request came in.
-        wall_start: the same, in seconds since 1970.
+        start: when the request came in, by `time.monotonic`.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        self._clock = clock
-        self.start = clock()
-        self.wall_start = time.time()
-        self._spans: list[Span] = []
+    def __init__(self, tracer: trace.Tracer, durations: Histogram) -> None:
+        """Starts the request's span; see the class for the arguments."""
+        self._tracer = tracer
+        self._durations = durations
+        self._began = time.time_ns()
+        self.start = time.monotonic()
+        self._root = tracer.start_span("rank", Context())
+        self._context = trace.set_span_in_context(self._root, Context())
+        self._spans: list[trace.Span] = []
 
-    def begin(self, name: str) -> Span:
+    def begin(self, name: str) -> trace.Span:
         """Starts a stage."""
-        span = Span(name, self._clock())
+        span = self._tracer.start_span(name, self._context)
         self._spans.append(span)
         return span
 
-    def finish(self, span: Span, outcome: str) -> float:
-        """Ends a stage.
-
-        Returns:
-            Its duration in seconds.
-        """
-        if span.end is None:
-            span.end = self._clock()
-            span.outcome = outcome
-        return span.end - span.start
-
-    def cut(self, outcome: str) -> None:
-        """Ends all stages that still run."""
-        for span in self._spans:
-            self.finish(span, outcome)
-
-    def adopt(self, span: Span) -> None:
-        """Adds a stage that other requests may share."""
-        self._spans.append(span)
+    def finish(self, span: trace.Span, outcome: str) -> None:
+        """Ends a stage and counts it."""
+        span.set_attribute(_OUTCOME, outcome)
+        span.end()
+        if isinstance(span, ReadableSpan):
+            seconds = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
+            self._durations.labels(span.name, outcome).observe(seconds)
 
     def skip(self, name: str) -> None:
         """Notes that a stage was left out."""
-        now = self._clock()
-        self._spans.append(Span(name, now, now, "skipped"))
+        span = self.begin(name)
+        span.set_attribute(_OUTCOME, "skipped")
+        span.end()
+
+    def adopt(self, span: trace.Span) -> None:
+        """Adds a stage that another request began."""
+        if span not in self._spans:
+            self._spans.append(span)
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages so far, by start; what runs is cut here."""
-        now = self._clock()
+        now = time.time_ns()
         found = []
         for span in self._spans:
+            if not isinstance(span, ReadableSpan):
+                continue  # The environment has switched OpenTelemetry off.
             # A shared stage may have begun before this request.
-            start = max(span.start, self.start)
-            end = max(start, now if span.end is None else span.end)
+            start = max(span.start_time or 0, self._began)
+            end = max(start, span.end_time or now)
             found.append(
                 Stage(
                     span.name,
-                    1e3 * (start - self.start),
-                    1e3 * (end - start),
-                    span.outcome,
+                    (start - self._began) / 1e6,
+                    (end - start) / 1e6,
+                    str((span.attributes or {}).get(_OUTCOME, "running")),
                 )
             )
         return tuple(sorted(found, key=lambda stage: stage.start_ms))
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the request came in."""
-        return 1e3 * (self._clock() - self.start)
+        return 1e3 * (time.monotonic() - self.start)
+
+    def end(self, request: RankingRequest, result: RankingResult) -> None:
+        """Ends the request's span.
+
+        Args:
+            request: what was asked.
+            result: the answer.
+        """
+        self._root.set_attributes(
+            {
+                "muse.request_id": result.request_id,
+                "muse.user_id": request.user_id,
+                "muse.path": result.path,
+                "muse.candidates": len(result.candidate_item_ids),
+                "muse.deadline_ms": float(request.deadline_ms),
+            }
+        )
+        self._root.end()

@@ -1,4 +1,4 @@
-"""One request while it is answered: its time, its tasks and its stages."""
+"""One request while it is answered: its time and its stages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,10 +15,9 @@ from serving.client import DeadlineError, MuseClientError
 from serving.client.ranking import RankingRequest
 from serving.service.config import ServiceConfig
 from serving.service.histories import Histories, History
-from serving.service.latencies import Latencies
 from serving.service.metrics import ServiceMetrics
 from serving.service.prefetches import Flow, Prefetches
-from serving.service.spans import Recorder, Span
+from serving.service.spans import Recorder
 from serving.service.targets import Target, Targets
 
 __all__ = ["Parts", "Work"]
@@ -36,7 +35,6 @@ class Parts:
         targets: the model servers.
         histories: the store.
         prefetches: the flows that run.
-        latencies: what stages usually take.
         metrics: counters.
         popular: candidates where matching has none in time.
     """
@@ -45,7 +43,6 @@ class Parts:
     targets: Targets
     histories: Histories
     prefetches: Prefetches
-    latencies: Latencies
     metrics: ServiceMetrics
     popular: np.ndarray
 
@@ -64,10 +61,8 @@ class Work:
         config: the settings.
         request: as given.
         recorder: as given.
-        ends: as given.
-        order: the model servers, the user's own first, those down last.
         flow: read and prefetch of the user's history; None without a store.
-        newest: the behaviours that were read for matching, if any.
+        newest: the behaviors that were read for matching, if any.
     """
 
     def __init__(
@@ -82,89 +77,89 @@ class Work:
         self.config = parts.config
         self.request = request
         self.recorder = recorder
-        self.ends = ends
-        self.order = parts.targets.order(request.user_id)
         self.flow: Flow | None = None
         self.newest: History | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ends = ends
+        self._order = parts.targets.order(request.user_id)
+        self._silent: set[Target] = set()
+        budgets = self.config.stage_budget_ms
+        kept = (budgets.rank_shortened + budgets.rank_no_history) / 1e3
+        # A short deadline keeps back half of its time at most.
+        self._kept_share = min(1.0, max(0.0, self.left) / 2 / kept)
 
     @property
     def left(self) -> float:
         """Seconds until the end; negative after it."""
-        return self.ends - time.monotonic()
+        return self._ends - time.monotonic()
 
-    def usual(self, stage: str, cells: float) -> float:
-        """Seconds that a stage usually takes at most."""
-        return self.parts.latencies.estimate(stage, cells)
+    @property
+    def order(self) -> list[Target]:
+        """The model servers to ask: the user's own first.
 
-    def spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Starts a task that ends with the request at the latest."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        Those that are down come later, those that kept this request waiting
+        come last.
+        """
+        return sorted(self._order, key=lambda target: target in self._silent)
 
-    def end(self) -> None:
-        """Cancels what still runs."""
-        for task in self._tasks:
-            task.cancel()
+    def time_for(self, stage: str, *later: str) -> float:
+        """Seconds that a stage may take; 0 or less leaves it out.
+
+        Args:
+            stage: its name.
+            later: stages whose budgets are kept back for them.
+        """
+        budgets = self.config.stage_budget_ms
+        kept = sum(getattr(budgets, name) for name in later) / 1e3
+        return min(
+            getattr(budgets, stage) / 1e3, self.left - kept * self._kept_share
+        )
 
     async def stage(
         self,
         name: str,
+        seconds: float,
         order: Sequence[Target],
         call: Callable[[Target, float], Awaitable[_T | None]],
-        cells: float,
-        cells_found: Callable[[_T], float] | None = None,
     ) -> _T | None:
-        """Makes a call a stage: written down, counted and learned from.
+        """Makes a call a stage: bounded, written down and counted.
 
         Args:
             name: of the stage.
+            seconds: how long it may take.
             order: model servers to ask, in this order.
             call: one call, to a server within seconds; None is a miss.
-            cells: size of the work.
-            cells_found: the size, where the answer tells it better.
 
         Returns:
-            The answer; None when the call failed, whatever the reason:
-            there are other paths.
+            The answer; None when there was no time or the call failed,
+            whatever the reason: there are other paths.
         """
+        if seconds <= 0:
+            self.recorder.skip(name)
+            return None
+        asked: set[Target] = set()
+
+        async def ask(target: Target, left: float) -> _T | None:
+            asked.add(target)
+            return await call(target, left)
+
+        answer: _T | None = None
+        outcome = "cancelled"
         span = self.recorder.begin(name)
         try:
-            _, answer = await self.parts.targets.call(order, call, self.ends)
-        except asyncio.CancelledError:
-            late = self.left <= 1e-3
-            seconds = self.finish(span, "timeout" if late else "cancelled")
-            self.parts.latencies.give_up(name, seconds, cells)
-            raise
-        except DeadlineError:
-            seconds = self.finish(span, "timeout")
-            self.parts.latencies.give_up(name, seconds, cells)
-            return None
+            _, answer = await asyncio.wait_for(
+                self.parts.targets.call(order, ask, time.monotonic() + seconds),
+                seconds,
+            )
+            outcome = "miss" if answer is None else "ok"
+        except (asyncio.TimeoutError, DeadlineError):
+            outcome = "timeout"
+            self._silent |= asked
         except MuseClientError as error:
-            self.finish(span, "error")
+            outcome = "error"
             _logger.debug("%s failed: %s", name, error)
-            return None
         except Exception:
-            self.finish(span, "error")
+            outcome = "error"
             _logger.exception("%s failed", name)
-            return None
-        if answer is None:
-            self.finish(span, "miss")
-            return None
-        seconds = self.finish(span, "ok")
-        if cells_found is not None:
-            cells = cells_found(answer)
-        self.parts.latencies.learn(name, seconds, cells)
+        finally:
+            self.recorder.finish(span, outcome)
         return answer
-
-    def finish(self, span: Span, outcome: str) -> float:
-        """Ends a stage and counts it.
-
-        Returns:
-            Its duration in seconds.
-        """
-        seconds = self.recorder.finish(span, outcome)
-        self.parts.metrics.stages.observe(seconds, span.name, outcome)
-        return seconds

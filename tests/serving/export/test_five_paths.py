@@ -45,7 +45,7 @@ def by_service(
         port=0,
         rest_port=-1,
         deadline_ms=9000,
-        patience_ms=5000,
+        stage_budget_ms={"prefetch": 5000, "rank_cached": 5000},
     )
     with (
         running_service(config) as app,

@@ -66,7 +66,7 @@ def service(target: str, store: str):
             rest_port=-1,
             log_requests=False,
             deadline_ms=5000,
-            patience_ms=3000,
+            stage_budget_ms={"prefetch": 3000},
         )
     )
 

@@ -87,7 +87,22 @@ def fill(url: str, requests: list[RankRequest]) -> None:
 
 
 # For tests of what comes from the cache, however busy the machine is.
-UNHURRIED = {"prefetch_timeout_ms": 6000, "patience_ms": 6000}
+UNHURRIED = {
+    "prefetch_timeout_ms": 6000,
+    "stage_budget_ms": {"prefetch": 6000, "rank_cached": 6000},
+}
+
+
+# Time enough for a busy machine.
+BUDGETS = {
+    "store_read_newest": 2000,
+    "matching": 3000,
+    "prefetch": 3000,
+    "rank_cached": 3000,
+    "rank_full": 3000,
+    "rank_shortened": 500,
+    "rank_no_history": 500,
+}
 
 
 def settings(site: Site, **changes: Any) -> dict[str, Any]:
@@ -101,7 +116,7 @@ def settings(site: Site, **changes: Any) -> dict[str, Any]:
         "log_requests": False,
         "poll_seconds": 60,
         "prefetch_timeout_ms": 1500,
-        "patience_ms": 3000,
+        "stage_budget_ms": BUDGETS,
         "drain_seconds": 3,
         **changes,
     }

@@ -34,9 +34,15 @@ DEFAULTS = {
     "prefetch_timeout_ms": 5_000,
     "store_threads": 4,
     "store_timeout_ms": 1_000,
-    "hedge": 1.5,
-    "patience": 2,
-    "patience_ms": 20,
+    "stage_budget_ms": {
+        "store_read_newest": 100,
+        "matching": 1_000,
+        "prefetch": 1_000,
+        "rank_cached": 1_000,
+        "rank_full": 1_000,
+        "rank_shortened": 50,
+        "rank_no_history": 50,
+    },
     "poll_seconds": 0.5,
     "ready_without_store": False,
     "unranked": "answer",
@@ -68,6 +74,9 @@ def test_defaults() -> None:
         ("max_queue", -1, "greater than or equal"),
         ("traces", "ftp://x", "OTLP endpoint"),
         ("nonsense", 1, "nonsense"),
+        ("stage_budget_ms", {"rank_full": -1}, "rank_full"),
+        ("stage_budget_ms", {"rank_no_history": 0}, "greater than 0"),
+        ("stage_budget_ms", {"nonsense": 1}, "nonsense"),
     ],
 )
 def test_wrong_values(field, value, text) -> None:

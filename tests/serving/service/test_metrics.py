@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 import urllib.request
 
-import pytest
+from prometheus_client import parser
 
 from serving.client.ranking import RankingClient, RankingRequest
 from serving.client.user_cache import CACHE_STATISTICS
 from serving.service import ServiceConfig, running_service
 from tests.serving.service.conftest import settings
-
-parser = pytest.importorskip("prometheus_client.parser")
 
 
 def page(app) -> dict[str, dict[tuple, float]]:

@@ -11,10 +11,15 @@ from serving.client import PrefetchResult, RankRequest
 from serving.client.ranking import RankingRequest
 from serving.service import RankingService, ServiceConfig
 from serving.service import service as service_module
+from serving.service.spans import Recorder
 from serving.service.targets import by_user
 from tests.serving import toy_muse
 from tests.serving.service.conftest import fill, settings
 from tests.serving.service.test_failures import silent_server
+
+
+def recorder(service: RankingService) -> Recorder:
+    return Recorder(service._traces.tracer, service.metrics.stages)
 
 
 def run(site, work, **changes) -> None:
@@ -81,7 +86,7 @@ def test_nobody_joins_a_prefetch_that_is_being_cancelled(site) -> None:
 
     async def work(service: RankingService) -> None:
         prefetches = service._parts.prefetches
-        dropped = prefetches.join(request.user_id)
+        dropped = prefetches.join(request.user_id, recorder(service))
         prefetches.leave(dropped, overloaded=True)
         answer = await service.rank(
             RankingRequest(request.user_id, request.candidate_item_ids)
@@ -103,10 +108,10 @@ def test_events_that_may_be_stored_are_read_anew(site, error) -> None:
             raise error
 
         service._histories.append = unsure
-        flow = prefetches.join(request.user_id)
+        flow = prefetches.join(request.user_id, recorder(service))
         with pytest.raises(error):
             await service.append_events(request.user_id, [1], [1])
-        assert prefetches.join(request.user_id) is not flow
+        assert prefetches.join(request.user_id, recorder(service)) is not flow
 
     run(site, work)
 
