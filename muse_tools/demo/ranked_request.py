@@ -71,8 +71,7 @@ def send(
 ) -> RankedRequest:
     """Starts a ranking service beside a model server and asks it.
 
-    The first requests open connections and teach the service what its stages
-    take; they are not measured.
+    The first requests open connections; they are not measured.
 
     Args:
         target: `host:port` of the model server's gRPC.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TypeVar
 
 import numpy as np
@@ -99,8 +98,9 @@ class Histories:
         """Keeps the settings; see the class for the arguments."""
         self._timeout = timeout
         self._store = _SharedStore(url, limit, timeout)
-        self._reads = _Lane("store-read", threads)
-        self._appends = _Lane("store-append", threads)
+        self._reads = Workers("store-read", threads, 2 * threads)
+        self._appends = Workers("store-append", threads, 2 * threads)
+        self._closed = False
         self.answered = 0.0
 
     @property
@@ -156,51 +156,27 @@ class Histories:
                 is left to the end of the process.
         """
         ends = time.monotonic() + seconds
-        lanes = (self._reads, self._appends)
-        if all([lane.close(ends - time.monotonic()) for lane in lanes]):
+        self._closed = True
+        kinds = (self._reads, self._appends)
+        if all([kind.close(ends - time.monotonic()) for kind in kinds]):
             self._store.close()
         else:
             _logger.warning("Stopped with calls of the store in flight")
 
     async def _call(
-        self, lane: _Lane, work: Callable[[BehaviorStore], _T]
+        self, workers: Workers, work: Callable[[BehaviorStore], _T]
     ) -> _T:
-        future = lane.submit(lambda: self._store.call(work))
+        if self._closed:
+            raise StoreUnavailableError("the ranking service is stopping")
+        try:
+            future = workers.submit(lambda: self._store.call(work))
+        except queue.Full:
+            raise StoreBusyError(
+                "the store has too many calls waiting"
+            ) from None
         return await asyncio.wait_for(
             asyncio.wrap_future(future), self._timeout
         )
-
-
-class _Lane:
-    """Threads for one kind of call, and how many calls may wait for them.
-
-    Used from one event loop.
-    """
-
-    def __init__(self, name: str, threads: int) -> None:
-        self._workers = Workers(name, threads)
-        self._most = 2 * threads
-        self._calls = 0
-        self._closed = False
-
-    def submit(self, call: Callable[[], _T]) -> Future[_T]:
-        if self._closed:
-            raise StoreUnavailableError("the ranking service is stopping")
-        if self._calls >= self._most:
-            raise StoreBusyError("the store has too many calls waiting")
-        loop = asyncio.get_running_loop()
-        self._calls += 1
-        # What was given up counts until a thread has seen it.
-        return self._workers.submit(
-            call, lambda: _call_soon(loop, self._returned)
-        )
-
-    def close(self, seconds: float) -> bool:
-        self._closed = True
-        return self._workers.close(max(0.0, seconds))
-
-    def _returned(self) -> None:
-        self._calls -= 1
 
 
 class _SharedStore:
@@ -274,10 +250,3 @@ def _history(user_id: int, found: UserHistory) -> History:
         rows=None if rows is None else np.asarray(rows, np.int32),
         table_stamp=None if rows is None else found.table_stamp,
     )
-
-
-def _call_soon(
-    loop: asyncio.AbstractEventLoop, function: Callable[[], None]
-) -> None:
-    with contextlib.suppress(RuntimeError):  # The loop is closed.
-        loop.call_soon_threadsafe(function)

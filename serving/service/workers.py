@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 __all__ = ["Workers"]
 
 _T = TypeVar("_T")
-_Call = tuple["Future[Any]", Callable[[], Any], Callable[[], None]]
 
 
 class Workers:
-    """A number of threads.
+    """A number of threads, and a bounded number of calls for them.
 
     Those of `concurrent.futures` are waited for when the process ends, even
     when a call in them never comes back. These are not.
@@ -24,11 +23,16 @@ class Workers:
     Args:
         name: prefix of the threads' names.
         threads: calls at once.
+        most: calls at once and waiting; a cancelled one counts until a thread
+            has seen it.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, most: int) -> None:
         """Starts them; see the class for the arguments."""
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._free = threading.Semaphore(most)
+        self._calls: queue.SimpleQueue[
+            tuple[Future[Any], Callable[[], Any]] | None
+        ] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(
                 target=self._work, name=f"{name}-{number}", daemon=True
@@ -38,18 +42,19 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def submit(
-        self, call: Callable[[], _T], on_free: Callable[[], None]
-    ) -> Future[_T]:
+    def submit(self, call: Callable[[], _T]) -> Future[_T]:
         """Runs a call in one of the threads.
 
         Args:
             call: what to run.
-            on_free: called in the thread when the call takes no place any
-                more, neither in the queue nor in a thread, cancelled or not.
+
+        Raises:
+            queue.Full: too many calls wait.
         """
+        if not self._free.acquire(blocking=False):
+            raise queue.Full
         future: Future[_T] = Future()
-        self._calls.put((future, call, on_free))
+        self._calls.put((future, call))
         return future
 
     def close(self, seconds: float) -> bool:
@@ -70,11 +75,17 @@ class Workers:
 
     def _work(self) -> None:
         while (item := self._calls.get()) is not None:
-            future, call, on_free = item
+            future, call = item
             if future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(call())
+                    result = call()
                 except BaseException as error:
+                    self._free.release()
                     future.set_exception(error)
-            on_free()
-            del item, future, call, on_free  # They would keep the answer.
+                else:
+                    self._free.release()
+                    future.set_result(result)
+                    del result
+            else:
+                self._free.release()
+            del item, future, call  # They would keep the answer.

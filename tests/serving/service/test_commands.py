@@ -90,7 +90,7 @@ def post(url: str, body: dict) -> dict:
 
 
 def level(page: str, name: str) -> float:
-    found = re.search(rf"^{name}{{}} (\S+)$", page, re.M)
+    found = re.search(rf"^{name} (\S+)$", page, re.M)
     assert found, page
     return float(found.group(1))
 

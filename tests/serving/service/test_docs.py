@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 import xml.etree.ElementTree as ElementTree
 
 from serving.client.ranking import RankingClient, RankingRequest
+from serving.service import ServiceConfig
 from tests.serving import toy_matching
 
 PAGE = pathlib.Path(__file__).parents[3] / "docs" / "ranking-service.md"
@@ -53,3 +55,15 @@ def test_the_picture_shows_a_prefetch_hidden_behind_matching() -> None:
             measured[name] = (start, start + took)
     assert measured["prefetch"][1] <= measured["matching"][1]
     assert measured["rank_cached"][0] >= measured["matching"][1] - 0.1
+
+
+def test_the_page_has_every_setting_with_its_default() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\S.*?) \|", text, re.M))
+    defaults = ServiceConfig().model_dump(mode="json")
+    budgets = defaults.pop("stage_budget_ms")
+    assert "stage_budget_ms" in rows
+    for name, value in defaults.items():
+        assert json.loads(rows[name].strip("`")) == value, name
+    for name, value in budgets.items():
+        assert float(rows[name]) == value, name

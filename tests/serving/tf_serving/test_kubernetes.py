@@ -596,8 +596,7 @@ class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {
             "tensorflow", "tensorflow_serving", "tfx", "keras", "pandas",
-            "sklearn", "scipy", "matplotlib", "prometheus_client",
-            "apache_beam", "google.cloud",
+            "sklearn", "scipy", "matplotlib", "apache_beam", "google.cloud",
         }:
             raise ModuleNotFoundError(name, name=name)
 
