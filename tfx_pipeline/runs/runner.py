@@ -14,8 +14,8 @@ from absl import logging as absl_logging
 from tfx import v1 as tfx
 
 import schemas
+from tfx_pipeline import beam_internals, pipeline, progress
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import pipeline, progress
 from tfx_pipeline.runs import fingerprints, lineage
 from tfx_pipeline.tfx_internals import RunOptions
 
@@ -109,6 +109,7 @@ def run(
         DataError: the raw tables cannot be found.
     """
     config.root.mkdir(parents=True, exist_ok=True)
+    beam_internals.remember_dofn_specs()
     graph = compile_pipeline(config, report)
     options = RunOptions(to_nodes=list(to_nodes)) if to_nodes else None
     lineage.forget_lost_pushes(config)

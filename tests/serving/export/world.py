@@ -217,6 +217,10 @@ def make_transform_output(
     import tensorflow_transform.beam as tft_beam
     from tensorflow_transform.tf_metadata import schema_utils
 
+    from tfx_pipeline import beam_internals
+
+    beam_internals.remember_dofn_specs()
+
     names = [*PROFILE_FIELDS, *requests[0]]
     names.remove("user_profile")
     schema = schema_utils.schema_from_feature_spec(

@@ -1,0 +1,53 @@
+"""A test for the part of Beam that is not public, by what it guards."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+import pytest
+from apache_beam.coders import VarIntCoder
+from apache_beam.testing import util
+from apache_beam.transforms import userstate
+
+from tfx_pipeline import beam_internals
+
+
+class Count(beam.DoFn):
+    """Numbers the values of a key, in a state of Beam."""
+
+    SEEN = userstate.ReadModifyWriteStateSpec("seen", VarIntCoder())
+
+    def process(self, element, seen=beam.DoFn.StateParam(SEEN)):  # noqa: B008
+        number = (seen.read() or 0) + 1
+        seen.write(number)
+        yield number
+
+
+def test_dofn_specs_are_looked_at_once_and_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+    look = getattr(
+        userstate.get_dofn_specs, "__wrapped__", userstate.get_dofn_specs
+    )
+
+    def counting(dofn):
+        asked.append(dofn)
+        return look(dofn)
+
+    monkeypatch.setattr(userstate, "get_dofn_specs", counting)
+    beam_internals.remember_dofn_specs()
+    wrapped = userstate.get_dofn_specs
+    beam_internals.remember_dofn_specs()
+    assert userstate.get_dofn_specs is wrapped
+    with beam.Pipeline(runner="DirectRunner") as pipeline:
+        numbers = (
+            pipeline
+            | beam.Create([("a", 1), ("a", 2), ("a", 3)])
+            | beam.ParDo(Count())
+        )
+        util.assert_that(numbers, util.equal_to([1, 2, 3]))
+    assert len(asked) == len({id(dofn) for dofn in asked})
+    assert any(isinstance(dofn, Count) for dofn in asked)
+    counter = next(dofn for dofn in asked if isinstance(dofn, Count))
+    assert wrapped(counter) == look(counter)
+    assert wrapped(counter)[0]
