@@ -77,7 +77,6 @@ class ServerApp:
                 intra_op=config.tensorflow_intra_op_parallelism,
                 inter_op=config.tensorflow_inter_op_parallelism,
                 runs=config.max_concurrent_runs,
-                checks_methods=config.enable_signature_method_name_check,
             ),
             max_load_retries=config.max_num_load_retries,
             retry_interval=config.load_retry_interval_micros / 1e6,

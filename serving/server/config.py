@@ -52,8 +52,6 @@ class ServerConfig:
             version that is not loaded yet.
         max_num_load_retries: further attempts at a version that fails.
         load_retry_interval_micros: pause between them, microseconds.
-        enable_signature_method_name_check: refuse Classify and Regress for
-            signatures of another method.
         enable_model_warmup: replay `assets.extra/tf_serving_warmup_requests`.
         tensorflow_intra_op_parallelism: threads in one op; 0 automatic.
         tensorflow_inter_op_parallelism: ops at once; 0 automatic.
@@ -86,7 +84,6 @@ class ServerConfig:
     allow_version_labels_for_unavailable_models: bool = False
     max_num_load_retries: int = 0
     load_retry_interval_micros: int = 60_000_000
-    enable_signature_method_name_check: bool = False
     enable_model_warmup: bool = True
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0

@@ -11,15 +11,10 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
-    regression_pb2,
 )
 
 from serving.client.predict_bytes import read_predict
@@ -30,12 +25,10 @@ from serving.server.errors import (
     StartupError,
     invalid_argument,
     truncated,
-    unimplemented,
 )
 from serving.server.model_manager import ModelManager
 from serving.server.replies import metadata_reply, status_reply
-from serving.server.servable import Servable
-from serving.server.signatures import classify, predict, regress
+from serving.server.signatures import predict
 
 __all__ = ["ModelService", "PredictionService", "add_services"]
 
@@ -45,7 +38,7 @@ _Reader = Callable[[bytes], Any]
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+class PredictionService:
     """Runs models.
 
     Args:
@@ -60,21 +53,26 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     async def Predict(self, request: Any, context: Any) -> Any:
         """Runs a signature on tensors."""
-        return await self._run("Predict", predict, request, context)
+        spec = request.model_spec
 
-    async def Classify(self, request: Any, context: Any) -> Any:
-        """Runs a signature of the method classify on Examples."""
-        return await self._run("Classify", classify, request, context)
+        def work(timeout_ms: int | None) -> Any:
+            if not request.HasField("model_spec"):
+                raise invalid_argument("Missing ModelSpec")
+            with self._manager.lease(spec.name, *_version(spec)) as servable:
+                return predict(servable, request, timeout_ms)
 
-    async def Regress(self, request: Any, context: Any) -> Any:
-        """Runs a signature of the method regress on Examples."""
-        return await self._run("Regress", regress, request, context)
-
-    async def MultiInference(self, request: Any, context: Any) -> Any:
-        """Refuses: this server does not implement MultiInference."""
-        await _abort(
-            context, unimplemented("MultiInference is not implemented")
-        )
+        try:
+            return await self._dispatcher.run(
+                "Predict", spec.name, work, context.time_remaining()
+            )
+        except ServingError as error:
+            failure = error
+        except Exception:
+            _logger.exception("Predict failed")
+            failure = ServingError(
+                grpc.StatusCode.INTERNAL, "Internal error, see the log"
+            )
+        await _abort(context, failure)
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:
         """Gives the signatures of a version."""
@@ -90,36 +88,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         except ServingError as error:
             await _abort(context, error)
 
-    async def _run(
-        self,
-        api: str,
-        method: Callable[[Servable, Any, int | None], Any],
-        request: Any,
-        context: Any,
-    ) -> Any:
-        spec = request.model_spec
 
-        def work(timeout_ms: int | None) -> Any:
-            if not request.HasField("model_spec"):
-                raise invalid_argument("Missing ModelSpec")
-            with self._manager.lease(spec.name, *_version(spec)) as servable:
-                return method(servable, request, timeout_ms)
-
-        try:
-            return await self._dispatcher.run(
-                api, spec.name, work, context.time_remaining()
-            )
-        except ServingError as error:
-            failure = error
-        except Exception:
-            _logger.exception("%s failed", api)
-            failure = ServingError(
-                grpc.StatusCode.INTERNAL, "Internal error, see the log"
-            )
-        await _abort(context, failure)
-
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+class ModelService:
     """Tells and changes what is loaded.
 
     Args:
@@ -206,9 +176,6 @@ def add_services(
 # write a traceback for every message that is none.
 _PREDICTION_READERS: dict[str, _Reader] = {
     "Predict": lambda raw: read_predict(raw, predict_pb2.PredictRequest),
-    "Classify": classification_pb2.ClassificationRequest.FromString,
-    "Regress": regression_pb2.RegressionRequest.FromString,
-    "MultiInference": inference_pb2.MultiInferenceRequest.FromString,
     "GetModelMetadata": (
         get_model_metadata_pb2.GetModelMetadataRequest.FromString
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import orjson
 from google.protobuf import json_format
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -20,7 +21,7 @@ _FIELD = "signature_def"
 _DEFAULTS_FLAG = (
     "always_print_fields_with_no_presence"
     if "always_print_fields_with_no_presence"
-    in inspect.signature(json_format.MessageToJson).parameters
+    in inspect.signature(json_format.MessageToDict).parameters
     else "including_default_value_fields"  # protobuf before 5.26
 )
 
@@ -89,24 +90,27 @@ def metadata_reply(
     return reply
 
 
-def message_json(message: Any) -> str:
+def message_json(message: Any) -> bytes:
     """A message as JSON, with its own field names and all default values."""
-    options: dict[str, Any] = {_DEFAULTS_FLAG: True}
-    return json_format.MessageToJson(
-        message, preserving_proto_field_name=True, indent=1, **options
-    )
+    return orjson.dumps(_as_dict(message))
 
 
 def metadata_json(
     reply: get_model_metadata_pb2.GetModelMetadataResponse,
-) -> str:
+) -> bytes:
     """A metadata reply in the layout of TF Serving's REST answer."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     reply.metadata[_FIELD].Unpack(signatures)
-    return (
-        '{\n"model_spec":'
-        + message_json(reply.model_spec)
-        + ',\n"metadata": {"signature_def": '
-        + message_json(signatures)
-        + "}\n}\n"
+    return orjson.dumps(
+        {
+            "model_spec": _as_dict(reply.model_spec),
+            "metadata": {_FIELD: _as_dict(signatures)},
+        }
+    )
+
+
+def _as_dict(message: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {_DEFAULTS_FLAG: True}
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, **options
     )

@@ -1,4 +1,4 @@
-"""The HTTP interface: predict, classify, regress, status, metadata."""
+"""The HTTP interface: predict, status, metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
-from tensorflow_serving.apis import classification_pb2, regression_pb2
 
 from serving.server.config_files import Monitoring
 from serving.server.dispatch import Dispatcher
@@ -20,13 +19,11 @@ from serving.server.errors import (
     http_status,
     invalid_argument,
 )
-from serving.server.json_reader import read_examples_body, read_predict_body
-from serving.server.json_writer import (
-    classifications_json,
+from serving.server.json_bodies import (
     error_json,
     outputs_json,
     predictions_json,
-    regressions_json,
+    read_predict_body,
 )
 from serving.server.metrics import Metrics
 from serving.server.model_manager import ModelManager
@@ -37,23 +34,14 @@ from serving.server.replies import (
     status_reply,
 )
 from serving.server.servable import Servable
-from serving.server.signatures import (
-    DEFAULT_SIGNATURE,
-    classify,
-    regress,
-    run_signature,
-)
+from serving.server.signatures import DEFAULT_SIGNATURE, run_signature
 
 __all__ = ["make_rest_app"]
 
 _logger = logging.getLogger(__name__)
 
 _SPEC = r"(?:(?:/versions/(?P<version>\d+))|(?:/labels/(?P<label>[^/:]+)))?"
-_RUN = re.compile(
-    r"(?i)/v1/models/(?P<model>[^/:]+)"
-    + _SPEC
-    + r":(?P<method>classify|regress|predict)\Z"
-)
+_RUN = re.compile(r"(?i)/v1/models/(?P<model>[^/:]+)" + _SPEC + r":predict\Z")
 _SHOW = re.compile(
     r"(?i)/v1/models(?:/(?P<model>[^/:]+))?"
     + _SPEC
@@ -84,7 +72,7 @@ class _RestApi:
         if not path.lower().startswith("/v1/"):
             return web.Response(status=404, text="Not Found\n")
         try:
-            text = await self._answer(request, path)
+            body = await self._answer(request, path)
         except ServingError as error:
             return _json(error_json(error.message), http_status(error.code))
         except _BodyError as error:
@@ -96,22 +84,21 @@ class _RestApi:
         except Exception:
             _logger.exception("Answering %s %s failed", request.method, path)
             return _json(error_json("Internal error, see the log"), 500)
-        return _json(text, 200)
+        return _json(body, 200)
 
-    async def _answer(self, request: web.Request, path: str) -> str:
+    async def _answer(self, request: web.Request, path: str) -> bytes:
         run = _RUN.match(path) if request.method == "POST" else None
         if run:
             model, version, label = _target(run)
             body = await self._body(request)
-            method = run["method"].lower()
 
-            def work(timeout_ms: int | None) -> str:
+            def work(timeout_ms: int | None) -> bytes:
                 lease = self._manager.lease(model, version, label)
                 with lease as servable:
-                    return _METHODS[method](servable, body, timeout_ms)
+                    return _predict(servable, body, timeout_ms)
 
             return await self._dispatcher.run(
-                method, model, work, self._timeout or None
+                "predict", model, work, self._timeout or None
             )
         show = _SHOW.match(path) if request.method == "GET" else None
         if not show:
@@ -218,7 +205,7 @@ def make_rest_app(
     return app
 
 
-def _predict(servable: Servable, body: bytes, timeout_ms: int | None) -> str:
+def _predict(servable: Servable, body: bytes, timeout_ms: int | None) -> bytes:
     def inputs_of(name: str) -> Mapping[str, Any]:
         name = name or DEFAULT_SIGNATURE
         if name not in servable.signatures:
@@ -236,21 +223,6 @@ def _predict(servable: Servable, body: bytes, timeout_ms: int | None) -> str:
     )
 
 
-def _classify(servable: Servable, body: bytes, timeout_ms: int | None) -> str:
-    request = classification_pb2.ClassificationRequest()
-    read_examples_body(body, request)
-    return classifications_json(classify(servable, request, timeout_ms).result)
-
-
-def _regress(servable: Servable, body: bytes, timeout_ms: int | None) -> str:
-    request = regression_pb2.RegressionRequest()
-    read_examples_body(body, request)
-    return regressions_json(regress(servable, request, timeout_ms).result)
-
-
-_METHODS = {"predict": _predict, "classify": _classify, "regress": _regress}
-
-
 def _target(match: re.Match[str]) -> tuple[str, int | None, str | None]:
     version = label = None
     if match["version"]:
@@ -264,12 +236,9 @@ def _target(match: re.Match[str]) -> tuple[str, int | None, str | None]:
     return urllib.parse.unquote(match["model"]), version, label
 
 
-def _json(text: str, status: int, close: bool = False) -> web.Response:
+def _json(body: bytes, status: int, close: bool = False) -> web.Response:
     response = web.Response(
-        # Bytes of the graph that are no text go out as they are.
-        body=text.encode("utf-8", "surrogateescape"),
-        status=status,
-        content_type="application/json",
+        body=body, status=status, content_type="application/json"
     )
     if close:
         response.force_close()

@@ -41,8 +41,6 @@ class SessionOptions:
         intra_op: threads inside one op; 0 lets TensorFlow choose.
         inter_op: ops that run at once; 0 lets TensorFlow choose.
         runs: graphs that run at once, over all sessions; 0 for any number.
-        checks_methods: whether Classify and Regress ask for signatures of
-            their method.
     """
 
     def __init__(
@@ -50,12 +48,10 @@ class SessionOptions:
         intra_op: int = 0,
         inter_op: int = 0,
         runs: int = 0,
-        checks_methods: bool = False,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self.intra_op = intra_op
         self.inter_op = inter_op
-        self.checks_methods = checks_methods
         self._turns = threading.Semaphore(runs) if runs > 0 else None
 
     @contextlib.contextmanager
@@ -133,7 +129,6 @@ class Servable:
         self.version = version
         self.path = path
         self._options = options or SessionOptions()
-        self.checks_methods = self._options.checks_methods
         self._users = 0
         self._condition = threading.Condition()
         self._elements: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.server.errors import ServingError, invalid_argument, unimplemented
 from serving.server.servable import Servable
-from serving.server.signatures import classify, predict, regress
+from serving.server.signatures import predict
 
 __all__ = ["WARMUP_FILE", "read_warmup", "warm_up"]
 
@@ -82,9 +82,5 @@ def _replay(servable: Servable, log: prediction_log_pb2.PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
         predict(servable, log.predict_log.request)
-    elif kind == "classify_log":
-        classify(servable, log.classify_log.request)
-    elif kind == "regress_log":
-        regress(servable, log.regress_log.request)
     else:
         raise unimplemented(f"Unsupported log_type for warmup: {kind}")

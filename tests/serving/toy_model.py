@@ -2,8 +2,8 @@
 
 A table lookup, an int8 gather, stateful signatures, string outputs,
 non-finite outputs, an assertion, a slow graph, signatures without inputs or
-outputs, batching inside the graph and the methods of classify and regress.
-Its formulas are repeated in NumPy below.
+outputs, and batching inside the graph. Its formulas are repeated in NumPy
+below.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 WIDTH = 5
@@ -168,28 +167,6 @@ class Toy(tf.Module):
     def echo(self, v):
         return {"v": tf.identity(v)}
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.string, name="inputs")]
-    )
-    def from_examples(self, inputs):
-        parsed = tf.io.parse_example(
-            inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)}
-        )
-        x = parsed["x"]
-        return {
-            "scores": tf.concat([x, 1.0 - x], 1),
-            "classes": tf.tile([["yes", "no"]], [tf.shape(x)[0], 1]),
-        }
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.string, name="inputs")]
-    )
-    def regress_examples(self, inputs):
-        parsed = tf.io.parse_example(
-            inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)}
-        )
-        return {"outputs": parsed["x"][:, 0] * 2.0}
-
 
 def expected_scores(
     ids: Iterable[int], x: np.ndarray, bias: float
@@ -251,11 +228,8 @@ def _exported(ballast_mb: int) -> pathlib.Path:
             "slow": toy.slow,
             "hold": toy.hold,
             "echo": toy.echo,
-            "classify": toy.from_examples,
-            "regress": toy.regress_examples,
         },
     )
-    _set_methods(path)
     return path
 
 
@@ -307,17 +281,6 @@ def score_request(
     request.inputs["ids"].CopyFrom(tf.make_tensor_proto(ids))
     request.inputs["x"].CopyFrom(tf.make_tensor_proto(x))
     return request
-
-
-def _set_methods(folder: pathlib.Path) -> None:
-    """tf.saved_model.save knows the method predict only."""
-    path = folder / "saved_model.pb"
-    model = saved_model_pb2.SavedModel()
-    model.ParseFromString(path.read_bytes())
-    signatures = model.meta_graphs[0].signature_def
-    for name in ("classify", "regress"):
-        signatures[name].method_name = f"tensorflow/serving/{name}"
-    path.write_bytes(model.SerializeToString())
 
 
 if __name__ == "__main__":  # python -m tests.serving.toy_model DIR

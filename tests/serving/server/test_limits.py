@@ -33,9 +33,6 @@ PREDICT = "/v1/models/toy:predict"
 SERVICES = {
     "PredictionService": (
         "Predict",
-        "Classify",
-        "Regress",
-        "MultiInference",
         "GetModelMetadata",
     ),
     "ModelService": ("GetModelStatus", "HandleReloadConfigRequest"),
@@ -263,18 +260,26 @@ NESTS: dict[str, Callable[[int], bytes]] = {
 }
 
 
+@pytest.mark.parametrize("method", ["Classify", "Regress", "MultiInference"])
+def test_methods_for_examples_are_not_there(server, method):
+    with grpc.insecure_channel(server.grpc_target) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        call = channel.unary_unary(
+            f"/tensorflow.serving.PredictionService/{method}"
+        )
+        assert hasattr(stub, method)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    status, found = send(server, b"{}", f"/v1/models/toy:{method.lower()}")
+    assert status == 400 and "Malformed request" in found["error"]
+
+
 @pytest.mark.parametrize("depth", [40, 500, 1000, 30_000])
 @pytest.mark.parametrize("kind", NESTS)
 def test_deep_json(server, kind, depth):
     status, found = send(server, NESTS[kind](depth))
     assert status == 400 and set(found) == {"error"}
-
-
-def test_deep_examples(server):
-    for depth in (500, 1000, 30_000):
-        nest = b"[" * depth + b"1" + b"]" * depth
-        body = b'{"signature_name":"classify","examples":[{"x":%b}]}' % nest
-        assert send(server, body, "/v1/models/toy:classify")[0] == 400
 
 
 @given(st.binary(max_size=300))

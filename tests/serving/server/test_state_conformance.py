@@ -74,10 +74,8 @@ def test_a_signature_needs_an_output(stub, rest):
 def test_rest_needs_an_input(stub, rest):
     assert outputs(stub.Predict(make("no_input")))["y"].tolist() == [1.5]
     for body in ({"inputs": {}}, {"instances": [{}]}):
-        assert rest.error({"signature_name": "no_input", **body}) == (
-            400,
-            "Failed to get input map for signature: no_input",
-        )
+        status, text = rest.error({"signature_name": "no_input", **body})
+        assert status == 400 and "no_input" in text
 
 
 @pytest.mark.parametrize("width", [1, 3, 4])

@@ -24,7 +24,6 @@ from tensorflow_serving.apis import (
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
-    regression_pb2,
 )
 
 from serving.server import ServerConfig, StartupError, running, serve
@@ -567,26 +566,6 @@ def test_config_file_is_read_again(tmp_path):
         config_file(tmp_path / "models.config", base, one.replace("1", "2"))
         wait_for(lambda: states(app).get(2) == AVAILABLE)
         assert score(channel) == (2, 2.0)
-
-
-def test_methods_are_compared_when_asked(tmp_path):
-    export_toy(tmp_path, 1)
-    request = regression_pb2.RegressionRequest()
-    request.model_spec.name = "toy"
-    request.model_spec.signature_name = "classify"
-    request.input.example_list.examples.add()
-    with served(tmp_path, enable_signature_method_name_check=True) as (
-        _,
-        channel,
-    ):
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.Regress(request)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == (
-        "Expected regression signature method_name to be "
-        "tensorflow/serving/regress. Was: tensorflow/serving/classify"
-    )
 
 
 def resident_mb() -> float:
