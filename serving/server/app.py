@@ -22,7 +22,6 @@ from serving.client.channels import SERVER_KEEPALIVE
 from serving.client.memory import keep_freed_memory
 from serving.server.config import ServerConfig
 from serving.server.config_files import (
-    batching_options,
     model_settings,
     read_monitoring,
     read_tls,
@@ -66,7 +65,6 @@ class ServerApp:
         """Keeps the settings; see the class for the arguments."""
         keep_freed_memory()
         self.config = config
-        batching = batching_options(config)
         self._models = model_settings(config)
         self._monitoring = read_monitoring(config.monitoring_config_file)
         self._tls = read_tls(config.ssl_config_file)
@@ -84,8 +82,6 @@ class ServerApp:
             unavailable_labels=(
                 config.allow_version_labels_for_unavailable_models
             ),
-            batching=batching,
-            per_model_batching=config.enable_per_model_batching_parameters,
         )
         self.grpc_port: int | None = None
         self.rest_port: int | None = None

@@ -42,10 +42,6 @@ class ServerConfig:
         host: interface to listen on.
         port_file: JSON file to write once the ports are open.
         max_request_bytes: largest request message or body, bytes; 0 for any.
-        enable_batching: merge calls of one signature; see `docs/serving.md`.
-        batching_parameters_file: text protobuf `BatchingParameters`.
-        enable_per_model_batching_parameters: merge only calls of versions
-            that hold a `batching_params.pbtxt`, by its values.
         monitoring_config_file: text protobuf `MonitoringConfig`.
         ssl_config_file: text protobuf `SSLConfig`, for gRPC.
         allow_version_labels_for_unavailable_models: let a label name a
@@ -76,9 +72,6 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port_file: str = ""
     max_request_bytes: int = 256 * 2**20
-    enable_batching: bool = False
-    batching_parameters_file: str = ""
-    enable_per_model_batching_parameters: bool = False
     monitoring_config_file: str = ""
     ssl_config_file: str = ""
     allow_version_labels_for_unavailable_models: bool = False

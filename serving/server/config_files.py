@@ -10,15 +10,9 @@ import dataclasses
 import os
 from typing import Any
 
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    text_format,
-    wrappers_pb2,
-)
+from google.protobuf import text_format
 
 from serving.client.descriptors import build_messages
-from serving.server.batching import BatchingOptions
 from serving.server.config import ServerConfig
 from serving.server.errors import StartupError
 from serving.server.versions import ModelSettings, VersionPolicy
@@ -26,51 +20,20 @@ from serving.tls import TlsFiles, ssl_context
 
 __all__ = [
     "Monitoring",
-    "batching_options",
-    "model_batching_options",
     "model_settings",
     "models_from_proto",
-    "read_batching",
     "read_models",
     "read_monitoring",
     "read_tls",
 ]
 
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
-MODEL_BATCHING_FILE = "batching_params.pbtxt"
-_WRAPPED_BATCHING_FIELDS = (
-    "max_batch_size",
-    "batch_timeout_micros",
-    "max_enqueued_batches",
-    "num_batch_threads",
-    "thread_pool_name",
-    "enable_large_batch_splitting",
-    "max_execution_batch_size",
-)
 
 
 def _config_messages() -> dict[str, Any]:
-    pool = descriptor_pool.DescriptorPool()
-    wrappers = descriptor_pb2.FileDescriptorProto()
-    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
-    pool.AddSerializedFile(wrappers.SerializeToString())
     return build_messages(
         "tensorflow.serving",
         {
-            # session_bundle_config.proto
-            "BatchingParameters": {
-                "max_batch_size": ".google.protobuf.Int64Value 1",
-                "batch_timeout_micros": ".google.protobuf.Int64Value 2",
-                "max_enqueued_batches": ".google.protobuf.Int64Value 3",
-                "num_batch_threads": ".google.protobuf.Int64Value 4",
-                "thread_pool_name": ".google.protobuf.StringValue 5",
-                "allowed_batch_sizes": "repeated int64 6",
-                "pad_variable_length_inputs": "bool 7",
-                "enable_large_batch_splitting": (
-                    ".google.protobuf.BoolValue 8"
-                ),
-                "max_execution_batch_size": ".google.protobuf.Int64Value 9",
-            },
             # monitoring_config.proto
             "PrometheusConfig": {"enable": "bool 1", "path": "string 2"},
             "MonitoringConfig": {
@@ -84,8 +47,6 @@ def _config_messages() -> dict[str, Any]:
                 "client_verify": "bool 4",
             },
         },
-        pool=pool,
-        dependencies=("google/protobuf/wrappers.proto",),
         file_name="muse/server_config.proto",
     )
 
@@ -233,125 +194,6 @@ def read_monitoring(path: str) -> Monitoring:
             f"Received: {where!r}"
         )
     return Monitoring(enabled=settings.enable, path=where)
-
-
-def read_batching(path: str) -> BatchingOptions:
-    """Reads and checks `BatchingParameters`.
-
-    Args:
-        path: text protobuf file.
-
-    Returns:
-        The options, with TensorFlow Serving's defaults for what is not set.
-
-    Raises:
-        StartupError: unreadable, not such a protobuf, or values that
-            TensorFlow Serving refuses.
-    """
-    proto = _parse(path, _MESSAGES["BatchingParameters"]())
-    for name in (
-        "max_batch_size",
-        "max_enqueued_batches",
-        "num_batch_threads",
-        "max_execution_batch_size",
-    ):
-        if proto.HasField(name) and getattr(proto, name).value < 1:
-            raise StartupError(
-                f"{path}: {name} must be at least 1. "
-                f"Received: {getattr(proto, name).value}"
-            )
-    if proto.batch_timeout_micros.value < 0:
-        raise StartupError(
-            f"{path}: batch_timeout_micros must not be negative. "
-            f"Received: {proto.batch_timeout_micros.value}"
-        )
-    sizes = list(proto.allowed_batch_sizes)
-    if sizes != sorted(set(sizes)) or any(size < 1 for size in sizes):
-        raise StartupError(
-            f"{path}: allowed_batch_sizes must be positive and ascending. "
-            f"Received: {sizes}"
-        )
-    given: dict[str, Any] = {
-        name: getattr(proto, name).value
-        for name in _WRAPPED_BATCHING_FIELDS
-        if proto.HasField(name)
-    }
-    options = BatchingOptions(
-        **given,
-        allowed_batch_sizes=tuple(sizes),
-        pad_variable_length_inputs=proto.pad_variable_length_inputs,
-    )
-    if options.run_size > options.max_batch_size:
-        raise StartupError(
-            f"{path}: max_execution_batch_size must be at most "
-            f"max_batch_size, {options.max_batch_size}. "
-            f"Received: {options.run_size}"
-        )
-    if sizes and sizes[-1] != options.run_size:
-        name = (
-            "max_batch_size"
-            if options.run_size == options.max_batch_size
-            else "max_execution_batch_size"
-        )
-        raise StartupError(
-            f"{path}: the last of allowed_batch_sizes must equal "
-            f"{name}, {options.run_size}. Received: {sizes[-1]}"
-        )
-    return options
-
-
-def batching_options(config: ServerConfig) -> BatchingOptions | None:
-    """How calls are merged, by the flags.
-
-    Args:
-        config: settings of the server.
-
-    Returns:
-        The options; None when calls are not merged.
-
-    Raises:
-        StartupError: the file is broken, or a flag needs another one.
-    """
-    if not config.enable_batching:
-        for name in (
-            "batching_parameters_file",
-            "enable_per_model_batching_parameters",
-        ):
-            if getattr(config, name):
-                raise StartupError(
-                    f"--{name} is set without setting --enable_batching to true"
-                )
-        return None
-    if not config.batching_parameters_file:
-        return BatchingOptions()
-    return read_batching(config.batching_parameters_file)
-
-
-def model_batching_options(
-    path: str, common: BatchingOptions
-) -> BatchingOptions | None:
-    """How calls of one version are merged, by a file that it carries.
-
-    Args:
-        path: folder of the version.
-        common: options of the server; threads are its.
-
-    Returns:
-        The options of `batching_params.pbtxt`, in the folder itself, as for
-        TensorFlow Serving, or in `assets.extra`; None without such a file.
-
-    Raises:
-        StartupError: the file is broken.
-    """
-    for folder in (path, os.path.join(path, "assets.extra")):
-        file = os.path.join(folder, MODEL_BATCHING_FILE)
-        if os.path.exists(file):
-            return dataclasses.replace(
-                read_batching(file),
-                num_batch_threads=common.num_batch_threads,
-                thread_pool_name=common.thread_pool_name,
-            )
-    return None
 
 
 def read_tls(path: str) -> TlsFiles | None:

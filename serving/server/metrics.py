@@ -15,9 +15,6 @@ __all__ = ["Counter", "Gauge", "Histogram", "Metrics"]
 _LATENCY_BUCKETS = tuple(10.0 * 1.8**power for power in range(33))
 """Microseconds, from 10 to about 1.2e9."""
 
-_SIZE_BUCKETS = (0.0, *(2.0**power for power in range(13)))
-"""Rows, from none to 4,096."""
-
 
 class Counter:
     """A number per combination of labels, only growing.
@@ -150,23 +147,6 @@ class Metrics:
             ":tensorflow:serving:model_warmup_latency",
             "Distribution of wall time, in microseconds, of warming up.",
             ("model_path", "status"),
-        )
-        self.queuing_latency = Histogram(
-            ":tensorflow:serving:batching_session:queuing_latency",
-            "Distribution of wall time, in microseconds, spent in queuing.",
-            ("thread_pool_name",),
-        )
-        self.batch_size = Histogram(
-            "muse_server_batch_size",
-            "Rows of the batches that ran, padding included.",
-            ("thread_pool_name",),
-            _SIZE_BUCKETS,
-        )
-        self.padding_size = Histogram(
-            "muse_server_batch_padding",
-            "Rows that batches were filled up with.",
-            ("thread_pool_name",),
-            _SIZE_BUCKETS,
         )
         self.in_flight = Gauge(
             "muse_server_requests_in_flight",

@@ -20,8 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from serving.server.batching import BatchingOptions, BatchScheduler
-from serving.server.config_files import model_batching_options
 from serving.server.errors import (
     ServingError,
     StartupError,
@@ -81,9 +79,6 @@ class ModelManager:
         retry_interval: seconds between them.
         warmup: whether to replay warmup requests.
         unavailable_labels: let a label name a version that is not loaded.
-        batching: how calls are merged; None merges none.
-        per_model_batching: merge only calls of versions that carry options
-            of their own.
     """
 
     def __init__(
@@ -94,8 +89,6 @@ class ModelManager:
         retry_interval: float = 60.0,
         warmup: bool = True,
         unavailable_labels: bool = False,
-        batching: BatchingOptions | None = None,
-        per_model_batching: bool = False,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
         self._metrics = metrics or Metrics()
@@ -104,11 +97,6 @@ class ModelManager:
         self._retry_interval = retry_interval
         self._warmup = warmup
         self._unavailable_labels = unavailable_labels
-        self._batching = batching
-        self._per_model_batching = per_model_batching
-        self._batches = (
-            BatchScheduler(batching.num_batch_threads) if batching else None
-        )
         self._settings: dict[str, ModelSettings] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._ready: dict[str, dict[int, Servable]] = {}
@@ -272,8 +260,6 @@ class ModelManager:
             if servable.wait_unused(max(0.0, deadline - time.monotonic())):
                 servable.close()
         self._unloader.shutdown(wait=False)
-        if self._batches is not None:
-            self._batches.close()
 
     def _resolve(self, name: str, label: str) -> int:
         if name not in self._settings:
@@ -404,10 +390,7 @@ class ModelManager:
         )
 
     def _load_once(self, name: str, version: int, path: str) -> Servable:
-        batching = self._batching_of(path)
         servable = Servable(name, version, path, self._options)
-        if batching is not None and self._batches is not None:
-            servable.merge_calls(batching, self._batches, self._metrics)
         if not self._warmup:
             return servable
         started = time.perf_counter()
@@ -423,14 +406,6 @@ class ModelManager:
                 (time.perf_counter() - started) * 1e6, path, status
             )
         return servable
-
-    def _batching_of(self, path: str) -> BatchingOptions | None:
-        if self._batching is None or not self._per_model_batching:
-            return self._batching
-        try:
-            return model_batching_options(path, self._batching)
-        except StartupError as error:
-            raise invalid_argument(str(error)) from error
 
     def _retire(self, name: str, version: int) -> None:
         with self._lock:

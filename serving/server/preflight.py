@@ -7,7 +7,6 @@ import socket
 from serving.addresses import bare_host, join_address
 from serving.server.config import ServerConfig
 from serving.server.config_files import (
-    batching_options,
     model_settings,
     read_monitoring,
     read_tls,
@@ -28,7 +27,6 @@ def check(config: ServerConfig) -> None:
         StartupError: a file is broken, a folder is missing or holds no
             version, or a port cannot be had.
     """
-    batching_options(config)
     read_monitoring(config.monitoring_config_file)
     read_tls(config.ssl_config_file)
     check_folders(model_settings(config))

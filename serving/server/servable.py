@@ -23,10 +23,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
 from muse_keras.tensorflow import internals
-from serving.server.batched_session import BatchedSession
-from serving.server.batching import BatchingOptions, BatchScheduler
 from serving.server.errors import ServingError, from_tensorflow, not_found
-from serving.server.metrics import Metrics
 from serving.server.processor import check_processor
 
 __all__ = ["Servable", "SessionOptions"]
@@ -132,7 +129,6 @@ class Servable:
         self._users = 0
         self._condition = threading.Condition()
         self._elements: dict[str, Any] = {}
-        self._batches: BatchedSession | None = None
         if not os.path.isfile(os.path.join(path, "saved_model.pb")):
             raise not_found(
                 f"Could not find SavedModel .pb at supplied export directory "
@@ -158,30 +154,13 @@ class Servable:
         self._session: Any = session
         self.signatures: Mapping[str, Any] = dict(meta_graph.signature_def)
 
-    def merge_calls(
-        self,
-        options: BatchingOptions,
-        scheduler: BatchScheduler,
-        metrics: Metrics | None = None,
-    ) -> None:
-        """Merges calls of one signature into batches from now on.
-
-        Args:
-            options: sizes, timeout, padding.
-            scheduler: threads that run the batches.
-            metrics: where batches are counted.
-        """
-        self._batches = BatchedSession(
-            self._run_alone, options, scheduler, metrics
-        )
-
     def run(
         self,
         feeds: Mapping[str, np.ndarray],
         fetches: Sequence[str],
         timeout_ms: int | None = None,
     ) -> list[np.ndarray]:
-        """Runs the graph, if calls are merged together with others.
+        """Runs the graph.
 
         Args:
             feeds: tensor name (`"x:0"`) to array. Neither dtype nor shape is
@@ -195,15 +174,6 @@ class Servable:
         Raises:
             ServingError: what the graph said.
         """
-        run = self._run_alone if self._batches is None else self._batches.run
-        return run(feeds, fetches, timeout_ms)
-
-    def _run_alone(
-        self,
-        feeds: Mapping[str, np.ndarray],
-        fetches: Sequence[str],
-        timeout_ms: int | None = None,
-    ) -> list[np.ndarray]:
         try:
             with self._options.turn(timeout_ms) as left_ms:
                 if self._session is None:
@@ -246,8 +216,6 @@ class Servable:
 
     def close(self) -> None:
         """Frees the graph, the variables and the tables."""
-        if self._batches is not None:
-            self._batches.close()
         session, self._session = self._session, None
         self._elements.clear()
         self._graph = None

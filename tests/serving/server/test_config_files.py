@@ -9,11 +9,7 @@ import textwrap
 import pytest
 
 from serving.server import ServerConfig, StartupError
-from serving.server.batching import BatchingOptions
 from serving.server.config_files import (
-    batching_options,
-    model_batching_options,
-    read_batching,
     read_models,
     read_monitoring,
     read_tls,
@@ -106,100 +102,6 @@ def test_monitoring(tmp_path):
         )
 
 
-def test_batching_parameters(tmp_path):
-    found = read_batching(
-        written(
-            tmp_path,
-            "max_batch_size { value: 8 } batch_timeout_micros { value: 500 } "
-            "allowed_batch_sizes: 4 allowed_batch_sizes: 8 "
-            "num_batch_threads { value: 2 } pad_variable_length_inputs: true",
-        )
-    )
-    assert found == BatchingOptions(
-        max_batch_size=8,
-        batch_timeout_micros=500,
-        allowed_batch_sizes=(4, 8),
-        num_batch_threads=2,
-        pad_variable_length_inputs=True,
-    )
-    assert [found.filled_size(rows) for rows in (1, 4, 5, 8)] == [4, 4, 8, 8]
-
-
-def test_batching_parameters_that_are_not_set_are_the_defaults(tmp_path):
-    found = read_batching(written(tmp_path, ""))
-    assert found == BatchingOptions()
-    assert (found.max_batch_size, found.max_enqueued_batches) == (1000, 10)
-    assert found.batch_timeout_micros == 0
-    assert found.filled_size(3) == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("max_batch_size { value: 0 }", "max_batch_size"),
-        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros"),
-        ("allowed_batch_sizes: 4 allowed_batch_sizes: 2", "ascending"),
-        (
-            "max_batch_size { value: 8 } allowed_batch_sizes: 4",
-            "must equal max_batch_size, 8",
-        ),
-        ("max_batch: 3", "is not a BatchingParameters"),
-        ("allowed_batch_sizes: 8", "must equal max_batch_size, 1000"),
-        (
-            "max_batch_size { value: 8 } "
-            "enable_large_batch_splitting { value: true } "
-            "max_execution_batch_size { value: 4 } allowed_batch_sizes: 8",
-            "must equal max_execution_batch_size, 4",
-        ),
-        (
-            "max_batch_size { value: 4 } "
-            "enable_large_batch_splitting { value: true } "
-            "max_execution_batch_size { value: 8 }",
-            "at most max_batch_size, 4",
-        ),
-    ],
-)
-def test_broken_batching_parameters(tmp_path, text, part):
-    with pytest.raises(StartupError, match=part):
-        read_batching(written(tmp_path, text))
-
-
-def test_batching_needs_its_flag(tmp_path):
-    path = written(tmp_path, "max_batch_size { value: 8 }")
-    with pytest.raises(StartupError, match="without setting"):
-        batching_options(ServerConfig(batching_parameters_file=path))
-    with pytest.raises(StartupError, match="per_model.*without setting"):
-        batching_options(
-            ServerConfig(enable_per_model_batching_parameters=True)
-        )
-    assert batching_options(ServerConfig()) is None
-    assert batching_options(ServerConfig(enable_batching=True)) == (
-        BatchingOptions()
-    )
-    found = batching_options(
-        ServerConfig(batching_parameters_file=path, enable_batching=True)
-    )
-    assert found and found.max_batch_size == 8
-
-
-@pytest.mark.parametrize("folder", [".", "assets.extra"])
-def test_a_version_carries_its_own_batching(tmp_path, folder):
-    common = BatchingOptions(num_batch_threads=3, max_batch_size=9)
-    assert model_batching_options(str(tmp_path), common) is None
-    (tmp_path / folder).mkdir(exist_ok=True)
-    file = tmp_path / folder / "batching_params.pbtxt"
-    file.write_text(
-        "max_batch_size { value: 4 } num_batch_threads { value: 8 }"
-    )
-    # All is the version's but the threads, which are shared.
-    assert model_batching_options(str(tmp_path), common) == BatchingOptions(
-        max_batch_size=4, num_batch_threads=3
-    )
-    file.write_text("max_batch_size { value: 0 }")
-    with pytest.raises(StartupError, match="batching_params.pbtxt: max_batch"):
-        model_batching_options(str(tmp_path), common)
-
-
 def test_tls(tmp_path):
     with pytest.raises(StartupError, match="server_key and server_cert"):
         read_tls(written(tmp_path, 'server_key: "x"'))
@@ -223,8 +125,7 @@ def test_flags_are_spelled_as_tensorflow_model_server():
             "--model_name=toy",
             "--model_base_path=/m",
             "--model_config_file=/c",
-            "--batching_parameters_file=/b",
-            "--enable_batching",
+            "--enable_model_warmup",
             "--monitoring_config_file=/p",
             "--file_system_poll_wait_seconds=2",
             "--allow_version_labels_for_unavailable_models=true",
@@ -233,15 +134,23 @@ def test_flags_are_spelled_as_tensorflow_model_server():
         ]
     )
     assert config.port == 8600 and config.rest_api_port == 0
-    assert config.enable_batching is True
+    assert config.enable_model_warmup is True
     assert config.allow_version_labels_for_unavailable_models is True
     assert config.file_system_poll_wait_seconds == 2
-    assert parse_flags(["--enable_batching=false"]).enable_batching is False
+    config = parse_flags(["--enable_model_warmup=false"])
+    assert config.enable_model_warmup is False
 
 
 @pytest.mark.parametrize(
     "flag",
-    ["--nosuch=1", "--port=x", "--enable_batching=maybe", "--port=70000"],
+    [
+        "--nosuch=1",
+        "--port=x",
+        "--enable_model_warmup=maybe",
+        "--port=70000",
+        "--enable_batching",  # TensorFlow Serving has it, this one has not.
+        "--batching_parameters_file=/b",
+    ],
 )
 def test_bad_flags_exit_with_2(flag, capsys):
     with pytest.raises(SystemExit) as caught:

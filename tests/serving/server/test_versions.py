@@ -84,10 +84,8 @@ def bad_warmup() -> predict_pb2.PredictRequest:
     return request
 
 
-@pytest.mark.parametrize("batching", [False, True])
-def test_swap_under_load_loses_no_request(tmp_path, batching):
+def test_swap_under_load_loses_no_request(tmp_path):
     export_toy(tmp_path, 1, bias=1.0)
-    options = {"grpc_max_threads": 16, "enable_batching": batching}
     answers: list[tuple[int, float]] = []
     errors: list[Exception] = []
     stop = threading.Event()
@@ -99,7 +97,7 @@ def test_swap_under_load_loses_no_request(tmp_path, batching):
             except Exception as error:
                 errors.append(error)
 
-    with served(tmp_path, **options) as (app, channel):
+    with served(tmp_path, grpc_max_threads=16) as (app, channel):
         threads = [
             threading.Thread(target=load, args=(channel,)) for _ in range(4)
         ]

@@ -68,11 +68,7 @@ def test_the_embedded_server_starts_from_these_files(muse_base, tmp_path):
             grpc.channel_ready_future(channel).result(10)
 
 
-def test_batching_parameters_are_valid_and_off():
-    from serving.server.config_files import read_batching
-
-    file = str(FOLDER / "batching_parameters.txt")
-    assert read_batching(file).max_batch_size == 32
+def test_batching_is_off():
     for compose in FOLDER.glob("compose*.yaml"):
         assert "enable_batching" not in compose.read_text()
 
