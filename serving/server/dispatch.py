@@ -83,11 +83,11 @@ class Dispatcher:
             raise
         finally:
             micros = (time.perf_counter() - started) * 1e6
-            self._metrics.request_count.add(model_name, code.name)
+            self._metrics.request_count.labels(model_name, code.name).inc()
             if code is grpc.StatusCode.OK:
-                self._metrics.request_latency.observe(
-                    micros, model_name, api, self._entrypoint
-                )
+                self._metrics.request_latency.labels(
+                    model_name, api, self._entrypoint
+                ).observe(micros)
 
     async def _admit(
         self, work: Callable[[int | None], _T], seconds: float | None
@@ -109,7 +109,7 @@ class Dispatcher:
         deadline = None if seconds is None else time.monotonic() + seconds
 
         def limited() -> _T:
-            self._metrics.waiting.add(self._entrypoint, amount=-1)
+            self._metrics.waiting.labels(self._entrypoint).dec()
             if deadline is None:
                 return work(None)
             left = deadline - time.monotonic()
@@ -121,8 +121,8 @@ class Dispatcher:
             return work(max(1, int(left * 1000)))
 
         self._admitted += 1
-        self._metrics.in_flight.add(self._entrypoint)
-        self._metrics.waiting.add(self._entrypoint)
+        self._metrics.in_flight.labels(self._entrypoint).inc()
+        self._metrics.waiting.labels(self._entrypoint).inc()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[_T] = loop.create_future()
 
@@ -152,17 +152,17 @@ class Dispatcher:
             return await answer
         except asyncio.CancelledError:
             if queued.cancel():  # it never started
-                self._metrics.waiting.add(self._entrypoint, amount=-1)
+                self._metrics.waiting.labels(self._entrypoint).dec()
                 self._leave()
             raise
 
     def count_refused(self) -> None:
         """Counts a call that is not admitted."""
-        self._metrics.refused.add(self._entrypoint)
+        self._metrics.refused.labels(self._entrypoint).inc()
 
     def _leave(self) -> None:
         self._admitted -= 1
-        self._metrics.in_flight.add(self._entrypoint, amount=-1)
+        self._metrics.in_flight.labels(self._entrypoint).dec()
         if self._drained is not None and not self._admitted:
             self._drained.set()
 

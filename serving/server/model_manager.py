@@ -357,16 +357,16 @@ class ModelManager:
                 servable = self._load_once(name, version, path)
             except ServingError as error:
                 failure = error
-                self._metrics.load_attempts.add(path, "fail")
+                self._metrics.load_attempts.labels(path, "fail").inc()
                 _logger.error(
                     "Loading %s version %d failed: %s", name, version, error
                 )
                 continue
             seconds = time.perf_counter() - started
             self._failed.pop(path, None)
-            self._metrics.load_attempts.add(path, "success")
-            self._metrics.load_latency.add(path, amount=int(seconds * 1e6))
-            self._metrics.loaded.add(name)
+            self._metrics.load_attempts.labels(path, "success").inc()
+            self._metrics.load_latency.labels(path).inc(seconds * 1e6)
+            self._metrics.loaded.labels(name).inc()
             with self._lock:
                 self._ready.setdefault(name, {})[version] = servable
                 self._states[name][version] = VersionStatus(State.AVAILABLE)
@@ -402,8 +402,8 @@ class ModelManager:
             servable.close()
             raise
         finally:
-            self._metrics.warmup_latency.observe(
-                (time.perf_counter() - started) * 1e6, path, status
+            self._metrics.warmup_latency.labels(path, status).observe(
+                (time.perf_counter() - started) * 1e6
             )
         return servable
 
@@ -416,7 +416,7 @@ class ModelManager:
     def _unload(self, servable: Servable) -> None:
         servable.wait_unused()
         servable.close()
-        self._metrics.loaded.add(servable.name, amount=-1)
+        self._metrics.loaded.labels(servable.name).dec()
         self._set(servable.name, servable.version, VersionStatus(State.END))
         _logger.info("Unloaded %s version %d", servable.name, servable.version)
 
