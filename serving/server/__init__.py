@@ -1,7 +1,8 @@
 """Embedded model server speaking the protocol of TensorFlow Serving.
 
-For laptops, tests and CI, where TensorFlow Serving has no package. Importing
-this package is cheap; TensorFlow is imported when a server is made.
+It serves the demo, tests, CI and the ServingValidator, where TensorFlow Serving
+has no package; in production, TensorFlow Serving serves. Importing this package
+is cheap; TensorFlow is imported when a server is made.
 
 Example:
     >>> from serving.server import ServerConfig, running
@@ -58,6 +59,7 @@ def running(config: ServerConfig) -> AbstractContextManager[ServerApp]:
     Raises:
         StartupError: a configuration or model cannot be served.
     """
-    from serving.server.background import running as run_in_background
+    from serving.background import in_background
+    from serving.server.app import ServerApp
 
-    return run_in_background(config)
+    return in_background(ServerApp(config), "muse-server")

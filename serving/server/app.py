@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import os
+import pathlib
 import signal
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,6 +19,7 @@ from aiohttp import web
 from serving.addresses import bare_host, join_address
 from serving.client.channels import SERVER_KEEPALIVE
 from serving.client.memory import keep_freed_memory
+from serving.files import write_json
 from serving.server.config import ServerConfig
 from serving.server.config_files import (
     model_settings,
@@ -242,7 +242,7 @@ class ServerApp:
         self.rest_port = runner.addresses[0][1]
 
     def _write_port_file(self) -> None:
-        path = os.path.abspath(self.config.port_file)
+        path = pathlib.Path(self.config.port_file).absolute()
         content = {
             "host": self.config.host,
             "port": self.grpc_port,
@@ -250,10 +250,7 @@ class ServerApp:
             "pid": os.getpid(),
         }
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-            os.replace(temporary, path)
+            write_json(path, content)
         except OSError as error:
             raise StartupError(
                 f"cannot write --port_file {path}: {error.strerror}"

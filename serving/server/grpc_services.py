@@ -6,7 +6,7 @@ import asyncio
 import logging
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -30,108 +30,29 @@ from serving.server.model_manager import ModelManager
 from serving.server.replies import metadata_reply, status_reply
 from serving.server.signatures import predict
 
-__all__ = ["ModelService", "PredictionService", "add_services"]
+__all__ = ["add_services"]
 
 _logger = logging.getLogger(__name__)
 
 _Reader = Callable[[bytes], Any]
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
-
-class PredictionService:
-    """Runs models.
-
-    Args:
-        manager: the models.
-        dispatcher: threads to run them in.
-    """
-
-    def __init__(self, manager: ModelManager, dispatcher: Dispatcher) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        self._manager = manager
-        self._dispatcher = dispatcher
-
-    async def Predict(self, request: Any, context: Any) -> Any:
-        """Runs a signature on tensors."""
-        spec = request.model_spec
-
-        def work(timeout_ms: int | None) -> Any:
-            if not request.HasField("model_spec"):
-                raise invalid_argument("Missing ModelSpec")
-            with self._manager.lease(spec.name, *_version(spec)) as servable:
-                return predict(servable, request, timeout_ms)
-
-        try:
-            return await self._dispatcher.run(
-                "Predict", spec.name, work, context.time_remaining()
-            )
-        except ServingError as error:
-            failure = error
-        except Exception:
-            _logger.exception("Predict failed")
-            failure = ServingError(
-                grpc.StatusCode.INTERNAL, "Internal error, see the log"
-            )
-        await _abort(context, failure)
-
-    async def GetModelMetadata(self, request: Any, context: Any) -> Any:
-        """Gives the signatures of a version."""
-        if not request.HasField("model_spec"):
-            await _abort(context, invalid_argument("Missing ModelSpec"))
-        try:
-            return metadata_reply(
-                self._manager,
-                request.model_spec.name,
-                *_version(request.model_spec),
-                fields=tuple(request.metadata_field),
-            )
-        except ServingError as error:
-            await _abort(context, error)
-
-
-class ModelService:
-    """Tells and changes what is loaded.
-
-    Args:
-        manager: the models.
-    """
-
-    def __init__(self, manager: ModelManager) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        self._manager = manager
-
-    async def GetModelStatus(
-        self, request: get_model_status_pb2.GetModelStatusRequest, context: Any
-    ) -> Any:
-        """Gives the states of the versions of a model."""
-        if not request.HasField("model_spec"):
-            await _abort(context, invalid_argument("Missing ModelSpec"))
-        try:
-            return status_reply(
-                self._manager,
-                request.model_spec.name,
-                _version(request.model_spec)[0],  # A label is not looked at.
-            )
-        except ServingError as error:
-            await _abort(context, error)
-
-    async def HandleReloadConfigRequest(
-        self,
-        request: model_management_pb2.ReloadConfigRequest,
-        context: Any,
-    ) -> Any:
-        """Serves the models of a new configuration instead."""
-        try:
-            models = models_from_proto(request.config, "ReloadConfigRequest")
-        except StartupError as error:
-            await _abort(context, invalid_argument(str(error)))
-        try:
-            await asyncio.get_running_loop().run_in_executor(
-                None, self._manager.apply, models
-            )
-        except ServingError as error:
-            await _abort(context, error)
-        return model_management_pb2.ReloadConfigResponse()
+# The generated stubs would register the methods as well, but let protobuf
+# read Predict, and write a traceback for every message that is none.
+_READERS: dict[str, dict[str, _Reader]] = {
+    "PredictionService": {
+        "Predict": lambda raw: read_predict(raw, predict_pb2.PredictRequest),
+        "GetModelMetadata": (
+            get_model_metadata_pb2.GetModelMetadataRequest.FromString
+        ),
+    },
+    "ModelService": {
+        "GetModelStatus": get_model_status_pb2.GetModelStatusRequest.FromString,
+        "HandleReloadConfigRequest": (
+            model_management_pb2.ReloadConfigRequest.FromString
+        ),
+    },
+}
 
 
 def add_services(
@@ -147,79 +68,114 @@ def add_services(
     # Of such a message protobuf would read the first part and drop the rest.
     # As an error it comes out of C code as a SystemError.
     warnings.filterwarnings("error", "Unexpected end-group tag", RuntimeWarning)
-    services: dict[str, tuple[Any, dict[str, _Reader]]] = {
-        "PredictionService": (
-            PredictionService(manager, dispatcher),
-            _PREDICTION_READERS,
-        ),
-        "ModelService": (ModelService(manager), _MODEL_READERS),
-    }
+    methods = _Methods(manager, dispatcher)
     server.add_generic_rpc_handlers(
         [
             grpc.method_handlers_generic_handler(
-                f"tensorflow.serving.{name}",
+                f"tensorflow.serving.{service}",
                 {
-                    method: grpc.unary_unary_rpc_method_handler(
-                        _refusing_malformed(getattr(service, method)),
-                        request_deserializer=_reader(method, read),
+                    name: grpc.unary_unary_rpc_method_handler(
+                        _answering(name, getattr(methods, name)),
+                        request_deserializer=_reader(name, read),
                         response_serializer=_write,
                     )
-                    for method, read in readers.items()
+                    for name, read in readers.items()
                 },
             )
-            for name, (service, readers) in services.items()
+            for service, readers in _READERS.items()
         ]
     )
 
 
-# The stubs would register these as well, but let protobuf read Predict, and
-# write a traceback for every message that is none.
-_PREDICTION_READERS: dict[str, _Reader] = {
-    "Predict": lambda raw: read_predict(raw, predict_pb2.PredictRequest),
-    "GetModelMetadata": (
-        get_model_metadata_pb2.GetModelMetadataRequest.FromString
-    ),
-}
-_MODEL_READERS: dict[str, _Reader] = {
-    "GetModelStatus": get_model_status_pb2.GetModelStatusRequest.FromString,
-    "HandleReloadConfigRequest": (
-        model_management_pb2.ReloadConfigRequest.FromString
-    ),
-}
+class _Methods:
+    """The methods of both services; they raise `ServingError`."""
+
+    def __init__(self, manager: ModelManager, dispatcher: Dispatcher) -> None:
+        """Keeps the settings; see `add_services` for the arguments."""
+        self._manager = manager
+        self._dispatcher = dispatcher
+
+    async def Predict(self, request: Any, context: Any) -> Any:
+        """Runs a signature on tensors."""
+        spec = request.model_spec
+
+        def work(timeout_ms: int | None) -> Any:
+            _check_spec(request)
+            with self._manager.lease(spec.name, *_version(spec)) as servable:
+                return predict(servable, request, timeout_ms)
+
+        return await self._dispatcher.run(
+            "Predict", spec.name, work, context.time_remaining()
+        )
+
+    async def GetModelMetadata(self, request: Any, _: Any) -> Any:
+        """Gives the signatures of a version."""
+        _check_spec(request)
+        return metadata_reply(
+            self._manager,
+            request.model_spec.name,
+            *_version(request.model_spec),
+            fields=tuple(request.metadata_field),
+        )
+
+    async def GetModelStatus(self, request: Any, _: Any) -> Any:
+        """Gives the states of the versions of a model."""
+        _check_spec(request)
+        spec = request.model_spec  # A label is not looked at.
+        return status_reply(self._manager, spec.name, _version(spec)[0])
+
+    async def HandleReloadConfigRequest(self, request: Any, _: Any) -> Any:
+        """Serves the models of a new configuration instead."""
+        try:
+            models = models_from_proto(request.config, "ReloadConfigRequest")
+        except StartupError as error:
+            raise invalid_argument(str(error)) from error
+        await asyncio.get_running_loop().run_in_executor(
+            None, self._manager.apply, models
+        )
+        return model_management_pb2.ReloadConfigResponse()
 
 
-class _Malformed:
-    """Stands for a request that is not the message it should be."""
-
-    def __init__(self, message: str) -> None:
-        """Keeps the text for the client."""
-        self.message = message
-
-
-def _reader(method: str, read: _Reader) -> _Reader:
+def _reader(name: str, read: _Reader) -> _Reader:
     def read_or_tell(raw: bytes) -> Any:
         try:
             return read(raw)
         except (DecodeError, SystemError):
-            return _Malformed(f"Failed to parse the request of {method}")
+            return ServingError(
+                grpc.StatusCode.INTERNAL,
+                f"Failed to parse the request of {name}",
+            )
 
     return read_or_tell
 
 
-def _refusing_malformed(method: _Method) -> _Method:
+def _answering(name: str, method: _Method) -> _Method:
+    """Makes a handler that ends a call with the status of its error."""
+
     async def call(request: Any, context: Any) -> Any:
-        if isinstance(request, _Malformed):
-            await _abort(
-                context,
-                ServingError(grpc.StatusCode.INTERNAL, request.message),
+        try:
+            if isinstance(request, ServingError):
+                raise request
+            return await method(request, context)
+        except ServingError as error:
+            failure = error
+        except Exception:
+            _logger.exception("%s failed", name)
+            failure = ServingError(
+                grpc.StatusCode.INTERNAL, "Internal error, see the log"
             )
-        return await method(request, context)
+        await context.abort(failure.code, truncated(failure.message))
 
     return call
 
 
 def _write(message: Any) -> bytes:
     return message.SerializeToString()
+
+
+def _check_spec(request: Any) -> None:
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
 
 
 def _version(spec: Any) -> tuple[int | None, str | None]:
@@ -229,8 +185,3 @@ def _version(spec: Any) -> tuple[int | None, str | None]:
     if choice == "version_label":
         return None, spec.version_label
     return None, None
-
-
-async def _abort(context: Any, error: ServingError) -> NoReturn:
-    await context.abort(error.code, truncated(error.message))
-    raise error

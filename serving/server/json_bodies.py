@@ -229,7 +229,7 @@ def _array(alias: str, value: Any, dtype: int) -> np.ndarray:
                 f"{DTYPE_NAMES[dtype]}"
             )
         wide = np.array(flat, np.uint64 if low == 0 else np.int64)
-        array = wide.astype(kind, copy=False)
+        array: np.ndarray = wide.astype(kind, copy=False)
     elif dtype in _DECIMALS:
         _check_kinds(alias, kinds, {int, float}, dtype)
         array = _decimals(alias, flat, dtype, int in kinds)
@@ -269,7 +269,7 @@ def _decimals(
         raise _loses(alias, dtype)
     wide = np.array(flat, np.float64)
     with np.errstate(over="ignore"):
-        array = wide.astype(kind, copy=False)
+        array: np.ndarray = wide.astype(kind, copy=False)
     if np.any(np.isinf(array) & np.isfinite(wide)):
         raise _loses(alias, dtype)
     return array
