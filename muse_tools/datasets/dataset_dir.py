@@ -128,8 +128,10 @@ def staged(
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(path, target)
+    # By way of the staging directory, which a kill leaves to the next run.
     write_text(
-        root / DESCRIPTION,
+        staging / DESCRIPTION,
         dumps(description, indent=2, ensure_ascii=False) + "\n",
     )
+    os.replace(staging / DESCRIPTION, root / DESCRIPTION)
     staging.rmdir()
