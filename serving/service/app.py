@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import pathlib
@@ -16,6 +15,7 @@ from aiohttp import web
 
 from serving.addresses import join_address
 from serving.background import in_background
+from serving.files import write_json
 from serving.service.config import ServiceConfig
 from serving.service.grpc_server import GrpcServer
 from serving.service.rest_server import make_rest_app
@@ -148,9 +148,7 @@ class ServiceApp:
             "rest_port": self.rest_port,
             "pid": os.getpid(),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, path)
+        write_json(path, content)
         self._port_file = path
 
 
