@@ -72,7 +72,7 @@ setup(
         "serving": [
             *DATA,
             "export/*.jsonl",
-            "service/*.proto",
+            "wire/*.proto",
             "tf_serving/*",
             "tf_serving/kubernetes/*/*",
         ],

@@ -47,7 +47,7 @@ def main() -> None:
 
     import numpy as np
 
-    from serving.server.servable import Servable, SessionOptions
+    from serving.model_server.servable import Servable, SessionOptions
 
     generator = np.random.default_rng(0)
     harness.say(f"lookup: {num_items:,} ids")

@@ -51,7 +51,7 @@ def main() -> None:
 
 def _measure(folder: pathlib.Path, given: argparse.Namespace) -> None:
     from serving.local_server import local_server
-    from serving.service import timeline
+    from serving.ranking_service import timeline
 
     versions = {name: folder / name / "1" for name in ("muse", "matching")}
     if not versions["muse"].is_dir():
@@ -143,7 +143,7 @@ def _service(folder: pathlib.Path, store: str, target: str) -> Iterator[str]:
         "log_requests": False,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving.service", json.dumps(settings)],
+        [sys.executable, "-m", "serving.ranking_service", json.dumps(settings)],
         stdin=subprocess.DEVNULL,
     )
     try:

@@ -132,8 +132,8 @@ def _one_call(
 
     from serving.client import MuseClient, Timeouts, wire_grpc, wire_rest
     from serving.client.wire_grpc import Target
-    from serving.server.servable import Servable, SessionOptions
-    from serving.server.signatures import run_signature
+    from serving.model_server.servable import Servable, SessionOptions
+    from serving.model_server.signatures import run_signature
 
     harness.say(f"serve: {model}, {size} request")
     servable = Servable("muse", 1, str(path), SessionOptions())

@@ -151,12 +151,12 @@ class _Server:
 
 @contextlib.contextmanager
 def _server(base: pathlib.Path) -> Iterator[_Server]:
-    """Serve a folder of versions by `python -m serving.server`."""
+    """Serve a folder of versions by `python -m serving.model_server`."""
     ports = base / "ports.json"
     start = time.perf_counter()
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "serving.server"),
+            *(sys.executable, "-m", "serving.model_server"),
             f"--model_base_path={base}",
             *("--port=0", "--rest_api_port=-1"),
             f"--port_file={ports}",

@@ -77,7 +77,7 @@ def ask(client: pathlib.Path, folder: pathlib.Path) -> None:
     subprocess.run([sys.executable, "-c", EXPORT, base], cwd=ROOT, check=True)
     flags = [f"--model_base_path={base}", f"--port_file={ports}"]
     server = subprocess.Popen(
-        [sys.executable, "-m", "serving.server", *flags]
+        [sys.executable, "-m", "serving.model_server", *flags]
         + ["--port=0", "--rest_api_port=0"],
         cwd=ROOT,
     )

@@ -49,7 +49,7 @@ def local_server(
         saved_model: version folder; or several, by their names in requests.
         model_name: name in requests, of a single one.
         timeout_s: seconds until it must be ready.
-        flags: further flags of `python -m serving.server`.
+        flags: further flags of `python -m serving.model_server`.
 
     Yields:
         The addresses.
@@ -70,7 +70,7 @@ def local_server(
             [
                 sys.executable,
                 "-m",
-                "serving.server",
+                "serving.model_server",
                 f"--model_config_file={config}",
                 "--port=0",
                 "--rest_api_port=0",

@@ -61,7 +61,7 @@ def model_server(
     config.write_text(f"model_config_list {{ {' '.join(entries)} }}")
     ports = folder / f"{name}-ports.json"
     argv = (
-        *(sys.executable, "-m", "serving.server"),
+        *(sys.executable, "-m", "serving.model_server"),
         *("--port=0", "--rest_api_port=0"),
         f"--model_config_file={config}",
         f"--port_file={ports}",
@@ -85,7 +85,7 @@ def ranking_service(
     ports = folder / f"{name}-ports.json"
     settings |= {"port": 0, "rest_port": 0, "port_file": str(ports)}
     argv = (
-        *(sys.executable, "-m", "serving.service"),
+        *(sys.executable, "-m", "serving.ranking_service"),
         json.dumps(settings),
     )
     with _run(name, argv, folder, ports) as server:

@@ -14,8 +14,8 @@ import aiohttp
 import grpc.aio
 
 from serving.client import MuseClientError
-from serving.client.ranking_messages import APPEND, RANK
 from serving.client.wire_grpc import PREDICT
+from serving.wire.ranking_messages import APPEND, RANK
 
 ANSWER_S = 10.0
 """A malformed request must be answered, not kept."""

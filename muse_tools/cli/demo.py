@@ -160,7 +160,7 @@ def _answer_lines(answer: Answer) -> list[str]:
 
 def _ranked_lines(ranked: RankedRequest) -> list[str]:
     """Returns the ranking service's answer in words and bars."""
-    from serving.service import timeline
+    from serving.ranking_service import timeline
 
     source = {
         "matching": "found by matching",

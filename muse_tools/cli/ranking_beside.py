@@ -18,7 +18,7 @@ from serving.addresses import join_address
 
 if TYPE_CHECKING:
     from serving.client import Tls
-    from serving.server.app import ServerApp
+    from serving.model_server.app import ServerApp
 
 __all__ = ["RankingBeside"]
 
@@ -136,8 +136,8 @@ def main() -> int:
     Returns:
         Exit code.
     """
-    from serving.service import ServiceConfig, run_until_signal
-    from serving.service.records import log_to_stderr
+    from serving.ranking_service import ServiceConfig, run_until_signal
+    from serving.ranking_service.records import log_to_stderr
 
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     log_to_stderr()

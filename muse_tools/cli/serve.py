@@ -31,7 +31,7 @@ from muse_tools.cli.tls_options import (
 )
 
 if TYPE_CHECKING:
-    from serving.server.app import ServerApp
+    from serving.model_server.app import ServerApp
 
 __all__ = ["serve"]
 
@@ -94,7 +94,7 @@ def serve(
 
     Speaks TensorFlow Serving's protocol, follows new versions and drains on
     SIGTERM. All flags of tensorflow_model_server that are supported:
-    python -m serving.server --help
+    python -m serving.model_server --help
 
     With --ssl-config-file the ranking service beside encrypts its ports by
     the same file, and calls this server as --target-ca-file and the others
@@ -130,7 +130,7 @@ def serve(
                 "the ranking service must know this server"
             )
         check_store(store)
-        from serving.server import ServerConfig, StartupError
+        from serving.model_server import ServerConfig, StartupError
 
         config = ServerConfig(
             model_name=model_name,
@@ -144,7 +144,7 @@ def serve(
             port_file=port_file,
             file_system_poll_wait_seconds=poll_seconds,
         )
-        from serving.server.preflight import check, check_port
+        from serving.model_server.preflight import check, check_port
 
         try:
             check(config)
@@ -157,7 +157,7 @@ def serve(
         started = time.monotonic()
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from muse_tools.cli.ranking_beside import RankingBeside
-        from serving.server.app import serve_until_signal
+        from serving.model_server.app import serve_until_signal
 
         ranking: RankingBeside | None = None
         with tempfile.TemporaryDirectory(prefix="muse-serve-") as folder:
@@ -217,7 +217,7 @@ def _announcer(folder: str, started: float) -> Callable[[ServerApp], None]:
 
 
 def _sample_lines(app: ServerApp, folder: str) -> list[str]:
-    from serving.server.sample_request import curl_line, sample_request
+    from serving.model_server.sample_request import curl_line, sample_request
 
     lines = []
     for name in app.model_names:

@@ -27,7 +27,7 @@ from muse_tools.cli.tls_options import (
 )
 
 if TYPE_CHECKING:
-    from serving.service import ServiceApp
+    from serving.ranking_service import ServiceApp
 
 __all__ = ["service"]
 
@@ -109,8 +109,8 @@ def service(
     Example: muse service --store lmdb:store --target 127.0.0.1:8500
     """
     with output.one_line_errors():
-        from serving.service import ServiceConfig, run_until_signal
-        from serving.service.records import log_to_stderr
+        from serving.ranking_service import ServiceConfig, run_until_signal
+        from serving.ranking_service.records import log_to_stderr
 
         tls = target_tls(
             target_ca_file,

@@ -16,7 +16,7 @@ from serving.client.ranking import (
 )
 from serving.client.types import IntegerList
 from serving.files import write_json
-from serving.service import ServiceConfig, running_service, timeline
+from serving.ranking_service import ServiceConfig, running_service, timeline
 
 __all__ = ["FILE", "RankedRequest", "load", "save", "send"]
 

@@ -15,7 +15,7 @@ from muse_tools.report import comparison as comparison_lib
 from muse_tools.report.learned import shown_weights
 from serving.client.ranking import Stage
 from serving.files import write_json, write_text
-from serving.service import timeline
+from serving.ranking_service import timeline
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.evaluation import extractors
 

@@ -23,8 +23,8 @@ from serving.client.errors import (
     RequestError,
     call_error,
 )
-from serving.client.memory import keep_freed_memory
 from serving.client.settings import Timeouts, Tls
+from serving.wire.memory import keep_freed_memory
 
 __all__ = [
     "SERVER_KEEPALIVE",

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from serving.client import messages
 from serving.client.errors import RequestError
 from serving.client.types import IntegerList, RankRequest, id_array
+from serving.wire import messages
 
 __all__ = ["make_example"]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from serving.client import ranking_messages as wire
 from serving.client.attempts import Attempts, Budget
 from serving.client.channels import Channels, LoopChannels
 from serving.client.errors import (
@@ -23,6 +22,7 @@ from serving.client.errors import (
 )
 from serving.client.settings import Retry, Timeouts, Tls
 from serving.client.types import IntegerList, check_candidates, id_array
+from serving.wire import ranking_messages as wire
 
 __all__ = [
     "AsyncRankingClient",

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from serving.client import messages
 from serving.client.errors import RequestError, ResponseError
-from serving.client.predict_bytes import write_predict
-from serving.client.tensors import (
-    DTYPE_NAMES,
-    TensorError,
-    array_from_proto,
-)
 from serving.client.types import (
     ModelMetadata,
     Signature,
     TensorSpec,
     VersionStatus,
+)
+from serving.wire import messages
+from serving.wire.predict_bytes import write_predict
+from serving.wire.tensors import (
+    DTYPE_NAMES,
+    TensorError,
+    array_from_proto,
 )
 
 __all__ = [
@@ -117,7 +117,12 @@ def predict_request(
     head = messages.PredictRequest()
     target.fill(head.model_spec)
     head.model_spec.signature_name = signature
-    return write_predict(head, inputs, outputs)
+    try:
+        return write_predict(head, inputs, outputs)
+    except TensorError as error:
+        raise RequestError(
+            error.field, "be an array of a TensorFlow type", str(error)
+        ) from error
 
 
 def read_predict(response: Any) -> dict[str, np.ndarray]:

@@ -20,7 +20,6 @@ from serving.client.errors import (
     ResponseError,
     call_error,
 )
-from serving.client.tensors import TensorError, dtype_number
 from serving.client.types import (
     ModelMetadata,
     Signature,
@@ -28,6 +27,7 @@ from serving.client.types import (
     VersionStatus,
 )
 from serving.client.wire_grpc import Target
+from serving.wire.tensors import TensorError, dtype_number
 
 try:  # not needed, but faster
     import orjson

@@ -5,7 +5,7 @@ The tests marked `conformance` run against the embedded server, or, when
 server that was started by hand on the model that
 `python -m tests.serving.toy_model DIR` writes, under the name `toy`:
 
-    python -m pytest -m conformance tests/serving/server
+    python -m pytest -m conformance tests/serving/model_server
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def toy(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
     if grpc and rest:
         yield Endpoint(grpc, rest.rstrip("/"), False)
         return
-    from serving.server import ServerConfig, running
+    from serving.model_server import ServerConfig, running
 
     config = ServerConfig(
         model_name="toy",
@@ -87,7 +87,7 @@ def muse_base(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def muse(muse_base: pathlib.Path) -> Iterator[Endpoint]:
-    from serving.server import ServerConfig, running
+    from serving.model_server import ServerConfig, running
 
     config = ServerConfig(
         model_base_path=str(muse_base), port=0, rest_api_port=0
@@ -117,7 +117,7 @@ def models_config(
 @pytest.fixture(scope="session")
 def muse_and_matching(models_config: pathlib.Path) -> Iterator[Endpoint]:
     """Both models, served from a `models.config`."""
-    from serving.server import ServerConfig, running
+    from serving.model_server import ServerConfig, running
 
     config = ServerConfig(
         model_config_file=str(models_config), port=0, rest_api_port=0

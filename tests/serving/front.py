@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from serving.client import messages, wire_grpc
+from serving.wire import messages, wire_grpc
 
 __all__ = ["GARBAGE", "HANGS", "Front", "front_of"]
 

@@ -56,7 +56,7 @@ def requests_by_name(
 
 
 def test_every_kind_of_user_gets_answers(muse_and_matching, tmp_path):
-    from serving.service import ServiceConfig, running_service
+    from serving.ranking_service import ServiceConfig, running_service
     from serving.stores import UserRecord, open_store
 
     store = f"lmdb:{tmp_path / 'store'}"

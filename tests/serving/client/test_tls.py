@@ -26,7 +26,7 @@ from serving.client import (
     Tls,
     UnavailableError,
 )
-from serving.server import ServerConfig, StartupError, running
+from serving.model_server import ServerConfig, StartupError, running
 from serving.stores import open_store
 from tests.serving import toy_muse
 from tests.serving.certificates import make_certificates, ssl_config

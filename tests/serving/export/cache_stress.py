@@ -221,7 +221,7 @@ class Stress:
 
 def stress(operations: int, threads: int = 8, seed: int = 0) -> Stress:
     """Export, serve and call; return what came of it."""
-    from serving.server import ServerConfig, running
+    from serving.model_server import ServerConfig, running
 
     with tempfile.TemporaryDirectory() as folder:
         base = pathlib.Path(folder) / "echo"

@@ -27,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="session")
 def server(world: World) -> Iterator[Any]:
     """Return a server of the world's export."""
-    from serving.server import ServerConfig, running
+    from serving.model_server import ServerConfig, running
 
     config = ServerConfig(
         model_base_path=str(world.export.path.parent), port=0, rest_api_port=0

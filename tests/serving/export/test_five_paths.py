@@ -11,7 +11,7 @@ from serving.client import (
     RankRequest,
 )
 from serving.client.ranking import RankingClient, RankingRequest
-from serving.service import ServiceConfig, running_service
+from serving.ranking_service import ServiceConfig, running_service
 from serving.stores import open_store
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import (

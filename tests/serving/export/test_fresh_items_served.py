@@ -24,7 +24,7 @@ from serving.client import (
     RankRequest,
     Timeouts,
 )
-from serving.server import ServerConfig, running
+from serving.model_server import ServerConfig, running
 from tests.serving.export.world import DIM, MAX_HISTORY, SPARE_ROWS, World
 
 pytest.importorskip("tensorflow")

@@ -215,7 +215,7 @@ def server_of_this_process() -> int:
             parent = (folder / "stat").read_text().rsplit(")")[-1].split()[1]
         except OSError:
             continue
-        if int(parent) == os.getpid() and b"serving.server" in command:
+        if int(parent) == os.getpid() and b"serving.model_server" in command:
             found.append(int(folder.name))
     return max(found)
 

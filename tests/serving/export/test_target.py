@@ -12,7 +12,7 @@ from tests.serving.export.world import World
 tf = pytest.importorskip("tensorflow")
 
 from muse_keras.tensorflow import has_int8_products  # noqa: E402
-from serving.server.processor import check_processor  # noqa: E402
+from serving.model_server.processor import check_processor  # noqa: E402
 
 
 def export(world: World, path: Path, **arguments: str) -> Path:

@@ -58,7 +58,7 @@ class ModelServer:
         with (self._folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "serving.server"),
+                    *(sys.executable, "-m", "serving.model_server"),
                     f"--model_base_path={self.base}",
                     "--model_name=muse",
                     f"--port={self._ports[0]}",
@@ -118,7 +118,12 @@ class ServiceProcess:
         }
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving.service", json.dumps(settings)],
+                [
+                    sys.executable,
+                    "-m",
+                    "serving.ranking_service",
+                    json.dumps(settings),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

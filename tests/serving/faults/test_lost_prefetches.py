@@ -20,7 +20,7 @@ from serving.client import (
 from serving.client.ranking import RankingClient
 from serving.export.cells import CellFormat
 from serving.export.user_cache import UserCache
-from serving.service import ServiceConfig, running_service
+from serving.ranking_service import ServiceConfig, running_service
 from tests.serving import toy_muse
 from tests.serving.faults.ranked_users import ask, fill
 from tests.serving.front import front_of

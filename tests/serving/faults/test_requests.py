@@ -12,8 +12,8 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.client import ranking_messages as wire
 from serving.client.ranking import RankingClient
+from serving.wire import ranking_messages as wire
 from tests.serving.faults.ranked_users import (
     CANDIDATES,
     ask,

@@ -18,7 +18,7 @@ from serving.client.ranking import (
     RankingClient,
     RankingRequest,
 )
-from serving.service import ServiceConfig, running_service
+from serving.ranking_service import ServiceConfig, running_service
 from tests.serving.faults.ranked_users import (
     CANDIDATES,
     NEVER_ASKED,

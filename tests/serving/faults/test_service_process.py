@@ -17,13 +17,13 @@ import redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import OverloadedError, UnavailableError
-from serving.client import ranking_messages as wire
 from serving.client.ranking import (
     AsyncRankingClient,
     RankingClient,
     RankingRequest,
     read_rank,
 )
+from serving.wire import ranking_messages as wire
 from tests.serving.faults.conftest import PLACES, wait_for
 from tests.serving.faults.ranked_users import (
     CANDIDATES,

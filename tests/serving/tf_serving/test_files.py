@@ -14,7 +14,7 @@ import pytest
 import yaml
 from google.protobuf import text_format
 
-from serving.server import ServerConfig, running
+from serving.model_server import ServerConfig, running
 
 pytestmark = pytest.mark.tf
 
@@ -35,7 +35,7 @@ def test_models_config_is_the_real_message():
 
 
 def test_both_models_are_the_ranker_as_it_was_and_matching():
-    from serving.server.config_files import read_models
+    from serving.model_server.config_files import read_models
 
     alone = read_models(str(FOLDER / "models.config"))
     both = read_models(str(FOLDER / "models_with_matching.config"))
@@ -89,7 +89,7 @@ def test_compose_files(name):
             assert (FOLDER / value.removeprefix("/config/")).is_file()
     if command:
         # Every flag is one that the embedded server has as well.
-        from serving.server.main import parse_flags
+        from serving.model_server.main import parse_flags
 
         parse_flags(command)
 
@@ -103,7 +103,7 @@ def test_available_says_whether_every_model_can_be_asked(
     muse_base, models_config, tmp_path
 ):
     """The status code says nothing: it is 200 when all versions have ended."""
-    from serving.server.config_files import read_models
+    from serving.model_server.config_files import read_models
 
     folder = tmp_path / "base"
     shutil.copytree(muse_base, folder)
@@ -148,7 +148,7 @@ def test_available_says_whether_every_model_can_be_asked(
     ],
 )
 def test_all_models_are_probed(name, models):
-    from serving.server.config_files import read_models
+    from serving.model_server.config_files import read_models
 
     service = yaml.safe_load((FOLDER / name).read_text())["services"]["serving"]
     assert f"--model_config_file=/config/{models}" in service["command"]

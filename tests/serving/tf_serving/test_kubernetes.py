@@ -18,7 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from serving.service.config import ServiceConfig
+from serving.ranking_service.config import ServiceConfig
 from tests.serving.certificates import check_strictly
 
 FOLDER = pathlib.Path(__file__).parents[3] / "serving" / "tf_serving"
@@ -298,8 +298,8 @@ def test_the_certificates_of_the_page_work(encrypted, muse_base):
     """Servers are known by the names they are called by, clients at all."""
     from serving.client import MuseClient, Retry, Tls, UnavailableError
     from serving.client.ranking import RankingClient, RankingRequest
-    from serving.server import ServerConfig, running
-    from serving.service import running_service
+    from serving.model_server import ServerConfig, running
+    from serving.ranking_service import running_service
 
     pem = encrypted / "tls"
     known = Tls(pem / "ca.pem", pem / "client.pem", pem / "client.key")
@@ -375,8 +375,8 @@ def test_the_same_config_files_as_without_kubernetes():
 
 
 def test_flags_of_the_model_server():
-    from serving.server.config_files import read_models
-    from serving.server.main import parse_flags
+    from serving.model_server.config_files import read_models
+    from serving.model_server.main import parse_flags
 
     ((_, container),) = (
         pair for pair in containers() if pair[1]["name"] == "model-server"
@@ -478,7 +478,7 @@ def test_ports_and_settings_of_the_ranking_service():
 
 
 def test_probes_ask_paths_that_the_service_answers():
-    from serving.service import rest_server
+    from serving.ranking_service import rest_server
 
     text = pathlib.Path(rest_server.__file__).read_text()
     served = set(re.findall(r'add_get\("([^"]+)"', text))
@@ -601,8 +601,8 @@ class Blocked:
             raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Blocked())
-import serving.service.app
-from serving.service.tls import read_ssl_config
+import serving.ranking_service.app
+from serving.ranking_service.tls import read_ssl_config
 try:
     read_ssl_config(sys.argv[1])
 except ValueError as error:

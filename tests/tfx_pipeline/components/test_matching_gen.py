@@ -18,8 +18,8 @@ from tfx.types import standard_artifacts
 
 from serving.client import MuseClient
 from serving.local_server import local_server
-from serving.server.config_files import read_models
-from serving.server.warmup import read_warmup
+from serving.model_server.config_files import read_models
+from serving.model_server.warmup import read_warmup
 from tests.tfx_pipeline.matching import world as worlds
 from tfx_pipeline.components.artifacts import ItemTableArtifact
 from tfx_pipeline.components.matching_gen import checks, executor

@@ -61,7 +61,7 @@ def project(tmp_path_factory):
         ("tfx_pipeline/matching/index.py", {"matching"}),
         # Run by name, in a process of its own.
         ("tfx_pipeline/matching/job.py", {"matching"}),
-        ("serving/server/app.py", {"serving", "matching"}),
+        ("serving/model_server/app.py", {"serving", "matching"}),
         ("serving/client/wire_rest.py", {"serving", "matching"}),
         ("tfx_pipeline/evaluation/gauc.py", {"evaluator"}),
         (

@@ -1,0 +1,65 @@
+"""Embedded model server speaking the protocol of TensorFlow Serving.
+
+It serves the demo, tests, CI and the ServingValidator, where TensorFlow Serving
+has no package; in production, TensorFlow Serving serves. Importing this package
+is cheap; TensorFlow is imported when a server is made.
+
+Example:
+    >>> from serving.model_server import ServerConfig, running
+    >>> config = ServerConfig(model_base_path="/models/muse", port=0)
+    >>> with running(config) as server:  # doctest: +SKIP
+    ...     server.grpc_target
+    '127.0.0.1:41327'
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from serving.model_server.config import ServerConfig
+from serving.model_server.errors import ServingError, StartupError
+
+if TYPE_CHECKING:
+    from serving.model_server.app import ServerApp
+
+__all__ = [
+    "ServerConfig",
+    "ServingError",
+    "StartupError",
+    "running",
+    "serve",
+]
+
+
+def serve(config: ServerConfig) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Args:
+        config: what to serve and where.
+
+    Raises:
+        StartupError: a configuration or model cannot be served.
+    """
+    from serving.model_server.app import serve_until_signal
+
+    serve_until_signal(config)
+
+
+def running(config: ServerConfig) -> AbstractContextManager[ServerApp]:
+    """Serves from a background thread while the context is open.
+
+    Args:
+        config: what to serve and where; port 0 takes a free one.
+
+    Returns:
+        A context manager giving the started server, with `grpc_target`,
+        `rest_url` and `manager`.
+
+    Raises:
+        StartupError: a configuration or model cannot be served.
+    """
+    from serving.background import in_background
+    from serving.model_server.app import ServerApp
+
+    return in_background(ServerApp(config), "muse-server")

@@ -1,0 +1,323 @@
+"""The server: both protocols in one event loop, and its life cycle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from aiohttp import web
+
+from serving.addresses import bare_host, join_address
+from serving.client.channels import SERVER_KEEPALIVE
+from serving.files import write_json
+from serving.model_server.config import ServerConfig
+from serving.model_server.config_files import (
+    model_settings,
+    read_monitoring,
+    read_tls,
+)
+from serving.model_server.dispatch import Dispatcher
+from serving.model_server.errors import ServingError, StartupError
+from serving.model_server.grpc_services import add_services
+from serving.model_server.metrics import Metrics
+from serving.model_server.model_manager import ModelManager
+from serving.model_server.preflight import cannot_listen, check_port
+from serving.model_server.rest_api import make_rest_app
+from serving.model_server.servable import SessionOptions
+from serving.tls import grpc_credentials
+from serving.wire.memory import keep_freed_memory
+
+__all__ = ["ServerApp", "serve_until_signal"]
+
+_logger = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 300.0
+_LAST_SECONDS = 2.0  # to write answers that are there
+
+
+class ServerApp:
+    """One embedded server.
+
+    Args:
+        config: what to serve and where.
+
+    Attributes:
+        config: what it was made from.
+        manager: the models.
+        metrics: counters.
+        grpc_port: port in use once started; None when off.
+        rest_port: port in use once started; None when off.
+
+    Raises:
+        StartupError: a configuration file is broken.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        keep_freed_memory()
+        self.config = config
+        self._models = model_settings(config)
+        self._monitoring = read_monitoring(config.monitoring_config_file)
+        self._tls = read_tls(config.ssl_config_file)
+        self.metrics = Metrics()
+        self.manager = ModelManager(
+            metrics=self.metrics,
+            options=SessionOptions(
+                intra_op=config.tensorflow_intra_op_parallelism,
+                inter_op=config.tensorflow_inter_op_parallelism,
+                runs=config.max_concurrent_runs,
+            ),
+            max_load_retries=config.max_num_load_retries,
+            retry_interval=config.load_retry_interval_micros / 1e6,
+            warmup=config.enable_model_warmup,
+            unavailable_labels=(
+                config.allow_version_labels_for_unavailable_models
+            ),
+        )
+        self.grpc_port: int | None = None
+        self.rest_port: int | None = None
+        self._grpc: Any = None
+        self._runner: web.AppRunner | None = None
+        self._dispatchers: list[Dispatcher] = []
+        self._reloader: asyncio.Task[None] | None = None
+
+    @property
+    def grpc_target(self) -> str:
+        """`host:port` of gRPC."""
+        return join_address(self.config.host, self.grpc_port)
+
+    @property
+    def rest_url(self) -> str:
+        """Base URL of REST, without a slash at the end."""
+        return f"http://{join_address(self.config.host, self.rest_port)}"
+
+    @property
+    def model_names(self) -> list[str]:
+        """Names of the configured models."""
+        return [model.name for model in self._models]
+
+    @property
+    def metrics_path(self) -> str:
+        """Path of the metrics page; empty when it is off."""
+        return self._monitoring.path if self._monitoring.enabled else ""
+
+    async def start(self) -> None:
+        """Loads the models, then opens the ports.
+
+        Raises:
+            StartupError: a model does not load, or a port is taken.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(
+            None,
+            self.manager.start,
+            self._models,
+            self.config.file_system_poll_wait_seconds,
+        )
+        try:
+            if self.config.port >= 0:
+                await self._start_grpc()
+            if self.config.rest_api_port >= 0:
+                await self._start_rest()
+            if self.config.port_file:
+                self._write_port_file()
+        except BaseException:
+            await self.stop()
+            raise
+        poll = self.config.model_config_file_poll_wait_seconds
+        if self.config.model_config_file and poll > 0:
+            self._reloader = asyncio.create_task(self._reload(poll))
+
+    async def stop(self) -> None:
+        """Refuses new calls, waits for those in flight, frees the models."""
+        grace = self.config.drain_seconds
+        ends = time.monotonic() + grace
+        if self._reloader is not None:
+            self._reloader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reloader
+        # gRPC drops the calls that come in the moment it stops, and says that
+        # they were cancelled. So they are refused for as long as others run,
+        # by the words that make clients go elsewhere.
+        await asyncio.gather(*(one.drain(grace) for one in self._dispatchers))
+        stops = []
+        if self._grpc is not None:
+            stops.append(
+                self._grpc.stop(
+                    max(0.0, min(_LAST_SECONDS, ends - time.monotonic()))
+                )
+            )
+        if self._runner is not None:
+            stops.append(self._runner.cleanup())
+        await asyncio.gather(*stops)
+        await asyncio.get_running_loop().run_in_executor(
+            None, self.manager.stop, grace
+        )
+        for dispatcher in self._dispatchers:
+            dispatcher.close()
+        if self.config.port_file:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.config.port_file)
+
+    async def _start_grpc(self) -> None:
+        threads = self.config.grpc_max_threads - 1  # One would poll.
+        dispatcher = Dispatcher(
+            "GRPC", threads, self.metrics, max_admitted=threads
+        )
+        self._dispatchers.append(dispatcher)
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_send_message_length", -1),
+                (
+                    "grpc.max_receive_message_length",
+                    min(self.config.max_request_bytes, 2**31 - 1) or -1,
+                ),
+                ("grpc.so_reuseport", 0),
+                *SERVER_KEEPALIVE,
+            ]
+        )
+        add_services(server, self.manager, dispatcher)
+        address = join_address(self.config.host, self.config.port)
+        try:
+            if self._tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(
+                    address, grpc_credentials(self._tls)
+                )
+        except RuntimeError as error:
+            # It does not say why; this does, unless the port is free again.
+            check_port(self.config.host, self.config.port, "--port")
+            raise StartupError(f"cannot listen on {address}") from error
+        await server.start()
+        self._grpc = server
+        self.grpc_port = port
+
+    async def _start_rest(self) -> None:
+        threads = self.config.rest_api_num_threads
+        dispatcher = Dispatcher(
+            "REST",
+            threads,
+            self.metrics,
+            max_admitted=threads + self.config.rest_api_max_waiting,
+        )
+        self._dispatchers.append(dispatcher)
+        app = make_rest_app(
+            self.manager,
+            dispatcher,
+            self.metrics,
+            self._monitoring,
+            self.config.rest_api_timeout_in_ms / 1000,
+            self.config.max_request_bytes,
+        )
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=min(_LAST_SECONDS, self.config.drain_seconds),
+            # What nobody waits for any more does not run, if it still waits.
+            handler_cancellation=True,
+            # A connection without a request, or with half of one, ends.
+            keepalive_timeout=_IDLE_SECONDS,
+            auto_decompress=False,  # the handler does it, within its limit
+        )
+        await runner.setup()
+        host, port = bare_host(self.config.host), self.config.rest_api_port
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            raise cannot_listen(host, port, "--rest_api_port", error) from error
+        self._runner = runner
+        self.rest_port = runner.addresses[0][1]
+
+    def _write_port_file(self) -> None:
+        path = pathlib.Path(self.config.port_file).absolute()
+        content = {
+            "host": self.config.host,
+            "port": self.grpc_port,
+            "rest_api_port": self.rest_port,
+            "pid": os.getpid(),
+        }
+        try:
+            write_json(path, content)
+        except OSError as error:
+            raise StartupError(
+                f"cannot write --port_file {path}: {error.strerror}"
+            ) from error
+
+    async def _reload(self, seconds: float) -> None:
+        """Applies the config file again whenever its models differ."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                models = model_settings(self.config)
+                if models != self._models:
+                    await loop.run_in_executor(None, self.manager.apply, models)
+                    self._models = models
+            except (StartupError, ServingError) as error:
+                _logger.error("Model config not applied: %s", error)
+
+
+def serve_until_signal(
+    config: ServerConfig,
+    on_ready: Callable[[ServerApp], None] | None = None,
+    before_stop: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Args:
+        config: what to serve and where.
+        on_ready: called with the server once its ports are open.
+        before_stop: awaited after the signal while calls are still taken,
+            for what depends on this server and has to end first.
+
+    Raises:
+        StartupError: a configuration or model cannot be served.
+    """
+    asyncio.run(_serve(config, on_ready, before_stop))
+
+
+async def _serve(
+    config: ServerConfig,
+    on_ready: Callable[[ServerApp], None] | None,
+    before_stop: Callable[[], Awaitable[None]] | None,
+) -> None:
+    app = ServerApp(config)
+    # All calls wait while garbage is collected, which is done for each version
+    # that goes. What this process has imported need not be looked at then.
+    gc.collect()
+    gc.freeze()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    starting = asyncio.ensure_future(app.start())
+    waiting = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        app.manager.end_retries()
+        try:
+            await starting
+        except StartupError as error:
+            _logger.info("Stopped while loading: %s", error)
+            return
+    await starting
+    if on_ready is not None and not stopping.is_set():
+        on_ready(app)
+    await waiting
+    if before_stop is not None:
+        await before_stop()
+    _logger.info("Stopping: waiting for calls in flight")
+    await app.stop()

@@ -1,0 +1,192 @@
+"""Runs calls of both protocols in a bounded pool, and measures them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+
+from serving.model_server.errors import ServingError
+from serving.model_server.metrics import Metrics
+
+__all__ = ["Dispatcher"]
+
+_T = TypeVar("_T")
+
+
+class Dispatcher:
+    """Gives the calls of one protocol a thread each, up to a limit.
+
+    Args:
+        entrypoint: `GRPC` or `REST`, for the metrics.
+        threads: calls that run at once.
+        metrics: where calls are counted.
+        max_admitted: calls in all, running or waiting; more are refused.
+            None admits any number.
+    """
+
+    def __init__(
+        self,
+        entrypoint: str,
+        threads: int,
+        metrics: Metrics,
+        max_admitted: int | None = None,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self._entrypoint = entrypoint
+        self._metrics = metrics
+        self._max_admitted = max_admitted
+        self._admitted = 0
+        self._drained: asyncio.Event | None = None
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix=entrypoint.lower()
+        )
+
+    async def run(
+        self,
+        api: str,
+        model_name: str,
+        work: Callable[[int | None], _T],
+        seconds: float | None,
+    ) -> _T:
+        """Runs `work` in a thread.
+
+        Args:
+            api: `Predict` …, by REST `predict` …, for the metrics.
+            model_name: for the metrics.
+            work: gets the time left in ms, None for no limit, when its
+                thread starts.
+            seconds: time limit, counted from now.
+
+        Raises:
+            ServingError: what `work` raised; RESOURCE_EXHAUSTED when the pool
+                is full; DEADLINE_EXCEEDED when no time was left to start;
+                UNAVAILABLE while it drains.
+        """
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        try:
+            return await self._admit(work, seconds)
+        except ServingError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception:
+            code = grpc.StatusCode.INTERNAL
+            raise
+        finally:
+            micros = (time.perf_counter() - started) * 1e6
+            self._metrics.request_count.labels(model_name, code.name).inc()
+            if code is grpc.StatusCode.OK:
+                self._metrics.request_latency.labels(
+                    model_name, api, self._entrypoint
+                ).observe(micros)
+
+    async def _admit(
+        self, work: Callable[[int | None], _T], seconds: float | None
+    ) -> _T:
+        if self._drained is not None:
+            self.count_refused()
+            raise ServingError(
+                grpc.StatusCode.UNAVAILABLE, "The server is stopping"
+            )
+        if (
+            self._max_admitted is not None
+            and self._admitted >= self._max_admitted
+        ):
+            self.count_refused()
+            raise ServingError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "Server Threadpool Exhausted",
+            )
+        deadline = None if seconds is None else time.monotonic() + seconds
+
+        def limited() -> _T:
+            self._metrics.waiting.labels(self._entrypoint).dec()
+            if deadline is None:
+                return work(None)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ServingError(
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    "Timed out waiting for notification",
+                )
+            return work(max(1, int(left * 1000)))
+
+        self._admitted += 1
+        self._metrics.in_flight.labels(self._entrypoint).inc()
+        self._metrics.waiting.labels(self._entrypoint).inc()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[_T] = loop.create_future()
+
+        def finish(result: Any, error: BaseException | None) -> None:
+            # The thread outlives a caller that went away: it is counted
+            # until now.
+            self._leave()
+            if answer.cancelled():
+                return
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error)
+
+        def job() -> None:
+            result: Any = None
+            failure: BaseException | None = None
+            try:
+                result = limited()
+            except BaseException as error:
+                failure = error
+            # One wake-up of the loop carries both the answer and the count.
+            _call_soon(loop, finish, result, failure)
+
+        queued = self._pool.submit(job)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if queued.cancel():  # it never started
+                self._metrics.waiting.labels(self._entrypoint).dec()
+                self._leave()
+            raise
+
+    def count_refused(self) -> None:
+        """Counts a call that is not admitted."""
+        self._metrics.refused.labels(self._entrypoint).inc()
+
+    def _leave(self) -> None:
+        self._admitted -= 1
+        self._metrics.in_flight.labels(self._entrypoint).dec()
+        if self._drained is not None and not self._admitted:
+            self._drained.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Refuses new calls, and waits for those that were admitted.
+
+        Args:
+            seconds: how long at most.
+        """
+        self._drained = asyncio.Event()
+        if self._admitted:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), seconds)
+
+    def close(self) -> None:
+        """Ends the threads, without waiting for what still runs."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _call_soon(
+    loop: asyncio.AbstractEventLoop,
+    function: Callable[..., None],
+    *arguments: Any,
+) -> None:
+    # A closed loop has nobody left who waits or counts.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)

@@ -1,0 +1,77 @@
+"""What can be found wrong before TensorFlow is imported, which takes long."""
+
+from __future__ import annotations
+
+import socket
+
+from serving.addresses import bare_host, join_address
+from serving.model_server.config import ServerConfig
+from serving.model_server.config_files import (
+    model_settings,
+    read_monitoring,
+    read_tls,
+)
+from serving.model_server.errors import StartupError
+from serving.model_server.versions import check_folders
+
+__all__ = ["cannot_listen", "check", "check_port"]
+
+
+def check(config: ServerConfig) -> None:
+    """Reads every file, looks for the models, and tries the ports.
+
+    Args:
+        config: what to serve and where.
+
+    Raises:
+        StartupError: a file is broken, a folder is missing or holds no
+            version, or a port cannot be had.
+    """
+    read_monitoring(config.monitoring_config_file)
+    read_tls(config.ssl_config_file)
+    check_folders(model_settings(config))
+    check_port(config.host, config.port, "--port")
+    check_port(config.host, config.rest_api_port, "--rest_api_port")
+
+
+def check_port(host: str, port: int, option: str) -> None:
+    """Tries to listen, and lets go at once.
+
+    Args:
+        host: interface.
+        port: below 1, there is nothing to try.
+        option: what chooses the port.
+
+    Raises:
+        StartupError: it cannot be had.
+    """
+    if port < 1:
+        return
+    try:
+        found = socket.getaddrinfo(
+            bare_host(host), port, type=socket.SOCK_STREAM
+        )
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1)  # Two may bind where none listens yet.
+    except OSError as error:
+        raise cannot_listen(host, port, option, error) from error
+
+
+def cannot_listen(
+    host: str, port: int, option: str, error: OSError
+) -> StartupError:
+    """Makes the error of a port that cannot be had.
+
+    Args:
+        host: interface.
+        port: the port.
+        option: what chooses the port.
+        error: what the system said.
+    """
+    return StartupError(
+        f"cannot listen on {join_address(host, port)}: {error.strerror} "
+        f"(choose another {option}; 0 takes a free one)"
+    )

@@ -1,0 +1,141 @@
+"""A request that the served model answers, for people to try."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from serving.model_server.errors import ServingError
+from serving.model_server.model_manager import ModelManager
+from serving.model_server.servable import Servable
+from serving.model_server.signatures import DEFAULT_SIGNATURE, run_signature
+from serving.model_server.warmup import read_warmup
+from serving.wire.tensors import TensorError, array_from_proto
+
+__all__ = ["SampleRequest", "curl_line", "sample_request"]
+
+_FAVOURITES = ("rank", DEFAULT_SIGNATURE)
+_ZEROS: dict[int, Any] = {
+    1: np.float32,
+    2: np.float64,
+    3: np.int32,
+    9: np.int64,
+    10: np.bool_,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleRequest:
+    """A request in REST's column form.
+
+    Attributes:
+        signature: signature it is for.
+        body: JSON text.
+    """
+
+    signature: str
+    body: str
+
+
+def sample_request(manager: ModelManager, name: str) -> SampleRequest | None:
+    """Finds a request that a model answers.
+
+    The first warmup record of the signature rank, else of any; without
+    warmup, zeros of the declared shapes. It is tried before it is returned.
+
+    Args:
+        manager: the models.
+        name: model name.
+
+    Returns:
+        The request, or None if nothing was answered.
+    """
+    try:
+        with manager.lease(name) as servable:
+            for signature, inputs in _candidates(servable):
+                try:
+                    run_signature(servable, signature, inputs, timeout_ms=60000)
+                except ServingError:
+                    continue
+                return SampleRequest(signature, _body(signature, inputs))
+    except ServingError:
+        return None
+    return None
+
+
+def curl_line(url: str, name: str, body: str, file: str | None = None) -> str:
+    """A shell command that sends a request.
+
+    Args:
+        url: base URL of REST.
+        name: model name.
+        body: JSON text.
+        file: file that holds it, to be named instead.
+    """
+    data = f"@{file}" if file else body
+    return f"curl -s -d {shlex.quote(data)} {url}/v1/models/{name}:predict"
+
+
+def _candidates(
+    servable: Servable,
+) -> Iterator[tuple[str, Mapping[str, np.ndarray]]]:
+    recorded: dict[str, Mapping[str, np.ndarray]] = {}
+    try:
+        for log in read_warmup(servable.path):
+            request = log.predict_log.request
+            name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+            if request.inputs and name not in recorded:
+                recorded[name] = {
+                    alias: array_from_proto(proto)
+                    for alias, proto in request.inputs.items()
+                }
+            if _FAVOURITES[0] in recorded:
+                break
+    except (ServingError, TensorError):
+        recorded.clear()
+    for name in sorted(recorded, key=_preference):
+        yield name, recorded[name]
+    for name in sorted(servable.signatures, key=_preference):
+        signature = servable.signatures[name]
+        dtypes = {info.dtype for info in signature.inputs.values()}
+        if signature.inputs and dtypes <= set(_ZEROS):
+            yield (
+                name,
+                {
+                    alias: np.zeros(
+                        [abs(dim.size) for dim in info.tensor_shape.dim],
+                        _ZEROS[info.dtype],
+                    )
+                    for alias, info in signature.inputs.items()
+                },
+            )
+
+
+def _preference(name: str) -> tuple[int, str]:
+    known = name in _FAVOURITES
+    return _FAVOURITES.index(name) if known else len(_FAVOURITES), name
+
+
+def _body(signature: str, inputs: Mapping[str, np.ndarray]) -> str:
+    columns = {
+        alias: _plain(np.asarray(array).tolist())
+        for alias, array in sorted(inputs.items())
+    }
+    return json.dumps(
+        {"signature_name": signature, "inputs": columns},
+        separators=(",", ":"),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    return value

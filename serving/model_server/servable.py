@@ -1,0 +1,257 @@
+"""One loaded version of a model.
+
+The graph is run through a session, by tensor name, exactly as the C++ server
+does it: any shape that the graph tolerates is accepted, texts of errors are
+the same, a call may carry a time limit, and closing the session gives the
+memory back. `tf.saved_model.load` would check shapes on its own and keep the
+variables alive for as long as any function refers to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import rewriter_config_pb2
+
+from muse_keras.tensorflow import internals
+from serving.model_server.errors import ServingError, from_tensorflow, not_found
+from serving.model_server.processor import check_processor
+
+__all__ = ["Servable", "SessionOptions"]
+
+_SERVE_TAG = "serve"
+
+
+class SessionOptions:
+    """Threads and devices of the sessions of one server.
+
+    Args:
+        intra_op: threads inside one op; 0 lets TensorFlow choose.
+        inter_op: ops that run at once; 0 lets TensorFlow choose.
+        runs: graphs that run at once, over all sessions; 0 for any number.
+    """
+
+    def __init__(
+        self,
+        intra_op: int = 0,
+        inter_op: int = 0,
+        runs: int = 0,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.intra_op = intra_op
+        self.inter_op = inter_op
+        self._turns = threading.Semaphore(runs) if runs > 0 else None
+
+    @contextlib.contextmanager
+    def turn(self, timeout_ms: int | None) -> Iterator[int | None]:
+        """Waits until one more graph may run, in order of arrival.
+
+        Args:
+            timeout_ms: longest wait; None for ever.
+
+        Yields:
+            What is left of that time, ms.
+
+        Raises:
+            ServingError: DEADLINE_EXCEEDED, it was not its turn in time.
+        """
+        if self._turns is None:
+            yield timeout_ms
+            return
+        started = time.monotonic()
+        seconds = None if timeout_ms is None else timeout_ms / 1000
+        if not self._turns.acquire(timeout=seconds):
+            raise ServingError(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "Timed out waiting for notification",
+            )
+        try:
+            if timeout_ms is not None:
+                waited = int((time.monotonic() - started) * 1000)
+                timeout_ms = max(1, timeout_ms - waited)
+            yield timeout_ms
+        finally:
+            self._turns.release()
+
+    def to_proto(self) -> Any:
+        """The options as a `ConfigProto`."""
+        return tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=self.intra_op,
+            inter_op_parallelism_threads=self.inter_op,
+            allow_soft_placement=True,
+            gpu_options=tf.compat.v1.GPUOptions(allow_growth=True),
+            graph_options=tf.compat.v1.GraphOptions(
+                # It is for training, and its estimates log a warning for
+                # every shape that is not static.
+                rewrite_options=rewriter_config_pb2.RewriterConfig(
+                    memory_optimization=(
+                        rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
+                    )
+                )
+            ),
+        )
+
+
+class Servable:
+    """A SavedModel in memory, counting who uses it.
+
+    Args:
+        name: model name.
+        version: version number.
+        path: the version's folder.
+        options: session settings.
+
+    Raises:
+        ServingError: the folder holds no loadable SavedModel.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        path: str,
+        options: SessionOptions | None = None,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.name = name
+        self.version = version
+        self.path = path
+        self._options = options or SessionOptions()
+        self._users = 0
+        self._condition = threading.Condition()
+        self._elements: dict[str, Any] = {}
+        if not os.path.isfile(os.path.join(path, "saved_model.pb")):
+            raise not_found(
+                f"Could not find SavedModel .pb at supplied export directory "
+                f"path: {path}"
+            )
+        graph = tf.Graph()
+        session = tf.compat.v1.Session(
+            graph=graph, config=self._options.to_proto()
+        )
+        try:
+            check_processor(path)
+            meta_graph = _load_into(session, path)
+        except tf.errors.OpError as error:
+            session.close()
+            raise from_tensorflow(error) from error
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            session.close()
+            raise not_found(
+                f"Cannot load SavedModel {path}: {_first_line(error)}"
+            ) from error
+        graph.finalize()
+        self._graph: Any = graph
+        self._session: Any = session
+        self.signatures: Mapping[str, Any] = dict(meta_graph.signature_def)
+
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        timeout_ms: int | None = None,
+    ) -> list[np.ndarray]:
+        """Runs the graph.
+
+        Args:
+            feeds: tensor name (`"x:0"`) to array. Neither dtype nor shape is
+                checked here: the graph decides.
+            fetches: tensor names.
+            timeout_ms: limit; the graph is cancelled when it passes.
+
+        Returns:
+            One array per fetch; strings as object arrays of bytes.
+
+        Raises:
+            ServingError: what the graph said.
+        """
+        try:
+            with self._options.turn(timeout_ms) as left_ms:
+                if self._session is None:
+                    raise ServingError(
+                        grpc.StatusCode.UNAVAILABLE,
+                        "The version has been unloaded.",
+                    )
+                return internals.run_session(
+                    self._session,
+                    {self._output(n): value for n, value in feeds.items()},
+                    [self._output(n) for n in fetches],
+                    left_ms,
+                )
+        except tf.errors.OpError as error:
+            raise from_tensorflow(error) from None
+
+    def acquire(self) -> None:
+        """Counts one more user; the version stays in memory for it."""
+        with self._condition:
+            self._users += 1
+
+    def release(self) -> None:
+        """Counts one user less."""
+        with self._condition:
+            self._users -= 1
+            if self._users == 0:
+                self._condition.notify_all()
+
+    def wait_unused(self, timeout: float | None = None) -> bool:
+        """Waits until nobody uses this version.
+
+        Args:
+            timeout: seconds, None for ever.
+
+        Returns:
+            Whether it is unused.
+        """
+        with self._condition:
+            return self._condition.wait_for(lambda: self._users == 0, timeout)
+
+    def close(self) -> None:
+        """Frees the graph, the variables and the tables."""
+        session, self._session = self._session, None
+        self._elements.clear()
+        self._graph = None
+        self.signatures = {}
+        if session is not None:
+            session.close()
+            del session
+            # A graph is full of reference cycles, and its session's memory
+            # goes only with the object.
+            gc.collect()
+
+    def _output(self, name: str) -> Any:
+        output = self._elements.get(name)
+        if output is None:
+            try:
+                tensor = self._graph.as_graph_element(name, True, False)
+            except (KeyError, ValueError, TypeError) as error:
+                raise not_found(
+                    f"FeedInputs: unable to find feed output {name}"
+                ) from error
+            output = internals.session_output(tensor)
+            self._elements[name] = output
+        return output
+
+
+def _load_into(session: Any, path: str) -> Any:
+    """Restores a SavedModel into a session; returns its MetaGraphDef."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # "Saver not created": expected without state
+    try:
+        return tf.compat.v1.saved_model.load(session, [_SERVE_TAG], path)
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

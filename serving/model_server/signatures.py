@@ -1,0 +1,129 @@
+"""Predict: checks of inputs and outputs, and the run of a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow_serving.apis import predict_pb2
+
+from serving.model_server.errors import failed_precondition, invalid_argument
+from serving.model_server.servable import Servable
+from serving.wire.tensors import TensorError, array_from_proto, fill_proto
+
+__all__ = ["DEFAULT_SIGNATURE", "predict", "run_signature"]
+
+DEFAULT_SIGNATURE = "serving_default"
+
+
+def run_signature(
+    servable: Servable,
+    signature_name: str,
+    inputs: Mapping[str, np.ndarray],
+    output_filter: Sequence[str] = (),
+    timeout_ms: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Runs a signature on arrays.
+
+    Args:
+        servable: the model.
+        signature_name: key of the signature; empty is `serving_default`.
+        inputs: alias to array.
+        output_filter: aliases to return; none means all.
+        timeout_ms: limit, ms.
+
+    Returns:
+        Alias to array, in the order of the filter, else sorted by alias.
+
+    Raises:
+        ServingError: unknown signature, inputs that do not match it, or what
+            the graph said.
+    """
+    name = signature_name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise failed_precondition(f'Serving signature key "{name}" not found.')
+    feeds = _feeds(signature, inputs)
+    aliases = _output_aliases(signature, output_filter)
+    values = servable.run(
+        feeds, [signature.outputs[a].name for a in aliases], timeout_ms
+    )
+    return dict(zip(aliases, values, strict=True))
+
+
+def predict(
+    servable: Servable,
+    request: predict_pb2.PredictRequest,
+    timeout_ms: int | None = None,
+) -> predict_pb2.PredictResponse:
+    """Answers a PredictRequest.
+
+    Args:
+        servable: the model.
+        request: the request.
+        timeout_ms: limit, ms.
+
+    Raises:
+        ServingError: as `run_signature`, and tensors that cannot be read.
+    """
+    inputs = {}
+    for alias, proto in request.inputs.items():
+        try:
+            inputs[alias] = array_from_proto(proto)
+        except TensorError as error:
+            raise invalid_argument(f"tensor parsing error: {alias}") from error
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    outputs = run_signature(
+        servable, name, inputs, request.output_filter, timeout_ms
+    )
+    response = predict_pb2.PredictResponse()
+    _fill_spec(response.model_spec, servable, name)
+    for alias, array in outputs.items():
+        fill_proto(response.outputs[alias], np.asarray(array), content=False)
+    return response
+
+
+def _feeds(
+    signature: Any, inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    wanted, sent = set(signature.inputs), set(inputs)
+    defaults = getattr(signature, "defaults", {})
+    extra, missing = sent - wanted, wanted - sent - set(defaults)
+    if extra or missing:
+        raise invalid_argument(
+            f"input size does not match signature. "
+            f"Sent extra: {_braced(extra)}. "
+            f"Missing but required: {_braced(missing)}."
+        )
+    return {
+        info.name: inputs[alias]
+        if alias in inputs
+        else array_from_proto(defaults[alias])
+        for alias, info in sorted(signature.inputs.items())
+    }
+
+
+def _output_aliases(signature: Any, output_filter: Sequence[str]) -> list[str]:
+    known = sorted(signature.outputs)
+    seen: list[str] = []
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} Outputs "
+                f"expected to be in the set {_braced(known)}."
+            )
+        if alias in seen:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+        seen.append(alias)
+    return seen or known
+
+
+def _fill_spec(spec: Any, servable: Servable, signature_name: str) -> None:
+    spec.name = servable.name
+    spec.signature_name = signature_name
+    spec.version.value = servable.version
+
+
+def _braced(names: Any) -> str:
+    return "{" + ",".join(sorted(names)) + "}"

@@ -1,0 +1,90 @@
+"""Replays the warmup requests that an export carries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.model_server.errors import (
+    ServingError,
+    invalid_argument,
+    unimplemented,
+)
+from serving.model_server.servable import Servable
+from serving.model_server.signatures import predict
+
+__all__ = ["WARMUP_FILE", "read_warmup", "warm_up"]
+
+WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
+_MAX_RECORDS = 1000
+
+
+def read_warmup(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
+    """Reads the warmup records of a version.
+
+    Args:
+        path: folder of the version.
+
+    Yields:
+        The records, in order; none when there is no file.
+
+    Raises:
+        ServingError: the file or a record cannot be read.
+    """
+    file = os.path.join(path, WARMUP_FILE)
+    if not os.path.exists(file):
+        return
+    try:
+        for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+            log = prediction_log_pb2.PredictionLog()
+            try:
+                log.ParseFromString(record)
+            except Exception as error:
+                raise invalid_argument(
+                    "Failed to parse warmup record: it is not a PredictionLog"
+                ) from error
+            yield log
+    except tf.errors.OpError as error:
+        raise invalid_argument(
+            f"Failed to read warmup requests {file}: {error.message}"
+        ) from error
+
+
+def warm_up(servable: Servable) -> int:
+    """Runs every warmup record of a version against it.
+
+    Args:
+        servable: the loaded version.
+
+    Returns:
+        How many records ran.
+
+    Raises:
+        ServingError: a record failed, or there are more than 1,000.
+    """
+    count = 0
+    for log in read_warmup(servable.path):
+        if count == _MAX_RECORDS:
+            raise invalid_argument(
+                f"Number of warmup records exceeds the maximum "
+                f"({_MAX_RECORDS}) at {servable.path}"
+            )
+        try:
+            _replay(servable, log)
+        except ServingError as error:
+            raise ServingError(
+                error.code, f"warmup record {count} failed: {error.message}"
+            ) from error
+        count += 1
+    return count
+
+
+def _replay(servable: Servable, log: prediction_log_pb2.PredictionLog) -> None:
+    kind = log.WhichOneof("log_type")
+    if kind == "predict_log":
+        predict(servable, log.predict_log.request)
+    else:
+        raise unimplemented(f"Unsupported log_type for warmup: {kind}")

@@ -1,0 +1,15 @@
+"""``python -m serving.ranking_service``: the service with settings in JSON.
+
+The settings are one argument, an object of `ServiceConfig`'s fields.
+"""
+
+import sys
+
+from serving.ranking_service.app import run_until_signal
+from serving.ranking_service.config import ServiceConfig
+from serving.ranking_service.records import log_to_stderr
+
+if __name__ == "__main__":
+    text = sys.argv[1] if len(sys.argv) > 1 else "{}"
+    log_to_stderr()
+    run_until_signal(ServiceConfig.model_validate_json(text))

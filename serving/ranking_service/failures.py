@@ -1,0 +1,66 @@
+"""What an error of the service is to its callers, by gRPC and by REST."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+
+from serving.client.errors import RequestError
+from serving.ranking_service.admission import Overloaded
+from serving.stores import StoreError
+from serving.wire.ranking_messages import UNRANKED
+
+__all__ = ["PATH_HEADER", "Failure", "UnrankedError", "failure_of"]
+
+_logger = logging.getLogger(__name__)
+
+PATH_HEADER = "x-muse-path"
+"""Header, or trailing metadata, that says how an answer was ranked."""
+
+
+class UnrankedError(RuntimeError):
+    """There are no scores, and the configuration makes that an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """What a caller gets.
+
+    Attributes:
+        code: gRPC status.
+        status: HTTP status.
+        text: message.
+        retry_after: seconds; 0 says nothing about it.
+        counted: whether it stands in other metrics already.
+    """
+
+    code: str
+    status: int
+    text: str
+    retry_after: int = 0
+    counted: bool = False
+
+
+def failure_of(error: Exception) -> Failure:
+    """What an error means to callers; logs what they are not to blame for.
+
+    Args:
+        error: the error.
+    """
+    if isinstance(error, Overloaded):
+        draining = error.reason == "draining"
+        code = "UNAVAILABLE" if draining else "RESOURCE_EXHAUSTED"
+        return Failure(code, 503, str(error), error.retry_after, True)
+    if isinstance(error, UnrankedError):
+        return Failure("UNAVAILABLE", 503, UNRANKED, 1)
+    if isinstance(error, (RequestError, ValueError)):
+        return Failure("INVALID_ARGUMENT", 400, str(error))
+    if isinstance(error, StoreError):
+        _logger.warning("Appending failed: %s", error)
+        return Failure("UNAVAILABLE", 503, "the behavior store failed", 1)
+    if isinstance(error, asyncio.TimeoutError):
+        text = "the behavior store took too long"
+        return Failure("DEADLINE_EXCEEDED", 504, text)
+    _logger.error("A request failed", exc_info=error)
+    return Failure("INTERNAL", 500, "internal error")

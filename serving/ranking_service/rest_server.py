@@ -1,0 +1,172 @@
+"""The ranking service by REST: ranking, events, health and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from serving.client.errors import RequestError
+from serving.client.ranking import RankingRequest, RankingResult
+from serving.ranking_service.failures import (
+    PATH_HEADER,
+    UnrankedError,
+    failure_of,
+)
+from serving.ranking_service.service import RankingService
+
+__all__ = ["make_rest_app"]
+
+_MAX_REQUEST_BYTES = 4 * 1024 * 1024
+_RANK_FIELDS = {field.name for field in dataclasses.fields(RankingRequest)}
+_EVENT_FIELDS = {"user_id", "item_ids", "category_ids"}
+_IDS = {*_EVENT_FIELDS, "candidate_item_ids"}
+_CODES = {
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "RESOURCE_EXHAUSTED",
+    415: "INVALID_ARGUMENT",
+}
+
+
+def make_rest_app(service: RankingService) -> web.Application:
+    """Makes the application.
+
+    Args:
+        service: what answers.
+    """
+
+    async def rank(request: web.Request) -> web.Response:
+        fields = await _fields(request, {*_RANK_FIELDS, "ids_as"}, {"user_id"})
+        shown = fields.pop("ids_as", "number")
+        if shown not in ("number", "string"):
+            raise RequestError("ids_as", "be 'number' or 'string'", shown)
+        asked = RankingRequest(**fields)
+        result = await service.rank(asked)
+        headers = {PATH_HEADER: result.path}
+        if service.refuses(result):
+            return failed(UnrankedError(), headers)
+        return _json(_as_json(asked, result, shown), headers=headers)
+
+    async def append(request: web.Request) -> web.Response:
+        fields = await _fields(request, _EVENT_FIELDS, _EVENT_FIELDS)
+        user_id = RankingRequest(fields["user_id"]).user_id
+        count = await service.append_events(
+            user_id, fields["item_ids"], fields["category_ids"]
+        )
+        return _json({"appended": count})
+
+    async def alive(_: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+    async def ready(_: web.Request) -> web.Response:
+        if service.ready:
+            return _json({"status": "ready"})
+        return _json({"status": "not ready"}, 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            text=service.metrics_page(),
+            headers={"Content-Type": "text/plain; version=0.0.4"},
+        )
+
+    def failed(
+        error: Exception, headers: Mapping[str, str] | None = None
+    ) -> web.Response:
+        failure = failure_of(error)
+        service.count_failure(failure)
+        headers = dict(headers or {})
+        if failure.retry_after:
+            headers["Retry-After"] = str(failure.retry_after)
+        return _json({"error": failure.text}, failure.status, headers)
+
+    @web.middleware
+    async def errors(request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+            return response
+        except web.HTTPException as error:
+            code = _CODES.get(error.status, "UNKNOWN")
+            service.metrics.failed.labels(code).inc()
+            return _json({"error": error.reason}, error.status)
+        except Exception as error:
+            return failed(error)
+
+    app = web.Application(
+        client_max_size=_MAX_REQUEST_BYTES, middlewares=[errors]
+    )
+    app.router.add_post("/v1/rank", rank)
+    app.router.add_post("/v1/events", append)
+    app.router.add_get("/healthz", alive)
+    app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+async def _fields(
+    request: web.Request, allowed: set[str], needed: set[str]
+) -> dict[str, Any]:
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise web.HTTPUnsupportedMediaType(
+            reason="Content-Encoding is not supported"
+        )
+    try:
+        fields = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise RequestError("body", "be JSON", str(error)) from error
+    if not isinstance(fields, dict):
+        raise RequestError("body", "be a JSON object", fields)
+    unknown = sorted(set(fields) - allowed)
+    if unknown:
+        raise RequestError(
+            "body", f"hold only {', '.join(sorted(allowed))}", unknown[0]
+        )
+    missing = sorted(needed - set(fields))
+    if missing:
+        raise RequestError("body", f"hold {missing[0]}", sorted(fields))
+    for name in _IDS & set(fields):
+        fields[name] = _whole(name, fields[name])
+    return fields
+
+
+def _whole(name: str, value: Any) -> Any:
+    """Ids as numbers: JavaScript can write large ones as text only."""
+    if isinstance(value, list):
+        return [_whole(name, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"-?[0-9]{1,19}", value, re.ASCII):
+        raise RequestError(name, "be whole numbers", value)
+    return int(value)
+
+
+def _as_json(
+    asked: RankingRequest, result: RankingResult, shown: str
+) -> dict[str, Any]:
+    user_id: Any = asked.user_id
+    item_ids: list[Any] = result.candidate_item_ids.tolist()
+    if shown == "string":
+        user_id, item_ids = str(user_id), [str(item) for item in item_ids]
+    return {
+        "user_id": user_id,
+        "candidate_item_ids": item_ids,
+        "click_probability": result.click_probability.tolist(),
+        "path": result.path,
+        "history_length": result.history_length,
+        "generation": result.generation,
+        "cache_hit": result.cache_hit,
+        "stages": [dataclasses.asdict(stage) for stage in result.stages],
+        "total_ms": result.total_ms,
+        "request_id": result.request_id,
+        "candidates_from": result.candidates_from,
+    }
+
+
+def _json(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return web.json_response(value, status=status, headers=headers)

@@ -1,0 +1,413 @@
+"""The ranking service as a library."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+
+from serving.client import (
+    DeadlineError,
+    MuseClientError,
+    RankRequest,
+    RecommendRequest,
+)
+from serving.client.errors import OverloadedError, RequestError
+from serving.client.ranking import (
+    RankingRequest,
+    RankingResult,
+    check_events,
+)
+from serving.client.types import IntegerList
+from serving.client.user_cache import CACHE_STATISTICS
+from serving.ranking_service.admission import Admission, Overloaded
+from serving.ranking_service.answer import answer
+from serving.ranking_service.config import ServiceConfig
+from serving.ranking_service.failures import Failure
+from serving.ranking_service.histories import (
+    PROFILE_SIZE,
+    Histories,
+    StoreBusyError,
+)
+from serving.ranking_service.metrics import ServiceMetrics
+from serving.ranking_service.prefetches import Prefetches
+from serving.ranking_service.records import log_request
+from serving.ranking_service.spans import Recorder
+from serving.ranking_service.targets import Target, Targets
+from serving.ranking_service.traces import Traces
+from serving.ranking_service.work import Parts, Work
+from serving.stores import StoreError
+
+__all__ = ["RankingService"]
+
+_logger = logging.getLogger(__name__)
+
+_POLL_TIMEOUT_S = 2.0
+# With half a second between polls, a silent server is noticed in a second.
+_STATUS_TIMEOUT_S = 0.4
+_NEWS_S = 5.0
+_LEAST_CLOSE_S = 1.0
+
+
+class RankingService:
+    """Ranks candidates for users, always within the deadline.
+
+    Lives in one event loop. Close it, or use it as a context manager.
+
+    Args:
+        config: where its parts are, and its limits.
+
+    Attributes:
+        config: the settings.
+        metrics: counters.
+
+    Example:
+        >>> async def main():  # doctest: +SKIP
+        ...     config = ServiceConfig(store="lmdb:/data/store")
+        ...     async with RankingService(config) as service:
+        ...         return await service.rank(RankingRequest(user_id=7))
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.config = config
+        self.metrics = ServiceMetrics(with_store=bool(config.store))
+        self._traces = Traces(config.traces)
+        self._admission = Admission(config.max_concurrent, config.max_queue)
+        self._targets = Targets(
+            config.targets,
+            config.model,
+            config.calls_per_target,
+            config.target_tls,
+        )
+        self._histories = Histories(
+            config.store,
+            config.history_limit,
+            config.store_threads,
+            config.store_timeout_ms / 1e3,
+        )
+        self._parts = Parts(
+            config=config,
+            targets=self._targets,
+            histories=self._histories,
+            prefetches=Prefetches(
+                self._histories,
+                self._targets,
+                config.prefetch_timeout_ms / 1e3,
+                config.max_background,
+            ),
+            metrics=self.metrics,
+            popular=np.zeros(0, np.int64),
+        )
+        self._pollers: list[asyncio.Task[None]] = []
+        self._warm: set[str] = set()
+        self._store_up = not self._histories.exist
+        self._draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests get scores.
+
+        A model server answers and has ranked once, the store answers, and the
+        service is not stopping.
+        """
+        return (
+            any(self._serves(target) for target in self._targets.all)
+            and (self._store_up or self.config.ready_without_store)
+            and not self._draining
+        )
+
+    async def start(self) -> None:
+        """Looks for its parts; model servers rank once."""
+        polls: list[Callable[[], Awaitable[None]]] = [
+            functools.partial(self._poll_target, target)
+            for target in self._targets.all
+        ]
+        polls.append(self._poll_store)
+        await asyncio.gather(*(poll() for poll in polls))
+        await self._poll_news()
+        self._pollers = [
+            asyncio.create_task(self._keep(poll, self.config.poll_seconds))
+            for poll in polls
+        ]
+        seconds = max(_NEWS_S, self.config.poll_seconds)
+        self._pollers.append(
+            asyncio.create_task(self._keep(self._poll_news, seconds))
+        )
+
+    async def close(self) -> None:
+        """Lets nobody in any more, waits for requests in flight, ends all."""
+        self._draining = True
+        grace = self.config.drain_seconds
+        ends = time.monotonic() + grace
+        if not await self._admission.close(grace):
+            _logger.warning("Stopped with requests in flight")
+        for poller in self._pollers:
+            poller.cancel()
+        await asyncio.gather(*self._pollers, return_exceptions=True)
+        await self._parts.prefetches.close(max(0.0, ends - time.monotonic()))
+        await self._targets.close()
+        least = max(_LEAST_CLOSE_S, ends - time.monotonic())
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._histories.close, least)
+        await loop.run_in_executor(None, self._traces.close, least)
+
+    async def __aenter__(self) -> RankingService:
+        """The service, started."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the service."""
+        await self.close()
+
+    async def rank(self, request: RankingRequest) -> RankingResult:
+        """Ranks candidates for a user.
+
+        Missing history, slow or broken parts are no errors: the answer says
+        in `path` what it rests on.
+
+        Args:
+            request: the user, and candidates or how many to find.
+
+        Raises:
+            RequestError: there are too many candidates.
+            Overloaded: the service has too much to do.
+        """
+        recorder = Recorder(self._traces.tracer, self.metrics.stages)
+        request = self._completed(request)
+        seconds = request.deadline_ms / 1e3
+        # Short deadlines are not eaten up by the margin.
+        margin = min(self.config.margin_ms / 1e3, seconds / 10)
+        ends = recorder.start + seconds - margin
+        queue = min(self.config.max_queue_ms / 1e3, seconds / 2)
+        try:
+            async with self._admission.place(queue):
+                work = Work(self._parts, request, recorder, ends)
+                result = await answer(work, self._overloaded)
+        except Overloaded as error:
+            self.metrics.shed.labels(error.reason).inc()
+            raise
+        except asyncio.CancelledError:
+            self.metrics.failed.labels("CANCELLED").inc()
+            raise
+        result = _ordered(result, request)
+        self._count(result, seconds)
+        recorder.end(request, result)
+        if self.config.log_requests:
+            log_request(request, result)
+        return result
+
+    async def append_events(
+        self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
+    ) -> int:
+        """Appends behaviours of a user; the next request sees them.
+
+        Args:
+            user_id: the user.
+            item_ids: (N,), oldest first, none of them 0.
+            category_ids: (N,).
+
+        Returns:
+            How many were appended.
+
+        Raises:
+            RequestError: an argument is not as described, or there is no
+                store.
+            Overloaded: the service is stopping; nothing was appended.
+            StoreError: the store failed.
+            asyncio.TimeoutError: the store takes too long.
+        """
+        items, categories = check_events(item_ids, category_ids)
+        if not self._histories.exist:
+            raise RequestError("store", "be configured to append events", "")
+        if self._draining:
+            raise Overloaded("draining", 1)
+        try:
+            await self._histories.append(user_id, items, categories)
+        finally:  # What failed may have been stored.
+            self._parts.prefetches.forget(user_id)
+        return len(items)
+
+    def refuses(self, result: RankingResult) -> bool:
+        """Whether callers by gRPC or REST get an error for this answer."""
+        unranked = result.path == "unranked"
+        return unranked and self.config.unranked == "error"
+
+    def count_failure(self, failure: Failure) -> None:
+        """Counts what a caller got instead of an answer."""
+        if not failure.counted:
+            self.metrics.failed.labels(failure.code).inc()
+
+    def metrics_page(self) -> str:
+        """All metrics in Prometheus' text format."""
+        self.metrics.in_flight.set(self._admission.inside)
+        self.metrics.queued.set(self._admission.queued)
+        self.metrics.background.set(self._parts.prefetches.background)
+        for target in self._targets.all:
+            self.metrics.targets.labels(target.address).set(
+                self._serves(target)
+            )
+        if self._histories.exist:
+            self.metrics.store.set(self._store_up)
+        self.metrics.ready.set(self.ready)
+        return self.metrics.page()
+
+    def _overloaded(self) -> bool:
+        return self._admission.queued > 0
+
+    def _completed(self, request: RankingRequest) -> RankingRequest:
+        config = self.config
+        most = config.max_candidates
+        given = request.candidate_item_ids
+        number = request.num_candidates if given is None else len(given)
+        if number > most:
+            raise RequestError(
+                "num_candidates" if given is None else "candidate_item_ids",
+                f"be at most {most}",
+                number,
+            )
+        return dataclasses.replace(
+            request,
+            deadline_ms=min(
+                request.deadline_ms or config.deadline_ms,
+                config.max_deadline_ms,
+            ),
+            request_id=request.request_id or uuid.uuid4().hex[:16],
+        )
+
+    def _count(self, result: RankingResult, seconds: float) -> None:
+        self.metrics.requests.labels(result.path, result.candidates_from).inc()
+        self.metrics.latency.labels(result.path).observe(result.total_ms / 1e3)
+        if result.total_ms > 1e3 * seconds:
+            self.metrics.late.labels(result.path).inc()
+
+    def _serves(self, target: Target) -> bool:
+        return target.up and target.address in self._warm
+
+    async def _warm_up(self, target: Target) -> None:
+        """Ranks once without a history: the first call is slow.
+
+        Raises:
+            MuseClientError: the server does not rank.
+        """
+        candidates = self._parts.popular[: self.config.num_candidates]
+        if not len(candidates):
+            candidates = np.arange(1, self.config.num_candidates + 1)
+        request = RankRequest(
+            user_id=0,
+            user_profile=[0] * PROFILE_SIZE,
+            behavior_item_ids=[],
+            behavior_category_ids=[],
+            candidate_item_ids=candidates,
+        )
+        async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
+            await target.client.rank(request, timeout=left)
+
+    async def _keep(
+        self, poll: Callable[[], Awaitable[None]], seconds: float
+    ) -> None:
+        while not self._draining:  # A cancellation may get lost in a poll.
+            await asyncio.sleep(seconds)
+            try:
+                await poll()
+            except Exception:  # The service goes on without news.
+                _logger.exception("Polling failed")
+
+    async def _poll_target(self, target: Target) -> None:
+        """Asks a model server whether it serves; a new one must rank first."""
+        start = time.monotonic()
+        try:
+            async with target.place(start + _STATUS_TIMEOUT_S) as left:
+                versions = await target.client.status(timeout=left)
+            if not any(version.state == "AVAILABLE" for version in versions):
+                raise MuseClientError("no version is available")
+            if target.address not in self._warm:
+                await self._warm_up(target)
+        except MuseClientError as error:
+            # A busy server has no thread for a question, but answers others.
+            busy = isinstance(error, DeadlineError)
+            if isinstance(error, OverloadedError) or (
+                busy and target.last_answer > start
+            ):
+                return
+            if target.up:
+                _logger.warning("Model server %s: %s", target.address, error)
+            target.lost()
+            self._warm.discard(target.address)
+            return
+        target.answered()
+        self._warm.add(target.address)
+
+    async def _poll_store(self) -> None:
+        if not self._histories.exist:
+            return
+        try:
+            await self._histories.read(0, 1)
+        except StoreBusyError:
+            # Others wait for it; is any of them answered?
+            silent = time.monotonic() - self._histories.answered
+            if silent > self.config.store_timeout_ms / 1e3:
+                self._store_up = False
+        except (StoreError, asyncio.TimeoutError) as error:
+            if self._store_up:
+                _logger.warning("The store does not answer: %r", error)
+            self._store_up = False
+        else:
+            self._store_up = True
+
+    async def _poll_news(self) -> None:
+        """Asks for cache statistics and popular items."""
+        serving = [t for t in self._targets.all if self._serves(t)]
+        await asyncio.gather(*map(self._poll_cache, serving))
+        if self.config.matching_model and serving:
+            await self._poll_popular()
+
+    async def _poll_cache(self, target: Target) -> None:
+        try:
+            async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
+                cache = await target.client.user_cache([0], timeout=left)
+        except MuseClientError:
+            return  # A model without a user cache.
+        for name in CACHE_STATISTICS:
+            self.metrics.user_cache.labels(target.address, name).set(
+                float(getattr(cache, name))
+            )
+
+    async def _poll_popular(self) -> None:
+        try:
+            _, found = await self._targets.call(
+                self._targets.order(0),
+                lambda target, seconds: target.client.recommend(
+                    RecommendRequest([]),
+                    model=self.config.matching_model,
+                    timeout=seconds,
+                ),
+                time.monotonic() + _POLL_TIMEOUT_S,
+            )
+        except MuseClientError:
+            return  # What was popular before still serves.
+        ids = np.asarray(found.candidate_item_ids, np.int64)
+        self._parts.popular = ids[ids != 0]
+
+
+def _ordered(result: RankingResult, request: RankingRequest) -> RankingResult:
+    """The answer as the request wants it: sorted, or the best of it."""
+    if not (request.sort or request.top):
+        return result
+    order = result.order()[: request.top or None]
+    return dataclasses.replace(
+        result,
+        candidate_item_ids=result.candidate_item_ids[order],
+        click_probability=(
+            result.click_probability[order]
+            if len(result.click_probability)
+            else result.click_probability
+        ),
+    )

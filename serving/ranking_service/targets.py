@@ -1,0 +1,216 @@
+"""Several model servers, one of them per user.
+
+Rendezvous hashing: every user ranks the servers by a hash of both names, and
+takes the first. So prefetch and ranking of a user meet the same user cache,
+and when a server goes only its own users move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from serving.client import (
+    AsyncMuseClient,
+    DeadlineError,
+    Retry,
+    Tls,
+    UnavailableError,
+)
+from serving.ranking_service.admission import Admission, Overloaded
+
+__all__ = ["Target", "Targets", "by_user"]
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 5.0
+
+
+class Target:
+    """One model server.
+
+    Args:
+        address: `host:port`.
+        model: name of the ranking model.
+        calls: that it works on at once; more wait here.
+        tls: encryption; None is plain text.
+
+    Attributes:
+        address: `host:port`.
+        client: asks it; retries only what the server had no thread for.
+        last_answer: when it last answered a call, by `time.monotonic`.
+    """
+
+    def __init__(
+        self, address: str, model: str, calls: int, tls: Tls | None = None
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.address = address
+        self._places = Admission(calls, sys.maxsize)
+        self._prefetches = Admission(max(1, calls // 2), sys.maxsize)
+        self.client = AsyncMuseClient(
+            address, model=model, retry=Retry(attempts=1), tls=tls
+        )
+        self._pause = 0.0
+        self._down_until = 0.0
+        self._lost = False
+        self.last_answer = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether it is thought to answer."""
+        return not self._lost and time.monotonic() >= self._down_until
+
+    @contextlib.asynccontextmanager
+    async def place(
+        self, until: float, prefetch: bool = False
+    ) -> AsyncIterator[float]:
+        """A place among the calls that the server works on.
+
+        Prefetches have at most half of the places: rankings need the rest.
+
+        Args:
+            until: when the call must be over, by `time.monotonic`.
+            prefetch: whether it is one.
+
+        Yields:
+            Seconds left for the call.
+
+        Raises:
+            DeadlineError: no place, or no time, is left.
+        """
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for places in (*[self._prefetches] * prefetch, self._places):
+                    await stack.enter_async_context(
+                        places.place(until - time.monotonic())
+                    )
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise Overloaded("queue_timeout", 1)
+                yield left
+        except Overloaded as error:
+            raise DeadlineError(
+                "DEADLINE_EXCEEDED",
+                f"no free call to {self.address} in time (calls_per_target)",
+            ) from error
+
+    def lost(self) -> None:
+        """Notes that it does not say how it is: down until it answers."""
+        self._lost = True
+        self.failed()
+
+    def failed(self) -> None:
+        """Notes that it did not answer: others are asked for a while."""
+        if not self._pause:
+            _logger.warning("Model server %s does not answer", self.address)
+        self._pause = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause))
+        self._down_until = time.monotonic() + self._pause
+
+    def answered(self) -> None:
+        """Notes that it answers."""
+        if self._pause:
+            _logger.warning("Model server %s answers again", self.address)
+        self._lost = False
+        self._pause = self._down_until = 0.0
+        self.last_answer = time.monotonic()
+
+
+class Targets:
+    """All model servers.
+
+    Args:
+        addresses: `host:port` of each.
+        model: name of the ranking model.
+        calls: that each of them works on at once.
+        tls: encryption; None is plain text.
+
+    Attributes:
+        all: the servers.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        model: str,
+        calls: int,
+        tls: Tls | None = None,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self.all = [Target(address, model, calls, tls) for address in addresses]
+
+    def order(self, user_id: int) -> list[Target]:
+        """The servers for a user: the user's own first, those down last."""
+        ranked = {
+            address: place
+            for place, address in enumerate(
+                by_user(user_id, [target.address for target in self.all])
+            )
+        }
+        return sorted(
+            self.all,
+            key=lambda target: (not target.up, ranked[target.address]),
+        )
+
+    async def call(
+        self,
+        order: Sequence[Target],
+        call: Callable[[Target, float], Awaitable[_T]],
+        until: float,
+        prefetch: bool = False,
+    ) -> tuple[Target, _T]:
+        """Asks the first server that answers.
+
+        Args:
+            order: servers to ask, in this order.
+            call: one call: to a server, within so many seconds.
+            until: when it must be over, by `time.monotonic`.
+            prefetch: whether it is one.
+
+        Returns:
+            The server, and its answer.
+
+        Raises:
+            UnavailableError: none answered.
+            DeadlineError: there was no time.
+            MuseClientError: the call failed otherwise.
+        """
+        for place, target in enumerate(order):
+            try:
+                async with target.place(until, prefetch) as seconds:
+                    answer = await call(target, seconds)
+            except UnavailableError:
+                target.failed()
+                if place + 1 == len(order):
+                    raise
+            else:
+                target.answered()
+                return target, answer
+        raise UnavailableError("UNAVAILABLE", "no model server is known")
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await asyncio.gather(*(target.client.close() for target in self.all))
+
+
+def by_user(user_id: int, addresses: Sequence[str]) -> list[str]:
+    """Servers in the order in which a user prefers them.
+
+    Args:
+        user_id: the user.
+        addresses: of the servers.
+    """
+
+    def weight(address: str) -> bytes:
+        text = f"{user_id}|{address}".encode()
+        return hashlib.blake2b(text, digest_size=8).digest()
+
+    return sorted(addresses, key=weight, reverse=True)

@@ -1,0 +1,262 @@
+"""Draws the stages of an answered request, for a terminal and as SVG.
+
+A running service can be asked and drawn from a shell:
+
+    python -m serving.ranking_service.timeline 127.0.0.1:8600 USER_ID out.svg
+
+It asks several times and draws the request whose total is the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from serving.client.ranking import (
+    RankingClient,
+    RankingRequest,
+    RankingResult,
+    Stage,
+)
+
+__all__ = ["as_svg", "as_text", "main", "median", "overlap"]
+
+_WIDTH, _LEFT, _RIGHT = 440, 12, 12
+_ROW, _BAR, _TOP, _BOTTOM = 44, 14, 6, 44
+_CLASSES = {
+    "store_read": "fill0",
+    "store_read_newest": "fill0",
+    "prefetch": "fill1",
+    "matching": "fill2",
+}
+_RANKING = "fill3"
+_STYLE = (
+    "text{{fill:{ink}}}.page{{fill:{page}}}.grid{{stroke:{edge}}}"
+    ".fill0{{fill:{c0}}}.fill1{{fill:{c1}}}.fill2{{fill:{c2}}}"
+    ".fill3{{fill:{c3}}}"
+)
+_LIGHT = _STYLE.format(
+    ink="#414c59",
+    page="#ffffff",
+    edge="#d8dee6",
+    c0="#8a93a3",
+    c1="#1f6fd1",
+    c2="#b4571d",
+    c3="#2b8a5f",
+)
+_DARK = _STYLE.format(
+    ink="#c5cdd8",
+    page="#14181e",
+    edge="#343c47",
+    c0="#8f9aab",
+    c1="#62a8ff",
+    c2="#e8955a",
+    c3="#5fc596",
+)
+
+
+def as_text(
+    stages: Sequence[Stage], total_ms: float, width: int = 32
+) -> list[str]:
+    """The stages as lines for a terminal, one each.
+
+    Args:
+        stages: of one request.
+        total_ms: from its arrival to the answer.
+        width: columns that stand for the whole time.
+    """
+    total = max(total_ms, 1e-9)
+    longest = max((len(stage.name) for stage in stages), default=0)
+    lines = []
+    for stage in stages:
+        bar = ""
+        if stage.outcome != "skipped":
+            start = min(width - 1, int(width * stage.start_ms / total))
+            length = max(1, round(width * stage.duration_ms / total))
+            bar = " " * start + "█" * min(length, width - start)
+        lines.append(
+            f"{stage.name:<{longest}}  {bar:<{width}}  "
+            f"{stage.start_ms:7.1f} +{stage.duration_ms:7.1f} ms  "
+            f"{stage.outcome}"
+        )
+    return lines
+
+
+def as_svg(
+    stages: Sequence[Stage],
+    total_ms: float,
+    title: str = "Stages of one ranking request",
+    standalone: bool = False,
+) -> str:
+    """The stages as a picture: a bar each, over a common time axis.
+
+    It names the classes `fill0` to `fill3` and `grid` and leaves the colours
+    to the page, unless it is to stand alone.
+
+    Args:
+        stages: of one request.
+        total_ms: from its arrival to the answer.
+        title: for those who cannot see it.
+        standalone: bring colours, font and namespace along, for a file.
+    """
+    total = max(total_ms, 1e-9)
+    height = _TOP + _ROW * len(stages) + _BOTTOM
+    bottom = height - _BOTTOM
+    inner = _WIDTH - _LEFT - _RIGHT
+
+    def place(milliseconds: float) -> float:
+        return _LEFT + inner * min(1.0, milliseconds / total)
+
+    parts = [_head(height, title, standalone)]
+    ticks = [(value, place(value)) for value in _ticks(total)]
+    for value, x in ticks:
+        parts.append(_text(x, bottom + 18, f"{value:g}", "middle"))
+    parts.append(
+        _text(_WIDTH / 2, height - 6, "ms after the request came in", "middle")
+    )
+    for row, stage in enumerate(stages):
+        y = _TOP + _ROW * row
+        parts += [
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 18}" '
+            f'y2="{y + 22 + _BAR}"/>'
+            for _, x in ticks
+        ]
+        parts.append(_text(_LEFT, y + 14, stage.name, "start"))
+        parts.append(_text(_WIDTH - _RIGHT, y + 14, _words(stage), "end"))
+        if stage.outcome == "skipped":
+            continue
+        x = place(stage.start_ms)
+        end = place(stage.start_ms + stage.duration_ms)
+        parts.append(
+            f'<rect class="{_CLASSES.get(stage.name, _RANKING)}" '
+            f'x="{x:.1f}" y="{y + 20}" width="{max(2.0, end - x):.1f}" '
+            f'height="{_BAR}" rx="2"/>'
+        )
+    return "".join([*parts, "</svg>"]) + ("\n" if standalone else "")
+
+
+def overlap(stages: Sequence[Stage]) -> str:
+    """Says whether the prefetch was hidden behind matching.
+
+    Args:
+        stages: of one request.
+
+    Returns:
+        A sentence; empty where not both came to their end.
+    """
+    ends = {
+        stage.name: stage.start_ms + stage.duration_ms
+        for stage in stages
+        if stage.outcome == "ok"
+    }
+    if not {"prefetch", "matching"} <= set(ends):
+        return ""
+    late = ends["prefetch"] - ends["matching"]
+    if late <= 0:
+        return (
+            f"The prefetch was over {-late:.1f} ms before matching: nobody "
+            "waited for it."
+        )
+    return f"The prefetch was waited for {late:.1f} ms after matching."
+
+
+def median(answers: Sequence[RankingResult]) -> RankingResult:
+    """The answer whose total is the median.
+
+    Args:
+        answers: at least one.
+    """
+    ordered = sorted(answers, key=lambda answer: answer.total_ms)
+    return ordered[len(ordered) // 2]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Asks a running service and writes the picture.
+
+    Args:
+        argv: arguments, by default the process's.
+
+    Returns:
+        Exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.ranking_service.timeline",
+        description="Draws the stages of a ranking request.",
+    )
+    parser.add_argument("target", help="host:port of the ranking service")
+    parser.add_argument("user_id", type=int)
+    parser.add_argument("out", type=pathlib.Path, help="SVG file to write")
+    parser.add_argument("--num-candidates", type=int, default=0)
+    parser.add_argument("--deadline-ms", type=float, default=0.0)
+    parser.add_argument("--requests", type=int, default=15)
+    parser.add_argument("--warm-up", type=int, default=5)
+    values = parser.parse_args(argv)
+    request = RankingRequest(
+        values.user_id,
+        num_candidates=values.num_candidates,
+        deadline_ms=values.deadline_ms,
+    )
+    with RankingClient(values.target) as client:
+        answers = [
+            client.rank(request)
+            for _ in range(values.warm_up + max(1, values.requests))
+        ]
+    shown = median(answers[values.warm_up :])
+    values.out.write_text(
+        as_svg(shown.stages, shown.total_ms, standalone=True),
+        encoding="utf-8",
+    )
+    sys.stdout.write(
+        f"path {shown.path}, {len(shown.candidate_item_ids)} candidates "
+        f"({shown.candidates_from}), history of {shown.history_length:,}, "
+        f"{shown.total_ms:.1f} ms\n"
+    )
+    for line in as_text(shown.stages, shown.total_ms):
+        sys.stdout.write(f"  {line}\n")
+    sys.stdout.write(f"{overlap(shown.stages)}\n")
+    return 0
+
+
+def _head(height: int, title: str, standalone: bool) -> str:
+    head = (
+        f'viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'aria-label="{html.escape(title, quote=True)}"'
+    )
+    if not standalone:
+        return f'<svg style="max-width:30rem" {head}>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {head} '
+        'font-family="system-ui, sans-serif" font-size="14">'
+        f"<style>{_LIGHT}@media (prefers-color-scheme:dark){{{_DARK}}}</style>"
+        f'<rect class="page" width="{_WIDTH}" height="{height}"/>'
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+        f"{html.escape(text)}</text>"
+    )
+
+
+def _words(stage: Stage) -> str:
+    if stage.outcome == "skipped":
+        return "skipped"
+    words = f"at {stage.start_ms:.1f} ms, took {stage.duration_ms:.1f} ms"
+    return words if stage.outcome == "ok" else f"{words}: {stage.outcome}"
+
+
+def _ticks(total: float) -> list[float]:
+    """Four to eight round values from 0 to the total."""
+    rough = total / 8
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    return [round(n * step, 10) for n in range(math.floor(total / step) + 1)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

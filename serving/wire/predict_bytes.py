@@ -1,0 +1,242 @@
+"""PredictRequest as bytes, around tensors that nobody copies or parses.
+
+A message object would copy a tensor when it is set, when the message is
+written and when it is read. Almost all bytes of a request are
+`tensor_content`, which needs none of that: writing joins the arrays' own
+memory with the few bytes between them, and reading cuts the contents out as
+views and leaves what remains to protobuf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from serving.wire import messages
+from serving.wire.tensors import (
+    DT_STRING,
+    TensorError,
+    dtype_number,
+    fill_proto,
+    fill_shape,
+    varint,
+)
+
+__all__ = ["PredictView", "TensorView", "read_predict", "write_predict"]
+
+# Tags: field number and wire type 2, a length and that many bytes.
+_INPUTS, _KEY, _VALUE, _CONTENT = b"\x12", b"\x0a", b"\x12", b"\x22"
+_LARGE = 4096  # bytes of content from which cutting out is cheaper
+_MOST_FIELDS = 256  # per message; more are protobuf's to read
+
+
+class TensorView:
+    """A TensorProto whose content is a view of the request's bytes.
+
+    Args:
+        head: the message without the content.
+        content: the content.
+    """
+
+    __slots__ = ("_head", "tensor_content")
+
+    def __init__(self, head: Any, content: memoryview) -> None:
+        """Keeps the parts; see the class for the arguments."""
+        self._head = head
+        self.tensor_content = content
+
+    def __getattr__(self, name: str) -> Any:
+        """Any other field of the message."""
+        return getattr(self._head, name)
+
+
+class PredictView:
+    """A PredictRequest whose large tensors are `TensorView`s.
+
+    Args:
+        rest: the message without its large inputs.
+        large: those, by alias.
+
+    Attributes:
+        inputs: all inputs, by alias.
+    """
+
+    def __init__(self, rest: Any, large: Mapping[str, TensorView]) -> None:
+        """Keeps the parts; see the class for the arguments."""
+        self._rest = rest
+        self.inputs: dict[str, Any] = {**rest.inputs, **large}
+
+    def __getattr__(self, name: str) -> Any:
+        """Any other field or method of the message."""
+        return getattr(self._rest, name)
+
+
+def write_predict(
+    head: Any,
+    inputs: Mapping[str, np.ndarray],
+    outputs: Sequence[str] = (),
+) -> bytes:
+    """Writes a PredictRequest.
+
+    Args:
+        head: a PredictRequest with the model only.
+        inputs: alias to array.
+        outputs: outputs to return; none means all.
+
+    Returns:
+        The message, numbers as `tensor_content`.
+
+    Raises:
+        TensorError: TensorFlow has no type for an array; `field` is its alias.
+    """
+    parts: list[Any] = [head.SerializeToString()]
+    for name, array in inputs.items():
+        try:
+            tensor = _tensor_parts(np.asarray(array))
+        except TensorError as error:
+            error.field = name
+            raise
+        key = name.encode()
+        size = sum(map(len, tensor))
+        entry = (
+            _KEY + varint(len(key)) + key + _VALUE + varint(size) + tensor[0]
+        )
+        length = len(entry) + sum(map(len, tensor[1:]))
+        parts += [_INPUTS + varint(length) + entry, *tensor[1:]]
+    tail = type(head)(output_filter=outputs)
+    return b"".join([*parts, tail.SerializeToString()])
+
+
+def read_predict(raw: bytes, request_class: Any) -> Any:
+    """Reads a PredictRequest.
+
+    Whatever is not a plain large tensor, and every request in which
+    something is unusual, is read by protobuf alone.
+
+    Args:
+        raw: the message.
+        request_class: class to read it with.
+
+    Returns:
+        A `PredictView`, or a message.
+
+    Raises:
+        google.protobuf.message.DecodeError: it is no such message.
+    """
+    try:
+        return _cut(raw, request_class)
+    except (_UnusualError, IndexError, UnicodeDecodeError):
+        return request_class.FromString(raw)
+
+
+class _UnusualError(Exception):
+    """Bytes that are protobuf's to read."""
+
+
+def _cut(raw: bytes, request_class: Any) -> Any:
+    view = memoryview(raw)
+    large: dict[str, TensorView] = {}
+    rest = []
+    for tag, start, body, end in _fields(raw, 0, len(raw)):
+        if tag == _INPUTS[0] and end - body > _LARGE:
+            name, tensor = _entry(raw, view, body, end)
+            if tensor is not None:
+                if name in large:
+                    raise _UnusualError
+                large[name] = tensor
+                continue
+        rest.append(view[start:end])
+    request = request_class.FromString(b"".join(rest))
+    if any(name in request.inputs for name in large):
+        raise _UnusualError
+    return PredictView(request, large)
+
+
+def _entry(
+    raw: bytes, view: memoryview, start: int, end: int
+) -> tuple[str, TensorView | None]:
+    """One entry of `inputs`; None if its content is not large."""
+    (key, _, name, name_end), (value, _, body, value_end) = _two(
+        _fields(raw, start, end)
+    )
+    if (key, value) != (_KEY[0], _VALUE[0]):
+        raise _UnusualError
+    content = None
+    for tag, first, inner, last in _fields(raw, body, value_end):
+        if tag == _CONTENT[0]:
+            if content is not None:
+                raise _UnusualError
+            content = first, inner, last
+    alias = raw[name:name_end].decode()
+    if content is None or content[2] - content[1] < _LARGE:
+        return alias, None
+    first, inner, last = content
+    try:
+        head = messages.TensorProto.FromString(
+            raw[body:first] + raw[last:value_end]
+        )
+    except ValueError as error:  # DecodeError: let the real class say so
+        raise _UnusualError from error
+    return alias, TensorView(head, view[inner:last])
+
+
+def _two(fields: Iterator[tuple[int, int, int, int]]) -> list[Any]:
+    found = list(fields)
+    if len(found) != 2:
+        raise _UnusualError
+    return found
+
+
+def _fields(
+    raw: bytes, at: int, end: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Tag, start, start of the value and end of each field of a message."""
+    count = 0
+    while at < end:
+        start = at
+        tag, at = _read_varint(raw, at)
+        kind = tag & 7
+        body = at
+        if kind == 0:
+            _, at = _read_varint(raw, at)
+        elif kind == 1:
+            at += 8
+        elif kind == 2:
+            size, body = _read_varint(raw, at)
+            at = body + size
+        elif kind == 5:
+            at += 4
+        else:
+            raise _UnusualError
+        count += 1
+        if at > end or count > _MOST_FIELDS:
+            raise _UnusualError
+        yield tag, start, body, at
+
+
+def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = raw[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise _UnusualError
+
+
+def _tensor_parts(array: np.ndarray) -> list[Any]:
+    """A TensorProto: all but the content, and the content if there is any."""
+    proto = messages.TensorProto()
+    if dtype_number(array) == DT_STRING or array.size == 0:
+        fill_proto(proto, array)
+        return [proto.SerializeToString()]
+    fill_shape(proto, array)
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    content = little.reshape(-1).view(np.uint8).data
+    head = proto.SerializeToString() + _CONTENT + varint(content.nbytes)
+    return [head, content]

@@ -1,0 +1,250 @@
+"""NumPy arrays to `TensorProto` and back.
+
+Works on any class with the fields of `tensorflow.TensorProto`: the client's
+own and TensorFlow's. Values travel as `tensor_content`, raw bytes that are
+neither copied nor looked at one by one, except strings.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "DTYPE_NAMES",
+    "TensorError",
+    "array_from_proto",
+    "dtype_number",
+    "fill_proto",
+    "fill_shape",
+    "varint",
+]
+
+DT_HALF, DT_BFLOAT16, DT_STRING = 19, 14, 7
+
+DTYPE_NAMES = {
+    1: "float",
+    2: "double",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    7: "string",
+    9: "int64",
+    10: "bool",
+    14: "bfloat16",
+    17: "uint16",
+    19: "half",
+    22: "uint32",
+    23: "uint64",
+}
+"""`DataType` number to the name that TensorFlow prints."""
+
+_NUMPY = {
+    1: (np.float32, "float_val"),
+    2: (np.float64, "double_val"),
+    3: (np.int32, "int_val"),
+    4: (np.uint8, "int_val"),
+    5: (np.int16, "int_val"),
+    6: (np.int8, "int_val"),
+    9: (np.int64, "int64_val"),
+    10: (np.bool_, "bool_val"),
+    17: (np.uint16, "int_val"),
+    19: (np.float16, "half_val"),
+    22: (np.uint32, "uint32_val"),
+    23: (np.uint64, "uint64_val"),
+}
+_NUMBERS = {np.dtype(kind): number for number, (kind, _) in _NUMPY.items()}
+# float_val and double_val are packed little-endian values: tag, length, raw.
+_PACKED_TAGS = {1: b"\x2a", 2: b"\x32"}
+
+
+class TensorError(ValueError):
+    """A tensor cannot be read from, or written to, a message.
+
+    Attributes:
+        field: alias of the tensor in its message, where it is known.
+    """
+
+    field: str = ""
+
+
+def dtype_number(array: np.ndarray) -> int:
+    """The `DataType` number of an array.
+
+    Args:
+        array: any array; objects and unicode count as strings.
+
+    Raises:
+        TensorError: TensorFlow has no such type.
+    """
+    if array.dtype.kind in "OSU":
+        return DT_STRING
+    number = _NUMBERS.get(array.dtype.newbyteorder("="))
+    if number is None:
+        if array.dtype.name == "bfloat16":
+            return DT_BFLOAT16
+        raise TensorError(f"no tensor type for arrays of {array.dtype}")
+    return number
+
+
+def fill_proto(proto: Any, array: np.ndarray, *, content: bool = True) -> None:
+    """Writes an array into an empty message.
+
+    Args:
+        proto: the message.
+        array: values.
+        content: as raw `tensor_content`; otherwise in the typed fields, the
+            form in which TensorFlow Serving answers.
+
+    Raises:
+        TensorError: TensorFlow has no such type, or a string array holds
+            something else.
+    """
+    number = fill_shape(proto, array)
+    if number == DT_STRING:
+        proto.string_val.extend(_as_bytes(v) for v in array.ravel().tolist())
+        return
+    if content:
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        proto.tensor_content = little.tobytes()
+        return
+    if number in _PACKED_TAGS:
+        if array.size:
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            raw = little.tobytes()
+            proto.MergeFromString(_PACKED_TAGS[number] + varint(len(raw)) + raw)
+        return
+    if number in (DT_HALF, DT_BFLOAT16):
+        values = np.ascontiguousarray(array).view(np.uint16).ravel()
+        proto.half_val.extend(values.tolist())
+        return
+    getattr(proto, _NUMPY[number][1]).extend(array.ravel().tolist())
+
+
+def fill_shape(proto: Any, array: np.ndarray) -> int:
+    """Writes type and shape of an array into an empty message.
+
+    Args:
+        proto: the message.
+        array: values.
+
+    Returns:
+        The `DataType` number.
+
+    Raises:
+        TensorError: TensorFlow has no such type.
+    """
+    proto.dtype = dtype_number(array)
+    proto.tensor_shape.SetInParent()
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto.dtype
+
+
+def array_from_proto(proto: Any) -> np.ndarray:
+    """Reads an array from a message.
+
+    Numbers in `tensor_content` are viewed, not copied: such an array is
+    read-only. Fewer typed values than elements repeat the last one, none at
+    all mean zeros, as in TensorFlow.
+
+    Args:
+        proto: the message.
+
+    Returns:
+        The array; strings as objects (`bytes`).
+
+    Raises:
+        TensorError: unknown type, or values that do not fit.
+    """
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if any(size < 0 for size in shape):
+        raise TensorError(f"negative size in shape {list(shape)}")
+    size = math.prod(shape)
+    if proto.dtype == DT_STRING:
+        return _strings(proto, shape, size)
+    if proto.dtype == DT_BFLOAT16:
+        return _bfloat16(proto, shape, size)
+    if proto.dtype not in _NUMPY:
+        name = DTYPE_NAMES.get(proto.dtype, f"number {proto.dtype}")
+        raise TensorError(f"tensors of type {name} are not supported")
+    dtype, field = _NUMPY[proto.dtype]
+    content = proto.tensor_content
+    if content:
+        return _from_content(content, np.dtype(dtype), shape, size)
+    values = getattr(proto, field)
+    if proto.dtype == DT_HALF:
+        return _padded(values, np.uint16, size).view(np.float16).reshape(shape)
+    return _padded(values, dtype, size).reshape(shape)
+
+
+def _from_content(
+    content: bytes, dtype: np.dtype, shape: tuple[int, ...], size: int
+) -> np.ndarray:
+    if len(content) != size * dtype.itemsize:
+        raise TensorError(
+            f"{len(content)} bytes of content for shape {list(shape)}, "
+            f"which needs {size * dtype.itemsize}"
+        )
+    little = np.frombuffer(content, dtype.newbyteorder("<"))
+    return little.astype(dtype, copy=False).reshape(shape)
+
+
+def _padded(values: Any, dtype: Any, size: int) -> np.ndarray:
+    count = len(values)
+    if count > size:
+        raise TensorError(f"{count} values for {size} elements")
+    if count == 0:
+        return np.zeros(size, dtype)
+    wide = np.array(values, copy=True)
+    array = wide.astype(dtype, copy=False)
+    if count < size:
+        array = np.concatenate([array, np.full(size - count, array[-1], dtype)])
+    return array
+
+
+def _bfloat16(proto: Any, shape: tuple[int, ...], size: int) -> np.ndarray:
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise TensorError("bfloat16 needs the package ml_dtypes") from error
+    if proto.tensor_content:
+        bits = _from_content(
+            proto.tensor_content, np.dtype(np.uint16), shape, size
+        )
+    else:
+        bits = _padded(proto.half_val, np.uint16, size).reshape(shape)
+    return bits.view(ml_dtypes.bfloat16)
+
+
+def _strings(proto: Any, shape: tuple[int, ...], size: int) -> np.ndarray:
+    values = list(proto.string_val)
+    if len(values) > size:
+        raise TensorError(f"{len(values)} values for {size} elements")
+    if proto.tensor_content:
+        raise TensorError("strings in tensor_content are not supported")
+    values += [values[-1] if values else b""] * (size - len(values))
+    array = np.empty(size, object)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def _as_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    raise TensorError(f"a string tensor cannot hold {type(value).__name__}")
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf writes lengths."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,171 @@
+"""The client's messages are TensorFlow Serving's, byte for byte."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from serving.client import RankRequest, make_example
+from serving.client.wire_grpc import Target, predict_request
+from serving.wire import messages
+from serving.wire.tensors import TensorError, array_from_proto, fill_proto
+
+DTYPES = [
+    np.float16,
+    np.float32,
+    np.float64,
+    np.int8,
+    np.int16,
+    np.int32,
+    np.int64,
+    np.uint8,
+    np.uint16,
+    np.uint32,
+    np.uint64,
+    np.bool_,
+]
+shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+
+
+@hypothesis.given(st.data(), st.sampled_from(DTYPES), st.booleans())
+def test_tensors_round_trip(data, dtype, content):
+    array = data.draw(hnp.arrays(dtype, shapes))
+    proto = messages.TensorProto()
+    fill_proto(proto, array, content=content)
+    found = array_from_proto(
+        messages.TensorProto.FromString(proto.SerializeToString())
+    )
+    assert found.dtype == array.dtype and found.shape == array.shape
+    np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.tf
+@hypothesis.given(st.data(), st.sampled_from(DTYPES), st.booleans())
+@hypothesis.settings(deadline=None)
+def test_tensorflow_reads_our_tensors_and_we_read_its(data, dtype, content):
+    import tensorflow as tf
+    from tensorflow.core.framework import tensor_pb2
+
+    array = data.draw(hnp.arrays(dtype, shapes))
+    ours = messages.TensorProto()
+    fill_proto(ours, array, content=content)
+    theirs = tensor_pb2.TensorProto.FromString(ours.SerializeToString())
+    np.testing.assert_array_equal(tf.make_ndarray(theirs), array)
+    back = messages.TensorProto.FromString(
+        tf.make_tensor_proto(array).SerializeToString()
+    )
+    np.testing.assert_array_equal(array_from_proto(back), array)
+
+
+@pytest.mark.tf
+def test_requests_are_identical_with_the_real_messages():
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
+
+    ids = np.arange(-3, 3, dtype=np.int64).reshape(2, 3)
+    words = np.array([b"a", b"\xff"], object)
+    for target in (Target("m"), Target("m", 7), Target("m", label="stable")):
+        ours = predict_request(target, "rank", {"ids": ids}, ["y"])
+        real = predict_pb2.PredictRequest()
+        real.model_spec.name = "m"
+        real.model_spec.signature_name = "rank"
+        if target.version is not None:
+            real.model_spec.version.value = target.version
+        if target.label is not None:
+            real.model_spec.version_label = target.label
+        real.inputs["ids"].CopyFrom(tf.make_tensor_proto(ids))
+        real.output_filter.append("y")
+        assert ours == real.SerializeToString(deterministic=True)
+    ours = predict_request(Target("m"), "s", {"words": words})
+    real = predict_pb2.PredictRequest.FromString(ours)
+    assert list(real.inputs["words"].string_val) == [b"a", b"\xff"]
+
+
+@pytest.mark.tf
+def test_examples_are_real_examples():
+    import tensorflow as tf
+
+    request = RankRequest(
+        user_id=-5,
+        user_profile=[1, 2, 3, 4, 5],
+        behavior_item_ids=[],
+        behavior_category_ids=[],
+        candidate_item_ids=[2**62, -1],
+    )
+    example = tf.train.Example.FromString(
+        make_example(request, {"candidate_city": [7, 8]})
+    )
+    features = example.features.feature
+    assert features["user_id"].int64_list.value == [-5]
+    assert features["user_profile_5"].int64_list.value == [5]
+    assert features["behavior_item_ids"].WhichOneof("kind") == "int64_list"
+    assert features["candidate_item_ids"].int64_list.value == [2**62, -1]
+    assert features["candidate_city"].int64_list.value == [7, 8]
+
+
+def test_numbers_are_viewed_not_copied():
+    array = np.arange(100_000, dtype=np.int64)
+    proto = messages.TensorProto()
+    fill_proto(proto, array)
+    found = array_from_proto(proto)
+    assert not found.flags.owndata and not found.flags.writeable
+
+
+def test_bad_tensors():
+    proto = messages.TensorProto()
+    fill_proto(proto, np.zeros((2, 2), np.float32))
+    proto.tensor_content = b"abc"
+    with pytest.raises(TensorError, match="3 bytes of content for shape"):
+        array_from_proto(proto)
+    with pytest.raises(TensorError, match="complex64"):
+        fill_proto(messages.TensorProto(), np.zeros(1, np.complex64))
+    with pytest.raises(TensorError, match="cannot hold int"):
+        fill_proto(messages.TensorProto(), np.array([1], object))
+    proto = messages.TensorProto(dtype=99)
+    with pytest.raises(TensorError, match="number 99"):
+        array_from_proto(proto)
+
+
+def test_the_client_needs_no_tensorflow():
+    # With its imports blocked, in a fresh process.
+    code = """
+        import sys
+
+        class Blocked:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in (
+                    "tensorflow", "tensorflow_serving", "keras", "aiohttp",
+                    "pyarrow", "muse_keras", "tfx_pipeline",
+                ):
+                    raise ImportError(f"{name} is blocked")
+
+        sys.meta_path.insert(0, Blocked())
+        import serving.client as c
+
+        request = c.RankRequest(1, [0] * 5, [1], [2], [3])
+        c.make_example(request)
+        for kind in ("grpc", "rest"):
+            with c.MuseClient(
+                "127.0.0.1:1", kind, retry=c.Retry(attempts=1)
+            ) as client:
+                try:
+                    client.rank(request)
+                except c.UnavailableError:
+                    pass
+        assert "serving.model_server" not in sys.modules
+        print("fine")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "fine", done.stderr
