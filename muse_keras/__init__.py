@@ -1,4 +1,4 @@
-"""Multimodal search-based user interest modelling in Keras 3.
+"""Multimodal search-based user interest modeling in Keras 3.
 
 Sub-packages are imported on first use: `muse_keras.tables.ItemTable` needs
 NumPy alone, everything else Keras and any of its backends. Where Keras is

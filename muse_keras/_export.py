@@ -1,4 +1,4 @@
-"""The decorator that makes a class public and serialisable."""
+"""The decorator that makes a class public and serializable."""
 
 from collections.abc import Callable
 from typing import TypeVar

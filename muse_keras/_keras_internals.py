@@ -12,9 +12,15 @@ import keras
 __all__ = [
     "OptimizerHooks",
     "ReplicaBatches",
+    "allow_objects",
     "flattened_layers",
     "keep_arrays",
 ]
+
+
+def allow_objects(layer: keras.layers.Layer) -> None:
+    """Lets a layer's `call` take objects that are not tensors by position."""
+    layer._allow_non_tensor_positional_args = True
 
 
 def keep_arrays(layer: keras.layers.Layer) -> None:
@@ -24,7 +30,7 @@ def keep_arrays(layer: keras.layers.Layer) -> None:
     look into on the host.
     """
     layer._convert_input_args = False
-    layer._allow_non_tensor_positional_args = True
+    allow_objects(layer)
 
 
 def flattened_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

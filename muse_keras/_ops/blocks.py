@@ -1,4 +1,4 @@
-"""Searches that look at some candidates at a time, to bound their memory."""
+"""Searches of a block of candidates at a time, to bound their memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from keras import ops
 from muse_keras._ops.shapes import is_static
 from muse_keras._ops.top_k import stable_top_k
 
-# Below every score: what is masked sorts last.
+# Below every score: masked positions sort last.
 _MASKED = -3e38
 _MASKED_LIMIT = -1e38
 
@@ -21,19 +21,12 @@ def search_in_blocks(
     k: int,
     block_size: int,
 ) -> tuple[Any, Any]:
-    """Search for blocks of candidates, one block after the other.
+    """Search for (B, C) candidates, a block of them at a time.
 
-    Args:
-        search: function of a block of the columns to two float32 (B, c, K).
-        columns: float32 (B, C) or (B, C, D), what is known of candidates.
-        fills: value of each column for the candidates that fill a block up.
-        length: behaviours of a history, int or scalar tensor.
-        k: int, width of the results.
-        block_size: int, most pairs in a block (of at least one candidate of
-            each request).
-
-    Returns:
-        The two results for all candidates, (B, C, K).
+    `search` maps a block of the columns, float32 (B, c) or (B, c, D), to two
+    float32 (B, c, K). `fills` are the values of the columns for candidates that
+    fill up the last block. A block has at most `block_size` pairs with the
+    `length` behaviors, but at least one candidate of each request.
     """
     batch, count = ops.shape(columns[0])[:2]
     if is_static(batch, count, length):
@@ -68,22 +61,15 @@ def search_in_blocks(
 def top_products(
     candidates: Any, behaviors: Any, mask: Any, k: int, block_size: int
 ) -> tuple[Any, Any, Any]:
-    """Return the K behaviours of the highest scalar product.
+    """Return the K behaviors of the highest scalar product.
 
     Of equal products the smaller position comes first, on every backend. No
-    gradient flows through.
+    gradient flows through. Candidates are (B, C, D), behaviors (B, L, D), the
+    mask bool (B, L); at most `block_size` products are held at once.
 
-    Args:
-        candidates: float (B, C, D), finite.
-        behaviors: float (B, L, D), finite.
-        mask: bool (B, L), True = may be found.
-        k: int, behaviours for each candidate.
-        block_size: int, most products held at once.
-
-    Returns:
-        Tuple of products float32, positions float32 (exact below 2**24, as
-        are histories; TensorFlow keeps int32 arithmetic on the host) and a
-        bool mask, each (B, C, K); 0 where nothing was found.
+    Returns products float32, positions float32 (exact below 2**24; TensorFlow
+    keeps int32 arithmetic on the host) and a bool mask, each (B, C, K); 0 where
+    nothing was found.
     """
     candidates = ops.cast(ops.stop_gradient(candidates), "float32")
     behaviors = ops.cast(ops.stop_gradient(behaviors), "float32")

@@ -1,4 +1,4 @@
-"""The newest behaviours of a category."""
+"""The newest behaviors of a category."""
 
 from typing import Any
 
@@ -12,21 +12,13 @@ _SPAN = 1 << 32
 def newest_of_category(
     candidates: Any, behaviors: Any, mask: Any, k: int
 ) -> tuple[Any, Any]:
-    """Return the newest real behaviours of each candidate's category.
+    """Return the newest real behaviors of each candidate's category.
 
     A history is sorted by category, keeping its order, once; a candidate then
-    needs a binary search and K reads.
+    needs a binary search and K reads. Category 0 (missing) finds nothing.
 
-    Args:
-        candidates: integers (B, C), vocabulary indices; 0 (missing) finds
-            nothing.
-        behaviors: integers (B, L), vocabulary indices.
-        mask: bool (B, L), True = real, oldest first.
-        k: int, how many at most.
-
-    Returns:
-        Tuple of int32 positions (B, C, k), newest first, 0 where there is
-        none, and a bool mask (B, C, k).
+    Returns int32 positions (B, C, k), newest first, 0 where there is none, and
+    a bool mask (B, C, k).
     """
     if keras.backend.backend() == "tensorflow":
         return _by_keys(candidates, behaviors, mask, k)
@@ -83,7 +75,7 @@ def _by_keys(
 
 
 def _first_at_least(ordered: Any, values: Any) -> Any:
-    """Return int32 places (B, C) of the first of (B, L) not below values."""
+    """Return int32 (B, C), the first places of (B, L) not below values."""
     if keras.backend.backend() == "torch":
         import torch
 

@@ -1,4 +1,4 @@
-"""What a constructor or a call is given, refused by name where it is wrong."""
+"""Checks of arguments and inputs, with errors that name them."""
 
 import math
 import numbers
@@ -16,14 +16,9 @@ _KINDS = {
 
 
 def integer(name: str, value: Any, minimum: int = 1) -> int:
-    """Return a constructor's integer argument as an `int`.
+    """Return a constructor's integer as an `int`.
 
-    NumPy's integers are integers, booleans are not.
-
-    Args:
-        name: str, the argument's name, for the message.
-        value: what was given.
-        minimum: int, the least that is allowed.
+    NumPy's integers are accepted, booleans are not.
     """
     is_integer = isinstance(value, numbers.Integral)
     if isinstance(value, bool) or not is_integer or value < minimum:
@@ -47,14 +42,9 @@ def seed_of(value: Any) -> int | None:
 
 
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
-    """Return a constructor's finite number as a `float`.
+    """Return a constructor's finite number in an interval as a `float`.
 
-    NumPy's numbers are numbers, booleans and texts are not.
-
-    Args:
-        name: str, the argument's name, for the message.
-        value: what was given.
-        interval: str, where it must lie, such as "[0, 1)".
+    NumPy's numbers are accepted, booleans and texts are not.
     """
     low, high = map(float, interval[1:-1].split(","))
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -151,15 +141,10 @@ def check_names(inputs: Iterable[str], known: Iterable[str]) -> None:
 def check_indices(name: str, indices: Any, sizes: Any, what: str) -> None:
     """Raise `ValueError` for indices on the host that name no row.
 
-    Only what is a NumPy array (or a list) is looked at: to look into a
-    tensor would hold up the device, and in a compiled program needs ops that
-    have no GPU kernels. There an index without a row reads row 0.
-
-    Args:
-        name: str, the input's name.
-        indices: integers of any shape, NumPy or not.
-        sizes: int or (n,) ints, rows of the table (of each last position).
-        what: str, what the indices are of, for the message.
+    Only a NumPy array or a list is looked at: looking into a tensor would hold
+    up the device, and in a compiled program needs ops without GPU kernels.
+    There such an index reads row 0. `sizes` are the rows of the table, or those
+    of each last position; `what` says for the message what the indices are of.
     """
     if not isinstance(indices, np.ndarray | np.generic | list | tuple | int):
         return

@@ -7,7 +7,7 @@ from keras import ops
 
 
 class CosineParts(NamedTuple):
-    """What a vector contributes to a cosine.
+    """Vectors prepared for a cosine.
 
     Attributes:
         vectors: float32 (..., D), finite; zeros where `valid` is False.
@@ -40,19 +40,12 @@ def cosine_parts(vectors: Any) -> CosineParts:
 
 
 def cosine_matrix(candidates: CosineParts, behaviors: CosineParts) -> Any:
-    """Return the cosines of all pairs.
+    """Return the cosines (B, C, L) of all pairs, 0 where one is not valid.
 
-    For integer codes of up to 8 bits and 1,024 dimensions scalar products
-    are exact and norms correctly rounded, so that a cosine is within two
-    units in the last place, and the same for the same codes wherever they
-    stand and on every backend.
-
-    Args:
-        candidates: `CosineParts` with vectors (B, C, D).
-        behaviors: `CosineParts` with vectors (B, L, D).
-
-    Returns:
-        float32 (B, C, L); 0 where either vector is not valid.
+    For integer codes of up to 8 bits and 1,024 dimensions scalar products are
+    exact and norms correctly rounded: a cosine is within two units in the last
+    place, and the same for the same codes wherever they stand and on every
+    backend.
     """
     products = ops.matmul(
         candidates.vectors, ops.transpose(behaviors.vectors, (0, 2, 1))
@@ -64,16 +57,10 @@ def cosine_matrix(candidates: CosineParts, behaviors: CosineParts) -> Any:
 
 
 def cosines_of_found(candidates: Any, found: Any) -> Any:
-    """Return the cosine of each candidate with each of its own behaviours.
+    """Return cosines (B, C, K) of candidates and their own behaviors.
 
-    As exact as those of `cosine_matrix`.
-
-    Args:
-        candidates: integer codes or floats (B, C, D).
-        found: integer codes or floats (B, C, K, D).
-
-    Returns:
-        float32 (B, C, K); 0 where either vector is zero or not finite.
+    Candidates are (B, C, D), behaviors (B, C, K, D), codes or floats. As exact
+    as `cosine_matrix`; 0 where either vector is zero or not finite.
     """
     left, right = cosine_parts(candidates), cosine_parts(found)
     products = ops.matmul(right.vectors, ops.expand_dims(left.vectors, 3))
@@ -84,11 +71,10 @@ def cosines_of_found(candidates: Any, found: Any) -> Any:
 def _square_root(squared: Any) -> Any:
     """Return the square root, the same bits for the same number.
 
-    A float32 root may be an approximation that depends on the processor, on
-    the position in the tensor (vector loop or its tail), and on what a
-    compiler fuses it with; equal behaviours would then not tie. A float64
-    root, off by a few of its units, always rounds to the right float32.
-    JAX has no float64 and an exact float32 root.
+    A float32 root may be an approximation that depends on the processor, on the
+    place in the tensor and on what a compiler fuses it with; equal behaviors
+    would then not tie. A float64 root always rounds to the right float32. JAX
+    has no float64 and an exact float32 root.
     """
     if keras.backend.backend() == "jax":
         return ops.sqrt(squared)

@@ -1,30 +1,42 @@
-"""Docstrings of classes that differ in little from their base."""
+"""Signatures and docstrings of classes that differ little from their base."""
 
 import inspect
 import re
+from typing import Any
 
 _SECTION = re.compile(r"^(\w[\w ]*):$", re.MULTILINE)
 _ARGUMENT = re.compile(r"^ {4}\**(\w+):", re.MULTILINE)
 
 
-def complete_docstring(cls: type) -> None:
-    """Write what the docstring of a class leaves to its base's into it.
+def complete_subclass(cls: type) -> None:
+    """Complete the signature and docstring of a class by those of its base.
 
-    Each argument of the constructor is described as in the class or, if it
-    is not there, as in its base; so are call arguments and output.
+    A constructor that ends in `**kwargs` gets its base's further arguments,
+    by name alone. Each argument is described as in the class or, if it is not
+    there, as in its base; so are call arguments and output.
     """
-    own, base = cls.__doc__, cls.__base__.__doc__ if cls.__base__ else None
-    if not own or not base:  # Python was told to leave docstrings out.
-        return
-    mine, theirs = _sections(own), _sections(base)
+    init: Any = cls.__init__  # type: ignore[misc]
+    base: Any = cls.__base__
+    own = dict(inspect.signature(init).parameters)
+    if "__init__" in cls.__dict__:
+        merged = dict(own)
+        rest = merged.pop("kwargs")
+        for name, given in inspect.signature(base.__init__).parameters.items():
+            if name not in own:
+                merged[name] = given.replace(
+                    kind=inspect.Parameter.KEYWORD_ONLY
+                )
+        own = {**merged, "kwargs": rest}
+        init.__signature__ = inspect.Signature(list(own.values()))
+    # Keras's own signature of every model is `(*args, **kwargs)`.
+    setattr(cls, "__signature__", inspect.Signature(list(own.values())[1:]))  # noqa: B010
+    if not cls.__doc__ or not base.__doc__:
+        return  # Python was told to leave docstrings out.
+    mine, theirs = _sections(cls.__doc__), _sections(base.__doc__)
     described = _arguments(theirs["Args"]) | _arguments(mine.get("Args", ""))
     sections = {
         "": mine.pop(""),
-        "Args": "\n".join(
-            described[name]
-            for name in inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-            if name in described
-        ),
+        "Args": "\n".join(described[name] for name in own if name in described),
         "Call arguments": theirs["Call arguments"],
         "Output shape": theirs["Output shape"],
     }

@@ -6,17 +6,11 @@ from keras import ops
 
 
 def signs(vectors: Any, planes: Any) -> Any:
-    """Return the side of each plane, +1 (also on the plane) or -1.
+    """Return the side of each plane as float32 (..., bits): +1 or -1.
 
-    The share of planes between two vectors is, on average, their angle over
-    pi. No gradient flows through.
-
-    Args:
-        vectors: float (..., D).
-        planes: float32 (D, bits), the planes' normals.
-
-    Returns:
-        float32 (..., bits).
+    `planes` (D, bits) are the normals; a vector on a plane counts as +1. The
+    share of planes between two vectors is, on average, their angle over pi. No
+    gradient flows through.
     """
     vectors = ops.cast(ops.stop_gradient(vectors), "float32")
     heights = ops.matmul(vectors, ops.cast(planes, "float32"))

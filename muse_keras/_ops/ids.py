@@ -1,4 +1,4 @@
-"""Item ids as tensors, never cut without a word."""
+"""Item ids as tensors; an id that would be cut raises an error."""
 
 from typing import Any
 
@@ -23,13 +23,7 @@ def id_dtype() -> str:
 def id_tensor(ids: Any, name: str = "item_ids") -> Any:
     """Return ids as a tensor of `id_dtype`.
 
-    Args:
-        ids: integers of any shape.
-        name: str, for the message.
-
-    Raises:
-        ValueError: for ids outside the tensor (NumPy, a list) that do not fit
-            the backend's integers.
+    Raises `ValueError` for ids in NumPy or a list that the backend would cut.
     """
     is_symbol = isinstance(ids, keras.KerasTensor)
     if not ops.is_tensor(ids) and not is_symbol:

@@ -9,12 +9,8 @@ from keras import ops
 def take_positions(values: Any, indices: Any) -> Any:
     """Return `values[b, indices[b, ...]]`, and 0 from an empty history.
 
-    Args:
-        values: integers (B, L).
-        indices: int32 (B, ...), positions in L; 0 if L is 0.
-
-    Returns:
-        Tensor of the shape of `indices` and the dtype of `values`.
+    Values are integers (B, L); the result has their dtype and the shape of the
+    int32 `indices` (B, ...).
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -36,14 +32,7 @@ def take_positions(values: Any, indices: Any) -> Any:
 def take_vectors_at(vectors: Any, indices: Any) -> Any:
     """Return `vectors[b, indices[b, ...]]`, and zeros from an empty history.
 
-    Made for tests and single layers: a ranker reads from its table instead.
-
-    Args:
-        vectors: (B, L, D).
-        indices: int32 (B, ...), positions in L; 0 if L is 0.
-
-    Returns:
-        (B, ..., D), the dtype of `vectors`.
+    Vectors are (B, L, D). A ranker reads from its table instead.
     """
     vectors = ops.pad(ops.convert_to_tensor(vectors), [[0, 0], [0, 1], [0, 0]])
     shape = ops.shape(indices)
@@ -53,18 +42,10 @@ def take_vectors_at(vectors: Any, indices: Any) -> Any:
 
 
 def newest_positions(mask: Any, count: int) -> tuple[Any, Any]:
-    """Return the positions of the newest real behaviours, newest first.
+    """Return the positions of the newest real behaviors, newest first.
 
-    Real behaviours are found by their mask, so that padding may stand on
-    any side or in between.
-
-    Args:
-        mask: bool (B, L), True = real, oldest first.
-        count: int, how many at most.
-
-    Returns:
-        Tuple of int32 positions (B, count), 0 where there is none, and a
-        bool mask (B, count).
+    Padding may stand anywhere in `mask` (B, L). Returns int32 (B, count), 0
+    where there is none, and a bool mask (B, count).
     """
     if keras.backend.backend() == "tensorflow":
         return _newest_by_count(mask, count)
@@ -80,8 +61,8 @@ def newest_positions(mask: Any, count: int) -> tuple[Any, Any]:
 def _newest_by_count(mask: Any, count: int) -> tuple[Any, Any]:
     """Return `newest_positions` on TensorFlow.
 
-    The n-th real behaviour is where the number of them reaches n: a running
-    sum and a binary search take a tenth of the time of a top-K.
+    The n-th real behavior is where the number of them reaches n: a running sum
+    and a binary search take a tenth of the time of a top-K.
     """
     import tensorflow as tf
 

@@ -14,12 +14,8 @@ def replica_count() -> int:
 def sum_over_replicas(tensor: Any) -> Any:
     """Return the sum of a tensor over all replicas that run in step.
 
-    Under `tf.distribute` each replica sees its own share of the batch; this
-    gives all of them the same total, with gradients. Elsewhere the program
-    sees the whole batch and the tensor is returned as it is.
-
-    Args:
-        tensor: float tensor of the same shape on every replica.
+    Under `tf.distribute` each replica sees its own share of the batch; all get
+    the same total, with gradients. Elsewhere the tensor is returned as it is.
     """
     context = _replica_context()
     if context is None:
@@ -30,13 +26,10 @@ def sum_over_replicas(tensor: Any) -> Any:
 
 
 def gather_over_replicas(tensor: Any) -> Any:
-    """Return the rows of all replicas, the same on every one, in their order.
+    """Return the rows of all replicas, the same on each, in their order.
 
-    Has gradients. Elsewhere the program sees the whole batch and the tensor
-    is returned as it is.
-
-    Args:
-        tensor: (B, ...), B may differ between replicas.
+    Has gradients; replicas may have different numbers of rows. Elsewhere the
+    tensor is returned as it is.
     """
     context = _replica_context()
     if context is None:

@@ -28,14 +28,10 @@ def raw_variable(variable: Any) -> Any:
 
 
 def assign_rows(variable: Any, rows: Any, values: Any) -> None:
-    """Write some rows of a variable, in place where the backend can.
+    """Write values to some rows of a variable, in place where possible.
 
-    Under `tf.distribute` the replica's own copy is written.
-
-    Args:
-        variable: `keras.Variable` of shape (rows, ...).
-        rows: integers (n,), each once.
-        values: (n, ...), the variable's dtype.
+    Each row may be given once. Under `tf.distribute` the replica's own copy is
+    written.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":

@@ -18,15 +18,7 @@ def has_content(vectors: Any) -> Any:
 
 
 def masked_mean(values: Any, mask: Any) -> Any:
-    """Return the mean over axis 1 of real positions; zeros if there are none.
-
-    Args:
-        values: float (B, L, E).
-        mask: bool (B, L), True = real.
-
-    Returns:
-        (B, E), the dtype of `values`.
-    """
+    """Return the mean (B, E) of real positions of (B, L, E), zeros for none."""
     weights = ops.cast(mask, "float32")
     count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1.0)
     weights = ops.cast(weights / count, values.dtype)
@@ -34,15 +26,10 @@ def masked_mean(values: Any, mask: Any) -> Any:
 
 
 def weights_of(values: Any, sample_weight: Any) -> Any:
-    """Return a weight for each value, of weights for some of its first axes.
+    """Return a weight for each value, in the shape and dtype of `values`.
 
-    Args:
-        values: float (B, C), or any shape; named `y_pred` in messages.
-        sample_weight: numbers (B, C), or (B,) or (B, 1), the same for all of
-            a row; or a single number.
-
-    Returns:
-        The shape and dtype of `values`.
+    `sample_weight` may have the shape of `values`, that of their first axes, a
+    last axis of 1, or none. Messages call `values` `y_pred`.
     """
     weights = ops.cast(ops.convert_to_tensor(sample_weight), values.dtype)
     axes = same_axes(values)

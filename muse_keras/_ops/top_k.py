@@ -10,20 +10,12 @@ _ORDERED_BACKENDS = ("tensorflow", "jax")
 
 
 def stable_top_k(scores: Any, k: int) -> tuple[Any, Any]:
-    """Return the K highest scores, the smaller index first among equals.
+    """Return the K highest scores (..., k) and their int32 indices.
 
-    Where the backend's own top-K leaves the order of equal scores open
-    (PyTorch), two passes make it definite: the first finds the K-th highest
-    value, the second keeps everything above it and, of what equals it, the
-    smallest indices; a stable sort of those K then gives the order.
-
-    Args:
-        scores: float32 (..., L) with L >= k and L <= 2**23, no NaN.
-        k: int, how many.
-
-    Returns:
-        Tuple of values float32 (..., k), descending, and int32 indices
-        (..., k).
+    The smaller index comes first among equals. `scores` are float32 (..., L)
+    with k <= L <= 2**23 and no NaN. PyTorch leaves the order of equal scores
+    open; there a first pass finds the K-th highest value, a second keeps all
+    above it and the smallest indices at it, and a stable sort orders them.
     """
     if keras.backend.backend() in _ORDERED_BACKENDS:
         values, indices = ops.top_k(scores, k)

@@ -1,4 +1,4 @@
-"""Training that collapses is stopped with a message that says so."""
+"""A callback that stops training when the embeddings have collapsed."""
 
 import math
 from typing import Any
@@ -46,7 +46,6 @@ class CollapseGuard(keras.callbacks.Callback):
         patience: int = 1,
         every: int = 0,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__()
         self.max_mean_cosine = number(
             "max_mean_cosine", max_mean_cosine, "(-1, 1)"

@@ -63,7 +63,7 @@ def load_published_weights(
     which the published attentions lack, is folded into the weights: into the
     query of the short-term attention and into the gammas of the long-term
     one. The model computes what the published one does; trained further, it
-    is another parametrisation of the same functions.
+    is another parameterization of the same functions.
 
     Args:
         model: `PublishedMUSE`, of the checkpoint's sizes.
@@ -121,7 +121,7 @@ def load_published_weights(
 def _assign_attentions(model: PublishedMUSE, values: _Arrays) -> None:
     """Write both attentions."""
     short, long = model.short_attention, model.long_attention
-    # Ours divides logits by this.
+    # The attention layers here divide logits by this.
     scale = np.sqrt(np.float32(2 * model.embedding_dim))
     for name, source, factor in (
         ("query", "query_fcs", scale),

@@ -9,36 +9,29 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer, integers
 from muse_keras._ops.cosine import cosine_matrix, cosine_parts
-from muse_keras._ops.positions import take_positions
 from muse_keras.compat.two_logit_tower import TwoLogitTower
 from muse_keras.layers.semantic_aware_target_attention import (
     SemanticAwareTargetAttention,
 )
 from muse_keras.layers.sim_tier import SimTier
 from muse_keras.layers.target_attention import TargetAttention
-from muse_keras.models.base_ranker import BaseRanker, Explanation
 from muse_keras.models.behavior_search import CosineSearch
-from muse_keras.models.short_term_interest import RecentBehaviors
-
-_TIERS = 22
-# What the published model fixes, and a configuration therefore leaves out.
-_FIXED: dict[str, Any] = {
-    "num_tiers": _TIERS,
-    "tier_scale": "log1p",
-    "num_heads": 1,
-    "attention_activation": "silu",
-}
+from muse_keras.models.request_model import Explanation, RequestModel
+from muse_keras.models.short_term_interest import (
+    RecentBehaviors,
+    newest_behaviors,
+)
 
 
 @muse_keras_export()
-class PublishedMUSE(BaseRanker):
+class PublishedMUSE(RequestModel):
     """The model whose checkpoints `load_published_weights` reads.
 
     It takes the inputs of `MUSE` and differs in what it computes from them:
     projections have biases; short-term attention has neither an activation
     nor values of its own; SimTier has 22 tiers that include their upper
-    edges; the found behaviours are also mean-pooled; profile fields may be of
-    different widths; the tower ends in two outputs and normalises over units;
+    edges; the found behaviors are also mean-pooled; profile fields may be of
+    different widths; the tower ends in two outputs and normalizes over units;
     `candidate_category_matches` is not looked at.
 
     Reference: the implementation published with MUSE, arXiv 2512.07216.
@@ -53,9 +46,9 @@ class PublishedMUSE(BaseRanker):
         profile_dims: sequence of int, widths of the profile fields'
             embeddings. None: `embedding_dim` for the first three fields, half
             of it for all others.
-        k: int, behaviours retrieved for each candidate.
-        count_padding: bool. True: where a history has fewer behaviours than
-            are looked at, the rest counts as behaviours with zero embeddings
+        k: int, behaviors retrieved for each candidate.
+        count_padding: bool. True: where a history has fewer behaviors than
+            are looked at, the rest counts as behaviors with zero embeddings
             and similarity 0, as published. False: it counts nowhere.
 
     Example:
@@ -67,6 +60,8 @@ class PublishedMUSE(BaseRanker):
     [8, 8, 8, 4, 4, 4]
     """
 
+    num_tiers = 22
+
     def __init__(
         self,
         num_items: int,
@@ -77,31 +72,15 @@ class PublishedMUSE(BaseRanker):
         profile_dims: Sequence[int] | None = None,
         k: int = 50,
         count_padding: bool = True,
-        vector_dim: int = 128,
-        embedding_dim: int = 16,
-        recent: int = 50,
-        hidden_units: Sequence[int] = (256, 128, 64),
-        oov_rate: float = 0.0,
-        seed: int | None = None,
-        spare_rows: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(
             num_items,
             profile_sizes,
             category_size,
             city_size,
             province_size,
-            vector_dim=vector_dim,
-            embedding_dim=embedding_dim,
-            recent=recent,
-            hidden_units=hidden_units,
-            oov_rate=oov_rate,
-            seed=seed,
-            spare_rows=spare_rows,
             **kwargs,
-            **_FIXED,
         )
         count = len(self.profile_sizes)
         if profile_dims is None:
@@ -116,33 +95,13 @@ class PublishedMUSE(BaseRanker):
         self.profile_dims = integers("profile_dims", profile_dims)
         self.k = integer("k", k)
         self.count_padding = count_padding
-        self.assemble()
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        config = super().get_config()
-        for name in _FIXED:
-            del config[name]
-        config.update(
-            {
-                "profile_dims": self.profile_dims,
-                "k": self.k,
-                "count_padding": self.count_padding,
-            }
-        )
-        return config
-
-    def _make_layers(self) -> None:
-        """Make, not build, all layers."""
-        self._make_tables()
         self.profile_embeddings = [
-            self._embedding(rows, f"profile_embedding_{number}", dim)
+            self.embedding(f"profile_embedding_{number}", rows, dim)
             for number, (rows, dim) in enumerate(
                 zip(self.profile_sizes, self.profile_dims, strict=True)
             )
         ]
         self.search = CosineSearch(self.k, name="search")
-        self.search.read_vectors_with(self.table.vectors)
         self.short_attention = TargetAttention(
             use_bias=True, dtype=self.dtype_policy, name="short_attention"
         )
@@ -153,22 +112,33 @@ class PublishedMUSE(BaseRanker):
             dtype=self.dtype_policy,
             name="long_attention",
         )
-
-        def tiers(name: str) -> SimTier:
-            return SimTier(
-                _TIERS, edges="ceil", dtype=self.dtype_policy, name=name
-            )
-
-        self.short_tiers = tiers("short_tiers")
-        self.long_tiers = tiers("long_tiers")
+        self.short_tiers = self._tiers("short_tiers")
+        self.long_tiers = self._tiers("long_tiers")
         self.tower = TwoLogitTower(
             self.hidden_units, dtype=self.dtype_policy, name="tower"
         )
         self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self._build_layers()
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "profile_dims": self.profile_dims,
+            "k": self.k,
+            "count_padding": self.count_padding,
+        }
+
+    def _tiers(self, name: str) -> SimTier:
+        """Return the published SimTier."""
+        return SimTier(
+            self.num_tiers, edges="ceil", dtype=self.dtype_policy, name=name
+        )
 
     def _build_layers(self) -> None:
         """Build all layers: their shapes follow from the arguments."""
-        self._build_tables(*self.profile_embeddings)
+        self.build_tables(*self.profile_embeddings)
         dim = self.embedding_dim
         item = (None, None, 2 * dim)
         self.search.build()
@@ -177,27 +147,25 @@ class PublishedMUSE(BaseRanker):
         self.short_tiers.build()
         self.long_tiers.build()
         # Two interests, two means; id, category, city, province; tiers.
-        width = 4 * 2 * dim + 4 * dim + sum(self.profile_dims) + 2 * _TIERS
+        width = (
+            4 * 2 * dim + 4 * dim + sum(self.profile_dims) + 2 * self.num_tiers
+        )
         self.tower.build((None, None, width))
 
-    def _score(
+    def score(
         self,
         inputs: dict[str, Any],
         training: bool | None,
         explaining: bool = False,
-    ) -> tuple[Any, Explanation]:
-        """Return logits and what they are based on."""
-        inputs = self._checked(inputs)
-        candidates, behaviors, target = self._views(inputs, training)
+    ) -> tuple[Any, Any]:
+        """Return logits, and their `Explanation` or None; see the base."""
+        candidates, behaviors = self.views(inputs, training)
+        target = candidates.embeddings
         short, short_mean, short_tiers = self._short_term(
-            target, candidates.vectors, self._recent(behaviors, training)
+            target, candidates.vectors, newest_behaviors(behaviors, self.recent)
         )
-        found = self._find(target, candidates, behaviors, training, True)
-        embedded = self._embed_items(
-            take_positions(behaviors.rows, found.indices),
-            take_positions(behaviors.categories, found.indices),
-            training,
-        )
+        found = self.search(candidates, behaviors)
+        embedded = found.embeddings
         embedded = _without_padding(embedded, found.mask)
         mask = None if self.count_padding else found.mask
         long, attention = self.long_attention(
@@ -225,6 +193,8 @@ class PublishedMUSE(BaseRanker):
             axis=-1,
         )
         logits = self.tower(features, training=training)
+        if not explaining:
+            return logits, None
         tiers = self.long_tiers.count(found.similarities, found.mask)
         return logits, Explanation(found, attention, tiers)
 
@@ -250,7 +220,6 @@ class PublishedMUSE(BaseRanker):
 
     def _profile(self, profile: Any) -> Any:
         """Return the profile's embeddings, (B, sum of widths)."""
-        self._profile_fields(profile)
         return ops.concatenate(
             [
                 table(profile[:, number])
@@ -261,7 +230,7 @@ class PublishedMUSE(BaseRanker):
 
 
 def _without_padding(embeddings: Any, mask: Any) -> Any:
-    """Return embeddings (..., K, E), zero where there is no behaviour."""
+    """Return embeddings (..., K, E), zero where there is no behavior."""
     real = ops.cast(mask, embeddings.dtype)
     return embeddings * ops.expand_dims(real, -1)
 

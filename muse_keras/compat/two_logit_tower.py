@@ -12,7 +12,7 @@ from muse_keras.models.score_tower import ScoreTower
 class TwoLogitTower(ScoreTower):
     """Dense layers that end in two outputs, and the outputs' difference.
 
-    Dice stands after every dense layer, the last one too, and normalises over
+    Dice stands after every dense layer, the last one too, and normalizes over
     the units of each candidate. A softmax of the two outputs (no click,
     click) gives the click the sigmoid of their difference, which is returned.
 

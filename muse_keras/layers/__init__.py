@@ -1,4 +1,4 @@
-"""Layers: search, exact modelling, rankers and item embeddings."""
+"""Layers: search, exact modeling, rankers and item embeddings."""
 
 from muse_keras.layers.dice import Dice
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK

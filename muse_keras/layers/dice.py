@@ -1,4 +1,4 @@
-"""An activation that adapts to the data's distribution."""
+"""Dice: an activation that adapts to the distribution of its input."""
 
 from typing import Any
 
@@ -64,7 +64,6 @@ class Dice(keras.layers.Layer):
         normalization: str = "batch",
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         if normalization not in _NORMALIZATIONS:
             raise ValueError(
@@ -105,8 +104,8 @@ class Dice(keras.layers.Layer):
         else:
             mean = ops.cast(self.moving_mean, "float32")
             variance = ops.cast(self.moving_variance, "float32")
-        centred = ops.cast(inputs, "float32") - mean
-        gate = ops.sigmoid(centred * ops.rsqrt(variance + self.epsilon))
+        centered = ops.cast(inputs, "float32") - mean
+        gate = ops.sigmoid(centered * ops.rsqrt(variance + self.epsilon))
         gate = ops.cast(gate, inputs.dtype)
         alpha = ops.cast(self.alpha, inputs.dtype)
         return inputs * (gate + (1.0 - gate) * alpha)
@@ -124,18 +123,15 @@ class Dice(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "momentum": self.momentum,
-                "epsilon": self.epsilon,
-                "alpha_initializer": keras.initializers.serialize(
-                    self.alpha_initializer
-                ),
-                "normalization": self.normalization,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "alpha_initializer": keras.initializers.serialize(
+                self.alpha_initializer
+            ),
+            "normalization": self.normalization,
+        }
 
     def _add_average(
         self, name: str, shape: tuple[int, ...], start: str

@@ -1,4 +1,4 @@
-"""The general search unit: which behaviours are most like the candidate."""
+"""GSU: the behaviors most similar to each candidate."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ from muse_keras._ops.checks import check_inputs, integer
 from muse_keras._ops.cosine import CosineParts, cosine_matrix, cosine_parts
 from muse_keras._ops.top_k import stable_top_k
 
-# Below every cosine: what is masked sorts last.
+# Below every cosine: masked positions sort last.
 _MASKED = -4.0
 _MASKED_LIMIT = -2.0
 
 
 class GSUResult(NamedTuple):
-    """The behaviours that a search found for every candidate.
+    """The behaviors that a search found for every candidate.
 
     Attributes:
         similarities: float32 (B, C, K), descending from a `GSUTopK`; 0 where
@@ -34,11 +34,11 @@ class GSUResult(NamedTuple):
 
 @muse_keras_export()
 class GSUTopK(keras.layers.Layer):
-    """The K behaviours with the highest cosine to each candidate.
+    """The K behaviors with the highest cosine to each candidate.
 
     A plain cosine over frozen multimodal vectors retrieves better than
     learned scores do, and needs no training. The search is exact. Vectors
-    need no normalisation: int8 codes are searched as they are, and their
+    need no normalization: int8 codes are searched as they are, and their
     scalar products are exact.
 
     Order: descending similarity; of equal ones the smaller index first, on
@@ -53,8 +53,8 @@ class GSUTopK(keras.layers.Layer):
     Reference: MUSE, arXiv 2512.07216, section on the GSU.
 
     Args:
-        k: int, behaviours kept for each candidate.
-        block_size: int, the most scores (candidates x behaviours x batch)
+        k: int, behaviors kept for each candidate.
+        block_size: int, the most scores (candidates x behaviors x batch)
             computed at once, 4 bytes each; candidates are searched in blocks
             of this size, at least one candidate at a time.
         **kwargs: see `keras.layers.Layer`.
@@ -88,7 +88,6 @@ class GSUTopK(keras.layers.Layer):
     def __init__(
         self, k: int = 50, block_size: int = 1 << 25, **kwargs: Any
     ) -> None:
-        """Set the arguments; see the class."""
         # Similarities stay float32 under every dtype policy.
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
@@ -161,9 +160,11 @@ class GSUTopK(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update({"k": self.k, "block_size": self.block_size})
-        return config
+        return {
+            **super().get_config(),
+            "k": self.k,
+            "block_size": self.block_size,
+        }
 
     def _check(
         self, candidates: Any, behaviors: Any, mask: Any, norms: Any
@@ -195,7 +196,7 @@ class GSUTopK(keras.layers.Layer):
         return ops.cast(cosines, "float32"), ops.cast(positions, "float32")
 
     def _prepare(self, behaviors: Any, mask: Any) -> tuple[CosineParts, Any]:
-        """Return behaviours, at least K of them, and what masking costs."""
+        """Return at least K behaviors, and the penalties of masked ones."""
         behaviors = ops.stop_gradient(behaviors)
         parts = cosine_parts(behaviors)
         real = parts.valid
@@ -229,7 +230,7 @@ class GSUTopK(keras.layers.Layer):
         def search_block(block: Sequence[Any]) -> tuple[Any, Any]:
             vectors, norms, penalties = block
             scores = cosine_matrix(CosineParts(vectors, norms, None), behaviors)
-            # x + 0 is x: what is not masked keeps its exact value.
+            # x + 0 is x: real positions keep their exact values.
             scores = scores + penalty + ops.expand_dims(penalties, 2)
             values, indices = stable_top_k(scores, self.k)
             # Positions travel as float32 (exact below 2**24): TensorFlow
@@ -260,5 +261,5 @@ def _are_codes(candidates: Any, behaviors: Any) -> bool:
 
 
 def _penalty(real: Any) -> Any:
-    """Return float32 0 where `real`, else what puts a score last."""
+    """Return float32 0 where `real`, else a penalty that sorts last."""
     return (1.0 - ops.cast(real, "float32")) * _MASKED

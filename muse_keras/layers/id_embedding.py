@@ -56,7 +56,6 @@ class IdEmbedding(keras.layers.Layer):
         embeddings_initializer: Any = "uniform",
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         # NumPy arrays must come here as they are, to be looked at.
         keep_arrays(self)
@@ -93,14 +92,11 @@ class IdEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "num_rows": self.num_rows,
-                "dim": self.dim,
-                "embeddings_initializer": keras.initializers.serialize(
-                    self.embeddings_initializer
-                ),
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "num_rows": self.num_rows,
+            "dim": self.dim,
+            "embeddings_initializer": keras.initializers.serialize(
+                self.embeddings_initializer
+            ),
+        }

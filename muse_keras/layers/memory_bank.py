@@ -1,4 +1,4 @@
-"""A queue of the newest keys of the momentum encoder."""
+"""Memory bank: a queue of the newest keys of the momentum encoder."""
 
 from typing import Any
 
@@ -39,8 +39,8 @@ class MemoryBank(keras.layers.Layer):
         dim: int, width of a key.
         **kwargs: see `keras.layers.Layer`.
 
-    A layer because of its weights: it is not called, but read with
-    `contents` and written with `enqueue`.
+    It is a layer so that its weights are tracked and saved. It is never
+    called: `enqueue` writes and `contents` reads.
 
     Example:
     >>> import numpy as np
@@ -57,7 +57,6 @@ class MemoryBank(keras.layers.Layer):
     built: bool
 
     def __init__(self, size: int, dim: int = 128, **kwargs: Any) -> None:
-        """Set the arguments; see the class."""
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
         self.size = integer("size", size)
@@ -125,9 +124,7 @@ class MemoryBank(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update({"size": self.size, "dim": self.dim})
-        return config
+        return {**super().get_config(), "size": self.size, "dim": self.dim}
 
     def _add_state(self, name: str, shape: tuple[int, ...], dtype: str) -> Any:
         """Add a weight that only `enqueue` changes, alike on all replicas."""

@@ -1,4 +1,4 @@
-"""What the attentions of a candidate over behaviours share."""
+"""Base class of the target attentions."""
 
 from typing import Any
 
@@ -28,7 +28,6 @@ class ProjectedAttention(keras.layers.Layer):
         use_bias: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         self.num_heads = integer("num_heads", num_heads)
         if key_dim is not None:
@@ -43,7 +42,7 @@ class ProjectedAttention(keras.layers.Layer):
         self.query_bias: Any = None
         self.key_bias: Any = None
         self.value_bias: Any = None
-        # The mask is used up here.
+        # The mask is consumed here, not passed on.
         self.supports_masking = True
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:
@@ -52,20 +51,17 @@ class ProjectedAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "num_heads": self.num_heads,
-                "key_dim": self.key_dim,
-                "value_dim": self.value_dim,
-                "activation": keras.activations.serialize(self.activation),
-                "kernel_initializer": keras.initializers.serialize(
-                    self.kernel_initializer
-                ),
-                "use_bias": self.use_bias,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "use_bias": self.use_bias,
+        }
 
     def queries(self, target: Any) -> Any:
         """Return the scaled queries of candidates, all heads side by side.
@@ -83,7 +79,7 @@ class ProjectedAttention(keras.layers.Layer):
         return _flat_heads(query * (query.shape[-1] ** -0.5))
 
     def keys(self, behaviors: Any) -> Any:
-        """Return the keys of behaviours, all heads side by side.
+        """Return the keys of behaviors, all heads side by side.
 
         Args:
             behaviors: float (..., E').

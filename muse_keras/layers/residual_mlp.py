@@ -38,7 +38,6 @@ class ResidualMLP(keras.layers.Layer):
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         self.hidden_units = integers("hidden_units", hidden_units)
         self.output_dim = output_dim = integer("output_dim", output_dim)
@@ -93,12 +92,9 @@ class ResidualMLP(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "hidden_units": self.hidden_units,
-                "output_dim": self.output_dim,
-                "dropout": self.dropout,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "hidden_units": self.hidden_units,
+            "output_dim": self.output_dim,
+            "dropout": self.dropout,
+        }

@@ -1,4 +1,4 @@
-"""The encoder of what is searched with, and of what is found."""
+"""Encoder of queries and items for contrastive learning."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,9 +17,9 @@ class SCLTower(keras.layers.Layer):
     """Any number of modalities to one unit vector.
 
     Each modality has a small tower of its own; the results of those that a
-    row has are averaged and go through one more network. What is missing is
-    left out of the average, so that a query of text alone and an item of
-    image and text can meet. A row that has nothing becomes the zero vector.
+    row has are averaged and go through one more network. A missing modality
+    is left out of the average, so that a query of text alone is comparable
+    with an item of image and text. A row without any becomes the zero vector.
 
     A modality is a dense vector, whose length does not matter (it is scaled
     to a unit vector first), or anything an encoder of its own turns into
@@ -27,7 +27,7 @@ class SCLTower(keras.layers.Layer):
     row has no such modality; so does a vector with NaN or infinity.
 
     Weights exist from construction on, unless an encoder needs to see its
-    input first. The output is normalised in float32 under every policy.
+    input first. The output is normalized in float32 under every policy.
 
     Reference: SCL in arXiv 2407.19467 and MUSE, arXiv 2512.07216.
 
@@ -38,7 +38,7 @@ class SCLTower(keras.layers.Layer):
             fusion; none: linear maps.
         output_dim: int, width of the result.
         encoders: mapping of modality name to a `keras.Model` or layer that
-            returns (B, width), or None. Keras serialises them with the layer.
+            returns (B, width), or None. Keras serializes them with the layer.
         dropout: float in [0, 1), after each hidden layer.
         **kwargs: see `keras.layers.Layer`.
 
@@ -75,7 +75,6 @@ class SCLTower(keras.layers.Layer):
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         # float16 would overflow on a long vector before it is scaled.
         self.autocast = False

@@ -77,7 +77,6 @@ class SemanticAwareTargetAttention(ProjectedAttention):
         use_bias: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         # The inputs are cast in `call`, all but the similarities.
         kwargs.setdefault("autocast", False)
         super().__init__(
@@ -157,9 +156,10 @@ class SemanticAwareTargetAttention(ProjectedAttention):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config["similarity_scale"] = self.similarity_scale
-        return config
+        return {
+            **super().get_config(),
+            "similarity_scale": self.similarity_scale,
+        }
 
     def _fuse(self, logits: Any, similarities: Any) -> Any:
         """Return the fused logits, float32 (B, C, heads, K)."""

@@ -1,4 +1,4 @@
-"""A histogram of similarities: how much of the history is how alike."""
+"""SimTier: a histogram of similarities."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _EDGES = ("floor", "ceil")
 class SimTier(keras.layers.Layer):
     """Counts of similarities in equal tiers of [-1, 1].
 
-    Turns the similarities of a candidate with its retrieved behaviours into
+    Turns the similarities of a candidate with its retrieved behaviors into
     features that a ranker can learn from: tier `n` of `N` counts those in
     `[-1 + 2n/N, -1 + 2(n + 1)/N)`, and the last tier includes 1. The edges
     are the float32 numbers nearest to these, compared in float32 under every
@@ -68,7 +68,6 @@ class SimTier(keras.layers.Layer):
         edges: str = "floor",
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         # An autocast to float16 would move similarities across edges.
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
@@ -90,7 +89,7 @@ class SimTier(keras.layers.Layer):
         self.scale = scale
         self.learnable = learnable
         self.edges = edges
-        # The mask is used up here.
+        # The mask is consumed here, not passed on.
         self.supports_masking = True
         self.tier_weights: Any = None
 
@@ -134,7 +133,7 @@ class SimTier(keras.layers.Layer):
         total = ops.sum(counted, axis=-1, keepdims=True)
         if self.num_tiers == 1:
             return total
-        # How many are at or above each inner edge; neighbours' difference is
+        # How many are at or above each inner edge; neighbors' difference is
         # a tier. Exact, where arithmetic on the values would round.
         edges = ops.convert_to_tensor(self._inner_edges(), dtype="float32")
         above = ops.cast(
@@ -170,16 +169,13 @@ class SimTier(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "num_tiers": self.num_tiers,
-                "scale": self.scale,
-                "learnable": self.learnable,
-                "edges": self.edges,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "num_tiers": self.num_tiers,
+            "scale": self.scale,
+            "learnable": self.learnable,
+            "edges": self.edges,
+        }
 
     def _count_by_upper_edges(self, similarities: Any, mask: Any) -> Any:
         """Return `count` of tiers that include their upper edges."""

@@ -1,4 +1,4 @@
-"""Attention of a candidate over behaviours."""
+"""Attention of a candidate over behaviors (DIN)."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from muse_keras.layers.projected_attention import ProjectedAttention
 class TargetAttention(ProjectedAttention):
     """Scaled dot product attention with the candidate as the query.
 
-    Each candidate weighs the behaviours by `softmax((E W_k)(e W_q)' / sqrt(d))`
+    Each candidate weighs the behaviors by `softmax((E W_k)(e W_q)' / sqrt(d))`
     and returns the weighted sum of `E W_v`. The softmax is computed in
-    float32 under every dtype policy. Masked behaviours get weight exactly 0;
-    without any real behaviour the output and all weights are 0.
+    float32 under every dtype policy. Masked behaviors get weight exactly 0;
+    without any real behavior the output and all weights are 0.
 
-    Behaviours may be the same for all candidates of a request, (B, K, E),
+    Behaviors may be the same for all candidates of a request, (B, K, E),
     which projects them once, or each candidate's own, (B, C, K, E).
 
     Reference: DIN, arXiv 1706.06978; MUSE, arXiv 2512.07216.

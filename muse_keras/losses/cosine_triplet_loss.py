@@ -1,4 +1,4 @@
-"""The loss of items that were looked at and not taken."""
+"""Triplet loss of hard negatives."""
 
 from typing import Any
 
@@ -46,7 +46,6 @@ class CosineTripletLoss(keras.layers.Layer):
     """
 
     def __init__(self, margin: float = 0.2, **kwargs: Any) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         self.autocast = False
         self.margin = number("margin", margin, "(0, inf)")
@@ -88,9 +87,7 @@ class CosineTripletLoss(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config["margin"] = self.margin
-        return config
+        return {**super().get_config(), "margin": self.margin}
 
 
 def _check(anchor: Any, positive: Any, negatives: Any, mask: Any) -> None:

@@ -50,7 +50,6 @@ class ImpressionCrossentropy(keras.losses.Loss):
         name: str = "impression_crossentropy",
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(name=name, reduction=reduction, **kwargs)
 
     def __call__(

@@ -1,4 +1,4 @@
-"""The contrastive loss of queries and what was found with them."""
+"""The contrastive loss of queries and the items bought after them."""
 
 import math
 from typing import Any
@@ -27,8 +27,8 @@ class InfoNCE(keras.layers.Layer):
     learned: the weight `log_temperature`, kept between the logarithms of the
     two limits by a constraint.
 
-    A negative with the item id of the row's positive is left out: it is no
-    negative. A zero vector (an item or query without content) is nobody's
+    A key with the item id of the row's positive is not counted as a
+    negative. A zero vector (an item or query without content) is never a
     negative, and a row with one costs nothing. Under `tf.distribute` the rows
     of all replicas are each other's negatives, so that two replicas train
     like one. Everything is computed in float32.
@@ -75,7 +75,6 @@ class InfoNCE(keras.layers.Layer):
         max_temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         temperature = number("temperature", temperature)
         min_temperature = number("min_temperature", min_temperature)
@@ -151,7 +150,7 @@ class InfoNCE(keras.layers.Layer):
         others = ops.not_equal(
             ops.expand_dims(ids, 1), ops.expand_dims(negative_ids, 0)
         )
-        # The row's own positive has its id, and so goes with the others.
+        # This leaves out the row's own positive too: it has the same id.
         counted = ops.logical_and(others, ops.expand_dims(real, 0))
         logits = ops.where(counted, logits, _MASKED_LOGIT)
         logits = ops.concatenate([ops.expand_dims(positive, 1), logits], axis=1)
@@ -186,15 +185,12 @@ class InfoNCE(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "temperature": self.start_temperature,
-                "min_temperature": self.min_temperature,
-                "max_temperature": self.max_temperature,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "temperature": self.start_temperature,
+            "min_temperature": self.min_temperature,
+            "max_temperature": self.max_temperature,
+        }
 
 
 def _check(
@@ -228,7 +224,6 @@ class LogRange(keras.constraints.Constraint):
     """
 
     def __init__(self, low: float, high: float) -> None:
-        """Set the limits."""
         self.low = low
         self.high = high
 

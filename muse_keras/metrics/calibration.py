@@ -1,4 +1,4 @@
-"""Whether predicted click rates are right on average."""
+"""Calibration: predicted over observed clicks."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from muse_keras._ops.shapes import weights_of
 
 @muse_keras_export()
 class Calibration(keras.metrics.Metric):
-    """Predicted over observed clicks: 1 is right, 2 promises twice as many.
+    """Predicted over observed clicks: 1 is right, 2 is twice too many.
 
     The sums of predictions and of labels are kept, never their quotient, so
     that replicas of a distribution strategy add up. Works in
@@ -45,7 +45,6 @@ class Calibration(keras.metrics.Metric):
         name: str = "calibration",
         dtype: Any = None,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(name=name, dtype=dtype)
         self.from_logits = from_logits
         self._sum_dtype = (
@@ -83,9 +82,7 @@ class Calibration(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config["from_logits"] = self.from_logits
-        return config
+        return {**super().get_config(), "from_logits": self.from_logits}
 
     def _add_sum(self, name: str) -> Any:
         """Add a running sum: the sum itself and what rounding left over."""
@@ -95,7 +92,7 @@ class Calibration(keras.metrics.Metric):
 
 
 def _add(total: Any, value: Any) -> None:
-    """Add to a running sum without losing what rounding cuts off."""
+    """Add to a running sum and keep the rounding error beside it."""
     high, low = total[0], total[1]
     added = high + value
     kept = added - high

@@ -1,4 +1,4 @@
-"""Whether embeddings still differ from one another."""
+"""Spread of embeddings, to see whether they collapse."""
 
 from typing import Any
 
@@ -49,7 +49,6 @@ class EmbeddingSpread(keras.metrics.Metric):
     def __init__(
         self, dim: int, name: str = "embedding_spread", dtype: Any = None
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(name=name, dtype=dtype)
         self.dim = dim = integer("dim", dim)
         self.total = self.add_variable((dim,), "zeros", name="total")
@@ -84,6 +83,4 @@ class EmbeddingSpread(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config["dim"] = self.dim
-        return config
+        return {**super().get_config(), "dim": self.dim}

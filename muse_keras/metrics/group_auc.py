@@ -1,4 +1,4 @@
-"""GAUC: how well each user's own impressions are ordered."""
+"""GAUC: the AUC of each user's impressions, averaged."""
 
 from typing import Any
 
@@ -49,7 +49,6 @@ class GroupAUC(keras.metrics.Metric):
     """
 
     def __init__(self, name: str = "group_auc", dtype: Any = None) -> None:
-        """Set the arguments; see the class."""
         super().__init__(name=name, dtype=dtype)
         self._parts: list[tuple[np.ndarray, ...]] = []
 

@@ -1,15 +1,14 @@
-"""SIM's hard search: behaviours of the candidate's category."""
+"""SIM's hard search: behaviors of the candidate's category."""
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.categories import newest_of_category
-from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.models.behavior_search import BehaviorSearch
-from muse_keras.models.views import BehaviorView, CandidateView
+from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
 
 @muse_keras_export()
 class CategorySearch(BehaviorSearch):
-    """The K newest behaviours of the candidate's category.
+    """The K newest behaviors of the candidate's category.
 
     Order: newest first. Category 0 (missing) finds nothing; items of
     categories outside the vocabulary share an index and find each other.
@@ -19,7 +18,7 @@ class CategorySearch(BehaviorSearch):
     Reference: SIM (hard search), arXiv 2006.05639.
 
     Args:
-        k: int, behaviours kept for each candidate.
+        k: int, behaviors kept for each candidate.
         **kwargs: see `keras.layers.Layer`.
 
     Example:
@@ -40,11 +39,8 @@ class CategorySearch(BehaviorSearch):
     """
 
     def call(
-        self,
-        candidates: CandidateView,
-        behaviors: BehaviorView,
-        with_similarities: bool = True,
-    ) -> GSUResult:
+        self, candidates: CandidateView, behaviors: BehaviorView
+    ) -> FoundBehaviors:
         """Search; see the class."""
         indices, mask = newest_of_category(
             candidates.categories,
@@ -52,6 +48,4 @@ class CategorySearch(BehaviorSearch):
             behaviors.mask,
             self.k,
         )
-        return self._result(
-            candidates, behaviors, indices, mask, with_similarities
-        )
+        return FoundBehaviors.at(candidates, behaviors, indices, mask)

@@ -7,13 +7,13 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer, number
-from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.semantic_aware_target_attention import (
     SemanticAwareTargetAttention,
 )
 from muse_keras.layers.sim_tier import SimTier
 from muse_keras.layers.target_attention import TargetAttention
-from muse_keras.models.exact_search_unit import ExactSearchUnit, WholeHistory
+from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.views import BehaviorView, FoundBehaviors
 
 _ATTENTIONS = (None, "ta", "sa_ta")
 
@@ -43,20 +43,16 @@ class CombinedExactSearchUnit(ExactSearchUnit):
 
     Example:
     >>> import numpy as np
-    >>> from muse_keras.layers import GSUResult
-    >>> from muse_keras.models import CombinedExactSearchUnit
+    >>> from muse_keras.models import CombinedExactSearchUnit, FoundBehaviors
     >>> unit = CombinedExactSearchUnit("ta", with_tiers=True, num_tiers=5)
-    >>> features, weights = unit(
-    ...     np.ones((1, 2, 8), "float32"),
-    ...     np.ones((1, 2, 3, 8), "float32"),
-    ...     GSUResult(
-    ...         np.zeros((1, 2, 3), "float32"),
-    ...         np.zeros((1, 2, 3), "int32"),
-    ...         np.ones((1, 2, 3), bool),
-    ...     ),
+    >>> found = FoundBehaviors(
+    ...     indices=np.zeros((1, 2, 3), "int32"),
+    ...     mask=np.ones((1, 2, 3), bool),
+    ...     similarities=np.zeros((1, 2, 3), "float32"),
+    ...     embeddings=np.ones((1, 2, 3, 8), "float32"),
     ... )
-    >>> tuple(features.shape), tuple(weights.shape)
-    ((1, 2, 13), (1, 2, 1, 3))
+    >>> tuple(unit(np.ones((1, 2, 8), "float32"), found).shape)
+    (1, 2, 13)
     """
 
     def __init__(
@@ -70,8 +66,6 @@ class CombinedExactSearchUnit(ExactSearchUnit):
         tier_scale: str = "log1p",
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
-        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         if attention not in _ATTENTIONS:
             raise ValueError(
@@ -90,8 +84,6 @@ class CombinedExactSearchUnit(ExactSearchUnit):
         if similarity_scale is not None:
             similarity_scale = number("similarity_scale", similarity_scale)
         self.similarity_scale = similarity_scale
-        self.needs_similarities = with_tiers or attention == "sa_ta"
-        self.needs_behaviors = attention is not None
         self.attention = None
         options: dict[str, Any] = {
             "num_heads": num_heads,
@@ -113,85 +105,64 @@ class CombinedExactSearchUnit(ExactSearchUnit):
             name="sim_tier",
         )
 
-    def build(
-        self,
-        target_shape: Any,
-        behaviors_shape: Any,
-        found_shape: Any = None,
-        history_shape: Any = None,
-    ) -> None:
+    def build(self, target_shape: Any) -> None:
         """Build the attention and the tiers."""
         if self.attention is not None:
-            self.attention.build(target_shape, behaviors_shape)
+            *pairs, width = target_shape
+            self.attention.build(target_shape, (*pairs, None, width))
         self.tiers.build()
         self.built = True
 
     def call(
         self,
         target: Any,
-        behaviors: Any,
-        found: Any,
-        history: WholeHistory | None = None,
-    ) -> tuple[Any, Any]:
-        """Return features and attention weights; see the base class."""
+        found: FoundBehaviors,
+        history: BehaviorView | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
+        """Return features, and attention weights if asked for."""
         features = []
-        scores = ops.zeros_like(ops.cast(found.similarities, "float32"))
-        scores = ops.expand_dims(scores, 2)
         if self.with_tiers:
             features.append(self.tiers(found.similarities, mask=found.mask))
         if self.attention is not None:
+            guides = (found.similarities,) if self.kind == "sa_ta" else ()
             attended, scores = self.attention(
                 target,
-                behaviors,
-                *self._similarities(found),
+                found.embeddings,
+                *guides,
                 mask=found.mask,
                 return_attention_scores=True,
             )
             features.append(attended)
-        return ops.concatenate(features, axis=-1), scores
+        features = ops.concatenate(features, axis=-1)
+        if not return_attention_scores:
+            return features
+        if self.attention is None:
+            zeros = ops.zeros_like(ops.cast(found.mask, "float32"))
+            scores = ops.expand_dims(zeros, 2)
+        return features, scores
 
-    def compute_output_spec(
-        self,
-        target: Any,
-        behaviors: Any,
-        found: GSUResult,
-        history: WholeHistory | None = None,
-    ) -> tuple[Any, Any]:
-        """Return the shapes and dtypes of `call`'s result."""
-        batch, count, _ = target.shape
-        width = self.tiers.num_tiers if self.with_tiers else 0
-        weights = (batch, count, 1, found.mask.shape[-1])
-        scores = keras.KerasTensor(weights, "float32")
-        if self.attention is not None:
-            attended, scores = self.attention.compute_output_spec(
-                target,
-                behaviors,
-                *self._similarities(found),
-                return_attention_scores=True,
-            )
-            width += attended.shape[-1]
-        shape = (batch, count, width)
-        return keras.KerasTensor(shape, self.compute_dtype), scores
+    def compute_output_shape(self, target_shape: Any) -> tuple[Any, ...]:
+        """Return the shape of the features."""
+        *pairs, width = target_shape
+        if self.attention is None:
+            width = 0
+        if self.with_tiers:
+            width += self.tiers.num_tiers
+        return (*pairs, width)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "attention": self.kind,
-                "with_tiers": self.with_tiers,
-                "num_heads": self.num_heads,
-                "activation": keras.activations.serialize(self.activation),
-                "similarity_scale": self.similarity_scale,
-                "num_tiers": self.tiers.num_tiers,
-                "tier_scale": self.tiers.scale,
-            }
-        )
-        return config
-
-    def _similarities(self, found: GSUResult) -> tuple[Any, ...]:
-        """Return what SA-TA is called with beside the embeddings."""
-        return (found.similarities,) if self.kind == "sa_ta" else ()
+        return {
+            **super().get_config(),
+            "attention": self.kind,
+            "with_tiers": self.with_tiers,
+            "num_heads": self.num_heads,
+            "activation": keras.activations.serialize(self.activation),
+            "similarity_scale": self.similarity_scale,
+            "num_tiers": self.tiers.num_tiers,
+            "tier_scale": self.tiers.scale,
+        }
 
 
 @muse_keras_export()
@@ -225,7 +196,6 @@ class SemanticExactSearchUnit(CombinedExactSearchUnit):
         tier_scale: str = "log1p",
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(
             "sa_ta",
             True,

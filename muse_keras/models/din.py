@@ -1,4 +1,4 @@
-"""DIN: the newest behaviours only."""
+"""DIN: the newest behaviors only."""
 
 from muse_keras._export import muse_keras_export
 from muse_keras.models.search_ranker import SearchRanker
@@ -6,11 +6,11 @@ from muse_keras.models.search_ranker import SearchRanker
 
 @muse_keras_export()
 class DIN(SearchRanker):
-    """Target attention over the newest behaviours, without a long history.
+    """Target attention over the newest behaviors, without a long history.
 
     The baseline: the same embeddings, short-term part and tower as `MUSE`,
     and nothing else: neither search nor exact search unit, unless `gsu` or
-    `esu` are given. `explain` tells about the newest behaviours
+    `esu` are given. `explain` tells about the newest behaviors
     (K = `recent`).
 
     Reference: DIN, arXiv 1706.06978; as a baseline in MUSE,

@@ -6,20 +6,20 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer
-from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
+from muse_keras.layers.gsu_top_k import GSUTopK
 from muse_keras.models.behavior_search import BehaviorSearch
 from muse_keras.models.id_cosine_search import nearest_embeddings
-from muse_keras.models.views import BehaviorView, CandidateView
+from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
 
 @muse_keras_export()
 class DualSearch(BehaviorSearch):
-    """Half of the K behaviours by trained embeddings, half by content.
+    """Half of the K behaviors by trained embeddings, half by content.
 
-    The first ceil(K / 2) places hold the behaviours of the highest cosine of
+    The first ceil(K / 2) places hold the behaviors of the highest cosine of
     trained id and category embeddings (`IdCosineSearch`); the others those of
     the highest multimodal cosine (`CosineSearch`) that are not among the
-    first, so that no behaviour counts twice. K is the same in total as for
+    first, so that no behavior counts twice. K is the same in total as for
     every other search: a comparison is then about the searches alone.
 
     Order: each half by its descending cosine, of equal ones the smaller
@@ -30,7 +30,7 @@ class DualSearch(BehaviorSearch):
     arXiv 2508.14515; as a baseline in MUSE, arXiv 2512.07216.
 
     Args:
-        k: int of at least 2, behaviours kept for each candidate.
+        k: int of at least 2, behaviors kept for each candidate.
         **kwargs: see `keras.layers.Layer`.
 
     Example:
@@ -40,22 +40,15 @@ class DualSearch(BehaviorSearch):
     True
     """
 
-    needs_vectors = True
-    needs_embeddings = True
-
     def __init__(self, k: int = 50, **kwargs: Any) -> None:
-        """Set the arguments; see the class."""
         super().__init__(k=integer("k", k, minimum=2), **kwargs)
         self.by_ids = GSUTopK(self.k - self.k // 2, name="by_ids")
         # As many as the first half could take away more than are kept.
         self.by_vectors = GSUTopK(self.k, name="by_vectors")
 
     def call(
-        self,
-        candidates: CandidateView,
-        behaviors: BehaviorView,
-        with_similarities: bool = True,
-    ) -> GSUResult:
+        self, candidates: CandidateView, behaviors: BehaviorView
+    ) -> FoundBehaviors:
         """Search; see the class."""
         first = nearest_embeddings(self.by_ids, candidates, behaviors)
         second = self.by_vectors(
@@ -77,21 +70,13 @@ class DualSearch(BehaviorSearch):
         indices = ops.concatenate([ops.maximum(known, 0.0), positions], axis=2)
         mask = ops.concatenate([known, new - 1.0], axis=2) >= 0.0
         indices = ops.cast(indices, "int32")
-        return self._result(
-            candidates, behaviors, indices, mask, with_similarities
-        )
+        return FoundBehaviors.at(candidates, behaviors, indices, mask)
 
 
 def _first_true(values: Any, chosen: Any, count: int) -> tuple[Any, Any]:
-    """Return the first values that are chosen, and 1 where there is one.
+    """Return the first `count` chosen values, and 1 where there is one.
 
-    Args:
-        values: float32 (B, C, N).
-        chosen: bool (B, C, N).
-        count: int, how many at most.
-
-    Returns:
-        Two float32 (B, C, count).
+    All are float32 (B, C, N), and (B, C, count).
     """
     number = ops.cumsum(ops.cast(chosen, "float32"), axis=2)
     wanted = ops.expand_dims(ops.arange(1, count + 1, dtype="float32"), 1)

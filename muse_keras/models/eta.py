@@ -6,7 +6,7 @@ from muse_keras.models.search_ranker import SearchRanker
 
 @muse_keras_export()
 class ETA(SearchRanker):
-    """The behaviours of the smallest Hamming distance, and target attention.
+    """The behaviors of the smallest Hamming distance, and target attention.
 
     Search by `hash_bits` random hyperplanes through the space of trained
     embeddings, then target attention over what was found.

@@ -8,29 +8,29 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer, seed_of
 from muse_keras._ops.hyperplanes import signs
-from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.sim_tier import SimTier
-from muse_keras.models.exact_search_unit import ExactSearchUnit, WholeHistory
+from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.views import BehaviorView, FoundBehaviors
 
 
 @muse_keras_export()
 class HashSamplingUnit(ExactSearchUnit):
-    """Sums the behaviours that share a hash with the candidate.
+    """Sums the behaviors that share a hash with the candidate.
 
     In each of G rounds t random hyperplanes cut the space of embeddings into
     2**t buckets. A round's interest is the sum of the embeddings in the
     candidate's bucket, divided by its length; the interest is the mean over
-    the rounds. A behaviour at angle `a` to the candidate shares its bucket
+    the rounds. A behavior at angle `a` to the candidate shares its bucket
     with probability `(1 - a / pi) ** t`: with many rounds, attention by that
     weight, over the whole history. Gradients flow through the sums, not
     through the hashes; the hyperplanes are drawn once, saved, never trained.
 
-    A search is not needed. Behaviours that one found, if any are given, are
-    not modelled; their weights are the share of the rounds in which they are
-    in the candidate's bucket, which do not sum to 1.
+    No search is needed, and what one found is not modeled. The weights of
+    found behaviors are the shares of the rounds in which they are in the
+    candidate's bucket; they do not sum to 1.
 
     Buckets are summed once per request: O(L G 2**t E), with 4 G 2**t bytes
-    for each behaviour; a candidate then takes O(G 2**t E).
+    for each behavior; a candidate then takes O(G 2**t E).
 
     Reference: SDIM, arXiv 2205.10249, which has G = 16 rounds of t = 3 bits.
 
@@ -42,10 +42,12 @@ class HashSamplingUnit(ExactSearchUnit):
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
-        See `ExactSearchUnit`; `history` is required.
+        See `ExactSearchUnit`. `history` is required, `found` only with
+        `return_attention_scores`.
 
     Output shape:
-        Tuple of features `(B, C, E)` and float32 `(B, C, 1, K)`.
+        Features `(B, C, E)`; with `return_attention_scores` also float32
+        shares `(B, C, 1, K)`.
 
     Example:
     >>> from muse_keras.models import MUSE, HashSamplingUnit
@@ -53,11 +55,6 @@ class HashSamplingUnit(ExactSearchUnit):
     >>> isinstance(model.exact_search_unit, HashSamplingUnit)
     True
     """
-
-    needs_found = False
-    needs_similarities = False
-    needs_behaviors = False
-    needs_history = True
 
     def __init__(
         self,
@@ -67,8 +64,6 @@ class HashSamplingUnit(ExactSearchUnit):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
-        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.num_rounds = integer("num_rounds", num_rounds)
         self.bits_per_round = integer("bits_per_round", bits_per_round)
@@ -76,13 +71,7 @@ class HashSamplingUnit(ExactSearchUnit):
         self.attention = None
         self.tiers = SimTier(num_tiers, learnable=False, name="sim_tier")
 
-    def build(
-        self,
-        target_shape: Any,
-        behaviors_shape: Any = None,
-        found_shape: Any = None,
-        history_shape: Any = None,
-    ) -> None:
+    def build(self, target_shape: Any) -> None:
         """Draw the hyperplanes."""
         self.planes = self.add_weight(
             shape=(target_shape[-1], self.num_rounds * self.bits_per_round),
@@ -100,46 +89,38 @@ class HashSamplingUnit(ExactSearchUnit):
     def call(
         self,
         target: Any,
-        behaviors: Any,
-        found: GSUResult | None,
-        history: WholeHistory | None = None,
-    ) -> tuple[Any, Any]:
-        """Return features and shares of collisions; see the class."""
+        found: FoundBehaviors | None = None,
+        history: BehaviorView | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
+        """Return features, and shares of collisions if asked for."""
         if history is None:
             raise ValueError("`history` must be given. Received: None")
         own = self._buckets(target)
-        shares = None
-        if found is not None:
-            shares = self._shares(own, self._buckets(behaviors), found.mask)
-        return self._interest(own, history), shares
-
-    def compute_output_spec(
-        self,
-        target: Any,
-        behaviors: Any,
-        found: GSUResult | None,
-        history: WholeHistory | None = None,
-    ) -> tuple[Any, Any]:
-        """Return the shapes and dtypes of `call`'s result."""
-        batch, count, _ = target.shape
-        interest = keras.KerasTensor(tuple(target.shape), self.compute_dtype)
+        interest = self._interest(own, history)
+        if not return_attention_scores:
+            return interest
         if found is None:
-            return interest, None
-        scores = (batch, count, 1, found.mask.shape[-1])
-        return interest, keras.KerasTensor(scores, "float32")
+            raise ValueError(
+                "`found` must be given with `return_attention_scores`. "
+                "Received: None"
+            )
+        others = self._buckets(found.embeddings)
+        return interest, self._shares(own, others, found.mask)
+
+    def compute_output_shape(self, target_shape: Any) -> tuple[Any, ...]:
+        """Return the shape of the features."""
+        return tuple(target_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "num_rounds": self.num_rounds,
-                "bits_per_round": self.bits_per_round,
-                "num_tiers": self.tiers.num_tiers,
-                "seed": self.seed,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "num_rounds": self.num_rounds,
+            "bits_per_round": self.bits_per_round,
+            "num_tiers": self.tiers.num_tiers,
+            "seed": self.seed,
+        }
 
     def _buckets(self, embeddings: Any) -> Any:
         """Return the bucket of each round, float32 (..., rounds)."""
@@ -157,7 +138,7 @@ class HashSamplingUnit(ExactSearchUnit):
         shape = (*ops.shape(buckets)[:-1], self.num_rounds * count)
         return ops.reshape(hot, shape)
 
-    def _interest(self, own: Any, history: WholeHistory) -> Any:
+    def _interest(self, own: Any, history: BehaviorView) -> Any:
         """Return the mean of the rounds' interests, (B, C, E)."""
         embeddings = ops.cast(history.embeddings, "float32")
         members = self._one_hot(self._buckets(embeddings))

@@ -1,16 +1,18 @@
 """SIM's soft search: cosine of trained embeddings."""
 
+from typing import Any
+
 from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
-from muse_keras.models.behavior_search import TopKSearch
-from muse_keras.models.views import BehaviorView, CandidateView
+from muse_keras.models.behavior_search import BehaviorSearch
+from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
 
 @muse_keras_export()
-class IdCosineSearch(TopKSearch):
-    """The K behaviours of the highest cosine of trained embeddings.
+class IdCosineSearch(BehaviorSearch):
+    """The K behaviors of the highest cosine of trained embeddings.
 
     Embeddings are those of id and category, side by side, as they are now; no
     gradient flows through the search. Order: descending cosine, of equal ones
@@ -21,7 +23,7 @@ class IdCosineSearch(TopKSearch):
     arXiv 2512.07216.
 
     Args:
-        k: int, behaviours kept for each candidate.
+        k: int, behaviors kept for each candidate.
         **kwargs: see `keras.layers.Layer`.
 
     Example:
@@ -31,34 +33,24 @@ class IdCosineSearch(TopKSearch):
     True
     """
 
-    needs_embeddings = True
+    def __init__(self, k: int = 50, **kwargs: Any) -> None:
+        super().__init__(k=k, **kwargs)
+        self.top_k = GSUTopK(k, name="gsu_top_k")
 
     def call(
-        self,
-        candidates: CandidateView,
-        behaviors: BehaviorView,
-        with_similarities: bool = True,
-    ) -> GSUResult:
+        self, candidates: CandidateView, behaviors: BehaviorView
+    ) -> FoundBehaviors:
         """Search; see the class."""
         found = nearest_embeddings(self.top_k, candidates, behaviors)
-        return self._result(
-            candidates, behaviors, found.indices, found.mask, with_similarities
+        return FoundBehaviors.at(
+            candidates, behaviors, found.indices, found.mask
         )
 
 
 def nearest_embeddings(
     top_k: GSUTopK, candidates: CandidateView, behaviors: BehaviorView
 ) -> GSUResult:
-    """Return the behaviours of the highest cosine of trained embeddings.
-
-    Args:
-        top_k: `GSUTopK`, how many, and in what blocks.
-        candidates: `CandidateView` with embeddings.
-        behaviors: `BehaviorView` with embeddings.
-
-    Returns:
-        `GSUResult`, whose similarities are those cosines.
-    """
+    """Return the behaviors of the highest cosine of trained embeddings."""
     return top_k(
         ops.stop_gradient(candidates.embeddings),
         ops.stop_gradient(behaviors.embeddings),

@@ -6,9 +6,9 @@ from muse_keras.models.search_ranker import SearchRanker
 
 @muse_keras_export()
 class MISS(SearchRanker):
-    """Half of the behaviours by ids, half by content, then target attention.
+    """Half of the behaviors by ids, half by content, then target attention.
 
-    Half of the K behaviours by cosine of trained embeddings, half by cosine
+    Half of the K behaviors by cosine of trained embeddings, half by cosine
     of multimodal vectors (`DualSearch`), then id-only target attention.
 
     Reference: MISS, arXiv 2508.14515; as a ranking baseline in MUSE,

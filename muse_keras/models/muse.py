@@ -6,7 +6,7 @@ from muse_keras.models.search_ranker import SearchRanker
 
 @muse_keras_export()
 class MUSE(SearchRanker):
-    """Simple search, rich modelling: cosine top-K, then SA-TA and SimTier.
+    """Simple search, rich modeling: cosine top-K, then SA-TA and SimTier.
 
     Reference: MUSE, arXiv 2512.07216.
 

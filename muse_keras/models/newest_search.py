@@ -1,23 +1,22 @@
-"""No search at all: the newest behaviours."""
+"""No search at all: the newest behaviors."""
 
 from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.positions import newest_positions
-from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.models.behavior_search import BehaviorSearch
-from muse_keras.models.views import BehaviorView, CandidateView
+from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
 
 @muse_keras_export()
 class NewestSearch(BehaviorSearch):
-    """The K newest behaviours, the same for every candidate.
+    """The K newest behaviors, the same for every candidate.
 
     What a model without a search sees. Order: newest first. Takes O(L) per
     request.
 
     Args:
-        k: int, behaviours kept for each candidate.
+        k: int, behaviors kept for each candidate.
         **kwargs: see `keras.layers.Layer`.
 
     Example:
@@ -35,12 +34,9 @@ class NewestSearch(BehaviorSearch):
     """
 
     def call(
-        self,
-        candidates: CandidateView,
-        behaviors: BehaviorView,
-        with_similarities: bool = True,
-    ) -> GSUResult:
-        """Return the newest behaviours; see the class."""
+        self, candidates: CandidateView, behaviors: BehaviorView
+    ) -> FoundBehaviors:
+        """Return the newest behaviors; see the class."""
         newest, real = newest_positions(behaviors.mask, self.k)
         # As float32: TensorFlow cannot broadcast int32 on a GPU.
         shape = (*ops.shape(candidates.rows), 1)
@@ -48,6 +44,4 @@ class NewestSearch(BehaviorSearch):
         indices = zeros + ops.expand_dims(ops.cast(newest, "float32"), 1)
         mask = (zeros + ops.expand_dims(ops.cast(real, "float32"), 1)) > 0.0
         indices = ops.cast(indices, "int32")
-        return self._result(
-            candidates, behaviors, indices, mask, with_similarities
-        )
+        return FoundBehaviors.at(candidates, behaviors, indices, mask)

@@ -40,8 +40,7 @@ class SCL(DictModel):
     makes of the items, those of the batch and those in the bank; `queries`
     sets the items against a bank of queries, so that the item tower learns
     from a bank as well. Positive and negatives of a term come from the same
-    tower: told apart by their age, old keys would teach the towers to move
-    instead of to discriminate.
+    tower, so that they cannot be told apart by their age.
 
     Momentum towers are moving averages of the trained ones' weights:
     `m w + (1 - m) new` before each step, with `m = min(momentum,
@@ -118,7 +117,6 @@ class SCL(DictModel):
         margin: float = 0.2,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         # Ids must reach the bank uncut, and the towers see float32.
         self.autocast = False
@@ -213,7 +211,7 @@ class SCL(DictModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Return the loss of a batch; in training, move what moves.
+        """Return the loss of a batch; in training, update towers and banks.
 
         Args:
             x: the inputs.

@@ -1,4 +1,4 @@
-"""From features to a logit."""
+"""The tower that scores the features of each candidate."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,14 +35,13 @@ class ScoreTower(keras.layers.Layer):
     def __init__(
         self, hidden_units: Sequence[int] = (256, 128, 64), **kwargs: Any
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(**kwargs)
         self.hidden_units = integers("hidden_units", hidden_units)
         self.dense_layers: list[Any] = []
         self.activations: list[Any] = []
         self.output_layer: Any = None
         self._make_layers()
-        # The mask is used up here.
+        # The mask is consumed here, not passed on.
         self.supports_masking = True
 
     def build(self, inputs_shape: Any, mask_shape: Any = None) -> None:
@@ -86,9 +85,7 @@ class ScoreTower(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config["hidden_units"] = self.hidden_units
-        return config
+        return {**super().get_config(), "hidden_units": self.hidden_units}
 
     def _make_layers(self) -> None:
         """Make, not build, all layers."""

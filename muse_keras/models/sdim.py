@@ -6,10 +6,10 @@ from muse_keras.models.search_ranker import SearchRanker
 
 @muse_keras_export()
 class SDIM(SearchRanker):
-    """Sums of the behaviours that share hashes with the candidate.
+    """Sums of the behaviors that share hashes with the candidate.
 
-    The whole history is modelled, in `hash_rounds` rounds of 3 random
-    hyperplanes each. `explain` tells about the `k` newest behaviours.
+    The whole history is modeled, in `hash_rounds` rounds of 3 random
+    hyperplanes each. `explain` tells about the `k` newest behaviors.
 
     Reference: SDIM, arXiv 2205.10249.
 

@@ -46,7 +46,7 @@ ESUS = (*_COMBINATIONS, "sdim")
 class SearchRanker(BaseRanker):
     """A ranker with a search (GSU) and an exact search unit (ESU) by name.
 
-    | `gsu` | behaviours found for a candidate |
+    | `gsu` | behaviors found for a candidate |
     |---|---|
     | `none` | the newest |
     | `category` | of its category, newest first (SIM, hard) |
@@ -56,7 +56,7 @@ class SearchRanker(BaseRanker):
     | `simhash` | by Hamming distance of trained embeddings (ETA) |
     | `dual` | half as `id_cosine`, half as `scl_cosine` (MISS) |
 
-    | `esu` | what is modelled |
+    | `esu` | what is modeled |
     |---|---|
     | `ta` | target attention over id embeddings |
     | `simtier` | histogram of multimodal similarities |
@@ -72,7 +72,7 @@ class SearchRanker(BaseRanker):
     Reference: the comparison in MUSE, arXiv 2512.07216.
 
     Args:
-        k: int, behaviours retrieved for each candidate.
+        k: int, behaviors retrieved for each candidate.
         similarity_scale: float, where the learned factor on similarities in
             SA-TA starts, or None.
         gsu: str, the search. None: the class's own.
@@ -105,37 +105,14 @@ class SearchRanker(BaseRanker):
         esu: str | None = None,
         hash_bits: int = 64,
         hash_rounds: int = 16,
-        vector_dim: int = 128,
-        embedding_dim: int = 16,
-        recent: int = 50,
-        num_tiers: int = 20,
-        tier_scale: str = "log1p",
-        hidden_units: Sequence[int] = (256, 128, 64),
-        num_heads: int = 1,
-        attention_activation: Any = "silu",
-        oov_rate: float = 0.0,
-        seed: int | None = None,
-        spare_rows: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(
             num_items,
             profile_sizes,
             category_size,
             city_size,
             province_size,
-            vector_dim=vector_dim,
-            embedding_dim=embedding_dim,
-            recent=recent,
-            num_tiers=num_tiers,
-            tier_scale=tier_scale,
-            hidden_units=hidden_units,
-            num_heads=num_heads,
-            attention_activation=attention_activation,
-            oov_rate=oov_rate,
-            seed=seed,
-            spare_rows=spare_rows,
             **kwargs,
         )
         for name, value, choices in (("gsu", gsu, GSUS), ("esu", esu, ESUS)):
@@ -197,24 +174,21 @@ class SearchRanker(BaseRanker):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "k": self.k,
-                "similarity_scale": self.similarity_scale,
-                "gsu": self.gsu,
-                "esu": self.esu,
-                "hash_bits": self.hash_bits,
-                "hash_rounds": self.hash_rounds,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "k": self.k,
+            "similarity_scale": self.similarity_scale,
+            "gsu": self.gsu,
+            "esu": self.esu,
+            "hash_bits": self.hash_bits,
+            "hash_rounds": self.hash_rounds,
+        }
 
     def _names(self) -> tuple[str | None, str | None]:
         """Return the names of search and exact search unit, or two None."""
         if self.gsu is None and self.esu is None:
             return self.own_gsu, self.own_esu
-        # What a class without a long-term part is given the other half of.
+        # A class without a long-term part gets the simplest other half.
         return (
             self.gsu or self.own_gsu or "none",
             self.esu or self.own_esu or "ta",

@@ -1,4 +1,4 @@
-"""What a user did lately, seen from each candidate."""
+"""Short-term interest: the newest behaviors seen from a candidate."""
 
 from typing import Any, NamedTuple
 
@@ -7,13 +7,15 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.cosine import cosine_matrix, cosine_parts
+from muse_keras._ops.positions import newest_positions
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.layers.sim_tier import SimTier
 from muse_keras.layers.target_attention import TargetAttention
+from muse_keras.models.views import BehaviorView
 
 
 class RecentBehaviors(NamedTuple):
-    """The newest behaviours of each request, newest first.
+    """The newest behaviors of each request, newest first.
 
     Attributes:
         indices: int32 (B, R), positions in the history.
@@ -28,9 +30,16 @@ class RecentBehaviors(NamedTuple):
     vectors: Any
 
 
+def newest_behaviors(behaviors: BehaviorView, count: int) -> RecentBehaviors:
+    """Return the newest behaviors of each request, at most `count`."""
+    indices, mask = newest_positions(behaviors.mask, count)
+    newest = behaviors.at(indices)
+    return RecentBehaviors(indices, mask, newest.embeddings, newest.vectors)
+
+
 @muse_keras_export()
 class ShortTermInterest(keras.layers.Layer):
-    """Target attention and SimTier over the newest behaviours.
+    """Target attention and SimTier over the newest behaviors.
 
     Reference: MUSE, arXiv 2512.07216; DIN, arXiv 1706.06978.
 
@@ -60,7 +69,6 @@ class ShortTermInterest(keras.layers.Layer):
         tier_scale: str = "log1p",
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.attention = TargetAttention(
@@ -125,22 +133,19 @@ class ShortTermInterest(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "num_heads": self.attention.num_heads,
-                "activation": keras.activations.serialize(
-                    self.attention.activation
-                ),
-                "num_tiers": self.tiers.num_tiers,
-                "tier_scale": self.tiers.scale,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "num_heads": self.attention.num_heads,
+            "activation": keras.activations.serialize(
+                self.attention.activation
+            ),
+            "num_tiers": self.tiers.num_tiers,
+            "tier_scale": self.tiers.scale,
+        }
 
 
 def _similarities(vectors: Any, recent: RecentBehaviors) -> GSUResult:
-    """Return cosines of candidates and recent behaviours, in their order."""
+    """Return cosines of candidates and recent behaviors, in their order."""
     candidates = cosine_parts(vectors)
     behaviors = cosine_parts(recent.vectors)
     cosines = cosine_matrix(candidates, behaviors)

@@ -6,7 +6,7 @@ from muse_keras.models.search_ranker import SearchRanker
 
 @muse_keras_export()
 class SIMHard(SearchRanker):
-    """The newest behaviours of the candidate's category, modelled as in MUSE.
+    """The newest behaviors of the candidate's category, modeled as in MUSE.
 
     Category search, then SA-TA and SimTier.
 

@@ -10,16 +10,15 @@ from muse_keras._ops.blocks import top_products
 from muse_keras._ops.checks import integer, seed_of
 from muse_keras._ops.cosine import cosine_parts
 from muse_keras._ops.hyperplanes import signs
-from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.models.behavior_search import BehaviorSearch
-from muse_keras.models.views import BehaviorView, CandidateView
+from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
 _SOURCES = ("embeddings", "vectors")
 
 
 @muse_keras_export()
 class SimHashSearch(BehaviorSearch):
-    """The K behaviours of the smallest Hamming distance to the candidate.
+    """The K behaviors of the smallest Hamming distance to the candidate.
 
     A hash has one bit for each of `num_bits` random hyperplanes: on which
     side the vector lies. Two vectors at angle t differ in a bit with
@@ -35,7 +34,7 @@ class SimHashSearch(BehaviorSearch):
 
     Args:
         dim: int, width of what is hashed.
-        k: int, behaviours kept for each candidate.
+        k: int, behaviors kept for each candidate.
         num_bits: int, bits of a hash.
         source: "embeddings", the trained ones of id and category, or
             "vectors", the frozen multimodal ones.
@@ -60,7 +59,6 @@ class SimHashSearch(BehaviorSearch):
         block_size: int = 1 << 25,
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(k=k, **kwargs)
         if source not in _SOURCES:
             raise ValueError(
@@ -72,12 +70,8 @@ class SimHashSearch(BehaviorSearch):
         self.source = source
         self.seed = seed_of(seed)
         self.block_size = integer("block_size", block_size)
-        self.needs_embeddings = source == "embeddings"
-        self.needs_vectors = source == "vectors"
 
-    def build(
-        self, candidates_shape: Any = None, behaviors_shape: Any = None
-    ) -> None:
+    def build(self, input_shape: Any = None) -> None:
         """Draw the hyperplanes."""
         self.planes = self.add_weight(
             shape=(self.dim, self.num_bits),
@@ -92,11 +86,8 @@ class SimHashSearch(BehaviorSearch):
         self.built = True
 
     def call(
-        self,
-        candidates: CandidateView,
-        behaviors: BehaviorView,
-        with_similarities: bool = True,
-    ) -> GSUResult:
+        self, candidates: CandidateView, behaviors: BehaviorView
+    ) -> FoundBehaviors:
         """Search; see the class."""
         asked = cosine_parts(getattr(candidates, self.source))
         held = cosine_parts(getattr(behaviors, self.source))
@@ -113,20 +104,15 @@ class SimHashSearch(BehaviorSearch):
         last = ops.cast(ops.shape(behaviors.mask)[1], "float32") - 1.0
         indices = ops.where(found, last - places, ops.zeros_like(places))
         indices = ops.cast(indices, "int32")
-        return self._result(
-            candidates, behaviors, indices, found, with_similarities
-        )
+        return FoundBehaviors.at(candidates, behaviors, indices, found)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "dim": self.dim,
-                "num_bits": self.num_bits,
-                "source": self.source,
-                "seed": self.seed,
-                "block_size": self.block_size,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "num_bits": self.num_bits,
+            "source": self.source,
+            "seed": self.seed,
+            "block_size": self.block_size,
+        }

@@ -6,7 +6,7 @@ from muse_keras.models.search_ranker import SearchRanker
 
 @muse_keras_export()
 class SIMSoft(SearchRanker):
-    """The behaviours nearest in trained embeddings, modelled as in MUSE.
+    """The behaviors nearest in trained embeddings, modeled as in MUSE.
 
     Cosine of trained id and category embeddings, without a gradient through
     the search, then SA-TA and SimTier.

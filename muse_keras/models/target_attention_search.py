@@ -7,14 +7,13 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.blocks import top_products
 from muse_keras._ops.checks import integer
-from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.models.behavior_search import BehaviorSearch
-from muse_keras.models.views import BehaviorView, CandidateView
+from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
 
 @muse_keras_export()
 class TargetAttentionSearch(BehaviorSearch):
-    """The K behaviours that the target attention itself weighs most.
+    """The K behaviors that the target attention itself weighs most.
 
     The scores are the logits of the exact search unit's attention over id
     embeddings, with its own projections, so that the search and the exact
@@ -31,7 +30,7 @@ class TargetAttentionSearch(BehaviorSearch):
     arXiv 2512.07216.
 
     Args:
-        k: int, behaviours kept for each candidate.
+        k: int, behaviors kept for each candidate.
         block_size: int, the most scores held at once, 4 bytes each.
         **kwargs: see `keras.layers.Layer`.
 
@@ -42,22 +41,15 @@ class TargetAttentionSearch(BehaviorSearch):
     True
     """
 
-    needs_embeddings = True
-    needs_projections = True
-
     def __init__(
         self, k: int = 50, block_size: int = 1 << 25, **kwargs: Any
     ) -> None:
-        """Set the arguments; see the class."""
         super().__init__(k=k, **kwargs)
         self.block_size = integer("block_size", block_size)
 
     def call(
-        self,
-        candidates: CandidateView,
-        behaviors: BehaviorView,
-        with_similarities: bool = True,
-    ) -> GSUResult:
+        self, candidates: CandidateView, behaviors: BehaviorView
+    ) -> FoundBehaviors:
         """Search; see the class."""
         _, positions, found = top_products(
             candidates.queries,
@@ -67,12 +59,8 @@ class TargetAttentionSearch(BehaviorSearch):
             self.block_size,
         )
         indices = ops.cast(positions, "int32")
-        return self._result(
-            candidates, behaviors, indices, found, with_similarities
-        )
+        return FoundBehaviors.at(candidates, behaviors, indices, found)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config["block_size"] = self.block_size
-        return config
+        return {**super().get_config(), "block_size": self.block_size}

@@ -6,7 +6,7 @@ from muse_keras.models.search_ranker import SearchRanker
 
 @muse_keras_export()
 class TWIN(SearchRanker):
-    """The behaviours that the target attention weighs most, and that attention.
+    """The behaviors that the target attention weighs most, and that attention.
 
     Search by the logits of the exact unit's own target attention, then that
     attention and SimTier.

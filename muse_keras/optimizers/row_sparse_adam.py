@@ -71,7 +71,6 @@ class RowSparseAdam(OptimizerHooks):
         name: str = "row_sparse_adam",
         **kwargs: Any,
     ) -> None:
-        """Set the arguments; see the class."""
         for argument in _DENSE_ARGUMENTS:
             if kwargs.get(argument):
                 raise ValueError(

@@ -27,8 +27,8 @@ class FreshIndex(NamedTuple):
     """The spare rows in use, as one read found them.
 
     Attributes:
-        ids: int64 (U,), item ids in rising order.
-        slots: int64 (U,), the spare row of each, rising among equal ids.
+        ids: int64 (U,), item ids, ascending.
+        slots: int64 (U,), the spare row of each, ascending among equal ids.
         may_hold: bool (2**17,), whether an id of that hash is there.
     """
 
@@ -38,11 +38,10 @@ class FreshIndex(NamedTuple):
 
 
 def read_fresh_index(fresh_ids: Any, hash_of: Any) -> FreshIndex:
-    """Return the index of the spare rows in use now.
+    """Return the index of the spare rows that are in use now.
 
-    Args:
-        fresh_ids: int64 (F,), variable; 0 = not in use.
-        hash_of: function of int64 ids (n,) to well mixed uint64 (n,).
+    `fresh_ids` is a variable int64 (F,), 0 where not in use; `hash_of` maps
+    int64 ids (n,) to well mixed uint64.
     """
     every = tf.range(fresh_ids.shape[0], dtype=tf.int64)
     stored = gather_frozen(fresh_ids, every)
@@ -67,17 +66,10 @@ def newest_rows(
     rows: tf.Tensor,
     first_row: int,
 ) -> tf.Tensor:
-    """Return the rows of ids, those of fresh items replaced.
+    """Return int64 rows of ids (n,), those of fresh items replaced.
 
-    Args:
-        index: `FreshIndex`.
-        ids: int64 (n,), any value.
-        hashes: uint64 (n,), as `hash_of` makes them.
-        rows: int64 (n,), rows of the ids in the table; 0 = unknown.
-        first_row: row of slot 0.
-
-    Returns:
-        int64 (n,).
+    `hashes` are those of `hash_of`, `rows` the ids' rows in the table (0 =
+    unknown), `first_row` is the row of slot 0.
     """
     # Id 0 is never found: it is not in the index.
     places = tf.where(tf.gather(index.may_hold, _bucket(hashes)))
@@ -89,9 +81,9 @@ def newest_rows(
 
 
 def sort_ids(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return int64 ids (n,) in rising order, and where each one stood.
+    """Return int64 ids (n,) in ascending order, and their former places.
 
-    Equal ids stay in order.
+    Equal ids keep their order.
     """
     # The complement turns the order round, for the smallest int64 too.
     values, order = tf.math.top_k(tf.bitwise.invert(ids), k=tf.size(ids))
@@ -101,16 +93,9 @@ def sort_ids(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def last_of_equal(
     ordered: tf.Tensor, values: tf.Tensor, ids: tf.Tensor, missing: int
 ) -> tf.Tensor:
-    """Return the value that stands last among those of an id.
+    """Return the last of the values aligned with each id, or `missing`.
 
-    Args:
-        ordered: int64 (U,), ids in rising order.
-        values: int64 (U,), aligned with them.
-        ids: int64 (n,), to look for; none may be, if `ordered` is empty.
-        missing: the result for an id that is not there.
-
-    Returns:
-        int64 (n,).
+    `ordered` are int64 ids (U,) in ascending order, `values` int64 (U,).
     """
     after = tf.raw_ops.UpperBound(
         sorted_inputs=ordered[tf.newaxis],

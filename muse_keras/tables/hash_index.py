@@ -3,10 +3,10 @@
 Two levels. An id's hash names a bucket (about two ids each); the bucket's
 *pilot*, one byte, is mixed into the hash and then names a slot. The pilots are
 chosen when the index is built so that no two ids share a slot. A slot holds
-the index of its id among the sorted ids, and the reader compares the id it
-finds there: a stranger lands on some slot as well, and differs. Hence a lookup
-is three gathers of one element (pilot, slot, id), whatever the ids are, and
-an empty slot may hold anything.
+the index of its id among the sorted ids. An unknown id lands on some slot as
+well, so the lookup compares it with the id stored there. Hence a lookup is
+three gathers of one element (pilot, slot, id), whatever the ids are, and an
+empty slot may hold anything.
 
 The hash is a bijection of 64 bits, so that ids never share a whole hash; its
 multiplier is exchanged if the pilots run out. `id_index.hashed_rows` is the
@@ -122,12 +122,10 @@ def _place(
 ) -> bool:
     """Give buckets of one size (n, size) pilots with free slots.
 
-    All buckets try one pilot at a time together. Those whose slots are free
-    write their ids' indices; who reads all of his own back has won the slots,
-    the others' traces are of no account.
-
-    Returns:
-        Whether every bucket found a pilot.
+    All buckets try one pilot at a time together and write their ids' indices
+    into free slots. A bucket that reads all of its own indices back keeps the
+    slots; the values that the others wrote are overwritten later. Returns
+    whether every bucket found a pilot.
     """
     for pilot in range(num_pilots):
         factor = np.uint64((2 * pilot + 1) * PILOT_MULTIPLIER % 2**64)

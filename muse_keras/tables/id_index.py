@@ -11,18 +11,11 @@ from muse_keras.tables.row_gather import gather_frozen
 
 
 def sorted_rows(item_ids: Any, ids: Any) -> Any:
-    """Return `1 + index` of ids in a sorted vector by binary search, else 0.
+    """Return `1 + index` of ids in sorted `item_ids`, else 0, as int32.
 
-    Every op has a GPU kernel in TensorFlow for these dtypes. Indices stay
-    int64 until the end, since TensorFlow keeps int32 arithmetic on the host.
-
-    Args:
-        item_ids: int64 (N,), sorted, unique: a `keras.Variable`, a
-            variable of the backend or a tensor.
-        ids: int64 of any shape, any value.
-
-    Returns:
-        int32 of the shape of `ids`; 0 for id 0 and ids that are not there.
+    A binary search; `item_ids` is int64 (N,), a variable or a tensor. Every op
+    has a GPU kernel in TensorFlow for these dtypes; indices stay int64 until
+    the end, since TensorFlow keeps int32 arithmetic on the host.
     """
     size = item_ids.shape[0]
     flat = ops.reshape(ids, (-1,))
@@ -48,12 +41,7 @@ def sorted_rows(item_ids: Any, ids: Any) -> Any:
 
 
 def hash_ids(multiplier: Any, ids: Any) -> Any:
-    """Return the uint64 hashes of int64 ids (TensorFlow).
-
-    Args:
-        multiplier: uint64 (), variable; see `HashIndex`.
-        ids: int64 tensor of any shape, any value.
-    """
+    """Return the uint64 hashes of int64 ids (TensorFlow); see `HashIndex`."""
     import tensorflow as tf
 
     bits = _spread(tf.bitcast(ids, tf.uint64)) * raw_variable(multiplier)
@@ -65,20 +53,10 @@ def hashed_rows(
 ) -> Any:
     """Return `1 + index` of ids through a `HashIndex`, else 0 (TensorFlow).
 
-    The hash names a bucket, the bucket's pilot a slot, the slot the one id
-    that it can be. Each is a gather of single elements, so that an id costs
-    three cache misses whatever the size of the table. All arithmetic is 64
-    bits wide: TensorFlow keeps int32 arithmetic on the host.
-
-    Args:
-        item_ids: int64 (N,), variable that the index was built from.
-        pilots: uint8 (buckets,), variable; see `HashIndex`.
-        slots: uint32 (slots,), variable.
-        ids: int64 tensor of any shape, any value.
-        hashes: uint64 of the shape of `ids`, by `hash_ids`.
-
-    Returns:
-        int64 of the shape of `ids`; 0 for id 0 and ids that are not there.
+    The hash names a bucket, the bucket's pilot a slot, the slot the only id
+    that it can be. Each step is a gather of single elements: an id costs three
+    cache misses whatever the size of the table. All arithmetic is 64 bits wide:
+    TensorFlow keeps int32 arithmetic on the host.
     """
     import tensorflow as tf
 

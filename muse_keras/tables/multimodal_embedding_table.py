@@ -326,15 +326,12 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "num_items": self.num_items,
-                "dim": self.dim,
-                "spare_rows": self.spare_rows,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "num_items": self.num_items,
+            "dim": self.dim,
+            "spare_rows": self.spare_rows,
+        }
 
     def save_own_variables(self, store: Any) -> None:
         """Write the weights by name, the ids as int64 on every backend."""

@@ -50,16 +50,8 @@ def gather_rows(variable: Any, rows: Any) -> Any:
 def gather_frozen(variable: Any, rows: Any) -> Any:
     """Return rows of a variable that is not trained (TensorFlow), unchecked.
 
-    `ResourceGatherNd` takes half to two thirds of `ResourceGather`'s time on
-    a CPU, single elements and rows of 128 bytes alike; its gradient is dense.
-
-    Args:
-        variable: `keras.Variable` or `tf.Variable` of shape (N, ...).
-        rows: int64 of any shape, each in [0, N).
-
-    Returns:
-        Tensor of shape `rows.shape + variable.shape[1:]`, the variable's
-        dtype.
+    Rows are int64 in [0, N). `ResourceGatherNd` takes half to two thirds of
+    `ResourceGather`'s time on a CPU; its gradient is dense.
     """
     import tensorflow as tf
 
@@ -69,13 +61,8 @@ def gather_frozen(variable: Any, rows: Any) -> Any:
 def scatter_rows(variable: Any, rows: Any, values: Any) -> Any:
     """Write rows of a variable in place, in a graph (TensorFlow).
 
-    Args:
-        variable: `keras.Variable` or `tf.Variable` of shape (N, ...).
-        rows: int64 (n,), each in [0, N), without repetition.
-        values: (n, ...), the variable's dtype.
-
-    Returns:
-        The operation (None when run eagerly).
+    Rows are int64 (n,) in [0, N), each once. Returns the operation, or None
+    when run eagerly.
     """
     import tensorflow as tf
 

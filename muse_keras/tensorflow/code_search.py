@@ -1,15 +1,15 @@
 """Exact top-K by cosine of int8 codes, in TensorFlow graphs.
 
 The idea. A scalar product of int8 codes is an exact integer, and the norm of
-the candidate does not change its order of behaviours, so behaviours are
+the candidate does not change its order of behaviors, so behaviors are
 ordered by the *key* `product * |product| / squared norm`: one correctly
 rounded division of integers, equal for equal cosines. The products of all
 pairs are one matrix product; the expensive part is to choose K of 100,000 for
-each candidate. So products are cut into blocks of `BLOCK` behaviours, and of
+each candidate. So products are cut into blocks of `BLOCK` behaviors, and of
 each block only its largest product is looked at, which bounds its keys. The
 `WIDTH` blocks of the highest bounds are searched exactly. If the K-th key
 found there is above the bound of every other block, the result is proven; it
-nearly always is. The candidates for which it is not (many behaviours tie, or
+nearly always is. The candidates for which it is not (many behaviors tie, or
 few are alike at all) are searched again with eight times as many blocks, until
 it is.
 
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-# Behaviours in a block, and blocks that are searched at first.
+# Behaviors in a block, and blocks that are searched at first.
 BLOCK = 20
 WIDTH = 64
 # Shorter histories are searched whole.
@@ -44,7 +44,7 @@ _PRODUCTS: contextvars.ContextVar[str] = contextvars.ContextVar(
 
 
 class _History(NamedTuple):
-    """One user's behaviours, padded to N whole blocks.
+    """One user's behaviors, padded to N whole blocks.
 
     Attributes:
         codes: (N * BLOCK, D), float32, or uint8 with 128 added.
@@ -112,18 +112,14 @@ def search_codes(
     k: int,
     block_size: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the K behaviours of the highest cosine to each candidate.
+    """Return the K behaviors of the highest cosine to each candidate.
 
-    Args:
-        candidates: int8 (B, C, D).
-        behaviors: int8 (B, L, D).
-        squares: float64 (B, L), squared norms; 0 = never found.
-        k: int, behaviours for each candidate.
-        block_size: int, most products held at once.
+    Candidates are int8 (B, C, D), behaviors int8 (B, L, D), `squares` float64
+    (B, L) their squared norms (0 = never found). At most `block_size` products
+    are held at once.
 
-    Returns:
-        Cosines float64 (B, C, K), descending, `MASKED` where nothing was
-        found, and positions int64 (B, C, K), the smaller first of equals.
+    Returns cosines float64 (B, C, K), descending, `MASKED` where nothing was
+    found, and positions int64 (B, C, K), the smaller first of equals.
     """
 
     def in_blocks() -> tuple[tf.Tensor, tf.Tensor]:

@@ -43,11 +43,7 @@ def write_fingerprint(folder: str | os.PathLike[str]) -> None:
 
 
 def replica_variable(variable: Any) -> tf.Variable:
-    """Returns the variable of the replica that this is called in.
-
-    Args:
-        variable: container of every replica's variable.
-    """
+    """Returns the variable of the replica that this is called in."""
     return variable._get()
 
 
@@ -78,14 +74,8 @@ def run_session(
 ) -> list[npt.NDArray[Any]]:
     """Calls `Session::Run` itself, without the checks of `Session.run`.
 
-    Args:
-        session: to run in.
-        feeds: arrays by `session_output`.
-        fetches: `session_output`s.
-        timeout_ms: after which the run is cancelled; None for no limit.
-
-    Raises:
-        tf.errors.DeadlineExceededError: after `timeout_ms`.
+    Feeds and fetches are by `session_output`. After `timeout_ms` the run is
+    cancelled and raises `tf.errors.DeadlineExceededError`; None is no limit.
     """
     if timeout_ms is None:
         return session._call_tf_sessionrun(None, feeds, fetches, [], None)

@@ -10,18 +10,18 @@ import tensorflow as tf
 def newest_mask(
     behavior_item_ids: tf.Tensor, max_history: int | None = None
 ) -> tf.Tensor:
-    """Mark the newest real behaviours of every history.
+    """Mark the newest real behaviors of every history.
 
-    A behaviour is real if its item id is not 0. Padding may stand anywhere;
+    A behavior is real if its item id is not 0. Padding may stand anywhere;
     the order is oldest first.
 
     Args:
         behavior_item_ids: int64 (B, L), 0 = padding.
-        max_history: int of at least 1, how many real behaviours to keep; None
+        max_history: int of at least 1, how many real behaviors to keep; None
             keeps all.
 
     Returns:
-        bool (B, L), True for the newest `max_history` real behaviours.
+        bool (B, L), True for the newest `max_history` real behaviors.
 
     Raises:
         ValueError: if `max_history` is less than 1.
@@ -44,15 +44,15 @@ def category_matches(
     candidate_categories: tf.Tensor,
     category_size: int | tf.Tensor,
 ) -> tf.Tensor:
-    """Count a user's behaviours in each candidate's category.
+    """Count a user's behaviors in each candidate's category.
 
     One histogram per request: O(L + C + category_size), and exact below 2**24
-    behaviours.
+    behaviors.
 
     Args:
         behavior_categories: int32 or int64 (B, L), vocabulary indices in
             [0, category_size).
-        mask: bool (B, L), True = count this behaviour.
+        mask: bool (B, L), True = count this behavior.
         candidate_categories: int32 or int64 (B, C), vocabulary indices in
             [0, category_size).
         category_size: int or integer scalar tensor, number of vocabulary

@@ -18,7 +18,12 @@ OBJECTS = {
 }
 SHAPED = ("muse_keras.layers.", "muse_keras.models.", "muse_keras.compat.")
 # What cannot be made by itself: there is nothing to run.
-ABSTRACT = {"BaseRanker", "BehaviorSearch", "ExactSearchUnit"}
+ABSTRACT = {
+    "BaseRanker",
+    "BehaviorSearch",
+    "ExactSearchUnit",
+    "RequestModel",
+}
 
 
 def plain(value):

@@ -9,6 +9,7 @@ import pytest
 from muse_keras._keras_internals import (
     OptimizerHooks,
     ReplicaBatches,
+    allow_objects,
     flattened_layers,
     keep_arrays,
 )
@@ -96,3 +97,23 @@ def test_symbolic_build_guards_masks_under_a_strategy() -> None:
         x = np.ones((4, 2), "float32")
         model.fit({"x": x, "mask": x > 0}, np.ones((4, 1)), verbose=0)
     assert calls
+
+
+class OfAnObject(keras.layers.Layer):
+    """Returns a field of what it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        allow_objects(self)
+
+    def call(self, holder: Any) -> Any:
+        return holder.field
+
+
+def test_allow_objects_guards_searches_and_units() -> None:
+    """An object that is not a tensor reaches `call` by position."""
+
+    class Holder:
+        field = keras.ops.ones((2,))
+
+    assert OfAnObject()(Holder()) is Holder.field

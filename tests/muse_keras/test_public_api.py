@@ -49,7 +49,7 @@ def test_the_package_lists_its_parts():
         _ = muse_keras.nothing
 
 
-def test_serialised_names_are_stable():
+def test_serialized_names_are_stable():
     for _, name, value in public_api.public_objects():
         registered = keras.saving.get_registered_object(f"muse_keras>{name}")
         assert registered in (value, None)

@@ -62,7 +62,7 @@ def model(checkpoint):
 
 @pytest.fixture(scope="module")
 def requests():
-    """Full histories, one of 30 behaviours, and none at all."""
+    """Full histories, one of 30 behaviors, and none at all."""
     rng = np.random.default_rng(6)
     batch, count = 4, 3
     mask = np.arange(LENGTH) >= np.array([[0], [5], [40], [LENGTH]])

@@ -49,8 +49,8 @@ def test_dice_over_the_channels_of_each_position():
         ops.convert_to_numpy(layer(values)), values, rtol=1e-6
     )
     layer.alpha.assign([-0.25] * 3)
-    centred = values - values.mean(axis=1, keepdims=True)
-    gate = 1 / (1 + np.exp(-centred / values.std(axis=1, keepdims=True)))
+    centered = values - values.mean(axis=1, keepdims=True)
+    gate = 1 / (1 + np.exp(-centered / values.std(axis=1, keepdims=True)))
     expected = values * gate - 0.25 * values * (1 - gate)
     for training in (False, True):
         found = layer(values, training=training)

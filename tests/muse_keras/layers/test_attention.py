@@ -113,7 +113,7 @@ def test_an_empty_history_gives_zeros(dtype, size):
     np.testing.assert_array_equal(numpy(scores), 0.0)
 
 
-def test_a_single_behaviour_gets_all_weight():
+def test_a_single_behavior_gets_all_weight():
     inputs = data()
     inputs["mask"][:] = False
     inputs["mask"][..., 3] = True
@@ -124,7 +124,7 @@ def test_a_single_behaviour_gets_all_weight():
     np.testing.assert_allclose(numpy(output), value, atol=1e-5)
 
 
-def test_masked_behaviours_do_not_matter_not_even_infinite_logits():
+def test_masked_behaviors_do_not_matter_not_even_infinite_logits():
     inputs = data()
     layer = SemanticAwareTargetAttention(dtype="mixed_float16")
     expected = numpy(layer(**inputs))
@@ -134,7 +134,7 @@ def test_masked_behaviours_do_not_matter_not_even_infinite_logits():
     assert np.isfinite(expected).all()
 
 
-def test_shared_behaviours_equal_repeated_ones():
+def test_shared_behaviors_equal_repeated_ones():
     inputs = data(shared=True)
     del inputs["similarities"]
     layer = TargetAttention(num_heads=2)
@@ -144,7 +144,7 @@ def test_shared_behaviours_equal_repeated_ones():
     np.testing.assert_allclose(numpy(layer(**inputs)), shared, atol=1e-6)
 
 
-def test_behaviours_in_another_order():
+def test_behaviors_in_another_order():
     inputs = data()
     layer = SemanticAwareTargetAttention(activation="silu")
     expected = numpy(layer(**inputs))

@@ -62,7 +62,7 @@ def test_properties(seed):
     assert (np.diff(similarities, axis=-1)[found[..., 1:]] <= 0).all()
 
 
-def test_a_history_twice_as_long_finds_each_behaviour_twice():
+def test_a_history_twice_as_long_finds_each_behavior_twice():
     rng = np.random.default_rng(3)
     candidates = rng.integers(-127, 128, (2, 3, 16)).astype("int8")
     behaviors = rng.integers(-127, 128, (2, 10, 16)).astype("int8")

@@ -41,7 +41,7 @@ def test_against_every_pair(seed, weighted):
     np.testing.assert_allclose(metric.result(), expected, rtol=1e-12)
 
 
-def test_neighbouring_ids_are_different_groups():
+def test_neighboring_ids_are_different_groups():
     """In float64 they would be one group."""
     ids = np.array([2**62, 2**62 + 1, 2**62, 2**62 + 1])
     result = per_group_auc([1, 0, 0, 1], [0.9, 0.8, 0.1, 0.7], ids)

@@ -6,12 +6,12 @@ import pytest
 from keras import ops
 from ranker_testing import oracles
 
-from muse_keras.layers import GSUResult
 from muse_keras.models import (
+    BehaviorView,
     CombinedExactSearchUnit,
+    FoundBehaviors,
     HashSamplingUnit,
     SemanticExactSearchUnit,
-    WholeHistory,
 )
 
 B, C, K, L, E, TIERS = 2, 3, 5, 9, 4, 6
@@ -30,23 +30,30 @@ def inputs(seed=0):
     return (
         rng.normal(size=(B, C, E)).astype("float32"),
         rng.normal(size=(B, C, K, E)).astype("float32"),
-        GSUResult(
-            np.where(mask, similarities, 0).astype("float32"),
-            np.zeros((B, C, K), "int32"),
-            mask,
-        ),
+        np.where(mask, similarities, 0).astype("float32"),
+        mask,
     )
 
 
-def call(unit, target, behaviors, found, history=None):
-    def convert(view):
-        return view and type(view)(*map(ops.convert_to_tensor, view))
+def found_of(behaviors, similarities, mask):
+    return FoundBehaviors(
+        np.zeros(mask.shape, "int32"), mask, similarities, behaviors
+    )
 
+
+def history_of(embeddings, mask):
+    rows = np.zeros(mask.shape, "int32")
+    return BehaviorView(rows, rows, mask, embeddings=embeddings)
+
+
+def call(unit, target, found, history=None):
+    """Features and weights; without weights, the same features."""
+    target = ops.convert_to_tensor(target)
     features, weights = unit(
-        ops.convert_to_tensor(target),
-        ops.convert_to_tensor(behaviors),
-        convert(found),
-        convert(history),
+        target, found, history, return_attention_scores=True
+    )
+    np.testing.assert_array_equal(
+        numpy(unit(target, found, history)), numpy(features)
     )
     return numpy(features), numpy(weights)
 
@@ -61,17 +68,16 @@ def test_combinations_against_numpy(attention, with_tiers):
     unit = CombinedExactSearchUnit(
         attention, with_tiers, num_heads=2, num_tiers=TIERS
     )
-    target, behaviors, found = inputs()
-    unit.build(target.shape, behaviors.shape)
+    target, behaviors, similarities, mask = inputs()
+    found = found_of(behaviors, similarities, mask)
+    unit.build(target.shape)
     rng = np.random.default_rng(1)
     for weight in unit.trainable_variables:
         weight.assign(rng.normal(size=weight.shape))
-    features, weights = call(unit, target, behaviors, found)
-    counts = oracles.tier_counts(found.similarities, found.mask, TIERS)
-    np.testing.assert_array_equal(
-        numpy(unit.count_tiers(GSUResult(*map(ops.convert_to_tensor, found)))),
-        counts,
-    )
+    features, weights = call(unit, target, found)
+    assert unit.compute_output_shape(target.shape) == features.shape
+    counts = oracles.tier_counts(similarities, mask, TIERS)
+    np.testing.assert_array_equal(numpy(unit.count_tiers(found)), counts)
     expected = []
     if with_tiers:
         tier_weights = numpy(unit.tiers.tier_weights)
@@ -95,12 +101,12 @@ def test_combinations_against_numpy(attention, with_tiers):
         for b in range(B):
             for c in range(C):
                 if guided:
-                    guided["similarities"] = found.similarities[b, c]
+                    guided["similarities"] = similarities[b, c]
                 attended[b, c], shares = oracles.attention(
                     target[b, c],
                     behaviors[b, c],
                     kernels,
-                    found.mask[b, c],
+                    mask[b, c],
                     heads=2,
                     activation=oracles.silu,
                     **guided,
@@ -120,17 +126,16 @@ def buckets(embeddings, planes, rounds, bits):
 
 def test_sampling_against_numpy():
     unit = HashSamplingUnit(num_rounds=4, bits_per_round=2, seed=3)
-    target, behaviors, found = inputs(2)
+    target, behaviors, similarities, mask = inputs(2)
+    found = found_of(behaviors, similarities, mask)
     rng = np.random.default_rng(2)
-    history = WholeHistory(
-        rng.normal(size=(B, L, E)).astype("float32"),
-        rng.random((B, L)) < 0.8,
-    )
-    history.mask[1] = False
-    features, weights = call(unit, target, behaviors, found, history)
+    embeddings = rng.normal(size=(B, L, E)).astype("float32")
+    real = rng.random((B, L)) < 0.8
+    real[1] = False
+    features, weights = call(unit, target, found, history_of(embeddings, real))
     planes = numpy(unit.planes)
     own = buckets(target, planes, 4, 2)
-    held = buckets(history.embeddings, planes, 4, 2)
+    held = buckets(embeddings, planes, 4, 2)
     shown = buckets(behaviors, planes, 4, 2)
     for b in range(B):
         for c in range(C):
@@ -139,14 +144,14 @@ def test_sampling_against_numpy():
                 total = np.zeros(E)
                 for i in range(L):
                     same = (own[b, c, g] == held[b, i, g]).all()
-                    if history.mask[b, i] and same:
-                        total += history.embeddings[b, i]
+                    if real[b, i] and same:
+                        total += embeddings[b, i]
                 if total.any():
                     expected += total / np.linalg.norm(total) / 4
             np.testing.assert_allclose(features[b, c], expected, **CLOSE)
             agree = (own[b, c] == shown[b, c]).all(axis=-1).mean(axis=-1)
             np.testing.assert_allclose(
-                weights[b, c, 0], agree * found.mask[b, c], atol=1e-6
+                weights[b, c, 0], agree * mask[b, c], atol=1e-6
             )
     assert features[0].any()
     assert not features[1].any()
@@ -156,7 +161,7 @@ def test_sampling_against_numpy():
     keras.backend.backend() == "jax", reason="the same code as on PyTorch"
 )
 def test_many_rounds_sample_by_the_angle():
-    """A behaviour at angle a collides in a share (1 - a / pi) ** t."""
+    """A behavior at angle a collides in a share (1 - a / pi) ** t."""
     rounds, bits = 3000, 3
     unit = HashSamplingUnit(num_rounds=rounds, bits_per_round=bits, seed=4)
     angles = np.linspace(0.1, 2.5, K)
@@ -166,10 +171,10 @@ def test_many_rounds_sample_by_the_angle():
     behaviors[0, 0, :, 0] = np.cos(angles)
     behaviors[0, 0, :, 1] = np.sin(angles)
     real = np.ones((1, 1, K), bool)
-    found = GSUResult(np.zeros((1, 1, K), "float32"), real * 0, real)
-    # One behaviour alone: the interest is its direction times its share.
-    history = WholeHistory(behaviors[:, 0, 1:2], real[:, 0, :1])
-    features, weights = call(unit, target, behaviors, found, history)
+    found = found_of(behaviors, None, real)
+    # One behavior alone: the interest is its direction times its share.
+    history = history_of(behaviors[:, 0, 1:2], real[:, 0, :1])
+    features, weights = call(unit, target, found, history)
     expected = (1 - angles / np.pi) ** bits
     error = 4 * np.sqrt(expected * (1 - expected) / rounds)
     assert (np.abs(weights[0, 0, 0] - expected) < error).all()
@@ -180,14 +185,14 @@ def test_many_rounds_sample_by_the_angle():
 
 def test_sampling_needs_no_search():
     unit = HashSamplingUnit(num_rounds=2)
-    target, _, _ = inputs()
-    mask = np.zeros((B, L), bool)
-    history = WholeHistory(np.zeros((B, L, E), "float32"), mask)
-    features, weights = unit(target, None, None, history)
-    assert weights is None
+    target = ops.convert_to_tensor(inputs()[0])
+    history = history_of(np.zeros((B, L, E), "float32"), np.zeros((B, L), bool))
+    features = unit(target, FoundBehaviors(None, None), history)
     assert not numpy(features).any()
     with pytest.raises(ValueError, match="`history` must be given"):
-        unit(target, None, None)
+        unit(target)
+    with pytest.raises(ValueError, match="`found` must be given"):
+        unit(target, None, history, return_attention_scores=True)
 
 
 def test_bad_arguments_are_named():

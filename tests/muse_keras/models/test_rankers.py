@@ -15,10 +15,13 @@ from ranker_testing.data import (
 )
 
 from muse_keras.losses import ImpressionCrossentropy
-from muse_keras.models import DIN, MUSE, base_ranker
+from muse_keras.models import DIN, MUSE, request_model
 from muse_keras.optimizers import RowSparseAdam
 from muse_keras.tables import ItemTable, item_table
 
+ON_JAX = keras.backend.backend() == "jax"
+# JAX compiles each operation for each shape: there, all tests have one.
+not_on_jax = pytest.mark.skipif(ON_JAX, reason="the same code as on PyTorch")
 HISTORY = ("behavior_rows", "behavior_categories", "behavior_mask")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 _CACHE = {}
@@ -57,7 +60,7 @@ def requests(seed=0, **sizes):
 
 
 @pytest.mark.parametrize("cls", [MUSE, DIN])
-@pytest.mark.parametrize("length", [12, 3])
+@pytest.mark.parametrize("length", [12] if ON_JAX else [12, 3])
 def test_the_whole_model_against_numpy(cls, length):
     model, codes = ranker(cls)
     inputs = requests(1, length=length)
@@ -108,6 +111,7 @@ def test_scores_depend_on_the_request_and_the_candidate_only(cls, seed):
     np.testing.assert_allclose(logits(model, wide), expected, **CLOSE)
 
 
+@not_on_jax
 def test_a_request_alone_scores_like_in_a_batch(model):
     inputs = requests()
     expected = logits(model, inputs)
@@ -120,6 +124,7 @@ def test_a_request_alone_scores_like_in_a_batch(model):
     )
 
 
+@not_on_jax
 def test_candidate_padding_changes_no_score(model):
     inputs = requests()
     expected = logits(model, inputs)
@@ -137,7 +142,7 @@ def test_candidate_padding_changes_no_score(model):
     np.testing.assert_allclose(logits(model, inputs), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("length", [12] if ON_JAX else [1, 4])
 def test_without_history_scores_are_finite_and_all_equal(model, length):
     inputs = requests(length=length)
     inputs["behavior_mask"][:] = False
@@ -150,10 +155,10 @@ def test_without_history_scores_are_finite_and_all_equal(model, length):
 
 
 def test_only_muse_sees_what_is_long_ago():
-    """The oldest of many behaviours becomes the candidate's double."""
+    """The oldest of many behaviors becomes the candidate's double."""
     for cls in (MUSE, DIN):
         model, codes = ranker(cls)
-        inputs = requests(3, length=30)
+        inputs = requests(3)
         inputs["behavior_mask"][:] = True
         inputs["candidate_rows"][:] = 11
         before = logits(model, inputs)
@@ -267,15 +272,16 @@ def test_training_saving_and_training_on(cls, tmp_path):
     clicks = rng.integers(0, 2, (16, 4)).astype("float32")
 
     keras.utils.set_random_seed(1)
-    model = compiled(cls(**SMALL), in_graph=True)
+    model = compiled(cls(**SMALL, k=5), in_graph=True)
     fill_table(model)
     losses = fit(model, inputs, clicks, 4)
+    some = {name: array[:3] for name, array in inputs.items()}
     model.save(tmp_path / "half.keras")
     loaded = keras.saving.load_model(tmp_path / "half.keras")
     assert type(loaded) is cls
     assert loaded.get_config() == model.get_config()
-    half = logits(model, inputs)
-    np.testing.assert_allclose(logits(loaded, inputs), half, atol=1e-6)
+    half = logits(model, some)
+    np.testing.assert_allclose(logits(loaded, some), half, atol=1e-6)
     losses += fit(model, inputs, clicks, 4)
     assert losses[-1] < 0.8 * losses[0]
     for weight in model.weights:
@@ -283,8 +289,8 @@ def test_training_saving_and_training_on(cls, tmp_path):
     # With the moments of before; a second graph would take seconds.
     loaded.run_eagerly = keras.backend.backend() == "tensorflow"
     fit(loaded, inputs, clicks, 4)
-    whole = logits(model, inputs)
-    np.testing.assert_allclose(logits(loaded, inputs), whole, atol=1e-3)
+    whole = logits(model, some)
+    np.testing.assert_allclose(logits(loaded, some), whole, atol=1e-3)
     assert np.abs(whole - half).max() > 1e-2
 
 
@@ -306,7 +312,7 @@ def test_items_training_never_saw_share_the_unknown_row(monkeypatch):
     inputs = ranker_inputs(rng, batch=16)
     for name in ("behavior_rows", "candidate_rows"):
         inputs[name] = inputs[name] // 2
-    model = compiled(MUSE(**SMALL, oov_rate=0.2, seed=1))
+    model = compiled(MUSE(**SMALL, k=5, oov_rate=0.2, seed=1))
     fill_table(model)
     table = model.item_embedding.embeddings
     before = numpy(table).copy()
@@ -318,7 +324,7 @@ def test_items_training_never_saw_share_the_unknown_row(monkeypatch):
     expected = np.where(untouched[:, None], trained[0], trained)
     for block in (7, 1 << 16):
         monkeypatch.setattr(
-            base_ranker,
+            request_model,
             "blocks",
             lambda size, block=block: item_table.blocks(size, block),
         )
@@ -330,13 +336,12 @@ def test_items_training_never_saw_share_the_unknown_row(monkeypatch):
 
 def test_oov_replacement_is_for_training_only(model):
     assert model.oov_rate == 0.0
-    twin = type(model)(**{**SMALL, "oov_rate": 0.9})
-    fill_table(twin)
+    twin, _ = ranker(type(model), oov_rate=0.9)
     inputs = requests(10)
     np.testing.assert_array_equal(logits(twin, inputs), logits(twin, inputs))
 
 
-@pytest.mark.parametrize("cls", [MUSE, DIN])
+@pytest.mark.parametrize("cls", [MUSE] if ON_JAX else [MUSE, DIN])
 def test_mixed_precision_is_close(cls):
     model, _ = ranker(cls)
     half, _ = ranker(cls, dtype="mixed_float16")
@@ -397,8 +402,8 @@ def test_an_index_outside_its_vocabulary_is_refused(model, name):
 
 def test_inputs_that_would_not_be_looked_at_are_refused(model):
     inputs = requests()
-    more = {**inputs, "behaviour_mask": inputs["behavior_mask"]}
-    with pytest.raises(ValueError, match="also: behaviour_mask"):
+    more = {**inputs, "behavior_masks": inputs["behavior_mask"]}
+    with pytest.raises(ValueError, match="also: behavior_masks"):
         model(more)
     ids = {**inputs, "candidate_item_ids": inputs["candidate_rows"]}
     with pytest.raises(ValueError, match="candidate_rows, not both"):
@@ -407,7 +412,7 @@ def test_inputs_that_would_not_be_looked_at_are_refused(model):
         name: keras.KerasTensor(array.shape, str(array.dtype))
         for name, array in more.items()
     }
-    with pytest.raises(ValueError, match="also: behaviour_mask"):
+    with pytest.raises(ValueError, match="also: behavior_masks"):
         model(symbols)
 
 

@@ -10,6 +10,10 @@ from muse_keras.layers import SCLTower
 from muse_keras.losses import CosineTripletLoss, InfoNCE
 from muse_keras.models import SCL
 
+ON_JAX = keras.backend.backend() == "jax"
+# JAX compiles a step anew for each model and each size of a batch.
+not_on_jax = pytest.mark.skipif(ON_JAX, reason="the same code as on PyTorch")
+
 
 def compiled(model, rate=3e-3, in_graph=False):
     """Ready for `fit`: on TensorFlow step by step, for a graph takes seconds.
@@ -34,13 +38,13 @@ def mean(loss, *arguments):
     return float(numpy(loss(*arguments)).mean())
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [False] if ON_JAX else [True, False])
 def test_one_step_is_the_formula(shared):
     inputs = searches(12)
     model = scl(shared, momentum=0.5, bank_weight=0.25, triplet_weight=2.0)
     # No step: the loss of exactly these weights, and of slow ones that differ.
     compiled(model, rate=0.0)
-    fit(model, searches(8, seed=1), batch_size=8)
+    fit(model, searches(12, seed=1), batch_size=12)
     slow = {model.slow_query_tower, model.slow_item_tower}
     assert len(slow) == (1 if shared else 2)
     before = []
@@ -97,14 +101,15 @@ def test_one_step_is_the_formula(shared):
         ("temperature", 0.2),
     ):
         assert history[name][0] == pytest.approx(expected, abs=1e-4), name
-    # 8 keys of the first step, then 12.
+    # 12 keys of the first step, then 12 more in a bank of 20.
     for bank, keys in (
         (model.item_bank, item_keys),
         (model.query_bank, query_keys),
     ):
-        np.testing.assert_allclose(numpy(bank.keys)[8:], keys, atol=1e-6)
-        assert numpy(bank.ids)[8:].tolist() == ids.tolist()
-        assert int(bank.position) == 0
+        places = np.arange(12, 24) % 20
+        np.testing.assert_allclose(numpy(bank.keys)[places], keys, atol=1e-6)
+        assert numpy(bank.ids)[places].tolist() == ids.tolist()
+        assert int(bank.position) == 4
 
     measured = model.evaluate(
         inputs, batch_size=12, verbose=0, return_dict=True
@@ -113,6 +118,7 @@ def test_one_step_is_the_formula(shared):
     assert measured["loss"] == pytest.approx(batch + 2.0 * hard, abs=1e-4)
 
 
+@not_on_jax
 def test_the_first_step_forgets_the_random_start():
     model = compiled(scl())
     for weight in model.slow_query_tower.weights:
@@ -159,6 +165,7 @@ def test_learns_moves_every_weight_and_goes_on_after_a_reload(tmp_path):
         np.testing.assert_allclose(left, right, atol=1e-5)
 
 
+@not_on_jax
 def test_without_bank_and_without_hard_negatives():
     inputs = searches()
     model = compiled(scl(bank_size=0, triplet_weight=0.0))
@@ -173,6 +180,7 @@ def test_without_bank_and_without_hard_negatives():
     assert history["triplet"] == [0.0]
 
 
+@not_on_jax
 def test_sample_weights_scale_the_loss():
     inputs = searches(8)
     model = compiled(scl(bank_size=0))
@@ -190,6 +198,7 @@ def test_sample_weights_scale_the_loss():
     assert half["loss"] == pytest.approx(0.5 * full["loss"], rel=1e-5)
 
 
+@not_on_jax
 def test_embedding_takes_one_side_alone():
     model, inputs = scl(shared=False), searches()
     both = model.predict(inputs, verbose=0)
@@ -202,7 +211,8 @@ def test_embedding_takes_one_side_alone():
     assert abs(both["query"] - both["item"]).max() > 0.1
 
 
-def test_regularisation_of_an_encoder_counts():
+@not_on_jax
+def test_regularization_of_an_encoder_counts():
     def model(strength):
         keras.utils.set_random_seed(3)
         encoder = keras.layers.Dense(
@@ -239,7 +249,7 @@ def test_ids_that_would_be_cut_are_refused():
     inputs = searches()
     inputs["item_ids"] = inputs["item_ids"].astype("int64") + 2**40
     model = compiled(scl())
-    if keras.backend.backend() == "jax":
+    if ON_JAX:
         for call in (model.fit, model.evaluate):
             with pytest.raises(ValueError, match="must fit 32 bits"):
                 call(inputs, verbose=0)

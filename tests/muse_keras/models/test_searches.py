@@ -13,7 +13,7 @@ from ranker_testing.searching import (
     numpy,
     positions,
     search,
-    tensors,
+    view_of,
     views,
 )
 
@@ -165,23 +165,26 @@ def test_padding_is_never_found(name):
     "name", ["target_attention", "dual"] if ON_JAX else SEARCHES
 )
 def test_no_gradient_flows_through(name):
-    candidates, behaviors = (tensors(view) for view in views(5))
+    candidates, behaviors = views(5)
     layer = SEARCHES[name]()
     layer.build()
 
     def total(left, right, queries, keys):
         found = layer(
-            candidates._replace(embeddings=left, queries=queries),
-            behaviors._replace(embeddings=right, keys=keys),
+            view_of(candidates, embeddings=left, queries=queries),
+            view_of(behaviors, embeddings=right, keys=keys),
         )
         # The embeddings themselves: a gradient to compare with.
         return ops.sum(found.similarities) + ops.sum(left)
 
     inputs = [
-        candidates.embeddings,
-        behaviors.embeddings,
-        candidates.queries,
-        behaviors.keys,
+        ops.convert_to_tensor(array)
+        for array in (
+            candidates.embeddings,
+            behaviors.embeddings,
+            candidates.queries,
+            behaviors.keys,
+        )
     ]
     first, *others = gradients(total, inputs)
     np.testing.assert_array_equal(first, np.ones_like(first))
@@ -224,7 +227,7 @@ def test_hashes_estimate_the_angle():
 
 @not_on_jax
 def test_many_bits_find_what_the_cosine_finds():
-    """Behaviours at angles so far apart that no chance reorders them."""
+    """Behaviors at angles so far apart that no chance reorders them."""
     candidates, behaviors = views(7, batch=1, length=10, candidates=1)
     angles = np.random.default_rng(7).permutation(10) * 0.3
     behaviors.mask[:] = True
@@ -258,7 +261,7 @@ def test_blocks_change_nothing():
 
 @not_on_jax
 def test_a_long_history_is_searched_by_category():
-    """Positions beyond float16 and behaviours of one category in a row."""
+    """Positions beyond float16 and behaviors of one category in a row."""
     rng = np.random.default_rng(9)
     candidates, behaviors = views(9, batch=1, length=100_000, candidates=2)
     behaviors.mask[:] = rng.random((1, 100_000)) < 0.5

@@ -39,7 +39,7 @@ def item_table(tmp_path: Path) -> ItemTable:
 
 
 def queries(item_table: ItemTable) -> np.ndarray:
-    """Return known ids, their neighbours, 0 and ids cut to 32 bits."""
+    """Return known ids, their neighbors, 0 and ids cut to 32 bits."""
     ids = item_table.item_ids
     with np.errstate(over="ignore"):
         near = [ids, ids + 1, ids - 1, ids.astype(np.int32), 0 * ids[:1]]

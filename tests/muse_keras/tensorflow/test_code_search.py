@@ -129,7 +129,7 @@ def test_a_history_of_repeated_items(products, copies):
 
 
 def test_nothing_alike(products):
-    """All cosines are negative, or there are hardly any behaviours."""
+    """All cosines are negative, or there are hardly any behaviors."""
     rng = np.random.default_rng(3)
     behaviors = np.abs(unit_codes(rng, LENGTH, 32))
     candidates = -np.abs(unit_codes(rng, 3, 32))

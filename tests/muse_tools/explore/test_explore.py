@@ -189,7 +189,7 @@ def test_searches_agree_with_the_layers():
             (CategorySearch(k=7), searches.by_category(kind, kinds, mask, 7)),
             (IdCosineSearch(k=7), searches.by_cosine(values, mask, 7)),
         ):
-            found = layer.call(candidate, behaviors, with_similarities=False)
+            found = layer.call(candidate, behaviors)
             real = np.asarray(found.mask)[0, 0]
             expected = np.asarray(found.indices)[0, 0][real]
             np.testing.assert_array_equal(mine, expected)

@@ -1,6 +1,6 @@
 """Requests for searches, and what they should find, in NumPy."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -12,14 +12,37 @@ from ranker_testing.oracles import cosine
 WIDTH = 6
 
 
+class Candidates(NamedTuple):
+    """The fields of a `CandidateView`, as NumPy arrays."""
+
+    rows: np.ndarray
+    categories: np.ndarray
+    vectors: np.ndarray
+    embeddings: np.ndarray
+    mask: np.ndarray
+    queries: np.ndarray
+
+
+class Behaviors(NamedTuple):
+    """The fields of a `BehaviorView`, as NumPy arrays."""
+
+    rows: np.ndarray
+    categories: np.ndarray
+    mask: np.ndarray
+    vectors: np.ndarray
+    embeddings: np.ndarray
+    inverse_norms: np.ndarray
+    keys: np.ndarray
+
+
 def numpy(value: Any) -> np.ndarray:
     return ops.convert_to_numpy(value)
 
 
 def views(
     seed: int = 0, batch: int = 2, length: int = 12, candidates: int = 3
-) -> tuple[CandidateView, BehaviorView]:
-    """Everything that any search may look at, as NumPy arrays."""
+) -> tuple[Candidates, Behaviors]:
+    """Everything that any search may look at."""
     rng = np.random.default_rng(seed)
     codes = item_codes(rng)
 
@@ -33,7 +56,7 @@ def views(
     asked, held = index(len(codes), *listed), index(len(codes), *history)
     norms = np.linalg.norm(codes[held].astype("float64"), axis=-1)
     return (
-        CandidateView(
+        Candidates(
             rows=asked,
             categories=index(4, *listed),
             vectors=codes[asked],
@@ -41,7 +64,7 @@ def views(
             mask=np.ones(listed, bool),
             queries=floats(*listed, WIDTH),
         ),
-        BehaviorView(
+        Behaviors(
             rows=held,
             categories=index(4, *history),
             mask=rng.random(history) < 0.8,
@@ -55,17 +78,16 @@ def views(
     )
 
 
-def tensors(view: Any) -> Any:
-    """A view of tensors, as a ranker gives it."""
-    return type(view)(
-        *[None if x is None else ops.convert_to_tensor(x) for x in view]
-    )
+def view_of(arrays: Candidates | Behaviors, **changed: Any) -> Any:
+    """The view of some arrays, a few of them exchanged."""
+    kind = CandidateView if isinstance(arrays, Candidates) else BehaviorView
+    return kind(**{**arrays._asdict(), **changed})
 
 
 def search(layer: Any, candidates: Any, behaviors: Any) -> list[np.ndarray]:
     """Similarities, indices and mask of a search."""
-    found = layer(tensors(candidates), tensors(behaviors))
-    return [numpy(x) for x in found]
+    found = layer(view_of(candidates), view_of(behaviors))
+    return [numpy(x) for x in (found.similarities, found.indices, found.mask)]
 
 
 def positions(found: list[np.ndarray]) -> list[list[list[int]]]:
@@ -107,4 +129,13 @@ def cosines_at(codes: np.ndarray, history: np.ndarray, found: Any):
     return expected
 
 
-__all__ = ["DIM", "WIDTH", "best", "cosines_at", "positions", "search", "views"]
+__all__ = [
+    "DIM",
+    "WIDTH",
+    "best",
+    "cosines_at",
+    "positions",
+    "search",
+    "view_of",
+    "views",
+]

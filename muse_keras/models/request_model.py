@@ -1,0 +1,334 @@
+"""Base class of models of requests: tables, inputs and explanations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from muse_keras._keras_internals import keep_arrays
+from muse_keras._ops.checks import integer, integers, number, seed_of
+from muse_keras._ops.docstrings import complete_subclass
+from muse_keras._ops.rows import assign_rows
+from muse_keras.layers.id_embedding import IdEmbedding
+from muse_keras.models.dict_model import DictModel
+from muse_keras.models.ranker_inputs import as_tensors, check_ranker_inputs
+from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
+from muse_keras.tables import MultimodalEmbeddingTable, gather_rows
+from muse_keras.tables.item_table import blocks
+
+
+class Explanation(NamedTuple):
+    """How a score came about.
+
+    Attributes:
+        found: `FoundBehaviors`, the behaviors that were looked at.
+        attention: float32 (B, C, heads, K).
+        tiers: float32 (B, C, N), raw counts.
+    """
+
+    found: FoundBehaviors
+    attention: Any
+    tiers: Any
+
+
+class RequestModel(DictModel):
+    """Scores the candidates of a request against the user's history.
+
+    A subclass makes and builds its own layers in its constructor, after this
+    one's, and implements `score`. Its docstring and its signature are
+    completed by the arguments that it passes on to its base's.
+
+    Args:
+        num_items: int, items in the item table.
+        profile_sizes: sequence of int, sizes of the profile vocabularies.
+        category_size: int, size of the category vocabulary.
+        city_size: int, size of the city vocabulary.
+        province_size: int, size of the province vocabulary. Sizes include
+            index 0 (missing) and the out-of-vocabulary index.
+        vector_dim: int, width of the multimodal vectors.
+        embedding_dim: int, width of the trained embeddings.
+        recent: int, newest behaviors modeled as short-term interest.
+        hidden_units: sequence of int, hidden layers of the tower.
+        oov_rate: float in [0, 1), the share of item ids replaced by row 0 in
+            training, so that unknown items have a trained embedding.
+        seed: int, for those replacements.
+        spare_rows: int, items that can be added to the multimodal table, or
+            replaced in it, while it serves. Their trained embedding is that
+            of the item they replace, or the unknown item's.
+        **kwargs: see `keras.Model`.
+
+    Call arguments:
+        inputs: dict. B requests, L behaviors, C candidates:
+            `user_profile` int32 (B, profiles), vocabulary indices;
+            `behavior_item_ids` int64 (B, L) or `behavior_rows` int32 (B, L);
+            `behavior_categories` int32 (B, L);
+            `behavior_mask` bool (B, L), True = real, oldest first;
+            `candidate_item_ids` int64 (B, C) or `candidate_rows` int32;
+            `candidate_categories`, `candidate_cities`,
+            `candidate_provinces` int32 (B, C);
+            `candidate_category_matches` float32 (B, C), behaviors of the
+            candidate's category;
+            `candidate_mask` bool (B, C), True = real; may be left out.
+        training: bool.
+
+    Output shape:
+        logits `(B, C)` float32
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Complete a subclass's docstring and signature by its base's."""
+        super().__init_subclass__(**kwargs)
+        complete_subclass(cls)
+
+    def __init__(
+        self,
+        num_items: int,
+        profile_sizes: Sequence[int],
+        category_size: int,
+        city_size: int,
+        province_size: int,
+        vector_dim: int = 128,
+        embedding_dim: int = 16,
+        recent: int = 50,
+        hidden_units: Sequence[int] = (256, 128, 64),
+        oov_rate: float = 0.0,
+        seed: int | None = None,
+        spare_rows: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Ids must reach the table uncut, and counts the logarithm.
+        self.autocast = False
+        # XLA has no `Unique`, which sparse updates need on TensorFlow.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+        keep_arrays(self)
+        self.num_items = integer("num_items", num_items)
+        self.profile_sizes = integers("profile_sizes", profile_sizes)
+        self.category_size = integer("category_size", category_size)
+        self.city_size = integer("city_size", city_size)
+        self.province_size = integer("province_size", province_size)
+        self.vector_dim = integer("vector_dim", vector_dim)
+        self.embedding_dim = integer("embedding_dim", embedding_dim)
+        self.recent = integer("recent", recent)
+        self.hidden_units = integers("hidden_units", hidden_units)
+        self.oov_rate = number("oov_rate", oov_rate, "[0, 1)")
+        self.seed = seed_of(seed)
+        self.spare_rows = integer("spare_rows", spare_rows, minimum=0)
+        self.table = MultimodalEmbeddingTable(
+            self.num_items, self.vector_dim, self.spare_rows, name="table"
+        )
+        self.item_embedding = self.embedding(
+            "item_embedding", self.num_items + 1
+        )
+        self.category_embedding = self.embedding(
+            "category_embedding", self.category_size
+        )
+        self.city_embedding = self.embedding("city_embedding", self.city_size)
+        self.province_embedding = self.embedding(
+            "province_embedding", self.province_size
+        )
+
+    def embedding(
+        self, name: str, rows: int, dim: int | None = None
+    ) -> IdEmbedding:
+        """Return a new table of trained embeddings, not built.
+
+        Args:
+            name: str, of the layer.
+            rows: int.
+            dim: int, width; None: `embedding_dim`.
+        """
+        return IdEmbedding(
+            rows, dim or self.embedding_dim, dtype=self.dtype_policy, name=name
+        )
+
+    def build_tables(self, *profile: IdEmbedding) -> None:
+        """Build the tables made here, and those of the profile."""
+        tables: tuple[Any, ...] = (
+            self.table,
+            self.item_embedding,
+            self.category_embedding,
+            self.city_embedding,
+            self.province_embedding,
+            *profile,
+        )
+        for layer in tables:
+            with keras.name_scope(layer.name, caller=layer):
+                layer.build(None)
+
+    def score(
+        self,
+        inputs: dict[str, Any],
+        training: bool | None,
+        explaining: bool = False,
+    ) -> tuple[Any, Any]:
+        """Return logits (B, C), and their `Explanation` or None.
+
+        Args:
+            inputs: tensors, as in `call`; raw ids as they were given.
+            training: bool.
+            explaining: bool, whether an explanation is asked for.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
+        """Return logits (B, C); see the class."""
+        self.check_inputs(inputs)
+        return self.score(as_tensors(inputs), training)[0]
+
+    def explain(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return scores with what they are based on.
+
+        Args:
+            inputs: as in `call`.
+
+        Returns:
+            dict of `click_probability` float32 (B, C); `behavior_indices`
+            int32 (B, C, K), positions in the history; `similarities` float32
+            (B, C, K), cosines; `attention` float32 (B, C, K), mean over
+            heads; `tiers` float32 (B, C, N), raw counts; `mask` bool
+            (B, C, K), True = a real behavior.
+        """
+        self.check_inputs(inputs)
+        logits, explanation = self.score(as_tensors(inputs), False, True)
+        found = explanation.found
+        return {
+            "click_probability": ops.sigmoid(logits),
+            "behavior_indices": found.indices,
+            "similarities": found.similarities,
+            "attention": ops.mean(explanation.attention, axis=2),
+            "tiers": explanation.tiers,
+            "mask": found.mask,
+        }
+
+    def share_oov_row(self, optimizer: Any) -> int:
+        """Give items that training never touched the unknown item's vector.
+
+        Their own is random and means nothing. Call it once, after training.
+
+        Args:
+            optimizer: the `RowSparseAdam` that trained this model.
+
+        Returns:
+            int, how many rows were set.
+        """
+        table = self.item_embedding.embeddings
+        moment = optimizer.second_moment(table)
+        first = gather_rows(table, [0])
+        changed = 0
+        # Block by block: whole tables of temporaries would be gigabytes.
+        for block in blocks(table.shape[0]):
+            rows = np.arange(max(block.start, 1), block.stop, dtype=np.int32)
+            touched = ops.any(
+                ops.not_equal(gather_rows(moment, rows), 0.0), axis=1
+            )
+            untouched = rows[~ops.convert_to_numpy(touched)]
+            values = ops.broadcast_to(first, (len(untouched), first.shape[1]))
+            assign_rows(table, untouched, values)
+            changed += len(untouched)
+        return changed
+
+    def check_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Raise `ValueError` for inputs that are missing or do not fit.
+
+        That is: names that the model does not read, shapes that do not go
+        together as far as they are known, and, in NumPy arrays alone, indices
+        outside their vocabulary or table. A tensor is not looked into: that
+        would hold up the device, and a compiled program would need ops that
+        have no GPU kernels. There, such an index reads row 0 (missing), or in
+        a profile the nearest row of its field.
+        """
+        check_ranker_inputs(inputs, self)
+
+    def compute_output_spec(
+        self, inputs: dict[str, Any], training: bool | None = None
+    ) -> Any:
+        """Return the shape and dtype of `call`'s result."""
+        self.check_inputs(inputs)
+        shape = tuple(inputs["candidate_categories"].shape)
+        return keras.KerasTensor(shape, "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_items": self.num_items,
+            "profile_sizes": self.profile_sizes,
+            "category_size": self.category_size,
+            "city_size": self.city_size,
+            "province_size": self.province_size,
+            "vector_dim": self.vector_dim,
+            "embedding_dim": self.embedding_dim,
+            "recent": self.recent,
+            "hidden_units": self.hidden_units,
+            "oov_rate": self.oov_rate,
+            "seed": self.seed,
+            "spare_rows": self.spare_rows,
+        }
+
+    def views(
+        self,
+        inputs: dict[str, Any],
+        training: bool | None,
+        attention: Any = None,
+    ) -> tuple[CandidateView, BehaviorView]:
+        """Return candidates and behaviors, looked up when they are read.
+
+        Args:
+            inputs: as of `score`.
+            training: bool.
+            attention: target attention whose queries and keys the views have,
+                or None.
+        """
+        # Training knows no fresh items; rows were looked up by the caller.
+        has_rows = {"behavior_rows", "candidate_rows"} <= set(inputs)
+        fresh = None if training or has_rows else self.table.fresh_index()
+
+        def rows(kind: str) -> Any:
+            given = inputs.get(f"{kind}_rows")
+            if given is not None:
+                return ops.cast(given, "int32")
+            ids = inputs[f"{kind}_item_ids"]
+            if fresh is None:
+                return self.table.lookup_known(ids)
+            return self.table.lookup(ids, fresh)
+
+        def embed(rows: Any, categories: Any) -> Any:
+            return self._embed_items(rows, categories, training)
+
+        candidates: CandidateView = CandidateView(
+            rows("candidate"),
+            inputs["candidate_categories"],
+            vectors=lambda: self.table.vectors(candidates.rows),
+            embeddings=lambda: embed(candidates.rows, candidates.categories),
+            mask=inputs.get("candidate_mask"),
+            queries=lambda: attention.queries(candidates.embeddings),
+        )
+        behaviors: BehaviorView = BehaviorView(
+            rows("behavior"),
+            inputs["behavior_categories"],
+            inputs["behavior_mask"],
+            inverse_norms=lambda: self.table.inverse_norms_of(behaviors.rows),
+            keys=lambda: attention.keys(behaviors.embeddings),
+            vectors_of=self.table.vectors,
+            embeddings_of=embed,
+        )
+        return candidates, behaviors
+
+    def _embed_items(
+        self, rows: Any, categories: Any, training: bool | None
+    ) -> Any:
+        """Return id and category embeddings, (..., 2 * embedding_dim)."""
+        if not training:
+            rows = self.table.known_rows(rows)
+        if training and self.oov_rate > 0.0:
+            draw = keras.random.uniform(
+                ops.shape(rows), seed=self.seed_generator
+            )
+            rows = ops.where(draw < self.oov_rate, 0, rows)
+        return ops.concatenate(
+            [self.item_embedding(rows), self.category_embedding(categories)],
+            axis=-1,
+        )
