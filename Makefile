@@ -31,6 +31,11 @@ test: setup setup-backends ## set up, then run all tests on three backends
 	@scripts/redis-server >/dev/null || true
 	@scripts/test $(TEST_ARGS)
 
+.PHONY: test-fast
+test-fast: setup ## the units and oracles on TensorFlow, for the daily loop
+	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest -q -m "not slow and not e2e" \
+		$(FAST) $(TEST_ARGS)
+
 .PHONY: test-debian13
 test-debian13: ## on an older Debian, as root: set-up, demo and tests on Debian 13
 	@scripts/debian13
@@ -49,6 +54,10 @@ format: setup ## format the code and apply the safe fixes
 .PHONY: docs
 docs: setup ## write the API reference into build/api
 	@$(VENV)/bin/python scripts/api_reference.py build/api
+
+.PHONY: wheels
+wheels: setup ## build the wheels muse-keras and muse-tensorflow in build/wheels
+	@$(VENV)/bin/python scripts/check_wheel.py --build-only
 
 .PHONY: bench
 bench: setup setup-backends ## set up, then run the benchmarks

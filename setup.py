@@ -1,6 +1,13 @@
-"""Package metadata. Dependencies are read from requirements/*.in."""
+"""Metadata of `muse-tensorflow`: everything, the layers included.
 
+Dependencies are read from requirements/*.in. `muse-keras`, the layers alone,
+is described in muse_keras/pyproject.toml. MUSE_PROJECT_URL, the address of
+the published repository, gives the links and makes those of README absolute.
+"""
+
+import os
 import pathlib
+import re
 import runpy
 
 from setuptools import find_packages, setup
@@ -36,6 +43,22 @@ def requirements(name: str) -> list[str]:
     return list(found)
 
 
+def readme(url: str) -> str:
+    """README with absolute links; without an address they become text."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    relative = r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)]+)\)"
+    return re.sub(
+        relative,
+        lambda m: (
+            f"{m[1]}[{m[2]}]({url}/{'raw' if m[1] else 'blob'}/main/{m[3]})"
+            if url
+            else m[2]
+        ),
+        text,
+    )
+
+
+project_url = os.environ.get("MUSE_PROJECT_URL", "").rstrip("/")
 extras = {name: requirements(name) for name in EXTRAS}
 extras["all"] = list(dict.fromkeys(sum(extras.values(), [])))
 extras |= {name: requirements(name) for name in MORE_EXTRAS}
@@ -46,13 +69,39 @@ setup(
         "__version__"
     ],
     description=(
-        "MUSE: multimodal search-based user interest modelling on Keras 3, "
+        "MUSE: multimodal search-based user interest modeling on Keras 3, "
         "with a TFX pipeline and TensorFlow Serving clients"
     ),
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8")
-    if (ROOT / "README.md").exists()
-    else "",
+    long_description=readme(project_url),
     long_description_content_type="text/markdown",
+    author="The MUSE on TensorFlow developers",
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2512.07216",
+        **(
+            {
+                "Source": project_url,
+                "Changelog": f"{project_url}/blob/main/CHANGELOG.md",
+            }
+            if project_url
+            else {}
+        ),
+    },
+    keywords=[
+        *("tensorflow", "keras", "tfx", "tensorflow serving"),
+        *("recommender systems", "click-through rate", "lifelong behavior"),
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(
+            f"Programming Language :: Python :: {version}"
+            for version in ("3", "3.10", "3.11", "3.12", "3.13")
+        ),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",

@@ -1,6 +1,7 @@
-"""Builds the wheel, installs it alone, and runs layers of it.
+"""Builds both wheels, installs `muse-keras` alone, and runs layers of it.
 
-Makes an environment with nothing but the wheel and PyTorch (Keras and NumPy
+The wheels and their source archives come into build/wheels (`make wheels`).
+Makes an environment with nothing but `muse-keras` and PyTorch (Keras and NumPy
 come with the wheel), and there, from another folder, imports every public
 module, trains a model for a step, and saves and reloads it:
 
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import zipfile
 
-from fresh_install import copied_checkout, environment
+from fresh_install import ROOT, copied_checkout, environment
 
 TORCH = "torch==2.13.0"
 USE = """
@@ -72,48 +73,58 @@ def main() -> None:
     parser.add_argument(
         "--python", default=sys.executable, help="interpreter to install for"
     )
-    interpreter = parser.parse_args().python
+    parser.add_argument(
+        "--build-only", action="store_true", help="do not install them"
+    )
+    arguments = parser.parse_args()
+    into = ROOT / "build" / "wheels"
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        wheel = build(folder)
-        python = environment(interpreter, folder, str(wheel), TORCH)
+        source = copied_checkout(folder)
+        wheels = [build(source / part, into) for part in (".", "muse_keras")]
+        print("\n".join(str(wheel.relative_to(ROOT)) for wheel in wheels))
+        if arguments.build_only:
+            return
+        python = environment(arguments.python, folder, str(wheels[-1]), TORCH)
         subprocess.run([python, "-c", USE], cwd=folder, check=True)
-    print(f"{wheel.name} works with Keras, NumPy and PyTorch alone.")
+    print(f"{wheels[-1].name} works with Keras, NumPy and PyTorch alone.")
 
 
-def build(folder: pathlib.Path) -> pathlib.Path:
-    """Builds the wheel from a copy of the checkout; returns its path."""
-    source = copied_checkout(folder)
-    backend("build_sdist", source, folder)
-    shutil.rmtree(source)
+def build(source: pathlib.Path, into: pathlib.Path) -> pathlib.Path:
+    """Builds the source archive, and the wheel from it; returns the wheel."""
+    archive = into / backend("build_sdist", source, into)
     # From the archive, which must therefore hold all that is needed.
-    (archive,) = folder.glob("*.tar.gz")
-    shutil.unpack_archive(archive, folder)
-    source = folder / archive.name.removesuffix(".tar.gz")
-    backend("build_wheel", source, folder)
-    shutil.rmtree(source)
-    (wheel,) = folder.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    for wrong in ("tests/", "examples/", "benchmarks/", "scripts/"):
-        if any(entry.startswith(wrong) for entry in names):
-            raise SystemExit(f"{wheel.name} holds {wrong}")
+    with tempfile.TemporaryDirectory() as name:
+        shutil.unpack_archive(archive, name)
+        (unpacked,) = pathlib.Path(name).iterdir()
+        wheel = into / backend("build_wheel", unpacked, into)
+    tops = {
+        entry.partition("/")[0] for entry in zipfile.ZipFile(wheel).namelist()
+    }
+    packages = {top for top in tops if not top.endswith(".dist-info")}
+    expected = {"muse_keras"}
+    if wheel.name.startswith("muse_tensorflow"):
+        expected |= {"muse_tools", "schemas", "serving", "tfx_pipeline"}
+    if packages != expected:
+        raise SystemExit(f"{wheel.name} holds {packages}, not {expected}")
     return wheel
 
 
-def backend(hook: str, source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Calls the build backend as `python -m build` would.
+def backend(hook: str, source: pathlib.Path, into: pathlib.Path) -> str:
+    """Calls the build backend as `python -m build` would; returns the file.
 
     But without a new environment: setuptools and wheel are among the locked
     packages, and nothing is downloaded.
     """
     code = "import sys; from setuptools import build_meta as b; "
-    code += f"b.{hook}(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", code, folder],
-        cwd=source,
-        check=True,
-        capture_output=True,
-    )
+    code += f"print(b.{hook}(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(into)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{hook} of {source} failed:\n{done.stderr}")
+    return done.stdout.splitlines()[-1]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,13 @@ import pytest
 import typer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "muse_keras" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
 # These need a server or a trained model; tests/serving runs them.
 WITH_SERVER = {"serving.md", "export.md", "ranking-service.md"}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)

@@ -2,12 +2,16 @@
 
 import pathlib
 import re
+import runpy
 import subprocess
 
 import pytest
 import setuptools  # noqa: F401  (before distutils, which it replaces)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+OTHER_WHEEL = {
+    pathlib.Path("muse_keras", name) for name in ("pyproject.toml", "LICENSE")
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +73,43 @@ def test_data_files_are_packaged(package):
     for path in files(
         "muse_keras", "muse_tools", "tfx_pipeline", "serving", "schemas"
     ):
-        if path.suffix not in (".py", ".md"):
+        if path.suffix not in (".py", ".md") and path not in OTHER_WHEEL:
             assert ROOT / path in included, path
+
+
+def test_the_wheel_of_the_layers(package):
+    """`muse-keras` holds muse_keras whole, and needs what the layers need."""
+    from setuptools.config.pyprojecttoml import read_configuration
+
+    described = read_configuration(
+        ROOT / "muse_keras" / "pyproject.toml", expand=False
+    )
+    needed = described["project"]["dependencies"]
+    assert needed == [
+        line
+        for line in (ROOT / "requirements/core.in").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    assert described["tool"]["setuptools"]["packages"] == sorted(
+        name
+        for name in package.packages
+        if name.partition(".")[0] == "muse_keras"
+    )
+    assert (ROOT / "muse_keras" / "LICENSE").read_text() == (
+        ROOT / "LICENSE"
+    ).read_text()
+
+
+def test_links_of_the_published_page():
+    """Relative links lead nowhere on a package index."""
+    relative = re.compile(r"\]\((?!https?://|#)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("setuptools.setup", lambda **_: None)
+        readme = runpy.run_path(str(ROOT / "setup.py"))["readme"]
+    found = readme("https://example.org/m")
+    assert not relative.search(readme("")) and not relative.search(found)
+    assert "(https://example.org/m/raw/main/docs/images/data_flow.svg)" in found
+    assert "(https://example.org/m/blob/main/docs/" in found
 
 
 def test_examples_and_tests_are_not_packaged(package):
