@@ -19,8 +19,14 @@ _CONFIG = (
 
 def compare(
     config: Annotated[
-        pathlib.Path, typer.Option("--config", "-c", help="YAML file.")
-    ] = _CONFIG,
+        pathlib.Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="YAML file; with --quick by default configs/compare.yaml.",
+            show_default=False,
+        ),
+    ] = None,
     quick: Annotated[
         bool,
         typer.Option(
@@ -39,11 +45,20 @@ def compare(
 ) -> None:
     """Train the grid of methods and print the paper's tables for your data.
 
+    configs/compare.yaml takes about an hour on 2 cores, with --quick about 4
+    minutes.
+
     Finished cells are kept: the same command goes on after an interruption,
     and may run several times at once. Cells that fail are told and left out.
 
     Example: muse compare --config configs/compare.yaml --quick
     """
+    if config is None and not quick:
+        raise typer.BadParameter(
+            "give --config FILE (configs/compare.yaml trains for about an "
+            "hour on 2 cores) or --quick (about 4 minutes)."
+        )
+    config = config or _CONFIG
     with output.one_line_errors():
         from muse_tools.compare.config import load_config
 
@@ -51,7 +66,8 @@ def compare(
         report = output.Reporter()
         report("Loading TensorFlow and TFX")
         from muse_tools.compare import run
-        from muse_tools.compare.markdown import to_markdown
+        from muse_tools.compare.view import comparison_view
+        from muse_tools.pages.markdown import to_markdown
 
         shown = ["muse compare", f"--config {output.short(config)}"]
         shown += ["--quick"] if quick else []
@@ -63,7 +79,8 @@ def compare(
             command=" ".join(shown),
         )
         text = results.model_dump_json(indent=1) if as_json else ""
-        sys.stdout.write((text or to_markdown(results)).rstrip("\n") + "\n")
+        text = text or to_markdown(comparison_view(results))
+        sys.stdout.write(text.rstrip("\n") + "\n")
         for name in (run.RESULTS_FILE, run.MARKDOWN_FILE):
             report(f"written: {output.short(loaded.root / name)}")
         failed = [

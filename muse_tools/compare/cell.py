@@ -34,12 +34,8 @@ CURVES_FILE = "training.jsonl"
 def run_cell(plan: Plan, task: Task) -> None:
     """Trains a cell for one epoch, scores once, and writes its folder.
 
-    The folder appears when everything is in it: whoever is killed before
-    leaves no cell.
-
-    Args:
-        plan: of the comparison.
-        task: one of its cells.
+    The folder appears when everything is in it: a process that is killed
+    before leaves no cell.
     """
     target = plan.folder(task)
     working = target.with_name(f".{task.key}.{os.getpid()}")

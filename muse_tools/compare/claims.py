@@ -55,12 +55,7 @@ class _Rule:
 
 
 def judge_claims(config: CompareConfig, judge: Judge) -> list[Claim]:
-    """Returns every claim with its verdict and its numbers.
-
-    Args:
-        config: of the comparison.
-        judge: of the finished cells, with the groups' masks.
-    """
+    """Returns every claim with its verdict and its numbers."""
     return [_judged(rule, config, judge) for rule in _rules(config)]
 
 
@@ -426,7 +421,7 @@ def _untestable_rules() -> Sequence[_Rule]:
         ),
         _Rule(
             "gains_up_to_100k",
-            "Histories of up to 100,000 behaviours go on to help.",
+            "Histories of up to 100,000 behaviors go on to help.",
             untestable="no history is that long",
         ),
         _Rule(

@@ -42,12 +42,7 @@ def _choices(field: str) -> tuple[str, ...]:
 
 
 def noise_level(embeddings: str, kind: str = "noise") -> float | None:
-    """Returns sigma of ``noise:SIGMA``, or None for other names.
-
-    Args:
-        embeddings: name of item vectors.
-        kind: before the colon, ``noise`` or ``item_noise``.
-    """
+    """Returns sigma of ``noise:SIGMA``, or None for other names."""
     found, separator, text = embeddings.partition(":")
     if found != kind or not separator:
         return None
@@ -107,7 +102,7 @@ class CompareConfig(_Section):
     esus: tuple[str, ...] = ()
     """Rows of the ESU table: values of ``model.esu``."""
     history_lengths: tuple[pydantic.PositiveInt, ...] = ()
-    """Newest behaviours that are kept, in the history sweep; the pipeline's
+    """Newest behaviors that are kept, in the history sweep; the pipeline's
     own ``transform.max_history`` is added."""
     history_methods: tuple[str, ...] = ("din", "sim_hard", "muse")
     embeddings: tuple[str, ...] = ()
@@ -116,7 +111,7 @@ class CompareConfig(_Section):
     their length, the same for equal vectors), ``item_noise:SIGMA`` (another
     noise for every item) or ``random``."""
     activity_bounds: tuple[pydantic.PositiveInt, ...] = (100, 300, 600)
-    """Bounds between groups of users, by behaviours in the history."""
+    """Bounds between groups of users, by behaviors in the history."""
     popularity_bounds: tuple[pydantic.PositiveInt, ...] = (1, 10, 100)
     """Bounds between groups of items, by impressions in the train split."""
     bootstrap_samples: int = pydantic.Field(default=1000, ge=1)
@@ -186,12 +181,6 @@ def load_config(
     path: str | pathlib.Path, quick: bool = False, out: str = ""
 ) -> CompareConfig:
     """Reads a configuration file.
-
-    Args:
-        path: YAML file.
-        quick: apply the file's section ``quick``, whose keys replace those of
-            the same name (mappings are merged).
-        out: replaces ``output_dir``.
 
     Returns:
         The validated configuration; paths of pipelines are absolute.

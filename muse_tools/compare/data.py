@@ -49,11 +49,6 @@ def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
 
     Examples, Transform and item vectors come from the pipeline's components,
     and from its cache when nothing changed. Processes wait for one another.
-
-    Args:
-        config: what is compared.
-        name: of the data set.
-        report: receives one line per event.
     """
     chosen = config.data_sets[name]
     pipeline = pipeline_config.load_config(chosen.pipeline, chosen.overrides)
@@ -166,7 +161,7 @@ def _derived(
         for split, pattern in splits.items():
             target = folder / f"{split}-{length}-{digests[split]}.gz"
             if not target.exists():
-                report(f"Keeping the {length} newest behaviours of {split}")
+                report(f"Keeping the {length} newest behaviors of {split}")
                 write_shorter(
                     [pattern],
                     spec,
@@ -237,11 +232,6 @@ def changed_vectors(
     ``item_noise:SIGMA`` draws it for each item, and so tells apart items of
     equal content. ``random`` keeps nothing but which vectors are equal. Items
     without a vector stay so.
-
-    Args:
-        base: the items.
-        name: of the change.
-        target: folder to write.
     """
     codes = np.asarray(base.codes[1:])
     units = codes * base.inverse_norms()[1:, None].astype(np.float64)
@@ -274,17 +264,10 @@ def write_shorter(
     category_size: int,
     target: pathlib.Path,
 ) -> None:
-    """Writes requests whose histories keep their newest behaviours only.
+    """Writes requests whose histories keep their newest behaviors only.
 
-    The counts of behaviours in a candidate's category are counted again: a
+    The counts of behaviors in a candidate's category are counted again: a
     shorter history knows nothing of what was cut off.
-
-    Args:
-        files: patterns of transformed requests.
-        spec: of their features.
-        length: behaviours to keep.
-        category_size: indices of the category vocabulary.
-        target: one gzip TFRecord file, written all at once.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -334,11 +317,6 @@ def read_impressions(
     spec: dict[str, Any],
 ) -> Impressions:
     """Reads what the tables need to know of each test impression.
-
-    Args:
-        train_files: patterns of transformed train requests.
-        eval_files: of the test requests.
-        spec: of their features.
 
     Returns:
         Impressions in the order in which a cell scores them.

@@ -87,7 +87,7 @@ class Column:
     Attributes:
         method: the model.
         embeddings: item vectors, `BASE_EMBEDDINGS` or another name.
-        history: newest behaviours kept; 0: as many as the pipeline keeps.
+        history: newest behaviors kept; 0: as many as the pipeline keeps.
     """
 
     method: Method

@@ -16,12 +16,7 @@ REPETITION_BOUNDS = (1,)
 
 
 def names(kind: str, bounds: Sequence[int]) -> list[str]:
-    """Returns the names of groups, in rising order.
-
-    Args:
-        kind: ``activity``, ``popularity`` or ``repetition``.
-        bounds: rising; a bound belongs to the group above it.
-    """
+    """Returns the names of groups, in rising order."""
     edges = [0, *bounds]
     inner = [
         f"{low}" if high == low + 1 else f"{low}-{high - 1}"
@@ -35,13 +30,7 @@ def masks(
     activity_bounds: Sequence[int],
     popularity_bounds: Sequence[int],
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Returns which impressions belong to each group, by its name.
-
-    Args:
-        impressions: of the test split.
-        activity_bounds: behaviours in the whole history.
-        popularity_bounds: impressions in the train split.
-    """
+    """Returns which impressions belong to each group, by its name."""
     found = {}
     for kind, bounds, values in (
         ("activity", activity_bounds, impressions.history),

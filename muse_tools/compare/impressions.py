@@ -19,9 +19,9 @@ class Impressions(NamedTuple):
     Attributes:
         user_ids: int64.
         clicks: 0 or 1.
-        history: behaviours of the request's whole history.
+        history: behaviors of the request's whole history.
         popularity: impressions of the item in the train split.
-        repeats: behaviours of the history with the same item.
+        repeats: behaviors of the history with the same item.
     """
 
     user_ids: npt.NDArray[np.int64]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,6 @@ import pydantic
 from muse_tools.compare import keys
 from muse_tools.compare.grid import Cell
 from muse_tools.compare.prepared import Prepared
-from serving.files import write_text
 from tfx_pipeline import config as pipeline_config
 
 __all__ = ["FORMAT_VERSION", "Plan", "Task", "make_plan"]
@@ -70,37 +68,17 @@ class Plan:
         """Returns where a failure is recorded."""
         return self.root / "failures" / f"{task.key}.json"
 
+    def leftovers(self, task: Task) -> list[pathlib.Path]:
+        """Returns where a process trains a cell, or died training it."""
+        return list((self.root / "cells").glob(f".{task.key}.*"))
+
+    def open(self, task: Task) -> bool:
+        """Tells whether a cell is neither finished nor failed."""
+        return not self.done(task) and not self.failure(task).is_file()
+
     def done(self, task: Task) -> bool:
         """Tells whether a cell is finished."""
         return (self.folder(task) / METRICS_FILE).is_file()
-
-    def failed(self, task: Task) -> bool:
-        """Tells whether a cell failed."""
-        return self.failure(task).is_file()
-
-    def save(self, path: pathlib.Path) -> None:
-        """Writes the plan for other processes."""
-        values = {
-            "root": str(self.root),
-            "data": {name: one.to_json() for name, one in self.data.items()},
-            "tasks": [dataclasses.asdict(task) for task in self.tasks],
-            "score_batch": self.score_batch,
-        }
-        write_text(path, json.dumps(values, indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: pathlib.Path) -> Plan:
-        """Reads what `save` wrote."""
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            pathlib.Path(values["root"]),
-            {
-                name: Prepared.from_json(one)
-                for name, one in values["data"].items()
-            },
-            tuple(Task(**task) for task in values["tasks"]),
-            values["score_batch"],
-        )
 
 
 def make_plan(
@@ -110,12 +88,6 @@ def make_plan(
     score_batch: int,
 ) -> tuple[Plan, dict[Cell, Task]]:
     """Returns the plan of a grid, and the task of every cell.
-
-    Args:
-        root: output directory.
-        cells: of `grid.expand`.
-        data: what was prepared, by data set.
-        score_batch: requests scored at once.
 
     Raises:
         ConfigError: the section ``model`` does not know a method.

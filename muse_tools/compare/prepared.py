@@ -10,7 +10,7 @@ __all__ = ["Prepared"]
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Inputs of the cells of one data set; everything JSON can hold.
+    """Inputs of the cells of one data set.
 
     Attributes:
         transform_graph: folder of Transform's graph.
@@ -33,16 +33,3 @@ class Prepared:
     settings: dict[str, Any]
     max_history: int
     description: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Prepared:
-        """Returns what `to_json` wrote to a file."""
-        lengths = {
-            name: {int(length): file for length, file in values[name].items()}
-            for name in ("train_files", "eval_files")
-        }
-        return cls(**{**values, **lengths})

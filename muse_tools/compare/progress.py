@@ -9,100 +9,34 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from muse_tools.compare.plan import Plan, Task
+from muse_tools.compare.plan import Plan
 
-__all__ = ["Tracker", "shown"]
-
-Report = Callable[[str], None]
+__all__ = ["shown", "time_left"]
 
 
-class Tracker:
-    """Counts finished cells by looking at their folders.
-
-    Args:
-        plan: of the comparison.
-        clock: seconds that only rise.
-    """
-
-    def __init__(
-        self, plan: Plan, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._plan = plan
-        self._clock = clock
-        self._start = clock()
-        self._ended = {
-            task.key for task in plan.tasks if self._state(task) is not None
-        }
-        self._before = len(self._ended)
-
-    def _state(self, task: Task) -> str | None:
-        if self._plan.done(task):
-            return "done"
-        return "failed" if self._plan.failed(task) else None
-
-    def look(self) -> list[str]:
-        """Returns a line for each cell that ended since the last look."""
-        lines = []
-        for task in self._plan.tasks:
-            if task.key in self._ended:
-                continue
-            state = self._state(task)
-            if state:
-                self._ended.add(task.key)
-                lines.append(f"{task.name}: {state}")
-        return lines
-
-    @property
-    def total(self) -> int:
-        """All cells."""
-        return len(self._plan.tasks)
-
-    @property
-    def ended(self) -> int:
-        """Cells that are finished or have failed."""
-        return len(self._ended)
-
-    def seconds_left(self) -> float | None:
-        """Returns an estimate from the pace so far; None before a cell."""
-        fresh = self.ended - self._before
-        if not fresh:
-            return None
-        pace = (self._clock() - self._start) / fresh
-        return pace * (self.total - self.ended)
-
-    def left(self) -> str:
-        """Returns the time left in words."""
-        seconds = self.seconds_left()
-        if seconds is None:
-            return "time left unknown"
-        if seconds < 90:
-            return f"about {seconds:.0f} s left"
-        return f"about {seconds / 60:.0f} min left"
+def time_left(seconds: float, ended: int, missing: int) -> str:
+    """Returns the time for the missing cells at the pace so far."""
+    if not ended:
+        return "time left unknown"
+    rest = seconds / ended * missing
+    if rest < 90:
+        return f"about {rest:.0f} s left"
+    return f"about {rest / 60:.0f} min left"
 
 
 @contextlib.contextmanager
-def shown(tracker: Tracker, report: Report) -> Iterator[Callable[[], None]]:
-    """Shows progress: a bar on a terminal, lines elsewhere.
+def shown(
+    plan: Plan, report: Callable[[str], None]
+) -> Iterator[Callable[[], None]]:
+    """Shows progress: a bar on a terminal, lines of `report` elsewhere.
 
-    Args:
-        tracker: of the plan.
-        report: receives lines where there is no terminal.
-
-    Yields:
-        A function that looks again and shows what is new.
+    Gives a function that looks at the folders of the cells, which other
+    commands train too, and shows what is new.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
-
-        def tell() -> None:
-            for line in tracker.look():
-                report(
-                    f"cell {tracker.ended} of {tracker.total}, {line}, "
-                    f"{tracker.left()}"
-                )
-
-        yield tell
-        return
+    start = time.monotonic()
+    ended = {task.key for task in plan.tasks if not plan.open(task)}
+    before = len(ended)
     with Progress(
         TextColumn("cells"),
         BarColumn(),
@@ -110,13 +44,26 @@ def shown(tracker: Tracker, report: Report) -> Iterator[Callable[[], None]]:
         TextColumn("{task.description}"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as bar:
-        row = bar.add_task(tracker.left(), total=tracker.total)
+        row = bar.add_task("", total=len(plan.tasks), completed=before)
 
         def show() -> None:
-            for line in tracker.look():
-                console.print(line, highlight=False)
-            bar.update(row, completed=tracker.ended, description=tracker.left())
+            for task in plan.tasks:
+                if task.key in ended or plan.open(task):
+                    continue
+                ended.add(task.key)
+                line = f"{task.name}: {'done' if plan.done(task) else 'failed'}"
+                left = time_left(
+                    time.monotonic() - start,
+                    len(ended) - before,
+                    len(plan.tasks) - len(ended),
+                )
+                bar.update(row, completed=len(ended), description=left)
+                if console.is_terminal:
+                    console.print(line, highlight=False)
+                else:
+                    number = f"cell {len(ended)} of {len(plan.tasks)}"
+                    report(f"{number}, {line}, {left}")
 
-        show()
         yield show

@@ -35,7 +35,7 @@ class _Model(pydantic.BaseModel):
 class Interval(_Model):
     """A value with its 95 % bootstrap interval over users.
 
-    Means over the seeds of the row; None where nobody has an AUC.
+    Means over the seeds of the row; None where no user has an AUC.
     """
 
     value: float | None
@@ -127,14 +127,14 @@ class VectorsRow(_Model):
     random_pairs: list[float | None]
     """Cosine of two different random items, at the table's percentiles."""
     tiers: list[float | None]
-    """Share of the retrieved behaviours in each of SimTier's tiers."""
+    """Share of the retrieved behaviors in each of SimTier's tiers."""
     same_item: float | None
-    """Share of the retrieved behaviours that are the candidate's item."""
+    """Share of the retrieved behaviors that are the candidate's item."""
     equal_vector: float | None
     """Share that are another item with an equal vector."""
     scores: dict[str, Interval]
     """GAUC of single numbers of what is retrieved: ``highest cosine``, ``mean
-    cosine`` and ``top tier`` (behaviours in the highest tier)."""
+    cosine`` and ``top tier`` (behaviors in the highest tier)."""
 
 
 class VectorsTable(_Model):
@@ -148,7 +148,7 @@ class VectorsTable(_Model):
     seed: int
     """With which they were drawn."""
     k: int
-    """Behaviours retrieved for each candidate."""
+    """Behaviors retrieved for each candidate."""
     tier_edges: list[float]
     """One more than there are tiers."""
     percentiles: list[int]
@@ -156,7 +156,7 @@ class VectorsTable(_Model):
     """Share of the clicked impressions whose item is in the history."""
     others_repeated: float | None
     scores: dict[str, Interval]
-    """GAUC of counts that need no vectors: behaviours with the ``same item``
+    """GAUC of counts that need no vectors: behaviors with the ``same item``
     or the ``same category`` as the candidate."""
     rows: list[VectorsRow]
 

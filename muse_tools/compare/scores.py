@@ -94,7 +94,7 @@ class Judge:
             impressions.clicks,
             np.zeros(len(impressions.clicks), np.float32),
         )
-        # Who has clicks only, or none, never counts: not in resamples either.
+        # Users with clicks only, or none, never count: not in resamples either.
         self._users = np.unique(impressions.user_ids)[everyone.weight > 0]
 
     def missing(self, column: Column, seeds: Sequence[int]) -> list[int]:
@@ -130,10 +130,6 @@ class Judge:
 
         Per user the AUC is the mean over seeds; users are resampled. What
         seeds do is in `by_seed` and `spread`.
-
-        Args:
-            terms: of the sum; one term with factor 1 is a plain GAUC.
-            seeds: of every column.
         """
         factors = np.array([term.factor for term in terms])
         columns = [
@@ -175,14 +171,7 @@ def gauc_interval(
     scores: npt.NDArray[Any],
     samples: int,
 ) -> Interval:
-    """Returns the GAUC of one score; on all impressions, as `Judge` does.
-
-    Args:
-        user_ids: int64 (n,).
-        clicks: 0 or 1, (n,).
-        scores: (n,).
-        samples: of the bootstrap.
-    """
+    """Returns the GAUC of one score; on all impressions, as `Judge` does."""
     found = UserAUC.of(np.unique(user_ids), user_ids, clicks, scores)
     counted = found.weight > 0
     means = resampled_means(

@@ -71,7 +71,7 @@ class UserAUC(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """GAUC; NaN when nobody has an AUC."""
+        """GAUC; NaN when no user has an AUC."""
         total = self.weight.sum()
         return (
             float((self.auc * self.weight).sum() / total)

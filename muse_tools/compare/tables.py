@@ -28,13 +28,7 @@ _PAPER = {
 
 
 def table(section: Section, judge: Judge, max_history: int) -> Table:
-    """Returns one table.
-
-    Args:
-        section: its rows.
-        judge: of the finished cells.
-        max_history: behaviours that the pipeline keeps.
-    """
+    """Returns one table."""
     rows = [
         _row(column, baseline, section.seeds, judge, max_history)
         for column, baseline in section.rows
@@ -96,12 +90,7 @@ def _label(column: Column, max_history: int) -> str:
 
 
 def group_tables(config: CompareConfig, judge: Judge) -> list[GroupTable]:
-    """Returns the finished methods by group, and MUSE's item vectors.
-
-    Args:
-        config: of the comparison.
-        judge: of the finished cells, with the groups' masks.
-    """
+    """Returns the finished methods by group, and MUSE's item vectors."""
     methods = {
         column.method.name: column
         for column in (Column(Method(name)) for name in config.methods)

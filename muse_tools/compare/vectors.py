@@ -51,7 +51,7 @@ class _Batch(NamedTuple):
         behaviors: item ids, int64 (B, L).
         real: bool (B, C).
         clicks: int64 (B, C).
-        matches: behaviours in the candidate's category, float32 (B, C).
+        matches: behaviors in the candidate's category, float32 (B, C).
     """
 
     users: npt.NDArray[np.int64]
@@ -65,14 +65,7 @@ class _Batch(NamedTuple):
 def vectors_table(
     config: CompareConfig, name: str, data: Prepared, report: Report
 ) -> VectorsTable:
-    """Returns the section of a data set, from its file if it is known.
-
-    Args:
-        config: of the comparison.
-        name: of the data set.
-        data: what was prepared.
-        report: receives one line when there is something to do.
-    """
+    """Returns the section of a data set, from its file if it is known."""
     names = tuple(dict.fromkeys([BASE_EMBEDDINGS, *config.embeddings]))
     key = keys.digest(
         [
@@ -99,15 +92,7 @@ def measure(
     samples: int,
     limit: int = REQUESTS,
 ) -> VectorsTable:
-    """Computes the section.
-
-    Args:
-        data: what was prepared; its test requests are read.
-        names: of item vectors.
-        samples: of the bootstrap.
-        limit: test requests that are looked at; if there are more, as many
-            are drawn.
-    """
+    """Computes the section."""
     model = data.settings["model"]
     pattern = data.eval_files[0]
     count = records.count_records([pattern])
@@ -207,7 +192,7 @@ class _Found(NamedTuple):
     """What was retrieved with one set of vectors.
 
     Attributes:
-        tiers: behaviours retrieved in each tier, over all impressions.
+        tiers: behaviors retrieved in each tier, over all impressions.
         same_item: how many of them are the candidate's item.
         equal_vector: how many are another item with an equal vector.
         highest: highest cosine of each impression, (n,).

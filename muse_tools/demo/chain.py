@@ -31,7 +31,7 @@ class Answer:
 
     Attributes:
         request: what the model was asked, by both protocols.
-        result: scores and retrieved behaviours, by gRPC.
+        result: scores and retrieved behaviors, by gRPC.
         milliseconds: one call, by transport, after a first one.
         difference: largest difference between the transports' scores.
         names: of the items in the request.
@@ -47,13 +47,7 @@ class Answer:
 
 
 def make_data(directory: pathlib.Path, quick: bool, report: Report) -> None:
-    """Writes the raw tables, or finds them written before.
-
-    Args:
-        directory: data set directory.
-        quick: take some of the households only.
-        report: receives one line per event.
-    """
+    """Writes the raw tables, or finds them written before."""
     options = complete_journey.Options(users=QUICK_USERS if quick else 0)
     start = time.monotonic()
     made, reused = complete_journey.generate(directory, options)
@@ -71,10 +65,6 @@ def train_models(
     config: config_lib.PipelineConfig, report: Report
 ) -> dict[str, lineage.ModelRun]:
     """Runs the pipeline for DIN, then for MUSE against it.
-
-    Args:
-        config: the pipeline.
-        report: receives one line per event.
 
     Returns:
         Both runs, by model type.
@@ -116,11 +106,6 @@ def ask(
     The model itself is asked by gRPC and by REST. Then the histories are
     loaded into a store and the ranking service is asked for the same user,
     with the matching model's candidates if one was pushed.
-
-    Args:
-        config: the pipeline.
-        pushed: version folder of MUSE.
-        report: receives one line per event.
     """
     directory = pathlib.Path(config.data.raw_dir)
     request = user_lookup.pick_request(directory)

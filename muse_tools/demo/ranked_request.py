@@ -32,7 +32,7 @@ class RankedRequest:
     Attributes:
         model_version: version folder's name of the model that ranked.
         user_id: the user.
-        history_length: behaviours that the scores rest on.
+        history_length: behaviors that the scores rest on.
         num_candidates: how many were ranked.
         candidates_from: `matching`, `request` or `popular`.
         path: how they were ranked.
@@ -72,14 +72,6 @@ def send(
     """Starts a ranking service beside a model server and asks it.
 
     The first requests open connections; they are not measured.
-
-    Args:
-        target: `host:port` of the model server's gRPC.
-        store: URL of a behaviour store that has the user.
-        user_id: the user.
-        directory: data set, for names of items.
-        model_version: of the served model.
-        candidate_item_ids: items to rank; None asks the matching model.
     """
     config = ServiceConfig(
         store=store,
@@ -119,11 +111,7 @@ def save(request: RankedRequest, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> RankedRequest | None:
-    """Reads what `save` wrote; None where nothing was written.
-
-    Args:
-        path: the file.
-    """
+    """Reads what `save` wrote; None where nothing was written."""
     if not path.is_file():
         return None
     fields = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Loads a user table of a raw data set into a behaviour store."""
+"""Loads a user table of a raw data set into a behavior store."""
 
 from __future__ import annotations
 
@@ -20,10 +20,6 @@ def user_table(
 ) -> raw_tables.RawTable:
     """Finds a user table and checks its columns.
 
-    Args:
-        directory: data set, holding the raw tables or `raw/`.
-        split: `test` or `train`.
-
     Raises:
         DataError: the table cannot be read.
     """
@@ -42,14 +38,6 @@ def load_table(
     """Writes every user of a table into a store, in place of what was there.
 
     Started again after a failure, it goes on where it stopped.
-
-    Args:
-        store: where to.
-        directory: data set, holding the raw tables or `raw/`.
-        split: `test` or `train`.
-        rejected: folder for rows that cannot be loaded; by default
-            `<table>.rejected` in the data set.
-        on_progress: called after each write, with the rows of the table.
 
     Raises:
         DataError: the table cannot be read.

@@ -47,7 +47,6 @@ class ExplorerApp:
     def __init__(
         self, explorer: Explorer, host: str = "127.0.0.1", port: int = 0
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._explorer = explorer
         self._host = host
         self.port = port
@@ -151,7 +150,6 @@ class _BadRequest(ValueError):
     """A request that cannot be understood."""
 
     def __init__(self, message: str, hint: str) -> None:
-        """Keeps what is wrong and what to do about it."""
         super().__init__(message)
         self.hint = hint
 
@@ -189,12 +187,7 @@ def _error(status: int, message: str, hint: str) -> web.Response:
 def serve_until_signal(
     app: ExplorerApp, on_ready: Callable[[ExplorerApp], None]
 ) -> None:
-    """Serves until SIGINT or SIGTERM.
-
-    Args:
-        app: what to serve.
-        on_ready: called once it can be opened.
-    """
+    """Serves until SIGINT or SIGTERM."""
 
     async def run() -> None:
         stopped = asyncio.Event()

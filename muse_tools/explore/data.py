@@ -29,7 +29,7 @@ class ListedUser:
 
     Attributes:
         user_id: the user.
-        history_length: behaviours.
+        history_length: behaviors.
     """
 
     user_id: int
@@ -67,7 +67,6 @@ class ExplorerData:
     """
 
     def __init__(self, directory: pathlib.Path, split: str = "test") -> None:
-        """Opens the tables; see the class for the arguments."""
         self.directory, self.split = directory, split
         tables = raw_tables.RawTables.open(directory)
         self._users = tables[f"{split}_user_features"]

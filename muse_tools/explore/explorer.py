@@ -35,7 +35,6 @@ class Explorer:
     """
 
     def __init__(self, model: ExplainedModel, data: ExplorerData) -> None:
-        """Keeps both; see the class for the arguments."""
         self._model, self._data = model, data
         # Of one model and its caches; a page asks one thing at a time.
         self._lock = threading.Lock()
@@ -53,11 +52,7 @@ class Explorer:
         }
 
     def users(self, query: str) -> dict[str, Any]:
-        """Returns users whose id starts with `query`, longest history first.
-
-        Args:
-            query: digits of an id; empty for all.
-        """
+        """Returns users whose id starts with `query`, longest history first."""
         with self._lock:
             found = self._data.find_users(query, _LISTED)
             return {
@@ -74,9 +69,6 @@ class Explorer:
 
     def user(self, user_id: int) -> dict[str, Any]:
         """Returns a user's impressions, best score first.
-
-        Args:
-            user_id: the user.
 
         Raises:
             NotKnown: there is no such user.
@@ -102,11 +94,7 @@ class Explorer:
             }
 
     def items(self, query: str) -> dict[str, Any]:
-        """Returns items of the model whose name has `query` in it.
-
-        Args:
-            query: part of a name, or a whole id.
-        """
+        """Returns items of the model whose name has `query` in it."""
         with self._lock:
             found = self._data.find_items(query, _LISTED)
             wanted = _as_id(query)
@@ -118,10 +106,6 @@ class Explorer:
 
     def explain(self, user_id: int, item_id: int) -> dict[str, Any]:
         """Returns what was retrieved for a candidate, by three searches.
-
-        Args:
-            user_id: the user.
-            item_id: the candidate.
 
         Raises:
             NotKnown: there is no such user, or the model has no such item.

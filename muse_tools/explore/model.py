@@ -44,8 +44,8 @@ class ExplainedModel:
     Attributes:
         folder: the version folder.
         kind: class of the model, such as `MUSE`.
-        k: behaviours that its search finds at most.
-        max_history: newest behaviours that count; None = all.
+        k: behaviors that its search finds at most.
+        max_history: newest behaviors that count; None = all.
         num_items: of its item table.
 
     Raises:
@@ -53,7 +53,6 @@ class ExplainedModel:
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
-        """Loads the model; see the class for the arguments."""
         self.folder = _version_folder(folder)
         manifest = _manifest(self.folder)
         self.kind: str = manifest["model"]
@@ -83,11 +82,7 @@ class ExplainedModel:
         return rows_of(self._item_ids, item_ids)
 
     def counted(self, item_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Marks the newest `max_history` behaviours of a history.
-
-        Args:
-            item_ids: int64 (L,), oldest first, 0 = padding.
-        """
+        """Marks the newest `max_history` behaviors of a history."""
         real = item_ids != 0
         if self.max_history is None:
             return real
@@ -104,12 +99,7 @@ class ExplainedModel:
         item_ids: npt.NDArray[np.int64],
         category_ids: npt.NDArray[np.int64],
     ) -> ItemViews:
-        """Returns what a search sees of a history.
-
-        Args:
-            item_ids: int64 (L,), raw.
-            category_ids: int64 (L,), raw.
-        """
+        """Returns what a search sees of a history."""
         places = rows_of(self._category_keys, category_ids)
         indices = self._category_indices[places]
         indices = np.where(category_ids == 0, 0, indices)
@@ -118,12 +108,7 @@ class ExplainedModel:
     def explain(
         self, user: dict[str, Any], item_ids: list[int]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Returns the outputs of the signature `explain`, without the batch.
-
-        Args:
-            user: the fields of a `RankRequest` but the candidates.
-            item_ids: candidates.
-        """
+        """Returns the outputs of the signature `explain`, without the batch."""
         return self._run("explain", user, item_ids)
 
     def scores(

@@ -1,7 +1,7 @@
 """The searches that the explorer compares with, on one history.
 
 The same rules as `muse_keras.models.CategorySearch` and `IdCosineSearch`,
-which search batches inside a model; here the cosines that a behaviour was
+which search batches inside a model; here the cosines that a behavior was
 found by are wanted as well.
 """
 
@@ -18,14 +18,14 @@ __all__ = ["by_category", "by_cosine", "cosines"]
 def by_category(
     candidate: int, behaviors: npt.ArrayLike, mask: npt.ArrayLike, k: int
 ) -> npt.NDArray[np.int64]:
-    """Returns the newest behaviours of the candidate's category.
+    """Returns the newest behaviors of the candidate's category.
 
     Source: SIM (hard search), arXiv 2006.05639.
 
     Args:
         candidate: its category's vocabulary index; 0 (missing) finds nothing.
         behaviors: int (L,), their categories, oldest first.
-        mask: bool (L,), True = a behaviour that counts.
+        mask: bool (L,), True = a behavior that counts.
         k: how many at most.
 
     Returns:
@@ -38,13 +38,13 @@ def by_category(
 def by_cosine(
     values: npt.ArrayLike, mask: npt.ArrayLike, k: int
 ) -> npt.NDArray[np.int64]:
-    """Returns the behaviours of the highest cosine.
+    """Returns the behaviors of the highest cosine.
 
     Source: SIM (soft search), arXiv 2006.05639.
 
     Args:
         values: float (L,), cosines to the candidate.
-        mask: bool (L,), True = a behaviour that counts.
+        mask: bool (L,), True = a behavior that counts.
         k: how many at most.
 
     Returns:

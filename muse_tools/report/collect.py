@@ -56,10 +56,6 @@ def collect(
 ) -> dict[str, Any]:
     """Gathers the numbers of the newest run of every model type.
 
-    Args:
-        config: the pipeline.
-        report: receives one line per event.
-
     Returns:
         Values of all sections; a section without data is None.
 
@@ -102,6 +98,7 @@ def collect(
             "run": _read_json(run.run_dir, RUN_FILE),
             "learned": weights.learned_weights(exports[name]),
             "pushed_to": run.pushed_to and run.pushed_to.name,
+            "not_pushed": verdict.of_ranker(run).reason,
             "verdict": str(verdict.of_ranker(run)),
             "serving": _read_json(run.infra_blessing_dir, "report.json"),
         }
@@ -157,14 +154,6 @@ def paired_difference(
 
     Resamples users and takes both models' GAUC on the same resample, so that
     what makes a user hard for both cancels.
-
-    Args:
-        user_ids: int64 (n,).
-        clicks: 0 or 1, (n,).
-        scores: of the model, (n,).
-        baseline: of the other model, (n,).
-        samples: resamples.
-        seed: of the resampling.
 
     Returns:
         ``value``, ``lower`` and ``upper`` (95 %) of the difference.

@@ -1,26 +1,37 @@
-"""Writes the page of a comparison."""
+"""The page of a comparison, with charts of its trainings where they are."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from muse_tools.compare.results import DataSetResults, Results
-from muse_tools.report import cells, comparison, templates
-from serving.files import write_text
+import numpy as np
 
-__all__ = ["ComparisonSummary", "render", "shown", "write"]
+from muse_tools.compare.results import DataSetResults, Results
+from muse_tools.compare.scores import read_cell
+from muse_tools.compare.view import comparison_view, first_seeds, headline
+from muse_tools.pages import html
+from muse_tools.pages.blocks import Chart
+from muse_tools.report.curves import (
+    calibration_chart,
+    loss_chart,
+    training_curve,
+)
+from muse_tools.report.scores import calibration
+from serving.files import write_text
+from tfx_pipeline.training.trainer import CURVES_FILE
+
+__all__ = ["ComparisonSummary", "render", "write"]
+
+_POINTS = 30
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonSummary:
-    """What the page says in a few lines.
-
-    Attributes:
-        path: the page.
-        results: all its numbers.
-    """
+    """The page that was written and its numbers."""
 
     path: pathlib.Path
     results: Results
@@ -32,7 +43,7 @@ class ComparisonSummary:
 
     def lines(self) -> list[str]:
         """Returns the headline for a terminal."""
-        return comparison.headline(self.results)
+        return headline(self.results)
 
 
 def write(
@@ -40,11 +51,8 @@ def write(
 ) -> ComparisonSummary:
     """Writes the page.
 
-    Args:
-        results: of ``muse compare``.
-        path: HTML file to write.
-        folder: where the comparison ran, for its training curves and
-            calibration; None: without.
+    `folder` is where the comparison ran: its cells have the training curves
+    and the scores, which ``results.json`` does not hold.
     """
     write_text(path, render(results, folder))
     return ComparisonSummary(path, results)
@@ -52,37 +60,62 @@ def write(
 
 def render(results: Results, folder: pathlib.Path | None = None) -> str:
     """Returns the page; see `write`."""
-    return templates.rendered(
-        "comparison_page.html.j2", comparison=shown(results, folder)
+    training = None
+    if folder is not None and (folder / "cells").is_dir():
+        training = functools.partial(_training, folder)
+    return html.page(
+        f"Comparison: {results.name}", comparison_view(results, training)
     )
 
 
-def shown(
-    results: Results, folder: pathlib.Path | None = None
-) -> dict[str, Any]:
-    """Returns what the templates show of a comparison; see `write`."""
-    return {
-        "results": results,
-        "headline": comparison.headline(results),
-        "facts": comparison.facts(results),
-        "rule": comparison.RULE[:1].upper() + comparison.RULE[1:],
-        "data_sets": {
-            name: comparison.data_set(data, _training(name, data, folder))
-            for name, data in results.data_sets.items()
-        },
-    }
-
-
 def _training(
-    name: str, data: DataSetResults, folder: pathlib.Path | None
-) -> list[tuple[str, str]]:
-    if folder is None or not (folder / "cells").is_dir():
-        return []
-    methods = [
-        row.name
-        for table in data.tables
-        if table.name == "overall"
-        for row in table.rows
+    folder: pathlib.Path, name: str, data: DataSetResults
+) -> list[Chart]:
+    """Returns training and calibration of the methods' first seed."""
+    keys = {cell.name: cell.key for cell in data.cells if cell.status == "done"}
+    cells = {
+        method: folder / "cells" / key
+        for method, seed in first_seeds(data).items()
+        if (key := keys.get(f"{method}, seed {seed}"))
+        and (folder / "cells" / key).is_dir()
+    }
+    seeds = ", ".join(sorted(set(map(str, first_seeds(data).values()))))
+    curves = {
+        method: training_curve(path / CURVES_FILE, _POINTS)
+        for method, path in cells.items()
+        if (path / CURVES_FILE).is_file()
+    }
+    rates = dict(_rates(folder / "data" / name, data, cells))
+    charts: list[tuple[Callable[..., Chart], Any]] = [
+        (loss_chart, curves),
+        (calibration_chart, rates),
     ]
-    colors = dict(zip(methods, comparison.method_colors(methods), strict=True))
-    return cells.pictures(folder, name, data, colors)
+    return [make(found, f" Seed {seeds}.") for make, found in charts if found]
+
+
+def _rates(
+    folder: pathlib.Path, data: DataSetResults, cells: dict[str, pathlib.Path]
+) -> Iterator[tuple[str, list[dict[str, float]]]]:
+    clicks = _clicks(folder, data)
+    if clicks is None:
+        return
+    for method, path in cells.items():
+        stored = read_cell(path)
+        if stored is not None and len(stored.scores) == data.impressions:
+            yield method, calibration(clicks, stored.scores)
+
+
+def _clicks(folder: pathlib.Path, data: DataSetResults) -> np.ndarray | None:
+    """Returns the clicks that the cells scored, of the newest file that fits.
+
+    There are several files where the data have changed.
+    """
+    files = sorted(
+        folder.glob("impressions-*.npz"), key=lambda path: -path.stat().st_mtime
+    )
+    for path in files:
+        with np.load(path) as stored:
+            clicks = stored["clicks"]
+        if (len(clicks), int(clicks.sum())) == (data.impressions, data.clicks):
+            return clicks
+    return None

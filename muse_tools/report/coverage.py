@@ -24,11 +24,7 @@ _BATCH = 256
 def coverage(
     files: Sequence[pathlib.Path], table: ItemTable
 ) -> dict[str, dict[str, int]]:
-    """Counts candidates and behaviours whose item has a vector.
-
-    Args:
-        files: request-grouped Examples.
-        table: the items.
+    """Counts candidates and behaviors whose item has a vector.
 
     Returns:
         ``candidates`` and ``behaviors``, each ``total`` and ``with_vector``;

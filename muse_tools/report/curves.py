@@ -1,24 +1,23 @@
-"""Training curves."""
+"""Charts that pages of a pipeline and of a comparison share."""
 
 from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["training_curve"]
+from muse_tools.pages.blocks import Chart, Line, Point
+
+__all__ = ["calibration_chart", "loss_chart", "training_curve"]
 
 _POINTS = 60
 
 
 def training_curve(path: pathlib.Path, points: int = _POINTS) -> dict[str, Any]:
     """Reads the training loss, averaged over equal stretches of steps.
-
-    Args:
-        path: lines of JSON with ``step`` and ``loss``.
-        points: at most so many stretches.
 
     Returns:
         ``steps`` (mean of each stretch), ``loss`` and ``total`` steps.
@@ -32,3 +31,52 @@ def training_curve(path: pathlib.Path, points: int = _POINTS) -> dict[str, Any]:
         "loss": [float(losses[part].mean()) for part in parts],
         "total": int(steps[-1]),
     }
+
+
+def loss_chart(
+    curves: Mapping[str, Mapping[str, Any]], note: str = ""
+) -> Chart:
+    """Draws `training_curve` of each model."""
+    return Chart(
+        "Training loss over steps",
+        "training step",
+        "log loss",
+        [
+            Line(name, list(map(Point, curve["steps"], curve["loss"])))
+            for name, curve in curves.items()
+        ],
+        "Log loss of training batches, averaged over stretches of steps."
+        + note,
+    )
+
+
+def calibration_chart(
+    rates: Mapping[str, Sequence[Mapping[str, float]]], note: str = ""
+) -> Chart:
+    """Draws `scores.calibration` of each model."""
+    return Chart(
+        "Observed over predicted click rate of tenths of the impressions, with "
+        "95 % intervals",
+        "predicted click rate",
+        "observed click rate",
+        [
+            Line(
+                name,
+                [
+                    Point(
+                        row["predicted"],
+                        row["observed"],
+                        row["lower"],
+                        row["upper"],
+                    )
+                    for row in rows
+                ],
+            )
+            for name, rows in rates.items()
+        ],
+        "Observed over predicted click rate of the held-out impressions, in "
+        "tenths of equally many by score, with 95 % intervals; on the dashed "
+        "line a prediction is right." + note,
+        style="dots",
+        diagonal=True,
+    )

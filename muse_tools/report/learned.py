@@ -1,4 +1,4 @@
-"""Learned weights as what a page shows."""
+"""Learned weights of SimTier and SA-TA: words, rows and charts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import markupsafe
-
-from muse_tools.report import charts
+from muse_tools.pages.blocks import NO_VALUE, Chart, Line, Point, Table
 
 __all__ = ["logit", "shown_weights"]
 
@@ -18,11 +16,10 @@ _NEAR, _FAR = 0.9, 0.6
 
 
 def shown_weights(models: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns words, rows and pictures of every model that has such weights.
+    """Returns ``model``, ``tiers`` and ``fusions`` of models with weights.
 
-    Args:
-        models: the report's, by model type; ``learned`` is of
-            `muse_tools.report.weights.learned_weights`.
+    ``learned`` of a model is of `muse_tools.report.weights.learned_weights`;
+    ``tiers`` is a chart and a table, or None.
     """
     found = []
     for name, model in models.items():
@@ -33,12 +30,8 @@ def shown_weights(models: Mapping[str, Any]) -> list[dict[str, Any]]:
             found.append(
                 {
                     "model": name,
-                    "tiers": _tier_chart(tiers) if tiers else None,
-                    "tier_rows": _tier_rows(tiers),
-                    "fusions": [
-                        _fusion(part, values)
-                        for part, values in fusions.items()
-                    ],
+                    "tiers": _tiers(tiers) if tiers else None,
+                    "fusions": [_fusion(*item) for item in fusions.items()],
                 }
             )
     return found
@@ -59,83 +52,70 @@ def logit(
     return gamma[0] * a + gamma[1] * scaled + gamma[2] * a * scaled
 
 
-def _edges(count: int) -> list[str]:
-    return [f"{-1 + 2 * tier / count:.2g}" for tier in range(count)]
-
-
-def _tier_chart(tiers: Mapping[str, list[float]]) -> markupsafe.Markup:
+def _tiers(tiers: Mapping[str, list[float]]) -> tuple[Chart, Table]:
     # Parts of one model have equally many tiers.
     count = max(map(len, tiers.values()))
-    return markupsafe.Markup(  # noqa: S704
-        charts.bars(
-            "Learned weight of each tier of similarity, from 1",
-            "cosine similarity, lower edge of the tier",
-            _edges(count),
-            {
-                part: values
-                for part, values in tiers.items()
-                if len(values) == count
-            },
-            every=4 if count > 10 else 1,
-            base=1.0,
-        )
+    edges = [f"{-1 + 2 * tier / count:.2g}" for tier in range(count)]
+    chart = Chart(
+        "Learned weight of each tier of similarity, from 1",
+        "cosine similarity, lower edge of the tier",
+        "weight",
+        [
+            Line(part, [Point(x, y) for x, y in enumerate(values)])
+            for part, values in tiers.items()
+        ],
+        "SimTier: the factor of the (log) count of behaviors in each tier of "
+        "similarity. It starts at 1; above 1 the tier counts more, and a tier "
+        "without behaviors stays at 1.",
+        "bars",
+        edges,
+        base=1.0,
     )
-
-
-def _tier_rows(
-    tiers: Mapping[str, list[float]],
-) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Returns the parts, and for each tier its edge and weights."""
-    count = max(map(len, tiers.values()), default=0)
-    return list(tiers), [
-        (
-            edge,
-            [
-                f"{values[tier]:.3f}" if tier < len(values) else "–"
+    rows = [
+        [
+            (edge,),
+            *(
+                (f"{values[tier]:.3f}" if tier < len(values) else NO_VALUE,)
                 for values in tiers.values()
-            ],
-        )
-        for tier, edge in enumerate(_edges(count))
+            ),
+        ]
+        for tier, edge in enumerate(edges)
     ]
+    return chart, Table(["tier, from cosine", *tiers], rows)
 
 
 def _fusion(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
     heads = list(zip(*values["gamma"], strict=True))
     scale = values["scale"]
+    shown = NO_VALUE if scale is None else f"{scale:.2f}"
     return {
         "part": part,
         "scale": scale,
-        "rows": [
-            {
-                "head": head + 1,
-                "cells": [
-                    *(f"{value:.3f}" for value in gamma),
-                    "–" if scale is None else f"{scale:.2f}",
-                ],
-            }
-            for head, gamma in enumerate(heads)
-        ],
-        "picture": _fusion_chart(heads[0], scale),
-        "meaning": _meaning(heads[0], scale, len(heads)),
-    }
-
-
-def _fusion_chart(
-    gamma: tuple[float, float, float], scale: float | None
-) -> markupsafe.Markup:
-    return markupsafe.Markup(  # noqa: S704
-        charts.lines(
+        "table": Table(
+            ["head", "γ₁ ids", "γ₂ cosine", "γ₃ both", "s"],
+            [
+                [
+                    (str(head),),
+                    *((f"{value:.3f}",) for value in gamma),
+                    (shown,),
+                ]
+                for head, gamma in enumerate(heads, 1)
+            ],
+        ),
+        "chart": Chart(
             "Attention logit over cosine similarity",
             "cosine similarity r",
-            {
-                f"a = {a:g}": (
-                    _COSINES,
-                    [logit(gamma, scale, a, r) for r in _COSINES],
+            "logit",
+            [
+                Line(
+                    f"a = {a:g}",
+                    [Point(r, logit(heads[0], scale, a, r)) for r in _COSINES],
                 )
                 for a in _IDS
-            },
-        )
-    )
+            ],
+            _meaning(heads[0], scale, len(heads)),
+        ),
+    }
 
 
 def _meaning(
@@ -147,6 +127,6 @@ def _meaning(
     which = f" Head 1 of {heads}." if heads > 1 else ""
     return (
         "The logit over the similarity, for three scores of the ids. Where "
-        f"the ids say nothing (a = 0), a behaviour with cosine {_NEAR} gets "
+        f"the ids say nothing (a = 0), a behavior with cosine {_NEAR} gets "
         f"{times:.3g} times the attention of one with {_FAR}.{which}"
     )

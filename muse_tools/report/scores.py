@@ -109,8 +109,8 @@ def tier_histograms(
         requests: how many requests to explain, spread over the split.
 
     Returns:
-        ``clicked`` and ``not_clicked``: mean behaviours per tier of SimTier.
-        ``attention``: the weight that behaviours of a tier get, over what
+        ``clicked`` and ``not_clicked``: mean behaviors per tier of SimTier.
+        ``attention``: the weight that behaviors of a tier get, over what
         equal weights would give them; None for a tier without any.
     """
     loaded = tf.saved_model.load(str(model))
@@ -171,14 +171,14 @@ def attention_by_tier(
     """Sums attention over tiers of similarity.
 
     Args:
-        indices: (n, K), behaviours found for n candidates, -1 for none.
+        indices: (n, K), behaviors found for n candidates, -1 for none.
         similarities: (n, K).
         attention: (n, K), weights.
         num_tiers: tiers of equal width in [-1, 1].
 
     Returns:
         Two float (num_tiers,): the weights given, and those that would be
-        given if all behaviours of a candidate got the same.
+        given if all behaviors of a candidate got the same.
     """
     real = indices >= 0
     edges = -1 + 2 * np.arange(1, num_tiers) / num_tiers

@@ -23,9 +23,6 @@ _HINT = (
 def is_comparison(run: pathlib.Path) -> bool:
     """Tells a comparison from the configuration of a pipeline.
 
-    Args:
-        run: a folder or a file.
-
     Returns:
         True for a folder and a ``.json`` file, False for a YAML file.
 
@@ -53,9 +50,6 @@ def is_comparison(run: pathlib.Path) -> bool:
 
 def read_results(run: pathlib.Path) -> tuple[pathlib.Path, Results]:
     """Reads the results of a comparison.
-
-    Args:
-        run: output folder of ``muse compare``, or the file in it.
 
     Returns:
         The file and its content.
@@ -107,5 +101,5 @@ def _compares(path: pathlib.Path) -> bool:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False  # Who loads it says what is wrong.
+        return False  # Loading it says what is wrong.
     return isinstance(values, dict) and "data_sets" in values

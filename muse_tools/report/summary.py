@@ -14,15 +14,12 @@ _FILE = "FeatureStats.pb"
 
 
 def of_statistics(folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Summarises the splits.
-
-    Args:
-        folder: output of StatisticsGen.
+    """Summarizes the splits.
 
     Returns:
         By split: ``requests``, ``impressions``, ``click_rate``, and
         ``mean_history``, ``median_history`` and ``longest_history``, in
-        behaviours of a request.
+        behaviors of a request.
     """
     return {
         path.parent.name.removeprefix("Split-"): _split(path)
@@ -44,7 +41,7 @@ def _split(path: pathlib.Path) -> dict[str, float]:
     history = by_name[features.BEHAVIOR_ITEM_IDS].common_stats
     lengths = history.num_values_histogram.buckets
     total = max(1, whole.num_examples)
-    # Requests without any behaviour have no value at all.
+    # Requests without any behavior have no value at all.
     missing = total - history.num_non_missing
     return {
         "requests": whole.num_examples,

@@ -23,9 +23,6 @@ _PARTS = {"exact_search_unit": "long-term", "short_term": "short-term"}
 def learned_weights(export: pathlib.Path) -> dict[str, Any]:
     """Reads what the model learned about similarities.
 
-    Args:
-        export: SavedModel.
-
     Returns:
         By part (``long-term`` before ``short-term``): ``tiers``, SimTier's
         weight of each tier; ``fusion``, SA-TA's ``gamma`` (three rows of a

@@ -1,17 +1,21 @@
-"""Writes the report: a page for people, and its numbers as JSON."""
+"""Writes the report: a page for readers, and its numbers as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import markupsafe
 
+from muse_tools.compare.grid import Method
 from muse_tools.compare.results import Results
-from muse_tools.report import charts, comparison_page, templates
-from muse_tools.report import comparison as comparison_lib
+from muse_tools.compare.view import headline, results_view
+from muse_tools.pages import html
+from muse_tools.pages.blocks import Chart, Line, Point
+from muse_tools.report.curves import calibration_chart, loss_chart
 from muse_tools.report.learned import shown_weights
 from serving.client.ranking import Stage
 from serving.files import write_json, write_text
@@ -21,61 +25,54 @@ from tfx_pipeline.evaluation import extractors
 
 __all__ = ["Summary", "render", "verdict", "write_report"]
 
-Report = Callable[[str], None]
+_CHARTS = (
+    "curves",
+    "calibration",
+    "history",
+    "popularity",
+    "recall",
+    "tiers",
+    "attention",
+)
+_COSINE = "cosine similarity, lower edge of the tier"
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What the report says in a few lines.
-
-    Attributes:
-        path: the page.
-        found: all its numbers.
-    """
+    """The page that was written and all its numbers."""
 
     path: pathlib.Path
     found: dict[str, Any]
 
     def lines(self) -> list[str]:
         """Returns the headline for a terminal."""
-        return [
-            *(model["verdict"] for model in self.found["models"].values()),
-            verdict(self.found),
-            *self._recall(),
-            *self._compared(),
-        ]
-
-    def _compared(self) -> list[str]:
-        compared = self.found.get("comparison")
-        if compared is None:
-            return []
-        return comparison_lib.headline(Results.model_validate(compared))
-
-    def _recall(self) -> list[str]:
+        models = self.found["models"]
+        lines = [model["verdict"] for model in models.values()]
+        if len(models) > 1:
+            lines.append(verdict(self.found))
         evaluation = self.found["embeddings"]["evaluation"]
-        if evaluation is None:
-            return []
-        k = str(evaluation["ks"][-1])
-        values = ", ".join(
-            f"{name} {scopes['all'][k]['value']:.4f}"
-            for name, scopes in evaluation["methods"].items()
-        )
-        return [f"Item embeddings, recall@{k} of the purchased item: {values}"]
+        if evaluation is not None:
+            k = str(evaluation["ks"][-1])
+            values = ", ".join(
+                f"{name} {scopes['all'][k]['value']:.4f}"
+                for name, scopes in evaluation["methods"].items()
+            )
+            lines.append(
+                f"Item embeddings, recall@{k} of the purchased item: {values}"
+            )
+        compared = self.found.get("comparison")
+        if compared is not None:
+            lines += headline(Results.model_validate(compared))
+        return lines
 
 
 def write_report(
     config: config_lib.PipelineConfig,
     path: pathlib.Path,
-    report: Report,
+    report: Callable[[str], None],
     comparison: Results | None = None,
 ) -> Summary:
     """Writes the page, and a ``.json`` of the same name beside it.
-
-    Args:
-        config: the pipeline to report on.
-        path: HTML file to write.
-        report: receives one line per event.
-        comparison: results of ``muse compare`` to show as well.
 
     Raises:
         DataError: the pipeline has not trained a model yet.
@@ -91,14 +88,15 @@ def write_report(
     return Summary(path, found)
 
 
-def verdict(found: dict[str, Any]) -> str:
-    """Returns what the comparison shows, in one honest sentence."""
+def verdict(found: Mapping[str, Any]) -> str:
+    """Returns in a sentence what DIN and MUSE, or the only model, reach."""
     difference = found["difference"]
     if difference is None:
-        only = next(iter(found["models"]))
-        return f"Only {only.upper()} was trained, so there is no comparison."
+        return " ".join(
+            f"{model['verdict']}." for model in found["models"].values()
+        )
     value, low, high = (difference[key] for key in ("value", "lower", "upper"))
-    if value != value:
+    if value is None or value != value:
         return (
             "No comparison: no user of the eval split has both clicked and not "
             "clicked impressions."
@@ -114,178 +112,251 @@ def verdict(found: dict[str, Any]) -> str:
     )
 
 
-def render(found: dict[str, Any]) -> str:
+def render(found: Mapping[str, Any]) -> str:
     """Returns the page for collected values."""
     compared = found.get("comparison")
+    results = compared and Results.model_validate(compared)
+    models = found["models"]
     source = found["data"]["source"] or {}
-    return templates.rendered(
-        "page.html.j2",
+    stages = _stages(found["ranked"]) if found["ranked"] else []
+    return html.rendered(
+        "muse_tools.report/page.html.j2",
         found=found,
-        first=next(iter(found["models"].values())),
+        title=_title(found),
+        about=_about(found),
+        descriptions=[_description(*item) for item in models.items()],
+        first=next(iter(models.values())),
         verdict=verdict(found),
-        charts={
-            name: svg and markupsafe.Markup(svg)
-            for name, svg in _charts(found).items()
-        },
-        overlap=timeline.overlap(_stages(found)) if found["ranked"] else "",
-        data_rows=_data_rows(found["data"]),
+        charts={**dict.fromkeys(_CHARTS), **dict(_charts(found))},
+        stages=markupsafe.Markup(  # noqa: S704
+            timeline.as_svg(stages, found["ranked"]["total_ms"])
+        ).replace("<svg ", markupsafe.Markup('<svg class="stages" '), 1)
+        if stages
+        else "",
+        overlap=timeline.overlap(stages) if stages else "",
+        data_rows=list(_data_rows(found["data"])),
         policy=source.get("policy"),
         by_time=_by_time(source.get("parameters", {})),
-        left_out={
-            "history": _left_out(found["models"], extractors.HISTORY_SLICE),
-            "popularity": _left_out(
-                found["models"], extractors.POPULARITY_SLICE
-            ),
-        },
-        learned=shown_weights(found["models"]),
-        comparison=compared
-        and comparison_page.shown(Results.model_validate(compared)),
+        learned=shown_weights(models),
+        comparison=results and results_view(results),
+        comparison_name=results and results.name,
     )
 
 
-def _charts(found: dict[str, Any]) -> dict[str, str | None]:
-    models = found["models"]
-    drawn: dict[str, str | None] = {
-        "curves": charts.lines(
-            "Training loss of each model over steps",
-            "training step",
-            {
-                name.upper(): (model["curve"]["steps"], model["curve"]["loss"])
-                for name, model in models.items()
-            },
-        ),
-        "history": _slice_chart(
-            models, extractors.HISTORY_SLICE, "behaviours in the history"
-        ),
-        "popularity": _slice_chart(
-            models, extractors.POPULARITY_SLICE, "training impressions"
-        ),
-        "calibration": charts.calibration(
-            "Observed over predicted click rate of tenths of the impressions, "
-            "with 95 % intervals",
-            "predicted click rate",
-            {
-                name.upper(): [
-                    (
-                        row["predicted"],
-                        row["observed"],
-                        row["lower"],
-                        row["upper"],
-                    )
-                    for row in model["reliability"]
-                ]
-                for name, model in models.items()
-            },
-        ),
-        "tiers": None,
-        "attention": None,
-        "recall": _recall_chart(found["embeddings"]["evaluation"]),
-        "ranked": None,
-    }
-    if found["ranked"]:
-        drawn["ranked"] = timeline.as_svg(
-            _stages(found), found["ranked"]["total_ms"]
+def _title(found: Mapping[str, Any]) -> str:
+    models = " and ".join(name.upper() for name in found["models"])
+    return f"{found['pipeline']}: {models}"
+
+
+def _about(found: Mapping[str, Any]) -> str:
+    """Returns what was ranked and when."""
+    first = next(iter(found["models"].values()))
+    source = found["data"]["source"] or {}
+    where = f" of {source['name']}" if source.get("name") else ""
+    text = (
+        f"Ranked: {first['impressions']:,.0f} impressions{where}, of "
+        f"{first['gauc_users']:,.0f} users that count in GAUC"
+    )
+    weeks = source.get("parameters", {}).get("test_weeks")
+    if weeks:
+        text += f", weeks {weeks[0]} to {weeks[1]}"
+    finished = [one["finished"] for one in found["executions"]]
+    return f"{text}. Last run: {max(finished)} UTC." if finished else f"{text}."
+
+
+def _description(name: str, model: Mapping[str, Any]) -> str:
+    """Returns what a model is made of."""
+    settings = model["settings"].get("model", {})
+    method = Method(name, settings.get("gsu") or "", settings.get("esu") or "")
+    gsu, esu = method.parts
+    recent = f"{settings.get('recent', '?')} newest behaviors"
+    short = (
+        f"target attention over ids and SimTier over the {recent}, and the "
+        "count of behaviors in the candidate's category"
+    )
+    if gsu is None and esu is None:
+        return (
+            f"{name.upper()}: {short}; no search in the longer history. It is "
+            "the baseline: the other rankers add their search to this part."
         )
-    if found["tiers"]:
-        tiers = found["tiers"]
+    return (
+        f"{name.upper()}: search {gsu} for at most {settings.get('k', '?')} "
+        f"behaviors of the whole history, exact search unit {esu}; besides, "
+        f"as every ranker here, {short}."
+    )
+
+
+def _charts(found: Mapping[str, Any]) -> Iterator[tuple[str, Chart]]:
+    """Gives the charts that there are numbers for, by name."""
+    models = {name.upper(): one for name, one in found["models"].items()}
+    yield "curves", loss_chart({n: one["curve"] for n, one in models.items()})
+    yield (
+        "calibration",
+        calibration_chart({n: one["reliability"] for n, one in models.items()}),
+    )
+    for name, feature, axis, about in (
+        (
+            "history",
+            extractors.HISTORY_SLICE,
+            "behaviors in the history",
+            "GAUC by the number of behaviors in the request.",
+        ),
+        (
+            "popularity",
+            extractors.POPULARITY_SLICE,
+            "training impressions",
+            "GAUC by how often the candidate was shown in training; 0 is a "
+            "new item.",
+        ),
+    ):
+        slices = {
+            n: one["slices"].get(feature, []) for n, one in models.items()
+        }
+        if chart := _slices(slices, axis, about):
+            yield name, chart
+    if found["embeddings"]["evaluation"] is not None:
+        yield "recall", _recall(found["embeddings"])
+    tiers = found["tiers"]
+    if tiers:
         count = len(tiers["clicked"])
-        drawn["tiers"] = charts.bars(
-            "Mean number of retrieved behaviours per similarity tier, for "
-            "clicked and not clicked candidates",
-            "cosine similarity, lower edge of the tier",
-            [f"{-1 + 2 * tier / count:.1f}" for tier in range(count)],
-            {
-                "not clicked": tiers["not_clicked"],
-                "clicked": tiers["clicked"],
-            },
-            every=2,
+        yield (
+            "tiers",
+            Chart(
+                "Mean number of retrieved behaviors per similarity tier, for "
+                "clicked and not clicked candidates",
+                _COSINE,
+                "behaviors",
+                [
+                    Line(name.replace("_", " "), _indexed(tiers[name]))
+                    for name in ("not_clicked", "clicked")
+                ],
+                "SimTier: of the retrieved behaviors of a candidate, how many "
+                "lie in each tier of similarity, on average over clicked and "
+                "not clicked candidates of the eval split.",
+                "bars",
+                _edges(count),
+                base=0.0,
+            ),
         )
-        drawn["attention"] = _attention_chart(tiers["attention"])
-    return drawn
+        seen = [
+            (edge, weight)
+            for edge, weight in zip(
+                _edges(count), tiers["attention"], strict=True
+            )
+            if weight is not None
+        ]
+        if seen:
+            yield (
+                "attention",
+                Chart(
+                    "Attention that a behavior gets by tier of similarity; 1 "
+                    "is an equal share",
+                    _COSINE,
+                    "over an equal share",
+                    [Line("attention", _indexed([w for _, w in seen]))],
+                    "SA-TA: the attention that a retrieved behavior gets by "
+                    "its similarity to the candidate, over an equal share of "
+                    "the candidate's behaviors; 1 is indifferent. Tiers "
+                    "without behaviors are left out.",
+                    "bars",
+                    [edge for edge, _ in seen],
+                    base=0.0,
+                ),
+            )
 
 
-def _attention_chart(weights: list[float | None]) -> str | None:
-    """Draws the weight of each tier that has behaviours."""
-    seen = [
-        (f"{-1 + 2 * tier / len(weights):.1f}", weight)
-        for tier, weight in enumerate(weights)
-        if weight is not None
-    ]
-    if not seen:
-        return None
-    return charts.bars(
-        "Attention that a behaviour gets by tier of similarity; 1 is an equal "
-        "share",
-        "cosine similarity, lower edge of the tier",
-        [edge for edge, _ in seen],
-        {"attention over an equal share": [weight for _, weight in seen]},
-        every=2 if len(seen) > 12 else 1,
-    )
+def _edges(count: int) -> list[str]:
+    return [f"{-1 + 2 * tier / count:.1f}" for tier in range(count)]
 
 
-def _stages(found: dict[str, Any]) -> list[Stage]:
-    return [Stage(**stage) for stage in found["ranked"]["stages"]]
+def _indexed(values: Sequence[float]) -> list[Point]:
+    return [Point(place, value) for place, value in enumerate(values)]
 
 
-def _recall_chart(evaluation: dict[str, Any] | None) -> str | None:
-    if evaluation is None:
-        return None
+def _stages(ranked: Mapping[str, Any]) -> list[Stage]:
+    return [Stage(**stage) for stage in ranked["stages"]]
+
+
+def _recall(embeddings: Mapping[str, Any]) -> Chart:
+    evaluation = embeddings["evaluation"]
     ks = [str(k) for k in evaluation["ks"]]
-    return charts.intervals(
+    return Chart(
         "Recall of the purchased item, with 95 % intervals, by the number of "
         "items found",
         "items found",
-        ks,
-        {
-            name: [
-                (at["value"], at["lower"], at["upper"])
-                for at in (scopes["all"][k] for k in ks)
-            ]
+        "recall",
+        [
+            Line(
+                name,
+                [
+                    Point(place, *(scopes["all"][k][v] for v in _ENDS))
+                    for place, k in enumerate(ks)
+                ],
+            )
             for name, scopes in evaluation["methods"].items()
-        },
+        ],
+        f"Recall of the purchased item among all {evaluation['items']:,} "
+        f"items: how often it is among the nearest {', '.join(ks)}. Measured "
+        f"on {evaluation['queries']:,} searches later than the "
+        f"{embeddings['run']['events']:,} trained on.",
+        "dots",
+        ks,
     )
 
 
-def _slice_chart(models: dict[str, Any], feature: str, axis: str) -> str | None:
-    by_model = {
-        name: {row["bucket"]: row for row in model["slices"].get(feature, [])}
-        for name, model in models.items()
+_ENDS = ("value", "lower", "upper")
+_GAUC = ("gauc", "gauc_lower", "gauc_upper")
+
+
+def _slices(
+    models: Mapping[str, list[dict[str, Any]]], axis: str, about: str
+) -> Chart | None:
+    """Returns GAUC by bucket; None where no bucket has any."""
+
+    def known(row: Mapping[str, Any]) -> bool:
+        values = [row.get(name) for name in _GAUC]
+        return all(v is not None and math.isfinite(v) for v in values)
+
+    buckets = dict.fromkeys(
+        row["bucket"] for rows in models.values() for row in rows
+    )
+    without = {
+        row["bucket"]
+        for rows in models.values()
+        for row in rows
+        if not known(row)
     }
-    buckets = [
-        bucket
-        for bucket in next(iter(by_model.values()))
-        if all(_interval(rows.get(bucket)) for rows in by_model.values())
-    ]
-    if not buckets:
+    names = [bucket for bucket in buckets if bucket not in without]
+    if not names:
         return None
-    return charts.intervals(
+    if without:
+        left_out = ", ".join(one for one in buckets if one in without)
+        about += (
+            " Without GAUC, since no user has both clicked and not clicked "
+            f"impressions there: {left_out}."
+        )
+    return Chart(
         f"GAUC with 95 % intervals by {axis}",
         axis,
-        buckets,
-        {
-            name.upper(): [_interval(rows[bucket]) for bucket in buckets]
-            for name, rows in by_model.items()
-        },
+        "GAUC",
+        [
+            Line(
+                name,
+                [
+                    Point(names.index(row["bucket"]), *(row[v] for v in _GAUC))
+                    for row in rows
+                    if row["bucket"] in names
+                ],
+            )
+            for name, rows in models.items()
+        ],
+        about,
+        "dots",
+        names,
     )
 
 
-def _left_out(models: dict[str, Any], feature: str) -> str:
-    """Returns a sentence about the slices that have no GAUC, or ""."""
-    names = dict.fromkeys(
-        row["bucket"]
-        for model in models.values()
-        for row in model["slices"].get(feature, [])
-        if _interval(row) is None
-    )
-    if not names:
-        return ""
-    return (
-        f" Without GAUC, since no user has both clicked and not clicked "
-        f"impressions there: {', '.join(names)}."
-    )
-
-
-def _by_time(parameters: dict[str, Any]) -> bool:
+def _by_time(parameters: Mapping[str, Any]) -> bool:
     """Returns whether a data set says that its test weeks come last."""
     train, test = (
         parameters.get(f"{name}_weeks") for name in ("train", "test")
@@ -293,23 +364,9 @@ def _by_time(parameters: dict[str, Any]) -> bool:
     return bool(train and test and max(train) < min(test))
 
 
-def _interval(
-    row: dict[str, Any] | None,
-) -> tuple[float, float, float] | None:
-    values = [
-        (row or {}).get(name) for name in ("gauc", "gauc_lower", "gauc_upper")
-    ]
-    numbers = [v for v in values if isinstance(v, float) and v == v]
-    return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
-
-
-def _data_rows(data: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = []
+def _data_rows(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for title, counts in data.items():
-        if title == "source":
-            continue
         for name, value in sorted((counts or {}).items()):
-            label = name.replace("/", " ").replace("_", " ")
-            kind = title.replace("_", " ")
-            rows.append((f"{kind}: {label}", f"{value:,}"))
-    return rows
+            if title != "source":
+                label = name.replace("/", " ").replace("_", " ")
+                yield f"{title.replace('_', ' ')}: {label}", f"{value:,}"

@@ -73,7 +73,7 @@ def test_comparison(finished, prepared, monkeypatch):
     jsonschema.validate(json.loads(stored), json.loads(SCHEMA.read_text()))
     text = (out / "results.md").read_text()
     assert (
-        f"| MUSE | scl_cosine | sa_ta_simtier | {results_gauc(found)}" in text
+        f"| MUSE (scl_cosine + sa_ta_simtier) | {results_gauc(found)}" in text
     )
     assert "What the item vectors tell apart" in text
     # Its scores are those of its clicks.
@@ -152,7 +152,7 @@ def test_published_results_are_of_the_schema():
             Results.model_validate_json(path.read_text())
 
 
-def test_data_on_which_nobody_has_an_auc_still_gives_results(tmp_path):
+def test_data_on_which_no_user_has_an_auc_still_gives_results(tmp_path):
     """Every number that cannot be is None in the file, not NaN."""
     shown = worlds.impressions(users=3)
     shown = shown._replace(clicks=np.ones_like(shown.clicks))

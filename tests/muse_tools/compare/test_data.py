@@ -29,7 +29,7 @@ def read(pattern):
 
 
 def shortened(one, length):
-    """Returns a request with its newest behaviours, counted in Python."""
+    """Returns a request with its newest behaviors, counted in Python."""
     categories = one["behavior_categories"][-length:]
     return {
         **one,

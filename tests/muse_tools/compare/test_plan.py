@@ -3,7 +3,6 @@
 import pytest
 
 from muse_tools.compare import keys, plan
-from muse_tools.compare.prepared import Prepared
 from tests.muse_tools.compare import worlds
 from tfx_pipeline.config import ConfigError
 
@@ -90,15 +89,6 @@ def test_a_method_that_the_model_does_not_know():
             key(worlds.cell("mimn"), worlds.prepared())
         finally:
             del grid.PRESETS["mimn"], grid._NAMES["mimn"]
-
-
-def test_plan_and_data_survive_a_file(tmp_path):
-    cell = worlds.cell(history=5)
-    data = worlds.prepared(train_files={0: "t", 5: "short"})
-    made, _ = plan.make_plan(tmp_path, [cell], {"toy": data}, 4)
-    made.save(tmp_path / "plan.json")
-    assert plan.Plan.load(tmp_path / "plan.json") == made
-    assert isinstance(made.data["toy"], Prepared)
 
 
 def test_comments_and_docstrings_are_not_code():

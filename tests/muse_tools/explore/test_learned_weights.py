@@ -58,12 +58,13 @@ def test_the_sentence_about_attention_holds_in_the_layer():
     (shown,) = shown_weights({"muse": {"learned": weights}, "din": {}})
     (fusion,) = shown["fusions"]
     near, far = np.asarray(scores)[0, 0, 0]
-    times = float(re.search(r"gets ([\d.]+) times", fusion["meaning"])[1])
+    meaning = fusion["chart"].caption
+    times = float(re.search(r"gets ([\d.]+) times", meaning)[1])
     assert times == pytest.approx(near / far, rel=0.01)
-    assert "Head 1 of 2" in fusion["meaning"]
-    assert [row["cells"] for row in fusion["rows"]] == [
-        ["1.100", "1.300", "0.800", "4.00"],
-        ["0.900", "0.700", "1.200", "4.00"],
+    assert "Head 1 of 2" in meaning
+    assert [" ".join(map("".join, row)) for row in fusion["table"].rows] == [
+        "1 1.100 1.300 0.800 4.00",
+        "2 0.900 0.700 1.200 4.00",
     ]
     # And with ids: two of the same score, another similarity.
     a, gamma = 0.5, (1.1, 1.3, 0.8)
@@ -73,7 +74,7 @@ def test_the_sentence_about_attention_holds_in_the_layer():
 
 def test_pages_show_learned_weights():
     from muse_tools.report import writer
-    from tests.muse_tools.report.pages import self_contained
+    from tests.muse_tools.pages.page import self_contained
     from tests.muse_tools.report.test_report import FOUND, changed
 
     assert "Learned weights" not in writer.render(FOUND)

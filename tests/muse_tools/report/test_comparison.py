@@ -21,9 +21,11 @@ from muse_tools.compare.results import (
     VectorsRow,
     VectorsTable,
 )
+from muse_tools.compare.view import comparison_view
+from muse_tools.pages.blocks import Chart
 from muse_tools.report import comparison_page
 from tests import browser
-from tests.muse_tools.report.pages import Page, self_contained
+from tests.muse_tools.pages.page import Page, self_contained
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 CHROMIUM = browser.find()
@@ -131,15 +133,15 @@ def test_rows_of_the_tables_are_those_stored():
         assert len(shown) == len(table.rows)
         for row, cells in zip(table.rows, shown, strict=True):
             assert cells[1].startswith(
-                f"{row.gauc.value:.4f} {row.gauc.lower:.4f} to "
-                f"{row.gauc.upper:.4f}"
+                f"{row.gauc.value:.4f} [{row.gauc.lower:.4f}, "
+                f"{row.gauc.upper:.4f}]"
             )
             expected = "baseline"
             if row.baseline is not None:
                 found = row.difference
                 expected = (
-                    f"{signed(found.value)} {signed(found.lower)} to "
-                    f"{signed(found.upper)}"
+                    f"{signed(found.value)} [{signed(found.lower)}, "
+                    f"{signed(found.upper)}]"
                 )
             assert cells[2].startswith(expected)
             assert cells[3:8] == [
@@ -155,7 +157,7 @@ def test_rows_of_the_tables_are_those_stored():
             bounds, users, _, impressions, _ = cells[0].split()
             assert group.name.endswith(f" {bounds}")
             assert (users, impressions) == (
-                f"{group.users:,}",
+                f"({group.users:,}",
                 f"{group.impressions:,}",
             )
             for name, gain in group.gain.items():
@@ -360,37 +362,44 @@ def test_headline_is_honest(low, high, expected):
 
 
 def test_curves_have_a_point_for_each_length_and_each_noise():
-    text = comparison_page.render(stored())
-    pictures = dict(
-        re.findall(r'aria-label="(GAUC over [^"]+)">(.*?)</svg>', text)
-    )
-    data = the_data(stored())
-    tables = {table.name: table.rows for table in data.tables}
-    history = pictures["GAUC over the length of the history"]
-    assert history.count("<circle") == len(tables["history"])
-    row = tables["history"][0]
-    assert (
-        f"{row.name}, {row.history:g}: {row.gauc.value:.4f} "
-        f"({row.gauc.lower:.4f} to {row.gauc.upper:.4f})" in history
-    )
-    noise = pictures["GAUC over the noise in the item vectors"]
-    on_it = [
-        row
-        for row in tables["representation"]
-        if row.embeddings == "base" or row.embeddings.startswith("noise:")
-    ]
-    assert noise.count("<circle") == len(on_it)
+    charts = {
+        block.title: block
+        for block in comparison_view(stored())
+        if isinstance(block, Chart)
+    }
+    tables = {table.name: table.rows for table in the_data(stored()).tables}
+    for title, rows in (
+        ("GAUC over the length of the history", tables["history"]),
+        (
+            "GAUC over the noise in the item vectors",
+            [
+                row
+                for row in tables["representation"]
+                if row.embeddings == "base"
+                or row.embeddings.startswith("noise:")
+            ],
+        ),
+    ):
+        found = {
+            (line.name, point.y, point.lower, point.upper)
+            for line in charts[title].lines
+            for point in line.points
+        }
+        assert found == {
+            (row.name, row.gauc.value, row.gauc.lower, row.gauc.upper)
+            for row in rows
+        }
 
 
 def test_vectors_are_shown():
     said = words(stored())
     for expected in (
         "each of 678 candidates of 12 held-out requests (of 345, drawn with "
-        "seed 91) the 50 behaviours",
+        "seed 91) the 50 behaviors",
         "51.2 % are in the user's history already, of the others 2.3 %",
         "7.1 %",
-        "same item only counted, no vectors 0.6100",
-        "0.6123 0.5900 to 0.7500",
+        "same item (only counted, no vectors) 0.6100",
+        "0.6123 [0.5900, 0.7500]",
     ):
         assert expected in said, expected
     # Low tiers that are empty for all vectors are left out.
@@ -434,25 +443,24 @@ def test_training_and_calibration_where_the_cells_are(tmp_path):
         (folder / "metrics.json").write_text("{}")
     text = comparison_page.render(results, tmp_path)
     assert "set1-training" in self_contained(text).ids
-    training = re.search(r'aria-label="Training loss.*?</svg>', text)[0]
+    training = re.search(r'aria-label="Training loss.*', text)[0]
     heights = {
         color: {pair.split(",")[1] for pair in line.split()}
         for color, line in re.findall(
-            r'<polyline class="line(\d)"[^>]*points="([^"]+)', training
+            r'<g class="color(\d)">.{0,90}<polyline[^>]*points="([^"]+)',
+            training,
         )
     }
-    # DIN is colour 0, MUSE 1, as everywhere; both flat, MUSE below.
+    # DIN has color 0, MUSE 1, as everywhere; both flat, MUSE below.
     assert all(len(ys) == 1 for ys in heights.values())
     din, muse = (float(heights[color].pop()) for color in "01")
     assert muse > din
-    rates = re.search(r'aria-label="Observed over.*?</svg>', text)[0]
     told = re.findall(
-        r'<circle class="fill1"[^>]*><title>predicted ([\d.]+), '
-        r"observed ([\d.]+)",
-        rates,
+        r"<title>MUSE, ([\d.]+): ([\d.]+) ",
+        text[text.index('aria-label="Observed over') :],
     )
     assert len(told) == 10
-    assert {predicted for predicted, _ in told} == {"0.2500"}
+    assert {predicted for predicted, _ in told} == {"0.25"}
     assert np.mean([float(rate) for _, rate in told]) == pytest.approx(
         clicks.mean(), abs=1e-4
     )

@@ -3,15 +3,14 @@
 import copy
 import json
 import pathlib
-import re
 
 import numpy as np
 import pytest
 
-from muse_tools.report import charts, writer
+from muse_tools.report import writer
 from muse_tools.report.collect import paired_difference
 from serving.files import write_json
-from tests.muse_tools.report.pages import Page, self_contained
+from tests.muse_tools.pages.page import Page, self_contained
 
 
 def model(gauc, curve=True):
@@ -66,6 +65,7 @@ def model(gauc, curve=True):
         "settings": {"model": {"type": "muse"}, "note": "<script>x</script>"},
         "run": {"trainable_weights": 12345, "seconds": 6.0},
         "pushed_to": "17",
+        "not_pushed": "",
         "verdict": f"GAUC {gauc:.4f}; not pushed: below evaluator.min_gauc 0.9",
         "serving": {"verdict": "64 requests replayed"},
     }
@@ -235,7 +235,7 @@ def test_numbers_of_the_page_are_those_found():
         "MUSE ranks better than DIN by +0.0300",
         "7,600 of 7,654 items",
         "candidates 98.5 %",
-        "behaviours 91.3 %",
+        "behaviors 91.3 %",
         "98.8 %",
         "recall@10",
         "0.466",
@@ -246,7 +246,7 @@ def test_numbers_of_the_page_are_those_found():
         "recall@100",
         "0.377 to 0.402",
         "0.013",
-        "2,345 past behaviours, 100 candidates found by matching",
+        "2,345 past behaviors, 100 candidates found by candidate generation",
         "14.0 ms of 300 ms",
         "over 1.0 ms before matching",
         "median of 15; 14 of them",
@@ -345,7 +345,8 @@ def test_page_without_what_may_be_missing():
     }
     one["data"] = {"requests": None, "items": None, "source": None}
     words = " ".join(Page(writer.render(one)).text)
-    assert "Only MUSE was trained" in words
+    assert "GAUC 0.6400; not pushed: below evaluator.min_gauc 0.9." in words
+    assert "comparison" not in words.lower() and "differ" not in words
     assert "Imported ready-made" in words and "recall@" not in words
 
 
@@ -430,38 +431,40 @@ def test_same_model_differs_by_exactly_nothing():
     assert found == {"value": 0.0, "lower": 0.0, "upper": 0.0}
 
 
-def test_charts_place_values_on_the_axis():
-    svg = charts.bars("t", "x", ["a", "b"], {"s": [1.0, 4.0]})
-    heights = [
-        float(value)
-        for value in re.findall(
-            r'<rect class="fill0"[^>]*height="([\d.]+)"', svg
-        )
-    ][-2:]
-    assert heights[1] / heights[0] == pytest.approx(4, rel=0.02)
-    svg = charts.intervals("t", "x", ["a", "b"], {"s": [(0.5, 0.4, 0.6), None]})
-    assert svg.count("<circle") == 1
-    assert "0.5000 (0.4000 to 0.6000)" in svg
-    svg = charts.lines("t", "x", {"s": ([0, 10], [1.0, 2.0])})
-    (points,) = re.findall(r'points="([^"]+)"', svg)
-    (x0, y0), (x1, y1) = (
-        tuple(map(float, pair.split(","))) for pair in points.split()
-    )
-    assert x1 > x0 and y1 < y0
-
-
 def test_recall_chart_shows_every_method_and_its_interval():
     evaluation = FOUND["embeddings"]["evaluation"]
-    svg = writer._charts(FOUND)["recall"]
-    assert svg.count("<circle") == len(evaluation["methods"]) * 2
-    assert "0.5120 (0.5020 to 0.5220)" in svg
-    # Of each name in the legend: a patch inside the picture, its own place.
-    width = int(re.search(r'viewBox="0 0 (\d+)', svg).group(1))
-    patches = re.findall(
-        r'<rect class="fill(\d)" x="([\d.]+)" y="([\d.]+)"', svg
+    chart = dict(writer._charts(FOUND))["recall"]
+    assert [line.name for line in chart.lines] == list(evaluation["methods"])
+    for line in chart.lines:
+        at = evaluation["methods"][line.name]["all"]
+        assert [(p.y, p.lower, p.upper) for p in line.points] == [
+            (v["value"], v["lower"], v["upper"]) for v in at.values()
+        ]
+
+
+def test_title_says_what_was_ranked_and_when():
+    source = {"name": "a shop", "parameters": {"test_weeks": [50, 53]}}
+    found = changed(data={**FOUND["data"], "source": source})
+    words = " ".join(" ".join(Page(writer.render(found)).text).split())
+    assert "a <b> pipeline: DIN and MUSE" in words
+    assert (
+        "Ranked: 1,234 impressions of a shop, of 40 users that count in GAUC, "
+        "weeks 50 to 53. Last run: 2026-01-01 UTC." in words
     )
-    assert [int(index) for index, _, _ in patches] == [0, 1, 2, 3, 4]
-    places = [(float(x), float(y)) for _, x, y in patches]
-    assert len(set(places)) == 5
-    for name, (x, _) in zip(evaluation["methods"], places, strict=True):
-        assert x + 18 + 7 * len(name) < width
+
+
+def test_a_model_says_what_it_is_and_why_it_is_not_pushed():
+    found = changed()
+    found["models"]["din"].update(
+        pushed_to=None,
+        not_pushed="below evaluator.min_gauc 0.9",
+        settings={"model": {"type": "din", "recent": 31}},
+    )
+    page = Page(writer.render(found))
+    words = " ".join(" ".join(page.text).split())
+    assert (
+        "DIN: target attention over ids and SimTier over the 31 newest" in words
+    )
+    assert "MUSE: search scl_cosine" in words
+    din, muse = page.under["models"][0][1:]
+    assert din[-1] == "no: below evaluator.min_gauc 0.9" and muse[-1] == "17"

@@ -1,0 +1,181 @@
+"""Trains the cells of a plan in the processes of joblib's loky."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent import futures
+
+from joblib.externals import loky
+
+from muse_tools.compare import locks, progress
+from muse_tools.compare.plan import Plan, Task
+from serving.files import write_text
+
+__all__ = ["read_failure", "record_failure", "train_cells"]
+
+Train = Callable[[Plan, Task], None]
+
+_POLL_S = 0.5
+_IDLE_S = 60
+_COLORS = re.compile("\x1b\\[[0-9;]*m")
+_LENGTH = 400
+
+
+def _run_cell(plan: Plan, task: Task) -> None:
+    # The environment of a worker is set before TensorFlow is imported.
+    from muse_tools.compare.cell import run_cell
+
+    run_cell(plan, task)
+
+
+def train_cells(
+    plan: Plan,
+    report: Callable[[str], None],
+    workers: int,
+    train: Train = _run_cell,
+) -> None:
+    """Trains the cells that are not finished; earlier failures once more.
+
+    A cell that another command trains is waited for, and trained here if that
+    command dies. 0 workers train in this process.
+    """
+    for task in plan.tasks:
+        if _is_free(plan, task):
+            plan.failure(task).unlink(missing_ok=True)
+    left = sum(map(plan.open, plan.tasks))
+    total = len(plan.tasks)
+    report(f"{total} cells, {total - left} finished before, {left} to train")
+    with progress.shown(plan, report) as show:
+        while tasks := list(filter(plan.open, plan.tasks)):
+            free = [task for task in tasks if _is_free(plan, task)]
+            if not free:
+                time.sleep(_POLL_S)
+            elif workers:
+                _train_in_pool(plan, free, workers, train, show)
+            else:
+                for task in free:
+                    _train_one(plan, task, train)
+                    show()
+            show()
+
+
+def record_failure(
+    plan: Plan, task: Task, reason: str, details: str = ""
+) -> None:
+    """Records why a cell failed: one line for the tables, and details."""
+    line = " ".join(_COLORS.sub("", reason).split())
+    values = {
+        "name": task.name,
+        "key": task.key,
+        "reason": line if len(line) <= _LENGTH else f"{line[: _LENGTH - 1]}…",
+        "details": details,
+    }
+    write_text(plan.failure(task), json.dumps(values, indent=2) + "\n")
+
+
+def read_failure(plan: Plan, task: Task) -> str:
+    """Returns why a cell failed, in one line."""
+    values = json.loads(plan.failure(task).read_text(encoding="utf-8"))
+    return str(values["reason"])
+
+
+def _is_free(plan: Plan, task: Task) -> bool:
+    with locks.try_lock(plan.lock(task)) as free:
+        return free
+
+
+def _train_in_pool(
+    plan: Plan,
+    tasks: Sequence[Task],
+    workers: int,
+    train: Train,
+    show: Callable[[], None],
+) -> None:
+    """Trains in processes; a process that dies ends the pool.
+
+    loky replaces a process whose memory grows, but does not tell whose cell a
+    dead one had: every cell that had begun is tried again in a pool of its
+    own, and has failed if that dies too.
+    """
+    workers = min(workers, len(tasks))
+    log = plan.root / "logs" / f"workers-{os.getpid()}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    pool = loky.ProcessPoolExecutor(
+        workers,
+        timeout=_IDLE_S,
+        env=_environment(workers),
+        initializer=_write_to,
+        initargs=(log,),
+    )
+    try:
+        waiting = {
+            pool.submit(_work, plan, task, train, os.getpid()) for task in tasks
+        }
+        while waiting:
+            done, waiting = futures.wait(
+                waiting, _POLL_S, futures.FIRST_COMPLETED
+            )
+            show()
+            for one in done:
+                one.result()
+        return
+    except loky.BrokenProcessPool as error:
+        died = error
+    finally:
+        # Also after Ctrl-C.
+        pool.shutdown(kill_workers=True)
+    begun = [task for task in tasks if plan.open(task) and plan.leftovers(task)]
+    if not begun:
+        raise RuntimeError(
+            f"the workers ended before their work. Log: {log}"
+        ) from died
+    if len(tasks) == 1:
+        reason = f"the process that trained it ended: {died}"
+        record_failure(plan, tasks[0], reason)
+        return
+    for task in begun:
+        _train_in_pool(plan, [task], 1, train, show)
+
+
+def _environment(workers: int) -> dict[str, str]:
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    defaults = {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+    }
+    return {**defaults, **os.environ, "KERAS_BACKEND": "tensorflow"}
+
+
+def _write_to(log: pathlib.Path) -> None:
+    """Sends the output of a worker to a file, away from the progress bar."""
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+
+
+def _work(plan: Plan, task: Task, train: Train, parent: int) -> None:
+    """Trains a cell in a worker, unless the command has been killed."""
+    if os.getppid() == parent:
+        _train_one(plan, task, train)
+
+
+def _train_one(plan: Plan, task: Task, train: Train) -> None:
+    """Trains a cell, unless another command does or did."""
+    with locks.try_lock(plan.lock(task)) as mine:
+        if not mine or not plan.open(task):
+            return
+        for folder in plan.leftovers(task):
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            train(plan, task)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            record_failure(plan, task, reason, traceback.format_exc())

@@ -1,0 +1,1 @@
+"""Pages as typed blocks, drawn as Markdown and as self-contained HTML."""
