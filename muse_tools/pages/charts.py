@@ -122,7 +122,10 @@ class _Frame:
         labels = [(place, f"{place:g}") for place in ticks(first, last)]
         if block.categories:
             step = math.ceil(len(block.categories) / (2 * _LABELS))
-            labels = list(enumerate(block.categories))[::step]
+            labels = [
+                (float(place), name)
+                for place, name in enumerate(block.categories)
+            ][::step]
         for number, (place, label) in enumerate(labels):
             hidden = len(labels) > _LABELS and number % 2
             yield _text(
