@@ -1,11 +1,13 @@
-"""How often and how long a call is tried: the rules, without the waiting."""
+"""When a failed call is sent again, and how long each attempt may take."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
+from typing import Any
 
+from serving.client.calls import Call
 from serving.client.errors import (
     CallError,
     DeadlineError,
@@ -14,71 +16,48 @@ from serving.client.errors import (
 )
 from serving.client.settings import Retry, Timeouts
 
-__all__ = ["Attempts", "Budget"]
+__all__ = ["Attempts"]
 
 _BUSY = "Server Threadpool Exhausted"
 _WHEN_BUSY = Retry(first=0.002, factor=2.0, longest=0.1)
-_MOST = 16
+_MAX_GROWTH = 16
 """Failures after which the pause does not grow any more."""
 
 
-class Budget:
-    """The time that the caller gave to all that a method does.
+class Attempts:
+    """The attempts at the calls of one method; it never waits itself.
 
     Args:
-        timeout: seconds from now; None leaves the client's own limits, which
-            hold for each call to the server.
+        timeout: seconds from now for all calls; None leaves the client's
+            limits, which hold for each call.
+        timeouts: the client's limits.
+        retry: the client's further attempts.
 
     Raises:
-        RequestError: it is not a number above 0.
-    """
-
-    def __init__(self, timeout: float | None) -> None:
-        """Starts the clock; see the class for the arguments."""
-        if timeout is not None and not 0 < timeout < math.inf:
-            raise RequestError("timeout", "be above 0 seconds", timeout)
-        self.timeout = timeout
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    def attempts(self, timeouts: Timeouts, retry: Retry) -> Attempts:
-        """Rules for one call to the server.
-
-        Args:
-            timeouts: the client's limits.
-            retry: the client's further attempts.
-        """
-        if self.timeout is None or self._end is None:
-            end = time.monotonic() + timeouts.total
-            return Attempts(end, timeouts.total, timeouts.call, retry)
-        return Attempts(self._end, self.timeout, self.timeout, retry)
-
-
-class Attempts:
-    """One call to a server: what an attempt may take, and when to stop.
-
-    Args:
-        end: when all of it must be over, by `time.monotonic`.
-        total: the seconds that this was when it began, for the error.
-        longest: most seconds of one attempt.
-        retry: further attempts.
+        RequestError: the timeout is not a number above 0.
     """
 
     def __init__(
-        self, end: float, total: float, longest: float, retry: Retry
+        self, timeout: float | None, timeouts: Timeouts, retry: Retry
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        self._end = end
-        self._total = total
-        self._longest = longest
+        """Starts the clock; see the class for the arguments."""
+        if timeout is not None and not 0 < timeout < math.inf:
+            raise RequestError("timeout", "be above 0 seconds", timeout)
+        self._is_shared = timeout is not None
+        self._total = timeouts.total if timeout is None else timeout
+        self._longest = timeouts.call if timeout is None else timeout
         self._retry = retry
-        self._made = 0
-        self._busy = 0
+        self._end = time.monotonic() + self._total
+        self._made = self._busy = 0
+
+    def next_call(self) -> None:
+        """Forgets the attempts at the call before."""
+        self._made = self._busy = 0
+        if not self._is_shared:
+            self._end = time.monotonic() + self._total
 
     def seconds(self) -> float:
-        """Begins an attempt.
-
-        Returns:
-            Seconds that it may take.
+        """Begins an attempt and returns the seconds that it may take.
 
         Raises:
             DeadlineError: there is no time left.
@@ -92,30 +71,25 @@ class Attempts:
         self._made += 1
         return min(self._longest, left)
 
-    def pause(self, error: CallError) -> float:
-        """Decides about another attempt.
+    def pause(self, call: Call[Any], error: CallError) -> float:
+        """Returns the seconds to wait before the next attempt.
 
-        A model server whose gRPC threads all work refuses calls at once. Such
-        a call is tried as long as there is time, whatever the attempts.
-
-        Args:
-            error: how the last one failed.
-
-        Returns:
-            Seconds to wait before it.
+        A model server whose gRPC threads are all busy refuses calls at once.
+        Such a call is tried until the time is over, whatever the attempts.
 
         Raises:
-            CallError: there is to be none; it is `error`.
+            CallError: there is no further attempt; it is `error`.
         """
         busy = error.code == "RESOURCE_EXHAUSTED" and _BUSY in error.message
         if busy:
             self._busy += 1
         retry = _WHEN_BUSY if busy else self._retry
         made = self._busy if busy else self._made - self._busy
-        pause = retry.pause(min(made, _MOST), random.random())
+        pause = retry.pause(min(made, _MAX_GROWTH), random.random())
         if (
             not (busy or isinstance(error, UnavailableError))
             or (not busy and made >= retry.attempts)
+            or not call.may_repeat(error)
             or time.monotonic() + pause >= self._end
         ):
             raise error

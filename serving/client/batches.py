@@ -1,13 +1,15 @@
-"""Ragged requests to padded tensors, and answers back to the callers."""
+"""Ragged requests to padded tensors, and answers back to the requests."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from serving.client.outputs import candidate_part
+from serving.client.calls import Plan, Predict, Target
+from serving.client.errors import RequestError, ResponseError
 from serving.client.types import (
     ExplainResult,
     IntegerList,
@@ -16,14 +18,21 @@ from serving.client.types import (
 )
 
 __all__ = [
+    "EXPLAIN",
+    "RANK",
     "Limits",
-    "explain_result",
-    "group",
+    "Outputs",
+    "RowSignature",
+    "candidate_part",
+    "column",
+    "named_output",
     "padded",
     "rank_inputs",
-    "rank_result",
-    "split",
 ]
+
+_Request = TypeVar("_Request")
+_Result = TypeVar("_Result")
+Outputs = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,56 +58,153 @@ class Limits:
             )
 
 
-def split(
-    requests: Sequence[RankRequest], limits: Limits
-) -> Iterator[list[int]]:
-    """Chooses which requests share a call.
+@dataclasses.dataclass(frozen=True)
+class RowSignature(Generic[_Request, _Result]):
+    """A signature with one row per request; several requests share a call.
+
+    Attributes:
+        request: class of a request.
+        signature: name of the signature for a request. Requests for different
+            signatures never share a call.
+        sizes: ids in the history of a request, and its candidates.
+        inputs: pads requests to the inputs of the signature.
+        result: reads one row of the outputs.
+    """
+
+    request: type[_Request]
+    signature: Callable[[_Request], str]
+    sizes: Callable[[_Request], tuple[int, int]]
+    inputs: Callable[[Sequence[_Request]], dict[str, np.ndarray]]
+    result: Callable[[_Request, Outputs, int], _Result]
+
+    def plan(
+        self,
+        target: Target,
+        requests: _Request | Sequence[_Request],
+        limits: Limits,
+    ) -> Plan[_Result | list[_Result]]:
+        """Returns the calls; the result is one or a list, as the requests.
+
+        Raises:
+            RequestError: something else is among the requests.
+        """
+        asked: Any = requests
+        single = isinstance(asked, self.request)
+        given: list[Any] = [asked] if single else list(asked)
+        for index, request in enumerate(given):
+            if not isinstance(request, self.request):
+                raise RequestError(
+                    f"requests[{index}]",
+                    f"be a {self.request.__name__}",
+                    request,
+                )
+        batches = list(self.batches(given, limits))
+        calls = (
+            Predict(
+                target,
+                self.signature(given[batch[0]]),
+                self.inputs([given[index] for index in batch]),
+            )
+            for batch in batches
+        )
+
+        def read(answers: list[Outputs]) -> _Result | list[_Result]:
+            results: list[Any] = [None] * len(given)
+            for batch, outputs in zip(batches, answers, strict=True):
+                for row, index in enumerate(batch):
+                    results[index] = self.result(given[index], outputs, row)
+            return results[0] if single else results
+
+        return Plan(calls, read)
+
+    def batches(
+        self, requests: Sequence[_Request], limits: Limits
+    ) -> Iterator[list[int]]:
+        """Chooses which requests share a call.
+
+        Requests with histories of similar length go together, so that little
+        is padded. A request that is too big on its own still gets a call.
+
+        Yields:
+            Positions of the requests of one call.
+        """
+        names = [self.signature(request) for request in requests]
+        sizes = [self.sizes(request) for request in requests]
+        for name in dict.fromkeys(names):
+            batch: list[int] = []
+            widest = most = 0
+            for index in sorted(
+                (i for i, other in enumerate(names) if other == name),
+                key=lambda i: sizes[i][0],
+            ):
+                history, candidates = sizes[index]
+                wide, tall = max(widest, history), max(most, candidates)
+                cells = (len(batch) + 1) * (wide + tall)
+                if batch and (
+                    len(batch) >= limits.requests or cells > limits.cells
+                ):
+                    yield batch
+                    batch = []
+                    wide, tall = history, candidates
+                batch.append(index)
+                widest, most = wide, tall
+            if batch:
+                yield batch
+
+
+def padded(lists: Sequence[IntegerList]) -> np.ndarray:
+    """Returns lists of ids as one array, with 0 at the end of shorter rows.
 
     Args:
-        requests: in any order.
-        limits: how much goes into one call.
+        lists: at least one.
 
-    Yields:
-        Positions of the requests of one call.
+    Returns:
+        int64 (B, L), at least one wide.
     """
-    yield from group(
-        [2 * len(request.behavior_item_ids) for request in requests],
-        [len(request.candidate_item_ids) for request in requests],
-        limits,
-    )
+    width = max(1, *(len(values) for values in lists)) if lists else 1
+    if len(lists) == 1 and len(lists[0]) == width:
+        return np.asarray(lists[0])[np.newaxis]
+    out = np.zeros((len(lists), width), np.int64)
+    for row, values in zip(out, lists, strict=True):
+        row[: len(values)] = values
+    return out
 
 
-def group(
-    histories: Sequence[int], candidates: Sequence[int], limits: Limits
-) -> Iterator[list[int]]:
-    """Chooses which requests of known sizes share a call.
+def named_output(outputs: Outputs, name: str) -> np.ndarray:
+    """Returns an output, or raises `ResponseError`."""
+    if name not in outputs:
+        raise ResponseError(
+            f"the answer has no output {name!r}, only {sorted(outputs)}"
+        )
+    return outputs[name]
 
-    Requests with histories of like length go together, so that little is
-    padded. A request that is too big on its own still gets a call.
 
-    Args:
-        histories: ids in the history of each request.
-        candidates: candidates of each.
-        limits: how much goes into one call.
+def column(outputs: Outputs, name: str, rows: int) -> np.ndarray:
+    """Returns the first `rows` values of an output of shape (B,)."""
+    values = named_output(outputs, name)
+    if values.ndim != 1 or len(values) < rows:
+        raise ResponseError(
+            f"output {name!r} has shape {values.shape}, too small for "
+            f"{rows} rows"
+        )
+    return values[:rows]
 
-    Yields:
-        Positions of the requests of one call.
-    """
-    order = sorted(range(len(histories)), key=lambda i: histories[i])
-    batch: list[int] = []
-    widest = most = 0
-    for index in order:
-        wide = max(widest, histories[index])
-        tall = max(most, candidates[index])
-        cells = (len(batch) + 1) * (wide + tall)
-        if batch and (len(batch) >= limits.requests or cells > limits.cells):
-            yield batch
-            batch = []
-            wide, tall = histories[index], candidates[index]
-        batch.append(index)
-        widest, most = wide, tall
-    if batch:
-        yield batch
+
+def candidate_part(
+    outputs: Outputs,
+    name: str,
+    row: int,
+    count: int,
+    rank: int = 2,
+) -> np.ndarray:
+    """Returns a row of an output (B, C, …), without the padding candidates."""
+    array = named_output(outputs, name)
+    if array.ndim != rank or row >= len(array) or count > array.shape[1]:
+        raise ResponseError(
+            f"output {name!r} has shape {array.shape}, too small for "
+            f"row {row} and {count} candidates"
+        )
+    return array[row, :count]
 
 
 def rank_inputs(requests: Sequence[RankRequest]) -> dict[str, np.ndarray]:
@@ -125,19 +231,13 @@ def rank_inputs(requests: Sequence[RankRequest]) -> dict[str, np.ndarray]:
     }
 
 
-def rank_result(
-    request: RankRequest, outputs: Mapping[str, np.ndarray], row: int
+def _rank_sizes(request: RankRequest) -> tuple[int, int]:
+    return 2 * len(request.behavior_item_ids), len(request.candidate_item_ids)
+
+
+def _rank_result(
+    request: RankRequest, outputs: Outputs, row: int
 ) -> RankResult:
-    """The part of an answer that belongs to one request.
-
-    Args:
-        request: the request.
-        outputs: outputs of the signature rank.
-        row: its row.
-
-    Raises:
-        ResponseError: an output is missing or too small.
-    """
     count = len(request.candidate_item_ids)
     return RankResult(
         candidate_item_ids=np.asarray(request.candidate_item_ids),
@@ -147,23 +247,11 @@ def rank_result(
     )
 
 
-def explain_result(
-    request: RankRequest, outputs: Mapping[str, np.ndarray], row: int
+def _explain_result(
+    request: RankRequest, outputs: Outputs, row: int
 ) -> ExplainResult:
-    """The part of an explanation that belongs to one request.
-
-    Args:
-        request: the request.
-        outputs: outputs of the signature explain.
-        row: its row.
-
-    Raises:
-        ResponseError: an output is missing or too small.
-    """
     count = len(request.candidate_item_ids)
     indices = candidate_part(outputs, "behavior_indices", row, count, 3)
-    similarities = candidate_part(outputs, "similarities", row, count, 3)
-    attention = candidate_part(outputs, "attention", row, count, 3)
     inside = (indices >= 0) & (indices < len(request.behavior_item_ids))
     return ExplainResult(
         candidate_item_ids=np.asarray(request.candidate_item_ids),
@@ -171,26 +259,16 @@ def explain_result(
             outputs, "click_probability", row, count
         ),
         behavior_indices=indices,
-        similarities=similarities,
-        attention=attention,
+        similarities=candidate_part(outputs, "similarities", row, count, 3),
+        attention=candidate_part(outputs, "attention", row, count, 3),
         retrieved=inside,
         tiers=candidate_part(outputs, "tiers", row, count, 3),
     )
 
 
-def padded(lists: Sequence[IntegerList]) -> np.ndarray:
-    """Lists of ids as one array.
-
-    Args:
-        lists: at least one.
-
-    Returns:
-        int64 (B, L), at least one wide, 0 at the end of shorter rows.
-    """
-    width = max(1, *(len(values) for values in lists)) if lists else 1
-    if len(lists) == 1 and len(lists[0]) == width:
-        return np.asarray(lists[0])[np.newaxis]
-    out = np.zeros((len(lists), width), np.int64)
-    for row, values in zip(out, lists, strict=True):
-        row[: len(values)] = values
-    return out
+RANK = RowSignature(
+    RankRequest, lambda _: "rank", _rank_sizes, rank_inputs, _rank_result
+)
+EXPLAIN = RowSignature(
+    RankRequest, lambda _: "explain", _rank_sizes, rank_inputs, _explain_result
+)

@@ -1,63 +1,66 @@
-"""gRPC channels, blocking and for event loops: the one place they come from."""
+"""Calls by gRPC, blocking and for event loops."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from serving.addresses import is_this_machine, split_address
-from serving.client.certificates import ssl_context
+from serving.client.calls import Call
 from serving.client.errors import (
-    CallError,
     ClientClosedError,
     DeadlineError,
+    MuseClientError,
     RequestError,
     call_error,
 )
-from serving.client.settings import Timeouts, Tls
+from serving.client.settings import Timeouts, Tls, ssl_context
+from serving.client.wire_grpc import METHODS, Method
 from serving.wire.memory import keep_freed_memory
 
 __all__ = [
     "SERVER_KEEPALIVE",
-    "Channels",
-    "LoopChannels",
+    "AsyncGrpcTransport",
+    "GrpcTransport",
     "without_certificate",
 ]
 
 SERVER_KEEPALIVE = (
-    # Callers may ping as often as they like, to notice a lost connection.
+    # Clients may ping often, to notice a lost connection.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 )
-"""Options of a gRPC server: it lets clients ping, and finds those gone."""
+"""Options of a gRPC server: clients may ping, and lost ones are noticed."""
 
 _IDLE_MS = 8_000
 _PING_MS = 5_000
 _SILENCE_S = 1.0
+_T = TypeVar("_T")
 
 
-class _Line:
+class _Channel:
     """One channel, and how its calls fare."""
 
-    def __init__(
-        self, channel: Any, responses: Mapping[str, Callable[[bytes], Any]]
-    ) -> None:
+    def __init__(self, channel: Any, methods: Mapping[type, Method]) -> None:
         self.channel = channel
         self.methods = {
-            path: channel.unary_unary(path, response_deserializer=read)
-            for path, read in responses.items()
+            kind: channel.unary_unary(
+                method.path, response_deserializer=method.parse
+            )
+            for kind, method in methods.items()
         }
         self.calls = 0
         self.answered_at = 0.0
@@ -67,17 +70,17 @@ class _Line:
 class _Channels:
     """The channel to one server, opened anew when its calls time out.
 
-    A box on the way may forget a connection without closing it: gRPC keeps
-    sending into it. What is idle is therefore closed after some seconds, what
-    is busy is pinged, and when calls got no answer for a second, the next
-    one opens another channel. Those in flight end on the old one.
+    A router on the way may forget a connection without closing it, and gRPC
+    keeps sending into it. Therefore an idle channel is closed after some
+    seconds, a busy one is pinged, and when no call was answered for a second,
+    the next call opens another channel. Calls in flight end on the old one.
 
     Args:
         address: `host:port`.
         timeouts: limits.
         tls: encryption; None is plain text.
         metadata: sent along with every call.
-        responses: path of a method to what reads its answer.
+        methods: type of a call to its method.
 
     Raises:
         RequestError: the address is something else, or certificates and key
@@ -93,7 +96,7 @@ class _Channels:
         timeouts: Timeouts,
         tls: Tls | None,
         metadata: Mapping[str, str],
-        responses: Mapping[str, Callable[[bytes], Any]],
+        methods: Mapping[type, Method] = METHODS,
     ) -> None:
         """Checks and reads everything; see the class for the arguments."""
         try:
@@ -102,14 +105,14 @@ class _Channels:
             raise RequestError(
                 "target",
                 "be host:port for gRPC, an IPv6 host in brackets",
-                address,
+                "***" if "@" in address else address,
             ) from error
         keep_freed_memory()
         self._address = address
         self._tls = tls
         # gRPC wants names in lower case.
         self._metadata = tuple((k.lower(), v) for k, v in metadata.items())
-        self._responses = responses
+        self._methods = methods
         self._proxy = "" if is_this_machine(host) else _proxy_of(host)
         self._options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
@@ -128,74 +131,86 @@ class _Channels:
         ]
         self._credentials: grpc.ChannelCredentials | None = None
         if tls is not None:
-            ssl_context(tls)  # gRPC would take any file, and fail later.
+            ssl_context(tls)  # gRPC takes any file and fails later.
             if tls.server_name:
                 self._options.append(
                     ("grpc.ssl_target_name_override", tls.server_name)
                 )
-            self._credentials = _channel_credentials(tls)
+            files = (tls.ca_file, tls.key_file, tls.certificate_file)
+            self._credentials = grpc.ssl_channel_credentials(
+                *(f and pathlib.Path(f).read_bytes() for f in files)
+            )
         self._lock = threading.Lock()
-        self._line: _Line | None = None
-        self._old: set[_Line] = set()
+        self._current: _Channel | None = None
+        self._old: set[_Channel] = set()
         self._closed = False
 
-    def _take(self) -> _Line:
-        """The line for a call; `_give` it back when the call is over."""
+    @contextlib.contextmanager
+    def _attempt(self) -> Iterator[_Channel]:
+        """Lends a call the channel; raises the errors of this package."""
+        started, answered = time.monotonic(), True
         with self._lock:
             if self._closed:
                 raise ClientClosedError("the client is closed")
-            if self._line is None:
-                self._line = _Line(self._open(), self._responses)
-            self._line.calls += 1
-            return self._line
+            if self._current is None:
+                self._current = _Channel(self._open(), self._methods)
+            used = self._current
+            used.calls += 1
+        try:
+            yield used
+        except grpc.RpcError as error:
+            failure = self._error(error)
+            answered = not isinstance(failure, DeadlineError)
+            raise failure from None
+        except (ValueError, grpc.aio.UsageError, asyncio.CancelledError) as e:
+            answered = False
+            if self._closed:  # what grpc raises on a closed channel
+                raise ClientClosedError("the client is closed") from e
+            raise
+        finally:
+            self._over(used, started, answered)
 
-    def _give(self, line: _Line, started: float, answered: bool) -> list[Any]:
-        """A call is over.
-
-        Args:
-            line: what `_take` gave.
-            started: when the call began, by `time.monotonic`.
-            answered: False if it was given up, by its deadline or its caller.
-
-        Returns:
-            Channels to close now.
-        """
+    def _over(self, used: _Channel, started: float, answered: bool) -> None:
+        """Notes the end of a call; one given up at its deadline is silence."""
         with self._lock:
-            line.calls -= 1
+            used.calls -= 1
             if answered:
-                line.silent_since, line.answered_at = None, time.monotonic()
-            else:
-                if line.silent_since is None:
-                    line.silent_since = max(started, line.answered_at)
-                silent = time.monotonic() - line.silent_since
-                if line is self._line and silent >= _SILENCE_S:
-                    self._line = None
-                    self._old.add(line)
-            if line in self._old and not line.calls:
-                self._old.discard(line)
-                return [line.channel]
-        return []
+                used.silent_since, used.answered_at = None, time.monotonic()
+                return
+            if used.silent_since is None:
+                used.silent_since = max(started, used.answered_at)
+            silent = time.monotonic() - used.silent_since
+            if used is self._current and silent >= _SILENCE_S:
+                self._current = None
+                self._old.add(used)
+
+    def _unused(self) -> list[Any]:
+        """Returns the old channels that no call is on any more, to close."""
+        if not self._old:
+            return []
+        with self._lock:
+            unused = {used for used in self._old if not used.calls}
+            self._old -= unused
+        return [used.channel for used in unused]
 
     def _end(self) -> list[Any]:
-        """Ends it.
-
-        Returns:
-            Channels to close now.
-        """
+        """Lets no further call in; returns all channels, to close."""
         with self._lock:
             self._closed = True
-            lines = [*self._old, *([self._line] if self._line else [])]
-            self._old, self._line = set(), None
-        return [line.channel for line in lines]
+            channels = [*self._old, *([self._current] if self._current else [])]
+            self._old, self._current = set(), None
+        return [used.channel for used in channels]
 
-    def _error(self, error: grpc.RpcError) -> CallError:
-        """What a failed call means.
+    def _error(self, error: grpc.RpcError) -> MuseClientError:
+        """Returns what a failed call means.
 
-        A call that the server cancelled, not its caller, was dropped by a
-        server that stops: it is unavailable.
+        A call that was cancelled by the server, not by its caller, was
+        dropped by a server that stops: it is unavailable.
         """
         code, text = error.code().name, error.details() or ""
-        if code == "CANCELLED" and not self._closed:
+        if code == "CANCELLED":
+            if self._closed:
+                return ClientClosedError("the client is closed")
             code = "UNAVAILABLE"
         if code == "UNAVAILABLE":
             if self._proxy:
@@ -211,107 +226,75 @@ class _Channels:
         )
 
 
-class Channels(_Channels):
-    """For threads, which may share it; see `_Channels`."""
+class GrpcTransport(_Channels):
+    """For threads, which may share it; the arguments are `_Channels`'."""
 
     _kind = grpc
 
-    def call(self, path: str, request: bytes, seconds: float) -> Any:
-        """Calls a method.
-
-        Args:
-            path: of the method.
-            request: the message.
-            seconds: that the call may take.
-
-        Raises:
-            CallError: it failed.
-            ClientClosedError: `close` was called.
-        """
-        line, started, answered = self._take(), time.monotonic(), True
+    def send(self, call: Call[_T], seconds: float) -> _T:
+        """As `Transport.send`."""
+        method = self._methods[type(call)]
+        request = method.write(call)
         try:
-            return line.methods[path](
-                request, timeout=seconds, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            failure = self._error(error)
-            answered = not isinstance(failure, DeadlineError)
-            raise failure from None
-        except ValueError as error:  # what grpc raises on a closed channel
-            raise ClientClosedError("the client is closed") from error
+            with self._attempt() as used:
+                response = used.methods[type(call)](
+                    request, timeout=seconds, metadata=self._metadata
+                )
         finally:
-            for channel in self._give(line, started, answered):
+            for channel in self._unused():
                 channel.close()
+        answer: _T = method.read(response)
+        return answer
 
     def close(self) -> None:
-        """Closes the channel; calls in flight end as CANCELLED."""
+        """Closes the channel; calls in flight fail with `ClientClosedError`."""
         for channel in self._end():
             channel.close()
 
 
-class LoopChannels(_Channels):
+class AsyncGrpcTransport(_Channels):
     """For an event loop; its first call makes the channel in it."""
 
     _kind = grpc.aio
 
-    async def call(self, path: str, request: bytes, seconds: float) -> Any:
-        """As `Channels.call`; cancelling it cancels the call."""
-        line, started, answered = self._take(), time.monotonic(), True
+    async def send(self, call: Call[_T], seconds: float) -> _T:
+        """As `Transport.send`; cancelling it cancels the call."""
+        method = self._methods[type(call)]
+        request = method.write(call)
         try:
-            return await line.methods[path](
-                request, timeout=seconds, metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            failure = self._error(error)
-            answered = not isinstance(failure, DeadlineError)
-            raise failure from None
-        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
-            answered = False
-            if self._closed:  # what grpc raises on a closed channel
-                raise ClientClosedError("the client is closed") from error
-            raise
+            with self._attempt() as used:
+                response = await used.methods[type(call)](
+                    request, timeout=seconds, metadata=self._metadata
+                )
         finally:
-            for channel in self._give(line, started, answered):
+            for channel in self._unused():
                 await channel.close()
+        answer: _T = method.read(response)
+        return answer
 
     async def close(self) -> None:
-        """Closes the channel; calls in flight end as closed."""
+        """As `GrpcTransport.close`."""
         for channel in self._end():
             await channel.close()
 
 
 def without_certificate(tls: Tls | None) -> str:
-    """What to add to the error of a client that shows no certificate.
-
-    A server that wants one closes the connection, often without a word.
-    """
+    """Returns a hint: a server that wants one just closes the connection."""
     if tls is None or tls.certificate_file is not None:
         return ""
     return " (a server that asks for certificates needs certificate_file)"
 
 
 def _proxy_of(host: str) -> str:
-    """The variable that sends gRPC to a proxy, and the proxy; or nothing."""
+    """Returns the variable that sends gRPC to a proxy, and the proxy."""
     around = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy", "")
     for end in around.replace(",", " ").split():
         if end == "*" or f".{host}".endswith("." + end.lstrip("*.")):
             return ""
     for name in ("grpc_proxy", "https_proxy", "http_proxy"):
         if value := os.environ.get(name):
-            # gRPC knows no other proxies: it goes without one, with a log.
+            # gRPC supports no other proxies: it logs that and goes without.
             is_known = value.startswith("http://")
             place = urllib.parse.urlsplit(value).netloc.rpartition("@")[2]
             return f"{name}, {place}" if is_known and place else ""
     return ""
-
-
-def _channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(tls.ca_file),
-        private_key=_read(tls.key_file),
-        certificate_chain=_read(tls.certificate_file),
-    )
-
-
-def _read(path: str | pathlib.Path | None) -> bytes | None:
-    return None if path is None else pathlib.Path(path).read_bytes()

@@ -1,26 +1,34 @@
-"""The client that waits."""
+"""The blocking client of a model server; `async_client` is derived from it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
-from serving.client import plans
-from serving.client.attempts import Attempts, Budget
-from serving.client.batches import Limits
-from serving.client.connection import ClientBase
-from serving.client.errors import CallError, RequestError
+from serving.client.base import BaseClient, BlockingClient
+from serving.client.batches import EXPLAIN, RANK, Limits, named_output
+from serving.client.calls import (
+    GetMetadata,
+    GetStatus,
+    Plan,
+    Predict,
+    Target,
+    Transport,
+)
+from serving.client.channels import GrpcTransport
+from serving.client.errors import RequestError
+from serving.client.examples import examples_plan
 from serving.client.matching import (
     MATCHING_MODEL,
+    RECOMMEND,
     RecommendRequest,
     RecommendResult,
+    search_plan,
 )
+from serving.client.rest import RestTransport
 from serving.client.settings import Retry, Timeouts, Tls
-from serving.client.transports import GrpcTransport, RestTransport, Transport
 from serving.client.types import (
     EmbedResult,
     ExplainResult,
@@ -29,27 +37,76 @@ from serving.client.types import (
     RankRequest,
     RankResult,
     VersionStatus,
+    some_ids,
 )
-from serving.client.upserts import UpsertResult
+from serving.client.upserts import UpsertResult, upsert_plan
 from serving.client.user_cache import (
+    PREFETCH,
+    RANK_CACHED,
     CachedRankRequest,
     CachedRankResult,
     PrefetchRequest,
     PrefetchResult,
     ResolvedItems,
     UserCacheStats,
+    resolve_items_plan,
+    user_cache_plan,
 )
-from serving.client.wire_grpc import Target
 
-__all__ = ["MuseClient"]
+__all__ = ["ModelClient", "MuseClient"]
 
-_T = TypeVar("_T")
+_Transport = TypeVar("_Transport")
 
 
-class MuseClient(ClientBase):
+class ModelClient(BaseClient, Generic[_Transport]):
+    """Settings of the clients of a model server; see `MuseClient`."""
+
+    _transports: ClassVar[Mapping[str, Any]]
+
+    def __init__(
+        self,
+        target: str,
+        transport: Literal["grpc", "rest"] | _Transport = "grpc",
+        model: str = "muse",
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        tls: Tls | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        super().__init__(target, timeouts, retry, metadata)
+        self._model = Target(model, version, label)
+        self._limits = limits or Limits()
+        if isinstance(transport, str):
+            if transport not in self._transports:
+                raise RequestError(
+                    "transport", "be 'grpc' or 'rest'", transport
+                )
+            transport = self._transports[transport](
+                target, self._timeouts, tls, metadata or {}
+            )
+        self._transport = transport
+
+    def _shown(self) -> list[str]:
+        parts = [f"model={self._model.model!r}"]
+        if self._model.version is not None:
+            parts.append(f"version={self._model.version}")
+        if self._model.label is not None:
+            parts.append(f"label={self._model.label!r}")
+        return parts
+
+
+class MuseClient(ModelClient[Transport], BlockingClient):
     """Asks a served MUSE model.
 
     Threads may share a client. Close it, or use it as a context manager.
+
+    Besides what their descriptions name, all methods raise `CallError` where a
+    call failed, and `ResponseError` where an answer does not fit the request.
 
     Args:
         target: `host:port`; for REST a URL as well.
@@ -80,41 +137,7 @@ class MuseClient(ClientBase):
         array([0.12, 0.07], dtype=float32)
     """
 
-    def __init__(
-        self,
-        target: str,
-        transport: Literal["grpc", "rest"] | Transport = "grpc",
-        model: str = "muse",
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        timeouts: Timeouts | None = None,
-        retry: Retry | None = None,
-        tls: Tls | None = None,
-        metadata: Mapping[str, str] | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        super().__init__(
-            target,
-            Target(model, version, label),
-            timeouts,
-            retry,
-            metadata,
-            limits,
-        )
-        if transport == "grpc":
-            self._transport: Transport = GrpcTransport(
-                target, self._timeouts, tls, metadata or {}
-            )
-        elif transport == "rest":
-            self._transport = RestTransport(
-                target, self._timeouts, tls, metadata or {}
-            )
-        elif isinstance(transport, str):
-            raise RequestError("transport", "be 'grpc' or 'rest'", transport)
-        else:
-            self._transport = transport
+    _transports = {"grpc": GrpcTransport, "rest": RestTransport}
 
     @overload
     def rank(
@@ -135,22 +158,14 @@ class MuseClient(ClientBase):
         """Scores candidates.
 
         Args:
-            requests: one request or several; padding and batching are done
-                here.
+            requests: one or several, of any lengths.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
-            A `RankResult` for one request; a list of them, in the same
-            order, for several.
-
-        Raises:
-            CallError: the call failed.
-            ResponseError: the answer does not fit the request.
+            One result, or a list of them in the order of the requests.
         """
-        return self._run(
-            plans.rank(self._model, requests, self._limits),
-            timeout,
-        )
+        plan = RANK.plan(self._model, requests, self._limits)
+        return self._run(plan, timeout)
 
     @overload
     def explain(
@@ -168,23 +183,17 @@ class MuseClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> ExplainResult | list[ExplainResult]:
-        """Scores candidates, and tells what the scores rest on.
+        """Scores candidates and shows the behaviors behind each score.
 
         Args:
             requests: one request or several.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
-            An `ExplainResult` for one request; a list of them for several.
-
-        Raises:
-            CallError: the call failed.
-            ResponseError: the answer does not fit the request.
+            One result, or a list of them in the order of the requests.
         """
-        return self._run(
-            plans.explain(self._model, requests, self._limits),
-            timeout,
-        )
+        plan = EXPLAIN.plan(self._model, requests, self._limits)
+        return self._run(plan, timeout)
 
     @overload
     def prefetch(
@@ -207,28 +216,23 @@ class MuseClient(ClientBase):
     ) -> PrefetchResult | list[PrefetchResult]:
         """Puts histories into the model, for `rank_cached`.
 
-        They stay until the version is unloaded, the user is prefetched anew
-        or others need the place.
+        They stay until the version is unloaded, the user is prefetched again,
+        or another user takes the slot.
 
         Args:
             requests: one request or several, by ids or by rows.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
-            A `PrefetchResult` for one request; a list of them, in the same
-            order, for several.
+            One result, or a list of them in the order of the requests.
 
         Raises:
             InvalidArgumentError: the rows belong to another item table; give
                 ids instead.
             SignatureError: the model keeps no histories.
-            CallError: the call failed.
-            ResponseError: the answer does not fit the request.
         """
-        return self._run(
-            plans.prefetch(self._model, requests, self._limits),
-            timeout,
-        )
+        plan = PREFETCH.plan(self._model, requests, self._limits)
+        return self._run(plan, timeout)
 
     @overload
     def rank_cached(
@@ -251,26 +255,20 @@ class MuseClient(ClientBase):
     ) -> CachedRankResult | list[CachedRankResult]:
         """Scores candidates for users whose histories are in the model.
 
-        A miss is no error: `cache_hit` is False, and `rank` gives the scores.
+        A miss is not an error: `cache_hit` is False; call `rank` instead.
 
         Args:
-            requests: one request or several; padding and batching are done
-                here.
+            requests: one or several, of any lengths.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
-            A `CachedRankResult` for one request; a list of them, in the same
-            order, for several.
+            One result, or a list of them in the order of the requests.
 
         Raises:
             SignatureError: the model keeps no histories.
-            CallError: the call failed.
-            ResponseError: the answer does not fit the request.
         """
-        return self._run(
-            plans.rank_cached(self._model, requests, self._limits),
-            timeout,
-        )
+        plan = RANK_CACHED.plan(self._model, requests, self._limits)
+        return self._run(plan, timeout)
 
     def user_cache(
         self, user_ids: IntegerList, *, timeout: float | None = None
@@ -284,12 +282,8 @@ class MuseClient(ClientBase):
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
             SignatureError: the model keeps no histories.
-            CallError: the call failed.
         """
-        return self._run(
-            plans.user_cache(self._model, user_ids),
-            timeout,
-        )
+        return self._run(user_cache_plan(self._model, user_ids), timeout)
 
     def resolve_items(
         self, item_ids: IntegerList, *, timeout: float | None = None
@@ -303,14 +297,11 @@ class MuseClient(ClientBase):
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
             SignatureError: the model keeps no histories.
-            CallError: the call failed.
             ResponseError: the answer does not fit, or another version came in
                 between two calls.
         """
-        return self._run(
-            plans.resolve_items(self._model, item_ids, self._limits),
-            timeout,
-        )
+        plan = resolve_items_plan(self._model, item_ids, self._limits)
+        return self._run(plan, timeout)
 
     def embed(
         self, item_ids: IntegerList, *, timeout: float | None = None
@@ -323,12 +314,17 @@ class MuseClient(ClientBase):
 
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
-            CallError: the call failed.
         """
-        return self._run(
-            plans.embed(self._model, item_ids),
-            timeout,
-        )
+        inputs = {"item_ids": some_ids("item_ids", item_ids)}
+
+        def read(answers: list[dict[str, np.ndarray]]) -> EmbedResult:
+            return EmbedResult(
+                embedding=named_output(answers[0], "embedding"),
+                found=named_output(answers[0], "found"),
+            )
+
+        calls = [Predict(self._model, "embed", inputs)]
+        return self._run(Plan(calls, read), timeout)
 
     def upsert_items(
         self,
@@ -344,8 +340,8 @@ class MuseClient(ClientBase):
 
         They are ranked, explained and embedded from the answer on, until the
         server stops or loads another version; `FreshItems` keeps them beyond
-        that. An item that is there just so takes no slot, so a call may be
-        repeated. Of equal ids the last counts.
+        that. An item that is stored already takes no slot, so a call may be
+        repeated. If an id is given twice, the last one is stored.
 
         Args:
             item_ids: (N,), at least one, none of them 0.
@@ -360,27 +356,21 @@ class MuseClient(ClientBase):
             InvalidArgumentError: the slots left are too few. Many items go
                 in several calls; those before are stored.
             SignatureError: the model takes no fresh items.
-            CallError: the call failed.
         """
-        return self._run(
-            plans.upsert_items(
-                self._model,
-                item_ids,
-                embedding,
-                {
-                    "category_ids": category_ids,
-                    "city_ids": city_ids,
-                    "province_ids": province_ids,
-                },
-                self._limits,
-            ),
-            timeout,
+        features = {
+            "category_ids": category_ids,
+            "city_ids": city_ids,
+            "province_ids": province_ids,
+        }
+        plan = upsert_plan(
+            self._model, item_ids, embedding, features, self._limits
         )
+        return self._run(plan, timeout)
 
     def predict_examples(
         self, examples: Sequence[bytes], *, timeout: float | None = None
     ) -> list[RankResult]:
-        """Scores serialised `tf.train.Example`s, one per user.
+        """Scores serialized `tf.train.Example`s, one per user.
 
         Args:
             examples: request-grouped Examples; `make_example` makes them.
@@ -391,12 +381,8 @@ class MuseClient(ClientBase):
 
         Raises:
             RequestError: an example is not bytes.
-            CallError: the call failed.
         """
-        return self._run(
-            plans.predict_examples(self._model, examples),
-            timeout,
-        )
+        return self._run(examples_plan(self._model, examples), timeout)
 
     @overload
     def recommend(
@@ -423,28 +409,21 @@ class MuseClient(ClientBase):
         model: str = MATCHING_MODEL,
         timeout: float | None = None,
     ) -> RecommendResult | list[RecommendResult]:
-        """Finds candidates for users, with the matching model beside this one.
+        """Finds candidates for users, with the retrieval model beside this one.
 
         Args:
-            requests: one request or several; padding and batching are done
-                here.
-            model: name of the matching model, of which the newest version is
-                asked.
+            requests: one or several, of any lengths.
+            model: name of the retrieval model; its newest version is asked.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
-            A `RecommendResult` for one request; a list of them, in the same
-            order, for several.
+            One result, or a list of them in the order of the requests.
 
         Raises:
             NotFoundError: the server has no such model.
-            CallError: the call failed.
-            ResponseError: the answer does not fit the request.
         """
-        return self._run(
-            plans.recommend(Target(model), requests, self._limits),
-            timeout,
-        )
+        plan = RECOMMEND.plan(Target(model), requests, self._limits)
+        return self._run(plan, timeout)
 
     def search(
         self,
@@ -454,13 +433,13 @@ class MuseClient(ClientBase):
         model: str = MATCHING_MODEL,
         timeout: float | None = None,
     ) -> list[RecommendResult]:
-        """Finds the items most similar to vectors, with the matching model.
+        """Finds the items most similar to vectors, with the retrieval model.
 
         Args:
             query_vectors: floats (N, D) of any length but 0.
             num_candidates: items wanted; None takes all that the model
                 returns.
-            model: name of the matching model.
+            model: name of the retrieval model.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
@@ -468,12 +447,9 @@ class MuseClient(ClientBase):
 
         Raises:
             RequestError: the vectors are not finite numbers of that shape.
-            CallError: the call failed.
         """
-        return self._run(
-            plans.search(Target(model), query_vectors, num_candidates),
-            timeout,
-        )
+        plan = search_plan(Target(model), query_vectors, num_candidates)
+        return self._run(plan, timeout)
 
     def predict(
         self,
@@ -496,75 +472,14 @@ class MuseClient(ClientBase):
 
         Raises:
             RequestError: an input has no tensor type.
-            CallError: the call failed.
         """
-        return self._run(
-            plans.predict(self._model, signature, inputs, outputs),
-            timeout,
-        )
+        call = Predict(self._model, signature, inputs, outputs)
+        return self._run(call.plan(), timeout)
 
     def metadata(self, *, timeout: float | None = None) -> ModelMetadata:
-        """Asks which signatures the model has.
-
-        Args:
-            timeout: seconds for all of it; None leaves the client's limits.
-
-        Raises:
-            CallError: the call failed.
-        """
-        return self._run(
-            plans.metadata(self._model),
-            timeout,
-        )
+        """Asks which signatures the model has."""
+        return self._run(GetMetadata(self._model).plan(), timeout)
 
     def status(self, *, timeout: float | None = None) -> list[VersionStatus]:
-        """Asks for the states of the versions, newest first.
-
-        Args:
-            timeout: seconds for all of it; None leaves the client's limits.
-
-        Raises:
-            CallError: the call failed.
-        """
-        return self._run(
-            plans.status(self._model),
-            timeout,
-        )
-
-    def close(self) -> None:
-        """Closes the connections. Closing again does nothing."""
-        if not self._closed:
-            self._closed = True
-            self._transport.close()
-
-    def __enter__(self) -> MuseClient:
-        """The client itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Closes the client."""
-        self.close()
-
-    def _run(self, plan: plans.Plan[_T], timeout: float | None) -> _T:
-        budget = Budget(timeout)
-        try:
-            call = next(plan)
-            while True:
-                call = plan.send(self._call(call, self._attempts(budget)))
-        except StopIteration as done:
-            result: _T = done.value
-            return result
-
-    def _call(self, call: plans.Call, attempts: Attempts) -> Any:
-        while True:
-            self._check_open()
-            seconds = attempts.seconds()
-            try:
-                return call(self._transport, seconds)
-            except CallError as error:
-                time.sleep(attempts.pause(error))
+        """Asks for the states of the versions, newest first."""
+        return self._run(GetStatus(self._model).plan(), timeout)

@@ -71,13 +71,13 @@ class ResponseError(MuseClientError):
 class CallError(MuseClientError):
     """A call failed.
 
-    Args:
+    Attributes:
         code: canonical status code, `"NOT_FOUND"`.
         message: the server's text, or the transport's.
     """
 
     def __init__(self, code: str, message: str) -> None:
-        """Keeps the settings; see the class for the arguments."""
+        """Joins code and message; see the class."""
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
@@ -124,10 +124,5 @@ _CLASSES = {
 
 
 def call_error(code: str, message: str) -> CallError:
-    """Makes the error of a status code.
-
-    Args:
-        code: canonical status code.
-        message: text.
-    """
+    """Returns the error of a canonical status code."""
     return _CLASSES.get(code, CallError)(code, message)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from serving.client.errors import RequestError
-from serving.client.types import IntegerList, RankRequest, id_array
+from serving.client.batches import Outputs, named_output
+from serving.client.calls import Plan, Predict, Target
+from serving.client.errors import RequestError, ResponseError
+from serving.client.types import (
+    IntegerList,
+    RankRequest,
+    RankResult,
+    id_array,
+)
 from serving.wire import messages
 
-__all__ = ["make_example"]
+__all__ = ["examples_plan", "make_example"]
 
 
 def make_example(
     request: RankRequest,
     candidate_features: Mapping[str, IntegerList] | None = None,
 ) -> bytes:
-    """Serialises a request as a request-grouped Example.
+    """Serializes a request as a request-grouped Example.
 
     Unlike the signature rank, serving_default takes the features of the
     candidates from the Example, as training does.
@@ -49,14 +56,40 @@ def make_example(
         values = features[name].int64_list
         values.SetInParent()
         values.value.extend(np.asarray(getattr(request, name)).tolist())
-    count = len(request.candidate_item_ids)
+    length = ("candidate_item_ids", len(request.candidate_item_ids))
     for name, ids in (candidate_features or {}).items():
-        array = id_array(name, ids)
-        if len(array) != count:
-            raise RequestError(
-                name,
-                f"hold {count} ids, one per candidate",
-                f"{len(array)} ids",
-            )
+        array = id_array(name, ids, length)
         features[name].int64_list.value.extend(array.tolist())
     return example.SerializeToString()
+
+
+def examples_plan(
+    target: Target, examples: Sequence[bytes]
+) -> Plan[list[RankResult]]:
+    """Scores serialized Examples.
+
+    Raises:
+        RequestError: an example is not bytes.
+    """
+    for index, example in enumerate(examples):
+        if not isinstance(example, bytes):
+            raise RequestError(f"examples[{index}]", "be bytes", example)
+    if not examples:
+        return Plan([], lambda _: [])
+    array = np.empty(len(examples), object)
+    array[:] = list(examples)
+
+    def read(answers: list[Outputs]) -> list[RankResult]:
+        scores = named_output(answers[0], "click_probability")
+        ids = named_output(answers[0], "candidate_item_ids")
+        if ids.shape != scores.shape or len(ids) != len(examples):
+            raise ResponseError(
+                f"scores {scores.shape} and candidates {ids.shape} do not "
+                f"fit {len(examples)} examples"
+            )
+        return [
+            RankResult(row_ids[row_ids != 0], row[row_ids != 0])
+            for row_ids, row in zip(ids, scores, strict=True)
+        ]
+
+    return Plan([Predict(target, "serving_default", {"examples": array})], read)

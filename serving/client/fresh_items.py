@@ -16,11 +16,13 @@ from serving.client.errors import (
     MuseClientError,
     SignatureError,
 )
-from serving.client.item_file import ItemFile, read_item_file
+from serving.client.item_file import read_item_file
 
 __all__ = ["FreshItems", "PushReport"]
 
 _SIGNATURE = "upsert_items"
+_Probe = tuple[dict[str, Any], int]
+"""An item that was sent, and the load of the version that took it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,29 +48,13 @@ class PushReport:
     capacity: int
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Probe:
-    """An item that was sent, and the load of the version that took it."""
-
-    item: dict[str, Any]
-    load_id: int
-
-    def finds_another_load(self, client: MuseClient) -> bool:
-        """Tells, by sending the item again, whether all are forgotten.
-
-        Whether the item itself was there says nothing: it may be part of the
-        export, or another process may have sent it meanwhile.
-        """
-        return client.upsert_items(**self.item).load_id != self.load_id
-
-
 class FreshItems:
     """A Parquet file of items, and how they reach a server.
 
     The file is the store: a server forgets fresh items when it stops or loads
     another version, and gets them from the file again. Append by writing a
-    new file and renaming it over the old one. An item that a server has just
-    so takes no slot, so a push may be repeated.
+    new file and renaming it over the old one. An item that a server already
+    has takes no slot, so a push may be repeated.
 
     Args:
         path: Parquet file; see `read_item_file` for its columns.
@@ -109,17 +95,17 @@ class FreshItems:
     ) -> Iterator[PushReport]:
         """Sends the items now, and whenever the server lacks them.
 
-        That is when the file changes, when another version serves, or when
-        the server forgot them because it was started anew; the last is seen
-        by the `load_id` of the answer to one item sent again.
+        That is when the file changes, when another version serves, or when a
+        restarted server forgot them, which shows in the `load_id` of the
+        answer to one item sent again.
 
         Args:
             client: of the server.
             poll: seconds between two looks.
             stop: ends the iteration when set.
-            on_error: told why a push failed. It is tried again with the next
-                look, but if the server refused the items, not before the file
-                or the version changed.
+            on_error: called with the reason when a push failed. It is tried
+                again with the next look; if the server refused the items,
+                only after the file or the version changed.
 
         Yields:
             A report for every push.
@@ -130,7 +116,7 @@ class FreshItems:
         while not stop.is_set():
             try:
                 now = (self._stamp(), serving_version(client))
-                if now != sent or (probe and probe.finds_another_load(client)):
+                if now != sent or (probe and _is_forgotten(client, probe)):
                     try:
                         report, probe = self._push(client)
                     except (InvalidArgumentError, SignatureError):
@@ -147,25 +133,29 @@ class FreshItems:
         """Sends all items; returns what tells whether they are there."""
         version = serving_version(client)
         found = read_item_file(self.path, _vector_width(client))
-        if not len(found.item_ids):
-            return _report(version, found, 0, 0, 0), None
-        features: dict[str, Any] = dict(found.features)
-        result = client.upsert_items(
-            found.item_ids, found.embedding, **features
+        counts: dict[str, int] = dict.fromkeys(
+            ("stored", "used", "capacity"), 0
         )
-        report = _report(
-            version,
-            found,
-            int(result.stored.sum()),
-            result.used,
-            result.capacity,
+        probe = None
+        if len(found.item_ids):
+            items: dict[str, Any] = {
+                "item_ids": found.item_ids,
+                "embedding": found.embedding,
+                **found.features,
+            }
+            result = client.upsert_items(**items)
+            counts["stored"] = int(result.stored.sum())
+            counts |= {"used": result.used, "capacity": result.capacity}
+            first = {name: values[:1] for name, values in items.items()}
+            probe = (first, result.load_id)
+        report = PushReport(
+            version=version,
+            items=len(found.item_ids),
+            superseded=found.superseded,
+            rejected=found.rejected,
+            **counts,
         )
-        item = {
-            "item_ids": found.item_ids[:1],
-            "embedding": found.embedding[:1],
-            **{name: ids[:1] for name, ids in found.features.items()},
-        }
-        return report, _Probe(item, result.load_id)
+        return report, probe
 
     def _stamp(self) -> tuple[int, int, int]:
         """Returns what changes when the file does."""
@@ -175,9 +165,6 @@ class FreshItems:
 
 def serving_version(client: MuseClient) -> int:
     """Returns the newest version that answers.
-
-    Args:
-        client: of the server.
 
     Raises:
         CallError: there is none, or the server does not answer.
@@ -200,15 +187,11 @@ def _vector_width(client: MuseClient) -> int:
     return int((signatures["embed"].outputs["embedding"].shape or (0,))[-1])
 
 
-def _report(
-    version: int, found: ItemFile, stored: int, used: int, capacity: int
-) -> PushReport:
-    return PushReport(
-        version=version,
-        items=len(found.item_ids),
-        stored=stored,
-        superseded=found.superseded,
-        rejected=found.rejected,
-        used=used,
-        capacity=capacity,
-    )
+def _is_forgotten(client: MuseClient, probe: _Probe) -> bool:
+    """Sends an item again to see whether the server still has all of them.
+
+    Another `load_id` says that it does not. Whether the item itself was there
+    does not say: it may be part of the export, or another process sent it.
+    """
+    item, load_id = probe
+    return client.upsert_items(**item).load_id != load_id

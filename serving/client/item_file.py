@@ -88,7 +88,7 @@ def read_item_file(path: pathlib.Path, dim: int) -> ItemFile:
     ):
         reasons[rows & (reasons == "")] = reason
     good = np.flatnonzero(reasons == "")
-    # Of equal ids the last row counts.
+    # The last row of each id.
     _, from_end = np.unique(ids[good][::-1], return_index=True)
     chosen = good[np.sort(len(good) - 1 - from_end)]
     _write_rejected(pa, rejected_file(path), table, reasons)
@@ -132,12 +132,7 @@ def _columns(path: pathlib.Path, table: pa.Table) -> dict[str, pa.Array]:
     for column, names in COLUMNS.items():
         name = next((n for n in names if n in table.column_names), None)
         if name is not None:
-            chunked = table.column(name)
-            found[column] = (
-                chunked.combine_chunks()
-                if chunked.num_chunks != 1
-                else chunked.chunk(0)
-            )
+            found[column] = table.column(name).combine_chunks()
         elif column not in FEATURES:
             raise ValueError(
                 f"{path}: a column must be named {' or '.join(names)}. "

@@ -1,24 +1,23 @@
-"""Requests to the model that finds candidates, and its answers."""
+"""Candidate generation: requests, answers and signatures."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from serving.client.batches import padded
+from serving.client.batches import Outputs, RowSignature, named_output, padded
+from serving.client.calls import Plan, Predict, Target
 from serving.client.errors import RequestError, ResponseError
-from serving.client.outputs import named_output
-from serving.client.types import IntegerList, id_array
+from serving.client.types import IntegerList, id_array, set_checked
 
 __all__ = [
     "MATCHING_MODEL",
+    "RECOMMEND",
     "RecommendRequest",
     "RecommendResult",
-    "query_array",
-    "recommend_inputs",
     "recommend_result",
+    "search_plan",
 ]
 
 MATCHING_MODEL = "matching"
@@ -44,7 +43,7 @@ class RecommendRequest:
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
         ids = id_array("behavior_item_ids", self.behavior_item_ids)
-        object.__setattr__(self, "behavior_item_ids", ids)
+        set_checked(self, behavior_item_ids=ids)
         number = self.num_candidates
         if number is None:
             return
@@ -61,61 +60,42 @@ class RecommendResult:
 
     Attributes:
         candidate_item_ids: int64 (K,).
-        scores: float32 (K,), falling. They compare items of one answer; they
-            are no probabilities.
+        scores: float32 (K,), falling. They compare items of one answer and
+            are not probabilities.
     """
 
     candidate_item_ids: np.ndarray
     scores: np.ndarray
 
 
-def recommend_inputs(
-    requests: Sequence[RecommendRequest],
-) -> dict[str, np.ndarray]:
-    """Pads requests to the inputs of the signature recommend.
-
-    Args:
-        requests: at least one.
-
-    Returns:
-        `behavior_item_ids` int64 (B, L), at least one wide, 0 at the end of
-        shorter rows.
-    """
-    histories = [request.behavior_item_ids for request in requests]
-    return {"behavior_item_ids": padded(histories)}
-
-
-def query_array(query_vectors: np.ndarray) -> np.ndarray:
-    """Checks the input of the signature search.
-
-    Args:
-        query_vectors: floats (B, D).
-
-    Returns:
-        float32 (B, D).
+def search_plan(
+    target: Target, query_vectors: np.ndarray, num_candidates: int | None
+) -> Plan[list[RecommendResult]]:
+    """Finds the items most similar to vectors.
 
     Raises:
-        RequestError: they are something else, or not all finite.
+        RequestError: the vectors are not finite numbers (B, D).
     """
     expected = "be finite numbers of shape (queries, dimensions), at least one"
     try:
-        array = np.asarray(query_vectors, np.float32)
+        queries = np.asarray(query_vectors, np.float32)
     except (TypeError, ValueError) as error:
         raise RequestError("query_vectors", expected, query_vectors) from error
-    if array.ndim != 2 or not array.size or not np.isfinite(array).all():
+    if queries.ndim != 2 or not queries.size or not np.isfinite(queries).all():
         raise RequestError("query_vectors", expected, query_vectors)
-    return array
+    return Plan(
+        [Predict(target, "search", {"query_vector": queries})],
+        lambda answers: [
+            recommend_result(answers[0], row, num_candidates)
+            for row in range(len(queries))
+        ],
+    )
 
 
 def recommend_result(
-    outputs: Mapping[str, np.ndarray], row: int, num_candidates: int | None
+    outputs: Outputs, row: int, num_candidates: int | None
 ) -> RecommendResult:
-    """The part of an answer that belongs to one request.
-
-    Args:
-        outputs: outputs of the signatures recommend or search.
-        row: its row.
-        num_candidates: items to keep, the best; None keeps all.
+    """Reads a row of recommend or search; None keeps all candidates.
 
     Raises:
         ResponseError: an output is missing or does not fit.
@@ -131,3 +111,16 @@ def recommend_result(
         candidate_item_ids=ids[row, :num_candidates],
         scores=scores[row, :num_candidates],
     )
+
+
+RECOMMEND = RowSignature(
+    RecommendRequest,
+    lambda _: "recommend",
+    lambda request: (len(request.behavior_item_ids), 0),
+    lambda requests: {
+        "behavior_item_ids": padded([r.behavior_item_ids for r in requests])
+    },
+    lambda request, outputs, row: recommend_result(
+        outputs, row, request.num_candidates
+    ),
+)

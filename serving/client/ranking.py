@@ -5,23 +5,34 @@ They need what `MuseClient` needs: grpcio, protobuf and numpy.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from serving.client.attempts import Attempts, Budget
-from serving.client.channels import Channels, LoopChannels
+from serving.client.base import (
+    AsyncClient,
+    BaseClient,
+    BlockingClient,
+    awaited,
+)
+from serving.client.calls import AsyncTransport, Call, Transport
+from serving.client.channels import AsyncGrpcTransport, GrpcTransport
 from serving.client.errors import (
     CallError,
     RequestError,
     ResponseError,
 )
 from serving.client.settings import Retry, Timeouts, Tls
-from serving.client.types import IntegerList, check_candidates, id_array
+from serving.client.types import (
+    IntegerList,
+    id_array,
+    item_array,
+    set_checked,
+    whole_number,
+)
+from serving.client.wire_grpc import Method
 from serving.wire import ranking_messages as wire
 
 __all__ = [
@@ -35,7 +46,7 @@ __all__ = [
 _SLACK_S = 1.0
 """What a call may take beyond its deadline: the way there and back."""
 _LONGEST_ID = 256
-_INT64 = np.iinfo(np.int64)
+_Transport = TypeVar("_Transport")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +56,7 @@ class RankingRequest:
     Attributes:
         user_id: the user.
         candidate_item_ids: items to rank, none of them 0; None asks the
-            matching model.
+            retrieval model.
         num_candidates: how many to take from it; 0 takes the service's
             default.
         deadline_ms: time until an answer must be there; 0 takes the
@@ -69,20 +80,16 @@ class RankingRequest:
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
-        object.__setattr__(self, "user_id", _user(self.user_id))
+        set_checked(self, user_id=whole_number(self.user_id))
         if self.candidate_item_ids is not None:
-            ids = id_array("candidate_item_ids", self.candidate_item_ids)
-            check_candidates(ids)
-            object.__setattr__(self, "candidate_item_ids", ids)
+            ids = item_array("candidate_item_ids", self.candidate_item_ids)
+            set_checked(self, candidate_item_ids=ids)
         for field in ("num_candidates", "top"):
-            number = getattr(self, field)
-            if (
-                isinstance(number, bool)
-                or not isinstance(number, (int, np.integer))
-                or not 0 <= number < 2**31
-            ):
+            if not 0 <= whole_number(getattr(self, field), field) < 2**31:
                 raise RequestError(
-                    field, "be a whole number, not negative", number
+                    field,
+                    "be a whole number from 0 to 2**31 - 1",
+                    getattr(self, field),
                 )
         if not isinstance(self.sort, bool):
             raise RequestError("sort", "be true or false", self.sort)
@@ -133,7 +140,7 @@ class RankingResult:
         click_probability: float32 (C,), in the same order; empty where path
             is `unranked`.
         path: `cached`, `full`, `shortened`, `no_history` or `unranked`.
-        history_length: behaviours that the scores rest on; -1 where it is
+        history_length: behaviors that the scores rest on; -1 where it is
             not known.
         generation: of the cached history; 0 where none was used.
         cache_hit: whether the scores come from the cached history.
@@ -162,56 +169,61 @@ class RankingResult:
         return np.argsort(-self.click_probability, kind="stable")
 
 
-_RESPONSES = {
-    wire.RANK: wire.RankResponse.FromString,
-    wire.APPEND: wire.AppendEventsResponse.FromString,
-}
+@dataclasses.dataclass(frozen=True)
+class Rank(Call[RankingResult]):
+    request: RankingRequest
+
+    def may_repeat(self, error: CallError) -> bool:
+        """Not if the service had no scores: that took all the time."""
+        return not error.message.startswith(wire.UNRANKED)
 
 
-class _Calls:
-    """What both clients share: messages in, messages out."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class AppendEvents(Call[int]):
+    user_id: int
+    item_ids: np.ndarray
+    category_ids: np.ndarray
 
-    _channels_of: Any
+    def may_repeat(self, error: CallError) -> bool:
+        """Only if nothing was sent: events sent twice are stored twice."""
+        return error.message.startswith(wire.NOT_SENT)
+
+
+class _Settings(BaseClient, Generic[_Transport]):
+    """Settings of both clients; see `RankingClient`."""
+
+    _grpc: ClassVar[Any]
 
     def __init__(
         self,
         target: str,
         *,
-        timeout: float = 10.0,
-        metadata: Mapping[str, str] | None = None,
-        tls: Tls | None = None,
+        timeouts: Timeouts | None = None,
         retry: Retry | None = None,
+        tls: Tls | None = None,
+        metadata: Mapping[str, str] | None = None,
+        transport: _Transport | None = None,
     ) -> None:
         """Keeps the settings; see the class for the arguments."""
-        if not timeout > 0:
-            raise RequestError("timeout", "be above 0 seconds", timeout)
-        self._channels = self._channels_of(
-            target, Timeouts(), tls, metadata or {}, _RESPONSES
+        super().__init__(target, timeouts, retry, metadata)
+        self._transport = transport or self._grpc(
+            target, self._timeouts, tls, metadata or {}, _METHODS
         )
-        self._timeout = timeout
-        self._retry = retry or Retry()
-
-    def _limit(self, request: RankingRequest) -> float:
-        if not request.deadline_ms:
-            return self._timeout
-        return request.deadline_ms / 1e3 + _SLACK_S
-
-    def _attempts(self, seconds: float) -> Attempts:
-        return Budget(seconds).attempts(Timeouts(), self._retry)
 
 
-class RankingClient(_Calls):
+class RankingClient(_Settings[Transport], BlockingClient):
     """Asks the ranking service.
 
     Threads may share a client. Close it, or use it as a context manager.
 
     Args:
         target: `host:port`.
-        timeout: seconds that a call without a deadline may take.
-        metadata: sent with every call.
-        tls: encryption; None is plain text.
+        timeouts: limits in seconds.
         retry: further attempts at rankings, and at events that were certainly
             not stored, while the service is unavailable.
+        tls: encryption; None is plain text.
+        metadata: sent with every call. Never shown by `repr`.
+        transport: a transport of your own instead of gRPC.
 
     Raises:
         RequestError: an argument is not as described.
@@ -223,144 +235,71 @@ class RankingClient(_Calls):
         'cached'
     """
 
-    _channels_of = Channels
+    _grpc = GrpcTransport
 
-    def rank(self, request: RankingRequest) -> RankingResult:
+    def rank(
+        self, request: RankingRequest, *, timeout: float | None = None
+    ) -> RankingResult:
         """Ranks candidates for a user.
 
         Args:
             request: the user, and candidates or how many to find.
+            timeout: seconds for all of it; None takes the deadline of the
+                request and a second for the way, or else the client's limits.
 
         Raises:
             OverloadedError: the service has too much to do.
             CallError: the call failed.
         """
-        answer = self._send(
-            wire.RANK, rank_message(request), self._limit(request)
-        )
-        return read_rank(answer)
+        if timeout is None and request.deadline_ms:
+            timeout = request.deadline_ms / 1e3 + _SLACK_S
+        return self._run(Rank(request).plan(), timeout)
 
     def append_events(
-        self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
+        self,
+        user_id: int,
+        item_ids: IntegerList,
+        category_ids: IntegerList,
+        *,
+        timeout: float | None = None,
     ) -> int:
-        """Appends behaviours of a user, oldest first.
+        """Appends behaviors of a user, oldest first.
 
         Args:
             user_id: the user.
             item_ids: (N,), none of them 0.
             category_ids: (N,).
+            timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
             How many were appended.
 
         Raises:
+            RequestError: an argument is not as described.
             CallError: the call failed.
         """
-        message = append_message(user_id, item_ids, category_ids)
-        answer = self._send(wire.APPEND, message, self._timeout)
-        return int(answer.appended)
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._channels.close()
-
-    def __enter__(self) -> RankingClient:
-        """The client itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes the client."""
-        self.close()
-
-    def _send(self, path: str, message: Any, seconds: float) -> Any:
-        attempts = self._attempts(seconds)
-        while True:
-            try:
-                return self._channels.call(
-                    path, message.SerializeToString(), attempts.seconds()
-                )
-            except CallError as error:
-                _check_repeatable(path, error)
-                time.sleep(attempts.pause(error))
+        events = check_events(item_ids, category_ids)
+        call = AppendEvents(whole_number(user_id), *events)
+        return self._run(call.plan(), timeout)
 
 
-class AsyncRankingClient(_Calls):
+class AsyncRankingClient(_Settings[Transport | AsyncTransport], AsyncClient):
     """Asks the ranking service from an event loop.
 
-    Cancelling a call cancels it in the service as well.
-
-    Args:
-        target: `host:port`.
-        timeout: seconds that a call without a deadline may take.
-        metadata: sent with every call.
-        tls: encryption; None is plain text.
-        retry: further attempts at rankings, and at events that were certainly
-            not stored, while the service is unavailable.
-
-    Raises:
-        RequestError: an argument is not as described.
-        OSError: a certificate or key cannot be read.
+    Arguments, methods, results and errors are those of `RankingClient`; the
+    methods are coroutines. Cancelling one cancels the call in the service.
     """
 
-    _channels_of = LoopChannels
+    _grpc = AsyncGrpcTransport
 
-    async def rank(self, request: RankingRequest) -> RankingResult:
-        """As `RankingClient.rank`."""
-        answer = await self._send(
-            wire.RANK, rank_message(request), self._limit(request)
-        )
-        return read_rank(answer)
-
-    async def append_events(
-        self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
-    ) -> int:
-        """As `RankingClient.append_events`."""
-        message = append_message(user_id, item_ids, category_ids)
-        answer = await self._send(wire.APPEND, message, self._timeout)
-        return int(answer.appended)
-
-    async def close(self) -> None:
-        """Closes the connection."""
-        await self._channels.close()
-
-    async def __aenter__(self) -> AsyncRankingClient:
-        """The client itself."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Closes the client."""
-        await self.close()
-
-    async def _send(self, path: str, message: Any, seconds: float) -> Any:
-        attempts = self._attempts(seconds)
-        while True:
-            try:
-                return await self._channels.call(
-                    path, message.SerializeToString(), attempts.seconds()
-                )
-            except CallError as error:
-                _check_repeatable(path, error)
-                await asyncio.sleep(attempts.pause(error))
+    rank = awaited(RankingClient.rank)
+    append_events = awaited(RankingClient.append_events)
 
 
-def _check_repeatable(path: str, error: CallError) -> None:
-    """Events are stored twice when they are sent twice.
-
-    An answer without scores took all the time that there was.
-
-    Raises:
-        CallError: the call must not be repeated; it is `error`.
-    """
-    if error.message.startswith(wire.UNRANKED):
-        raise error
-    if path == wire.APPEND and not error.message.startswith(wire.NOT_SENT):
-        raise error
-
-
-def rank_message(request: RankingRequest) -> Any:
-    """Writes a request as a message."""
+def _rank_message(call: Rank) -> bytes:
+    request = call.request
     ids = request.candidate_item_ids
-    return wire.RankRequest(
+    message = wire.RankRequest(
         user_id=request.user_id,
         candidate_item_ids=[] if ids is None else np.asarray(ids).tolist(),
         num_candidates=int(request.num_candidates),
@@ -369,22 +308,16 @@ def rank_message(request: RankingRequest) -> Any:
         sort=request.sort,
         top=int(request.top),
     )
+    return bytes(message.SerializeToString())
 
 
-def append_message(
-    user_id: int, item_ids: IntegerList, category_ids: IntegerList
-) -> Any:
-    """Writes events as a message.
-
-    Raises:
-        RequestError: an argument is not as described.
-    """
-    items, categories = check_events(item_ids, category_ids)
-    return wire.AppendEventsRequest(
-        user_id=_user(user_id),
-        item_ids=items.tolist(),
-        category_ids=categories.tolist(),
+def _append_message(call: AppendEvents) -> bytes:
+    message = wire.AppendEventsRequest(
+        user_id=call.user_id,
+        item_ids=call.item_ids.tolist(),
+        category_ids=call.category_ids.tolist(),
     )
+    return bytes(message.SerializeToString())
 
 
 def check_events(
@@ -395,27 +328,20 @@ def check_events(
     Raises:
         RequestError: they are something else, none, or of unequal length.
     """
-    items = id_array("item_ids", item_ids)
-    categories = id_array("category_ids", category_ids)
-    if not items.size or not items.all():
-        raise RequestError(
-            "item_ids", "hold at least one id, none of them 0", item_ids
-        )
-    if len(items) != len(categories):
-        raise RequestError(
-            "category_ids",
-            f"be as long as item_ids, {len(items)}",
-            f"{len(categories)} ids",
-        )
-    return items, categories
+    items = item_array("item_ids", item_ids)
+    length = ("item_ids", len(items))
+    return items, id_array("category_ids", category_ids, length)
+
+
+_SAME = (
+    *("path", "history_length", "generation", "cache_hit", "total_ms"),
+    *("request_id", "candidates_from"),
+)
+"""Fields of `RankingResult` that are the same in its message."""
 
 
 def read_rank(message: Any) -> RankingResult:
-    """Reads an answer.
-
-    Raises:
-        ResponseError: scores and candidates do not fit each other.
-    """
+    """Reads an answer; raises `ResponseError` where its parts do not fit."""
     ids = np.array(message.candidate_item_ids, np.int64)
     scores = np.array(message.click_probability, np.float32)
     if message.path != "unranked" and len(ids) != len(scores):
@@ -425,17 +351,11 @@ def read_rank(message: Any) -> RankingResult:
     return RankingResult(
         candidate_item_ids=ids,
         click_probability=scores,
-        path=message.path,
-        history_length=message.history_length,
-        generation=message.generation,
-        cache_hit=message.cache_hit,
         stages=tuple(
             Stage(s.name, s.start_ms, s.duration_ms, s.outcome)
             for s in message.stages
         ),
-        total_ms=message.total_ms,
-        request_id=message.request_id,
-        candidates_from=message.candidates_from,
+        **{name: getattr(message, name) for name in _SAME},
     )
 
 
@@ -444,23 +364,21 @@ def write_rank(result: RankingResult) -> Any:
     return wire.RankResponse(
         candidate_item_ids=result.candidate_item_ids.tolist(),
         click_probability=result.click_probability.tolist(),
-        path=result.path,
-        history_length=result.history_length,
-        generation=result.generation,
-        cache_hit=result.cache_hit,
         stages=[
             wire.Stage(**dataclasses.asdict(stage)) for stage in result.stages
         ],
-        total_ms=result.total_ms,
-        request_id=result.request_id,
-        candidates_from=result.candidates_from,
+        **{name: getattr(result, name) for name in _SAME},
     )
 
 
-def _user(value: Any) -> int:
-    whole = isinstance(value, (int, np.integer))
-    if not whole or isinstance(value, bool):
-        raise RequestError("user_id", "be a whole number", value)
-    if not _INT64.min <= value <= _INT64.max:
-        raise RequestError("user_id", "fit into 64 bits", value)
-    return int(value)
+_METHODS: Mapping[type, Method] = {
+    Rank: Method(
+        wire.RANK, _rank_message, wire.RankResponse.FromString, read_rank
+    ),
+    AppendEvents: Method(
+        wire.APPEND,
+        _append_message,
+        wire.AppendEventsResponse.FromString,
+        lambda response: int(response.appended),
+    ),
+}

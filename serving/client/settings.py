@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import ssl
 
-__all__ = ["Retry", "Timeouts", "Tls"]
+from serving.client.errors import RequestError
+
+__all__ = ["Retry", "Timeouts", "Tls", "ssl_context"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Retry:
 
 @dataclasses.dataclass(frozen=True)
 class Tls:
-    """Encryption, and who is whom.
+    """TLS of a client, in one direction or mutual.
 
     Attributes:
         ca_file: PEM certificates that may sign the server's; None trusts
@@ -108,3 +111,37 @@ class Tls:
                 "`certificate_file` and `key_file` go together. "
                 "Received: only one of them"
             )
+
+
+def ssl_context(tls: Tls) -> ssl.SSLContext:
+    """Reads the files of a client; gRPC reads the same ones.
+
+    Raises:
+        RequestError: a file holds no certificate or key, or key and
+            certificate do not fit.
+        OSError: a file cannot be read.
+    """
+    for path in (tls.ca_file, tls.certificate_file, tls.key_file):
+        if path is not None:
+            pathlib.Path(path).read_bytes()  # Its error names the file.
+    try:
+        context = ssl.create_default_context(
+            cafile=None if tls.ca_file is None else str(tls.ca_file)
+        )
+    except ssl.SSLError as error:
+        raise RequestError(
+            "ca_file", "hold certificates in PEM", str(tls.ca_file)
+        ) from error
+    if tls.certificate_file is not None and tls.key_file is not None:
+        try:
+            # Without a password OpenSSL would ask for one at the terminal.
+            context.load_cert_chain(
+                str(tls.certificate_file), str(tls.key_file), password=""
+            )
+        except ssl.SSLError as error:
+            raise RequestError(
+                "certificate_file",
+                f"be PEM, with the key in {tls.key_file} that belongs to it",
+                str(tls.certificate_file),
+            ) from error
+    return context

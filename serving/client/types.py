@@ -51,36 +51,31 @@ class RankRequest:
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
-        object.__setattr__(self, "user_id", whole_number(self.user_id))
-        object.__setattr__(
-            self, "user_profile", check_profile(self.user_profile)
-        )
-        for name in (
-            "behavior_item_ids",
-            "behavior_category_ids",
-            "candidate_item_ids",
-        ):
-            object.__setattr__(self, name, id_array(name, getattr(self, name)))
-        if len(self.behavior_item_ids) != len(self.behavior_category_ids):
-            raise RequestError(
+        items = id_array("behavior_item_ids", self.behavior_item_ids)
+        set_checked(
+            self,
+            user_id=whole_number(self.user_id),
+            user_profile=check_profile(self.user_profile),
+            behavior_item_ids=items,
+            behavior_category_ids=id_array(
                 "behavior_category_ids",
-                f"be as long as behavior_item_ids, "
-                f"{len(self.behavior_item_ids)}",
-                f"{len(self.behavior_category_ids)} ids",
-            )
-        check_candidates(np.asarray(self.candidate_item_ids))
+                self.behavior_category_ids,
+                ("behavior_item_ids", len(items)),
+            ),
+            candidate_item_ids=item_array(
+                "candidate_item_ids", self.candidate_item_ids
+            ),
+        )
+
+
+def set_checked(request: object, **values: object) -> None:
+    """Sets fields of a frozen request to what was made of them."""
+    for name, value in values.items():
+        object.__setattr__(request, name, value)
 
 
 def whole_number(value: object, field: str = "user_id") -> int:
-    """A number as an int of 64 bits.
-
-    Args:
-        value: the number.
-        field: its name, for errors.
-
-    Raises:
-        RequestError: it is not a whole number, or does not fit.
-    """
+    """Returns a number as an int of 64 bits, or raises `RequestError`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise RequestError(field, "be a whole number", value)
     if not _INT64.min <= value <= _INT64.max:
@@ -89,14 +84,7 @@ def whole_number(value: object, field: str = "user_id") -> int:
 
 
 def check_profile(values: IntegerList) -> np.ndarray:
-    """Profile ids as an int64 array (5,).
-
-    Args:
-        values: the ids.
-
-    Raises:
-        RequestError: they are not five whole numbers.
-    """
+    """Returns profile ids as int64 (5,), or raises `RequestError`."""
     profile = id_array("user_profile", values)
     if len(profile) != PROFILE_SIZE:
         raise RequestError(
@@ -105,12 +93,15 @@ def check_profile(values: IntegerList) -> np.ndarray:
     return profile
 
 
-def id_array(field: str, values: IntegerList) -> np.ndarray:
-    """Ids as an int64 array.
+def id_array(
+    field: str, values: IntegerList, as_long_as: tuple[str, int] | None = None
+) -> np.ndarray:
+    """Returns ids as int64 (N,).
 
     Args:
         field: name, for errors.
-        values: whole numbers, one-dimensional.
+        values: whole numbers.
+        as_long_as: another field, and its length.
 
     Raises:
         RequestError: they are something else.
@@ -122,33 +113,38 @@ def id_array(field: str, values: IntegerList) -> np.ndarray:
         raise RequestError(field, expected, values) from error
     if array.ndim != 1:
         raise RequestError(field, expected + ", one-dimensional", values)
-    if array.size == 0:
-        return np.zeros(0, np.int64)
-    if array.dtype.kind not in "iu":
+    if array.size and (
+        array.dtype.kind not in "iu"
+        or (array.dtype == np.uint64 and array.max() > _INT64.max)
+    ):
         raise RequestError(field, expected, values)
-    if array.dtype == np.uint64 and array.max() > _INT64.max:
-        raise RequestError(field, expected, values)
+    if as_long_as is not None and len(array) != as_long_as[1]:
+        raise RequestError(
+            field,
+            "be as long as {}, {}".format(*as_long_as),
+            f"{len(array)} ids",
+        )
     return np.ascontiguousarray(array, np.int64)
 
 
-def check_candidates(ids: np.ndarray) -> None:
-    """Refuses no candidates, and the padding id among them.
-
-    Args:
-        ids: int64 array.
-
-    Raises:
-        RequestError: there are none, or one is 0.
-    """
+def some_ids(field: str, values: IntegerList) -> np.ndarray:
+    """Returns at least one id as int64 (N,), or raises `RequestError`."""
+    ids = id_array(field, values)
     if ids.size == 0:
-        raise RequestError("candidate_item_ids", "hold at least one id", [])
+        raise RequestError(field, "hold at least one id", [])
+    return ids
+
+
+def item_array(field: str, values: IntegerList) -> np.ndarray:
+    """Returns at least one id, none of them 0, or raises `RequestError`."""
+    ids = some_ids(field, values)
     if not ids.all():
-        position = int(np.argmin(ids != 0))
         raise RequestError(
-            "candidate_item_ids",
+            field,
             "not contain 0, which means padding",
-            f"0 at position {position}",
+            f"0 at position {int(np.argmin(ids != 0))}",
         )
+    return ids
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,11 +166,11 @@ class RankResult:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExplainResult(RankResult):
-    """Scores of one request, and what they rest on.
+    """Scores of one request, and the behaviors behind them.
 
     Attributes:
         behavior_indices: int32 (C, K), positions in the caller's history of
-            the behaviours that were retrieved; -1 where there was none.
+            the retrieved behaviors; -1 where there was none.
         similarities: float32 (C, K), their cosine with the candidate.
         attention: float32 (C, K), their share in the interest.
         retrieved: bool (C, K), whether there was one.

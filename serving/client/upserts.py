@@ -1,4 +1,4 @@
-"""Items to add or replace: arrays of a call, and its answer."""
+"""Items to add or replace."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from serving.client.batches import Limits, Outputs, named_output
+from serving.client.calls import Plan, Predict, Target
 from serving.client.errors import RequestError, ResponseError
-from serving.client.outputs import named_output
-from serving.client.types import IntegerList, id_array
+from serving.client.types import IntegerList, id_array, item_array
 
-__all__ = ["UpsertResult", "joined_result", "upsert_inputs"]
+__all__ = ["FEATURES", "UpsertResult", "upsert_plan"]
 
 FEATURES = ("category_ids", "city_ids", "province_ids")
 
@@ -23,12 +24,12 @@ class UpsertResult:
     Attributes:
         row: int64 (N,), row of the item table.
         stored: bool (N,), whether the item took a slot; False if it was
-            there with this very vector and features, or stands again later in
+            there with the same vector and features, or is given again later in
             the same call.
         used: slots taken since the version was loaded.
         capacity: slots that the version has.
-        load_id: number of the load that took the first items. With another
-            one, in a later answer, the server has forgotten them.
+        load_id: number of the load that took the first items. Another number
+            in a later answer means that the server has forgotten them.
     """
 
     row: np.ndarray
@@ -38,31 +39,40 @@ class UpsertResult:
     load_id: int
 
 
+def upsert_plan(
+    target: Target,
+    item_ids: IntegerList,
+    embedding: Sequence[Sequence[float]] | np.ndarray,
+    features: Mapping[str, IntegerList | None],
+    limits: Limits,
+) -> Plan[UpsertResult]:
+    """Adds items, or replaces them, `limits.items` in each call.
+
+    Raises:
+        RequestError: an argument is not as described.
+    """
+    inputs = upsert_inputs(item_ids, embedding, features)
+    count = len(inputs["item_ids"])
+    calls = (
+        Predict(
+            target,
+            "upsert_items",
+            {
+                name: values[start : start + limits.items]
+                for name, values in inputs.items()
+            },
+        )
+        for start in range(0, count, limits.items)
+    )
+    return Plan(calls, lambda answers: joined_result(answers, count))
+
+
 def upsert_inputs(
     item_ids: IntegerList,
     embedding: Sequence[Sequence[float]] | np.ndarray,
     features: Mapping[str, IntegerList | None],
 ) -> dict[str, np.ndarray]:
-    """Checks items and makes the inputs of the signature upsert_items.
-
-    Args:
-        item_ids: (N,), none of them 0.
-        embedding: numbers (N, D).
-        features: `category_ids`, `city_ids`, `province_ids`, each (N,), or
-            None for unknown.
-
-    Raises:
-        RequestError: one of them is not as described.
-    """
-    ids = id_array("item_ids", item_ids)
-    if ids.size == 0:
-        raise RequestError("item_ids", "hold at least one id", [])
-    if not ids.all():
-        raise RequestError(
-            "item_ids",
-            "not contain 0, which means padding",
-            f"0 at position {int(np.argmin(ids != 0))}",
-        )
+    ids = item_array("item_ids", item_ids)
     try:
         vectors = np.asarray(embedding, np.float32)
     except (TypeError, ValueError) as error:
@@ -83,29 +93,15 @@ def upsert_inputs(
     inputs = {"item_ids": ids, "embedding": vectors}
     for name in FEATURES:
         given = features[name]
-        values = np.zeros_like(ids) if given is None else id_array(name, given)
-        if len(values) != len(ids):
-            raise RequestError(
-                name,
-                f"hold {len(ids)} ids, one per item",
-                f"{len(values)} ids",
-            )
-        inputs[name] = values
+        inputs[name] = (
+            np.zeros_like(ids)
+            if given is None
+            else id_array(name, given, ("item_ids", len(ids)))
+        )
     return inputs
 
 
-def joined_result(
-    answers: Sequence[Mapping[str, np.ndarray]], count: int
-) -> UpsertResult:
-    """Joins the answers of consecutive calls.
-
-    Args:
-        answers: outputs of the signature upsert_items, at least one.
-        count: items in all.
-
-    Raises:
-        ResponseError: an output is missing or has a wrong size.
-    """
+def joined_result(answers: Sequence[Outputs], count: int) -> UpsertResult:
     joined = {
         name: np.concatenate([named_output(answer, name) for answer in answers])
         for name in ("row", "stored", "used", "capacity", "load_id")

@@ -1,38 +1,45 @@
-"""The user cache inside a served model: requests, arrays and answers."""
+"""The user cache inside a served model: requests and signatures."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from serving.client.batches import padded
+from serving.client.batches import (
+    Limits,
+    Outputs,
+    RowSignature,
+    candidate_part,
+    column,
+    padded,
+)
+from serving.client.calls import Plan, Predict, Target
 from serving.client.errors import RequestError, ResponseError
-from serving.client.outputs import candidate_part, column
 from serving.client.types import (
     IntegerList,
     RankResult,
-    check_candidates,
     check_profile,
     id_array,
+    item_array,
+    set_checked,
+    some_ids,
     whole_number,
 )
 
 __all__ = [
     "CACHE_STATISTICS",
+    "PREFETCH",
+    "RANK_CACHED",
     "CachedRankRequest",
     "CachedRankResult",
     "PrefetchRequest",
     "PrefetchResult",
     "ResolvedItems",
     "UserCacheStats",
-    "cached_rank_inputs",
-    "cached_rank_result",
-    "prefetch_inputs",
-    "prefetch_result",
-    "resolved_items",
-    "user_cache_stats",
+    "resolve_items_plan",
+    "user_cache_plan",
 ]
 
 _INT32 = np.iinfo(np.int32)
@@ -69,10 +76,6 @@ class PrefetchRequest:
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
-        object.__setattr__(self, "user_id", whole_number(self.user_id))
-        object.__setattr__(
-            self, "user_profile", check_profile(self.user_profile)
-        )
         if (self.behavior_item_ids is None) == (self.behavior_rows is None):
             both = self.behavior_rows is not None
             raise RequestError(
@@ -84,13 +87,9 @@ class PrefetchRequest:
             raise RequestError(
                 "table_stamp", "go with `behavior_rows`", self.table_stamp
             )
-        name = "behavior_item_ids"
-        if self.behavior_rows is not None:
-            name = "behavior_rows"
-            stamp = whole_number(self.table_stamp, "table_stamp")
-            object.__setattr__(self, "table_stamp", stamp)
+        name = "behavior_rows" if self.by_rows else "behavior_item_ids"
         values = id_array(name, getattr(self, name))
-        if self.behavior_rows is not None:
+        if self.by_rows:
             wrong = (values < 0) | (values > _INT32.max)
             if wrong.any():
                 place = int(np.argmax(wrong))
@@ -100,17 +99,19 @@ class PrefetchRequest:
                     f"{values[place]} at position {place}",
                 )
             values = values.astype(np.int32)
-        object.__setattr__(self, name, values)
-        categories = id_array(
-            "behavior_category_ids", self.behavior_category_ids
-        )
-        object.__setattr__(self, "behavior_category_ids", categories)
-        if len(categories) != len(values):
-            raise RequestError(
+            stamp = whole_number(self.table_stamp, "table_stamp")
+            set_checked(self, table_stamp=stamp)
+        set_checked(
+            self,
+            user_id=whole_number(self.user_id),
+            user_profile=check_profile(self.user_profile),
+            behavior_category_ids=id_array(
                 "behavior_category_ids",
-                f"be as long as {name}, {len(values)}",
-                f"{len(categories)} ids",
-            )
+                self.behavior_category_ids,
+                (name, len(values)),
+            ),
+            **{name: values},
+        )
 
     @property
     def by_rows(self) -> bool:
@@ -118,7 +119,7 @@ class PrefetchRequest:
         return self.behavior_rows is not None
 
     def __len__(self) -> int:
-        """Behaviours in the history."""
+        """Behaviors in the history."""
         return len(self.behavior_category_ids)
 
 
@@ -127,7 +128,7 @@ class PrefetchResult:
     """What the model keeps of a history.
 
     Attributes:
-        cached_length: behaviours kept, the newest.
+        cached_length: behaviors kept, the newest.
         generation: number of this prefetch, above 0; 0 if nothing was kept.
     """
 
@@ -136,7 +137,7 @@ class PrefetchResult:
 
     @property
     def cached(self) -> bool:
-        """Whether it is kept; if not, another writer took the place."""
+        """Whether it is kept; if not, another writer took the slot."""
         return self.generation > 0
 
 
@@ -157,10 +158,10 @@ class CachedRankRequest:
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
-        object.__setattr__(self, "user_id", whole_number(self.user_id))
-        ids = id_array("candidate_item_ids", self.candidate_item_ids)
-        check_candidates(ids)
-        object.__setattr__(self, "candidate_item_ids", ids)
+        ids = item_array("candidate_item_ids", self.candidate_item_ids)
+        set_checked(
+            self, user_id=whole_number(self.user_id), candidate_item_ids=ids
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,7 +169,7 @@ class CachedRankResult(RankResult):
     """Scores of one request, if the user's history was in the model.
 
     Attributes:
-        cache_hit: whether it was; if not, every score is 0 and says nothing.
+        cache_hit: whether it was; if not, every score is a meaningless 0.
         generation: of the prefetch that was used; 0 for a miss.
     """
 
@@ -181,19 +182,19 @@ class UserCacheStats:
     """What is in the cache of the served version.
 
     Attributes:
-        cached_length: int32 (B,), behaviours of each user; -1 if not cached.
+        cached_length: int32 (B,), behaviors of each user; -1 if not cached.
         generation: int64 (B,), 0 if not cached.
         age_seconds: float32 (B,), since the prefetch.
         capacity: users that fit.
         occupied: users that are there.
-        max_length: behaviours kept of a user.
+        max_length: behaviors kept of a user.
         bytes: memory of the cache.
         hits: rankings that found their user.
         misses: rankings that did not.
         prefetches: histories written.
-        evictions: users that made place for others.
+        evictions: users removed to make room for others.
         expired: entries found too old.
-        mixed: reads refused because a writer was at it.
+        mixed: reads refused during a write.
     """
 
     cached_length: np.ndarray
@@ -233,19 +234,10 @@ class ResolvedItems:
     table_stamp: int
 
 
-def prefetch_inputs(
+def _prefetch_inputs(
     requests: Sequence[PrefetchRequest],
 ) -> dict[str, np.ndarray]:
-    """Pads requests to the inputs of prefetch or prefetch_rows.
-
-    Args:
-        requests: at least one, all of them by ids or all by rows.
-
-    Returns:
-        `user_id` (B,), `user_profile` (B, 5), `behavior_category_ids` (B, L)
-        and `behavior_item_ids` (B, L), int64; or, instead of the latter,
-        `behavior_rows` int32 (B, L), -1 where padded, and `table_stamp` (B,).
-    """
+    """Pads requests, all of them by ids or all by rows; -1 pads rows."""
     inputs = {
         "user_id": np.array([r.user_id for r in requests], np.int64),
         "user_profile": np.stack([r.user_profile for r in requests]),
@@ -268,54 +260,27 @@ def prefetch_inputs(
     return inputs
 
 
-def prefetch_result(
-    outputs: Mapping[str, np.ndarray], row: int
+def _prefetch_result(
+    _: PrefetchRequest, outputs: Outputs, row: int
 ) -> PrefetchResult:
-    """The part of an answer that belongs to one request.
-
-    Args:
-        outputs: outputs of the signature prefetch.
-        row: its row.
-
-    Raises:
-        ResponseError: an output is missing or too small.
-    """
     return PrefetchResult(
         cached_length=int(column(outputs, "cached_length", row + 1)[row]),
         generation=int(column(outputs, "generation", row + 1)[row]),
     )
 
 
-def cached_rank_inputs(
+def _cached_rank_inputs(
     requests: Sequence[CachedRankRequest],
 ) -> dict[str, np.ndarray]:
-    """Pads requests to the inputs of the signature rank_cached.
-
-    Args:
-        requests: at least one.
-
-    Returns:
-        `user_id` (B,) and `candidate_item_ids` (B, C), int64.
-    """
     return {
         "user_id": np.array([r.user_id for r in requests], np.int64),
         "candidate_item_ids": padded([r.candidate_item_ids for r in requests]),
     }
 
 
-def cached_rank_result(
-    request: CachedRankRequest, outputs: Mapping[str, np.ndarray], row: int
+def _cached_rank_result(
+    request: CachedRankRequest, outputs: Outputs, row: int
 ) -> CachedRankResult:
-    """The part of an answer that belongs to one request.
-
-    Args:
-        request: the request.
-        outputs: outputs of the signature rank_cached.
-        row: its row.
-
-    Raises:
-        ResponseError: an output is missing or too small.
-    """
     count = len(request.candidate_item_ids)
     return CachedRankResult(
         candidate_item_ids=np.asarray(request.candidate_item_ids),
@@ -327,45 +292,63 @@ def cached_rank_result(
     )
 
 
-def user_cache_stats(
-    outputs: Mapping[str, np.ndarray], count: int
-) -> UserCacheStats:
-    """Reads the answer of the signature user_cache.
-
-    Args:
-        outputs: its outputs.
-        count: users asked for, at least one.
-
-    Raises:
-        ResponseError: an output is missing or too small.
-    """
-    users = {name: column(outputs, name, count) for name in _PER_USER}
-    counts = {
-        name: int(column(outputs, name, 1)[0]) for name in CACHE_STATISTICS
-    }
-    return UserCacheStats(**users, **counts)  # type: ignore[arg-type]
+PREFETCH = RowSignature(
+    PrefetchRequest,
+    lambda request: "prefetch_rows" if request.by_rows else "prefetch",
+    lambda request: (2 * len(request), 0),
+    _prefetch_inputs,
+    _prefetch_result,
+)
+RANK_CACHED = RowSignature(
+    CachedRankRequest,
+    lambda _: "rank_cached",
+    lambda request: (0, len(request.candidate_item_ids)),
+    _cached_rank_inputs,
+    _cached_rank_result,
+)
 
 
-def resolved_items(
-    answers: Sequence[Mapping[str, np.ndarray]], sizes: Sequence[int]
-) -> ResolvedItems:
-    """Joins the answers of consecutive calls of resolve_items.
+def user_cache_plan(
+    target: Target, user_ids: IntegerList
+) -> Plan[UserCacheStats]:
+    """Asks what is in the cache."""
+    ids = some_ids("user_ids", user_ids)
 
-    Args:
-        answers: outputs, at least one.
-        sizes: items of each call.
+    def read(answers: list[Outputs]) -> UserCacheStats:
+        (outputs,) = answers
+        users = {name: column(outputs, name, len(ids)) for name in _PER_USER}
+        counts = {
+            name: int(column(outputs, name, 1)[0]) for name in CACHE_STATISTICS
+        }
+        return UserCacheStats(**users, **counts)  # type: ignore[arg-type]
 
-    Raises:
-        ResponseError: an output is missing or too small, or the version was
-            swapped between two calls.
-    """
-    rows, stamps = [], set()
-    for answer, size in zip(answers, sizes, strict=True):
-        rows.append(column(answer, "row", size))
-        stamps.update(column(answer, "table_stamp", size).tolist())
-    if len(stamps) != 1:
-        raise ResponseError(
-            f"the rows come from {len(stamps)} item tables; the version was "
-            "swapped between two calls"
+    return Plan([Predict(target, "user_cache", {"user_id": ids})], read)
+
+
+def resolve_items_plan(
+    target: Target, item_ids: IntegerList, limits: Limits
+) -> Plan[ResolvedItems]:
+    """Finds the rows of items."""
+    ids = some_ids("item_ids", item_ids)
+    parts = [
+        ids[start : start + limits.cells]
+        for start in range(0, len(ids), limits.cells)
+    ]
+
+    def read(answers: list[Outputs]) -> ResolvedItems:
+        rows, stamps = [], set()
+        for answer, part in zip(answers, parts, strict=True):
+            rows.append(column(answer, "row", len(part)))
+            stamps.update(column(answer, "table_stamp", len(part)).tolist())
+        if len(stamps) != 1:
+            raise ResponseError(
+                f"the rows come from {len(stamps)} item tables; the version "
+                "was swapped between two calls"
+            )
+        return ResolvedItems(
+            rows=np.concatenate(rows), table_stamp=stamps.pop()
         )
-    return ResolvedItems(rows=np.concatenate(rows), table_stamp=stamps.pop())
+
+    return Plan(
+        [Predict(target, "resolve_items", {"item_ids": p}) for p in parts], read
+    )

@@ -1,15 +1,13 @@
-"""Calls as gRPC messages: what is sent and what it means.
-
-Nothing here waits for a network, so any kind of transport may use it.
-"""
+"""Calls of the model server as gRPC messages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from serving.client.calls import GetMetadata, GetStatus, Predict, Target
 from serving.client.errors import RequestError, ResponseError
 from serving.client.types import (
     ModelMetadata,
@@ -19,82 +17,35 @@ from serving.client.types import (
 )
 from serving.wire import messages
 from serving.wire.predict_bytes import write_predict
-from serving.wire.tensors import (
-    DTYPE_NAMES,
-    TensorError,
-    array_from_proto,
-)
+from serving.wire.tensors import TensorError, array_from_proto
 
 __all__ = [
-    "METADATA",
+    "METHODS",
     "PREDICT",
-    "RESPONSES",
-    "STATUS",
+    "Method",
     "Target",
-    "metadata_request",
+    "model_metadata",
     "predict_request",
-    "read_metadata",
-    "read_predict",
     "read_status",
-    "status_request",
 ]
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
-METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
-STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
-RESPONSES = {
-    PREDICT: messages.PredictResponse.FromString,
-    METADATA: messages.GetModelMetadataResponse.FromString,
-    STATUS: messages.GetModelStatusResponse.FromString,
-}
-"""Methods, and what reads their answers."""
-
-STATES = {
-    0: "UNKNOWN",
-    10: "START",
-    20: "LOADING",
-    30: "AVAILABLE",
-    40: "UNLOADING",
-    50: "END",
-}
-CODES = (
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND "
-    "ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED FAILED_PRECONDITION "
-    "ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS "
-    "UNAUTHENTICATED"
-).split()
 
 
-class Target:
-    """Which model a call means.
+class Method(NamedTuple):
+    """How a call goes over gRPC.
 
-    Args:
-        model: model name.
-        version: a certain version, else the newest.
-        label: the version that this label names.
+    Attributes:
+        path: of the method.
+        write: makes the bytes of the request from the call.
+        parse: makes a message from the bytes of the response.
+        read: makes the answer from that message.
     """
 
-    def __init__(
-        self, model: str, version: int | None = None, label: str | None = None
-    ) -> None:
-        """Keeps the settings; see the class for the arguments."""
-        if not model:
-            raise RequestError("model", "be a name", model)
-        if version is not None and label is not None:
-            raise RequestError(
-                "version", "not be given together with `label`", version
-            )
-        self.model = model
-        self.version = version
-        self.label = label
-
-    def fill(self, spec: Any) -> None:
-        """Writes it into a ModelSpec."""
-        spec.name = self.model
-        if self.version is not None:
-            spec.version.value = self.version
-        if self.label is not None:
-            spec.version_label = self.label
+    path: str
+    write: Callable[[Any], bytes]
+    parse: Callable[[bytes], Any]
+    read: Callable[[Any], Any]
 
 
 def predict_request(
@@ -103,19 +54,12 @@ def predict_request(
     inputs: Mapping[str, np.ndarray],
     outputs: Sequence[str] = (),
 ) -> bytes:
-    """Makes a PredictRequest, ready to send.
-
-    Args:
-        target: the model.
-        signature: name of the signature.
-        inputs: name to array.
-        outputs: outputs to return; none means all.
+    """Writes a PredictRequest.
 
     Raises:
         RequestError: an input has no tensor type.
     """
-    head = messages.PredictRequest()
-    target.fill(head.model_spec)
+    head = messages.PredictRequest(model_spec=_spec(target))
     head.model_spec.signature_name = signature
     try:
         return write_predict(head, inputs, outputs)
@@ -125,18 +69,23 @@ def predict_request(
         ) from error
 
 
-def read_predict(response: Any) -> dict[str, np.ndarray]:
-    """Reads a PredictResponse.
+def _spec(target: Target) -> dict[str, Any]:
+    """Returns the fields of a ModelSpec."""
+    spec: dict[str, Any] = {"name": target.model}
+    if target.version is not None:
+        spec["version"] = {"value": target.version}
+    if target.label is not None:
+        spec["version_label"] = target.label
+    return spec
 
-    Args:
-        response: the message.
 
-    Returns:
-        Output name to array.
+def _write_predict(call: Predict) -> bytes:
+    return predict_request(
+        call.target, call.signature, call.inputs, call.outputs
+    )
 
-    Raises:
-        ResponseError: a tensor cannot be read.
-    """
+
+def _read_predict(response: Any) -> dict[str, np.ndarray]:
     try:
         return {
             name: array_from_proto(proto)
@@ -146,10 +95,8 @@ def read_predict(response: Any) -> dict[str, np.ndarray]:
         raise ResponseError(f"unreadable output: {error}") from error
 
 
-def status_request(target: Target) -> bytes:
-    """Makes a GetModelStatusRequest, ready to send."""
-    request = messages.GetModelStatusRequest()
-    target.fill(request.model_spec)
+def _write_status(call: GetStatus) -> bytes:
+    request = messages.GetModelStatusRequest(model_spec=_spec(call.target))
     return bytes(request.SerializeToString())
 
 
@@ -158,8 +105,8 @@ def read_status(response: Any) -> list[VersionStatus]:
     found = [
         VersionStatus(
             version=entry.version,
-            state=STATES.get(entry.state, str(entry.state)),
-            code=_code(entry.status.error_code),
+            state=enum_name(entry, "state"),
+            code=enum_name(entry.status, "error_code"),
             message=entry.status.error_message,
         )
         for entry in response.model_version_status
@@ -167,30 +114,26 @@ def read_status(response: Any) -> list[VersionStatus]:
     return sorted(found, key=lambda status: -status.version)
 
 
-def metadata_request(target: Target) -> bytes:
-    """Makes a GetModelMetadataRequest, ready to send."""
-    request = messages.GetModelMetadataRequest()
-    target.fill(request.model_spec)
-    request.metadata_field.append("signature_def")
+def _write_metadata(call: GetMetadata) -> bytes:
+    request = messages.GetModelMetadataRequest(
+        model_spec=_spec(call.target), metadata_field=["signature_def"]
+    )
     return bytes(request.SerializeToString())
 
 
-def read_metadata(response: Any) -> ModelMetadata:
-    """Reads a GetModelMetadataResponse.
-
-    Args:
-        response: the message.
-
-    Raises:
-        ResponseError: it holds no signatures.
-    """
+def _read_metadata(response: Any) -> ModelMetadata:
     if "signature_def" not in response.metadata:
         raise ResponseError("the metadata hold no signature_def")
     found = messages.SignatureDefMap()
     found.ParseFromString(response.metadata["signature_def"].value)
+    return model_metadata(response.model_spec, found)
+
+
+def model_metadata(spec: Any, found: Any) -> ModelMetadata:
+    """Reads a ModelSpec and a SignatureDefMap."""
     return ModelMetadata(
-        name=response.model_spec.name,
-        version=response.model_spec.version.value,
+        name=spec.name,
+        version=spec.version.value,
         signatures={
             name: Signature(
                 inputs=_specs(entry.inputs),
@@ -205,7 +148,7 @@ def read_metadata(response: Any) -> ModelMetadata:
 def _specs(infos: Any) -> dict[str, TensorSpec]:
     return {
         name: TensorSpec(
-            dtype=DTYPE_NAMES.get(info.dtype, str(info.dtype)),
+            dtype=enum_name(info, "dtype").removeprefix("DT_").lower(),
             shape=(
                 None
                 if info.tensor_shape.unknown_rank
@@ -216,5 +159,31 @@ def _specs(infos: Any) -> dict[str, TensorSpec]:
     }
 
 
-def _code(number: int) -> str:
-    return CODES[number] if 0 <= number < len(CODES) else str(number)
+def enum_name(message: Any, field: str) -> str:
+    """Returns the name of an enum's value, or its number if it has none."""
+    number = getattr(message, field)
+    kinds = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
+    return kinds[number].name if number in kinds else str(number)
+
+
+METHODS: Mapping[type, Method] = {
+    Predict: Method(
+        PREDICT,
+        _write_predict,
+        messages.PredictResponse.FromString,
+        _read_predict,
+    ),
+    GetMetadata: Method(
+        "/tensorflow.serving.PredictionService/GetModelMetadata",
+        _write_metadata,
+        messages.GetModelMetadataResponse.FromString,
+        _read_metadata,
+    ),
+    GetStatus: Method(
+        "/tensorflow.serving.ModelService/GetModelStatus",
+        _write_status,
+        messages.GetModelStatusResponse.FromString,
+        read_status,
+    ),
+}
+"""Type of a call to its method."""

@@ -1,35 +1,29 @@
-"""Calls as HTTP requests: what is sent and what it means.
-
-Nothing here waits for a network, so any kind of transport may use it.
-"""
+"""Calls of the model server as HTTP requests with JSON bodies."""
 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import urllib.parse
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf import json_format
 
+from serving.client import wire_grpc
+from serving.client.calls import Target
 from serving.client.errors import (
     CallError,
     RequestError,
     ResponseError,
     call_error,
 )
-from serving.client.types import (
-    ModelMetadata,
-    Signature,
-    TensorSpec,
-    VersionStatus,
-)
-from serving.client.wire_grpc import Target
+from serving.client.types import ModelMetadata, TensorSpec, VersionStatus
+from serving.wire import messages
 from serving.wire.tensors import TensorError, dtype_number
 
-try:  # not needed, but faster
+try:  # optional, faster
     import orjson
 except ImportError:
     orjson = None  # type: ignore[assignment]
@@ -65,20 +59,12 @@ _ARRAYS = {
     "double": np.float64,
     "half": np.float16,
     "bfloat16": np.float32,
-    "bool": np.bool_,
     "string": object,
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class HttpCall:
-    """One HTTP request.
-
-    Attributes:
-        method: GET or POST.
-        path: path of the URL.
-        body: JSON text, or nothing.
-    """
+class HttpCall(NamedTuple):
+    """One HTTP request."""
 
     method: str
     path: str
@@ -88,16 +74,11 @@ class HttpCall:
 def predict_call(
     target: Target, signature: str, inputs: Mapping[str, np.ndarray]
 ) -> HttpCall:
-    """Makes a predict call in column form.
-
-    Args:
-        target: the model.
-        signature: name of the signature.
-        inputs: name to array.
+    """Returns the request for a signature, with the inputs by column.
 
     Raises:
         RequestError: an input has no tensor type, or a size that JSON cannot
-            tell (a list of nothing has no shape inside).
+            express (a list of nothing has no shape inside).
     """
     columns = []
     for name, value in inputs.items():
@@ -123,7 +104,7 @@ def predict_call(
 def read_predict(
     body: bytes, outputs: Mapping[str, TensorSpec]
 ) -> dict[str, np.ndarray]:
-    """Reads the answer to a predict call.
+    """Reads the outputs.
 
     Args:
         body: JSON text.
@@ -148,62 +129,42 @@ def read_predict(
 
 
 def status_call(target: Target) -> HttpCall:
-    """Makes a status call."""
+    """Returns the request for the states of the versions."""
     return HttpCall("GET", _path(target))
 
 
 def read_status(body: bytes) -> list[VersionStatus]:
-    """Reads the answer to a status call, newest version first."""
+    """Reads the states of the versions, newest first."""
     document = _document(body)
-    try:
-        found = [
-            VersionStatus(
-                version=int(entry["version"]),
-                state=entry["state"],
-                code=entry["status"]["error_code"],
-                message=entry["status"]["error_message"],
-            )
-            for entry in document["model_version_status"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ResponseError("the answer is not a model status") from error
-    return sorted(found, key=lambda status: -status.version)
+    if "model_version_status" not in document:
+        raise ResponseError("the answer is not a model status")
+    response = _message(messages.GetModelStatusResponse(), document)
+    return wire_grpc.read_status(response)
 
 
 def metadata_call(target: Target) -> HttpCall:
-    """Makes a metadata call."""
+    """Returns the request for the signatures."""
     return HttpCall("GET", _path(target) + "/metadata")
 
 
 def read_metadata(body: bytes) -> ModelMetadata:
-    """Reads the answer to a metadata call."""
+    """Reads the signatures."""
     document = _document(body)
     try:
         spec = document["model_spec"]
-        found = document["metadata"]["signature_def"]["signature_def"]
-        return ModelMetadata(
-            name=spec["name"],
-            version=int(spec["version"]),
-            signatures={
-                name: Signature(
-                    inputs=_specs(entry["inputs"]),
-                    outputs=_specs(entry["outputs"]),
-                    method=entry["method_name"],
-                )
-                for name, entry in sorted(found.items())
-            },
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        found = document["metadata"]["signature_def"]
+    except (KeyError, TypeError) as error:
         raise ResponseError("the answer is not model metadata") from error
+    return wire_grpc.model_metadata(
+        _message(
+            messages.GetModelMetadataResponse(), {"model_spec": spec}
+        ).model_spec,
+        _message(messages.SignatureDefMap(), found),
+    )
 
 
 def read_error(status: int, body: bytes) -> CallError:
-    """The error that an HTTP answer means.
-
-    Args:
-        status: HTTP status.
-        body: its body.
-    """
+    """Returns the error that an answer with another status than 200 means."""
     code = _CODE_OF_STATUS.get(status, "UNKNOWN")
     try:
         message = json.loads(body)["error"]
@@ -215,7 +176,7 @@ def read_error(status: int, body: bytes) -> CallError:
 
 
 def _column(array: np.ndarray, number: int) -> bytes:
-    """An array as JSON; integers straight from memory where orjson is."""
+    """Returns an array as JSON; orjson reads integers from its memory."""
     if number == _STRING:
         return _dumps(_strings(array.tolist()))
     if orjson is not None and array.dtype in _PLAIN_INTEGERS and array.ndim:
@@ -249,9 +210,7 @@ def _document(body: bytes) -> dict[str, Any]:
 
 
 def _array(name: str, value: Any, spec: TensorSpec | None) -> np.ndarray:
-    dtype = None
-    if spec is not None:
-        dtype = _ARRAYS.get(spec.dtype, spec.dtype)
+    dtype = None if spec is None else _ARRAYS.get(spec.dtype, spec.dtype)
     try:
         if dtype is object:
             return np.array(_plain_strings(value), object)
@@ -275,17 +234,8 @@ def _plain_strings(value: Any) -> Any:
     return value.encode()
 
 
-def _specs(infos: Mapping[str, Any]) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(
-            dtype=info["dtype"].removeprefix("DT_").lower(),
-            shape=(
-                None
-                if info["tensor_shape"]["unknown_rank"]
-                else tuple(
-                    int(dim["size"]) for dim in info["tensor_shape"]["dim"]
-                )
-            ),
-        )
-        for name, info in sorted(infos.items())
-    }
+def _message(message: Any, document: Any) -> Any:
+    try:
+        return json_format.ParseDict(document, message, True)
+    except json_format.ParseError as error:
+        raise ResponseError(f"the answer does not fit: {error}") from error

@@ -1,9 +1,8 @@
 """Message classes from a short notation, without generated code.
 
-A file of messages is written as a mapping from message name to fields, and
-becomes classes in a private descriptor pool. Private, because the same files
-may already be registered in protobuf's default pool by TensorFlow; both sets
-of classes then live in one process and speak the same bytes.
+A mapping from message name to fields becomes classes in a private descriptor
+pool: TensorFlow may have registered the same files in protobuf's default pool.
+Both sets of classes then live in one process and have the same bytes.
 """
 
 from __future__ import annotations
@@ -40,19 +39,16 @@ def build_messages(
     dependencies: Sequence[str] = (),
     file_name: str = "",
 ) -> dict[str, Any]:
-    """Makes message classes.
+    """Makes message classes, by name.
 
     Args:
         package: protobuf package.
-        messages: message name (`"Outer.Inner"` nests) to its fields. An outer
-            message comes before its inner ones.
+        messages: message name (`"Outer.Inner"` nests) to its fields, outer
+            messages first.
         enums: enum name to its values; `"Outer.Inner"` nests too.
         pool: pool to add to; by default a new one.
         dependencies: files of that pool which the fields refer to.
         file_name: name of the file, unique in the pool.
-
-    Returns:
-        Message name to class.
 
     Raises:
         ValueError: a field is not written as described.
@@ -68,19 +64,13 @@ def build_messages(
     protos: dict[str, Any] = {}
     for name, fields in messages.items():
         outer, _, inner = name.rpartition(".")
-        proto = (
-            protos[outer].nested_type.add()
-            if outer
-            else file.message_type.add()
-        )
-        proto.name = inner
-        protos[name] = proto
+        siblings = protos[outer].nested_type if outer else file.message_type
+        protos[name] = proto = siblings.add(name=inner)
         for field_name, text in fields.items():
             _add_field(proto, f"{package}.{name}", field_name, text, package)
     for name, values in enums.items():
         outer, _, inner = name.rpartition(".")
-        enum = protos[outer].enum_type.add() if outer else file.enum_type.add()
-        enum.name = inner
+        enum = (protos[outer] if outer else file).enum_type.add(name=inner)
         for value_name, number in values.items():
             enum.value.add(name=value_name, number=number)
     enum_names = {f".{package}.{name}" for name in enums}
@@ -106,10 +96,8 @@ def _add_field(
     kind, field.number = words[0], int(words[1])
     if kind.startswith("map<"):
         key, _, value = kind[4:-1].partition(",")
-        entry = proto.nested_type.add()
-        entry.name = (
-            "".join(part.capitalize() for part in name.split("_")) + "Entry"
-        )
+        words = [part.capitalize() for part in name.split("_")]
+        entry = proto.nested_type.add(name="".join([*words, "Entry"]))
         entry.options.map_entry = True
         _set_type(entry.field.add(name="key", number=1), key, package)
         _set_type(entry.field.add(name="value", number=2), value, package)

@@ -1,7 +1,6 @@
 """The messages of TensorFlow Serving that the client needs.
 
-Written as field numbers (see `descriptors`), so that the client carries
-neither TensorFlow nor generated code. Names and numbers are those of
+Names and numbers (see `descriptors`) are those of
 tensorflow/core/framework/{tensor,tensor_shape}.proto,
 tensorflow/core/protobuf/meta_graph.proto (`SignatureDef`, `TensorInfo`),
 tensorflow/core/example/{example,feature}.proto and
@@ -22,6 +21,7 @@ from google.protobuf import (
 )
 
 from serving.wire.descriptors import build_messages
+from serving.wire.tensors import DTYPE_NAMES
 
 __all__ = [
     "Example",
@@ -36,8 +36,17 @@ __all__ = [
 ]
 
 
+CODES = (
+    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND "
+    "ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED FAILED_PRECONDITION "
+    "ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS "
+    "UNAUTHENTICATED"
+).split()
+"""Canonical status codes, in the order of their numbers."""
+
+
 def _private_pool() -> descriptor_pool.DescriptorPool:
-    """A pool holding the well-known types that the messages refer to."""
+    """Returns a pool with the well-known types that the messages refer to."""
     pool = descriptor_pool.DescriptorPool()
     for module in (any_pb2, wrappers_pb2):
         file = descriptor_pb2.FileDescriptorProto()
@@ -73,7 +82,7 @@ _CORE: dict[str, Any] = build_messages(
         },
         "TensorInfo": {
             "name": "string 1",
-            "dtype": "int32 2",
+            "dtype": ".DataType 2",
             "tensor_shape": ".TensorShapeProto 3",
         },
         "SignatureDef": {
@@ -91,6 +100,12 @@ _CORE: dict[str, Any] = build_messages(
         },
         "Features": {"feature": "map<string,.Feature> 1"},
         "Example": {"features": ".Features 1"},
+    },
+    enums={
+        "DataType": {
+            "DT_INVALID": 0,
+            **{f"DT_{n.upper()}": i for i, n in sorted(DTYPE_NAMES.items())},
+        }
     },
     pool=_POOL,
     file_name="muse/tensorflow.proto",
@@ -125,10 +140,10 @@ _SERVING: dict[str, Any] = build_messages(
         "SignatureDefMap": {
             "signature_def": "map<string,.tensorflow.SignatureDef> 1",
         },
-        "StatusProto": {"error_code": "int32 1", "error_message": "string 2"},
+        "StatusProto": {"error_code": ".Code 1", "error_message": "string 2"},
         "ModelVersionStatus": {
             "version": "int64 1",
-            "state": "int32 2",
+            "state": ".ModelVersionStatus.State 2",
             "status": ".tensorflow.serving.StatusProto 3",
         },
         "GetModelStatusRequest": {
@@ -139,6 +154,17 @@ _SERVING: dict[str, Any] = build_messages(
                 "repeated .tensorflow.serving.ModelVersionStatus 1"
             ),
         },
+    },
+    enums={
+        "ModelVersionStatus.State": {
+            "UNKNOWN": 0,
+            "START": 10,
+            "LOADING": 20,
+            "AVAILABLE": 30,
+            "UNLOADING": 40,
+            "END": 50,
+        },
+        "Code": {name: number for number, name in enumerate(CODES)},
     },
     pool=_POOL,
     dependencies=(

@@ -1,10 +1,9 @@
-"""PredictRequest as bytes, around tensors that nobody copies or parses.
+"""PredictRequest to bytes and back, without copying tensors.
 
-A message object would copy a tensor when it is set, when the message is
-written and when it is read. Almost all bytes of a request are
-`tensor_content`, which needs none of that: writing joins the arrays' own
-memory with the few bytes between them, and reading cuts the contents out as
-views and leaves what remains to protobuf.
+A message object copies a tensor when it is set, when the message is written
+and when it is read. Almost all bytes of a request are `tensor_content`:
+writing joins the arrays' own memory with the few bytes between them, and
+reading takes the contents as views and leaves the rest to protobuf.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from serving.wire import messages
 from serving.wire.tensors import (
@@ -29,21 +29,16 @@ __all__ = ["PredictView", "TensorView", "read_predict", "write_predict"]
 # Tags: field number and wire type 2, a length and that many bytes.
 _INPUTS, _KEY, _VALUE, _CONTENT = b"\x12", b"\x0a", b"\x12", b"\x22"
 _LARGE = 4096  # bytes of content from which cutting out is cheaper
-_MOST_FIELDS = 256  # per message; more are protobuf's to read
+_MOST_FIELDS = 256  # per message; protobuf reads those with more
 
 
 class TensorView:
-    """A TensorProto whose content is a view of the request's bytes.
-
-    Args:
-        head: the message without the content.
-        content: the content.
-    """
+    """A TensorProto whose content is a view of the request's bytes."""
 
     __slots__ = ("_head", "tensor_content")
 
     def __init__(self, head: Any, content: memoryview) -> None:
-        """Keeps the parts; see the class for the arguments."""
+        """Joins the message without its content, and the content."""
         self._head = head
         self.tensor_content = content
 
@@ -53,18 +48,10 @@ class TensorView:
 
 
 class PredictView:
-    """A PredictRequest whose large tensors are `TensorView`s.
-
-    Args:
-        rest: the message without its large inputs.
-        large: those, by alias.
-
-    Attributes:
-        inputs: all inputs, by alias.
-    """
+    """A PredictRequest whose large tensors are `TensorView`s."""
 
     def __init__(self, rest: Any, large: Mapping[str, TensorView]) -> None:
-        """Keeps the parts; see the class for the arguments."""
+        """Joins the message without its large inputs, and those by alias."""
         self._rest = rest
         self.inputs: dict[str, Any] = {**rest.inputs, **large}
 
@@ -84,9 +71,6 @@ def write_predict(
         head: a PredictRequest with the model only.
         inputs: alias to array.
         outputs: outputs to return; none means all.
-
-    Returns:
-        The message, numbers as `tensor_content`.
 
     Raises:
         TensorError: TensorFlow has no type for an array; `field` is its alias.
@@ -112,27 +96,22 @@ def write_predict(
 def read_predict(raw: bytes, request_class: Any) -> Any:
     """Reads a PredictRequest.
 
-    Whatever is not a plain large tensor, and every request in which
-    something is unusual, is read by protobuf alone.
-
-    Args:
-        raw: the message.
-        request_class: class to read it with.
+    Protobuf alone reads small tensors, and requests with anything unusual.
 
     Returns:
-        A `PredictView`, or a message.
+        A `PredictView`, or a message of `request_class`.
 
     Raises:
         google.protobuf.message.DecodeError: it is no such message.
     """
     try:
         return _cut(raw, request_class)
-    except (_UnusualError, IndexError, UnicodeDecodeError):
+    except (_UnusualError, DecodeError, IndexError, ValueError):
         return request_class.FromString(raw)
 
 
 class _UnusualError(Exception):
-    """Bytes that are protobuf's to read."""
+    """Only protobuf can read these bytes."""
 
 
 def _cut(raw: bytes, request_class: Any) -> Any:
@@ -158,8 +137,8 @@ def _entry(
     raw: bytes, view: memoryview, start: int, end: int
 ) -> tuple[str, TensorView | None]:
     """One entry of `inputs`; None if its content is not large."""
-    (key, _, name, name_end), (value, _, body, value_end) = _two(
-        _fields(raw, start, end)
+    (key, _, name, name_end), (value, _, body, value_end) = _fields(
+        raw, start, end
     )
     if (key, value) != (_KEY[0], _VALUE[0]):
         raise _UnusualError
@@ -173,26 +152,16 @@ def _entry(
     if content is None or content[2] - content[1] < _LARGE:
         return alias, None
     first, inner, last = content
-    try:
-        head = messages.TensorProto.FromString(
-            raw[body:first] + raw[last:value_end]
-        )
-    except ValueError as error:  # DecodeError: let the real class say so
-        raise _UnusualError from error
+    head = messages.TensorProto.FromString(
+        raw[body:first] + raw[last:value_end]
+    )
     return alias, TensorView(head, view[inner:last])
-
-
-def _two(fields: Iterator[tuple[int, int, int, int]]) -> list[Any]:
-    found = list(fields)
-    if len(found) != 2:
-        raise _UnusualError
-    return found
 
 
 def _fields(
     raw: bytes, at: int, end: int
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Tag, start, start of the value and end of each field of a message."""
+    """Yields tag, start, start of the value and end of each field."""
     count = 0
     while at < end:
         start = at
@@ -230,7 +199,7 @@ def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def _tensor_parts(array: np.ndarray) -> list[Any]:
-    """A TensorProto: all but the content, and the content if there is any."""
+    """Returns the bytes of a TensorProto, its content apart."""
     proto = messages.TensorProto()
     if dtype_number(array) == DT_STRING or array.size == 0:
         fill_proto(proto, array)

@@ -1,8 +1,7 @@
 """NumPy arrays to `TensorProto` and back.
 
 Works on any class with the fields of `tensorflow.TensorProto`: the client's
-own and TensorFlow's. Values travel as `tensor_content`, raw bytes that are
-neither copied nor looked at one by one, except strings.
+own and TensorFlow's. Numbers travel as `tensor_content`, raw bytes.
 """
 
 from __future__ import annotations
@@ -24,39 +23,27 @@ __all__ = [
 
 DT_HALF, DT_BFLOAT16, DT_STRING = 19, 14, 7
 
+_TYPES: dict[int, tuple[str, Any, str]] = {
+    1: ("float", np.float32, "float_val"),
+    2: ("double", np.float64, "double_val"),
+    3: ("int32", np.int32, "int_val"),
+    4: ("uint8", np.uint8, "int_val"),
+    5: ("int16", np.int16, "int_val"),
+    6: ("int8", np.int8, "int_val"),
+    9: ("int64", np.int64, "int64_val"),
+    10: ("bool", np.bool_, "bool_val"),
+    17: ("uint16", np.uint16, "int_val"),
+    DT_HALF: ("half", np.float16, "half_val"),
+    22: ("uint32", np.uint32, "uint32_val"),
+    23: ("uint64", np.uint64, "uint64_val"),
+}
 DTYPE_NAMES = {
-    1: "float",
-    2: "double",
-    3: "int32",
-    4: "uint8",
-    5: "int16",
-    6: "int8",
-    7: "string",
-    9: "int64",
-    10: "bool",
-    14: "bfloat16",
-    17: "uint16",
-    19: "half",
-    22: "uint32",
-    23: "uint64",
+    DT_STRING: "string",
+    DT_BFLOAT16: "bfloat16",
+    **{number: name for number, (name, _, _) in _TYPES.items()},
 }
 """`DataType` number to the name that TensorFlow prints."""
-
-_NUMPY = {
-    1: (np.float32, "float_val"),
-    2: (np.float64, "double_val"),
-    3: (np.int32, "int_val"),
-    4: (np.uint8, "int_val"),
-    5: (np.int16, "int_val"),
-    6: (np.int8, "int_val"),
-    9: (np.int64, "int64_val"),
-    10: (np.bool_, "bool_val"),
-    17: (np.uint16, "int_val"),
-    19: (np.float16, "half_val"),
-    22: (np.uint32, "uint32_val"),
-    23: (np.uint64, "uint64_val"),
-}
-_NUMBERS = {np.dtype(kind): number for number, (kind, _) in _NUMPY.items()}
+_NUMBERS = {np.dtype(kind): number for number, (_, kind, _) in _TYPES.items()}
 # float_val and double_val are packed little-endian values: tag, length, raw.
 _PACKED_TAGS = {1: b"\x2a", 2: b"\x32"}
 
@@ -72,10 +59,7 @@ class TensorError(ValueError):
 
 
 def dtype_number(array: np.ndarray) -> int:
-    """The `DataType` number of an array.
-
-    Args:
-        array: any array; objects and unicode count as strings.
+    """Returns the `DataType` number of an array; objects count as strings.
 
     Raises:
         TensorError: TensorFlow has no such type.
@@ -96,8 +80,8 @@ def fill_proto(proto: Any, array: np.ndarray, *, content: bool = True) -> None:
     Args:
         proto: the message.
         array: values.
-        content: as raw `tensor_content`; otherwise in the typed fields, the
-            form in which TensorFlow Serving answers.
+        content: write raw `tensor_content`; otherwise the typed fields, as
+            TensorFlow Serving answers.
 
     Raises:
         TensorError: TensorFlow has no such type, or a string array holds
@@ -121,22 +105,11 @@ def fill_proto(proto: Any, array: np.ndarray, *, content: bool = True) -> None:
         values = np.ascontiguousarray(array).view(np.uint16).ravel()
         proto.half_val.extend(values.tolist())
         return
-    getattr(proto, _NUMPY[number][1]).extend(array.ravel().tolist())
+    getattr(proto, _TYPES[number][2]).extend(array.ravel().tolist())
 
 
 def fill_shape(proto: Any, array: np.ndarray) -> int:
-    """Writes type and shape of an array into an empty message.
-
-    Args:
-        proto: the message.
-        array: values.
-
-    Returns:
-        The `DataType` number.
-
-    Raises:
-        TensorError: TensorFlow has no such type.
-    """
+    """Writes type and shape into an empty message; returns `dtype_number`."""
     proto.dtype = dtype_number(array)
     proto.tensor_shape.SetInParent()
     for size in array.shape:
@@ -149,13 +122,7 @@ def array_from_proto(proto: Any) -> np.ndarray:
 
     Numbers in `tensor_content` are viewed, not copied: such an array is
     read-only. Fewer typed values than elements repeat the last one, none at
-    all mean zeros, as in TensorFlow.
-
-    Args:
-        proto: the message.
-
-    Returns:
-        The array; strings as objects (`bytes`).
+    all mean zeros, as in TensorFlow. Strings become objects (`bytes`).
 
     Raises:
         TensorError: unknown type, or values that do not fit.
@@ -168,10 +135,10 @@ def array_from_proto(proto: Any) -> np.ndarray:
         return _strings(proto, shape, size)
     if proto.dtype == DT_BFLOAT16:
         return _bfloat16(proto, shape, size)
-    if proto.dtype not in _NUMPY:
+    if proto.dtype not in _TYPES:
         name = DTYPE_NAMES.get(proto.dtype, f"number {proto.dtype}")
         raise TensorError(f"tensors of type {name} are not supported")
-    dtype, field = _NUMPY[proto.dtype]
+    _, dtype, field = _TYPES[proto.dtype]
     content = proto.tensor_content
     if content:
         return _from_content(content, np.dtype(dtype), shape, size)
@@ -199,11 +166,8 @@ def _padded(values: Any, dtype: Any, size: int) -> np.ndarray:
         raise TensorError(f"{count} values for {size} elements")
     if count == 0:
         return np.zeros(size, dtype)
-    wide = np.array(values, copy=True)
-    array = wide.astype(dtype, copy=False)
-    if count < size:
-        array = np.concatenate([array, np.full(size - count, array[-1], dtype)])
-    return array
+    array = np.array(values, copy=True).astype(dtype, copy=False)
+    return np.pad(array, (0, size - count), "edge") if count < size else array
 
 
 def _bfloat16(proto: Any, shape: tuple[int, ...], size: int) -> np.ndarray:

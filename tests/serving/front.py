@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 
-from serving.wire import messages, wire_grpc
+from serving.client import wire_grpc
+from serving.wire import messages
 
 __all__ = ["GARBAGE", "HANGS", "Front", "front_of"]
 

@@ -122,7 +122,7 @@ class Scripted:
         self.script = list(script)
         self.seconds: list[float] = []
 
-    async def predict(self, target, signature, inputs, outputs, seconds):
+    async def send(self, call, seconds):
         self.seconds.append(seconds)
         step = self.script.pop(0)
         if isinstance(step, Exception):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.server
+import json
 import os
 import socket
 import subprocess
@@ -18,6 +20,7 @@ import pytest
 from serving.client import (
     AsyncMuseClient,
     CallError,
+    ClientClosedError,
     DeadlineError,
     MuseClient,
     MuseClientError,
@@ -25,7 +28,7 @@ from serving.client import (
     Timeouts,
     UnavailableError,
 )
-from serving.client.connections import CONNECTIONS
+from serving.client.rest import CONNECTIONS
 from tests.serving.relay import Relay
 
 ONCE = Retry(attempts=1)
@@ -162,6 +165,70 @@ def test_the_deadline_holds_for_the_whole_answer(head):
             with pytest.raises(DeadlineError):
                 client.status(timeout=0.5)
             assert time.monotonic() - start < 1.5
+
+
+METADATA = {
+    "model_spec": {"name": "muse", "version": "1"},
+    "metadata": {
+        "signature_def": {"signature_def": {"s": {"inputs": {}, "outputs": {}}}}
+    },
+}
+
+
+class Unread(http.server.BaseHTTPRequestHandler):
+    """Answers a GET, and reads nothing of what is posted."""
+
+    def do_GET(self):
+        body = json.dumps(METADATA).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        self.server.stop.wait(30)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_the_deadline_holds_while_the_request_is_sent():
+    inputs = {"x": np.full(10_000_000, 2**40)}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unread) as server:
+        server.stop = threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        # Encoding the request takes longer than the time to connect.
+        limits = Timeouts(connect=0.2, call=4)
+        with MuseClient(address, "rest", timeouts=limits, retry=ONCE) as client:
+            with pytest.raises(DeadlineError, match="within 4 s"):
+                client.predict("s", inputs)
+        server.stop.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_closing_ends_the_calls_in_flight(kind):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        client = MuseClient(address, kind, retry=ONCE)
+        failed: list[Exception] = []
+
+        def ask():
+            try:
+                client.status(timeout=60)
+            except Exception as error:
+                failed.append(error)
+
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        connection, _ = silent.accept()
+        with connection:
+            if kind == "rest":  # The call is under way.
+                assert connection.recv(1)
+            client.close()
+            waiting.join(30)
+        assert [type(error) for error in failed] == [ClientClosedError]
 
 
 def test_a_server_that_takes_no_connection_is_unavailable():

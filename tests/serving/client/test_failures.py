@@ -37,7 +37,7 @@ class Scripted:
         self.script = list(script)
         self.seconds: list[float] = []
 
-    def predict(self, target, signature, inputs, outputs, seconds):
+    def send(self, call, seconds):
         self.seconds.append(seconds)
         step = self.script.pop(0)
         if isinstance(step, Exception):
@@ -92,7 +92,7 @@ class Clock:
 def test_total_time_bounds_the_attempts(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("serving.client.attempts.time", clock)
-    monkeypatch.setattr("serving.client.client.time", clock)
+    monkeypatch.setattr("serving.client.base.time", clock)
     transport = Scripted(*[UNAVAILABLE] * 100)
     client = MuseClient(
         "t",

@@ -47,7 +47,7 @@ def floats(rows: list) -> pa.Array:
         ({"embedding": [1.0, 2.0]}, "one row for each"),
         ({"embedding": [[1.0], ["x"]]}, "array of numbers"),
         ({"embedding": [[1.0], [1.0, 2.0]]}, "array of numbers"),
-        ({"city_ids": [1]}, "`city_ids` must hold 2 ids"),
+        ({"city_ids": [1]}, "`city_ids` must be as long as item_ids, 2"),
         ({"province_ids": [1, "a"]}, "`province_ids` must be a list"),
     ],
 )

@@ -10,12 +10,12 @@ import sys
 ROOT = pathlib.Path(__file__).parents[3]
 
 
-def test_the_client_needs_only_grpc_protobuf_and_numpy():
+def test_what_the_client_needs():
     program = """
 import importlib.abc, sys, sysconfig
 
 ALLOWED = {
-    *("grpc", "typing_extensions", "google", "numpy", "serving"),
+    *("grpc", "typing_extensions", "google", "numpy", "serving", "urllib3"),
     *sys.stdlib_module_names,
 }
 
@@ -67,6 +67,6 @@ def requirements(folder: pathlib.Path) -> dict[str, set[str]]:
 
 def test_the_extra_brings_the_clients_packages_and_no_more(tmp_path):
     found = requirements(tmp_path)
-    assert found["client"] == {"grpcio", "protobuf", "numpy"}
+    assert found["client"] == {"grpcio", "protobuf", "numpy", "urllib3"}
     assert found[""] == {"keras", "numpy"}
     assert "tensorflow" in found["serving"]  # or nothing was read

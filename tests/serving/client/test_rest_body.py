@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from serving.client import wire_rest
-from serving.client.wire_grpc import Target
+from serving.client.calls import Target
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=4)
 dtypes = st.sampled_from([np.int64, np.int32, ">i8", np.uint8, np.bool_])

@@ -24,9 +24,9 @@ class Recording:
         self.answer = answer
         self.calls: list[tuple[str, dict]] = []
 
-    def predict(self, target, signature, inputs, outputs, seconds):
-        self.calls.append((signature, dict(inputs)))
-        return self.answer(signature, inputs)
+    def send(self, call, seconds):
+        self.calls.append((call.signature, dict(call.inputs)))
+        return self.answer(call.signature, call.inputs)
 
     def close(self) -> None:
         pass

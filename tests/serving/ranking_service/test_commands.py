@@ -26,7 +26,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
 from muse_tools.cli.ranking_beside import RankingBeside
-from serving.client import MuseClientError, Tls
+from serving.client import MuseClientError, Timeouts, Tls
 from serving.client.ranking import (
     RankingClient,
     RankingRequest,
@@ -124,7 +124,7 @@ def test_service_serves_and_answers_what_is_in_flight(site, tmp_path):
         assert get(f"{url}/readyz")[0] == 200
         with (
             grpc.insecure_channel(target) as channel,
-            RankingClient(target, timeout=20) as client,
+            RankingClient(target, timeouts=Timeouts(call=20)) as client,
         ):
             health = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=20
@@ -237,7 +237,9 @@ def test_serve_with_ranking_is_not_worse_while_it_stops(
         def ask() -> None:
             asked = RankingRequest(request.user_id, deadline_ms=5000)
             with (
-                RankingClient(target, timeout=20, tls=tls) as client,
+                RankingClient(
+                    target, timeouts=Timeouts(call=20), tls=tls
+                ) as client,
                 contextlib.suppress(MuseClientError),
             ):
                 while True:  # Until it is refused.

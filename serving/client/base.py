@@ -1,0 +1,155 @@
+"""What all clients share: settings, attempts, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from serving.client.attempts import Attempts
+from serving.client.calls import AsyncTransport, Call, Plan, Transport
+from serving.client.errors import CallError, ClientClosedError
+from serving.client.settings import Retry, Timeouts
+
+__all__ = ["AsyncClient", "BaseClient", "BlockingClient", "awaited"]
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+_Client = TypeVar("_Client", bound="BlockingClient")
+_Async = TypeVar("_Async", bound="AsyncClient")
+
+
+class BaseClient:
+    """Settings of a client, and how it shows itself."""
+
+    _transport: Any
+
+    def __init__(
+        self,
+        target: str,
+        timeouts: Timeouts | None,
+        retry: Retry | None,
+        metadata: Mapping[str, str] | None,
+    ) -> None:
+        self._address = target
+        self._timeouts = timeouts or Timeouts()
+        self._retry = retry or Retry()
+        self._metadata_names = sorted(metadata or {})
+        self._closed = False
+
+    def _shown(self) -> list[str]:
+        """Returns what `repr` shows besides target and metadata."""
+        return []
+
+    def __repr__(self) -> str:
+        """The target and the names of the metadata; no secrets."""
+        parts = [repr(self._address), *self._shown()]
+        if self._metadata_names:
+            hidden = ", ".join(f"{n!r}: '***'" for n in self._metadata_names)
+            parts.append(f"metadata={{{hidden}}}")
+        if self._closed:
+            parts.append("closed")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def _attempts(self, timeout: float | None) -> Attempts:
+        return Attempts(timeout, self._timeouts, self._retry)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("the client is closed")
+
+
+class BlockingClient(BaseClient):
+    """A client whose methods wait for the answer."""
+
+    _transport: Transport
+
+    def close(self) -> None:
+        """Closes the connections. Closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._transport.close()
+
+    def __enter__(self: _Client) -> _Client:
+        """The client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the client."""
+        self.close()
+
+    def _run(self, plan: Plan[_T], timeout: float | None) -> _T:
+        attempts, answers = self._attempts(timeout), []
+        for call in plan.calls:
+            attempts.next_call()
+            answers.append(self._send(call, attempts))
+        return plan.read(answers)
+
+    def _send(self, call: Call[_T], attempts: Attempts) -> _T:
+        while True:
+            self._check_open()
+            seconds = attempts.seconds()
+            try:
+                return self._transport.send(call, seconds)
+            except CallError as error:
+                time.sleep(attempts.pause(call, error))
+
+
+class AsyncClient(BaseClient):
+    """A client whose methods are coroutines."""
+
+    _transport: AsyncTransport | Transport
+
+    async def close(self) -> None:
+        """Closes the connections. Closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            done = self._transport.close()
+            if done is not None:
+                await done
+
+    async def __aenter__(self: _Async) -> _Async:
+        """The client itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the client."""
+        await self.close()
+
+    async def _run(self, plan: Plan[_T], timeout: float | None) -> _T:
+        attempts, answers = self._attempts(timeout), []
+        for call in plan.calls:
+            attempts.next_call()
+            answers.append(await self._send(call, attempts))
+        return plan.read(answers)
+
+    async def _send(self, call: Call[Any], attempts: Attempts) -> Any:
+        while True:
+            self._check_open()
+            seconds = attempts.seconds()
+            try:
+                answer = self._transport.send(call, seconds)
+                return await answer if inspect.isawaitable(answer) else answer
+            except CallError as error:
+                await asyncio.sleep(attempts.pause(call, error))
+
+
+def awaited(
+    method: Callable[Concatenate[_Client, _P], _T],
+) -> Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]:
+    """Derives a method of an asynchronous client from the blocking one.
+
+    Each method of a client makes a `Plan` and hands it to `_run`, which both
+    clients have: what `_run` of an `AsyncClient` returns has to be awaited.
+    Signature, overloads and docstring stay.
+    """
+
+    async def call(self: Any, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        result: Any = method(self, *args, **kwargs)
+        return await result
+
+    functools.update_wrapper(call, method)
+    return call

@@ -1,0 +1,142 @@
+"""What clients send, described once for every transport and both clients."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from serving.client.errors import CallError, RequestError
+from serving.client.types import ModelMetadata, VersionStatus
+
+__all__ = [
+    "AsyncTransport",
+    "Call",
+    "GetMetadata",
+    "GetStatus",
+    "Plan",
+    "Predict",
+    "Target",
+    "Transport",
+]
+
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Which model a call asks.
+
+    Attributes:
+        model: model name.
+        version: a certain version; None for the newest.
+        label: the version that this label names.
+
+    Raises:
+        RequestError: no name, or both version and label.
+    """
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values; see the class."""
+        if not self.model:
+            raise RequestError("model", "be a name", self.model)
+        if self.version is not None and self.label is not None:
+            raise RequestError(
+                "version", "not be given together with `label`", self.version
+            )
+
+
+class Call(Generic[_T]):
+    """One call to a server; the type argument is the type of its answer."""
+
+    def may_repeat(self, error: CallError) -> bool:
+        """Returns whether the call may be sent again after `error`."""
+        return True
+
+    def plan(self) -> Plan[_T]:
+        """Returns a plan that only makes this call."""
+        return Plan([self], lambda answers: answers[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Generic[_T]):
+    """What a method of a client does.
+
+    Attributes:
+        calls: sent one after the other.
+        read: makes the result from their answers. It may check them and raise
+            `ResponseError`.
+    """
+
+    calls: Iterable[Call[Any]]
+    read: Callable[[list[Any]], _T]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predict(Call[dict[str, np.ndarray]]):
+    """Runs a signature.
+
+    Attributes:
+        target: the model.
+        signature: name of the signature.
+        inputs: name to array.
+        outputs: outputs to return; none means all.
+    """
+
+    target: Target
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+    outputs: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class GetMetadata(Call[ModelMetadata]):
+    """Asks for the signatures of a model."""
+
+    target: Target
+
+
+@dataclasses.dataclass(frozen=True)
+class GetStatus(Call[list[VersionStatus]]):
+    """Asks for the states of a model's versions, newest first."""
+
+    target: Target
+
+
+class Transport(Protocol):
+    """Makes one attempt at a call; the client makes the others."""
+
+    def send(self, call: Call[_T], seconds: float) -> _T:
+        """Returns the answer.
+
+        Args:
+            call: what to ask.
+            seconds: time until the whole answer must be there.
+
+        Raises:
+            CallError: the call failed.
+            ResponseError: the answer cannot be understood.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees connections."""
+        ...
+
+
+class AsyncTransport(Protocol):
+    """`Transport` with coroutines."""
+
+    async def send(self, call: Call[_T], seconds: float) -> _T:
+        """As `Transport.send`."""
+        ...
+
+    async def close(self) -> None:
+        """As `Transport.close`."""
+        ...

@@ -1,0 +1,368 @@
+"""Calls by HTTP, blocking and for event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import io
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import urllib3
+import urllib3.connection
+
+from serving.addresses import bare_host, join_address
+from serving.client import wire_rest
+from serving.client.calls import Call, GetMetadata, GetStatus, Predict, Target
+from serving.client.channels import without_certificate
+from serving.client.errors import ClientClosedError, RequestError, call_error
+from serving.client.settings import Timeouts, Tls, ssl_context
+from serving.client.types import ModelMetadata, TensorSpec
+
+__all__ = ["CONNECTIONS", "AsyncRestTransport", "RestTransport"]
+
+CONNECTIONS = 32
+"""Connections that a client opens at most at once."""
+_THREADS = 16
+_IDLE_S = 8.0
+_T = TypeVar("_T")
+
+
+class _Limits(threading.local):
+    """What bounds the call of this thread.
+
+    urllib3 has a limit for each wait, not for a whole call; its connections
+    look here before they wait.
+    """
+
+    ends = 0.0
+    connect = 0.0
+
+    def left(self, ends: float | None = None) -> float:
+        """Returns the seconds until `ends`, or else the end of the call."""
+        left = (self.ends if ends is None else ends) - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+_limits = _Limits()
+
+
+class _BoundedReader(io.RawIOBase):
+    """The bytes of an answer; each wait ends when the call does."""
+
+    def __init__(self, plain: Any) -> None:
+        self._socket = plain
+        # It keeps the socket open until the answer is read.
+        self._raw = plain.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._socket.settimeout(_limits.left())
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_BoundedReader(sock))
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Response
+    _used = 0.0
+
+    def _new_conn(self) -> socket.socket:
+        """Connects to the first address that answers; none may use all time.
+
+        The time that is left bounds the TLS handshake too.
+        """
+        ends = min(_limits.ends, time.monotonic() + _limits.connect)
+        error = OSError("the host has no address")
+        for family, kind, number, _, place in socket.getaddrinfo(
+            self.host, self.port, type=socket.SOCK_STREAM
+        ):
+            plain = socket.socket(family, kind, number)
+            try:
+                plain.settimeout(_limits.left(ends))
+                plain.connect(place)
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                plain.settimeout(_limits.left(ends))
+                return plain
+            except OSError as failed:
+                plain.close()
+                error = failed
+        raise error
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(_limits.left())
+        self._used = time.monotonic()
+        super().send(data)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it may carry another call: not closed, not idle for long.
+
+        A router on the way may have forgotten an idle connection.
+        """
+        is_fresh = time.monotonic() - self._used < _IDLE_S
+        return is_fresh and super().is_connected
+
+
+class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class RestTransport:
+    """For threads, which share up to `CONNECTIONS` connections.
+
+    A call that finds none free waits, within its time. Proxies are not used.
+
+    Args:
+        url: `http://host:port`, `https://…`, or `host:port`.
+        timeouts: limits.
+        tls: encryption settings for https.
+        metadata: sent as headers with every call.
+
+    Raises:
+        RequestError: the URL is something else, or certificates and key
+            cannot be used.
+        OSError: a certificate or key cannot be read.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeouts: Timeouts,
+        tls: Tls | None,
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        parts = _split_url(url, tls)
+        self._prefix = (parts.path or "").rstrip("/")
+        self._tls = tls
+        self._connect = timeouts.connect
+        self._headers = {"Content-Type": "application/json", **metadata}
+        host = bare_host(parts.host or "")
+        settings: dict[str, Any] = {"maxsize": CONNECTIONS, "block": True}
+        self._pool: Any  # Its annotations are too narrow.
+        if parts.scheme == "https":
+            self._kind: Any = _TlsConnection
+            self._pool = urllib3.HTTPSConnectionPool(
+                host,
+                parts.port or 443,
+                ssl_context=ssl_context(tls or Tls()),
+                server_hostname=tls.server_name if tls else None,
+                **settings,
+            )
+        else:
+            self._kind = _Connection
+            self._pool = urllib3.HTTPConnectionPool(
+                host, parts.port or 80, **settings
+            )
+        self._pool.ConnectionCls = self._opened
+        self._address = join_address(host, self._pool.port)
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._closed = False
+        self._known: dict[Target, ModelMetadata] = {}
+
+    def send(self, call: Call[_T], seconds: float) -> _T:
+        """As `Transport.send`."""
+        _limits.ends = time.monotonic() + seconds
+        _limits.connect = self._connect
+        answer: Any
+        if isinstance(call, Predict):
+            answer = self._predict(call, seconds)
+        elif isinstance(call, GetStatus):
+            request = wire_rest.status_call(call.target)
+            answer = wire_rest.read_status(self._ask(request, seconds))
+        elif isinstance(call, GetMetadata):
+            answer = self._metadata(call.target, seconds)
+        else:
+            raise TypeError(f"no REST call for {type(call).__name__}")
+        return answer
+
+    def close(self) -> None:
+        """Closes the connections; calls in flight fail as closed."""
+        with self._lock:
+            self._closed = True
+            connections = list(self._open)
+        self._pool.close()
+        for connection in connections:
+            if (plain := connection.sock) is not None:
+                with contextlib.suppress(OSError):
+                    plain.shutdown(socket.SHUT_RDWR)
+
+    def _opened(self, **settings: Any) -> _Connection:
+        connection: _Connection = self._kind(**settings)
+        with self._lock:
+            self._open.add(connection)
+        return connection
+
+    def _predict(self, call: Predict, seconds: float) -> dict[str, np.ndarray]:
+        """Runs a signature; `outputs` are chosen after the answer came."""
+        request = wire_rest.predict_call(
+            call.target, call.signature, call.inputs
+        )
+        specs = self._output_specs(call, seconds)
+        found = wire_rest.read_predict(self._ask(request, seconds), specs)
+        missing = [name for name in call.outputs if name not in found]
+        if missing:
+            raise call_error(
+                "INVALID_ARGUMENT",
+                f"output tensor alias not found in signature: {missing[0]} "
+                f"Outputs expected to be in the set "
+                f"{{{','.join(sorted(found))}}}.",
+            )
+        return {name: found[name] for name in call.outputs or found}
+
+    def _metadata(self, target: Target, seconds: float) -> ModelMetadata:
+        request = wire_rest.metadata_call(target)
+        return wire_rest.read_metadata(self._ask(request, seconds))
+
+    def _output_specs(
+        self, call: Predict, seconds: float
+    ) -> Mapping[str, TensorSpec]:
+        """Returns the declared outputs; JSON answers do not carry types."""
+        known = self._known.get(call.target)
+        if known is None or call.signature not in known.signatures:
+            known = self._metadata(call.target, seconds)
+            self._known[call.target] = known
+        if call.signature not in known.signatures:
+            raise call_error(
+                "FAILED_PRECONDITION",
+                f'Serving signature key "{call.signature}" not found.',
+            )
+        return known.signatures[call.signature].outputs
+
+    def _ask(self, request: wire_rest.HttpCall, seconds: float) -> bytes:
+        try:
+            response = self._pool.urlopen(
+                request.method,
+                self._prefix + request.path,
+                request.body,
+                self._headers,
+                retries=False,
+                redirect=False,
+                timeout=None,  # `_limits` has it.
+                pool_timeout=_limits.left(),
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if self._closed:
+                raise ClientClosedError("the client is closed") from error
+            if time.monotonic() >= _limits.ends:
+                raise call_error(
+                    "DEADLINE_EXCEEDED", f"no answer within {seconds:.3g} s"
+                ) from error
+            raise call_error(
+                "UNAVAILABLE",
+                f"{self._address}: {self._reason(error)}"
+                + without_certificate(self._tls),
+            ) from error
+        if response.status != 200:
+            raise wire_rest.read_error(response.status, response.data)
+        return response.data
+
+    def _reason(self, error: BaseException) -> str:
+        """Returns what the innermost error says."""
+        while error.args and isinstance(error.args[-1], BaseException):
+            error = error.args[-1]
+        if isinstance(error, (TimeoutError, urllib3.exceptions.TimeoutError)):
+            return f"no connection within {self._connect:.3g} s"
+        if isinstance(error, ssl.SSLError):
+            return f"TLS: {error.reason}"
+        text = getattr(error, "strerror", None) or str(error)
+        return text or type(error).__name__
+
+
+class AsyncRestTransport:
+    """For an event loop: `RestTransport` in threads.
+
+    A cancelled call frees the caller at once; its thread is busy until the
+    server answers or the call's time is over. The arguments are those of
+    `RestTransport`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeouts: Timeouts,
+        tls: Tls | None,
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Keeps the settings; see the class for the arguments."""
+        self._transport = RestTransport(url, timeouts, tls, metadata)
+        self._threads = ThreadPoolExecutor(_THREADS, "muse-rest")
+
+    async def send(self, call: Call[_T], seconds: float) -> _T:
+        """As `Transport.send`; waiting for a thread counts as well."""
+        loop = asyncio.get_running_loop()
+        try:
+            future = loop.run_in_executor(
+                self._threads, self._transport.send, call, seconds
+            )
+        except RuntimeError as error:  # The threads were shut down.
+            raise ClientClosedError("the client is closed") from error
+        try:
+            return await asyncio.wait_for(future, seconds)
+        except asyncio.TimeoutError as error:
+            raise call_error(
+                "DEADLINE_EXCEEDED", f"no answer within {seconds:.3g} s"
+            ) from error
+
+    async def close(self) -> None:
+        """As `RestTransport.close`."""
+        self._transport.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _split_url(url: str, tls: Tls | None) -> urllib3.util.Url:
+    """Takes a target apart.
+
+    Raises:
+        RequestError: it is no address or URL, or holds a password.
+    """
+    has_scheme = "://" in url
+    whole = url if has_scheme else ("https://" if tls else "http://") + url
+    if "@" in whole.partition("://")[2].partition("/")[0]:
+        raise RequestError(
+            "target", "not hold a password (use metadata)", "***"
+        )
+    try:
+        parts = urllib3.util.parse_url(whole)
+    except urllib3.exceptions.LocationParseError:
+        parts = urllib3.util.Url()
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.host
+        or parts.port == 0
+        or not (parts.port or has_scheme)
+    ):
+        raise RequestError(
+            "target",
+            "be host:port or http(s)://host:port, an IPv6 host in brackets",
+            url,
+        )
+    if tls and parts.scheme == "http":
+        raise RequestError("target", "be https with TLS settings", url)
+    return parts
