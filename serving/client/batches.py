@@ -41,19 +41,19 @@ class Limits:
 
     Attributes:
         requests: rows.
-        cells: padded ids, history and candidates together.
+        ids: padded ids, history and candidates together.
         items: items to add or replace.
     """
 
     requests: int = 64
-    cells: int = 2_000_000
+    ids: int = 2_000_000
     items: int = 1024
 
     def __post_init__(self) -> None:
         """Checks the values; see the class."""
-        if min(self.requests, self.cells, self.items) < 1:
+        if min(self.requests, self.ids, self.items) < 1:
             raise ValueError(
-                "`requests`, `cells` and `items` must be at least 1. "
+                "`requests`, `ids` and `items` must be at least 1. "
                 f"Received: {self}"
             )
 
@@ -139,9 +139,9 @@ class RowSignature(Generic[_Request, _Result]):
             ):
                 history, candidates = sizes[index]
                 wide, tall = max(widest, history), max(most, candidates)
-                cells = (len(batch) + 1) * (wide + tall)
+                ids = (len(batch) + 1) * (wide + tall)
                 if batch and (
-                    len(batch) >= limits.requests or cells > limits.cells
+                    len(batch) >= limits.requests or ids > limits.ids
                 ):
                     yield batch
                     batch = []

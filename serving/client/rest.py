@@ -33,6 +33,7 @@ CONNECTIONS = 32
 """Connections that a client opens at most at once."""
 _THREADS = 16
 _IDLE_S = 8.0
+_NO_RETRY = urllib3.Retry(False)
 _T = TypeVar("_T")
 
 
@@ -262,7 +263,7 @@ class RestTransport:
                 self._prefix + request.path,
                 request.body,
                 self._headers,
-                retries=False,
+                retries=_NO_RETRY,
                 redirect=False,
                 timeout=None,  # `_limits` has it.
                 pool_timeout=_limits.left(),

@@ -331,8 +331,8 @@ def resolve_items_plan(
     """Finds the rows of items."""
     ids = some_ids("item_ids", item_ids)
     parts = [
-        ids[start : start + limits.cells]
-        for start in range(0, len(ids), limits.cells)
+        ids[start : start + limits.ids]
+        for start in range(0, len(ids), limits.ids)
     ]
 
     def read(answers: list[Outputs]) -> ResolvedItems:

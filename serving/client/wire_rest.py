@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import urllib.parse
 from collections.abc import Mapping
@@ -167,7 +168,7 @@ def read_error(status: int, body: bytes) -> CallError:
     """Returns the error that an answer with another status than 200 means."""
     code = _CODE_OF_STATUS.get(status, "UNKNOWN")
     try:
-        message = json.loads(body)["error"]
+        message = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         message = f"HTTP {status}: {body[:200].decode('utf-8', 'replace')}"
     if status == 400 and message.startswith("Serving signature name:"):
@@ -200,8 +201,12 @@ def _path(target: Target) -> str:
 
 
 def _document(body: bytes) -> dict[str, Any]:
+    document = None
+    if orjson is not None:
+        with contextlib.suppress(ValueError):  # NaN and Infinity.
+            document = orjson.loads(body)
     try:
-        document = json.loads(body)
+        document = json.loads(body) if document is None else document
     except ValueError as error:
         raise ResponseError(f"the answer is not JSON: {error}") from error
     if not isinstance(document, dict):

@@ -76,7 +76,7 @@ def test_one_request_gives_one_result(client):
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(requests=1), Limits(requests=2), Limits(cells=30)]
+    "limits", [Limits(requests=1), Limits(requests=2), Limits(ids=30)]
 )
 def test_batches_change_nothing(client, muse, limits):
     kind = "rest" if "http" in repr(client) else "grpc"

@@ -114,7 +114,7 @@ def test_padding_keeps_every_value_at_its_place(batch):
     st.integers(1, 60),
 )
 def test_split_sends_every_request_once_within_the_limits(batch, most, cells):
-    parts = list(RANK.batches(batch, Limits(requests=most, cells=cells)))
+    parts = list(RANK.batches(batch, Limits(requests=most, ids=cells)))
     assert sorted(sum(parts, [])) == list(range(len(batch)))
     for part in parts:
         assert len(part) <= most

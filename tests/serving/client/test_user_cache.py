@@ -145,7 +145,7 @@ def test_rows_of_two_tables_are_refused():
             "table_stamp": np.full(len(ids), stamps.pop()),
         }
 
-    client = MuseClient("t", Recording(answer), limits=Limits(cells=2))
+    client = MuseClient("t", Recording(answer), limits=Limits(ids=2))
     found = client.resolve_items([1, 2, 3, 4, 5])
     assert found.rows.tolist() == [2, 4, 6, 8, 10]
     assert found.table_stamp == 1
