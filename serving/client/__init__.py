@@ -1,7 +1,7 @@
-"""Client of a served MUSE model.
+"""Clients of the model server and of the ranking service.
 
-Needs grpcio, protobuf and numpy, not TensorFlow. Padding and batching are
-done for the caller; errors name the field and what was expected.
+They need grpcio, protobuf, NumPy and urllib3, not TensorFlow, and do padding
+and batching. `serving.client.testing` answers their calls without a server.
 """
 
 from serving.client.async_client import AsyncMuseClient

@@ -1,7 +1,4 @@
-"""Clients of the ranking service.
-
-They need what `MuseClient` needs: grpcio, protobuf and numpy.
-"""
+"""Clients of the ranking service."""
 
 from __future__ import annotations
 
@@ -171,6 +168,8 @@ class RankingResult:
 
 @dataclasses.dataclass(frozen=True)
 class Rank(Call[RankingResult]):
+    """Ranks candidates for a user."""
+
     request: RankingRequest
 
     def may_repeat(self, error: CallError) -> bool:
@@ -180,6 +179,8 @@ class Rank(Call[RankingResult]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AppendEvents(Call[int]):
+    """Appends behaviors of a user; answers how many."""
+
     user_id: int
     item_ids: np.ndarray
     category_ids: np.ndarray

@@ -12,11 +12,13 @@ import pytest
 
 from serving.client import (
     AsyncMuseClient,
+    AsyncRankingClient,
     ClientClosedError,
     DeadlineError,
     InvalidArgumentError,
     MuseClient,
     NotFoundError,
+    RankingClient,
     RankRequest,
     RequestError,
     Retry,
@@ -49,11 +51,18 @@ def methods(client: type) -> dict[str, inspect.Signature]:
     }
 
 
-def test_both_clients_have_the_same_methods():
-    assert methods(MuseClient) == methods(AsyncMuseClient)
-    for name, signature in methods(MuseClient).items():
-        assert inspect.iscoroutinefunction(getattr(AsyncMuseClient, name))
-        assert name == "close" or "timeout" in signature.parameters
+@pytest.mark.parametrize(
+    ("blocking", "awaited"),
+    [(MuseClient, AsyncMuseClient), (RankingClient, AsyncRankingClient)],
+)
+def test_both_clients_have_the_same_methods(blocking, awaited):
+    assert methods(blocking) == methods(awaited) != {}
+    assert inspect.signature(blocking) == inspect.signature(awaited)
+    for name, signature in methods(blocking).items():
+        derived = getattr(awaited, name)
+        assert inspect.iscoroutinefunction(derived)
+        assert derived.__doc__ == getattr(blocking, name).__doc__ != ""
+        assert "timeout" in signature.parameters
 
 
 @pytest.mark.tf
