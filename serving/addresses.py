@@ -13,12 +13,6 @@ _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]/@\s]+)):(\d{1,5})")
 def split_address(address: str) -> tuple[str, int]:
     """Takes an address apart.
 
-    Args:
-        address: `host:port`, `[::1]:port`.
-
-    Returns:
-        The host without brackets, and the port.
-
     Raises:
         ValueError: it is something else.
     """
@@ -44,11 +38,7 @@ def bare_host(host: str) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host, by its name alone, is the machine that asks.
-
-    Args:
-        host: without brackets.
-    """
+    """Whether a host, by its name alone, is the machine that asks."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -24,15 +24,7 @@ _A = TypeVar("_A", bound=_App)
 
 @contextlib.contextmanager
 def in_background(app: _A, name: str) -> Iterator[_A]:
-    """Runs an app in an event loop of its own while the context is open.
-
-    Args:
-        app: what to start and to stop.
-        name: of the thread.
-
-    Yields:
-        The started app.
-    """
+    """Runs an app in an event loop of its own while the context is open."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name=name, daemon=True)
     thread.start()

@@ -18,12 +18,6 @@ def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Lets a file appear all at once, and its folder.
 
     A reader finds the old content or the new one, never a part of either.
-
-    Args:
-        path: the file.
-
-    Yields:
-        Where to write the content. After an error, the file is what it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

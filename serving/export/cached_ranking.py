@@ -50,17 +50,6 @@ class CachedRanking(tf.Module):
         cache: `UserCache`.
         table_stamp: int, tells the ids of this table, in their order, from
             those of another.
-
-    Args:
-        config: size of the cache.
-        table: the model's table.
-        item_table: the `ItemTable` it was assigned from.
-        profile_indices: function of raw profiles (B, 5) to indices.
-        category_indices: function of raw category ids to indices.
-        num_categories: number of category indices.
-        max_history: newest real behaviours that count, or None.
-        score: function of candidate ids (B, C) and `CachedHistories` to
-            probabilities (B, C).
     """
 
     def __init__(

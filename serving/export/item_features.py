@@ -28,12 +28,6 @@ class ItemFeatures(tf.Module):
 
     Attributes:
         by_field: variable of each feature.
-
-    Args:
-        item_table: `ItemTable` with raw feature ids.
-        vocabularies: `category`, `city`, `province` to `Vocabulary`.
-        spare_rows: rows for fresh items, behind the table's; see
-            `MultimodalEmbeddingTable`.
     """
 
     def __init__(

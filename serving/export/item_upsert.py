@@ -49,10 +49,6 @@ class ItemUpsert(tf.Module):
     Attributes:
         counter: int64 (3,) variable that numbers the slots taken.
         load_id: int64 () variable, 0 in the export and until there are items.
-
-    Args:
-        table: table with spare rows.
-        features: features of the same rows.
     """
 
     def __init__(

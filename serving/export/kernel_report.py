@@ -253,15 +253,7 @@ class _Walk:
         where: str,
         with_others: bool = True,
     ) -> None:
-        """Walk a graph: placeholders and variables carry values.
-
-        Args:
-            nodes: of the graph.
-            outputs: tensors that are wanted.
-            where: what to call the graph.
-            with_others: look at all its nodes, not only at those that the
-                outputs need: a SavedModel holds other signatures as well.
-        """
+        """Walk a graph: placeholders and variables carry values."""
         resolved = {
             node.name: _Node(
                 node,
@@ -279,16 +271,7 @@ class _Walk:
     def function(
         self, name: str, arguments: Sequence[bool], kind: str
     ) -> list[bool]:
-        """Walk a function.
-
-        Args:
-            name: of the function in the library.
-            arguments: for each argument whether it carries values.
-            kind: `data` if results depend on the call, else `control`.
-
-        Returns:
-            For each result whether it carries values.
-        """
+        """Walk a function."""
         key = (name, tuple(arguments), kind)
         if key in self._known:
             return self._known[key]

@@ -26,19 +26,7 @@ def describe(
     target: str = "any",
     cached: CachedRanking | None = None,
 ) -> dict[str, Any]:
-    """Return the manifest of an export.
-
-    Args:
-        model: the Keras model.
-        item_table: the item table it serves.
-        vocabulary_sizes: number of indices by field.
-        max_history: newest real behaviours that count, or None.
-        variables: the variables of a loaded version by name.
-        signatures: concrete functions by name.
-        source: where model, data and transform come from, by the caller.
-        target: devices that the graph was traced for.
-        cached: what ranks with the user cache, if there is one.
-    """
+    """Return the manifest of an export."""
     sizes = {
         name: {
             "dtype": variable.dtype.name,

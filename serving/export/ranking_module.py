@@ -41,15 +41,6 @@ class RankingModule(tf.Module):
 
     The item table and all weights are the variables of the Keras model; the
     module adds the vocabularies and the item features and copies nothing.
-
-    Args:
-        model: a model of `muse_keras.models`, with its table assigned.
-        item_table: the `ItemTable` the model's table was assigned from.
-        vocabularies: raw ids in index order, by field.
-        max_history: int or None, newest real behaviours that count.
-        transform: TFT layer, or None for no `serving_default`.
-        raw_feature_spec: parse spec of the Examples, with `transform`.
-        user_cache: size of the user cache; None or 0 users = none.
     """
 
     def __init__(
@@ -98,11 +89,7 @@ class RankingModule(tf.Module):
             )
 
     def signatures(self) -> dict[str, Any]:
-        """Trace the signatures and track the variables they use.
-
-        Returns:
-            Concrete functions by signature name.
-        """
+        """Trace the signatures and track the variables they use."""
         traced = {
             "rank": tf.function(
                 self.rank, autograph=False
@@ -289,16 +276,7 @@ class RankingModule(tf.Module):
         candidate_ids: tf.Tensor,
         fresh_index: Any,
     ) -> Tensors:
-        """Return the model's inputs.
-
-        Args:
-            profile: int64 (B, 5), vocabulary indices.
-            rows: int32 or int64 (B, L), table rows of the behaviours.
-            categories: int64 (B, L), their vocabulary indices.
-            mask: bool (B, L), True = a behaviour that counts.
-            candidate_ids: int64 (B, C), raw.
-            fresh_index: state in which candidates are looked up.
-        """
+        """Return the model's inputs."""
         candidate_rows = self._model.object.table.lookup(
             candidate_ids, fresh_index
         )

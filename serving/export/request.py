@@ -60,14 +60,6 @@ def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     On a CPU TensorFlow keeps compiled matrix products for each shape it has
     seen, about 0.2 MB for one length of history: with lengths as they come, a
     server grows for hours.
-
-    Args:
-        request: `behavior_item_ids` (B, L) and whatever else of the history,
-            each named `behavior_...` and (B, L), among others.
-
-    Returns:
-        The same with histories of a length from L to L + 499; nothing is
-        added to an empty one. Padding is 0, or False.
     """
     # Shapes are on the host.
     shape = tf.shape(request["behavior_item_ids"])
@@ -91,13 +83,6 @@ def checked_request(
 
     Only shapes are looked at, so that the checks stay on the host and never
     wait for the ids.
-
-    Args:
-        inputs: tensors, names and ranks as in `specs`, `user_id` among them.
-        specs: what the signature takes.
-
-    Returns:
-        The same tensors, to be used after the assertions.
     """
     inputs = _with_rank(inputs, specs)
     batch = tf.shape(inputs["user_id"])[0]

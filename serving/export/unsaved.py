@@ -16,12 +16,7 @@ from muse_keras.tensorflow import internals
 
 
 def unsaved_zeros(name: str, shape: Sequence[int]) -> tf.Variable:
-    """Return an int64 variable of zeros that no checkpoint holds.
-
-    Args:
-        name: name of the variable.
-        shape: its shape.
-    """
+    """Return an int64 variable of zeros that no checkpoint holds."""
     variable = tf.Variable(
         tf.zeros(shape, tf.int64), trainable=False, name=name
     )
@@ -30,14 +25,9 @@ def unsaved_zeros(name: str, shape: Sequence[int]) -> tf.Variable:
 
 
 class ZeroFill(tf.saved_model.experimental.TrackableResource):
-    """Fills variables with zeros when a SavedModel is loaded.
-
-    Args:
-        variables: those made by `unsaved_zeros`.
-    """
+    """Fills variables with zeros when a SavedModel is loaded."""
 
     def __init__(self, variables: Sequence[tf.Variable]) -> None:
-        """Keeps the variables; see the class for the arguments."""
         self._filled = list(variables)
         super().__init__()
 

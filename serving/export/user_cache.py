@@ -144,13 +144,6 @@ class UserCache(tf.Module):
         bytes: memory of the variables.
         headers: int64 (users, H) variable.
         cells: int64 (users * chunks, chunk) variable.
-
-    Args:
-        config: its size; `users` is at least 1.
-        format: see `CellFormat`.
-        num_profile_fields: P, entries of a profile.
-        now: function that returns the time, int64 () microseconds since 1970;
-            None takes the clock of the host.
     """
 
     def __init__(
@@ -446,14 +439,7 @@ class UserCache(tf.Module):
         cells: tf.Tensor,
         mask: tf.Tensor,
     ) -> tf.Tensor:
-        """Return whether (B,) histories are of one writer each.
-
-        Args:
-            header: int64 (B, H), read before the behaviours, whole.
-            again: int64 (B, H), read after them.
-            cells: int64 (B, L).
-            mask: bool (B, L), behaviours in use.
-        """
+        """Return whether (B,) histories are of one writer each."""
         marks = self.format.mark_of(header[:, :1])
         same = tf.equal(self.format.mark_of(cells), marks)
         return tf.logical_and(

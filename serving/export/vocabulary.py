@@ -22,10 +22,6 @@ class Vocabulary(tf.Module):
     Attributes:
         size: int, number of indices, with missing and out-of-vocabulary.
 
-    Args:
-        field: str, name of the field, for error messages.
-        values: int64 (V,), raw ids in index order; unique, without 0.
-
     Raises:
         ValueError: if `values` are not unique integers other than 0.
     """

@@ -29,16 +29,7 @@ def requests(
     signature_names: Sequence[str],
     item_table: ItemTable,
 ) -> Iterator[Request]:
-    """Yield one request per Example and signature.
-
-    Args:
-        examples: serialised request-grouped Examples.
-        signature_names: the signatures of the model.
-        item_table: the items of the model.
-
-    Yields:
-        Signature name and its input arrays by name.
-    """
+    """Yield one request per Example and signature."""
     for serialised in examples:
         ranking = _rank_inputs(serialised)
         inputs: dict[str, dict[str, Any]] = {
@@ -125,17 +116,7 @@ def write(
     signature_names: Sequence[str],
     item_table: ItemTable,
 ) -> int:
-    """Write the requests as TFRecords of PredictionLog.
-
-    Args:
-        folder: the version's `assets.extra`.
-        examples: serialised request-grouped Examples.
-        signature_names: the signatures of the model.
-        item_table: the items of the model.
-
-    Returns:
-        Number of records written.
-    """
+    """Write the requests as TFRecords of PredictionLog."""
     return write_requests(
         folder, requests(examples, signature_names, item_table), MODEL_NAME
     )
@@ -144,17 +125,7 @@ def write(
 def write_requests(
     folder: Path, recorded: Iterable[Request], model_name: str
 ) -> int:
-    """Write requests of any model as TFRecords of PredictionLog.
-
-    Args:
-        folder: the version's `assets.extra`.
-        recorded: signature name and input arrays by name, each; those over
-            `MAX_RECORDS` are left out.
-        model_name: name under which the model is served.
-
-    Returns:
-        Number of records written.
-    """
+    """Write requests of any model as TFRecords of PredictionLog."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     count = 0

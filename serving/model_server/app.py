@@ -47,9 +47,6 @@ _LAST_SECONDS = 2.0  # to write answers that are there
 class ServerApp:
     """One embedded server.
 
-    Args:
-        config: what to serve and where.
-
     Attributes:
         config: what it was made from.
         manager: the models.
@@ -62,7 +59,6 @@ class ServerApp:
     """
 
     def __init__(self, config: ServerConfig) -> None:
-        """Keeps the settings; see the class for the arguments."""
         keep_freed_memory()
         self.config = config
         self._models = model_settings(config)

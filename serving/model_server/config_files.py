@@ -70,9 +70,6 @@ class Monitoring:
 def model_settings(config: ServerConfig) -> list[ModelSettings]:
     """The models to serve: from the config file, or the one of the flags.
 
-    Args:
-        config: settings of the server.
-
     Raises:
         StartupError: nothing to serve, or the file is broken.
     """
@@ -92,9 +89,6 @@ def read_models(path: str) -> list[ModelSettings]:
     Paths in it may be relative to its folder, so that both can be moved; to
     TensorFlow Serving they must be absolute.
 
-    Args:
-        path: text protobuf file.
-
     Raises:
         StartupError: unreadable, not such a protobuf, or inconsistent.
     """
@@ -113,10 +107,6 @@ def read_models(path: str) -> list[ModelSettings]:
 
 def models_from_proto(proto: Any, origin: str) -> list[ModelSettings]:
     """Reads the models out of a `ModelServerConfig` message.
-
-    Args:
-        proto: the message.
-        origin: where it came from, for errors.
 
     Raises:
         StartupError: it names no model, or the same one twice, or a model
@@ -177,9 +167,6 @@ def _policy(model: Any, origin: str) -> VersionPolicy:
 def read_monitoring(path: str) -> Monitoring:
     """Reads a `MonitoringConfig`; without a file, metrics are on.
 
-    Args:
-        path: text protobuf file, or empty.
-
     Raises:
         StartupError: unreadable, not such a protobuf, or a path without "/".
     """
@@ -198,9 +185,6 @@ def read_monitoring(path: str) -> Monitoring:
 
 def read_tls(path: str) -> TlsFiles | None:
     """Reads an `SSLConfig`.
-
-    Args:
-        path: text protobuf file, or empty.
 
     Raises:
         StartupError: unreadable, not such a protobuf, without key and

@@ -20,15 +20,7 @@ _T = TypeVar("_T")
 
 
 class Dispatcher:
-    """Gives the calls of one protocol a thread each, up to a limit.
-
-    Args:
-        entrypoint: `GRPC` or `REST`, for the metrics.
-        threads: calls that run at once.
-        metrics: where calls are counted.
-        max_admitted: calls in all, running or waiting; more are refused.
-            None admits any number.
-    """
+    """Gives the calls of one protocol a thread each, up to a limit."""
 
     def __init__(
         self,
@@ -37,7 +29,6 @@ class Dispatcher:
         metrics: Metrics,
         max_admitted: int | None = None,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._entrypoint = entrypoint
         self._metrics = metrics
         self._max_admitted = max_admitted
@@ -55,13 +46,6 @@ class Dispatcher:
         seconds: float | None,
     ) -> _T:
         """Runs `work` in a thread.
-
-        Args:
-            api: `Predict` …, by REST `predict` …, for the metrics.
-            model_name: for the metrics.
-            work: gets the time left in ms, None for no limit, when its
-                thread starts.
-            seconds: time limit, counted from now.
 
         Raises:
             ServingError: what `work` raised; RESOURCE_EXHAUSTED when the pool
@@ -167,11 +151,7 @@ class Dispatcher:
             self._drained.set()
 
     async def drain(self, seconds: float) -> None:
-        """Refuses new calls, and waits for those that were admitted.
-
-        Args:
-            seconds: how long at most.
-        """
+        """Refuses new calls, and waits for those that were admitted."""
         self._drained = asyncio.Event()
         if self._admitted:
             with contextlib.suppress(asyncio.TimeoutError):

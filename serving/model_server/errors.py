@@ -63,7 +63,6 @@ class ServingError(Exception):
     """
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        """Keeps the settings; see the class for the arguments."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -94,11 +93,7 @@ def unimplemented(message: str) -> ServingError:
 
 
 def from_tensorflow(error: Any) -> ServingError:
-    """Turns a `tf.errors.OpError` into a `ServingError`.
-
-    Args:
-        error: the error TensorFlow raised; its codes are gRPC's.
-    """
+    """Turns a `tf.errors.OpError` into a `ServingError`."""
     code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
     return ServingError(code, error.message)
 

@@ -58,13 +58,7 @@ _READERS: dict[str, dict[str, _Reader]] = {
 def add_services(
     server: Any, manager: ModelManager, dispatcher: Dispatcher
 ) -> None:
-    """Adds both services to a gRPC server.
-
-    Args:
-        server: a `grpc.aio` server.
-        manager: the models.
-        dispatcher: threads to run them in.
-    """
+    """Adds both services to a gRPC server."""
     # Of such a message protobuf would read the first part and drop the rest.
     # As an error it comes out of C code as a SystemError.
     warnings.filterwarnings("error", "Unexpected end-group tag", RuntimeWarning)
@@ -91,7 +85,6 @@ class _Methods:
     """The methods of both services; they raise `ServingError`."""
 
     def __init__(self, manager: ModelManager, dispatcher: Dispatcher) -> None:
-        """Keeps the settings; see `add_services` for the arguments."""
         self._manager = manager
         self._dispatcher = dispatcher
 

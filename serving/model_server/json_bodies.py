@@ -69,11 +69,6 @@ def read_predict_body(
 ) -> PredictBody:
     """Reads the body of a predict call.
 
-    Args:
-        body: JSON text.
-        inputs_of: gives the `TensorInfo`s of the inputs of a signature, or
-            raises.
-
     Raises:
         ServingError: the body does not fit the signature.
     """
@@ -118,9 +113,6 @@ def error_json(message: str) -> bytes:
 def outputs_json(outputs: Mapping[str, np.ndarray]) -> bytes:
     """Outputs in column form: one array per output.
 
-    Args:
-        outputs: alias to array.
-
     Raises:
         ServingError: an output cannot be written.
     """
@@ -133,9 +125,6 @@ def outputs_json(outputs: Mapping[str, np.ndarray]) -> bytes:
 
 def predictions_json(outputs: Mapping[str, np.ndarray]) -> bytes:
     """Outputs in row form: a list of one entry per row.
-
-    Args:
-        outputs: alias to array.
 
     Raises:
         ServingError: an output has no batch dimension, or they differ in it,

@@ -19,14 +19,7 @@ __all__ = ["main", "parse_flags"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until told to stop.
-
-    Args:
-        argv: flags, by default the process's.
-
-    Returns:
-        Exit code: 0 after a drain, 1 when the server cannot start.
-    """
+    """Serves until told to stop."""
     config = parse_flags(argv)
     logging.basicConfig(
         level=logging.INFO,
@@ -58,9 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_flags(argv: Sequence[str] | None = None) -> ServerConfig:
     """Reads flags into settings.
-
-    Args:
-        argv: flags, by default the process's.
 
     Raises:
         SystemExit: an unknown flag or a value that does not fit, code 2.

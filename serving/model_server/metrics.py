@@ -20,7 +20,6 @@ class Metrics:
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
-        """Makes them, all empty."""
         registry = self._registry = prometheus_client.CollectorRegistry()
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:

@@ -70,16 +70,7 @@ class VersionStatus:
 
 
 class ModelManager:
-    """Loads, swaps, hands out and retires versions.
-
-    Args:
-        metrics: where loads are counted.
-        options: session settings.
-        max_load_retries: further attempts at a failing version.
-        retry_interval: seconds between them.
-        warmup: whether to replay warmup requests.
-        unavailable_labels: let a label name a version that is not loaded.
-    """
+    """Loads, swaps, hands out and retires versions."""
 
     def __init__(
         self,
@@ -90,7 +81,6 @@ class ModelManager:
         warmup: bool = True,
         unavailable_labels: bool = False,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._metrics = metrics or Metrics()
         self._options = options or SessionOptions()
         self._max_load_retries = max_load_retries
@@ -116,10 +106,6 @@ class ModelManager:
     ) -> None:
         """Loads the models, then looks for new versions from time to time.
 
-        Args:
-            models: what to serve.
-            poll_seconds: seconds between looks; 0 never looks again.
-
         Raises:
             StartupError: a model has no version, or one does not load.
         """
@@ -143,9 +129,6 @@ class ModelManager:
 
         Models that are not named any more are unloaded. Waits until the named
         ones are available.
-
-        Args:
-            models: what to serve.
 
         Raises:
             ServingError: a version did not load, or a label names a version
@@ -181,14 +164,6 @@ class ModelManager:
     ) -> Iterator[Servable]:
         """Holds a version in memory for the time of a call.
 
-        Args:
-            name: model name.
-            version: a certain version, else the newest one.
-            label: the version that this label names.
-
-        Yields:
-            The version.
-
         Raises:
             ServingError: no such model, version or label.
         """
@@ -220,10 +195,6 @@ class ModelManager:
     ) -> dict[int, VersionStatus]:
         """States of the versions of a model, newest first.
 
-        Args:
-            name: model name.
-            version: only this one.
-
         Raises:
             ServingError: no such model or version.
         """
@@ -244,11 +215,7 @@ class ModelManager:
         self._stop.set()
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Stops looking, and frees every version once unused.
-
-        Args:
-            timeout: seconds to wait for calls in flight, in all.
-        """
+        """Stops looking, and frees every version once unused."""
         self.end_retries()
         if self._poller is not None:
             self._poller.join(timeout)

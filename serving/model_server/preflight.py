@@ -20,9 +20,6 @@ __all__ = ["cannot_listen", "check", "check_port"]
 def check(config: ServerConfig) -> None:
     """Reads every file, looks for the models, and tries the ports.
 
-    Args:
-        config: what to serve and where.
-
     Raises:
         StartupError: a file is broken, a folder is missing or holds no
             version, or a port cannot be had.
@@ -36,11 +33,6 @@ def check(config: ServerConfig) -> None:
 
 def check_port(host: str, port: int, option: str) -> None:
     """Tries to listen, and lets go at once.
-
-    Args:
-        host: interface.
-        port: below 1, there is nothing to try.
-        option: what chooses the port.
 
     Raises:
         StartupError: it cannot be had.
@@ -63,14 +55,7 @@ def check_port(host: str, port: int, option: str) -> None:
 def cannot_listen(
     host: str, port: int, option: str, error: OSError
 ) -> StartupError:
-    """Makes the error of a port that cannot be had.
-
-    Args:
-        host: interface.
-        port: the port.
-        option: what chooses the port.
-        error: what the system said.
-    """
+    """Makes the error of a port that cannot be had."""
     return StartupError(
         f"cannot listen on {join_address(host, port)}: {error.strerror} "
         f"(choose another {option}; 0 takes a free one)"

@@ -7,9 +7,6 @@ from pathlib import Path
 def check_processor(path: str) -> None:
     """Check that this machine computes what the version's graph asks for.
 
-    Args:
-        path: folder of a version. One without a manifest is not checked.
-
     Raises:
         ValueError: if it was exported for CPUs with 8-bit dot products and
             this machine has none, or adds them inexactly.

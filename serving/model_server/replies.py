@@ -33,11 +33,6 @@ def status_reply(
 ) -> get_model_status_pb2.GetModelStatusResponse:
     """States of the versions of a model.
 
-    Args:
-        manager: the models.
-        name: model name.
-        version: only this one.
-
     Raises:
         ServingError: no such model or version.
     """
@@ -59,13 +54,6 @@ def metadata_reply(
     fields: tuple[str, ...] = (_FIELD,),
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """Signatures of a version.
-
-    Args:
-        manager: the models.
-        name: model name.
-        version: a certain version, else the newest one.
-        label: the version that this label names.
-        fields: only `signature_def` exists.
 
     Raises:
         ServingError: no such field, model, version or label.

@@ -60,7 +60,6 @@ class _RestApi:
         timeout_seconds: float,
         max_bytes: int,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._manager = manager
         self._dispatcher = dispatcher
         self._timeout = timeout_seconds
@@ -145,7 +144,6 @@ class _BodyError(Exception):
     """A body that cannot be read; the rest of it will not be."""
 
     def __init__(self, status: int, message: str) -> None:
-        """Keeps the HTTP status and the text."""
         super().__init__(message)
         self.status = status
 
@@ -180,19 +178,7 @@ def make_rest_app(
     timeout_seconds: float,
     max_bytes: int = 0,
 ) -> web.Application:
-    """Makes the HTTP application.
-
-    Args:
-        manager: the models.
-        dispatcher: threads to run them in.
-        metrics: what the metrics page shows.
-        monitoring: where that page is.
-        timeout_seconds: limit of one call; 0 for none.
-        max_bytes: largest body; 0 for any.
-
-    Returns:
-        An aiohttp application.
-    """
+    """Makes the HTTP application."""
     app = web.Application(client_max_size=max_bytes or 2**63)
     if monitoring.enabled:
 

@@ -48,13 +48,6 @@ def sample_request(manager: ModelManager, name: str) -> SampleRequest | None:
 
     The first warmup record of the signature rank, else of any; without
     warmup, zeros of the declared shapes. It is tried before it is returned.
-
-    Args:
-        manager: the models.
-        name: model name.
-
-    Returns:
-        The request, or None if nothing was answered.
     """
     try:
         with manager.lease(name) as servable:
@@ -70,14 +63,7 @@ def sample_request(manager: ModelManager, name: str) -> SampleRequest | None:
 
 
 def curl_line(url: str, name: str, body: str, file: str | None = None) -> str:
-    """A shell command that sends a request.
-
-    Args:
-        url: base URL of REST.
-        name: model name.
-        body: JSON text.
-        file: file that holds it, to be named instead.
-    """
+    """A shell command that sends a request."""
     data = f"@{file}" if file else body
     return f"curl -s -d {shlex.quote(data)} {url}/v1/models/{name}:predict"
 

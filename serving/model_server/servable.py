@@ -32,13 +32,7 @@ _SERVE_TAG = "serve"
 
 
 class SessionOptions:
-    """Threads and devices of the sessions of one server.
-
-    Args:
-        intra_op: threads inside one op; 0 lets TensorFlow choose.
-        inter_op: ops that run at once; 0 lets TensorFlow choose.
-        runs: graphs that run at once, over all sessions; 0 for any number.
-    """
+    """Threads and devices of the sessions of one server."""
 
     def __init__(
         self,
@@ -46,7 +40,6 @@ class SessionOptions:
         inter_op: int = 0,
         runs: int = 0,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self.intra_op = intra_op
         self.inter_op = inter_op
         self._turns = threading.Semaphore(runs) if runs > 0 else None
@@ -54,12 +47,6 @@ class SessionOptions:
     @contextlib.contextmanager
     def turn(self, timeout_ms: int | None) -> Iterator[int | None]:
         """Waits until one more graph may run, in order of arrival.
-
-        Args:
-            timeout_ms: longest wait; None for ever.
-
-        Yields:
-            What is left of that time, ms.
 
         Raises:
             ServingError: DEADLINE_EXCEEDED, it was not its turn in time.
@@ -104,12 +91,6 @@ class SessionOptions:
 class Servable:
     """A SavedModel in memory, counting who uses it.
 
-    Args:
-        name: model name.
-        version: version number.
-        path: the version's folder.
-        options: session settings.
-
     Raises:
         ServingError: the folder holds no loadable SavedModel.
     """
@@ -121,7 +102,6 @@ class Servable:
         path: str,
         options: SessionOptions | None = None,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self.name = name
         self.version = version
         self.path = path
@@ -162,15 +142,6 @@ class Servable:
     ) -> list[np.ndarray]:
         """Runs the graph.
 
-        Args:
-            feeds: tensor name (`"x:0"`) to array. Neither dtype nor shape is
-                checked here: the graph decides.
-            fetches: tensor names.
-            timeout_ms: limit; the graph is cancelled when it passes.
-
-        Returns:
-            One array per fetch; strings as object arrays of bytes.
-
         Raises:
             ServingError: what the graph said.
         """
@@ -203,14 +174,7 @@ class Servable:
                 self._condition.notify_all()
 
     def wait_unused(self, timeout: float | None = None) -> bool:
-        """Waits until nobody uses this version.
-
-        Args:
-            timeout: seconds, None for ever.
-
-        Returns:
-            Whether it is unused.
-        """
+        """Waits until nobody uses this version."""
         with self._condition:
             return self._condition.wait_for(lambda: self._users == 0, timeout)
 

@@ -26,16 +26,6 @@ def run_signature(
 ) -> dict[str, np.ndarray]:
     """Runs a signature on arrays.
 
-    Args:
-        servable: the model.
-        signature_name: key of the signature; empty is `serving_default`.
-        inputs: alias to array.
-        output_filter: aliases to return; none means all.
-        timeout_ms: limit, ms.
-
-    Returns:
-        Alias to array, in the order of the filter, else sorted by alias.
-
     Raises:
         ServingError: unknown signature, inputs that do not match it, or what
             the graph said.
@@ -58,11 +48,6 @@ def predict(
     timeout_ms: int | None = None,
 ) -> predict_pb2.PredictResponse:
     """Answers a PredictRequest.
-
-    Args:
-        servable: the model.
-        request: the request.
-        timeout_ms: limit, ms.
 
     Raises:
         ServingError: as `run_signature`, and tensors that cannot be read.

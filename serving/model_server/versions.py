@@ -69,12 +69,6 @@ def find_versions(base_path: str) -> dict[int, str]:
     Folders whose names are not numbers are ignored, so that a version can be
     written under a temporary name and renamed. Of two spellings of one number
     ("7", "007") the plain one wins.
-
-    Args:
-        base_path: folder of the version folders.
-
-    Returns:
-        Version number to path; empty where there is none or no folder.
     """
     found: dict[int, str] = {}
     try:
@@ -96,9 +90,6 @@ def find_versions(base_path: str) -> dict[int, str]:
 def check_folders(models: Sequence[ModelSettings]) -> None:
     """Looks whether there is something to serve.
 
-    Args:
-        models: what to serve.
-
     Raises:
         StartupError: a model has no folder, or no version that is wanted.
     """
@@ -117,14 +108,7 @@ def check_folders(models: Sequence[ModelSettings]) -> None:
 
 
 def folder_stamp(path: str) -> frozenset[tuple[str, int, int]]:
-    """What changes when the files in a folder do.
-
-    Args:
-        path: the folder.
-
-    Returns:
-        Path, size and time of change, ns, of every file.
-    """
+    """What changes when the files in a folder do."""
     found = set()
     for folder, _, names in os.walk(path):
         for name in names:

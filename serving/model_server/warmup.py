@@ -25,12 +25,6 @@ _MAX_RECORDS = 1000
 def read_warmup(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
     """Reads the warmup records of a version.
 
-    Args:
-        path: folder of the version.
-
-    Yields:
-        The records, in order; none when there is no file.
-
     Raises:
         ServingError: the file or a record cannot be read.
     """
@@ -55,12 +49,6 @@ def read_warmup(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
 
 def warm_up(servable: Servable) -> int:
     """Runs every warmup record of a version against it.
-
-    Args:
-        servable: the loaded version.
-
-    Returns:
-        How many records ran.
 
     Raises:
         ServingError: a record failed, or there are more than 1,000.

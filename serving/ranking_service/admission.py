@@ -13,15 +13,9 @@ __all__ = ["Admission", "Overloaded"]
 
 
 class Overloaded(RuntimeError):
-    """The service takes no more requests for now.
-
-    Args:
-        reason: `queue_full`, `queue_timeout` or `draining`.
-        retry_after: seconds after which to try again.
-    """
+    """The service takes no more requests for now."""
 
     def __init__(self, reason: str, retry_after: float) -> None:
-        """Keeps the settings; see the class for the arguments."""
         texts = {
             "queue_full": "the ranking service has too many requests waiting",
             "queue_timeout": "the ranking service had no free place in time",
@@ -35,17 +29,12 @@ class Overloaded(RuntimeError):
 class Admission:
     """A semaphore with a bounded queue that can be closed.
 
-    Args:
-        max_concurrent: requests inside at once.
-        max_queue: requests waiting.
-
     Attributes:
         inside: requests inside.
         queued: requests waiting.
     """
 
     def __init__(self, max_concurrent: int, max_queue: int) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._places = asyncio.Semaphore(max_concurrent)
         self._max_concurrent = max_concurrent
         self._max_queue = max_queue
@@ -56,9 +45,6 @@ class Admission:
     @contextlib.asynccontextmanager
     async def place(self, seconds: float) -> AsyncIterator[None]:
         """A place inside, for as long as the context is open.
-
-        Args:
-            seconds: how long to wait for it.
 
         Raises:
             Overloaded: there is none.
@@ -76,14 +62,7 @@ class Admission:
             self._places.release()
 
     async def close(self, seconds: float) -> bool:
-        """Refuses new requests and waits for those inside.
-
-        Args:
-            seconds: how long to wait.
-
-        Returns:
-            Whether all have left.
-        """
+        """Refuses new requests and waits for those inside."""
         self._closed = True
         try:
             await asyncio.wait_for(self._acquire_all(), seconds)

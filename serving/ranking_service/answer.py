@@ -21,12 +21,7 @@ __all__ = ["answer"]
 
 
 async def answer(work: Work, overloaded: Callable[[], bool]) -> RankingResult:
-    """Answers, at the latest when the time is over.
-
-    Args:
-        work: the request.
-        overloaded: tells whether a late prefetch must not go on.
-    """
+    """Answers, at the latest when the time is over."""
     prefetches = work.parts.prefetches
     if work.parts.histories.exist:
         work.flow = prefetches.join(work.request.user_id, work.recorder)

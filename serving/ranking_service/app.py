@@ -32,9 +32,6 @@ _HEALTH_S = 0.1
 class ServiceApp:
     """One service with its ports.
 
-    Args:
-        config: the settings.
-
     Attributes:
         config: the settings.
         service: what answers.
@@ -46,7 +43,6 @@ class ServiceApp:
     """
 
     def __init__(self, config: ServiceConfig) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self.config = config
         self._tls = read_ssl_config(config.ssl_config_file)
         self._ssl = None if self._tls is None else ssl_context(self._tls)
@@ -157,10 +153,6 @@ def run_until_signal(
     on_ready: Callable[[ServiceApp], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
-
-    Args:
-        config: the settings.
-        on_ready: called once the ports are open.
 
     Raises:
         ValueError: the TLS configuration is broken.

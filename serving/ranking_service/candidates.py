@@ -24,12 +24,6 @@ async def find_candidates(work: Work) -> tuple[np.ndarray, str]:
 
     Matching is waited for as long as popular items can still be ranked
     instead.
-
-    Args:
-        work: the request.
-
-    Returns:
-        int64 (C,), and where they come from.
     """
     given = work.request.candidate_item_ids
     if given is not None:

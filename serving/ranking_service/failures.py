@@ -43,11 +43,7 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure:
-    """What an error means to callers; logs what they are not to blame for.
-
-    Args:
-        error: the error.
-    """
+    """What an error means to callers; logs what they are not to blame for."""
     if isinstance(error, Overloaded):
         draining = error.reason == "draining"
         code = "UNAVAILABLE" if draining else "RESOURCE_EXHAUSTED"

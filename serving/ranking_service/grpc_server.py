@@ -26,14 +26,9 @@ _MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
 
 class GrpcServer:
-    """Serves `muse.serving.v1.RankingService` and `grpc.health.v1.Health`.
-
-    Args:
-        service: what answers.
-    """
+    """Serves `muse.serving.v1.RankingService` and `grpc.health.v1.Health`."""
 
     def __init__(self, service: RankingService) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._service = service
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
@@ -53,15 +48,7 @@ class GrpcServer:
         port: int,
         credentials: grpc.ServerCredentials | None = None,
     ) -> int:
-        """Takes the port; `start` lets calls in.
-
-        Args:
-            host: interface.
-            port: 0 takes a free one.
-            credentials: encryption; None is plain text.
-
-        Returns:
-            The port.
+        """Takes the port; `start` lets calls in; returns the port.
 
         Raises:
             OSError: it is taken or not allowed.

@@ -82,12 +82,6 @@ class Histories:
     service starts while its store is down. Appends have threads of their own:
     they may wait for another writer, and reads do not wait with them.
 
-    Args:
-        url: of the store; empty where there is none.
-        limit: newest behaviours that a read returns at most.
-        threads: reads at once, and appends at once; as many again may wait.
-        timeout: seconds that a call may take.
-
     Attributes:
         answered: when a read last came back, by `time.monotonic`.
     """
@@ -95,7 +89,6 @@ class Histories:
     def __init__(
         self, url: str, limit: int, threads: int, timeout: float
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._timeout = timeout
         self._store = _SharedStore(url, limit, timeout)
         self._reads = Workers("store-read", threads, 2 * threads)
@@ -112,13 +105,6 @@ class Histories:
         self, user_id: int, limit: int | None = None
     ) -> History | None:
         """Reads a user's newest behaviours.
-
-        Args:
-            user_id: the user.
-            limit: how many at most.
-
-        Returns:
-            None for an unknown user.
 
         Raises:
             StoreError: the store failed, holds garbage or is busy.
@@ -149,12 +135,7 @@ class Histories:
         )
 
     def close(self, seconds: float) -> None:
-        """Closes the store once the calls in flight have ended.
-
-        Args:
-            seconds: how long to wait for them; a store that they still use
-                is left to the end of the process.
-        """
+        """Closes the store once the calls in flight have ended."""
         ends = time.monotonic() + seconds
         self._closed = True
         kinds = (self._reads, self._appends)

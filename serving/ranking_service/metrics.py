@@ -12,14 +12,9 @@ _SECONDS = tuple(0.001 * 2**power for power in range(14))
 
 
 class ServiceMetrics:
-    """The metrics of one service, in a registry of their own.
-
-    Args:
-        with_store: whether the service has a store, which can be up.
-    """
+    """The metrics of one service, in a registry of their own."""
 
     def __init__(self, with_store: bool) -> None:
-        """Registers them, all empty."""
         registry = self._registry = prometheus_client.CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:

@@ -47,7 +47,6 @@ class Flow:
     """
 
     def __init__(self, user_id: int, recorder: Recorder, rivals: bool) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self.user_id = user_id
         self.rivals = rivals
         self.history: History | None = None
@@ -99,12 +98,6 @@ class Prefetches:
     Requests of one user at the same time share a flow, unless events were
     appended meanwhile. A flow that is late for its request goes on, because
     it helps the next one, as long as there are few of them.
-
-    Args:
-        histories: the store.
-        targets: the model servers.
-        timeout: seconds that a prefetch may take.
-        max_background: flows that may run without a request.
     """
 
     def __init__(
@@ -114,7 +107,6 @@ class Prefetches:
         timeout: float,
         max_background: int,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._histories = histories
         self._targets = targets
         self._timeout = timeout
@@ -131,12 +123,7 @@ class Prefetches:
         return sum(not flow.waiting for flow in self._running)
 
     def join(self, user_id: int, recorder: Recorder) -> Flow:
-        """The user's flow, a new one where none runs; `leave` it later.
-
-        Args:
-            user_id: the user.
-            recorder: of the request; takes the stages of a new flow.
-        """
+        """The user's flow, a new one where none runs; `leave` it later."""
         flow = self._shared.get(user_id)
         if flow is None:
             rivals = any(f.user_id == user_id for f in self._running)
@@ -149,12 +136,7 @@ class Prefetches:
         return flow
 
     def leave(self, flow: Flow, overloaded: bool) -> None:
-        """A request has its answer.
-
-        Args:
-            flow: what it had joined.
-            overloaded: whether nothing may go on without a request.
-        """
+        """A request has its answer."""
         flow.waiting -= 1
         if flow.waiting or flow.done:
             return

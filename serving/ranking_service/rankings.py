@@ -37,15 +37,9 @@ class Scores:
 
 
 class Rankings:
-    """Ranks the candidates of one request, by the first path that works.
-
-    Args:
-        work: the request.
-        candidates: int64 (C,).
-    """
+    """Ranks the candidates of one request, by the first path that works."""
 
     def __init__(self, work: Work, candidates: np.ndarray) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._work = work
         self._candidates = candidates
 
@@ -55,9 +49,6 @@ class Rankings:
         A path that cannot give anything is left out: without a history in
         hand only the cache may have one, and a history in hand that is not in
         the cache is newer than what the cache may have.
-
-        Returns:
-            The first scores found; None where no path found any.
         """
         work = self._work
         history = None if work.flow is None else work.flow.history

@@ -34,11 +34,7 @@ _CODES = {
 
 
 def make_rest_app(service: RankingService) -> web.Application:
-    """Makes the application.
-
-    Args:
-        service: what answers.
-    """
+    """Makes the application."""
 
     async def rank(request: web.Request) -> web.Response:
         fields = await _fields(request, {*_RANK_FIELDS, "ids_as"}, {"user_id"})

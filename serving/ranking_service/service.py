@@ -75,7 +75,6 @@ class RankingService:
     """
 
     def __init__(self, config: ServiceConfig) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self.config = config
         self.metrics = ServiceMetrics(with_store=bool(config.store))
         self._traces = Traces(config.traces)
@@ -292,11 +291,7 @@ class RankingService:
         return target.up and target.address in self._warm
 
     async def _warm_up(self, target: Target) -> None:
-        """Ranks once without a history: the first call is slow.
-
-        Raises:
-            MuseClientError: the server does not rank.
-        """
+        """Ranks once without a history: the first call is slow."""
         candidates = self._parts.popular[: self.config.num_candidates]
         if not len(candidates):
             candidates = np.arange(1, self.config.num_candidates + 1)

@@ -23,16 +23,11 @@ _OUTCOME = "muse.outcome"
 class Recorder:
     """Records the stages of one request.
 
-    Args:
-        tracer: makes the spans.
-        durations: metric of finished stages, by name and outcome.
-
     Attributes:
         start: when the request came in, by `time.monotonic`.
     """
 
     def __init__(self, tracer: trace.Tracer, durations: Histogram) -> None:
-        """Starts the request's span; see the class for the arguments."""
         self._tracer = tracer
         self._durations = durations
         self._began = time.time_ns()
@@ -91,12 +86,7 @@ class Recorder:
         return 1e3 * (time.monotonic() - self.start)
 
     def end(self, request: RankingRequest, result: RankingResult) -> None:
-        """Ends the request's span.
-
-        Args:
-            request: what was asked.
-            result: the answer.
-        """
+        """Ends the request's span."""
         self._root.set_attributes(
             {
                 "muse.request_id": result.request_id,

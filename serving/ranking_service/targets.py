@@ -37,12 +37,6 @@ LONGEST_PAUSE_S = 5.0
 class Target:
     """One model server.
 
-    Args:
-        address: `host:port`.
-        model: name of the ranking model.
-        calls: that it works on at once; more wait here.
-        tls: encryption; None is plain text.
-
     Attributes:
         address: `host:port`.
         client: asks it; retries only what the server had no thread for.
@@ -52,7 +46,6 @@ class Target:
     def __init__(
         self, address: str, model: str, calls: int, tls: Tls | None = None
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self.address = address
         self._places = Admission(calls, sys.maxsize)
         self._prefetches = Admission(max(1, calls // 2), sys.maxsize)
@@ -76,13 +69,6 @@ class Target:
         """A place among the calls that the server works on.
 
         Prefetches have at most half of the places: rankings need the rest.
-
-        Args:
-            until: when the call must be over, by `time.monotonic`.
-            prefetch: whether it is one.
-
-        Yields:
-            Seconds left for the call.
 
         Raises:
             DeadlineError: no place, or no time, is left.
@@ -127,12 +113,6 @@ class Target:
 class Targets:
     """All model servers.
 
-    Args:
-        addresses: `host:port` of each.
-        model: name of the ranking model.
-        calls: that each of them works on at once.
-        tls: encryption; None is plain text.
-
     Attributes:
         all: the servers.
     """
@@ -144,7 +124,6 @@ class Targets:
         calls: int,
         tls: Tls | None = None,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self.all = [Target(address, model, calls, tls) for address in addresses]
 
     def order(self, user_id: int) -> list[Target]:
@@ -168,15 +147,6 @@ class Targets:
         prefetch: bool = False,
     ) -> tuple[Target, _T]:
         """Asks the first server that answers.
-
-        Args:
-            order: servers to ask, in this order.
-            call: one call: to a server, within so many seconds.
-            until: when it must be over, by `time.monotonic`.
-            prefetch: whether it is one.
-
-        Returns:
-            The server, and its answer.
 
         Raises:
             UnavailableError: none answered.
@@ -202,12 +172,7 @@ class Targets:
 
 
 def by_user(user_id: int, addresses: Sequence[str]) -> list[str]:
-    """Servers in the order in which a user prefers them.
-
-    Args:
-        user_id: the user.
-        addresses: of the servers.
-    """
+    """Servers in the order in which a user prefers them."""
 
     def weight(address: str) -> bytes:
         text = f"{user_id}|{address}".encode()

@@ -62,13 +62,7 @@ _DARK = _STYLE.format(
 def as_text(
     stages: Sequence[Stage], total_ms: float, width: int = 32
 ) -> list[str]:
-    """The stages as lines for a terminal, one each.
-
-    Args:
-        stages: of one request.
-        total_ms: from its arrival to the answer.
-        width: columns that stand for the whole time.
-    """
+    """The stages as lines for a terminal, one each."""
     total = max(total_ms, 1e-9)
     longest = max((len(stage.name) for stage in stages), default=0)
     lines = []
@@ -96,12 +90,6 @@ def as_svg(
 
     It names the classes `fill0` to `fill3` and `grid` and leaves the colours
     to the page, unless it is to stand alone.
-
-    Args:
-        stages: of one request.
-        total_ms: from its arrival to the answer.
-        title: for those who cannot see it.
-        standalone: bring colours, font and namespace along, for a file.
     """
     total = max(total_ms, 1e-9)
     height = _TOP + _ROW * len(stages) + _BOTTOM
@@ -140,14 +128,7 @@ def as_svg(
 
 
 def overlap(stages: Sequence[Stage]) -> str:
-    """Says whether the prefetch was hidden behind matching.
-
-    Args:
-        stages: of one request.
-
-    Returns:
-        A sentence; empty where not both came to their end.
-    """
+    """Says whether the prefetch was hidden behind matching."""
     ends = {
         stage.name: stage.start_ms + stage.duration_ms
         for stage in stages
@@ -165,24 +146,13 @@ def overlap(stages: Sequence[Stage]) -> str:
 
 
 def median(answers: Sequence[RankingResult]) -> RankingResult:
-    """The answer whose total is the median.
-
-    Args:
-        answers: at least one.
-    """
+    """The answer whose total is the median."""
     ordered = sorted(answers, key=lambda answer: answer.total_ms)
     return ordered[len(ordered) // 2]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Asks a running service and writes the picture.
-
-    Args:
-        argv: arguments, by default the process's.
-
-    Returns:
-        Exit code.
-    """
+    """Asks a running service and writes the picture; returns exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.ranking_service.timeline",
         description="Draws the stages of a ranking request.",

@@ -8,13 +8,7 @@ __all__ = ["read_ssl_config"]
 
 
 def read_ssl_config(path: str) -> TlsFiles | None:
-    """Reads key, certificate and authority.
-
-    Args:
-        path: text protobuf `SSLConfig`, as of the model server; or empty.
-
-    Returns:
-        None for no path.
+    """Reads key, certificate and authority; returns none for no path.
 
     Raises:
         ValueError: they cannot be read, or cannot be used.

@@ -19,10 +19,6 @@ __all__ = ["Traces"]
 class Traces:
     """Makes spans and exports them where that is asked for.
 
-    Args:
-        destination: `console`, an OTLP endpoint by HTTP, or empty for none.
-        exporter: where spans go instead.
-
     Attributes:
         tracer: makes the spans.
 
@@ -33,7 +29,6 @@ class Traces:
     def __init__(
         self, destination: str, exporter: SpanExporter | None = None
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,  # The answers' stages are made from the spans.
             resource=Resource.create({"service.name": "muse-ranking"}),
@@ -47,11 +42,7 @@ class Traces:
         self.tracer = self._provider.get_tracer("serving.ranking_service")
 
     def close(self, seconds: float) -> None:
-        """Sends what is left.
-
-        Args:
-            seconds: how long to wait for it; an endpoint may be down.
-        """
+        """Sends what is left."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(seconds)

@@ -50,12 +50,6 @@ class Parts:
 class Work:
     """What belongs to one request.
 
-    Args:
-        parts: what all requests share.
-        request: what is asked.
-        recorder: collects the stages.
-        ends: when the answer must be there, by `time.monotonic`.
-
     Attributes:
         parts: as given.
         config: the settings.
@@ -72,7 +66,6 @@ class Work:
         recorder: Recorder,
         ends: float,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self.parts = parts
         self.config = parts.config
         self.request = request
@@ -102,12 +95,7 @@ class Work:
         return sorted(self._order, key=lambda target: target in self._silent)
 
     def time_for(self, stage: str, *later: str) -> float:
-        """Seconds that a stage may take; 0 or less leaves it out.
-
-        Args:
-            stage: its name.
-            later: stages whose budgets are kept back for them.
-        """
+        """Seconds that a stage may take; 0 or less leaves it out."""
         budgets = self.config.stage_budget_ms
         kept = sum(getattr(budgets, name) for name in later) / 1e3
         return min(
@@ -121,18 +109,7 @@ class Work:
         order: Sequence[Target],
         call: Callable[[Target, float], Awaitable[_T | None]],
     ) -> _T | None:
-        """Makes a call a stage: bounded, written down and counted.
-
-        Args:
-            name: of the stage.
-            seconds: how long it may take.
-            order: model servers to ask, in this order.
-            call: one call, to a server within seconds; None is a miss.
-
-        Returns:
-            The answer; None when there was no time or the call failed,
-            whatever the reason: there are other paths.
-        """
+        """Makes a call a stage: bounded, written down and counted."""
         if seconds <= 0:
             self.recorder.skip(name)
             return None

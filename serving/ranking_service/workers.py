@@ -19,16 +19,9 @@ class Workers:
 
     Those of `concurrent.futures` are waited for when the process ends, even
     when a call in them never comes back. These are not.
-
-    Args:
-        name: prefix of the threads' names.
-        threads: calls at once.
-        most: calls at once and waiting; a cancelled one counts until a thread
-            has seen it.
     """
 
     def __init__(self, name: str, threads: int, most: int) -> None:
-        """Starts them; see the class for the arguments."""
         self._free = threading.Semaphore(most)
         self._calls: queue.SimpleQueue[
             tuple[Future[Any], Callable[[], Any]] | None
@@ -45,9 +38,6 @@ class Workers:
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
         """Runs a call in one of the threads.
 
-        Args:
-            call: what to run.
-
         Raises:
             queue.Full: too many calls wait.
         """
@@ -58,14 +48,7 @@ class Workers:
         return future
 
     def close(self, seconds: float) -> bool:
-        """Ends the threads once what was submitted is done.
-
-        Args:
-            seconds: how long to wait for that.
-
-        Returns:
-            Whether all have ended.
-        """
+        """Ends the threads once what was submitted is done."""
         for _ in self._threads:
             self._calls.put(None)
         ends = time.monotonic() + seconds
