@@ -11,11 +11,7 @@ _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]/@\s]+)):(\d{1,5})")
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Takes an address apart.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Takes an address apart."""
     found = _ADDRESS.fullmatch(address)
     if found is None or int(found[3]) > 65535:
         raise ValueError(

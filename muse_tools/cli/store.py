@@ -351,13 +351,9 @@ def _writable(url: str, limit: int, timeout: float) -> Iterator[BehaviorStore]:
 
 
 def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
-    events = list(
-        zip(
-            found.item_ids[:last].tolist(),
-            found.category_ids[:last].tolist(),
-            strict=True,
-        )
-    )
+    newest = found.newest(last)
+    pairs = zip(newest.item_ids, newest.category_ids, strict=True)
+    events = [(int(item), int(category)) for item, category in pairs][::-1]
     if as_json:
         _write_json(
             {
@@ -423,7 +419,7 @@ def _resolve(
     opened: BehaviorStore, server: MuseClient, users: list[UserHistory]
 ) -> int:
     """Returns how many users' rows were kept."""
-    histories = [user.oldest_first().item_ids for user in users]
+    histories = [user.item_ids for user in users]
     ids, places = np.unique(np.concatenate(histories), return_inverse=True)
     if not len(ids):
         return len(users)

@@ -11,46 +11,32 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import newest_mask
-from serving.export.cells import CellFormat
 from serving.export.request import (
+    EMBED_INPUTS,
     NUM_PROFILE_FIELDS,
     PREFETCH_INPUTS,
     PREFETCH_ROWS_INPUTS,
     RANK_CACHED_INPUTS,
-    RESOLVE_INPUTS,
     USER_CACHE_INPUTS,
     checked_item_ids,
     checked_request,
     require,
 )
-from serving.export.untracked import Untracked
+from serving.export.saving import Untracked
 from serving.export.user_cache import (
     STATISTICS,
     CachedHistories,
     UserCache,
     UserCacheConfig,
 )
+from serving.export.words import WordFormat
 
 Tensors = dict[str, tf.Tensor]
 Function = Callable[..., tf.Tensor]
 
-CACHE_INPUTS = {
-    "prefetch": PREFETCH_INPUTS,
-    "prefetch_rows": PREFETCH_ROWS_INPUTS,
-    "resolve_items": RESOLVE_INPUTS,
-    "rank_cached": RANK_CACHED_INPUTS,
-    "user_cache": USER_CACHE_INPUTS,
-}
-
 
 class CachedRanking(tf.Module):
-    """The user cache and what it stores of a request.
-
-    Attributes:
-        cache: `UserCache`.
-        table_stamp: int, tells the ids of this table, in their order, from
-            those of another.
-    """
+    """The user cache and what it stores of a request."""
 
     def __init__(
         self,
@@ -67,7 +53,7 @@ class CachedRanking(tf.Module):
         last_row = table.num_items + table.spare_rows
         self.cache = UserCache(
             config,
-            CellFormat(
+            WordFormat(
                 row_bits=last_row.bit_length(),
                 category_bits=(num_categories - 1).bit_length(),
             ),
@@ -80,13 +66,16 @@ class CachedRanking(tf.Module):
         self._score = Untracked(score)
         self._limit = min(config.max_length, max_history or config.max_length)
 
-    def signatures(self) -> dict[str, Any]:
-        """Trace the signatures; return concrete functions by name."""
+    def functions(
+        self,
+    ) -> dict[str, tuple[Any, dict[str, tf.TensorSpec]]]:
+        """Return what to trace, and its inputs, by signature name."""
         return {
-            name: tf.function(
-                getattr(self, name), autograph=False
-            ).get_concrete_function(**inputs)
-            for name, inputs in CACHE_INPUTS.items()
+            "prefetch": (self.prefetch, PREFETCH_INPUTS),
+            "prefetch_rows": (self.prefetch_rows, PREFETCH_ROWS_INPUTS),
+            "resolve_items": (self.resolve_items, EMBED_INPUTS),
+            "rank_cached": (self.rank_cached, RANK_CACHED_INPUTS),
+            "user_cache": (self.user_cache, USER_CACHE_INPUTS),
         }
 
     def prefetch(self, **inputs: tf.Tensor) -> Tensors:
@@ -125,7 +114,7 @@ class CachedRanking(tf.Module):
             # Empty from here on; a result depends on it.
             rows = rows + tf.reduce_sum(wrong)
         known = self._table.object.num_items
-        in_table = tf.logical_and(rows >= 0, rows <= known)
+        in_table = (rows >= 0) & (rows <= known)
         return self._store(
             inputs,
             tf.where(in_table, rows, tf.zeros_like(rows)),

@@ -21,12 +21,12 @@ from muse_keras.tensorflow import (
 )
 from serving.export import manifest as manifests
 from serving.export import warmup
-from serving.export.placement import clear_devices
 from serving.export.ranking_module import (
     ITEM_FIELDS,
     PROFILE_FIELDS,
     RankingModule,
 )
+from serving.export.saving import clear_devices
 from serving.export.user_cache import UserCacheConfig
 
 # In the Examples for training and evaluation only.
@@ -61,7 +61,7 @@ class Export:
             summary += (
                 f"; {_readable(cache['bytes'])} of it for the histories of "
                 f"{cache['users']:,} users of up to {cache['max_length']:,} "
-                "behaviours"
+                "behaviors"
             )
         return summary
 
@@ -104,10 +104,10 @@ def export_saved_model(
             `user_profile_1` ... `user_profile_5`, `category`, `city`,
             `province`.
         max_history: int or None. `rank` and `explain` count the newest
-            `max_history` real behaviours, as the Transform graph does.
+            `max_history` real behaviors, as the Transform graph does.
         transform_output: folder of a `tft.TFTransformOutput`, or None for no
             `serving_default`.
-        warmup_examples: serialised request-grouped Examples; without any, a
+        warmup_examples: serialized request-grouped Examples; without any, a
             small one is made. Each is replayed against each signature here
             and by the server.
         unserved_features: raw features that a request does not carry.

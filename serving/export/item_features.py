@@ -25,9 +25,6 @@ class ItemFeatures(tf.Module):
 
     They are resolved at export, so that a client never sends an item's
     features, and stored in the narrowest type that holds them.
-
-    Attributes:
-        by_field: variable of each feature.
     """
 
     def __init__(

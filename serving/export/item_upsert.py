@@ -15,7 +15,7 @@ from muse_keras.tables.multimodal_embedding_table import (
 )
 from serving.export.item_features import ItemFeatures
 from serving.export.request import require
-from serving.export.untracked import Untracked
+from serving.export.saving import Untracked
 
 Tensors = dict[str, tf.Tensor]
 
@@ -44,12 +44,7 @@ _NEARLY_WHOLE = 1e-3
 
 
 class ItemUpsert(tf.Module):
-    """Adds items to a table, and replaces them.
-
-    Attributes:
-        counter: int64 (3,) variable that numbers the slots taken.
-        load_id: int64 () variable, 0 in the export and until there are items.
-    """
+    """Adds items to a table, and replaces them."""
 
     def __init__(
         self, table: MultimodalEmbeddingTable, features: ItemFeatures

@@ -25,12 +25,13 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework import kernel_def_pb2, node_def_pb2, op_def_pb2
+from tensorflow.core.framework import kernel_def_pb2, op_def_pb2
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf import saved_model_pb2
 
 from muse_keras.tensorflow import internals
@@ -40,7 +41,7 @@ METADATA = "metadata"
 CONTROL = "control"
 WAIT = "wait"
 
-_CALLS = {"PartitionedCall": "f", "StatefulPartitionedCall": "f"}
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 _BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase"}
 _LOOPS = {"While", "StatelessWhile"}
 # The loop of `muse_keras.tensorflow.code_search`.
@@ -159,14 +160,9 @@ def kernel_report(
             f"Received: {signature!r}"
         )
     outputs = graph.signature_def[signature].outputs.values()
-    # What a signature writes into variables is a result, too.
-    walk = _Walk(graph.graph_def.library.function, with_writes=True)
-    walk.graph(
-        graph.graph_def.node,
-        [tensor.name for tensor in outputs],
-        "signature",
-        with_others=False,
-    )
+    walk = _Walk(graph.graph_def.library.function)
+    names = [tensor.name for tensor in outputs]
+    walk.graph(graph.graph_def.node, names, "signature", with_others=False)
     return KernelReport(str(path), signature, walk.uses())
 
 
@@ -188,7 +184,7 @@ def training_kernel_report(step: Any) -> KernelReport:
     """
     _require_gpu_kernels()
     graph = step.graph.as_graph_def()
-    walk = _Walk(graph.library.function, with_writes=True)
+    walk = _Walk(graph.library.function)
     outputs = [tensor.name for tensor in step.graph.outputs]
     walk.graph(graph.node, outputs, "step")
     return KernelReport("", tf.compat.as_str(step.name), walk.uses())
@@ -205,26 +201,20 @@ def _require_gpu_kernels() -> None:
 
 @dataclasses.dataclass
 class _Node:
-    """A node with its tensors resolved.
+    """A node, its data inputs as `(node name, output index)`, and controls."""
 
-    Attributes:
-        proto: the node.
-        inputs: `(node name, output index)` of the data inputs.
-        controls: names of the nodes it waits for.
-    """
-
-    proto: node_def_pb2.NodeDef
+    proto: NodeDef
     inputs: list[tuple[str, int]]
     controls: list[str]
 
 
 class _Walk:
-    """Walks graphs and functions, following which tensors carry values."""
+    """Walks graphs and functions, following which tensors carry values.
 
-    def __init__(
-        self, library: Iterable[Any], with_writes: bool = False
-    ) -> None:
-        self._with_writes = with_writes
+    What is written into variables is a result, as are the outputs.
+    """
+
+    def __init__(self, library: Iterable[Any]) -> None:
         self._library = {f.signature.name: f for f in library}
         self._found: dict[tuple[str, str, str, str], list[str]] = {}
         self._known: dict[tuple[Any, ...], list[bool]] = {}
@@ -236,75 +226,75 @@ class _Walk:
             for (op, dtypes, kind, problem), nodes in self._found.items()
         ]
         kinds = (DATA, WAIT, CONTROL, METADATA)
-        return sorted(
-            uses,
-            key=lambda use: (
-                not use.problem,
-                kinds.index(use.kind),
-                use.op,
-                use.dtypes,
-            ),
-        )
+
+        def place(use: OpUse) -> tuple[Any, ...]:
+            return not use.problem, kinds.index(use.kind), use.op, use.dtypes
+
+        return sorted(uses, key=place)
 
     def graph(
         self,
-        nodes: Iterable[node_def_pb2.NodeDef],
+        nodes: Iterable[NodeDef],
         outputs: Sequence[str],
         where: str,
         with_others: bool = True,
     ) -> None:
-        """Walk a graph: placeholders and variables carry values."""
-        resolved = {
-            node.name: _Node(
-                node,
-                [_graph_tensor(i) for i in node.input if i[0] != "^"],
-                [i[1:] for i in node.input if i[0] == "^"],
-            )
-            for node in nodes
-        }
+        """Walk a graph: placeholders and variables carry values.
+
+        Without others, only nodes that the outputs need are looked at: a
+        SavedModel holds other signatures as well.
+        """
+        resolved = _resolved(nodes, _graph_tensor)
         wanted = [_graph_tensor(name) for name in outputs]
         if not with_others:
             needed = _ancestors(resolved, [name for name, _ in wanted])
             resolved = {name: resolved[name] for name in needed}
-        self._body(resolved, {}, wanted, [], where)
+        self._body(resolved, {}, wanted, [], where, DATA)
 
-    def function(
+    def _function(
         self, name: str, arguments: Sequence[bool], kind: str
     ) -> list[bool]:
-        """Walk a function."""
+        """Walk a function.
+
+        Args:
+            name: of the function in the library.
+            arguments: for each argument whether it carries values.
+            kind: `data` if results depend on the call, else `control`.
+
+        Returns:
+            For each result whether it carries values.
+        """
         key = (name, tuple(arguments), kind)
-        if key in self._known:
-            return self._known[key]
-        function = self._library[name]
-        signature = function.signature
-        given = {
-            (arg.name, 0): carries
-            for arg, carries in zip(signature.input_arg, arguments, strict=True)
-        }
-        ranges = {
-            node.name: _output_offsets(node, self._op_def(node))
-            for node in function.node_def
-        }
-        nodes = {
-            node.name: _Node(
-                node,
-                [
-                    _function_tensor(i, ranges)
-                    for i in node.input
-                    if i[0] != "^"
-                ],
-                [i[1:] for i in node.input if i[0] == "^"],
+        if key not in self._known:
+            function = self._library[name]
+            signature = function.signature
+            given = {
+                (arg.name, 0): carries
+                for arg, carries in zip(
+                    signature.input_arg, arguments, strict=True
+                )
+            }
+            offsets = {
+                node.name: _output_offsets(node, self._op_def(node))
+                for node in function.node_def
+            }
+
+            def tensor(name: str) -> tuple[str, int]:
+                """Splits `node:output:index`, or the name of an argument."""
+                node, *rest = name.split(":")
+                if not rest:
+                    return node, 0
+                return node, offsets[node][rest[0]] + int(rest[1])
+
+            self._known[key] = self._body(
+                _resolved(function.node_def, tensor),
+                given,
+                [tensor(function.ret[a.name]) for a in signature.output_arg],
+                list(function.control_ret.values()),
+                name,
+                kind,
             )
-            for node in function.node_def
-        }
-        wanted = [
-            _function_tensor(function.ret[arg.name], ranges)
-            for arg in signature.output_arg
-        ]
-        controls = list(function.control_ret.values())
-        results = self._body(nodes, given, wanted, controls, name, kind)
-        self._known[key] = results
-        return results
+        return self._known[key]
 
     def _body(
         self,
@@ -313,15 +303,11 @@ class _Walk:
         wanted: Sequence[tuple[str, int]],
         controls: Sequence[str],
         where: str,
-        kind: str = DATA,
+        kind: str,
     ) -> list[bool]:
         """Walk the nodes that the wanted tensors need."""
-        targets = [name for name, _ in wanted]
-        if self._with_writes:
-            targets += [
-                name for name, node in nodes.items() if self._writes(node.proto)
-            ]
-        needed = _ancestors(nodes, targets)
+        writes = (name for name in nodes if self._writes(nodes[name].proto))
+        needed = _ancestors(nodes, [*(name for name, _ in wanted), *writes])
         waited = list(controls)
         for name in needed:
             waited += nodes[name].controls
@@ -331,12 +317,12 @@ class _Walk:
             node = nodes[name]
             role = kind if name in needed else CONTROL
             values = [carries[tensor] for tensor in node.inputs]
-            results = self._visit(node, values, role, where)
+            results = self._visit(node.proto, values, role, where)
             for index, result in enumerate(results):
                 carries[name, index] = result
         return [carries[tensor] for tensor in wanted]
 
-    def _writes(self, proto: node_def_pb2.NodeDef) -> bool:
+    def _writes(self, proto: NodeDef) -> bool:
         """Tell whether a node writes variables, or calls what may."""
         if proto.op in _CALLS or proto.op in self._library:
             return True
@@ -351,15 +337,13 @@ class _Walk:
         )
 
     def _visit(
-        self, node: _Node, values: list[bool], role: str, where: str
+        self, proto: NodeDef, values: list[bool], role: str, where: str
     ) -> list[bool]:
         """Record a node; return which of its outputs carry values."""
-        proto = node.proto
         if proto.op in self._library:
-            return self.function(proto.op, values, role)
+            return self._function(proto.op, values, role)
         if proto.op in _CALLS:
-            called = proto.attr[_CALLS[proto.op]].func.name
-            return self.function(called, values, role)
+            return self._function(proto.attr["f"].func.name, values, role)
         if proto.op in _BRANCHES:
             return self._branches(proto, values, role, where)
         if proto.op in _LOOPS:
@@ -368,65 +352,53 @@ class _Walk:
         if definition is None:
             self._record(proto, role, "unknown to this TensorFlow", where)
             return [True] * 64
-        count = _count(definition.output_arg, proto)
+        results = [True] * len(_names(definition.output_arg, proto))
         if proto.op in _SOURCES:
-            return [True] * count
-        if proto.op in _SHAPES or (self._with_writes and proto.op in _SEEDS):
-            self._record(proto, METADATA, "", where)
-            return [False] * count
-        if proto.op in _DRAWS:
-            problem = _problem(proto, definition, values)
-            self._record(proto, role, problem, where)
-            return [True] * count
-        if not any(values):
-            kernel_problem = _problem(proto, definition, values)
-            kind = CONTROL if role == CONTROL else METADATA
-            if kind == CONTROL:
-                kernel_problem = ""
-            self._record(proto, kind, kernel_problem, where)
-            return [False] * count
-        if proto.op in _FORWARDING:
-            self._record(proto, role, "", where)
-            return values if proto.op == "IdentityN" else [True] * count
-        problem = _problem(proto, definition, values)
-        if role == CONTROL:
-            if proto.op in _SHAPE_CHECKS:
+            return results
+        if proto.op in _SHAPES | _SEEDS:
+            kind, problem, results = METADATA, "", [False] * len(results)
+        elif proto.op in _DRAWS:
+            kind, problem = role, _problem(proto, definition, values)
+        elif not any(values):
+            kind, problem, results = CONTROL, "", [False] * len(results)
+            if role != CONTROL:
+                kind = METADATA
+                problem = _problem(proto, definition, values)
+        elif proto.op in _FORWARDING:
+            kind, problem = role, ""
+            if proto.op == "IdentityN":
+                results = values
+        else:
+            kind, problem = role, _problem(proto, definition, values)
+            if role == CONTROL and proto.op in _SHAPE_CHECKS:
                 problem = ""
-            elif not problem:
-                problem = "a control op depends on values"
-        self._record(proto, role, problem, where)
-        return [True] * count
+            elif role == CONTROL:
+                problem = problem or "a control op depends on values"
+        self._record(proto, kind, problem, where)
+        return results
 
     def _branches(
-        self,
-        proto: node_def_pb2.NodeDef,
-        values: list[bool],
-        role: str,
-        where: str,
+        self, proto: NodeDef, values: list[bool], role: str, where: str
     ) -> list[bool]:
         """Walk the branches of a conditional."""
         if values[0]:
             self._record(proto, role, "the host waits for its condition", where)
-        if "then_branch" in proto.attr:
-            names = [
-                proto.attr[branch].func.name
-                for branch in ("then_branch", "else_branch")
-            ]
-        else:
-            names = [f.name for f in proto.attr["branches"].list.func]
-        results = [self.function(name, values[1:], role) for name in names]
+        branches = (
+            [proto.attr[name].func for name in ("then_branch", "else_branch")]
+            if "then_branch" in proto.attr
+            else proto.attr["branches"].list.func
+        )
+        results = [
+            self._function(branch.name, values[1:], role) for branch in branches
+        ]
         return [values[0] or any(some) for some in zip(*results, strict=True)]
 
     def _loop(
-        self,
-        proto: node_def_pb2.NodeDef,
-        values: list[bool],
-        role: str,
-        where: str,
+        self, proto: NodeDef, values: list[bool], role: str, where: str
     ) -> list[bool]:
         """Walk a loop until what carries values no longer changes."""
         while True:
-            results = self.function(proto.attr["body"].func.name, values, role)
+            results = self._function(proto.attr["body"].func.name, values, role)
             joined = [a or b for a, b in zip(values, results, strict=True)]
             if joined == values:
                 break
@@ -439,23 +411,18 @@ class _Walk:
             self._record(
                 proto, role, "an int32 loop variable stays on the host", where
             )
-        if self.function(proto.attr["cond"].func.name, values, role)[0]:
+        if self._function(proto.attr["cond"].func.name, values, role)[0]:
             kind = WAIT if _WAITING_LOOP in proto.name else role
             self._record(proto, kind, "the host waits for its condition", where)
         return values
 
     def _record(
-        self,
-        proto: node_def_pb2.NodeDef,
-        kind: str,
-        problem: str,
-        where: str,
+        self, proto: NodeDef, kind: str, problem: str, where: str
     ) -> None:
-        """Note a node."""
         key = (proto.op, _dtypes(proto, self._op_def(proto)), kind, problem)
         self._found.setdefault(key, []).append(f"{where}/{proto.name}")
 
-    def _op_def(self, proto: node_def_pb2.NodeDef) -> op_def_pb2.OpDef | None:
+    def _op_def(self, proto: NodeDef) -> op_def_pb2.OpDef | None:
         """Return the definition of a node's op, or None."""
         if proto.op in self._library:
             return self._library[proto.op].signature
@@ -468,29 +435,29 @@ def _graph_tensor(name: str) -> tuple[str, int]:
     return node, int(index or 0)
 
 
-def _function_tensor(
-    name: str, ranges: Mapping[str, Mapping[str, int]]
-) -> tuple[str, int]:
-    """Split `node:output:index` of a function, or the name of an argument."""
-    parts = name.split(":")
-    if len(parts) == 1:
-        return parts[0], 0
-    return parts[0], ranges[parts[0]][parts[1]] + int(parts[2])
+def _resolved(
+    protos: Iterable[NodeDef], tensor: Callable[[str], tuple[str, int]]
+) -> dict[str, _Node]:
+    """Return nodes by name, with the tensors and the nodes they wait for."""
+    return {
+        proto.name: _Node(
+            proto,
+            [tensor(name) for name in proto.input if name[0] != "^"],
+            [name[1:] for name in proto.input if name[0] == "^"],
+        )
+        for proto in protos
+    }
 
 
 def _output_offsets(
-    proto: node_def_pb2.NodeDef, definition: op_def_pb2.OpDef | None
+    proto: NodeDef, definition: op_def_pb2.OpDef | None
 ) -> dict[str, int]:
     """Return the index of the first tensor of each named output."""
-    offsets: dict[str, int] = {}
-    total = 0
-    for arg in definition.output_arg if definition else ():
-        offsets[arg.name] = total
-        total += _arg_count(arg, proto)
-    return offsets
+    names = _names(definition.output_arg, proto) if definition else []
+    return {name: names.index(name) for name in names}
 
 
-def _attr(proto: node_def_pb2.NodeDef, name: str) -> Any:
+def _attr(proto: NodeDef, name: str) -> Any:
     """Return an attribute, or its default where it was stripped."""
     if name in proto.attr:
         return proto.attr[name]
@@ -501,23 +468,17 @@ def _attr(proto: node_def_pb2.NodeDef, name: str) -> Any:
     raise ValueError(f"{proto.op} has no attribute {name!r}.")
 
 
-def _arg_count(arg: Any, proto: node_def_pb2.NodeDef) -> int:
-    """Return the number of tensors of an argument."""
-    if arg.number_attr:
-        return int(_attr(proto, arg.number_attr).i)
-    if arg.type_list_attr:
-        return len(_attr(proto, arg.type_list_attr).list.type)
-    return 1
-
-
-def _count(args: Iterable[Any], proto: node_def_pb2.NodeDef) -> int:
-    """Return the number of tensors of some arguments."""
-    return sum(_arg_count(arg, proto) for arg in args)
-
-
-def _names(args: Iterable[Any], proto: node_def_pb2.NodeDef) -> list[str]:
+def _names(args: Iterable[Any], proto: NodeDef) -> list[str]:
     """Return for each tensor the name of its argument."""
-    return [arg.name for arg in args for _ in range(_arg_count(arg, proto))]
+    names = []
+    for arg in args:
+        count = 1
+        if arg.number_attr:
+            count = int(_attr(proto, arg.number_attr).i)
+        elif arg.type_list_attr:
+            count = len(_attr(proto, arg.type_list_attr).list.type)
+        names += [arg.name] * count
+    return names
 
 
 def _types(attribute: Any) -> list[int]:
@@ -525,30 +486,19 @@ def _types(attribute: Any) -> list[int]:
     return list(attribute.list.type) or [attribute.type]
 
 
-def _dtypes(
-    proto: node_def_pb2.NodeDef, definition: op_def_pb2.OpDef | None
-) -> str:
+def _dtypes(proto: NodeDef, definition: op_def_pb2.OpDef | None) -> str:
     """Return a node's type attributes as text."""
     found = []
     for attr in definition.attr if definition else ():
-        if attr.type in ("type", "list(type)") and not attr.name.startswith(
-            "_"
-        ):
-            names = sorted(
-                {
-                    tf.dtypes.as_dtype(t).name
-                    for t in _types(_attr(proto, attr.name))
-                    if t
-                }
-            )
-            found.append(f"{attr.name}={'+'.join(names)}")
+        if attr.type in ("type", "list(type)") and attr.name[0] != "_":
+            types = filter(None, _types(_attr(proto, attr.name)))
+            names = {tf.dtypes.as_dtype(one).name for one in types}
+            found.append(f"{attr.name}={'+'.join(sorted(names))}")
     return " ".join(found)
 
 
 def _problem(
-    proto: node_def_pb2.NodeDef,
-    definition: op_def_pb2.OpDef,
-    values: Sequence[bool],
+    proto: NodeDef, definition: op_def_pb2.OpDef, values: Sequence[bool]
 ) -> str:
     """Return why a node's values do not stay on a GPU, or nothing."""
     if "CPU" in proto.device.upper():
@@ -556,37 +506,28 @@ def _problem(
     kernel = _gpu_kernel(proto)
     if kernel is None:
         return "no GPU kernel"
-    host = set(kernel.host_memory_arg)
     names = _names(definition.input_arg, proto)
-    types = {arg.name: arg.type for arg in definition.input_arg}
-    on_host = sorted(
-        {
-            name
-            for name, carries in zip(names, values, strict=True)
-            if carries
-            and name in host
-            and types[name] != tf.resource.as_datatype_enum
-        }
-        | (host & {arg.name for arg in definition.output_arg})
-    )
+    carrying = {n for n, carries in zip(names, values, strict=True) if carries}
+    resources = {
+        arg.name
+        for arg in definition.input_arg
+        if arg.type == tf.resource.as_datatype_enum
+    }
+    outputs = {arg.name for arg in definition.output_arg}
+    on_host = set(kernel.host_memory_arg) & (carrying - resources | outputs)
     if on_host:
-        return f"its GPU kernel keeps {', '.join(on_host)} on the host"
+        listed = ", ".join(sorted(on_host))
+        return f"its GPU kernel keeps {listed} on the host"
     return ""
 
 
-def _gpu_kernel(
-    proto: node_def_pb2.NodeDef,
-) -> kernel_def_pb2.KernelDef | None:
+def _gpu_kernel(proto: NodeDef) -> kernel_def_pb2.KernelDef | None:
     """Return the kernel a GPU would run, or None."""
-    listed = _kernels(proto.op)
     # DEFAULT kernels serve every device without one of its own.
     for device in ("GPU", "DEFAULT"):
-        for kernel in listed:
-            if (
-                kernel.device_type == device
-                and not kernel.label
-                and _allows(kernel, proto)
-            ):
+        for kernel in _kernels(proto.op):
+            fits = kernel.device_type == device and not kernel.label
+            if fits and _allows(kernel, proto):
                 return kernel
     return None
 
@@ -595,9 +536,7 @@ def _gpu_kernel(
 _kernels = functools.cache(internals.registered_kernels)
 
 
-def _allows(
-    kernel: kernel_def_pb2.KernelDef, proto: node_def_pb2.NodeDef
-) -> bool:
+def _allows(kernel: kernel_def_pb2.KernelDef, proto: NodeDef) -> bool:
     """Tell whether a kernel takes a node's attributes.
 
     Most constraints are on dtypes; TensorFlow 2.21 also has some on strings,

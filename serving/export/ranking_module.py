@@ -21,10 +21,10 @@ from serving.export.request import (
     NUM_PROFILE_FIELDS,
     RANK_INPUTS,
     checked_item_ids,
-    checked_rank_inputs,
+    checked_request,
     in_few_lengths,
 )
-from serving.export.untracked import Untracked
+from serving.export.saving import Untracked
 from serving.export.user_cache import CachedHistories, UserCacheConfig
 from serving.export.vocabulary import Vocabulary
 
@@ -90,27 +90,26 @@ class RankingModule(tf.Module):
 
     def signatures(self) -> dict[str, Any]:
         """Trace the signatures and track the variables they use."""
-        traced = {
-            "rank": tf.function(
-                self.rank, autograph=False
-            ).get_concrete_function(**RANK_INPUTS),
-            "explain": tf.function(
-                self.explain, autograph=False
-            ).get_concrete_function(**RANK_INPUTS),
-            "embed": tf.function(
-                self.embed, autograph=False
-            ).get_concrete_function(**EMBED_INPUTS),
+        functions: dict[str, tuple[Any, Mapping[str, tf.TensorSpec]]] = {
+            "rank": (self.rank, RANK_INPUTS),
+            "explain": (self.explain, RANK_INPUTS),
+            "embed": (self.embed, EMBED_INPUTS),
         }
         if self.upsert is not None:
-            traced["upsert_items"] = tf.function(
-                self.upsert, autograph=False
-            ).get_concrete_function(**UPSERT_INPUTS)
+            functions["upsert_items"] = self.upsert, UPSERT_INPUTS
         if self.transform is not None:
-            traced["serving_default"] = tf.function(
-                self.serve_examples, autograph=False
-            ).get_concrete_function(EXAMPLES)
+            functions["serving_default"] = (
+                self.serve_examples,
+                {"examples": EXAMPLES},
+            )
         if self.cached is not None:
-            traced |= self.cached.signatures()
+            functions |= self.cached.functions()
+        traced = {
+            name: tf.function(function, autograph=False).get_concrete_function(
+                **inputs
+            )
+            for name, (function, inputs) in functions.items()
+        }
         # Not `graph.variables`: it misses what only `gather_nd` reads.
         used = {
             id(captured)
@@ -149,32 +148,12 @@ class RankingModule(tf.Module):
             for field, vocabulary in self._vocabularies.items()
         }
 
-    def rank(
-        self,
-        user_id: tf.Tensor,
-        user_profile: tf.Tensor,
-        behavior_item_ids: tf.Tensor,
-        behavior_category_ids: tf.Tensor,
-        candidate_item_ids: tf.Tensor,
-    ) -> Tensors:
+    def rank(self, **request: tf.Tensor) -> Tensors:
         """Return `click_probability` float32 (B, C), 0 where padded."""
-        inputs = self._model_inputs(
-            user_id=user_id,
-            user_profile=user_profile,
-            behavior_item_ids=behavior_item_ids,
-            behavior_category_ids=behavior_category_ids,
-            candidate_item_ids=candidate_item_ids,
-        )
+        inputs = self._model_inputs(request)
         return {"click_probability": self._click_probability(inputs)}
 
-    def explain(
-        self,
-        user_id: tf.Tensor,
-        user_profile: tf.Tensor,
-        behavior_item_ids: tf.Tensor,
-        behavior_category_ids: tf.Tensor,
-        candidate_item_ids: tf.Tensor,
-    ) -> Tensors:
+    def explain(self, **request: tf.Tensor) -> Tensors:
         """Return the scores and what the model looked at.
 
         `click_probability` (B, C); `behavior_indices` int32 (B, C, K), the
@@ -182,13 +161,7 @@ class RankingModule(tf.Module):
         `similarities` and `attention` float32 (B, C, K), 0 there; `tiers`
         float32 (B, C, N), counts. All 0 (or -1) for a padded candidate.
         """
-        inputs = self._model_inputs(
-            user_id=user_id,
-            user_profile=user_profile,
-            behavior_item_ids=behavior_item_ids,
-            behavior_category_ids=behavior_category_ids,
-            candidate_item_ids=candidate_item_ids,
-        )
+        inputs = self._model_inputs(request)
         explained = self._model.object.explain(inputs)
         real = inputs["candidate_mask"]
         found = tf.logical_and(explained["mask"], real[:, :, tf.newaxis])
@@ -219,7 +192,7 @@ class RankingModule(tf.Module):
         }
 
     def serve_examples(self, examples: tf.Tensor) -> Tensors:
-        """Rank serialised request-grouped Examples (B,).
+        """Rank serialized request-grouped Examples (B,).
 
         The features come from the Example through the Transform graph, as in
         training; only vectors and embeddings come from the item table.
@@ -236,9 +209,9 @@ class RankingModule(tf.Module):
             ),
         }
 
-    def _model_inputs(self, **request: tf.Tensor) -> Tensors:
+    def _model_inputs(self, request: Tensors) -> Tensors:
         """Turn raw ids of a request into the model's inputs."""
-        request = in_few_lengths(checked_rank_inputs(request))
+        request = in_few_lengths(checked_request(request, RANK_INPUTS))
         behavior_ids = request["behavior_item_ids"]
         table = self._model.object.table
         fresh_index = table.fresh_index()

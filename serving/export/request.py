@@ -1,7 +1,7 @@
 """The tensors of a ranking request, and what is asserted about them.
 
 Sizes are declared None: TensorFlow Serving does not enforce declared sizes
-while its graph optimiser believes them. They are asserted inside instead, and
+while its graph optimizer believes them. They are asserted inside instead, and
 a failed assertion reaches the client as INVALID_ARGUMENT with the text below.
 """
 
@@ -9,49 +9,35 @@ import tensorflow as tf
 
 NUM_PROFILE_FIELDS = 5
 
+
+def _ids(name: str, rank: int, dtype: tf.DType = tf.int64) -> tf.TensorSpec:
+    return tf.TensorSpec([None] * rank, dtype, name=name)
+
+
 RANK_INPUTS = {
-    "user_id": tf.TensorSpec([None], tf.int64, name="user_id"),
-    "user_profile": tf.TensorSpec([None, None], tf.int64, name="user_profile"),
-    "behavior_item_ids": tf.TensorSpec(
-        [None, None], tf.int64, name="behavior_item_ids"
-    ),
-    "behavior_category_ids": tf.TensorSpec(
-        [None, None], tf.int64, name="behavior_category_ids"
-    ),
-    "candidate_item_ids": tf.TensorSpec(
-        [None, None], tf.int64, name="candidate_item_ids"
-    ),
+    "user_id": _ids("user_id", 1),
+    "user_profile": _ids("user_profile", 2),
+    "behavior_item_ids": _ids("behavior_item_ids", 2),
+    "behavior_category_ids": _ids("behavior_category_ids", 2),
+    "candidate_item_ids": _ids("candidate_item_ids", 2),
 }
-PREFETCH_INPUTS = {
-    name: spec
-    for name, spec in RANK_INPUTS.items()
-    if name != "candidate_item_ids"
-}
+PREFETCH_INPUTS = dict(list(RANK_INPUTS.items())[:-1])
 PREFETCH_ROWS_INPUTS = {
     "user_id": RANK_INPUTS["user_id"],
     "user_profile": RANK_INPUTS["user_profile"],
-    "behavior_rows": tf.TensorSpec(
-        [None, None], tf.int32, name="behavior_rows"
-    ),
+    "behavior_rows": _ids("behavior_rows", 2, tf.int32),
     "behavior_category_ids": RANK_INPUTS["behavior_category_ids"],
-    "table_stamp": tf.TensorSpec([None], tf.int64, name="table_stamp"),
+    "table_stamp": _ids("table_stamp", 1),
 }
 RANK_CACHED_INPUTS = {
     name: RANK_INPUTS[name] for name in ("user_id", "candidate_item_ids")
 }
 USER_CACHE_INPUTS = {"user_id": RANK_INPUTS["user_id"]}
-RESOLVE_INPUTS = {"item_ids": tf.TensorSpec([None], tf.int64, name="item_ids")}
-EMBED_INPUTS = {"item_ids": tf.TensorSpec([None], tf.int64, name="item_ids")}
+EMBED_INPUTS = {"item_ids": _ids("item_ids", 1)}
+EXAMPLES = _ids("examples", 1, tf.string)
 # Lengths that histories are filled up to: a multiple of the first number of
 # behaviors, of the second from that number of behaviors on.
 _SHORT_STEP, _LONG_STEP, _LONG = 100, 500, 5_000
-
-EXAMPLES = tf.TensorSpec([None], tf.string, name="examples")
-
-
-def checked_rank_inputs(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Assert the sizes of a request of `rank`; see `checked_request`."""
-    return checked_request(inputs, RANK_INPUTS)
 
 
 def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -1,14 +1,14 @@
 """A set-associative cache of users' histories in the memory of the device.
 
 A user belongs to one set of a few slots (the ways). A slot is a *header* (who,
-how long, which generation, when, the profile) and the behaviours, one cell
-each; see `cells`. `write` stores one whole history and draws a generation for
+how long, which generation, when, the profile) and the behaviors, one word
+each; see `words`. `write` stores one whole history and draws a generation for
 it; `read` finds the newest of a user.
 
 TensorFlow Serving makes nothing atomic across variables, and runs calls at
-the same time. A writer takes the slot's header away, writes the behaviours and
+the same time. A writer takes the slot's header away, writes the behaviors and
 then the new header, all with the mark of its generation. A reader that finds
-one mark in the header, before and after, and in every behaviour has read what
+one mark in the header, before and after, and in every behavior has read what
 one writer wrote and nothing else: whatever else was going on, since marks of
 different writers differ as long as fewer than `2**tag_bits` prefetches start
 while one of them writes. Everything else is a miss.
@@ -27,13 +27,13 @@ import tensorflow as tf
 
 from muse_keras.tables.id_index import hash_ids
 from muse_keras.tables.row_gather import gather_frozen, scatter_rows
-from serving.export.cells import CellFormat, halves, joined
-from serving.export.unsaved import ZeroFill, unsaved_zeros
+from serving.export.saving import ZeroFill, unsaved_zeros
+from serving.export.words import WordFormat, halves, joined
 
-# Behaviours that are read and written together.
+# Behaviors that are read and written together.
 CHUNK = 500
 
-# Cells of a header; the profile follows.
+# Words of a header; the profile follows.
 _USER, _LENGTH, _GENERATION, _WRITTEN, _PROFILE = 0, 2, 3, 5, 7
 
 STATISTICS = (
@@ -43,6 +43,15 @@ STATISTICS = (
     "evictions",
     "expired",
     "mixed",
+)
+
+_STATE = (
+    "headers",
+    "behaviors",
+    "last_used",
+    "statistics",
+    "generations",
+    "uses",
 )
 
 # Multiplier of the hash that names a user's set.
@@ -62,7 +71,7 @@ class UserCacheConfig:
     Attributes:
         users: users that fit in, a multiple of `ways`; 0 = no cache.
         ways: slots that a user may be in.
-        max_length: newest behaviours of a user that are kept.
+        max_length: newest behaviors of a user that are kept.
         expire_seconds: age from which a user counts as not cached; 0 = never.
 
     Raises:
@@ -75,7 +84,6 @@ class UserCacheConfig:
     expire_seconds: int = 0
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
         for name, least, most in (
             ("users", 0, 1 << 24),
             ("ways", 1, 64),
@@ -104,7 +112,7 @@ class CachedHistories(NamedTuple):
         profile: int64 (B, P), vocabulary indices.
         rows: int64 (B, L), table rows, oldest first.
         categories: int64 (B, L), vocabulary indices.
-        mask: bool (B, L), True for the user's behaviours.
+        mask: bool (B, L), True for the user's behaviors.
     """
 
     hit: tf.Tensor
@@ -121,10 +129,10 @@ class _Headers(NamedTuple):
     Attributes:
         whole: bool, whether one writer wrote all of it.
         user: int64, its id.
-        length: int64, number of behaviours.
+        length: int64, number of behaviors.
         generation: int64, at least 1.
         written: int64, microseconds since 1970.
-        mark: int64, of the cells that belong to it.
+        mark: int64, of the words that belong to it.
     """
 
     whole: tf.Tensor
@@ -136,20 +144,12 @@ class _Headers(NamedTuple):
 
 
 class UserCache(tf.Module):
-    """Holds the histories of the users seen last.
-
-    Attributes:
-        config: `UserCacheConfig`.
-        format: `CellFormat` of the behaviours.
-        bytes: memory of the variables.
-        headers: int64 (users, H) variable.
-        cells: int64 (users * chunks, chunk) variable.
-    """
+    """Holds the histories of the users seen last."""
 
     def __init__(
         self,
         config: UserCacheConfig,
-        format: CellFormat,
+        format: WordFormat,
         num_profile_fields: int,
         now: Callable[[], tf.Tensor] | None = None,
     ) -> None:
@@ -162,8 +162,8 @@ class UserCache(tf.Module):
         self.headers = unsaved_zeros(
             "headers", [config.users, _PROFILE + num_profile_fields]
         )
-        self.cells = unsaved_zeros(
-            "cells", [config.users * self._chunks, self._chunk]
+        self.behaviors = unsaved_zeros(
+            "behaviors", [config.users * self._chunks, self._chunk]
         )
         self.last_used = unsaved_zeros("last_used", [config.users])
         self.statistics = unsaved_zeros("statistics", [len(STATISTICS)])
@@ -176,17 +176,7 @@ class UserCache(tf.Module):
 
     def state(self) -> dict[str, tf.Variable]:
         """Return all variables by name."""
-        return {
-            name: getattr(self, name)
-            for name in (
-                "headers",
-                "cells",
-                "last_used",
-                "statistics",
-                "generations",
-                "uses",
-            )
-        }
+        return {name: getattr(self, name) for name in _STATE}
 
     def write(
         self,
@@ -210,42 +200,30 @@ class UserCache(tf.Module):
             Lengths and generations int64 (B,), both 0 where another writer
             took the slot.
         """
-        lengths, generations = tf.map_fn(
+        payloads = self.format.pack_behaviors(rows, categories)
+        number = tf.TensorSpec([], tf.int64)
+        stored: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(
             lambda one: self._write_one(*one),
-            (
-                users,
-                profile,
-                self.format.pack_behaviors(rows, categories),
-                mask,
-            ),
-            fn_output_signature=(
-                tf.TensorSpec([], tf.int64),
-                tf.TensorSpec([], tf.int64),
-            ),
+            (users, profile, payloads, mask),
+            fn_output_signature=(number, number),
             parallel_iterations=1,
         )
-        return lengths, generations
+        return stored
 
     def read(self, users: tf.Tensor) -> CachedHistories:
         """Return the newest histories of users (B,), and count it as a use."""
         slots, header, present = self._find(users)
         headers = self._parsed(header)
-        expired = tf.logical_and(present, self._expired(headers.written))
-        wanted = tf.logical_and(present, tf.logical_not(expired))
-        lengths = tf.where(
-            wanted, headers.length, tf.zeros_like(headers.length)
+        expired = present & self._expired(headers.written)
+        wanted = present & ~expired
+        words, mask, whole = self._read_behaviors(
+            slots, header, _where(wanted, headers.length)
         )
-        cells, mask = self._behaviors(slots, lengths)
-        with tf.control_dependencies([cells]):
-            again = gather_frozen(self.headers, slots)
-        hit = tf.logical_and(wanted, self._is_whole(header, again, cells, mask))
-        mixed = tf.logical_and(wanted, tf.logical_not(hit))
+        hit = wanted & whole
         self._touch(slots, hit)
-        self._count(
-            hits=hit, misses=tf.logical_not(hit), expired=expired, mixed=mixed
-        )
+        self._count(hits=hit, misses=~hit, expired=expired, mixed=wanted & ~hit)
         rows, categories = self.format.unpack_behaviors(
-            self.format.payload_of(cells)
+            self.format.payload_of(words)
         )
         return CachedHistories(
             hit=hit,
@@ -253,7 +231,7 @@ class UserCache(tf.Module):
             profile=self.format.payload_of(header[:, _PROFILE:]),
             rows=rows,
             categories=categories,
-            mask=tf.logical_and(mask, hit[:, tf.newaxis]),
+            mask=mask & hit[:, tf.newaxis],
         )
 
     def peek(self, users: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -266,10 +244,8 @@ class UserCache(tf.Module):
         """
         _, header, present = self._find(users)
         headers = self._parsed(header)
-        present = tf.logical_and(
-            present, tf.logical_not(self._expired(headers.written))
-        )
-        age = tf.maximum(self._now() - headers.written, _int64(0))
+        present &= ~self._expired(headers.written)
+        age = tf.maximum(self._now() - headers.written, 0)
         every = tf.ones_like(users)
         statistics = self.statistics.read_value()
         return {
@@ -300,32 +276,22 @@ class UserCache(tf.Module):
         chosen = tf.where(mask)
         # The size of a tensor: known on the host.
         length = tf.shape(chosen, tf.int64)[0]
-        generation = self._draw(self.generations, _int64(1))[0] + 1
+        generation = self._draw(self.generations, 1)[0] + 1
         mark = self.format.mark(generation)
-        cells = mark + self._in_chunks(tf.gather_nd(payloads, chosen))
+        words = mark + self._in_chunks(tf.gather_nd(payloads, chosen))
         slots = self._slots(user[tf.newaxis])[0]
         slot = self._take_slot(user, slots)
         with tf.control_dependencies([slot]):
             first = slot * self._chunks
-            written = scatter_rows(
-                self.cells,
-                first + tf.range(tf.shape(cells, tf.int64)[0]),
-                cells,
-            )
-        header = mark + tf.concat(
-            [
-                tf.stack(
-                    [
-                        *halves(user),
-                        length,
-                        *halves(generation),
-                        *halves(self._now()),
-                    ]
-                ),
-                profile,
-            ],
-            axis=0,
+            rows = first + tf.range(tf.shape(words, tf.int64)[0])
+            written = scatter_rows(self.behaviors, rows, words)
+        numbers = (
+            *halves(user),
+            length,
+            *halves(generation),
+            *halves(self._now()),
         )
+        header = mark + tf.concat([tf.stack(numbers), profile], axis=0)
         with tf.control_dependencies(_operations(written)):
             published = scatter_rows(
                 self.headers, slot[tf.newaxis], header[tf.newaxis]
@@ -333,32 +299,31 @@ class UserCache(tf.Module):
         with tf.control_dependencies(_operations(published)):
             replaced = self._drop_older(user, slots)
         with tf.control_dependencies(replaced):
-            stored = self._is_stored(slot, header, length)
+            *_, whole = self._read_behaviors(
+                slot[tf.newaxis], header[tf.newaxis], length[tf.newaxis]
+            )
+            stored = whole[0]
         self._count(prefetches=tf.ones_like(stored))
         return _where(stored, length), _where(stored, generation)
 
     def _take_slot(self, user: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
         """Return the slot to write to, its header taken away."""
         headers = self._parsed(gather_frozen(self.headers, slots))
-        expired = tf.logical_and(headers.whole, self._expired(headers.written))
-        live = tf.logical_and(headers.whole, tf.logical_not(expired))
-        own = tf.logical_and(live, tf.equal(headers.user, user))
-        # Whoever was used last has the highest number: also a slot that
+        expired = headers.whole & self._expired(headers.written)
+        live = headers.whole & ~expired
+        own = live & tf.equal(headers.user, user)
+        # The slot that was used last has the highest number, also one that
         # another call writes to now, which holds nothing yet.
         used = gather_frozen(self.last_used, slots)
         keys = tf.where(expired, -tf.ones_like(used), used)
         if self.config.ways > 1:
             generations = _where(own, headers.generation)
-            newest = tf.logical_and(
-                own, tf.equal(generations, tf.reduce_max(generations))
-            )
+            newest = own & tf.equal(generations, tf.reduce_max(generations))
             keys = tf.where(newest, tf.fill(tf.shape(keys), _NEVER), keys)
         way = _smallest(keys)
         slot = tf.gather(slots, way)
-        self._count(
-            evictions=tf.gather(tf.logical_and(live, tf.logical_not(own)), way),
-        )
-        number = self._draw(self.uses, _int64(1))
+        self._count(evictions=tf.gather(live & ~own, way))
+        number = self._draw(self.uses, 1)
         touched = tf.raw_ops.ResourceScatterMax(
             resource=self.last_used.handle,
             indices=slot[tf.newaxis],
@@ -379,33 +344,21 @@ class UserCache(tf.Module):
         later one sees both, so that the older never outlives the newer.
         """
         headers = self._parsed(gather_frozen(self.headers, slots))
-        own = tf.logical_and(headers.whole, tf.equal(headers.user, user))
+        own = headers.whole & tf.equal(headers.user, user)
         generations = _where(own, headers.generation)
-        older = tf.logical_and(own, generations < tf.reduce_max(generations))
+        older = own & (generations < tf.reduce_max(generations))
         dropped = tf.gather_nd(slots, tf.where(older))
         shape = tf.stack([tf.size(dropped), self.headers.shape[1]])
         cleared = scatter_rows(self.headers, dropped, tf.zeros(shape, tf.int64))
         freed = scatter_rows(self.last_used, dropped, tf.zeros_like(dropped))
         return _operations(cleared, freed)
 
-    def _is_stored(
-        self, slot: tf.Tensor, header: tf.Tensor, length: tf.Tensor
-    ) -> tf.Tensor:
-        """Return whether a slot holds what was just written there."""
-        slot, header = slot[tf.newaxis], header[tf.newaxis]
-        cells, mask = self._behaviors(slot, length[tf.newaxis])
-        with tf.control_dependencies([cells]):
-            again = gather_frozen(self.headers, slot)
-        return self._is_whole(header, again, cells, mask)[0]
-
     def _find(self, users: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Return slot (B,), header (B, H) and presence (B,) of users."""
         slots = self._slots(users)
         found = gather_frozen(self.headers, slots)
         headers = self._parsed(found)
-        own = tf.logical_and(
-            headers.whole, tf.equal(headers.user, users[:, tf.newaxis])
-        )
+        own = headers.whole & tf.equal(headers.user, users[:, tf.newaxis])
         way = _smallest(-_where(own, headers.generation))
         return (
             tf.gather(slots, way, batch_dims=1),
@@ -413,12 +366,16 @@ class UserCache(tf.Module):
             tf.reduce_any(own, axis=1),
         )
 
-    def _behaviors(
-        self, slots: tf.Tensor, lengths: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return cells (B, L) of slots (B,) and which are in use.
+    def _read_behaviors(
+        self, slots: tf.Tensor, header: tf.Tensor, lengths: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Read behaviors of slots (B,) whose headers (B, H) were read before.
 
         Only as many chunks as the longest history has are read.
+
+        Returns:
+            Words (B, L); which are in use (B, L); and whether header and
+            words in use (B,) are of one writer.
         """
         starts = tf.range(self._chunks, dtype=tf.int64) * self._chunk
         needed = tf.reduce_any(starts < lengths[:, tf.newaxis], axis=0)
@@ -426,25 +383,27 @@ class UserCache(tf.Module):
         places = tf.where(needed)[:, 0]
         rows = slots[:, tf.newaxis] * self._chunks + places
         count = tf.shape(places, tf.int64)[0] * self._chunk
-        cells = tf.reshape(
-            gather_frozen(self.cells, rows),
+        words = tf.reshape(
+            gather_frozen(self.behaviors, rows),
             tf.stack([tf.shape(slots, tf.int64)[0], count]),
         )
-        return cells, tf.range(count) < lengths[:, tf.newaxis]
+        mask = tf.range(count) < lengths[:, tf.newaxis]
+        with tf.control_dependencies([words]):
+            again = gather_frozen(self.headers, slots)
+        return words, mask, self._is_whole(header, again, words, mask)
 
     def _is_whole(
         self,
         header: tf.Tensor,
         again: tf.Tensor,
-        cells: tf.Tensor,
+        words: tf.Tensor,
         mask: tf.Tensor,
     ) -> tf.Tensor:
-        """Return whether (B,) histories are of one writer each."""
+        """Return whether headers (B, H) and words in use have one writer."""
         marks = self.format.mark_of(header[:, :1])
-        same = tf.equal(self.format.mark_of(cells), marks)
-        return tf.logical_and(
-            tf.reduce_all(tf.equal(header, again), axis=1),
-            tf.reduce_all(tf.logical_or(same, tf.logical_not(mask)), axis=1),
+        same = tf.equal(self.format.mark_of(words), marks)
+        return tf.reduce_all(tf.equal(header, again), axis=1) & (
+            tf.reduce_all(same | ~mask, axis=1)
         )
 
     def _in_chunks(self, payloads: tf.Tensor) -> tf.Tensor:
@@ -464,10 +423,8 @@ class UserCache(tf.Module):
             return joined(payloads[..., place], payloads[..., place + 1])
 
         return _Headers(
-            whole=tf.logical_and(
-                tf.reduce_all(tf.equal(marks, marks[..., :1]), axis=-1),
-                marks[..., 0] < 0,
-            ),
+            whole=tf.reduce_all(tf.equal(marks, marks[..., :1]), axis=-1)
+            & (marks[..., 0] < 0),
             user=value(_USER),
             length=payloads[..., _LENGTH],
             generation=value(_GENERATION),
@@ -479,10 +436,8 @@ class UserCache(tf.Module):
         """Return the slots (B, ways) of the sets of users (B,)."""
         sets = self.config.users // self.config.ways
         hashes = hash_ids(tf.constant(_MULTIPLIER, tf.uint64), users)
-        half = tf.constant(32, tf.uint64)
-        upper = tf.bitwise.right_shift(hashes, half)
-        scaled = upper * tf.constant(sets, tf.uint64)
-        chosen = tf.bitcast(tf.bitwise.right_shift(scaled, half), tf.int64)
+        scaled = tf.bitwise.right_shift(hashes, 32) * sets
+        chosen = tf.bitcast(tf.bitwise.right_shift(scaled, 32), tf.int64)
         ways = tf.range(self.config.ways, dtype=tf.int64)
         return chosen[:, tf.newaxis] * self.config.ways + ways
 
@@ -497,9 +452,7 @@ class UserCache(tf.Module):
         """Return the number of slots in use, int64 ()."""
         every = tf.range(self.config.users, dtype=tf.int64)
         headers = self._parsed(gather_frozen(self.headers, every))
-        live = tf.logical_and(
-            headers.whole, tf.logical_not(self._expired(headers.written))
-        )
+        live = headers.whole & ~self._expired(headers.written)
         return tf.reduce_sum(tf.cast(live, tf.int64))
 
     def _touch(self, slots: tf.Tensor, hit: tf.Tensor) -> None:
@@ -514,23 +467,20 @@ class UserCache(tf.Module):
 
     def _count(self, **events: tf.Tensor) -> None:
         """Add to the statistics how many of the bools are True."""
-        zero = _int64(0)
         sums = [
-            tf.reduce_sum(tf.cast(events[name], tf.int64))
-            if name in events
-            else zero
+            tf.reduce_sum(tf.cast(events.get(name, False), tf.int64))
             for name in STATISTICS
         ]
         self.statistics.assign_add(tf.stack(sums), read_value=False)
 
-    def _draw(self, counter: tf.Variable, count: tf.Tensor) -> tf.Tensor:
+    def _draw(self, counter: tf.Variable, count: tf.Tensor | int) -> tf.Tensor:
         """Take `count` numbers from a counter; return the first, int64 (1,)."""
         state = tf.raw_ops.RngReadAndSkip(
             resource=counter.handle,
             alg=_PHILOX,
             delta=tf.cast(count, tf.uint64),
         )
-        return tf.bitwise.right_shift(state[:1], _int64(_STEP_BITS))
+        return tf.bitwise.right_shift(state[:1], _STEP_BITS)
 
 
 def _smallest(keys: tf.Tensor) -> tf.Tensor:
@@ -557,8 +507,3 @@ def _operations(*operations: Any) -> list[Any]:
 def _now() -> tf.Tensor:
     """Return microseconds since 1970 by the clock of the host, int64 ()."""
     return tf.cast(tf.timestamp() * _MICROSECONDS, tf.int64)
-
-
-def _int64(value: int) -> tf.Tensor:
-    """Return an int64 constant."""
-    return tf.constant(value, tf.int64)

@@ -18,12 +18,6 @@ class Vocabulary(tf.Module):
 
     A `tf.lookup` table has only a CPU kernel; this one is two variables and a
     binary search, so that it runs where the model runs.
-
-    Attributes:
-        size: int, number of indices, with missing and out-of-vocabulary.
-
-    Raises:
-        ValueError: if `values` are not unique integers other than 0.
     """
 
     def __init__(self, field: str, values: npt.ArrayLike) -> None:

@@ -30,10 +30,10 @@ def requests(
     item_table: ItemTable,
 ) -> Iterator[Request]:
     """Yield one request per Example and signature."""
-    for serialised in examples:
-        ranking = _rank_inputs(serialised)
+    for serialized in examples:
+        ranking = _rank_inputs(serialized)
         inputs: dict[str, dict[str, Any]] = {
-            "serving_default": {"examples": np.array([serialised], object)},
+            "serving_default": {"examples": np.array([serialized], object)},
             "rank": ranking,
             "explain": ranking,
             "embed": {"item_ids": ranking["candidate_item_ids"][0]},
@@ -148,7 +148,7 @@ def _cache_inputs(
     """Return inputs for the signatures of the user cache.
 
     They store and rank a history of the length of the Example's, for an id
-    that no user has: nobody can be ranked with it.
+    that no user has: it can answer no real request.
     """
     user = np.array([WARMUP_USER], np.int64)
     ids = ranking["behavior_item_ids"]
@@ -185,9 +185,9 @@ def _no_items(dim: int) -> dict[str, Any]:
     }
 
 
-def _rank_inputs(serialised: bytes) -> dict[str, Any]:
+def _rank_inputs(serialized: bytes) -> dict[str, Any]:
     """Return the inputs of `rank` for one Example."""
-    features = tf.train.Example.FromString(serialised).features.feature
+    features = tf.train.Example.FromString(serialized).features.feature
 
     def values(name: str) -> npt.NDArray[np.int64]:
         return np.array(features[name].int64_list.value, np.int64)

@@ -7,8 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import pathlib
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,13 +16,8 @@ from aiohttp import web
 
 from serving.addresses import bare_host, join_address
 from serving.client.channels import SERVER_KEEPALIVE
-from serving.files import write_json
 from serving.model_server.config import ServerConfig
-from serving.model_server.config_files import (
-    model_settings,
-    read_monitoring,
-    read_tls,
-)
+from serving.model_server.config_files import model_settings, read_monitoring
 from serving.model_server.dispatch import Dispatcher
 from serving.model_server.errors import ServingError, StartupError
 from serving.model_server.grpc_services import add_services
@@ -32,8 +25,12 @@ from serving.model_server.metrics import Metrics
 from serving.model_server.model_manager import ModelManager
 from serving.model_server.preflight import cannot_listen, check_port
 from serving.model_server.rest_api import make_rest_app
-from serving.model_server.servable import SessionOptions
-from serving.tls import grpc_credentials
+from serving.startup import (
+    listen_grpc,
+    read_tls,
+    stop_signal,
+    write_port_file,
+)
 from serving.wire.memory import keep_freed_memory
 
 __all__ = ["ServerApp", "serve_until_signal"]
@@ -65,20 +62,7 @@ class ServerApp:
         self._monitoring = read_monitoring(config.monitoring_config_file)
         self._tls = read_tls(config.ssl_config_file)
         self.metrics = Metrics()
-        self.manager = ModelManager(
-            metrics=self.metrics,
-            options=SessionOptions(
-                intra_op=config.tensorflow_intra_op_parallelism,
-                inter_op=config.tensorflow_inter_op_parallelism,
-                runs=config.max_concurrent_runs,
-            ),
-            max_load_retries=config.max_num_load_retries,
-            retry_interval=config.load_retry_interval_micros / 1e6,
-            warmup=config.enable_model_warmup,
-            unavailable_labels=(
-                config.allow_version_labels_for_unavailable_models
-            ),
-        )
+        self.manager = ModelManager(config, self.metrics)
         self.grpc_port: int | None = None
         self.rest_port: int | None = None
         self._grpc: Any = None
@@ -107,11 +91,7 @@ class ServerApp:
         return self._monitoring.path if self._monitoring.enabled else ""
 
     async def start(self) -> None:
-        """Loads the models, then opens the ports.
-
-        Raises:
-            StartupError: a model does not load, or a port is taken.
-        """
+        """Loads the models, then opens the ports."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(
             None,
@@ -184,16 +164,11 @@ class ServerApp:
         add_services(server, self.manager, dispatcher)
         address = join_address(self.config.host, self.config.port)
         try:
-            if self._tls is None:
-                port = server.add_insecure_port(address)
-            else:
-                port = server.add_secure_port(
-                    address, grpc_credentials(self._tls)
-                )
-        except RuntimeError as error:
+            port = listen_grpc(server, address, self._tls)
+        except OSError as error:
             # It does not say why; this does, unless the port is free again.
             check_port(self.config.host, self.config.port, "--port")
-            raise StartupError(f"cannot listen on {address}") from error
+            raise StartupError(str(error)) from error
         await server.start()
         self._grpc = server
         self.grpc_port = port
@@ -208,19 +183,18 @@ class ServerApp:
         )
         self._dispatchers.append(dispatcher)
         app = make_rest_app(
+            self.config,
             self.manager,
             dispatcher,
             self.metrics,
             self._monitoring,
-            self.config.rest_api_timeout_in_ms / 1000,
-            self.config.max_request_bytes,
         )
         runner = web.AppRunner(
             app,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=min(_LAST_SECONDS, self.config.drain_seconds),
-            # What nobody waits for any more does not run, if it still waits.
+            # A call whose client has left does not start any more.
             handler_cancellation=True,
             # A connection without a request, or with half of one, ends.
             keepalive_timeout=_IDLE_SECONDS,
@@ -238,15 +212,14 @@ class ServerApp:
         self.rest_port = runner.addresses[0][1]
 
     def _write_port_file(self) -> None:
-        path = pathlib.Path(self.config.port_file).absolute()
-        content = {
-            "host": self.config.host,
-            "port": self.grpc_port,
-            "rest_api_port": self.rest_port,
-            "pid": os.getpid(),
-        }
+        path = self.config.port_file
         try:
-            write_json(path, content)
+            write_port_file(
+                path,
+                host=self.config.host,
+                port=self.grpc_port,
+                rest_api_port=self.rest_port,
+            )
         except OSError as error:
             raise StartupError(
                 f"cannot write --port_file {path}: {error.strerror}"
@@ -295,10 +268,7 @@ async def _serve(
     # that goes. What this process has imported need not be looked at then.
     gc.collect()
     gc.freeze()
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = stop_signal()
     starting = asyncio.ensure_future(app.start())
     waiting = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)

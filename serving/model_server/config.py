@@ -7,11 +7,19 @@ import os
 
 __all__ = ["ServerConfig"]
 
-_THREADS_PER_CORE = 4
+_NOT_NEGATIVE = (
+    "rest_api_timeout_in_ms",
+    "max_num_load_retries",
+    "load_retry_interval_micros",
+    "max_concurrent_runs",
+    "max_request_bytes",
+    "rest_api_max_waiting",
+    "drain_seconds",
+)
 
 
 def _default_threads() -> int:
-    return _THREADS_PER_CORE * (os.cpu_count() or 1)
+    return 4 * (os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,33 +92,17 @@ class ServerConfig:
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
-        for name, least in (
-            ("rest_api_num_threads", 1),
-            ("grpc_max_threads", 2),
-        ):
-            if getattr(self, name) < least:
+        least = {"rest_api_num_threads": 1, "grpc_max_threads": 2}
+        least |= dict.fromkeys(_NOT_NEGATIVE, 0)
+        for name, number in least.items():
+            if getattr(self, name) < number:
                 raise ValueError(
-                    f"`{name}` must be at least {least}. "
+                    f"`{name}` must be at least {number}. "
                     f"Received: {getattr(self, name)}"
                 )
         for name in ("port", "rest_api_port"):
             if getattr(self, name) > 65535:
                 raise ValueError(
                     f"`{name}` must be at most 65535. "
-                    f"Received: {getattr(self, name)}"
-                )
-        for name in (
-            "rest_api_timeout_in_ms",
-            "max_num_load_retries",
-            "load_retry_interval_micros",
-            "max_concurrent_runs",
-            "max_request_bytes",
-            "rest_api_max_waiting",
-            "drain_seconds",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"`{name}` must not be negative. "
                     f"Received: {getattr(self, name)}"
                 )

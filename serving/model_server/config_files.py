@@ -1,7 +1,7 @@
 """TensorFlow Serving's configuration files, as text protobufs.
 
 The package tensorflow-serving-api has `ModelServerConfig` only; the other
-messages are written down here, in the notation of `serving.client`.
+message is written down here.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import dataclasses
 import os
 from typing import Any
 
-from google.protobuf import text_format
-
 from serving.model_server.config import ServerConfig
-from serving.model_server.errors import StartupError
 from serving.model_server.versions import ModelSettings, VersionPolicy
-from serving.tls import TlsFiles, ssl_context
+from serving.startup import StartupError, read_text_proto
 from serving.wire.descriptors import build_messages
 
 __all__ = [
@@ -24,34 +21,21 @@ __all__ = [
     "models_from_proto",
     "read_models",
     "read_monitoring",
-    "read_tls",
 ]
 
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
-def _config_messages() -> dict[str, Any]:
-    return build_messages(
-        "tensorflow.serving",
-        {
-            # monitoring_config.proto
-            "PrometheusConfig": {"enable": "bool 1", "path": "string 2"},
-            "MonitoringConfig": {
-                "prometheus_config": ".tensorflow.serving.PrometheusConfig 1"
-            },
-            # ssl_config.proto
-            "SSLConfig": {
-                "server_key": "string 1",
-                "server_cert": "string 2",
-                "custom_ca": "string 3",
-                "client_verify": "bool 4",
-            },
+_MONITORING = build_messages(
+    "tensorflow.serving",
+    {
+        "PrometheusConfig": {"enable": "bool 1", "path": "string 2"},
+        "MonitoringConfig": {
+            "prometheus_config": ".tensorflow.serving.PrometheusConfig 1"
         },
-        file_name="muse/server_config.proto",
-    )
-
-
-_MESSAGES = _config_messages()
+    },
+    file_name="muse/monitoring_config.proto",
+)["MonitoringConfig"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +52,7 @@ class Monitoring:
 
 
 def model_settings(config: ServerConfig) -> list[ModelSettings]:
-    """The models to serve: from the config file, or the one of the flags.
-
-    Raises:
-        StartupError: nothing to serve, or the file is broken.
-    """
+    """The models to serve: from the config file, or the one of the flags."""
     if config.model_config_file:
         return read_models(config.model_config_file)
     if not config.model_base_path:
@@ -88,14 +68,11 @@ def read_models(path: str) -> list[ModelSettings]:
 
     Paths in it may be relative to its folder, so that both can be moved; to
     TensorFlow Serving they must be absolute.
-
-    Raises:
-        StartupError: unreadable, not such a protobuf, or inconsistent.
     """
     # Here, since the other files do not need the package.
     from tensorflow_serving.config import model_server_config_pb2
 
-    proto = _parse(path, model_server_config_pb2.ModelServerConfig())
+    proto = read_text_proto(path, model_server_config_pb2.ModelServerConfig())
     folder = os.path.dirname(os.path.abspath(path))
     for model in proto.model_config_list.config:
         if model.base_path:
@@ -106,13 +83,7 @@ def read_models(path: str) -> list[ModelSettings]:
 
 
 def models_from_proto(proto: Any, origin: str) -> list[ModelSettings]:
-    """Reads the models out of a `ModelServerConfig` message.
-
-    Raises:
-        StartupError: it names no model, or the same one twice, or a model
-            without a base path, or with a relative one, or a platform other
-            than TensorFlow.
-    """
+    """Reads the models out of a `ModelServerConfig` message."""
     if proto.WhichOneof("config") != "model_config_list":
         raise StartupError(f"{origin}: expected a model_config_list")
     models: dict[str, ModelSettings] = {}
@@ -165,14 +136,10 @@ def _policy(model: Any, origin: str) -> VersionPolicy:
 
 
 def read_monitoring(path: str) -> Monitoring:
-    """Reads a `MonitoringConfig`; without a file, metrics are on.
-
-    Raises:
-        StartupError: unreadable, not such a protobuf, or a path without "/".
-    """
+    """Reads a `MonitoringConfig`; without a file, metrics are on."""
     if not path:
         return Monitoring()
-    proto = _parse(path, _MESSAGES["MonitoringConfig"]())
+    proto = read_text_proto(path, _MONITORING())
     settings = proto.prometheus_config
     where = settings.path or DEFAULT_METRICS_PATH
     if not where.startswith("/"):
@@ -181,47 +148,3 @@ def read_monitoring(path: str) -> Monitoring:
             f"Received: {where!r}"
         )
     return Monitoring(enabled=settings.enable, path=where)
-
-
-def read_tls(path: str) -> TlsFiles | None:
-    """Reads an `SSLConfig`.
-
-    Raises:
-        StartupError: unreadable, not such a protobuf, without key and
-            certificate, or with some that cannot be used.
-    """
-    if not path:
-        return None
-    proto = _parse(path, _MESSAGES["SSLConfig"]())
-    if not proto.server_key or not proto.server_cert:
-        raise StartupError(f"{path}: server_key and server_cert are required")
-    if proto.client_verify and not proto.custom_ca:
-        raise StartupError(f"{path}: client_verify needs custom_ca")
-    files = TlsFiles(
-        key=proto.server_key.encode(),
-        certificate=proto.server_cert.encode(),
-        client_ca=proto.custom_ca.encode(),
-        verify_client=proto.client_verify,
-    )
-    try:
-        ssl_context(files)  # gRPC would only say that it cannot listen.
-    except ValueError as error:
-        raise StartupError(f"{path}: {error}") from error
-    return files
-
-
-def _parse(path: str, message: Any) -> Any:
-    kind = message.DESCRIPTOR.name
-    try:
-        with open(os.fspath(path), encoding="utf-8") as file:
-            text = file.read()
-    except OSError as error:
-        raise StartupError(
-            f"{path}: cannot be read: {error.strerror}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise StartupError(f"{path}: is not UTF-8 text") from error
-    try:
-        return text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        raise StartupError(f"{path}: is not a {kind}: {error}") from error

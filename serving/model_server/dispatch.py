@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -27,7 +27,7 @@ class Dispatcher:
         entrypoint: str,
         threads: int,
         metrics: Metrics,
-        max_admitted: int | None = None,
+        max_admitted: int,
     ) -> None:
         self._entrypoint = entrypoint
         self._metrics = metrics
@@ -81,10 +81,7 @@ class Dispatcher:
             raise ServingError(
                 grpc.StatusCode.UNAVAILABLE, "The server is stopping"
             )
-        if (
-            self._max_admitted is not None
-            and self._admitted >= self._max_admitted
-        ):
+        if self._admitted >= self._max_admitted:
             self.count_refused()
             raise ServingError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -108,37 +105,20 @@ class Dispatcher:
         self._metrics.in_flight.labels(self._entrypoint).inc()
         self._metrics.waiting.labels(self._entrypoint).inc()
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[_T] = loop.create_future()
-
-        def finish(result: Any, error: BaseException | None) -> None:
-            # The thread outlives a caller that went away: it is counted
-            # until now.
-            self._leave()
-            if answer.cancelled():
-                return
-            if error is None:
-                answer.set_result(result)
-            else:
-                answer.set_exception(error)
-
-        def job() -> None:
-            result: Any = None
-            failure: BaseException | None = None
-            try:
-                result = limited()
-            except BaseException as error:
-                failure = error
-            # One wake-up of the loop carries both the answer and the count.
-            _call_soon(loop, finish, result, failure)
-
-        queued = self._pool.submit(job)
+        running = self._pool.submit(limited)
         try:
-            return await answer
+            return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
-            if queued.cancel():  # it never started
+            if running.cancel():  # It never started.
                 self._metrics.waiting.labels(self._entrypoint).dec()
-                self._leave()
             raise
+        finally:
+            if running.done():
+                self._leave()
+            else:  # The thread outlives a caller that has left.
+                running.add_done_callback(
+                    lambda _: _call_soon(loop, self._leave)
+                )
 
     def count_refused(self) -> None:
         """Counts a call that is not admitted."""
@@ -163,10 +143,7 @@ class Dispatcher:
 
 
 def _call_soon(
-    loop: asyncio.AbstractEventLoop,
-    function: Callable[..., None],
-    *arguments: Any,
+    loop: asyncio.AbstractEventLoop, function: Callable[[], None]
 ) -> None:
-    # A closed loop has nobody left who waits or counts.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, *arguments)
+    with contextlib.suppress(RuntimeError):  # The loop is closed.
+        loop.call_soon_threadsafe(function)

@@ -6,9 +6,12 @@ gRPC sends both as they are; REST maps the code to an HTTP status.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import grpc
+
+from serving.startup import StartupError
 
 __all__ = [
     "ServingError",
@@ -26,11 +29,10 @@ _CODES: dict[int, grpc.StatusCode] = {
     code.value[0]: code for code in grpc.StatusCode
 }
 
-# The table of TF Serving's http_server.cc.
+# The table of TF Serving's http_server.cc; all others are 500.
 _HTTP = {
     grpc.StatusCode.OK: 200,
     grpc.StatusCode.CANCELLED: 499,
-    grpc.StatusCode.UNKNOWN: 500,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
     grpc.StatusCode.NOT_FOUND: 404,
@@ -41,17 +43,11 @@ _HTTP = {
     grpc.StatusCode.ABORTED: 409,
     grpc.StatusCode.OUT_OF_RANGE: 400,
     grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.INTERNAL: 500,
     grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DATA_LOSS: 500,
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 
 _MESSAGE_LIMIT = 1024
-
-
-class StartupError(Exception):
-    """The server cannot start; the text is one line saying what to do."""
 
 
 class ServingError(Exception):
@@ -72,28 +68,18 @@ class ServingError(Exception):
         return f"{self.code.name}: {self.message}"
 
 
-def invalid_argument(message: str) -> ServingError:
-    """Makes an INVALID_ARGUMENT error."""
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
-def not_found(message: str) -> ServingError:
-    """Makes a NOT_FOUND error."""
-    return ServingError(grpc.StatusCode.NOT_FOUND, message)
-
-
-def failed_precondition(message: str) -> ServingError:
-    """Makes a FAILED_PRECONDITION error."""
-    return ServingError(grpc.StatusCode.FAILED_PRECONDITION, message)
-
-
-def unimplemented(message: str) -> ServingError:
-    """Makes an UNIMPLEMENTED error."""
-    return ServingError(grpc.StatusCode.UNIMPLEMENTED, message)
+invalid_argument = functools.partial(
+    ServingError, grpc.StatusCode.INVALID_ARGUMENT
+)
+not_found = functools.partial(ServingError, grpc.StatusCode.NOT_FOUND)
+failed_precondition = functools.partial(
+    ServingError, grpc.StatusCode.FAILED_PRECONDITION
+)
+unimplemented = functools.partial(ServingError, grpc.StatusCode.UNIMPLEMENTED)
 
 
 def from_tensorflow(error: Any) -> ServingError:
-    """Turns a `tf.errors.OpError` into a `ServingError`."""
+    """Turns a `tf.errors.OpError`, whose codes are gRPC's, into one of ours."""
     code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
     return ServingError(code, error.message)
 

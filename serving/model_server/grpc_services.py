@@ -37,23 +37,6 @@ _logger = logging.getLogger(__name__)
 _Reader = Callable[[bytes], Any]
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
-# The generated stubs would register the methods as well, but let protobuf
-# read Predict, and write a traceback for every message that is none.
-_READERS: dict[str, dict[str, _Reader]] = {
-    "PredictionService": {
-        "Predict": lambda raw: read_predict(raw, predict_pb2.PredictRequest),
-        "GetModelMetadata": (
-            get_model_metadata_pb2.GetModelMetadataRequest.FromString
-        ),
-    },
-    "ModelService": {
-        "GetModelStatus": get_model_status_pb2.GetModelStatusRequest.FromString,
-        "HandleReloadConfigRequest": (
-            model_management_pb2.ReloadConfigRequest.FromString
-        ),
-    },
-}
-
 
 def add_services(
     server: Any, manager: ModelManager, dispatcher: Dispatcher
@@ -62,71 +45,81 @@ def add_services(
     # Of such a message protobuf would read the first part and drop the rest.
     # As an error it comes out of C code as a SystemError.
     warnings.filterwarnings("error", "Unexpected end-group tag", RuntimeWarning)
-    methods = _Methods(manager, dispatcher)
+
+    async def predict_(request: Any, context: Any) -> Any:
+        spec = request.model_spec
+
+        def work(timeout_ms: int | None) -> Any:
+            _check_spec(request)
+            with manager.lease(spec.name, *_version(spec)) as servable:
+                return predict(servable, request, timeout_ms)
+
+        return await dispatcher.run(
+            "Predict", spec.name, work, context.time_remaining()
+        )
+
+    async def metadata(request: Any, _: Any) -> Any:
+        _check_spec(request)
+        spec, fields = request.model_spec, tuple(request.metadata_field)
+        return metadata_reply(
+            manager, spec.name, *_version(spec), fields=fields
+        )
+
+    async def status(request: Any, _: Any) -> Any:
+        _check_spec(request)
+        spec = request.model_spec  # A label is not looked at.
+        return status_reply(manager, spec.name, _version(spec)[0])
+
+    async def reload(request: Any, _: Any) -> Any:
+        try:
+            models = models_from_proto(request.config, "ReloadConfigRequest")
+        except StartupError as error:
+            raise invalid_argument(str(error)) from error
+        await asyncio.get_running_loop().run_in_executor(
+            None, manager.apply, models
+        )
+        return model_management_pb2.ReloadConfigResponse()
+
+    # The generated stubs would register the methods as well, but let protobuf
+    # read Predict, and write a traceback for every message that is none.
+    services: dict[str, dict[str, tuple[_Method, _Reader]]] = {
+        "PredictionService": {
+            "Predict": (
+                predict_,
+                lambda raw: read_predict(raw, predict_pb2.PredictRequest),
+            ),
+            "GetModelMetadata": (
+                metadata,
+                get_model_metadata_pb2.GetModelMetadataRequest.FromString,
+            ),
+        },
+        "ModelService": {
+            "GetModelStatus": (
+                status,
+                get_model_status_pb2.GetModelStatusRequest.FromString,
+            ),
+            "HandleReloadConfigRequest": (
+                reload,
+                model_management_pb2.ReloadConfigRequest.FromString,
+            ),
+        },
+    }
     server.add_generic_rpc_handlers(
         [
             grpc.method_handlers_generic_handler(
                 f"tensorflow.serving.{service}",
                 {
                     name: grpc.unary_unary_rpc_method_handler(
-                        _answering(name, getattr(methods, name)),
+                        _answering(name, method),
                         request_deserializer=_reader(name, read),
                         response_serializer=_write,
                     )
-                    for name, read in readers.items()
+                    for name, (method, read) in methods.items()
                 },
             )
-            for service, readers in _READERS.items()
+            for service, methods in services.items()
         ]
     )
-
-
-class _Methods:
-    """The methods of both services; they raise `ServingError`."""
-
-    def __init__(self, manager: ModelManager, dispatcher: Dispatcher) -> None:
-        self._manager = manager
-        self._dispatcher = dispatcher
-
-    async def Predict(self, request: Any, context: Any) -> Any:
-        """Runs a signature on tensors."""
-        spec = request.model_spec
-
-        def work(timeout_ms: int | None) -> Any:
-            _check_spec(request)
-            with self._manager.lease(spec.name, *_version(spec)) as servable:
-                return predict(servable, request, timeout_ms)
-
-        return await self._dispatcher.run(
-            "Predict", spec.name, work, context.time_remaining()
-        )
-
-    async def GetModelMetadata(self, request: Any, _: Any) -> Any:
-        """Gives the signatures of a version."""
-        _check_spec(request)
-        return metadata_reply(
-            self._manager,
-            request.model_spec.name,
-            *_version(request.model_spec),
-            fields=tuple(request.metadata_field),
-        )
-
-    async def GetModelStatus(self, request: Any, _: Any) -> Any:
-        """Gives the states of the versions of a model."""
-        _check_spec(request)
-        spec = request.model_spec  # A label is not looked at.
-        return status_reply(self._manager, spec.name, _version(spec)[0])
-
-    async def HandleReloadConfigRequest(self, request: Any, _: Any) -> Any:
-        """Serves the models of a new configuration instead."""
-        try:
-            models = models_from_proto(request.config, "ReloadConfigRequest")
-        except StartupError as error:
-            raise invalid_argument(str(error)) from error
-        await asyncio.get_running_loop().run_in_executor(
-            None, self._manager.apply, models
-        )
-        return model_management_pb2.ReloadConfigResponse()
 
 
 def _reader(name: str, read: _Reader) -> _Reader:

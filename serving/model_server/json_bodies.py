@@ -67,11 +67,7 @@ class PredictBody:
 def read_predict_body(
     body: bytes, inputs_of: Callable[[str], Mapping[str, Any]]
 ) -> PredictBody:
-    """Reads the body of a predict call.
-
-    Raises:
-        ServingError: the body does not fit the signature.
-    """
+    """Reads the body of a predict call."""
     document = _parse(body)
     if not isinstance(document, dict):
         raise invalid_argument("The body is not a JSON object")
@@ -111,11 +107,7 @@ def error_json(message: str) -> bytes:
 
 
 def outputs_json(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """Outputs in column form: one array per output.
-
-    Raises:
-        ServingError: an output cannot be written.
-    """
+    """Outputs in column form: one array per output."""
     columns = _writable(outputs)
     if len(columns) == 1:
         (only,) = columns.values()
@@ -124,12 +116,7 @@ def outputs_json(outputs: Mapping[str, np.ndarray]) -> bytes:
 
 
 def predictions_json(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """Outputs in row form: a list of one entry per row.
-
-    Raises:
-        ServingError: an output has no batch dimension, or they differ in it,
-            or cannot be written.
-    """
+    """Outputs in row form: a list of one entry per row."""
     for name, array in outputs.items():
         if array.ndim == 0:
             raise invalid_argument(

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from serving.model_server.config import ServerConfig
 from serving.model_server.errors import StartupError
@@ -65,31 +66,18 @@ def parse_flags(argv: Sequence[str] | None = None) -> ServerConfig:
     )
     helps = _helps()
     for field in dataclasses.fields(ServerConfig):
-        default = (
-            field.default_factory()
-            if field.default_factory is not dataclasses.MISSING
-            else field.default
-        )
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         text = f"{helps[field.name]} (default: {default!r})"
         kind = type(default)
+        flag: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper()}
         if kind is bool:
-            parser.add_argument(
-                f"--{field.name}",
-                type=_boolean,
-                nargs="?",
-                const=True,
-                default=default,
-                metavar="BOOL",
-                help=text,
-            )
-        else:
-            parser.add_argument(
-                f"--{field.name}",
-                type=kind,
-                default=default,
-                metavar=kind.__name__.upper(),
-                help=text,
-            )
+            flag = {"type": _boolean, "metavar": "BOOL"}
+            flag |= {"nargs": "?", "const": True}
+        parser.add_argument(
+            f"--{field.name}", default=default, help=text, **flag
+        )
     values = vars(parser.parse_args(argv))
     try:
         return ServerConfig(**values)

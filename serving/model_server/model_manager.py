@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from serving.model_server.config import ServerConfig
 from serving.model_server.errors import (
     ServingError,
     StartupError,
@@ -72,21 +73,14 @@ class VersionStatus:
 class ModelManager:
     """Loads, swaps, hands out and retires versions."""
 
-    def __init__(
-        self,
-        metrics: Metrics | None = None,
-        options: SessionOptions | None = None,
-        max_load_retries: int = 0,
-        retry_interval: float = 60.0,
-        warmup: bool = True,
-        unavailable_labels: bool = False,
-    ) -> None:
-        self._metrics = metrics or Metrics()
-        self._options = options or SessionOptions()
-        self._max_load_retries = max_load_retries
-        self._retry_interval = retry_interval
-        self._warmup = warmup
-        self._unavailable_labels = unavailable_labels
+    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._options = SessionOptions(
+            intra_op=config.tensorflow_intra_op_parallelism,
+            inter_op=config.tensorflow_inter_op_parallelism,
+            runs=config.max_concurrent_runs,
+        )
         self._settings: dict[str, ModelSettings] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._ready: dict[str, dict[int, Servable]] = {}
@@ -104,11 +98,7 @@ class ModelManager:
     def start(
         self, models: Sequence[ModelSettings], poll_seconds: float = 0.0
     ) -> None:
-        """Loads the models, then looks for new versions from time to time.
-
-        Raises:
-            StartupError: a model has no version, or one does not load.
-        """
+        """Loads the models, then looks for new versions from time to time."""
         check_folders(models)
         while True:
             try:
@@ -169,20 +159,17 @@ class ModelManager:
         """
         if not name:
             raise invalid_argument("ModelSpec has no name specified.")
+        what = f"Latest({name})"
         with self._lock:
             if label:
                 version = self._resolve(name, label)
             ready = self._ready.get(name, {})
-            wanted = version
-            if wanted is None and ready:
-                wanted = max(ready)
-            servable = None if wanted is None else ready.get(wanted)
+            if version is not None:
+                what = f"Specific({name}, {version})"
+            elif ready:
+                version = max(ready)
+            servable = None if version is None else ready.get(version)
             if servable is None:
-                what = (
-                    f"Latest({name})"
-                    if version is None
-                    else f"Specific({name}, {version})"
-                )
                 raise not_found(f"Servable not found for request: {what}")
             servable.acquire()
         try:
@@ -193,11 +180,7 @@ class ModelManager:
     def status(
         self, name: str, version: int | None = None
     ) -> dict[int, VersionStatus]:
-        """States of the versions of a model, newest first.
-
-        Raises:
-            ServingError: no such model or version.
-        """
+        """States of the versions of a model, newest first."""
         with self._lock:
             states = dict(self._states.get(name, {}))
         if version is not None:
@@ -254,11 +237,8 @@ class ModelManager:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
-            _logger.warning(
-                "No versions of servable %s found under base path %s",
-                name,
-                model.base_path,
-            )
+            text = "No versions of servable %s found under base path %s"
+            _logger.warning(text, name, model.base_path)
         self._forget(name, found)
         failures = []
         for version in wanted:
@@ -314,8 +294,9 @@ class ModelManager:
         )
 
     def _load(self, name: str, version: int, path: str) -> ServingError | None:
-        for attempt in range(self._max_load_retries + 1):
-            if attempt and self._stop.wait(self._retry_interval):
+        pause = self._config.load_retry_interval_micros / 1e6
+        for attempt in range(self._config.max_num_load_retries + 1):
+            if attempt and self._stop.wait(pause):
                 break
             self._set(name, version, VersionStatus(State.LOADING))
             started = time.perf_counter()
@@ -337,19 +318,12 @@ class ModelManager:
             with self._lock:
                 self._ready.setdefault(name, {})[version] = servable
                 self._states[name][version] = VersionStatus(State.AVAILABLE)
-            _logger.info(
-                "Serving %s version %d, loaded in %.1f s",
-                name,
-                version,
-                seconds,
-            )
+            text = "Serving %s version %d, loaded in %.1f s"
+            _logger.info(text, name, version, seconds)
             return None
         self._failed[path] = (before, None)
-        self._set(
-            name,
-            version,
-            VersionStatus(State.END, failure.code, failure.message),
-        )
+        status = VersionStatus(State.END, failure.code, failure.message)
+        self._set(name, version, status)
         return ServingError(
             failure.code,
             f"model {name!r} version {version} cannot be loaded: "
@@ -358,7 +332,7 @@ class ModelManager:
 
     def _load_once(self, name: str, version: int, path: str) -> Servable:
         servable = Servable(name, version, path, self._options)
-        if not self._warmup:
+        if not self._config.enable_model_warmup:
             return servable
         started = time.perf_counter()
         status = "success"
@@ -390,8 +364,11 @@ class ModelManager:
     def _assign_labels(self, model: ModelSettings) -> None:
         with self._lock:
             ready = self._ready.get(model.name, {})
+            unavailable = (
+                self._config.allow_version_labels_for_unavailable_models
+            )
             for label, version in model.labels.items():
-                if version not in ready and not self._unavailable_labels:
+                if version not in ready and not unavailable:
                     raise failed_precondition(
                         f"Request to assign label {label} to version "
                         f"{version} of model {model.name}, which is not "

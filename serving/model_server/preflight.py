@@ -6,24 +6,15 @@ import socket
 
 from serving.addresses import bare_host, join_address
 from serving.model_server.config import ServerConfig
-from serving.model_server.config_files import (
-    model_settings,
-    read_monitoring,
-    read_tls,
-)
-from serving.model_server.errors import StartupError
+from serving.model_server.config_files import model_settings, read_monitoring
 from serving.model_server.versions import check_folders
+from serving.startup import StartupError, read_tls
 
 __all__ = ["cannot_listen", "check", "check_port"]
 
 
 def check(config: ServerConfig) -> None:
-    """Reads every file, looks for the models, and tries the ports.
-
-    Raises:
-        StartupError: a file is broken, a folder is missing or holds no
-            version, or a port cannot be had.
-    """
+    """Reads every file, looks for the models, and tries the ports."""
     read_monitoring(config.monitoring_config_file)
     read_tls(config.ssl_config_file)
     check_folders(model_settings(config))
@@ -32,11 +23,7 @@ def check(config: ServerConfig) -> None:
 
 
 def check_port(host: str, port: int, option: str) -> None:
-    """Tries to listen, and lets go at once.
-
-    Raises:
-        StartupError: it cannot be had.
-    """
+    """Tries to listen, and lets go at once."""
     if port < 1:
         return
     try:

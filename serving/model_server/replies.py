@@ -31,11 +31,7 @@ def status_reply(
     name: str,
     version: int | None = None,
 ) -> get_model_status_pb2.GetModelStatusResponse:
-    """States of the versions of a model.
-
-    Raises:
-        ServingError: no such model or version.
-    """
+    """States of the versions of a model."""
     reply = get_model_status_pb2.GetModelStatusResponse()
     for number, status in manager.status(name, version).items():
         entry = reply.model_version_status.add()
@@ -53,11 +49,7 @@ def metadata_reply(
     label: str | None = None,
     fields: tuple[str, ...] = (_FIELD,),
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """Signatures of a version.
-
-    Raises:
-        ServingError: no such field, model, version or label.
-    """
+    """Signatures of a version."""
     if not name:
         raise invalid_argument("Missing ModelSpec")
     if not fields:

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from serving.model_server.config import ServerConfig
 from serving.model_server.config_files import Monitoring
 from serving.model_server.dispatch import Dispatcher
 from serving.model_server.errors import (
@@ -55,15 +56,15 @@ class _RestApi:
 
     def __init__(
         self,
+        config: ServerConfig,
         manager: ModelManager,
         dispatcher: Dispatcher,
-        timeout_seconds: float,
-        max_bytes: int,
     ) -> None:
         self._manager = manager
         self._dispatcher = dispatcher
-        self._timeout = timeout_seconds
-        self._max_bytes = max_bytes
+        # 0 is no limit, of either.
+        self._timeout = config.rest_api_timeout_in_ms / 1000 or None
+        self._max_bytes = config.max_request_bytes
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answers one request, errors included."""
@@ -97,7 +98,7 @@ class _RestApi:
                     return _predict(servable, body, timeout_ms)
 
             return await self._dispatcher.run(
-                "predict", model, work, self._timeout or None
+                "predict", model, work, self._timeout
             )
         show = _SHOW.match(path) if request.method == "GET" else None
         if not show:
@@ -120,7 +121,7 @@ class _RestApi:
         if limit and (request.content_length or 0) > limit:
             raise _too_large(limit)
         try:
-            body = await asyncio.wait_for(request.read(), self._timeout or None)
+            body = await asyncio.wait_for(request.read(), self._timeout)
         except web.HTTPRequestEntityTooLarge:
             raise _too_large(limit) from None
         except asyncio.TimeoutError:
@@ -171,22 +172,21 @@ def _unzipped(body: bytes, limit: int) -> bytes:
 
 
 def make_rest_app(
+    config: ServerConfig,
     manager: ModelManager,
     dispatcher: Dispatcher,
     metrics: Metrics,
     monitoring: Monitoring,
-    timeout_seconds: float,
-    max_bytes: int = 0,
 ) -> web.Application:
     """Makes the HTTP application."""
-    app = web.Application(client_max_size=max_bytes or 2**63)
+    app = web.Application(client_max_size=config.max_request_bytes or 2**63)
     if monitoring.enabled:
 
         async def page(_: web.Request) -> web.Response:
             return web.Response(text=metrics.page(), content_type="text/plain")
 
         app.router.add_get(monitoring.path, page)
-    api = _RestApi(manager, dispatcher, timeout_seconds, max_bytes)
+    api = _RestApi(config, manager, dispatcher)
     app.router.add_route("*", "/{path:.*}", api.handle)
     return app
 

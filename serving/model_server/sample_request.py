@@ -88,19 +88,14 @@ def _candidates(
     for name in sorted(recorded, key=_preference):
         yield name, recorded[name]
     for name in sorted(servable.signatures, key=_preference):
-        signature = servable.signatures[name]
-        dtypes = {info.dtype for info in signature.inputs.values()}
-        if signature.inputs and dtypes <= set(_ZEROS):
-            yield (
-                name,
-                {
-                    alias: np.zeros(
-                        [abs(dim.size) for dim in info.tensor_shape.dim],
-                        _ZEROS[info.dtype],
-                    )
-                    for alias, info in signature.inputs.items()
-                },
-            )
+        infos = servable.signatures[name].inputs
+        if infos and all(info.dtype in _ZEROS for info in infos.values()):
+            yield name, {alias: _zeros(info) for alias, info in infos.items()}
+
+
+def _zeros(info: Any) -> np.ndarray:
+    shape = [abs(dim.size) for dim in info.tensor_shape.dim]
+    return np.zeros(shape, _ZEROS[info.dtype])
 
 
 def _preference(name: str) -> tuple[int, str]:
@@ -110,18 +105,11 @@ def _preference(name: str) -> tuple[int, str]:
 
 def _body(signature: str, inputs: Mapping[str, np.ndarray]) -> str:
     columns = {
-        alias: _plain(np.asarray(array).tolist())
+        alias: np.asarray(array).tolist()
         for alias, array in sorted(inputs.items())
     }
     return json.dumps(
         {"signature_name": signature, "inputs": columns},
         separators=(",", ":"),
+        default=lambda raw: {"b64": base64.b64encode(raw).decode()},
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode()}
-    return value

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
+import pathlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +24,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
-from muse_keras.tensorflow import internals
+from muse_keras.tensorflow import has_int8_products, internals
 from serving.model_server.errors import ServingError, from_tensorflow, not_found
-from serving.model_server.processor import check_processor
 
-__all__ = ["Servable", "SessionOptions"]
+__all__ = ["Servable", "SessionOptions", "check_processor"]
 
 _SERVE_TAG = "serve"
 
@@ -46,11 +47,7 @@ class SessionOptions:
 
     @contextlib.contextmanager
     def turn(self, timeout_ms: int | None) -> Iterator[int | None]:
-        """Waits until one more graph may run, in order of arrival.
-
-        Raises:
-            ServingError: DEADLINE_EXCEEDED, it was not its turn in time.
-        """
+        """Waits until one more graph may run, in order of arrival."""
         if self._turns is None:
             yield timeout_ms
             return
@@ -89,11 +86,7 @@ class SessionOptions:
 
 
 class Servable:
-    """A SavedModel in memory, counting who uses it.
-
-    Raises:
-        ServingError: the folder holds no loadable SavedModel.
-    """
+    """A SavedModel in memory, counting who uses it."""
 
     def __init__(
         self,
@@ -174,7 +167,7 @@ class Servable:
                 self._condition.notify_all()
 
     def wait_unused(self, timeout: float | None = None) -> bool:
-        """Waits until nobody uses this version."""
+        """Waits until no call uses this version."""
         with self._condition:
             return self._condition.wait_for(lambda: self._users == 0, timeout)
 
@@ -203,6 +196,20 @@ class Servable:
             output = internals.session_output(tensor)
             self._elements[name] = output
         return output
+
+
+def check_processor(path: str) -> None:
+    """Refuses a version that was exported for another kind of processor."""
+    manifest = pathlib.Path(path) / "assets.extra" / "muse_export.json"
+    if not manifest.is_file():
+        return
+    target = json.loads(manifest.read_text(encoding="utf-8")).get("target")
+    if target == "cpu" and not has_int8_products():
+        raise ValueError(
+            f'{path} was exported with `target` "cpu", for processors with '
+            "8-bit dot products (AVX-512 VNNI or AVX-VNNI), which this machine "
+            'lacks. Export it with "any".'
+        )
 
 
 def _load_into(session: Any, path: str) -> Any:

@@ -24,12 +24,7 @@ def run_signature(
     output_filter: Sequence[str] = (),
     timeout_ms: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Runs a signature on arrays.
-
-    Raises:
-        ServingError: unknown signature, inputs that do not match it, or what
-            the graph said.
-    """
+    """Runs a signature on arrays."""
     name = signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
@@ -47,11 +42,7 @@ def predict(
     request: predict_pb2.PredictRequest,
     timeout_ms: int | None = None,
 ) -> predict_pb2.PredictResponse:
-    """Answers a PredictRequest.
-
-    Raises:
-        ServingError: as `run_signature`, and tensors that cannot be read.
-    """
+    """Answers a PredictRequest."""
     inputs = {}
     for alias, proto in request.inputs.items():
         try:

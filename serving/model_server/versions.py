@@ -88,11 +88,7 @@ def find_versions(base_path: str) -> dict[int, str]:
 
 
 def check_folders(models: Sequence[ModelSettings]) -> None:
-    """Looks whether there is something to serve.
-
-    Raises:
-        StartupError: a model has no folder, or no version that is wanted.
-    """
+    """Looks whether there is something to serve."""
     for model in models:
         if not os.path.isdir(model.base_path):
             raise StartupError(

@@ -23,11 +23,7 @@ _MAX_RECORDS = 1000
 
 
 def read_warmup(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
-    """Reads the warmup records of a version.
-
-    Raises:
-        ServingError: the file or a record cannot be read.
-    """
+    """Reads the warmup records of a version."""
     file = os.path.join(path, WARMUP_FILE)
     if not os.path.exists(file):
         return
@@ -48,11 +44,7 @@ def read_warmup(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
 
 
 def warm_up(servable: Servable) -> int:
-    """Runs every warmup record of a version against it.
-
-    Raises:
-        ServingError: a record failed, or there are more than 1,000.
-    """
+    """Runs every warmup record of a version against it."""
     count = 0
     for log in read_warmup(servable.path):
         if count == _MAX_RECORDS:

@@ -27,12 +27,7 @@ class Overloaded(RuntimeError):
 
 
 class Admission:
-    """A semaphore with a bounded queue that can be closed.
-
-    Attributes:
-        inside: requests inside.
-        queued: requests waiting.
-    """
+    """A semaphore with a bounded queue that can be closed."""
 
     def __init__(self, max_concurrent: int, max_queue: int) -> None:
         self._places = asyncio.Semaphore(max_concurrent)
@@ -44,11 +39,7 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def place(self, seconds: float) -> AsyncIterator[None]:
-        """A place inside, for as long as the context is open.
-
-        Raises:
-            Overloaded: there is none.
-        """
+        """A place inside, for as long as the context is open."""
         if self._closed:
             raise Overloaded("draining", 1)
         await self._acquire(seconds)

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import pathlib
-import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import grpc
 from aiohttp import web
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.addresses import join_address
 from serving.background import in_background
-from serving.files import write_json
 from serving.ranking_service.config import ServiceConfig
-from serving.ranking_service.grpc_server import GrpcServer
+from serving.ranking_service.grpc_server import make_grpc_server
 from serving.ranking_service.rest_server import make_rest_app
 from serving.ranking_service.service import RankingService
-from serving.ranking_service.tls import read_ssl_config
-from serving.tls import grpc_credentials, ssl_context
+from serving.startup import (
+    listen_grpc,
+    read_tls,
+    ssl_context,
+    stop_signal,
+    write_port_file,
+)
+from serving.wire.ranking_messages import SERVICE
 
 __all__ = ["ServiceApp", "run_until_signal", "running_service"]
 
@@ -44,14 +49,14 @@ class ServiceApp:
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
-        self._tls = read_ssl_config(config.ssl_config_file)
-        self._ssl = None if self._tls is None else ssl_context(self._tls)
+        self._tls = read_tls(config.ssl_config_file)
         self.grpc_port: int | None = None
         self.rest_port: int | None = None
         self.service: RankingService
-        self._grpc: GrpcServer | None = None
+        self._health = health.aio.HealthServicer()
+        self._grpc: grpc.aio.Server | None = None
         self._runner: web.AppRunner | None = None
-        self._teller: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._port_file: pathlib.Path | None = None
 
     @property
@@ -66,41 +71,42 @@ class ServiceApp:
         return f"{scheme}://{join_address(self.config.host, self.rest_port)}"
 
     async def start(self) -> None:
-        """Takes the ports, then starts the service.
-
-        Raises:
-            OSError: a port is taken.
-        """
-        self.service = RankingService(self.config)
+        """Takes the ports, then starts the service."""
+        config = self.config
+        self.service = RankingService(config)
         try:
-            if self.config.port >= 0:
-                self._grpc = GrpcServer(self.service)
-                self.grpc_port = self._grpc.bind(
-                    self.config.host,
-                    self.config.port,
-                    None if self._tls is None else grpc_credentials(self._tls),
+            if config.port >= 0:
+                self._grpc = make_grpc_server(self.service)
+                health_pb2_grpc.add_HealthServicer_to_server(
+                    self._health, self._grpc
                 )
-            if self.config.rest_port >= 0:
+                address = join_address(config.host, config.port)
+                self.grpc_port = listen_grpc(self._grpc, address, self._tls)
+            if config.rest_port >= 0:
                 await self._start_rest()
             await self.service.start()
             if self._grpc is not None:
                 await self._grpc.start()
-                await self._grpc.tell_health(self.service.ready)
-            self._teller = asyncio.create_task(self._tell_health())
-            if self.config.port_file:
-                self._write_port_file()
+            await self._tell_health(self.service.ready)
+            self._watch = asyncio.create_task(self._watch_health())
+            if config.port_file:
+                self._port_file = write_port_file(
+                    config.port_file,
+                    host=config.host,
+                    port=self.grpc_port,
+                    rest_port=self.rest_port,
+                )
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
         """Says that it is not ready, answers what is in flight, and ends."""
-        if self._teller is not None:
-            self._teller.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._teller
-        if self._grpc is not None:
-            await self._grpc.tell_health(False)
+                await self._watch
+        await self._tell_health(False)
         await self.service.close()
         if self._grpc is not None:
             await self._grpc.stop(1)
@@ -123,29 +129,24 @@ class ServiceApp:
             self._runner,
             self.config.host,
             self.config.rest_port,
-            ssl_context=self._ssl,
+            ssl_context=ssl_context(self._tls) if self._tls else None,
         )
         await site.start()
         self.rest_port = self._runner.addresses[0][1]
 
-    async def _tell_health(self) -> None:
+    async def _watch_health(self) -> None:
         ready = self.service.ready
         while True:
             await asyncio.sleep(_HEALTH_S)
-            if self.service.ready != ready and self._grpc is not None:
+            if self.service.ready != ready:
                 ready = self.service.ready
-                await self._grpc.tell_health(ready)
+                await self._tell_health(ready)
 
-    def _write_port_file(self) -> None:
-        path = pathlib.Path(self.config.port_file).absolute()
-        content = {
-            "host": self.config.host,
-            "port": self.grpc_port,
-            "rest_port": self.rest_port,
-            "pid": os.getpid(),
-        }
-        write_json(path, content)
-        self._port_file = path
+    async def _tell_health(self, ready: bool) -> None:
+        state = health_pb2.HealthCheckResponse
+        status = state.SERVING if ready else state.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
 
 
 def run_until_signal(
@@ -153,6 +154,10 @@ def run_until_signal(
     on_ready: Callable[[ServiceApp], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
+
+    Args:
+        config: the settings.
+        on_ready: called once the ports are open.
 
     Raises:
         ValueError: the TLS configuration is broken.
@@ -183,10 +188,7 @@ async def _run(
     config: ServiceConfig, on_ready: Callable[[ServiceApp], None] | None
 ) -> None:
     app = ServiceApp(config)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = stop_signal()
     await app.start()
     if on_ready is not None:
         on_ready(app)

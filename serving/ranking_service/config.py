@@ -9,17 +9,46 @@ import pydantic
 
 from serving.addresses import bare_host, split_address
 from serving.client import Tls
-from serving.ranking_service.budgets import StageBudgets
 from serving.stores import check_url
 
-__all__ = ["ServiceConfig"]
+__all__ = ["MAX_REQUEST_BYTES", "ServiceConfig", "StageBudgets"]
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""Of a request message or body; larger ones are refused."""
+
+
+class StageBudgets(pydantic.BaseModel):
+    """Milliseconds per stage, by the stage's name; 0 leaves a stage out.
+
+    Attributes:
+        store_read_newest: reading the behaviors that matching needs.
+        matching: finding candidates, that read included.
+        prefetch: waiting, once the candidates are there, for the user's
+            history to be in the user cache.
+        rank_cached: ranking with the user cache.
+        rank_full: ranking with the whole history.
+        rank_shortened: ranking with the newest behaviors. The stages before
+            it leave so much time unused.
+        rank_no_history: ranking without a history. All other stages leave so
+            much time unused; it may take whatever is left.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    store_read_newest: float = pydantic.Field(default=100.0, ge=0)
+    matching: float = pydantic.Field(default=1_000.0, ge=0)
+    prefetch: float = pydantic.Field(default=1_000.0, ge=0)
+    rank_cached: float = pydantic.Field(default=1_000.0, ge=0)
+    rank_full: float = pydantic.Field(default=1_000.0, ge=0)
+    rank_shortened: float = pydantic.Field(default=50.0, ge=0)
+    rank_no_history: float = pydantic.Field(default=50.0, gt=0)
 
 
 class ServiceConfig(pydantic.BaseModel):
     """Where the service finds its parts, and its limits.
 
     Attributes:
-        store: URL of the behaviour store; empty ranks without histories
+        store: URL of the behavior store; empty ranks without histories
             other than those already cached.
         targets: model servers, `host:port` of gRPC. A user's calls go to one
             of them, so that prefetch and ranking meet the same cache.
@@ -43,9 +72,9 @@ class ServiceConfig(pydantic.BaseModel):
         margin_ms: kept back from each deadline, to write the answer.
         num_candidates: taken from matching where a request does not say.
         max_candidates: that one request may bring or ask for.
-        history_limit: newest behaviours that are read.
-        shortened_length: newest behaviours of a shortened history.
-        matching_length: newest behaviours that matching gets.
+        history_limit: newest behaviors that are read.
+        shortened_length: newest behaviors of a shortened history.
+        matching_length: newest behaviors that matching gets.
         max_concurrent: requests being answered at once.
         max_queue: requests that wait for a place; more are refused.
         max_queue_ms: how long one may wait for it.

@@ -1,9 +1,8 @@
-"""Histories from the behaviour store, read in threads."""
+"""Histories from the behavior store, read in threads."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import queue
 import threading
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from serving.ranking_service.config import ServiceConfig
 from serving.ranking_service.workers import Workers
 from serving.stores import (
     BehaviorStore,
@@ -23,56 +23,26 @@ from serving.stores import (
     open_store,
 )
 
-__all__ = ["NO_HISTORY", "Histories", "History", "StoreBusyError"]
+__all__ = ["NO_HISTORY", "Histories", "StoreBusyError"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
-PROFILE_SIZE = 5
 
 
 class StoreBusyError(StoreError):
     """All threads wait for the store already."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class History:
-    """What the store knows about a user.
-
-    Attributes:
-        profile: int64 (5,).
-        item_ids: int64 (L,), oldest first.
-        category_ids: int64 (L,).
-        rows: int32 (L,), rows of the model's item table; None where unknown.
-        table_stamp: which item table they mean.
-    """
-
-    profile: np.ndarray
-    item_ids: np.ndarray
-    category_ids: np.ndarray
-    rows: np.ndarray | None = None
-    table_stamp: int | None = None
-
-    def __len__(self) -> int:
-        """How many behaviours there are."""
-        return len(self.item_ids)
-
-    def newest(self, count: int) -> History:
-        """The newest behaviours only."""
-        start = max(0, len(self) - count)
-        return dataclasses.replace(
-            self,
-            item_ids=self.item_ids[start:],
-            category_ids=self.category_ids[start:],
-            rows=None if self.rows is None else self.rows[start:],
-        )
-
-
-NO_HISTORY = History(
-    profile=np.zeros(PROFILE_SIZE, np.int64),
+NO_HISTORY = UserHistory(
+    user_id=0,
+    profile=np.zeros(5, np.int64),
     item_ids=np.zeros(0, np.int64),
     category_ids=np.zeros(0, np.int64),
+    rows=None,
+    table_stamp=None,
+    end=0,
 )
-"""What is known about nobody."""
+"""What is known about an unknown user."""
 
 
 class Histories:
@@ -81,16 +51,14 @@ class Histories:
     The store is opened with the first call, and again when that failed, so a
     service starts while its store is down. Appends have threads of their own:
     they may wait for another writer, and reads do not wait with them.
-
-    Attributes:
-        answered: when a read last came back, by `time.monotonic`.
     """
 
-    def __init__(
-        self, url: str, limit: int, threads: int, timeout: float
-    ) -> None:
-        self._timeout = timeout
-        self._store = _SharedStore(url, limit, timeout)
+    def __init__(self, config: ServiceConfig) -> None:
+        self._timeout = config.store_timeout_ms / 1e3
+        self._store = _SharedStore(
+            config.store, config.history_limit, self._timeout
+        )
+        threads = config.store_threads
         self._reads = Workers("store-read", threads, 2 * threads)
         self._appends = Workers("store-append", threads, 2 * threads)
         self._closed = False
@@ -103,32 +71,18 @@ class Histories:
 
     async def read(
         self, user_id: int, limit: int | None = None
-    ) -> History | None:
-        """Reads a user's newest behaviours.
-
-        Raises:
-            StoreError: the store failed, holds garbage or is busy.
-            asyncio.TimeoutError: it takes too long.
-        """
-
-        def work(store: BehaviorStore) -> History | None:
-            found = store.read(user_id, limit or self._store.limit)
-            return None if found is None else _history(user_id, found)
-
-        found = await self._call(self._reads, work)
+    ) -> UserHistory | None:
+        """Reads a user's newest behaviors; None for an unknown user."""
+        found = await self._call(
+            self._reads, lambda store: store.read(user_id, limit)
+        )
         self.answered = time.monotonic()
         return found
 
     async def append(
         self, user_id: int, item_ids: np.ndarray, category_ids: np.ndarray
     ) -> None:
-        """Appends behaviours, oldest first.
-
-        Raises:
-            StoreError: the store failed or is busy.
-            asyncio.TimeoutError: it takes too long; the events may have been
-                stored, or may yet be.
-        """
+        """Appends behaviors, oldest first."""
         await self._call(
             self._appends,
             lambda store: store.append(user_id, item_ids, category_ids),
@@ -208,26 +162,3 @@ class _SharedStore:
                 create=False,
             )
         return self._store
-
-
-def _history(user_id: int, found: UserHistory) -> History:
-    profile = np.asarray(found.profile, np.int64)
-    items, categories, rows = found.oldest_first()
-    if (
-        found.user_id != user_id
-        or profile.shape != (PROFILE_SIZE,)
-        or items.ndim != 1
-        or items.shape != categories.shape
-    ):
-        raise StoreError(f"the store's answer is not of user {user_id}")
-    if rows is not None and (
-        found.table_stamp is None or len(rows) != len(items)
-    ):
-        rows = None
-    return History(
-        profile=profile,
-        item_ids=np.asarray(items, np.int64),
-        category_ids=np.asarray(categories, np.int64),
-        rows=None if rows is None else np.asarray(rows, np.int32),
-        table_stamp=None if rows is None else found.table_stamp,
-    )

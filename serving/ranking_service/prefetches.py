@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
-import logging
+import dataclasses
 import time
-from collections.abc import Iterator
 
 from opentelemetry import trace
 
 from serving.client import (
-    DeadlineError,
     InvalidArgumentError,
-    MuseClientError,
     PrefetchRequest,
     PrefetchResult,
     SignatureError,
 )
-from serving.ranking_service.histories import Histories, History
-from serving.ranking_service.spans import Recorder
+from serving.ranking_service.config import ServiceConfig
+from serving.ranking_service.histories import Histories
 from serving.ranking_service.targets import Target, Targets
-from serving.stores import StoreError
+from serving.ranking_service.traces import Recorder
+from serving.stores import UserHistory
 
 __all__ = ["Flow", "Prefetches"]
 
-_logger = logging.getLogger(__name__)
 _REMEMBERED = 65_536
 
 
@@ -43,13 +39,13 @@ class Flow:
         result: what the prefetch answered; None where it failed.
         task: the work.
         waiting: requests that wait for it.
-        rivals: whether an older flow of the user may still write.
+        overlaps: whether an older flow of the user may still write.
     """
 
-    def __init__(self, user_id: int, recorder: Recorder, rivals: bool) -> None:
+    def __init__(self, user_id: int, recorder: Recorder) -> None:
         self.user_id = user_id
-        self.rivals = rivals
-        self.history: History | None = None
+        self.overlaps = False
+        self.history: UserHistory | None = None
         self.unknown = False
         self.recorder = recorder
         self.spans: list[trace.Span] = []
@@ -73,23 +69,9 @@ class Flow:
 
         Events were appended while an older flow ran: it may write last.
         """
-        if not self.rivals:
+        if not self.overlaps:
             return False
         return self.result is None or generation != self.result.generation
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[list[str]]:
-        """A stage; its outcome is the last one that is put into the list."""
-        outcomes = ["error"]
-        span = self.recorder.begin(name)
-        self.spans.append(span)
-        try:
-            yield outcomes
-        except asyncio.CancelledError:
-            outcomes.append("cancelled")
-            raise
-        finally:
-            self.recorder.finish(span, outcomes[-1])
 
 
 class Prefetches:
@@ -101,16 +83,12 @@ class Prefetches:
     """
 
     def __init__(
-        self,
-        histories: Histories,
-        targets: Targets,
-        timeout: float,
-        max_background: int,
+        self, config: ServiceConfig, histories: Histories, targets: Targets
     ) -> None:
         self._histories = histories
         self._targets = targets
-        self._timeout = timeout
-        self._max_background = max_background
+        self._timeout = config.prefetch_timeout_ms / 1e3
+        self._max_background = config.max_background
         self._shared: dict[int, Flow] = {}
         self._running: set[Flow] = set()
         self._lengths: collections.OrderedDict[tuple[str, int, int], int] = (
@@ -126,8 +104,8 @@ class Prefetches:
         """The user's flow, a new one where none runs; `leave` it later."""
         flow = self._shared.get(user_id)
         if flow is None:
-            rivals = any(f.user_id == user_id for f in self._running)
-            flow = Flow(user_id, recorder, rivals)
+            flow = Flow(user_id, recorder)
+            flow.overlaps = any(f.user_id == user_id for f in self._running)
             flow.task = asyncio.create_task(self._run(flow))
             self._shared[user_id] = flow
             self._running.add(flow)
@@ -143,7 +121,7 @@ class Prefetches:
         if overloaded or self.background > self._max_background:
             flow.task.cancel()
             if self._shared.get(flow.user_id) is flow:
-                del self._shared[flow.user_id]  # Nobody may join it now.
+                del self._shared[flow.user_id]  # Later requests read anew.
 
     def forget(self, user_id: int) -> None:
         """Events were appended: the next request reads anew."""
@@ -169,59 +147,47 @@ class Prefetches:
         self._running.discard(flow)
         if self._shared.get(flow.user_id) is flow:
             del self._shared[flow.user_id]
-        if not flow.task.cancelled() and flow.task.exception() is not None:
-            _logger.error(
-                "Prefetch of user %d failed",
-                flow.user_id,
-                exc_info=flow.task.exception(),
-            )
 
     async def _run(self, flow: Flow) -> None:
-        await self._read(flow)
-        if flow.history is None:
-            return
-        with flow.stage("prefetch") as outcomes:
-            try:
-                flow.target, flow.result = await asyncio.wait_for(
-                    self._targets.call(
-                        self._targets.order(flow.user_id),
-                        lambda target, _: self._prefetch(target, flow),
-                        time.monotonic() + self._timeout,
-                        prefetch=True,
-                    ),
-                    self._timeout,
-                )
-            except (asyncio.TimeoutError, DeadlineError):
-                outcomes.append("timeout")
-            except MuseClientError as error:
-                _logger.warning("Prefetch failed: %s", error)
-            else:
-                outcomes.append("ok" if flow.cached else "miss")
-        if flow.target is not None and flow.result is not None and flow.cached:
-            self._remember(flow.target, flow.user_id, flow.result)
-
-    async def _read(self, flow: Flow) -> None:
-        with flow.stage("store_read") as outcomes:
-            try:
-                flow.history = await self._histories.read(flow.user_id)
-            except asyncio.TimeoutError:
-                outcomes.append("timeout")
-            except StoreError as error:
-                _logger.warning("Store read failed: %s", error)
-            else:
-                flow.unknown = flow.history is None
-                outcomes.append("miss" if flow.unknown else "ok")
-
-    async def _prefetch(self, target: Target, flow: Flow) -> PrefetchResult:
+        with flow.recorder.stage("store_read") as stage:
+            flow.spans.append(stage.span)
+            flow.history = await self._histories.read(flow.user_id)
+            flow.unknown = flow.history is None
+            if flow.unknown:
+                stage.outcome = "miss"
         history = flow.history
         if history is None:
-            raise AssertionError("a prefetch needs a history")
+            return
+        with flow.recorder.stage("prefetch") as stage:
+            flow.spans.append(stage.span)
+            target, result = await asyncio.wait_for(
+                self._targets.call(
+                    self._targets.order(flow.user_id),
+                    lambda target, _: self._prefetch(target, history),
+                    time.monotonic() + self._timeout,
+                    prefetch=True,
+                ),
+                self._timeout,
+            )
+            flow.target, flow.result = target, result
+            if flow.cached:
+                self._remember(target, flow.user_id, result)
+            else:
+                stage.outcome = "miss"
+
+    async def _prefetch(
+        self, target: Target, history: UserHistory
+    ) -> PrefetchResult:
+        by_ids = PrefetchRequest(
+            user_id=history.user_id,
+            user_profile=history.profile,
+            behavior_item_ids=history.item_ids,
+            behavior_category_ids=history.category_ids,
+        )
         if history.rows is not None:
-            by_rows = PrefetchRequest(
-                user_id=flow.user_id,
-                user_profile=history.profile,
+            by_rows = dataclasses.replace(
+                by_ids,
                 behavior_item_ids=None,
-                behavior_category_ids=history.category_ids,
                 behavior_rows=history.rows,
                 table_stamp=history.table_stamp,
             )
@@ -231,12 +197,6 @@ class Prefetches:
                 )
             except (InvalidArgumentError, SignatureError):
                 pass  # They are rows of another item table.
-        by_ids = PrefetchRequest(
-            user_id=flow.user_id,
-            user_profile=history.profile,
-            behavior_item_ids=history.item_ids,
-            behavior_category_ids=history.category_ids,
-        )
         return await target.client.prefetch(by_ids, timeout=self._timeout)
 
     def _remember(

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from serving.client.errors import RequestError
 from serving.client.ranking import RankingRequest, RankingResult
+from serving.ranking_service.config import MAX_REQUEST_BYTES
 from serving.ranking_service.failures import (
     PATH_HEADER,
     UnrankedError,
@@ -21,7 +22,6 @@ from serving.ranking_service.service import RankingService
 
 __all__ = ["make_rest_app"]
 
-_MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _RANK_FIELDS = {field.name for field in dataclasses.fields(RankingRequest)}
 _EVENT_FIELDS = {"user_id", "item_ids", "category_ids"}
 _IDS = {*_EVENT_FIELDS, "candidate_item_ids"}
@@ -93,7 +93,7 @@ def make_rest_app(service: RankingService) -> web.Application:
             return failed(error)
 
     app = web.Application(
-        client_max_size=_MAX_REQUEST_BYTES, middlewares=[errors]
+        client_max_size=MAX_REQUEST_BYTES, middlewares=[errors]
     )
     app.router.add_post("/v1/rank", rank)
     app.router.add_post("/v1/events", append)

@@ -30,17 +30,10 @@ from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.answer import answer
 from serving.ranking_service.config import ServiceConfig
 from serving.ranking_service.failures import Failure
-from serving.ranking_service.histories import (
-    PROFILE_SIZE,
-    Histories,
-    StoreBusyError,
-)
-from serving.ranking_service.metrics import ServiceMetrics
-from serving.ranking_service.prefetches import Prefetches
+from serving.ranking_service.histories import NO_HISTORY, StoreBusyError
 from serving.ranking_service.records import log_request
-from serving.ranking_service.spans import Recorder
-from serving.ranking_service.targets import Target, Targets
-from serving.ranking_service.traces import Traces
+from serving.ranking_service.targets import Target
+from serving.ranking_service.traces import Recorder, Traces
 from serving.ranking_service.work import Parts, Work
 from serving.stores import StoreError
 
@@ -76,37 +69,13 @@ class RankingService:
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
-        self.metrics = ServiceMetrics(with_store=bool(config.store))
+        self._parts = Parts(config)
+        self.metrics = self._parts.metrics
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
-        self._targets = Targets(
-            config.targets,
-            config.model,
-            config.calls_per_target,
-            config.target_tls,
-        )
-        self._histories = Histories(
-            config.store,
-            config.history_limit,
-            config.store_threads,
-            config.store_timeout_ms / 1e3,
-        )
-        self._parts = Parts(
-            config=config,
-            targets=self._targets,
-            histories=self._histories,
-            prefetches=Prefetches(
-                self._histories,
-                self._targets,
-                config.prefetch_timeout_ms / 1e3,
-                config.max_background,
-            ),
-            metrics=self.metrics,
-            popular=np.zeros(0, np.int64),
-        )
         self._pollers: list[asyncio.Task[None]] = []
         self._warm: set[str] = set()
-        self._store_up = not self._histories.exist
+        self._store_up = not self._parts.histories.exist
         self._draining = False
 
     @property
@@ -117,7 +86,7 @@ class RankingService:
         service is not stopping.
         """
         return (
-            any(self._serves(target) for target in self._targets.all)
+            any(self._serves(target) for target in self._parts.targets.all)
             and (self._store_up or self.config.ready_without_store)
             and not self._draining
         )
@@ -126,7 +95,7 @@ class RankingService:
         """Looks for its parts; model servers rank once."""
         polls: list[Callable[[], Awaitable[None]]] = [
             functools.partial(self._poll_target, target)
-            for target in self._targets.all
+            for target in self._parts.targets.all
         ]
         polls.append(self._poll_store)
         await asyncio.gather(*(poll() for poll in polls))
@@ -141,7 +110,7 @@ class RankingService:
         )
 
     async def close(self) -> None:
-        """Lets nobody in any more, waits for requests in flight, ends all."""
+        """Refuses new requests, waits for those in flight, and ends."""
         self._draining = True
         grace = self.config.drain_seconds
         ends = time.monotonic() + grace
@@ -151,10 +120,10 @@ class RankingService:
             poller.cancel()
         await asyncio.gather(*self._pollers, return_exceptions=True)
         await self._parts.prefetches.close(max(0.0, ends - time.monotonic()))
-        await self._targets.close()
+        await self._parts.targets.close()
         least = max(_LEAST_CLOSE_S, ends - time.monotonic())
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._histories.close, least)
+        await loop.run_in_executor(None, self._parts.histories.close, least)
         await loop.run_in_executor(None, self._traces.close, least)
 
     async def __aenter__(self) -> RankingService:
@@ -206,7 +175,7 @@ class RankingService:
     async def append_events(
         self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
     ) -> int:
-        """Appends behaviours of a user; the next request sees them.
+        """Appends behaviors of a user; the next request sees them.
 
         Args:
             user_id: the user.
@@ -224,12 +193,12 @@ class RankingService:
             asyncio.TimeoutError: the store takes too long.
         """
         items, categories = check_events(item_ids, category_ids)
-        if not self._histories.exist:
+        if not self._parts.histories.exist:
             raise RequestError("store", "be configured to append events", "")
         if self._draining:
             raise Overloaded("draining", 1)
         try:
-            await self._histories.append(user_id, items, categories)
+            await self._parts.histories.append(user_id, items, categories)
         finally:  # What failed may have been stored.
             self._parts.prefetches.forget(user_id)
         return len(items)
@@ -249,11 +218,11 @@ class RankingService:
         self.metrics.in_flight.set(self._admission.inside)
         self.metrics.queued.set(self._admission.queued)
         self.metrics.background.set(self._parts.prefetches.background)
-        for target in self._targets.all:
+        for target in self._parts.targets.all:
             self.metrics.targets.labels(target.address).set(
                 self._serves(target)
             )
-        if self._histories.exist:
+        if self._parts.histories.exist:
             self.metrics.store.set(self._store_up)
         self.metrics.ready.set(self.ready)
         return self.metrics.page()
@@ -297,7 +266,7 @@ class RankingService:
             candidates = np.arange(1, self.config.num_candidates + 1)
         request = RankRequest(
             user_id=0,
-            user_profile=[0] * PROFILE_SIZE,
+            user_profile=NO_HISTORY.profile,
             behavior_item_ids=[],
             behavior_category_ids=[],
             candidate_item_ids=candidates,
@@ -341,13 +310,13 @@ class RankingService:
         self._warm.add(target.address)
 
     async def _poll_store(self) -> None:
-        if not self._histories.exist:
+        if not self._parts.histories.exist:
             return
         try:
-            await self._histories.read(0, 1)
+            await self._parts.histories.read(0, 1)
         except StoreBusyError:
             # Others wait for it; is any of them answered?
-            silent = time.monotonic() - self._histories.answered
+            silent = time.monotonic() - self._parts.histories.answered
             if silent > self.config.store_timeout_ms / 1e3:
                 self._store_up = False
         except (StoreError, asyncio.TimeoutError) as error:
@@ -359,7 +328,7 @@ class RankingService:
 
     async def _poll_news(self) -> None:
         """Asks for cache statistics and popular items."""
-        serving = [t for t in self._targets.all if self._serves(t)]
+        serving = [t for t in self._parts.targets.all if self._serves(t)]
         await asyncio.gather(*map(self._poll_cache, serving))
         if self.config.matching_model and serving:
             await self._poll_popular()
@@ -377,8 +346,8 @@ class RankingService:
 
     async def _poll_popular(self) -> None:
         try:
-            _, found = await self._targets.call(
-                self._targets.order(0),
+            _, found = await self._parts.targets.call(
+                self._parts.targets.order(0),
                 lambda target, seconds: target.client.recommend(
                     RecommendRequest([]),
                     model=self.config.matching_model,

@@ -20,37 +20,33 @@ from serving.client import (
     AsyncMuseClient,
     DeadlineError,
     Retry,
-    Tls,
     UnavailableError,
 )
 from serving.ranking_service.admission import Admission, Overloaded
+from serving.ranking_service.config import ServiceConfig
 
 __all__ = ["Target", "Targets", "by_user"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 5.0
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 5.0
 
 
 class Target:
-    """One model server.
+    """One model server."""
 
-    Attributes:
-        address: `host:port`.
-        client: asks it; retries only what the server had no thread for.
-        last_answer: when it last answered a call, by `time.monotonic`.
-    """
-
-    def __init__(
-        self, address: str, model: str, calls: int, tls: Tls | None = None
-    ) -> None:
+    def __init__(self, address: str, config: ServiceConfig) -> None:
         self.address = address
+        calls = config.calls_per_target
         self._places = Admission(calls, sys.maxsize)
         self._prefetches = Admission(max(1, calls // 2), sys.maxsize)
         self.client = AsyncMuseClient(
-            address, model=model, retry=Retry(attempts=1), tls=tls
+            address,
+            model=config.model,
+            retry=Retry(attempts=1),
+            tls=config.target_tls,
         )
         self._pause = 0.0
         self._down_until = 0.0
@@ -69,9 +65,6 @@ class Target:
         """A place among the calls that the server works on.
 
         Prefetches have at most half of the places: rankings need the rest.
-
-        Raises:
-            DeadlineError: no place, or no time, is left.
         """
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -98,7 +91,9 @@ class Target:
         """Notes that it did not answer: others are asked for a while."""
         if not self._pause:
             _logger.warning("Model server %s does not answer", self.address)
-        self._pause = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause))
+        self._pause = min(
+            _LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, 2 * self._pause)
+        )
         self._down_until = time.monotonic() + self._pause
 
     def answered(self) -> None:
@@ -111,33 +106,19 @@ class Target:
 
 
 class Targets:
-    """All model servers.
+    """All model servers."""
 
-    Attributes:
-        all: the servers.
-    """
-
-    def __init__(
-        self,
-        addresses: Sequence[str],
-        model: str,
-        calls: int,
-        tls: Tls | None = None,
-    ) -> None:
-        self.all = [Target(address, model, calls, tls) for address in addresses]
+    def __init__(self, config: ServiceConfig) -> None:
+        self.all = [Target(address, config) for address in config.targets]
 
     def order(self, user_id: int) -> list[Target]:
         """The servers for a user: the user's own first, those down last."""
-        ranked = {
-            address: place
-            for place, address in enumerate(
-                by_user(user_id, [target.address for target in self.all])
-            )
-        }
-        return sorted(
-            self.all,
-            key=lambda target: (not target.up, ranked[target.address]),
-        )
+        ranked = by_user(user_id, [target.address for target in self.all])
+
+        def place(target: Target) -> tuple[bool, int]:
+            return not target.up, ranked.index(target.address)
+
+        return sorted(self.all, key=place)
 
     async def call(
         self,
@@ -146,13 +127,7 @@ class Targets:
         until: float,
         prefetch: bool = False,
     ) -> tuple[Target, _T]:
-        """Asks the first server that answers.
-
-        Raises:
-            UnavailableError: none answered.
-            DeadlineError: there was no time.
-            MuseClientError: the call failed otherwise.
-        """
+        """Asks the first server that answers."""
         for place, target in enumerate(order):
             try:
                 async with target.place(until, prefetch) as seconds:

@@ -88,7 +88,7 @@ def as_svg(
 ) -> str:
     """The stages as a picture: a bar each, over a common time axis.
 
-    It names the classes `fill0` to `fill3` and `grid` and leaves the colours
+    It names the classes `fill0` to `fill3` and `grid` and leaves the colors
     to the page, unless it is to stand alone.
     """
     total = max(total_ms, 1e-9)
@@ -139,8 +139,8 @@ def overlap(stages: Sequence[Stage]) -> str:
     late = ends["prefetch"] - ends["matching"]
     if late <= 0:
         return (
-            f"The prefetch was over {-late:.1f} ms before matching: nobody "
-            "waited for it."
+            f"The prefetch was over {-late:.1f} ms before matching, so "
+            "no request waited for it."
         )
     return f"The prefetch was waited for {late:.1f} ms after matching."
 

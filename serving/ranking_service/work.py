@@ -3,61 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
 
-from serving.client import DeadlineError, MuseClientError
 from serving.client.ranking import RankingRequest
 from serving.ranking_service.config import ServiceConfig
-from serving.ranking_service.histories import Histories, History
+from serving.ranking_service.histories import Histories
 from serving.ranking_service.metrics import ServiceMetrics
 from serving.ranking_service.prefetches import Flow, Prefetches
-from serving.ranking_service.spans import Recorder
 from serving.ranking_service.targets import Target, Targets
+from serving.ranking_service.traces import Recorder
+from serving.stores import UserHistory
 
 __all__ = ["Parts", "Work"]
 
-_logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-@dataclasses.dataclass
 class Parts:
-    """What all requests share.
+    """What all requests share."""
 
-    Attributes:
-        config: the settings.
-        targets: the model servers.
-        histories: the store.
-        prefetches: the flows that run.
-        metrics: counters.
-        popular: candidates where matching has none in time.
-    """
-
-    config: ServiceConfig
-    targets: Targets
-    histories: Histories
-    prefetches: Prefetches
-    metrics: ServiceMetrics
-    popular: np.ndarray
+    def __init__(self, config: ServiceConfig) -> None:
+        self.config = config
+        self.metrics = ServiceMetrics(with_store=bool(config.store))
+        self.targets = Targets(config)
+        self.histories = Histories(config)
+        self.prefetches = Prefetches(config, self.histories, self.targets)
+        # Candidates where matching has none in time.
+        self.popular = np.zeros(0, np.int64)
 
 
 class Work:
-    """What belongs to one request.
-
-    Attributes:
-        parts: as given.
-        config: the settings.
-        request: as given.
-        recorder: as given.
-        flow: read and prefetch of the user's history; None without a store.
-        newest: the behaviors that were read for matching, if any.
-    """
+    """What belongs to one request."""
 
     def __init__(
         self,
@@ -71,7 +51,7 @@ class Work:
         self.request = request
         self.recorder = recorder
         self.flow: Flow | None = None
-        self.newest: History | None = None
+        self.newest: UserHistory | None = None
         self._ends = ends
         self._order = parts.targets.order(request.user_id)
         self._silent: set[Target] = set()
@@ -120,23 +100,13 @@ class Work:
             return await call(target, left)
 
         answer: _T | None = None
-        outcome = "cancelled"
-        span = self.recorder.begin(name)
-        try:
+        with self.recorder.stage(name) as stage:
             _, answer = await asyncio.wait_for(
                 self.parts.targets.call(order, ask, time.monotonic() + seconds),
                 seconds,
             )
-            outcome = "miss" if answer is None else "ok"
-        except (asyncio.TimeoutError, DeadlineError):
-            outcome = "timeout"
+            if answer is None:
+                stage.outcome = "miss"
+        if stage.outcome == "timeout":
             self._silent |= asked
-        except MuseClientError as error:
-            outcome = "error"
-            _logger.debug("%s failed: %s", name, error)
-        except Exception:
-            outcome = "error"
-            _logger.exception("%s failed", name)
-        finally:
-            self.recorder.finish(span, outcome)
         return answer

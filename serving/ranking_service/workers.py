@@ -36,11 +36,7 @@ class Workers:
             thread.start()
 
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
-        """Runs a call in one of the threads.
-
-        Raises:
-            queue.Full: too many calls wait.
-        """
+        """Runs a call in one of the threads."""
         if not self._free.acquire(blocking=False):
             raise queue.Full
         future: Future[_T] = Future()

@@ -7,7 +7,6 @@ trip, and never a history that they cannot vouch for.
 
 from serving.stores.base import (
     BehaviorStore,
-    OldestFirst,
     StoreStats,
     UserHistory,
     UserRecord,
@@ -27,7 +26,6 @@ __all__ = [
     "BehaviorStore",
     "LmdbStore",
     "LoadReport",
-    "OldestFirst",
     "RedisStore",
     "StoreCorruptError",
     "StoreError",

@@ -1,20 +1,27 @@
-"""What every behaviour store can do."""
+"""What every behavior store can do."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
+
+from serving.stores.records import (
+    Header,
+    checked_events,
+    checked_profile,
+    checked_user_id,
+    pack_rows,
+    unpack_rows,
+)
 
 __all__ = [
     "LIMIT",
     "BehaviorStore",
     "Mark",
-    "OldestFirst",
     "StoreStats",
     "UserHistory",
     "UserRecord",
@@ -23,35 +30,25 @@ __all__ = [
 LIMIT = 100_000
 """Events kept of a user unless another limit is asked for."""
 
-Events = tuple[int, Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
-
-
-class OldestFirst(NamedTuple):
-    """A history in the order in which models take it.
-
-    Attributes:
-        item_ids: int64 (N,).
-        category_ids: int64 (N,).
-        rows: int32 (N,), or None.
-    """
-
-    item_ids: np.ndarray
-    category_ids: np.ndarray
-    rows: np.ndarray | None
+_Ids = Sequence[int] | np.ndarray | int
+Events = tuple[int, _Ids, _Ids]
+CheckedEvents = tuple[int, np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UserHistory:
     """What a store knows about a user. Do not write into the arrays.
 
+    All arrays are oldest first, as models take them.
+
     Attributes:
         user_id: the user.
         profile: int64 (5,), zeros if none was set.
-        item_ids: int64 (N,), newest first.
-        category_ids: int64 (N,), newest first.
-        rows: int32 (N,), newest first: rows of the item table that
-            `table_stamp` names; -1 is padding, 0 an unknown item. None if
-            there are none for every one of these events.
+        item_ids: int64 (N,).
+        category_ids: int64 (N,).
+        rows: int32 (N,), rows of the item table that `table_stamp` names; -1
+            is padding, 0 an unknown item. None if there are none for every
+            one of these events.
         table_stamp: which item table; None without rows.
         end: how many events were ever appended for this user. It grows with
             each, so it tells two states of a history apart.
@@ -65,14 +62,14 @@ class UserHistory:
     table_stamp: int | None
     end: int
 
-    def oldest_first(self) -> OldestFirst:
-        """Returns the events oldest first, contiguous."""
-        return OldestFirst(
-            np.ascontiguousarray(self.item_ids[::-1]),
-            np.ascontiguousarray(self.category_ids[::-1]),
-            None
-            if self.rows is None
-            else np.ascontiguousarray(self.rows[::-1]),
+    def newest(self, count: int) -> UserHistory:
+        """Returns the history with its newest `count` events only."""
+        start = max(0, len(self) - count)
+        return dataclasses.replace(
+            self,
+            item_ids=self.item_ids[start:],
+            category_ids=self.category_ids[start:],
+            rows=None if self.rows is None else self.rows[start:],
         )
 
     def __len__(self) -> int:
@@ -127,20 +124,26 @@ class Mark(NamedTuple):
 
 
 class BehaviorStore(abc.ABC):
-    """Histories of users, newest events first.
+    """Histories of users.
 
     Threads may share a store. Every method raises `StoreUnavailableError`
     where the store does not answer, `StoreCorruptError` where a record
     cannot be trusted, `StoreError` for anything else that is the store's,
-    and `ValueError` for wrong arguments.
+    and `ValueError` for wrong arguments, which are checked before anything
+    is written.
+
+    Args:
+        limit: events kept of a user.
 
     Attributes:
-        limit: events kept of a user.
+        limit: as given.
     """
 
-    limit: int
+    def __init__(self, limit: int) -> None:
+        if limit < 1:
+            raise ValueError(f"limit: expected 1 or more. Received: {limit}")
+        self.limit = limit
 
-    @abc.abstractmethod
     def read(
         self, user_id: int, limit: int | None = None
     ) -> UserHistory | None:
@@ -153,12 +156,14 @@ class BehaviorStore(abc.ABC):
         Returns:
             The history, or None for a user who is not known.
         """
+        wanted = self.limit if limit is None else _checked_limit(limit)
+        return self._read(checked_user_id(user_id), min(wanted, self.limit))
 
     def append(
         self,
         user_id: int,
-        item_ids: Sequence[int] | np.ndarray | int,
-        category_ids: Sequence[int] | np.ndarray | int,
+        item_ids: _Ids,
+        category_ids: _Ids,
     ) -> None:
         """Appends events of a user: all of them, durably, or none.
 
@@ -169,31 +174,29 @@ class BehaviorStore(abc.ABC):
             item_ids: one id, or several, oldest first; none 0.
             category_ids: as many.
         """
-        items, categories = np.asarray(item_ids), np.asarray(category_ids)
-        if items.ndim == 0:
-            items = items[None]
-        if categories.ndim == 0:
-            categories = categories[None]
-        self.append_many([(user_id, items, categories)])
+        self.append_many([(user_id, item_ids, category_ids)])
 
-    @abc.abstractmethod
     def append_many(self, events: Iterable[Events]) -> None:
         """Appends events of several users.
 
-        Each user's events are written whole or not at all. All arguments
-        are looked at before anything is written.
+        Each user's events are written whole or not at all.
 
         Args:
             events: user id, item ids and category ids, oldest first.
         """
+        self._append_many(
+            [
+                (checked_user_id(user), *checked_events(items, categories))
+                for user, items, categories in events
+            ]
+        )
 
-    @abc.abstractmethod
     def set_profile(
         self, user_id: int, profile: Sequence[int] | np.ndarray
     ) -> None:
         """Sets a user's profile, five ids; a new user is made."""
+        self._set_profile(checked_user_id(user_id), checked_profile(profile))
 
-    @abc.abstractmethod
     def set_rows(
         self,
         user_id: int,
@@ -219,32 +222,45 @@ class BehaviorStore(abc.ABC):
         Raises:
             ValueError: not one row per event.
         """
+        values = np.asarray(rows, np.int32)
+        return self._set_rows(
+            checked_user_id(user_id), values, table_stamp, end
+        )
 
-    @abc.abstractmethod
     def trim(self, user_id: int, limit: int) -> None:
         """Drops all but the newest `limit` events of a user."""
+        self._trim(checked_user_id(user_id), _checked_limit(limit))
 
-    @abc.abstractmethod
     def replace_many(
         self, users: Sequence[UserRecord], mark: Mark | None = None
     ) -> None:
         """Writes whole users in place of what was there.
 
         Args:
-            users: the users; of equal ids the last counts.
+            users: the users; of several with one id, the last is kept.
             mark: a note kept with them; there whenever they are.
         """
+        checked = []
+        for user in users:
+            profile = user.profile
+            header = Header(
+                checked_user_id(user.user_id),
+                profile=None if profile is None else checked_profile(profile),
+            )
+            events = checked_events(user.item_ids, user.category_ids)
+            checked.append((header, *events))
+        self._replace_many(checked, mark)
 
-    @abc.abstractmethod
     def delete_many(self, user_ids: Iterable[int]) -> int:
         """Deletes users with all that is known of them, damaged ones too.
 
         Args:
-            user_ids: the users; those who are not known do not matter.
+            user_ids: the users; unknown ones are ignored.
 
         Returns:
             How many were there.
         """
+        return self._delete_many(sorted(set(map(checked_user_id, user_ids))))
 
     @abc.abstractmethod
     def read_mark(self, name: str) -> str | None:
@@ -265,23 +281,86 @@ class BehaviorStore(abc.ABC):
     def __enter__(self) -> BehaviorStore:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
+    # What a store implements; the arguments are checked.
 
-def check_limit(limit: int | None, most: int) -> int:
-    """Returns how many events to read.
+    @abc.abstractmethod
+    def _read(self, user_id: int, count: int) -> UserHistory | None: ...
+
+    @abc.abstractmethod
+    def _append_many(self, users: list[CheckedEvents]) -> None: ...
+
+    @abc.abstractmethod
+    def _set_profile(self, user_id: int, profile: tuple[int, ...]) -> None: ...
+
+    @abc.abstractmethod
+    def _set_rows(
+        self, user_id: int, rows: np.ndarray, table_stamp: int, end: int | None
+    ) -> bool: ...
+
+    @abc.abstractmethod
+    def _trim(self, user_id: int, limit: int) -> None: ...
+
+    @abc.abstractmethod
+    def _replace_many(
+        self,
+        users: list[tuple[Header, np.ndarray, np.ndarray]],
+        mark: Mark | None,
+    ) -> None: ...
+
+    @abc.abstractmethod
+    def _delete_many(self, user_ids: list[int]) -> int: ...
+
+
+def history_of(
+    header: Header,
+    end: int,
+    events: tuple[np.ndarray, np.ndarray],
+    resolved: bytes | memoryview | None,
+    rows_key: str,
+) -> UserHistory:
+    """Makes a history of the records that a store has read.
+
+    Args:
+        header: of the user.
+        end: number after the newest event.
+        events: item and category ids, int64 (N,), oldest first.
+        resolved: record of rows, if there is one.
+        rows_key: name of that record.
+    """
+    rows, stamp = None, None
+    if resolved is not None:
+        rows, stamp = unpack_rows(
+            header.user_id, resolved, rows_key, end, len(events[0])
+        )
+    return UserHistory(
+        header.user_id, header.profile_array(), *events, rows, stamp, end
+    )
+
+
+def rows_record(
+    user_id: int,
+    rows: np.ndarray,
+    table_stamp: int,
+    count: int,
+    end: int,
+) -> bytes:
+    """Returns the record of rows for the newest `count` events.
 
     Raises:
-        ValueError: below 0.
+        ValueError: not one row for each event.
     """
-    if limit is None:
-        return most
+    if rows.shape != (count,):
+        raise ValueError(
+            f"rows: expected one for each of the {count} events of the "
+            f"history. Received: shape {rows.shape}"
+        )
+    return pack_rows(user_id, end - count, end, table_stamp, rows)
+
+
+def _checked_limit(limit: int) -> int:
     if limit < 0:
         raise ValueError(f"limit: expected 0 or more. Received: {limit}")
-    return min(limit, most)
+    return limit

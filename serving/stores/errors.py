@@ -1,4 +1,4 @@
-"""What can go wrong with a behaviour store."""
+"""What can go wrong with a behavior store."""
 
 from __future__ import annotations
 

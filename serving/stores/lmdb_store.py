@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import lmdb
 import numpy as np
 
-from serving.stores import base, events, records
+from serving.stores import base, records
 from serving.stores.errors import (
     StoreCorruptError,
     StoreError,
@@ -63,7 +64,7 @@ class LmdbStore(base.BehaviorStore):
 
     Raises:
         ValueError: limit below 1.
-        StoreError: no such folder, or not a behaviour store.
+        StoreError: no such folder, or not a behavior store.
     """
 
     def __init__(
@@ -75,9 +76,7 @@ class LmdbStore(base.BehaviorStore):
         sync: bool = True,
         map_bytes: int = _MAP_BYTES,
     ) -> None:
-        if limit < 1:
-            raise ValueError(f"limit: expected 1 or more. Received: {limit}")
-        self.limit = limit
+        super().__init__(limit)
         self.path = pathlib.Path(path)
         self.is_new = not (self.path / "data.mdb").is_file()
         if self.is_new and not create:
@@ -112,73 +111,36 @@ class LmdbStore(base.BehaviorStore):
             self._env.close()
             raise
 
-    def read(
-        self, user_id: int, limit: int | None = None
-    ) -> base.UserHistory | None:
-        """See `BehaviorStore.read`."""
-        user_id = records.check_user_id(user_id)
-        wanted = base.check_limit(limit, self.limit)
+    def _read(self, user_id: int, count: int) -> base.UserHistory | None:
         with self._transaction(write=False) as transaction:
             found = self._header(transaction, user_id)
             if found is None:
                 return None
             header, end = found
-            first = max(header.start, end - wanted)
-            items, categories = self._read_events(
-                transaction, user_id, first, end
+            first = max(header.start, end - count)
+            return base.history_of(
+                header,
+                end,
+                self._read_events(transaction, user_id, first, end),
+                transaction.get(_user_key(user_id), db=self._rows),
+                f"rows/{user_id}",
             )
-            data = transaction.get(_user_key(user_id), db=self._rows)
-            resolved = (
-                None
-                if data is None
-                else records.Rows.unpack(user_id, data, f"rows/{user_id}")
-            )
-        rows = None if resolved is None else resolved.newest(end, len(items))
-        return base.UserHistory(
-            user_id,
-            header.profile_array(),
-            items[::-1],
-            categories[::-1],
-            None if rows is None else rows[::-1],
-            None if rows is None or resolved is None else resolved.table_stamp,
-            end,
-        )
 
-    def append_many(self, events_: Iterable[base.Events]) -> None:
-        """See `BehaviorStore.append_many`; all of it is one transaction."""
-        checked = [
-            (records.check_user_id(user), *events.checked_events(items, cats))
-            for user, items, cats in events_
-        ]
+    def _append_many(self, users: list[base.CheckedEvents]) -> None:
+        """Appends events of all users in one transaction."""
         with self._transaction(write=True) as transaction:
-            for user_id, items, categories in checked:
+            for user_id, items, categories in users:
                 self._append(transaction, user_id, items, categories)
 
-    def set_profile(
-        self, user_id: int, profile: Sequence[int] | np.ndarray
-    ) -> None:
-        """See `BehaviorStore.set_profile`."""
-        user_id = records.check_user_id(user_id)
-        values = records.profile_of(profile)
+    def _set_profile(self, user_id: int, profile: tuple[int, ...]) -> None:
         with self._transaction(write=True) as transaction:
             header, end = self._header_or_new(transaction, user_id)
-            self._put_header(
-                transaction,
-                records.Header(user_id, header.start, values),
-                end,
-            )
+            header = dataclasses.replace(header, profile=profile)
+            self._put_header(transaction, header, end)
 
-    def set_rows(
-        self,
-        user_id: int,
-        rows: Sequence[int] | np.ndarray,
-        table_stamp: int,
-        *,
-        end: int | None = None,
+    def _set_rows(
+        self, user_id: int, rows: np.ndarray, table_stamp: int, end: int | None
     ) -> bool:
-        """See `BehaviorStore.set_rows`."""
-        user_id = records.check_user_id(user_id)
-        values = np.asarray(rows, np.int32)
         with self._transaction(write=True) as transaction:
             found = self._header(transaction, user_id)
             if found is None:
@@ -186,67 +148,41 @@ class LmdbStore(base.BehaviorStore):
             header, now = found
             if end is not None and end != now:
                 return False
-            first = max(header.start, now - self.limit)
-            check_rows(values, now - first)
-            record = records.Rows(user_id, first, now, table_stamp, values)
+            kept = min(now - header.start, self.limit)
+            record = base.rows_record(user_id, rows, table_stamp, kept, now)
             key = _user_key(user_id)
             if transaction.get(key, db=self._rows) is None:
                 self._count(transaction, rows=1)
-            transaction.put(key, record.pack(), db=self._rows)
+            transaction.put(key, record, db=self._rows)
         return True
 
-    def trim(self, user_id: int, limit: int) -> None:
-        """See `BehaviorStore.trim`."""
-        user_id = records.check_user_id(user_id)
-        if limit < 0:
-            raise ValueError(f"limit: expected 0 or more. Received: {limit}")
+    def _trim(self, user_id: int, limit: int) -> None:
         with self._transaction(write=True) as transaction:
             found = self._header(transaction, user_id)
-            if found is None:
-                return
-            header, end = found
-            start = self._drop(transaction, header, end, limit)
-            self._put_header(
-                transaction,
-                records.Header(user_id, start, header.profile),
-                end,
-            )
+            if found is not None:
+                self._put_trimmed(transaction, *found, limit)
 
-    def replace_many(
+    def _replace_many(
         self,
-        users: Sequence[base.UserRecord],
-        mark: base.Mark | None = None,
+        users: list[tuple[records.Header, np.ndarray, np.ndarray]],
+        mark: base.Mark | None,
     ) -> None:
-        """See `BehaviorStore.replace_many`; all of it is one transaction."""
-        checked = [
-            (
-                records.check_user_id(user.user_id),
-                None
-                if user.profile is None
-                else records.profile_of(user.profile),
-                *events.checked_events(user.item_ids, user.category_ids),
-            )
-            for user in users
-        ]
+        """Replaces all users in one transaction, the mark with them."""
         with self._transaction(write=True) as transaction:
-            for user_id, profile, items, categories in checked:
-                start = self._forget(transaction, user_id)
-                header = records.Header(user_id, start, profile)
+            for header, items, categories in users:
+                start = self._forget(transaction, header.user_id)
+                header = dataclasses.replace(header, start=start)
                 self._put_header(transaction, header, start)
-                self._append(transaction, user_id, items, categories)
+                self._append(transaction, header.user_id, items, categories)
             if mark is not None:
-                transaction.put(
-                    b"mark/" + mark.name.encode(),
-                    mark.text.encode(),
-                    db=self._info,
-                )
+                key = b"mark/" + mark.name.encode()
+                transaction.put(key, mark.text.encode(), db=self._info)
 
-    def delete_many(self, user_ids: Iterable[int]) -> int:
-        """See `BehaviorStore.delete_many`; all of it is one transaction."""
-        users = {records.check_user_id(user_id) for user_id in user_ids}
+    def _delete_many(self, user_ids: list[int]) -> int:
+        """Deletes all users in one transaction."""
         count = 0
         with self._transaction(write=True) as transaction:
-            for user_id in sorted(users):
+            for user_id in user_ids:
                 key = _user_key(user_id)
                 if transaction.get(key, db=self._users) is None:
                     continue
@@ -410,46 +346,32 @@ class LmdbStore(base.BehaviorStore):
         self, transaction: lmdb.Transaction, user_id: int, first: int, end: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids of the events numbered first to end, oldest first."""
-        if first >= end:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        number = first // BLOCK_EVENTS
-        name = f"events/{user_id}/{number}"
-        parts = []
-        cursor = transaction.cursor(db=self._events)
-        is_there = cursor.set_key(_block_key(user_id, number))
-        while is_there:
-            name = f"events/{user_id}/{number}"
-            key, block = cursor.item()
-            if bytes(key) != _block_key(user_id, number):
-                break
-            self._check_block(user_id, name, block, number, end)
-            parts.append(block)
-            number += 1
-            if number * BLOCK_EVENTS >= end:
-                data = b"".join(parts)
-                skip = first % BLOCK_EVENTS * events.EVENT_BYTES
-                return events.unpack_events(
-                    user_id, memoryview(data)[skip:], name
-                )
-            is_there = cursor.next()
-        raise StoreCorruptError(user_id, name, "a block is missing")
+        numbers = range(first // BLOCK_EVENTS, -(-end // BLOCK_EVENTS))
+        data = b"".join(
+            self._block(transaction, user_id, number, end) for number in numbers
+        )
+        skip = first % BLOCK_EVENTS * records.EVENT_BYTES
+        return records.unpack_events(
+            user_id, memoryview(data)[skip:], f"events/{user_id}"
+        )
 
-    def _check_block(
-        self,
-        user_id: int,
-        name: str,
-        block: bytes | memoryview,
-        number: int,
-        end: int,
-    ) -> None:
-        held = min(BLOCK_EVENTS, end - number * BLOCK_EVENTS)
-        if len(block) != held * events.EVENT_BYTES:
+    def _block(
+        self, transaction: lmdb.Transaction, user_id: int, number: int, end: int
+    ) -> memoryview:
+        """Returns a block of a history of `end` events, of the right size."""
+        block: memoryview | None = transaction.get(
+            _block_key(user_id, number), db=self._events
+        )
+        events = min(BLOCK_EVENTS, end - number * BLOCK_EVENTS)
+        size = events * records.EVENT_BYTES
+        if block is None or len(block) != size:
+            reason = "none" if block is None else f"{len(block)} bytes"
             raise StoreCorruptError(
                 user_id,
-                name,
-                f"has {len(block)} bytes instead of "
-                f"{held * events.EVENT_BYTES}",
+                f"events/{user_id}/{number}",
+                f"expected a block of {size} bytes. Received: {reason}",
             )
+        return block
 
     def _append(
         self,
@@ -459,45 +381,32 @@ class LmdbStore(base.BehaviorStore):
         categories: np.ndarray,
     ) -> None:
         header, end = self._header_or_new(transaction, user_id)
-        data = events.pack_events(user_id, items, categories)
+        data = records.pack_events(user_id, items, categories)
         number, inside = divmod(end, BLOCK_EVENTS)
         if inside:
-            name = f"events/{user_id}/{number}"
-            block = transaction.get(
-                _block_key(user_id, number), db=self._events
+            data = b"".join(
+                (self._block(transaction, user_id, number, end), data)
             )
-            if block is None:
-                raise StoreCorruptError(user_id, name, "a block is missing")
-            self._check_block(user_id, name, block, number, end)
-            data = bytes(block) + data
-        size = BLOCK_EVENTS * events.EVENT_BYTES
+        size = BLOCK_EVENTS * records.EVENT_BYTES
         for offset in range(0, len(data), size):
             transaction.put(
                 _block_key(user_id, number + offset // size),
                 data[offset : offset + size],
                 db=self._events,
             )
-        end += len(items)
         self._count(transaction, events=len(items))
         if len(items) and transaction.delete(_user_key(user_id), db=self._rows):
             self._count(transaction, rows=-1)
-        start = self._drop(transaction, header, end, self.limit)
-        self._put_header(
-            transaction, records.Header(user_id, start, header.profile), end
-        )
+        self._put_trimmed(transaction, header, end + len(items), self.limit)
 
-    def _drop(
+    def _put_trimmed(
         self,
         transaction: lmdb.Transaction,
         header: records.Header,
         end: int,
         limit: int,
-    ) -> int:
-        """Deletes whole blocks before the newest `limit` events.
-
-        Returns:
-            The number of the first event kept.
-        """
+    ) -> None:
+        """Deletes blocks before the newest `limit` events, and says so."""
         start = max(header.start, end - limit)
         first, stop = header.start // BLOCK_EVENTS, start // BLOCK_EVENTS
         for number in range(first, stop):
@@ -506,7 +415,8 @@ class LmdbStore(base.BehaviorStore):
             )
         if start != header.start:
             self._count(transaction, events=header.start - start)
-        return start
+            header = dataclasses.replace(header, start=start)
+        self._put_header(transaction, header, end)
 
     def _forget(self, transaction: lmdb.Transaction, user_id: int) -> int:
         """Deletes a user's events and rows, damaged ones too.
@@ -551,15 +461,6 @@ class LmdbStore(base.BehaviorStore):
         now = self._totals(transaction)
         changed = (now[0] + users, now[1] + events, now[2] + rows)
         transaction.put(b"totals", _TOTALS.pack(*changed), db=self._info)
-
-
-def check_rows(rows: np.ndarray, count: int) -> None:
-    """Raises `ValueError` unless there is one row for each event."""
-    if rows.shape != (count,):
-        raise ValueError(
-            f"rows: expected one for each of the {count} events of the "
-            f"history. Received: shape {rows.shape}"
-        )
 
 
 def _user_key(user_id: int) -> bytes:

@@ -20,7 +20,7 @@ def open_store(
     timeout: float = 1.0,
     create: bool = True,
 ) -> BehaviorStore:
-    """Opens a behaviour store.
+    """Opens a behavior store.
 
     Args:
         url: `lmdb:/path` of a folder, `redis://host:6379/0`, `rediss://` for

@@ -1,40 +1,54 @@
-"""The two other records of a user: the header and the resolved rows."""
+"""The records of a user as bytes: header, events and resolved rows.
+
+An event takes 20 bytes, so that the n-th lies at a known place: item id and
+category id, little-endian int64, and a 32-bit check over user, item and
+category. The check finds damaged bytes, a cut in the wrong place and events of
+another user. Header and rows carry a CRC.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from serving.stores.errors import StoreCorruptError
 
 __all__ = [
+    "EVENT_BYTES",
     "HEADER_BYTES",
-    "PROFILE_FIELDS",
-    "PROFILE_OFFSET",
-    "ROWS_HEADER_BYTES",
     "Header",
-    "Rows",
-    "check_user_id",
-    "profile_of",
+    "checked_events",
+    "checked_profile",
+    "checked_user_id",
+    "pack_events",
+    "pack_rows",
+    "unpack_events",
+    "unpack_rows",
 ]
 
 PROFILE_FIELDS = 5
-"""Anonymised fields of a user's profile."""
+"""Anonymized fields of a user's profile."""
 
 _MAGIC = b"MUSEHIS1"
 _HEADER = struct.Struct("<8sqqq5qQ")
 HEADER_BYTES = _HEADER.size
-"""Bytes of a `Header`."""
-PROFILE_OFFSET = 24
-"""Where the part begins that a new profile replaces, to the header's end."""
 
 _ROWS_MAGIC = b"MUSEROW1"
 _ROWS = struct.Struct("<8sqqqqQ")
-ROWS_HEADER_BYTES = _ROWS.size
-"""Bytes before the rows."""
+
+_EVENT = np.dtype([("item", "<i8"), ("category", "<i8"), ("check", "<u4")])
+EVENT_BYTES = _EVENT.itemsize
+
+_USER = 0x9E3779B97F4A7C15
+_ITEM = np.uint64(0xD6E8FEB86659FD93)
+_CATEGORY = np.uint64(0xA0761D6478BD642F)
+_LAST = np.uint64(0xE7037ED1A0B428DB)
+_HALF = np.uint64(32)
+_MASK = (1 << 64) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +69,7 @@ class Header:
     profile: tuple[int, ...] | None = None
 
     def pack(self) -> bytes:
-        """Returns the header's `HEADER_BYTES` bytes."""
+        """Returns `HEADER_BYTES` bytes."""
         known = int(self.profile is not None)
         profile = self.profile or (0,) * PROFILE_FIELDS
         check = _header_check(self.user_id, known, profile)
@@ -65,7 +79,7 @@ class Header:
 
     @classmethod
     def unpack(cls, user_id: int, data: bytes | memoryview, key: str) -> Header:
-        """Reads a header.
+        """Reads a user's header.
 
         Raises:
             StoreCorruptError: not the header of this user.
@@ -77,8 +91,7 @@ class Header:
                 f"does not begin with {_MAGIC.decode()}, but with "
                 f"{bytes(data[:8])!r}",
             )
-        _, owner, start, known, *rest = _HEADER.unpack(data)
-        *profile, check = rest
+        _, owner, start, known, *profile, check = _HEADER.unpack(data)
         if owner != user_id:
             raise StoreCorruptError(user_id, key, f"belongs to user {owner}")
         if start < 0 or check != _header_check(owner, known, tuple(profile)):
@@ -90,90 +103,139 @@ class Header:
         return np.array(self.profile or (0,) * PROFILE_FIELDS, np.int64)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
-    """The rows of a model's item table that a history resolves to.
+def pack_events(
+    user_id: int, item_ids: np.ndarray, category_ids: np.ndarray
+) -> bytes:
+    """Returns the bytes of events, int64 (N,) each."""
+    events = np.empty(len(item_ids), _EVENT)
+    events["item"] = item_ids
+    events["category"] = category_ids
+    events["check"] = _check(user_id, item_ids, category_ids)
+    return events.tobytes()
 
-    Attributes:
+
+def unpack_events(
+    user_id: int, data: bytes | bytearray | memoryview, key: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns item and category ids, int64 (N,) each, of packed events.
+
+    Raises:
+        StoreCorruptError: not whole events of this user.
+    """
+    if len(data) % EVENT_BYTES:
+        raise StoreCorruptError(
+            user_id,
+            key,
+            f"{len(data)} bytes are not a multiple of {EVENT_BYTES}",
+        )
+    events = np.frombuffer(data, _EVENT)
+    # Copies: contiguous, and no longer tied to the store's memory.
+    items, categories = (
+        np.ascontiguousarray(events[name]).astype(np.int64, copy=False)
+        for name in ("item", "category")
+    )
+    wrong = _check(user_id, items, categories) != events["check"]
+    if wrong.any():
+        raise StoreCorruptError(
+            user_id,
+            key,
+            f"{int(wrong.sum())} of {len(events)} events fail their check",
+        )
+    return items, categories
+
+
+def pack_rows(
+    user_id: int, start: int, end: int, table_stamp: int, rows: np.ndarray
+) -> bytes:
+    """Returns the record of the rows that a history resolves to.
+
+    Args:
         user_id: the user.
         start: number of the first event covered.
         end: number after the last one.
         table_stamp: which item table the rows belong to.
         rows: int32 (end - start,), oldest first.
     """
-
-    user_id: int
-    start: int
-    end: int
-    table_stamp: int
-    rows: np.ndarray
-
-    def pack(self) -> bytes:
-        """Returns the record's bytes."""
-        body = np.ascontiguousarray(self.rows, "<i4").tobytes()
-        plain = (self.user_id, self.start, self.end, self.table_stamp)
-        check = zlib.crc32(body, zlib.crc32(struct.pack("<4q", *plain)))
-        return _ROWS.pack(_ROWS_MAGIC, *plain, check) + body
-
-    @classmethod
-    def unpack(cls, user_id: int, data: bytes | memoryview, key: str) -> Rows:
-        """Reads a record of rows.
-
-        Raises:
-            StoreCorruptError: not whole rows of this user.
-        """
-        if len(data) < ROWS_HEADER_BYTES or bytes(data[:8]) != _ROWS_MAGIC:
-            raise StoreCorruptError(
-                user_id, key, f"does not begin with {_ROWS_MAGIC.decode()}"
-            )
-        _, *plain, check = _ROWS.unpack(data[:ROWS_HEADER_BYTES])
-        body = bytes(data[ROWS_HEADER_BYTES:])
-        owner, start, end, stamp = plain
-        if (
-            owner != user_id
-            or len(body) != 4 * (end - start)
-            or check != zlib.crc32(body, zlib.crc32(struct.pack("<4q", *plain)))
-        ):
-            raise StoreCorruptError(user_id, key, "the rows fail their check")
-        rows = np.frombuffer(body, "<i4").astype(np.int32, copy=False)
-        return cls(user_id, start, end, stamp, rows)
-
-    def newest(self, end: int, count: int) -> np.ndarray | None:
-        """Returns the rows of the last `count` events, oldest first.
-
-        Args:
-            end: number after the newest event of the history now.
-            count: events wanted.
-
-        Returns:
-            int32 (count,), or None where the rows do not cover them.
-        """
-        if end != self.end or count > len(self.rows):
-            return None
-        return self.rows[len(self.rows) - count :]
+    body = np.ascontiguousarray(rows, "<i4").tobytes()
+    plain = (user_id, start, end, table_stamp)
+    return _ROWS.pack(_ROWS_MAGIC, *plain, _rows_check(plain, body)) + body
 
 
-def profile_of(values: object) -> tuple[int, ...]:
-    """Returns a caller's profile.
+def unpack_rows(
+    user_id: int, data: bytes | memoryview, key: str, end: int, count: int
+) -> tuple[np.ndarray | None, int | None]:
+    """Returns the rows of the newest events, and the stamp of their table.
+
+    Args:
+        user_id: the user.
+        data: as `pack_rows` makes it.
+        key: the record's name, for the error.
+        end: number after the newest event of the history now.
+        count: events wanted.
+
+    Returns:
+        int32 (count,), oldest first, and the stamp; None and None where the
+        rows do not cover these events.
 
     Raises:
-        ValueError: not five whole numbers.
+        StoreCorruptError: not whole rows of this user.
     """
+    if len(data) < _ROWS.size or bytes(data[:8]) != _ROWS_MAGIC:
+        raise StoreCorruptError(
+            user_id, key, f"does not begin with {_ROWS_MAGIC.decode()}"
+        )
+    _, owner, first, last, stamp, check = _ROWS.unpack(data[: _ROWS.size])
+    body = bytes(data[_ROWS.size :])
+    if (
+        owner != user_id
+        or len(body) != 4 * (last - first)
+        or check != _rows_check((owner, first, last, stamp), body)
+    ):
+        raise StoreCorruptError(user_id, key, "the rows fail their check")
+    rows = np.frombuffer(body, "<i4").astype(np.int32, copy=False)
+    if end != last or count > len(rows):
+        return None, None
+    return rows[len(rows) - count :], stamp
+
+
+def checked_events(
+    item_ids: Sequence[int] | np.ndarray | int,
+    category_ids: Sequence[int] | np.ndarray | int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a caller's ids as int64 (N,) each.
+
+    Raises:
+        ValueError: not whole numbers, of unequal length, or an item id 0,
+            which means padding.
+    """
+    items = _ids("item_ids", item_ids)
+    categories = _ids("category_ids", category_ids)
+    if len(items) != len(categories):
+        raise ValueError(
+            "item_ids and category_ids: expected the same length. Received: "
+            f"{len(items)} and {len(categories)}"
+        )
+    if not items.all():
+        raise ValueError(
+            "item_ids: expected ids other than 0, which means padding. "
+            f"Received: 0 at position {int(np.argmin(items != 0))}"
+        )
+    return items, categories
+
+
+def checked_profile(values: object) -> tuple[int, ...]:
+    """Returns a caller's profile; raises `ValueError` unless five ids."""
     given = np.asarray(values)
     if given.shape != (PROFILE_FIELDS,) or given.dtype.kind not in "iu":
         raise ValueError(
             f"profile: expected {PROFILE_FIELDS} whole numbers. "
             f"Received: {values!r}"
         )
-    return tuple(int(value) for value in given.astype(np.int64))
+    return tuple(given.astype(np.int64).tolist())
 
 
-def check_user_id(user_id: int) -> int:
-    """Returns a caller's user id as a plain number.
-
-    Raises:
-        ValueError: not a whole number of 64 bits.
-    """
+def checked_user_id(user_id: int) -> int:
+    """Returns a caller's user id; raises `ValueError` unless an int64."""
     if (
         isinstance(user_id, bool)
         or not isinstance(user_id, (int, np.integer))
@@ -186,5 +248,36 @@ def check_user_id(user_id: int) -> int:
     return int(user_id)
 
 
+def _ids(name: str, values: Sequence[int] | np.ndarray | int) -> np.ndarray:
+    given = np.atleast_1d(values)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{name}: expected a flat list of whole numbers. "
+            f"Received: {given.dtype} of shape {given.shape}"
+        )
+    if given.dtype == np.uint64 and (given > np.uint64(2**63 - 1)).any():
+        raise ValueError(f"{name}: expected ids that fit in int64")
+    return given.astype(np.int64)
+
+
 def _header_check(user_id: int, known: int, profile: tuple[int, ...]) -> int:
     return zlib.crc32(_MAGIC + struct.pack("<7q", user_id, known, *profile))
+
+
+def _rows_check(plain: tuple[int, ...], body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(struct.pack("<4q", *plain)))
+
+
+def _check(
+    user_id: int, item_ids: np.ndarray, category_ids: np.ndarray
+) -> np.ndarray:
+    """Returns uint32 (N,); the order of the products is the format's."""
+    mixed = item_ids.astype(np.int64, copy=False).view(np.uint64) * _ITEM
+    mixed ^= mixed >> _HALF
+    mixed += (
+        category_ids.astype(np.int64, copy=False).view(np.uint64) * _CATEGORY
+    )
+    mixed ^= mixed >> _HALF
+    mixed += np.uint64(((user_id + 1) * _USER) & _MASK)
+    mixed *= _LAST
+    return (mixed >> _HALF).astype(np.uint32)

@@ -7,21 +7,12 @@ the header count the events that were dropped.
 
 from __future__ import annotations
 
-__all__ = [
-    "APPEND",
-    "CORRUPT",
-    "DELETE",
-    "REPLACE",
-    "SET_PROFILE",
-    "SET_ROWS",
-    "TRIM",
-]
+__all__ = ["CORRUPT", "SCRIPTS"]
 
 CORRUPT = "MUSECORRUPT"
 """First word of the error where a history is not one."""
 
-_COMMON = (
-    """
+_COMMON = f"""
 local HEADER, EVENT = 80, 20
 local history, rows, totals = KEYS[1], KEYS[2], KEYS[3]
 
@@ -58,16 +49,12 @@ local function forget_rows()
 end
 
 local function corrupt()
-  return redis.error_reply('"""
-    + CORRUPT
-    + """ not a history')
+  return redis.error_reply('{CORRUPT} not a history')
 end
 """
-)
 
-APPEND = (
-    _COMMON
-    + """
+_BODIES = {
+    "APPEND": """
 -- header of a new user, events, limit, how far beyond it before trimming
 local count = count_of(string.sub(ARGV[1], 1, 16))
 if count == -1 then return corrupt() end
@@ -85,24 +72,16 @@ end
 local limit = tonumber(ARGV[3])
 if count + added > limit + tonumber(ARGV[4]) then keep(count + added, limit) end
 return count + added
-"""
-)
-
-TRIM = (
-    _COMMON
-    + """
+""",
+    "TRIM": """
 -- first 16 bytes of the header, limit
 local count = count_of(ARGV[1])
 if count == -1 then return corrupt() end
 local limit = tonumber(ARGV[2])
 if count and count > limit then keep(count, limit) end
 return 1
-"""
-)
-
-SET_PROFILE = (
-    _COMMON
-    + """
+""",
+    "SET_PROFILE": """
 -- header with the profile
 local count = count_of(string.sub(ARGV[1], 1, 16))
 if count == -1 then return corrupt() end
@@ -113,12 +92,8 @@ else
   redis.call('SETRANGE', history, 24, string.sub(ARGV[1], 25))
 end
 return 1
-"""
-)
-
-SET_ROWS = (
-    _COMMON
-    + """
+""",
+    "SET_ROWS": """
 -- first 16 bytes of the header, number after the newest event, rows
 local count = count_of(ARGV[1])
 if count == -1 then return corrupt() end
@@ -128,12 +103,8 @@ if redis.call('EXISTS', rows) == 0 then
 end
 redis.call('SET', rows, ARGV[3])
 return 1
-"""
-)
-
-REPLACE = (
-    _COMMON
-    + """
+""",
+    "REPLACE": """
 -- header, events
 local kind = redis.call('TYPE', history).ok
 if kind ~= 'string' and kind ~= 'none' then redis.call('DEL', history) end
@@ -151,12 +122,8 @@ redis.call('SET', history, string.sub(ARGV[1], 1, 16)
 redis.call('HINCRBY', totals, 'events', #ARGV[2] / EVENT)
 forget_rows()
 return 1
-"""
-)
-
-DELETE = (
-    _COMMON
-    + """
+""",
+    "DELETE": """
 -- first 16 bytes of the header
 if redis.call('EXISTS', history) == 0 then return 0 end
 local string = redis.call('TYPE', history).ok == 'string'
@@ -168,5 +135,8 @@ redis.call('DEL', history)
 redis.call('HINCRBY', totals, 'users', -1)
 forget_rows()
 return 1
-"""
-)
+""",
+}
+
+SCRIPTS = {name: _COMMON + body for name, body in _BODIES.items()}
+"""Lua by the name of the change."""

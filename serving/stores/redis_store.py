@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,18 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from serving.stores import base, events, records, redis_scripts
+from serving.stores import base, records, redis_scripts
 from serving.stores.errors import (
     StoreCorruptError,
     StoreError,
     StoreUnavailableError,
 )
-from serving.stores.lmdb_store import check_rows
 
 __all__ = ["RedisStore", "hide_password"]
 
 _PIPELINE = 64
 _TOTALS = "muse:totals"
+_Call = tuple[int, list[Any]]
 _KEY = re.compile(rb"muse:\{(-?\d+)\}:history")
 
 
@@ -60,9 +60,7 @@ class RedisStore(base.BehaviorStore):
         timeout: float = 1.0,
         slack: int | None = None,
     ) -> None:
-        if limit < 1:
-            raise ValueError(f"limit: expected 1 or more. Received: {limit}")
-        self.limit = limit
+        super().__init__(limit)
         self._slack = max(1, limit // 4) if slack is None else slack
         self._where = hide_password(url)
         # One try: how often to ask again is for the caller to say.
@@ -73,146 +71,83 @@ class RedisStore(base.BehaviorStore):
             retry=Retry(NoBackoff(), 0),
         )
         self._scripts = {
-            name: self._redis.register_script(getattr(redis_scripts, name))
-            for name in (
-                "APPEND",
-                "DELETE",
-                "REPLACE",
-                "SET_PROFILE",
-                "SET_ROWS",
-                "TRIM",
-            )
+            name: self._redis.register_script(script)
+            for name, script in redis_scripts.SCRIPTS.items()
         }
 
-    def read(
-        self, user_id: int, limit: int | None = None
-    ) -> base.UserHistory | None:
-        """See `BehaviorStore.read`."""
-        user_id = records.check_user_id(user_id)
-        wanted = base.check_limit(limit, self.limit)
+    def _read(self, user_id: int, count: int) -> base.UserHistory | None:
         history, rows_key, _ = _keys(user_id)
-        tail = max(1, wanted * events.EVENT_BYTES)
-        with self._errors(user_id), self._redis.pipeline() as pipeline:
-            pipeline.getrange(history, 0, records.HEADER_BYTES - 1)
-            pipeline.strlen(history)
-            pipeline.getrange(history, -tail, -1)
-            pipeline.get(rows_key)
-            begin, size, newest, resolved = pipeline.execute()
-        if not size:
-            return None
-        header, count = _parse(user_id, history, begin, size)
-        number = min(count, wanted)
-        data = newest[len(newest) - number * events.EVENT_BYTES :]
-        items, categories = events.unpack_events(user_id, data, history)
-        end = header.start + count
-        rows, stamp = None, None
-        if resolved is not None:
-            record = records.Rows.unpack(user_id, resolved, rows_key)
-            rows = record.newest(end, number)
-            stamp = None if rows is None else record.table_stamp
-        return base.UserHistory(
+        tail = max(1, count * records.EVENT_BYTES)
+        found, newest, resolved = self._header(
             user_id,
-            header.profile_array(),
-            items[::-1],
-            categories[::-1],
-            None if rows is None else rows[::-1],
-            stamp,
-            end,
+            lambda pipeline: pipeline.getrange(history, -tail, -1).get(
+                rows_key
+            ),
+        )
+        if found is None:
+            return None
+        header, kept = found
+        number = min(kept, count)
+        data = newest[len(newest) - number * records.EVENT_BYTES :]
+        return base.history_of(
+            header,
+            header.start + kept,
+            records.unpack_events(user_id, data, history),
+            resolved,
+            rows_key,
         )
 
-    def append_many(self, events_: Iterable[base.Events]) -> None:
-        """See `BehaviorStore.append_many`; whole users, one after another."""
-        calls = []
-        for user, items, categories in events_:
-            user_id = records.check_user_id(user)
-            data = events.pack_events(
-                user_id, *events.checked_events(items, categories)
-            )
+    def _append_many(self, users: list[base.CheckedEvents]) -> None:
+        """Appends events of whole users, one after another."""
+        calls: list[_Call] = []
+        for user_id, items, categories in users:
             header = records.Header(user_id).pack()
+            data = records.pack_events(user_id, items, categories)
             calls.append((user_id, [header, data, self.limit, self._slack]))
         self._run("APPEND", calls)
 
-    def set_profile(
-        self, user_id: int, profile: Sequence[int] | np.ndarray
-    ) -> None:
-        """See `BehaviorStore.set_profile`."""
-        user_id = records.check_user_id(user_id)
-        header = records.Header(user_id, 0, records.profile_of(profile))
+    def _set_profile(self, user_id: int, profile: tuple[int, ...]) -> None:
+        header = records.Header(user_id, 0, profile)
         self._run("SET_PROFILE", [(user_id, [header.pack()])])
 
-    def set_rows(
-        self,
-        user_id: int,
-        rows: Sequence[int] | np.ndarray,
-        table_stamp: int,
-        *,
-        end: int | None = None,
+    def _set_rows(
+        self, user_id: int, rows: np.ndarray, table_stamp: int, end: int | None
     ) -> bool:
-        """See `BehaviorStore.set_rows`."""
-        user_id = records.check_user_id(user_id)
-        values = np.asarray(rows, np.int32)
-        history = _keys(user_id)[0]
-        with self._errors(user_id), self._redis.pipeline() as pipeline:
-            pipeline.getrange(history, 0, records.HEADER_BYTES - 1)
-            pipeline.strlen(history)
-            begin, size = pipeline.execute()
-        if not size:
+        (found,) = self._header(user_id)
+        if found is None:
             raise ValueError(f"user_id: {user_id} is not in the store")
-        header, count = _parse(user_id, history, begin, size)
-        now = header.start + count
+        header, kept = found
+        now = header.start + kept
         if end is not None and end != now:
             return False
-        number = min(count, self.limit)
-        check_rows(values, number)
-        record = records.Rows(user_id, now - number, now, table_stamp, values)
-        (done,) = self._run(
-            "SET_ROWS",
-            [(user_id, [header.pack()[:16], now, record.pack()])],
+        record = base.rows_record(
+            user_id, rows, table_stamp, min(kept, self.limit), now
         )
-        return bool(done)
+        call = (user_id, [_begin(user_id), now, record])
+        return bool(self._run("SET_ROWS", [call])[0])
 
-    def trim(self, user_id: int, limit: int) -> None:
-        """See `BehaviorStore.trim`."""
-        user_id = records.check_user_id(user_id)
-        if limit < 0:
-            raise ValueError(f"limit: expected 0 or more. Received: {limit}")
-        begin = records.Header(user_id).pack()[:16]
-        self._run("TRIM", [(user_id, [begin, limit])])
+    def _trim(self, user_id: int, limit: int) -> None:
+        self._run("TRIM", [(user_id, [_begin(user_id), limit])])
 
-    def replace_many(
+    def _replace_many(
         self,
-        users: Sequence[base.UserRecord],
-        mark: base.Mark | None = None,
+        users: list[tuple[records.Header, np.ndarray, np.ndarray]],
+        mark: base.Mark | None,
     ) -> None:
-        """See `BehaviorStore.replace_many`; the mark is written last."""
-        calls = []
-        for user in users:
-            user_id = records.check_user_id(user.user_id)
-            profile = user.profile
-            header = records.Header(
-                user_id,
-                0,
-                None if profile is None else records.profile_of(profile),
-            )
-            items, categories = events.checked_events(
-                user.item_ids, user.category_ids
-            )
-            data = events.pack_events(
-                user_id, items[-self.limit :], categories[-self.limit :]
-            )
-            calls.append((user_id, [header.pack(), data]))
+        """Replaces one user after another, and writes the mark last."""
+        calls: list[_Call] = []
+        for header, items, categories in users:
+            newest = items[-self.limit :], categories[-self.limit :]
+            data = records.pack_events(header.user_id, *newest)
+            calls.append((header.user_id, [header.pack(), data]))
         self._run("REPLACE", calls)
         if mark is not None:
             with self._errors():
                 self._redis.set(f"muse:mark:{mark.name}", mark.text)
 
-    def delete_many(self, user_ids: Iterable[int]) -> int:
-        """See `BehaviorStore.delete_many`; one user after another."""
-        users = {records.check_user_id(user_id) for user_id in user_ids}
-        calls = [
-            (user_id, [records.Header(user_id).pack()[:16]])
-            for user_id in sorted(users)
-        ]
+    def _delete_many(self, user_ids: list[int]) -> int:
+        """Deletes one user after another."""
+        calls: list[_Call] = [(user, [_begin(user)]) for user in user_ids]
         return sum(map(int, self._run("DELETE", calls)))
 
     def read_mark(self, name: str) -> str | None:
@@ -246,7 +181,30 @@ class RedisStore(base.BehaviorStore):
         """See `BehaviorStore.close`."""
         self._redis.close()
 
-    def _run(self, name: str, calls: list[tuple[int, list[Any]]]) -> list[Any]:
+    def _header(
+        self, user_id: int, ask: Callable[[Any], Any] = lambda pipeline: None
+    ) -> tuple[Any, ...]:
+        """Reads header and number of events in one round trip with `ask`.
+
+        Returns:
+            Both, or None for an unknown user; and the further answers.
+        """
+        key = _keys(user_id)[0]
+        with self._errors(user_id), self._redis.pipeline() as pipeline:
+            pipeline.getrange(key, 0, records.HEADER_BYTES - 1).strlen(key)
+            ask(pipeline)
+            begin, size, *answers = pipeline.execute()
+        if not size:
+            return None, *answers
+        header = records.Header.unpack(user_id, begin, key)
+        kept, rest = divmod(size - records.HEADER_BYTES, records.EVENT_BYTES)
+        if rest:
+            raise StoreCorruptError(
+                user_id, key, f"{size} bytes are not a header and whole events"
+            )
+        return (header, kept), *answers
+
+    def _run(self, name: str, calls: list[_Call]) -> list[Any]:
         """Runs a script for each user, some dozens in one round trip."""
         script = self._scripts[name]
         results: list[Any] = []
@@ -298,16 +256,6 @@ def _keys(user_id: int) -> tuple[str, str, str]:
     return f"{name}:history", f"{name}:rows", _TOTALS
 
 
-def _parse(
-    user_id: int, key: str, begin: bytes, size: int
-) -> tuple[records.Header, int]:
-    """Returns the header and the number of events."""
-    header = records.Header.unpack(user_id, begin, key)
-    count, rest = divmod(size - records.HEADER_BYTES, events.EVENT_BYTES)
-    if rest:
-        raise StoreCorruptError(
-            user_id,
-            key,
-            f"{size} bytes are not a header and whole events",
-        )
-    return header, count
+def _begin(user_id: int) -> bytes:
+    """Returns the bytes that every header of a user begins with."""
+    return records.Header(user_id).pack()[:16]

@@ -15,8 +15,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from serving.export.cells import CellFormat
 from serving.export.user_cache import STATISTICS, UserCache, UserCacheConfig
+from serving.export.words import WordFormat
 
 K, TIERS, DIM = 4, 3, 8
 TABLE_STAMP = 12345
@@ -54,7 +54,7 @@ def _row(item_ids):
 class ToyMuse(tf.Module):
     def __init__(self, cache: UserCacheConfig = CACHE):
         super().__init__()
-        self.cache = UserCache(cache, CellFormat(ROW_BITS, CATEGORY_BITS), 5)
+        self.cache = UserCache(cache, WordFormat(ROW_BITS, CATEGORY_BITS), 5)
 
     def _store(self, user_id, profile, rows, categories, mask):
         newest = tf.cumsum(tf.cast(mask, _IDS), axis=1, reverse=True)

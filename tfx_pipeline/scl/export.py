@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from serving.export.placement import clear_devices
+from serving.export.saving import clear_devices
 from tfx_pipeline.scl import embedding
 
 __all__ = [

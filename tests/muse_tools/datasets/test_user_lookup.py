@@ -51,9 +51,7 @@ def check(folder, rows, rows_per_group=2):
             assert found["user_profile"] == profile
             assert stored.profile.tolist() == profile
             assert found["behavior_item_ids"].tolist() == row[oracle.IDS]
-            assert stored.oldest_first().item_ids.tolist() == [
-                i for i in row[oracle.IDS] if i
-            ]
+            assert stored.item_ids.tolist() == [i for i in row[oracle.IDS] if i]
     for row in rows:
         if row["129_1"] and row["129_1"] not in users:
             with pytest.raises(DataError, match="no usable row") as error:

@@ -1,6 +1,6 @@
 """Many threads write and read a tiny cache through the server.
 
-Each prefetch stores a history that says the same number in every behaviour,
+Each prefetch stores a history that says the same number in every behavior,
 in its length and in its profile, so that a history mixed of two shows.
 
     python -m tests.serving.export.cache_stress --operations 100000
@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from serving.export import UserCacheConfig
-from serving.export.cells import CellFormat
 from serving.export.user_cache import UserCache
+from serving.export.words import WordFormat
 
 SHORTEST, LONGEST = 600, 6_000
 # More users than slots: they fight for them.
@@ -35,7 +35,7 @@ class Echo(tf.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = UserCache(CONFIG, CellFormat(27, 10), 1)
+        self.cache = UserCache(CONFIG, WordFormat(27, 10), 1)
 
     def prefetch(self, user_id: Any, number: Any) -> dict[str, Any]:
         """Store a history that consists of `number`."""
@@ -144,7 +144,7 @@ class Stress:
         chance = random.Random(self._seed * 1000 + index)  # noqa: S311
         try:
             for _ in range(operations):
-                # One user of three is everyone's favourite.
+                # One user of three is everyone's favorite.
                 user = chance.choice([0, chance.randrange(USERS)])
                 if chance.random() < 0.5:
                     self._prefetch(user)

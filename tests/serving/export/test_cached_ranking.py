@@ -233,7 +233,7 @@ def test_the_manifest_tells_the_memory(world: World) -> None:
 
 
 def test_long_histories_span_chunks() -> None:
-    """More behaviours than a chunk, of users of different lengths."""
+    """More behaviors than a chunk, of users of different lengths."""
     from tests.serving.export.test_user_cache import Cache
 
     cache = Cache()

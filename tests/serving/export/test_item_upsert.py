@@ -138,7 +138,7 @@ def test_a_new_item_is_masked_before_and_similar_after(
     # Neither padding nor a stranger has become known.
     assert not after["similarities"][0, 1:].any()
     assert after["click_probability"][0, 1] == 0
-    # As a behaviour it is found as well, by itself with cosine 1.
+    # As a behavior it is found as well, by itself with cosine 1.
     inputs["behavior_item_ids"] = np.array([[*history[:-1], NEW]])
     found = served("explain", **inputs)
     assert found["behavior_indices"][0, 0, 0] == MAX_HISTORY - 1

@@ -12,7 +12,7 @@ from tests.serving.export.world import World
 tf = pytest.importorskip("tensorflow")
 
 from muse_keras.tensorflow import has_int8_products  # noqa: E402
-from serving.model_server.processor import check_processor  # noqa: E402
+from serving.model_server.servable import check_processor  # noqa: E402
 
 
 def export(world: World, path: Path, **arguments: str) -> Path:
@@ -79,7 +79,7 @@ def test_refuses_what_the_processor_cannot_compute(
         "serving.export.exporter.has_int8_products", lambda: False
     )
     monkeypatch.setattr(
-        "muse_keras.tensorflow.has_int8_products", lambda: False
+        "serving.model_server.servable.has_int8_products", lambda: False
     )
     with pytest.raises(ValueError, match="8-bit dot products"):
         export(world, tmp_path / "2", target="cpu")

@@ -21,8 +21,8 @@ class Cache:
     """A cache of two sets, with a clock that the test moves."""
 
     def __init__(self, **settings: Any) -> None:
-        from serving.export.cells import CellFormat
         from serving.export.user_cache import UserCache
+        from serving.export.words import WordFormat
 
         self.clock = tf.Variable(SECOND, dtype=tf.int64)
         config = UserCacheConfig(
@@ -35,7 +35,7 @@ class Cache:
             }
         )
         self.cache = UserCache(
-            config, CellFormat(27, 10), 2, now=lambda: self.clock.read_value()
+            config, WordFormat(27, 10), 2, now=lambda: self.clock.read_value()
         )
         ids = tf.TensorSpec([None], tf.int64)
         table = tf.TensorSpec([None, None], tf.int64)
@@ -226,24 +226,24 @@ def test_peek_changes_nothing(cache: Cache) -> None:
 def _tear(cache: Cache, what: str) -> None:
     """Leave user 1's slot as a writer would that was stopped half-way."""
     inner = cache.cache
-    headers, cells = inner.headers.numpy(), inner.cells.numpy()
+    headers, words = inner.headers.numpy(), inner.behaviors.numpy()
     slot = int(np.flatnonzero(headers.any(1))[0])
     chunk = slot * inner._chunks
     tag = np.int64(1) << inner.format.payload_bits
-    if what == "a cell":
-        cells[chunk, 3] += tag
-    elif what == "the last cell":
-        cells[chunk + 1, LENGTH - 513] += tag
+    if what == "a word":
+        words[chunk, 3] += tag
+    elif what == "the last word":
+        words[chunk + 1, LENGTH - 513] += tag
     elif what == "a header":
         headers[slot, 2] += tag
     elif what == "half a header":
         headers[slot, :4] = 0
     inner.headers.assign(headers)
-    inner.cells.assign(cells)
+    inner.behaviors.assign(words)
 
 
 @pytest.mark.parametrize(
-    "what", ["a cell", "the last cell", "a header", "half a header"]
+    "what", ["a word", "the last word", "a header", "half a header"]
 )
 def test_a_mixture_of_two_writers_is_a_miss(cache: Cache, what: str) -> None:
     cache.reset()
@@ -254,7 +254,7 @@ def test_a_mixture_of_two_writers_is_a_miss(cache: Cache, what: str) -> None:
     assert cache.get(1) is None
     known = cache.peek(np.array([1], np.int64))
     # Without a whole header the user is not there at all.
-    assert known["mixed"].numpy()[0] == ("cell" in what)
+    assert known["mixed"].numpy()[0] == ("word" in what)
     assert cache.put([1], [rows]) == ([LENGTH], [2])
     assert cache.get(1) == (2, rows)
 
@@ -273,39 +273,39 @@ def test_without_the_marks_a_mixture_would_be_ranked_with(
     unchecked = Cache()
     unchecked.put([1], [[7] * 10])
     inner = unchecked.cache
-    torn = inner.cells.numpy()
+    torn = inner.behaviors.numpy()
     slot = int(np.flatnonzero(inner.headers.numpy().any(1))[0])
     next_writers = (1 << inner.format.payload_bits) + (1 << 10)
     torn[slot * inner._chunks, 5] += next_writers
-    inner.cells.assign(torn)
+    inner.behaviors.assign(torn)
     found = unchecked.read(np.array([1], np.int64))
     assert found.hit.numpy()[0]
     assert sorted(set(found.rows.numpy()[0][found.mask.numpy()[0]])) == [7, 8]
 
 
 def test_marks_of_nearby_generations_differ() -> None:
-    from serving.export.cells import CellFormat
+    from serving.export.words import WordFormat
 
-    cells = CellFormat(26, 11)
-    assert (cells.payload_bits, cells.tag_bits) == (37, 26)
+    words = WordFormat(26, 11)
+    assert (words.payload_bits, words.tag_bits) == (37, 26)
     generations = tf.constant([0, 1, 2, (1 << 26) - 1, 1 << 26, (1 << 26) + 1])
-    marks = cells.mark(tf.cast(generations, tf.int64)).numpy()
+    marks = words.mark(tf.cast(generations, tf.int64)).numpy()
     assert (marks < 0).all()
     assert len(set(marks.tolist())) == 4 and marks[0] == marks[4]
     given = [0, 1, (1 << 37) - 1]
     payload = tf.constant(given, tf.int64)
     for mark in marks:
         both = payload + mark
-        assert cells.mark_of(both).numpy().tolist() == [mark] * 3
-        assert cells.payload_of(both).numpy().tolist() == given
+        assert words.mark_of(both).numpy().tolist() == [mark] * 3
+        assert words.payload_of(both).numpy().tolist() == given
 
 
 def test_refuses_cells_without_room_for_the_generation() -> None:
-    from serving.export.cells import CellFormat
+    from serving.export.words import WordFormat
 
-    assert CellFormat(31, 16).tag_bits == 16
+    assert WordFormat(31, 16).tag_bits == 16
     with pytest.raises(ValueError, match="31 bits of the row and 17 of the"):
-        CellFormat(31, 17)
+        WordFormat(31, 17)
 
 
 def test_one_way_replaces_the_users_own(cache: Cache) -> None:

@@ -130,7 +130,7 @@ def rank_inputs(
 
 
 def to_example(request: dict[str, np.ndarray]) -> bytes:
-    """Return a request as a serialised Example."""
+    """Return a request as a serialized Example."""
     values = dict(request)
     profile = values.pop("user_profile")
     values |= {

@@ -72,8 +72,7 @@ def load(folder: pathlib.Path) -> dict:
         for user in range(1, USERS + 1):
             found = store.read(user)
             if found is not None:
-                oldest = found.oldest_first()
-                assert oldest.item_ids.tolist() == items(user).tolist()
+                assert found.item_ids.tolist() == items(user).tolist()
                 assert found.profile.tolist() == [1, 2, 3, 4, 5]
                 right += 1
         assert store.stats().users == right

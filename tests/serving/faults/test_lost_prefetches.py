@@ -18,8 +18,8 @@ from serving.client import (
     PrefetchRequest,
 )
 from serving.client.ranking import RankingClient
-from serving.export.cells import CellFormat
 from serving.export.user_cache import UserCache
+from serving.export.words import WordFormat
 from serving.ranking_service import ServiceConfig, running_service
 from tests.serving import toy_muse
 from tests.serving.faults.ranked_users import ask, fill
@@ -32,8 +32,8 @@ STRANGERS = np.arange(1, 8_000)
 @pytest.fixture(scope="module")
 def rivals():
     """For each user those strangers who share the few places of a set."""
-    cells = CellFormat(toy_muse.ROW_BITS, toy_muse.CATEGORY_BITS)
-    cache = UserCache(toy_muse.CACHE, cells, 5)
+    format_ = WordFormat(toy_muse.ROW_BITS, toy_muse.CATEGORY_BITS)
+    cache = UserCache(toy_muse.CACHE, format_, 5)
 
     def sets(users) -> np.ndarray:
         return cache._slots(np.asarray(users, np.int64)).numpy()[:, 0]

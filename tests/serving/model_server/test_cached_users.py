@@ -29,7 +29,7 @@ pytestmark = pytest.mark.tf
 HISTORY = np.arange(1, 200)
 CANDIDATES = np.array([5, 500, 9])
 MEGABYTES = 64
-# Each history takes 8 bytes per behaviour, so these caches take 64 MB.
+# Each history takes 8 bytes per behavior, so these caches take 64 MB.
 LARGE = UserCacheConfig(users=64, ways=4, max_length=MEGABYTES * 2**11)
 
 

@@ -12,11 +12,10 @@ from serving.model_server import ServerConfig, StartupError
 from serving.model_server.config_files import (
     read_models,
     read_monitoring,
-    read_tls,
 )
 from serving.model_server.main import parse_flags
 from serving.model_server.versions import VersionPolicy
-from serving.tls import TlsFiles
+from serving.startup import TlsFiles, read_tls
 
 pytestmark = pytest.mark.tf
 

@@ -42,7 +42,7 @@ class Site:
     requests: list[RankRequest]
 
     def request(self, shortest: int = 1) -> RankRequest:
-        """A user with at least so many behaviours."""
+        """A user with at least so many behaviors."""
         return next(
             r for r in self.requests if len(r.behavior_item_ids) >= shortest
         )

@@ -179,7 +179,7 @@ def test_silent_model_server_does_not_hold_the_answer(
         with running_service(
             ServiceConfig(**settings(site, targets=both))
         ) as app:
-            for target in app.service._targets.all:
+            for target in app.service._parts.targets.all:
                 target.answered()  # Not known to be down.
             moved = rank(app, request, deadline_ms=1000)
     assert alone.path == "unranked"
@@ -192,7 +192,7 @@ def test_users_of_a_server_that_is_down_move(site) -> None:
     down = closed_port()
     both = (down, site.model_server)
     with running_service(ServiceConfig(**settings(site, targets=both))) as app:
-        for target in app.service._targets.all:
+        for target in app.service._parts.targets.all:
             target.answered()
         for request in site.requests[1:6]:
             answer = rank(app, request)

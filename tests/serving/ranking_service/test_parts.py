@@ -66,7 +66,7 @@ def test_users_share_servers_evenly_and_few_move() -> None:
 
 def test_messages_are_those_of_the_proto_file(tmp_path) -> None:
     out = tmp_path / "ranking.bin"
-    folder = ROOT / "serving" / "service"
+    folder = ROOT / "serving" / "wire"
     # A process of its own: its protobuf library is not this one's.
     protoc = (
         "import sys; from grpc_tools._protoc_compiler import run_main; "

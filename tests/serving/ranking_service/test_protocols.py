@@ -117,7 +117,7 @@ def test_events_with_ids_as_text(site, tmp_path):
         assert status == 200
     with open_store(store) as opened:
         assert list(opened.user_ids()) == [LARGE]
-        assert opened.read(LARGE).item_ids.tolist() == [12, 11]
+        assert opened.read(LARGE).item_ids.tolist() == [11, 12]
 
 
 def test_the_best_come_first_when_asked(site, service):

@@ -11,8 +11,8 @@ from serving.client import PrefetchResult, RankRequest
 from serving.client.ranking import RankingRequest
 from serving.ranking_service import RankingService, ServiceConfig
 from serving.ranking_service import service as service_module
-from serving.ranking_service.spans import Recorder
 from serving.ranking_service.targets import by_user
+from serving.ranking_service.traces import Recorder
 from tests.serving import toy_muse
 from tests.serving.ranking_service.conftest import fill, settings
 from tests.serving.ranking_service.test_failures import silent_server
@@ -40,7 +40,7 @@ def test_an_older_prefetch_that_ends_last_is_not_used(site, tmp_path) -> None:
     fill(url, [old])
 
     async def work(service: RankingService) -> None:
-        (target,) = service._targets.all
+        (target,) = service._parts.targets.all
         prefetch, rank_cached = (
             target.client.prefetch,
             target.client.rank_cached,
@@ -107,7 +107,7 @@ def test_events_that_may_be_stored_are_read_anew(site, error) -> None:
         async def unsure(*_):
             raise error
 
-        service._histories.append = unsure
+        service._parts.histories.append = unsure
         flow = prefetches.join(request.user_id, recorder(service))
         with pytest.raises(error):
             await service.append_events(request.user_id, [1], [1])
@@ -118,7 +118,7 @@ def test_events_that_may_be_stored_are_read_anew(site, error) -> None:
 
 def test_each_server_counts_its_own_generations(site) -> None:
     async def work(service: RankingService) -> None:
-        here, there = service._targets.all
+        here, there = service._parts.targets.all
         prefetches = service._parts.prefetches
         prefetches._remember(here, 1, PrefetchResult(10, 5))
         prefetches._remember(there, 1, PrefetchResult(30, 5))
@@ -146,7 +146,9 @@ def test_a_server_that_hangs_is_left_alone(site, monkeypatch) -> None:
         )
 
         async def work(service: RankingService) -> None:
-            (hung,) = [t for t in service._targets.all if t.address == silent]
+            (hung,) = [
+                t for t in service._parts.targets.all if t.address == silent
+            ]
             assert not hung.up
             hung._down_until = 0.0  # It stays down after a while, too.
             assert not hung.up
@@ -183,7 +185,7 @@ def test_an_error_that_nobody_foresaw_has_an_answer(site) -> None:
 
     async def work(service: RankingService) -> None:
         question = RankingRequest(request.user_id, request.candidate_item_ids)
-        (target,) = service._targets.all
+        (target,) = service._parts.targets.all
         expected = {
             "rank_cached": "full",
             "prefetch": "full",

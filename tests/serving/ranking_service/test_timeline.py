@@ -55,7 +55,7 @@ def test_bars_are_proportional_to_time(standalone):
     tops = [top for *_, top in found]
     assert tops == sorted(set(tops))
     kinds = [kind for kind, *_ in found]
-    assert len(set(kinds)) == 4  # Each kind of stage in its own colour.
+    assert len(set(kinds)) == 4  # Each kind of stage in its own color.
     words = texts(svg)
     for stage in STAGES:
         assert stage.name in words
@@ -81,7 +81,7 @@ def test_the_axis_has_a_few_round_values(total):
         assert max(numbers) <= total
 
 
-def test_a_file_brings_its_colours_and_a_page_keeps_its_own():
+def test_a_file_brings_its_colors_and_a_page_keeps_its_own():
     alone = timeline.as_svg(STAGES, TOTAL, standalone=True)
     assert "prefers-color-scheme:dark" in alone
     assert 'xmlns="http://www.w3.org/2000/svg"' in alone

@@ -90,10 +90,10 @@ def test_load_stats_get_append(tmp_path, store_url):
         for user, (items, _) in GOOD.items():
             found = store.read(user)
             expected = [item for item in items if item]
-            assert found.oldest_first().item_ids.tolist() == expected
+            assert found.item_ids.tolist() == expected
             profile = [0] * 5 if user == 8 else [1, 2, 3, 4, 5]
             assert found.profile.tolist() == profile
-        assert store.read(5).category_ids.tolist() == [3, 2, 1]
+        assert store.read(5).category_ids.tolist() == [1, 2, 3]
         assert store.read(23) is None
     shown = run("stats", "--store", store_url, "--json")
     assert json.loads(shown.stdout)["users"] == 3
@@ -133,7 +133,7 @@ def test_what_is_counted_is_what_is_kept(tmp_path, store_url):
     report = json.loads(run(*options, "--json").stdout)
     with open_store(store_url) as store:
         assert report["events"] == store.stats().events == 22
-        assert store.read(8).item_ids.tolist() == list(range(29, 9, -1))
+        assert store.read(8).item_ids.tolist() == list(range(10, 30))
 
 
 def test_a_store_that_is_not_there(tmp_path):
@@ -219,7 +219,7 @@ def test_rows_come_from_the_served_model(tmp_path, muse):
     with open_store(url) as store, MuseClient(muse.grpc) as client:
         found = store.read(1)
         expected = client.resolve_items(items)
-        assert found.rows[::-1].tolist() == expected.rows.tolist()
+        assert found.rows.tolist() == expected.rows.tolist()
         assert len(set(found.rows.tolist())) == 3
         assert found.table_stamp == expected.table_stamp
         nine = client.resolve_items([9]).rows.tolist()

@@ -92,10 +92,10 @@ def test_damage_is_told_and_a_load_mends_it(vandal, store_url, kind, change):
         assert told.value.user_id == 5 and told.value.key in str(told.value)
         assert pickle.loads(pickle.dumps(told.value)).key == told.value.key
         # Nobody else's.
-        assert store.read(6).item_ids.tolist() == ITEMS[::-1]
+        assert store.read(6).item_ids.tolist() == ITEMS
         store.replace_many([UserRecord(5, [9] * 5, [3, 4], [0, 0])])
         found = store.read(5)
-        assert found.oldest_first().item_ids.tolist() == [3, 4]
+        assert found.item_ids.tolist() == [3, 4]
         assert found.profile.tolist() == [9] * 5 and found.rows is None
 
 
@@ -152,7 +152,7 @@ def test_no_flipped_bit_gives_a_wrong_history(redis_server, place, bit):
         except StoreCorruptError:
             return
         assert 16 <= place < 24
-        np.testing.assert_array_equal(found.item_ids[::-1], ITEMS)
+        np.testing.assert_array_equal(found.item_ids, ITEMS)
         assert found.profile.tolist() == [1, 2, 3, 4, 5]
 
 
@@ -178,5 +178,5 @@ def test_a_full_map_says_so_and_keeps_what_was_there(tmp_path):
         with pytest.raises(StoreError, match="map_bytes"):
             store.append(2, np.arange(1, 50_000), np.ones(49_999, int))
         assert store.read(2) is None
-        assert store.read(1).item_ids.tolist() == [2, 1]
+        assert store.read(1).item_ids.tolist() == [1, 2]
         assert store.stats().users == 1

@@ -23,7 +23,7 @@ USER = -(2**62) - 1
 
 
 def of(history):
-    return history.oldest_first().item_ids.tolist()
+    return history.item_ids.tolist()
 
 
 def test_public_names():
@@ -39,23 +39,22 @@ def test_unknown_user_is_none(store):
     assert store.stats().users == 0
 
 
-def test_newest_first_with_profile_and_int64_extremes(store):
+def test_oldest_first_with_profile_and_int64_extremes(store):
     items = [2**63 - 1, -(2**63), -1, 5]
     categories = [0, -(2**63), 2**63 - 1, 7]
     store.append(USER, items[:3], categories[:3])
     store.append(USER, items[3], categories[3])
     store.set_profile(USER, [1, -2, 3, 2**63 - 1, 0])
     found = store.read(USER)
-    assert found.item_ids.tolist() == items[::-1]
-    assert found.category_ids.tolist() == categories[::-1]
+    assert found.item_ids.tolist() == items
+    assert found.category_ids.tolist() == categories
     assert found.profile.tolist() == [1, -2, 3, 2**63 - 1, 0]
     assert found.rows is None and found.table_stamp is None
     assert found.item_ids.dtype == found.category_ids.dtype == np.int64
     assert found.end == len(found) == 4
-    oldest = found.oldest_first()
-    assert oldest.item_ids.tolist() == items
-    assert oldest.category_ids.tolist() == categories
-    assert store.read(USER, 2).item_ids.tolist() == [5, -1]
+    newest = found.newest(2)
+    assert newest.item_ids.tolist() == [-1, 5] and newest.rows is None
+    assert store.read(USER, 2).item_ids.tolist() == [-1, 5]
     assert len(store.read(USER, 0)) == 0
 
 
@@ -117,11 +116,11 @@ def test_any_sequence_is_that_of_a_list(store, steps):
         most = 1000 if limit is None else limit
         wanted = expected[max(0, len(expected) - most) :]
         assert of(found) == wanted
-        assert found.category_ids[::-1].tolist() == [i % 7 for i in wanted]
+        assert found.category_ids.tolist() == [i % 7 for i in wanted]
         if rows is None:
             assert found.rows is None
         else:
-            assert found.rows[::-1].tolist() == [-i for i in wanted]
+            assert found.rows.tolist() == [-i for i in wanted]
             assert found.table_stamp == 17
         if kind == "append" and number:
             assert found.end not in ends
@@ -135,21 +134,21 @@ def test_a_full_history(store_url):
     with open_store(store_url, timeout=20) as store:
         store.append(1, items, -items)
         found = store.read(1)
-        assert found.oldest_first().item_ids.tolist() == items.tolist()
-        assert found.category_ids.tolist() == (-items[::-1]).tolist()
+        assert found.item_ids.tolist() == items.tolist()
+        assert found.category_ids.tolist() == (-items).tolist()
         # One more drops one.
         store.append(1, 5, 6)
         found = store.read(1)
         assert len(found) == 100_000
-        assert found.item_ids[0] == 5 and found.item_ids[-1] == items[1]
+        assert found.item_ids[-1] == 5 and found.item_ids[0] == items[1]
 
 
 def test_rows_need_the_whole_history_as_it_was(store):
     store.append(1, [1, 2, 3], [0, 0, 0])
     before = store.read(1)
     assert store.set_rows(1, [7, 8, 9], -5, end=before.end)
-    assert store.read(1).rows.tolist() == [9, 8, 7]
-    assert store.read(1, 2).rows.tolist() == [9, 8]
+    assert store.read(1).rows.tolist() == [7, 8, 9]
+    assert store.read(1, 2).rows.tolist() == [8, 9]
     assert store.read(1).table_stamp == -5
     assert store.read(1).rows.dtype == np.int32
     assert store.stats().rows == 1
@@ -213,7 +212,7 @@ def test_threads_share_a_store(store):
                 store.append(5, [worker * 1000 + step], [worker])
                 history = store.read(5)
                 mine = history.item_ids[history.category_ids == worker]
-                assert mine[::-1].tolist() == [
+                assert mine.tolist() == [
                     worker * 1000 + n for n in range(1, step + 1)
                 ]
         except Exception as error:  # noqa: BLE001 - told below
@@ -284,7 +283,7 @@ def test_deleted_users_are_gone_and_others_are_not(store) -> None:
     assert (before.users, before.events, before.rows) == (3, 6, 1)
     assert store.delete_many([1, large, 99, 1]) == 2
     assert store.read(1) is None and store.read(large) is None
-    assert store.read(2).item_ids.tolist() == [12, 11]
+    assert store.read(2).item_ids.tolist() == [11, 12]
     after = store.stats()
     assert (after.users, after.events, after.rows) == (1, 2, 0)
     assert list(store.user_ids()) == [2]

@@ -17,7 +17,7 @@ from serving.stores import open_store
 def main(url: str, size: int) -> None:
     with open_store(url, timeout=20) as store:
         found = store.read(1, 1)
-        first = 1 if found is None else int(found.item_ids[0]) + 1
+        first = 1 if found is None else int(found.item_ids[-1]) + 1
         for step in itertools.count(first):
             store.append(1, [step] * size, [step] * size)
             sys.stdout.write(f"{step}\n")

@@ -602,9 +602,9 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import serving.ranking_service.app
-from serving.ranking_service.tls import read_ssl_config
+from serving.startup import read_tls
 try:
-    read_ssl_config(sys.argv[1])
+    read_tls(sys.argv[1])
 except ValueError as error:
     assert "cannot be used" in str(error)
 else:

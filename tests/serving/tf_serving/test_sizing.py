@@ -59,11 +59,11 @@ def test_the_index_is_what_the_code_builds():
 
 
 def cache_bytes(users: int) -> int:
-    from serving.export.cells import CellFormat
     from serving.export.user_cache import UserCache, UserCacheConfig
+    from serving.export.words import WordFormat
 
     config = UserCacheConfig(users=users, ways=4, max_length=LENGTH)
-    return UserCache(config, CellFormat(26, 14), 5).bytes
+    return UserCache(config, WordFormat(26, 14), 5).bytes
 
 
 def test_cached_users():

@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from muse_keras.tables import ItemTable
 from serving.client import MuseClient, Timeouts
 from serving.export import op_compatibility, warmup
-from serving.export.placement import clear_devices
+from serving.export.saving import clear_devices
 from serving.files import write_text
 from serving.local_server import local_server
 from tfx_pipeline import features, progress

@@ -1,0 +1,159 @@
+"""What both servers do when they start: files, encryption, ports, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import pathlib
+import signal
+import ssl
+import tempfile
+from typing import Any
+
+import grpc
+from google.protobuf import text_format
+
+from serving.files import write_json
+from serving.wire.descriptors import build_messages
+
+__all__ = [
+    "StartupError",
+    "TlsFiles",
+    "listen_grpc",
+    "read_text_proto",
+    "read_tls",
+    "ssl_context",
+    "stop_signal",
+    "write_port_file",
+]
+
+_SSL_CONFIG = build_messages(
+    "tensorflow.serving",
+    {
+        "SSLConfig": {
+            "server_key": "string 1",
+            "server_cert": "string 2",
+            "custom_ca": "string 3",
+            "client_verify": "bool 4",
+        }
+    },
+    file_name="muse/ssl_config.proto",
+)["SSLConfig"]
+
+
+class StartupError(ValueError):
+    """A server cannot start; the text is one line saying what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TlsFiles:
+    """Contents of TensorFlow Serving's `SSLConfig`.
+
+    Attributes:
+        key: private key, PEM.
+        certificate: certificate chain, PEM.
+        client_ca: certificates that sign clients, PEM; may be empty.
+        verify_client: refuse clients without a certificate.
+    """
+
+    key: bytes = dataclasses.field(repr=False)
+    certificate: bytes
+    client_ca: bytes
+    verify_client: bool
+
+
+def read_text_proto(path: str | os.PathLike[str], message: Any) -> Any:
+    """Reads a text protobuf into a message."""
+    kind = message.DESCRIPTOR.name
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise StartupError(
+            f"{path}: cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise StartupError(f"{path}: is not UTF-8 text") from error
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise StartupError(f"{path}: is not a {kind}: {error}") from error
+
+
+def read_tls(path: str) -> TlsFiles | None:
+    """Reads an `SSLConfig`; an empty path is plain text.
+
+    Raises:
+        StartupError: unreadable, not such a protobuf, without key and
+            certificate, or with some that cannot be used.
+    """
+    if not path:
+        return None
+    proto = read_text_proto(path, _SSL_CONFIG())
+    if not proto.server_key or not proto.server_cert:
+        raise StartupError(f"{path}: server_key and server_cert are required")
+    if proto.client_verify and not proto.custom_ca:
+        raise StartupError(f"{path}: client_verify needs custom_ca")
+    files = TlsFiles(
+        key=proto.server_key.encode(),
+        certificate=proto.server_cert.encode(),
+        client_ca=proto.custom_ca.encode(),
+        verify_client=proto.client_verify,
+    )
+    try:
+        ssl_context(files)  # gRPC would only say that it cannot listen.
+    except ssl.SSLError as error:
+        raise StartupError(
+            f"{path}: key and certificates cannot be used: {error}"
+        ) from error
+    return files
+
+
+def ssl_context(files: TlsFiles) -> ssl.SSLContext:
+    """Returns the encryption of a REST port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    descriptor, path = tempfile.mkstemp()  # Read by its owner alone.
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(files.key + b"\n" + files.certificate)
+        # Without a password OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(path, password="")
+        if files.verify_client:
+            context.load_verify_locations(cadata=files.client_ca.decode())
+            context.verify_mode = ssl.CERT_REQUIRED
+    finally:
+        os.unlink(path)
+    return context
+
+
+def listen_grpc(
+    server: grpc.aio.Server, address: str, tls: TlsFiles | None
+) -> int:
+    """Takes a port for gRPC and returns it; 0 takes a free one."""
+    try:
+        if tls is None:
+            return int(server.add_insecure_port(address))
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key, tls.certificate)],
+            root_certificates=tls.client_ca or None,
+            require_client_auth=tls.verify_client,
+        )
+        return int(server.add_secure_port(address, credentials))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address} for gRPC") from error
+
+
+def write_port_file(path: str, **content: Any) -> pathlib.Path:
+    """Writes host, ports and this process's id as JSON; returns the file."""
+    file = pathlib.Path(path).absolute()
+    write_json(file, {**content, "pid": os.getpid()})
+    return file
+
+
+def stop_signal() -> asyncio.Event:
+    """Returns what is set by SIGTERM and SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
