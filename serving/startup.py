@@ -12,6 +12,7 @@ import tempfile
 from typing import Any
 
 import grpc
+from aiohttp import web
 from google.protobuf import text_format
 
 from serving.files import write_json
@@ -21,6 +22,7 @@ __all__ = [
     "StartupError",
     "TlsFiles",
     "listen_grpc",
+    "listen_rest",
     "read_text_proto",
     "read_tls",
     "ssl_context",
@@ -48,14 +50,7 @@ class StartupError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class TlsFiles:
-    """Contents of TensorFlow Serving's `SSLConfig`.
-
-    Attributes:
-        key: private key, PEM.
-        certificate: certificate chain, PEM.
-        client_ca: certificates that sign clients, PEM; may be empty.
-        verify_client: refuse clients without a certificate.
-    """
+    """Contents of TensorFlow Serving's `SSLConfig`."""
 
     key: bytes = dataclasses.field(repr=False)
     certificate: bytes
@@ -141,6 +136,37 @@ def listen_grpc(
         return int(server.add_secure_port(address, credentials))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} for gRPC") from error
+
+
+async def listen_rest(
+    app: web.Application,
+    host: str,
+    port: int,
+    tls: TlsFiles | None = None,
+    **options: Any,
+) -> tuple[web.AppRunner, int]:
+    """Serves an application; returns what to clean up, and the port.
+
+    Raises:
+        OSError: the port is taken or not allowed.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        # A call whose client has left does not start any more.
+        handler_cancellation=True,
+        auto_decompress=False,  # A small body could become any size.
+        **options,
+    )
+    await runner.setup()
+    context = None if tls is None else ssl_context(tls)
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner, runner.addresses[0][1]
 
 
 def write_port_file(path: str, **content: Any) -> pathlib.Path:

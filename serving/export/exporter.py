@@ -15,10 +15,7 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 from muse_keras.tables.item_table import release_pages
-from muse_keras.tensorflow import (
-    has_int8_products,
-    int8_products,
-)
+from muse_keras.tensorflow import has_int8_products, int8_products
 from serving.export import manifest as manifests
 from serving.export import warmup
 from serving.export.ranking_module import (
@@ -139,30 +136,25 @@ def export_saved_model(
             transform_output, unserved_features
         )
     module = RankingModule(
-        model=model,
-        item_table=item_table,
-        vocabularies=vocabularies,
-        max_history=max_history,
-        transform=transform,
-        raw_feature_spec=raw_feature_spec,
-        user_cache=user_cache,
+        model,
+        item_table,
+        vocabularies,
+        max_history,
+        transform,
+        raw_feature_spec,
+        user_cache,
     )
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()
     examples = tuple(warmup_examples) or (warmup.example_of(item_table),)
-    warmup.run(signatures, examples, item_table)
-    manifest = manifests.describe(
-        model=model,
-        item_table=item_table,
-        vocabulary_sizes=module.vocabulary_sizes(),
-        max_history=max_history,
-        variables=module.named_variables(),
-        signatures=signatures,
-        source=source or {},
-        target=target,
-        cached=module.cached,
-    )
-
+    requests = list(warmup.requests(examples, list(signatures), item_table))
+    warmup.run(signatures, requests)
+    manifest = {
+        **manifests.describe(module, model, item_table, signatures),
+        "max_history": max_history,
+        "target": target,
+        "source": dict(source or {}),
+    }
     version.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".export-{version.name}.", dir=version.parent
@@ -172,8 +164,8 @@ def export_saved_model(
         clear_devices(folder)
         extra = folder / "assets.extra"
         extra.mkdir()
-        manifest["warmup_records"] = warmup.write(
-            extra, examples, list(signatures), item_table
+        manifest["warmup_records"] = warmup.write_requests(
+            extra, requests, warmup.MODEL_NAME
         )
         (extra / manifests.FILE_NAME).write_text(
             json.dumps(manifest, indent=2, sort_keys=True) + "\n",
@@ -186,12 +178,9 @@ def export_saved_model(
 def next_version(base: str | os.PathLike[str]) -> Path:
     """Return the folder of the version after the newest one in `base`."""
     folder = Path(base)
-    versions = (
-        [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
-        if folder.is_dir()
-        else []
-    )
-    return folder / str(max(versions, default=0) + 1)
+    names = [path.name for path in folder.glob("*")]
+    newest = max((int(name) for name in names if name.isdigit()), default=0)
+    return folder / str(newest + 1)
 
 
 def _load_transform(

@@ -82,10 +82,7 @@ class ItemUpsert(tf.Module):
             {field: inputs[name] for field, name in FEATURES.items()}
         )
         now = table.lookup(ids)
-        stored = tf.logical_and(
-            _is_last(ids),
-            tf.logical_not(self._is_there(now, codes, indices)),
-        )
+        stored = _is_last(ids) & ~self._is_there(now, codes, indices)
         chosen = tf.where(stored)
         slots = self._take_slots(chosen)
 
@@ -114,14 +111,10 @@ class ItemUpsert(tf.Module):
         self, rows: tf.Tensor, codes: tf.Tensor, indices: Tensors
     ) -> tf.Tensor:
         """Return whether each item already has this vector and features."""
-        same = tf.logical_and(
-            rows > 0,
-            tf.reduce_all(
-                tf.equal(self._table.object.vectors(rows), codes), axis=1
-            ),
-        )
+        vectors = self._table.object.vectors(rows)
+        same = (rows > 0) & tf.reduce_all(tf.equal(vectors, codes), axis=1)
         for field, values in self._features.stored(rows).items():
-            same = tf.logical_and(same, tf.equal(values, indices[field]))
+            same &= tf.equal(values, indices[field])
         return same
 
     def _take_slots(self, chosen: tf.Tensor) -> tf.Tensor:
@@ -146,7 +139,7 @@ class ItemUpsert(tf.Module):
         """Return an assertion that so many slots are left."""
         capacity = self._table.object.spare_rows
         return require(
-            tf.logical_or(tf.equal(count, 0), used + count <= capacity),
+            tf.equal(count, 0) | (used + count <= capacity),
             "`item_ids`: no room for these items. Export a new version with "
             "them, or with a larger `export.fresh_items`. Capacity, used and "
             "needed:",
@@ -189,14 +182,11 @@ def quantize(vectors: tf.Tensor) -> tf.Tensor:
     """
     scaled = vectors * _LARGEST
     whole = tf.round(scaled)
-    is_code = tf.logical_and(
-        tf.abs(scaled - whole) < _NEARLY_WHOLE, tf.abs(whole) <= _LARGEST
-    )
-    is_coded = tf.logical_and(
-        tf.reduce_all(is_code, axis=1, keepdims=True),
-        # A short vector is near zero, but is none.
-        tf.reduce_any(tf.not_equal(whole, 0.0), axis=1, keepdims=True),
-    )
+    is_code = tf.abs(scaled - whole) < _NEARLY_WHOLE
+    is_code &= tf.abs(whole) <= _LARGEST
+    # A short vector is near zero, but is none.
+    is_zero = tf.reduce_all(tf.equal(whole, 0.0), axis=1, keepdims=True)
+    is_coded = tf.reduce_all(is_code, axis=1, keepdims=True) & ~is_zero
     # float64: the sum of squares of any float32 is finite.
     wide = tf.cast(vectors, tf.float64)
     norms = tf.norm(wide, axis=1, keepdims=True)

@@ -23,6 +23,7 @@ CPU. Not on the data path, and host ops by design, are
 
 import dataclasses
 import functools
+import graphlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -313,7 +314,11 @@ class _Walk:
             waited += nodes[name].controls
         extra = _ancestors(nodes, waited, with_controls=True)
         carries: dict[tuple[str, int], bool] = dict(given)
-        for name in _in_order(nodes, {*needed, *extra}):
+        sources = {
+            name: [node for node, _ in nodes[name].inputs if node in nodes]
+            for name in {*needed, *extra}
+        }
+        for name in graphlib.TopologicalSorter(sources).static_order():
             node = nodes[name]
             role = kind if name in needed else CONTROL
             values = [carries[tensor] for tensor in node.inputs]
@@ -571,25 +576,6 @@ def _ancestors(
             inputs += nodes[name].controls
         waiting += [source for source in inputs if source in nodes]
     return found
-
-
-def _in_order(nodes: Mapping[str, _Node], chosen: set[str]) -> list[str]:
-    """Return chosen nodes, each after the nodes it reads from."""
-    ordered: dict[str, None] = {}
-    for start in chosen:
-        stack = [(start, False)]
-        while stack:
-            name, ready = stack.pop()
-            if ready:
-                ordered[name] = None
-            elif name not in ordered:
-                stack.append((name, True))
-                stack += [
-                    (source, False)
-                    for source, _ in nodes[name].inputs
-                    if source in nodes and source not in ordered
-                ]
-    return list(ordered)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,30 +10,26 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 from serving.export.cached_ranking import CachedRanking
+from serving.export.ranking_module import RankingModule
 
 FILE_NAME = "muse_export.json"
 FORMAT_VERSION = 1
 
 
 def describe(
+    module: RankingModule,
     model: Any,
     item_table: ItemTable,
-    vocabulary_sizes: Mapping[str, int],
-    max_history: int | None,
-    variables: Mapping[str, tf.Variable],
     signatures: Mapping[str, Any],
-    source: Mapping[str, str],
-    target: str = "any",
-    cached: CachedRanking | None = None,
 ) -> dict[str, Any]:
-    """Return the manifest of an export."""
+    """Return the manifest of an export, but for its caller's arguments."""
     sizes = {
         name: {
             "dtype": variable.dtype.name,
             "shape": variable.shape.as_list(),
             "bytes": variable.dtype.size * variable.shape.num_elements(),
         }
-        for name, variable in sorted(variables.items())
+        for name, variable in sorted(module.named_variables().items())
     }
     return {
         "format_version": FORMAT_VERSION,
@@ -42,13 +38,11 @@ def describe(
         ),
         "model": type(model).__name__,
         "k": getattr(model, "k", None),
-        "max_history": max_history,
-        "target": target,
         "num_items": item_table.num_items,
         "fresh_items": model.table.spare_rows,
-        "user_cache": _cache_of(cached),
+        "user_cache": _cache_of(module.cached),
         "dim": item_table.dim,
-        "vocabulary_sizes": dict(vocabulary_sizes),
+        "vocabulary_sizes": module.vocabulary_sizes(),
         "total_bytes": sum(size["bytes"] for size in sizes.values()),
         "variables": sizes,
         "signatures": {
@@ -66,7 +60,6 @@ def describe(
                 for name, file in item_table.manifest["files"].items()
             },
         },
-        "source": dict(source),
         "versions": {
             "tensorflow": tf.__version__,
             "keras": keras.__version__,

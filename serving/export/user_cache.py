@@ -124,16 +124,7 @@ class CachedHistories(NamedTuple):
 
 
 class _Headers(NamedTuple):
-    """Headers (...), parsed.
-
-    Attributes:
-        whole: bool, whether one writer wrote all of it.
-        user: int64, its id.
-        length: int64, number of behaviors.
-        generation: int64, at least 1.
-        written: int64, microseconds since 1970.
-        mark: int64, of the words that belong to it.
-    """
+    """Headers (...), parsed: whole if one writer wrote all of it."""
 
     whole: tf.Tensor
     user: tf.Tensor

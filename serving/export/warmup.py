@@ -79,11 +79,7 @@ def example_of(item_table: ItemTable, size: int = 8) -> bytes:
     ).SerializeToString()
 
 
-def run(
-    signatures: Mapping[str, Any],
-    examples: Sequence[bytes],
-    item_table: ItemTable,
-) -> None:
+def run(signatures: Mapping[str, Any], recorded: Iterable[Request]) -> None:
     """Call the signatures with the warmup requests.
 
     A record that fails would keep the server from loading the version, and
@@ -92,7 +88,7 @@ def run(
     Raises:
         ValueError: naming the signature and the output.
     """
-    for name, inputs in requests(examples, list(signatures), item_table):
+    for name, inputs in recorded:
         try:
             outputs = signatures[name](
                 **{key: tf.constant(value) for key, value in inputs.items()}
@@ -108,18 +104,6 @@ def run(
                     f"The signature {name!r} returned a `{key}` that is not "
                     "finite; the model's weights are broken."
                 )
-
-
-def write(
-    folder: Path,
-    examples: Sequence[bytes],
-    signature_names: Sequence[str],
-    item_table: ItemTable,
-) -> int:
-    """Write the requests as TFRecords of PredictionLog."""
-    return write_requests(
-        folder, requests(examples, signature_names, item_table), MODEL_NAME
-    )
 
 
 def write_requests(

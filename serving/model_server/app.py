@@ -27,6 +27,7 @@ from serving.model_server.preflight import cannot_listen, check_port
 from serving.model_server.rest_api import make_rest_app
 from serving.startup import (
     listen_grpc,
+    listen_rest,
     read_tls,
     stop_signal,
     write_port_file,
@@ -189,27 +190,18 @@ class ServerApp:
             self.metrics,
             self._monitoring,
         )
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=min(_LAST_SECONDS, self.config.drain_seconds),
-            # A call whose client has left does not start any more.
-            handler_cancellation=True,
-            # A connection without a request, or with half of one, ends.
-            keepalive_timeout=_IDLE_SECONDS,
-            auto_decompress=False,  # the handler does it, within its limit
-        )
-        await runner.setup()
         host, port = bare_host(self.config.host), self.config.rest_api_port
-        site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            self._runner, self.rest_port = await listen_rest(
+                app,
+                host,
+                port,
+                shutdown_timeout=min(_LAST_SECONDS, self.config.drain_seconds),
+                # A connection without a request, or with half of one, ends.
+                keepalive_timeout=_IDLE_SECONDS,
+            )
         except OSError as error:
-            await runner.cleanup()
             raise cannot_listen(host, port, "--rest_api_port", error) from error
-        self._runner = runner
-        self.rest_port = runner.addresses[0][1]
 
     def _write_port_file(self) -> None:
         path = self.config.port_file

@@ -40,12 +40,7 @@ _MONITORING = build_messages(
 
 @dataclasses.dataclass(frozen=True)
 class Monitoring:
-    """Where metrics are.
-
-    Attributes:
-        enabled: whether they are served.
-        path: HTTP path.
-    """
+    """Where metrics are."""
 
     enabled: bool = True
     path: str = DEFAULT_METRICS_PATH
@@ -88,31 +83,26 @@ def models_from_proto(proto: Any, origin: str) -> list[ModelSettings]:
         raise StartupError(f"{origin}: expected a model_config_list")
     models: dict[str, ModelSettings] = {}
     for model in proto.model_config_list.config:
-        if not model.name:
-            raise StartupError(f"{origin}: a model has no name")
-        if model.name in models:
-            raise StartupError(
-                f"{origin}: model {model.name!r} is configured twice"
-            )
-        if not model.base_path:
-            raise StartupError(
-                f"{origin}: model {model.name!r} has no base_path"
-            )
-        if not os.path.isabs(model.base_path):
-            raise StartupError(
-                f"{origin}: Expected model {model.name} to have an absolute "
-                f"path or URI; got base_path()={model.base_path}"
-            )
-        if model.model_platform not in ("", "tensorflow"):
-            raise StartupError(
-                f"{origin}: model {model.name!r} has model_platform "
-                f"{model.model_platform!r}, expected 'tensorflow'"
-            )
-        models[model.name] = ModelSettings(
-            name=model.name,
-            base_path=model.base_path,
-            policy=_policy(model, origin),
-            labels=dict(model.version_labels),
+        name, path = model.name, model.base_path
+        for wrong, text in (
+            (not name, "a model has no name"),
+            (name in models, f"model {name!r} is configured twice"),
+            (not path, f"model {name!r} has no base_path"),
+            (
+                not os.path.isabs(path),
+                f"Expected model {name} to have an absolute path or URI; got "
+                f"base_path()={path}",
+            ),
+            (
+                model.model_platform not in ("", "tensorflow"),
+                f"model {name!r} has model_platform "
+                f"{model.model_platform!r}, expected 'tensorflow'",
+            ),
+        ):
+            if wrong:
+                raise StartupError(f"{origin}: {text}")
+        models[name] = ModelSettings(
+            name, path, _policy(model, origin), dict(model.version_labels)
         )
     return list(models.values())
 

@@ -51,13 +51,7 @@ _MAX_RANK = 32  # of NumPy 1 arrays
 
 @dataclasses.dataclass(frozen=True)
 class PredictBody:
-    """A parsed predict request.
-
-    Attributes:
-        signature_name: as sent; may be empty.
-        inputs: alias to array.
-        row_form: whether it came as `instances`.
-    """
+    """A parsed predict request; `row_form` if it came as `instances`."""
 
     signature_name: str
     inputs: dict[str, np.ndarray]

@@ -57,13 +57,7 @@ class State(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """Where a version is in its life.
-
-    Attributes:
-        state: the state.
-        code: OK, or why it ended.
-        message: text for that.
-    """
+    """Where a version is in its life."""
 
     state: State
     code: grpc.StatusCode = grpc.StatusCode.OK

@@ -20,7 +20,7 @@ from serving.wire.tensors import TensorError, array_from_proto
 
 __all__ = ["SampleRequest", "curl_line", "sample_request"]
 
-_FAVOURITES = ("rank", DEFAULT_SIGNATURE)
+_PREFERRED = ("rank", DEFAULT_SIGNATURE)
 _ZEROS: dict[int, Any] = {
     1: np.float32,
     2: np.float64,
@@ -32,12 +32,7 @@ _ZEROS: dict[int, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class SampleRequest:
-    """A request in REST's column form.
-
-    Attributes:
-        signature: signature it is for.
-        body: JSON text.
-    """
+    """A request in REST's column form."""
 
     signature: str
     body: str
@@ -81,7 +76,7 @@ def _candidates(
                     alias: array_from_proto(proto)
                     for alias, proto in request.inputs.items()
                 }
-            if _FAVOURITES[0] in recorded:
+            if _PREFERRED[0] in recorded:
                 break
     except (ServingError, TensorError):
         recorded.clear()
@@ -99,8 +94,8 @@ def _zeros(info: Any) -> np.ndarray:
 
 
 def _preference(name: str) -> tuple[int, str]:
-    known = name in _FAVOURITES
-    return _FAVOURITES.index(name) if known else len(_FAVOURITES), name
+    known = name in _PREFERRED
+    return _PREFERRED.index(name) if known else len(_PREFERRED), name
 
 
 def _body(signature: str, inputs: Mapping[str, np.ndarray]) -> str:

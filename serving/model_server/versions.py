@@ -24,13 +24,7 @@ _MAX_VERSION = 2**63 - 1
 
 @dataclasses.dataclass(frozen=True)
 class VersionPolicy:
-    """Latest N, all, or a fixed set of versions.
-
-    Attributes:
-        kind: `latest`, `all` or `specific`.
-        num_latest: how many, for `latest`.
-        versions: which, for `specific`.
-    """
+    """Which versions to load; kind is `latest`, `all` or `specific`."""
 
     kind: str = "latest"
     num_latest: int = 1
@@ -48,14 +42,7 @@ class VersionPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """One model of the configuration.
-
-    Attributes:
-        name: name in requests.
-        base_path: folder of the version folders.
-        policy: which versions to load.
-        labels: label to version.
-    """
+    """One model of the configuration."""
 
     name: str
     base_path: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,22 +21,39 @@ from serving.client import (
     RecommendRequest,
     ResponseError,
 )
-from serving.client.ranking import RankingResult
-from serving.ranking_service.histories import NO_HISTORY
-from serving.ranking_service.targets import Target
-from serving.ranking_service.work import Work
+from serving.client.ranking import RankingRequest, RankingResult
+from serving.ranking_service.config import ServiceConfig
+from serving.ranking_service.histories import NO_HISTORY, Histories
+from serving.ranking_service.metrics import ServiceMetrics
+from serving.ranking_service.prefetches import Flow, Prefetches
+from serving.ranking_service.targets import Target, Targets
+from serving.ranking_service.traces import Recorder
 from serving.stores import UserHistory
 
-__all__ = ["answer"]
+__all__ = ["Answer", "Parts"]
 
+_T = TypeVar("_T")
 _TRIES = 3
 _PAUSE_S = 0.01
 _FALLBACKS = ("rank_shortened", "rank_no_history")
 
 
+class Parts:
+    """What all requests share."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self.config = config
+        self.metrics = ServiceMetrics(with_store=bool(config.store))
+        self.targets = Targets(config)
+        self.histories = Histories(config)
+        self.prefetches = Prefetches(config, self.histories, self.targets)
+        # Candidates where matching has none in time.
+        self.popular = np.zeros(0, np.int64)
+
+
 @dataclasses.dataclass(eq=False)
 class _Scores:
-    """What one path found."""
+    """What one path found; `length` is -1 where it is not known."""
 
     path: str
     values: np.ndarray
@@ -43,211 +61,285 @@ class _Scores:
     generation: int = 0
 
 
-async def answer(work: Work, overloaded: Callable[[], bool]) -> RankingResult:
-    """Answers, at the latest when the time is over.
+class Answer:
+    """Answers one request.
 
     Args:
-        work: the request.
-        overloaded: tells whether a late prefetch must not go on.
+        parts: what all requests share.
+        request: what is asked.
+        recorder: collects the stages.
+        ends: when the answer must be there, by `time.monotonic`.
     """
-    prefetches = work.parts.prefetches
-    if work.parts.histories.exist:
-        work.flow = prefetches.join(work.request.user_id, work.recorder)
-    try:
-        candidates, source = await _find_candidates(work)
-        scores = None
-        if len(candidates):
-            if work.flow is not None:
-                seconds = max(0.0, work.time_for("prefetch", *_FALLBACKS))
-                await asyncio.wait({work.flow.task}, timeout=seconds)
-            scores = await _best_scores(work, candidates)
-    finally:
-        if work.flow is not None:
-            prefetches.leave(work.flow, overloaded())
-    for span in work.flow.spans if work.flow else ():
-        work.recorder.adopt(span)
-    if scores is None:
-        scores = _Scores("unranked", np.zeros(0, np.float32), 0)
-    return RankingResult(
-        candidate_item_ids=candidates,
-        click_probability=scores.values,
-        path=scores.path,
-        history_length=scores.length,
-        generation=scores.generation,
-        cache_hit=scores.path == "cached",
-        stages=work.recorder.stages(),
-        total_ms=work.recorder.elapsed_ms(),
-        request_id=work.request.request_id,
-        candidates_from=source,
-    )
 
+    def __init__(
+        self,
+        parts: Parts,
+        request: RankingRequest,
+        recorder: Recorder,
+        ends: float,
+    ) -> None:
+        self._parts = parts
+        self._config = parts.config
+        self._request = request
+        self._recorder = recorder
+        # Read and prefetch of the user's history; None without a store.
+        self._flow: Flow | None = None
+        self._newest: UserHistory | None = None
+        self._candidates = np.zeros(0, np.int64)
+        self._ends = ends
+        self._order = parts.targets.order(request.user_id)
+        self._silent: set[Target] = set()
+        budgets = self._config.stage_budget_ms
+        kept = (budgets.rank_shortened + budgets.rank_no_history) / 1e3
+        # A short deadline keeps back half of its time at most.
+        self._kept_share = min(1.0, max(0.0, self._left) / 2 / kept)
 
-async def _find_candidates(work: Work) -> tuple[np.ndarray, str]:
-    """Returns the items to rank, int64 (C,), and where they come from.
+    async def find(self, overloaded: Callable[[], bool]) -> RankingResult:
+        """Returns the answer, at the latest when the time is over.
 
-    Matching is waited for as long as popular items can still be ranked
-    instead.
-    """
-    given = work.request.candidate_item_ids
-    if given is not None:
-        return np.asarray(given, np.int64), "request"
-    number = work.request.num_candidates or work.config.num_candidates
-    popular = work.parts.popular[:number]
-    if not work.config.matching_model:
-        return popular, "popular"
-    seconds = work.left
-    if len(popular):
-        seconds = work.time_for("matching", *_FALLBACKS)
-    kept = work.left - seconds
-    behaviors = await _read_newest(work)
-
-    async def call(target: Target, seconds: float) -> np.ndarray:
-        found = await target.client.recommend(
-            RecommendRequest(behaviors.item_ids, number),
-            model=work.config.matching_model,
-            timeout=seconds,
+        Args:
+            overloaded: tells whether a late prefetch must not go on.
+        """
+        prefetches, request = self._parts.prefetches, self._request
+        if self._parts.histories.exist:
+            self._flow = prefetches.join(request.user_id, self._recorder)
+        try:
+            self._candidates, source = await self._find_candidates()
+            scores = None
+            if len(self._candidates):
+                if self._flow is not None:
+                    seconds = self._time_for("prefetch", *_FALLBACKS)
+                    await asyncio.wait(
+                        {self._flow.task}, timeout=max(0.0, seconds)
+                    )
+                scores = await self._best_scores()
+        finally:
+            if self._flow is not None:
+                prefetches.leave(self._flow, overloaded())
+        for span in self._flow.spans if self._flow else ():
+            self._recorder.adopt(span)
+        if scores is None:
+            scores = _Scores("unranked", np.zeros(0, np.float32), 0)
+        return RankingResult(
+            candidate_item_ids=self._candidates,
+            click_probability=scores.values,
+            path=scores.path,
+            history_length=scores.length,
+            generation=scores.generation,
+            cache_hit=scores.path == "cached",
+            stages=self._recorder.stages(),
+            total_ms=self._recorder.elapsed_ms(),
+            request_id=request.request_id,
+            candidates_from=source,
         )
-        ids = np.asarray(found.candidate_item_ids, np.int64)
-        return ids[ids != 0]
 
-    found = await work.stage("matching", work.left - kept, work.order, call)
-    if found is not None and len(found):
-        return found, "matching"
-    return popular, "popular"
+    async def _find_candidates(self) -> tuple[np.ndarray, str]:
+        """Returns the items to rank, int64 (C,), and where they come from.
 
+        Matching is waited for as long as popular items can still be ranked
+        instead.
+        """
+        given = self._request.candidate_item_ids
+        if given is not None:
+            return np.asarray(given, np.int64), "request"
+        number = self._request.num_candidates or self._config.num_candidates
+        popular = self._parts.popular[:number]
+        if not self._config.matching_model:
+            return popular, "popular"
+        kept = 0.0
+        if len(popular):
+            kept = self._left - self._time_for("matching", *_FALLBACKS)
+        behaviors = await self._read_newest()
 
-async def _read_newest(work: Work) -> UserHistory:
-    """Reads the few behaviors that matching needs."""
-    length, name = work.config.matching_length, "store_read_newest"
-    histories = work.parts.histories
-    if histories.exist and length:
-        seconds = work.time_for(name, *_FALLBACKS)
-        if seconds <= 0:
-            work.recorder.skip(name)
-        else:
-            with work.recorder.stage(name) as stage:
-                work.newest = await asyncio.wait_for(
-                    histories.read(work.request.user_id, length), seconds
-                )
-                if work.newest is None:
-                    stage.outcome = "miss"
-    return NO_HISTORY if work.newest is None else work.newest
-
-
-async def _best_scores(work: Work, candidates: np.ndarray) -> _Scores | None:
-    """Tries cached, full, shortened and no history, in this order.
-
-    A path that cannot give anything is left out: without a history in hand
-    only the cache may have one, and a history in hand that is not in the
-    cache is newer than what the cache may have.
-    """
-    history = None if work.flow is None else work.flow.history
-    if work.flow is None or (
-        work.flow.cached if history else not work.flow.unknown
-    ):
-        found = await _from_cache(work, candidates)
-        if found is not None:
-            return found
-    if history:
-        short = history.newest(work.config.shortened_length)
-        shortens = len(short) < len(history)
-        later = _FALLBACKS if shortens else ("rank_no_history",)
-        seconds = work.time_for("rank_full", *later)
-        found = await _with_history(work, candidates, "full", history, seconds)
-        if found is None and shortens:
-            seconds = work.time_for("rank_shortened", "rank_no_history")
-            found = await _with_history(
-                work, candidates, "shortened", short, seconds
+        async def call(target: Target, seconds: float) -> np.ndarray:
+            found = await target.client.recommend(
+                RecommendRequest(behaviors.item_ids, number),
+                model=self._config.matching_model,
+                timeout=seconds,
             )
-        if found is not None:
-            return found
-    return await _without_history(work, candidates)
+            ids = np.asarray(found.candidate_item_ids, np.int64)
+            return ids[ids != 0]
 
+        found = await self._stage("matching", self._left - kept, call)
+        if found is not None and len(found):
+            return found, "matching"
+        return popular, "popular"
 
-async def _from_cache(work: Work, candidates: np.ndarray) -> _Scores | None:
-    flow, user_id = work.flow, work.request.user_id
-    order = work.order[:1]
-    if flow is not None and flow.target is not None:
-        order = [flow.target]
+    async def _read_newest(self) -> UserHistory:
+        """Reads the few behaviors that matching needs."""
+        length, name = self._config.matching_length, "store_read_newest"
+        histories = self._parts.histories
+        if histories.exist and length:
+            seconds = self._time_for(name, *_FALLBACKS)
+            if seconds <= 0:
+                self._recorder.skip(name)
+            else:
+                with self._recorder.stage(name) as stage:
+                    self._newest = await asyncio.wait_for(
+                        histories.read(self._request.user_id, length), seconds
+                    )
+                    if self._newest is None:
+                        stage.outcome = "miss"
+        return NO_HISTORY if self._newest is None else self._newest
 
-    async def call(target: Target, seconds: float) -> _Scores | None:
-        found = await target.client.rank_cached(
-            CachedRankRequest(user_id=user_id, candidate_item_ids=candidates),
-            timeout=seconds,
+    async def _best_scores(self) -> _Scores | None:
+        """Tries cached, full, shortened and no history, in this order.
+
+        A path that cannot give anything is left out: without a history in
+        hand only the cache may have one, and a history in hand that is not in
+        the cache is newer than what the cache may have.
+        """
+        flow, found = self._flow, None
+        history = None if flow is None else flow.history
+        if flow is None or (flow.cached if history else not flow.unknown):
+            found = await self._from_cache()
+        if found is None and history:
+            short = history.newest(self._config.shortened_length)
+            shortens = len(short) < len(history)
+            later = _FALLBACKS if shortens else ("rank_no_history",)
+            seconds = self._time_for("rank_full", *later)
+            found = await self._with_history("full", history, seconds)
+            if found is None and shortens:
+                seconds = self._time_for("rank_shortened", "rank_no_history")
+                found = await self._with_history("shortened", short, seconds)
+        return found or await self._without_history()
+
+    async def _from_cache(self) -> _Scores | None:
+        flow, user_id = self._flow, self._request.user_id
+        order = self._servers()[:1]
+        if flow is not None and flow.target is not None:
+            order = [flow.target]
+
+        async def call(target: Target, seconds: float) -> _Scores | None:
+            request = CachedRankRequest(user_id, self._candidates)
+            found = await target.client.rank_cached(request, timeout=seconds)
+            generation = int(found.generation)
+            outdated = flow is not None and flow.outdates(generation)
+            hit = found.cache_hit and not outdated
+            self._parts.metrics.cache.labels("hit" if hit else "miss").inc()
+            if not hit:
+                return None
+            length = self._parts.prefetches.length(target, user_id, generation)
+            scores = self._checked(found.click_probability)
+            return _Scores("cached", scores, length, generation)
+
+        seconds = self._time_for("rank_cached", "rank_no_history")
+        return await self._stage("rank_cached", seconds, call, order)
+
+    async def _without_history(self) -> _Scores | None:
+        """Asks one server after the other, each a few times.
+
+        Each gets its budget, or its share of the time if that is less; the
+        last one gets all that is left.
+        """
+        known = self._newest if self._flow is None else self._flow.history
+        if known is None:
+            known = NO_HISTORY if self._newest is None else self._newest
+        nothing = known.newest(0)
+        order = self._servers()
+        for number in range(max(_TRIES, len(order))):
+            if number >= len(order):
+                await asyncio.sleep(_PAUSE_S)
+            seconds, waiting = self._left, len(order) - number
+            if waiting > 1:
+                budget = self._time_for("rank_no_history")
+                seconds = min(budget, seconds / waiting)
+            target = order[number % len(order)]
+            found = await self._with_history(
+                "no_history", nothing, seconds, [target]
+            )
+            if found is not None or self._left <= 0:
+                return found
+        return None
+
+    async def _with_history(
+        self,
+        path: str,
+        history: UserHistory,
+        seconds: float,
+        order: list[Target] | None = None,
+    ) -> _Scores | None:
+        async def call(target: Target, seconds: float) -> _Scores:
+            request = RankRequest(
+                user_id=self._request.user_id,
+                user_profile=history.profile,
+                behavior_item_ids=history.item_ids,
+                behavior_category_ids=history.category_ids,
+                candidate_item_ids=self._candidates,
+            )
+            found = await target.client.rank(request, timeout=seconds)
+            scores = self._checked(found.click_probability)
+            return _Scores(path, scores, len(history))
+
+        return await self._stage(f"rank_{path}", seconds, call, order)
+
+    def _checked(self, values: Any) -> np.ndarray:
+        scores = np.asarray(values, np.float32)
+        # NaN fails both comparisons.
+        if scores.shape != self._candidates.shape or not (
+            (scores >= 0).all() and (scores <= 1).all()
+        ):
+            raise ResponseError("the scores are no probabilities")
+        return scores
+
+    @property
+    def _left(self) -> float:
+        """Seconds until the end; negative after it."""
+        return self._ends - time.monotonic()
+
+    def _servers(self) -> list[Target]:
+        """The model servers to ask: the user's own first.
+
+        Those that are down come later, those that kept this request waiting
+        come last.
+        """
+        return sorted(self._order, key=lambda target: target in self._silent)
+
+    def _time_for(self, stage: str, *later: str) -> float:
+        """Seconds that a stage may take, if later ones keep their budgets."""
+        budgets = self._config.stage_budget_ms
+        kept = sum(getattr(budgets, name) for name in later) / 1e3
+        return min(
+            getattr(budgets, stage) / 1e3, self._left - kept * self._kept_share
         )
-        generation = int(found.generation)
-        outdated = flow is not None and flow.outdates(generation)
-        hit = found.cache_hit and not outdated
-        work.parts.metrics.cache.labels("hit" if hit else "miss").inc()
-        if not hit:
+
+    async def _stage(
+        self,
+        name: str,
+        seconds: float,
+        call: Callable[[Target, float], Awaitable[_T | None]],
+        order: Sequence[Target] | None = None,
+    ) -> _T | None:
+        """Makes a call a stage: bounded, recorded and counted.
+
+        Args:
+            name: of the stage.
+            seconds: how long it may take; 0 or less leaves it out.
+            call: one call, to a server within seconds; None is a miss.
+            order: model servers to ask, in this order.
+
+        Returns:
+            The answer; None when there was no time or the call failed,
+            whatever the reason: there are other paths.
+        """
+        if seconds <= 0:
+            self._recorder.skip(name)
             return None
-        return _Scores(
-            "cached",
-            _checked(found.click_probability, candidates),
-            work.parts.prefetches.length(target, user_id, generation),
-            generation,
-        )
+        asked: set[Target] = set()
 
-    seconds = work.time_for("rank_cached", "rank_no_history")
-    return await work.stage("rank_cached", seconds, order, call)
+        async def ask(target: Target, left: float) -> _T | None:
+            asked.add(target)
+            return await call(target, left)
 
-
-async def _without_history(
-    work: Work, candidates: np.ndarray
-) -> _Scores | None:
-    """Asks one server after the other, each a few times.
-
-    Each gets its budget, or its share of the time if that is less; the last
-    one gets all that is left.
-    """
-    known = work.newest if work.flow is None else work.flow.history
-    if known is None:
-        known = NO_HISTORY if work.newest is None else work.newest
-    nothing = known.newest(0)
-    order, servers = work.order, len(work.order)
-    for number in range(max(_TRIES, servers)):
-        if number >= servers:
-            await asyncio.sleep(_PAUSE_S)
-        seconds, waiting = work.left, servers - number
-        if waiting > 1:
-            seconds = min(work.time_for("rank_no_history"), seconds / waiting)
-        target = order[number % servers]
-        found = await _with_history(
-            work, candidates, "no_history", nothing, seconds, [target]
-        )
-        if found is not None or work.left <= 0:
-            return found
-    return None
-
-
-async def _with_history(
-    work: Work,
-    candidates: np.ndarray,
-    path: str,
-    history: UserHistory,
-    seconds: float,
-    order: list[Target] | None = None,
-) -> _Scores | None:
-    async def call(target: Target, seconds: float) -> _Scores:
-        request = RankRequest(
-            user_id=work.request.user_id,
-            user_profile=history.profile,
-            behavior_item_ids=history.item_ids,
-            behavior_category_ids=history.category_ids,
-            candidate_item_ids=candidates,
-        )
-        found = await target.client.rank(request, timeout=seconds)
-        scores = _checked(found.click_probability, candidates)
-        return _Scores(path, scores, len(history))
-
-    return await work.stage(f"rank_{path}", seconds, order or work.order, call)
-
-
-def _checked(values: Any, candidates: np.ndarray) -> np.ndarray:
-    scores = np.asarray(values, np.float32)
-    # NaN fails both comparisons.
-    if scores.shape != candidates.shape or not (
-        (scores >= 0).all() and (scores <= 1).all()
-    ):
-        raise ResponseError("the scores are no probabilities")
-    return scores
+        answer: _T | None = None
+        with self._recorder.stage(name) as stage:
+            until = time.monotonic() + seconds
+            targets = self._parts.targets
+            _, answer = await asyncio.wait_for(
+                targets.call(order or self._servers(), ask, until), seconds
+            )
+            if answer is None:
+                stage.outcome = "miss"
+        if stage.outcome == "timeout":
+            self._silent |= asked
+        return answer

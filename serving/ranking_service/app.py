@@ -21,8 +21,8 @@ from serving.ranking_service.rest_server import make_rest_app
 from serving.ranking_service.service import RankingService
 from serving.startup import (
     listen_grpc,
+    listen_rest,
     read_tls,
-    ssl_context,
     stop_signal,
     write_port_file,
 )
@@ -83,7 +83,13 @@ class ServiceApp:
                 address = join_address(config.host, config.port)
                 self.grpc_port = listen_grpc(self._grpc, address, self._tls)
             if config.rest_port >= 0:
-                await self._start_rest()
+                self._runner, self.rest_port = await listen_rest(
+                    make_rest_app(self.service),
+                    config.host,
+                    config.rest_port,
+                    self._tls,
+                    shutdown_timeout=1,
+                )
             await self.service.start()
             if self._grpc is not None:
                 await self._grpc.start()
@@ -114,25 +120,6 @@ class ServiceApp:
             await self._runner.cleanup()
         if self._port_file is not None:
             self._port_file.unlink(missing_ok=True)
-
-    async def _start_rest(self) -> None:
-        self._runner = web.AppRunner(
-            make_rest_app(self.service),
-            access_log=None,
-            handle_signals=False,
-            handler_cancellation=True,
-            shutdown_timeout=1,
-            auto_decompress=False,  # A small body could become any size.
-        )
-        await self._runner.setup()
-        site = web.TCPSite(
-            self._runner,
-            self.config.host,
-            self.config.rest_port,
-            ssl_context=ssl_context(self._tls) if self._tls else None,
-        )
-        await site.start()
-        self.rest_port = self._runner.addresses[0][1]
 
     async def _watch_health(self) -> None:
         ready = self.service.ready

@@ -8,12 +8,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import numpy as np
 
 from serving.ranking_service.config import ServiceConfig
-from serving.ranking_service.workers import Workers
 from serving.stores import (
     BehaviorStore,
     StoreError,
@@ -59,8 +59,8 @@ class Histories:
             config.store, config.history_limit, self._timeout
         )
         threads = config.store_threads
-        self._reads = Workers("store-read", threads, 2 * threads)
-        self._appends = Workers("store-append", threads, 2 * threads)
+        self._reads = _Workers("store-read", threads, 2 * threads)
+        self._appends = _Workers("store-append", threads, 2 * threads)
         self._closed = False
         self.answered = 0.0
 
@@ -99,7 +99,7 @@ class Histories:
             _logger.warning("Stopped with calls of the store in flight")
 
     async def _call(
-        self, workers: Workers, work: Callable[[BehaviorStore], _T]
+        self, workers: _Workers, work: Callable[[BehaviorStore], _T]
     ) -> _T:
         if self._closed:
             raise StoreUnavailableError("the ranking service is stopping")
@@ -162,3 +162,59 @@ class _SharedStore:
                 create=False,
             )
         return self._store
+
+
+class _Workers:
+    """A number of threads, and a bounded number of calls for them.
+
+    Those of `concurrent.futures` are waited for when the process ends, even
+    when a call in them never comes back. These are not.
+    """
+
+    def __init__(self, name: str, threads: int, most: int) -> None:
+        self._free = threading.Semaphore(most)
+        self._calls: queue.SimpleQueue[
+            tuple[Future[Any], Callable[[], Any]] | None
+        ] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(
+                target=self._work, name=f"{name}-{number}", daemon=True
+            )
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, call: Callable[[], _T]) -> Future[_T]:
+        """Runs a call in one of the threads."""
+        if not self._free.acquire(blocking=False):
+            raise queue.Full
+        future: Future[_T] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def close(self, seconds: float) -> bool:
+        """Ends the threads once what was submitted is done."""
+        for _ in self._threads:
+            self._calls.put(None)
+        ends = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            wanted = future.set_running_or_notify_cancel()
+            result = error = None
+            try:
+                result = call() if wanted else None
+            except BaseException as raised:
+                error = raised
+            self._free.release()
+            if wanted and error is not None:
+                future.set_exception(error)
+            elif wanted:
+                future.set_result(result)
+            # They would keep the answer.
+            del item, future, call, result, error

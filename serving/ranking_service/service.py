@@ -27,14 +27,13 @@ from serving.client.ranking import (
 from serving.client.types import IntegerList
 from serving.client.user_cache import CACHE_STATISTICS
 from serving.ranking_service.admission import Admission, Overloaded
-from serving.ranking_service.answer import answer
+from serving.ranking_service.answer import Answer, Parts
 from serving.ranking_service.config import ServiceConfig
 from serving.ranking_service.failures import Failure
 from serving.ranking_service.histories import NO_HISTORY, StoreBusyError
 from serving.ranking_service.records import log_request
 from serving.ranking_service.targets import Target
 from serving.ranking_service.traces import Recorder, Traces
-from serving.ranking_service.work import Parts, Work
 from serving.stores import StoreError
 
 __all__ = ["RankingService"]
@@ -127,12 +126,10 @@ class RankingService:
         await loop.run_in_executor(None, self._traces.close, least)
 
     async def __aenter__(self) -> RankingService:
-        """The service, started."""
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Closes the service."""
         await self.close()
 
     async def rank(self, request: RankingRequest) -> RankingResult:
@@ -157,8 +154,8 @@ class RankingService:
         queue = min(self.config.max_queue_ms / 1e3, seconds / 2)
         try:
             async with self._admission.place(queue):
-                work = Work(self._parts, request, recorder, ends)
-                result = await answer(work, self._overloaded)
+                work = Answer(self._parts, request, recorder, ends)
+                result = await work.find(self._overloaded)
         except Overloaded as error:
             self.metrics.shed.labels(error.reason).inc()
             raise

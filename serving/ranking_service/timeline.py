@@ -34,29 +34,12 @@ _CLASSES = {
     "matching": "fill2",
 }
 _RANKING = "fill3"
-_STYLE = (
-    "text{{fill:{ink}}}.page{{fill:{page}}}.grid{{stroke:{edge}}}"
-    ".fill0{{fill:{c0}}}.fill1{{fill:{c1}}}.fill2{{fill:{c2}}}"
-    ".fill3{{fill:{c3}}}"
-)
-_LIGHT = _STYLE.format(
-    ink="#414c59",
-    page="#ffffff",
-    edge="#d8dee6",
-    c0="#8a93a3",
-    c1="#1f6fd1",
-    c2="#b4571d",
-    c3="#2b8a5f",
-)
-_DARK = _STYLE.format(
-    ink="#c5cdd8",
-    page="#14181e",
-    edge="#343c47",
-    c0="#8f9aab",
-    c1="#62a8ff",
-    c2="#e8955a",
-    c3="#5fc596",
-)
+_COLORS = {  # light and dark: text, page, grid, and the four bars
+    "": "#414c59 #ffffff #d8dee6 #8a93a3 #1f6fd1 #b4571d #2b8a5f",
+    "@media (prefers-color-scheme:dark)": (
+        "#c5cdd8 #14181e #343c47 #8f9aab #62a8ff #e8955a #5fc596"
+    ),
+}
 
 
 def as_text(
@@ -170,16 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_candidates=values.num_candidates,
         deadline_ms=values.deadline_ms,
     )
+    number = values.warm_up + max(1, values.requests)
     with RankingClient(values.target) as client:
-        answers = [
-            client.rank(request)
-            for _ in range(values.warm_up + max(1, values.requests))
-        ]
+        answers = [client.rank(request) for _ in range(number)]
     shown = median(answers[values.warm_up :])
-    values.out.write_text(
-        as_svg(shown.stages, shown.total_ms, standalone=True),
-        encoding="utf-8",
-    )
+    picture = as_svg(shown.stages, shown.total_ms, standalone=True)
+    values.out.write_text(picture, encoding="utf-8")
     sys.stdout.write(
         f"path {shown.path}, {len(shown.candidate_item_ids)} candidates "
         f"({shown.candidates_from}), history of {shown.history_length:,}, "
@@ -201,9 +180,19 @@ def _head(height: int, title: str, standalone: bool) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {head} '
         'font-family="system-ui, sans-serif" font-size="14">'
-        f"<style>{_LIGHT}@media (prefers-color-scheme:dark){{{_DARK}}}</style>"
+        f"<style>{_style()}</style>"
         f'<rect class="page" width="{_WIDTH}" height="{height}"/>'
     )
+
+
+def _style() -> str:
+    parts = []
+    for media, colors in _COLORS.items():
+        text, page, grid, *bars = colors.split()
+        rules = f"text{{fill:{text}}}.page{{fill:{page}}}.grid{{stroke:{grid}}}"
+        rules += "".join(f".fill{i}{{fill:{c}}}" for i, c in enumerate(bars))
+        parts.append(f"{media}{{{rules}}}" if media else rules)
+    return "".join(parts)
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:

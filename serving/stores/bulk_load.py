@@ -113,11 +113,8 @@ def load_users(
 
 def _resume(store: BehaviorStore, source: str) -> int:
     """Returns how many rows of this source lie in the store already."""
-    text = store.read_mark("load")
-    if text is None:
-        return 0
-    note = json.loads(text)
-    if note["source"] != source or note["done"]:
+    note = json.loads(store.read_mark("load") or "{}")
+    if note.get("source") != source or note["done"]:
         return 0
     return int(note["rows"])
 
@@ -129,8 +126,7 @@ def _mark(source: str, rows: int, done: bool) -> Mark:
 
 def _rows_to_commit(batch: pa.RecordBatch, offset: int) -> int:
     """Returns how many rows from `offset` on make one write."""
-    lists = _column(batch, "item_ids")
-    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = _lengths(_column(batch, "item_ids"))
     total = np.cumsum(lengths[offset : offset + _COMMIT_USERS])
     return max(1, int(np.searchsorted(total, _COMMIT_EVENTS, side="right")))
 
@@ -191,6 +187,10 @@ def _numbers(column: pa.Array) -> np.ndarray:
     return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
+def _lengths(lists: pa.Array) -> np.ndarray:
+    return _numbers(lists.value_lengths())
+
+
 def _reject_repeated(
     batch: pa.RecordBatch, reasons: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
@@ -213,23 +213,14 @@ def _reasons(batch: pa.RecordBatch) -> np.ndarray:
         _column(batch, name) for name in ("user_id", "item_ids", "category_ids")
     )
 
-    def lengths(column: pa.Array) -> np.ndarray:
-        values = column.value_lengths().fill_null(0)
-        return values.to_numpy(zero_copy_only=False)
-
     def is_null(column: pa.Array) -> np.ndarray:
         return column.is_null().to_numpy(zero_copy_only=False)
 
     def has_null(column: pa.Array) -> np.ndarray:
         if not column.flatten().null_count:
             return np.zeros(len(column), bool)
-        return np.array(
-            [
-                value.values is not None and value.values.null_count > 0
-                for value in column
-            ],
-            bool,
-        )
+        lists = (value.values for value in column)
+        return np.array([bool(one and one.null_count) for one in lists])
 
     reasons = np.full(len(ids), "", object)
     for reason, rows in (
@@ -239,7 +230,7 @@ def _reasons(batch: pa.RecordBatch) -> np.ndarray:
         ("behavior_category_ids is null", is_null(categories)),
         (
             "behavior_item_ids and behavior_category_ids differ in length",
-            lengths(items) != lengths(categories),
+            _lengths(items) != _lengths(categories),
         ),
         ("a behavior is null", has_null(items) | has_null(categories)),
     ):

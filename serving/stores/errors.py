@@ -37,15 +37,13 @@ class StoreCorruptError(StoreError):
     """
 
     def __init__(self, user_id: int, key: str, reason: str) -> None:
-        """Makes one line of the parts; see the class for the arguments."""
+        super().__init__(user_id, key, reason)
         self.user_id = user_id
         self.key = key
         self.reason = reason
-        super().__init__(
-            f"the history of user {user_id} cannot be trusted: key {key}: "
-            f"{reason}. Load this user again"
-        )
 
-    def __reduce__(self) -> tuple[type, tuple[int, str, str]]:
-        """Pickles with all three arguments."""
-        return type(self), (self.user_id, self.key, self.reason)
+    def __str__(self) -> str:
+        return (
+            f"the history of user {self.user_id} cannot be trusted: key "
+            f"{self.key}: {self.reason}. Load this user again"
+        )

@@ -357,11 +357,9 @@ class LmdbStore(base.BehaviorStore):
 
     def _block(
         self, transaction: lmdb.Transaction, user_id: int, number: int, end: int
-    ) -> memoryview:
+    ) -> bytes | memoryview:
         """Returns a block of a history of `end` events, of the right size."""
-        block: memoryview | None = transaction.get(
-            _block_key(user_id, number), db=self._events
-        )
+        block = transaction.get(_block_key(user_id, number), db=self._events)
         events = min(BLOCK_EVENTS, end - number * BLOCK_EVENTS)
         size = events * records.EVENT_BYTES
         if block is None or len(block) != size:
