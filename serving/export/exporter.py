@@ -44,12 +44,11 @@ class Export:
 
     def memory_summary(self) -> str:
         """Return one line on the memory the variables take."""
-        largest = sorted(
-            self.manifest["variables"].items(),
-            key=lambda item: -item[1]["bytes"],
-        )[:3]
+        variables = self.manifest["variables"]
+        largest = sorted(variables, key=lambda name: -variables[name]["bytes"])
         parts = ", ".join(
-            f"{name} {_readable(size['bytes'])}" for name, size in largest
+            f"{name} {_readable(variables[name]['bytes'])}"
+            for name in largest[:3]
         )
         total = _readable(self.manifest["total_bytes"])
         summary = f"{total} of variables ({parts}, ...)"
@@ -130,19 +129,17 @@ def export_saved_model(
     _check_vocabularies(model, vocabularies)
     _check_table(model, item_table)
 
-    transform, raw_feature_spec = None, None
+    transform, spec = None, None
     if transform_output is not None:
-        transform, raw_feature_spec = _load_transform(
-            transform_output, unserved_features
-        )
+        transform, spec = _load_transform(transform_output, unserved_features)
     module = RankingModule(
-        model,
-        item_table,
-        vocabularies,
-        max_history,
-        transform,
-        raw_feature_spec,
-        user_cache,
+        model=model,
+        item_table=item_table,
+        vocabularies=vocabularies,
+        max_history=max_history,
+        transform=transform,
+        raw_feature_spec=spec,
+        user_cache=user_cache,
     )
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()

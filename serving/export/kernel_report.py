@@ -255,15 +255,10 @@ class _Walk:
     def _function(
         self, name: str, arguments: Sequence[bool], kind: str
     ) -> list[bool]:
-        """Walk a function.
+        """Return which results of a function carry values.
 
-        Args:
-            name: of the function in the library.
-            arguments: for each argument whether it carries values.
-            kind: `data` if results depend on the call, else `control`.
-
-        Returns:
-            For each result whether it carries values.
+        `arguments` says which of its arguments do; `kind` is `data` if
+        results depend on the call, else `control`.
         """
         key = (name, tuple(arguments), kind)
         if key not in self._known:

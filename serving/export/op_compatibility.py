@@ -6,7 +6,9 @@ its own default. `registered_ops.jsonl` has what releases register; it is made
 by `scripts/registered_ops.py`.
 """
 
+import dataclasses
 import functools
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -81,21 +83,20 @@ def _registered(release: str) -> tuple[list[int], dict[str, Any]]:
         }
 
 
+@dataclasses.dataclass
 class _Uses:
-    """How a graph uses one op, over all of its nodes.
+    """How a graph uses one op, over all of its nodes."""
 
-    Attributes:
-        made_with: the op as the exporting TensorFlow has it, if it says so.
-        node: name of the first node.
-        values: attribute to its different values, and the first node of each.
-        given: the sets of attributes that nodes have.
-    """
-
-    def __init__(self, made_with: op_def_pb2.OpDef | None, node: str) -> None:
-        self.made_with = made_with
-        self.node = node
-        self.values: dict[str, dict[bytes, tuple[Any, str]]] = {}
-        self.given: set[frozenset[str]] = set()
+    # The op as the exporting TensorFlow has it, if it says so.
+    made_with: op_def_pb2.OpDef | None
+    # Name of the first node.
+    node: str
+    # Attribute to its different values, and the first node of each.
+    values: dict[str, dict[bytes, tuple[Any, str]]] = dataclasses.field(
+        default_factory=dict
+    )
+    # The sets of attributes that nodes have.
+    given: set[frozenset[str]] = dataclasses.field(default_factory=set)
 
     def add(self, node: node_def_pb2.NodeDef) -> None:
         self.given.add(frozenset(node.attr))
@@ -115,16 +116,13 @@ def _uses(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, _Uses]:
         op.name: op for op in meta_graph.meta_info_def.stripped_op_list.op
     }
     found: dict[str, _Uses] = {}
-    for nodes in (
-        meta_graph.graph_def.node,
-        *(function.node_def for function in library),
-    ):
-        for node in nodes:
-            op = node.op
-            if op not in functions:
-                if op not in found:
-                    found[op] = _Uses(made_with.get(op), node.name)
-                found[op].add(node)
+    every = (meta_graph.graph_def.node, *(one.node_def for one in library))
+    for node in itertools.chain.from_iterable(every):
+        op = node.op
+        if op not in functions:
+            if op not in found:
+                found[op] = _Uses(made_with.get(op), node.name)
+            found[op].add(node)
     return found
 
 

@@ -86,27 +86,16 @@ def checked_request(
     ]
     if "user_profile" in shapes:
         profile = shapes["user_profile"]
+        text = f"`user_profile` must have shape [B, {NUM_PROFILE_FIELDS}]."
+        is_full = tf.equal(profile[1], NUM_PROFILE_FIELDS)
+        checks.append(require(is_full, f"{text} Received shape:", profile))
+    for name in {"behavior_item_ids", "behavior_rows"} & set(shapes):
+        items, categories = shapes[name], shapes["behavior_category_ids"]
+        text = f"`behavior_category_ids` must be as long as `{name}`."
+        is_same = tf.equal(categories[1], items[1])
         checks.append(
-            require(
-                tf.equal(profile[1], NUM_PROFILE_FIELDS),
-                f"`user_profile` must have shape [B, {NUM_PROFILE_FIELDS}]. "
-                "Received shape:",
-                profile,
-            )
+            require(is_same, f"{text} Received shapes:", categories, items)
         )
-    for name in ("behavior_item_ids", "behavior_rows"):
-        if name in shapes:
-            checks.append(
-                require(
-                    tf.equal(
-                        shapes["behavior_category_ids"][1], shapes[name][1]
-                    ),
-                    f"`behavior_category_ids` must be as long as `{name}`. "
-                    "Received shapes:",
-                    shapes["behavior_category_ids"],
-                    shapes[name],
-                )
-            )
     with tf.control_dependencies(checks):
         return {name: tf.identity(value) for name, value in inputs.items()}
 

@@ -48,35 +48,26 @@ def requests(
 
 def example_of(item_table: ItemTable, size: int = 8) -> bytes:
     """Return a small Example of known items, where the caller gives none."""
-    rows = slice(1, size + 1)
     ids = item_table.item_ids[:size]
     features = {
-        name: item_table.features[name][rows]
+        name: item_table.features[name][1 : size + 1]
         for name in ("category", "city", "province")
     }
-    zeros = np.zeros(len(ids), np.int64)
     values: dict[str, npt.NDArray[np.int64]] = {
         "user_id": np.ones(1, np.int64),
         **{field: np.zeros(1, np.int64) for field in PROFILE_FIELDS},
         "behavior_item_ids": ids,
         "behavior_category_ids": features["category"],
         "candidate_item_ids": ids,
-        "candidate_category": features["category"],
-        "candidate_city": features["city"],
-        "candidate_province": features["province"],
-        "candidate_popularity": zeros,
-        "clicks": zeros,
+        **{f"candidate_{name}": ids for name, ids in features.items()},
+        "candidate_popularity": np.zeros_like(ids),
+        "clicks": np.zeros_like(ids),
     }
-    return tf.train.Example(
-        features=tf.train.Features(
-            feature={
-                name: tf.train.Feature(
-                    int64_list=tf.train.Int64List(value=array.tolist())
-                )
-                for name, array in values.items()
-            }
-        )
-    ).SerializeToString()
+    example = tf.train.Example()
+    for name, array in values.items():
+        example.features.feature[name].int64_list.value.extend(array.tolist())
+    serialized: bytes = example.SerializeToString()
+    return serialized
 
 
 def run(signatures: Mapping[str, Any], recorded: Iterable[Request]) -> None:

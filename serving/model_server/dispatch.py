@@ -45,13 +45,7 @@ class Dispatcher:
         work: Callable[[int | None], _T],
         seconds: float | None,
     ) -> _T:
-        """Runs `work` in a thread.
-
-        Raises:
-            ServingError: what `work` raised; RESOURCE_EXHAUSTED when the pool
-                is full; DEADLINE_EXCEEDED when no time was left to start;
-                UNAVAILABLE while it drains.
-        """
+        """Runs `work` in a thread; it gets the time left in ms, or None."""
         started = time.perf_counter()
         code = grpc.StatusCode.OK
         try:

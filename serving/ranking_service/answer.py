@@ -312,15 +312,8 @@ class Answer:
     ) -> _T | None:
         """Makes a call a stage: bounded, recorded and counted.
 
-        Args:
-            name: of the stage.
-            seconds: how long it may take; 0 or less leaves it out.
-            call: one call, to a server within seconds; None is a miss.
-            order: model servers to ask, in this order.
-
-        Returns:
-            The answer; None when there was no time or the call failed,
-            whatever the reason: there are other paths.
+        Returns None when there was no time, the call gave None, or it failed,
+        whatever the reason: there are other paths.
         """
         if seconds <= 0:
             self._recorder.skip(name)

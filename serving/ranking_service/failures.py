@@ -25,21 +25,13 @@ class UnrankedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """What a caller gets.
-
-    Attributes:
-        code: gRPC status.
-        status: HTTP status.
-        text: message.
-        retry_after: seconds; 0 says nothing about it.
-        counted: whether it stands in other metrics already.
-    """
+    """What a caller gets: gRPC code, HTTP status and a message."""
 
     code: str
     status: int
     text: str
-    retry_after: int = 0
-    counted: bool = False
+    retry_after: int = 0  # Seconds; 0 says nothing about it.
+    counted: bool = False  # It stands in another metric already.
 
 
 def failure_of(error: Exception) -> Failure:

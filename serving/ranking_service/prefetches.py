@@ -30,14 +30,10 @@ class Flow:
     """Store read, then prefetch, of one user.
 
     Attributes:
-        user_id: the user.
         history: None as long as it is not there, or cannot be had.
         unknown: whether the store has no such user.
-        recorder: of the request that began it.
-        spans: stages so far.
         target: server that holds the history.
         result: what the prefetch answered; None where it failed.
-        task: the work.
         waiting: requests that wait for it.
         overlaps: whether an older flow of the user may still write.
     """

@@ -321,15 +321,7 @@ def history_of(
     resolved: bytes | memoryview | None,
     rows_key: str,
 ) -> UserHistory:
-    """Makes a history of the records that a store has read.
-
-    Args:
-        header: of the user.
-        end: number after the newest event.
-        events: item and category ids, int64 (N,), oldest first.
-        resolved: record of rows, if there is one.
-        rows_key: name of that record.
-    """
+    """Makes a history of the records that a store has read."""
     rows, stamp = None, None
     if resolved is not None:
         rows, stamp = unpack_rows(

@@ -78,6 +78,7 @@ class LmdbStore(base.BehaviorStore):
     ) -> None:
         super().__init__(limit)
         self.path = pathlib.Path(path)
+        self._name = f"the behavior store in {self.path}"
         self.is_new = not (self.path / "data.mdb").is_file()
         if self.is_new and not create:
             raise StoreError(f"no behavior store in {self.path}")
@@ -93,7 +94,7 @@ class LmdbStore(base.BehaviorStore):
             )
         except (lmdb.Error, OSError) as error:
             raise StoreError(
-                f"the behavior store in {self.path} cannot be opened: {error}"
+                f"{self._name} cannot be opened: {error}"
             ) from error
         try:
             self._users, self._events, self._rows, self._info = self._tables()
@@ -112,8 +113,8 @@ class LmdbStore(base.BehaviorStore):
             raise
 
     def _read(self, user_id: int, count: int) -> base.UserHistory | None:
-        with self._transaction(write=False) as transaction:
-            found = self._header(transaction, user_id)
+        with self._transaction(write=False) as txn:
+            found = self._header(txn, user_id)
             if found is None:
                 return None
             header, end = found
@@ -121,28 +122,28 @@ class LmdbStore(base.BehaviorStore):
             return base.history_of(
                 header,
                 end,
-                self._read_events(transaction, user_id, first, end),
-                transaction.get(_user_key(user_id), db=self._rows),
+                self._read_events(txn, user_id, first, end),
+                txn.get(_user_key(user_id), db=self._rows),
                 f"rows/{user_id}",
             )
 
     def _append_many(self, users: list[base.CheckedEvents]) -> None:
         """Appends events of all users in one transaction."""
-        with self._transaction(write=True) as transaction:
+        with self._transaction(write=True) as txn:
             for user_id, items, categories in users:
-                self._append(transaction, user_id, items, categories)
+                self._append(txn, user_id, items, categories)
 
     def _set_profile(self, user_id: int, profile: tuple[int, ...]) -> None:
-        with self._transaction(write=True) as transaction:
-            header, end = self._header_or_new(transaction, user_id)
+        with self._transaction(write=True) as txn:
+            header, end = self._header_or_new(txn, user_id)
             header = dataclasses.replace(header, profile=profile)
-            self._put_header(transaction, header, end)
+            self._put_header(txn, header, end)
 
     def _set_rows(
         self, user_id: int, rows: np.ndarray, table_stamp: int, end: int | None
     ) -> bool:
-        with self._transaction(write=True) as transaction:
-            found = self._header(transaction, user_id)
+        with self._transaction(write=True) as txn:
+            found = self._header(txn, user_id)
             if found is None:
                 raise ValueError(f"user_id: {user_id} is not in the store")
             header, now = found
@@ -151,16 +152,16 @@ class LmdbStore(base.BehaviorStore):
             kept = min(now - header.start, self.limit)
             record = base.rows_record(user_id, rows, table_stamp, kept, now)
             key = _user_key(user_id)
-            if transaction.get(key, db=self._rows) is None:
-                self._count(transaction, rows=1)
-            transaction.put(key, record, db=self._rows)
+            if txn.get(key, db=self._rows) is None:
+                self._count(txn, rows=1)
+            txn.put(key, record, db=self._rows)
         return True
 
     def _trim(self, user_id: int, limit: int) -> None:
-        with self._transaction(write=True) as transaction:
-            found = self._header(transaction, user_id)
+        with self._transaction(write=True) as txn:
+            found = self._header(txn, user_id)
             if found is not None:
-                self._put_trimmed(transaction, *found, limit)
+                self._put_trimmed(txn, *found, limit)
 
     def _replace_many(
         self,
@@ -168,42 +169,42 @@ class LmdbStore(base.BehaviorStore):
         mark: base.Mark | None,
     ) -> None:
         """Replaces all users in one transaction, the mark with them."""
-        with self._transaction(write=True) as transaction:
+        with self._transaction(write=True) as txn:
             for header, items, categories in users:
-                start = self._forget(transaction, header.user_id)
+                start = self._forget(txn, header.user_id)
                 header = dataclasses.replace(header, start=start)
-                self._put_header(transaction, header, start)
-                self._append(transaction, header.user_id, items, categories)
+                self._put_header(txn, header, start)
+                self._append(txn, header.user_id, items, categories)
             if mark is not None:
                 key = b"mark/" + mark.name.encode()
-                transaction.put(key, mark.text.encode(), db=self._info)
+                txn.put(key, mark.text.encode(), db=self._info)
 
     def _delete_many(self, user_ids: list[int]) -> int:
         """Deletes all users in one transaction."""
         count = 0
-        with self._transaction(write=True) as transaction:
+        with self._transaction(write=True) as txn:
             for user_id in user_ids:
                 key = _user_key(user_id)
-                if transaction.get(key, db=self._users) is None:
+                if txn.get(key, db=self._users) is None:
                     continue
-                self._forget(transaction, user_id)
-                transaction.delete(key, db=self._users)
-                self._count(transaction, users=-1)
+                self._forget(txn, user_id)
+                txn.delete(key, db=self._users)
+                self._count(txn, users=-1)
                 count += 1
         return count
 
     def read_mark(self, name: str) -> str | None:
         """See `BehaviorStore.read_mark`."""
-        with self._transaction(write=False) as transaction:
-            found = transaction.get(b"mark/" + name.encode(), db=self._info)
+        with self._transaction(write=False) as txn:
+            found = txn.get(b"mark/" + name.encode(), db=self._info)
             return None if found is None else bytes(found).decode()
 
     def user_ids(self) -> Iterator[int]:
         """See `BehaviorStore.user_ids`; no reader is held meanwhile."""
         last = b""
         while True:
-            with self._transaction(write=False) as transaction:
-                cursor = transaction.cursor(db=self._users)
+            with self._transaction(write=False) as txn:
+                cursor = txn.cursor(db=self._users)
                 keys = []
                 if cursor.set_range(last):
                     for key in cursor.iternext(values=False):
@@ -219,8 +220,8 @@ class LmdbStore(base.BehaviorStore):
 
     def stats(self) -> base.StoreStats:
         """See `BehaviorStore.stats`; bytes are those of the used pages."""
-        with self._transaction(write=False) as transaction:
-            users, kept, rows = self._totals(transaction)
+        with self._transaction(write=False) as txn:
+            users, kept, rows = self._totals(txn)
             page = self._env.stat()["psize"]
             pages = self._env.info()["last_pgno"] + 1
         return base.StoreStats(users, kept, rows, pages * page, self.limit)
@@ -236,40 +237,35 @@ class LmdbStore(base.BehaviorStore):
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
-    # --- Inside a transaction ------------------------------------------------
+    # Inside a transaction.
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
         if os.getpid() != self._process:
             raise StoreError(
-                f"the behavior store in {self.path} was opened before a fork; "
-                "open it again in this process"
+                f"{self._name} was opened before a fork; open it again in this "
+                "process"
             )
         # What is written to a removed file would be lost.
         if self._file_now() != self._file:
             raise StoreMovedError(
-                f"the behavior store in {self.path} was removed or replaced; "
-                "open it again"
+                f"{self._name} was removed or replaced; open it again"
             )
         try:
-            with self._env.begin(write=write, buffers=True) as transaction:
-                yield transaction
+            with self._env.begin(write=write, buffers=True) as txn:
+                yield txn
         except lmdb.MapFullError as error:
             raise StoreError(
-                f"the behavior store in {self.path} has reached its "
-                "map_bytes; open it with more"
+                f"{self._name} has reached its map_bytes; open it with more"
             ) from error
         except lmdb.ReadersFullError as error:
             raise StoreUnavailableError(
-                f"the behavior store in {self.path} has {_MAX_READERS} readers "
-                "at once already"
+                f"{self._name} has {_MAX_READERS} readers at once already"
             ) from error
         except lmdb.Error as error:
             # LMDB calls a write that came to half an error of the disk.
             hint = "; is the disk full?" if "commit" in str(error) else ""
-            raise StoreError(
-                f"the behavior store in {self.path}: {error}{hint}"
-            ) from error
+            raise StoreError(f"{self._name}: {error}{hint}") from error
 
     def _tables(self) -> list[lmdb._Database]:
         """Opens the tables, and makes them in a new store.
@@ -277,9 +273,9 @@ class LmdbStore(base.BehaviorStore):
         In a transaction of our own: one that the package begins for it waits
         for another writer with the interpreter's lock held.
         """
-        with self._env.begin(write=True) as transaction:
+        with self._env.begin(write=True) as txn:
             return [
-                self._env.open_db(name, transaction)
+                self._env.open_db(name, txn)
                 for name in (b"users", b"events", b"rows", b"info")
             ]
 
@@ -292,25 +288,22 @@ class LmdbStore(base.BehaviorStore):
         return found.st_dev, found.st_ino
 
     def _check_format(self) -> None:
-        with self._transaction(write=False) as transaction:
-            found = transaction.get(b"format", db=self._info)
+        with self._transaction(write=False) as txn:
+            found = txn.get(b"format", db=self._info)
             found = None if found is None else bytes(found)
         if found is None:
-            with self._transaction(write=True) as transaction:
-                transaction.put(
-                    b"format", _FORMAT, overwrite=False, db=self._info
-                )
+            with self._transaction(write=True) as txn:
+                txn.put(b"format", _FORMAT, overwrite=False, db=self._info)
         elif found != _FORMAT:
             raise StoreError(
-                f"the behavior store in {self.path} has format {found!r}. "
-                f"Expected: {_FORMAT!r}"
+                f"{self._name} has format {found!r}. Expected: {_FORMAT!r}"
             )
 
     def _header(
-        self, transaction: lmdb.Transaction, user_id: int
+        self, txn: lmdb.Transaction, user_id: int
     ) -> tuple[records.Header, int] | None:
         """Returns a user's header and end."""
-        data = transaction.get(_user_key(user_id), db=self._users)
+        data = txn.get(_user_key(user_id), db=self._users)
         if data is None:
             return None
         name = f"users/{user_id}"
@@ -324,31 +317,31 @@ class LmdbStore(base.BehaviorStore):
         return header, end
 
     def _header_or_new(
-        self, transaction: lmdb.Transaction, user_id: int
+        self, txn: lmdb.Transaction, user_id: int
     ) -> tuple[records.Header, int]:
-        found = self._header(transaction, user_id)
+        found = self._header(txn, user_id)
         if found is not None:
             return found
-        self._count(transaction, users=1)
+        self._count(txn, users=1)
         return records.Header(user_id), 0
 
     def _put_header(
-        self, transaction: lmdb.Transaction, header: records.Header, end: int
+        self, txn: lmdb.Transaction, header: records.Header, end: int
     ) -> None:
         body = header.pack()
-        transaction.put(
+        txn.put(
             _user_key(header.user_id),
             body + _END.pack(end, _end_check(body, end)),
             db=self._users,
         )
 
     def _read_events(
-        self, transaction: lmdb.Transaction, user_id: int, first: int, end: int
+        self, txn: lmdb.Transaction, user_id: int, first: int, end: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids of the events numbered first to end, oldest first."""
         numbers = range(first // BLOCK_EVENTS, -(-end // BLOCK_EVENTS))
         data = b"".join(
-            self._block(transaction, user_id, number, end) for number in numbers
+            self._block(txn, user_id, number, end) for number in numbers
         )
         skip = first % BLOCK_EVENTS * records.EVENT_BYTES
         return records.unpack_events(
@@ -356,10 +349,10 @@ class LmdbStore(base.BehaviorStore):
         )
 
     def _block(
-        self, transaction: lmdb.Transaction, user_id: int, number: int, end: int
+        self, txn: lmdb.Transaction, user_id: int, number: int, end: int
     ) -> bytes | memoryview:
         """Returns a block of a history of `end` events, of the right size."""
-        block = transaction.get(_block_key(user_id, number), db=self._events)
+        block = txn.get(_block_key(user_id, number), db=self._events)
         events = min(BLOCK_EVENTS, end - number * BLOCK_EVENTS)
         size = events * records.EVENT_BYTES
         if block is None or len(block) != size:
@@ -373,33 +366,31 @@ class LmdbStore(base.BehaviorStore):
 
     def _append(
         self,
-        transaction: lmdb.Transaction,
+        txn: lmdb.Transaction,
         user_id: int,
         items: np.ndarray,
         categories: np.ndarray,
     ) -> None:
-        header, end = self._header_or_new(transaction, user_id)
+        header, end = self._header_or_new(txn, user_id)
         data = records.pack_events(user_id, items, categories)
         number, inside = divmod(end, BLOCK_EVENTS)
         if inside:
-            data = b"".join(
-                (self._block(transaction, user_id, number, end), data)
-            )
+            data = b"".join((self._block(txn, user_id, number, end), data))
         size = BLOCK_EVENTS * records.EVENT_BYTES
         for offset in range(0, len(data), size):
-            transaction.put(
+            txn.put(
                 _block_key(user_id, number + offset // size),
                 data[offset : offset + size],
                 db=self._events,
             )
-        self._count(transaction, events=len(items))
-        if len(items) and transaction.delete(_user_key(user_id), db=self._rows):
-            self._count(transaction, rows=-1)
-        self._put_trimmed(transaction, header, end + len(items), self.limit)
+        self._count(txn, events=len(items))
+        if len(items) and txn.delete(_user_key(user_id), db=self._rows):
+            self._count(txn, rows=-1)
+        self._put_trimmed(txn, header, end + len(items), self.limit)
 
     def _put_trimmed(
         self,
-        transaction: lmdb.Transaction,
+        txn: lmdb.Transaction,
         header: records.Header,
         end: int,
         limit: int,
@@ -408,15 +399,13 @@ class LmdbStore(base.BehaviorStore):
         start = max(header.start, end - limit)
         first, stop = header.start // BLOCK_EVENTS, start // BLOCK_EVENTS
         for number in range(first, stop):
-            transaction.delete(
-                _block_key(header.user_id, number), db=self._events
-            )
+            txn.delete(_block_key(header.user_id, number), db=self._events)
         if start != header.start:
-            self._count(transaction, events=header.start - start)
+            self._count(txn, events=header.start - start)
             header = dataclasses.replace(header, start=start)
-        self._put_header(transaction, header, end)
+        self._put_header(txn, header, end)
 
-    def _forget(self, transaction: lmdb.Transaction, user_id: int) -> int:
+    def _forget(self, txn: lmdb.Transaction, user_id: int) -> int:
         """Deletes a user's events and rows, damaged ones too.
 
         Returns:
@@ -425,40 +414,38 @@ class LmdbStore(base.BehaviorStore):
         """
         end = 0
         try:
-            header, end = self._header_or_new(transaction, user_id)
-            self._count(transaction, events=header.start - end)
+            header, end = self._header_or_new(txn, user_id)
+            self._count(txn, events=header.start - end)
         except StoreCorruptError:
             pass  # Its events stay in the totals; all else is made anew.
-        cursor = transaction.cursor(db=self._events)
+        cursor = txn.cursor(db=self._events)
         mine = _user_key(user_id)
         is_there = cursor.set_range(mine)
         while is_there and bytes(cursor.key())[: len(mine)] == mine:
             is_there = cursor.delete()
-        if transaction.delete(mine, db=self._rows):
-            self._count(transaction, rows=-1)
+        if txn.delete(mine, db=self._rows):
+            self._count(txn, rows=-1)
         return -(-end // BLOCK_EVENTS) * BLOCK_EVENTS
 
-    def _totals(self, transaction: lmdb.Transaction) -> tuple[int, ...]:
-        found = transaction.get(b"totals", db=self._info)
+    def _totals(self, txn: lmdb.Transaction) -> tuple[int, ...]:
+        found = txn.get(b"totals", db=self._info)
         if found is None:
             return 0, 0, 0
         if len(found) != _TOTALS.size:
-            raise StoreError(
-                f"the behavior store in {self.path}: its totals are damaged"
-            )
+            raise StoreError(f"{self._name}: its totals are damaged")
         return _TOTALS.unpack(found)
 
     def _count(
         self,
-        transaction: lmdb.Transaction,
+        txn: lmdb.Transaction,
         *,
         users: int = 0,
         events: int = 0,
         rows: int = 0,
     ) -> None:
-        now = self._totals(transaction)
+        now = self._totals(txn)
         changed = (now[0] + users, now[1] + events, now[2] + rows)
-        transaction.put(b"totals", _TOTALS.pack(*changed), db=self._info)
+        txn.put(b"totals", _TOTALS.pack(*changed), db=self._info)
 
 
 def _user_key(user_id: int) -> bytes:

@@ -147,15 +147,7 @@ def unpack_events(
 def pack_rows(
     user_id: int, start: int, end: int, table_stamp: int, rows: np.ndarray
 ) -> bytes:
-    """Returns the record of the rows that a history resolves to.
-
-    Args:
-        user_id: the user.
-        start: number of the first event covered.
-        end: number after the last one.
-        table_stamp: which item table the rows belong to.
-        rows: int32 (end - start,), oldest first.
-    """
+    """Returns the record of int32 rows of the events from `start` to `end`."""
     body = np.ascontiguousarray(rows, "<i4").tobytes()
     plain = (user_id, start, end, table_stamp)
     return _ROWS.pack(_ROWS_MAGIC, *plain, _rows_check(plain, body)) + body
@@ -166,16 +158,8 @@ def unpack_rows(
 ) -> tuple[np.ndarray | None, int | None]:
     """Returns the rows of the newest events, and the stamp of their table.
 
-    Args:
-        user_id: the user.
-        data: as `pack_rows` makes it.
-        key: the record's name, for the error.
-        end: number after the newest event of the history now.
-        count: events wanted.
-
-    Returns:
-        int32 (count,), oldest first, and the stamp; None and None where the
-        rows do not cover these events.
+    Rows are int32 (count,), oldest first. Both are None where the record does
+    not cover the `count` events before `end`.
 
     Raises:
         StoreCorruptError: not whole rows of this user.
