@@ -8,8 +8,6 @@ import threading
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
-__all__ = ["in_background"]
-
 
 class _App(Protocol):
     async def start(self) -> None:

@@ -10,8 +10,6 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["appearing", "dumps", "write_json", "write_text"]
-
 
 @contextlib.contextmanager
 def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:

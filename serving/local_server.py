@@ -13,8 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["ServerAddress", "ServerDidNotStart", "local_server"]
-
 _STOP_S = 30
 
 

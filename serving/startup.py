@@ -18,18 +18,6 @@ from google.protobuf import text_format
 from serving.files import write_json
 from serving.wire.descriptors import build_messages
 
-__all__ = [
-    "StartupError",
-    "TlsFiles",
-    "listen_grpc",
-    "listen_rest",
-    "read_text_proto",
-    "read_tls",
-    "ssl_context",
-    "stop_signal",
-    "write_port_file",
-]
-
 _SSL_CONFIG = build_messages(
     "tensorflow.serving",
     {

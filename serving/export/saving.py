@@ -9,8 +9,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from muse_keras.tensorflow import internals
 
-__all__ = ["Untracked", "ZeroFill", "clear_devices", "unsaved_zeros"]
-
 
 class Untracked:
     """Holds an object that a module uses and must not save.

@@ -18,7 +18,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from serving.model_server.config import ServerConfig
-from serving.model_server.errors import ServingError, StartupError
+from serving.model_server.errors import ServingError
+from serving.startup import StartupError
 
 if TYPE_CHECKING:
     from serving.model_server.app import ServerApp

@@ -19,13 +19,14 @@ from serving.client.channels import SERVER_KEEPALIVE
 from serving.model_server.config import ServerConfig
 from serving.model_server.config_files import model_settings, read_monitoring
 from serving.model_server.dispatch import Dispatcher
-from serving.model_server.errors import ServingError, StartupError
+from serving.model_server.errors import ServingError
 from serving.model_server.grpc_services import add_services
 from serving.model_server.metrics import Metrics
 from serving.model_server.model_manager import ModelManager
 from serving.model_server.preflight import cannot_listen, check_port
 from serving.model_server.rest_api import make_rest_app
 from serving.startup import (
+    StartupError,
     listen_grpc,
     listen_rest,
     read_tls,
@@ -33,8 +34,6 @@ from serving.startup import (
     write_port_file,
 )
 from serving.wire.memory import keep_freed_memory
-
-__all__ = ["ServerApp", "serve_until_signal"]
 
 _logger = logging.getLogger(__name__)
 

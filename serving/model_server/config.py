@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 
-__all__ = ["ServerConfig"]
-
 _NOT_NEGATIVE = (
     "rest_api_timeout_in_ms",
     "max_num_load_retries",

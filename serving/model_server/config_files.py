@@ -15,14 +15,6 @@ from serving.model_server.versions import ModelSettings, VersionPolicy
 from serving.startup import StartupError, read_text_proto
 from serving.wire.descriptors import build_messages
 
-__all__ = [
-    "Monitoring",
-    "model_settings",
-    "models_from_proto",
-    "read_models",
-    "read_monitoring",
-]
-
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 

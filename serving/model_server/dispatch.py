@@ -14,8 +14,6 @@ import grpc
 from serving.model_server.errors import ServingError
 from serving.model_server.metrics import Metrics
 
-__all__ = ["Dispatcher"]
-
 _T = TypeVar("_T")
 
 

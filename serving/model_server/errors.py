@@ -11,20 +11,6 @@ from typing import Any
 
 import grpc
 
-from serving.startup import StartupError
-
-__all__ = [
-    "ServingError",
-    "StartupError",
-    "failed_precondition",
-    "from_tensorflow",
-    "http_status",
-    "invalid_argument",
-    "not_found",
-    "truncated",
-    "unimplemented",
-]
-
 _CODES: dict[int, grpc.StatusCode] = {
     code.value[0]: code for code in grpc.StatusCode
 }

@@ -21,16 +21,14 @@ from serving.model_server.config_files import models_from_proto
 from serving.model_server.dispatch import Dispatcher
 from serving.model_server.errors import (
     ServingError,
-    StartupError,
     invalid_argument,
     truncated,
 )
 from serving.model_server.model_manager import ModelManager
 from serving.model_server.replies import metadata_reply, status_reply
 from serving.model_server.signatures import predict
+from serving.startup import StartupError
 from serving.wire.predict_bytes import read_predict
-
-__all__ = ["add_services"]
 
 _logger = logging.getLogger(__name__)
 

@@ -21,14 +21,6 @@ import orjson
 from serving.model_server.errors import invalid_argument, unimplemented
 from serving.wire.tensors import DTYPE_NAMES, dtype_number
 
-__all__ = [
-    "PredictBody",
-    "error_json",
-    "outputs_json",
-    "predictions_json",
-    "read_predict_body",
-]
-
 _STRING, _BOOL = 7, 10
 _INTEGERS: dict[int, tuple[type, int, int]] = {
     # dtype, and the range that TensorFlow Serving accepts: 32 bits for the

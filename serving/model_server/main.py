@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.model_server.config import ServerConfig
-from serving.model_server.errors import StartupError
 from serving.model_server.preflight import check
-
-__all__ = ["main", "parse_flags"]
+from serving.startup import StartupError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

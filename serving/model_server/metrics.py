@@ -10,8 +10,6 @@ from __future__ import annotations
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["Metrics"]
-
 _BUCKETS = tuple(10.0 * 1.8**power for power in range(33))
 """Microseconds, from 10 to about 1.2e9."""
 

@@ -23,7 +23,6 @@ import grpc
 from serving.model_server.config import ServerConfig
 from serving.model_server.errors import (
     ServingError,
-    StartupError,
     failed_precondition,
     invalid_argument,
     not_found,
@@ -37,8 +36,7 @@ from serving.model_server.versions import (
     folder_stamp,
 )
 from serving.model_server.warmup import warm_up
-
-__all__ = ["ModelManager", "State", "VersionStatus"]
+from serving.startup import StartupError
 
 _logger = logging.getLogger(__name__)
 

@@ -10,8 +10,6 @@ from serving.model_server.config_files import model_settings, read_monitoring
 from serving.model_server.versions import check_folders
 from serving.startup import StartupError, read_tls
 
-__all__ = ["cannot_listen", "check", "check_port"]
-
 
 def check(config: ServerConfig) -> None:
     """Reads every file, looks for the models, and tries the ports."""

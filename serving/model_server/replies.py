@@ -15,8 +15,6 @@ from tensorflow_serving.apis import (
 from serving.model_server.errors import invalid_argument
 from serving.model_server.model_manager import ModelManager
 
-__all__ = ["message_json", "metadata_json", "metadata_reply", "status_reply"]
-
 _FIELD = "signature_def"
 _DEFAULTS_FLAG = (
     "always_print_fields_with_no_presence"

@@ -37,8 +37,6 @@ from serving.model_server.replies import (
 from serving.model_server.servable import Servable
 from serving.model_server.signatures import DEFAULT_SIGNATURE, run_signature
 
-__all__ = ["make_rest_app"]
-
 _logger = logging.getLogger(__name__)
 
 _SPEC = r"(?:(?:/versions/(?P<version>\d+))|(?:/labels/(?P<label>[^/:]+)))?"

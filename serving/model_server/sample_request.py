@@ -18,8 +18,6 @@ from serving.model_server.signatures import DEFAULT_SIGNATURE, run_signature
 from serving.model_server.warmup import read_warmup
 from serving.wire.tensors import TensorError, array_from_proto
 
-__all__ = ["SampleRequest", "curl_line", "sample_request"]
-
 _PREFERRED = ("rank", DEFAULT_SIGNATURE)
 _ZEROS: dict[int, Any] = {
     1: np.float32,

@@ -27,8 +27,6 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 from muse_keras.tensorflow import has_int8_products, internals
 from serving.model_server.errors import ServingError, from_tensorflow, not_found
 
-__all__ = ["Servable", "SessionOptions", "check_processor"]
-
 _SERVE_TAG = "serve"
 
 

@@ -12,8 +12,6 @@ from serving.model_server.errors import failed_precondition, invalid_argument
 from serving.model_server.servable import Servable
 from serving.wire.tensors import TensorError, array_from_proto, fill_proto
 
-__all__ = ["DEFAULT_SIGNATURE", "predict", "run_signature"]
-
 DEFAULT_SIGNATURE = "serving_default"
 
 

@@ -8,15 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from serving.model_server.errors import StartupError
-
-__all__ = [
-    "ModelSettings",
-    "VersionPolicy",
-    "check_folders",
-    "find_versions",
-    "folder_stamp",
-]
+from serving.startup import StartupError
 
 _NUMBER = re.compile(r"[0-9]{1,19}\Z")
 _MAX_VERSION = 2**63 - 1

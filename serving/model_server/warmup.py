@@ -16,8 +16,6 @@ from serving.model_server.errors import (
 from serving.model_server.servable import Servable
 from serving.model_server.signatures import predict
 
-__all__ = ["WARMUP_FILE", "read_warmup", "warm_up"]
-
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 _MAX_RECORDS = 1000
 

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator
 
 from serving.wire.ranking_messages import DRAINING
 
-__all__ = ["Admission", "Overloaded"]
-
 
 class Overloaded(RuntimeError):
     """The service takes no more requests for now."""

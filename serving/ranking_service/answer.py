@@ -30,8 +30,6 @@ from serving.ranking_service.targets import Target, Targets
 from serving.ranking_service.traces import Recorder
 from serving.stores import UserHistory
 
-__all__ = ["Answer", "Parts"]
-
 _T = TypeVar("_T")
 _TRIES = 3
 _PAUSE_S = 0.01

@@ -28,8 +28,6 @@ from serving.startup import (
 )
 from serving.wire.ranking_messages import SERVICE
 
-__all__ = ["ServiceApp", "run_until_signal", "running_service"]
-
 _logger = logging.getLogger(__name__)
 _HEALTH_S = 0.1
 

@@ -11,8 +11,6 @@ from serving.addresses import bare_host, split_address
 from serving.client import Tls
 from serving.stores import check_url
 
-__all__ = ["MAX_REQUEST_BYTES", "ServiceConfig", "StageBudgets"]
-
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """Of a request message or body; larger ones are refused."""
 

@@ -11,8 +11,6 @@ from serving.ranking_service.admission import Overloaded
 from serving.stores import StoreError
 from serving.wire.ranking_messages import UNRANKED
 
-__all__ = ["PATH_HEADER", "Failure", "UnrankedError", "failure_of"]
-
 _logger = logging.getLogger(__name__)
 
 PATH_HEADER = "x-muse-path"

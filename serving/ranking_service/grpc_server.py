@@ -19,8 +19,6 @@ from serving.ranking_service.failures import (
 from serving.ranking_service.service import RankingService
 from serving.wire import ranking_messages as wire
 
-__all__ = ["make_grpc_server"]
-
 
 def make_grpc_server(service: RankingService) -> grpc.aio.Server:
     """Makes a server of `muse.serving.v1.RankingService`, without a port."""

@@ -23,8 +23,6 @@ from serving.stores import (
     open_store,
 )
 
-__all__ = ["NO_HISTORY", "Histories", "StoreBusyError"]
-
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["ServiceMetrics"]
-
 _SECONDS = tuple(0.001 * 2**power for power in range(14))
 """From 1 ms to 8 s."""
 

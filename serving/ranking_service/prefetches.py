@@ -21,8 +21,6 @@ from serving.ranking_service.targets import Target, Targets
 from serving.ranking_service.traces import Recorder
 from serving.stores import UserHistory
 
-__all__ = ["Flow", "Prefetches"]
-
 _REMEMBERED = 65_536
 
 

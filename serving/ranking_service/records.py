@@ -9,8 +9,6 @@ import time
 
 from serving.client.ranking import RankingRequest, RankingResult
 
-__all__ = ["JsonLines", "log_request", "log_to_stderr"]
-
 _requests = logging.getLogger("serving.ranking_service.requests")
 
 

@@ -20,8 +20,6 @@ from serving.ranking_service.failures import (
 )
 from serving.ranking_service.service import RankingService
 
-__all__ = ["make_rest_app"]
-
 _RANK_FIELDS = {field.name for field in dataclasses.fields(RankingRequest)}
 _EVENT_FIELDS = {"user_id", "item_ids", "category_ids"}
 _IDS = {*_EVENT_FIELDS, "candidate_item_ids"}

@@ -36,8 +36,6 @@ from serving.ranking_service.targets import Target
 from serving.ranking_service.traces import Recorder, Traces
 from serving.stores import StoreError
 
-__all__ = ["RankingService"]
-
 _logger = logging.getLogger(__name__)
 
 _POLL_TIMEOUT_S = 2.0

@@ -25,8 +25,6 @@ from serving.client import (
 from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.config import ServiceConfig
 
-__all__ = ["Target", "Targets", "by_user"]
-
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 

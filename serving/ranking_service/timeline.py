@@ -23,8 +23,6 @@ from serving.client.ranking import (
     Stage,
 )
 
-__all__ = ["as_svg", "as_text", "main", "median", "overlap"]
-
 _WIDTH, _LEFT, _RIGHT = 440, 12, 12
 _ROW, _BAR, _TOP, _BOTTOM = 44, 14, 6, 44
 _CLASSES = {

@@ -29,8 +29,6 @@ from serving.client import DeadlineError, MuseClientError
 from serving.client.ranking import RankingRequest, RankingResult, Stage
 from serving.stores import StoreError
 
-__all__ = ["Recorder", "Traces"]
-
 _logger = logging.getLogger(__name__)
 _OUTCOME = "muse.outcome"
 

@@ -18,15 +18,6 @@ from serving.stores.records import (
     unpack_rows,
 )
 
-__all__ = [
-    "LIMIT",
-    "BehaviorStore",
-    "Mark",
-    "StoreStats",
-    "UserHistory",
-    "UserRecord",
-]
-
 LIMIT = 100_000
 """Events kept of a user unless another limit is asked for."""
 

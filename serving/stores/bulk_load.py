@@ -17,8 +17,6 @@ from serving.stores.base import BehaviorStore, Mark, UserRecord
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "LoadReport", "load_users"]
-
 _PROFILE = tuple(f"user_profile_{field}" for field in range(1, 6))
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "user_id": ("user_id", "129_1"),

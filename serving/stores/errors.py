@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "StoreCorruptError",
-    "StoreError",
-    "StoreMovedError",
-    "StoreUnavailableError",
-]
-
 
 class StoreError(RuntimeError):
     """A store could not do what was asked; the base of the others."""

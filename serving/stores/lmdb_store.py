@@ -21,8 +21,6 @@ from serving.stores.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["BLOCK_EVENTS", "LmdbStore"]
-
 BLOCK_EVENTS = 408
 """Events of a block: two pages of LMDB, so an append rewrites at most these."""
 

@@ -8,8 +8,6 @@ from serving.stores.base import LIMIT, BehaviorStore
 from serving.stores.lmdb_store import LmdbStore
 from serving.stores.redis_store import RedisStore, hide_password
 
-__all__ = ["check_url", "open_store"]
-
 _REDIS = ("redis://", "rediss://", "unix://")
 
 

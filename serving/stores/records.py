@@ -17,19 +17,6 @@ import numpy as np
 
 from serving.stores.errors import StoreCorruptError
 
-__all__ = [
-    "EVENT_BYTES",
-    "HEADER_BYTES",
-    "Header",
-    "checked_events",
-    "checked_profile",
-    "checked_user_id",
-    "pack_events",
-    "pack_rows",
-    "unpack_events",
-    "unpack_rows",
-]
-
 PROFILE_FIELDS = 5
 """Anonymized fields of a user's profile."""
 

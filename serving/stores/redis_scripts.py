@@ -7,8 +7,6 @@ the header count the events that were dropped.
 
 from __future__ import annotations
 
-__all__ = ["CORRUPT", "SCRIPTS"]
-
 CORRUPT = "MUSECORRUPT"
 """First word of the error where a history is not one."""
 

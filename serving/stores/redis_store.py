@@ -20,8 +20,6 @@ from serving.stores.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["RedisStore", "hide_password"]
-
 _PIPELINE = 64
 _TOTALS = "muse:totals"
 _Call = tuple[int, list[Any]]
