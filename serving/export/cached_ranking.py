@@ -161,7 +161,6 @@ class CachedRanking(tf.Module):
     def _store(
         self, inputs: Tensors, rows: tf.Tensor, mask: tf.Tensor
     ) -> Tensors:
-        """Write histories into the cache."""
         categories = self._category_indices.object(
             inputs["behavior_category_ids"]
         )

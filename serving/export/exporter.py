@@ -183,7 +183,6 @@ def next_version(base: str | os.PathLike[str]) -> Path:
 def _load_transform(
     folder: str | os.PathLike[str], unserved_features: Sequence[str]
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the transform layer and the parse spec of its raw features."""
     import tensorflow_transform as tft
 
     output = tft.TFTransformOutput(os.fspath(folder))
@@ -196,7 +195,6 @@ def _load_transform(
 
 
 def _check_target(target: str) -> None:
-    """Check that the graph can be traced and run for the target."""
     if target not in TARGETS:
         raise ValueError(
             f"`target` must be one of {TARGETS}. Received: {target!r}"
@@ -221,7 +219,6 @@ def _check_version(version: Path) -> None:
 def _check_vocabularies(
     model: Any, vocabularies: Mapping[str, npt.ArrayLike]
 ) -> None:
-    """Check that the vocabularies are all there and fit the model."""
     expected = dict(zip(PROFILE_FIELDS, model.profile_sizes, strict=True))
     expected |= {
         field: getattr(model, f"{field}_size") for field in ITEM_FIELDS
@@ -242,7 +239,6 @@ def _check_vocabularies(
 
 
 def _check_table(model: Any, item_table: ItemTable) -> None:
-    """Check that the model's table was assigned from this item table."""
     table = model.table
     for name in ("num_items", "dim"):
         mine, given = getattr(table, name), getattr(item_table, name)
@@ -270,7 +266,6 @@ def _check_table(model: Any, item_table: ItemTable) -> None:
 
 
 def _readable(size: int) -> str:
-    """Return a size in bytes with a unit."""
     value = float(size)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:

@@ -169,7 +169,6 @@ class ItemUpsert(tf.Module):
         )
 
     def _used(self) -> tf.Tensor:
-        """Return how many slots were taken, int64 ()."""
         return self.counter.read_value()[0] // _STEP
 
 
@@ -196,7 +195,6 @@ def quantize(vectors: tf.Tensor) -> tf.Tensor:
 
 
 def _checked(inputs: Tensors, dim: int) -> Tensors:
-    """Assert sizes and values, and return the inputs."""
     inputs = {
         name: tf.ensure_shape(inputs[name], spec.shape)
         for name, spec in UPSERT_INPUTS.items()
@@ -239,7 +237,6 @@ def _checked(inputs: Tensors, dim: int) -> Tensors:
 
 
 def _is_last(ids: tf.Tensor) -> tf.Tensor:
-    """Return whether each id (N,) is the last of its kind."""
     ordered, order = sort_ids(ids)
     last = last_of_equal(ordered, order, ids, missing=-1)
     return tf.equal(last, tf.range(tf.size(ids, tf.int64)))

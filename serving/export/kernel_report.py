@@ -113,7 +113,6 @@ class KernelReport:
         return sum(use.count for use in self.uses if use.kind == kind)
 
     def __str__(self) -> str:
-        """Return a table for people."""
         verdict = "passed" if self.passed else "FAILED"
         lines = [
             f"GPU kernels of signature {self.signature!r} in TensorFlow "
@@ -192,7 +191,6 @@ def training_kernel_report(step: Any) -> KernelReport:
 
 
 def _require_gpu_kernels() -> None:
-    """Fail where the registry cannot answer."""
     if not any(kernel.device_type == "GPU" for kernel in _kernels("MatMul")):
         raise RuntimeError(
             f"TensorFlow {tf.__version__} lists no GPU kernels; install the "
@@ -380,7 +378,6 @@ class _Walk:
     def _branches(
         self, proto: NodeDef, values: list[bool], role: str, where: str
     ) -> list[bool]:
-        """Walk the branches of a conditional."""
         if values[0]:
             self._record(proto, role, "the host waits for its condition", where)
         branches = (
@@ -423,14 +420,12 @@ class _Walk:
         self._found.setdefault(key, []).append(f"{where}/{proto.name}")
 
     def _op_def(self, proto: NodeDef) -> op_def_pb2.OpDef | None:
-        """Return the definition of a node's op, or None."""
         if proto.op in self._library:
             return self._library[proto.op].signature
         return internals.op_definition(proto.op)
 
 
 def _graph_tensor(name: str) -> tuple[str, int]:
-    """Split `node:index` of a graph."""
     node, _, index = name.partition(":")
     return node, int(index or 0)
 
@@ -469,7 +464,6 @@ def _attr(proto: NodeDef, name: str) -> Any:
 
 
 def _names(args: Iterable[Any], proto: NodeDef) -> list[str]:
-    """Return for each tensor the name of its argument."""
     names = []
     for arg in args:
         count = 1
@@ -482,12 +476,10 @@ def _names(args: Iterable[Any], proto: NodeDef) -> list[str]:
 
 
 def _types(attribute: Any) -> list[int]:
-    """Return the types of a type or list(type) attribute."""
     return list(attribute.list.type) or [attribute.type]
 
 
 def _dtypes(proto: NodeDef, definition: op_def_pb2.OpDef | None) -> str:
-    """Return a node's type attributes as text."""
     found = []
     for attr in definition.attr if definition else ():
         if attr.type in ("type", "list(type)") and attr.name[0] != "_":

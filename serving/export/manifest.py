@@ -68,7 +68,6 @@ def describe(
 
 
 def _cache_of(cached: CachedRanking | None) -> dict[str, int] | None:
-    """Return the size of the user cache, None without one."""
     if cached is None:
         return None
     cache = cached.cache
@@ -81,7 +80,6 @@ def _cache_of(cached: CachedRanking | None) -> dict[str, int] | None:
 
 
 def _specs(specs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return dtype and shape of tensors by name."""
     return {
         name: {"dtype": spec.dtype.name, "shape": list(spec.shape)}
         for name, spec in sorted(specs.items())

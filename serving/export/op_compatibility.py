@@ -109,7 +109,6 @@ class _Uses:
 
 
 def _uses(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, _Uses]:
-    """Return how a graph and its functions use each op."""
     library = meta_graph.graph_def.library.function
     functions = {one.signature.name for one in library}
     made_with = {
@@ -202,7 +201,6 @@ def _not_allowed(value: attr_value_pb2.AttrValue, attribute: Any) -> str:
 
 
 def _arguments(arguments: Iterable[op_def_pb2.OpDef.ArgDef]) -> list[list[Any]]:
-    """Return the arguments of an op as the table has them."""
     return [
         [a.name, a.type, a.type_attr, a.number_attr, a.type_list_attr]
         for a in arguments

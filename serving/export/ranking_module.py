@@ -210,7 +210,6 @@ class RankingModule(tf.Module):
         }
 
     def _model_inputs(self, request: Tensors) -> Tensors:
-        """Turn raw ids of a request into the model's inputs."""
         request = in_few_lengths(checked_request(request, RANK_INPUTS))
         behavior_ids = request["behavior_item_ids"]
         table = self._model.object.table
@@ -282,14 +281,12 @@ class RankingModule(tf.Module):
         )
 
     def _click_probability(self, inputs: Tensors) -> tf.Tensor:
-        """Return float32 (B, C), 0 for a padded candidate."""
         logits = self._model.object(inputs, training=False)
         probability = keras.ops.sigmoid(tf.cast(logits, tf.float32))
         return _where(inputs["candidate_mask"], probability)
 
 
 def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Return values as float32, 0 where the mask is False."""
     values = tf.cast(values, tf.float32)
     return tf.where(mask, values, tf.zeros_like(values))
 

@@ -406,7 +406,6 @@ class UserCache(tf.Module):
         return tf.reshape(filled, (-1, self._chunk))
 
     def _parsed(self, headers: tf.Tensor) -> _Headers:
-        """Parse headers (..., H)."""
         marks = self.format.mark_of(headers)
         payloads = self.format.payload_of(headers)
 
@@ -433,14 +432,12 @@ class UserCache(tf.Module):
         return chosen[:, tf.newaxis] * self.config.ways + ways
 
     def _expired(self, written: tf.Tensor) -> tf.Tensor:
-        """Return which of the times (...) are too long ago."""
         if not self.config.expire_seconds:
             return tf.zeros_like(written, tf.bool)
         limit = self.config.expire_seconds * _MICROSECONDS
         return self._now() - written >= limit
 
     def _occupied(self) -> tf.Tensor:
-        """Return the number of slots in use, int64 ()."""
         every = tf.range(self.config.users, dtype=tf.int64)
         headers = self._parsed(gather_frozen(self.headers, every))
         live = headers.whole & ~self._expired(headers.written)
@@ -486,7 +483,6 @@ def _smallest(keys: tf.Tensor) -> tf.Tensor:
 
 
 def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Return values, 0 where the mask is False."""
     return tf.where(mask, values, tf.zeros_like(values))
 
 
@@ -496,5 +492,4 @@ def _operations(*operations: Any) -> list[Any]:
 
 
 def _now() -> tf.Tensor:
-    """Return microseconds since 1970 by the clock of the host, int64 ()."""
     return tf.cast(tf.timestamp() * _MICROSECONDS, tf.int64)

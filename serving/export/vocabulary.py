@@ -49,7 +49,6 @@ class Vocabulary(tf.Module):
 
 
 def _checked(field: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Return the entries as int64 (V,)."""
     entries = np.asarray(values)
     if entries.size == 0:
         return np.zeros(0, np.int64)

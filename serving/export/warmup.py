@@ -151,7 +151,6 @@ def _cache_inputs(
 
 
 def _no_items(dim: int) -> dict[str, Any]:
-    """Return inputs of `upsert_items` that change nothing."""
     none = np.zeros(0, np.int64)
     return {
         "item_ids": none,
@@ -161,7 +160,6 @@ def _no_items(dim: int) -> dict[str, Any]:
 
 
 def _rank_inputs(serialized: bytes) -> dict[str, Any]:
-    """Return the inputs of `rank` for one Example."""
     features = tf.train.Example.FromString(serialized).features.feature
 
     def values(name: str) -> npt.NDArray[np.int64]:

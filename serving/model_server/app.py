@@ -217,7 +217,6 @@ class ServerApp:
             ) from error
 
     async def _reload(self, seconds: float) -> None:
-        """Applies the config file again whenever its models differ."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(seconds)

@@ -114,7 +114,6 @@ class _RestApi:
         return message_json(status_reply(self._manager, model, version))
 
     async def _body(self, request: web.Request) -> bytes:
-        """The body, unless it is too large or does not come in time."""
         limit = self._max_bytes
         if limit and (request.content_length or 0) > limit:
             raise _too_large(limit)

@@ -322,7 +322,6 @@ class RankingService:
             self._store_up = True
 
     async def _poll_news(self) -> None:
-        """Asks for cache statistics and popular items."""
         serving = [t for t in self._parts.targets.all if self._serves(t)]
         await asyncio.gather(*map(self._poll_cache, serving))
         if self.config.matching_model and serving:

@@ -110,7 +110,6 @@ def load_users(
 
 
 def _resume(store: BehaviorStore, source: str) -> int:
-    """Returns how many rows of this source lie in the store already."""
     note = json.loads(store.read_mark("load") or "{}")
     if note.get("source") != source or note["done"]:
         return 0
@@ -181,7 +180,6 @@ def _load(
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
-    """Returns int64 (N,), 0 for null."""
     return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 

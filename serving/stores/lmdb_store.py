@@ -300,7 +300,6 @@ class LmdbStore(base.BehaviorStore):
     def _header(
         self, txn: lmdb.Transaction, user_id: int
     ) -> tuple[records.Header, int] | None:
-        """Returns a user's header and end."""
         data = txn.get(_user_key(user_id), db=self._users)
         if data is None:
             return None
