@@ -10,12 +10,15 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_management_pb2,
-    predict_pb2,
+from tensorflow_serving.apis.get_model_metadata_pb2 import (
+    GetModelMetadataRequest,
 )
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+from tensorflow_serving.apis.model_management_pb2 import (
+    ReloadConfigRequest,
+    ReloadConfigResponse,
+)
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from serving.model_server.config_files import models_from_proto
 from serving.model_server.dispatch import Dispatcher
@@ -76,7 +79,7 @@ def add_services(
         await asyncio.get_running_loop().run_in_executor(
             None, manager.apply, models
         )
-        return model_management_pb2.ReloadConfigResponse()
+        return ReloadConfigResponse()
 
     # The generated stubs would register the methods as well, but let protobuf
     # read Predict, and write a traceback for every message that is none.
@@ -84,21 +87,15 @@ def add_services(
         "PredictionService": {
             "Predict": (
                 predict_,
-                lambda raw: read_predict(raw, predict_pb2.PredictRequest),
+                lambda raw: read_predict(raw, PredictRequest),
             ),
-            "GetModelMetadata": (
-                metadata,
-                get_model_metadata_pb2.GetModelMetadataRequest.FromString,
-            ),
+            "GetModelMetadata": (metadata, GetModelMetadataRequest.FromString),
         },
         "ModelService": {
-            "GetModelStatus": (
-                status,
-                get_model_status_pb2.GetModelStatusRequest.FromString,
-            ),
+            "GetModelStatus": (status, GetModelStatusRequest.FromString),
             "HandleReloadConfigRequest": (
                 reload,
-                model_management_pb2.ReloadConfigRequest.FromString,
+                ReloadConfigRequest.FromString,
             ),
         },
     }
@@ -108,9 +105,8 @@ def add_services(
                 f"tensorflow.serving.{service}",
                 {
                     name: grpc.unary_unary_rpc_method_handler(
-                        _answering(name, method),
-                        request_deserializer=_reader(name, read),
-                        response_serializer=_write,
+                        _answering(name, read, method),
+                        response_serializer=lambda it: it.SerializeToString(),
                     )
                     for name, (method, read) in methods.items()
                 },
@@ -120,26 +116,18 @@ def add_services(
     )
 
 
-def _reader(name: str, read: _Reader) -> _Reader:
-    def read_or_tell(raw: bytes) -> Any:
-        try:
-            return read(raw)
-        except (DecodeError, SystemError):
-            return ServingError(
-                grpc.StatusCode.INTERNAL,
-                f"Failed to parse the request of {name}",
-            )
-
-    return read_or_tell
-
-
-def _answering(name: str, method: _Method) -> _Method:
+def _answering(name: str, read: _Reader, method: _Method) -> _Method:
     """Makes a handler that ends a call with the status of its error."""
 
-    async def call(request: Any, context: Any) -> Any:
+    async def call(raw: bytes, context: Any) -> Any:
         try:
-            if isinstance(request, ServingError):
-                raise request
+            try:
+                request = read(raw)
+            except (DecodeError, SystemError) as error:
+                raise ServingError(
+                    grpc.StatusCode.INTERNAL,
+                    f"Failed to parse the request of {name}",
+                ) from error
             return await method(request, context)
         except ServingError as error:
             failure = error
@@ -151,10 +139,6 @@ def _answering(name: str, method: _Method) -> _Method:
         await context.abort(failure.code, truncated(failure.message))
 
     return call
-
-
-def _write(message: Any) -> bytes:
-    return message.SerializeToString()
 
 
 def _check_spec(request: Any) -> None:
