@@ -7,10 +7,11 @@ from typing import Any
 
 import orjson
 from google.protobuf import json_format
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
+from tensorflow_serving.apis.get_model_metadata_pb2 import (
+    GetModelMetadataResponse,
+    SignatureDefMap,
 )
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
 from serving.model_server.errors import invalid_argument
 from serving.model_server.model_manager import ModelManager
@@ -25,12 +26,10 @@ _DEFAULTS_FLAG = (
 
 
 def status_reply(
-    manager: ModelManager,
-    name: str,
-    version: int | None = None,
-) -> get_model_status_pb2.GetModelStatusResponse:
+    manager: ModelManager, name: str, version: int | None = None
+) -> GetModelStatusResponse:
     """States of the versions of a model."""
-    reply = get_model_status_pb2.GetModelStatusResponse()
+    reply = GetModelStatusResponse()
     for number, status in manager.status(name, version).items():
         entry = reply.model_version_status.add()
         entry.version = number
@@ -46,7 +45,7 @@ def metadata_reply(
     version: int | None = None,
     label: str | None = None,
     fields: tuple[str, ...] = (_FIELD,),
-) -> get_model_metadata_pb2.GetModelMetadataResponse:
+) -> GetModelMetadataResponse:
     """Signatures of a version."""
     if not name:
         raise invalid_argument("Missing ModelSpec")
@@ -57,8 +56,8 @@ def metadata_reply(
     for field in fields:
         if field != _FIELD:
             raise invalid_argument(f"Metadata field {field} is not supported")
-    reply = get_model_metadata_pb2.GetModelMetadataResponse()
-    signatures = get_model_metadata_pb2.SignatureDefMap()
+    reply = GetModelMetadataResponse()
+    signatures = SignatureDefMap()
     with manager.lease(name, version, label) as servable:
         reply.model_spec.name = servable.name
         reply.model_spec.version.value = servable.version
@@ -73,11 +72,9 @@ def message_json(message: Any) -> bytes:
     return orjson.dumps(_as_dict(message))
 
 
-def metadata_json(
-    reply: get_model_metadata_pb2.GetModelMetadataResponse,
-) -> bytes:
+def metadata_json(reply: GetModelMetadataResponse) -> bytes:
     """A metadata reply in the layout of TF Serving's REST answer."""
-    signatures = get_model_metadata_pb2.SignatureDefMap()
+    signatures = SignatureDefMap()
     reply.metadata[_FIELD].Unpack(signatures)
     return orjson.dumps(
         {

@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import rewriter_config_pb2
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from muse_keras.tensorflow import has_int8_products, internals
 from serving.model_server.errors import ServingError, from_tensorflow, not_found
@@ -34,10 +34,7 @@ class SessionOptions:
     """Threads and devices of the sessions of one server."""
 
     def __init__(
-        self,
-        intra_op: int = 0,
-        inter_op: int = 0,
-        runs: int = 0,
+        self, intra_op: int = 0, inter_op: int = 0, runs: int = 0
     ) -> None:
         self.intra_op = intra_op
         self.inter_op = inter_op
@@ -74,10 +71,8 @@ class SessionOptions:
             graph_options=tf.compat.v1.GraphOptions(
                 # It is for training, and its estimates log a warning for
                 # every shape that is not static.
-                rewrite_options=rewriter_config_pb2.RewriterConfig(
-                    memory_optimization=(
-                        rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
-                    )
+                rewrite_options=RewriterConfig(
+                    memory_optimization=RewriterConfig.NO_MEM_OPT
                 )
             ),
         )

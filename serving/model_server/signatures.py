@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from serving.model_server.errors import failed_precondition, invalid_argument
 from serving.model_server.servable import Servable
@@ -37,9 +37,9 @@ def run_signature(
 
 def predict(
     servable: Servable,
-    request: predict_pb2.PredictRequest,
+    request: PredictRequest,
     timeout_ms: int | None = None,
-) -> predict_pb2.PredictResponse:
+) -> PredictResponse:
     """Answers a PredictRequest."""
     inputs = {}
     for alias, proto in request.inputs.items():
@@ -51,8 +51,10 @@ def predict(
     outputs = run_signature(
         servable, name, inputs, request.output_filter, timeout_ms
     )
-    response = predict_pb2.PredictResponse()
-    _fill_spec(response.model_spec, servable, name)
+    response = PredictResponse()
+    response.model_spec.name = servable.name
+    response.model_spec.signature_name = name
+    response.model_spec.version.value = servable.version
     for alias, array in outputs.items():
         fill_proto(response.outputs[alias], np.asarray(array), content=False)
     return response
@@ -91,12 +93,6 @@ def _output_aliases(signature: Any, output_filter: Sequence[str]) -> list[str]:
             raise invalid_argument(f"duplicate output tensor alias: {alias}")
         seen.append(alias)
     return seen or known
-
-
-def _fill_spec(spec: Any, servable: Servable, signature_name: str) -> None:
-    spec.name = servable.name
-    spec.signature_name = signature_name
-    spec.version.value = servable.version
 
 
 def _braced(names: Any) -> str:

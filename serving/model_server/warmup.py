@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_log_pb2
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.model_server.errors import (
     ServingError,
@@ -20,17 +21,16 @@ WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 _MAX_RECORDS = 1000
 
 
-def read_warmup(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
+def read_warmup(path: str) -> Iterator[PredictionLog]:
     """Reads the warmup records of a version."""
     file = os.path.join(path, WARMUP_FILE)
     if not os.path.exists(file):
         return
     try:
         for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
-            log = prediction_log_pb2.PredictionLog()
             try:
-                log.ParseFromString(record)
-            except Exception as error:
+                log = PredictionLog.FromString(record)
+            except DecodeError as error:
                 raise invalid_argument(
                     "Failed to parse warmup record: it is not a PredictionLog"
                 ) from error
@@ -50,19 +50,14 @@ def warm_up(servable: Servable) -> int:
                 f"Number of warmup records exceeds the maximum "
                 f"({_MAX_RECORDS}) at {servable.path}"
             )
+        kind = log.WhichOneof("log_type")
         try:
-            _replay(servable, log)
+            if kind != "predict_log":
+                raise unimplemented(f"Unsupported log_type for warmup: {kind}")
+            predict(servable, log.predict_log.request)
         except ServingError as error:
             raise ServingError(
                 error.code, f"warmup record {count} failed: {error.message}"
             ) from error
         count += 1
     return count
-
-
-def _replay(servable: Servable, log: prediction_log_pb2.PredictionLog) -> None:
-    kind = log.WhichOneof("log_type")
-    if kind == "predict_log":
-        predict(servable, log.predict_log.request)
-    else:
-        raise unimplemented(f"Unsupported log_type for warmup: {kind}")
