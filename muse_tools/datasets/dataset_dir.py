@@ -14,7 +14,8 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from muse_tools.datasets.errors import DataError
@@ -27,6 +28,9 @@ DESCRIPTION = "dataset.json"
 FORMAT = "muse-raw-tables"
 _STAGING = ".partial"
 
+Progress = Callable[[str, float], None]
+"""Called with a stage's name and the share of all work done (0 to 1)."""
+
 
 def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns ``dataset.json``; an empty dict where there is none."""
@@ -38,20 +42,49 @@ def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def make(
+    directory: str | os.PathLike[str],
+    description: dict[str, Any],
+    write: Callable[[pathlib.Path, dict[str, Any], Progress], None],
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Writes a data set, unless an equal complete one is there.
+
+    Args:
+        directory: Output directory.
+        description: Start of ``dataset.json``. Its ``parameters`` and
+            ``generator_version`` are everything that determines the output.
+        write: Writes the files below a path, and adds to the description.
+        progress: Called as the work goes on.
+
+    Returns:
+        The content of ``dataset.json``, and whether it was there already.
+
+    Raises:
+        DataError: ``OUTPUT_EXISTS``.
+    """
+    found = reusable(
+        directory, description["parameters"], description["generator_version"]
+    )
+    if found is not None:
+        return found, True
+    tell = progress or (lambda stage, share: None)
+    started = time.monotonic()
+    with staged(directory, description) as staging:
+        write(staging, description, tell)
+        description["seconds"] = round(time.monotonic() - started, 1)
+    tell("done", 1.0)
+    return description, False
+
+
 def reusable(
     directory: str | os.PathLike[str],
     parameters: Mapping[str, Any],
     version: int,
 ) -> dict[str, Any] | None:
-    """Tells whether a complete output with equal parameters exists.
+    """Returns the description of a complete output with equal parameters.
 
-    Args:
-        directory: Output directory.
-        parameters: Everything that determines the output; JSON values.
-        version: Version of the generator's code.
-
-    Returns:
-        The description if every file is there with its recorded size.
+    Complete means that every file is there with its recorded size.
     """
     root = pathlib.Path(directory)
     found = read_description(root)
@@ -76,14 +109,9 @@ def staged(
 ) -> Iterator[pathlib.Path]:
     """Gives a staging directory that becomes the output at the end.
 
-    Write ``raw/*.parquet`` and extras below the yielded path. When the
-    ``with`` block ends without an error, the old output is replaced and
-    ``dataset.json`` (the description plus the list of files) written last.
+    When the ``with`` block ends without an error, the old output is replaced
+    and ``dataset.json`` (the description plus the list of files) written last.
     After an error or a kill the old output is as it was, or absent.
-
-    Args:
-        directory: Output directory, made if missing.
-        description: Content of ``dataset.json``; may be filled inside.
 
     Raises:
         DataError: ``OUTPUT_EXISTS`` if the directory holds tables that no

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Data that cannot be used, told in one line.
-
-    Args:
-        code: Stable upper-case identifier, safe to match on.
-        message: What is wrong, and where (table, column, file).
-        hint: What to do about it.
+    """Data that cannot be used, described in one line.
 
     Attributes:
         code: As given.

@@ -10,17 +10,7 @@ import numpy.typing as npt
 
 
 def stable_id(field: str, value: str | None) -> int:
-    """Hashes a field's value to a signed 64-bit id, the same everywhere.
-
-    Args:
-        field: Name of the field, so that equal strings of different fields
-            get different ids.
-        value: Text; None or an empty string is unknown.
-
-    Returns:
-        First eight bytes of BLAKE2b as a signed little-endian integer; 0
-        for unknown and only for that.
-    """
+    """Hashes a field's value to a signed 64-bit id, the same everywhere."""
     if not value:
         return 0
     digest = hashlib.blake2b(
@@ -32,15 +22,7 @@ def stable_id(field: str, value: str | None) -> int:
 def stable_ids(
     field: str, values: Iterable[str | None]
 ) -> npt.NDArray[np.int64]:
-    """Hashes many values of one field; each distinct value once.
-
-    Args:
-        field: Name of the field.
-        values: N texts, None where unknown.
-
-    Returns:
-        int64 (N,), see `stable_id`.
-    """
+    """Hashes many values of one field; each distinct value once."""
     known: dict[str | None, int] = {}
     ids = []
     for value in values:

@@ -1,4 +1,4 @@
-"""Impressions and histories out of purchases: who saw what, and when.
+"""Impressions and histories made of purchases.
 
 Pure functions of arrays; every random choice comes from a generator that the
 caller passes in.
@@ -10,17 +10,9 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from muse_tools.datasets.arrow_lists import ranges, rank_in_group
-
-__all__ = [
-    "Impressions",
-    "Purchases",
-    "choose_positives",
-    "make_histories",
-    "make_impressions",
-    "sample_negatives",
-]
 
 _MAX_WEEK = 64
 
@@ -76,32 +68,14 @@ class Impressions:
 def choose_positives(
     window: Purchases, limit: int, rng: np.random.Generator
 ) -> tuple[Purchases, int]:
-    """Picks a window's positives.
+    """Picks a window's positives, at most `limit` per household; 0: all.
 
-    Args:
-        window: Purchases inside the window.
-        limit: Positives per household; 0 for all.
-        rng: Source of the choice.
-
-    Returns:
-        The positives, one row per (household, product, week), in order of
-        household and time; and how many there were before the limit.
+    Returns one row per (household, product, week), in order of household and
+    time, and how many there were before the limit.
     """
-    order = np.lexsort(
-        (
-            np.arange(len(window)),
-            window.week,
-            window.product,
-            window.household,
-        )
-    )
-    h, p, w = (
-        column[order]
-        for column in (window.household, window.product, window.week)
-    )
-    first = np.ones(len(order), bool)
-    first[1:] = (h[1:] != h[:-1]) | (p[1:] != p[:-1]) | (w[1:] != w[:-1])
-    rows = np.sort(order[first])
+    bought = pd.DataFrame(vars(window))
+    repeated = bought.duplicated(["household", "product", "week"])
+    rows = np.flatnonzero(~repeated)
     available = len(rows)
     if limit:
         shuffled = rows[rng.permutation(available)]
@@ -110,9 +84,7 @@ def choose_positives(
         ]
         rank = rank_in_group(window.household[by_household])
         rows = np.sort(by_household[rank < limit])
-    keep = np.zeros(len(window), bool)
-    keep[rows] = True
-    return window.where(keep), available
+    return window.where(rows), available
 
 
 def sample_negatives(
@@ -129,20 +101,6 @@ def sample_negatives(
     with weight w_j gets the key Exp(1) / w_j and the smallest keys win,
     which is the same as drawing one after the other in proportion to the
     remaining weights (Efraimidis and Spirakis, 2006). Exact, no rejection.
-
-    Args:
-        positives: P purchases that need negatives.
-        window: All purchases of the same households in the window; what a
-            household bought here is never its negative.
-        sold: Purchases of all households in the window, candidates only;
-            their rows per store, week and product are the weights.
-        negatives: How many per positive.
-        rng: Source of the draws.
-        chunk: Positives per step, which bounds memory.
-
-    Returns:
-        (row, product), int64 both: position of the positive in `positives`
-        (ascending) and the drawn product, in order of drawing.
     """
     place = sold.store * _MAX_WEEK + sold.week
     products, code = np.unique(sold.product, return_inverse=True)
@@ -190,30 +148,16 @@ def sample_negatives(
 def make_impressions(
     purchases: Purchases,
     households: npt.NDArray[np.int64],
-    catalogue: npt.NDArray[np.int64],
+    catalog: npt.NDArray[np.int64],
     weeks: tuple[int, int],
     limit: int,
     negatives: int,
     rng: np.random.Generator,
 ) -> Impressions:
-    """Makes a split's impressions.
-
-    Args:
-        purchases: All purchases.
-        households: Sorted households to make impressions for.
-        catalogue: Sorted products that may be candidates.
-        weeks: First and last week of the window.
-        limit: Positives per household; 0 for all.
-        negatives: Negatives per positive.
-        rng: Source of every choice.
-
-    Returns:
-        The impressions: households in random order, a positive and its
-        negatives together, in random order among themselves.
-    """
+    """Makes a split's impressions."""
     inside = (purchases.week >= weeks[0]) & (purchases.week <= weeks[1])
     everybody = purchases.where(inside)
-    listed = np.isin(everybody.product, catalogue)
+    listed = np.isin(everybody.product, catalog)
     sold = everybody.where(listed)
     chosen = np.isin(everybody.household, households)
     window = everybody.where(chosen)
@@ -262,18 +206,7 @@ def make_histories(
     before_week: int,
     max_history: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Cuts out the purchases before a week.
-
-    Args:
-        purchases: All purchases, sorted by household and time.
-        households: int64 (U,), sorted, distinct.
-        before_week: Only purchases of earlier weeks count.
-        max_history: Longest history; the newest are kept.
-
-    Returns:
-        Products of all histories one after the other, oldest first, and
-        int64 (U + 1,) offsets of each household's part.
-    """
+    """Cuts out the purchases before a week."""
     past = purchases.where(purchases.week < before_week)
     start = np.searchsorted(past.household, households, side="left")
     stop = np.searchsorted(past.household, households, side="right")

@@ -17,7 +17,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -32,8 +32,6 @@ from muse_keras.tables.item_table import (
     rows_of,
 )
 
-__all__ = ["ItemContent", "ItemContentWriter", "check_modality"]
-
 FORMAT_VERSION = 1
 _IDS_FILE = "item_ids.npy"
 _MANIFEST_FILE = "manifest.json"
@@ -43,11 +41,7 @@ _RESERVED = ("item_ids", "manifest")
 
 
 def check_modality(name: str) -> None:
-    """Checks the name of a modality, which also names its file.
-
-    Raises:
-        ValueError: it is not letters, digits and underscores, or is taken.
-    """
+    """Checks the name of a modality, which also names its file."""
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ValueError(
             "modality: expected letters, digits and underscores, a letter "
@@ -66,12 +60,6 @@ class ItemContent:
         manifest: The content of ``manifest.json``.
         item_ids: int64 (N,), sorted, unique, without 0.
         modalities: Name to width, in alphabetical order.
-
-    Example:
-        >>> content = ItemContent.open(folder)
-        >>> rows = content.rows_of([7, 8])  # -1 where unknown
-        >>> content.features(rows)["image"].shape
-        (2, 64)
     """
 
     def __init__(
@@ -92,32 +80,13 @@ class ItemContent:
         return len(self.item_ids)
 
     def rows_of(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Returns the row of every id.
-
-        Args:
-            ids: Integers of any shape, any int64 value.
-
-        Returns:
-            int64 of the same shape; -1 for id 0 and for unknown ids.
-
-        Raises:
-            ValueError: `ids` are not integers that fit in int64.
-        """
+        """Returns the row of every id."""
         return rows_of(self.item_ids, ids).astype(np.int64) - 1
 
     def features(
         self, rows: npt.ArrayLike
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """Reads the vectors of rows.
-
-        Args:
-            rows: Integers of any shape, -1 (or any negative) for an unknown
-                item.
-
-        Returns:
-            Modality to float32 (*rows.shape, width); zeros for unknown items
-            and where an item has nothing of the modality.
-        """
+        """Reads the vectors of rows."""
         wanted = np.asarray(rows, np.int64)
         flat = wanted.reshape(-1)
         known = flat >= 0
@@ -128,33 +97,11 @@ class ItemContent:
             found[name] = values.reshape(*wanted.shape, vectors.shape[1])
         return found
 
-    def coverage(self) -> dict[str, int]:
-        """Counts the items that have something of each modality."""
-        counts = dict.fromkeys(self.modalities, 0)
-        for name, vectors in self._vectors.items():
-            for block in blocks(len(self)):
-                counts[name] += int(np.any(vectors[block], axis=1).sum())
-        return counts
-
     @classmethod
     def open(
         cls, path: str | os.PathLike[str], verify: bool = False
     ) -> ItemContent:
-        """Memory-maps item content.
-
-        Args:
-            path: Directory written by `ItemContentWriter`.
-            verify: Whether to read every file, compare it with its SHA-256
-                and check that the ids are sorted, unique and not 0.
-
-        Returns:
-            The `ItemContent`.
-
-        Raises:
-            FileNotFoundError: A file is absent.
-            ValueError: A file is damaged or not what the manifest says; the
-                message names the file.
-        """
+        """Memory-maps item content."""
         folder = pathlib.Path(path)
         manifest = _read_manifest(folder)
         count = manifest["num_items"]
@@ -182,28 +129,11 @@ class ItemContent:
 
 
 class ItemContentWriter:
-    """Writes item content batch by batch, items in any order.
+    """Writes item content of modalities (name to width), items in any order.
 
     The vectors go to disk as they come and are put in the order of the ids at
     the end, block by block: memory holds eight bytes per item. The directory
     appears under its name when the ``with`` block ends without an error.
-
-    Args:
-        path: Directory to make; it may exist if it is empty.
-        modalities: Name to width.
-        dtypes: Name to ``float16`` or ``float32``; float32 by default.
-        encoder: Name of what made the vectors of texts.
-        source: Where the content comes from.
-
-    Raises:
-        ValueError: A modality's name, width or type is not usable, or there
-            is none.
-        FileExistsError: `path` exists and is not an empty directory.
-
-    Example:
-        >>> with ItemContentWriter(folder, {"image": 64}) as writer:
-        ...     writer.add(ids, {"image": vectors})
-        >>> content = ItemContent.open(folder)
     """
 
     def __init__(
@@ -261,12 +191,8 @@ class ItemContentWriter:
 
         Args:
             item_ids: Integers (n,), never 0 and never given twice.
-            features: Every modality to floats (n, width), finite; a zero row
+            features: Every modality to finite floats (n, width); a zero row
                 where an item has nothing of it.
-
-        Raises:
-            ValueError: A modality is missing or has another shape, or a value
-                is not finite (in float16: is above 65,504).
         """
         ids = np.asarray(item_ids, np.int64)
         if set(features) != set(self.modalities):
@@ -313,12 +239,12 @@ class ItemContentWriter:
             values = np.memmap(
                 part.name, self._dtypes[name], "r", shape=(len(ids), width)
             )
-            _write_array(
-                self._folder / f"{name}.npy",
-                values.dtype,
-                values.shape,
-                (values[order[block]] for block in blocks(len(ids))),
-            )
+            with (self._folder / f"{name}.npy").open("wb") as stream:
+                np.lib.format.write_array_header_1_0(
+                    stream, np.lib.format.header_data_from_array_1_0(values)
+                )
+                for block in blocks(len(ids)):
+                    stream.write(values[order[block]].tobytes())
             del values
             part.close()
             os.unlink(part.name)
@@ -336,24 +262,6 @@ class ItemContentWriter:
         (self._folder / _MANIFEST_FILE).write_text(
             json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8"
         )
-
-
-def _write_array(
-    file: pathlib.Path,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    parts: Iterator[npt.NDArray[Any]],
-) -> None:
-    """Writes an .npy file part by part."""
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": shape,
-    }
-    with file.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        for part in parts:
-            stream.write(part.tobytes())
 
 
 def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:

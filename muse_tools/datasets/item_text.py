@@ -20,15 +20,7 @@ _NUM_FEATURES = 1 << 15
 
 
 def quantize(vectors: npt.ArrayLike) -> npt.NDArray[np.int8]:
-    """Codes unit vectors as the published tables do.
-
-    Args:
-        vectors: float (..., D), each in [-1, 1].
-
-    Returns:
-        int8 (..., D): ``trunc(127 * clip(v, -1, 1))``. Truncation shortens:
-        the codes' norm over 127 comes out below 1.
-    """
+    """Codes unit vectors as the published tables do."""
     clipped = np.clip(np.asarray(vectors, np.float64), -1.0, 1.0)
     return np.trunc(SCALE * clipped).astype(np.int8)
 
@@ -39,17 +31,7 @@ def text_vectors(
     seed: int,
     dim: int = EMBEDDING_DIM,
 ) -> npt.NDArray[np.float32]:
-    """Computes one unit vector per item from its text fields.
-
-    Args:
-        fields: Field name to N texts, None where unknown.
-        weights: Field name to its weight; one per field.
-        seed: Seed of the randomised decomposition.
-        dim: Dimensions of the result.
-
-    Returns:
-        float32 (N, dim), unit rows; all zero for an item without any text.
-    """
+    """Computes one unit vector per item from its text fields."""
     import scipy.sparse
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import (

@@ -21,15 +21,6 @@ import pyarrow.parquet as pq
 
 from muse_tools.datasets.errors import DataError
 
-__all__ = [
-    "data_files",
-    "find_files",
-    "iter_batches",
-    "listing",
-    "open_file",
-    "schema_of",
-]
-
 _READ_BUFFER_BYTES = 4 << 20
 _ENDINGS = (".parquet", ".parq", ".pq", "")
 _MAGIC = b"PAR1"
@@ -57,13 +48,7 @@ _TABLE_FORMATS = {
 
 
 def find_files(root: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
-    """Returns the files of table `name` in `root`, sorted; maybe none.
-
-    Raises:
-        DataError: ``AMBIGUOUS_TABLE`` when there are several of the forms
-            ``NAME.parquet``, ``NAME-*.parquet`` and ``NAME/``;
-            ``TABLE_FORMAT``, see `data_files`.
-    """
+    """Returns the files of table `name` in `root`, sorted; maybe none."""
     forms: list[tuple[str, tuple[pathlib.Path, ...]]] = []
     shards: list[pathlib.Path] = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
@@ -97,10 +82,6 @@ def data_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
     All files count, whatever their ending, also those in folders, such as
     ``dt=2026-11-29/``. Left out is what starts with ``_`` or ``.`` (markers,
     files being written) and checksums (``.crc``).
-
-    Raises:
-        DataError: ``TABLE_FORMAT`` for a folder of Delta Lake, Iceberg or
-            Hudi, which may hold removed and replaced rows as well.
     """
     found: list[pathlib.Path] = []
     for path in sorted(folder.iterdir()):
@@ -162,13 +143,6 @@ def open_file(table: str, path: pathlib.Path) -> Iterator[pq.ParquetFile]:
     types is not looked at: it may name types that this pyarrow does not know
     (string_view, list_view, decimal32, 128-bit integers), and turns lists
     into large or fixed-size ones.
-
-    Args:
-        table: Name of the table, for messages.
-        path: The file.
-
-    Raises:
-        DataError: ``UNREADABLE_FILE`` or ``UNSUPPORTED_FILE``.
     """
     metadata = None
     try:
@@ -214,18 +188,7 @@ def iter_batches(
     batch_rows: int,
     row_groups: Sequence[int] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Streams columns of a file and of its partition folders.
-
-    Args:
-        file: The open file.
-        path: Where it lies.
-        columns: Names, each in `schema_of`.
-        batch_rows: Rows per batch.
-        row_groups: Row groups to read; all by default.
-
-    Yields:
-        Record batches, the columns in any order. Never an empty batch.
-    """
+    """Streams columns of a file and of its partition folders."""
     inside = [name for name in columns if name in file.schema_arrow.names]
     constants = {
         name: value
@@ -253,7 +216,7 @@ def _diagnosis(
     error: Exception,
     metadata: pq.FileMetaData | None,
 ) -> DataError:
-    """Tells a damaged file from one that is only beyond this pyarrow."""
+    """Distinguishes a damaged file from one that this pyarrow cannot read."""
     if getattr(error, "errno", None) in (errno.EACCES, errno.ENOENT):
         return DataError(
             "UNREADABLE_FILE",

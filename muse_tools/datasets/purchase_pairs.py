@@ -1,10 +1,10 @@
 """Stand-ins for searches, made of purchases.
 
-Nobody searched for anything here. What a household bought earlier plays the
-query, another product of the same type that it bought in a later basket plays
-the purchase, and products of the same category that were on offer and that the
-household never bought play the items clicked in vain. Pure functions of
-arrays; every random choice comes from a generator that the caller passes in.
+The data hold no searches. A product that a household bought earlier is the
+query, another product of the same type in a later basket is the purchase, and
+products of the same category that were on offer and that the household never
+bought are the items clicked in vain. Pure functions of arrays; every random
+choice comes from a generator that the caller passes in.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from muse_tools.datasets.impressions import Purchases, sample_negatives
-
-__all__ = ["Pairs", "make_pairs"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,19 +51,9 @@ def make_pairs(
 ) -> Pairs:
     """Makes pairs out of the purchases before a week.
 
-    Args:
-        purchases: All purchases, sorted by household and time.
-        households: Sorted households to make pairs of.
-        products: int64 (P,), sorted: the products that may occur.
-        types: int64 (P,), 0 where unknown; products without are left out.
-        categories: int64 (P,), of each product.
-        before_week: Only purchases of earlier weeks count.
-        limit: Pairs to keep, chosen at random.
-        clicks: Products clicked in vain, at most, per pair.
-        rng: Source of every choice.
-
-    Returns:
-        The pairs.
+    `products` are sorted and may occur; `types` (0 where unknown) and
+    `categories` are theirs. Of all pairs `limit` are chosen at random, each
+    with at most `clicks` products clicked in vain.
     """
     past = purchases.where(purchases.week < before_week)
     place = np.searchsorted(products, past.product)

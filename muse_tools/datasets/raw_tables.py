@@ -11,11 +11,11 @@ Source of names and types: the Taobao-MM files as published.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,7 @@ from muse_tools.datasets.parquet_files import (
     listing,
     open_file,
 )
+from serving.files import appearing
 
 EMBEDDING_DIM = 128
 """Number of int8 codes of one item vector."""
@@ -56,9 +57,6 @@ NAME_OF_CODE: Mapping[str, str] = {
     SCL_EMBEDDING: "scl_embedding",
 }
 """Published column code to the name this project uses."""
-
-CODE_OF_NAME: Mapping[str, str] = {v: k for k, v in NAME_OF_CODE.items()}
-"""The inverse of `NAME_OF_CODE`."""
 
 
 def _list_of(value_type: pa.DataType) -> pa.DataType:
@@ -134,17 +132,7 @@ def describe_type(data_type: pa.DataType) -> str:
 def schema_problems(
     schema: pa.Schema, expected: pa.Schema, table: str
 ) -> list[DataError]:
-    """Compares a table's schema with what it has to be.
-
-    Args:
-        schema: What was found. Extra columns and any order are fine.
-        expected: One of `SCHEMAS`, or a schema of the joined form.
-        table: Table (or file) name for the messages.
-
-    Returns:
-        One `DataError` per problem, codes ``MISSING_COLUMN``,
-        ``DUPLICATE_COLUMN`` or ``WRONG_TYPE``; an empty list if it fits.
-    """
+    """Compares a table's schema with what it has to be."""
     problems = []
     for field in expected:
         found = schema.get_all_field_indices(field.name)
@@ -180,14 +168,7 @@ def schema_problems(
 def wrong_type(
     table: str, field: pa.Field, received: pa.DataType, value: str = ""
 ) -> DataError:
-    """Returns the error of a column of another type.
-
-    Args:
-        table: Table (or file) name.
-        field: What the column has to be.
-        received: Its type.
-        value: A value that does not fit, where the type would do.
-    """
+    """Returns the error of a column of another type."""
     example = f", which holds {value}" if value else ""
     return DataError(
         "WRONG_TYPE",
@@ -202,7 +183,8 @@ def _type_hint(field: pa.Field, received: pa.DataType) -> str:
     """Returns what to do, in words that may be followed as they stand."""
     types, name = pa.types, field.name
     wanted = describe_type(field.type)
-    leaf = received.value_type if casting.is_list(received) else received
+    leaf = _leaf(received)
+    group = _GROUP_OF_IDS.get(name, (name,))
     if name == LABEL:
         return (
             f"make {name} {wanted} of two: [1, 0] where the item was not "
@@ -217,7 +199,6 @@ def _type_hint(field: pa.Field, received: pa.DataType) -> str:
     if not types.is_integer(_leaf(field.type)):
         return f"write column {name} as {wanted}."
     if types.is_string(leaf) or types.is_large_string(leaf):
-        group = _GROUP_OF_IDS.get(name, (name,))
         return (
             f"replace the texts of {name} by "
             f"muse_tools.datasets.hashing.stable_ids({group[0]!r}, texts), "
@@ -227,7 +208,7 @@ def _type_hint(field: pa.Field, received: pa.DataType) -> str:
         return (
             f"take the same 64 bits of {name} as int64, in NumPy "
             "ids.view(np.int64), wherever these ids stand "
-            f"({', '.join(_GROUP_OF_IDS.get(name, (name,)))})."
+            f"({', '.join(group)})."
         )
     if types.is_floating(leaf):
         return (
@@ -274,34 +255,21 @@ def _leaf_bytes(data_type: pa.DataType) -> int:
 def decoded_bytes(
     metadata: pq.FileMetaData, schema: pa.Schema
 ) -> Iterator[tuple[int, int]]:
-    """Reads off a footer how large each row group is in memory.
-
-    Args:
-        metadata: Footer of a Parquet file.
-        schema: Columns that count.
-
-    Yields:
-        (rows, bytes of the columns' values) of each row group.
-    """
-    width = {f.name: _leaf_bytes(f.type) for f in schema}
-    whole = {f.name for f in schema if pa.types.is_integer(_leaf(f.type))}
+    """Yields rows, and bytes of a schema's values, of each row group."""
+    types = {f.name: f.type for f in schema}
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
-        columns = (group.column(i) for i in range(group.num_columns))
-        yield (
-            group.num_rows,
-            sum(
-                column.num_values
-                * (
-                    _BYTES_OF_FLOATS
-                    if name in whole
-                    and column.physical_type in ("FLOAT", "DOUBLE")
-                    else width[name]
-                )
-                for column in columns
-                if (name := column.path_in_schema.split(".")[0]) in width
-            ),
-        )
+        size = 0
+        for column in map(group.column, range(group.num_columns)):
+            wanted = types.get(column.path_in_schema.split(".")[0])
+            if wanted is None:
+                continue
+            rounded = column.physical_type in ("FLOAT", "DOUBLE")
+            whole = pa.types.is_integer(_leaf(wanted))
+            size += column.num_values * (
+                _BYTES_OF_FLOATS if rounded and whole else _leaf_bytes(wanted)
+            )
+        yield group.num_rows, size
 
 
 def rows_per_batch(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
@@ -343,13 +311,7 @@ class RawTable:
         return found
 
     def check(self) -> None:
-        """Checks every file's footer.
-
-        Raises:
-            DataError: ``MISSING_COLUMN``, ``WRONG_TYPE``,
-                ``DUPLICATE_COLUMN`` or ``UNREADABLE_FILE`` for the first
-                problem, ``EMPTY_TABLE`` if there is no row at all.
-        """
+        """Checks every file's footer."""
         for problem in self.problems():
             raise problem
         if self.num_rows() == 0:
@@ -391,27 +353,36 @@ class RawTable:
         Raises:
             DataError: A schema problem or an unreadable file.
         """
-        schema = self.schema
-        if columns is not None:
-            unknown = [c for c in columns if c not in schema.names]
-            if unknown:
-                raise ValueError(
-                    f"columns: expected codes among {schema.names}. "
-                    f"Received: {unknown}"
-                )
-            schema = pa.schema([f for f in schema if f.name in set(columns)])
         for path in self.paths:
-            label = self._label(path)
             with open_file(self.name, path) as file:
-                for problem in schema_problems(
-                    parquet_files.schema_of(file, path), schema, label
-                ):
-                    raise problem
-                rows = batch_rows or rows_per_batch(file.metadata, schema)
-                for batch in parquet_files.iter_batches(
-                    file, path, schema.names, rows
-                ):
-                    yield conform(batch, schema, label)
+                yield from self.read(file, path, columns, None, batch_rows)
+
+    def read(
+        self,
+        file: pq.ParquetFile,
+        path: pathlib.Path,
+        columns: Sequence[str] | None = None,
+        row_groups: Sequence[int] | None = None,
+        batch_rows: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Streams an open file of the table, see `iter_batches`."""
+        wanted = self.schema.names if columns is None else columns
+        if unknown := set(wanted) - set(self.schema.names):
+            raise ValueError(
+                f"columns: expected codes among {self.schema.names}. "
+                f"Received: {sorted(unknown)}"
+            )
+        schema = pa.schema([f for f in self.schema if f.name in wanted])
+        label = self._label(path)
+        for problem in schema_problems(
+            parquet_files.schema_of(file, path), schema, label
+        ):
+            raise problem
+        rows = batch_rows or rows_per_batch(file.metadata, schema)
+        for batch in parquet_files.iter_batches(
+            file, path, schema.names, rows, row_groups
+        ):
+            yield conform(batch, schema, label)
 
     def _label(self, path: pathlib.Path) -> str:
         if len(self.paths) == 1:
@@ -431,19 +402,10 @@ def empty_table(name: str) -> DataError:
 def conform(
     batch: pa.RecordBatch, schema: pa.Schema, table: str = ""
 ) -> pa.RecordBatch:
-    """Selects and casts a batch's columns to a schema, in its order.
-
-    Args:
-        batch: Rows.
-        schema: What they have to be.
-        table: Table (or file) name for the message.
-
-    Raises:
-        DataError: ``WRONG_TYPE``, with a value that does not fit.
-    """
+    """Selects and casts a batch's columns to a schema, in its order."""
     arrays = []
     for field in schema:
-        array = batch.column(batch.schema.get_field_index(field.name))
+        array = batch[field.name]
         received = array.type
         if field.name == SCL_EMBEDDING and pa.types.is_floating(
             _leaf(received)
@@ -477,14 +439,6 @@ class RawTables:
         """Finds the tables in `directory` or `directory`/raw.
 
         Only names are looked at; call `check` for the schemas.
-
-        Args:
-            directory: A data set.
-            require: Names of tables that must be there.
-
-        Raises:
-            DataError: ``NO_DIRECTORY``, ``NO_TABLES``, ``MISSING_TABLE`` or
-                ``AMBIGUOUS_TABLE``.
         """
         base = pathlib.Path(directory)
         if not base.is_dir():
@@ -528,21 +482,13 @@ class RawTables:
         return self.tables[name]
 
     def __contains__(self, name: object) -> bool:
-        """Tells whether a table exists."""
+        """Returns whether a table exists."""
         return name in self.tables
 
     def with_table(
         self, name: str, folder: str | os.PathLike[str]
     ) -> RawTables:
-        """Returns the same tables, one of them read from another folder.
-
-        Args:
-            name: Table to replace or add, one of `SCHEMAS`.
-            folder: Directory that holds the table's files, and no others.
-
-        Raises:
-            DataError: ``MISSING_TABLE`` when there is no Parquet file.
-        """
+        """Returns the same tables, one of them read from another folder."""
         paths = data_files(pathlib.Path(folder))
         if not paths:
             raise DataError(
@@ -555,14 +501,7 @@ class RawTables:
         return RawTables(self.root, {**self.tables, name: table})
 
     def check(self, require: Iterable[str] = tuple(SCHEMAS)) -> None:
-        """Checks presence, schema and non-emptiness of tables.
-
-        Args:
-            require: Names to check; all six by default.
-
-        Raises:
-            DataError: The first problem found.
-        """
+        """Checks presence, schema and non-emptiness of tables."""
         for name in require:
             self[name].check()
 
@@ -571,17 +510,8 @@ class TableWriter:
     """Writes one Parquet file atomically: all of it or nothing.
 
     Rows go to a hidden temporary file next to the target, which replaces
-    the target only when the ``with`` block ends without an error.
-
-    Args:
-        path: Target file. Missing parent directories are made.
-        schema: Arrow schema of the rows.
-        row_group_bytes: A row group is closed once its rows take about so
-            many bytes in memory.
-
-    Example:
-        >>> with TableWriter("item_features.parquet", schema) as writer:
-        ...     writer.write(batch)
+    the target only when the ``with`` block ends without an error. A row group
+    is closed once its rows take about `row_group_bytes` in memory.
     """
 
     def __init__(
@@ -590,26 +520,22 @@ class TableWriter:
         schema: pa.Schema,
         row_group_bytes: int = 64 << 20,
     ) -> None:
-        """Prepares writing; see the class for the arguments."""
         self.path = pathlib.Path(path)
         self.schema = schema
         self.rows = 0
         self._row_group_bytes = row_group_bytes
-        self._temporary = self.path.with_name(
-            f".{self.path.name}.{os.getpid()}.tmp"
-        )
-        self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> TableWriter:
-        """Opens the temporary file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(
-            self._temporary,
-            self.schema,
-            compression="snappy",
-            use_compliant_nested_type=True,
+        self._writer = self._stack.enter_context(
+            pq.ParquetWriter(
+                self._stack.enter_context(appearing(self.path)),
+                self.schema,
+                compression="snappy",
+                use_compliant_nested_type=True,
+            )
         )
         return self
 
@@ -627,27 +553,18 @@ class TableWriter:
                 self._flush()
 
     def _flush(self) -> None:
-        if self._pending and self._writer is not None:
+        if self._pending:
             table = pa.Table.from_batches(self._pending, self.schema)
             self._writer.write_table(table, row_group_size=table.num_rows)
             self._pending, self._pending_bytes = [], 0
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: object, error: BaseException | None, trace: object
     ) -> None:
-        """Moves the file into place, or removes it after an error."""
-        try:
-            if kind is None:
-                self._flush()
-            if self._writer is not None:
-                self._writer.close()
-            if kind is None:
-                os.replace(self._temporary, self.path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        with self._stack:
+            if error:
+                raise error
+            self._flush()
 
 
 def write_table(

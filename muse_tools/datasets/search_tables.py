@@ -21,32 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muse_tools.datasets import casting
-from muse_tools.datasets.arrow_lists import list_values, values_of
+from muse_tools.datasets.arrow_lists import list_lengths, list_values
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import check_modality
 from muse_tools.datasets.parquet_files import find_files, listing
 from muse_tools.datasets.raw_tables import RawTable, wrong_type
-
-__all__ = [
-    "CLICKED_ITEM_IDS",
-    "ITEM_CONTENT",
-    "ITEM_ID",
-    "PURCHASED_ITEM_ID",
-    "QUERY_ID",
-    "SEARCH_EVENTS",
-    "TABLES",
-    "TEXT",
-    "TIME",
-    "SearchTable",
-    "features",
-    "find_tables",
-    "float_lists",
-    "open_table",
-    "texts",
-    "vector_column",
-    "vector_lengths",
-    "vectors",
-]
 
 ITEM_CONTENT = "item_content"
 SEARCH_EVENTS = "search_events"
@@ -107,74 +86,36 @@ class SearchTable:
     def widths(
         self, declared: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        """Returns the width of every vector column's modality.
-
-        Args:
-            declared: Widths that are known; they win.
-
-        Returns:
-            Modality to width: the declared one, otherwise the length that
-            most rows of the table have (of two equally frequent ones the
-            larger).
-
-        Raises:
-            DataError: ``NO_USABLE_ROWS`` if a column holds no vector at all
-                and no width is declared.
-        """
-        declared = declared or {}
-        open_ones = {k: v for k, v in self.vectors.items() if k not in declared}
-        lengths: dict[str, collections.Counter[int]] = {
-            name: collections.Counter() for name in open_ones
-        }
-        if open_ones:
-            for batch in self.rows.iter_batches(list(open_ones.values())):
-                for name, column in open_ones.items():
-                    found = vector_lengths(batch[column])
-                    values, counts = np.unique(
-                        found[found > 0], return_counts=True
-                    )
-                    lengths[name].update(
-                        dict(zip(values.tolist(), counts.tolist(), strict=True))
-                    )
-        widths = {}
-        for name, column in self.vectors.items():
-            if name in declared:
-                widths[name] = declared[name]
-            elif lengths[name]:
-                widths[name] = max(
-                    lengths[name], key=lambda n: (lengths[name][n], n)
-                )
-            else:
+        """Returns the width of every vector column's modality."""
+        widths = dict(declared or {})
+        unknown = {k: v for k, v in self.vectors.items() if k not in widths}
+        found = {name: collections.Counter[int]() for name in unknown}
+        batches = self.rows.iter_batches([*unknown.values()])
+        for batch in batches if unknown else ():
+            for name, column in unknown.items():
+                found[name].update(list_lengths(batch[column]).tolist())
+        for name, counts in found.items():
+            counts.pop(0, None)
+            if not counts:
                 raise DataError(
                     "NO_USABLE_ROWS",
-                    f"table {self.name}: column {column} holds no vector. "
-                    "Expected: at least one.",
+                    f"table {self.name}: column {unknown[name]} holds no "
+                    "vector. Expected: at least one.",
                     "leave the column out, or write its vectors.",
                 )
-        return widths
+            widths[name] = max(counts, key=lambda n: (counts[n], n))
+        return {name: widths[name] for name in self.vectors}
 
 
 def vector_column(table: str, modality: str) -> str:
-    """Returns the column that holds a modality's vectors.
-
-    Example:
-        >>> vector_column("search_events", "image")
-        'query_image_vector'
-    """
+    """Returns the column that holds a modality's vectors."""
     return f"{_PREFIX[table]}{modality}{_SUFFIX}"
 
 
 def find_tables(
     directory: str | os.PathLike[str],
 ) -> dict[str, tuple[pathlib.Path, ...]]:
-    """Finds the files of both tables in a directory or its ``raw/``.
-
-    Returns:
-        Table name to its files, only the tables that exist.
-
-    Raises:
-        DataError: ``AMBIGUOUS_TABLE``.
-    """
+    """Finds the files of both tables in a directory or its ``raw/``."""
     base = pathlib.Path(directory)
     for root in (base, base / "raw"):
         found = {n: paths for n in TABLES if (paths := find_files(root, n))}
@@ -184,20 +125,7 @@ def find_tables(
 
 
 def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
-    """Finds one of the two tables and its modalities.
-
-    Args:
-        directory: A data set; the table lies there or under ``raw/``.
-        name: ``item_content`` or ``search_events``.
-
-    Returns:
-        The table.
-
-    Raises:
-        DataError: ``MISSING_TABLE``, ``AMBIGUOUS_TABLE``,
-            ``UNREADABLE_FILE``, ``EMPTY_TABLE``, ``MISSING_COLUMN``,
-            ``DUPLICATE_COLUMN``, ``WRONG_TYPE`` or ``AMBIGUOUS_MODALITY``.
-    """
+    """Finds one of the two tables and its modalities."""
     if name not in TABLES:
         raise ValueError(f"name: expected one of {TABLES}. Received: {name}")
     paths = find_tables(directory).get(name)
@@ -223,7 +151,7 @@ def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
 def _modalities(
     table: str, schema: pa.Schema
 ) -> tuple[dict[str, str], str | None]:
-    """Tells the vector columns by modality, and the text column."""
+    """Returns the vector columns by modality, and the text column."""
     prefix = _PREFIX[table]
     vectors = {}
     for field in schema:
@@ -276,24 +204,9 @@ def _holds_floats(data_type: pa.DataType) -> bool:
     )
 
 
-def vector_lengths(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Returns the lengths of N vectors; 0 where there is none."""
-    lengths = pc.fill_null(pc.list_value_length(column), 0)
-    return values_of(lengths).astype(np.int64)
-
-
 def vectors(column: pa.Array, width: int) -> npt.NDArray[np.float32]:
-    """Returns a vector column as a matrix.
-
-    Args:
-        column: N lists of floats without nulls inside, each null, empty or
-            of `width`.
-        width: Length of the vectors.
-
-    Returns:
-        float32 (N, width); zeros where there is no vector.
-    """
-    present = vector_lengths(column) > 0
+    """Returns a vector column as a matrix."""
+    present = list_lengths(column) > 0
     values = list_values(column)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32, copy=False).reshape(-1, width)
@@ -316,17 +229,7 @@ def features(
     batch: pa.RecordBatch,
     encoder: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Returns the vectors of accepted rows by modality.
-
-    Args:
-        table: The table of the rows.
-        widths: Width of every vector modality.
-        batch: N rows.
-        encoder: Encodes the text column, if the table has one.
-
-    Returns:
-        Modality to float32 (N, width); zeros where a row has nothing of it.
-    """
+    """Returns the vectors of accepted rows by modality."""
     found = {
         name: vectors(batch[column], widths[name])
         for name, column in table.vectors.items()

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from muse_tools.datasets import search_tables, validation
 from muse_tools.datasets.arrow_lists import (
     list_array,
+    list_lengths,
     list_offsets,
     list_values,
     values_of,
@@ -29,19 +30,6 @@ from muse_tools.datasets.validation import (
     ZERO_VECTOR,
     Validated,
 )
-
-__all__ = [
-    "NOT_FINITE",
-    "NO_CONTENT",
-    "REASONS",
-    "UNKNOWN_PURCHASE",
-    "WRONG_DIMENSION",
-    "ZERO_VECTOR",
-    "Clicks",
-    "clean_clicks",
-    "drop_empty",
-    "validate",
-]
 
 NOT_FINITE = "vector with NaN or infinity"
 NO_CONTENT = "no vector and no text"
@@ -61,18 +49,12 @@ REASONS = (
 
 _Mask = npt.NDArray[np.bool_]
 
-_IDS = {
-    search_tables.ITEM_CONTENT: (search_tables.ITEM_ID,),
+# Columns with ids, and others that may not be null.
+_KEYS = {
+    search_tables.ITEM_CONTENT: ((search_tables.ITEM_ID,), ()),
     search_tables.SEARCH_EVENTS: (
-        search_tables.QUERY_ID,
-        search_tables.PURCHASED_ITEM_ID,
-    ),
-}
-_OTHERS = {
-    search_tables.ITEM_CONTENT: (),
-    search_tables.SEARCH_EVENTS: (
-        search_tables.TIME,
-        search_tables.CLICKED_ITEM_IDS,
+        (search_tables.QUERY_ID, search_tables.PURCHASED_ITEM_ID),
+        (search_tables.TIME, search_tables.CLICKED_ITEM_IDS),
     ),
 }
 
@@ -82,27 +64,29 @@ def validate(
 ) -> Validated:
     """Checks rows by themselves: ids, vectors, texts.
 
-    Args:
-        table: The table that the rows are of.
-        widths: Width of every vector modality, see `SearchTable.widths`.
-        batch: N rows with the table's columns; extra ones are kept.
-
-    Returns:
-        Accepted and rejected rows.
+    A vector may be null or empty, that is missing; a null inside one is not.
     """
-    ids = _IDS[table.name]
-    nulls = validation.rows_with_nulls(batch, (*ids, *_OTHERS[table.name]))
-    zero_id = np.zeros(batch.num_rows, bool)
-    for name in ids:
-        zero_id |= validation.rows_with_zero(batch, name)
+    broken = validation.check_ids(batch, *_KEYS[table.name])
+    nulls = broken[0][1]
     wrong, infinite, zero, present = np.zeros((4, batch.num_rows), bool)
     for modality, name in table.vectors.items():
-        found = _check_vectors(batch[name], widths[modality])
-        nulls |= found.nulls
-        wrong |= found.wrong
-        infinite |= found.infinite
-        zero |= found.zero
-        present |= found.present
+        column, width = batch[name], widths[modality]
+        lengths = list_lengths(column)
+        fitting = lengths == width
+        present |= lengths > 0
+        wrong |= (lengths > 0) & ~fitting
+        values = column.flatten()
+        if values.null_count:
+            parents = np.repeat(np.arange(len(column)), lengths)
+            nulls[parents[values_of(values.is_null())]] = True
+            fitting &= ~nulls
+        if fitting.any():
+            vectors = search_tables.vectors(
+                column.filter(pa.array(fitting)), width
+            )
+            largest = np.abs(vectors).max(axis=1)
+            infinite[fitting] |= ~np.isfinite(largest)
+            zero[fitting] |= largest == 0
     if table.text:
         trimmed = pc.utf8_trim_whitespace(pc.fill_null(batch[table.text], ""))
         lengths = values_of(pc.utf8_length(trimmed))
@@ -110,8 +94,7 @@ def validate(
     return validation.split_rows(
         batch,
         [
-            (validation.NULL, nulls),
-            (validation.MISSING_ID, zero_id),
+            *broken,
             (WRONG_DIMENSION, wrong),
             (NOT_FINITE, infinite),
             (ZERO_VECTOR, zero),
@@ -123,16 +106,7 @@ def validate(
 def drop_empty(
     batch: pa.RecordBatch, features: Mapping[str, npt.NDArray[np.float32]]
 ) -> tuple[pa.RecordBatch, pa.RecordBatch, dict[str, npt.NDArray[np.float32]]]:
-    """Rejects rows whose text gave nothing, and that have nothing else.
-
-    Args:
-        batch: N rows.
-        features: Modality to float32 (N, width).
-
-    Returns:
-        The rows with a feature that is not zero, the rejected ones, and the
-        features of the former.
-    """
+    """Rejects rows whose text gave nothing, and that have nothing else."""
     present = np.zeros(batch.num_rows, bool)
     for values in features.values():
         present |= np.any(values, axis=1)
@@ -140,35 +114,6 @@ def drop_empty(
     if bad.num_rows:
         features = {k: values[present] for k, values in features.items()}
     return good, bad, dict(features)
-
-
-class _Vectors(NamedTuple):
-    nulls: _Mask
-    wrong: _Mask
-    infinite: _Mask
-    zero: _Mask
-    present: _Mask
-
-
-def _check_vectors(column: pa.Array, width: int) -> _Vectors:
-    """Tells what is wrong with each of N vectors; a null one is missing."""
-    lengths = search_tables.vector_lengths(column)
-    present = lengths > 0
-    fitting = lengths == width
-    nulls, infinite, zero = np.zeros((3, len(column)), bool)
-    values = column.flatten()
-    if values.null_count:
-        parents = np.repeat(np.arange(len(column)), lengths)
-        nulls[parents[values_of(values.is_null())]] = True
-        fitting &= ~nulls
-    if fitting.any():
-        kept = column if fitting.all() else column.filter(pa.array(fitting))
-        largest = np.abs(search_tables.vectors(kept, width)).max(axis=1)
-        infinite[fitting] = ~np.isfinite(largest)
-        zero[fitting] = largest == 0
-    return _Vectors(
-        nulls, present & (lengths != width), infinite, zero, present
-    )
 
 
 class Clicks(NamedTuple):
@@ -189,14 +134,9 @@ def clean_clicks(
 ) -> Clicks:
     """Takes clicks out of the lists that are no negatives.
 
-    Args:
-        batch: Accepted rows of ``search_events``.
-        known_items: int64, sorted: the items with content.
-
-    Returns:
-        The rows, and how many clicks were padding (id 0), on the purchased
-        item, on an item without content, or on one clicked before in the
-        same event; each click counts once, in this order.
+    These are padding (id 0), the purchased item, items without content, and
+    items clicked before in the same event; each click counts once, in this
+    order.
     """
     index = batch.schema.get_field_index(search_tables.CLICKED_ITEM_IDS)
     column = batch.column(index)

@@ -15,12 +15,13 @@ bytes per item plus one chunk, whatever the number and length of histories.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,18 @@ from muse_tools.datasets import (
     validation,
 )
 from muse_tools.datasets.arrow_lists import list_array, ranges
+from muse_tools.datasets.dataset_dir import Progress
+from muse_tools.datasets.options import SyntheticOptions as Options
+from muse_tools.datasets.raw_rows import (
+    item_rows,
+    sample_rows,
+    user_rows,
+    vector_rows,
+)
 from muse_tools.datasets.synth_items import (
     CITIES_PER_PROVINCE,
     STYLES_PER_CATEGORY,
-    Catalogue,
+    Catalog,
     public_ids,
 )
 from muse_tools.datasets.synth_users import (
@@ -50,16 +59,11 @@ from muse_tools.datasets.synth_users import (
     make_users,
 )
 
-__all__ = ["GENERATOR_VERSION", "MAX_HISTORY", "Options", "generate"]
-
 GENERATOR_VERSION = 2
-MAX_HISTORY = 100_000
-
-Progress = Callable[[str, float], None]
-"""Called with a stage's name and the share of all work done (0 to 1)."""
 
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
+_Splits = dict[str, collections.defaultdict[str, float]]
 
 _EMPTY_HISTORIES = 0.01
 _NAMES = pa.schema(
@@ -69,74 +73,6 @@ _NAMES = pa.schema(
 _CHUNK_POSITIONS = 1 << 20
 _CHUNK_USERS = 1 << 14
 _CHUNK_ITEMS = 1 << 15
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What determines the output.
-
-    Attributes:
-        users: Users, all of them in train.
-        items: Items.
-        history: Longest history, up to 100,000.
-        seed: Seed of every random choice.
-        candidates: Impressions per user and split.
-        click_rate: Expected share of clicks.
-        test_users: Share of users with test impressions.
-        new_items: Share of items that occur only as test candidates.
-        missing_embeddings: Share of items without a vector, mostly rare.
-        padded_users: Share of short histories with zeros in front.
-        broken: Broken rows of each kind to add.
-        search_events: Searches that led to a purchase; 0 leaves out them and
-            the item content.
-    """
-
-    users: int = 10_000
-    items: int = 50_000
-    history: int = 1_000
-    seed: int = 0
-    candidates: int = 11
-    click_rate: float = 0.137
-    test_users: float = 0.3
-    new_items: float = 0.05
-    missing_embeddings: float = 0.1
-    padded_users: float = 0.1
-    broken: int = 0
-    search_events: int = 20_000
-
-    def __post_init__(self) -> None:
-        """Checks every value."""
-        for name, least, most in (
-            ("users", 10, 1 << 40),
-            ("items", 100, 1 << 31),
-            ("history", 1, MAX_HISTORY),
-            ("seed", 0, 1 << 62),
-            ("candidates", 1, 1000),
-            ("broken", 0, 1 << 20),
-            ("search_events", 0, 1 << 34),
-        ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise ValueError(
-                    f"{name}: expected {least:,} to {most:,}. Received: {value}"
-                )
-        for name, top in (
-            ("click_rate", 0.9),
-            ("test_users", 1.0),
-            ("new_items", 0.5),
-            ("missing_embeddings", 0.5),
-            ("padded_users", 1.0),
-        ):
-            value = getattr(self, name)
-            if not 0 <= value <= top:
-                raise ValueError(
-                    f"{name}: expected 0 to {top}. Received: {value}"
-                )
-        if not self.click_rate or not self.test_users:
-            raise ValueError(
-                "click_rate: expected it and test_users to be above 0. "
-                f"Received: {self.click_rate} and {self.test_users}"
-            )
 
 
 def _sigmoid(logits: _Floats) -> _Floats:
@@ -180,23 +116,7 @@ def _user_gauc(
     return float(auc.sum() * width), int(usable.sum() * width)
 
 
-def _sample_rows(
-    user_ids: _Ints, item_ids: _Ints, clicked: npt.NDArray[np.bool_]
-) -> pa.RecordBatch:
-    one_hot = np.stack([~clicked, clicked], axis=1).astype(np.int8)
-    return pa.RecordBatch.from_arrays(
-        [
-            list_array(
-                one_hot.reshape(-1), np.arange(len(one_hot) + 1) * 2, pa.int8()
-            ),
-            pa.array(user_ids),
-            pa.array(item_ids),
-        ],
-        schema=raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
-    )
-
-
-def _user_rows(
+def _padded_users(
     user_ids: _Ints,
     profiles: _Ints,
     items: _Ints,
@@ -206,16 +126,9 @@ def _user_rows(
 ) -> pa.RecordBatch:
     """Builds user rows; `padding` zeros go in front of each history."""
     offsets = np.r_[0, np.cumsum(lengths + padding)]
-    at = ranges(offsets[:-1] + padding, lengths)
-    lists = []
-    for values in (items, categories):
-        padded = np.zeros(offsets[-1], np.int64)
-        padded[at] = values
-        lists.append(list_array(padded, offsets, pa.int64()))
-    return pa.RecordBatch.from_arrays(
-        [pa.array(user_ids), *(pa.array(p) for p in profiles.T.copy()), *lists],
-        schema=raw_tables.SCHEMAS[raw_tables.TRAIN_USER_FEATURES],
-    )
+    lists = np.zeros((2, offsets[-1]), np.int64)
+    lists[:, ranges(offsets[:-1] + padding, lengths)] = items, categories
+    return user_rows(user_ids, profiles.T.copy(), lists[0], lists[1], offsets)
 
 
 def generate(
@@ -223,47 +136,25 @@ def generate(
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Writes synthetic raw tables.
-
-    Args:
-        out: Output directory; gets ``raw/*.parquet``, ``names.parquet`` and
-            ``dataset.json``. An equal complete output is reused.
-        options: What to make.
-        progress: Called as the work goes on.
-
-    Returns:
-        The content of ``dataset.json``, and whether it was there already.
-
-    Raises:
-        DataError: ``OUTPUT_EXISTS``.
-    """
+    """Writes synthetic raw tables."""
     options = options or Options()
-    parameters = dataclasses.asdict(options)
-    found = dataset_dir.reusable(out, parameters, GENERATOR_VERSION)
-    if found is not None:
-        return found, True
-    started = time.monotonic()
-    description: dict[str, Any] = {
+    description = {
         "name": "synthetic",
         "generator_version": GENERATOR_VERSION,
-        "parameters": parameters,
+        "parameters": dataclasses.asdict(options),
     }
-    tell = progress or (lambda stage, share: None)
-    with dataset_dir.staged(out, description) as staging:
-        _generate(staging, options, description, tell)
-        description["seconds"] = round(time.monotonic() - started, 1)
-    tell("done", 1.0)
-    return description, False
+    write = functools.partial(_write, options)
+    return dataset_dir.make(out, description, write, progress)
 
 
-def _generate(
-    staging: pathlib.Path,
+def _write(
     options: Options,
+    staging: pathlib.Path,
     description: dict[str, Any],
     tell: Progress,
 ) -> None:
     tell("making items", 0.0)
-    catalogue = Catalogue(
+    catalog = Catalog(
         options.items,
         options.seed,
         options.new_items,
@@ -276,13 +167,9 @@ def _generate(
     )
     in_test = rng.random(options.users) < options.test_users
     in_test[0] = True
-    bias = _pilot_bias(options, catalogue)
-    splits: dict[str, dict[str, float]] = {
-        split: dict.fromkeys(
-            ("users", "impressions", "clicks", "behaviors", "gauc", "weight"),
-            0,
-        )
-        for split in raw_tables.SPLITS
+    bias = _pilot_bias(options, catalog)
+    splits: _Splits = {
+        split: collections.defaultdict(float) for split in raw_tables.SPLITS
     }
     raw = staging / "raw"
     with contextlib.ExitStack() as stack:
@@ -302,7 +189,7 @@ def _generate(
                 in_test[part],
                 bias,
                 options,
-                catalogue,
+                catalog,
                 writers,
                 splits,
             )
@@ -310,12 +197,12 @@ def _generate(
         names = stack.enter_context(
             raw_tables.TableWriter(staging / "names.parquet", _NAMES)
         )
-        embedded = _write_items(catalogue, writers, names)
-        description["broken"] = _add_broken_rows(options, catalogue, writers)
+        embedded = _write_items(catalog, writers, names)
+        description["broken"] = _add_broken_rows(options, catalog, writers)
     if options.search_events:
         tell("writing searches", 0.9)
         description["search"] = _write_searches(
-            raw, options, catalogue, description["broken"]
+            raw, options, catalog, description["broken"]
         )
     description["splits"] = {
         split: {
@@ -333,8 +220,8 @@ def _generate(
     }
     description["items"] = {
         "count": options.items,
-        "categories": catalogue.num_categories,
-        "new_in_test": int(catalogue.is_new.sum()),
+        "categories": catalog.num_categories,
+        "new_in_test": int(catalog.is_new.sum()),
         "with_embedding": embedded,
     }
 
@@ -347,12 +234,12 @@ def _history_lengths(options: Options, rng: np.random.Generator) -> _Ints:
     return lengths
 
 
-def _pilot_bias(options: Options, catalogue: Catalogue) -> float:
+def _pilot_bias(options: Options, catalog: Catalog) -> float:
     """Finds the common bias on pilot users that are not written."""
     rng = np.random.default_rng([options.seed, 3])
-    users = make_users(4096, catalogue, rng)
+    users = make_users(4096, catalog, rng)
     shown = make_candidates(
-        users, options.candidates, PHASES - 1, False, catalogue, rng
+        users, options.candidates, PHASES - 1, False, catalog, rng
     )
     logits = click_logits(
         users,
@@ -360,7 +247,7 @@ def _pilot_bias(options: Options, catalogue: Catalogue) -> float:
         shown,
         PHASES - 1,
         np.arange(4096),
-        catalogue,
+        catalog,
         rng,
     )
     return _calibrate(logits, options.click_rate)
@@ -374,16 +261,16 @@ def _make_chunk(
     in_test: npt.NDArray[np.bool_],
     bias: float,
     options: Options,
-    catalogue: Catalogue,
+    catalog: Catalog,
     writers: dict[str, raw_tables.TableWriter],
-    splits: dict[str, dict[str, float]],
+    splits: _Splits,
 ) -> None:
     """Makes and writes one chunk of users."""
     rng = np.random.default_rng([options.seed, 4, number])
     index = np.arange(part.start, part.stop)
     user_ids = public_ids(index, 0, options.seed)
-    users = make_users(len(index), catalogue, rng)
-    timeline = make_timelines(users, lengths, extra, catalogue, rng)
+    users = make_users(len(index), catalog, rng)
+    timeline = make_timelines(users, lengths, extra, catalog, rng)
     starts = np.r_[0, np.cumsum(lengths + extra)][:-1]
     everyone = np.ones(len(index), bool)
     for split, chosen, phase, ends in (
@@ -398,88 +285,78 @@ def _make_chunk(
             0,
         )
         shown = make_candidates(
-            users, options.candidates, phase, split == "test", catalogue, rng
+            users, options.candidates, phase, split == "test", catalog, rng
         )
         logits = bias + click_logits(
-            users, ends > 0, shown, phase, index, catalogue, rng
+            users, ends > 0, shown, phase, index, catalog, rng
         )
         clicked = rng.random(logits.shape) < _sigmoid(logits)
         if not chosen.any():
             continue
         items = timeline[ranges((starts + ends - kept)[chosen], kept[chosen])]
         writers[f"{split}_user_features"].write(
-            _user_rows(
+            _padded_users(
                 user_ids[chosen],
                 users.profiles[chosen],
-                catalogue.ids(items),
-                catalogue.categories(items),
+                catalog.ids(items),
+                catalog.categories(items),
                 kept[chosen],
                 padding[chosen],
             )
         )
         flat = shown[chosen].reshape(-1)
         writers[f"{split}_samples"].write(
-            _sample_rows(
+            sample_rows(
                 np.repeat(user_ids[chosen], options.candidates),
-                catalogue.ids(flat),
+                catalog.ids(flat),
                 clicked[chosen].reshape(-1),
             )
         )
         gauc, weight = _user_gauc(clicked[chosen], logits[chosen])
-        found = splits[split]
-        found["users"] += int(chosen.sum())
-        found["impressions"] += int(clicked[chosen].size)
-        found["clicks"] += int(clicked[chosen].sum())
-        found["behaviors"] += int(kept[chosen].sum())
-        found["gauc"] += gauc
-        found["weight"] += weight
+        for name, more in (
+            ("users", chosen.sum()),
+            ("impressions", clicked[chosen].size),
+            ("clicks", clicked[chosen].sum()),
+            ("behaviors", kept[chosen].sum()),
+            ("gauc", gauc),
+            ("weight", weight),
+        ):
+            splits[split][name] += more
 
 
 def _write_items(
-    catalogue: Catalogue,
+    catalog: Catalog,
     writers: dict[str, raw_tables.TableWriter],
     names: raw_tables.TableWriter,
 ) -> int:
     """Writes features, vectors and names; returns the number of vectors."""
     embedded = 0
-    for begin in range(0, catalogue.size, _CHUNK_ITEMS):
-        item = np.arange(begin, min(begin + _CHUNK_ITEMS, catalogue.size))
-        ids = catalogue.ids(item)
-        city = catalogue.city[item].astype(np.int64)
+    for begin in range(0, catalog.size, _CHUNK_ITEMS):
+        item = np.arange(begin, min(begin + _CHUNK_ITEMS, catalog.size))
+        ids = catalog.ids(item)
+        city = catalog.city[item].astype(np.int64)
         writers[raw_tables.ITEM_FEATURES].write(
-            pa.RecordBatch.from_arrays(
-                [
-                    pa.array(ids),
-                    pa.array(catalogue.categories(item)),
-                    pa.array(public_ids(city, 3, catalogue.seed)),
-                    pa.array(
-                        public_ids(
-                            city // CITIES_PER_PROVINCE, 4, catalogue.seed
-                        )
-                    ),
-                ],
-                schema=raw_tables.SCHEMAS[raw_tables.ITEM_FEATURES],
+            item_rows(
+                ids,
+                catalog.categories(item),
+                public_ids(city, 3, catalog.seed),
+                public_ids(city // CITIES_PER_PROVINCE, 4, catalog.seed),
             )
         )
-        known = catalogue.has_embedding[item]
+        known = catalog.has_embedding[item]
         writers[raw_tables.EMBEDDINGS].write(
-            _vector_rows(ids[known], catalogue.codes(item[known]))
+            vector_rows(ids[known], catalog.codes(item[known]))
         )
         embedded += int(known.sum())
-        style = catalogue.style[item].tolist()
+        style = catalog.style[item].tolist()
         category = [s // STYLES_PER_CATEGORY for s in style]
         text = [
             f"Item {i} (category {c}, style {s % STYLES_PER_CATEGORY})"
             for i, c, s in zip(item.tolist(), category, style, strict=True)
         ]
         names.write(
-            pa.RecordBatch.from_arrays(
-                [
-                    pa.array(ids),
-                    pa.array(text),
-                    pa.array([f"Category {c}" for c in category]),
-                ],
-                schema=_NAMES,
+            pa.record_batch(
+                [ids, text, [f"Category {c}" for c in category]], schema=_NAMES
             )
         )
     return embedded
@@ -488,46 +365,39 @@ def _write_items(
 def _write_searches(
     raw: pathlib.Path,
     options: Options,
-    catalogue: Catalogue,
+    catalog: Catalog,
     broken: dict[str, dict[str, int]],
 ) -> dict[str, int]:
-    """Writes item content and searches; returns what there is.
-
-    Args:
-        raw: Where to write.
-        options: What to make.
-        catalogue: Items.
-        broken: Gets the broken rows by table and reason.
-    """
-    views = synth_search.Views(catalogue)
-    events = synth_search.make_events(options.search_events, catalogue, views)
+    """Writes item content and searches; adds to what is broken."""
+    views = synth_search.Views(catalog)
+    events = synth_search.make_events(options.search_events, catalog, views)
     bad_items: dict[str, pa.RecordBatch] = {}
     bad_events: dict[str, pa.RecordBatch] = {}
     if options.broken:
-        bad_items = synth_search.broken_content_rows(options.broken, catalogue)
+        bad_items = synth_search.broken_content_rows(options.broken, catalog)
         bad_events = synth_search.broken_event_rows(
-            options.broken, events, catalogue
+            options.broken, events, catalog
         )
     with raw_tables.TableWriter(
         raw / f"{search_tables.ITEM_CONTENT}.parquet",
-        synth_search.content_schema(),
+        synth_search.CONTENT_SCHEMA,
     ) as content:
-        for begin in range(0, catalogue.size, _CHUNK_ITEMS):
-            item = np.arange(begin, min(begin + _CHUNK_ITEMS, catalogue.size))
-            content.write(synth_search.content_rows(item, catalogue, views))
+        for begin in range(0, catalog.size, _CHUNK_ITEMS):
+            item = np.arange(begin, min(begin + _CHUNK_ITEMS, catalog.size))
+            content.write(synth_search.content_rows(item, catalog, views))
         with_content = content.rows
         for rows in bad_items.values():
             content.write(rows)
     with raw_tables.TableWriter(
         raw / f"{search_tables.SEARCH_EVENTS}.parquet",
-        synth_search.event_schema(),
+        synth_search.EVENT_SCHEMA,
     ) as searches:
         for begin in range(0, options.search_events, _CHUNK_ITEMS):
             chosen = slice(
                 begin, min(begin + _CHUNK_ITEMS, options.search_events)
             )
             searches.write(
-                synth_search.event_rows(events, chosen, catalogue, views)
+                synth_search.event_rows(events, chosen, catalog, views)
             )
         for rows in bad_events.values():
             searches.write(rows)
@@ -544,79 +414,54 @@ def _write_searches(
     }
 
 
-def _vector_rows(ids: _Ints, codes: npt.NDArray[np.int8]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(ids),
-            list_array(
-                codes.reshape(-1),
-                np.arange(len(codes) + 1) * codes.shape[1],
-                pa.int8(),
-            ),
-        ],
-        schema=raw_tables.SCHEMAS[raw_tables.EMBEDDINGS],
-    )
-
-
 def _add_broken_rows(
     options: Options,
-    catalogue: Catalogue,
+    catalog: Catalog,
     writers: dict[str, raw_tables.TableWriter],
 ) -> dict[str, dict[str, int]]:
     """Appends `options.broken` rows of every kind; returns what and where."""
     count = options.broken
     if not count:
         return {}
-    known = np.arange(count) % min(options.users, catalogue.size)
+    known = np.arange(count) % min(options.users, catalog.size)
     users = public_ids(known, 0, options.seed)
-    items = catalogue.ids(known)
+    items = catalog.ids(known)
     unknown = options.users + np.arange(2 * count)
     unequal_users, stranger_users = np.split(
         public_ids(unknown, 0, options.seed), 2
     )
-    stranger_items = catalogue.ids(catalogue.size + np.arange(count))
+    stranger_items = catalog.ids(catalog.size + np.arange(count))
     not_clicked = np.zeros(count, bool)
     samples = raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES]
     bad_labels = [[1, 1], [0, 0], [1], [0, 1, 0], []]
-    table = "train_samples"
+    samples_writer = writers["train_samples"]
     for label in (
         [bad_labels[i % len(bad_labels)] for i in range(count)],
         [None] * count,
     ):
-        writers[table].write(
-            pa.RecordBatch.from_arrays(
-                [
-                    pa.array(label, samples.field(0).type),
-                    pa.array(users),
-                    pa.array(items),
-                ],
+        samples_writer.write(
+            pa.record_batch(
+                [pa.array(label, samples.field(0).type), users, items],
                 schema=samples,
             )
         )
-    writers[table].write(_sample_rows(users, stranger_items, not_clicked))
-    writers[table].write(_sample_rows(stranger_users, items, not_clicked))
-    table = "train_user_features"
-    profiles = np.zeros((count, len(PROFILE_SIZES)), np.int64)
-    one = np.ones(count, np.int64)
-    none = np.zeros(count, np.int64)
-    twice = _user_rows(users, profiles, items, items, one, none)
-    writers[table].write(twice)
-    unequal = _user_rows(unequal_users, profiles, items, items, one, none)
+    samples_writer.write(sample_rows(users, stranger_items, not_clicked))
+    samples_writer.write(sample_rows(stranger_users, items, not_clicked))
+    profiles = np.zeros((len(PROFILE_SIZES), count), np.int64)
+    one_each = np.arange(count + 1)
+    users_writer = writers["train_user_features"]
+    users_writer.write(user_rows(users, profiles, items, items, one_each))
+    unequal = user_rows(unequal_users, profiles, items, items, one_each)
     columns = list(unequal.columns)
     columns[-1] = list_array(items[:0], np.zeros(count + 1), pa.int64())
-    writers[table].write(
+    users_writer.write(
         pa.RecordBatch.from_arrays(columns, schema=unequal.schema)
     )
-    table = raw_tables.ITEM_FEATURES
-    writers[table].write(
-        pa.RecordBatch.from_arrays(
-            [pa.array(items)] * 4,
-            schema=raw_tables.SCHEMAS[table],
-        )
+    writers[raw_tables.ITEM_FEATURES].write(item_rows(*[items] * 4))
+    codes = catalog.codes(known)
+    writers[raw_tables.EMBEDDINGS].write(
+        vector_rows(stranger_items, codes[:, :-1])
     )
-    table = raw_tables.EMBEDDINGS
-    codes = catalogue.codes(known)
-    writers[table].write(_vector_rows(stranger_items, codes[:, :-1]))
     return {
         "train_samples": {
             validation.LABEL_NOT_ONE_HOT: count,

@@ -14,15 +14,6 @@ import numpy.typing as npt
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.item_text import quantize
 
-__all__ = [
-    "CITIES_PER_PROVINCE",
-    "STYLES_PER_CATEGORY",
-    "Catalogue",
-    "hash_noise",
-    "mix",
-    "public_ids",
-]
-
 STYLES_PER_CATEGORY = 8
 CITIES_PER_PROVINCE = 10
 
@@ -38,7 +29,7 @@ _NUM_CITIES = 300
 
 
 def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The bijective 64-bit finaliser of SplitMix64."""
+    """The bijective 64-bit finalizer of SplitMix64."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(
         0xBF58476D1CE4E5B9
     )
@@ -70,15 +61,8 @@ def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return vectors / np.maximum(norms, 1e-12)
 
 
-class Catalogue:
-    """Items: style, popularity, ids; sorted by style.
-
-    Args:
-        size: Number of items.
-        seed: Seed of every random choice.
-        new_items: Share of items that occur only as test candidates.
-        missing_embeddings: Share of items without a vector, mostly rare.
-    """
+class Catalog:
+    """Items: style, popularity, ids; sorted by style."""
 
     def __init__(
         self,
@@ -94,10 +78,10 @@ class Catalogue:
         self.salt = int(rng.integers(1, 1 << 20))
         self.num_categories = int(np.clip(size // 150, 8, 4_000))
         num_styles = self.num_categories * STYLES_PER_CATEGORY
-        centres = _unit(rng.standard_normal((self.num_categories, _DIM)))
+        centers = _unit(rng.standard_normal((self.num_categories, _DIM)))
         spread = _unit(rng.standard_normal((num_styles, _DIM)))
         self.style_vectors = _unit(
-            np.repeat(centres, STYLES_PER_CATEGORY, axis=0)
+            np.repeat(centers, STYLES_PER_CATEGORY, axis=0)
             + _STYLE_SPREAD * spread
         ).astype(np.float32)
         # Larger styles and smaller ones, none of them empty.
@@ -122,16 +106,7 @@ class Catalogue:
         self.city = city.astype(np.int32)
 
     def draw(self, style: _Ints, uniform: _Floats, new: bool) -> _Ints:
-        """Draws an item of each style by popularity.
-
-        Args:
-            style: Style of each draw, -1 for any.
-            uniform: As many numbers in [0, 1).
-            new: Whether items that are new in test take part.
-
-        Returns:
-            int64 item indices.
-        """
+        """Draws an item of each style by popularity."""
         cumulative = self._all if new else self._known
         bounds = np.r_[0.0, cumulative]
         free = style < 0

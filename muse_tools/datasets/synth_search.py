@@ -1,9 +1,9 @@
 """Searches of the synthetic data: what items look like, what people buy.
 
-Every item has, besides its style, a few fine attributes (think of colour or
+Every item has, besides its style, a few fine attributes (think of color or
 material). An image and a text are views of style and attributes, under strong
 nuisance: the photographer's studio, the seller's manner of writing. A query
-is a view of what somebody wants, with a nuisance of its own. Of the items of
+is a view of what is wanted, with a nuisance of its own. Of the items of
 the wanted style the one with the wanted attributes is bought; near misses,
 alike but for an attribute, are clicked and left.
 
@@ -14,6 +14,8 @@ hardly, a text the reverse. No formula of a model occurs here.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,28 +24,11 @@ import pyarrow as pa
 from muse_tools.datasets import search_tables, search_validation, validation
 from muse_tools.datasets.arrow_lists import list_array, ranges, rank_in_group
 from muse_tools.datasets.synth_items import (
-    Catalogue,
+    Catalog,
     hash_noise,
     mix,
     public_ids,
 )
-
-__all__ = [
-    "ATTRIBUTES",
-    "MODALITIES",
-    "SECONDS",
-    "VALUES",
-    "Events",
-    "Views",
-    "attributes",
-    "broken_content_rows",
-    "broken_event_rows",
-    "content_rows",
-    "content_schema",
-    "event_rows",
-    "event_schema",
-    "make_events",
-]
 
 MODALITIES = {"image": 64, "text": 64}
 """Modality to the width of its vectors."""
@@ -83,6 +68,34 @@ _CHUNK = 1 << 12
 _ITEM_SALT, _QUERY_SALT = 16, 32
 
 
+def _vector_fields(table: str) -> list[tuple[str, pa.DataType]]:
+    floats = pa.list_(pa.field("element", pa.float32()))
+    return [
+        (search_tables.vector_column(table, name), floats)
+        for name in MODALITIES
+    ]
+
+
+CONTENT_SCHEMA = pa.schema(
+    [
+        (search_tables.ITEM_ID, pa.int64()),
+        *_vector_fields(search_tables.ITEM_CONTENT),
+    ]
+)
+EVENT_SCHEMA = pa.schema(
+    [
+        (search_tables.QUERY_ID, pa.int64()),
+        (search_tables.TIME, pa.int64()),
+        *_vector_fields(search_tables.SEARCH_EVENTS),
+        (search_tables.PURCHASED_ITEM_ID, pa.int64()),
+        (
+            search_tables.CLICKED_ITEM_IDS,
+            pa.list_(pa.field("element", pa.int64())),
+        ),
+    ]
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Events:
     """Searches in order of time.
@@ -105,26 +118,22 @@ class Events:
     offsets: _Ints
 
 
-def attributes(item: _Ints, catalogue: Catalogue) -> _Ints:
+def attributes(item: _Ints, catalog: Catalog) -> _Ints:
     """Returns the attributes (N, A) of items, each in [0, VALUES)."""
-    key = np.uint64((catalogue.salt << 32) | 1)
+    key = np.uint64((catalog.salt << 32) | 1)
     counter = item.astype(np.uint64)[:, None] * np.uint64(ATTRIBUTES)
     state = mix(counter + np.arange(ATTRIBUTES, dtype=np.uint64) + key)
     return (state % np.uint64(VALUES)).astype(np.int64)
 
 
 class Views:
-    """How styles and attributes show in the modalities.
+    """How styles and attributes show in the modalities."""
 
-    Args:
-        catalogue: Items.
-    """
-
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         """Draws the fixed maps from latents to views."""
-        self._catalogue = catalogue
-        rng = np.random.default_rng([catalogue.seed, 5])
-        dim = catalogue.style_vectors.shape[1]
+        self._catalogue = catalog
+        rng = np.random.default_rng([catalog.seed, 5])
+        dim = catalog.style_vectors.shape[1]
         self._style, self._attribute, self._nuisance = {}, {}, {}
         for name, width in MODALITIES.items():
             self._style[name] = rng.normal(0, width**-0.5, (dim, width)).astype(
@@ -153,13 +162,7 @@ class Views:
     def of_queries(
         self, event: _Ints, style: _Ints, wanted: _Ints
     ) -> dict[str, _Floats]:
-        """Returns the vectors of queries; zeros where there are none.
-
-        Args:
-            event: int64 (E,), number of each event.
-            style: int64 (E,).
-            wanted: int64 (E, A).
-        """
+        """Returns the vectors of queries; zeros where there are none."""
         vectors = self._catalogue.style_vectors
         noise = hash_noise(event, self._salt(_QUERY_SALT))
         latents = vectors[style] + noise * np.float32(
@@ -174,7 +177,7 @@ class Views:
         return self._views(latents, wanted, event, "query", missing)
 
     def have_content(self, item: _Ints) -> npt.NDArray[np.bool_]:
-        """Tells which items have an image or a text."""
+        """Returns which items have an image or a text."""
         missing = self._missing(item)
         return ~(missing["image"] & missing["text"])
 
@@ -218,7 +221,7 @@ def _uniform(index: _Ints, salt: int) -> npt.NDArray[np.float64]:
     return (state >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-def make_events(count: int, catalogue: Catalogue, views: Views) -> Events:
+def make_events(count: int, catalog: Catalog, views: Views) -> Events:
     """Draws searches, what was bought and what was clicked.
 
     Items that are new in test or without content take no part. The wanted
@@ -226,25 +229,20 @@ def make_events(count: int, catalogue: Catalogue, views: Views) -> Events:
     item of it. An item on the shelf (at most 256 items of the style) is
     bought the more likely the more popular it is and the fewer wanted
     attributes it lacks; the other items that are near are clicked.
-
-    Args:
-        count: Number of searches.
-        catalogue: Items.
-        views: How they show.
     """
-    rng = np.random.default_rng([catalogue.seed, 6])
+    rng = np.random.default_rng([catalog.seed, 6])
     time = np.sort(rng.integers(0, SECONDS[1], count)) + SECONDS[0]
-    able = ~catalogue.is_new & views.have_content(np.arange(catalogue.size))
+    able = ~catalog.is_new & views.have_content(np.arange(catalog.size))
     meant = np.zeros(count, np.int64)
     open_ones = np.arange(count)
     while len(open_ones):
-        meant[open_ones] = catalogue.draw(
+        meant[open_ones] = catalog.draw(
             np.full(len(open_ones), -1), rng.random(len(open_ones)), new=False
         )
         open_ones = open_ones[~able[meant[open_ones]]]
-    values = attributes(np.arange(catalogue.size), catalogue).astype(np.int8)
+    values = attributes(np.arange(catalog.size), catalog).astype(np.int8)
     parts = [
-        _choose(meant[begin : begin + _CHUNK], values, able, catalogue, rng)
+        _choose(meant[begin : begin + _CHUNK], values, able, catalog, rng)
         for begin in range(0, count, _CHUNK)
     ]
     purchased, clicked, clicks = (
@@ -252,7 +250,7 @@ def make_events(count: int, catalogue: Catalogue, views: Views) -> Events:
     )
     return Events(
         time,
-        catalogue.style[meant].astype(np.int64),
+        catalog.style[meant].astype(np.int64),
         values[meant].astype(np.int64),
         purchased,
         clicked,
@@ -264,12 +262,12 @@ def _choose(
     meant: _Ints,
     values: npt.NDArray[np.int8],
     able: npt.NDArray[np.bool_],
-    catalogue: Catalogue,
+    catalog: Catalog,
     rng: np.random.Generator,
 ) -> tuple[_Ints, _Ints, _Ints]:
     """Returns the item bought, the items clicked, and how many of these."""
-    style = catalogue.style[meant]
-    first, stop = catalogue.start[style], catalogue.start[style + 1]
+    style = catalog.style[meant]
+    first, stop = catalog.start[style], catalog.start[style + 1]
     start = meant - rng.integers(0, _SHELF, len(meant))
     start = np.clip(start, first, np.maximum(first, stop - _SHELF))
     lengths = np.minimum(stop - start, _SHELF)
@@ -278,7 +276,7 @@ def _choose(
     event, item = event[able[item]], item[able[item]]
     lacking = (values[item] != values[meant][event]).sum(1)
     # Exponential races: the smallest key is drawn first.
-    weight = catalogue.rank_share[item] ** -0.5 * np.exp(-_MISMATCH * lacking)
+    weight = catalog.rank_share[item] ** -0.5 * np.exp(-_MISMATCH * lacking)
     key = rng.standard_exponential(len(item)) / weight
     order = np.argsort(event + key / (1 + key))
     event, item = event[order], item[order]
@@ -289,91 +287,53 @@ def _choose(
     return item[place == 0], item[clicked], clicks
 
 
-def content_rows(
-    item: _Ints, catalogue: Catalogue, views: Views
-) -> pa.RecordBatch:
+def content_rows(item: _Ints, catalog: Catalog, views: Views) -> pa.RecordBatch:
     """Returns rows of ``item_content``; items without anything are left out."""
     item = item[views.have_content(item)]
     vectors = views.of_items(item)
-    return pa.RecordBatch.from_arrays(
+    return _batch(
         [
-            pa.array(catalogue.ids(item)),
+            catalog.ids(item),
             *(search_tables.float_lists(v) for v in vectors.values()),
         ],
-        schema=content_schema(),
-    )
-
-
-def content_schema() -> pa.Schema:
-    """Returns the schema of the synthetic ``item_content``."""
-    floats = pa.list_(pa.field("element", pa.float32()))
-    columns = (
-        search_tables.vector_column(search_tables.ITEM_CONTENT, name)
-        for name in MODALITIES
-    )
-    return pa.schema(
-        [
-            (search_tables.ITEM_ID, pa.int64()),
-            *((column, floats) for column in columns),
-        ]
-    )
-
-
-def event_schema() -> pa.Schema:
-    """Returns the schema of the synthetic ``search_events``."""
-    floats = pa.list_(pa.field("element", pa.float32()))
-    columns = (
-        search_tables.vector_column(search_tables.SEARCH_EVENTS, name)
-        for name in MODALITIES
-    )
-    return pa.schema(
-        [
-            (search_tables.QUERY_ID, pa.int64()),
-            (search_tables.TIME, pa.int64()),
-            *((column, floats) for column in columns),
-            (search_tables.PURCHASED_ITEM_ID, pa.int64()),
-            (
-                search_tables.CLICKED_ITEM_IDS,
-                pa.list_(pa.field("element", pa.int64())),
-            ),
-        ]
+        CONTENT_SCHEMA,
     )
 
 
 def broken_content_rows(
-    count: int, catalogue: Catalogue
+    count: int, catalog: Catalog
 ) -> dict[str, pa.RecordBatch]:
     """Returns `count` rows of ``item_content`` by reason to reject them."""
-    strangers = catalogue.ids(catalogue.size + np.arange(count)).tolist()
-    known = [catalogue.ids(np.zeros(1, np.int64))[0]] * count
+    strangers = catalog.ids(catalog.size + np.arange(count)).tolist()
+    known = [catalog.ids(np.zeros(1, np.int64))[0]] * count
     rows = {
         reason: (strangers, vector) for reason, vector in _BAD_VECTORS.items()
     }
     rows[validation.NULL] = ([None] * count, _VECTOR)
     rows[validation.MISSING_ID] = ([0] * count, _VECTOR)
     rows[validation.DUPLICATE_ITEM] = (known, _VECTOR)
-    schema = content_schema()
     return {
-        reason: pa.RecordBatch.from_arrays(
-            [
-                pa.array(ids, pa.int64()),
-                pa.array([vector] * count, schema.field(1).type),
-                pa.array([None] * count, schema.field(2).type),
-            ],
-            schema=schema,
-        )
+        reason: _batch((ids, [vector] * count, [None] * count), CONTENT_SCHEMA)
         for reason, (ids, vector) in rows.items()
     }
 
 
+def _batch(columns: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, field.type)
+        for column, field in zip(columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
 def broken_event_rows(
-    count: int, events: Events, catalogue: Catalogue
+    count: int, events: Events, catalog: Catalog
 ) -> dict[str, pa.RecordBatch]:
     """Returns `count` rows of ``search_events`` by reason to reject them."""
     size = len(events.time)
-    queries = public_ids(size + np.arange(count), 5, catalogue.seed).tolist()
-    bought = catalogue.ids(events.purchased[:1]).tolist() * count
-    strangers = catalogue.ids(catalogue.size + np.arange(count)).tolist()
+    queries = public_ids(size + np.arange(count), 5, catalog.seed).tolist()
+    bought = catalog.ids(events.purchased[:1]).tolist() * count
+    strangers = catalog.ids(catalog.size + np.arange(count)).tolist()
     rows = {
         reason: (queries, vector, bought)
         for reason, vector in _BAD_VECTORS.items()
@@ -381,54 +341,40 @@ def broken_event_rows(
     rows[validation.NULL] = (queries, _VECTOR, [None] * count)
     rows[validation.MISSING_ID] = ([0] * count, _VECTOR, bought)
     rows[search_validation.UNKNOWN_PURCHASE] = (queries, _VECTOR, strangers)
-    schema = event_schema()
+    time = events.time[:1].tolist() * count
     return {
-        reason: pa.RecordBatch.from_arrays(
-            [
-                pa.array(column, field.type)
-                for column, field in zip(
-                    (
-                        ids,
-                        events.time[:1].tolist() * count,
-                        [vector] * count,
-                        [None] * count,
-                        purchased,
-                        [[]] * count,
-                    ),
-                    schema,
-                    strict=True,
-                )
-            ],
-            schema=schema,
+        reason: _batch(
+            (
+                ids,
+                time,
+                [vector] * count,
+                [None] * count,
+                purchased,
+                [[]] * count,
+            ),
+            EVENT_SCHEMA,
         )
         for reason, (ids, vector, purchased) in rows.items()
     }
 
 
 def event_rows(
-    events: Events, chosen: slice, catalogue: Catalogue, views: Views
+    events: Events, chosen: slice, catalog: Catalog, views: Views
 ) -> pa.RecordBatch:
-    """Returns rows of ``search_events``.
-
-    Args:
-        events: All searches.
-        chosen: Which of them.
-        catalogue: Items.
-        views: How wishes show.
-    """
+    """Returns rows of ``search_events``."""
     event = np.arange(len(events.time))[chosen]
     vectors = views.of_queries(
         event, events.style[chosen], events.wanted[chosen]
     )
     bounds = events.offsets[event[0] : event[-1] + 2]
-    clicked = catalogue.ids(events.clicked[bounds[0] : bounds[-1]])
-    return pa.RecordBatch.from_arrays(
+    clicked = catalog.ids(events.clicked[bounds[0] : bounds[-1]])
+    return _batch(
         [
-            pa.array(public_ids(event, 5, catalogue.seed)),
-            pa.array(events.time[chosen]),
+            public_ids(event, 5, catalog.seed),
+            events.time[chosen],
             *(search_tables.float_lists(v) for v in vectors.values()),
-            pa.array(catalogue.ids(events.purchased[chosen])),
+            catalog.ids(events.purchased[chosen]),
             list_array(clicked, bounds - bounds[0], pa.int64()),
         ],
-        schema=event_schema(),
+        EVENT_SCHEMA,
     )

@@ -14,20 +14,10 @@ from muse_tools.datasets import raw_tables
 from muse_tools.datasets.arrow_lists import ranges
 from muse_tools.datasets.synth_items import (
     STYLES_PER_CATEGORY,
-    Catalogue,
+    Catalog,
     mix,
     public_ids,
 )
-
-__all__ = [
-    "PHASES",
-    "PROFILE_SIZES",
-    "Users",
-    "click_logits",
-    "make_candidates",
-    "make_timelines",
-    "make_users",
-]
 
 PHASES = 8
 """Passing interests per user; the last one begins after the train history."""
@@ -76,11 +66,9 @@ class Users:
     profiles: _Ints
 
 
-def make_users(
-    size: int, catalogue: Catalogue, rng: np.random.Generator
-) -> Users:
+def make_users(size: int, catalog: Catalog, rng: np.random.Generator) -> Users:
     """Draws the tastes of `size` users."""
-    usable = catalogue.usable
+    usable = catalog.usable
     interests = rng.choice(usable, (size, _INTERESTS))
     weights = rng.dirichlet(np.full(_INTERESTS, 1.5), size)
     # A passing interest is near a lasting one half of the time.
@@ -100,7 +88,7 @@ def make_users(
     values = [rng.integers(0, n, size) for n in PROFILE_SIZES]
     bias = 0.4 * (values[0] % 2 - 0.5) + rng.normal(0, _USER_DEVIATION, size)
     profiles = np.stack(
-        [public_ids(v, 10 + i, catalogue.seed) for i, v in enumerate(values)],
+        [public_ids(v, 10 + i, catalog.seed) for i, v in enumerate(values)],
         axis=1,
     )
     profiles[rng.random(profiles.shape) < _PROFILE_MISSING] = 0
@@ -111,7 +99,7 @@ def make_timelines(
     users: Users,
     lengths: _Ints,
     extra: _Ints,
-    catalogue: Catalogue,
+    catalog: Catalog,
     rng: np.random.Generator,
 ) -> _Ints:
     """Returns item indices of all timelines, one user after the other."""
@@ -135,7 +123,7 @@ def make_timelines(
             -1,
         ),
     )
-    item = catalogue.draw(style, rng.random(len(user)), new=False)
+    item = catalog.draw(style, rng.random(len(user)), new=False)
     # People look at the same item several times in a row.
     fresh = (step == 0) | (rng.random(len(user)) >= _REPEAT_SHARE)
     origin = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))
@@ -148,7 +136,7 @@ def click_logits(
     candidates: _Ints,
     phase: int,
     user_index: _Ints,
-    catalogue: Catalogue,
+    catalog: Catalog,
     rng: np.random.Generator,
 ) -> _Floats:
     """Returns logits (U, C) without the common bias.
@@ -158,7 +146,7 @@ def click_logits(
     the past. The current phase pulls once more, and so do the categories.
     """
     size, width = candidates.shape
-    latents = catalogue.latents(candidates.reshape(-1))
+    latents = catalog.latents(candidates.reshape(-1))
     latents = latents.reshape(size, width, _DIM)
     styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
     weights = np.concatenate(
@@ -169,24 +157,24 @@ def click_logits(
         axis=1,
     )
     closeness = np.einsum(
-        "ucd,usd->ucs", latents, catalogue.style_vectors[styles]
+        "ucd,usd->ucs", latents, catalog.style_vectors[styles]
     )
     pull = np.exp(_SHARPNESS * (closeness.astype(np.float64) - 1.0))
     far = np.einsum("ucs,us->uc", pull, weights)
     recent = pull[:, :, -1]
-    category = catalogue.category_of_style[catalogue.style[candidates]]
-    same = category[:, :, None] == catalogue.category_of_style[styles][:, None]
+    category = catalog.category_of_style[catalog.style[candidates]]
+    same = category[:, :, None] == catalog.category_of_style[styles][:, None]
     share = np.einsum("ucs,us->uc", same, weights)
     affinity = mix(
         (user_index[:, None] * 8191 + category).astype(np.uint64)
-        + np.uint64(catalogue.salt)
+        + np.uint64(catalog.salt)
     )
     taste = affinity.astype(np.float64) / 2.0**64 - 0.5
     past = has_past[:, None].astype(np.float64)
     return (
         past * (_FAR_WEIGHT * far + _RECENT_WEIGHT * recent)
         + _CATEGORY_WEIGHT * (past * share + taste)
-        + _POPULARITY_WEIGHT * np.log(catalogue.rank_share[candidates])
+        + _POPULARITY_WEIGHT * np.log(catalog.rank_share[candidates])
         + users.bias[:, None]
         + rng.normal(0, _NOISE_DEVIATION, candidates.shape)
     )
@@ -197,10 +185,10 @@ def make_candidates(
     width: int,
     phase: int,
     new: bool,
-    catalogue: Catalogue,
+    catalog: Catalog,
     rng: np.random.Generator,
 ) -> _Ints:
-    """Returns shown items (U, width): liked styles, neighbours, popular."""
+    """Returns shown items (U, width): liked styles, neighbors, popular."""
     size = len(users.bias)
     styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
     liked = np.take_along_axis(
@@ -211,7 +199,7 @@ def make_candidates(
         - liked % STYLES_PER_CATEGORY
         + rng.integers(0, STYLES_PER_CATEGORY, (size, width))
     )
-    sibling = np.where(np.isin(sibling, catalogue.usable), sibling, liked)
+    sibling = np.where(np.isin(sibling, catalog.usable), sibling, liked)
     source = rng.random((size, width))
     style = np.where(
         source < _CANDIDATES_LIKED,
@@ -222,5 +210,5 @@ def make_candidates(
             -1,
         ),
     )
-    drawn = catalogue.draw(style.reshape(-1), rng.random(size * width), new=new)
+    drawn = catalog.draw(style.reshape(-1), rng.random(size * width), new=new)
     return drawn.reshape(size, width)

@@ -21,14 +21,6 @@ import numpy.typing as npt
 
 from muse_tools.datasets.errors import DataError
 
-__all__ = [
-    "HASHED_NGRAMS",
-    "HashedNgrams",
-    "TextEncoder",
-    "load_encoder",
-    "sentence_encoder",
-]
-
 HASHED_NGRAMS = "hashed_ngrams"
 """Name of the built-in encoder."""
 
@@ -53,15 +45,6 @@ class HashedNgrams:
     Case, width and composition of characters do not matter (NFKC, lower
     case). Words are runs of letters, digits and underscores; in scripts
     without spaces the n-grams carry the meaning.
-
-    Args:
-        dim: Width of the vectors.
-        seed: Of the hash.
-
-    Example:
-        >>> vectors = HashedNgrams(dim=256)(["Whole milk, 1 gallon"])
-        >>> vectors.shape
-        (1, 256)
     """
 
     def __init__(self, dim: int = 512, seed: int = 0) -> None:
@@ -74,19 +57,12 @@ class HashedNgrams:
 
     @property
     def name(self) -> str:
-        """Says everything that determines the vectors."""
+        """Everything that determines the vectors."""
         return f"{HASHED_NGRAMS}(dim={self.dim}, seed={self.seed})"
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Encodes texts.
-
-        Args:
-            texts: N strings.
-
-        Returns:
-            float32 (N, dim), unit rows; zeros for a text without any word.
-        """
-        # Catalogues repeat their texts.
+        """Encodes texts."""
+        # Catalogs repeat their texts.
         distinct: dict[str, int] = {}
         row = [distinct.setdefault(text, len(distinct)) for text in texts]
         order = list(distinct)
@@ -174,29 +150,13 @@ class TextEncoder:
     """
 
     def __init__(self, name: str, encode: Encoder) -> None:
-        """Finds out the width by encoding one word.
-
-        Args:
-            name: For messages and the manifest.
-            encode: The encoder.
-        """
+        """Finds out the width by encoding one word."""
         self.name = name
         self._encode = encode
         self.width = self._checked(_PROBE, None).shape[1]
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Encodes texts; an empty one becomes a zero vector.
-
-        Args:
-            texts: N strings.
-
-        Returns:
-            float32 (N, width).
-
-        Raises:
-            DataError: ``WRONG_ENCODER`` if the encoder fails, or returns
-                something else than finite floats of shape (N, width).
-        """
+        """Encodes texts; an empty one becomes a zero vector."""
         given = [i for i, text in enumerate(texts) if text]
         matrix = np.zeros((len(texts), self.width), np.float32)
         if given:
@@ -241,16 +201,9 @@ class TextEncoder:
 def load_encoder(name: str = "") -> TextEncoder:
     """Returns a text encoder by its name.
 
-    Args:
-        name: Empty or ``hashed_ngrams`` for `HashedNgrams`;
-            ``sentence:MODEL`` for `sentence_encoder`; otherwise
-            ``module:function``, the import path of a function from a list of
-            strings to floats (N, width).
-
-    Raises:
-        DataError: ``UNKNOWN_ENCODER`` if there is none of this name,
-            ``MISSING_PACKAGE`` if it needs a package that is not installed,
-            ``WRONG_ENCODER`` if it does not work.
+    Empty or ``hashed_ngrams`` is `HashedNgrams`, ``sentence:MODEL`` is
+    `sentence_encoder`; anything else is the import path ``module:function``
+    of a function from a list of strings to floats (N, width).
     """
     if name in ("", HASHED_NGRAMS):
         built_in = HashedNgrams()
@@ -281,15 +234,7 @@ def _unknown(name: str, why: str) -> DataError:
 
 
 def sentence_encoder(model: str) -> Encoder:
-    """Returns a sentence-embedding model as an encoder.
-
-    Args:
-        model: Folder or name of a model of the package sentence-transformers.
-            Nothing is downloaded: a name has to be in the local cache.
-
-    Raises:
-        DataError: ``MISSING_PACKAGE`` or ``UNKNOWN_ENCODER``.
-    """
+    """Returns a sentence-embedding model as an encoder."""
     try:
         sentence_transformers = importlib.import_module("sentence_transformers")
     except ImportError as error:

@@ -9,8 +9,9 @@ first rule it breaks, in the order of `REASONS`, is its reason.
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,17 @@ import pyarrow.compute as pc
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.arrow_lists import (
     list_array,
+    list_lengths,
     list_offsets,
     list_values,
     values_of,
 )
+from muse_tools.datasets.errors import DataError
 
 NULL = "null"
 MISSING_ID = "id is 0 (missing)"
 LABEL_NOT_ONE_HOT = "label not one-hot"
-UNEQUAL_LISTS = "behaviour and category lists of unequal length"
+UNEQUAL_LISTS = "behavior and category lists of unequal length"
 EMBEDDING_LENGTH = f"embedding length is not {raw_tables.EMBEDDING_DIM}"
 ZERO_VECTOR = "zero vector"
 DUPLICATE_USER = "duplicate user row"
@@ -65,7 +68,7 @@ _HINTS = {
         f"make {raw_tables.LABEL} [1, 0] where the item was not clicked and "
         "[0, 1] where it was, that is [1 - c, c] for a click c."
     ),
-    UNEQUAL_LISTS: "write one category per behaviour, 0 where it is unknown.",
+    UNEQUAL_LISTS: "write one category per behavior, 0 where it is unknown.",
     EMBEDDING_LENGTH: (
         f"write vectors of {raw_tables.EMBEDDING_DIM} numbers: fill shorter "
         "ones up with zeros, which changes no cosine, and project longer ones "
@@ -88,11 +91,7 @@ _HINTS = {
 
 
 def hint_for(rejected: Mapping[str, int]) -> str:
-    """Returns what to do about the reason that most rows were rejected for.
-
-    Args:
-        rejected: Rejected rows by reason, at least one.
-    """
+    """Returns what to do about the reason that most rows were rejected for."""
     reason = max(rejected, key=lambda name: rejected[name])
     return _HINTS.get(reason, f"mend or leave out the rows with: {reason}.")
 
@@ -114,157 +113,128 @@ class Validated(NamedTuple):
     @property
     def counts(self) -> dict[str, int]:
         """Rejected rows by reason; they add up with the accepted ones."""
-        reasons = _column(self.rejected, REASON_COLUMN)
-        return dict(collections.Counter(reasons.to_pylist()))
+        return collections.Counter(self.rejected[REASON_COLUMN].to_pylist())
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    return batch.column(batch.schema.get_field_index(name))
+@dataclasses.dataclass
+class RowCounts:
+    """How many rows were read, accepted and, by reason, rejected."""
+
+    read: int = 0
+    accepted: int = 0
+    rejected: collections.Counter[str] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+
+    def add(self, *steps: Validated) -> pa.RecordBatch:
+        """Counts a batch that went through one rule after the other."""
+        self.read += steps[0].good.num_rows + steps[0].rejected.num_rows
+        for step in steps:
+            self.rejected.update(step.counts)
+        self.accepted += steps[-1].good.num_rows
+        return steps[-1].good
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the counts as JSON values."""
+        return {
+            "read": self.read,
+            "accepted": self.accepted,
+            "rejected": dict(sorted(self.rejected.items())),
+        }
+
+    def check_usable(self, table: str, received: str = "") -> None:
+        """Raises `DataError` ``NO_USABLE_ROWS`` if all rows are rejected."""
+        if self.read and not self.accepted:
+            reasons = ", ".join(
+                f"{n:,} {why}" for why, n in self.rejected.items()
+            )
+            raise DataError(
+                "NO_USABLE_ROWS",
+                f"table {table}: all {self.read:,} rows are rejected: "
+                f"{reasons}.{received}",
+                hint_for(self.rejected),
+            )
 
 
 def split_rows(
-    batch: pa.RecordBatch, broken: list[tuple[str, _Mask]]
+    batch: pa.RecordBatch, broken: Sequence[tuple[str, _Mask]]
 ) -> Validated:
-    """Splits a batch into accepted and rejected rows.
-
-    Args:
-        batch: N rows.
-        broken: Reasons and the rows (N,) they hold for; of several reasons
-            the first one counts.
-    """
-    bad = np.zeros(batch.num_rows, bool)
-    for _, mask in broken:
-        bad |= mask
-    if not bad.any():
-        rejected = batch.slice(0, 0)
-        reasons = pa.array([], pa.string())
-        good = batch
-    else:
-        number = np.full(batch.num_rows, -1)
-        for i, (_, mask) in enumerate(broken):
-            number[mask & (number < 0)] = i
-        names = np.array([name for name, _ in broken], object)
-        reasons = pa.array(names[number[bad]], pa.string())
-        good = _filter(batch, ~bad)
-        rejected = _filter(batch, bad)
+    """Splits a batch by masks (N,); the first reason of a row is its reason."""
+    number = np.full(batch.num_rows, -1)
+    for i, (_, mask) in enumerate(broken):
+        number[mask & (number < 0)] = i
+    bad = number >= 0
+    names = np.array([name for name, _ in broken], object)
+    rejected = batch.filter(pa.array(bad))
     return Validated(
-        good,
+        batch.filter(pa.array(~bad)) if bad.any() else batch,
         pa.RecordBatch.from_arrays(
-            [*rejected.columns, reasons],
+            [*rejected.columns, pa.array(names[number[bad]], pa.string())],
             schema=rejected.schema.append(pa.field(REASON_COLUMN, pa.string())),
         ),
     )
 
 
-def _filter(batch: pa.RecordBatch, keep: _Mask) -> pa.RecordBatch:
-    return batch.filter(pa.array(keep))
+def rows_with_nulls(batch: pa.RecordBatch, codes: Sequence[str]) -> _Mask:
+    """Rows with a null value, null list or null inside a list.
 
-
-def rows_with_nulls(batch: pa.RecordBatch, codes: tuple[str, ...]) -> _Mask:
-    """Rows with a null value, null list or null inside a list."""
+    A column that is not in the batch is not checked, here and below.
+    """
     found = np.zeros(batch.num_rows, bool)
-    for code in codes:
-        if code not in batch.schema.names:
-            continue
-        column = _column(batch, code)
-        if column.null_count:
-            found |= values_of(column.is_null())
+    for code in set(codes) & set(batch.schema.names):
+        column = batch[code]
+        found |= values_of(column.is_null())
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             values = column.flatten()
             if values.null_count:
                 parents = values_of(pc.list_parent_indices(column))
-                hit = values_of(values.is_null())
-                found[parents[hit]] = True
+                found[parents[values_of(values.is_null())]] = True
     return found
 
 
-def rows_with_zero(batch: pa.RecordBatch, code: str) -> _Mask:
-    """Rows whose value is 0; none where the column does not exist."""
-    if code not in batch.schema.names:
-        return np.zeros(batch.num_rows, bool)
-    column = pc.fill_null(_column(batch, code), 1)
-    return values_of(column) == 0
-
-
-def _lengths(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Lengths of lists, -1 where the list is null."""
-    lengths = pc.fill_null(pc.list_value_length(column), -1)
-    return values_of(lengths).astype(np.int64)
-
-
-def validate_samples(batch: pa.RecordBatch) -> Validated:
-    """Checks impressions: no null, no id 0, label one-hot of two.
-
-    Args:
-        batch: Rows of ``train_samples`` or ``test_samples``. Extra columns
-            are kept; a column that is not there is not checked.
-
-    Returns:
-        Accepted and rejected rows.
-    """
-    codes = (raw_tables.LABEL, raw_tables.USER_ID, raw_tables.ITEM_ID)
-    broken = [
-        (NULL, rows_with_nulls(batch, codes)),
-        (
-            MISSING_ID,
-            rows_with_zero(batch, raw_tables.USER_ID)
-            | rows_with_zero(batch, raw_tables.ITEM_ID),
-        ),
+def check_ids(
+    batch: pa.RecordBatch, ids: Sequence[str], others: Sequence[str] = ()
+) -> list[tuple[str, _Mask]]:
+    """Returns the first two rules: no null anywhere, no id 0."""
+    zero = np.zeros(batch.num_rows, bool)
+    for code in set(ids) & set(batch.schema.names):
+        zero |= values_of(pc.fill_null(batch[code], 1)) == 0
+    return [
+        (NULL, rows_with_nulls(batch, [*ids, *others])),
+        (MISSING_ID, zero),
     ]
-    if raw_tables.LABEL in batch.schema.names:
-        broken.append((LABEL_NOT_ONE_HOT, ~_one_hot(batch)))
-    return split_rows(batch, broken)
 
 
-def _one_hot(batch: pa.RecordBatch) -> _Mask:
-    label = _column(batch, raw_tables.LABEL)
-    pairs = _lengths(label) == 2
-    labels = label.filter(pa.array(pairs)).flatten()
+def _one_hot(label: pa.Array) -> _Mask:
+    """Returns which lists are [1, 0] or [0, 1]."""
+    good = list_lengths(label) == 2
+    labels = label.filter(pa.array(good)).flatten()
     values = values_of(pc.fill_null(labels, -1)).reshape(-1, 2)
-    good = pairs.copy()
-    good[pairs] = ((values == 0) | (values == 1)).all(1) & (
+    good[good] = ((values == 0) | (values == 1)).all(1) & (
         values.sum(1, dtype=np.int64) == 1
     )
     return good
 
 
 def clicks(batch: pa.RecordBatch) -> npt.NDArray[np.int8]:
-    """Returns the labels of accepted samples.
-
-    Args:
-        batch: N rows that `validate_samples` accepted.
-
-    Returns:
-        int8 (N,), 1 for a click.
-    """
-    values = list_values(_column(batch, raw_tables.LABEL))
+    """Returns the labels of accepted samples, int8 (N,), 1 for a click."""
+    values = list_values(batch[raw_tables.LABEL])
     return np.ascontiguousarray(values.reshape(-1, 2)[:, 1])
 
 
-def validate_user_features(batch: pa.RecordBatch) -> Validated:
-    """Checks users: no null, no id 0, aligned behaviour lists.
+def _check_samples(batch: pa.RecordBatch) -> Validated:
+    ids = (raw_tables.USER_ID, raw_tables.ITEM_ID)
+    broken = check_ids(batch, ids, (raw_tables.LABEL,))
+    if raw_tables.LABEL in batch.schema.names:
+        broken.append((LABEL_NOT_ONE_HOT, ~_one_hot(batch[raw_tables.LABEL])))
+    return split_rows(batch, broken)
 
-    Empty lists are fine, and so are zeros (padding) inside them; see
-    `strip_padding`. A null profile field is missing: it becomes 0.
 
-    Args:
-        batch: Rows of ``train_user_features`` or ``test_user_features``.
-            Extra columns are kept; a column that is not there is not
-            checked.
-
-    Returns:
-        Accepted and rejected rows.
-    """
+def _check_user_features(batch: pa.RecordBatch) -> Validated:
     lists = (raw_tables.BEHAVIOR_ITEM_IDS, raw_tables.BEHAVIOR_CATEGORY_IDS)
-    broken = [
-        (
-            NULL,
-            rows_with_nulls(batch, (raw_tables.USER_ID, *lists)),
-        ),
-        (MISSING_ID, rows_with_zero(batch, raw_tables.USER_ID)),
-    ]
+    broken = check_ids(batch, (raw_tables.USER_ID,), lists)
     if set(lists) <= set(batch.schema.names):
-        items, categories = (_lengths(_column(batch, c)) for c in lists)
+        items, categories = (list_lengths(batch[c], -1) for c in lists)
         broken.append((UNEQUAL_LISTS, items != categories))
     return _null_to_zero(split_rows(batch, broken), raw_tables.USER_PROFILE)
 
@@ -280,25 +250,8 @@ def _null_to_zero(found: Validated, codes: Sequence[str]) -> Validated:
     return Validated(good, found.rejected)
 
 
-def validate_item_features(batch: pa.RecordBatch) -> Validated:
-    """Checks items: no null id, no id 0.
-
-    A null feature is missing: it becomes 0.
-
-    Args:
-        batch: Rows of ``item_features``. Extra columns are kept; a column
-            that is not there is not checked.
-
-    Returns:
-        Accepted and rejected rows.
-    """
-    found = split_rows(
-        batch,
-        [
-            (NULL, rows_with_nulls(batch, (raw_tables.ITEM_ID,))),
-            (MISSING_ID, rows_with_zero(batch, raw_tables.ITEM_ID)),
-        ],
-    )
+def _check_item_features(batch: pa.RecordBatch) -> Validated:
+    found = split_rows(batch, check_ids(batch, (raw_tables.ITEM_ID,)))
     codes = (
         raw_tables.ITEM_CATEGORY,
         raw_tables.ITEM_CITY,
@@ -307,144 +260,97 @@ def validate_item_features(batch: pa.RecordBatch) -> Validated:
     return _null_to_zero(found, codes)
 
 
-def validate_embeddings(batch: pa.RecordBatch) -> Validated:
-    """Checks item vectors: no null, no id 0, 128 codes each, not all 0.
-
-    Args:
-        batch: Rows of ``scl_embedding_int8_p90``. Extra columns are kept; a
-            column that is not there is not checked.
-
-    Returns:
-        Accepted and rejected rows.
-    """
-    codes = (raw_tables.ITEM_ID, raw_tables.SCL_EMBEDDING)
-    broken = [
-        (NULL, rows_with_nulls(batch, codes)),
-        (MISSING_ID, rows_with_zero(batch, raw_tables.ITEM_ID)),
-    ]
-    if raw_tables.SCL_EMBEDDING in batch.schema.names:
-        column = _column(batch, raw_tables.SCL_EMBEDDING)
-        lengths = _lengths(column)
-        broken.append((EMBEDDING_LENGTH, lengths != raw_tables.EMBEDDING_DIM))
-        fitting = lengths == raw_tables.EMBEDDING_DIM
-        zero = np.zeros(batch.num_rows, bool)
-        kept = column if fitting.all() else column.filter(pa.array(fitting))
+def _check_embeddings(batch: pa.RecordBatch) -> Validated:
+    code, dim = raw_tables.SCL_EMBEDDING, raw_tables.EMBEDDING_DIM
+    broken = check_ids(batch, (raw_tables.ITEM_ID,), (code,))
+    if code in batch.schema.names:
+        fitting = list_lengths(batch[code], -1) == dim
+        kept = batch[code].filter(pa.array(fitting))
         values = values_of(pc.fill_null(kept.flatten(), 0))
-        vectors = values.reshape(-1, raw_tables.EMBEDDING_DIM)
-        zero[fitting] = ~vectors.any(axis=1)
-        broken.append((ZERO_VECTOR, zero))
+        zero = np.zeros(batch.num_rows, bool)
+        zero[fitting] = ~values.reshape(-1, dim).any(axis=1)
+        broken += [(EMBEDDING_LENGTH, ~fitting), (ZERO_VECTOR, zero)]
     return split_rows(batch, broken)
 
 
-VALIDATORS: Mapping[str, Callable[[pa.RecordBatch], Validated]] = {
-    "samples": validate_samples,
-    "user_features": validate_user_features,
-    "item_features": validate_item_features,
-    "embeddings": validate_embeddings,
-    raw_tables.TRAIN_SAMPLES: validate_samples,
-    raw_tables.TEST_SAMPLES: validate_samples,
-    raw_tables.TRAIN_USER_FEATURES: validate_user_features,
-    raw_tables.TEST_USER_FEATURES: validate_user_features,
-    raw_tables.EMBEDDINGS: validate_embeddings,
+_VALIDATORS: Mapping[str, Callable[[pa.RecordBatch], Validated]] = {
+    "samples": _check_samples,
+    "user_features": _check_user_features,
+    "item_features": _check_item_features,
+    "embeddings": _check_embeddings,
+    raw_tables.TRAIN_SAMPLES: _check_samples,
+    raw_tables.TEST_SAMPLES: _check_samples,
+    raw_tables.TRAIN_USER_FEATURES: _check_user_features,
+    raw_tables.TEST_USER_FEATURES: _check_user_features,
+    raw_tables.EMBEDDINGS: _check_embeddings,
 }
-"""Table name, or the name without split or format, to its rules."""
 
 
 def validate(table: str, batch: pa.RecordBatch) -> Validated:
-    """Checks a batch by the rules of its table.
+    """Checks a batch by the rules of its table; extra columns are kept.
+
+    Samples: no null, no id 0, a label of two that is one-hot. User features:
+    no null but in the profile, no id 0, lists of equal length. Item features:
+    an id. Embeddings: an id and 128 codes that are not all 0. Features that
+    are null become 0, which is missing.
 
     Args:
-        table: A key of `VALIDATORS`.
+        table: A raw table, or its name without split or format.
         batch: Rows.
-
-    Returns:
-        Accepted and rejected rows.
     """
-    if table not in VALIDATORS:
+    if table not in _VALIDATORS:
         raise ValueError(
-            f"table: expected one of {sorted(VALIDATORS)}. Received: {table}"
+            f"table: expected one of {sorted(_VALIDATORS)}. Received: {table}"
         )
-    return VALIDATORS[table](batch)
+    return _VALIDATORS[table](batch)
 
 
 class UniqueKeys:
-    """Keeps the first row of every key over all batches of a table.
+    """Keeps the first row of every int64 key over all batches of a table.
 
     Holds eight bytes per key: sorted runs of growing size that are merged
     like a log-structured merge tree, hence O(log n) merges of each key.
-
-    Args:
-        code: Key column, int64.
-        reason: Reason of the rejected rows.
     """
 
     def __init__(self, code: str, reason: str) -> None:
-        """Starts with no key seen."""
         self._code = code
         self._reason = reason
         self._runs: list[npt.NDArray[np.int64]] = []
 
     def __len__(self) -> int:
-        """Number of distinct keys seen."""
         return sum(len(run) for run in self._runs)
 
     def keys(self) -> npt.NDArray[np.int64]:
         """Returns all keys seen: int64, sorted, distinct."""
-        if not self._runs:
-            return np.zeros(0, np.int64)
-        return np.sort(np.concatenate(self._runs))
+        return np.sort(np.concatenate([np.zeros(0, np.int64), *self._runs]))
 
     def check(self, batch: pa.RecordBatch) -> Validated:
-        """Splits a batch into first and repeated rows of a key.
-
-        Args:
-            batch: Rows without null keys.
-
-        Returns:
-            First rows as accepted, repeated ones as rejected.
-        """
-        ids = values_of(_column(batch, self._code))
+        """Accepts the first row of a key, rejects repeated ones."""
+        ids = values_of(batch[self._code])
         return split_rows(batch, [(self._reason, ~self.first(ids))])
 
     def first(self, ids: npt.NDArray[np.int64]) -> _Mask:
-        """Adds keys and tells which occur for the first time.
-
-        Args:
-            ids: int64 (N,), may repeat.
-
-        Returns:
-            bool (N,), true at the first occurrence of a key over all calls.
-        """
+        """Adds keys and tells which occur for the first time over all calls."""
         found = np.zeros(len(ids), bool)
         distinct, first = np.unique(ids, return_index=True)
         known = np.zeros(len(distinct), bool)
         for run in self._runs:
             known |= contains(run, distinct)
         found[first[~known]] = True
-        if not known.all():
-            self._add(distinct[~known])
+        run = distinct[~known]
+        if len(run):
+            while self._runs and len(self._runs[-1]) <= 2 * len(run):
+                run = np.sort(
+                    np.concatenate([self._runs.pop(), run]), kind="stable"
+                )
+            self._runs.append(run)
         return found
-
-    def _add(self, run: npt.NDArray[np.int64]) -> None:
-        while self._runs and len(self._runs[-1]) <= 2 * len(run):
-            run = np.sort(
-                np.concatenate([self._runs.pop(), run]), kind="stable"
-            )
-        self._runs.append(run)
 
 
 def contains(
     sorted_keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
 ) -> _Mask:
-    """Tells which values are among sorted keys.
-
-    Args:
-        sorted_keys: int64 (N,), ascending.
-        values: int64, any shape.
-
-    Returns:
-        bool, shape of `values`.
-    """
+    """Returns which values are among sorted keys."""
     if not len(sorted_keys):
         return np.zeros(np.shape(values), bool)
     at = np.searchsorted(sorted_keys, values)
@@ -458,79 +364,27 @@ def require_keys(
     sorted_keys: npt.NDArray[np.int64],
     reason: str,
 ) -> Validated:
-    """Rejects rows whose key is not known, e.g. items without features.
-
-    Args:
-        batch: Rows without null keys.
-        code: Key column, int64.
-        sorted_keys: Known keys, ascending.
-        reason: Reason of the rejected rows.
-
-    Returns:
-        Rows with a known key as accepted, the others as rejected.
-    """
-    ids = values_of(_column(batch, code))
+    """Rejects rows whose key is not known, e.g. items without features."""
+    ids = values_of(batch[code])
     return split_rows(batch, [(reason, ~contains(sorted_keys, ids))])
 
 
 def strip_padding(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Removes padding (item id 0) from the behaviour lists.
+    """Removes padding (item id 0) from both lists of accepted users.
 
     Both lists lose the same positions, whichever side the padding is on, so
     they stay aligned and in order.
-
-    Args:
-        batch: Rows that `validate_user_features` accepted.
-
-    Returns:
-        The same rows with shorter lists; the same object without padding.
     """
     lists = (raw_tables.BEHAVIOR_ITEM_IDS, raw_tables.BEHAVIOR_CATEGORY_IDS)
-    items = _column(batch, lists[0])
-    values = list_values(items)
-    real = values != 0
+    items = batch[lists[0]]
+    real = list_values(items) != 0
     if real.all():
         return batch
     offsets = np.r_[0, np.cumsum(real)][list_offsets(items)]
-    columns = list(batch.columns)
-    for code in lists:
-        index = batch.schema.get_field_index(code)
-        kept = list_values(batch.column(index))[real]
-        columns[index] = list_array(kept, offsets, pa.int64())
-    schema = batch.schema
+    columns, schema = list(batch.columns), batch.schema
     for code in lists:
         index = schema.get_field_index(code)
+        kept = list_values(columns[index])[real]
+        columns[index] = list_array(kept, offsets, pa.int64())
         schema = schema.set(index, pa.field(code, columns[index].type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-__all__ = [
-    "DUPLICATE_ITEM",
-    "DUPLICATE_USER",
-    "EMBEDDING_LENGTH",
-    "LABEL_NOT_ONE_HOT",
-    "MISSING_ID",
-    "NO_ITEM_FEATURES",
-    "NO_USER_FEATURES",
-    "NULL",
-    "REASONS",
-    "REASON_COLUMN",
-    "UNEQUAL_LISTS",
-    "UniqueKeys",
-    "VALIDATORS",
-    "ZERO_VECTOR",
-    "Validated",
-    "clicks",
-    "contains",
-    "hint_for",
-    "require_keys",
-    "rows_with_nulls",
-    "rows_with_zero",
-    "split_rows",
-    "strip_padding",
-    "validate",
-    "validate_embeddings",
-    "validate_item_features",
-    "validate_samples",
-    "validate_user_features",
-]

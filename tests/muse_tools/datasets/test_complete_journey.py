@@ -368,12 +368,12 @@ def test_seed_decides_everything(journey, tmp_path):
         first = (out / name).read_bytes()
         assert (tmp_path / "again" / name).read_bytes() == first
     purchases = complete_journey.load_purchases()
-    catalogue = complete_journey.load_products()["product_id"].to_numpy()
+    catalog = complete_journey.load_products()["product_id"].to_numpy()
     made = [
         impressions.make_impressions(
             purchases,
             np.arange(1, 100),
-            catalogue,
+            catalog,
             (50, 53),
             4,
             5,

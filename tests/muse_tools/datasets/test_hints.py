@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from muse_tools.datasets import inspect, raw_tables
+from muse_tools.datasets import inspection, raw_tables
 from muse_tools.datasets.hashing import stable_ids
 from tests.muse_tools.datasets.conftest import make_tables
 
@@ -40,7 +40,7 @@ class Case:
             old.unlink()
         for name, table in self.tables.items():
             pq.write_table(table, self.folder / f"{name}.parquet")
-        return inspect.inspect(self.folder)
+        return inspection.inspect(self.folder)
 
     def read(self, name, column):
         batches = raw_tables.RawTables.open(self.folder)[name].iter_batches()
@@ -244,7 +244,7 @@ def unequal(case):
 
 
 def follow_unequal(case, hint):
-    assert "one category per behaviour, 0 where" in hint
+    assert "one category per behavior, 0 where" in hint
     for name in USERS:
         lengths = [len(v) for v in case.tables[name]["150_2_180"].to_pylist()]
         case.set(

@@ -169,25 +169,15 @@ def test_broken_rows_padding_and_differing_users_are_counted(
     )
 
 
-def test_feature_map_sorts_dedupes_and_admits_what_is_missing(published):
-    maps = joined.FeatureMap(published / "feature_map")
-    assert maps.ids("206") is None
-    assert maps.ids("150_2_180").tolist() == [1, 2, 3]
-    keys, rows, values = maps.embeddings()
-    stored = np.load(published / "feature_map" / joined.EMBEDDING_KEYS)
-    assert (np.diff(keys) > 0).all() and len(keys) == len(stored) - 1
-    np.testing.assert_array_equal(stored[rows], keys)
-    assert not (values[rows] == 99).all(1).any()  # the first row is kept
-    np.testing.assert_array_equal(maps.ids("205"), keys)
-
-
-def test_vectors_stream_in_batches(published, monkeypatch):
+def test_vectors_stream_in_batches_and_keep_first_rows(published, monkeypatch):
     monkeypatch.setattr(joined, "_VECTORS_PER_BATCH", 4)
-    maps = joined.FeatureMap(published / "feature_map")
-    batches = list(maps.iter_embeddings())
+    batches = list(joined.iter_vectors(published / "feature_map"))
     assert [read for _, read in batches] == [4, 4, 2]
     keys = [i for b, _ in batches for i in b.column(0).to_pylist()]
-    assert sorted(keys) == maps.embeddings()[0].tolist()
+    stored = np.load(published / "feature_map" / joined.EMBEDDING_KEYS)
+    assert keys == list(dict.fromkeys(stored.tolist()))
+    vectors = [v for b, _ in batches for v in b.column(1).to_pylist()]
+    assert [99] * 128 not in vectors  # of the repeated key
 
 
 def spoil_keys(maps):
@@ -238,5 +228,5 @@ def test_a_shard_without_a_column_is_named(published, tmp_path):
 
 def test_no_shards(tmp_path):
     with pytest.raises(DataError) as error:
-        joined.JoinedShards.open(tmp_path)
+        joined.find_shards(tmp_path)
     assert error.value.code == "NO_TABLES"

@@ -93,13 +93,13 @@ def test_some_items_are_never_seen_in_training(tmp_path):
         search_events=0,
     )
     made, _ = synth.generate(tmp_path, options)
-    catalogue = synth_items.Catalogue(
+    catalog = synth_items.Catalog(
         options.items,
         options.seed,
         options.new_items,
         options.missing_embeddings,
     )
-    new = set(catalogue.ids(np.flatnonzero(catalogue.is_new)).tolist())
+    new = set(catalog.ids(np.flatnonzero(catalog.is_new)).tolist())
     assert len(new) == made["items"]["new_in_test"] > 150
     seen = set(rows(tmp_path, "train_samples")["205"].to_pylist())
     for split in raw_tables.SPLITS:
@@ -256,7 +256,7 @@ def test_seed_decides_everything(tmp_path):
 
 
 def test_long_histories_in_bounded_memory(tmp_path):
-    """60 users x up to 100,000 behaviours; 96 MB of ids alone."""
+    """60 users x up to 100,000 behaviors; 96 MB of ids alone."""
     code = (
         "import resource, sys\n"
         "from muse_tools.datasets import synth\n"

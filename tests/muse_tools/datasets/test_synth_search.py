@@ -11,14 +11,14 @@ from muse_tools.datasets import (
     synth_search,
     validation,
 )
-from muse_tools.datasets.synth_items import Catalogue
+from muse_tools.datasets.synth_items import Catalog
 
 
 @pytest.fixture(scope="module")
 def world():
-    catalogue = Catalogue(4000, 7, 0.05, 0.1)
-    views = synth_search.Views(catalogue)
-    return catalogue, views, synth_search.make_events(3000, catalogue, views)
+    catalog = Catalog(4000, 7, 0.05, 0.1)
+    views = synth_search.Views(catalog)
+    return catalog, views, synth_search.make_events(3000, catalog, views)
 
 
 def of_event(events):
@@ -26,21 +26,21 @@ def of_event(events):
 
 
 def test_purchases_match_the_wish_and_clicks_nearly(world):
-    catalogue, views, events = world
+    catalog, views, events = world
     event = of_event(events)
-    assert (catalogue.style[events.purchased] == events.style).all()
-    assert (catalogue.style[events.clicked] == events.style[event]).all()
-    values = synth_search.attributes(np.arange(catalogue.size), catalogue)
+    assert (catalog.style[events.purchased] == events.style).all()
+    assert (catalog.style[events.clicked] == events.style[event]).all()
+    values = synth_search.attributes(np.arange(catalog.size), catalog)
     assert values.min() == 0 and values.max() == synth_search.VALUES - 1
     lacking = (values[events.purchased] != events.wanted).sum(1)
     near = (values[events.clicked] != events.wanted[event]).sum(1)
     assert (lacking == 0).mean() > 0.8
     assert (near == 0).mean() < 0.15 and 1 < near.mean() < 3
     assert not (events.clicked == events.purchased[event]).any()
-    pairs = event * catalogue.size + events.clicked
+    pairs = event * catalog.size + events.clicked
     assert len(np.unique(pairs)) == len(pairs)
     shown = np.r_[events.purchased, events.clicked]
-    assert not catalogue.is_new[shown].any()
+    assert not catalog.is_new[shown].any()
     assert views.have_content(shown).all()
     assert (np.diff(events.time) >= 0).all()
 
@@ -75,8 +75,8 @@ def decoded(train, target, vectors):
 
 def test_the_views_hold_more_than_their_raw_cosine_finds(world):
     """What can be learned is there, under nuisance that hides it."""
-    catalogue, views, events = world
-    every = np.arange(catalogue.size)
+    catalog, views, events = world
+    every = np.arange(catalog.size)
     items = views.of_items(every)
     queries = views.of_queries(
         np.arange(len(events.time)), events.style, events.wanted
@@ -97,9 +97,9 @@ def test_the_views_hold_more_than_their_raw_cosine_finds(world):
         )
 
     of_items = latents(
-        catalogue.latents(every), synth_search.attributes(every, catalogue)
+        catalog.latents(every), synth_search.attributes(every, catalog)
     )
-    wishes = latents(catalogue.style_vectors[events.style], events.wanted)
+    wishes = latents(catalog.style_vectors[events.style], events.wanted)
     train = {m: v[:2400] for m, v in queries.items()}
     by_fit = recall_at_10(
         unit(decoded(train, wishes[:2400], some)),
@@ -110,19 +110,19 @@ def test_the_views_hold_more_than_their_raw_cosine_finds(world):
     assert by_fit > by_raw + 0.25
     # Style alone is not enough: attributes decide.
     by_style = recall_at_10(
-        catalogue.style_vectors[events.style[test]],
-        catalogue.latents(every),
+        catalog.style_vectors[events.style[test]],
+        catalog.latents(every),
         true,
     )
     assert by_style < 0.9 * by_fit
 
 
 def test_queries_and_items_miss_modalities(world):
-    catalogue, views, events = world
-    items = views.of_items(np.arange(catalogue.size))
-    none = ~views.have_content(np.arange(catalogue.size))
+    catalog, views, events = world
+    items = views.of_items(np.arange(catalog.size))
+    none = ~views.have_content(np.arange(catalog.size))
     for name, width in synth_search.MODALITIES.items():
-        assert items[name].shape == (catalogue.size, width)
+        assert items[name].shape == (catalog.size, width)
         missing = ~items[name].any(1)
         assert none[missing].any() and (~none[missing]).any()
         assert 0.04 < missing.mean() < 0.1
@@ -136,7 +136,7 @@ def test_queries_and_items_miss_modalities(world):
 
 
 def test_views_do_not_depend_on_the_batch(world):
-    catalogue, views, events = world
+    catalog, views, events = world
     some = np.array([17, 3, 900])
     whole = views.of_items(np.arange(1000))
     for name, part in views.of_items(some).items():

@@ -149,7 +149,7 @@ def test_label_values_do_not_overflow():
     schema = raw_tables.SCHEMAS["train_samples"]
     labels = [[127, -126], [-127, -128], [2, -1], [1, 1], [0, 1], [0, 0]]
     batch = batch_of([(label, 1, 1) for label in labels], schema)
-    found = validation.validate_samples(batch)
+    found = validation.validate("train_samples", batch)
     assert found.good.column(0).to_pylist() == [[0, 1]]
 
 

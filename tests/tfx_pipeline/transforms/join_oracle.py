@@ -165,7 +165,7 @@ def user_problem(row, seen):
     if row["129_1"] == 0:
         return "id is 0 (missing)"
     if len(row[IDS]) != len(row[CATEGORIES]):
-        return "behaviour and category lists of unequal length"
+        return "behavior and category lists of unequal length"
     return "duplicate user row" if row["129_1"] in seen else None
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from muse_tools.cli.data import app
-from muse_tools.datasets import inspect, raw_tables, validation
+from muse_tools.datasets import inspection, raw_tables, validation
 from muse_tools.datasets.errors import DataError
 
 RUNNER = CliRunner()
@@ -22,7 +22,7 @@ def rows(directory, name):
 
 
 def test_small_tables_against_a_plain_count(raw_dir, tables):
-    found = inspect.inspect(raw_dir)
+    found = inspection.inspect(raw_dir)
     assert found["ok"] and found["joins"] and not found["problems"]
     users = {
         s: {r["129_1"]: r for r in rows(raw_dir, f"{s}_user_features")}
@@ -75,7 +75,7 @@ def test_coverage_counts_occurrences_without_padding(raw_dir, tables):
             users, schema=raw_tables.SCHEMAS["test_user_features"]
         ),
     )
-    found = inspect.inspect(raw_dir)
+    found = inspection.inspect(raw_dir)
     real = [i for u in users for i in u["150_2_180"] if i]
     section = found["users"]["test"]
     assert section["padding"] == 4 and section["behaviors"] == len(real)
@@ -89,11 +89,11 @@ def test_coverage_counts_occurrences_without_padding(raw_dir, tables):
 
 
 def test_only_the_first_histories_are_read_if_asked(raw_dir):
-    found = inspect.inspect(raw_dir, max_users=2)
+    found = inspection.inspect(raw_dir, max_users=2)
     assert found["users"]["train"]["read"] == 2
     assert not found["users"]["train"]["complete"]
     assert found["samples"]["train"]["with_user_row"] == 1  # keys are all read
-    everything = inspect.inspect(raw_dir, max_users=0)
+    everything = inspection.inspect(raw_dir, max_users=0)
     assert everything["users"]["train"]["read"] == 6
     assert everything["users"]["train"]["complete"]
 
@@ -102,7 +102,7 @@ def test_partly_joining_tables_are_told(raw_dir, tables):
     items = tables["item_features"].slice(0, 5)
     raw_tables.write_table(raw_dir / "item_features.parquet", items)
     known = set(items["205"].to_pylist())
-    found = inspect.inspect(raw_dir)
+    found = inspection.inspect(raw_dir)
     candidates = tables["train_samples"]["205"].to_pylist()
     share = sum(i in known for i in candidates) / len(candidates)
     assert found["samples"]["train"]["joined"] == round(share, 6)
@@ -149,7 +149,7 @@ def test_vectors_of_another_width_are_named(raw_dir, tables, all_of_them):
     field = table.schema.field(1)
     table = table.set_column(1, field, pa.array(vectors, field.type))
     pq.write_table(table, raw_dir / f"{name}.parquet")
-    found = inspect.inspect(raw_dir)
+    found = inspection.inspect(raw_dir)
     said = f"{validation.EMBEDDING_LENGTH}. Received: lengths 64."
     if all_of_them:
         (problem,) = found["problems"]
@@ -162,7 +162,7 @@ def test_vectors_of_another_width_are_named(raw_dir, tables, all_of_them):
 
 def test_broken_rows_are_counted_and_add_up(synthetic):
     out, made = synthetic
-    found = inspect.inspect(out)
+    found = inspection.inspect(out)
     assert found["ok"]
     sections = {
         "train_samples": found["samples"]["train"],
@@ -320,14 +320,14 @@ def test_commands_print_counts_and_reuse(tmp_path):
     assert not made["reused"] and made["splits"]["train"]["users"] == 30
     done = run(*arguments)
     assert done.exit_code == 0 and done.stdout.startswith("Reused")
-    assert "330 impressions of 30 users" in done.stdout
+    assert "train: users 30, impressions 330, " in done.stdout
 
 
 def test_unusable_arguments_and_directories(tmp_path):
     with pytest.raises(ValueError, match="max_users: expected 0 or more"):
-        inspect.inspect(tmp_path, max_users=-1)
+        inspection.inspect(tmp_path, max_users=-1)
     with pytest.raises(DataError) as error:
-        inspect.inspect(tmp_path)
+        inspection.inspect(tmp_path)
     assert error.value.code == "NO_TABLES"
 
 
@@ -336,7 +336,7 @@ def test_columns_that_are_not_used_are_named(raw_dir, tables):
     items = tables["item_features"].append_column("price", pa.array([1.0] * 9))
     items = items.append_column("brand", pa.array(["x"] * 9))
     pq.write_table(items, path)
-    found = inspect.inspect(raw_dir)
+    found = inspection.inspect(raw_dir)
     assert found["tables"]["item_features"]["unused_columns"] == [
         "price",
         "brand",
@@ -379,7 +379,7 @@ def test_vectors_are_needed_only_where_nothing_makes_them(
             f"query_{content}": values[content][:1],
         }
         pq.write_table(pa.table(query), raw_dir / "search_events.parquet")
-    found = inspect.inspect(raw_dir)
+    found = inspection.inspect(raw_dir)
     assert found["ok"] == bool(ways), found["problems"]
     if ways:
         (note,) = (n for n in found["notes"] if "item_embeddings" in n)
@@ -390,7 +390,7 @@ def test_vectors_are_needed_only_where_nothing_makes_them(
 
 def test_ids_numbered_from_zero_are_told(raw_dir, tables):
     """What pd.factorize makes of users, items, categories and a profile."""
-    assert not [n for n in inspect.inspect(raw_dir)["notes"] if "0 is" in n]
+    assert not [n for n in inspection.inspect(raw_dir)["notes"] if "0 is" in n]
     places = {
         "129_1": "a user id",
         "205": "an item id",
@@ -413,7 +413,7 @@ def test_ids_numbered_from_zero_are_told(raw_dir, tables):
             at = table.schema.get_field_index(column)
             table = table.set_column(at, table.schema.field(at), [codes])
         pq.write_table(table, raw_dir / f"{name}.parquet")
-    notes = [n for n in inspect.inspect(raw_dir)["notes"] if "0 is" in n]
+    notes = [n for n in inspection.inspect(raw_dir)["notes"] if "0 is" in n]
     assert len(notes) == len(places)
     for column, text in places.items():
         (note,) = (n for n in notes if f"0 is in use as {text}:" in n)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from muse_tools.cli.data import app
-from muse_tools.datasets import inspect
+from muse_tools.datasets import inspection
 
 RUNNER = CliRunner()
 
@@ -22,7 +22,7 @@ def rows(folder, name):
 
 def test_sections_against_a_plain_count(synthetic):
     out, made = synthetic
-    found = inspect.inspect(out)
+    found = inspection.inspect(out)
     assert found["ok"]
     content, events = (
         found["search"][name] for name in ("item_content", "search_events")
@@ -68,7 +68,7 @@ def test_the_summary_for_people(synthetic):
     assert done.exit_code == 0
     count = made["search"]["items_with_content"]
     assert f"= {count:,} accepted + 21 rejected" in done.stdout
-    assert "image: 64 floats, in" in done.stdout
+    assert "image (width 64, present " in done.stdout
     assert "3 purchased item without content" in done.stdout
     json.loads(run("inspect", out, "--json").stdout)
 
@@ -83,18 +83,18 @@ def test_problems_are_told(synthetic, tmp_path):
         raw / f"{name}.parquet" for name in ("item_content", "search_events")
     )
     events.unlink()
-    assert inspect.inspect(tmp_path)["ok"]  # text alone is of use
+    assert inspection.inspect(tmp_path)["ok"]  # text alone is of use
     table = pq.read_table(out / "raw" / "search_events.parquet")
     pq.write_table(table.drop(["time"]), events)
-    found = inspect.inspect(tmp_path)
+    found = inspection.inspect(tmp_path)
     assert [p["code"] for p in found["problems"]] == ["MISSING_COLUMN"]
     assert list(found["search"]) == ["item_content"]
     pq.write_table(table.slice(0, 0), events)
-    found = inspect.inspect(tmp_path)
+    found = inspection.inspect(tmp_path)
     assert [p["code"] for p in found["problems"]] == ["EMPTY_TABLE"]
     pq.write_table(table, events)
     content.unlink()
-    found = inspect.inspect(tmp_path)
+    found = inspection.inspect(tmp_path)
     assert [p["code"] for p in found["problems"]] == ["MISSING_TABLE"]
     assert "item_content" in found["problems"][0]["message"]
     pq.write_table(
@@ -103,10 +103,10 @@ def test_problems_are_told(synthetic, tmp_path):
         ),
         content,
     )
-    found = inspect.inspect(tmp_path)
+    found = inspection.inspect(tmp_path)
     assert [p["code"] for p in found["problems"]] == ["NO_USABLE_ROWS"]
     assert "text_vector holds no vector" in found["problems"][0]["message"]
 
 
 def test_tables_without_searches_have_no_section(raw_dir):
-    assert inspect.inspect(raw_dir)["search"] == {}
+    assert inspection.inspect(raw_dir)["search"] == {}

@@ -8,11 +8,9 @@ read and ids numbered from 0 are reported, but they are no problems.
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +24,10 @@ from muse_tools.datasets import (
     validation,
 )
 from muse_tools.datasets.arrow_lists import list_offsets, list_values, values_of
+from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
-from muse_tools.datasets.inspect_search import inspect_search
-
-__all__ = ["DEFAULT_MAX_USERS", "inspect"]
+from muse_tools.datasets.search_inspection import inspect_search, share
+from muse_tools.datasets.validation import RowCounts, UniqueKeys
 
 DEFAULT_MAX_USERS = 200_000
 """User rows per table whose histories are read by default."""
@@ -66,109 +64,62 @@ _NUMBERED = {
 }
 """Column to what its ids are, and the columns that hold the same ids."""
 
-Progress = Callable[[str, float], None]
-"""Called with a stage's name and the share of all rows read (0 to 1)."""
-
-
-@dataclasses.dataclass
-class _Rows:
-    """Counts of one table's rows."""
-
-    read: int = 0
-    accepted: int = 0
-    rejected: collections.Counter[str] = dataclasses.field(
-        default_factory=collections.Counter
-    )
-
-    def add(self, *steps: validation.Validated) -> pa.RecordBatch:
-        """Counts a batch that went through one rule after the other."""
-        self.read += steps[0].good.num_rows + steps[0].rejected.num_rows
-        for step in steps:
-            self.rejected.update(step.counts)
-        self.accepted += steps[-1].good.num_rows
-        return steps[-1].good
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the counts as JSON values."""
-        return {
-            "read": self.read,
-            "accepted": self.accepted,
-            "rejected": dict(sorted(self.rejected.items())),
-        }
-
-
-def _share(part: int, whole: int) -> float | None:
-    return round(part / whole, 6) if whole else None
+_Ints = npt.NDArray[np.int64]
 
 
 def _quantiles(values: npt.NDArray[Any]) -> dict[str, float] | None:
     if not len(values):
         return None
-    found = {
-        name: round(float(np.quantile(values, q)), 4)
-        for name, q in _QUANTILES.items()
-    }
-    return {**found, "mean": round(float(np.mean(values)), 4)}
+    found = np.quantile(values, [*_QUANTILES.values()])
+    return _rounded([*found, np.mean(values)])
 
 
-def _ids(batch: pa.RecordBatch, code: str) -> npt.NDArray[np.int64]:
-    column = batch.column(batch.schema.get_field_index(code))
-    return values_of(column.drop_null())
+def _rounded(values: Sequence[float]) -> dict[str, float]:
+    """Names the quantiles and the mean."""
+    names = (*_QUANTILES, "mean")
+    return {n: round(float(v), 4) for n, v in zip(names, values, strict=True)}
 
 
-def _columns(table: raw_tables.RawTable) -> dict[str, Any]:
-    """Columns as found in the first readable file, with their names."""
-    try:
-        schema = table.file_schema()
-    except DataError:
-        return {}
-    return {
-        field.name: {
-            "name": raw_tables.NAME_OF_CODE.get(field.name),
-            "type": raw_tables.describe_type(field.type),
+def _ids(batch: pa.RecordBatch, code: str) -> _Ints:
+    return values_of(batch[code].drop_null())
+
+
+class _Numberings:
+    """Returns which ids are 0, 1, 2, … as pd.factorize gives them."""
+
+    def __init__(self) -> None:
+        # None: these ids are not numbered.
+        self._seen: dict[str, npt.NDArray[np.bool_] | None] = {
+            code: np.zeros(0, bool) for code in _NUMBERED
         }
-        for field in schema
-    }
 
-
-class _Numbering:
-    """Tells whether ids are 0, 1, 2, … as pd.factorize gives them.
-
-    Args:
-        name: What the ids are, for people.
-        where: Columns that hold them.
-    """
-
-    def __init__(self, name: str, *where: str) -> None:
-        self._name = name
-        self._where = where
-        self._seen: npt.NDArray[np.bool_] | None = np.zeros(0, bool)
-
-    def add(self, ids: npt.NDArray[np.int64]) -> None:
-        """Looks at more ids."""
-        if self._seen is None or not len(ids):
+    def add(self, code: str, batch: pa.RecordBatch) -> None:
+        """Looks at a column of more rows."""
+        seen, ids = self._seen[code], _ids(batch, code)
+        if seen is None or not len(ids):
             return
         # pd.factorize gives -1 to what is missing.
         if ids.min() < -1 or ids.max() >= _MOST_NUMBERED:
-            self._seen = None
+            self._seen[code] = None
             return
-        grown = np.zeros(max(len(self._seen), int(ids.max()) + 1), bool)
-        grown[: len(self._seen)] = self._seen
+        grown = np.zeros(max(len(seen), int(ids.max()) + 1), bool)
+        grown[: len(seen)] = seen
         grown[ids[ids >= 0]] = True
-        self._seen = grown
+        self._seen[code] = grown
 
-    def notes(self) -> list[str]:
-        """Returns what to tell about them, in at most one line."""
-        seen = self._seen
-        if seen is None or len(seen) < 2 or not seen.all():
-            return []
-        return [
-            f"0 is in use as {self._name}: the values are 0 to "
-            f"{len(seen) - 1:,} without a gap, as pd.factorize numbers them, "
-            "but 0 means missing (rows with it as their key are rejected, "
-            "features and histories ignore it). If 0 is a value like the "
-            f"others, add 1 to all of {' and '.join(self._where)}."
-        ]
+    def notes(self) -> Iterator[str]:
+        """Yields a line for each column that is numbered."""
+        for code, seen in self._seen.items():
+            if seen is None or len(seen) < 2 or not seen.all():
+                continue
+            name, where = _NUMBERED[code]
+            yield (
+                f"0 is in use as {name}: the values are 0 to "
+                f"{len(seen) - 1:,} without a gap, as pd.factorize numbers "
+                "them, but 0 means missing (rows with it as their key are "
+                "rejected, features and histories ignore it). If 0 is a value "
+                f"like the others, add 1 to all of {' and '.join(where)}."
+            )
 
 
 class _Inspection:
@@ -185,16 +136,13 @@ class _Inspection:
         self.max_users = max_users
         self.problems: list[DataError] = []
         self.notes: list[str] = []
-        self.numberings = {
-            code: _Numbering(name, *where)
-            for code, (name, where) in _NUMBERED.items()
-        }
+        self.numberings = _Numberings()
         self.overview: dict[str, Any] = {}
-        self.sections: dict[str, Any] = {}
+        self.sections: dict[str, Any] = {"samples": {}, "users": {}}
         self.tell = progress
         self._total_rows = 1
         self._rows_read = 0
-        self._readable: set[str] = set()
+        self.readable: set[str] = set()
 
     def check_schemas(self) -> None:
         """Looks at presence, footers and schemas of all tables."""
@@ -214,7 +162,15 @@ class _Inspection:
                 if rows == 0:
                     problems.append(raw_tables.empty_table(name))
             self.problems += problems
-            columns = _columns(table)
+            columns: dict[str, Any] = {}
+            with contextlib.suppress(DataError):  # It is among the problems.
+                columns = {
+                    field.name: {
+                        "name": raw_tables.NAME_OF_CODE.get(field.name),
+                        "type": raw_tables.describe_type(field.type),
+                    }
+                    for field in table.file_schema()
+                }
             unused = [c for c in columns if c not in table.schema.names]
             if unused:
                 self.notes.append(
@@ -230,7 +186,7 @@ class _Inspection:
                 "problems": [str(p) for p in problems],
             }
             if not problems:
-                self._readable.add(name)
+                self.readable.add(name)
                 passes = 2 if name.endswith("user_features") else 1
                 self._total_rows += passes * (rows or 0)
 
@@ -272,86 +228,83 @@ class _Inspection:
                     min(1.0, self._rows_read / self._total_rows),
                 )
         except DataError as error:
-            self._readable.discard(name)
+            self.readable.discard(name)
             self.problems.append(error)
 
-    def can_read(self, name: str) -> bool:
-        """Tells whether a table has no problem so far."""
-        return name in self._readable
-
-    def finish(self, name: str, rows: _Rows, received: str = "") -> None:
+    def finish(self, name: str, rows: RowCounts, received: str = "") -> None:
         """Notes a table of which nothing was usable, and what it held."""
-        if rows.read and not rows.accepted:
-            reasons = ", ".join(f"{v:,} {k}" for k, v in rows.rejected.items())
-            self.problems.append(
-                DataError(
-                    "NO_USABLE_ROWS",
-                    f"table {name}: all {rows.read:,} rows are rejected: "
-                    f"{reasons}.{received}",
-                    validation.hint_for(rows.rejected),
-                )
-            )
+        try:
+            rows.check_usable(name, received)
+        except DataError as error:
+            self.problems.append(error)
 
 
-def _inspect_items(run: _Inspection) -> npt.NDArray[np.int64] | None:
+class _Missing:
+    """Counts missing features, and looks whether ids are numbered."""
+
+    def __init__(self, run: _Inspection, codes: Sequence[str]) -> None:
+        self._numberings = run.numberings
+        self._counts = dict.fromkeys(codes, 0)
+
+    def add(self, read: pa.RecordBatch, good: pa.RecordBatch) -> None:
+        for code in self._counts:
+            self._counts[code] += int((_ids(good, code) == 0).sum())
+            self._numberings.add(code, read)
+
+    def shares(self, rows: int) -> dict[str, float | None]:
+        return {
+            raw_tables.NAME_OF_CODE[code]: share(count, rows)
+            for code, count in self._counts.items()
+        }
+
+
+def _inspect_items(run: _Inspection) -> _Ints | None:
     name = raw_tables.ITEM_FEATURES
-    if not run.can_read(name):
+    if name not in run.readable:
         return None
-    rows = _Rows()
-    unique = validation.UniqueKeys(
-        raw_tables.ITEM_ID, validation.DUPLICATE_ITEM
-    )
-    missing = dict.fromkeys(
+    rows = RowCounts()
+    unique = UniqueKeys(raw_tables.ITEM_ID, validation.DUPLICATE_ITEM)
+    missing = _Missing(
+        run,
         (
             raw_tables.ITEM_CATEGORY,
             raw_tables.ITEM_CITY,
             raw_tables.ITEM_PROVINCE,
         ),
-        0,
     )
     for batch in run.batches(name):
-        valid = validation.validate_item_features(batch)
+        valid = validation.validate(name, batch)
         good = rows.add(valid, unique.check(valid.good))
-        run.numberings[raw_tables.ITEM_ID].add(_ids(batch, raw_tables.ITEM_ID))
-        for code in missing:
-            missing[code] += int((_ids(good, code) == 0).sum())
-            run.numberings[code].add(_ids(batch, code))
+        run.numberings.add(raw_tables.ITEM_ID, batch)
+        missing.add(batch, good)
     run.finish(name, rows)
     run.sections["items"] = {
         **rows.to_dict(),
-        "missing_values": {
-            raw_tables.NAME_OF_CODE[c]: _share(n, rows.accepted)
-            for c, n in missing.items()
-        },
+        "missing_values": missing.shares(rows.accepted),
     }
     return unique.keys()
 
 
-def _inspect_embeddings(run: _Inspection) -> npt.NDArray[np.int64] | None:
-    name = raw_tables.EMBEDDINGS
-    if not run.can_read(name):
+def _inspect_embeddings(run: _Inspection) -> _Ints | None:
+    name, dim = raw_tables.EMBEDDINGS, raw_tables.EMBEDDING_DIM
+    if name not in run.readable:
         return None
-    rows = _Rows()
-    unique = validation.UniqueKeys(
-        raw_tables.ITEM_ID, validation.DUPLICATE_ITEM
-    )
+    rows = RowCounts()
+    unique = UniqueKeys(raw_tables.ITEM_ID, validation.DUPLICATE_ITEM)
     # Squared norms of int8 codes are small integers: a histogram of them
     # gives exact quantiles in a fixed amount of memory.
-    histogram = np.zeros(raw_tables.EMBEDDING_DIM * 128**2 + 1, np.int64)
+    histogram = np.zeros(dim * 128**2 + 1, np.int64)
     widths: set[int] = set()
     for batch in run.batches(name):
-        valid = validation.validate_embeddings(batch)
+        valid = validation.validate(name, batch)
         good = rows.add(valid, unique.check(valid.good))
-        wrong = valid.rejected.column(raw_tables.SCL_EMBEDDING)
+        wrong = valid.rejected[raw_tables.SCL_EMBEDDING]
         widths.update(wrong.value_lengths().drop_null().unique().to_pylist())
-        column = good.column(
-            good.schema.get_field_index(raw_tables.SCL_EMBEDDING)
-        )
-        codes = list_values(column).reshape(-1, raw_tables.EMBEDDING_DIM)
+        codes = list_values(good[raw_tables.SCL_EMBEDDING]).reshape(-1, dim)
         wide = codes.astype(np.float32)
         squares = np.einsum("nd,nd->n", wide, wide).astype(np.int64)
         histogram += np.bincount(squares, minlength=len(histogram))
-    widths.discard(raw_tables.EMBEDDING_DIM)
+    widths.discard(dim)
     lengths = ", ".join(map(str, sorted(widths)[:8]))
     received = f" Received: lengths {lengths}." if widths else ""
     run.finish(name, rows, received)
@@ -363,16 +316,14 @@ def _inspect_embeddings(run: _Inspection) -> npt.NDArray[np.int64] | None:
         )
     run.sections["embeddings"] = {
         **rows.to_dict(),
-        "dim": raw_tables.EMBEDDING_DIM,
+        "dim": dim,
         "scale": f"1/{_SCALE}",
         "norm": _norm_quantiles(histogram),
     }
     return unique.keys()
 
 
-def _norm_quantiles(
-    histogram: npt.NDArray[np.int64],
-) -> dict[str, float] | None:
+def _norm_quantiles(histogram: _Ints) -> dict[str, float] | None:
     """Quantiles (nearest rank) of the norms of non-zero vectors."""
     counts = histogram.copy()
     counts[0] = 0
@@ -380,65 +331,48 @@ def _norm_quantiles(
     if not total:
         return None
     norms = np.sqrt(np.arange(len(counts))) / _SCALE
-    cumulative = np.cumsum(counts)
-    found = {
-        name: round(
-            float(norms[np.searchsorted(cumulative, max(1, q * total))]), 4
-        )
-        for name, q in _QUANTILES.items()
-    }
-    return {**found, "mean": round(float(norms @ counts / total), 4)}
+    ranks = np.maximum(1, np.array([*_QUANTILES.values()]) * total)
+    found = norms[np.searchsorted(np.cumsum(counts), ranks)]
+    return _rounded([*found, norms @ counts / total])
 
 
 def _inspect_user_keys(
     run: _Inspection, split: str
-) -> tuple[npt.NDArray[np.int64] | None, int]:
+) -> tuple[_Ints | None, int]:
     """Reads all user ids; returns the distinct ones and the repeats."""
     name = f"{split}_user_features"
-    if not run.can_read(name):
+    if name not in run.readable:
         return None, 0
-    unique = validation.UniqueKeys(
-        raw_tables.USER_ID, validation.DUPLICATE_USER
-    )
+    unique = UniqueKeys(raw_tables.USER_ID, validation.DUPLICATE_USER)
     repeats = 0
     for batch in run.batches(name, [raw_tables.USER_ID]):
-        run.numberings[raw_tables.USER_ID].add(_ids(batch, raw_tables.USER_ID))
-        valid = validation.validate_user_features(batch)
+        run.numberings.add(raw_tables.USER_ID, batch)
+        valid = validation.validate(name, batch)
         repeats += unique.check(valid.good).rejected.num_rows
     return unique.keys(), repeats
 
 
 def _inspect_users(
-    run: _Inspection,
-    split: str,
-    duplicates: int,
-    embedded: npt.NDArray[np.int64] | None,
+    run: _Inspection, split: str, duplicates: int, embedded: _Ints | None
 ) -> None:
     name = f"{split}_user_features"
-    if not run.can_read(name):
+    if name not in run.readable:
         return
-    rows = _Rows()
-    unique = validation.UniqueKeys(
-        raw_tables.USER_ID, validation.DUPLICATE_USER
-    )
-    lengths = []
+    rows = RowCounts()
+    unique = UniqueKeys(raw_tables.USER_ID, validation.DUPLICATE_USER)
+    lengths = [np.zeros(0, np.int64)]
     padding = behaviors = with_embedding = 0
-    missing = dict.fromkeys(raw_tables.USER_PROFILE, 0)
+    missing = _Missing(run, raw_tables.USER_PROFILE)
     for batch in run.batches(name):
         if run.max_users:
             batch = batch.slice(0, run.max_users - rows.read)
-        valid = validation.validate_user_features(batch)
+        valid = validation.validate(name, batch)
         good = rows.add(valid, unique.check(valid.good))
-        for code in missing:
-            missing[code] += int((_ids(good, code) == 0).sum())
-            run.numberings[code].add(_ids(batch, code))
-        column = good.column(
-            good.schema.get_field_index(raw_tables.BEHAVIOR_ITEM_IDS)
-        )
+        missing.add(batch, good)
+        column = good[raw_tables.BEHAVIOR_ITEM_IDS]
         items = list_values(column)
         real = items != 0
-        counted = np.r_[0, np.cumsum(real)][list_offsets(column)]
-        lengths.append(np.diff(counted))
+        lengths.append(np.diff(np.r_[0, np.cumsum(real)][list_offsets(column)]))
         padding += int((~real).sum())
         behaviors += int(real.sum())
         if embedded is not None:
@@ -448,8 +382,8 @@ def _inspect_users(
         if run.max_users and rows.read >= run.max_users:
             break
     run.finish(name, rows)
-    all_lengths = np.concatenate(lengths) if lengths else np.zeros(0)
-    run.sections.setdefault("users", {})[split] = {
+    all_lengths = np.concatenate(lengths)
+    run.sections["users"][split] = {
         **rows.to_dict(),
         "complete": rows.read == run.overview[name]["rows"],
         "duplicate_rows": duplicates,
@@ -459,67 +393,68 @@ def _inspect_users(
         "padding": padding,
         "behaviors_with_embedding": None
         if embedded is None
-        else _share(with_embedding, behaviors),
-        "missing_values": {
-            raw_tables.NAME_OF_CODE[c]: _share(n, rows.accepted)
-            for c, n in missing.items()
-        },
+        else share(with_embedding, behaviors),
+        "missing_values": missing.shares(rows.accepted),
     }
 
 
 def _inspect_samples(
-    run: _Inspection,
-    split: str,
-    users: npt.NDArray[np.int64] | None,
-    items: npt.NDArray[np.int64] | None,
-    embedded: npt.NDArray[np.int64] | None,
+    run: _Inspection, split: str, known: Mapping[str, _Ints | None]
 ) -> None:
+    """Reads the impressions of a split.
+
+    Args:
+        run: Where results go.
+        split: Which.
+        known: Ids with a user row, with an item row and with a vector, where
+            that could be read.
+    """
     name = f"{split}_samples"
-    if not run.can_read(name):
+    if name not in run.readable:
         return
-    rows = _Rows()
-    seen_users = validation.UniqueKeys(raw_tables.USER_ID, "seen")
-    seen_items = validation.UniqueKeys(raw_tables.ITEM_ID, "seen")
-    clicks = with_user = with_item = with_embedding = joined = 0
+    rows = RowCounts()
+    seen_users = UniqueKeys(raw_tables.USER_ID, "seen")
+    seen_items = UniqueKeys(raw_tables.ITEM_ID, "seen")
+    hits = dict.fromkeys(known, 0)
+    clicks = joined = 0
     for batch in run.batches(name):
-        good = rows.add(validation.validate_samples(batch))
+        good = rows.add(validation.validate(name, batch))
         clicks += int(validation.clicks(good).sum(dtype=np.int64))
-        user_ids = _ids(good, raw_tables.USER_ID)
-        item_ids = _ids(good, raw_tables.ITEM_ID)
+        ids = {
+            "users": _ids(good, raw_tables.USER_ID),
+            "items": _ids(good, raw_tables.ITEM_ID),
+        }
         seen_users.check(good)
         seen_items.check(good)
         found = np.ones(good.num_rows, bool)
-        if users is not None:
-            hit = validation.contains(users, user_ids)
-            with_user += int(hit.sum())
-            found &= hit
-        if items is not None:
-            hit = validation.contains(items, item_ids)
-            with_item += int(hit.sum())
-            found &= hit
-        if embedded is not None:
-            hit = validation.contains(embedded, item_ids)
-            with_embedding += int(hit.sum())
+        for what, keys in known.items():
+            if keys is not None:
+                hit = validation.contains(keys, ids.get(what, ids["items"]))
+                hits[what] += int(hit.sum())
+                if what in ids:
+                    found &= hit
         joined += int(found.sum())
     run.finish(name, rows)
     total = rows.accepted
-    run.sections.setdefault("samples", {})[split] = {
+    shares = {
+        what: None if keys is None else share(hits[what], total)
+        for what, keys in known.items()
+    }
+    run.sections["samples"][split] = {
         **rows.to_dict(),
         "clicks": clicks,
-        "click_rate": _share(clicks, total),
+        "click_rate": share(clicks, total),
         "users": len(seen_users),
         "items": len(seen_items),
         "impressions_per_user": round(total / len(seen_users), 2)
         if len(seen_users)
         else None,
-        "with_user_row": None if users is None else _share(with_user, total),
-        "with_item_row": None if items is None else _share(with_item, total),
-        "candidates_with_embedding": None
-        if embedded is None
-        else _share(with_embedding, total),
+        "with_user_row": shares["users"],
+        "with_item_row": shares["items"],
+        "candidates_with_embedding": shares["embedded"],
         "joined": None
-        if users is None or items is None
-        else _share(joined, total),
+        if known["users"] is None or known["items"] is None
+        else share(joined, total),
     }
 
 
@@ -571,28 +506,11 @@ def inspect(
     max_users: int = DEFAULT_MAX_USERS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Summarises the raw tables of a directory.
+    """Summarizes the raw tables of a directory.
 
     Memory holds the distinct item and user ids (eight bytes each) and one
     batch; time grows with the rows, and `max_users` bounds the part that
     grows with the histories.
-
-    Args:
-        directory: Holds the tables or ``raw/``.
-        max_users: Rows per user table whose histories are read, the first
-            ones; 0 for all.
-        progress: Called as the work goes on.
-
-    Returns:
-        JSON values: ``directory``, ``dataset`` (name and version of
-        ``dataset.json`` where there is one), ``ok``, ``problems`` (each with
-        ``code``, ``message``, ``hint``), ``notes``, ``tables``, ``samples``
-        and ``users`` by split, ``items``, ``embeddings``, ``search`` (the
-        optional tables that exist), ``joins`` (true, false, or None if it
-        cannot be told).
-
-    Raises:
-        DataError: ``NO_DIRECTORY``, ``NO_TABLES`` or ``AMBIGUOUS_TABLE``.
     """
     if max_users < 0:
         raise ValueError(
@@ -606,14 +524,14 @@ def inspect(
     embedded = _inspect_embeddings(run)
     for split in raw_tables.SPLITS:
         users, duplicates = _inspect_user_keys(run, split)
-        _inspect_samples(run, split, users, items, embedded)
+        known = {"users": users, "items": items, "embedded": embedded}
+        _inspect_samples(run, split, known)
         _inspect_users(run, split, duplicates, embedded)
-    search = inspect_search(directory, items, run.tell)
-    run.problems += search.problems
-    samples = run.sections.get("samples", {})
+    search, search_problems = inspect_search(directory, items, run.tell)
+    samples = run.sections["samples"]
     unfit, join_notes = _check_samples(samples)
-    run.problems += unfit
-    known = [s["joined"] for s in samples.values() if s["joined"] is not None]
+    run.problems += [*search_problems, *unfit]
+    joins = [s["joined"] for s in samples.values() if s["joined"] is not None]
     made = dataset_dir.read_description(directory)
     return {
         "directory": str(run.tables.root),
@@ -628,13 +546,13 @@ def inspect(
         "notes": [
             *join_notes,
             *run.notes,
-            *(line for n in run.numberings.values() for line in n.notes()),
+            *run.numberings.notes(),
         ],
         "tables": run.overview,
         "samples": samples,
-        "users": run.sections.get("users", {}),
+        "users": run.sections["users"],
         "items": run.sections.get("items"),
         "embeddings": run.sections.get("embeddings"),
-        "search": search.sections,
-        "joins": all(share > 0 for share in known) if known else None,
+        "search": search,
+        "joins": all(one > 0 for one in joins) if joins else None,
     }
