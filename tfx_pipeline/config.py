@@ -21,6 +21,7 @@ __all__ = [
     "MatchingConfig",
     "ModelConfig",
     "OutputDir",
+    "OverrideError",
     "PipelineConfig",
     "PusherConfig",
     "SCLConfig",
@@ -40,9 +41,16 @@ class ConfigError(ValueError):
     """The configuration file or an override is not usable."""
 
 
+class OverrideError(ConfigError):
+    """An override names a key that does not exist, or a wrong value."""
+
+
 class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -82,6 +90,7 @@ class SCLConfig(_Section):
     hidden_units: tuple[pydantic.PositiveInt, ...] = (256,)
     """Hidden layers of the tower of each modality."""
     dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Share of a hidden layer's units that a step leaves out."""
     shared_tower: bool = True
     """Queries and items go through the same tower."""
     bank_size: int = pydantic.Field(default=4096, ge=0)
@@ -99,13 +108,16 @@ class SCLConfig(_Section):
     hard_negatives: int = pydantic.Field(default=4, ge=0)
     """Clicked, not purchased items per event at most; 0 leaves them out."""
     epochs: int = pydantic.Field(default=4, ge=1)
+    """Passes over the training events."""
     batch_events: int = pydantic.Field(default=256, ge=2)
     """Search events per step, over all devices."""
     learning_rate: float = pydantic.Field(default=3e-3, gt=0)
     """Highest one: it rises over the first tenth of the steps, then falls to
     0 along a cosine."""
     shuffle_events: int = pydantic.Field(default=65_536, ge=0)
+    """Events in the shuffle buffer; 0 keeps their order."""
     seed: int = 1
+    """Seed of initial weights and of the order."""
     checkpoint_steps: int = pydantic.Field(default=500, ge=0)
     """Steps between resumable checkpoints; 0 writes none."""
     ablations: bool = False
@@ -125,6 +137,7 @@ class ModelConfig(_Section):
     """Architecture of the ranker."""
 
     type: ModelType = "muse"
+    """The method: what it searches by, and how it models what was found."""
     gsu: (
         Literal[
             "none",
@@ -148,13 +161,17 @@ class ModelConfig(_Section):
     hash_rounds: int = pydantic.Field(default=16, ge=1)
     """Rounds of ``esu: sdim``."""
     embedding_dim: int = pydantic.Field(default=16, ge=1)
+    """Width of the trained embeddings."""
     k: int = pydantic.Field(default=50, ge=1)
     """Behaviours that the GSU retrieves per candidate."""
     recent: int = pydantic.Field(default=50, ge=1)
     """Newest behaviours in the short-term part."""
     num_tiers: int = pydantic.Field(default=20, ge=1)
+    """Tiers of similarity in SimTier's histogram."""
     num_heads: int = pydantic.Field(default=1, ge=1)
+    """Heads of the target attention."""
     hidden_units: tuple[pydantic.PositiveInt, ...] = (256, 128, 64)
+    """Hidden layers of the final network."""
     oov_rate: float = pydantic.Field(default=0.01, ge=0, lt=1)
     """Share of item ids replaced by the unseen item while training."""
 
@@ -163,14 +180,19 @@ class TrainerConfig(_Section):
     """How the ranker is trained."""
 
     epochs: int = pydantic.Field(default=1, ge=1)
+    """Passes over the training requests."""
     batch_requests: int = pydantic.Field(default=32, ge=1)
     """Requests per step, over all devices."""
     learning_rate: float = pydantic.Field(default=2e-4, gt=0)
+    """Of all weights but the embedding tables."""
     table_learning_rate: float = pydantic.Field(default=2e-3, gt=0)
+    """Of the embedding tables."""
     shuffle_requests: int = pydantic.Field(default=4096, ge=0)
+    """Requests in the shuffle buffer; 0 keeps their order."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; weights, moments and cosines are float32."""
     seed: int = 1
+    """Seed of initial weights and of the order."""
     checkpoint_steps: int = pydantic.Field(default=200, ge=0)
     """Steps between resumable checkpoints; 0 writes none."""
     validation_requests: int = pydantic.Field(default=64, ge=1)
@@ -215,16 +237,20 @@ class EvaluatorConfig(_Section):
     """What blesses a model."""
 
     min_gauc: float = pydantic.Field(default=0.5, ge=0, le=1)
+    """GAUC below which a model is not blessed."""
     max_gauc_drop: float = pydantic.Field(default=0.005, ge=0, le=1)
     """Largest drop against the last blessed model of the same type."""
     bootstrap_samples: int = pydantic.Field(default=1000, ge=1)
+    """Samples of users behind the confidence intervals."""
 
 
 class ServingValidatorConfig(_Section):
     """What the exported model must reproduce in a server."""
 
     tolerance: float = pydantic.Field(default=1e-4, gt=0)
+    """Largest difference of a score."""
     timeout_s: float = pydantic.Field(default=300, gt=0)
+    """Seconds for the server to load the model and to answer."""
     max_p99_ms: float | None = pydantic.Field(default=None, gt=0)
     """Largest 99th percentile of ``rank``, one request per call; null = any."""
 
@@ -241,6 +267,7 @@ class MatchingConfig(_Section):
     """The stage that finds candidates."""
 
     enabled: bool = True
+    """Make and push the matching model as well."""
     num_candidates: int = pydantic.Field(default=500, ge=1)
     """Items in an answer."""
     max_behaviors: int = pydantic.Field(default=1000, ge=1)
@@ -288,6 +315,7 @@ class PipelineConfig(_Section):
     """The whole pipeline."""
 
     name: str = pydantic.Field(default="muse", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Name of the pipeline in ML Metadata and of its log."""
     output_dir: OutputDir
     """Artifacts, metadata, rejected rows, logs and the served models."""
     data: DataConfig
@@ -412,13 +440,17 @@ def load_config(
             f" (received: {item['input']!r})"
             for item in error.errors()
         )
+        keys = [one.partition("=")[0].split(".") for one in overrides]
+        places = [[*map(str, item["loc"])] for item in error.errors()]
+        if any(k[: len(p)] == p[: len(k)] for k in keys for p in places):
+            raise OverrideError(problems) from error
         raise ConfigError(f"{path}: {problems}") from error
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ConfigError(
+        raise OverrideError(
             "an override has the form section.key=value. "
             f"Received: {override!r}"
         )
@@ -427,10 +459,12 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     for section in sections:
         child = target.setdefault(section, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"{section!r} in {override!r} is not a section")
+            raise OverrideError(f"{section!r} in {override!r} is not a section")
         target = child
     try:
         target[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{override!r}: not valid YAML: {reason}") from error
+        raise OverrideError(
+            f"{override!r}: not valid YAML: {reason}"
+        ) from error

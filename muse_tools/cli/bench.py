@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from muse_tools.cli import output
-
-__all__ = ["bench"]
+from muse_tools.cli.options import JsonOption
 
 _PROJECT = pathlib.Path(__file__).resolve().parents[2]
 _NAMES = (
@@ -32,9 +31,7 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sizes.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="JSON lines only.")
-    ] = False,
+    as_json: JsonOption = False,
     device: Annotated[
         str, typer.Option(help="cpu, or gpu for the layers of gsu.")
     ] = "cpu",

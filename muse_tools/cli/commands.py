@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from muse_keras._version import __version__
 from muse_tools.cli import (
     bench,
     compare,
@@ -11,6 +14,7 @@ from muse_tools.cli import (
     demo,
     explore,
     items,
+    output,
     pipeline,
     rank,
     report,
@@ -19,19 +23,40 @@ from muse_tools.cli import (
     store,
 )
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="muse",
-    help=(
-        "Lifelong user interest ranking with multimodal search.\n\n"
-        "Exit codes: 0 fine, 1 the command failed, 2 wrong usage."
-    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.write_lines([f"muse {__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def muse(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and stop.",
+            callback=_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Lifelong user interest ranking with multimodal search.
+
+    Exit codes: 0 fine, 1 the command failed, 2 wrong usage.
+    """
+
+
 app.add_typer(data.app)
 app.add_typer(pipeline.app)
 app.add_typer(items.app)

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from muse_tools.cli import output
-
-__all__ = ["compare"]
+from muse_tools.cli.options import JsonOption
 
 _CONFIG = (
     pathlib.Path(__file__).resolve().parents[2] / "configs" / "compare.yaml"
@@ -25,6 +24,8 @@ def compare(
             "-c",
             help="YAML file; with --quick by default configs/compare.yaml.",
             show_default=False,
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
     quick: Annotated[
@@ -39,9 +40,7 @@ def compare(
     workers: Annotated[
         int, typer.Option(help="Processes that train at once.", min=1)
     ] = 2,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the results as JSON.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train the grid of methods and print the paper's tables for your data.
 
@@ -49,9 +48,10 @@ def compare(
     minutes.
 
     Finished cells are kept: the same command goes on after an interruption,
-    and may run several times at once. Cells that fail are told and left out.
+    and may run several times at once. Failed cells are reported, and left out.
 
-    Example: muse compare --config configs/compare.yaml --quick
+    Examples: muse compare --config configs/compare.yaml --quick;
+    muse compare --config configs/compare_synthetic.yaml --workers 4
     """
     if config is None and not quick:
         raise typer.BadParameter(

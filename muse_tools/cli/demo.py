@@ -5,18 +5,17 @@ from __future__ import annotations
 import pathlib
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from muse_tools.cli import output
+from muse_tools.cli.options import ConfigOption
 
 if TYPE_CHECKING:
     from muse_tools.demo.chain import Answer
     from muse_tools.demo.ranked_request import RankedRequest
     from tfx_pipeline.config import PipelineConfig
-
-__all__ = ["demo"]
 
 _CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -29,11 +28,11 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="Take 400 households only.")
     ] = False,
-    config: Annotated[
-        pathlib.Path, typer.Option(help="Pipeline configuration.")
-    ] = _CONFIG,
+    config: ConfigOption = _CONFIG,
 ) -> None:
     """Real purchases to a served, explained ranking, and a report.
+
+    5 to 17 minutes, as fast as the machine is; less with --quick.
 
     At the end the ranking service answers a request from the user cache.
 
@@ -44,8 +43,7 @@ def demo(
     report = output.Reporter()
     start = time.monotonic()
     with output.one_line_errors():
-        report("Loading TensorFlow and TFX")
-        from muse_tools.demo import chain as demo_lib
+        from muse_tools.datasets import complete_journey
         from tfx_pipeline import config as config_lib
 
         if quick:
@@ -54,6 +52,10 @@ def demo(
         loaded = config_lib.load_config(
             config, [f"output_dir={out}", f"data.raw_dir={data}"]
         )
+        complete_journey.source("transactions")
+        report("Loading TensorFlow and TFX")
+        from muse_tools.demo import chain as demo_lib
+
         demo_lib.make_data(data, quick, report)
         runs = demo_lib.train_models(loaded, report)
         pushed = runs["muse"].pushed_to
@@ -67,45 +69,31 @@ def demo(
         summary = report_lib.write_report(loaded, page, report)
         served = output.short(loaded.push_dir)
         muse = output.short(pathlib.Path(sys.argv[0]).absolute())
-        sys.stdout.write(
-            "\n".join(
-                [
-                    "",
-                    *summary.lines(),
-                    "",
-                    *_answer_lines(answer),
-                    "",
-                    *_ranked_lines(answer.ranked),
-                    "",
-                    f"Done in {time.monotonic() - start:.0f} s.",
-                    f"  report        {page}",
-                    f"  served model  {served}",
-                    f"  raw tables    {data}",
-                    f"  log           {output.short(loaded.log_path)}",
-                    "Try next:",
-                    f"  {muse} serve {_models(loaded)} --with-ranking "
-                    f"--store lmdb:{output.short(loaded.root / 'store')}",
-                    "  curl localhost:8601/v1/rank -d "
-                    f"""'{{"user_id": {answer.request.user_id}}}'""",
-                    f"  {muse} rank --data {data} --user "
-                    f"{answer.request.user_id} --candidates "
-                    + ",".join(
-                        str(item)
-                        for item in answer.request.candidate_item_ids[:3]
-                    )
-                    + " --explain",
-                    *(
-                        [
-                            f"  {muse} rank --data {data} --user "
-                            f"{answer.request.user_id}"
-                        ]
-                        if loaded.matching.enabled
-                        else []
-                    ),
-                    f"  {muse} data inspect {data}",
-                    "",
-                ]
-            )
+        user, wanted = answer.request.user_id, answer.request.candidate_item_ids
+        rank = f"  {muse} rank --data {data} --user {user}"
+        some = ",".join(str(item) for item in wanted[:3])
+        output.write_lines(
+            [
+                "",
+                *summary.lines(),
+                "",
+                *_answer_lines(answer),
+                "",
+                *_ranked_lines(answer.ranked),
+                "",
+                f"Done in {time.monotonic() - start:.0f} s.",
+                f"  report        {page}",
+                f"  served model  {served}",
+                f"  raw tables    {data}",
+                f"  log           {output.short(loaded.log_path)}",
+                "Try next:",
+                f"  {muse} serve {_models(loaded)} --with-ranking "
+                f"--store lmdb:{output.short(loaded.root / 'store')}",
+                f"  curl localhost:8601/v1/rank -d '{{\"user_id\": {user}}}'",
+                f"{rank} --candidates {some} --explain",
+                *([rank] if loaded.matching.enabled else []),
+                f"  {muse} data inspect {data}",
+            ]
         )
 
 
@@ -118,44 +106,33 @@ def _models(config: PipelineConfig) -> str:
 
 def _answer_lines(answer: Answer) -> list[str]:
     """Returns the served answer in words."""
-    request, result = answer.request, answer.result
+    from muse_tools.cli.rank import candidate_rows
 
-    def name(item: int) -> str:
-        return answer.names.get(item, f"item {item}")
+    request, history = answer.request, len(answer.request.behavior_item_ids)
+    rows = candidate_rows(request, answer.result, answer.names, history)
 
-    order = result.order().tolist()
+    def name(row: dict[str, Any]) -> str:
+        return row.get("name", f"item {row['item_id']}")
+
     calls = ", ".join(
         f"{transport} {value:.0f} ms"
         for transport, value in answer.milliseconds.items()
     )
-    lines = [
+    distinct: dict[int, dict[str, Any]] = {}
+    for behavior in rows[0]["behaviors"]:
+        distinct.setdefault(behavior["item_id"], behavior)
+    return [
         f"One request to the served model: household {request.user_id}, "
-        f"{len(request.behavior_item_ids)} past purchases, "
-        f"{len(order)} candidates ({calls}, largest difference between the "
-        f"two {answer.difference:.0e})",
+        f"{history} past purchases, {len(rows)} candidates ({calls}, largest "
+        f"difference between the two {answer.difference:.0e})",
+        *(f"  {row['click_probability']:.3f}  {name(row)}" for row in rows[:5]),
+        f"What MUSE retrieved for {name(rows[0])}:",
+        *(
+            f"  {row['similarity']:.3f}  {name(row)} (purchase "
+            f"{row['position'] + 1} of {history})"
+            for row in list(distinct.values())[:5]
+        ),
     ]
-    for candidate in order[:5]:
-        item = int(result.candidate_item_ids[candidate])
-        lines.append(
-            f"  {result.click_probability[candidate]:.3f}  {name(item)}"
-        )
-    best = order[0]
-    item = int(result.candidate_item_ids[best])
-    lines.append(f"What MUSE retrieved for {name(item)}:")
-    shown: set[int] = set()
-    for place in range(result.retrieved.shape[1]):
-        if not result.retrieved[best, place] or len(shown) == 5:
-            break
-        position = int(result.behavior_indices[best, place])
-        behavior = int(request.behavior_item_ids[position])
-        if behavior in shown:
-            continue
-        shown.add(behavior)
-        lines.append(
-            f"  {result.similarities[best, place]:.3f}  {name(behavior)} "
-            f"(purchase {position + 1} of {len(request.behavior_item_ids)})"
-        )
-    return lines
 
 
 def _ranked_lines(ranked: RankedRequest) -> list[str]:

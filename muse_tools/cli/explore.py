@@ -9,26 +9,21 @@ from typing import Annotated
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.listening_options import HostOption
-from muse_tools.cli.rank import Split
-
-__all__ = ["explore"]
+from muse_tools.cli.options import (
+    DataOption,
+    HostOption,
+    ModelPathOption,
+    Split,
+    SplitOption,
+)
 
 _DEMO = pathlib.Path("demo_output")
 
 
 def explore(
-    model: Annotated[
-        pathlib.Path,
-        typer.Option(help="Version of a pushed model, or their folder."),
-    ] = _DEMO / "serving/muse",
-    data: Annotated[
-        pathlib.Path,
-        typer.Option(help="Raw data set with users and impressions."),
-    ] = _DEMO / "data",
-    split: Annotated[
-        Split, typer.Option(help="Whose users and impressions.")
-    ] = Split.TEST,
+    model_base_path: ModelPathOption = _DEMO / "serving/muse",
+    data: DataOption = _DEMO / "data",
+    split: SplitOption = Split.TEST,
     host: HostOption = "127.0.0.1",
     port: Annotated[
         int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)
@@ -36,25 +31,38 @@ def explore(
 ) -> None:
     """Explore what the search found for a user and a candidate.
 
-    Serves a page until Ctrl-C: the retrieved behaviours with similarities,
+    Serves a page until Ctrl-C: the retrieved behaviors with similarities,
     tiers and attention, next to what SIM-hard and SIM-soft would have
-    retrieved.
+    retrieved. Starts once TensorFlow and the model are loaded.
 
-    Example: muse explore --model demo_output/serving/muse
+    Example: muse explore --model-base-path demo_output/serving/muse
     """
     with output.one_line_errors():
+        from muse_tools.datasets import raw_tables
+        from serving.model_server.preflight import check_port
+
+        tables = raw_tables.RawTables.open(data)
+        for name in (f"{split.value}_user_features", f"{split.value}_samples"):
+            tables[name].check()
+        names = ("saved_model.pb", "*/saved_model.pb")
+        if not any(path for n in names for path in model_base_path.glob(n)):
+            raise RuntimeError(
+                f"--model-base-path: {model_base_path} holds no model. "
+                "Expected: VERSION/saved_model.pb, as `muse demo` or `muse "
+                "pipeline run` push it."
+            )
+        check_port(host, port, "--port")
         sys.stderr.write("Loading TensorFlow and the model …\n")
         from muse_tools import explore as explore_lib
         from muse_tools.explore.app import serve_until_signal
 
-        tables = explore_lib.ExplorerData(data, split.value)
         explorer = explore_lib.Explorer(
-            explore_lib.ExplainedModel(model), tables
+            explore_lib.ExplainedModel(model_base_path),
+            explore_lib.ExplorerData(data, split.value),
         )
 
         def announce(app: explore_lib.ExplorerApp) -> None:
-            sys.stdout.write(f"Explorer: {app.url}\nCtrl-C stops.\n")
-            sys.stdout.flush()
+            output.write_lines([f"Explorer: {app.url}", "Ctrl-C stops."])
 
         serve_until_signal(
             explore_lib.ExplorerApp(explorer, host, port), announce

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.server_options import (
-    ModelOption,
-    TargetOption,
-    TimeoutOption,
-    Transport,
-    TransportOption,
-    address_of,
-    opened_client,
-)
-from muse_tools.cli.tls_options import (
-    TargetCaFileOption,
-    TargetCertificateFileOption,
-    TargetKeyFileOption,
-    TargetServerNameOption,
-    target_tls,
+from muse_tools.cli.options import (
+    Connection,
+    JsonOption,
+    grouped,
 )
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from serving.client import FreshItems, MuseClient, PushReport
 
 app = typer.Typer(
     name="items",
@@ -44,6 +33,7 @@ def items() -> None:
 
 
 @app.command()
+@grouped
 def push(
     file: Annotated[
         pathlib.Path,
@@ -53,13 +43,7 @@ def push(
             "counts. Also with the columns of the raw tables."
         ),
     ],
-    target: TargetOption = None,
-    transport: TransportOption = Transport.GRPC,
-    target_ca_file: TargetCaFileOption = "",
-    target_certificate_file: TargetCertificateFileOption = "",
-    target_key_file: TargetKeyFileOption = "",
-    target_server_name: TargetServerNameOption = "",
-    model: ModelOption = "muse",
+    connection: Connection,
     watch: Annotated[
         bool,
         typer.Option(
@@ -72,10 +56,7 @@ def push(
         float,
         typer.Option(help="Seconds between two looks of --watch.", min=0.05),
     ] = 0.5,
-    timeout: TimeoutOption = 30.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON lines.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Send the items of a file to a running server.
 
@@ -88,22 +69,17 @@ def push(
     with output.one_line_errors():
         from serving import client
 
-        address = address_of(target, transport)
-        tls = target_tls(
-            target_ca_file,
-            target_certificate_file,
-            target_key_file,
-            target_server_name,
-        )
         fresh = client.FreshItems(file)
-        with opened_client(address, transport, model, timeout, tls) as opened:
+        with connection.opened() as opened:
             if watch:
                 _watch(fresh, opened, poll, as_json)
             else:
                 _print(fresh.push(opened), as_json)
 
 
-def _watch(fresh: Any, opened: Any, poll: float, as_json: bool) -> None:
+def _watch(
+    fresh: FreshItems, opened: MuseClient, poll: float, as_json: bool
+) -> None:
     """Sends the items whenever they are missing, until interrupted."""
     last = ""
 
@@ -123,20 +99,19 @@ def _watch(fresh: Any, opened: Any, poll: float, as_json: bool) -> None:
         return
 
 
-def _print(report: Any, as_json: bool) -> None:
+def _print(report: PushReport, as_json: bool) -> None:
     """Writes one line about a push."""
     if as_json:
-        text = json.dumps(dataclasses.asdict(report))
-    else:
-        text = (
-            f"version {report.version}: {report.items} items, "
-            f"{report.stored} stored, "
-            f"{report.items - report.stored} there before; "
-            f"{report.used} of {report.capacity} slots used"
-        )
-        if report.superseded:
-            text += f"; {report.superseded} rows superseded"
-        for reason, count in report.rejected.items():
-            text += f"; {count} rejected ({reason})"
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+        output.write_json(dataclasses.asdict(report), indent=None)
+        return
+    text = (
+        f"version {report.version}: {report.items} items, "
+        f"{report.stored} stored, "
+        f"{report.items - report.stored} there before; "
+        f"{report.used} of {report.capacity} slots used"
+    )
+    if report.superseded:
+        text += f"; {report.superseded} rows superseded"
+    for reason, count in report.rejected.items():
+        text += f"; {count} rejected ({reason})"
+    output.write_lines([text])

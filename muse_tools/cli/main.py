@@ -6,8 +6,6 @@ import os
 import sys
 import warnings
 
-__all__ = ["run"]
-
 
 def run() -> None:
     """Entry point of the console script."""

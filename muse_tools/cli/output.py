@@ -1,21 +1,16 @@
-"""How commands speak: progress, one-line errors."""
+"""How commands report: results, progress, one-line errors."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import typer
-
-__all__ = [
-    "Reporter",
-    "one_line_errors",
-    "short",
-    "wrong_usage",
-]
 
 
 class Reporter:
@@ -31,6 +26,64 @@ class Reporter:
             f"[{seconds // 60:02d}:{seconds % 60:02d}] {message}\n"
         )
         sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[str, float], None]]:
+    """Shows stages and the share of work done on standard error.
+
+    On a terminal a bar that goes away at the end, so that an error is the
+    last line; elsewhere (logs) one line per stage.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told = ""
+
+        def tell_log(stage: str, share: float) -> None:
+            nonlocal told
+            if stage != told and share < 1.0:
+                sys.stderr.write(f"{title}: {stage} ({share:.0%} done)\n")
+                sys.stderr.flush()
+            told = stage
+
+        yield tell_log
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(title, total=1.0)
+
+        def tell(stage: str, share: float) -> None:
+            bar.update(task, description=f"{title}: {stage}", completed=share)
+
+        yield tell
+
+
+def write_lines(lines: Sequence[str]) -> None:
+    """Writes lines to standard output, at once."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def write_json(value: Any, indent: int | None = 2) -> None:
+    """Writes JSON values to standard output; None makes one line."""
+    write_lines(
+        [json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)]
+    )
 
 
 @contextlib.contextmanager
@@ -51,11 +104,7 @@ def one_line_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def wrong_usage(option: str | None = None) -> Iterator[None]:
-    """Turns a `ValueError` about options into exit code 2.
-
-    Args:
-        option: Which one; by default what stands before the first colon.
-    """
+    """Turns a `ValueError` about options into exit code 2."""
     try:
         yield
     except ValueError as error:

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.option_values import SetOption
+from muse_tools.cli.options import ConfigOption, JsonOption, SetOption
 from serving.files import dumps, write_text
 
 if TYPE_CHECKING:
     from tfx_pipeline.config import PipelineConfig
-
-__all__ = ["app"]
 
 app = typer.Typer(
     name="pipeline",
@@ -25,11 +23,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-Config = Annotated[
-    pathlib.Path,
-    typer.Option("--config", "-c", help="YAML file; see configs/."),
-]
 
 # What item embeddings are made from.
 _SEARCH_TABLES = {
@@ -41,7 +34,7 @@ _SEARCH_TABLES = {
 
 @app.command()
 def run(
-    config: Config,
+    config: ConfigOption,
     overrides: SetOption = None,
     fail_unless_pushed: Annotated[
         bool,
@@ -50,8 +43,17 @@ def run(
             help="Exit code 1 if a model is not pushed, for any reason.",
         ),
     ] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config",
+            help="Print the effective configuration, commented, and stop.",
+        ),
+    ] = False,
 ) -> None:
     """Run the pipeline on this machine.
+
+    Minutes with the demo's data, hours with millions of impressions.
 
     Unchanged components come from the cache; after a failure or a crash the
     same command continues. The last lines say how good the models are, and
@@ -60,6 +62,12 @@ def run(
     Example: muse pipeline run --config configs/demo.yaml --set model.type=din
     """
     with output.one_line_errors():
+        if print_config:
+            from muse_tools.cli import configuration
+
+            loaded = configuration.load(config, overrides)
+            sys.stdout.write(configuration.as_yaml(loaded))
+            return
         loaded = _checked(config, overrides)
         from tfx_pipeline.runs import runner, verdict
 
@@ -75,9 +83,20 @@ def run(
             raise typer.Exit(1)
 
 
+@app.command()
+def template() -> None:
+    """Print a configuration with every key, its default and its meaning.
+
+    Example: muse pipeline template > pipeline.yaml
+    """
+    from muse_tools.cli import configuration
+
+    sys.stdout.write(configuration.as_yaml())
+
+
 @app.command(name="compile")
 def compile_(
-    config: Config,
+    config: ConfigOption,
     out: Annotated[
         pathlib.Path, typer.Option(help="JSON file to write.", dir_okay=False)
     ] = pathlib.Path("pipeline.json"),
@@ -101,18 +120,18 @@ def compile_(
 
 @app.command()
 def status(
-    config: Config,
+    config: ConfigOption,
     overrides: SetOption = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the last execution of every component, and what became of models.
 
     Example: muse pipeline status --config configs/demo.yaml
     """
     with output.one_line_errors():
-        from tfx_pipeline import config as config_lib
+        from muse_tools.cli.configuration import load
 
-        loaded = config_lib.load_config(config, overrides or ())
+        loaded = load(config, overrides)
         from tfx_pipeline.runs import lineage, verdict
 
         rows = lineage.last_executions(loaded)
@@ -136,16 +155,11 @@ def status(
 def _checked(
     config: pathlib.Path, overrides: list[str] | None
 ) -> PipelineConfig:
-    """Reads the configuration and looks for the tables, before TFX is loaded.
-
-    Raises:
-        ConfigError: the configuration is not usable.
-        DataError: the raw tables cannot be found.
-    """
+    """Reads the configuration and finds the tables, before TFX is loaded."""
+    from muse_tools.cli.configuration import load
     from muse_tools.datasets import raw_tables, search_tables
-    from tfx_pipeline import config as config_lib
 
-    loaded = config_lib.load_config(config, overrides or ())
+    loaded = load(config, overrides)
     learned = loaded.item_embeddings != "imported"
     raw_tables.RawTables.open(
         loaded.data.raw_dir,

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import pathlib
-import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.option_values import parse_ids
-from muse_tools.cli.server_options import (
-    ModelOption,
-    TargetOption,
-    TimeoutOption,
-    Transport,
-    TransportOption,
-    address_of,
-    opened_client,
-)
-from muse_tools.cli.tls_options import (
-    TargetCaFileOption,
-    TargetCertificateFileOption,
-    TargetKeyFileOption,
-    TargetServerNameOption,
-    target_tls,
+from muse_tools.cli.options import (
+    Connection,
+    JsonOption,
+    MatchingModelOption,
+    Split,
+    SplitOption,
+    grouped,
+    parse_ids,
 )
 
 if TYPE_CHECKING:
-    from serving.client import MuseClient
-
-__all__ = ["rank"]
+    from serving.client import MuseClient, RankRequest, RankResult
 
 _DEMO_DATA = pathlib.Path("demo_output/data")
 _CANDIDATES = "candidate_item_ids"
@@ -46,14 +33,9 @@ _FIELDS = (
 )
 
 
-class Split(str, enum.Enum):
-    """Which user table to look in."""
-
-    TEST = "test"
-    TRAIN = "train"
-
-
+@grouped
 def rank(
+    connection: Connection,
     user: Annotated[
         int | None, typer.Option(help="User id, looked up in --data.")
     ] = None,
@@ -71,23 +53,12 @@ def rank(
             f"[default: {_DEMO_DATA}, if it is there]"
         ),
     ] = None,
-    split: Annotated[
-        Split, typer.Option(help="User table of the data set.")
-    ] = Split.TEST,
+    split: SplitOption = Split.TEST,
     request: Annotated[
         pathlib.Path | None,
         typer.Option(help="JSON file with the whole request, instead."),
     ] = None,
-    target: TargetOption = None,
-    transport: TransportOption = Transport.GRPC,
-    target_ca_file: TargetCaFileOption = "",
-    target_certificate_file: TargetCertificateFileOption = "",
-    target_key_file: TargetKeyFileOption = "",
-    target_server_name: TargetServerNameOption = "",
-    model: ModelOption = "muse",
-    matching_model: Annotated[
-        str, typer.Option(help="Model that finds candidates.")
-    ] = "matching",
+    matching_model: MatchingModelOption = "matching",
     num_candidates: Annotated[
         int, typer.Option(help="Candidates to take from it.", min=1)
     ] = 20,
@@ -96,12 +67,9 @@ def rank(
     ] = False,
     top: Annotated[
         int,
-        typer.Option(help="Retrieved behaviours to show.", min=1),
+        typer.Option(help="Retrieved behaviors to show.", min=1),
     ] = 5,
-    timeout: TimeoutOption = 30.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of a table.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score candidates for a user, best first.
 
@@ -122,27 +90,27 @@ def rank(
         )
         if data is None and request is None and _DEMO_DATA.is_dir():
             data = _DEMO_DATA
-        address = address_of(target, transport)
-        tls = target_tls(
-            target_ca_file,
-            target_certificate_file,
-            target_key_file,
-            target_server_name,
-        )
-        with opened_client(address, transport, model, timeout, tls) as opened:
+        with connection.opened() as opened:
             fields = _fields(user, ids, data, split.value, request)
             matched = _find_candidates(
-                opened, fields, matching_model, num_candidates, address
+                opened,
+                fields,
+                matching_model,
+                num_candidates,
+                connection.address,
             )
             wanted = client.RankRequest(**fields)
             call = opened.explain if explain else opened.rank
             result = call(wanted)
         names = _names(data, wanted)
+        rows = candidate_rows(wanted, result, names, top)
+        for row in rows:
+            if row["item_id"] in matched:
+                row["matching_score"] = matched[row["item_id"]]
         if as_json:
-            shown = _as_json(wanted, result, names, explain, top, matched)
-            sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+            output.write_json({"user_id": wanted.user_id, "candidates": rows})
         else:
-            _print_tables(wanted, result, names, explain, top, matched)
+            _print_tables(wanted, rows, names)
 
 
 def _fields(
@@ -183,11 +151,7 @@ def _find_candidates(
     number: int,
     address: str,
 ) -> dict[int, float]:
-    """Adds candidates where there are none.
-
-    Returns:
-        What the matching model found: item to its score.
-    """
+    """Adds candidates where there are none."""
     if _CANDIDATES in fields:
         return {}
     from serving.client import NotFoundError, RecommendRequest
@@ -222,7 +186,7 @@ def _read_fields(file: pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def _names(data: pathlib.Path | None, request: Any) -> dict[int, str]:
+def _names(data: pathlib.Path | None, request: RankRequest) -> dict[int, str]:
     if data is None:
         return {}
     from muse_tools.datasets.user_lookup import item_names
@@ -230,130 +194,94 @@ def _names(data: pathlib.Path | None, request: Any) -> dict[int, str]:
     return item_names(
         data,
         [
-            *request.candidate_item_ids.tolist(),
-            *request.behavior_item_ids.tolist(),
+            *map(int, request.candidate_item_ids),
+            *map(int, request.behavior_item_ids),
         ],
     )
 
 
-def _retrieved(
-    result: Any, candidate: int, top: int
-) -> list[tuple[int, float, float]]:
-    """Position, similarity and attention of the best behaviours."""
-    return [
-        (
-            int(result.behavior_indices[candidate, place]),
-            float(result.similarities[candidate, place]),
-            float(result.attention[candidate, place]),
-        )
-        for place in range(result.retrieved.shape[1])
-        if result.retrieved[candidate, place]
-    ][:top]
-
-
-def _as_json(
-    request: Any,
-    result: Any,
+def candidate_rows(
+    request: RankRequest,
+    result: RankResult,
     names: dict[int, str],
-    explain: bool,
     top: int,
-    matched: Mapping[int, float],
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
+    """Returns the candidates, best first, with `top` retrieved behaviors."""
+    from serving.client import ExplainResult
+
+    def named(item: int, **values: Any) -> dict[str, Any]:
+        name = {"name": names[item]} if item in names else {}
+        return {"item_id": item, **values, **name}
+
     rows = []
     for candidate in result.order().tolist():
         item = int(result.candidate_item_ids[candidate])
-        row: dict[str, Any] = {
-            "item_id": item,
-            "click_probability": float(result.click_probability[candidate]),
-        }
-        if item in names:
-            row["name"] = names[item]
-        if item in matched:
-            row["matching_score"] = matched[item]
-        if explain:
-            row["behaviors"] = [
-                _behavior(request, position, similarity, attention, names)
-                for position, similarity, attention in _retrieved(
-                    result, candidate, top
-                )
-            ]
-        rows.append(row)
-    return {"user_id": request.user_id, "candidates": rows}
+        score = float(result.click_probability[candidate])
+        rows.append(named(item, click_probability=score))
+        if not isinstance(result, ExplainResult):
+            continue
+        places = result.retrieved[candidate].nonzero()[0][:top].tolist()
+        positions = result.behavior_indices[candidate, places].tolist()
+        rows[-1]["behaviors"] = [
+            named(
+                int(request.behavior_item_ids[position]),
+                position=position,
+                similarity=float(result.similarities[candidate, place]),
+                attention=float(result.attention[candidate, place]),
+            )
+            for place, position in zip(places, positions, strict=True)
+        ]
+    return rows
 
 
-def _behavior(
-    request: Any,
-    position: int,
-    similarity: float,
-    attention: float,
-    names: dict[int, str],
-) -> dict[str, Any]:
-    item = int(request.behavior_item_ids[position])
-    behavior = {
-        "position": position,
-        "item_id": item,
-        "similarity": similarity,
-        "attention": attention,
-    }
-    return {**behavior, "name": names[item]} if item in names else behavior
+# Key to heading and format.
+_COLUMNS = {
+    "rank": ("Rank", "{}"),
+    "position": ("Position", "{}"),
+    "item_id": ("Item", "{}"),
+    "name": ("Name", "{}"),
+    "matching_score": ("Matching score", "{:.3f}"),
+    "click_probability": ("Click probability", "{:.4f}"),
+    "similarity": ("Similarity", "{:.3f}"),
+    "attention": ("Attention", "{:.3f}"),
+}
 
 
 def _print_tables(
-    request: Any,
-    result: Any,
-    names: dict[int, str],
-    explain: bool,
-    top: int,
-    matched: Mapping[int, float],
+    request: RankRequest, rows: list[dict[str, Any]], names: dict[int, str]
 ) -> None:
+    _print_table(
+        f"User {request.user_id}, {len(request.behavior_item_ids)} past "
+        "behaviors",
+        [{"rank": place, **row} for place, row in enumerate(rows, 1)],
+    )
+    if "behaviors" in rows[0]:
+        item = rows[0]["item_id"]
+        name = names.get(item, f"item {item}")
+        if rows[0]["behaviors"]:
+            _print_table(f"Retrieved for {name}", rows[0]["behaviors"])
+        else:
+            output.write_lines([f"Nothing was retrieved for {name}."])
+
+
+def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    table = Table(
-        title=f"User {request.user_id}, "
-        f"{len(request.behavior_item_ids)} past behaviours"
-    )
-    table.add_column("Rank", justify="right")
-    table.add_column("Item", justify="right")
-    if names:
-        table.add_column("Name", overflow="fold")
-    if matched:
-        table.add_column("Matching score", justify="right")
-    table.add_column("Click probability", justify="right")
-    order = result.order().tolist()
-    for place, candidate in enumerate(order, 1):
-        item = int(result.candidate_item_ids[candidate])
-        table.add_row(
-            str(place),
-            str(item),
-            *([names.get(item, "")] if names else []),
-            *([f"{matched[item]:.3f}"] if matched else []),
-            f"{result.click_probability[candidate]:.4f}",
+    table = Table(title=title)
+    keys = [key for key in _COLUMNS if any(key in row for row in rows)]
+    for key in keys:
+        text = key == "name"
+        table.add_column(
+            _COLUMNS[key][0],
+            justify="left" if text else "right",
+            overflow="fold" if text else "ellipsis",
         )
-    console.print(table)
-    if not explain:
-        return
-    best = order[0]
-    item = int(result.candidate_item_ids[best])
-    found = _retrieved(result, best, top)
-    if not found:
-        console.print(f"Nothing was retrieved for item {item}.")
-        return
-    table = Table(title=f"Retrieved for {names.get(item, f'item {item}')}")
-    table.add_column("Position", justify="right")
-    table.add_column("Item", justify="right")
-    if names:
-        table.add_column("Name", overflow="fold")
-    table.add_column("Similarity", justify="right")
-    table.add_column("Attention", justify="right")
-    for position, similarity, attention in found:
-        item = int(request.behavior_item_ids[position])
+    for row in rows:
         table.add_row(
-            str(position),
-            str(item),
-            *([names.get(item, "")] if names else []),
-            f"{similarity:.3f}",
-            f"{attention:.3f}",
+            *(
+                _COLUMNS[key][1].format(row[key]) if key in row else ""
+                for key in keys
+            )
         )
-    console.print(table)
+    Console().print(table)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from serving.client import Tls
     from serving.model_server.app import ServerApp
 
-__all__ = ["RankingBeside"]
-
 _STOP_S = 20.0
 
 
@@ -30,19 +28,8 @@ class RankingBeside:
 
     A process of its own: it does not share the model server's interpreter
     lock. When it ends by itself, this process is told to end as well
-    (SIGTERM), so that whoever runs both starts both again. When this process
+    (SIGTERM), so that a supervisor starts both again. When this process
     is killed, the service sees its input end and stops.
-
-    Args:
-        app: the model server.
-        folder: for the port file.
-        store: URL of the behaviour store.
-        host: interface to listen on.
-        port: gRPC port.
-        rest_port: REST port.
-        model: ranking model.
-        ssl_config_file: text protobuf `SSLConfig` that encrypts its ports.
-        target_tls: encryption towards the model server; None is plain text.
 
     Attributes:
         failed: whether it ended by itself.
@@ -131,11 +118,7 @@ def _stop_with_parent() -> None:
 
 
 def main() -> int:
-    """Runs the service until a signal, or until its input ends.
-
-    Returns:
-        Exit code.
-    """
+    """Runs the service until a signal, or until its input ends."""
     from serving.ranking_service import ServiceConfig, run_until_signal
     from serving.ranking_service.records import log_to_stderr
 

@@ -9,29 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.option_values import SetOption
+from muse_tools.cli.configuration import load
+from muse_tools.cli.options import JsonOption, SetOption
+from muse_tools.datasets.errors import DataError
 from serving.files import dumps
 
 if TYPE_CHECKING:
     from muse_tools.report import Summary
     from muse_tools.report.comparison_page import ComparisonSummary
 
-__all__ = ["report"]
-
 
 def report(
     run: Annotated[
-        pathlib.Path | None,
+        pathlib.Path,
         typer.Argument(
             help="YAML file of a pipeline; or an output folder of muse "
             "compare, or its results.json.",
             show_default=False,
         ),
-    ] = None,
-    config: Annotated[
-        pathlib.Path | None,
-        typer.Option("--config", "-c", help="The same as RUN."),
-    ] = None,
+    ],
     compare: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -43,25 +39,29 @@ def report(
         pathlib.Path, typer.Option(help="HTML file to write.", dir_okay=False)
     ] = pathlib.Path("report.html"),
     overrides: SetOption = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the numbers as JSON.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a self-contained page about a pipeline's newest models.
 
-    Or about a comparison of methods; or about both, with --compare.
+    Or about a comparison of methods; or about both, with --compare. A
+    pipeline's page takes as long as loading TensorFlow and its models.
 
-    Example: muse report configs/demo.yaml --out report.html
+    Examples: muse report configs/demo.yaml --out report.html;
+    muse report compare_output/quick --out comparison.html
     """
-    if (run is None) == (config is None):
-        raise typer.BadParameter("give one RUN (or --config, not both).")
     with output.one_line_errors():
-        given = run or config or pathlib.Path()
-        summary = _written(given, compare, out, overrides or [])
+        if not run.exists():
+            raise DataError(
+                "NO_SUCH_RUN",
+                f"{run} does not exist.",
+                "give the YAML file of a pipeline, or an output folder of "
+                "`muse compare` or its results.json.",
+            )
+        summary = _written(run, compare, out, overrides or [])
         if as_json:
             sys.stdout.write(dumps(summary.found, indent=2) + "\n")
         else:
-            sys.stdout.write("\n".join([*summary.lines(), f"{out}", ""]))
+            output.write_lines([*summary.lines(), f"{out}"])
 
 
 def _written(
@@ -70,18 +70,6 @@ def _written(
     out: pathlib.Path,
     overrides: list[str],
 ) -> Summary | ComparisonSummary:
-    """Writes the page for whatever `run` is.
-
-    Args:
-        run: as given.
-        compare: a comparison to show on a pipeline's page, or None.
-        out: HTML file.
-        overrides: of the pipeline's configuration.
-
-    Raises:
-        DataError: `run` or `compare` is not what it should be.
-        ConfigError: the YAML file is no configuration of a pipeline.
-    """
     from muse_tools.report import sources
 
     if sources.is_comparison(run):
@@ -94,9 +82,7 @@ def _written(
 
         path, compared = sources.read_results(run)
         return comparison_page.write(compared, out, path.parent)
-    from tfx_pipeline import config as config_lib
-
-    loaded = config_lib.load_config(run, overrides)
+    loaded = load(run, overrides)
     results = None
     if compare:
         path, results = sources.read_results(compare)

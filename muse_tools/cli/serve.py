@@ -7,45 +7,40 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.listening_options import (
-    STORE_URL,
-    GrpcPortOption,
+from muse_tools.cli.options import (
     HostOption,
+    ModelOption,
     PortFileOption,
-    RestApiPortOption,
-    check_store,
-)
-from muse_tools.cli.tls_options import (
+    PortOption,
+    RankingPortOption,
+    RankingRestPortOption,
+    RestPortOption,
     SslConfigFileOption,
-    TargetCaFileOption,
-    TargetCertificateFileOption,
-    TargetKeyFileOption,
-    TargetServerNameOption,
-    target_tls,
+    StoreOption,
+    TargetTls,
+    check_store,
+    grouped,
 )
 
 if TYPE_CHECKING:
     from serving.model_server.app import ServerApp
 
-__all__ = ["serve"]
-
 _INLINE_BODY = 600
 
 
+@grouped
 def serve(
+    tls: TargetTls,
     model_base_path: Annotated[
         pathlib.Path | None,
         typer.Option(help="Folder that holds <version>/saved_model.pb."),
     ] = None,
-    model_name: Annotated[
-        str, typer.Option(help="Name of the model in requests.")
-    ] = "muse",
+    model: ModelOption = "muse",
     model_config_file: Annotated[
         pathlib.Path | None,
         typer.Option(help="TF Serving's models.config, instead of a folder."),
@@ -55,13 +50,15 @@ def serve(
         typer.Option(help="TF Serving's monitoring.config."),
     ] = None,
     host: HostOption = "127.0.0.1",
-    port: GrpcPortOption = 8500,
-    rest_api_port: RestApiPortOption = 8501,
+    port: PortOption = 8500,
+    rest_port: RestPortOption = 8501,
     ssl_config_file: SslConfigFileOption = "",
     port_file: PortFileOption = "",
-    poll_seconds: Annotated[
+    poll: Annotated[
         float,
-        typer.Option(help="Look for new versions this often; 0 never.", min=0),
+        typer.Option(
+            help="Seconds between two looks for new versions; 0: never.", min=0
+        ),
     ] = 1.0,
     with_ranking: Annotated[
         bool,
@@ -70,31 +67,16 @@ def serve(
             help="Run the ranking service beside, in a process of its own.",
         ),
     ] = False,
-    store: Annotated[
-        str, typer.Option(help=f"Its behavior store: {STORE_URL}")
-    ] = "",
-    ranking_port: Annotated[
-        int,
-        typer.Option(
-            help="Its gRPC port; 0 takes a free one.", min=-1, max=65535
-        ),
-    ] = 8600,
-    ranking_rest_port: Annotated[
-        int,
-        typer.Option(
-            help="Its REST port; 0 takes a free one.", min=-1, max=65535
-        ),
-    ] = 8601,
-    target_ca_file: TargetCaFileOption = "",
-    target_certificate_file: TargetCertificateFileOption = "",
-    target_key_file: TargetKeyFileOption = "",
-    target_server_name: TargetServerNameOption = "",
+    store: StoreOption = "",
+    ranking_port: RankingPortOption = 8600,
+    ranking_rest_port: RankingRestPortOption = 8601,
 ) -> None:
     """Serve a model by gRPC and REST until Ctrl-C.
 
     Speaks TensorFlow Serving's protocol, follows new versions and drains on
     SIGTERM. All flags of tensorflow_model_server that are supported:
-    python -m serving.model_server --help
+    python -m serving.model_server --help. It answers once TensorFlow and the
+    model are loaded.
 
     With --ssl-config-file the ranking service beside encrypts its ports by
     the same file, and calls this server as --target-ca-file and the others
@@ -113,18 +95,13 @@ def serve(
             )
         if store and not with_ranking:
             raise typer.BadParameter("--store belongs to --with-ranking")
-        tls = target_tls(
-            target_ca_file,
-            target_certificate_file,
-            target_key_file,
-            target_server_name,
-        )
-        if tls and not (with_ranking and ssl_config_file):
+        target_tls = tls.made()
+        if target_tls and not (with_ranking and ssl_config_file):
             raise typer.BadParameter(
                 "--target-ca-file and the like belong to --with-ranking and "
                 "--ssl-config-file"
             )
-        if with_ranking and ssl_config_file and not target_ca_file:
+        if with_ranking and ssl_config_file and not tls.target_ca_file:
             raise typer.BadParameter(
                 "--with-ranking and --ssl-config-file need --target-ca-file: "
                 "the ranking service must know this server"
@@ -133,16 +110,16 @@ def serve(
         from serving.model_server import ServerConfig, StartupError
 
         config = ServerConfig(
-            model_name=model_name,
+            model_name=model,
             model_base_path=str(model_base_path or ""),
             model_config_file=str(model_config_file or ""),
             monitoring_config_file=str(monitoring_config_file or ""),
             host=host,
             port=port,
-            rest_api_port=rest_api_port,
+            rest_api_port=rest_port,
             ssl_config_file=ssl_config_file,
             port_file=port_file,
-            file_system_poll_wait_seconds=poll_seconds,
+            file_system_poll_wait_seconds=poll,
         )
         from serving.model_server.preflight import check, check_port
 
@@ -152,7 +129,7 @@ def serve(
                 check_port(host, ranking_port, "--ranking-port")
                 check_port(host, ranking_rest_port, "--ranking-rest-port")
         except StartupError as error:
-            raise RuntimeError(str(error)) from error
+            raise _named(error) from error
         sys.stderr.write("Loading TensorFlow and the model …\n")
         started = time.monotonic()
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -161,11 +138,10 @@ def serve(
 
         ranking: RankingBeside | None = None
         with tempfile.TemporaryDirectory(prefix="muse-serve-") as folder:
-            announce = _announcer(folder, started)
 
             def on_ready(app: ServerApp) -> None:
                 nonlocal ranking
-                announce(app)
+                _announce(app, folder, started)
                 if with_ranking:
                     ranking = RankingBeside(
                         app,
@@ -174,9 +150,9 @@ def serve(
                         host=host,
                         port=ranking_port,
                         rest_port=ranking_rest_port,
-                        model=model_name,
+                        model=model,
                         ssl_config_file=ssl_config_file,
-                        target_tls=tls,
+                        target_tls=target_tls,
                     )
 
             async def before_stop() -> None:
@@ -186,7 +162,7 @@ def serve(
             try:
                 serve_until_signal(config, on_ready, before_stop)
             except StartupError as error:
-                raise RuntimeError(str(error)) from error
+                raise _named(error) from error
             finally:
                 if ranking is not None:
                     ranking.stop()
@@ -194,26 +170,26 @@ def serve(
             raise RuntimeError("the ranking service ended by itself; see above")
 
 
-def _announcer(folder: str, started: float) -> Callable[[ServerApp], None]:
-    def announce(app: ServerApp) -> None:
-        seconds = time.monotonic() - started
-        lines = [f"Serving {', '.join(app.model_names)} ({seconds:.0f} s)"]
-        if app.grpc_port is not None:
-            how = " (TLS)" if app.config.ssl_config_file else ""
-            lines.append(f"  gRPC     {app.grpc_target}{how}")
-        if app.rest_port is not None:
-            lines += [
-                f"  REST     {app.rest_url}/v1/models/{name}"
-                for name in app.model_names
-            ]
-            if app.metrics_path:
-                lines.append(f"  metrics  {app.rest_url}{app.metrics_path}")
-            lines += _sample_lines(app, folder)
-        lines.append("Ctrl-C stops.")
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
+def _named(error: Exception) -> RuntimeError:
+    """The same error with the option's name of this command."""
+    return RuntimeError(str(error).replace("--rest_api_port", "--rest-port"))
 
-    return announce
+
+def _announce(app: ServerApp, folder: str, started: float) -> None:
+    seconds = time.monotonic() - started
+    lines = [f"Serving {', '.join(app.model_names)} ({seconds:.0f} s)"]
+    if app.grpc_port is not None:
+        how = " (TLS)" if app.config.ssl_config_file else ""
+        lines.append(f"  gRPC     {app.grpc_target}{how}")
+    if app.rest_port is not None:
+        lines += [
+            f"  REST     {app.rest_url}/v1/models/{name}"
+            for name in app.model_names
+        ]
+        if app.metrics_path:
+            lines.append(f"  metrics  {app.rest_url}{app.metrics_path}")
+        lines += _sample_lines(app, folder)
+    output.write_lines([*lines, "Ctrl-C stops."])
 
 
 def _sample_lines(app: ServerApp, folder: str) -> list[str]:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import enum
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.listening_options import (
-    STORE_URL,
-    GrpcPortOption,
+from muse_tools.cli.options import (
+    LOCAL_SERVER,
     HostOption,
+    MatchingModelOption,
+    ModelOption,
     PortFileOption,
+    PortOption,
     RestPortOption,
-    check_store,
-)
-from muse_tools.cli.tls_options import (
     SslConfigFileOption,
-    TargetCaFileOption,
-    TargetCertificateFileOption,
-    TargetKeyFileOption,
-    TargetServerNameOption,
-    target_tls,
+    StoreOption,
+    TargetTls,
+    check_store,
+    grouped,
 )
 
 if TYPE_CHECKING:
     from serving.ranking_service import ServiceApp
-
-__all__ = ["service"]
 
 
 class Unranked(str, enum.Enum):
@@ -39,31 +34,21 @@ class Unranked(str, enum.Enum):
     ERROR = "error"
 
 
+@grouped
 def service(
-    store: Annotated[
-        str,
-        typer.Option(
-            help=f"Behavior store: {STORE_URL} Without one only cached "
-            "histories count."
-        ),
-    ] = "",
+    tls: TargetTls,
+    store: StoreOption = "",
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model server, HOST:PORT of gRPC; several share the users. "
-            "[default: 127.0.0.1:8500]"
+            help="HOST:PORT of a model server's gRPC; several share the "
+            f"users. [default: {LOCAL_SERVER}]"
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Ranking model.")] = "muse",
-    matching_model: Annotated[
-        str, typer.Option(help="Model that finds candidates; '' has none.")
-    ] = "matching",
-    target_ca_file: TargetCaFileOption = "",
-    target_certificate_file: TargetCertificateFileOption = "",
-    target_key_file: TargetKeyFileOption = "",
-    target_server_name: TargetServerNameOption = "",
+    model: ModelOption = "muse",
+    matching_model: MatchingModelOption = "matching",
     host: HostOption = "127.0.0.1",
-    port: GrpcPortOption = 8600,
+    port: PortOption = 8600,
     rest_port: RestPortOption = 8601,
     ssl_config_file: SslConfigFileOption = "",
     port_file: PortFileOption = "",
@@ -102,7 +87,8 @@ def service(
 ) -> None:
     """Rank candidates for users within a deadline, until Ctrl-C.
 
-    Needs a running model server (muse serve). Speaks gRPC
+    Needs a running model server (muse serve); without a --store only histories
+    in the model's cache count. Speaks gRPC
     (muse.serving.v1.RankingService) and REST (POST /v1/rank); logs JSON lines
     to stderr and drains on SIGTERM.
 
@@ -112,17 +98,12 @@ def service(
         from serving.ranking_service import ServiceConfig, run_until_signal
         from serving.ranking_service.records import log_to_stderr
 
-        tls = target_tls(
-            target_ca_file,
-            target_certificate_file,
-            target_key_file,
-            target_server_name,
-        )
+        target_tls = tls.made()
         with output.wrong_usage():
             config = ServiceConfig(
                 store=store,
-                targets=tuple(target or ["127.0.0.1:8500"]),
-                target_tls=tls,
+                targets=tuple(target or [LOCAL_SERVER]),
+                target_tls=target_tls,
                 model=model,
                 matching_model=matching_model,
                 host=host,
@@ -156,5 +137,4 @@ def _announce(app: ServiceApp) -> None:
     if not app.service.ready:
         lines.append("No model server answers yet; it is looked for.")
     lines.append("Ctrl-C stops.")
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    output.write_lines(lines)

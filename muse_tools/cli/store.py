@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.listening_options import STORE_URL
-from muse_tools.cli.option_values import grpc_target, parse_ids, positive
-from muse_tools.cli.rank import Split
-from muse_tools.cli.server_options import Transport, opened_client
-from muse_tools.cli.tls_options import (
-    TargetCaFileOption,
-    TargetCertificateFileOption,
-    TargetKeyFileOption,
-    TargetServerNameOption,
-    target_tls,
+from muse_tools.cli.options import (
+    LOCAL_SERVER,
+    Connection,
+    DataOption,
+    JsonOption,
+    ModelOption,
+    Split,
+    SplitOption,
+    StoreOption,
+    TargetOption,
+    TargetTls,
+    address,
+    grouped,
+    parse_ids,
+    positive,
 )
 
 if TYPE_CHECKING:
-    from serving.client import MuseClient, Tls
+    from serving.client import MuseClient
     from serving.stores import BehaviorStore, LoadReport, UserHistory
-
-__all__ = ["app"]
 
 app = typer.Typer(
     name="store",
@@ -39,27 +41,48 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Url = Annotated[
-    str,
-    typer.Option(
-        "--store",
-        help=STORE_URL,
-    ),
-]
 User = Annotated[int, typer.Option(help="User id.")]
-Limit = Annotated[
-    int, typer.Option(help="Newest events kept of each user.", min=1)
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        help="Seconds to wait for an answer of the store.", callback=positive
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Model = Annotated[str, typer.Option(help="Model name.")]
-
 _RESOLVE_IDS = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _Store:
+    """Options of every command: which store, and how it is opened."""
+
+    store: StoreOption
+    limit: Annotated[
+        int, typer.Option(help="Newest events kept of each user.", min=1)
+    ] = 100_000
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds to wait for an answer of the store.",
+            callback=positive,
+        ),
+    ] = 30.0
+
+    def opened(self, create: bool = False) -> BehaviorStore:
+        from serving.stores import check_url, open_store
+
+        with output.wrong_usage("--store"):
+            check_url(self.store)
+        return open_store(
+            self.store, limit=self.limit, timeout=self.timeout, create=create
+        )
+
+    @contextlib.contextmanager
+    def writable(self) -> Iterator[BehaviorStore]:
+        """A store, made if need be; a failure leaves no new empty one."""
+        from serving.stores import LmdbStore
+
+        with self.opened(create=True) as opened:
+            try:
+                yield opened
+            except BaseException:
+                if isinstance(opened, LmdbStore) and opened.is_new:
+                    if not opened.stats().users:
+                        opened.remove()
+                raise
 
 
 @app.callback()
@@ -68,21 +91,12 @@ def store() -> None:
 
 
 @app.command()
+@grouped
 def load(
-    url: Url,
-    data: Annotated[
-        pathlib.Path,
-        typer.Option(
-            help="Raw data set: the folder that holds the table, or its raw/."
-        ),
-    ],
-    split: Annotated[
-        Split,
-        typer.Option(
-            help="Which table: test_user_features or train_user_features. "
-            "The other split's users stay as they are."
-        ),
-    ] = Split.TEST,
+    tls: TargetTls,
+    place: _Store,
+    data: DataOption,
+    split: SplitOption = Split.TEST,
     rejected: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -90,22 +104,16 @@ def load(
             "[default: <split>_user_features.rejected in the data set]"
         ),
     ] = None,
-    model_target: Annotated[
+    target: Annotated[
         str | None,
         typer.Option(
-            help="host:port of a model server: resolve the item ids to its "
-            "rows as well, as muse store rows does.",
-            callback=grpc_target,
+            help="HOST:PORT of a model server's gRPC: resolve the item ids to "
+            "its rows as well, as muse store rows does.",
+            callback=address,
         ),
     ] = None,
-    target_ca_file: TargetCaFileOption = "",
-    target_certificate_file: TargetCertificateFileOption = "",
-    target_key_file: TargetKeyFileOption = "",
-    target_server_name: TargetServerNameOption = "",
-    model: Model = "muse",
-    limit: Limit = 100_000,
-    timeout: Timeout = 60.0,
-    as_json: Json = False,
+    model: ModelOption = "muse",
+    as_json: JsonOption = False,
 ) -> None:
     """Load every user of a raw table, in place of what was there of them.
 
@@ -123,12 +131,7 @@ def load(
         from muse_tools.datasets.errors import DataError
         from muse_tools.demo import user_store
 
-        tls = target_tls(
-            target_ca_file,
-            target_certificate_file,
-            target_key_file,
-            target_server_name,
-        )
+        server = _server(tls, target or LOCAL_SERVER, model, place.timeout)
         folder = rejected or data / f"{split.value}_user_features.rejected"
         say = output.Reporter()
 
@@ -140,7 +143,7 @@ def load(
             )
 
         user_store.user_table(data, split.value)  # Before a store is made.
-        with _writable(url, limit, timeout) as opened:
+        with place.writable() as opened:
             report = user_store.load_table(
                 opened, data, split.value, folder, progress
             )
@@ -152,10 +155,10 @@ def load(
                     f"see {output.short(folder)}, and `muse data inspect "
                     f"{data}`.",
                 )
-            if model_target is not None:
-                _resolve_all(opened, model_target, model, timeout, tls)
+            if target is not None:
+                _resolve_all(opened, server)
         if as_json:
-            _write_json(dataclasses.asdict(report))
+            output.write_json(dataclasses.asdict(report), indent=None)
             return
         text = (
             f"{report.users} users, {report.events} events in "
@@ -173,17 +176,19 @@ def load(
 
 
 @app.command()
+@grouped
 def stats(
-    url: Url,
-    limit: Limit = 100_000,
-    timeout: Timeout = 10.0,
-    as_json: Json = False,
+    place: _Store,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show how many users and events there are, and the bytes they take."""
-    with output.one_line_errors(), _open(url, limit, timeout) as opened:
+    """Show how many users and events there are, and the bytes they take.
+
+    Example: muse store stats --store lmdb:/tmp/store
+    """
+    with output.one_line_errors(), place.opened() as opened:
         found = opened.stats()
         if as_json:
-            _write_json(dataclasses.asdict(found))
+            output.write_json(dataclasses.asdict(found), indent=None)
             return
         sys.stdout.write(
             f"{found.users} users, {found.events} events, {found.rows} users "
@@ -192,18 +197,20 @@ def stats(
 
 
 @app.command()
+@grouped
 def get(
-    url: Url,
+    place: _Store,
     user: User,
     last: Annotated[
         int, typer.Option(help="Newest events to show.", min=0)
     ] = 10,
-    limit: Limit = 100_000,
-    timeout: Timeout = 10.0,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show a user's profile and newest events, newest first."""
-    with output.one_line_errors(), _open(url, limit, timeout) as opened:
+    """Show a user's profile and newest events, newest first.
+
+    Example: muse store get --store lmdb:/tmp/store --user 1
+    """
+    with output.one_line_errors(), place.opened() as opened:
         found = opened.read(user)
         if found is None:
             raise ValueError(f"the store has no user {user}")
@@ -211,8 +218,9 @@ def get(
 
 
 @app.command()
+@grouped
 def append(
-    url: Url,
+    place: _Store,
     user: User,
     items: Annotated[
         str, typer.Option(help="Item ids, comma-separated, oldest first.")
@@ -220,8 +228,6 @@ def append(
     categories: Annotated[
         str, typer.Option(help="Category ids, as many as items.")
     ],
-    limit: Limit = 100_000,
-    timeout: Timeout = 10.0,
 ) -> None:
     """Append events of a user.
 
@@ -237,7 +243,7 @@ def append(
                 f"Received: {len(category_ids)}",
                 param_hint="--categories",
             )
-        with _writable(url, limit, timeout) as opened:
+        with place.writable() as opened:
             opened.append(user, item_ids, category_ids)
             found = opened.read(user)
         count = 0 if found is None else len(found)
@@ -245,8 +251,9 @@ def append(
 
 
 @app.command()
+@grouped
 def delete(
-    url: Url,
+    place: _Store,
     user: Annotated[
         list[int] | None, typer.Option(help="User id; may be repeated.")
     ] = None,
@@ -254,8 +261,6 @@ def delete(
         pathlib.Path | None,
         typer.Option(help="Text file with a user id per line."),
     ] = None,
-    limit: Limit = 100_000,
-    timeout: Timeout = 60.0,
 ) -> None:
     """Delete users with all that is known of them.
 
@@ -270,7 +275,7 @@ def delete(
             users |= _read_users(users_file)
         if not users:
             raise typer.BadParameter("--user or --users-file is needed")
-        with _open(url, limit, timeout) as opened:
+        with place.opened() as opened:
             found = opened.delete_many(users)
         sys.stdout.write(f"{found} of {len(users)} users deleted\n")
 
@@ -294,60 +299,33 @@ def _read_users(file: pathlib.Path) -> set[int]:
 
 
 @app.command()
+@grouped
 def rows(
-    url: Url,
-    target: Annotated[
-        str,
-        typer.Option(
-            help="host:port of the model server (gRPC).", callback=grpc_target
-        ),
-    ] = "127.0.0.1:8500",
-    target_ca_file: TargetCaFileOption = "",
-    target_certificate_file: TargetCertificateFileOption = "",
-    target_key_file: TargetKeyFileOption = "",
-    target_server_name: TargetServerNameOption = "",
-    model: Model = "muse",
-    limit: Limit = 100_000,
-    timeout: Timeout = 60.0,
+    tls: TargetTls,
+    place: _Store,
+    target: TargetOption = LOCAL_SERVER,
+    model: ModelOption = "muse",
 ) -> None:
     """Resolve every history to the rows of a served model's item table.
 
     A prefetch then sends rows instead of ids. They count until the history
     goes on or another item table serves.
+
+    Example: muse store rows --store lmdb:/tmp/store --target 127.0.0.1:8500
     """
-    with output.one_line_errors(), _open(url, limit, timeout) as opened:
-        tls = target_tls(
-            target_ca_file,
-            target_certificate_file,
-            target_key_file,
-            target_server_name,
-        )
-        _resolve_all(opened, target, model, timeout, tls)
+    with output.one_line_errors():
+        server = _server(tls, target, model, place.timeout)
+        with place.opened() as opened:
+            _resolve_all(opened, server)
 
 
-def _open(
-    url: str, limit: int, timeout: float, create: bool = False
-) -> BehaviorStore:
-    from serving.stores import check_url, open_store
-
-    with output.wrong_usage("--store"):
-        check_url(url)
-    return open_store(url, limit=limit, timeout=timeout, create=create)
-
-
-@contextlib.contextmanager
-def _writable(url: str, limit: int, timeout: float) -> Iterator[BehaviorStore]:
-    """A store, made if need be; a failure leaves no new empty one behind."""
-    from serving.stores import LmdbStore
-
-    with _open(url, limit, timeout, create=True) as opened:
-        try:
-            yield opened
-        except BaseException:
-            if isinstance(opened, LmdbStore) and opened.is_new:
-                if not opened.stats().users:
-                    opened.remove()
-            raise
+def _server(
+    tls: TargetTls, target: str, model: str, timeout: float
+) -> Connection:
+    tls.made()  # Checks it.
+    return Connection(
+        **dataclasses.asdict(tls), target=target, model=model, timeout=timeout
+    )
 
 
 def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
@@ -355,39 +333,33 @@ def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
     pairs = zip(newest.item_ids, newest.category_ids, strict=True)
     events = [(int(item), int(category)) for item, category in pairs][::-1]
     if as_json:
-        _write_json(
+        newest = [{"item_id": i, "category_id": c} for i, c in events]
+        output.write_json(
             {
                 "user_id": found.user_id,
                 "profile": found.profile.tolist(),
                 "events": len(found),
                 "has_rows": found.rows is not None,
-                "newest": [
-                    {"item_id": item, "category_id": category}
-                    for item, category in events
-                ],
-            }
+                "newest": newest,
+            },
+            indent=None,
         )
         return
     profile = " ".join(str(value) for value in found.profile)
     resolved = "" if found.rows is None else ", resolved to rows"
-    sys.stdout.write(
-        f"user {found.user_id}: profile {profile}, {len(found)} events"
-        f"{resolved}\n"
+    output.write_lines(
+        [
+            f"user {found.user_id}: profile {profile}, {len(found)} events"
+            f"{resolved}",
+            *(f"item {item}, category {category}" for item, category in events),
+        ]
     )
-    for item, category in events:
-        sys.stdout.write(f"item {item}, category {category}\n")
 
 
-def _resolve_all(
-    opened: BehaviorStore,
-    target: str,
-    model: str,
-    timeout: float,
-    tls: Tls | None,
-) -> None:
+def _resolve_all(opened: BehaviorStore, connection: Connection) -> None:
     """Sets the rows of every user of the store."""
     done = behind = 0
-    with opened_client(target, Transport.GRPC, model, timeout, tls) as server:
+    with connection.opened() as server:
         for users in _groups(opened):
             kept = _resolve(opened, server, users)
             done += kept
@@ -423,7 +395,7 @@ def _resolve(
     ids, places = np.unique(np.concatenate(histories), return_inverse=True)
     if not len(ids):
         return len(users)
-    resolved: Any = server.resolve_items(ids)
+    resolved = server.resolve_items(ids)
     ends = np.cumsum([len(history) for history in histories])[:-1]
     found = np.asarray(resolved.rows)[places.reshape(-1)]
     return sum(
@@ -432,7 +404,3 @@ def _resolve(
         )
         for user, part in zip(users, np.split(found, ends), strict=True)
     )
-
-
-def _write_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")

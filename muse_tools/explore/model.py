@@ -170,8 +170,8 @@ def _version_folder(folder: pathlib.Path) -> pathlib.Path:
         raise DataError(
             "NO_MODEL",
             f"{folder} holds no model.",
-            "give --model DIR, where DIR/VERSION/saved_model.pb is a pushed "
-            "model; `muse demo` or `muse pipeline run` push one.",
+            "give --model-base-path DIR, where DIR/VERSION/saved_model.pb is a "
+            "pushed model; `muse demo` or `muse pipeline run` push one.",
         )
     return versions[-1]
 

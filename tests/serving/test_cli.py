@@ -271,7 +271,7 @@ def test_the_printed_curl_line_works(muse_base, tmp_path):
         [
             *(sys.executable, "-W", "ignore", "-c", code),
             f"--model-base-path={muse_base}",
-            *("--port=0", "--rest-api-port=0", f"--port-file={ports}"),
+            *("--port=0", "--rest-port=0", f"--port-file={ports}"),
         ],
         cwd=ROOT,
         stdout=(tmp_path / "out").open("w"),

@@ -344,11 +344,11 @@ def test_the_command_prints_the_address(explored, monkeypatch):
     folder = explored.folder
     arguments = ["explore", "--port", "8123", "--data", str(folder / "data")]
     good = testing.CliRunner().invoke(
-        app, [*arguments, "--model", str(folder / "muse")]
+        app, [*arguments, "--model-base-path", str(folder / "muse")]
     )
     assert good.exit_code == 0 and len(apps) == 1
     assert "Explorer: http://127.0.0.1:8123/" in good.output
     bad = testing.CliRunner().invoke(
-        app, [*arguments, "--model", str(folder / "nothing")]
+        app, [*arguments, "--model-base-path", str(folder / "nothing")]
     )
     assert bad.exit_code == 1 and len(apps) == 1

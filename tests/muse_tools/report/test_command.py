@@ -33,13 +33,13 @@ def write(path, text):
     return path
 
 
-@pytest.mark.parametrize("of", ["folder", "file", "config option"])
+@pytest.mark.parametrize("of", ["folder", "file"])
 def test_page_of_a_comparison(muse, tmp_path, of):
     folder = tmp_path / "compare_output"
     stored = write(folder / "results.json", QUICK.read_text())
-    given = {"folder": [folder], "file": [stored]}.get(of, ["-c", folder])
+    given = {"folder": folder, "file": stored}[of]
     # Beside its results: these are not touched.
-    done = muse(*given, "--out", folder / "results.html")
+    done = muse(given, "--out", folder / "results.html")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     (data,) = json.loads(QUICK.read_text())["data_sets"].values()
@@ -101,7 +101,6 @@ def test_runs_that_are_none(muse, tmp_path):
 def test_wrong_usage(muse, tmp_path):
     demo = ROOT / "configs" / "demo.yaml"
     assert muse().exit_code == 2
-    assert muse(demo, "--config", demo).exit_code == 2
     stored = write(tmp_path / "results.json", QUICK.read_text())
     done = muse(stored, "--set", "name=x")
     assert done.exit_code == 2 and "--set and --compare go with" in done.stderr
@@ -112,8 +111,7 @@ def test_wrong_usage(muse, tmp_path):
 
 
 @pytest.mark.tf
-@pytest.mark.parametrize("option", [[], ["--config"]])
-def test_a_pipeline_and_its_comparison(muse, tmp_path, monkeypatch, option):
+def test_a_pipeline_and_its_comparison(muse, tmp_path, monkeypatch):
     from muse_tools.report import collect
     from tests.muse_tools.report.test_report import FOUND
 
@@ -125,7 +123,6 @@ def test_a_pipeline_and_its_comparison(muse, tmp_path, monkeypatch, option):
         "name: shop\noutput_dir: out\ndata: {raw_dir: x}\n",
     )
     done = muse(
-        *option,
         config,
         "--set",
         "name=market",

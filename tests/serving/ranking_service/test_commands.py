@@ -218,7 +218,7 @@ def test_serve_with_ranking_is_not_worse_while_it_stops(
     with muse(
         tmp_path,
         *("serve", "--model-config-file", str(models_config)),
-        *("--port", "0", "--rest-api-port", "0", "--with-ranking"),
+        *("--port", "0", "--rest-port", "0", "--with-ranking"),
         *("--store", site.store),
         *("--ranking-port", "0", "--ranking-rest-port", "0"),
         *options,

@@ -1,0 +1,177 @@
+"""The configuration of the pipeline as people read it.
+
+``python -m muse_tools.cli.configuration`` writes docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pydantic
+import typer
+import yaml
+
+from tfx_pipeline.config import (
+    OverrideError,
+    PipelineConfig,
+    load_config,
+)
+
+_HEAD = """\
+# Configuration of the pipeline
+
+After this page you can write and change the configuration of `muse pipeline`:
+every key, its type, default and meaning. The page is made of the typed object
+in `tfx_pipeline/config.py`, by `python -m muse_tools.cli.configuration`.
+
+```bash
+muse pipeline template
+muse pipeline run --config configs/demo.yaml --print-config
+muse pipeline run --config configs/demo.yaml --set trainer.epochs=2
+```
+
+The first command prints a file with every key and its default, the second what
+a run would use. Unknown keys are errors. Relative paths are relative to the
+directory the command runs in.
+"""
+
+
+class Entry(NamedTuple):
+    """A key of the configuration, or a section, which has no value."""
+
+    path: tuple[str, ...]
+    meaning: str
+    kind: str = ""
+    default: Any = None
+    required: bool = False
+
+    @property
+    def is_section(self) -> bool:
+        """Whether keys follow that belong to it."""
+        return not self.kind
+
+
+def entries(
+    model: type[pydantic.BaseModel] = PipelineConfig,
+    path: tuple[str, ...] = (),
+) -> Iterator[Entry]:
+    """Yields every key of a model, plain ones before its sections."""
+    sections = []
+    schema = model.model_json_schema()
+    for name, field in model.model_fields.items():
+        kind: Any = field.annotation
+        here = (*path, name)
+        if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+            sections.append((here, kind))
+            continue
+        default = None
+        if not field.is_required():
+            default = field.get_default(call_default_factory=True)
+        yield Entry(
+            here,
+            _one_line(field.description),
+            _kind(schema["properties"][name]),
+            default,
+            field.is_required(),
+        )
+    for here, kind in sections:
+        yield Entry(here, _one_line(kind.__doc__))
+        yield from entries(kind, here)
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").replace("``", "`").split())
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Describes in words what a JSON schema allows."""
+    if "anyOf" in schema:
+        return " or ".join(map(_kind, schema["anyOf"]))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "array":
+        return f"list of {_kind(schema['items'])}"
+    text = {"string": "text", "boolean": "true or false"}.get(
+        schema["type"], schema["type"]
+    )
+    limits = (
+        ("minimum", "at least"),
+        ("exclusiveMinimum", "above"),
+        ("maximum", "at most"),
+        ("exclusiveMaximum", "below"),
+    )
+    said = [f"{to} {schema[name]:,g}" for name, to in limits if name in schema]
+    return ", ".join([text, *said])
+
+
+def as_markdown() -> str:
+    """Returns docs/configuration.md."""
+    lines = [_HEAD, "| key | type | default | meaning |", "|---|---|---|---|"]
+    for entry in entries():
+        key = ".".join(entry.path)
+        if entry.is_section:
+            lines += [
+                f"\n## {key}\n\n{entry.meaning}\n",
+                "| key | type | default | meaning |",
+                "|---|---|---|---|",
+            ]
+            continue
+        default = "required" if entry.required else f"`{_plain(entry.default)}`"
+        lines.append(
+            f"| `{key}` | {entry.kind} | {default} | {entry.meaning} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def as_yaml(config: PipelineConfig | None = None) -> str:
+    """Returns a configuration as commented YAML; by default a template."""
+    lines: list[str] = []
+    for entry in entries():
+        indent = "  " * (len(entry.path) - 1)
+        about = entry.meaning
+        if not entry.is_section:
+            about = f"{about} ({entry.kind.replace('`', '')})".strip()
+        lines += ["", ""][: entry.is_section] + textwrap.wrap(
+            about,
+            79,
+            initial_indent=f"{indent}# ",
+            subsequent_indent=f"{indent}# ",
+            break_on_hyphens=False,
+        )
+        value: Any = config
+        for name in entry.path if config else ():
+            value = getattr(value, name)
+        if config is None:
+            value = "FILL_IN" if entry.required else entry.default
+        end = "" if entry.is_section else f" {_plain(value)}"
+        lines.append(f"{indent}{entry.path[-1]}:{end}")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _plain(value: Any) -> str:
+    """Returns a value as YAML reads it, on one line."""
+    text = yaml.safe_dump([value], default_flow_style=True, width=10_000)
+    return text.strip()[1:-1]
+
+
+def load(
+    config: pathlib.Path, overrides: Sequence[str] | None
+) -> PipelineConfig:
+    """Reads a configuration.
+
+    Raises:
+        BadParameter: an override is wrong.
+        ConfigError: the file is.
+    """
+    try:
+        return load_config(config, overrides or ())
+    except OverrideError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from error
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_markdown())
