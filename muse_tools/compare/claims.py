@@ -35,21 +35,20 @@ class _Difference:
     terms: tuple[Term, ...]
 
 
+_Differences = Sequence[_Difference]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """A claim before it is judged.
+    """A claim: all its differences have to be above 0.
 
-    Attributes:
-        id: stable name.
-        text: the claim.
-        differences: all have to be above 0.
-        overall: the seeds of the overall table instead of the ablations'.
-        untestable: why nothing here can test it.
+    `overall` takes the seeds of the overall table instead of the ablations';
+    `untestable` says why the data cannot test it.
     """
 
     id: str
     text: str
-    differences: tuple[_Difference, ...] = ()
+    differences: _Differences = ()
     overall: bool = False
     untestable: str = ""
 
@@ -117,316 +116,269 @@ def _reason(contrast: Contrast) -> str:
 
 
 def _label(column: Column) -> str:
-    parts = [column.method.name, f"vectors {column.embeddings}"]
-    return ", ".join(
-        [*parts, *([f"history {column.history}"] if column.history else [])]
-    )
+    label = f"{column.method.name}, vectors {column.embeddings}"
+    return f"{label}, history {column.history}" if column.history else label
 
 
 def _minus(
     one: Column, other: Column, one_name: str = "", other_name: str = ""
 ) -> _Difference:
-    return _Difference(
-        f"{one_name or one.method.name} minus "
-        f"{other_name or other.method.name}",
-        (Term(1, one), Term(-1, other)),
-    )
+    names = one_name or one.method.name, other_name or other.method.name
+    return _Difference(" minus ".join(names), (Term(1, one), Term(-1, other)))
 
 
-def _presets(one: str, *others: str) -> tuple[_Difference, ...]:
+def _presets(one: str, *others: str) -> _Differences:
     column = Column(Method(one))
-    return tuple(_minus(column, Column(Method(other))) for other in others)
+    return [_minus(column, Column(Method(other))) for other in others]
 
 
-def _gsu(one: str, *others: str) -> tuple[_Difference, ...]:
-    def column(gsu: str) -> Column:
-        return Column(Method.of(gsu, "sa_ta_simtier"))
-
-    return tuple(
-        _minus(column(one), column(other), f"GSU {one}", f"GSU {other}")
+def _gsu(one: str, *others: str) -> _Differences:
+    column = Column(Method.of(one, "sa_ta_simtier"))
+    return [
+        _minus(
+            column,
+            Column(Method.of(other, "sa_ta_simtier")),
+            f"GSU {one}",
+            f"GSU {other}",
+        )
         for other in others
-    )
-
-
-def _esu(one: str, *others: str) -> tuple[_Difference, ...]:
-    def column(esu: str) -> Column:
-        return Column(Method.of("scl_cosine", esu))
-
-    return tuple(
-        _minus(column(one), column(other), f"ESU {one}", f"ESU {other}")
-        for other in others
-    )
-
-
-def _rules(config: CompareConfig) -> list[_Rule]:
-    return [*_method_rules(), *_part_rules(), *_history_rules(config)] + [
-        *_group_rules(config),
-        *_representation_rules(config),
-        *_untestable_rules(),
     ]
 
 
-def _method_rules() -> list[_Rule]:
-    searches = ("sim_hard", "sim_soft", "twin", "miss", "muse")
+def _esu(one: str, *others: str) -> _Differences:
+    column = Column(Method.of("scl_cosine", one))
     return [
-        _Rule(
+        _minus(
+            column,
+            Column(Method.of("scl_cosine", other)),
+            f"ESU {one}",
+            f"ESU {other}",
+        )
+        for other in others
+    ]
+
+
+def _rules(config: CompareConfig) -> list[_Rule]:
+    return [
+        *_METHODS,
+        *_PARTS,
+        *_history_rules(config),
+        *_group_rules(config),
+        *_representation_rules(config),
+        *_UNTESTABLE,
+    ]
+
+
+_METHODS: Final = tuple(
+    _Rule(name, text, differences, overall=True)
+    for name, text, differences in (
+        (
             "muse_best",
             "MUSE is above DIN, SIM-hard, SIM-soft, TWIN and MISS.",
             _presets("muse", "din", "sim_hard", "sim_soft", "twin", "miss"),
-            overall=True,
         ),
-        _Rule(
+        (
             "muse_above_din",
             "MUSE is above DIN.",
             _presets("muse", "din"),
-            overall=True,
         ),
-        _Rule(
+        (
             "muse_above_sim_soft",
             "MUSE is above SIM-soft.",
             _presets("muse", "sim_soft"),
-            overall=True,
         ),
-        _Rule(
+        (
             "muse_above_sim_hard",
             "MUSE is above SIM-hard.",
             _presets("muse", "sim_hard"),
-            overall=True,
         ),
-        _Rule(
+        (
             "sim_soft_above_sim_hard",
             "SIM-soft is above SIM-hard (production data of the paper; on its "
             "public data the other way round).",
             _presets("sim_soft", "sim_hard"),
-            overall=True,
         ),
-        _Rule(
+        (
             "sim_above_twin_and_miss",
             "SIM-hard and SIM-soft are above TWIN and MISS.",
-            (
+            [
                 *_presets("sim_hard", "twin", "miss"),
                 *_presets("sim_soft", "twin", "miss"),
-            ),
-            overall=True,
+            ],
         ),
-        _Rule(
+        (
             "search_above_din",
             "Every method with a search is above DIN.",
-            tuple(
-                difference
-                for name in searches
-                for difference in _presets(name, "din")
-            ),
-            overall=True,
+            [
+                *_presets("sim_hard", "din"),
+                *_presets("sim_soft", "din"),
+                *_presets("twin", "din"),
+                *_presets("miss", "din"),
+                *_presets("muse", "din"),
+            ],
         ),
-    ]
-
-
-def _part_rules() -> list[_Rule]:
-    return [
-        _Rule(
-            "scl_above_ids_in_gsu",
-            "As the GSU's score, the cosine of SCL vectors is above that of "
-            "trained id embeddings.",
-            _gsu("scl_cosine", "id_cosine"),
+    )
+)
+_PARTS: Final = (
+    _Rule(
+        "scl_above_ids_in_gsu",
+        "As the GSU's score, the cosine of SCL vectors is above that of "
+        "trained id embeddings.",
+        _gsu("scl_cosine", "id_cosine"),
+    ),
+    _Rule(
+        "scl_above_attention_in_gsu",
+        "As the GSU's score, the cosine of SCL vectors is above learned "
+        "attention: a simple search is enough.",
+        _gsu("scl_cosine", "target_attention"),
+    ),
+    _Rule(
+        "sa_ta_simtier_best",
+        "SA-TA with SimTier is the best ESU.",
+        _esu("sa_ta_simtier", "ta", "simtier", "ta_simtier", "sa_ta"),
+    ),
+    _Rule(
+        "similarity_helps_attention",
+        "Similarities in the attention help: SA-TA is above plain target "
+        "attention.",
+        _esu("sa_ta", "ta"),
+    ),
+    _Rule(
+        "simtier_above_attention",
+        "SimTier alone is above target attention over ids.",
+        _esu("simtier", "ta"),
+    ),
+    _Rule(
+        "simtier_adds_to_attention",
+        "SimTier adds to target attention.",
+        _esu("ta_simtier", "ta"),
+    ),
+)
+_UNTESTABLE: Final = tuple(
+    _Rule(name, text, untestable=reason)
+    for name, text, reason in (
+        (
+            "scl_above_clip_and_co_occurrence",
+            "SCL vectors are above item-to-item co-occurrence, and that above "
+            "OpenCLIP.",
+            "the data have no images, and no vectors of co-occurrence are made",
         ),
-        _Rule(
-            "scl_above_attention_in_gsu",
-            "As the GSU's score, the cosine of SCL vectors is above learned "
-            "attention: a simple search is enough.",
-            _gsu("scl_cosine", "target_attention"),
+        (
+            "fused_search_gains_little",
+            "Adding the cosine of ids to that of SCL vectors in the GSU gains "
+            "next to nothing.",
+            "the models search with one score, or with two side by side "
+            "(dual), not with a sum",
         ),
-        _Rule(
-            "sa_ta_simtier_best",
-            "SA-TA with SimTier is the best ESU.",
-            _esu("sa_ta_simtier", "ta", "simtier", "ta_simtier", "sa_ta"),
+        (
+            "gains_up_to_100k",
+            "Histories of up to 100,000 behaviors go on to help.",
+            "no history is that long",
         ),
-        _Rule(
-            "similarity_helps_attention",
-            "Similarities in the attention help: SA-TA is above plain target "
-            "attention.",
-            _esu("sa_ta", "ta"),
+        (
+            "online_gains",
+            "Clicks, revenue and return on investment rise online.",
+            "there is no traffic to experiment on",
         ),
-        _Rule(
-            "simtier_above_attention",
-            "SimTier alone is above target attention over ids.",
-            _esu("simtier", "ta"),
-        ),
-        _Rule(
-            "simtier_adds_to_attention",
-            "SimTier adds to target attention.",
-            _esu("ta_simtier", "ta"),
-        ),
-    ]
+    )
+)
 
 
 def _history_rules(config: CompareConfig) -> list[_Rule]:
-    lengths = sorted(config.history_lengths)
     text = "Longer histories help MUSE (here: the longest above the shortest)."
-    if not lengths:
+    if not config.history_lengths:
         return [_Rule("longer_histories_help", text)]
-    shortest = Column(MUSE, history=lengths[0])
-    rules = [
-        _Rule(
-            "longer_histories_help",
-            text,
-            (
-                _minus(
-                    Column(MUSE),
-                    shortest,
-                    "MUSE with the whole history",
-                    f"MUSE with {lengths[0]}",
-                ),
-            ),
-        )
-    ]
+    length = min(config.history_lengths)
+    muse, short = Column(MUSE), Column(MUSE, history=length)
     din = Column(Method("din"))
-    rules.append(
+    gain = _Difference(
+        "MUSE's gain minus DIN's",
+        (
+            Term(1, muse),
+            Term(-1, short),
+            Term(-1, din),
+            Term(1, dataclasses.replace(din, history=length)),
+        ),
+    )
+    names = "MUSE with the whole history", f"MUSE with {length}"
+    return [
+        _Rule("longer_histories_help", text, [_minus(muse, short, *names)]),
         _Rule(
             "muse_gains_more_from_history",
             "MUSE gains more from a longer history than DIN, which reads its "
             "newest part.",
-            (
-                _Difference(
-                    "MUSE's gain minus DIN's",
-                    (
-                        Term(1, Column(MUSE)),
-                        Term(-1, shortest),
-                        Term(-1, din),
-                        Term(1, Column(Method("din"), history=lengths[0])),
-                    ),
-                ),
-            ),
-        )
-    )
-    return rules
+            [gain],
+        ),
+    ]
 
 
 def _group_rules(config: CompareConfig) -> list[_Rule]:
     muse, din = Column(MUSE), Column(Method("din"))
 
-    def grows(more: str, less: str) -> tuple[_Difference, ...]:
-        return (
-            _Difference(
-                f"MUSE's gain over DIN: {more} minus {less}",
-                (
-                    Term(1, muse, more),
-                    Term(-1, din, more),
-                    Term(-1, muse, less),
-                    Term(1, din, less),
-                ),
+    def grows(name: str, text: str, more: str, less: str) -> _Rule:
+        difference = _Difference(
+            f"MUSE's gain over DIN: {more} minus {less}",
+            (
+                Term(1, muse, more),
+                Term(-1, din, more),
+                Term(-1, muse, less),
+                Term(1, din, less),
             ),
         )
+        return _Rule(name, text, [difference], overall=True)
 
     activity = groups_lib.names("activity", config.activity_bounds)
     popularity = groups_lib.names("popularity", config.popularity_bounds)
     return [
-        _Rule(
+        grows(
             "gain_grows_with_activity",
             "MUSE gains more for users with long histories.",
-            grows(activity[-1], activity[0]),
-            overall=True,
+            activity[-1],
+            activity[0],
         ),
-        _Rule(
+        grows(
             "gain_grows_for_rare_items",
             "MUSE gains more for rare items.",
-            grows(popularity[0], popularity[-1]),
-            overall=True,
+            popularity[0],
+            popularity[-1],
         ),
     ]
 
 
 def _representation_rules(config: CompareConfig) -> list[_Rule]:
-    levels = [
-        (level, name)
-        for name in config.embeddings
-        if (level := noise_level(name)) is not None
-    ]
-    texts = {
-        "learned_above_text": "Learned SCL vectors are above vectors of the "
-        "plain text (text_svd).",
-        "better_vectors_help": "Better vectors help (here: without noise above "
-        "the most noisy).",
-        "esu_more_sensitive": "The ESU is more sensitive to the quality of the "
-        "vectors than the GSU (here: loss by noise, in the ESU alone minus in "
-        "the GSU alone).",
-    }
-    rules = [
+    muse = Column(MUSE)
+
+    def worse(name: str) -> _Differences:
+        return [_minus(muse, Column(MUSE, name), "MUSE", f"MUSE with {name}")]
+
+    levels = {noise_level(name) or 0.0: name for name in config.embeddings}
+    noisy = levels[max(levels)] if any(levels) else ""
+    sensitive = _Difference(
+        f"loss by {noisy} in the ESU minus in the GSU",
+        (
+            Term(1, Column(ESU_ONLY)),
+            Term(-1, Column(ESU_ONLY, noisy)),
+            Term(-1, Column(GSU_ONLY)),
+            Term(1, Column(GSU_ONLY, noisy)),
+        ),
+    )
+    return [
         _Rule(
             "learned_above_text",
-            texts["learned_above_text"],
-            _against_text(config),
-        )
-    ]
-    if not levels:
-        return [
-            *rules,
-            *(_Rule(name, texts[name]) for name in list(texts)[1:]),
-        ]
-    noisy = max(levels)[1]
-    base = (Column(MUSE), Column(MUSE, noisy))
-    return [
-        *rules,
+            "Learned SCL vectors are above vectors of the plain text "
+            "(text_svd).",
+            worse("text_svd") if "text_svd" in config.embeddings else (),
+        ),
         _Rule(
             "better_vectors_help",
-            texts["better_vectors_help"],
-            (_minus(*base, "MUSE", f"MUSE with {noisy}"),),
+            "Better vectors help (here: without noise above the most noisy).",
+            worse(noisy) if noisy else (),
         ),
         _Rule(
             "esu_more_sensitive",
-            texts["esu_more_sensitive"],
-            (
-                _Difference(
-                    f"loss by {noisy} in the ESU minus in the GSU",
-                    (
-                        Term(1, Column(ESU_ONLY)),
-                        Term(-1, Column(ESU_ONLY, noisy)),
-                        Term(-1, Column(GSU_ONLY)),
-                        Term(1, Column(GSU_ONLY, noisy)),
-                    ),
-                ),
-            ),
+            "The ESU is more sensitive to the quality of the vectors than the "
+            "GSU (here: loss by noise, in the ESU alone minus in the GSU "
+            "alone).",
+            [sensitive] if noisy else (),
         ),
     ]
-
-
-def _against_text(config: CompareConfig) -> tuple[_Difference, ...]:
-    if "text_svd" not in config.embeddings:
-        return ()
-    return (
-        _minus(
-            Column(MUSE),
-            Column(MUSE, "text_svd"),
-            "MUSE",
-            "MUSE with text_svd",
-        ),
-    )
-
-
-def _untestable_rules() -> Sequence[_Rule]:
-    return (
-        _Rule(
-            "scl_above_clip_and_co_occurrence",
-            "SCL vectors are above item-to-item co-occurrence, and that above "
-            "OpenCLIP.",
-            untestable="the data have no images, and no vectors of "
-            "co-occurrence are made",
-        ),
-        _Rule(
-            "fused_search_gains_little",
-            "Adding the cosine of ids to that of SCL vectors in the GSU gains "
-            "next to nothing.",
-            untestable="the models search with one score, or with two side by "
-            "side (dual), not with a sum",
-        ),
-        _Rule(
-            "gains_up_to_100k",
-            "Histories of up to 100,000 behaviors go on to help.",
-            untestable="no history is that long",
-        ),
-        _Rule(
-            "online_gains",
-            "Clicks, revenue and return on investment rise online.",
-            untestable="there is no traffic to experiment on",
-        ),
-    )

@@ -180,13 +180,11 @@ def _check_names(
 def load_config(
     path: str | pathlib.Path, quick: bool = False, out: str = ""
 ) -> CompareConfig:
-    """Reads a configuration file.
+    """Reads a configuration file; paths of pipelines become absolute.
 
-    Returns:
-        The validated configuration; paths of pipelines are absolute.
-
-    Raises:
-        ConfigError: unreadable file, unknown key or invalid value; one line.
+    The file's section ``quick`` replaces keys of the same name; mappings are
+    merged. Raises ConfigError, one line, for a file that cannot be read, an
+    unknown key or an invalid value.
     """
     file = pathlib.Path(path)
     try:

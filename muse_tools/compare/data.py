@@ -316,11 +316,7 @@ def read_impressions(
     eval_files: Sequence[str],
     spec: dict[str, Any],
 ) -> Impressions:
-    """Reads what the tables need to know of each test impression.
-
-    Returns:
-        Impressions in the order in which a cell scores them.
-    """
+    """Reads the test impressions in the order in which a cell scores them."""
     shown = [
         batch[features.CANDIDATE_ITEM_IDS].numpy()[
             batch[features.CLICKS].numpy() != input_fn.PADDING

@@ -43,13 +43,7 @@ _NAMES = {
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Method:
-    """A model: a preset, or a search and an exact search unit.
-
-    Attributes:
-        type: ``model.type``.
-        gsu: ``model.gsu``, "" for the type's own.
-        esu: ``model.esu``, "" for the type's own.
-    """
+    """A preset, or with ``gsu`` and ``esu`` a pair of search and ESU."""
 
     type: str
     gsu: str = ""
@@ -84,10 +78,7 @@ class Method:
 class Column:
     """What is compared: a cell but for its seed.
 
-    Attributes:
-        method: the model.
-        embeddings: item vectors, `BASE_EMBEDDINGS` or another name.
-        history: newest behaviors kept; 0: as many as the pipeline keeps.
+    A history of 0 is as long as the pipeline keeps it.
     """
 
     method: Method
@@ -117,15 +108,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """The rows of one table.
-
-    Attributes:
-        name: ``overall``, ``gsu``, ``esu``, ``history`` or
-            ``representation``.
-        rows: columns of the grid, each with the one it is compared with
-            (None for none).
-        seeds: of all rows.
-    """
+    """The rows of one table, each with the column it is compared with."""
 
     name: str
     rows: tuple[tuple[Column, Column | None], ...]

@@ -26,12 +26,8 @@ METRICS_FILE = "metrics.json"
 class Task:
     """A cell, ready to be trained.
 
-    Attributes:
-        key: digest of everything that determines the result.
-        name: for people.
-        data_set: its name.
-        settings: sections ``model`` and ``trainer``, ``embeddings`` and
-            ``history``.
+    `key` is the digest of everything that determines the result; `settings` are
+    sections ``model`` and ``trainer``, ``embeddings`` and ``history``.
     """
 
     key: str
@@ -42,14 +38,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All cells, and where they lie.
-
-    Attributes:
-        root: output directory.
-        data: what was prepared, by data set.
-        tasks: the cells.
-        score_batch: requests scored at once.
-    """
+    """All cells, what was prepared for them by data set, and their place."""
 
     root: pathlib.Path
     data: dict[str, Prepared]
@@ -89,8 +78,7 @@ def make_plan(
 ) -> tuple[Plan, dict[Cell, Task]]:
     """Returns the plan of a grid, and the task of every cell.
 
-    Raises:
-        ConfigError: the section ``model`` does not know a method.
+    Raises ConfigError where the section ``model`` does not know a method.
     """
     tasks = {cell: _task(cell, data[cell.data_set]) for cell in cells}
     return (

@@ -49,11 +49,7 @@ def compare(
     quick: bool = False,
     command: str = "muse compare",
 ) -> Results:
-    """Runs a comparison, or what is left of it.
-
-    Returns:
-        The results, which are also in ``results.json`` and ``results.md``.
-    """
+    """Runs a comparison, or what is left of it, and writes its results."""
     cells = expand(config)
     data = {
         name: data_lib.prepare(config, name, report)

@@ -30,12 +30,7 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclasses.dataclass(frozen=True)
 class StoredCell:
-    """What a finished cell left.
-
-    Attributes:
-        scores: click probabilities, (impressions,).
-        metrics: content of ``metrics.json``.
-    """
+    """Click probabilities (impressions,) and ``metrics.json`` of a cell."""
 
     scores: npt.NDArray[np.float32]
     metrics: dict[str, Any]
@@ -53,13 +48,7 @@ def read_cell(folder: pathlib.Path) -> StoredCell | None:
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One GAUC in a difference.
-
-    Attributes:
-        factor: its sign and weight.
-        column: of the grid.
-        group: name of the group of impressions; "" for all.
-    """
+    """One GAUC in a difference, of a group or ("") of all impressions."""
 
     factor: float
     column: Column
@@ -67,14 +56,7 @@ class Term:
 
 
 class Judge:
-    """Computes GAUCs and their differences, all over the same resamples.
-
-    Args:
-        impressions: what the cells scored.
-        cells: finished cells by column and seed.
-        groups: masks of impressions by name, each (impressions,).
-        samples: of the bootstrap.
-    """
+    """Computes GAUCs and their differences, all over the same resamples."""
 
     def __init__(
         self,

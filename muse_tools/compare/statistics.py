@@ -21,13 +21,7 @@ def impression_metrics(
     clicks: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float32],
 ) -> dict[str, float]:
-    """Returns the metrics of one cell, those of the Evaluator.
-
-    Args:
-        user_ids: int64 (n,).
-        clicks: 0 or 1, (n,).
-        scores: click probabilities, (n,).
-    """
+    """Returns the metrics of one cell, those of the Evaluator."""
     from tfx_pipeline.evaluation.ranking_metrics import ranking_metrics
 
     # The intervals come later, from the scores of all seeds.
@@ -36,12 +30,7 @@ def impression_metrics(
 
 
 class UserAUC(NamedTuple):
-    """AUC of each user, in one order of users.
-
-    Attributes:
-        auc: (users,); 0 where the user has none.
-        weight: (users,), impressions; 0 where the user has no AUC.
-    """
+    """AUC and impressions of each user; both 0 where a user has no AUC."""
 
     auc: _Floats
     weight: _Floats
@@ -54,14 +43,7 @@ class UserAUC(NamedTuple):
         clicks: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
     ) -> UserAUC:
-        """Computes AUCs of impressions.
-
-        Args:
-            users: sorted ids of all users, (users,).
-            user_ids: int64 (n,), all of them in `users`.
-            clicks: 0 or 1, (n,).
-            scores: (n,).
-        """
+        """Computes AUCs of impressions; `users` are sorted ids."""
         found = metrics.per_group_auc(clicks, scores, user_ids)
         auc, weight = np.zeros(len(users)), np.zeros(len(users))
         place = np.searchsorted(users, found.group_ids)

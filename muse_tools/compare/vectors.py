@@ -43,16 +43,7 @@ _NOTHING = -2.0
 
 
 class _Batch(NamedTuple):
-    """Some requests; padding is 0 and not `real`.
-
-    Attributes:
-        users: int64 (B, C).
-        candidates: item ids, int64 (B, C).
-        behaviors: item ids, int64 (B, L).
-        real: bool (B, C).
-        clicks: int64 (B, C).
-        matches: behaviors in the candidate's category, float32 (B, C).
-    """
+    """Some requests; padding is 0 and not `real`. `behaviors` is (B, L)."""
 
     users: npt.NDArray[np.int64]
     candidates: npt.NDArray[np.int64]
@@ -189,16 +180,7 @@ def _flat(
 
 
 class _Found(NamedTuple):
-    """What was retrieved with one set of vectors.
-
-    Attributes:
-        tiers: behaviors retrieved in each tier, over all impressions.
-        same_item: how many of them are the candidate's item.
-        equal_vector: how many are another item with an equal vector.
-        highest: highest cosine of each impression, (n,).
-        mean: mean of the retrieved cosines, (n,).
-        top_tier: how many are in the highest tier, (n,).
-    """
+    """What was retrieved: sums over all impressions, then columns (n,)."""
 
     tiers: npt.NDArray[np.float64]
     same_item: int

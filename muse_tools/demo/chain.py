@@ -27,15 +27,10 @@ QUICK_USERS = 400
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """Answers of the served model and of the ranking service.
+    """Answers of the served model and of the ranking service to one user.
 
-    Attributes:
-        request: what the model was asked, by both protocols.
-        result: scores and retrieved behaviors, by gRPC.
-        milliseconds: one call, by transport, after a first one.
-        difference: largest difference between the transports' scores.
-        names: of the items in the request.
-        ranked: the same user's request to the ranking service.
+    `milliseconds` is one call, by transport, after a first one; `difference`
+    the largest between the transports' scores.
     """
 
     request: client_lib.RankRequest
@@ -64,15 +59,7 @@ def make_data(directory: pathlib.Path, quick: bool, report: Report) -> None:
 def train_models(
     config: config_lib.PipelineConfig, report: Report
 ) -> dict[str, lineage.ModelRun]:
-    """Runs the pipeline for DIN, then for MUSE against it.
-
-    Returns:
-        Both runs, by model type.
-
-    Raises:
-        ComponentFailed: a component failed.
-        DataError: MUSE was not pushed.
-    """
+    """Runs the pipeline for DIN, then for MUSE; DataError if not pushed."""
     for model_type in ("din", "muse"):
         report(f"Pipeline for {model_type.upper()}")
         # Matching once is enough, for the model that is served with MUSE.

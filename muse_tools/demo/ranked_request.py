@@ -27,23 +27,11 @@ WARM_UP, REQUESTS, TOP = 10, 15, 5
 
 @dataclasses.dataclass(frozen=True)
 class RankedRequest:
-    """The request of several whose total is the median.
+    """Of several equal requests the one whose total is the median.
 
-    Attributes:
-        model_version: version folder's name of the model that ranked.
-        user_id: the user.
-        history_length: behaviors that the scores rest on.
-        num_candidates: how many were ranked.
-        candidates_from: `matching`, `request` or `popular`.
-        path: how they were ranked.
-        deadline_ms: what the request asked for.
-        total_ms: from the request's arrival to the answer.
-        stages: what happened, by time of start.
-        requests: how many were measured, equal ones.
-        cached: how many of them were ranked from the cache.
-        slowest_ms: longest total of them.
-        top: best candidates: `item_id`, `name`, `click_probability`; the
-            probability is None where the candidates are unranked.
+    `history_length` is of the scores, `cached` counts the requests that were
+    ranked from the cache; `top` has `item_id`, `name` and `click_probability`,
+    None where the candidates are unranked.
     """
 
     model_version: str

@@ -18,11 +18,7 @@ Progress = Callable[[LoadReport, int], None]
 def user_table(
     directory: pathlib.Path, split: str = "test"
 ) -> raw_tables.RawTable:
-    """Finds a user table and checks its columns.
-
-    Raises:
-        DataError: the table cannot be read.
-    """
+    """Finds a user table and checks its columns; DataError if it cannot."""
     table = raw_tables.RawTables.open(directory)[f"{split}_user_features"]
     table.check()
     return table
@@ -37,11 +33,8 @@ def load_table(
 ) -> LoadReport:
     """Writes every user of a table into a store, in place of what was there.
 
-    Started again after a failure, it goes on where it stopped.
-
-    Raises:
-        DataError: the table cannot be read.
-        StoreError: the store cannot be written to.
+    Started again after a failure, it goes on where it stopped. Raises DataError
+    or StoreError where a side cannot be read or written.
     """
     table = user_table(directory, split)
     total = table.num_rows()

@@ -33,16 +33,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ExplorerApp:
-    """Serves an explorer.
-
-    Args:
-        explorer: what to show.
-        host: interface to listen on.
-        port: port; 0 takes a free one.
-
-    Attributes:
-        port: port in use once started.
-    """
+    """Serves an explorer on a port; 0 takes a free one."""
 
     def __init__(
         self, explorer: Explorer, host: str = "127.0.0.1", port: int = 0
@@ -59,11 +50,7 @@ class ExplorerApp:
         return f"http://{host}:{self.port}/"
 
     async def start(self) -> None:
-        """Opens the port.
-
-        Raises:
-            OSError: it is taken.
-        """
+        """Opens the port; OSError where it is taken."""
         app = web.Application(middlewares=[self._answer_errors])
         app.add_routes(
             [

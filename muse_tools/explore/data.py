@@ -25,12 +25,7 @@ _CACHED_USERS = 64
 
 @dataclasses.dataclass(frozen=True)
 class ListedUser:
-    """A user of the list.
-
-    Attributes:
-        user_id: the user.
-        history_length: behaviors.
-    """
+    """A user of the list."""
 
     user_id: int
     history_length: int
@@ -38,13 +33,7 @@ class ListedUser:
 
 @dataclasses.dataclass(frozen=True)
 class Impression:
-    """An item that was shown to a user.
-
-    Attributes:
-        item_id: the item.
-        clicked: whether any of the times was a click.
-        times: how often.
-    """
+    """An item that was shown to a user, clicked at least once or never."""
 
     item_id: int
     clicked: bool
@@ -54,16 +43,7 @@ class Impression:
 class ExplorerData:
     """A raw data set, read for one user at a time.
 
-    Args:
-        directory: data set, holding the raw tables or `raw/`.
-        split: `test` or `train`, whose users and impressions.
-
-    Attributes:
-        directory: as given.
-        split: as given.
-
-    Raises:
-        DataError: a table is missing or broken.
+    Raises DataError where a table is missing or broken.
     """
 
     def __init__(self, directory: pathlib.Path, split: str = "test") -> None:

@@ -27,12 +27,7 @@ class NotKnown(DataError):
 
 
 class Explorer:
-    """A model and a data set.
-
-    Args:
-        model: the model.
-        data: the data set.
-    """
+    """Explains candidates of a data set's users by a model."""
 
     def __init__(self, model: ExplainedModel, data: ExplorerData) -> None:
         self._model, self._data = model, data
@@ -68,11 +63,7 @@ class Explorer:
             }
 
     def user(self, user_id: int) -> dict[str, Any]:
-        """Returns a user's impressions, best score first.
-
-        Raises:
-            NotKnown: there is no such user.
-        """
+        """Returns a user's impressions, best score first."""
         with self._lock:
             user = self._user(user_id)
             shown = self._data.impressions(user_id)
@@ -105,11 +96,7 @@ class Explorer:
             return {"items": self._named(known)}
 
     def explain(self, user_id: int, item_id: int) -> dict[str, Any]:
-        """Returns what was retrieved for a candidate, by three searches.
-
-        Raises:
-            NotKnown: there is no such user, or the model has no such item.
-        """
+        """Returns what was retrieved for a candidate, by three searches."""
         with self._lock:
             user = self._user(user_id)
             if not self._model.rows([item_id])[0]:

@@ -36,20 +36,9 @@ class ItemViews:
 
 
 class ExplainedModel:
-    """A SavedModel of `serving.export`, loaded into this process.
+    """The newest version of a SavedModel, loaded into this process.
 
-    Args:
-        folder: version folder, or a folder of versions; then the newest.
-
-    Attributes:
-        folder: the version folder.
-        kind: class of the model, such as `MUSE`.
-        k: behaviors that its search finds at most.
-        max_history: newest behaviors that count; None = all.
-        num_items: of its item table.
-
-    Raises:
-        DataError: there is no such model there.
+    Raises DataError where there is none, or no ranking model.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:

@@ -18,18 +18,10 @@ __all__ = ["by_category", "by_cosine", "cosines"]
 def by_category(
     candidate: int, behaviors: npt.ArrayLike, mask: npt.ArrayLike, k: int
 ) -> npt.NDArray[np.int64]:
-    """Returns the newest behaviors of the candidate's category.
+    """Returns positions of the newest behaviors of a category, newest first.
 
-    Source: SIM (hard search), arXiv 2006.05639.
-
-    Args:
-        candidate: its category's vocabulary index; 0 (missing) finds nothing.
-        behaviors: int (L,), their categories, oldest first.
-        mask: bool (L,), True = a behavior that counts.
-        k: how many at most.
-
-    Returns:
-        int64 positions, newest first.
+    SIM (hard search), arXiv 2006.05639. `behaviors` (L,) are categories, oldest
+    first; a missing candidate category (0) finds nothing.
     """
     same = np.asarray(mask) & (np.asarray(behaviors) == candidate)
     return np.flatnonzero(same & (candidate > 0))[::-1][:k]
@@ -38,18 +30,9 @@ def by_category(
 def by_cosine(
     values: npt.ArrayLike, mask: npt.ArrayLike, k: int
 ) -> npt.NDArray[np.int64]:
-    """Returns the behaviors of the highest cosine.
+    """Returns positions by descending cosine, of equal ones the older first.
 
-    Source: SIM (soft search), arXiv 2006.05639.
-
-    Args:
-        values: float (L,), cosines to the candidate.
-        mask: bool (L,), True = a behavior that counts.
-        k: how many at most.
-
-    Returns:
-        int64 positions by descending cosine, of equal ones the smaller
-        position first.
+    SIM (soft search), arXiv 2006.05639.
     """
     places = np.flatnonzero(mask)
     order = np.argsort(-np.asarray(values)[places], kind="stable")
@@ -59,15 +42,9 @@ def by_cosine(
 def cosines(
     target: npt.ArrayLike, vectors: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Returns the cosine of a vector and each of many.
+    """Returns cosines (L,) of a vector and many; 0 where one is zero.
 
-    Args:
-        target: (D,).
-        vectors: (L, D).
-
-    Returns:
-        float64 (L,); 0 where either vector is zero. Equal vectors get equal
-        values.
+    Equal vectors get equal values.
     """
     one = np.asarray(target, np.float64)
     many = np.asarray(vectors, np.float64)

@@ -56,11 +56,8 @@ def collect(
 ) -> dict[str, Any]:
     """Gathers the numbers of the newest run of every model type.
 
-    Returns:
-        Values of all sections; a section without data is None.
-
-    Raises:
-        DataError: the pipeline has not run, or trained no model.
+    A section without data is None. Raises DataError if the pipeline has not
+    run, or trained no model.
     """
     # The baseline first.
     runs = dict(sorted(lineage.model_runs(config).items()))

@@ -26,9 +26,7 @@ def coverage(
 ) -> dict[str, dict[str, int]]:
     """Counts candidates and behaviors whose item has a vector.
 
-    Returns:
-        ``candidates`` and ``behaviors``, each ``total`` and ``with_vector``;
-        an item counts as often as it occurs, padding does not.
+    An item counts as often as it occurs, padding does not.
     """
     spec = {name: tf.io.RaggedFeature(tf.int64) for name in _LISTS.values()}
     has_vector = table.inverse_norms() > 0

@@ -17,11 +17,7 @@ _POINTS = 60
 
 
 def training_curve(path: pathlib.Path, points: int = _POINTS) -> dict[str, Any]:
-    """Reads the training loss, averaged over equal stretches of steps.
-
-    Returns:
-        ``steps`` (mean of each stretch), ``loss`` and ``total`` steps.
-    """
+    """Reads the training loss, averaged over equal stretches of steps."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     steps = np.array([line["step"] for line in lines])
     losses = np.array([line["loss"] for line in lines], float)

@@ -46,15 +46,9 @@ def score_models(
     files: Sequence[pathlib.Path],
     cache: pathlib.Path,
 ) -> EvalScores:
-    """Scores every eval impression with every model.
+    """Returns a score of every eval impression by every model.
 
-    Args:
-        models: SavedModel by model type.
-        files: eval Examples.
-        cache: ``.npz`` that keeps the scores of these models and files.
-
-    Returns:
-        One value per impression.
+    `cache` keeps the scores of these models and files.
     """
     places = sorted([*map(str, models.values()), *map(str, files)])
     key = hashlib.sha256("\n".join(places).encode()).hexdigest()
@@ -103,15 +97,9 @@ def tier_histograms(
 ) -> dict[str, list[Any]]:
     """Averages what the long-term part sees, by tier of similarity.
 
-    Args:
-        model: SavedModel.
-        files: eval Examples.
-        requests: how many requests to explain, spread over the split.
-
-    Returns:
-        ``clicked`` and ``not_clicked``: mean behaviors per tier of SimTier.
-        ``attention``: the weight that behaviors of a tier get, over what
-        equal weights would give them; None for a tier without any.
+    ``clicked`` and ``not_clicked`` are mean behaviors per tier of SimTier;
+    ``attention`` is the weight that behaviors of a tier get over what equal
+    weights would give them, None for a tier without any.
     """
     loaded = tf.saved_model.load(str(model))
     explain = loaded.signatures["explain"]
@@ -195,16 +183,9 @@ def attention_by_tier(
 def calibration(
     clicks: np.ndarray, scores: np.ndarray, bins: int = 10
 ) -> list[dict[str, float]]:
-    """Compares predicted with observed click rates.
+    """Compares predicted and observed click rates of groups by score.
 
-    Args:
-        clicks: 0 or 1, (n,).
-        scores: predicted probabilities, (n,).
-        bins: groups of equally many impressions, by score.
-
-    Returns:
-        For each group ``predicted`` and ``observed`` (means), ``lower`` and
-        ``upper`` (95 % Wilson interval of the observed) and ``impressions``.
+    ``lower`` and ``upper`` are 95 % Wilson intervals of the observed rate.
     """
     order = np.argsort(scores, kind="stable")
     rows = []

@@ -21,13 +21,9 @@ _HINT = (
 
 
 def is_comparison(run: pathlib.Path) -> bool:
-    """Tells a comparison from the configuration of a pipeline.
+    """Tells a comparison (folder, ``.json``) from a pipeline's YAML file.
 
-    Returns:
-        True for a folder and a ``.json`` file, False for a YAML file.
-
-    Raises:
-        DataError: there is no such file, or it is of another kind.
+    Raises DataError if there is no such file, or it is of another kind.
     """
     if not run.exists():
         raise DataError("NO_SUCH_RUN", f"{run} does not exist.", _HINT)
@@ -49,13 +45,9 @@ def is_comparison(run: pathlib.Path) -> bool:
 
 
 def read_results(run: pathlib.Path) -> tuple[pathlib.Path, Results]:
-    """Reads the results of a comparison.
+    """Reads the results of a comparison; returns the file and its content.
 
-    Returns:
-        The file and its content.
-
-    Raises:
-        DataError: there is no such file, or it holds something else.
+    Raises DataError if there is no such file, or it holds something else.
     """
     path = run / RESULTS_FILE if run.is_dir() else run
     if not path.is_file():

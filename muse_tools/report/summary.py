@@ -14,13 +14,7 @@ _FILE = "FeatureStats.pb"
 
 
 def of_statistics(folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Summarizes the splits.
-
-    Returns:
-        By split: ``requests``, ``impressions``, ``click_rate``, and
-        ``mean_history``, ``median_history`` and ``longest_history``, in
-        behaviors of a request.
-    """
+    """Summarizes the splits; histories are in behaviors of a request."""
     return {
         path.parent.name.removeprefix("Split-"): _split(path)
         for path in sorted(folder.glob(f"Split-*/{_FILE}"), reverse=True)

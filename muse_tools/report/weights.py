@@ -21,12 +21,10 @@ _PARTS = {"exact_search_unit": "long-term", "short_term": "short-term"}
 
 
 def learned_weights(export: pathlib.Path) -> dict[str, Any]:
-    """Reads what the model learned about similarities.
+    """Reads what the model learned about similarities, by part.
 
-    Returns:
-        By part (``long-term`` before ``short-term``): ``tiers``, SimTier's
-        weight of each tier; ``fusion``, SA-TA's ``gamma`` (three rows of a
-        value per head) and its ``scale`` (None: none).
+    ``tiers`` are SimTier's weights, ``fusion`` SA-TA's ``gamma`` (three rows of
+    a value per head) and its ``scale`` (None: none).
     """
     reader = tf.train.load_checkpoint(str(export / "variables" / "variables"))
     tiers: dict[str, list[float]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -29,6 +30,12 @@ async def _choose(explored, url, folder):
     async with browser.opened(CHROMIUM, folder, url) as page:
         await page.shape(390, 800, dark=True)
         await page.until("document.querySelectorAll('#users li').length == 4")
+        # It opens with the longest history and its best candidate.
+        await page.until("document.querySelectorAll('.box').length == 3")
+        best = explored.explorer.user(world.LONG)["impressions"][0]
+        assert await _chosen(page, "user") == str(world.LONG)
+        assert await _chosen(page, "item") == best["item_id"]
+        await _check_lists(page, explored, best["item_id"])
         # `/` goes to the users; 7 and 71 begin with 7, the second is 71.
         await page.press("/")
         assert await page.value("document.activeElement.id") == "user-search"
@@ -43,16 +50,15 @@ async def _choose(explored, url, folder):
         await page.press("Enter")
         await page.until("document.querySelectorAll('#items li').length == 6")
         assert "user=7" in await page.value("location.hash")
-        chosen = "document.querySelector('#users [aria-selected=true]')"
-        assert await page.value(f"{chosen}.dataset.id") == "7"
+        assert await _chosen(page, "user") == "7"
         # The focus is in the candidates by now.
         assert await page.value("document.activeElement.id") == "item-search"
         await page.click("#items li:nth-child(3)")
-        await page.until("document.querySelectorAll('.box').length == 3")
-        item = await page.value(
-            "document.querySelector('#items [aria-selected=true]').dataset.id"
-        )
         third = explored.explorer.user(world.LONG)["impressions"][2]
+        await page.until(f"location.hash.includes('item={third['item_id']}')")
+        name = "document.querySelector('#result h2')?.innerText"
+        await page.until(f"{name} === {third['name']!r}")
+        item = await _chosen(page, "item")
         assert item == third["item_id"]
         await _check_lists(page, explored, item)
         sizes = "[document.documentElement.scrollWidth, innerWidth]"
@@ -79,6 +85,11 @@ async def _choose(explored, url, folder):
         assert "no user 6" in words and "for example 7" in words
 
 
+async def _chosen(page, kind):
+    chosen = f"document.querySelector('#{kind}s [aria-selected=true]')"
+    return await page.value(f"{chosen}?.dataset.id")
+
+
 async def _check_lists(page, explored, item):
     """What is seen is what the explorer says."""
     found = explored.explorer.explain(world.LONG, int(item))
@@ -93,6 +104,7 @@ async def _check_lists(page, explored, item):
         ):
             assert row["name"] in text
             assert f"{row['similarity']:.3f}" in text
+            assert re.search(r"\d+ behaviors? ago", text)
             same = [one for one in rows if one["item_id"] == row["item_id"]]
             assert marks == len({key for one in same for key in one["also"]})
     score = await page.value("document.querySelector('.score').innerText")
