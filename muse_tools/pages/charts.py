@@ -235,10 +235,11 @@ def forest(block: Forest) -> markupsafe.Markup:
         '<li class="axis"><span class="name">difference of GAUC</span>'
         + _svg("", "axis: difference of GAUC")
     )
-    parts += [
-        _text(f"{frame.x(mark):.2f}%", 50, f"{mark:+g}", "middle", 0, 5)
-        for mark in marks
-    ]
+    for mark in marks:
+        x = frame.x(mark)
+        # Labels at the ends must not leave a narrow page.
+        anchor = "start" if x < 5 else "end" if x > 95 else "middle"
+        parts.append(_text(f"{x:.2f}%", 50, f"{mark:+g}", anchor, 0, 5))
     return _markup("".join([*parts, "</svg></li></ul>"]))
 
 
