@@ -116,29 +116,24 @@ class _Join:
 
     def __call__(self) -> None:
         """Runs it once, into an emptied folder."""
-        from tfx.dsl.components.base import base_beam_executor
+        import apache_beam as beam
         from tfx.types import standard_artifacts
 
-        from tfx_pipeline.components.request_example_gen import executor
+        from tfx_pipeline.components.request_example_gen import (
+            RequestExampleGen,
+        )
 
         shutil.rmtree(self._out, ignore_errors=True)
         artifact = standard_artifacts.Examples()
         artifact.uri = str(self._out / "examples")
-        context = base_beam_executor.BaseBeamExecutor.Context(
-            beam_pipeline_args=_beam_args(),
-            tmp_dir=str(self._out / "tmp"),
-            unique_id="1",
-        )
-        executor.Executor(context).Do(
-            {},
-            {"examples": [artifact]},
-            {
-                "raw_dir": str(self._raw),
-                "rejected_dir": str(self._out / "rejected"),
-                "max_candidates": MAX_CANDIDATES,
-                "max_rejected_fraction": 0.5,
-                "join_partitions": 0,
-            },
+        RequestExampleGen.test_call(
+            artifact,
+            raw_dir=str(self._raw),
+            raw_fingerprint="",
+            rejected_dir=str(self._out / "rejected"),
+            max_candidates=MAX_CANDIDATES,
+            max_rejected_fraction=0.5,
+            beam_pipeline=beam.Pipeline(argv=_beam_args()),
         )
 
 

@@ -17,7 +17,6 @@ import argparse
 import json
 import pathlib
 import tempfile
-import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,30 +73,26 @@ def recalls(
         Recall by method, scope (all, same_category) and k.
     """
     from muse_tools.datasets import synth
+    from muse_tools.datasets.item_content import ItemContent
     from tfx_pipeline import config
-    from tfx_pipeline.components.item_content_gen import executor
+    from tfx_pipeline.components.artifacts import CONTENT_DIR
+    from tfx_pipeline.components.item_content_gen import build_item_content
     from tfx_pipeline.scl import trainer
 
     data = folder / "data"
     synth.generate(data, synth.Options(history=50, seed=seed, **sizes))
-    content = folder / executor.CONTENT_DIR
-    executor.build_item_content(data, content, folder / "rejected")
+    content = folder / CONTENT_DIR
+    build_item_content(data, content, folder / "rejected")
     events = _search_examples(folder, data)
-    trainer.run_fn(
-        types.SimpleNamespace(
-            train_files=[str(events / "Split-train" / "*.gz")],
-            eval_files=[str(events / "Split-eval" / "*.gz")],
-            model_run_dir=str(folder / "run"),
-            serving_model_dir=str(folder / "model"),
-            custom_config={
-                "scl": config.SCLConfig(
-                    seed=seed, ablations=ablations
-                ).model_dump(),
-                "raw_dir": str(data),
-                "item_content": str(content),
-                "checkpoint_dir": str(folder / "checkpoints"),
-            },
-        )
+    trainer.run(
+        config.SCLConfig(seed=seed, ablations=ablations),
+        ItemContent.open(content),
+        train_files=[str(events / "Split-train" / "*.gz")],
+        eval_files=[str(events / "Split-eval" / "*.gz")],
+        raw_dir=str(data),
+        checkpoint_dir=folder / "checkpoints",
+        run_dir=folder / "run",
+        model_dir=folder / "model",
     )
     found = json.loads(
         (folder / "run" / trainer.EVALUATION_FILE).read_text(encoding="utf-8")
@@ -113,35 +108,29 @@ def recalls(
 
 def _search_examples(folder: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
     """Run SearchExampleGen; return the folder of its splits."""
-    from tfx.dsl.components.base import base_beam_executor
+    import apache_beam as beam
     from tfx.types import standard_artifacts
 
     from tfx_pipeline import config
     from tfx_pipeline.components.artifacts import ItemContentArtifact
-    from tfx_pipeline.components.search_example_gen import executor
+    from tfx_pipeline.components.search_example_gen import SearchExampleGen
 
     content = ItemContentArtifact()
     content.uri = str(folder)
     examples = standard_artifacts.Examples()
     examples.uri = str(folder / "events")
-    context = base_beam_executor.BaseBeamExecutor.Context(
-        beam_pipeline_args=list(
-            config.PipelineConfig.model_fields["beam_args"].default
-        ),
-        tmp_dir=str(folder / "tmp"),
-        unique_id="1",
-    )
+    arguments = list(config.PipelineConfig.model_fields["beam_args"].default)
     settings = config.SCLConfig()
-    executor.Executor(context).Do(
-        {"item_content": [content]},
-        {"examples": [examples]},
-        {
-            "raw_dir": str(data),
-            "rejected_dir": str(folder / "rejected_events"),
-            "eval_fraction": settings.eval_fraction,
-            "text_encoder": settings.text_encoder,
-            "max_rejected_fraction": settings.max_rejected_fraction,
-        },
+    SearchExampleGen.test_call(
+        content,
+        examples,
+        raw_dir=str(data),
+        raw_fingerprint="",
+        rejected_dir=str(folder / "rejected_events"),
+        eval_fraction=settings.eval_fraction,
+        text_encoder=settings.text_encoder,
+        max_rejected_fraction=settings.max_rejected_fraction,
+        beam_pipeline=beam.Pipeline(argv=arguments),
     )
     return folder / "events"
 

@@ -7,6 +7,7 @@ the environment nor a file. Runners are in `runner.py`.
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Mapping
 
 import tensorflow_model_analysis as tfma
@@ -32,6 +33,7 @@ from tfx_pipeline.components.strict_example_validator import (
 )
 from tfx_pipeline.components.text_embedder import TextEmbedder
 from tfx_pipeline.evaluation import extractors
+from tfx_pipeline.matching.settings import MODEL_NAME, RANKER_NAME
 
 __all__ = ["create_pipeline", "eval_config"]
 
@@ -42,7 +44,6 @@ def create_pipeline(
     schema_path: str,
     schema_fingerprint: str,
     raw_fingerprint: str,
-    code_fingerprints: Mapping[str, str],
     search_fingerprints: Mapping[str, str] | None = None,
 ) -> tfx.dsl.Pipeline:
     """Builds the pipeline from raw tables to a pushed model.
@@ -52,14 +53,12 @@ def create_pipeline(
         schema_path: ``.pbtxt`` schema of request-grouped Examples.
         schema_fingerprint: changes when that file changes.
         raw_fingerprint: changes when the raw tables change.
-        code_fingerprints: changes of the code by stage (the stages of
-            `fingerprints`), so that the cache never serves the output of
-            other code.
         search_fingerprints: changes of the tables that item embeddings are
             made from, by table; not needed when they are imported.
 
     Returns:
-        A TFX pipeline, for any TFX runner.
+        A TFX pipeline, for any TFX runner. Its cache does not notice other
+        code unless `code_keys.mark` is called.
     """
     raw = {"raw_dir": config.data.raw_dir, "raw_fingerprint": raw_fingerprint}
     example_gen = RequestExampleGen(
@@ -69,42 +68,32 @@ def create_pipeline(
         max_rejected_fraction=config.data.max_rejected_fraction,
         join_partitions=config.data.join_partitions,
         imported_embeddings=config.item_embeddings == "imported",
-        code_fingerprint=code_fingerprints["join"],
     )
-    embedding_nodes = _item_embeddings(
-        config, code_fingerprints, search_fingerprints or {}
-    )
+    examples = example_gen.outputs["examples"]
+    embedding_nodes = _item_embeddings(config, search_fingerprints or {})
     item_table_gen = ItemTableGen(
         **raw,
         rejected_dir=str(config.rejected_dir / "items"),
-        embeddings=(
-            embedding_nodes[-1].outputs["embeddings"]
+        **(
+            {"embeddings": embedding_nodes[-1].outputs["embeddings"]}
             if embedding_nodes
-            else None
+            else {}
         ),
-        code_fingerprint=code_fingerprints["items"],
     )
-    statistics_gen = tfx.components.StatisticsGen(
-        examples=example_gen.outputs["examples"]
-    )
+    item_table = item_table_gen.outputs["item_table"]
+    statistics_gen = tfx.components.StatisticsGen(examples=examples)
     schema_gen = tfx.components.ImportSchemaGen(schema_file=schema_path)
-    # Not known to TFX's components; their cache keys take them in.
+    # Not known to TFX's component; its cache key takes it in.
     schema_gen.exec_properties["schema_fingerprint"] = schema_fingerprint
+    schema = schema_gen.outputs["schema"]
     example_validator = StrictExampleValidator(
-        statistics=statistics_gen.outputs["statistics"],
-        schema=schema_gen.outputs["schema"],
+        statistics=statistics_gen.outputs["statistics"], schema=schema
     )
-    example_validator.exec_properties["code_fingerprint"] = code_fingerprints[
-        "validation"
-    ]
     transform = tfx.components.Transform(
-        examples=example_gen.outputs["examples"],
-        schema=schema_gen.outputs["schema"],
+        examples=examples,
+        schema=schema,
         preprocessing_fn="tfx_pipeline.preprocessing.preprocessing_fn",
-        custom_config={
-            **config.transform.model_dump(),
-            "code_fingerprint": code_fingerprints["transform"],
-        },
+        custom_config=config.transform.model_dump(),
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.TRAIN_SPLIT],
             transform=[features.TRAIN_SPLIT, features.EVAL_SPLIT],
@@ -115,56 +104,44 @@ def create_pipeline(
     trainer = RankerTrainer(
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
-        item_table=item_table_gen.outputs["item_table"],
-        run_fn="tfx_pipeline.training.trainer.run_fn",
-        custom_config={
-            "model": config.model.model_dump(),
-            "trainer": config.trainer.model_dump(),
-            "transform": config.transform.model_dump(),
-            "export": config.export.model_dump(),
-            "checkpoint_root": str(config.root / "checkpoints"),
-            "code_fingerprint": code_fingerprints["trainer"],
-        },
+        item_table=item_table,
+        custom_config=json.dumps(
+            config.model_dump(
+                include={"model", "trainer", "transform", "export"}
+            )
+        ),
+        checkpoint_root=str(config.root / "checkpoints"),
     )
+    model = trainer.outputs["model"]
     resolver = tfx.dsl.Resolver(
         strategy_class=baseline_resolver.LastOtherBlessedModel,
-        candidate=trainer.outputs["model"],
+        candidate=model,
         model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
         model_blessing=tfx.dsl.Channel(
             type=tfx.types.standard_artifacts.ModelBlessing
         ),
     ).with_id("latest_blessed_model")
     evaluator = RecordedEvaluator(
-        examples=example_gen.outputs["examples"],
-        model=trainer.outputs["model"],
+        examples=examples,
+        model=model,
         baseline_model=resolver.outputs["model"],
-        schema=schema_gen.outputs["schema"],
+        schema=schema,
         eval_config=eval_config(config.evaluator),
         example_splits=[features.EVAL_SPLIT],
         module_path="tfx_pipeline.evaluation.extractors",
     ).with_id("Evaluator")
-    evaluator.exec_properties["code_fingerprint"] = code_fingerprints[
-        "evaluator"
-    ]
     serving_validator = ServingValidator(
-        model=trainer.outputs["model"],
+        model=model,
         model_run=trainer.outputs["model_run"],
-        examples=example_gen.outputs["examples"],
-        item_table=item_table_gen.outputs["item_table"],
-        tolerance=config.serving_validator.tolerance,
-        timeout_s=config.serving_validator.timeout_s,
-        max_p99_ms=config.serving_validator.max_p99_ms,
-        code_fingerprint=code_fingerprints["serving"],
+        examples=examples,
+        item_table=item_table,
+        **config.serving_validator.model_dump(),
     )
     pusher = AtomicPusher(
-        model=trainer.outputs["model"],
+        model=model,
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_validator.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(
-                base_directory=str(config.push_dir)
-            )
-        ),
+        push_destination=_folder(config.push_dir),
     )
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
@@ -182,7 +159,7 @@ def create_pipeline(
             evaluator,
             serving_validator,
             pusher,
-            *_matching(config, code_fingerprints, example_gen, item_table_gen),
+            *_matching(config, examples, item_table),
         ],
         enable_cache=config.cache,
         metadata_connection_config=(
@@ -194,9 +171,16 @@ def create_pipeline(
     )
 
 
+def _folder(path: pathlib.Path) -> tfx.proto.PushDestination:
+    return tfx.proto.PushDestination(
+        filesystem=tfx.proto.PushDestination.Filesystem(
+            base_directory=str(path)
+        )
+    )
+
+
 def _item_embeddings(
     config: config_lib.PipelineConfig,
-    code_fingerprints: Mapping[str, str],
     search_fingerprints: Mapping[str, str],
 ) -> list[tfx.dsl.components.BaseNode]:
     """Returns the components that make item embeddings, their maker last.
@@ -206,82 +190,90 @@ def _item_embeddings(
     """
     if config.item_embeddings == "imported":
         return []
+
+    def raw(table: str) -> dict[str, str]:
+        return {
+            "raw_dir": config.data.raw_dir,
+            "raw_fingerprint": search_fingerprints[table],
+        }
+
     content_gen = ItemContentGen(
-        raw_dir=config.data.raw_dir,
-        raw_fingerprint=search_fingerprints["item_content"],
+        **raw("item_content"),
         rejected_dir=str(config.rejected_dir / "item_content"),
         text_encoder=config.scl.text_encoder,
-        code_fingerprint=code_fingerprints["content"],
     )
     item_content = content_gen.outputs["item_content"]
     if config.item_embeddings == "text_svd":
         text_embedder = TextEmbedder(
             item_content=item_content,
-            raw_dir=config.data.raw_dir,
-            raw_fingerprint=search_fingerprints["item_content"],
+            **raw("item_content"),
             seed=config.scl.seed,
-            code_fingerprint=code_fingerprints["embedder"],
         )
         return [content_gen, text_embedder]
     search_gen = SearchExampleGen(
         item_content=item_content,
-        raw_dir=config.data.raw_dir,
-        raw_fingerprint=search_fingerprints["search_events"],
+        **raw("search_events"),
         rejected_dir=str(config.rejected_dir / "search_events"),
         eval_fraction=config.scl.eval_fraction,
         text_encoder=config.scl.text_encoder,
         max_rejected_fraction=config.scl.max_rejected_fraction,
-        code_fingerprint=code_fingerprints["content"],
     )
     trainer = SCLTrainer(
         examples=search_gen.outputs["examples"],
         item_content=item_content,
-        run_fn="tfx_pipeline.scl.trainer.run_fn",
-        custom_config={
-            "scl": config.scl.model_dump(),
-            "raw_dir": config.data.raw_dir,
-            "raw_fingerprint": search_fingerprints["item_features"],
-            "checkpoint_root": str(config.root / "checkpoints"),
-            "code_fingerprint": code_fingerprints["scl"],
-        },
+        custom_config=json.dumps({"scl": config.scl.model_dump()}),
+        **raw("item_features"),
+        checkpoint_root=str(config.root / "checkpoints"),
     )
     embedder = ItemEmbedder(
-        model=trainer.outputs["model"],
-        item_content=item_content,
-        code_fingerprint=code_fingerprints["embedder"],
+        model=trainer.outputs["model"], item_content=item_content
     )
     return [content_gen, search_gen, trainer, embedder]
 
 
 def _matching(
     config: config_lib.PipelineConfig,
-    code_fingerprints: Mapping[str, str],
-    example_gen: RequestExampleGen,
-    item_table_gen: ItemTableGen,
+    examples: tfx.dsl.Channel,
+    item_table: tfx.dsl.Channel,
 ) -> list[tfx.dsl.components.BaseNode]:
-    """Returns the component that makes the matching model, if one is wanted.
+    """Returns the components that make and push the matching model, if any.
 
-    It does not depend on the ranker.
+    They do not depend on the ranker.
     """
     if not config.matching.enabled:
         return []
     settings = config.matching.model_dump(
         exclude={"enabled", "min_recall", "directory"}
     )
-    return [
-        MatchingGen(
-            item_table=item_table_gen.outputs["item_table"],
-            examples=example_gen.outputs["examples"],
-            settings=settings,
-            min_recall=config.matching.min_recall,
-            push_dir=str(config.matching_dir),
-            ranker_dirs={
-                file: str(config.serving_dir / name)
-                for name, file in config.models_files.items()
-            },
-            code_fingerprint=code_fingerprints["matching"],
-        )
-    ]
+    generator = MatchingGen(
+        item_table=item_table,
+        examples=examples,
+        settings=json.dumps(settings, sort_keys=True),
+        min_recall=config.matching.min_recall,
+    )
+    model = generator.outputs["model"]
+    validator = ServingValidator(
+        model=model,
+        item_table=item_table,
+        evaluation=generator.outputs["evaluation"],
+        timeout_s=config.serving_validator.timeout_s,
+    ).with_id("MatchingServingValidator")
+    pusher = AtomicPusher(
+        model=model,
+        model_blessing=generator.outputs["blessing"],
+        infra_blessing=validator.outputs["blessing"],
+        push_destination=_folder(config.matching_dir),
+        custom_config={
+            "models_configs": {
+                file: {
+                    RANKER_NAME: str(config.serving_dir / ranker),
+                    MODEL_NAME: str(config.matching_dir),
+                }
+                for ranker, file in config.models_files.items()
+            }
+        },
+    ).with_id("MatchingPusher")
+    return [generator, validator, pusher]
 
 
 def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:

@@ -108,7 +108,7 @@ def _run_pipeline(
 ) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
     """Returns transformed Examples, transform graph and item table."""
     # TFX is slow to import, and only this needs it.
-    from tfx_pipeline.components.item_table_gen.executor import TABLE_DIR
+    from tfx_pipeline.components.artifacts import TABLE_DIR
     from tfx_pipeline.runs import lineage, runner
 
     config = pipeline.model_copy(update={"item_embeddings": kind})

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
-import importlib.metadata
 import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["code_digest", "digest", "files_digest", "source_digest"]
+from tfx_pipeline.runs import code_keys
 
-_PROJECT = pathlib.Path(__file__).resolve().parents[2]
-# Code that a training and its scores depend on.
-_CODE = (
-    "muse_keras/_ops",
-    "muse_keras/layers",
-    "muse_keras/losses/impression_crossentropy.py",
-    "muse_keras/models",
-    "muse_keras/optimizers",
-    "muse_keras/tables",
-    "muse_keras/tensorflow",
-    "muse_tools/compare/cell.py",
-    "tfx_pipeline/features.py",
-    "tfx_pipeline/training/input_fn.py",
-    "tfx_pipeline/training/records.py",
-    "tfx_pipeline/training/trainer.py",
-)
-_PACKAGES = ("keras", "numpy", "tensorflow")
+__all__ = ["code_digest", "digest", "files_digest"]
+
 _CHUNK = 1 << 20
 
 
@@ -51,35 +33,9 @@ def files_digest(paths: Iterable[pathlib.Path]) -> str:
     return found.hexdigest()[:16]
 
 
-def source_digest(text: str) -> str:
-    """Returns a digest of Python source without comments and docstrings."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list) or not body:
-            continue
-        first = body[0]
-        if (
-            isinstance(first, ast.Expr)
-            and isinstance(first.value, ast.Constant)
-            and isinstance(first.value.value, str)
-        ):
-            del body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
-
-
-@functools.cache
 def code_digest() -> str:
     """Returns a digest of the code that trains and scores, and its packages.
 
     Comments and docstrings do not count. Read once per process.
     """
-    found: dict[str, str] = {}
-    for place in _CODE:
-        path = _PROJECT / place
-        files = [path] if path.is_file() else sorted(path.rglob("*.py"))
-        for file in files:
-            name = str(file.relative_to(_PROJECT))
-            found[name] = source_digest(file.read_text(encoding="utf-8"))
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return digest([found, versions])
+    return code_keys.key(("muse_tools.compare.cell",))

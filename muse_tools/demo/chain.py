@@ -79,7 +79,7 @@ def train_models(
     if runs["muse"].pushed_to is None:
         raise DataError(
             "NOT_PUSHED",
-            f"{verdict.of_ranker(runs['muse'])}.",
+            f"{verdict.of_model(runs['muse'])}.",
             f"read the report and {config.log_path}.",
         )
     return runs

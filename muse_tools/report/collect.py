@@ -23,8 +23,8 @@ from muse_tools.report import coverage, summary, weights
 from muse_tools.report import scores as scores_lib
 from muse_tools.report.curves import training_curve
 from tfx_pipeline import config as config_lib
-from tfx_pipeline.components.item_embedder import output
-from tfx_pipeline.components.item_table_gen import executor as item_table_gen
+from tfx_pipeline.components import item_embeddings
+from tfx_pipeline.components.artifacts import TABLE_DIR
 from tfx_pipeline.components.rejected_rows import COUNTS_FILE
 from tfx_pipeline.evaluation import extractors
 from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
@@ -95,8 +95,8 @@ def collect(
             "run": _read_json(run.run_dir, RUN_FILE),
             "learned": weights.learned_weights(exports[name]),
             "pushed_to": run.pushed_to and run.pushed_to.name,
-            "not_pushed": verdict.of_ranker(run).reason,
-            "verdict": str(verdict.of_ranker(run)),
+            "not_pushed": verdict.of_model(run).reason,
+            "verdict": str(verdict.of_model(run)),
             "serving": _read_json(run.infra_blessing_dir, "report.json"),
         }
         for name, run in runs.items()
@@ -228,9 +228,7 @@ def _embeddings(
     table = lineage.latest_output(config, "ItemTableGen", "item_table")
     found: dict[str, Any] = {
         "source": config.item_embeddings,
-        "coverage": coverage.coverage(
-            files, ItemTable.open(table / item_table_gen.TABLE_DIR)
-        ),
+        "coverage": coverage.coverage(files, ItemTable.open(table / TABLE_DIR)),
         "evaluation": None,
         "run": None,
         "report": None,
@@ -240,7 +238,7 @@ def _embeddings(
     )
     if maker:
         folder = lineage.latest_output(config, maker, "embeddings")
-        found["report"] = _read_json(folder, output.REPORT_FILE)
+        found["report"] = _read_json(folder, item_embeddings.REPORT_FILE)
     if config.item_embeddings == "learned":
         folder = lineage.latest_output(config, "SCLTrainer", "model_run")
         found["evaluation"] = _read_json(folder, scl_trainer.EVALUATION_FILE)

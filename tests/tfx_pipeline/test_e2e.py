@@ -49,6 +49,8 @@ COMPONENTS = {
     "ServingValidator",
     "AtomicPusher",
     "MatchingGen",
+    "MatchingServingValidator",
+    "MatchingPusher",
 }
 BEFORE_TRAINING = {
     "RequestExampleGen",
@@ -59,17 +61,11 @@ BEFORE_TRAINING = {
     "StrictExampleValidator",
     "Transform",
     "MatchingGen",
+    "MatchingServingValidator",
+    "MatchingPusher",
 }
 BROKEN = 2
 # Long enough in steps to be killed between two checkpoints.
-PROGRAM = """
-import json, sys
-from tfx_pipeline.runs import fingerprints
-from muse_tools.cli.pipeline import app
-found = json.loads(sys.argv.pop())
-fingerprints.code_fingerprints = lambda: found
-app()
-"""
 DIN = ["model.type=din", "trainer.epochs=150", "trainer.checkpoint_steps=50"]
 
 
@@ -78,8 +74,6 @@ class World:
     """One data set, one configuration, one metadata store."""
 
     config_path: pathlib.Path
-    # Someone may edit the code while this runs.
-    fingerprints: dict[str, str]
 
     def config(self, *overrides):
         from tfx_pipeline import config as config_lib
@@ -103,20 +97,16 @@ class World:
 
     def run(self, *overrides) -> Run:
         """Runs the pipeline in this process."""
-        from tfx_pipeline.runs import fingerprints, runner
+        from tfx_pipeline.runs import runner
 
         before = metadata.last_execution(self.metadata)
         pushed = set(self.versions(*overrides))
         lines: list[str] = []
         failure = None
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                fingerprints, "code_fingerprints", lambda: self.fingerprints
-            )
-            try:
-                runner.run(self.config(*overrides), lines.append)
-            except runner.ComponentFailed as error:
-                failure = error
+        try:
+            runner.run(self.config(*overrides), lines.append)
+        except runner.ComponentFailed as error:
+            failure = error
         return Run(
             states=metadata.states(self.metadata, before),
             lines=lines,
@@ -148,7 +138,6 @@ class Run:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
     from muse_tools.datasets import synth
-    from tfx_pipeline.runs import fingerprints
 
     root = tmp_path_factory.mktemp("e2e")
     synth.generate(
@@ -200,7 +189,7 @@ def world(tmp_path_factory) -> World:
     }
     path = root / "pipeline.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return World(path, fingerprints.code_fingerprints())
+    return World(path)
 
 
 @pytest.fixture(scope="module")
@@ -252,11 +241,11 @@ class Killed:
 @pytest.fixture(scope="module")
 def killed(world, anomalous) -> Killed:
     before = metadata.last_execution(world.metadata)
-    command = [sys.executable, "-c", PROGRAM]
-    command += ["run", "--config", str(world.config_path)]
+    program = "from muse_tools.cli import main; main.run()"
+    command = [sys.executable, "-c", program, "pipeline", "run"]
+    command += ["--config", str(world.config_path)]
     for override in DIN:
         command += ["--set", override]
-    command.append(json.dumps(world.fingerprints))
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -497,7 +486,6 @@ def test_nothing_changed_means_everything_cached(first, second):
 
 def test_candidate_below_the_gauc_threshold_is_not_pushed(world, weak):
     from muse_tools.cli import pipeline as cli
-    from tfx_pipeline.runs import fingerprints
 
     assert weak.failure is None
     assert weak.executed() == {RESOLVER, "Evaluator", "AtomicPusher"}
@@ -513,15 +501,11 @@ def test_candidate_below_the_gauc_threshold_is_not_pushed(world, weak):
     assert "pushed before" in matching
 
     def muse(*arguments):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                fingerprints, "code_fingerprints", lambda: world.fingerprints
-            )
-            return typer.testing.CliRunner().invoke(
-                cli.app,
-                [arguments[0], "--config", str(world.config_path)]
-                + ["--set", "evaluator.min_gauc=1.0", *arguments[1:]],
-            )
+        return typer.testing.CliRunner().invoke(
+            cli.app,
+            [arguments[0], "--config", str(world.config_path)]
+            + ["--set", "evaluator.min_gauc=1.0", *arguments[1:]],
+        )
 
     # All from the cache, and no success either.
     run = muse("run")

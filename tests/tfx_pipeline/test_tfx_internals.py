@@ -2,29 +2,9 @@
 
 from typing import Any
 
-import pytest
 from tfx import v1 as tfx
 
 from tfx_pipeline import tfx_internals as internals
-
-
-class Idle(internals.BeamExecutor):
-    """TFX asks for a class with a qualified name."""
-
-    def Do(self, *arguments: Any) -> None:
-        """Does nothing."""
-
-
-def test_beam_executor_guards_the_joins(tmp_path: Any) -> None:
-    context = internals.BeamExecutor.Context(
-        beam_pipeline_args=["--runner=DirectRunner"],
-        tmp_dir=str(tmp_path),
-        unique_id="7",
-    )
-    executor = Idle(context)
-    assert str(tmp_path) in executor.temporary_dir()
-    with executor.beam_pipeline() as pipeline:
-        assert "DirectRunner" in type(pipeline.runner).__name__
 
 
 def test_pusher_executor_guards_what_the_verdict_reads() -> None:
@@ -39,20 +19,6 @@ def test_pusher_executor_guards_what_the_verdict_reads() -> None:
     assert pushed.get_int_custom_property("pushed") == 0
 
 
-def test_trainer_executor_guards_the_folders_of_the_trainer() -> None:
-    """TFX asks the hook for the arguments before it trains."""
-
-    class Asked(Exception):
-        pass
-
-    class Executor(internals.TrainerExecutor):
-        def fn_args(self, inputs: Any, outputs: Any, properties: Any) -> Any:
-            raise Asked
-
-    with pytest.raises(Asked):
-        Executor().Do({}, {}, {})
-
-
 def test_executor_specs_guard_the_components_that_replace_executors() -> None:
     spec = internals.executor_spec
     for component in (
@@ -60,18 +26,9 @@ def test_executor_specs_guard_the_components_that_replace_executors() -> None:
         internals.pusher_component.Pusher,
         internals.validator_component.ExampleValidator,
     ):
-        assert issubclass(component, internals.base_component.BaseComponent)
         assert component.EXECUTOR_SPEC.executor_class
     assert spec.ExecutorClassSpec(internals.PusherExecutor).executor_class
-    assert spec.BeamExecutorSpec(internals.BeamExecutor).executor_class
     assert internals.validator_executor.DEFAULT_FILE_NAME == "SchemaDiff.pb"
-
-
-def test_trainer_spec_guards_the_ranker_trainer() -> None:
-    spec = internals.standard_component_specs.TrainerSpec
-    assert {"examples", "transform_graph"} <= spec.INPUTS.keys()
-    assert {"model", "model_run"} <= spec.OUTPUTS.keys()
-    assert "custom_config" in spec.PARAMETERS
 
 
 def test_helpers_guard_the_executors(tmp_path: Any) -> None:

@@ -1,16 +1,39 @@
-"""Artifact types of this pipeline."""
+"""Artifact types of this pipeline, and what their folders hold."""
 
 from tfx_pipeline.tfx_internals import Artifact, Property, PropertyType
 
 __all__ = [
+    "CONTENT_DIR",
     "EMBEDDINGS_DIR",
+    "MODEL_TYPE",
+    "RESULT",
+    "SCORES_FILE",
+    "TABLE_DIR",
     "ItemContentArtifact",
     "ItemEmbeddingsArtifact",
     "ItemTableArtifact",
 ]
 
+TABLE_DIR = "table"
+"""Folder in an `ItemTableArtifact`."""
+
 EMBEDDINGS_DIR = "embeddings"
-"""Folder of the Parquet files of an `ItemEmbeddingsArtifact`."""
+"""Folder of the Parquet files in an `ItemEmbeddingsArtifact`."""
+
+CONTENT_DIR = "content"
+"""Folder in an `ItemContentArtifact`."""
+
+MODEL_TYPE = "model_type"
+"""Property of a trained ranker: its `ModelConfig.type`."""
+
+RESULT = "result"
+"""Property of an evaluation: JSON of its metrics, and ``refused``: why the
+model is not blessed ("" if it is)."""
+
+SCORES_FILE = "validation_scores.npz"
+"""In a ranker's `ModelRun`: scores that a server must reproduce."""
+
+_NUMBER = Property(type=PropertyType.INT)
 
 
 class ItemTableArtifact(Artifact):
@@ -21,10 +44,7 @@ class ItemTableArtifact(Artifact):
     """
 
     TYPE_NAME = "ItemTable"
-    PROPERTIES = {
-        "num_items": Property(type=PropertyType.INT),
-        "dim": Property(type=PropertyType.INT),
-    }
+    PROPERTIES = {"num_items": _NUMBER, "dim": _NUMBER}
 
 
 class ItemEmbeddingsArtifact(Artifact):
@@ -35,10 +55,7 @@ class ItemEmbeddingsArtifact(Artifact):
     """
 
     TYPE_NAME = "ItemEmbeddings"
-    PROPERTIES = {
-        "num_items": Property(type=PropertyType.INT),
-        "dim": Property(type=PropertyType.INT),
-    }
+    PROPERTIES = {"num_items": _NUMBER, "dim": _NUMBER}
 
 
 class ItemContentArtifact(Artifact):
@@ -49,4 +66,4 @@ class ItemContentArtifact(Artifact):
     """
 
     TYPE_NAME = "ItemContent"
-    PROPERTIES = {"num_items": Property(type=PropertyType.INT)}
+    PROPERTIES = {"num_items": _NUMBER}

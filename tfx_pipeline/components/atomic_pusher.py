@@ -10,14 +10,18 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
+from google.protobuf import text_format
 
+from serving.files import write_text
 from tfx_pipeline.tfx_internals import (
     PusherExecutor,
     artifact_utils,
     executor_spec,
+    json_utils,
     proto_utils,
     pusher_component,
     pusher_pb2,
@@ -41,7 +45,10 @@ class Executor(PusherExecutor):
             input_dict: ``model`` and, when configured, ``model_blessing`` and
                 ``infra_blessing``.
             output_dict: ``pushed_model``.
-            exec_properties: ``push_destination``.
+            exec_properties: ``push_destination`` and, to list models for
+                ``muse serve``, ``custom_config`` with ``models_configs``: the
+                base directories by model name, by the name of the file to
+                write beside the version.
         """
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):
@@ -55,6 +62,12 @@ class Executor(PusherExecutor):
             pathlib.Path(self.GetModelPath(input_dict)),
             pathlib.Path(destination.filesystem.base_directory),
         )
+        custom_config = json_utils.loads(
+            exec_properties.get("custom_config", "null")
+        )
+        files = (custom_config or {}).get("models_configs", {})
+        for name, models in files.items():
+            write_models_config(path.with_name(name), models)
         self.mark_pushed(pushed, str(path), path.name)
         logging.info("Model pushed to %s.", path)
 
@@ -64,13 +77,6 @@ def push(model: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 
     The folder gets its number by a rename when it is complete. The number is
     the time in seconds, or one more than the newest version.
-
-    Args:
-        model: SavedModel directory.
-        base: directory that the server polls.
-
-    Returns:
-        The version folder.
     """
     base.mkdir(parents=True, exist_ok=True)
     versions = [int(p.name) for p in base.iterdir() if p.name.isdigit()]
@@ -81,6 +87,24 @@ def push(model: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     target = base / str(version)
     os.rename(copy, target)
     return target
+
+
+def write_models_config(path: pathlib.Path, models: Mapping[str, str]) -> None:
+    """Writes a ``models.config`` for ``muse serve``, all at once.
+
+    Paths are relative to it, so that the folder may be copied. TensorFlow
+    Serving needs absolute ones: ``serving/tf_serving`` has its files.
+    """
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    for name, folder in models.items():
+        model = config.model_config_list.config.add()
+        model.name = name
+        model.base_path = os.path.relpath(folder, path.parent)
+        model.model_platform = "tensorflow"
+        model.model_version_policy.latest.num_versions = 1
+    write_text(path, text_format.MessageToString(config))
 
 
 class AtomicPusher(pusher_component.Pusher):

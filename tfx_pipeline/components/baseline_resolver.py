@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfx import v1 as tfx
 
-from tfx_pipeline.components.ranker_trainer.executor import MODEL_TYPE
+from tfx_pipeline.components.artifacts import MODEL_TYPE
 from tfx_pipeline.tfx_internals import Artifact
 
 __all__ = ["CANDIDATE", "LastOtherBlessedModel"]

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow_model_analysis as tfma
 
 from serving.files import dumps
+from tfx_pipeline.components.artifacts import RESULT
 from tfx_pipeline.tfx_internals import (
     artifact_utils,
     evaluator_component,
@@ -20,11 +21,8 @@ from tfx_pipeline.tfx_internals import (
     proto_utils,
 )
 
-__all__ = ["RESULT", "Executor", "RecordedEvaluator"]
+__all__ = ["Executor", "RecordedEvaluator"]
 
-RESULT = "result"
-"""Property of an evaluation: JSON with `gauc`, its interval, `baseline_gauc`
-(or null) and `refused`, why the model is not blessed ("" if it is)."""
 _VALUES = ("gauc", "gauc_lower", "gauc_upper")
 
 
@@ -37,12 +35,10 @@ class Executor(evaluator_executor.Executor):
         output_dict: dict[str, list],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Evaluates a model.
+        """Evaluates a model as TFX does.
 
-        Args:
-            input_dict: as in TFX's Evaluator.
-            output_dict: ``evaluation``, ``blessing``.
-            exec_properties: as in TFX's Evaluator.
+        The property `RESULT` of the evaluation has ``gauc``, its interval and
+        ``baseline_gauc`` (or null).
         """
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(
@@ -74,7 +70,7 @@ class Executor(evaluator_executor.Executor):
 def _overall(folder: str, model: str | None) -> dict[str, float]:
     """Returns the metrics over all impressions."""
     result = tfma.load_eval_result(folder, model_name=model)
-    # A number that is none comes as text.
+    # NaN comes as text.
     return {
         name: float(value["doubleValue"])
         for name, value in result.get_metrics_for_slice(()).items()

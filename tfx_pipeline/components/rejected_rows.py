@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -9,24 +10,20 @@ import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
 
+import pyarrow as pa
 from absl import logging
 
-from muse_tools.datasets import validation
+from muse_tools.datasets import raw_tables, validation
 from muse_tools.datasets.errors import DataError
 
-__all__ = ["COUNTS_FILE", "check", "replaced", "write_counts"]
+__all__ = ["COUNTS_FILE", "RejectedRows", "check", "replaced", "write_counts"]
 
 COUNTS_FILE = "counts.json"
 
 
 @contextlib.contextmanager
 def replaced(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Gives an empty folder that takes the place of a directory.
-
-    Args:
-        directory: Replaced when the ``with`` block ends without an error,
-            left as it is otherwise.
-    """
+    """Gives an empty folder that replaces a directory, if no error occurs."""
     target = pathlib.Path(directory)
     fresh = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -47,6 +44,41 @@ def write_counts(folder: pathlib.Path, counts: Mapping[str, int]) -> None:
     logging.info("Row counts: %s", dict(counts))
 
 
+class RejectedRows(contextlib.ExitStack):
+    """Writes rejected rows and counts them by reason.
+
+    Rows of one table go to ``<table>-<number>.parquet``, one file for each
+    set of columns, which is made with its first row.
+
+    Args:
+        folder: of the files.
+        counts: receives ``rejected/<table>/<reason>``.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, counts: collections.Counter[str]
+    ) -> None:
+        super().__init__()
+        self._folder = folder
+        self._counts = counts
+        self._files: dict[str, dict[pa.Schema, raw_tables.TableWriter]] = {}
+
+    def write(self, table: str, rows: pa.RecordBatch) -> None:
+        """Appends rows with a column ``reason``."""
+        if not rows.num_rows:
+            return
+        files = self._files.setdefault(table, {})
+        if rows.schema not in files:
+            path = self._folder / f"{table}-{len(files)}.parquet"
+            files[rows.schema] = self.enter_context(
+                raw_tables.TableWriter(path, rows.schema)
+            )
+        files[rows.schema].write(rows)
+        for reason in rows[validation.REASON_COLUMN].value_counts().to_pylist():
+            key = f"rejected/{table}/{reason['values']}"
+            self._counts[key] += reason["counts"]
+
+
 def check(
     counts: Mapping[str, int],
     *,
@@ -56,19 +88,19 @@ def check(
     used: int,
     limit: float,
     option: str,
-    rejected_dir: pathlib.Path,
+    rejected_dir: str | os.PathLike[str],
 ) -> None:
     """Checks that every row of a table is accounted for, few rejected.
 
     Args:
         counts: ``read/<table>`` and ``rejected/<table>/<reason>``.
-        label: What the message is about.
-        rows: What a row is, in the plural.
-        table: Table of the counts.
-        used: Rows that were used.
-        limit: Share of rejected rows above which it is too much.
-        option: Setting of the limit, for the message.
-        rejected_dir: Where the rejected rows are, for the message.
+        label: what the message is about.
+        rows: what a row is, in the plural.
+        table: table of the counts.
+        used: rows that were used.
+        limit: share of rejected rows above which the run fails.
+        option: setting of the limit, for the message.
+        rejected_dir: where the rejected rows are, for the message.
 
     Raises:
         DataError: ``LOST_ROWS``, ``EMPTY_SPLIT`` or ``TOO_MANY_REJECTED``.
@@ -76,7 +108,7 @@ def check(
     read = counts.get(f"read/{table}", 0)
     prefix = f"rejected/{table}/"
     reasons = {
-        key[len(prefix) :]: value
+        key.removeprefix(prefix): value
         for key, value in counts.items()
         if key.startswith(prefix)
     }

@@ -6,10 +6,20 @@ import dataclasses
 import json
 import pathlib
 
-__all__ = ["CLICKS_FILE", "EVALUATION_FILE", "MODEL_NAME", "Job", "Scoring"]
+__all__ = [
+    "CLICKS_FILE",
+    "EVALUATION_FILE",
+    "MODEL_NAME",
+    "RANKER_NAME",
+    "Job",
+    "Scoring",
+]
 
 MODEL_NAME = "matching"
 """Name of the served model."""
+
+RANKER_NAME = "muse"
+"""Name of the served ranker, whatever its type."""
 
 EVALUATION_FILE = "evaluation.json"
 

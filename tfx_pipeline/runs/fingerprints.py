@@ -1,11 +1,9 @@
-"""What the cache of the pipeline has to notice: other data, other code."""
+"""Digests of the raw tables, so that the cache notices other data."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import hashlib
-import importlib.util
 import json
 import os
 import pathlib
@@ -14,89 +12,18 @@ from collections.abc import Callable, Iterable
 
 from muse_tools.datasets import raw_tables, search_tables
 from serving.files import write_json
-from tfx_pipeline.runs.source_files import source_files
 
 __all__ = [
-    "STAGES",
     "FileDigests",
-    "code_fingerprints",
     "file_fingerprint",
     "file_state",
-    "module_fingerprint",
     "raw_fingerprint",
     "search_fingerprints",
 ]
 
-_PROJECT = pathlib.Path(__file__).resolve().parents[2]
-_COMPONENTS = "tfx_pipeline.components"
-STAGES = {
-    "join": (f"{_COMPONENTS}.request_example_gen.executor",),
-    "items": (f"{_COMPONENTS}.item_table_gen.executor",),
-    "content": (
-        f"{_COMPONENTS}.item_content_gen.executor",
-        f"{_COMPONENTS}.search_example_gen.executor",
-    ),
-    "scl": (
-        f"{_COMPONENTS}.scl_trainer.executor",
-        "tfx_pipeline.scl.trainer",
-    ),
-    "embedder": (
-        f"{_COMPONENTS}.item_embedder.executor",
-        f"{_COMPONENTS}.text_embedder.executor",
-    ),
-    "validation": (f"{_COMPONENTS}.strict_example_validator",),
-    "transform": ("tfx_pipeline.preprocessing",),
-    "trainer": (
-        f"{_COMPONENTS}.ranker_trainer.executor",
-        "tfx_pipeline.training.trainer",
-    ),
-    "evaluator": (
-        f"{_COMPONENTS}.recorded_evaluator",
-        "tfx_pipeline.evaluation.extractors",
-        "tfx_pipeline.evaluation.ranking_metrics",
-    ),
-    "matching": (f"{_COMPONENTS}.matching_gen.executor",),
-    "serving": (f"{_COMPONENTS}.serving_validator.executor",),
-}
-"""The modules that do the work of each stage."""
-# Settings are in the keys themselves, and progress is only said.
-_NO_WORK = ("tfx_pipeline.config", "tfx_pipeline.progress")
 _FRESH_NS = 2_000_000_000
 _BLOCK_BYTES = 4 << 20
 _WORTH_SAYING_BYTES = 1 << 30
-
-
-@functools.cache
-def code_fingerprints() -> dict[str, str]:
-    """Returns a digest of the source files that each stage needs."""
-    return {stage: _of_modules(modules) for stage, modules in STAGES.items()}
-
-
-def _of_modules(modules: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for name, path in source_files(_PROJECT, modules).items():
-        if name in _NO_WORK:
-            continue
-        text = path.read_bytes()
-        digest.update(name.encode() + b"\0" + text)
-        # A table that a module names lies beside it.
-        for table in sorted(path.parent.glob("*.jsonl")):
-            if table.name.encode() in text:
-                digest.update(table.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def module_fingerprint(module: str) -> str:
-    """Returns a digest of the file of a module that is not ours.
-
-    Raises:
-        ModuleNotFoundError: there is no such module.
-    """
-    spec = importlib.util.find_spec(module)
-    if spec is None:
-        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-    path = pathlib.Path(spec.origin or "")
-    return file_fingerprint(path) if path.is_file() else ""
 
 
 def file_fingerprint(path: pathlib.Path) -> str:

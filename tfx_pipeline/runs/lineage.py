@@ -7,6 +7,7 @@ import datetime
 import json
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from ml_metadata.metadata_store import metadata_store
@@ -14,6 +15,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from muse_tools.datasets.errors import DataError
 from tfx_pipeline import config as config_lib
+from tfx_pipeline.matching.settings import MODEL_NAME
 
 __all__ = [
     "Finished",
@@ -21,8 +23,8 @@ __all__ = [
     "forget_lost_pushes",
     "is_served",
     "last_executions",
-    "last_finished",
     "latest_output",
+    "matching_run",
     "model_runs",
     "open_store",
     "origins",
@@ -133,28 +135,21 @@ def latest_output(
     Raises:
         DataError: the component has not finished yet.
     """
-    finished = last_finished(config, component)
-    if finished and key in finished.outputs:
-        return pathlib.Path(finished.outputs[key].uri)
-    raise DataError(
-        "NOT_RUN",
-        f"{component} of pipeline {config.name} has not finished.",
-        "run the pipeline with `muse pipeline run`.",
-    )
-
-
-def last_finished(
-    config: config_lib.PipelineConfig, component: str
-) -> Finished | None:
-    """Returns the newest execution of a component that ended well."""
     store = open_store(config)
     for execution in sorted(store.get_executions(), key=lambda item: -item.id):
         if (
             execution.last_known_state in _DONE
             and _component(store, execution) == component
         ):
-            return _finished(store, execution)
-    return None
+            outputs = dict(_artifacts(store, execution.id))
+            if key in outputs:
+                return pathlib.Path(outputs[key].uri)
+            break
+    raise DataError(
+        "NOT_RUN",
+        f"{component} of pipeline {config.name} has not finished.",
+        "run the pipeline with `muse pipeline run`.",
+    )
 
 
 def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
@@ -182,61 +177,81 @@ def is_served(version: pathlib.Path) -> bool:
 
 def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
     """Returns the newest finished training by model type, oldest first."""
+    found: dict[str, ModelRun] = {}
+    for run in _runs(config, "RankerTrainer"):
+        found.pop(run.model_type, None)
+        found[run.model_type] = run
+    return found
+
+
+def matching_run(config: config_lib.PipelineConfig) -> ModelRun | None:
+    """Returns the newest matching model, if there is one."""
+    *_, newest = None, *_runs(config, "MatchingGen")
+    return newest
+
+
+def _runs(config: config_lib.PipelineConfig, maker: str) -> Iterator[ModelRun]:
+    """Yields what a component made, and what followed, oldest first."""
     store = open_store(config)
-    finished = [
-        execution
-        for execution in store.get_executions()
-        if execution.last_known_state in _DONE
-    ]
-    consumers: dict[int, dict[str, Finished]] = {}
-    for execution in finished:
-        component = _component(store, execution)
-        for key, artifact in _artifacts(store, execution.id, inputs=True):
-            if key == "model":
-                consumers.setdefault(artifact.id, {})[component] = _finished(
-                    store, execution
-                )
-    runs: dict[str, ModelRun] = {}
-    for execution in finished:
-        if _component(store, execution) != "RankerTrainer":
+    made: dict[int, Finished] = {}
+    # By model, and by type of artifact.
+    after: dict[int, dict[str, tuple[mlmd.Artifact, bool]]] = {}
+    for execution in store.get_executions():
+        if execution.last_known_state not in _DONE:
             continue
-        trained = _finished(store, execution)
-        settings = json.loads(trained.properties["custom_config"])
-        model = trained.outputs["model"]
-        after = consumers.get(model.id, {})
+        finished = _finished(store, execution)
+        models = [
+            artifact.id
+            for key, artifact in _artifacts(store, execution.id, inputs=True)
+            if key == "model"
+        ]
+        if _component(store, execution) == maker:
+            models = [finished.outputs["model"].id]
+            # The last one, of equal models.
+            made.pop(models[0], None)
+            made[models[0]] = finished
+        for model in models:
+            after.setdefault(model, {}).update(
+                (artifact.type, (artifact, finished.cached))
+                for artifact in finished.outputs.values()
+            )
+    for model, finished in made.items():
+        yield _run(finished, after[model])
 
-        def output(
-            component: str, key: str, after: dict[str, Finished] = after
-        ) -> mlmd.Artifact | None:
-            found = after.get(component)
-            return found.outputs.get(key) if found else None
 
-        evaluation = output("Evaluator", "evaluation")
-        blessing = output("ServingValidator", "blessing")
-        pushed = output("AtomicPusher", "pushed_model")
-        place = pushed and pushed.custom_properties["pushed_destination"]
-        model_type = settings["model"]["type"]
-        runs.pop(model_type, None)
-        runs[model_type] = ModelRun(
-            model_type=model_type,
-            settings=settings,
-            model_dir=pathlib.Path(model.uri),
-            run_dir=pathlib.Path(trained.outputs["model_run"].uri),
-            evaluation_dir=_folder(evaluation),
-            evaluation=evaluation
-            and _as_object(evaluation.custom_properties["result"].string_value),
-            infra_blessing_dir=_folder(blessing),
-            infra_blessed=bool(
-                blessing and blessing.custom_properties["blessed"].int_value
-            ),
-            pushed_to=(
-                pathlib.Path(place.string_value)
-                if place and place.string_value
-                else None
-            ),
-            pushed_before=pushed is not None and after["AtomicPusher"].cached,
-        )
-    return runs
+def _run(
+    made: Finished, after: dict[str, tuple[mlmd.Artifact, bool]]
+) -> ModelRun:
+    def artifact(kind: str) -> mlmd.Artifact | None:
+        return after[kind][0] if kind in after else None
+
+    settings = _as_object(
+        made.properties.get("custom_config", made.properties.get("settings"))
+    )
+    evaluation = artifact("ModelEvaluation")
+    blessing = artifact("InfraBlessing")
+    pushed = artifact("PushedModel")
+    place = pushed and pushed.custom_properties["pushed_destination"]
+    records = made.outputs.get("model_run") or made.outputs["evaluation"]
+    return ModelRun(
+        model_type=settings.get("model", {}).get("type", MODEL_NAME),
+        settings=settings,
+        model_dir=pathlib.Path(made.outputs["model"].uri),
+        run_dir=pathlib.Path(records.uri),
+        evaluation_dir=_folder(evaluation),
+        evaluation=evaluation
+        and _as_object(evaluation.custom_properties["result"].string_value),
+        infra_blessing_dir=_folder(blessing),
+        infra_blessed=bool(
+            blessing and blessing.custom_properties["blessed"].int_value
+        ),
+        pushed_to=(
+            pathlib.Path(place.string_value)
+            if place and place.string_value
+            else None
+        ),
+        pushed_before=pushed is not None and after["PushedModel"][1],
+    )
 
 
 def origins(

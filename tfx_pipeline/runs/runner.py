@@ -14,9 +14,10 @@ from absl import logging as absl_logging
 from tfx import v1 as tfx
 
 import schemas
+from muse_tools.datasets import search_tables
 from tfx_pipeline import beam_internals, pipeline, progress
 from tfx_pipeline import config as config_lib
-from tfx_pipeline.runs import fingerprints, lineage
+from tfx_pipeline.runs import code_keys, fingerprints, lineage
 from tfx_pipeline.tfx_internals import RunOptions
 
 __all__ = ["ComponentFailed", "compile_pipeline", "run", "schema_path"]
@@ -69,18 +70,19 @@ def compile_pipeline(
         else fingerprints.search_fingerprints(raw_dir, digests)
     )
     digests.save()
-    code = dict(fingerprints.code_fingerprints())
     encoder = config.scl.text_encoder.partition(":")[0]
-    if encoder:
-        code["content"] += fingerprints.module_fingerprint(encoder)
-    return pipeline.create_pipeline(
+    if search and encoder:
+        for table in search_tables.TABLES:
+            search[table] += code_keys.module_digest(encoder)
+    graph = pipeline.create_pipeline(
         config,
         schema_path=str(schema_path()),
         schema_fingerprint=fingerprints.file_fingerprint(schema_path()),
         raw_fingerprint=raw,
-        code_fingerprints=code,
         search_fingerprints=search,
     )
+    code_keys.mark(graph.components)
+    return graph
 
 
 def schema_path() -> pathlib.Path:

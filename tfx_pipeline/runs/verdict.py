@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Any
 
 from tfx_pipeline import config as config_lib
-from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME
+from tfx_pipeline.matching.settings import MODEL_NAME
 from tfx_pipeline.runs import lineage
 
-__all__ = ["Verdict", "of_matching", "of_ranker", "verdicts"]
+__all__ = ["Verdict", "of_model", "verdicts"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,78 +71,41 @@ def verdicts(
         DataError: the pipeline has not run.
     """
     found = [
-        of_ranker(run)
+        of_model(run)
         for name, run in lineage.model_runs(config).items()
         if model_type in (None, name)
     ]
-    made = lineage.last_finished(config, "MatchingGen")
-    if config.matching.enabled and made:
-        found.append(of_matching(made))
+    matching = lineage.matching_run(config)
+    if config.matching.enabled and matching:
+        found.append(of_model(matching))
     return found
 
 
-def of_ranker(run: lineage.ModelRun) -> Verdict:
-    """Returns the verdict on a trained ranker."""
+def of_model(run: lineage.ModelRun) -> Verdict:
+    """Returns the verdict on a ranker or a matching model."""
     result = run.evaluation or {}
+    name = "recall" if run.model_type == MODEL_NAME else "gauc"
     reason = result.get("refused", "not evaluated")
     if not reason and run.infra_blessing_dir is None:
         reason = "not tried in a server"
     if not reason and not run.infra_blessed:
         reason = f"not right in a server: {_why(run.infra_blessing_dir)}"
-    return _verdict(
-        run.model_type,
-        "GAUC",
-        [result.get(name) for name in ("gauc", "gauc_lower", "gauc_upper")],
-        run.pushed_to,
-        reason,
-        run.pushed_before,
-    )
-
-
-def of_matching(made: lineage.Finished) -> Verdict:
-    """Returns the verdict on a matching model.
-
-    Args:
-        made: the execution that made it.
-    """
-    file = pathlib.Path(made.outputs["evaluation"].uri) / EVALUATION_FILE
-    found = json.loads(file.read_text(encoding="utf-8"))
-    *_, (k, recall) = found["recall"]["matching"].items()
-    place = made.outputs["model"].custom_properties["pushed_destination"]
-    return _verdict(
-        MODEL_NAME,
-        f"recall@{k}",
-        [recall["recall"], recall.get("low"), recall.get("high")],
-        pathlib.Path(place.string_value) if place.string_value else None,
-        f"below matching.min_recall {made.properties['min_recall']:g}",
-        made.cached,
-    )
-
-
-def _verdict(
-    model: str,
-    metric: str,
-    values: list[Any],
-    pushed_to: pathlib.Path | None,
-    reason: str,
-    before: bool,
-) -> Verdict:
+    pushed_to = run.pushed_to
     if pushed_to is not None and not lineage.is_served(pushed_to):
         gone = "a newer version serves" if pushed_to.is_dir() else "it is gone"
         reason = f"pushed to {pushed_to}, but {gone}; run the pipeline again"
         pushed_to = None
     elif pushed_to is None:
         reason = reason or "blessed, but the push did not finish"
-    value, lower, upper = values
     return Verdict(
-        model=model,
-        metric=metric,
-        value=value,
-        lower=lower,
-        upper=upper,
+        model=run.model_type,
+        metric=result.get("metric", name.upper()),
+        value=result.get(name),
+        lower=result.get(f"{name}_lower"),
+        upper=result.get(f"{name}_upper"),
         pushed_to=None if pushed_to is None else str(pushed_to),
         reason="" if pushed_to else reason,
-        before=before and pushed_to is not None,
+        before=run.pushed_before and pushed_to is not None,
     )
 
 

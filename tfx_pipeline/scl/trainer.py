@@ -1,4 +1,4 @@
-"""Training of the SCL tower: the `run_fn` of the SCLTrainer component."""
+"""Training of the SCL tower and its ablations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent
 from serving.files import write_json
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import progress
 from tfx_pipeline.scl import embedding, evaluation, export, search_dataset
 from tfx_pipeline.training import checkpoints, devices, records
 from tfx_pipeline.transforms import arrow_batches
@@ -36,7 +35,7 @@ __all__ = [
     "Widths",
     "build_model",
     "item_categories",
-    "run_fn",
+    "run",
     "train",
 ]
 
@@ -90,39 +89,58 @@ class Widths:
             )
 
 
-def run_fn(fn_args: Any) -> None:
+def run(
+    config: config_lib.SCLConfig,
+    content: ItemContent,
+    *,
+    train_files: Sequence[str],
+    eval_files: Sequence[str],
+    raw_dir: str,
+    checkpoint_dir: pathlib.Path,
+    run_dir: pathlib.Path,
+    model_dir: pathlib.Path,
+) -> None:
     """Trains the tower and its ablations, evaluates and exports.
 
     Args:
-        fn_args: TFX `FnArgs`; ``custom_config`` holds the section ``scl`` of
-            the configuration, ``raw_dir`` (for the items' categories),
-            ``item_content`` (directory) and ``checkpoint_dir``.
+        config: how.
+        content: of the items.
+        train_files: patterns of the search events to train on.
+        eval_files: patterns of the held-out ones.
+        raw_dir: directory of the raw tables, for the items' categories.
+        checkpoint_dir: checkpoints of this very training; removed at the end.
+        run_dir: receives curves, records, recall and the Keras model.
+        model_dir: receives the SavedModel.
     """
-    settings = fn_args.custom_config
-    config = config_lib.SCLConfig(**settings["scl"])
-    content = ItemContent.open(settings["item_content"])
-    run_dir = pathlib.Path(fn_args.model_run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    checkpoint_dir = pathlib.Path(settings["checkpoint_dir"])
-    widths = Widths(fn_args.train_files, content, config.shared_tower)
+    widths = Widths(train_files, content, config.shared_tower)
     embedders: dict[str, embedding.Embedder] = {}
     trained: dict[str, dict[str, Any]] = {}
     model: keras.Model = None
     for name, change in variants(config).items():
         variant = config.model_copy(update=dict(change))
         start = time.monotonic()
-        folder = checkpoint_dir / _slug(name)
-        made = _train_variant(
-            name, variant, fn_args.train_files, content, widths, folder
-        )
+        strategy = devices.choose_strategy()
+        # The same seed and order for all, so that they differ in one thing.
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope():
+            made = build_model(variant, widths)
         curve = _curve_file(name)
-        shutil.copyfile(folder / CURVES_FILE, run_dir / curve)
+        train(
+            made,
+            train_files,
+            content,
+            widths,
+            variant,
+            strategy=strategy,
+            checkpoint_dir=checkpoint_dir / _slug(name),
+            curves_path=run_dir / curve,
+            name=name,
+        )
         trained[name] = {
             "seconds": round(time.monotonic() - start, 1),
             "curve": curve,
-            "held_out": _measure(
-                made, variant, fn_args.eval_files, content, widths
-            ),
+            "held_out": _measure(made, variant, eval_files, content, widths),
         }
         embedders[name] = export.model_embedder(made)
         model = model or made
@@ -132,33 +150,26 @@ def run_fn(fn_args: Any) -> None:
         config.seed, raw_tables.EMBEDDING_DIM
     )
     held_out = evaluation.read_held_out(
-        fn_args.eval_files, content, widths.queries, config.evaluated_queries
+        eval_files, content, widths.queries, config.evaluated_queries
     )
     found = evaluation.evaluate(
-        embedders,
-        held_out,
-        content,
-        item_categories(settings["raw_dir"], content),
-        run_dir,
+        embedders, held_out, content, item_categories(raw_dir, content), run_dir
     )
     write_json(run_dir / EVALUATION_FILE, found)
     write_json(
         run_dir / RUN_FILE,
         {
             "items": len(content),
-            "events": records.count_records(fn_args.train_files),
+            "events": records.count_records(train_files),
             "query_modalities": widths.queries,
             "item_modalities": widths.items,
-            "trainable_weights": sum(
-                int(np.prod(variable.shape))
-                for variable in model.trainable_variables
-            ),
+            "trainable_weights": checkpoints.count_weights(model),
             "variants": trained,
         },
     )
     model.save(run_dir / MODEL_FILE)
     export.export_saved_model(
-        fn_args.serving_model_dir,
+        model_dir,
         model,
         query_widths=widths.query_tower,
         item_widths=widths.item_tower,
@@ -228,9 +239,10 @@ def train(
     *,
     strategy: tf.distribute.Strategy,
     checkpoint_dir: pathlib.Path,
+    curves_path: pathlib.Path,
     name: str = TOWER,
 ) -> None:
-    """Trains a model, resuming from a checkpoint when there is one.
+    """Trains an untrained model, or resumes from a checkpoint.
 
     A finished training leaves a checkpoint of its last step, so that a rerun
     finds it done.
@@ -242,7 +254,8 @@ def train(
         widths: modalities of the towers.
         config: how to train.
         strategy: devices.
-        checkpoint_dir: checkpoints of this very training, and its curve.
+        checkpoint_dir: checkpoints of this very training.
+        curves_path: JSON lines of step and loss to write.
         name: of what is trained, for the lines of progress.
 
     Raises:
@@ -250,12 +263,7 @@ def train(
         DataError: ``FEW_SEARCH_EVENTS``: not even one batch.
         CollapsedError: the embeddings collapse.
     """
-    replicas = strategy.num_replicas_in_sync
-    if config.batch_events % replicas:
-        raise ValueError(
-            "scl.batch_events must be a multiple of the number of devices, "
-            f"{replicas}. Received: {config.batch_events}"
-        )
+    checkpoints.check_batch("scl.batch_events", config.batch_events, strategy)
     events = records.count_records(files)
     steps = events * config.epochs // config.batch_events
     if not steps:
@@ -273,46 +281,31 @@ def train(
             jit_compile=False,
         )
         model.optimizer.build(model.trainable_variables)
-    checkpoint = checkpoints.TrainingCheckpoint(
-        model, model.optimizer, checkpoint_dir
-    )
-    done = checkpoint.restore()
-    if done:
-        progress.report(f"{name} resumes at step {done:,} of {steps:,}")
-    curves = checkpoints.Curves(
-        checkpoint_dir / CURVES_FILE, checkpoint_dir, done, steps, name
-    )
-    if done < steps:
-        followers: list[keras.callbacks.Callback] = [
-            curves,
-            _guard(config),
-        ]
-        if config.checkpoint_steps:
-            followers.append(
-                checkpoints.SaveCheckpoints(
-                    checkpoint, curves, done, config.checkpoint_steps
-                )
-            )
-        model.fit(
-            search_dataset.search_dataset(
-                files,
-                content,
-                query_widths=widths.queries,
-                item_widths=widths.items,
-                batch_events=config.batch_events,
-                hard_negatives=_hard_negatives(config),
-                shuffle=config.shuffle_events,
-                epochs=config.epochs,
-                seed=config.seed,
-                skip_batches=done,
-            ),
-            steps_per_epoch=steps - done,
-            epochs=1,
-            callbacks=followers,
-            verbose=0,
+
+    def batches(done: int) -> tf.data.Dataset:
+        return search_dataset.search_dataset(
+            files,
+            content,
+            query_widths=widths.queries,
+            item_widths=widths.items,
+            batch_events=config.batch_events,
+            hard_negatives=_hard_negatives(config),
+            shuffle=config.shuffle_events,
+            epochs=config.epochs,
+            seed=config.seed,
+            skip_batches=done,
         )
-        checkpoint.save(steps)
-    curves.flush()
+
+    checkpoints.fit(
+        model,
+        batches,
+        steps,
+        directory=checkpoint_dir,
+        curve=curves_path,
+        checkpoint_steps=config.checkpoint_steps,
+        callbacks=[_guard(config)],
+        name=name,
+    )
 
 
 def item_categories(
@@ -336,32 +329,6 @@ def item_categories(
         category = arrow_batches.numpy_column(good, raw_tables.ITEM_CATEGORY)
         categories[rows[known]] = category[known]
     return categories
-
-
-def _train_variant(
-    name: str,
-    config: config_lib.SCLConfig,
-    files: Sequence[str],
-    content: ItemContent,
-    widths: Widths,
-    folder: pathlib.Path,
-) -> keras.Model:
-    strategy = devices.choose_strategy()
-    # The same seed and order for all, so that they differ in one thing.
-    keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
-        model = build_model(config, widths)
-    train(
-        model,
-        files,
-        content,
-        widths,
-        config,
-        strategy=strategy,
-        checkpoint_dir=folder,
-        name=name,
-    )
-    return model
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""What makes a training resumable: checkpoints, and the curve beside them."""
+"""A training that a killed process can resume, with a curve of its loss."""
 
 from __future__ import annotations
 
@@ -6,51 +6,109 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from serving.files import dumps
 from tfx_pipeline import progress
 
 __all__ = [
-    "Curves",
-    "SaveCheckpoints",
+    "Recorder",
     "TrainingCheckpoint",
+    "check_batch",
+    "count_weights",
     "directory_of",
+    "fit",
 ]
+
+_CURVE_FILE = "curve.jsonl"
 
 
 def directory_of(root: pathlib.Path, *identity: Any) -> pathlib.Path:
     """Returns the folder of a training's checkpoints.
 
-    The same inputs and settings find the same folder after a crash, others
-    find another one.
-
-    Args:
-        root: folder of all trainings.
-        identity: what tells this training from others, as JSON values.
+    Equal JSON values of all that the training depends on give the same folder
+    after a crash, others give another one.
     """
     text = json.dumps(list(identity), sort_keys=True)
     return root / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class TrainingCheckpoint:
-    """State of a training run: everything that moves, and the step.
+def check_batch(
+    option: str, batch: int, strategy: tf.distribute.Strategy
+) -> None:
+    """Raises `ValueError` for a batch that does not divide over devices."""
+    replicas = strategy.num_replicas_in_sync
+    if batch % replicas:
+        raise ValueError(
+            f"{option} must be a multiple of the number of devices, "
+            f"{replicas}. Received: {batch}"
+        )
+
+
+def count_weights(model: keras.Model) -> int:
+    """Returns the number of trainable weights."""
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def fit(
+    model: keras.Model,
+    batches: Callable[[int], tf.data.Dataset],
+    steps: int,
+    *,
+    directory: pathlib.Path,
+    curve: pathlib.Path,
+    checkpoint_steps: int,
+    frozen: Iterable[keras.Variable] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    name: str = "training",
+) -> None:
+    """Trains a compiled model, from the last checkpoint if there is one.
 
     Args:
-        model: a built model.
-        optimizer: its optimiser, built.
-        directory: of the checkpoints of this very training.
+        model: built and compiled, its optimizer built.
+        batches: returns the batches that are left after some steps.
+        steps: of the whole training.
+        directory: checkpoints of this very training.
+        curve: JSON lines of ``step`` and ``loss`` to write at the end.
+        checkpoint_steps: steps between two checkpoints; 0 writes none.
         frozen: variables of the model that never move and are not saved.
+        callbacks: called before the loss of a step is recorded.
+        name: of what is trained, for the lines of progress.
     """
+    checkpoint = TrainingCheckpoint(model, directory, frozen)
+    done = checkpoint.restore()
+    if done:
+        progress.report(f"{name} resumes at step {done:,} of {steps:,}")
+    directory.mkdir(parents=True, exist_ok=True)
+    # It grows beside the checkpoints, so that a resumed run continues it.
+    working = directory / _CURVE_FILE
+    with Recorder(
+        checkpoint, working, done, steps, checkpoint_steps, name
+    ) as recorder:
+        if done < steps:
+            model.fit(
+                batches(done),
+                steps_per_epoch=steps - done,
+                epochs=1,
+                callbacks=[*callbacks, recorder],
+                verbose=0,
+            )
+            if checkpoint_steps:
+                recorder.save(steps)
+    shutil.copyfile(working, curve)
+
+
+class TrainingCheckpoint:
+    """Everything of a training that moves, and the step."""
 
     def __init__(
         self,
         model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
         directory: pathlib.Path,
         frozen: Iterable[keras.Variable] = (),
     ) -> None:
@@ -59,7 +117,7 @@ class TrainingCheckpoint:
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._checkpoint = tf.train.Checkpoint(
             step=self._step,
-            variables=[v.value for v in (*moving, *optimizer.variables)],
+            variables=[v.value for v in (*moving, *model.optimizer.variables)],
         )
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(directory), max_to_keep=1
@@ -80,103 +138,58 @@ class TrainingCheckpoint:
         self._manager.save(checkpoint_number=step)
 
 
-class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every so many steps.
-
-    Args:
-        checkpoint: what to save.
-        curves: the curve of the same training.
-        done: steps that were done before.
-        every: steps between two checkpoints.
-    """
+class Recorder(keras.callbacks.Callback):
+    """Writes the loss of every step, reports progress, saves checkpoints."""
 
     def __init__(
         self,
         checkpoint: TrainingCheckpoint,
-        curves: Curves,
-        done: int,
-        every: int,
-    ) -> None:
-        super().__init__()
-        self._checkpoint = checkpoint
-        self._curves = curves
-        self._done = done
-        self._every = every
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Saves when it is time."""
-        step = self._done + batch + 1
-        if step % self._every == 0:
-            # First the curve: what is resumed must not have a gap.
-            self._curves.flush()
-            self._checkpoint.save(step)
-
-
-class Curves(keras.callbacks.Callback):
-    """Keeps the loss of every step and says how training goes.
-
-    Args:
-        path: JSON lines of ``step`` and ``loss`` to write by `publish`.
-        working_dir: folder of the checkpoints, where the file grows.
-        done: steps that were done before.
-        steps: all steps of the training.
-        name: what is trained, for the lines of progress.
-    """
-
-    def __init__(
-        self,
-        path: pathlib.Path,
-        working_dir: pathlib.Path,
+        curve: pathlib.Path,
         done: int,
         steps: int,
-        name: str = "training",
+        checkpoint_steps: int,
+        name: str,
     ) -> None:
         super().__init__()
-        self._path = path
-        self._done = done
+        self.done = done
+        self._checkpoint = checkpoint
         self._steps = steps
+        self._every = checkpoint_steps
         self._name = name
         self._throttle = progress.Throttle(5)
-        working_dir.mkdir(parents=True, exist_ok=True)
-        # Lives beside the checkpoints, so that a resumed run continues it.
-        self._working = working_dir / path.name
-        kept = [line for line in self._read() if line["step"] <= done]
-        self._file = self._working.open("w", encoding="utf-8")
-        for line in kept:
-            self._write(line)
         self._mean = 0.0
+        before = curve.read_text("utf-8").splitlines() if done else []
+        self._file = curve.open("w", encoding="utf-8")
+        # A killed process wrote more than its last checkpoint knows, and may
+        # have cut the last line off.
+        self._file.writelines(f"{line}\n" for line in before[:done])
 
-    def _read(self) -> list[dict[str, Any]]:
-        if not self._working.exists():
-            return []
-        lines = self._working.read_text(encoding="utf-8").splitlines()
-        complete = [line for line in lines if line.endswith("}")]
-        return [json.loads(line) for line in complete]
+    def __enter__(self) -> Recorder:
+        """Returns itself."""
+        return self
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(dumps(line) + "\n")
+    def __exit__(self, *_: object) -> None:
+        """Closes the curve."""
+        self._file.close()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Writes the step's loss."""
+        """Records a step."""
         # Keras logs the running mean; its difference is the batch's loss.
         mean = float((logs or {})["loss"])
         count = batch + 1
         loss = mean * count - self._mean * batch
         self._mean = mean
-        step = self._done + count
-        self._write({"step": step, "loss": loss})
+        step = self.done + count
+        self._file.write(dumps({"step": step, "loss": loss}) + "\n")
         if self._throttle.ready() or step == self._steps:
-            self._file.flush()
             progress.report(
                 f"{self._name} step {step:,} of {self._steps:,}, "
                 f"mean loss {mean:.4f}"
             )
+        if self._every and step % self._every == 0:
+            self.save(step)
 
-    def flush(self) -> None:
-        """Writes out what is known so far."""
+    def save(self, step: int) -> None:
+        """Saves a checkpoint; the curve first, so that it has no gap."""
         self._file.flush()
-
-    def publish(self) -> None:
-        """Moves the curve to its place."""
-        self._file.close()
-        shutil.copyfile(self._working, self._path)
+        self._checkpoint.save(step)

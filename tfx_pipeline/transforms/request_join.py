@@ -101,18 +101,22 @@ class RawFiles:
     embeddings: Sequence[str]
 
 
-def choose_partitions(tables: Mapping[str, Sequence[str]]) -> int:
-    """Returns the number of partitions for tables of this size.
+def choose_partitions(files: RawFiles) -> tuple[int, int]:
+    """Returns the partitions by item and by user for tables of this size."""
+    by_item = _decoded_bytes(
+        samples=[path for paths in files.samples.values() for path in paths],
+        item_features=files.items,
+        embedding_ids=files.embeddings,
+    )
+    by_user = [
+        _decoded_bytes(user_features=paths) for paths in files.users.values()
+    ]
+    return steps.partitions_for(by_item), steps.partitions_for(max(by_user))
 
-    A partition is about 64 MB in memory, which fits any worker, and there are
-    at least four. There are at most 1,024, for beyond that the pieces which
-    each batch is cut into get small: partitions of larger tables are larger.
 
-    Args:
-        tables: Parquet files by kind: ``samples``, ``user_features``,
-            ``item_features``, ``embedding_ids``.
-    """
-    total = sum(
+def _decoded_bytes(**tables: Sequence[str]) -> int:
+    """Returns how large Parquet files, by kind of table, are in memory."""
+    return sum(
         size
         for kind, paths in tables.items()
         for path in paths
@@ -120,7 +124,6 @@ def choose_partitions(tables: Mapping[str, Sequence[str]]) -> int:
             pq.read_metadata(path), _SCHEMAS[kind]
         )
     )
-    return steps.partitions_for(total)
 
 
 def write_requests(

@@ -204,6 +204,8 @@ def test_compiled_pipeline_has_every_component(config, tmp_path):
         "ServingValidator",
         "AtomicPusher",
         "MatchingGen",
+        "MatchingServingValidator",
+        "MatchingPusher",
     }
     # Candidates do not depend on the ranker.
     assert set(nodes["MatchingGen"]["upstreamNodes"]) == {

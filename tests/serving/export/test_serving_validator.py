@@ -28,11 +28,15 @@ tfx = pytest.importorskip("tfx.v1")
 
 from tfx.types import standard_artifacts  # noqa: E402
 
+from tfx_pipeline.components import (  # noqa: E402
+    serving_checks as checks,
+)
+from tfx_pipeline.components import (  # noqa: E402
+    serving_validator as executor,
+)
 from tfx_pipeline.components.artifacts import ItemTableArtifact  # noqa: E402
 from tfx_pipeline.components.serving_validator import (  # noqa: E402
     ServingValidator,
-    checks,
-    executor,
 )
 
 
@@ -95,10 +99,11 @@ class Inputs:
         given["examples"][0].split_names = '["eval"]'
         blessing = standard_artifacts.InfraBlessing()
         blessing.uri = tempfile.mkdtemp(dir=self.root)
-        executor.Executor().Do(
-            {name: [artifact] for name, (artifact, _) in given.items()},
-            {"blessing": [blessing]},
-            {"tolerance": 1e-4, "timeout_s": 200.0, **settings},
+        ServingValidator.test_call(
+            blessing=blessing,
+            timeout_s=200.0,
+            **{name: artifact for name, (artifact, _) in given.items()},
+            **settings,
         )
         folder = pathlib.Path(blessing.uri)
         report = json.loads((folder / executor.REPORT_FILE).read_text())
@@ -257,7 +262,7 @@ def test_another_item_table_is_found_out(
         {name: column[1:][some] for name, column in table.features.items()},
         "test",
     )
-    server = checks._Server(client, inputs.replays(), other)
+    server = checks.Ranker(client, inputs.replays(), other)
     assert checks.CHECKS["resolve_items"](server) == 1
     assert checks.CHECKS["embed"](server) > 0.1
 
@@ -298,7 +303,7 @@ def test_an_answer_that_is_no_matter_of_degree(
         return dataclasses.replace(answer, **change, **extra)
 
     monkeypatch.setattr(client, method, changed)
-    server = checks._Server(client, inputs.replays(), inputs.world.item_table)
+    server = checks.Ranker(client, inputs.replays(), inputs.world.item_table)
     with pytest.raises(checks.WrongAnswer, match=f"^{method}: "):
         checks.CHECKS[signature](server)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import pytest
 
 from muse_tools.datasets.errors import DataError
-from tfx_pipeline.components.request_example_gen.executor import check_counts
+from tfx_pipeline.components.request_example_gen import check_counts
 
 pytestmark = pytest.mark.tf
 
-FOLDER = pathlib.Path("/somewhere/rejected")
+FOLDER = "/somewhere/rejected"
 GOOD = {
     "read/train_samples": 1000,
     "joined/train_impressions": 990,

@@ -12,8 +12,8 @@ import pytest
 
 from muse_tools.datasets import text_features
 from muse_tools.datasets.errors import DataError
-from tfx_pipeline.components.artifacts import ItemContentArtifact
-from tfx_pipeline.components.item_content_gen import executor
+from tfx_pipeline.components import item_content_gen
+from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
 
 SCHEMA = pa.schema(
     [
@@ -40,7 +40,7 @@ def write(folder, rows, schema=SCHEMA, **options):
 
 
 def build(raw, tmp_path, **options):
-    content = executor.build_item_content(
+    content = item_content_gen.build_item_content(
         raw, tmp_path / "content", tmp_path / "rejected", **options
     )
     counts = json.loads((tmp_path / "rejected" / "counts.json").read_text())
@@ -136,7 +136,7 @@ def test_a_failure_leaves_the_last_rejected_rows(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(executor.ItemContentWriter, "add", fail)
+    monkeypatch.setattr(item_content_gen.ItemContentWriter, "add", fail)
     (tmp_path / "content").rename(tmp_path / "old")
     with pytest.raises(OSError, match="disk full"):
         build(raw, tmp_path)
@@ -153,17 +153,15 @@ def test_the_component_writes_the_artifact(tmp_path):
     raw = write(tmp_path / "raw", [(4, [1.0], "a"), (2, [2.0], "b")])
     artifact = ItemContentArtifact()
     artifact.uri = str(tmp_path / "artifact")
-    executor.Executor().Do(
-        {},
-        {"item_content": [artifact]},
-        {
-            "raw_dir": str(raw),
-            "rejected_dir": str(tmp_path / "rejected"),
-            "text_encoder": "hashed_ngrams",
-        },
+    item_content_gen.ItemContentGen.test_call(
+        artifact,
+        raw_dir=str(raw),
+        raw_fingerprint="",
+        rejected_dir=str(tmp_path / "rejected"),
+        text_encoder="hashed_ngrams",
     )
     assert artifact.get_int_custom_property("num_items") == 2
-    content = executor.ItemContent.open(
-        tmp_path / "artifact" / executor.CONTENT_DIR, verify=True
+    content = item_content_gen.ItemContent.open(
+        tmp_path / "artifact" / CONTENT_DIR, verify=True
     )
     assert content.item_ids.tolist() == [2, 4]

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import pathlib
 
+import apache_beam as beam
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import standard_artifacts
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
 from tests.tfx_pipeline.scl import toy_search
+from tfx_pipeline.components import item_embeddings
 from tfx_pipeline.components.artifacts import (
+    TABLE_DIR,
     ItemContentArtifact,
     ItemEmbeddingsArtifact,
     ItemTableArtifact,
 )
-from tfx_pipeline.components.item_embedder import executor, report
-from tfx_pipeline.components.item_table_gen import executor as item_table_gen
+from tfx_pipeline.components.item_embedder import ItemEmbedder
+from tfx_pipeline.components.item_table_gen import ItemTableGen
 
 pytestmark = pytest.mark.tf
 
@@ -61,15 +63,12 @@ def embed(content, folder, length=1.0):
     item_content.uri = str(content.path.parent)
     artifact = ItemEmbeddingsArtifact()
     artifact.uri = str(folder / "embeddings")
-    context = BaseBeamExecutor.Context(
-        beam_pipeline_args=["--runner=DirectRunner"],
-        tmp_dir=str(folder / "tmp"),
-        unique_id="1",
-    )
-    executor.Executor(context).Do(
-        {"model": [model], "item_content": [item_content]},
-        {"embeddings": [artifact]},
-        {"block_items": 25, "code_fingerprint": ""},
+    ItemEmbedder.test_call(
+        model,
+        item_content,
+        artifact,
+        block_items=25,
+        beam_pipeline=beam.Pipeline(),
     )
     return artifact
 
@@ -146,7 +145,7 @@ def test_int8_recall_against_sorting():
     # Close together, so that codes do confuse neighbours.
     vectors = rng.normal(size=(80, 128)) * 0.2 + rng.normal(size=128)
     vectors = (vectors / np.linalg.norm(vectors, axis=1)[:, None]).astype("f4")
-    found = report.int8_recall(vectors, k=5, queries=1000)
+    found = item_embeddings.int8_recall(vectors, k=5, queries=1000)
     codes = np.trunc(127 * vectors.astype(np.float64))
     overlap = 0
     for item in range(80):
@@ -162,7 +161,7 @@ def test_int8_recall_against_sorting():
     assert found["recall"] == pytest.approx(overlap / (80 * 5))
     assert found["recall"] < 1
     equal = np.repeat(vectors[:1], 9, axis=0)
-    assert report.int8_recall(equal, k=3, queries=9)["recall"] == 1
+    assert item_embeddings.int8_recall(equal, k=3, queries=9)["recall"] == 1
 
 
 def test_vectors_that_are_not_unit_are_refused(content, tmp_path):
@@ -184,17 +183,16 @@ def test_item_table_takes_them_instead_of_the_raw_table(
     toy_search.write_item_features(tmp_path / "raw")
     table = ItemTableArtifact()
     table.uri = str(tmp_path / "table")
-    item_table_gen.Executor().Do(
-        {"embeddings": [embedded]},
-        {"item_table": [table]},
-        {
-            "raw_dir": str(tmp_path / "raw"),
-            "rejected_dir": str(tmp_path / "rejected"),
-        },
+    ItemTableGen.test_call(
+        table,
+        raw_dir=str(tmp_path / "raw"),
+        raw_fingerprint="",
+        rejected_dir=str(tmp_path / "rejected"),
+        embeddings=embedded,
     )
     from muse_keras.tables import ItemTable
 
-    written = ItemTable.open(tmp_path / "table" / item_table_gen.TABLE_DIR)
+    written = ItemTable.open(tmp_path / "table" / TABLE_DIR)
     _, found = read(embedded)
     for item, codes in found.items():
         row = written.rows(item)

@@ -15,7 +15,7 @@ import pytest
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.errors import DataError
-from tfx_pipeline.components.item_table_gen import executor
+from tfx_pipeline.components import item_table_gen
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
@@ -50,7 +50,7 @@ def write(folder, features, vectors, rows_per_group=2):
 
 
 def build(tables, tmp_path):
-    table = executor.build_item_table(
+    table = item_table_gen.build_item_table(
         tables, tmp_path / "table", tmp_path / "rejected"
     )
     counts = json.loads((tmp_path / "rejected" / "counts.json").read_text())
@@ -182,7 +182,7 @@ def test_missing_column_is_named(tmp_path):
 
 _PEAK = """
 import pathlib, sys, threading
-from tfx_pipeline.components.item_table_gen import executor
+from tfx_pipeline.components import item_table_gen
 from muse_tools.datasets import raw_tables
 
 def resident():
@@ -197,7 +197,7 @@ root = pathlib.Path(sys.argv[1])
 seen, done = [resident()], threading.Event()
 thread = threading.Thread(target=watch)
 thread.start()
-table = executor.build_item_table(
+table = item_table_gen.build_item_table(
     raw_tables.RawTables.open(root / "raw"), root / "table", root / "rejected"
 )
 done.set()
@@ -255,7 +255,7 @@ def test_a_failure_while_vectors_are_written_leaves_nothing(
         codes[0] = 1
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(executor, "_fill", fail)
+    monkeypatch.setattr(item_table_gen, "_fill", fail)
     with pytest.raises(OSError, match="No space left"):
         build(tables, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "rejected"}

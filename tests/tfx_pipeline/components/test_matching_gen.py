@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import tempfile
 from collections import Counter
 
 import numpy as np
@@ -21,8 +22,15 @@ from serving.local_server import local_server
 from serving.model_server.config_files import read_models
 from serving.model_server.warmup import read_warmup
 from tests.tfx_pipeline.matching import world as worlds
+from tfx_pipeline.components import (
+    atomic_pusher,
+    matching_checks,
+    matching_gen,
+)
 from tfx_pipeline.components.artifacts import ItemTableArtifact
-from tfx_pipeline.components.matching_gen import checks, executor
+from tfx_pipeline.components.matching_gen import MatchingGen
+from tfx_pipeline.components.serving_checks import WrongAnswer
+from tfx_pipeline.components.serving_validator import ServingValidator
 from tfx_pipeline.matching import process
 from tfx_pipeline.matching.settings import Scoring
 
@@ -39,60 +47,103 @@ SETTINGS = {
 
 
 class Run:
-    """The component's executor on a world."""
+    """The component on a world, and what comes after it."""
 
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
         self.world = worlds.make_world(root)
         self.push_dir = root / "serving" / "matching"
+        self.artifacts = {
+            "item_table": (ItemTableArtifact(), root),
+            "examples": (standard_artifacts.Examples(), root / "examples"),
+            "model": (standard_artifacts.Model(), root / "model"),
+            "evaluation": (
+                standard_artifacts.ModelEvaluation(),
+                root / "evaluation",
+            ),
+            "blessing": (standard_artifacts.ModelBlessing(), root / "blessing"),
+        }
+        for artifact, folder in self.artifacts.values():
+            folder.mkdir(exist_ok=True)
+            artifact.uri = str(folder)
+        self.artifact("examples").split_names = '["train", "eval"]'
 
-    def do(self, min_recall: float = 0.0) -> None:
-        table = ItemTableArtifact()
-        table.uri = str(self.root)
-        examples = standard_artifacts.Examples()
-        examples.uri = str(self.root / "examples")
-        examples.split_names = '["train", "eval"]'
-        model = standard_artifacts.Model()
-        model.uri = str(self.root / "model")
-        evaluation = standard_artifacts.ModelEvaluation()
-        evaluation.uri = str(self.root / "evaluation")
-        executor.Executor().Do(
-            {"item_table": [table], "examples": [examples]},
-            {"model": [model], "evaluation": [evaluation]},
-            {
-                "settings": json.dumps(SETTINGS),
-                "min_recall": min_recall,
-                "push_dir": str(self.push_dir),
-                "ranker_dirs": json.dumps(
-                    {
-                        "models.config": str(self.root / "serving" / "muse"),
-                        "models_din.config": str(self.root / "serving" / "din"),
-                    }
-                ),
-                "code_fingerprint": "",
+    def artifact(self, name: str):
+        return self.artifacts[name][0]
+
+    def make(self, min_recall: float = 0.0) -> dict:
+        """Runs MatchingGen; returns the result it recorded."""
+        MatchingGen.test_call(
+            **{name: self.artifact(name) for name in self.artifacts},
+            settings=json.dumps(SETTINGS),
+            min_recall=min_recall,
+        )
+        return json.loads(
+            self.artifact("evaluation").get_string_custom_property("result")
+        )
+
+    def validate(self, tolerance: float = 1e-4):
+        """Runs the ServingValidator; returns its blessing and report."""
+        blessing = standard_artifacts.InfraBlessing()
+        blessing.uri = tempfile.mkdtemp(dir=self.root)
+        ServingValidator.test_call(
+            blessing=blessing,
+            tolerance=tolerance,
+            **{
+                name: self.artifact(name)
+                for name in ("model", "item_table", "evaluation")
             },
         )
+        report = pathlib.Path(blessing.uri) / "report.json"
+        return blessing, json.loads(report.read_text())
+
+    def push(self, infra_blessing) -> standard_artifacts.PushedModel:
+        """Runs the pusher as the pipeline configures it."""
+        pushed = standard_artifacts.PushedModel()
+        configs = {
+            name: {
+                "muse": str(self.root / "serving" / ranker),
+                "matching": str(self.push_dir),
+            }
+            for name, ranker in (
+                ("models.config", "muse"),
+                ("models_din.config", "din"),
+            )
+        }
+        destination = {"filesystem": {"base_directory": str(self.push_dir)}}
+        atomic_pusher.Executor().Do(
+            {
+                "model": [self.artifact("model")],
+                "model_blessing": [self.artifact("blessing")],
+                "infra_blessing": [infra_blessing],
+            },
+            {"pushed_model": [pushed]},
+            {
+                "push_destination": json.dumps(destination),
+                "custom_config": json.dumps({"models_configs": configs}),
+            },
+        )
+        return pushed
 
     def evaluation(self) -> dict:
         return json.loads(
             (self.root / "evaluation" / "evaluation.json").read_text()
         )
 
-    def version(self) -> pathlib.Path:
-        (version,) = [p for p in self.push_dir.iterdir() if p.name.isdigit()]
-        return version
+    def model_dir(self) -> pathlib.Path:
+        return self.root / "model" / "Format-Serving"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     made = Run(tmp_path_factory.mktemp("matching"))
-    made.do()
+    made.make()
     return made
 
 
 @pytest.fixture(scope="module")
 def model(run):
-    return tf.saved_model.load(str(run.version()))
+    return tf.saved_model.load(str(run.model_dir()))
 
 
 def recommend(model, histories):
@@ -260,19 +311,29 @@ def test_recall_is_that_of_the_served_answers(run):
     assert found["num_items"] == len(items)
 
 
-def test_pushed_whole_with_warmup_and_models_config(run):
-    version = run.version()
-    names = {path.name for path in run.push_dir.iterdir()}
-    assert names == {version.name, "models.config", "models_din.config"}
+def test_warmup_is_for_every_signature(run):
     records = [
-        log.predict_log.request.model_spec for log in read_warmup(str(version))
+        log.predict_log.request.model_spec
+        for log in read_warmup(str(run.model_dir()))
     ]
     assert {record.name for record in records} == {"matching"}
-    assert {record.signature_name for record in records} == {
-        "recommend",
-        "search",
-        "serving_default",
-    }
+    assert {record.signature_name for record in records} == set(
+        matching_checks.CHECKS
+    )
+
+
+def test_validated_and_pushed_with_models_configs(run):
+    blessing, report = run.validate()
+    assert report["blessed"], report
+    assert set(report["worst_difference"]) == set(matching_checks.CHECKS)
+    assert blessing.get_int_custom_property("blessed") == 1
+    pushed = run.push(blessing)
+    place = pathlib.Path(
+        pushed.get_string_custom_property("pushed_destination")
+    )
+    assert (place / "saved_model.pb").is_file()
+    names = {path.name for path in run.push_dir.iterdir()}
+    assert names == {place.name, "models.config", "models_din.config"}
     # Each type of ranker has a file: the last one trained displaces no other.
     for name, ranker in (
         ("models.config", "muse"),
@@ -288,11 +349,21 @@ def test_pushed_whole_with_warmup_and_models_config(run):
         }
 
 
+def test_what_the_server_answers_decides_on_the_push(run, monkeypatch):
+    monkeypatch.setattr(run, "push_dir", run.root / "elsewhere")
+    blessing, report = run.validate(tolerance=1e-12)
+    assert not report["blessed"]
+    assert "allowed 1e-12" in report["verdict"]
+    pushed = run.push(blessing)
+    assert pushed.get_int_custom_property("pushed") == 0
+    assert not run.push_dir.exists()
+
+
 def test_no_device_is_prescribed(run):
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString(
-        (run.version() / "saved_model.pb").read_bytes()
+        (run.model_dir() / "saved_model.pb").read_bytes()
     )
     (meta_graph,) = saved.meta_graphs
     nodes = list(meta_graph.graph_def.node)
@@ -301,22 +372,27 @@ def test_no_device_is_prescribed(run):
     assert not {node.device for node in nodes} - {""}
 
 
-def test_too_little_recall_is_not_pushed(run, tmp_path, monkeypatch):
+def test_too_little_recall_is_not_blessed(run, monkeypatch):
     # The model was made; only the decision is asked here.
     monkeypatch.setattr(process, "run_job", lambda job, report: None)
-    monkeypatch.setattr(executor, "_write_warmup", lambda *_: None)
-    monkeypatch.setattr(run, "push_dir", tmp_path / "matching")
+    monkeypatch.setattr(matching_gen, "_write_warmup", lambda *_: None)
     lines = []
-    monkeypatch.setattr(executor.progress, "report", lines.append)
-    run.do(min_recall=1.0)
-    assert not run.push_dir.exists()
-    assert "not pushed: recall" in lines[-1] and "1.0 is needed" in lines[-1]
+    monkeypatch.setattr(matching_gen.progress, "report", lines.append)
+    for least, blessed in ((1.0, 0), (0.0, 1)):
+        found = run.make(min_recall=least)
+        blessing = run.artifact("blessing")
+        assert blessing.get_int_custom_property("blessed") == blessed
+        assert found["metric"] == f"recall@{NUM_CANDIDATES}"
+        refused = "below matching.min_recall 1"
+        assert found["refused"] == ("" if blessed else refused)
+    (line,) = lines
+    assert "not pushed: recall" in line and "1.0 is needed" in line
 
 
 @pytest.fixture(scope="module")
 def client(run):
     with (
-        local_server({"matching": run.version()}) as address,
+        local_server({"matching": run.model_dir()}) as address,
         MuseClient(address.grpc, model="matching") as made,
     ):
         yield made
@@ -324,12 +400,12 @@ def client(run):
 
 @pytest.fixture
 def expected(run):
-    """What the component compares the served model with."""
+    """What the served model is compared with."""
     known = run.world.item_ids()
     counts = Counter(
         item for _, item in run.world.clicked(run.world.train) if item in known
     )
-    return checks.Expected(
+    return matching_checks.Expected(
         run.world.table,
         np.array([*counts], np.int64),
         np.array([*counts.values()], np.int64),
@@ -340,15 +416,23 @@ def expected(run):
     )
 
 
+def differences(client, expected):
+    return matching_checks.Matcher(client, expected).differences()
+
+
 def test_every_signature_is_checked_and_passes(run, client, model, expected):
-    assert set(model.signatures) == set(checks.CHECKS)
-    checks.check(client, expected)
-    with np.load(run.root / "evaluation" / "item_clicks.npz") as stored:
-        order = np.argsort(expected.clicked)
-        np.testing.assert_array_equal(
-            stored["item_ids"], expected.clicked[order]
-        )
-        np.testing.assert_array_equal(stored["clicks"], expected.clicks[order])
+    assert set(model.signatures) == set(matching_checks.CHECKS)
+    assert max(differences(client, expected).values()) < 1e-5
+    read = matching_checks.Expected.read(
+        run.world.table, run.root / "evaluation"
+    )
+    order = np.argsort(expected.clicked)
+    np.testing.assert_array_equal(read.clicked, expected.clicked[order])
+    np.testing.assert_array_equal(read.clicks, expected.clicks[order])
+    assert (read.scoring, read.max_behaviors) == (
+        expected.scoring,
+        expected.max_behaviors,
+    )
 
 
 @pytest.mark.parametrize(
@@ -363,34 +447,27 @@ def test_other_weights_are_found_out(client, expected, change):
     other = dataclasses.replace(
         expected, scoring=dataclasses.replace(expected.scoring, **change)
     )
-    with pytest.raises(ValueError, match="other scores .* 'recommend'"):
-        checks.check(client, other)
+    assert differences(client, other)["recommend"] > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"max_behaviors": 5}, "scores"),
-        ({"clicks": 3}, "scores"),
-        ({"table": "other"}, "items"),
-    ],
-)
-def test_another_model_is_found_out(
-    run, client, expected, tmp_path, change, says
-):
-    if "clicks" in change:
-        change = {"clicks": expected.clicks + 3}
-    if "table" in change:
-        table, some = run.world.table, slice(20, None)
-        change["table"] = type(table).write(
-            tmp_path / "table",
-            table.item_ids[some],
-            table.codes[1:][some],
-            {name: c[1:][some] for name, c in table.features.items()},
-            "test",
-        )
-    with pytest.raises(ValueError, match=f"other .*{says}"):
-        checks.check(client, dataclasses.replace(expected, **change))
+@pytest.mark.parametrize("change", ["max_behaviors", "clicks"])
+def test_another_model_is_found_out(client, expected, change):
+    value = {"max_behaviors": 5, "clicks": expected.clicks + 3}[change]
+    other = dataclasses.replace(expected, **{change: value})
+    assert differences(client, other)["recommend"] > 1e-3
+
+
+def test_unknown_items_are_found_out(run, client, expected, tmp_path):
+    table, some = run.world.table, slice(20, None)
+    fewer = type(table).write(
+        tmp_path / "table",
+        table.item_ids[some],
+        table.codes[1:][some],
+        {name: c[1:][some] for name, c in table.features.items()},
+        "test",
+    )
+    with pytest.raises(WrongAnswer, match="recommend: .* the item table does"):
+        differences(client, dataclasses.replace(expected, table=fewer))
 
 
 def test_search_is_checked_by_its_vectors(run, client, expected, tmp_path):
@@ -402,7 +479,6 @@ def test_search_is_checked_by_its_vectors(run, client, expected, tmp_path):
         {name: column[1:] for name, column in table.features.items()},
         "test",
     )
-    with pytest.raises(ValueError, match="'search'"):
-        checks.CHECKS["search"](
-            client, dataclasses.replace(expected, table=turned)
-        )
+    other = dataclasses.replace(expected, table=turned)
+    matcher = matching_checks.Matcher(client, other)
+    assert matching_checks.CHECKS["search"](matcher) > 0.1

@@ -7,10 +7,10 @@ import pathlib
 
 import pytest
 from tfx.types import standard_artifacts
+from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
 
 from tests.tfx_pipeline.scl.toy_search import write_content
 from tfx_pipeline.components.artifacts import ItemContentArtifact
-from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
 from tfx_pipeline.components.scl_trainer import executor
 
 pytestmark = pytest.mark.tf

@@ -6,20 +6,20 @@ import collections
 import json
 import math
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
 from muse_tools.datasets import search_tables, text_features
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
-from tfx_pipeline.components.artifacts import ItemContentArtifact
-from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
-from tfx_pipeline.components.search_example_gen import executor
+from tfx_pipeline.components import search_example_gen
+from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
+from tfx_pipeline.components.search_example_gen import SearchExampleGen
 
 pytestmark = pytest.mark.tf
 
@@ -118,20 +118,16 @@ def run(tmp_path, rows, content=None, **changes):
         write_events(tmp_path / "raw", rows)
     artifact = standard_artifacts.Examples()
     artifact.uri = str(tmp_path / "examples")
-    context = base_beam_executor.BaseBeamExecutor.Context(
-        beam_pipeline_args=["--runner=DirectRunner"],
-        tmp_dir=str(tmp_path / "tmp"),
-        unique_id="1",
-    )
-    executor.Executor(context).Do(
-        {"item_content": [content or write_content(tmp_path / "content")]},
-        {"examples": [artifact]},
-        {
+    SearchExampleGen.test_call(
+        content or write_content(tmp_path / "content"),
+        artifact,
+        **{
             "raw_dir": str(tmp_path),
+            "raw_fingerprint": "",
             "rejected_dir": str(tmp_path / "rejected"),
             "eval_fraction": 0.2,
-            "text_encoder": "",
             "max_rejected_fraction": 1.0,
+            "beam_pipeline": beam.Pipeline(),
             **changes,
         },
     )
@@ -260,7 +256,7 @@ def test_events_of_one_time_stay_together(tmp_path, times, fraction, first):
         row["time"] = time
     write_events(tmp_path, rows)
     table = search_tables.open_table(tmp_path, "search_events")
-    assert executor.first_eval_time(table, fraction) == first
+    assert search_example_gen.first_eval_time(table, fraction) == first
     share = np.mean([t >= first for t in times if t is not None])
     assert 0 < share < 1
 
@@ -270,7 +266,7 @@ def test_events_without_times_cannot_be_split(tmp_path):
     write_events(tmp_path, rows)
     table = search_tables.open_table(tmp_path, "search_events")
     with pytest.raises(DataError) as error:
-        executor.first_eval_time(table, 0.1)
+        search_example_gen.first_eval_time(table, 0.1)
     assert error.value.code == "NO_TIME_SPLIT"
 
 
@@ -282,7 +278,7 @@ def test_queries_are_as_wide_as_items_and_encoded_alike(tmp_path):
     def widths(folder, modalities, encoder=""):
         write_content(tmp_path / folder, modalities, encoder)
         content = ItemContent.open(tmp_path / folder / CONTENT_DIR)
-        return executor.query_widths(table, content, "")
+        return search_example_gen.query_widths(table, content, "")
 
     # The items' width wins over what most rows have.
     assert widths("a", {"image": 5}) == {"image": 5}

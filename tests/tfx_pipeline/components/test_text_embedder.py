@@ -13,14 +13,12 @@ import pytest
 from muse_tools.datasets import item_text, raw_tables
 from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components.artifacts import (
+    CONTENT_DIR,
     ItemContentArtifact,
     ItemEmbeddingsArtifact,
 )
-from tfx_pipeline.components.item_content_gen.executor import (
-    CONTENT_DIR,
-    build_item_content,
-)
-from tfx_pipeline.components.text_embedder import executor
+from tfx_pipeline.components.item_content_gen import build_item_content
+from tfx_pipeline.components.text_embedder import TextEmbedder
 
 TEXTS = {
     5: "red apple fruit",
@@ -43,10 +41,12 @@ def run(folder, table):
     )
     artifact = ItemEmbeddingsArtifact()
     artifact.uri = str(folder / "embeddings")
-    executor.Executor().Do(
-        {"item_content": [item_content]},
-        {"embeddings": [artifact]},
-        {"raw_dir": str(folder / "raw"), "seed": 3},
+    TextEmbedder.test_call(
+        item_content,
+        artifact,
+        raw_dir=str(folder / "raw"),
+        raw_fingerprint="",
+        seed=3,
     )
     return artifact
 

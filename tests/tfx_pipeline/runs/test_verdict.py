@@ -41,7 +41,7 @@ def run(tmp_path):
 
 
 def said(run, **values):
-    return str(verdict.of_ranker(dataclasses.replace(run, **values)))
+    return str(verdict.of_model(dataclasses.replace(run, **values)))
 
 
 def test_a_pushed_model(run):

@@ -51,19 +51,15 @@ def data(tmp_path_factory):
 
 
 def run(data, folder: pathlib.Path, config=CONFIG):
-    trainer.run_fn(
-        types.SimpleNamespace(
-            train_files=data.train,
-            eval_files=data.held_out,
-            model_run_dir=str(folder / "run"),
-            serving_model_dir=str(folder / "model"),
-            custom_config={
-                "scl": config.model_dump(),
-                "raw_dir": str(data.root / "raw"),
-                "item_content": str(data.root / "content"),
-                "checkpoint_dir": str(folder / "checkpoints"),
-            },
-        )
+    trainer.run(
+        config,
+        ItemContent.open(data.root / "content"),
+        train_files=data.train,
+        eval_files=data.held_out,
+        raw_dir=str(data.root / "raw"),
+        checkpoint_dir=folder / "checkpoints",
+        run_dir=folder / "run",
+        model_dir=folder / "model",
     )
 
 
@@ -153,6 +149,7 @@ def fit(data, folder, config):
         config,
         strategy=tf.distribute.get_strategy(),
         checkpoint_dir=folder,
+        curves_path=folder / trainer.CURVES_FILE,
     )
     return model
 
@@ -160,7 +157,7 @@ def fit(data, folder, config):
 def test_resumed_training_gives_exactly_the_same_model(data, tmp_path):
     config = CONFIG.model_copy(update={"epochs": 1, "hard_negatives": 0})
     whole = fit(data, tmp_path / "whole", config)
-    original = checkpoints.SaveCheckpoints.on_train_batch_end
+    original = checkpoints.Recorder.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
         original(self, batch, logs)
@@ -169,9 +166,7 @@ def test_resumed_training_gives_exactly_the_same_model(data, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(
-            checkpoints.SaveCheckpoints,
-            "on_train_batch_end",
-            on_train_batch_end,
+            checkpoints.Recorder, "on_train_batch_end", on_train_batch_end
         )
         fit(data, tmp_path / "killed", config)
     resumed = fit(data, tmp_path / "killed", config)

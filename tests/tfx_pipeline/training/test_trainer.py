@@ -97,18 +97,16 @@ def train(data, kind, oov_rate, folder, config=CONFIG):
 @contextlib.contextmanager
 def killed_after(step):
     """Ends training after a step, whether that was saved or not."""
-    original = checkpoints.SaveCheckpoints.on_train_batch_end
+    original = checkpoints.Recorder.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
         original(self, batch, logs)
-        if self._done + batch + 1 == step:
+        if self.done + batch + 1 == step:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(
-            checkpoints.SaveCheckpoints,
-            "on_train_batch_end",
-            on_train_batch_end,
+            checkpoints.Recorder, "on_train_batch_end", on_train_batch_end
         )
         yield
 

@@ -7,6 +7,7 @@ import json
 import pathlib
 import tempfile
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,6 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
 from muse_tools.datasets.errors import DataError
@@ -25,7 +25,7 @@ from tests.tfx_pipeline.transforms.join_oracle import (
     user_row,
     vector_row,
 )
-from tfx_pipeline.components.request_example_gen import executor
+from tfx_pipeline.components.request_example_gen import RequestExampleGen
 from tfx_pipeline.transforms import arrow_batches, exchange, request_join
 
 pytestmark = pytest.mark.tf
@@ -73,22 +73,15 @@ def write_examples(
     oracle.write(folder / "raw", tables, rows_per_group)
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder / "examples")
-    context = base_beam_executor.BaseBeamExecutor.Context(
-        beam_pipeline_args=["--runner=DirectRunner"],
-        tmp_dir=str(folder / "tmp"),
-        unique_id="1",
-    )
-    executor.Executor(context).Do(
-        {},
-        {"examples": [artifact]},
-        {
-            "raw_dir": str(folder),
-            "rejected_dir": str(folder / "rejected"),
-            "max_candidates": max_candidates,
-            "max_rejected_fraction": max_rejected_fraction,
-            "join_partitions": partitions,
-            "imported_embeddings": True,
-        },
+    RequestExampleGen.test_call(
+        artifact,
+        raw_dir=str(folder),
+        raw_fingerprint="",
+        rejected_dir=str(folder / "rejected"),
+        max_candidates=max_candidates,
+        max_rejected_fraction=max_rejected_fraction,
+        join_partitions=partitions,
+        beam_pipeline=beam.Pipeline(),
     )
     return artifact
 
@@ -515,7 +508,7 @@ def test_exchange_files_are_gone_afterwards(broken, tmp_path, monkeypatch):
         with pytest.raises(Exception, match="disk full"):
             write_examples(broken, tmp_path / "bad")
     for name in ("good", "bad"):
-        left = [path.name for path in (tmp_path / name / "tmp").rglob("*")]
+        left = [path.name for path in (tmp_path / name).rglob("*")]
         assert "exchange" not in left
     assert not any((tmp_path / "bad" / "examples").rglob("*.tmp"))
     assert not any(contents(tmp_path / "bad" / "examples").values())
@@ -550,12 +543,18 @@ def test_partitions_follow_the_decoded_size_of_the_tables(tmp_path):
         pa.Table.from_arrays(columns, names), path, row_group_size=16
     )
     assert pathlib.Path(path).stat().st_size < 1 << 20
-    choose = request_join.choose_partitions
+
+    def choose(users=(), embeddings=()):
+        files = request_join.RawFiles(
+            {"train": []}, {"train": users, "eval": []}, [], embeddings
+        )
+        return request_join.choose_partitions(files)
+
     # 256 MiB and a little: five partitions of at most 64 MiB.
-    assert choose({"user_features": [path]}) == 5
-    assert choose({"user_features": [path] * 4}) == 17
+    assert choose([path]) == (4, 5)
+    assert choose([path] * 4) == (4, 17)
     # Only the ids of the rows count: 512 bytes.
     pq.write_table(
         pa.Table.from_arrays([ones, histories], ["205", "205_c"]), path
     )
-    assert choose({"embedding_ids": [path]}) == 4
+    assert choose(embeddings=[path]) == (4, 4)

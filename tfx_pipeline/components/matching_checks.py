@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -16,23 +18,28 @@ from muse_keras.tables.item_table import (
     release_pages,
 )
 from serving.client import MuseClient, RecommendRequest, RecommendResult
-from tfx_pipeline.components.serving_validator.checks import (
-    exported_signatures,
+from tfx_pipeline.components.serving_checks import (
+    WrongAnswer,
+    difference,
+    worst_differences,
 )
-from tfx_pipeline.matching.settings import Scoring
+from tfx_pipeline.matching.settings import (
+    CLICKS_FILE,
+    EVALUATION_FILE,
+    Scoring,
+)
 
-__all__ = ["CHECKS", "Expected", "check"]
+__all__ = ["CHECKS", "Expected", "Matcher"]
 
 _Rows: TypeAlias = npt.NDArray[np.integer[Any]]
 
-_TOLERANCE = 1e-4
 _USERS = 6
 _BEHAVIORS = 40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Expected:
-    """The method, over an item table.
+    """The matching score, over an item table.
 
     Attributes:
         table: the items.
@@ -47,6 +54,19 @@ class Expected:
     clicks: npt.NDArray[np.int64]
     scoring: Scoring
     max_behaviors: int
+
+    @classmethod
+    def read(cls, table: ItemTable, evaluation: pathlib.Path) -> Expected:
+        """Reads what MatchingGen wrote beside its model."""
+        found = json.loads((evaluation / EVALUATION_FILE).read_text("utf-8"))
+        with np.load(evaluation / CLICKS_FILE) as clicks:
+            return cls(
+                table,
+                clicks["item_ids"],
+                clicks["clicks"],
+                Scoring(**found["scoring"]),
+                found["max_behaviors"],
+            )
 
     def histories(self) -> list[npt.NDArray[np.int64]]:
         """Returns some users: of no item, of an unknown one, of repetitions."""
@@ -98,101 +118,84 @@ class Expected:
         )
 
 
-def check(client: MuseClient, expected: Expected) -> None:
-    """Checks every signature of the served model.
+@dataclasses.dataclass(frozen=True)
+class Matcher:
+    """A served matching model, and what it must answer."""
 
-    Args:
-        client: of the server, for this model.
-        expected: what it was made of.
+    client: MuseClient
+    expected: Expected
 
-    Raises:
-        ValueError: a signature answers otherwise, or has no check.
-        MuseClientError: a call failed.
-    """
-    exported = exported_signatures(client)
-    if exported != set(CHECKS):
-        raise ValueError(
-            f"the matching model must have the signatures {sorted(CHECKS)}. "
-            f"Received: {sorted(exported)}"
-        )
-    for one in CHECKS.values():
-        one(client, expected)
+    def differences(self) -> dict[str, float]:
+        """Checks every signature; see `worst_differences`."""
+        return worst_differences(self.client, self, CHECKS, CHECKS)
 
 
-def _recommend(client: MuseClient, expected: Expected) -> None:
-    histories = expected.histories()
-    _compare(
+def _recommend(served: Matcher) -> float:
+    histories = served.expected.histories()
+    return _compare(
         "recommend",
-        expected.table,
-        client.recommend([RecommendRequest(ids) for ids in histories]),
-        lambda rows: expected.scores(histories, rows),
+        served,
+        served.client.recommend([RecommendRequest(ids) for ids in histories]),
+        lambda rows: served.expected.scores(histories, rows),
     )
 
 
-def _serving_default(client: MuseClient, expected: Expected) -> None:
-    ids = expected.histories()[-1]
-    answer = client.predict(
+def _serving_default(served: Matcher) -> float:
+    ids = served.expected.histories()[-1]
+    answer = served.client.predict(
         "serving_default", {"behavior_item_ids": ids[np.newaxis]}
     )
-    _compare(
+    return _compare(
         "serving_default",
-        expected.table,
+        served,
         [RecommendResult(answer["candidate_item_ids"][0], answer["scores"][0])],
-        lambda rows: expected.scores([ids], rows),
+        lambda rows: served.expected.scores([ids], rows),
     )
 
 
-def _search(client: MuseClient, expected: Expected) -> None:
+def _search(served: Matcher) -> float:
+    expected = served.expected
     rng = np.random.default_rng(1)
     queries = rng.normal(size=(_USERS, expected.table.dim)).astype(np.float32)
     unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-    _compare(
+    return _compare(
         "search",
-        expected.table,
-        client.search(queries),
+        served,
+        served.client.search(queries),
         lambda rows: expected.similarities(unit, rows),
     )
 
 
 def _compare(
     name: str,
-    table: ItemTable,
+    served: Matcher,
     answers: Sequence[RecommendResult],
     scores: Callable[[_Rows], npt.NDArray[np.float64]],
-) -> None:
+) -> float:
     """Compares answers with the best of all items, in any order of equals.
 
-    Args:
-        name: the signature.
-        table: the items.
-        answers: Q answers of K items.
-        scores: function of table rows (n,) to scores (Q, n).
+    Differences are relative to scores above 1.
     """
+    table = served.expected.table
     size = len(answers[0].scores)
     best = np.zeros((len(answers), 0))
     for block in blocks(table.num_items):
         rows = np.arange(block.start, block.stop) + 1
         best = np.sort(np.append(best, scores(rows), axis=1), axis=1)
         best = best[:, -size:]
+    worst = 0.0
     for place, answer in enumerate(answers):
         rows = table.rows(answer.candidate_item_ids)
+        if len(np.unique(rows)) < size or not rows.all():
+            raise WrongAnswer(
+                f"{name}: answer {place} has items twice, or that the item "
+                "table does not have"
+            )
         given = np.asarray(answer.scores, np.float64)
-        own = scores(rows)[place]
-        for wrong, text in (
-            (len(np.unique(rows)) < size or not rows.all(), "items"),
-            (not np.allclose(given, own, _TOLERANCE, _TOLERANCE), "scores"),
-            (
-                not np.allclose(
-                    given, best[place, ::-1], _TOLERANCE, _TOLERANCE
-                ),
-                "best items",
-            ),
-        ):
-            if wrong:
-                raise ValueError(
-                    f"the served matching model gives other {text} than the "
-                    f"item table by its signature {name!r}, answer {place}."
-                )
+        for wanted in (scores(rows)[place], best[place, ::-1]):
+            scale = np.maximum(1.0, np.abs(wanted))
+            worst = max(worst, difference(given / scale, wanted / scale))
+    return worst
 
 
 def _of(
@@ -207,7 +210,7 @@ def _of(
     return np.where(keys[place] == wanted, values[place], 0.0)
 
 
-CHECKS: dict[str, Callable[[MuseClient, Expected], None]] = {
+CHECKS: dict[str, Callable[[Matcher], float]] = {
     "recommend": _recommend,
     "serving_default": _serving_default,
     "search": _search,

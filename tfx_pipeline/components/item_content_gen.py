@@ -1,17 +1,13 @@
-"""Work of ItemContentGen."""
-
-from __future__ import annotations
+"""ItemContentGen: what items look like, from a raw table to an artifact."""
 
 import collections
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from tfx.v1.dsl.components import OutputArtifact, Parameter, component
 
 from muse_tools.datasets import (
-    raw_tables,
     search_tables,
     search_validation,
     text_features,
@@ -20,47 +16,44 @@ from muse_tools.datasets import (
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
 from tfx_pipeline.components import rejected_rows
-from tfx_pipeline.tfx_internals import artifact_utils, base_executor
+from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = ["CONTENT_DIR", "Executor", "build_item_content"]
-
-CONTENT_DIR = "content"
+__all__ = ["ItemContentGen", "build_item_content"]
 
 # Texts of one batch: their vectors take 64 MB.
 _TEXT_ROWS = 1 << 15
 
 
-class Executor(base_executor.BaseExecutor):
-    """Reads the content table and writes one `ItemContent`."""
+@component
+def ItemContentGen(
+    item_content: OutputArtifact[ItemContentArtifact],
+    raw_dir: Parameter[str],
+    raw_fingerprint: Parameter[str],
+    rejected_dir: Parameter[str],
+    text_encoder: Parameter[str] = "",
+) -> None:
+    """Imports the modality vectors and texts of items.
 
-    def Do(
-        self,
-        input_dict: dict[str, list],
-        output_dict: dict[str, list],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Writes the item content.
+    Args:
+        item_content: artifact to write.
+        raw_dir: directory of the raw tables; ``item_content`` is read.
+        raw_fingerprint: changes when the table or the file of the text
+            encoder changes.
+        rejected_dir: directory for rejected rows and the row counts.
+        text_encoder: what encodes texts, see `text_features.load_encoder`.
 
-        Args:
-            input_dict: empty.
-            output_dict: ``item_content``, one artifact.
-            exec_properties: as in `ItemContentGenSpec`.
-
-        Raises:
-            DataError: the table is missing, unreadable, of another schema or
-                without a usable row, or the text encoder cannot be used.
-        """
-        artifact = artifact_utils.get_single_instance(
-            output_dict["item_content"]
-        )
-        content = build_item_content(
-            exec_properties["raw_dir"],
-            pathlib.Path(artifact.uri) / CONTENT_DIR,
-            exec_properties["rejected_dir"],
-            exec_properties["text_encoder"],
-        )
-        artifact.set_int_custom_property("num_items", len(content))
+    Raises:
+        DataError: the table is missing, unreadable, of another schema or
+            without a usable row, or the text encoder cannot be used.
+    """
+    content = build_item_content(
+        raw_dir,
+        pathlib.Path(item_content.uri) / CONTENT_DIR,
+        rejected_dir,
+        text_encoder,
+    )
+    item_content.set_int_custom_property("num_items", len(content))
 
 
 def build_item_content(
@@ -76,15 +69,6 @@ def build_item_content(
     float32. Of duplicate rows the first is kept. Rejected rows go to
     ``rejected_dir`` with a reason.
 
-    Args:
-        raw_dir: directory of the raw tables.
-        target: directory to write.
-        rejected_dir: directory for rejected rows and counts.
-        text_encoder: what encodes texts, see `text_features.load_encoder`.
-
-    Returns:
-        The written content, opened.
-
     Raises:
         DataError: the table is not usable, or no row is.
     """
@@ -97,20 +81,18 @@ def build_item_content(
     counts: collections.Counter[str] = collections.Counter()
     problem = None
     with rejected_rows.replaced(rejected_dir) as folder:
-        try:
-            with (
-                _Rejected(folder, table.name, counts) as rejected,
-                ItemContentWriter(
+        with rejected_rows.RejectedRows(folder, counts) as rejected:
+            try:
+                with ItemContentWriter(
                     target,
                     modalities,
                     {search_tables.TEXT: "float16"} if encoder else None,
                     encoder.name if encoder else "",
                     pathlib.Path(raw_dir).name,
-                ) as writer,
-            ):
-                _fill(writer, rejected, table, widths, encoder, counts)
-        except DataError as error:  # the rejected rows say why
-            problem = error
+                ) as writer:
+                    _fill(writer, rejected, table, widths, encoder, counts)
+            except DataError as error:  # the rejected rows say why
+                problem = error
         rejected_rows.write_counts(folder, counts)
     if problem:
         raise problem
@@ -119,7 +101,7 @@ def build_item_content(
 
 def _fill(
     writer: ItemContentWriter,
-    rejected: _Rejected,
+    rejected: rejected_rows.RejectedRows,
     table: search_tables.SearchTable,
     widths: dict[str, int],
     encoder: text_features.TextEncoder | None,
@@ -135,12 +117,12 @@ def _fill(
     for batch in batches:
         counts[f"read/{table.name}"] += batch.num_rows
         good, bad = search_validation.validate(table, widths, batch)
-        rejected.write(bad)
+        rejected.write(table.name, bad)
         good, bad = unique.check(good)
-        rejected.write(bad)
+        rejected.write(table.name, bad)
         vectors = search_tables.features(table, widths, good, encoder)
         good, bad, vectors = search_validation.drop_empty(good, vectors)
-        rejected.write(bad)
+        rejected.write(table.name, bad)
         for modality, values in vectors.items():
             present = np.any(values, axis=1)
             counts[f"items_with/{modality}"] += int(present.sum())
@@ -160,39 +142,3 @@ def _fill(
             f"were rejected: {reasons}.",
             "look at the reasons with `muse data inspect`.",
         )
-
-
-class _Rejected:
-    """Writes rejected rows to one file, made with the first of them."""
-
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        table: str,
-        counts: collections.Counter[str],
-    ) -> None:
-        self._path = folder / f"{table}-0.parquet"
-        self._prefix = f"rejected/{table}"
-        self._counts = counts
-        self._writer: raw_tables.TableWriter | None = None
-
-    def write(self, rows: pa.RecordBatch) -> None:
-        """Appends rows with a reason, and counts them."""
-        if not rows.num_rows:
-            return
-        if self._writer is None:
-            self._writer = raw_tables.TableWriter(self._path, rows.schema)
-            self._writer.__enter__()
-        self._writer.write(rows)
-        reasons = rows[validation.REASON_COLUMN].to_pylist()
-        for reason, count in collections.Counter(reasons).items():
-            self._counts[f"{self._prefix}/{reason}"] += count
-
-    def __enter__(self) -> _Rejected:
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Completes the file, whatever happened."""
-        if self._writer is not None:
-            self._writer.__exit__(None, None, None)

@@ -1,17 +1,99 @@
-"""What item embeddings are like: coverage, norms, cost of int8 codes."""
+"""Item embeddings: how they are written, and a report on them.
+
+The report has coverage, norms and what the int8 codes cost.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from muse_tools.datasets import item_text
+from muse_tools.datasets import arrow_lists, item_text, raw_tables
+from muse_tools.datasets.errors import DataError
+from serving.files import write_json
+from tfx_pipeline import progress
 from tfx_pipeline.scl.embedding import unit
+from tfx_pipeline.tfx_internals import types
 
-__all__ = ["BlockReport", "int8_recall", "merge"]
+__all__ = [
+    "REPORT_FILE",
+    "SAMPLE_ITEMS",
+    "BlockReport",
+    "finish",
+    "int8_recall",
+    "merge",
+    "write_codes",
+]
+
+REPORT_FILE = "report.json"
+SAMPLE_ITEMS = 20_000
+"""Items among which neighbors are looked for, about."""
+
+_QUERIES = 1_000
+_NEIGHBORS = 50
+
+
+def write_codes(
+    folder: pathlib.Path,
+    number: int,
+    total: int,
+    item_ids: npt.NDArray[np.int64],
+    codes: npt.NDArray[np.int8],
+) -> None:
+    """Writes one file of the layout of the raw embedding table, atomically."""
+    schema = raw_tables.SCHEMAS[raw_tables.EMBEDDINGS]
+    name = f"{raw_tables.EMBEDDINGS}-{number:05d}-of-{total:05d}.parquet"
+    offsets = np.arange(len(codes) + 1) * codes.shape[1]
+    lists = arrow_lists.list_array(codes.reshape(-1), offsets, pa.int8())
+    with raw_tables.TableWriter(folder / name, schema) as writer:
+        writer.write(
+            pa.RecordBatch.from_arrays(
+                [pa.array(item_ids), lists], schema=schema
+            )
+        )
+
+
+def finish(
+    artifact: types.Artifact,
+    found: dict[str, Any],
+    sample: npt.NDArray[np.float32] | None,
+) -> None:
+    """Writes the report of written embeddings and says what they are like.
+
+    Args:
+        artifact: `ItemEmbeddingsArtifact`.
+        found: result of `merge`.
+        sample: float32 (n, D), unit vectors of some items, or None if there
+            are none.
+
+    Raises:
+        DataError: ``NO_VECTORS``: no item has a vector.
+    """
+    if not found["with_vector"] or sample is None:
+        raise DataError(
+            "NO_VECTORS",
+            f"none of {found['items']:,} items got a vector.",
+            "check that their content has a modality that is embedded.",
+        )
+    int8 = int8_recall(sample, _NEIGHBORS, _QUERIES)
+    write_json(
+        pathlib.Path(artifact.uri) / REPORT_FILE, {**found, "int8": int8}
+    )
+    artifact.set_int_custom_property("num_items", found["with_vector"])
+    artifact.set_int_custom_property("dim", raw_tables.EMBEDDING_DIM)
+    kept = (
+        f"; int8 keeps {int8['recall']:.2%} of {int8['k']} nearest neighbors"
+        if int8["queries"]
+        else ""
+    )
+    progress.report(
+        f"{found['with_vector']:,} of {found['items']:,} items embedded{kept}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +117,7 @@ class BlockReport:
 
     @classmethod
     def of(cls, codes: npt.NDArray[np.int8], items: int) -> BlockReport:
-        """Describes a block.
-
-        Args:
-            codes: int8 (n, D) of the items that have a vector.
-            items: items of the block, n or more.
-        """
+        """Describes a block of items, and the codes of those with a vector."""
         norms = np.linalg.norm(codes.astype(np.float32), axis=1)
         norms /= item_text.SCALE
         return cls(
@@ -81,15 +158,11 @@ def merge(blocks: list[BlockReport]) -> dict[str, Any]:
 def int8_recall(
     vectors: npt.NDArray[np.float32], k: int, queries: int
 ) -> dict[str, Any]:
-    """Measures how many nearest neighbours survive the int8 codes.
+    """Measures how many nearest neighbors survive the int8 codes.
 
-    Both neighbourhoods are exact: by the cosine of the vectors, and by the
-    cosine of their codes, which is what the ranker computes.
-
-    Args:
-        vectors: float32 (n, D), unit rows.
-        k: neighbours of an item, itself left out.
-        queries: items to ask for at most, evenly taken.
+    Both neighborhoods are exact: by the cosine of the unit vectors, and by the
+    cosine of their codes, which is what the ranker computes. At most so many
+    evenly taken items are queries.
 
     Returns:
         ``items``, ``queries``, ``k``, ``recall`` (mean share of the k nearest

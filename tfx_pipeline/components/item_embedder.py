@@ -1,6 +1,4 @@
-"""Work of ItemEmbedder."""
-
-from __future__ import annotations
+"""ItemEmbedder: item content through the tower, to int8 item embeddings."""
 
 import json
 import os
@@ -12,77 +10,82 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 from apache_beam.utils import shared
+from tfx.v1.dsl.components import (
+    BeamComponentParameter,
+    InputArtifact,
+    OutputArtifact,
+    Parameter,
+    component,
+)
 
 from muse_keras.tables.item_table import blocks
 from muse_tools.datasets import item_text
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent
-from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
-from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
-from tfx_pipeline.components.item_embedder import output, report
+from tfx_pipeline.components import item_embeddings
+from tfx_pipeline.components.artifacts import (
+    CONTENT_DIR,
+    EMBEDDINGS_DIR,
+    ItemContentArtifact,
+    ItemEmbeddingsArtifact,
+)
 from tfx_pipeline.scl import embedding
-from tfx_pipeline.tfx_internals import BeamExecutor, artifact_utils, path_utils
+from tfx_pipeline.tfx_internals import path_utils, standard_artifacts
 
-__all__ = ["Executor"]
-
+__all__ = ["ItemEmbedder"]
 
 # Of a unit vector computed in float32.
 _NORM_TOLERANCE = 1e-3
 
 
-class Executor(BeamExecutor):
-    """Embeds blocks of items in parallel and reports on the result."""
+@component(use_beam=True)
+def ItemEmbedder(
+    model: InputArtifact[standard_artifacts.Model],
+    item_content: InputArtifact[ItemContentArtifact],
+    embeddings: OutputArtifact[ItemEmbeddingsArtifact],
+    block_items: Parameter[int] = 1 << 16,
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Embeds every item with Beam and writes int8 codes.
 
-    def Do(
-        self,
-        input_dict: dict[str, list],
-        output_dict: dict[str, list],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Writes Parquet files in the layout of the raw embedding table.
+    Args:
+        model: SavedModel of SCLTrainer.
+        item_content: the items.
+        embeddings: receives Parquet files in the layout of the raw embedding
+            table, and a report.
+        block_items: items of one Beam element, and of one Parquet file.
+        beam_pipeline: made by TFX.
 
-        Args:
-            input_dict: ``model`` and ``item_content``, one artifact each.
-            output_dict: ``embeddings``, one artifact.
-            exec_properties: as in `ItemEmbedderSpec`.
-
-        Raises:
-            DataError: ``NOT_UNIT``: the model returns something else than
-                unit vectors and zeros; ``NO_VECTORS``: no item has a vector.
-        """
-        model = path_utils.serving_model_path(
-            artifact_utils.get_single_uri(input_dict["model"])
+    Raises:
+        DataError: ``NOT_UNIT``: the model returns something else than unit
+            vectors and zeros; ``NO_VECTORS``: no item has a vector.
+    """
+    model_dir = path_utils.serving_model_path(model.uri)
+    content_dir = os.path.join(item_content.uri, CONTENT_DIR)
+    root = pathlib.Path(embeddings.uri)
+    content = ItemContent.open(content_dir)
+    parts = [
+        (number, rows.start, rows.stop)
+        for number, rows in enumerate(blocks(len(content), block_items))
+    ]
+    embed_block = _EmbedBlock(
+        model_dir, content_dir, str(root / EMBEDDINGS_DIR), len(parts)
+    )
+    report_file = root / item_embeddings.REPORT_FILE
+    with beam_pipeline as pipeline:
+        _ = (
+            pipeline
+            | "Blocks" >> beam.Create(parts)
+            | "Spread" >> beam.Reshuffle()
+            | "Embed" >> beam.ParDo(embed_block)
+            | "AllBlocks" >> beam.combiners.ToList()
+            | "Report" >> beam.Map(_write_report, str(report_file))
         )
-        content_dir = os.path.join(
-            artifact_utils.get_single_uri(input_dict["item_content"]),
-            CONTENT_DIR,
-        )
-        artifact = artifact_utils.get_single_instance(output_dict["embeddings"])
-        folder = pathlib.Path(artifact.uri) / EMBEDDINGS_DIR
-        content = ItemContent.open(content_dir)
-        size = exec_properties["block_items"]
-        parts = list(enumerate(blocks(len(content), size)))
-        report_file = pathlib.Path(artifact.uri) / output.REPORT_FILE
-        with self.beam_pipeline() as pipeline:
-            _ = (
-                pipeline
-                | "Blocks"
-                >> beam.Create(
-                    [(number, rows.start, rows.stop) for number, rows in parts]
-                )
-                | "Spread" >> beam.Reshuffle()
-                | "Embed"
-                >> beam.ParDo(
-                    _EmbedBlock(model, content_dir, str(folder), len(parts))
-                )
-                | "AllBlocks" >> beam.combiners.ToList()
-                | "Report" >> beam.Map(_write_report, str(report_file))
-            )
-        found = json.loads(report_file.read_text(encoding="utf-8"))
-        sample = (
-            _sample(content, _load(model)) if found["with_vector"] else None
-        )
-        output.finish(artifact, found, sample)
+    found = json.loads(report_file.read_text(encoding="utf-8"))
+    sample = (
+        _sample(content, _load(model_dir)) if found["with_vector"] else None
+    )
+    item_embeddings.finish(embeddings, found, sample)
 
 
 class _EmbedBlock(beam.DoFn):
@@ -105,7 +108,7 @@ class _EmbedBlock(beam.DoFn):
 
     def process(
         self, element: tuple[int, int, int]
-    ) -> Iterator[report.BlockReport]:
+    ) -> Iterator[item_embeddings.BlockReport]:
         """Embeds rows; writing again replaces the same file."""
         number, start, stop = element
         ids, codes = [], []
@@ -117,19 +120,21 @@ class _EmbedBlock(beam.DoFn):
             ids.append(mine[has_vector])
             codes.append(item_text.quantize(vectors[has_vector]))
         all_codes = np.concatenate(codes)
-        output.write_codes(
+        item_embeddings.write_codes(
             pathlib.Path(self._folder),
             number,
             self._total,
             np.concatenate(ids),
             all_codes,
         )
-        yield report.BlockReport.of(all_codes, stop - start)
+        yield item_embeddings.BlockReport.of(all_codes, stop - start)
 
 
-def _write_report(blocks_found: list[report.BlockReport], path: str) -> None:
+def _write_report(
+    blocks_found: list[item_embeddings.BlockReport], path: str
+) -> None:
     pathlib.Path(path).write_text(
-        json.dumps(report.merge(blocks_found)), encoding="utf-8"
+        json.dumps(item_embeddings.merge(blocks_found)), encoding="utf-8"
     )
 
 
@@ -161,7 +166,7 @@ def _check_unit(
 
 def _sample(content: ItemContent, embed: Any) -> npt.NDArray[np.float32]:
     """Returns vectors of items taken evenly, those that have one."""
-    count = min(len(content), output.SAMPLE_ITEMS)
+    count = min(len(content), item_embeddings.SAMPLE_ITEMS)
     rows = np.unique(
         np.linspace(0, len(content) - 1, count).round().astype(np.int64)
     )

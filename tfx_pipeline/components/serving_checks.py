@@ -1,16 +1,23 @@
 """What every signature of a served ranker must answer.
 
-A check calls one signature of the validator's own server and compares the
-answers with the trainer's scores, or with the item table. What a call changes
-stays in that server and ends with it.
+A check calls one signature of the validator's own server, compares the answers
+with the trainer's scores or the item table, and returns the largest difference.
+What a call changes stays in that server and ends with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +27,19 @@ from serving import client as client_lib
 
 __all__ = [
     "CHECKS",
+    "REQUIRED",
+    "Ranker",
     "Replay",
     "WrongAnswer",
-    "exported_signatures",
-    "rank_ms",
+    "difference",
     "worst_differences",
 ]
 
+REQUIRED = ("rank", "serving_default")
+"""Signatures that every ranker has."""
+
 _BATCH = 16
-_REQUIRED = ("rank", "serving_default")
+_Served = TypeVar("_Served")
 
 
 class WrongAnswer(Exception):
@@ -50,12 +61,12 @@ class Replay(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Server:
-    """What a check works with.
+class Ranker:
+    """A served ranker, and what is known of it.
 
     Attributes:
         client: of the server.
-        replays: the requests.
+        replays: the requests, at least one.
         table: the item table that the model was exported with.
     """
 
@@ -63,10 +74,34 @@ class _Server:
     replays: Sequence[Replay]
     table: ItemTable
 
-    def chunks(self) -> Iterator[Sequence[Replay]]:
-        """Yields the requests, several at a time."""
+    def answers(
+        self, ask: Callable[[Sequence[Replay]], Sequence[Any]]
+    ) -> Iterator[tuple[Any, Replay]]:
+        """Yields the answer to each request; several are sent at a time."""
         for start in range(0, len(self.replays), _BATCH):
-            yield self.replays[start : start + _BATCH]
+            chunk = self.replays[start : start + _BATCH]
+            yield from zip(ask(chunk), chunk, strict=True)
+
+    def differences(self) -> dict[str, float]:
+        """Checks every signature; see `worst_differences`."""
+        return worst_differences(self.client, self, CHECKS, REQUIRED)
+
+    def rank_ms(self) -> dict[str, float]:
+        """Measures `rank`, one request per call, in milliseconds.
+
+        Every request is sent twice, and the second call counts: the first of
+        a shape is slower.
+        """
+        for _ in range(2):
+            times = []
+            for replay in self.replays:
+                began = time.perf_counter()
+                self.client.rank(replay.request)
+                times.append(1e3 * (time.perf_counter() - began))
+        return {
+            "p50": float(np.percentile(times, 50)),
+            "p99": float(np.percentile(times, 99)),
+        }
 
     def some_items(self) -> npt.NDArray[np.int64]:
         """Returns ids of requests, and at the end one that no item has."""
@@ -86,117 +121,99 @@ class _Server:
 
 
 def worst_differences(
-    client: client_lib.MuseClient, replays: Sequence[Replay], table: ItemTable
+    client: client_lib.MuseClient,
+    served: _Served,
+    checks: Mapping[str, Callable[[_Served], float]],
+    required: Collection[str],
 ) -> dict[str, float]:
-    """Checks every signature of the served model.
+    """Checks every signature of a served model, in the order of the checks.
 
     Args:
         client: of the server, which gets no other calls.
-        replays: at least one request.
-        table: the item table that the model was exported with.
+        served: what the checks work with.
+        checks: the check of each signature.
+        required: signatures that the model must have.
 
     Returns:
-        The largest difference by signature; infinity for no number.
+        The largest difference by signature; infinity for NaN.
 
     Raises:
         WrongAnswer: an answer is not a matter of degree.
         ValueError: a signature has no check.
     """
-    exported = exported_signatures(client)
-    if unknown := sorted(exported - set(CHECKS)):
+    exported = {
+        name
+        for name in client.metadata().signatures
+        # TensorFlow's own.
+        if not name.startswith("__")
+    }
+    if unknown := sorted(exported - checks.keys()):
         raise ValueError(
             f"ServingValidator has no check of the signature {unknown[0]!r}; "
             f"add one to {__name__}.CHECKS."
         )
-    for name in _REQUIRED:
+    for name in required:
         if name not in exported:
             raise WrongAnswer(f"the model has no signature {name!r}")
-    server = _Server(client, replays, table)
     return {
-        name: check(server)
-        for name, check in CHECKS.items()
+        name: check(served)
+        for name, check in checks.items()
         if name in exported
     }
 
 
-def exported_signatures(client: client_lib.MuseClient) -> set[str]:
-    """Returns the names of a model's signatures, but for TensorFlow's own."""
-    names = client.metadata().signatures
-    return {name for name in names if not name.startswith("__")}
-
-
-def rank_ms(
-    client: client_lib.MuseClient, replays: Sequence[Replay]
-) -> dict[str, float]:
-    """Measures `rank`, one request per call, in milliseconds.
-
-    Every request is sent twice, and the second call counts: the first of a
-    shape is slower.
-    """
-    for _ in range(2):
-        times = []
-        for replay in replays:
-            began = time.perf_counter()
-            client.rank(replay.request)
-            times.append(1e3 * (time.perf_counter() - began))
-    return {
-        "p50": float(np.percentile(times, 50)),
-        "p99": float(np.percentile(times, 99)),
-    }
-
-
-def _difference(answer: npt.ArrayLike, expected: np.ndarray | float) -> float:
+def difference(answer: npt.ArrayLike, expected: np.ndarray | float) -> float:
+    """Returns the largest absolute difference; infinity for NaN."""
     apart = np.abs(np.asarray(answer, np.float64) - expected)
-    # No number is the worst answer of all.
     return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
 
 
-def _serving_default(server: _Server) -> float:
+def _worst_score(answers: Iterable[tuple[Any, Replay]]) -> float:
     return max(
-        _difference(answer.click_probability, replay.expected)
-        for chunk in server.chunks()
-        for answer, replay in zip(
-            server.client.predict_examples([one.example for one in chunk]),
-            chunk,
-            strict=True,
-        )
+        difference(answer.click_probability, replay.expected)
+        for answer, replay in answers
     )
 
 
-def _rank(server: _Server) -> float:
-    return max(
-        _difference(answer.click_probability, replay.expected)
-        for chunk in server.chunks()
-        for answer, replay in zip(
-            server.client.rank([one.request for one in chunk]),
-            chunk,
-            strict=True,
-        )
-    )
-
-
-def _explain(server: _Server) -> float:
-    worst = 0.0
-    for chunk in server.chunks():
-        answers = server.client.explain([one.request for one in chunk])
-        for answer, replay in zip(answers, chunk, strict=True):
-            history = np.asarray(replay.request.behavior_item_ids)
-            places = answer.behavior_indices[answer.retrieved]
-            if (places >= len(history)).any() or not history[places].all():
-                raise WrongAnswer(
-                    f"explain: user {replay.request.user_id}: "
-                    "`behavior_indices` name behaviors that are not there"
-                )
-            for name in ("similarities", "attention", "tiers"):
-                if not np.isfinite(getattr(answer, name)).all():
-                    raise WrongAnswer(f"explain: `{name}` is not finite")
-            worst = max(
-                worst, _difference(answer.click_probability, replay.expected)
+def _serving_default(server: Ranker) -> float:
+    return _worst_score(
+        server.answers(
+            lambda chunk: server.client.predict_examples(
+                [one.example for one in chunk]
             )
-    return worst
+        )
+    )
 
 
-def _prefetch(server: _Server) -> float:
+def _rank(server: Ranker) -> float:
+    return _worst_score(
+        server.answers(
+            lambda chunk: server.client.rank([one.request for one in chunk])
+        )
+    )
+
+
+def _explain(server: Ranker) -> float:
+    answers = list(
+        server.answers(
+            lambda chunk: server.client.explain([one.request for one in chunk])
+        )
+    )
+    for answer, replay in answers:
+        history = np.asarray(replay.request.behavior_item_ids)
+        places = answer.behavior_indices[answer.retrieved]
+        if (places >= len(history)).any() or not history[places].all():
+            raise WrongAnswer(
+                f"explain: user {replay.request.user_id}: "
+                "`behavior_indices` name behaviors that are not there"
+            )
+        for name in ("similarities", "attention", "tiers"):
+            if not np.isfinite(getattr(answer, name)).all():
+                raise WrongAnswer(f"explain: `{name}` is not finite")
+    return _worst_score(answers)
+
+
+def _prefetch(server: Ranker) -> float:
     return max(
         _cached(
             server,
@@ -212,7 +229,7 @@ def _prefetch(server: _Server) -> float:
     )
 
 
-def _prefetch_rows(server: _Server) -> float:
+def _prefetch_rows(server: Ranker) -> float:
     worst = 0.0
     for replay in server.replays[:_BATCH]:
         ids = np.asarray(replay.request.behavior_item_ids)
@@ -233,7 +250,7 @@ def _prefetch_rows(server: _Server) -> float:
 
 
 def _cached(
-    server: _Server, replay: Replay, history: client_lib.PrefetchRequest
+    server: Ranker, replay: Replay, history: client_lib.PrefetchRequest
 ) -> float:
     """Prefetches a user, ranks from the cache; returns the difference."""
     user = replay.request.user_id
@@ -261,16 +278,16 @@ def _cached(
             behavior_category_ids=categories[newest],
         )
         expected = server.client.rank(shorter).click_probability
-    return _difference(answer.click_probability, expected)
+    return difference(answer.click_probability, expected)
 
 
-def _unknown_user(server: _Server) -> int:
+def _unknown_user(server: Ranker) -> int:
     """Returns the smallest positive id of no replayed user."""
     users = {replay.request.user_id for replay in server.replays}
     return next(i for i in range(1, len(users) + 2) if i not in users)
 
 
-def _rank_cached(server: _Server) -> float:
+def _rank_cached(server: Ranker) -> float:
     """A user who was not prefetched is a miss, without scores."""
     candidates = server.replays[0].request.candidate_item_ids
     answer = server.client.rank_cached(
@@ -278,10 +295,10 @@ def _rank_cached(server: _Server) -> float:
     )
     if answer.cache_hit or answer.generation:
         raise WrongAnswer("rank_cached: a hit of a user who is not prefetched")
-    return _difference(answer.click_probability, 0.0)
+    return difference(answer.click_probability, 0.0)
 
 
-def _user_cache(server: _Server) -> float:
+def _user_cache(server: Ranker) -> float:
     """Nothing is known of a user who was not prefetched."""
     state = server.client.user_cache([_unknown_user(server)])
     if state.cached_length[0] != -1 or state.generation[0]:
@@ -289,21 +306,21 @@ def _user_cache(server: _Server) -> float:
     return 0.0
 
 
-def _resolve_items(server: _Server) -> float:
+def _resolve_items(server: Ranker) -> float:
     ids = server.some_items()
     found = server.client.resolve_items(ids).rows
-    return _difference(found, server.table.rows(ids))
+    return difference(found, server.table.rows(ids))
 
 
-def _embed(server: _Server) -> float:
+def _embed(server: Ranker) -> float:
     ids = server.some_items()
     answer, vectors = server.client.embed(ids), server.vectors(ids)
     if not np.array_equal(answer.found, vectors.any(axis=1)):
         raise WrongAnswer("embed: `found` is not what the item table has")
-    return _difference(answer.embedding, vectors)
+    return difference(answer.embedding, vectors)
 
 
-def _upsert_items(server: _Server) -> float:
+def _upsert_items(server: Ranker) -> float:
     """A new item has the vector it was given, and changes no other item."""
     known, new = server.some_items()[:1], server.unused_item()
     vector = server.vectors(known)
@@ -324,11 +341,11 @@ def _upsert_items(server: _Server) -> float:
     score = server.client.rank(request).click_probability
     if not ((score >= 0) & (score <= 1)).all():
         raise WrongAnswer(f"upsert_items: item {new} is ranked {score[0]}")
-    return max(_difference(answer.embedding, vector), _rank(server))
+    return max(difference(answer.embedding, vector), _rank(server))
 
 
 # In this order: `upsert_items` changes what `resolve_items` and `embed` know.
-CHECKS: dict[str, Callable[[_Server], float]] = {
+CHECKS: dict[str, Callable[[Ranker], float]] = {
     "serving_default": _serving_default,
     "rank": _rank,
     "explain": _explain,

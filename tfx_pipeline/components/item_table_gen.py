@@ -1,27 +1,32 @@
-"""Work of ItemTableGen."""
-
-from __future__ import annotations
+"""ItemTableGen: raw item tables to the ItemTable artifact."""
 
 import collections
-import itertools
 import pathlib
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from tfx.v1.dsl.components import (
+    InputArtifact,
+    OutputArtifact,
+    Parameter,
+    component,
+)
 
 from muse_keras.tables import ItemTable
 from muse_keras.tables.item_table import release_pages
 from muse_tools.datasets import raw_tables, validation
 from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components import rejected_rows
-from tfx_pipeline.components.artifacts import EMBEDDINGS_DIR
-from tfx_pipeline.tfx_internals import artifact_utils, base_executor
+from tfx_pipeline.components.artifacts import (
+    EMBEDDINGS_DIR,
+    TABLE_DIR,
+    ItemEmbeddingsArtifact,
+    ItemTableArtifact,
+)
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = ["TABLE_DIR", "Executor", "build_item_table"]
+__all__ = ["ItemTableGen", "build_item_table"]
 
-TABLE_DIR = "table"
 # The levels of a Parquet list take more memory than its int8 values: about
 # 2 KB per row while a batch is decoded.
 _BATCH_ROWS = 1 << 14
@@ -32,39 +37,39 @@ _FEATURES = {
 }
 
 
-class Executor(base_executor.BaseExecutor):
-    """Reads the two item tables and writes one ItemTable."""
+@component
+def ItemTableGen(
+    item_table: OutputArtifact[ItemTableArtifact],
+    raw_dir: Parameter[str],
+    raw_fingerprint: Parameter[str],
+    rejected_dir: Parameter[str],
+    embeddings: InputArtifact[ItemEmbeddingsArtifact] = None,
+) -> None:
+    """Joins item embeddings and item features.
 
-    def Do(
-        self,
-        input_dict: dict[str, list],
-        output_dict: dict[str, list],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Writes the ItemTable.
+    Args:
+        item_table: artifact to write.
+        raw_dir: directory of the raw tables.
+        raw_fingerprint: changes when the tables change.
+        rejected_dir: directory for rejected rows and the row counts.
+        embeddings: made by the pipeline; without them the raw table of
+            ready-made embeddings is imported.
 
-        Args:
-            input_dict: ``embeddings``, one artifact, or nothing.
-            output_dict: ``item_table``, one artifact.
-            exec_properties: as in `ItemTableGenSpec`.
-
-        Raises:
-            DataError: a table is missing, unreadable or of another schema.
-        """
-        artifact = artifact_utils.get_single_instance(output_dict["item_table"])
-        tables = raw_tables.RawTables.open(exec_properties["raw_dir"])
-        if made := input_dict.get("embeddings"):
-            folder = artifact_utils.get_single_instance(made).uri
-            tables = tables.with_table(
-                raw_tables.EMBEDDINGS, pathlib.Path(folder) / EMBEDDINGS_DIR
-            )
-        table = build_item_table(
-            tables,
-            pathlib.Path(artifact.uri) / TABLE_DIR,
-            pathlib.Path(exec_properties["rejected_dir"]),
+    Raises:
+        DataError: a table is missing, unreadable or of another schema.
+    """
+    tables = raw_tables.RawTables.open(raw_dir)
+    if embeddings:
+        tables = tables.with_table(
+            raw_tables.EMBEDDINGS, pathlib.Path(embeddings.uri) / EMBEDDINGS_DIR
         )
-        artifact.set_int_custom_property("num_items", table.num_items)
-        artifact.set_int_custom_property("dim", table.dim)
+    table = build_item_table(
+        tables,
+        pathlib.Path(item_table.uri) / TABLE_DIR,
+        pathlib.Path(rejected_dir),
+    )
+    item_table.set_int_custom_property("num_items", table.num_items)
+    item_table.set_int_custom_property("dim", table.dim)
 
 
 def build_item_table(
@@ -79,36 +84,33 @@ def build_item_table(
     duplicate rows the first is kept. Rejected rows go to ``rejected_dir`` with
     a reason.
 
-    Args:
-        tables: raw tables.
-        target: directory to write.
-        rejected_dir: directory for rejected rows and counts.
-
-    Returns:
-        The written table, opened.
-
     Raises:
         DataError: a table is unusable, or no row is.
     """
     for name in (raw_tables.ITEM_FEATURES, raw_tables.EMBEDDINGS):
         tables[name].check()
     counts: collections.Counter[str] = collections.Counter()
-    with rejected_rows.replaced(rejected_dir) as fresh_dir:
-        feature_ids, _, features = _read(
-            tables[raw_tables.ITEM_FEATURES],
-            "item_features",
-            list(_FEATURES.values()),
-            counts,
-            fresh_dir,
-        )
-        vector_ids, is_first, _ = _read(
-            tables[raw_tables.EMBEDDINGS], "embeddings", [], counts, fresh_dir
-        )
+    with rejected_rows.replaced(rejected_dir) as folder:
+        with rejected_rows.RejectedRows(folder, counts) as rejected:
+            feature_ids, _, features = _read(
+                tables[raw_tables.ITEM_FEATURES],
+                "item_features",
+                list(_FEATURES.values()),
+                counts,
+                rejected,
+            )
+            vector_ids, is_first, _ = _read(
+                tables[raw_tables.EMBEDDINGS],
+                "embeddings",
+                [],
+                counts,
+                rejected,
+            )
         ids = np.union1d(feature_ids, vector_ids)
         counts["items"] = len(ids)
         counts["items_without_embedding"] = len(ids) - len(vector_ids)
         counts["items_without_features"] = len(ids) - len(feature_ids)
-        rejected_rows.write_counts(fresh_dir, counts)
+        rejected_rows.write_counts(folder, counts)
     rows = np.searchsorted(ids, feature_ids)
     columns = {}
     for name, code in _FEATURES.items():
@@ -131,7 +133,7 @@ def _read(
     kind: str,
     columns: list[str],
     counts: collections.Counter[str],
-    rejected_dir: pathlib.Path,
+    rejected: rejected_rows.RejectedRows,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Reads the first accepted row of each item, all but its vector.
 
@@ -143,23 +145,10 @@ def _read(
     parts: dict[str, list[np.ndarray]] = {
         name: [] for name in (raw_tables.ITEM_ID, *columns)
     }
-    files = itertools.count()
-
-    def reject(batch: pa.RecordBatch) -> None:
-        for value in batch.column(
-            batch.schema.get_field_index("reason")
-        ).value_counts():
-            reason = value["values"].as_py()
-            counts[f"rejected/{kind}/{reason}"] += value["counts"].as_py()
-        raw_tables.write_table(
-            rejected_dir / f"{kind}-{next(files)}.parquet", batch
-        )
-
     for batch in table.iter_batches(batch_rows=_BATCH_ROWS):
         counts[f"read/{kind}"] += batch.num_rows
         good, bad = validation.validate(kind, batch)
-        if bad.num_rows:
-            reject(bad)
+        rejected.write(kind, bad)
         for name, part in parts.items():
             # A copy: a view would keep the whole batch, vectors included.
             part.append(arrow_batches.numpy_column(good, name).copy())
@@ -177,14 +166,14 @@ def _read(
     is_first[first] = True
     if len(distinct) < len(ids):
         extra = ids[~is_first]
-        reject(
-            pa.RecordBatch.from_arrays(
-                [
-                    pa.array(extra),
-                    pa.array([validation.DUPLICATE_ITEM] * len(extra)),
-                ],
-                names=[raw_tables.ITEM_ID, "reason"],
-            )
+        rejected.write(
+            kind,
+            pa.RecordBatch.from_pydict(
+                {
+                    raw_tables.ITEM_ID: extra,
+                    "reason": [validation.DUPLICATE_ITEM] * len(extra),
+                }
+            ),
         )
     return (
         distinct,
@@ -199,14 +188,7 @@ def _fill(
     table: raw_tables.RawTable,
     is_first: np.ndarray,
 ) -> None:
-    """Writes each item's vector into its row.
-
-    Args:
-        codes: int8 (N, D), mapped.
-        ids: int64 (N,), rising.
-        table: the embeddings, read again.
-        is_first: bool, one of each accepted row; see `_read`.
-    """
+    """Writes each item's vector into its row; the table is read again."""
     done = 0
     for batch in table.iter_batches(batch_rows=_BATCH_ROWS):
         good, _ = validation.validate("embeddings", batch)

@@ -1,0 +1,69 @@
+"""What the components that write Examples have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import apache_beam as beam
+
+from tfx_pipeline import features
+from tfx_pipeline.components import rejected_rows
+from tfx_pipeline.tfx_internals import (
+    artifact_utils,
+    example_gen_pb2,
+    examples_utils,
+    types,
+)
+from tfx_pipeline.transforms import exchange, steps
+
+__all__ = ["SPLITS", "run_join"]
+
+SPLITS = (features.TRAIN_SPLIT, features.EVAL_SPLIT)
+
+_Join = Callable[
+    [beam.Pipeline, Mapping[str, str], str | None], beam.PCollection
+]
+
+
+def run_join(
+    pipeline: beam.Pipeline,
+    join: _Join,
+    examples: types.Artifact,
+    rejected_dir: str,
+) -> dict[str, int]:
+    """Runs a join that writes Examples, and keeps the rows it rejects.
+
+    Args:
+        pipeline: an empty Beam pipeline.
+        join: adds the join to the pipeline, given the prefix of each split's
+            files and the folder for shuffle files; returns the rejected rows.
+        examples: receives the splits.
+        rejected_dir: directory for rejected rows and counts.
+
+    Returns:
+        The counters of the join.
+    """
+    outputs = {
+        split: os.path.join(examples.uri, f"Split-{split}", "data_tfrecord")
+        for split in SPLITS
+    }
+    with rejected_rows.replaced(rejected_dir) as folder:
+        with (
+            exchange.directory_for(
+                pipeline.runner, examples.uri
+            ) as exchange_dir,
+            pipeline,
+        ):
+            _ = (
+                join(pipeline, outputs, exchange_dir)
+                | "GroupRejected" >> beam.GroupByKey()
+                | "WriteRejected" >> beam.Map(steps.write_rejected, str(folder))
+            )
+        counts = steps.counts_of(pipeline.result)
+        rejected_rows.write_counts(folder, counts)
+    examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+    examples_utils.set_payload_format(
+        examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE
+    )
+    return counts

@@ -1,0 +1,126 @@
+"""MatchingGen: makes and measures the model that finds candidates."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+from tfx.v1.dsl.components import (
+    InputArtifact,
+    OutputArtifact,
+    Parameter,
+    component,
+)
+
+from muse_keras.tables import ItemTable
+from serving.export import warmup
+from serving.export.saving import clear_devices
+from serving.files import dumps
+from tfx_pipeline import features, progress
+from tfx_pipeline.components.artifacts import (
+    RESULT,
+    TABLE_DIR,
+    ItemTableArtifact,
+)
+from tfx_pipeline.matching import process
+from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME, Job
+from tfx_pipeline.tfx_internals import (
+    artifact_utils,
+    path_utils,
+    standard_artifacts,
+)
+
+__all__ = ["MatchingGen"]
+
+_WARMUP_ITEMS = 8
+
+
+@component
+def MatchingGen(
+    item_table: InputArtifact[ItemTableArtifact],
+    examples: InputArtifact[standard_artifacts.Examples],
+    model: OutputArtifact[standard_artifacts.Model],
+    evaluation: OutputArtifact[standard_artifacts.ModelEvaluation],
+    blessing: OutputArtifact[standard_artifacts.ModelBlessing],
+    settings: Parameter[str],
+    min_recall: Parameter[float] = 0.0,
+) -> None:
+    """Makes and measures the model that finds candidates.
+
+    The work is done in a process of its own, since TensorFlow Recommenders
+    refuses Keras 3.
+
+    Args:
+        item_table: items and their vectors.
+        examples: request-grouped Examples, splits ``train`` and ``eval``.
+        model: receives the SavedModel.
+        evaluation: receives recall and the weights of the score.
+        blessing: whether enough clicks are found.
+        settings: JSON of the fields of `matching.settings.Job` that are not
+            paths.
+        min_recall: recall of held-out clicks, among a whole answer, that the
+            blessing needs.
+
+    Raises:
+        MatchingFailed: the process failed.
+    """
+    table_dir = pathlib.Path(item_table.uri) / TABLE_DIR
+    model_dir = pathlib.Path(path_utils.serving_model_dir(model.uri))
+    train_files, eval_files = (
+        os.path.join(artifact_utils.get_split_uri([examples], split), "*")
+        for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT)
+    )
+    process.run_job(
+        Job(
+            item_table=str(table_dir),
+            train_files=train_files,
+            eval_files=eval_files,
+            model_dir=str(model_dir),
+            evaluation_dir=evaluation.uri,
+            **json.loads(settings),
+        ),
+        lambda line: progress.report(f"MatchingGen: {line}"),
+    )
+    # The machine that serves chooses where the index lies.
+    clear_devices(model_dir)
+    _write_warmup(model_dir, ItemTable.open(table_dir))
+    file = pathlib.Path(evaluation.uri) / EVALUATION_FILE
+    found = json.loads(file.read_text(encoding="utf-8"))
+    *_, (k, whole_answer) = found["recall"]["matching"].items()
+    # NaN is not enough either.
+    blessed = whole_answer["recall"] >= min_recall
+    if not blessed:
+        progress.report(
+            f"MatchingGen: not pushed: recall {whole_answer['recall']:.4f} "
+            f"among {k} items, at least {min_recall} is needed"
+        )
+    result = {
+        "metric": f"recall@{k}",
+        "recall": whole_answer["recall"],
+        "recall_lower": whole_answer["low"],
+        "recall_upper": whole_answer["high"],
+        "refused": ""
+        if blessed
+        else f"below matching.min_recall {min_recall:g}",
+    }
+    evaluation.set_string_custom_property(RESULT, dumps(result))
+    blessing.set_int_custom_property("blessed", int(blessed))
+    name = "BLESSED" if blessed else "NOT_BLESSED"
+    (pathlib.Path(blessing.uri) / name).touch()
+
+
+def _write_warmup(model_dir: pathlib.Path, table: ItemTable) -> None:
+    """Adds requests that a server replays before it serves the model."""
+    ids = np.asarray(table.item_ids[np.newaxis, :_WARMUP_ITEMS])
+    behaviors = {"behavior_item_ids": ids}
+    folder = model_dir / "assets.extra"
+    folder.mkdir()
+    warmup.write_requests(
+        folder,
+        [
+            ("serving_default", behaviors),
+            ("recommend", behaviors),
+            ("search", {"query_vector": np.ones((1, table.dim), np.float32)}),
+        ],
+        MODEL_NAME,
+    )

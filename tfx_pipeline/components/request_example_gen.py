@@ -1,0 +1,118 @@
+"""RequestExampleGen: raw tables to request-grouped Examples."""
+
+from collections.abc import Mapping
+
+import apache_beam as beam
+from tfx.v1.dsl.components import (
+    BeamComponentParameter,
+    OutputArtifact,
+    Parameter,
+    component,
+)
+
+from muse_tools.datasets import raw_tables
+from tfx_pipeline import features
+from tfx_pipeline.components import example_gen, rejected_rows
+from tfx_pipeline.tfx_internals import standard_artifacts
+from tfx_pipeline.transforms import request_join
+
+__all__ = ["RequestExampleGen", "check_counts"]
+
+_TABLES = {
+    features.TRAIN_SPLIT: (
+        raw_tables.TRAIN_SAMPLES,
+        raw_tables.TRAIN_USER_FEATURES,
+    ),
+    features.EVAL_SPLIT: (
+        raw_tables.TEST_SAMPLES,
+        raw_tables.TEST_USER_FEATURES,
+    ),
+}
+
+
+@component(use_beam=True)
+def RequestExampleGen(
+    examples: OutputArtifact[standard_artifacts.Examples],
+    raw_dir: Parameter[str],
+    raw_fingerprint: Parameter[str],
+    rejected_dir: Parameter[str],
+    max_candidates: Parameter[int],
+    max_rejected_fraction: Parameter[float],
+    join_partitions: Parameter[int] = 0,
+    imported_embeddings: Parameter[bool] = True,
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Joins the raw tables with Beam into request-grouped Examples.
+
+    Args:
+        examples: receives the splits ``train`` and ``eval`` (the raw ``test``
+            tables).
+        raw_dir: directory of the raw tables.
+        raw_fingerprint: changes when the tables change, so that the cache
+            notices.
+        rejected_dir: directory for rejected rows, as Parquet with a reason,
+            and the row counts.
+        max_candidates: candidates of one request at most.
+        max_rejected_fraction: share of rejected impressions that fails the
+            run.
+        join_partitions: partitions of the join; 0 chooses them.
+        imported_embeddings: item vectors are the raw table's; otherwise that
+            table need not be there.
+        beam_pipeline: made by TFX.
+
+    Raises:
+        DataError: a table is missing, unreadable, of another schema, or too
+            many rows were rejected.
+    """
+    tables = raw_tables.RawTables.open(raw_dir)
+    tables.check(
+        name
+        for name in raw_tables.SCHEMAS
+        if imported_embeddings or name != raw_tables.EMBEDDINGS
+    )
+
+    def paths(name: str) -> list[str]:
+        return [str(path) for path in tables[name].paths]
+
+    files = request_join.RawFiles(
+        samples={split: paths(names[0]) for split, names in _TABLES.items()},
+        users={split: paths(names[1]) for split, names in _TABLES.items()},
+        items=paths(raw_tables.ITEM_FEATURES),
+        embeddings=paths(raw_tables.EMBEDDINGS) if imported_embeddings else [],
+    )
+
+    def join(
+        pipeline: beam.Pipeline,
+        outputs: Mapping[str, str],
+        exchange_dir: str | None,
+    ) -> beam.PCollection:
+        by_item, by_user = request_join.choose_partitions(files)
+        options = request_join.JoinOptions(
+            max_candidates=max_candidates,
+            item_partitions=join_partitions or by_item,
+            user_partitions=join_partitions or by_user,
+            exchange_dir=exchange_dir,
+        )
+        return request_join.write_requests(pipeline, files, outputs, options)
+
+    counts = example_gen.run_join(beam_pipeline, join, examples, rejected_dir)
+    check_counts(counts, max_rejected_fraction, rejected_dir)
+
+
+def check_counts(
+    counts: Mapping[str, int],
+    max_rejected_fraction: float,
+    rejected_dir: str,
+) -> None:
+    """Checks that every impression is accounted for and few were rejected."""
+    for split in example_gen.SPLITS:
+        rejected_rows.check(
+            counts,
+            label=split,
+            rows="impressions",
+            table=f"{split}_samples",
+            used=counts.get(f"joined/{split}_impressions", 0),
+            limit=max_rejected_fraction,
+            option="data.max_rejected_fraction",
+            rejected_dir=rejected_dir,
+        )

@@ -1,7 +1,0 @@
-"""ExampleGen: raw tables to request-grouped Examples."""
-
-from tfx_pipeline.components.request_example_gen.component import (
-    RequestExampleGen,
-)
-
-__all__ = ["RequestExampleGen"]
