@@ -71,7 +71,7 @@ class TransformConfig(_Section):
     """What TF-Transform computes."""
 
     max_history: int = pydantic.Field(default=1000, ge=1)
-    """Behaviours kept per request, the newest ones."""
+    """Behaviors kept per request, the newest ones."""
     vocabulary_frequency_threshold: int = pydantic.Field(default=1, ge=1)
     """Values seen less often share the out-of-vocabulary index."""
     vocabulary_size: int = pydantic.Field(default=1_000_000, ge=1)
@@ -163,9 +163,9 @@ class ModelConfig(_Section):
     embedding_dim: int = pydantic.Field(default=16, ge=1)
     """Width of the trained embeddings."""
     k: int = pydantic.Field(default=50, ge=1)
-    """Behaviours that the GSU retrieves per candidate."""
+    """Behaviors that the GSU retrieves per candidate."""
     recent: int = pydantic.Field(default=50, ge=1)
-    """Newest behaviours in the short-term part."""
+    """Newest behaviors in the short-term part."""
     num_tiers: int = pydantic.Field(default=20, ge=1)
     """Tiers of similarity in SimTier's histogram."""
     num_heads: int = pydantic.Field(default=1, ge=1)
@@ -207,7 +207,7 @@ class UserCacheConfig(_Section):
     ways: int = pydantic.Field(default=4, ge=1, le=64)
     """Places that a user may be in; the least recently used is replaced."""
     max_length: int = pydantic.Field(default=100_000, ge=1, le=1 << 24)
-    """Newest behaviours of a user that are kept; 8 bytes each."""
+    """Newest behaviors of a user that are kept; 8 bytes each."""
     expire_seconds: int = pydantic.Field(default=0, ge=0, le=1 << 31)
     """Age from which a user counts as not cached; 0 = never."""
 
@@ -271,14 +271,14 @@ class MatchingConfig(_Section):
     num_candidates: int = pydantic.Field(default=500, ge=1)
     """Items in an answer."""
     max_behaviors: int = pydantic.Field(default=1000, ge=1)
-    """Newest behaviours of a user that count."""
+    """Newest behaviors of a user that count."""
     half_life: float | None = pydantic.Field(default=None, gt=0)
-    """Behaviours after which one weighs half in the user's vector; null (as
+    """Behaviors after which one weighs half in the user's vector; null (as
     for the next two) chooses the value by recall on train requests."""
     popularity_weight: float | None = pydantic.Field(default=None, gt=0)
     """Weight of an item's clicks in the train split."""
     repeat_weight: float | None = pydantic.Field(default=None, ge=0)
-    """Weight of how often an item is among the behaviours."""
+    """Weight of how often an item is among the behaviors."""
     tune_users: int = pydantic.Field(default=300, ge=1)
     """Train users that the choice looks at."""
     eval_users: int = pydantic.Field(default=5000, ge=1)
@@ -405,13 +405,6 @@ def load_config(
     path: str | pathlib.Path, overrides: Sequence[str] = ()
 ) -> PipelineConfig:
     """Reads a configuration file and applies overrides.
-
-    Args:
-        path: YAML file.
-        overrides: ``section.key=value`` strings; values are YAML.
-
-    Returns:
-        The validated configuration.
 
     Raises:
         ConfigError: unreadable file, unknown key or invalid value; the

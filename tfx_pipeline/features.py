@@ -37,6 +37,6 @@ CLICKS = "clicks"
 # Examples of search events: before a modality's name, its vector.
 QUERY_PREFIX = "query_"
 
-# Vocabularies that Transform learns; categories of candidates and behaviours
+# Vocabularies that Transform learns; categories of candidates and behaviors
 # share one.
 VOCABULARIES = (*USER_PROFILE, "category", "city", "province")

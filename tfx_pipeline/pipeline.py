@@ -48,14 +48,6 @@ def create_pipeline(
 ) -> tfx.dsl.Pipeline:
     """Builds the pipeline from raw tables to a pushed model.
 
-    Args:
-        config: the typed configuration.
-        schema_path: ``.pbtxt`` schema of request-grouped Examples.
-        schema_fingerprint: changes when that file changes.
-        raw_fingerprint: changes when the raw tables change.
-        search_fingerprints: changes of the tables that item embeddings are
-            made from, by table; not needed when they are imported.
-
     Returns:
         A TFX pipeline, for any TFX runner. Its cache does not notice other
         code unless `code_keys.mark` is called.

@@ -30,7 +30,7 @@ def preprocessing_fn(
     Returns:
         ``user_profile`` int64 (B, 5); ``behavior_item_ids`` (raw) and
         ``behavior_categories`` (indices), the newest ``max_history`` real
-        behaviours, oldest first; ``candidate_item_ids`` (raw),
+        behaviors, oldest first; ``candidate_item_ids`` (raw),
         ``candidate_categories``, ``candidate_cities``, ``candidate_provinces``
         (indices), ``candidate_category_matches`` float32; ``user_id``,
         ``clicks``.

@@ -1,6 +1,14 @@
 """Artifact types of this pipeline, and what their folders hold."""
 
-from tfx_pipeline.tfx_internals import Artifact, Property, PropertyType
+import os
+
+from tfx_pipeline import features
+from tfx_pipeline.tfx_internals import (
+    Artifact,
+    Property,
+    PropertyType,
+    artifact_utils,
+)
 
 __all__ = [
     "CONTENT_DIR",
@@ -12,6 +20,7 @@ __all__ = [
     "ItemContentArtifact",
     "ItemEmbeddingsArtifact",
     "ItemTableArtifact",
+    "split_files",
 ]
 
 TABLE_DIR = "table"
@@ -67,3 +76,12 @@ class ItemContentArtifact(Artifact):
 
     TYPE_NAME = "ItemContent"
     PROPERTIES = {"num_items": _NUMBER}
+
+
+def split_files(examples: Artifact) -> tuple[str, str]:
+    """Returns the patterns of the files of the splits train and eval."""
+    train, evaluation = (
+        os.path.join(artifact_utils.get_split_uri([examples], split), "*")
+        for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT)
+    )
+    return train, evaluation

@@ -27,17 +27,7 @@ class LastOtherBlessedModel(tfx.dsl.experimental.LatestBlessedModelStrategy):
     def resolve_artifacts(
         self, store: object, input_dict: dict[str, list[Artifact]]
     ) -> dict[str, list[Artifact]] | None:
-        """Returns the baseline.
-
-        Args:
-            store: ML Metadata, not used.
-            input_dict: ``candidate``; all ``model`` and ``model_blessing``
-                artifacts of the pipeline.
-
-        Returns:
-            The baseline and its blessing, or empty lists; ``candidate`` as
-            given.
-        """
+        """Returns the baseline and its blessing, or empty lists."""
         candidates = {artifact.id for artifact in input_dict[CANDIDATE]}
         types = {_type(artifact) for artifact in input_dict[CANDIDATE]}
         others = [

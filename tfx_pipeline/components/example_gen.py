@@ -15,7 +15,7 @@ from tfx_pipeline.tfx_internals import (
     examples_utils,
     types,
 )
-from tfx_pipeline.transforms import exchange, steps
+from tfx_pipeline.transforms import shuffle_files, steps
 
 __all__ = ["SPLITS", "run_join"]
 
@@ -50,13 +50,13 @@ def run_join(
     }
     with rejected_rows.replaced(rejected_dir) as folder:
         with (
-            exchange.directory_for(
+            shuffle_files.directory_for(
                 pipeline.runner, examples.uri
-            ) as exchange_dir,
+            ) as shuffle_dir,
             pipeline,
         ):
             _ = (
-                join(pipeline, outputs, exchange_dir)
+                join(pipeline, outputs, shuffle_dir)
                 | "GroupRejected" >> beam.GroupByKey()
                 | "WriteRejected" >> beam.Map(steps.write_rejected, str(folder))
             )

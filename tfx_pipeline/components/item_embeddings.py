@@ -65,11 +65,7 @@ def finish(
 ) -> None:
     """Writes the report of written embeddings and says what they are like.
 
-    Args:
-        artifact: `ItemEmbeddingsArtifact`.
-        found: result of `merge`.
-        sample: float32 (n, D), unit vectors of some items, or None if there
-            are none.
+    ``found`` is the result of `merge`, ``sample`` unit vectors of some items.
 
     Raises:
         DataError: ``NO_VECTORS``: no item has a vector.

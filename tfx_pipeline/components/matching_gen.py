@@ -1,7 +1,6 @@
 """MatchingGen: makes and measures the model that finds candidates."""
 
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -16,16 +15,16 @@ from muse_keras.tables import ItemTable
 from serving.export import warmup
 from serving.export.saving import clear_devices
 from serving.files import dumps
-from tfx_pipeline import features, progress
+from tfx_pipeline import progress
 from tfx_pipeline.components.artifacts import (
     RESULT,
     TABLE_DIR,
     ItemTableArtifact,
+    split_files,
 )
 from tfx_pipeline.matching import process
 from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME, Job
 from tfx_pipeline.tfx_internals import (
-    artifact_utils,
     path_utils,
     standard_artifacts,
 )
@@ -66,10 +65,7 @@ def MatchingGen(
     """
     table_dir = pathlib.Path(item_table.uri) / TABLE_DIR
     model_dir = pathlib.Path(path_utils.serving_model_dir(model.uri))
-    train_files, eval_files = (
-        os.path.join(artifact_utils.get_split_uri([examples], split), "*")
-        for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT)
-    )
+    train_files, eval_files = split_files(examples)
     process.run_job(
         Job(
             item_table=str(table_dir),

@@ -1,7 +1,6 @@
 """RankerTrainer: transformed requests and an item table to a SavedModel."""
 
 import json
-import os
 import pathlib
 import shutil
 import time
@@ -28,9 +27,9 @@ from tfx_pipeline.components.artifacts import (
     SCORES_FILE,
     TABLE_DIR,
     ItemTableArtifact,
+    split_files,
 )
 from tfx_pipeline.tfx_internals import (
-    artifact_utils,
     path_utils,
     standard_artifacts,
 )
@@ -73,17 +72,14 @@ def RankerTrainer(
     table = ItemTable.open(pathlib.Path(item_table.uri) / TABLE_DIR)
     vocabularies = trainer.read_vocabularies(transform_output)
     feature_spec = transform_output.transformed_feature_spec()
-    train_files, eval_files = (
-        [os.path.join(artifact_utils.get_split_uri([examples], split), "*")]
-        for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT)
-    )
+    train_files, eval_files = split_files(examples)
     # Everything that the training depends on: one that was cut off goes on,
     # another begins anew.
     checkpoint_dir = checkpoints.directory_of(
         pathlib.Path(checkpoint_root),
         settings,
         code_fingerprint,
-        train_files,
+        [train_files],
         transform_graph.uri,
         table.manifest,
     )
@@ -108,7 +104,7 @@ def RankerTrainer(
     trainer.train(
         ranker,
         optimizer,
-        train_files,
+        [train_files],
         feature_spec,
         trainer_config,
         strategy=strategy,
@@ -128,7 +124,7 @@ def RankerTrainer(
     _record_scores(
         ranker,
         input_fn.request_dataset(
-            eval_files, feature_spec, trainer_config.batch_requests
+            [eval_files], feature_spec, trainer_config.batch_requests
         ),
         trainer_config.validation_requests,
         run_dir / SCORES_FILE,

@@ -84,14 +84,14 @@ def RequestExampleGen(
     def join(
         pipeline: beam.Pipeline,
         outputs: Mapping[str, str],
-        exchange_dir: str | None,
+        shuffle_dir: str | None,
     ) -> beam.PCollection:
         by_item, by_user = request_join.choose_partitions(files)
         options = request_join.JoinOptions(
             max_candidates=max_candidates,
             item_partitions=join_partitions or by_item,
             user_partitions=join_partitions or by_user,
-            exchange_dir=exchange_dir,
+            shuffle_dir=shuffle_dir,
         )
         return request_join.write_requests(pipeline, files, outputs, options)
 

@@ -1,7 +1,6 @@
 """SCLTrainer: searches and item content to the tower that embeds items."""
 
 import json
-import os
 import pathlib
 
 from tfx.v1.dsl.components import (
@@ -13,11 +12,13 @@ from tfx.v1.dsl.components import (
 
 from muse_tools.datasets.item_content import ItemContent
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import features
-from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
+from tfx_pipeline.components.artifacts import (
+    CONTENT_DIR,
+    ItemContentArtifact,
+    split_files,
+)
 from tfx_pipeline.scl import trainer
 from tfx_pipeline.tfx_internals import (
-    artifact_utils,
     path_utils,
     standard_artifacts,
 )
@@ -53,22 +54,19 @@ def SCLTrainer(
     """
     settings = json.loads(custom_config)
     content = ItemContent.open(pathlib.Path(item_content.uri) / CONTENT_DIR)
-    train_files, eval_files = (
-        [os.path.join(artifact_utils.get_split_uri([examples], split), "*")]
-        for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT)
-    )
+    train_files, eval_files = split_files(examples)
     trainer.run(
         config_lib.SCLConfig(**settings["scl"]),
         content,
-        train_files=train_files,
-        eval_files=eval_files,
+        train_files=[train_files],
+        eval_files=[eval_files],
         raw_dir=raw_dir,
         checkpoint_dir=checkpoints.directory_of(
             pathlib.Path(checkpoint_root),
             settings,
             raw_fingerprint,
             code_fingerprint,
-            train_files,
+            [train_files],
             content.manifest,
         ),
         run_dir=pathlib.Path(model_run.uri),

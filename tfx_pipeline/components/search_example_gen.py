@@ -67,7 +67,7 @@ def SearchExampleGen(
     def join(
         pipeline: beam.Pipeline,
         outputs: Mapping[str, str],
-        exchange_dir: str | None,
+        shuffle_dir: str | None,
     ) -> beam.PCollection:
         return search_join.write_search_examples(
             pipeline,
@@ -78,7 +78,7 @@ def SearchExampleGen(
                 content_dir,
                 first,
                 shards,
-                exchange_dir,
+                shuffle_dir,
             ),
             outputs,
         )

@@ -1,6 +1,5 @@
 """ServingValidator: an exported model must answer in a server as it should."""
 
-import os
 import pathlib
 from typing import Any
 
@@ -24,10 +23,10 @@ from tfx_pipeline.components.artifacts import (
     SCORES_FILE,
     TABLE_DIR,
     ItemTableArtifact,
+    split_files,
 )
 from tfx_pipeline.matching.settings import MODEL_NAME, RANKER_NAME
 from tfx_pipeline.tfx_internals import (
-    artifact_utils,
     path_utils,
     standard_artifacts,
 )
@@ -94,7 +93,7 @@ def ServingValidator(
             name = RANKER_NAME
             replays = _replays(
                 pathlib.Path(model_run.uri) / SCORES_FILE,
-                artifact_utils.get_split_uri([examples], features.EVAL_SPLIT),
+                split_files(examples)[1],
             )
             report["requests"] = len(replays)
         timeouts = client_lib.Timeouts(call=timeout_s, total=timeout_s)
@@ -172,14 +171,10 @@ def _expected(path: pathlib.Path) -> dict[_Key, np.ndarray]:
         }
 
 
-def _replays(
-    scores: pathlib.Path, split_uri: str
-) -> list[serving_checks.Replay]:
+def _replays(scores: pathlib.Path, pattern: str) -> list[serving_checks.Replay]:
     """Returns the requests that the trainer scored, out of the split."""
     expected = _expected(scores)
-    files = tf.data.Dataset.list_files(
-        os.path.join(split_uri, "*"), shuffle=False
-    )
+    files = tf.data.Dataset.list_files(pattern, shuffle=False)
     found: dict[_Key, serving_checks.Replay] = {}
     for record in tf.data.TFRecordDataset(files, compression_type="GZIP"):
         serialized = record.numpy()

@@ -23,9 +23,6 @@ def mean_interval(
         samples: resamples of the groups.
         level: coverage of the interval.
         seed: of the resampling.
-
-    Returns:
-        Lower and upper bound; NaN without any group.
     """
     weight = np.asarray(weights)
     weighted = np.asarray(values) * weight

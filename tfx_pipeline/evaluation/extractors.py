@@ -31,7 +31,7 @@ __all__ = [
 
 HISTORY_SLICE = "history_length"
 HISTORY_BOUNDS = (100, 300, 1000)
-"""Lower bounds of the buckets of a request's number of behaviours."""
+"""Lower bounds of the buckets of a request's number of behaviors."""
 POPULARITY_SLICE = "item_popularity"
 POPULARITY_BOUNDS = (1, 10, 100)
 """Lower bounds of the buckets of an item's training impressions."""
@@ -49,14 +49,7 @@ _FEATURE_SPEC = {
 
 
 def bucket_names(bounds: Sequence[int]) -> list[str]:
-    """Returns readable names of the buckets that bounds make.
-
-    Args:
-        bounds: increasing lower bounds of all buckets but the first.
-
-    Returns:
-        ``["0-49", "50-199", "200+"]`` for bounds 50 and 200.
-    """
+    """Returns readable names of the buckets that bounds make."""
     edges = [0, *bounds]
     inner = [
         str(low) if low == high - 1 else f"{low}-{high - 1}"

@@ -16,7 +16,7 @@ from tensorflow_model_analysis.metrics import metric_types, metric_util
 
 from muse_keras import metrics
 from tfx_pipeline import features
-from tfx_pipeline.evaluation import gauc
+from tfx_pipeline.evaluation import bootstrap
 
 __all__ = ["METRICS", "RankingMetrics", "ranking_metrics"]
 
@@ -61,7 +61,9 @@ def ranking_metrics(
     clicks = np.asarray(clicks, np.float64)
     scores = np.asarray(scores, np.float64)
     users = metrics.per_group_auc(clicks, scores, user_ids)
-    low, high = gauc.bootstrap_interval(users, bootstrap_samples)
+    low, high = bootstrap.mean_interval(
+        users.auc, users.weight, bootstrap_samples
+    )
     everyone = metrics.per_group_auc(clicks, scores, np.zeros_like(user_ids))
     certain = np.clip(scores, _EPSILON, 1 - _EPSILON)
     losses = -np.where(clicks > 0, np.log(certain), np.log1p(-certain))
@@ -87,10 +89,6 @@ class RankingMetrics(tfma.metrics.Metric):
 
     A user may come in several requests; the result is exact. While it is
     computed a slice takes 20 bytes per impression.
-
-    Args:
-        bootstrap_samples: resamples of the users.
-        name: the headline metric, which thresholds refer to.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class Clicks:
     Attributes:
         user_ids: int64 (C,), one per click.
         item_ids: int64 (C,), the clicked item.
-        histories: user id to int64 (L,), oldest first, newest behaviours only;
+        histories: user id to int64 (L,), oldest first, newest behaviors only;
             for a sample of the users with clicks.
     """
 
@@ -76,17 +76,11 @@ def read_clicks(
     max_behaviors: int,
     part: int | None = None,
 ) -> Clicks:
-    """Reads one split, request by request.
+    """Reads all clicks of a split, and the histories of a sample of users.
 
-    Args:
-        file_pattern: gzip TFRecord files.
-        max_users: users to keep the history of; those with the smallest hash.
-        max_behaviors: behaviours to keep of each, the newest.
-        part: 0 or 1 samples from that half of the users alone.
-
-    Returns:
-        All clicks, and the histories of the sample. A user with several
-        requests keeps the history of the first.
+    The sample are the users with the smallest hashes, of one half of the users
+    alone if ``part`` is 0 or 1. A user with several requests keeps the newest
+    behaviors of the first.
     """
     users: list[np.ndarray] = []
     items: list[np.ndarray] = []

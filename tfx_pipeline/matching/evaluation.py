@@ -34,16 +34,13 @@ def hits(
     item_ids: npt.NDArray[np.int64],
     ks: Sequence[int],
 ) -> npt.NDArray[np.bool_]:
-    """Returns which clicks are among the first k items.
+    """Returns which clicks are among the first k items, bool (n, len(ks)).
 
     Args:
         answers: int64 (U, K) item ids, best first.
         users: int64 (n,), row of ``answers`` of each click.
         item_ids: int64 (n,), the clicked items.
         ks: sizes, each at most K.
-
-    Returns:
-        bool (n, len(ks)).
     """
     found = np.zeros((len(users), len(ks)), bool)
     for click, (user, item) in enumerate(zip(users, item_ids, strict=True)):
@@ -59,17 +56,10 @@ def recall(
     ks: Sequence[int],
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Returns the share of clicks that were found.
+    """Returns the share of clicks that were found, by size.
 
-    Args:
-        found: bool (n, len(ks)), see `hits`.
-        users: int64 (n,), whose click it is.
-        ks: sizes.
-        seed: of the bootstrap.
-
-    Returns:
-        ``recall``, and ``low`` and ``high`` of the 95 % bootstrap interval
-        over users, by size; NaN without any click.
+    Each has ``recall``, and ``low`` and ``high`` of the 95 % bootstrap interval
+    over users; NaN without any click.
     """
     _, group, count = np.unique(users, return_inverse=True, return_counts=True)
     result = {}

@@ -22,10 +22,6 @@ class _EqualQueriesOnce(tfrs.layers.factorized_top_k.TopK):
     """Searches each distinct query of a batch once.
 
     The metric asks once per click, and a user's clicks share the query.
-
-    Args:
-        index: the index to search.
-        k: as of the index.
     """
 
     def __init__(self, index: tfrs.layers.factorized_top_k.TopK, k: int):
@@ -67,9 +63,6 @@ def factorized_recall(
         clicked: int64 (n,), the clicked items. One that is not in
             ``item_ids`` is never found.
         ks: numbers of items, each at most N.
-
-    Returns:
-        Recall by size; NaN without any click.
     """
     if not len(clicked):
         return {str(k): float("nan") for k in ks}

@@ -34,7 +34,7 @@ class Matcher(tf.Module):
         vectors: float32 (N, D), unit rows.
         popularity: float32 (N,), in [0, 1].
         num_candidates: items of an answer, K; all items if there are fewer.
-        max_behaviors: newest behaviours that count, M.
+        max_behaviors: newest behaviors that count, M.
         scoring: weights; `assign` changes them.
 
     Raises:
@@ -102,7 +102,7 @@ class Matcher(tf.Module):
 
         Returns:
             float32 (B, D + 1): a unit vector, or zeros without any known
-            behaviour, and the weight of the popularity.
+            behavior, and the weight of the popularity.
         """
         return self._queries(*self._history(behavior_item_ids))
 
@@ -112,7 +112,7 @@ class Matcher(tf.Module):
 
         Args:
             behavior_item_ids: int64 (B, L), oldest first; 0 is padding, at any
-                place. Unknown items count as behaviours without a vector.
+                place. Unknown items count as behaviors without a vector.
 
         Returns:
             `candidate_item_ids` int64 (B, K) and `scores` float32 (B, K).
@@ -209,11 +209,11 @@ class Matcher(tf.Module):
     def _history(
         self, behavior_item_ids: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Resolves the newest behaviours.
+        """Resolves the newest behaviors.
 
         Returns:
             int32 rows of the index, bool whether the item has one, float32
-            age: how many behaviours came after; each (B, M'), M' >= 1.
+            age: how many behaviors came after; each (B, M'), M' >= 1.
         """
         mask = newest_mask(behavior_item_ids, self._max_behaviors)
         ragged = tf.ragged.boolean_mask(behavior_item_ids, mask)

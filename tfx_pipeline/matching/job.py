@@ -7,11 +7,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -37,22 +34,13 @@ Report = Callable[[str], None]
 
 _WEIGHTS = ("half_life", "popularity_weight", "repeat_weight")
 _BATCH_USERS = 64
-_CHECKED_USERS = 32
 
 
 def run(job: Job, report: Report) -> dict[str, Any]:
     """Makes the model and its evaluation.
 
-    Args:
-        job: what to make.
-        report: receives one line per event.
-
-    Returns:
-        The content of the evaluation file.
-
     Raises:
-        ValueError: no item has a vector, or the saved model does not answer as
-            the one in memory.
+        ValueError: no item has a vector.
     """
     table = ItemTable.open(job.item_table)
     item_ids, vectors = item_vectors(table)
@@ -81,7 +69,7 @@ def run(job: Job, report: Report) -> dict[str, Any]:
     matcher.assign_popularity(popularity(counts))
     matcher.assign(scoring)
     report(
-        f"half life {scoring.half_life:g} behaviours, weight of popularity "
+        f"half life {scoring.half_life:g} behaviors, weight of popularity "
         f"{scoring.popularity_weight:g}, of repeats {scoring.repeat_weight:g}"
     )
     result = {
@@ -98,7 +86,7 @@ def run(job: Job, report: Report) -> dict[str, Any]:
     for name, by_size in result["factorized_top_k"].items():
         values = {k: {"recall": value} for k, value in by_size.items()}
         report(evaluation.as_line(f"{name} alone", values))
-    _save(matcher, pathlib.Path(job.model_dir), item_ids)
+    tf.saved_model.save(matcher, job.model_dir, signatures=matcher.signatures())
     evaluation_dir = pathlib.Path(job.evaluation_dir)
     write_json(evaluation_dir / EVALUATION_FILE, result)
     clicked = np.flatnonzero(counts)
@@ -254,31 +242,6 @@ def _evaluate(
             ),
         },
     }
-
-
-def _save(
-    matcher: Matcher, folder: pathlib.Path, item_ids: npt.NDArray[np.int64]
-) -> None:
-    """Saves the model, and checks that what was saved answers the same."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{folder.name}.", dir=folder.parent
-    ) as temporary:
-        saved = pathlib.Path(temporary) / "model"
-        signatures = matcher.signatures()
-        tf.saved_model.save(matcher, str(saved), signatures=signatures)
-        loaded = tf.saved_model.load(str(saved))
-        ids = tf.constant(item_ids[:_CHECKED_USERS, np.newaxis])
-        expected = matcher.recommend(ids)
-        answer = loaded.signatures["recommend"](behavior_item_ids=ids)
-        for name, values in expected.items():
-            if not np.array_equal(values.numpy(), answer[name].numpy()):
-                raise ValueError(
-                    f"the saved model answers other `{name}` than the one in "
-                    "memory."
-                )
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(saved, folder)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -29,10 +29,6 @@ class MatchingFailed(RuntimeError):
 def run_job(job: Job, report: Callable[[str], None]) -> None:
     """Runs a job and waits for it.
 
-    Args:
-        job: what to make.
-        report: receives one line per event.
-
     Raises:
         MatchingFailed: with the end of the process's own words.
     """

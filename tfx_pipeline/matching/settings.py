@@ -29,18 +29,18 @@ CLICKS_FILE = "item_clicks.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """How an item is scored for a user with behaviours b_1 ... b_M.
+    """How an item is scored for a user with behaviors b_1 ... b_M.
 
     ``vector_weight * cos(u, v_item) + popularity_weight * p(item)
     + repeat_weight * log(1 + n(item))``, where u is the mean of the vectors of
-    the behaviours, each weighted by ``0.5 ** (age / half_life)``; age counts
-    the behaviours after it. p is ``log(1 + clicks)`` in the train split,
-    divided by the largest; n counts the item among the behaviours.
+    the behaviors, each weighted by ``0.5 ** (age / half_life)``; age counts
+    the behaviors after it. p is ``log(1 + clicks)`` in the train split,
+    divided by the largest; n counts the item among the behaviors.
 
     Attributes:
-        half_life: behaviours after which a behaviour weighs half.
+        half_life: behaviors after which a behavior weighs half.
         popularity_weight: above 0, so that a user without any known
-            behaviour gets the popular items.
+            behavior gets the popular items.
         repeat_weight: at least 0.
         vector_weight: at least 0; 1 but for comparisons.
     """
@@ -69,20 +69,8 @@ class Scoring:
 class Job:
     """One matching model to make, as files and numbers.
 
-    Attributes:
-        item_table: folder of an `ItemTable`.
-        train_files: request-grouped Examples, gzip TFRecord file pattern.
-        eval_files: the same for the held-out requests.
-        model_dir: SavedModel folder to make.
-        evaluation_dir: folder to make, for `EVALUATION_FILE`.
-        num_candidates: items that an answer holds.
-        max_behaviors: newest behaviours of a user that count.
-        half_life: see `Scoring`; None chooses it on the train split.
-        popularity_weight: the same.
-        repeat_weight: the same.
-        tune_users: train users that the choice looks at.
-        eval_users: held-out users that recall is measured on.
-        seed: of the bootstrap.
+    ``train_files`` and ``eval_files`` are patterns of request-grouped Examples.
+    `MatchingConfig` says what the numbers are; ``seed`` is the bootstrap's.
     """
 
     item_table: str

@@ -25,10 +25,6 @@ def choose(
 ) -> tuple[Scoring, list[dict[str, float]]]:
     """Climbs to the best scoring, one weight at a time.
 
-    Args:
-        measure: how good a scoring is; called once for each.
-        fixed: weights that are not to be chosen.
-
     Returns:
         The best one, and every scoring that was tried with its ``value``.
     """

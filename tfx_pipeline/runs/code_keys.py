@@ -48,12 +48,7 @@ def mark(nodes: Iterable[Any]) -> None:
 
 @functools.cache
 def key(modules: tuple[str, ...], root: pathlib.Path = PROJECT) -> str:
-    """Returns a digest of all code that some modules need.
-
-    Args:
-        modules: names of modules, those of other packages for their versions.
-        root: folder that our packages lie in.
-    """
+    """Returns a digest of all code that some modules need."""
     digest = hashlib.sha256()
     others: set[str] = set()
     for name, path in closure(root, modules).items():

@@ -127,11 +127,6 @@ def latest_output(
 ) -> pathlib.Path:
     """Returns the folder of a component's newest finished output.
 
-    Args:
-        config: the pipeline.
-        component: component id, e.g. ``RankerTrainer``.
-        key: name of the output, e.g. ``model``.
-
     Raises:
         DataError: the component has not finished yet.
     """
@@ -258,10 +253,6 @@ def origins(
     config: config_lib.PipelineConfig, folder: pathlib.Path
 ) -> list[dict[str, Any]]:
     """Returns the executions that an artifact was made by, in order.
-
-    Args:
-        config: the pipeline.
-        folder: the artifact's, as in ML Metadata.
 
     Returns:
         Each has ``component``, ``execution`` (its id), ``finished`` (UTC),

@@ -53,10 +53,6 @@ def compile_pipeline(
 ) -> tfx.dsl.Pipeline:
     """Builds the pipeline of a configuration for the data as it is now.
 
-    Args:
-        config: the typed configuration.
-        report: receives one line per event, for a person.
-
     Raises:
         DataError: the raw tables cannot be found.
     """
@@ -98,13 +94,8 @@ def run(
     """Runs the pipeline with the local runner.
 
     Unchanged components are served from the cache, so a run after a failure
-    or a crash continues where the last one stopped.
-
-    Args:
-        config: the typed configuration.
-        report: receives one line per event, for a person.
-        to_nodes: ids of the components whose outputs are wanted; they and
-            what they need run. Empty: all.
+    or a crash continues where the last one stopped. With ``to_nodes`` only
+    these components and what they need run.
 
     Raises:
         ComponentFailed: a component failed.

@@ -63,9 +63,7 @@ def verdicts(
 ) -> list[Verdict]:
     """Returns the verdicts on the newest models.
 
-    Args:
-        config: the pipeline.
-        model_type: of the ranker; None: one verdict per type trained.
+    One for each type of ranker that was trained, or for one type alone.
 
     Raises:
         DataError: the pipeline has not run.

@@ -45,17 +45,7 @@ def embed_content(
     rows: slice | None = None,
     batch: int = _BATCH,
 ) -> Iterator[tuple[slice, Vectors]]:
-    """Embeds items batch by batch.
-
-    Args:
-        embed: features of n items to (n, D).
-        content: of the items.
-        rows: which of them; all by default.
-        batch: items at a time.
-
-    Yields:
-        Rows, and their vectors (n, D).
-    """
+    """Embeds items batch by batch; yields rows and their vectors (n, D)."""
     start, stop, _ = (rows or slice(None)).indices(len(content))
     for block in blocks(stop - start, batch):
         part = slice(start + block.start, min(stop, start + block.stop))
@@ -67,9 +57,6 @@ def raw_modalities(names: tuple[str, ...]) -> Embedder:
 
     With several modalities the cosine is the mean over those that both sides
     could have; a missing one counts as 0.
-
-    Args:
-        names: modalities that queries and items share.
     """
 
     def embed(features: Features) -> Vectors:
@@ -80,12 +67,7 @@ def raw_modalities(names: tuple[str, ...]) -> Embedder:
 
 
 def by_chance(seed: int, dim: int) -> Embedder:
-    """Returns random unit vectors: what knowing nothing gives.
-
-    Args:
-        seed: of the vectors.
-        dim: their width.
-    """
+    """Returns random unit vectors: what knowing nothing gives."""
     generator = np.random.default_rng(seed)
 
     def embed(features: Features) -> Vectors:

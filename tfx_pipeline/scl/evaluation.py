@@ -14,6 +14,7 @@ import numpy.typing as npt
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent
 from tfx_pipeline import progress
+from tfx_pipeline.evaluation import bootstrap
 from tfx_pipeline.scl import embedding, recall, search_dataset
 from tfx_pipeline.training import records
 
@@ -45,12 +46,6 @@ def read_held_out(
     limit: int,
 ) -> HeldOut:
     """Reads held-out events, evenly taken when there are too many.
-
-    Args:
-        file_patterns: gzip TFRecord files of search events.
-        content: of the items.
-        query_widths: modalities that the query tower takes.
-        limit: events at most.
 
     Raises:
         DataError: ``NO_SEARCH_EVENTS``.
@@ -144,6 +139,6 @@ def evaluate(
 
 
 def _with_interval(ranks: npt.NDArray[np.int64], k: int) -> dict[str, float]:
-    lower, upper = recall.recall_interval(ranks, k)
+    lower, upper = bootstrap.mean_interval(ranks < k, np.ones(len(ranks)))
     value = recall.recall_of_ranks(ranks, k)
     return {"value": value, "lower": lower, "upper": upper}

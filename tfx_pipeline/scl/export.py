@@ -49,12 +49,6 @@ def export_saved_model(
     (N, width) per modality, by its name, zeros where it is missing, and
     return ``embedding`` float32 (N, D): unit vectors, zeros for a row that
     has nothing.
-
-    Args:
-        path: folder to write.
-        model: trained `muse_keras.models.SCL`.
-        query_widths: modalities of the query tower.
-        item_widths: modalities of the item tower.
     """
     signatures = {
         EMBED_ITEMS: _trace(model.embed_items, item_widths),
@@ -97,9 +91,6 @@ def load_items_embedder(
     path: str | os.PathLike[str],
 ) -> Callable[[embedding.Features], embedding.Vectors]:
     """Loads a SavedModel of `export_saved_model` to embed items.
-
-    Args:
-        path: its folder.
 
     Returns:
         A function of the items' features by modality; modalities that the

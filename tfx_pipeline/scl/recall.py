@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from muse_keras.tables.item_table import blocks
-from tfx_pipeline.evaluation import bootstrap
 
 __all__ = [
     "MISSED",
     "ranks",
-    "recall_at",
-    "recall_interval",
     "recall_of_ranks",
 ]
 
@@ -27,37 +22,6 @@ _TIE = 1e-6
 
 Vectors = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-
-
-def recall_at(
-    query_vectors: Vectors,
-    true_items: npt.ArrayLike,
-    item_vectors: Vectors,
-    ks: Sequence[int] = (1, 10, 50, 100),
-    groups: npt.ArrayLike | None = None,
-    block: int = 4096,
-) -> dict[str, dict[int, float]]:
-    """Returns the share of queries whose true item is among the k nearest.
-
-    Args:
-        query_vectors: float32 (Q, D).
-        true_items: (Q,), rows of `item_vectors`; -1: an item without a
-            vector, never found.
-        item_vectors: float32 (N, D).
-        ks: how many items are looked at.
-        groups: integers (N,), the category of every item, or None.
-        block: queries, and items, compared at a time; memory is its square.
-
-    Returns:
-        dict of "all", and with `groups` "same_category" (only items of the
-        true item's category compete), each a dict of k to recall; see `ranks`
-        for ties and zero vectors. NaN without queries.
-    """
-    found = ranks(query_vectors, true_items, item_vectors, groups, block)
-    return {
-        name: {k: recall_of_ranks(values, k) for k in ks}
-        for name, values in found.items()
-    }
 
 
 def ranks(
@@ -118,31 +82,6 @@ def ranks(
 def recall_of_ranks(values: Integers, k: int) -> float:
     """Returns the share of ranks below k; NaN without any."""
     return float(np.mean(values < k)) if len(values) else float("nan")
-
-
-def recall_interval(
-    values: Integers,
-    k: int,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Returns the percentile bootstrap of recall over queries.
-
-    Args:
-        values: ranks.
-        k: how many items are looked at.
-        samples: resamples of the queries.
-        level: coverage of the interval.
-        seed: of the resampling.
-
-    Returns:
-        Lower and upper bound; NaN without any query.
-    """
-    hits = (values < k).astype(np.float64)
-    return bootstrap.mean_interval(
-        hits, np.ones_like(hits), samples, level, seed
-    )
 
 
 def _check(

@@ -27,10 +27,6 @@ __all__ = [
 def query_modalities(file_patterns: Sequence[str]) -> dict[str, int]:
     """Returns the modalities of the queries and their widths.
 
-    Args:
-        file_patterns: gzip TFRecord files of search events; every event has
-            every modality, zeros where it is missing.
-
     Raises:
         DataError: ``NO_SEARCH_EVENTS`` when there is no event.
     """
@@ -53,10 +49,6 @@ def tower_modalities(
     queries: Mapping[str, int], items: Mapping[str, int]
 ) -> dict[str, int]:
     """Returns the modalities of a tower that both sides share.
-
-    Args:
-        queries: modality to width, of the queries.
-        items: modality to width, of the items.
 
     Raises:
         DataError: ``MODALITY_WIDTHS`` when one has two widths.
@@ -88,20 +80,8 @@ def search_dataset(
 ) -> tf.data.Dataset:
     """Reads search events and gathers the content of their items.
 
-    Args:
-        file_patterns: gzip TFRecord files of search events.
-        content: of the items.
-        query_widths: modalities to read of the queries, and their widths.
-        item_widths: the same of the items.
-        batch_events: events per batch.
-        hard_negatives: clicked items per event at most, H; with 0 there are
-            no ``negatives``.
-        shuffle: size of the shuffle buffer; 0 keeps the order.
-        epochs: passes over the events, each in another order; a batch may
-            reach over two.
-        seed: of the order.
-        skip_batches: batches to leave out at the start, unparsed.
-        drop_remainder: leave out a last batch that is not full.
+    A batch may reach over two passes. With 0 ``hard_negatives`` there are no
+    ``negatives``; otherwise H is the number of clicked items per event at most.
 
     Returns:
         Dataset of dictionaries: ``query`` and ``item`` of modality to float32

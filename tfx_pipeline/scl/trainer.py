@@ -58,11 +58,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 class Widths:
     """Which modalities there are, and how wide they are.
 
-    Args:
-        files: search events.
-        content: of the items.
-        shared: one tower takes the modalities of queries and of items.
-
     Attributes:
         queries: modality to width, of the queries.
         items: the same, of the items.
@@ -102,15 +97,8 @@ def run(
 ) -> None:
     """Trains the tower and its ablations, evaluates and exports.
 
-    Args:
-        config: how.
-        content: of the items.
-        train_files: patterns of the search events to train on.
-        eval_files: patterns of the held-out ones.
-        raw_dir: directory of the raw tables, for the items' categories.
-        checkpoint_dir: checkpoints of this very training; removed at the end.
-        run_dir: receives curves, records, recall and the Keras model.
-        model_dir: receives the SavedModel.
+    ``run_dir`` receives curves, records, recall and the Keras model,
+    ``model_dir`` the SavedModel; ``checkpoint_dir`` is removed at the end.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     widths = Widths(train_files, content, config.shared_tower)
@@ -194,12 +182,7 @@ def variants(
 
 
 def build_model(config: config_lib.SCLConfig, widths: Widths) -> keras.Model:
-    """Returns an untrained SCL model.
-
-    Args:
-        config: architecture and loss.
-        widths: modalities of its towers.
-    """
+    """Returns an untrained SCL model."""
 
     def tower(modalities: Mapping[str, int], name: str) -> keras.layers.Layer:
         return SCLTower(
@@ -246,17 +229,6 @@ def train(
 
     A finished training leaves a checkpoint of its last step, so that a rerun
     finds it done.
-
-    Args:
-        model: untrained SCL model.
-        files: patterns of search events.
-        content: of the items.
-        widths: modalities of the towers.
-        config: how to train.
-        strategy: devices.
-        checkpoint_dir: checkpoints of this very training.
-        curves_path: JSON lines of step and loss to write.
-        name: of what is trained, for the lines of progress.
 
     Raises:
         ValueError: the batch does not divide over the devices.
@@ -314,10 +286,6 @@ def item_categories(
     """Returns the category of every item with content, int64 (N,).
 
     Items without usable features have category 0.
-
-    Args:
-        raw_dir: directory of the raw tables.
-        content: of the items.
     """
     categories = np.zeros(len(content), np.int64)
     table = raw_tables.RawTables.open(raw_dir)[raw_tables.ITEM_FEATURES]

@@ -42,19 +42,9 @@ def request_dataset(
     the indices of a SparseTensor would be twice the bytes of its values, and
     cost more than reading them.
 
-    Args:
-        file_patterns: gzip TFRecord files.
-        feature_spec: spec of the transformed features.
-        batch_requests: requests per batch.
-        shuffle_requests: size of the shuffle buffer; 0 keeps the order.
-        epochs: passes over the data, each in another order.
-        seed: of the order.
-        skip_batches: batches to leave out at the start, unparsed.
-
     Returns:
-        Dataset of dictionaries of Tensors (B, n). Lists are padded with 0,
-        clicks with `PADDING`, so that padding can be told from a candidate
-        whose id is 0.
+        Dataset of dictionaries of dense tensors (B, n), padded with 0, and
+        ``clicks`` with `PADDING`.
     """
     dataset = records.record_dataset(
         file_patterns, shuffle=shuffle_requests, epochs=epochs, seed=seed
@@ -76,17 +66,7 @@ def request_dataset(
 def ranking_dataset(
     requests: tf.data.Dataset, batch_requests: int
 ) -> tf.data.Dataset:
-    """Turns request batches into what `keras.Model.fit` takes.
-
-    Args:
-        requests: dataset of `request_dataset`.
-        batch_requests: requests per batch; the last batch is filled up with
-            empty ones. So devices always share equally, and every batch
-            weighs the same in Keras's mean loss.
-
-    Returns:
-        Dataset of `training_batch` tuples.
-    """
+    """Turns request batches into what `keras.Model.fit` takes."""
     return requests.map(
         lambda batch: training_batch(batch, batch_requests),
         num_parallel_calls=tf.data.AUTOTUNE,

@@ -17,19 +17,10 @@ def record_dataset(
     epochs: int = 1,
     seed: int = 0,
 ) -> tf.data.Dataset:
-    """Reads serialised records.
+    """Reads serialized records of gzip TFRecord files as string scalars.
 
-    The order depends on the seed (and `tf.random.set_seed`) alone, however
-    often the dataset is iterated.
-
-    Args:
-        file_patterns: gzip TFRecord files.
-        shuffle: size of the shuffle buffer; 0 keeps the order.
-        epochs: passes over the data, each in another order.
-        seed: of the order.
-
-    Returns:
-        Dataset of string scalars.
+    Each of the epochs has another order. It depends on the seed (and
+    `tf.random.set_seed`) alone, however often the dataset is iterated.
     """
     files = tf.data.Dataset.list_files(list(file_patterns), shuffle=False)
     records = files.interleave(

@@ -65,12 +65,7 @@ def build_model(
 ) -> keras.Model:
     """Returns an untrained ranker with its item table filled.
 
-    Args:
-        config: architecture.
-        item_table: items and their vectors.
-        vocabularies: raw ids per field.
-        compute_dtype: "float32" or "bfloat16"; weights are float32.
-        spare_rows: items that can be added while the model serves.
+    ``spare_rows`` is the number of items that can be added while it serves.
     """
     # Every vocabulary has two more indices: missing and unseen.
     sizes = {name: len(values) + 2 for name, values in vocabularies.items()}
@@ -102,16 +97,8 @@ def train(
 ) -> None:
     """Trains a built ranker, resuming from a checkpoint when there is one.
 
-    Args:
-        model: built ranker.
-        optimizer: its optimizer.
-        files: patterns of transformed Examples.
-        feature_spec: their spec.
-        config: how to train.
-        strategy: devices.
-        checkpoint_dir: checkpoints of this very training; nothing else may
-            be in it.
-        curves_path: JSON lines of step and loss to write.
+    Nothing but the checkpoints of this very training may be in
+    ``checkpoint_dir``; ``curves_path`` receives the loss of each step.
     """
     checkpoints.check_batch(
         "trainer.batch_requests", config.batch_requests, strategy

@@ -27,7 +27,7 @@ __all__ = [
     "serialize",
 ]
 
-# The 64-bit finaliser of MurmurHash3: ids that are small or share their low
+# The 64-bit finalizer of MurmurHash3: ids that are small or share their low
 # bits still spread evenly over the partitions.
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
@@ -105,9 +105,6 @@ def partition(
         batch: rows to distribute; their order is kept inside a partition.
         key: name of an int64 column.
         partitions: number of partitions.
-
-    Yields:
-        ``(partition, rows)`` for every partition that has rows.
     """
     assigned = partition_of(numpy_column(batch, key), partitions)
     order = np.argsort(assigned, kind="stable")

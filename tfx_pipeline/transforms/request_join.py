@@ -9,10 +9,10 @@ worker holds one partition at a time and the Python cost is per batch:
    per request instead of once per impression. A partition becomes one file of
    each split.
 
-What crosses a shuffle is a parcel (`exchange`): a batch, or where a batch lies
-in a file. With files the memory of a local runner does not grow with the data:
-a worker holds one partition, the runner a few bytes per partition and row
-group.
+What crosses a shuffle is a batch, or where it lies in a file
+(`shuffle_files`). With files the memory of a local runner does not grow with
+the data: a worker holds one partition, the runner a few bytes per partition and
+row group.
 
 Rows that cannot be joined are not dropped: they leave by the ``rejected``
 output with a reason, and every row is counted exactly once.
@@ -33,8 +33,8 @@ from muse_tools.datasets import raw_tables, validation
 from tfx_pipeline import features
 from tfx_pipeline.transforms import (
     arrow_batches,
-    exchange,
     requests,
+    shuffle_files,
     steps,
     tfrecords,
 )
@@ -51,7 +51,7 @@ _SCHEMAS = {
     "samples": raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
     "user_features": raw_tables.SCHEMAS[raw_tables.TRAIN_USER_FEATURES],
     "item_features": raw_tables.SCHEMAS[raw_tables.ITEM_FEATURES],
-    # Only who has an embedding matters here, not the embedding.
+    # Only which items have an embedding matters here.
     "embedding_ids": pa.schema([(raw_tables.ITEM_ID, pa.int64())]),
 }
 
@@ -60,19 +60,15 @@ _SCHEMAS = {
 class JoinOptions:
     """How to join.
 
-    Attributes:
-        max_candidates: candidates of one request at most.
-        item_partitions: partitions of the shuffle by item.
-        user_partitions: partitions of the shuffle by user, and files of each
-            split.
-        exchange_dir: folder for the batches between the steps, seen by all
-            workers; None leaves them to the runner.
+    ``user_partitions`` is also the number of files of each split;
+    ``shuffle_dir`` is seen by all workers, None leaves the batches to the
+    runner.
     """
 
     max_candidates: int
     item_partitions: int
     user_partitions: int
-    exchange_dir: str | None = None
+    shuffle_dir: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_candidates", "item_partitions", "user_partitions"):
@@ -85,14 +81,10 @@ class JoinOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RawFiles:
-    """Parquet files of the raw tables.
+    """Parquet files of the raw tables, by split where they have one.
 
-    Attributes:
-        samples: of the samples of each split.
-        users: of the user features of each split.
-        items: of the item features.
-        embeddings: of the embeddings; only their ids are read, to count
-            candidates without one. Empty where vectors are not imported.
+    Of the embeddings only the ids are read, to count candidates without one;
+    there are no files where vectors are not imported.
     """
 
     samples: Mapping[str, Sequence[str]]
@@ -134,14 +126,8 @@ def write_requests(
 ) -> beam.PCollection:
     """Joins raw tables into requests and writes them.
 
-    Args:
-        pipeline: Beam pipeline to add the join to.
-        files: raw tables.
-        outputs: prefix of the Example files of each split.
-        options: sizes of the join.
-
     Returns:
-        ``(table name, parcel)`` of rejected rows, with a ``reason``.
+        ``(table name, batches)`` of rejected rows, with a ``reason``.
     """
 
     def rows(
@@ -151,7 +137,7 @@ def write_requests(
             pipeline
             | f"{label}/RowGroups" >> beam.Create(groups, reshuffle=True)
             | f"{label}/Read"
-            >> steps.step(_ReadRowGroup(options.exchange_dir, partitions))
+            >> steps.step(_ReadRowGroup(options.shuffle_dir, partitions))
         )
 
     by_item, by_user = options.item_partitions, options.user_partitions
@@ -190,18 +176,10 @@ def write_requests(
         | "ByItem" >> beam.CoGroupByKey()
         | "JoinItems"
         >> steps.step(
-            _JoinItems(options.exchange_dir, by_user, bool(files.embeddings))
+            _JoinItems(options.shuffle_dir, by_user, bool(files.embeddings))
         )
     )
-    # A partition without users is a file without records.
-    shards = (
-        pipeline
-        | "Shards"
-        >> beam.Create(
-            [(split, shard) for split in outputs for shard in range(by_user)]
-        )
-        | "ShardKeys" >> beam.Map(lambda shard: (shard, None))
-    )
+    shards = steps.shards(pipeline, outputs, by_user)
     written = (
         {"samples": with_items.rows, "users": user_rows.rows, "shards": shards}
         | "ByUser" >> beam.CoGroupByKey()
@@ -234,8 +212,8 @@ def _by_split(rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
 class _ReadRowGroup(steps.Step):
     """Reads, validates and partitions one Parquet row group."""
 
-    def __init__(self, exchange_dir: str | None, partitions: int) -> None:
-        super().__init__(exchange_dir)
+    def __init__(self, shuffle_dir: str | None, partitions: int) -> None:
+        super().__init__(shuffle_dir)
         self._partitions = partitions
 
     def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
@@ -268,16 +246,16 @@ class _JoinItems(steps.Step):
     """Gives the samples of one partition their item's features."""
 
     def __init__(
-        self, exchange_dir: str | None, partitions: int, imported: bool = True
+        self, shuffle_dir: str | None, partitions: int, imported: bool = True
     ) -> None:
-        super().__init__(exchange_dir)
+        super().__init__(shuffle_dir)
         self._partitions = partitions
         self._imported = imported
 
     def send(self, element: tuple[int, Mapping]) -> Iterator[steps.Sent]:
-        _, parcels = element
+        _, batches = element
         samples, items, embedded = (
-            arrow_batches.concatenate(exchange.unpack(parcels[name]))
+            arrow_batches.concatenate(shuffle_files.read(batches[name]))
             for name in ("samples", "items", "embedded")
         )
         if items is not None:
@@ -330,7 +308,7 @@ class _WriteRequests(steps.Step):
     def __init__(
         self, outputs: Mapping[str, str], options: JoinOptions
     ) -> None:
-        super().__init__(options.exchange_dir)
+        super().__init__(options.shuffle_dir)
         self._outputs = outputs
         self._options = options
 
@@ -341,9 +319,9 @@ class _WriteRequests(steps.Step):
     def send(
         self, element: tuple[tuple[str, int], Mapping]
     ) -> Iterator[steps.Sent]:
-        (split, shard), parcels = element
+        (split, shard), batches = element
         samples, users = (
-            arrow_batches.concatenate(exchange.unpack(parcels[name]))
+            arrow_batches.concatenate(shuffle_files.read(batches[name]))
             for name in ("samples", "users")
         )
         if users is not None:

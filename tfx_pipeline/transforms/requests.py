@@ -58,7 +58,7 @@ _CANDIDATE_FEATURES = dict(
     )
 )
 
-# Behaviours in one batch of requests: 8 MB of ids.
+# Behaviors in one batch of requests: 8 MB of ids.
 _BATCH_BEHAVIORS = 1 << 19
 
 
@@ -74,12 +74,6 @@ def build_requests(
     ``max_candidates`` of them make one request. Requests are in the order of a
     hash of the user id: it mixes users whatever the order of the tables, and
     depends on nothing else.
-
-    Args:
-        samples: samples with item features, popularity and position.
-        users: user feature rows, one per user.
-        user_rows: row of ``users`` for each sample, int64 (n,).
-        max_candidates: candidates of one request at most.
 
     Yields:
         Batches of about 8 MB, one row per request, every column a list, named

@@ -27,7 +27,7 @@ from muse_tools.datasets.item_content import ItemContent
 from tfx_pipeline import features
 from tfx_pipeline.transforms import (
     arrow_batches,
-    exchange,
+    shuffle_files,
     steps,
     tfrecords,
 )
@@ -42,15 +42,9 @@ _BATCH_ROWS = 1 << 13
 class SearchJoin:
     """What the join works with.
 
-    Attributes:
-        table: The search events.
-        widths: Width of every vector modality of the queries.
-        text_encoder: What encodes the queries' texts.
-        content_dir: Folder of the `ItemContent`.
-        first_eval_time: Events of this time and later are of split ``eval``.
-        shards: Files of each split.
-        exchange_dir: Folder for the batches between the steps, seen by all
-            workers; None leaves them to the runner.
+    ``widths`` are those of the queries' vector modalities; events of
+    ``first_eval_time`` and later are of split ``eval``; ``shuffle_dir`` is seen
+    by all workers, None leaves the batches to the runner.
     """
 
     table: search_tables.SearchTable
@@ -59,7 +53,7 @@ class SearchJoin:
     content_dir: str
     first_eval_time: int
     shards: int
-    exchange_dir: str | None = None
+    shuffle_dir: str | None = None
 
 
 def write_search_examples(
@@ -67,13 +61,8 @@ def write_search_examples(
 ) -> beam.PCollection:
     """Checks search events and writes them as Examples.
 
-    Args:
-        pipeline: Beam pipeline to add the join to.
-        join: What to read and how.
-        outputs: Prefix of the Example files of each split.
-
     Returns:
-        ``(table name, parcel)`` of rejected rows, with a ``reason``.
+        ``(table name, batches)`` of rejected rows, with a ``reason``.
     """
     table = join.table.rows
     groups = steps.row_groups(
@@ -84,15 +73,7 @@ def write_search_examples(
         | "RowGroups" >> beam.Create(groups, reshuffle=True)
         | "Read" >> steps.step(_ReadEvents(join))
     )
-    # A partition without events is a file without records.
-    shards = (
-        pipeline
-        | "Shards"
-        >> beam.Create(
-            [(split, n) for split in outputs for n in range(join.shards)]
-        )
-        | "ShardKeys" >> beam.Map(lambda shard: (shard, None))
-    )
+    shards = steps.shards(pipeline, outputs, join.shards)
     written = (
         {"events": events.rows, "shards": shards}
         | "ByShard" >> beam.CoGroupByKey()
@@ -105,7 +86,7 @@ class _ReadEvents(steps.Step):
     """Reads, checks, splits and partitions one Parquet row group."""
 
     def __init__(self, join: SearchJoin) -> None:
-        super().__init__(join.exchange_dir)
+        super().__init__(join.shuffle_dir)
         self._join = join
 
     def setup(self) -> None:
@@ -154,7 +135,7 @@ class _WriteEvents(steps.Step):
     """Writes the Examples of one partition of a split."""
 
     def __init__(self, join: SearchJoin, outputs: Mapping[str, str]) -> None:
-        super().__init__(join.exchange_dir)
+        super().__init__(join.shuffle_dir)
         self._join = join
         self._outputs = outputs
 
@@ -169,8 +150,8 @@ class _WriteEvents(steps.Step):
         )
 
     def send(self, element: tuple[tuple[str, int], Mapping]) -> Iterator[Any]:
-        (split, shard), parcels = element
-        rows = arrow_batches.concatenate(exchange.unpack(parcels["events"]))
+        (split, shard), batches = element
+        rows = arrow_batches.concatenate(shuffle_files.read(batches["events"]))
         path = steps.shard_path(self._outputs[split], shard, self._join.shards)
         with tfrecords.TFRecordWriter(path) as writer:
             if rows is None:

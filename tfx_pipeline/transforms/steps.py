@@ -1,4 +1,4 @@
-"""Steps of a Beam pipeline over Arrow batches: parcels, counters, rejects.
+"""Steps of a Beam pipeline over Arrow batches: counters and rejected rows.
 
 What the joins have in common. Rows leave a step under the output ``rows`` on
 their way to the next one, or under ``rejected`` with a reason; every row is
@@ -16,7 +16,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from muse_tools.datasets import parquet_files, raw_tables
-from tfx_pipeline.transforms import arrow_batches, exchange
+from tfx_pipeline.transforms import arrow_batches, shuffle_files
 
 __all__ = [
     "POSITION",
@@ -30,6 +30,7 @@ __all__ = [
     "reject",
     "row_groups",
     "shard_path",
+    "shards",
     "step",
     "write_rejected",
 ]
@@ -62,17 +63,24 @@ def shard_path(prefix: str, shard: int, shards: int) -> str:
     return f"{prefix}-{shard:05d}-of-{shards:05d}.gz"
 
 
+def shards(
+    pipeline: beam.Pipeline, splits: Iterable[str], count: int
+) -> beam.PCollection:
+    """Returns the key of every file: one without rows has no records."""
+    return (
+        pipeline
+        | "Shards"
+        >> beam.Create([(split, n) for split in splits for n in range(count)])
+        | "ShardKeys" >> beam.Map(lambda shard: (shard, None))
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class RowGroup:
     """A row group of a Parquet file, the unit of reading.
 
-    Attributes:
-        table: Name of the table.
-        split: Split of the table, or an empty string.
-        path: The file.
-        index: Row group of the file.
-        first_row: Position of its first row in the table and split.
-        rows_per_batch: Rows to read at a time.
+    ``split`` may be empty; ``first_row`` is the position of its first row in
+    the table and split.
     """
 
     table: str
@@ -88,13 +96,7 @@ def row_groups(
     schema: pa.Schema,
     paths_of_split: Mapping[str, Sequence[str]],
 ) -> list[RowGroup]:
-    """Returns the row groups of a table's files.
-
-    Args:
-        table: Name of the table.
-        schema: Columns to read.
-        paths_of_split: Parquet files of each split, in order.
-    """
+    """Returns the row groups of a table's files."""
     groups = []
     for split, paths in paths_of_split.items():
         first_row = 0
@@ -113,15 +115,7 @@ def row_groups(
 def read_row_group(
     group: RowGroup, schema: pa.Schema
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Streams a row group.
-
-    Args:
-        group: The row group.
-        schema: Columns to read.
-
-    Yields:
-        Position of the first row of a batch, and the batch.
-    """
+    """Streams a row group."""
     position, path = group.first_row, pathlib.Path(group.path)
     with parquet_files.open_file(group.table, path) as file:
         for batch in parquet_files.iter_batches(
@@ -132,14 +126,10 @@ def read_row_group(
 
 
 class Step(beam.DoFn):
-    """A step of a join: what it sends leaves as parcels.
+    """A step of a join: what it sends may leave by a file."""
 
-    Args:
-        exchange_dir: Folder for the batches between steps, see `exchange`.
-    """
-
-    def __init__(self, exchange_dir: str | None) -> None:
-        self._exchange_dir = exchange_dir
+    def __init__(self, shuffle_dir: str | None) -> None:
+        self._shuffle_dir = shuffle_dir
 
     def send(self, element: Any) -> Iterator[Sent]:
         """Yields output, key and rows for the next step."""
@@ -147,15 +137,15 @@ class Step(beam.DoFn):
 
     def process(self, element: Any) -> Iterator:
         """Wraps what is sent."""
-        with exchange.Outbox(self._exchange_dir) as outbox:
+        with shuffle_files.ShuffleFile(self._shuffle_dir) as file:
             for output, key, rows in self.send(element):
-                yield from _tagged(outbox.put((output, key), rows))
-            yield from _tagged(outbox.flush())
+                yield from _tagged(file.put((output, key), rows))
+            yield from _tagged(file.flush())
 
 
-def _tagged(parcels: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
-    for (output, key), parcel in parcels:
-        yield beam.pvalue.TaggedOutput(output, (key, parcel))
+def _tagged(sent: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
+    for (output, key), batch in sent:
+        yield beam.pvalue.TaggedOutput(output, (key, batch))
 
 
 def step(step: Step) -> beam.ParDo:
@@ -172,13 +162,7 @@ def count(name: str, amount: int) -> None:
 def reject(
     table: str, rows: pa.RecordBatch, reason: str | None = None
 ) -> Iterator[Sent]:
-    """Sends rows that cannot be used, and counts them by reason.
-
-    Args:
-        table: Name of their table.
-        rows: The rows, with a column ``reason`` unless `reason` is given.
-        reason: Why all of them are rejected.
-    """
+    """Sends rows that cannot be used, and counts them by reason."""
     if not rows.num_rows:
         return
     if reason is not None:
@@ -192,18 +176,13 @@ def reject(
 
 
 def write_rejected(
-    group: tuple[str, Iterable[exchange.Parcel]], folder: str
+    group: tuple[str, Iterable[shuffle_files.Sent]], folder: str
 ) -> None:
-    """Writes the rejected rows of a table in their order.
-
-    Args:
-        group: Table name and parcels of its rejected rows.
-        folder: Where to write ``<table>-<number>.parquet``.
-    """
-    table, parcels = group
+    """Writes the rejected rows of a table in their order."""
+    table, batches = group
     # Rows rejected at different points of the join carry different columns.
     by_schema: dict[tuple[str, ...], list[pa.RecordBatch]] = {}
-    for batch in exchange.unpack(parcels):
+    for batch in shuffle_files.read(batches):
         by_schema.setdefault(tuple(batch.schema.names), []).append(batch)
     for number, names in enumerate(sorted(by_schema)):
         rows = pa.Table.from_batches(by_schema[names])

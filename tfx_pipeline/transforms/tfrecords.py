@@ -48,9 +48,6 @@ class TFRecordWriter:
     The file appears under its name when the ``with`` block ends without an
     error; a second writer of the same file replaces it, so that a runner may
     repeat the work.
-
-    Args:
-        path: file to write, on any file system of Beam's.
     """
 
     def __init__(self, path: str) -> None:

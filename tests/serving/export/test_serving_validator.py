@@ -83,7 +83,7 @@ class Inputs:
     def replays(self) -> list[checks.Replay]:
         return executor._replays(
             self.root / "run" / "validation_scores.npz",
-            str(self.root / "examples" / "Split-eval"),
+            str(self.root / "examples" / "Split-eval" / "*"),
         )
 
     def validate(self, run: str = "run", **settings: Any) -> dict[str, Any]:

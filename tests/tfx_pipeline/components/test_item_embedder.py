@@ -142,7 +142,7 @@ def test_report_adds_up(content, embedded):
 
 def test_int8_recall_against_sorting():
     rng = np.random.default_rng(4)
-    # Close together, so that codes do confuse neighbours.
+    # Close together, so that codes do confuse neighbors.
     vectors = rng.normal(size=(80, 128)) * 0.2 + rng.normal(size=128)
     vectors = (vectors / np.linalg.norm(vectors, axis=1)[:, None]).astype("f4")
     found = item_embeddings.int8_recall(vectors, k=5, queries=1000)

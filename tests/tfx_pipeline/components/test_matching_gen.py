@@ -210,7 +210,7 @@ def test_padding_and_other_rows_change_nothing(run, model):
             np.testing.assert_allclose(together[name][row], values[0], 1e-6)
 
 
-def test_only_the_newest_behaviours_count(run, model):
+def test_only_the_newest_behaviors_count(run, model):
     items = run.world.item_ids().tolist()
     newest = items[10 : 10 + worlds.MAX_BEHAVIORS]
     short = recommend(model, [newest])

@@ -55,7 +55,7 @@ def random_requests(rng: np.random.Generator) -> list[dict[str, list[int]]]:
             requests.append(
                 {
                     "user_id": [user],
-                    # Padding is no behaviour.
+                    # Padding is no behavior.
                     "behavior_item_ids": [0, 0] + [7] * length + [0],
                     "candidate_item_ids": (
                         rng.integers(1, 10, count) * 100

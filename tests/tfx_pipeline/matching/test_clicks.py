@@ -27,7 +27,7 @@ def test_every_click_once(world):
     ) == collections.Counter(made.clicked(made.train))
 
 
-def test_histories_are_the_newest_real_behaviours(world):
+def test_histories_are_the_newest_real_behaviors(world):
     made, files = world
     found = clicks.read_clicks(files, 1000, 4)
     wanted = {

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfx_pipeline.scl import recall
+from tfx_pipeline.scl import evaluation, recall
 
 
 def unit(rng, *shape):
@@ -47,44 +47,42 @@ def test_ranks(seed, block):
         )
         assert found["all"][number] == overall
         assert found["same_category"][number] == same
-    shares = recall.recall_at(queries, true, items, (1, 5), groups, block)
-    assert shares["all"][5] == np.mean(found["all"] < 5)
-    assert shares["same_category"][1] == np.mean(found["same_category"] < 1)
+
+
+def recall_at(queries, true, items, k):
+    found = recall.ranks(queries, true, items)
+    return recall.recall_of_ranks(found["all"], k)
 
 
 def test_equal_vectors_for_everything_earn_nothing():
     items = np.tile(unit(np.random.default_rng(0), 1, 64), (300, 1))
-    result = recall.recall_at(items[:20], np.arange(20), items, (1, 100), None)
-    assert result == {"all": {1: 0.0, 100: 0.0}}
-    assert recall.recall_at(items[:2], [0, 1], items, (300,))["all"][300] == 1.0
+    assert recall_at(items[:20], np.arange(20), items, 100) == 0.0
+    assert recall_at(items[:2], [0, 1], items, 300) == 1.0
 
 
-def test_the_interval_covers_the_recall_and_shrinks():
-    rng = np.random.default_rng(1)
-    values = rng.integers(0, 100, 4000)
-    point = recall.recall_of_ranks(values, 30)
-    few = recall.recall_interval(values[:200], 30)
-    many = recall.recall_interval(values, 30)
-    assert many[0] < point < many[1]
+def test_the_interval_covers_the_recall():
+    values = np.random.default_rng(1).integers(0, 100, 4000)
+    found = evaluation._with_interval(values, 30)
+    assert found["lower"] < found["value"] < found["upper"]
     # 1.96 standard errors on either side.
-    expected = 2 * 1.96 * np.sqrt(point * (1 - point) / 4000)
-    assert many[1] - many[0] == pytest.approx(expected, rel=0.2)
-    assert few[1] - few[0] > 2 * (many[1] - many[0])
+    deviation = np.sqrt(found["value"] * (1 - found["value"]) / 4000)
+    assert found["upper"] - found["lower"] == pytest.approx(
+        2 * 1.96 * deviation, rel=0.2
+    )
 
 
 def test_no_queries():
     items = unit(np.random.default_rng(2), 3, 4)
-    result = recall.recall_at(items[:0], [], items, (1,), [1, 1, 2])
-    assert np.isnan(result["all"][1])
-    assert np.isnan(result["same_category"][1])
-    assert np.isnan(recall.recall_interval(np.zeros(0, np.int64), 1)).all()
+    found = recall.ranks(items[:0], [], items, [1, 1, 2])
+    for ranks in found.values():
+        assert np.isnan([*evaluation._with_interval(ranks, 1).values()]).all()
 
 
 def test_arrays_that_do_not_fit_are_named():
     items = unit(np.random.default_rng(3), 3, 4)
     with pytest.raises(ValueError, match="`query_vectors` must have a row"):
-        recall.recall_at(items, [0], items)
+        recall.ranks(items, [0], items)
     with pytest.raises(ValueError, match="`true_items` must be rows"):
-        recall.recall_at(items[:1], [3], items)
+        recall.ranks(items[:1], [3], items)
     with pytest.raises(ValueError, match="`groups` must have an entry"):
-        recall.recall_at(items[:1], [0], items, groups=[1])
+        recall.ranks(items[:1], [0], items, groups=[1])

@@ -75,7 +75,7 @@ def write_events(
 
 
 def example(one: dict) -> bytes:
-    """Returns an event as a serialised Example."""
+    """Returns an event as a serialized Example."""
     message = tf.train.Example()
     for name, values in one.items():
         feature = message.features.feature[name]

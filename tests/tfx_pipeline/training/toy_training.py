@@ -70,7 +70,7 @@ def write_requests(
 
 
 def example(one: dict[str, list]) -> bytes:
-    """Returns a request as a serialised Example."""
+    """Returns a request as a serialized Example."""
     message = tf.train.Example()
     for name, values in one.items():
         feature = message.features.feature[name]

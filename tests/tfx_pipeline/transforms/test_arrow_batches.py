@@ -106,7 +106,7 @@ def test_appended_columns_come_last():
     assert more.num_columns == batch.num_columns + 1
 
 
-def test_partition_is_the_murmur3_finaliser():
+def test_partition_is_the_murmur3_finalizer():
     """Against a scalar implementation with Python integers."""
 
     def expected(value, partitions):

@@ -26,7 +26,7 @@ from tests.tfx_pipeline.transforms.join_oracle import (
     vector_row,
 )
 from tfx_pipeline.components.request_example_gen import RequestExampleGen
-from tfx_pipeline.transforms import arrow_batches, exchange, request_join
+from tfx_pipeline.transforms import arrow_batches, request_join, shuffle_files
 
 pytestmark = pytest.mark.tf
 
@@ -480,24 +480,24 @@ def test_requests_of_a_user_are_together_and_in_table_order(tmp_path):
 def test_a_runner_that_shuffles_on_disk_gives_the_same(
     broken, tmp_path, monkeypatch
 ):
-    """Without exchange files the batches themselves are shuffled."""
+    """Without shuffle files the batches themselves are shuffled."""
     write_examples(broken, tmp_path / "files")
-    monkeypatch.setattr(exchange, "_LOCAL_RUNNERS", ())
+    monkeypatch.setattr(shuffle_files, "_LOCAL_RUNNERS", ())
     made = []
-    create = exchange.FileSystems.create
+    create = shuffle_files.FileSystems.create
     monkeypatch.setattr(
-        exchange.FileSystems,
+        shuffle_files.FileSystems,
         "create",
         lambda path, **options: made.append(path) or create(path, **options),
     )
     check(broken, tmp_path / "elements")
-    assert not [path for path in made if "exchange" in path]
+    assert not [path for path in made if "shuffle" in path]
     assert contents(tmp_path / "files" / "examples") == contents(
         tmp_path / "elements" / "examples"
     )
 
 
-def test_exchange_files_are_gone_afterwards(broken, tmp_path, monkeypatch):
+def test_shuffle_files_are_gone_afterwards(broken, tmp_path, monkeypatch):
     write_examples(broken, tmp_path / "good")
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -509,7 +509,7 @@ def test_exchange_files_are_gone_afterwards(broken, tmp_path, monkeypatch):
             write_examples(broken, tmp_path / "bad")
     for name in ("good", "bad"):
         left = [path.name for path in (tmp_path / name).rglob("*")]
-        assert "exchange" not in left
+        assert "shuffle" not in left
     assert not any((tmp_path / "bad" / "examples").rglob("*.tmp"))
     assert not any(contents(tmp_path / "bad" / "examples").values())
 

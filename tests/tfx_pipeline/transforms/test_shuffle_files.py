@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tfx_pipeline.transforms import exchange
+from tfx_pipeline.transforms import shuffle_files
 
 
 def batch_of(start, rows):
@@ -18,11 +18,11 @@ def batch_of(start, rows):
 
 
 def send(directory, batches):
-    with exchange.Outbox(directory) as outbox:
+    with shuffle_files.ShuffleFile(directory) as file:
         sent = []
         for key, batch in batches:
-            sent += outbox.put(key, batch)
-        sent += outbox.flush()
+            sent += file.put(key, batch)
+        sent += file.flush()
     return sent
 
 
@@ -36,23 +36,23 @@ BATCHES = [
 
 @pytest.mark.parametrize("files", [False, True])
 def test_batches_arrive_by_key_and_in_order(tmp_path, files):
-    directory = str(tmp_path / "exchange") if files else None
+    directory = str(tmp_path / "shuffle") if files else None
     received = {}
-    for key, parcel in send(directory, BATCHES):
-        # A parcel crosses process boundaries.
-        received.setdefault(key, []).append(pickle.loads(pickle.dumps(parcel)))
+    for key, sent in send(directory, BATCHES):
+        # What is sent crosses process boundaries.
+        received.setdefault(key, []).append(pickle.loads(pickle.dumps(sent)))
     found = {
         key: [
-            row["id"] for b in exchange.unpack(parcels) for row in b.to_pylist()
+            row["id"] for b in shuffle_files.read(sent) for row in b.to_pylist()
         ]
-        for key, parcels in received.items()
+        for key, sent in received.items()
     }
     assert found == {"a": [0, 1, 2, 30, 31], ("b", 1): [10]}
-    batches = list(exchange.unpack(received["a"]))
+    batches = list(shuffle_files.read(received["a"]))
     assert [batch.num_rows for batch in batches] == [3, 0, 2]
 
 
-def test_a_step_writes_one_file_and_sends_one_small_parcel_per_key(tmp_path):
+def test_a_step_writes_one_file_and_sends_little_per_key(tmp_path):
     rng = np.random.default_rng(1)
     wide = pa.RecordBatch.from_arrays(
         [pa.array(rng.integers(0, 1 << 62, 100_000))], names=["id"]
@@ -61,9 +61,9 @@ def test_a_step_writes_one_file_and_sends_one_small_parcel_per_key(tmp_path):
     sent = send(str(tmp_path), batches)
     assert [key for key, _ in sent] == ["a", "b"]
     assert len(list(tmp_path.iterdir())) == 1
-    for _, parcel in sent:
-        assert len(pickle.dumps(parcel)) < 500
-        assert sum(b.num_rows for b in exchange.unpack([parcel])) == 500_000
+    for _, one in sent:
+        assert len(pickle.dumps(one)) < 500
+        assert sum(b.num_rows for b in shuffle_files.read([one])) == 500_000
 
 
 def test_steps_never_share_a_file(tmp_path):

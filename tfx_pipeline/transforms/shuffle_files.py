@@ -1,11 +1,11 @@
-"""Batches on their way from one step of the join to the next.
+"""Batches on their way through the shuffle between two steps of a join.
 
-A step hands over parcels, each under the key it is grouped by. A parcel is the
-serialised batch itself, for a runner that shuffles on disk, as those of
-clusters do. The local runners keep what they shuffle in memory, which then
-grows with the data. For them a step writes its batches to one file and a
-parcel is only the places of one key's batches in it: a few bytes, however long
-the histories. The files work with every runner whose workers share the folder.
+A step sends each batch under the key it is grouped by. On clusters, whose
+runners shuffle on disk, the batch itself is sent. Local runners keep what they
+shuffle in memory, which then grows with the data. For them a step writes its
+batches to one shuffle file and sends only the places of each key's batches in
+it: a few bytes, however long the histories. The files work with every runner
+whose workers share the folder.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from apache_beam.io.filesystems import FileSystems
 
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = ["Outbox", "Parcel", "directory_for", "unpack"]
+__all__ = ["Sent", "ShuffleFile", "directory_for", "read"]
 
-Parcel = bytes | tuple[str, tuple[int, ...]]
-"""A serialised batch, or a file with the offset and length of each batch."""
+Sent = bytes | tuple[str, tuple[int, ...]]
+"""A serialized batch, or a file with the offset and length of each batch."""
 
 
 # These keep in memory what they shuffle.
@@ -42,19 +42,11 @@ _LOCAL_RUNNERS = (
 def directory_for(
     runner: beam.runners.PipelineRunner, temporary: str
 ) -> Iterator[str | None]:
-    """Gives a folder for the batches between steps, if one is needed.
-
-    Args:
-        runner: Runs the pipeline.
-        temporary: Where to make the folder; it is deleted at the end.
-
-    Yields:
-        The folder, or None for a runner that shuffles on disk.
-    """
+    """Gives a folder for the batches between steps, if one is needed."""
     if type(runner).__name__ not in _LOCAL_RUNNERS:
         yield None
         return
-    folder = FileSystems.join(temporary, "exchange")
+    folder = FileSystems.join(temporary, "shuffle")
     try:
         yield folder
     finally:
@@ -62,16 +54,12 @@ def directory_for(
             FileSystems.delete([folder])
 
 
-class Outbox:
-    """Turns a step's batches into parcels.
+class ShuffleFile:
+    """The batches that a step sends.
 
     Args:
-        directory: where to write the batches, on any file system of Beam's;
-            None to put them into the parcels.
-
-    Example:
-        >>> with Outbox(None) as outbox:
-        ...     parcels = [*outbox.put("key", batch), *outbox.flush()]
+        directory: where to write them, on any file system of Beam's; None to
+            send the batches themselves.
     """
 
     def __init__(self, directory: str | None) -> None:
@@ -83,8 +71,8 @@ class Outbox:
 
     def put(
         self, key: Hashable, batch: pa.RecordBatch
-    ) -> Iterator[tuple[Hashable, Parcel]]:
-        """Takes a batch; yields its parcel if it needs no file."""
+    ) -> Iterator[tuple[Hashable, Sent]]:
+        """Takes a batch; yields it if it needs no file."""
         data = arrow_batches.serialize(batch)
         if self._directory is None:
             yield key, data
@@ -98,8 +86,8 @@ class Outbox:
         self._places.setdefault(key, []).extend((self._end, len(data)))
         self._end += len(data)
 
-    def flush(self) -> Iterator[tuple[Hashable, Parcel]]:
-        """Completes the file; yields one parcel per key in it."""
+    def flush(self) -> Iterator[tuple[Hashable, Sent]]:
+        """Completes the file; yields the places of each key in it."""
         self._close()
         for key, places in self._places.items():
             yield key, (self._path, tuple(places))
@@ -110,7 +98,7 @@ class Outbox:
             self._file.close()
         self._file = None
 
-    def __enter__(self) -> Outbox:
+    def __enter__(self) -> ShuffleFile:
         """Returns itself."""
         return self
 
@@ -119,13 +107,13 @@ class Outbox:
         self._close()
 
 
-def unpack(parcels: Iterable[Parcel]) -> Iterator[pa.RecordBatch]:
-    """Yields the batches of parcels, one in memory at a time."""
-    for parcel in parcels:
-        if isinstance(parcel, bytes):
-            yield arrow_batches.deserialize(parcel)
+def read(sent: Iterable[Sent]) -> Iterator[pa.RecordBatch]:
+    """Yields the batches that were sent, one in memory at a time."""
+    for one in sent:
+        if isinstance(one, bytes):
+            yield arrow_batches.deserialize(one)
             continue
-        path, places = parcel
+        path, places = one
         with FileSystems.open(
             path, compression_type=CompressionTypes.UNCOMPRESSED
         ) as file:
