@@ -66,7 +66,7 @@ BEFORE_TRAINING = {
 }
 BROKEN = 2
 # Long enough in steps to be killed between two checkpoints.
-DIN = ["model.type=din", "trainer.epochs=150", "trainer.checkpoint_steps=50"]
+DIN = ["model.type=din", "trainer.epochs=20", "trainer.checkpoint_steps=10"]
 
 
 @dataclasses.dataclass
@@ -233,13 +233,14 @@ class Killed:
     """A training that was killed, and the run after it."""
 
     states: dict[str, str]
-    last_line: str
     checkpoint: int
     rerun: Run
 
 
 @pytest.fixture(scope="module")
 def killed(world, anomalous) -> Killed:
+    import tensorflow as tf
+
     before = metadata.last_execution(world.metadata)
     program = "from muse_tools.cli import main; main.run()"
     command = [sys.executable, "-c", program, "pipeline", "run"]
@@ -256,12 +257,12 @@ def killed(world, anomalous) -> Killed:
         start_new_session=True,
     )
     seen = []
+    checkpoints = world.config().root / "checkpoints"
     try:
         for line in process.stderr:
             seen.append(line)
-            if "training step" in line:
-                checkpoints = world.config().root / "checkpoints"
-                deadline = time.monotonic() + 60
+            if line.startswith("RankerTrainer"):
+                deadline = time.monotonic() + 240
                 while not list(checkpoints.glob("*/checkpoint")):
                     assert time.monotonic() < deadline, "no checkpoint"
                     time.sleep(0.01)
@@ -276,14 +277,12 @@ def killed(world, anomalous) -> Killed:
             process.wait()
         process.stderr.close()
     states = metadata.states(world.metadata, before)
-    index = [
-        int(path.stem.rpartition("-")[2])
-        for path in (world.config().root / "checkpoints").glob("*/*.index")
-    ]
+    # One that was being written when the process ended is not the newest.
+    (folder,) = checkpoints.iterdir()
+    newest = tf.train.latest_checkpoint(str(folder))
     return Killed(
         states=states,
-        last_line=seen[-1],
-        checkpoint=max(index),
+        checkpoint=int(newest.rpartition("-")[2]),
         rerun=world.run(*DIN),
     )
 
@@ -553,7 +552,7 @@ def test_killed_training_resumes_from_its_checkpoint(world, killed):
         for line in (folder / "training.jsonl").read_text().splitlines()
     ]
     steps = [point["step"] for point in curve]
-    assert steps == list(range(1, 15 * 150 + 1))
+    assert steps == list(range(1, 15 * 20 + 1))
     assert np.isfinite([point["loss"] for point in curve]).all()
     # The finished training leaves no checkpoint behind.
     assert not list((world.config().root / "checkpoints").iterdir())
@@ -592,7 +591,7 @@ def test_lineage_tells_both_models(world, killed):
     # The last evaluation of this model refused it.
     assert runs["muse"].pushed_to is None
     assert runs["din"].pushed_to.name == killed.rerun.pushed[0]
-    assert runs["din"].settings["trainer"]["epochs"] == 150
+    assert runs["din"].settings["trainer"]["epochs"] == 20
     rows = {r["component"]: r for r in lineage.last_executions(world.config())}
     assert set(rows) == COMPONENTS
     assert rows["AtomicPusher"]["state"] == "COMPLETE"
