@@ -261,7 +261,7 @@ def killed(world, anomalous) -> Killed:
     try:
         for line in process.stderr:
             seen.append(line)
-            if line.startswith("RankerTrainer"):
+            if "RankerTrainer" in line:
                 deadline = time.monotonic() + 240
                 while not list(checkpoints.glob("*/checkpoint")):
                     assert time.monotonic() < deadline, "no checkpoint"
