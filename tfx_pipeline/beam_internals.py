@@ -12,8 +12,6 @@ from typing import Any
 
 from apache_beam.transforms import userstate
 
-__all__ = ["remember_dofn_specs"]
-
 
 def remember_dofn_specs() -> None:
     """Lets Beam look once at the states and timers of each DoFn.

@@ -14,24 +14,6 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 import yaml
 
-__all__ = [
-    "ConfigError",
-    "DataConfig",
-    "EvaluatorConfig",
-    "MatchingConfig",
-    "ModelConfig",
-    "OutputDir",
-    "OverrideError",
-    "PipelineConfig",
-    "PusherConfig",
-    "SCLConfig",
-    "ServingValidatorConfig",
-    "TrainerConfig",
-    "TransformConfig",
-    "load_config",
-]
-
-
 ModelType = Literal[
     "muse", "din", "sim_hard", "sim_soft", "eta", "sdim", "twin", "miss"
 ]

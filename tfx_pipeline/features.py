@@ -2,21 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "BEHAVIOR_CATEGORY_IDS",
-    "BEHAVIOR_ITEM_IDS",
-    "CANDIDATE_FEATURES",
-    "CANDIDATE_ITEM_IDS",
-    "CANDIDATE_POPULARITY",
-    "CLICKS",
-    "EVAL_SPLIT",
-    "QUERY_PREFIX",
-    "TRAIN_SPLIT",
-    "USER_ID",
-    "USER_PROFILE",
-    "VOCABULARIES",
-]
-
 TRAIN_SPLIT = "train"
 EVAL_SPLIT = "eval"
 

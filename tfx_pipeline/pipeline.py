@@ -35,8 +35,6 @@ from tfx_pipeline.components.text_embedder import TextEmbedder
 from tfx_pipeline.evaluation import extractors
 from tfx_pipeline.matching.settings import MODEL_NAME, RANKER_NAME
 
-__all__ = ["create_pipeline", "eval_config"]
-
 
 def create_pipeline(
     config: config_lib.PipelineConfig,

@@ -14,8 +14,6 @@ import tensorflow_transform as tft
 from muse_keras.tensorflow import request_features
 from tfx_pipeline import features
 
-__all__ = ["preprocessing_fn", "vocabulary_size"]
-
 
 def preprocessing_fn(
     inputs: dict[str, tf.SparseTensor], custom_config: dict[str, Any]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import time
 
-__all__ = ["LOGGER_NAME", "Throttle", "report"]
-
 LOGGER_NAME = "muse.progress"
 
 

@@ -10,19 +10,6 @@ from tfx_pipeline.tfx_internals import (
     artifact_utils,
 )
 
-__all__ = [
-    "CONTENT_DIR",
-    "EMBEDDINGS_DIR",
-    "MODEL_TYPE",
-    "RESULT",
-    "SCORES_FILE",
-    "TABLE_DIR",
-    "ItemContentArtifact",
-    "ItemEmbeddingsArtifact",
-    "ItemTableArtifact",
-    "split_files",
-]
-
 TABLE_DIR = "table"
 """Folder in an `ItemTableArtifact`."""
 

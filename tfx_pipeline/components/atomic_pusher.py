@@ -27,8 +27,6 @@ from tfx_pipeline.tfx_internals import (
     pusher_pb2,
 )
 
-__all__ = ["AtomicPusher", "Executor", "push"]
-
 
 class Executor(PusherExecutor):
     """Pushes a model that is blessed by every blessing it was given."""

@@ -7,8 +7,6 @@ from tfx import v1 as tfx
 from tfx_pipeline.components.artifacts import MODEL_TYPE
 from tfx_pipeline.tfx_internals import Artifact
 
-__all__ = ["CANDIDATE", "LastOtherBlessedModel"]
-
 CANDIDATE = "candidate"
 MODEL = "model"
 BLESSING = "model_blessing"

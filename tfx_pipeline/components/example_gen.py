@@ -17,8 +17,6 @@ from tfx_pipeline.tfx_internals import (
 )
 from tfx_pipeline.transforms import shuffle_files, steps
 
-__all__ = ["SPLITS", "run_join"]
-
 SPLITS = (features.TRAIN_SPLIT, features.EVAL_SPLIT)
 
 _Join = Callable[

@@ -19,8 +19,6 @@ from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = ["ItemContentGen", "build_item_content"]
-
 # Texts of one batch: their vectors take 64 MB.
 _TEXT_ROWS = 1 << 15
 

@@ -32,8 +32,6 @@ from tfx_pipeline.components.artifacts import (
 from tfx_pipeline.scl import embedding
 from tfx_pipeline.tfx_internals import path_utils, standard_artifacts
 
-__all__ = ["ItemEmbedder"]
-
 # Of a unit vector computed in float32.
 _NORM_TOLERANCE = 1e-3
 

@@ -20,16 +20,6 @@ from tfx_pipeline import progress
 from tfx_pipeline.scl.embedding import unit
 from tfx_pipeline.tfx_internals import types
 
-__all__ = [
-    "REPORT_FILE",
-    "SAMPLE_ITEMS",
-    "BlockReport",
-    "finish",
-    "int8_recall",
-    "merge",
-    "write_codes",
-]
-
 REPORT_FILE = "report.json"
 SAMPLE_ITEMS = 20_000
 """Items among which neighbors are looked for, about."""

@@ -25,8 +25,6 @@ from tfx_pipeline.components.artifacts import (
 )
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = ["ItemTableGen", "build_item_table"]
-
 # The levels of a Parquet list take more memory than its int8 values: about
 # 2 KB per row while a batch is decoded.
 _BATCH_ROWS = 1 << 14

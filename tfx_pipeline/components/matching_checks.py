@@ -29,8 +29,6 @@ from tfx_pipeline.matching.settings import (
     Scoring,
 )
 
-__all__ = ["CHECKS", "Expected", "Matcher"]
-
 _Rows: TypeAlias = npt.NDArray[np.integer[Any]]
 
 _USERS = 6

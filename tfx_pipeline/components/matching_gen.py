@@ -29,8 +29,6 @@ from tfx_pipeline.tfx_internals import (
     standard_artifacts,
 )
 
-__all__ = ["MatchingGen"]
-
 _WARMUP_ITEMS = 8
 
 

@@ -35,8 +35,6 @@ from tfx_pipeline.tfx_internals import (
 )
 from tfx_pipeline.training import checkpoints, devices, input_fn, trainer
 
-__all__ = ["RankerTrainer"]
-
 MODEL_FILE = "model.keras"
 
 

@@ -21,8 +21,6 @@ from tfx_pipeline.tfx_internals import (
     proto_utils,
 )
 
-__all__ = ["Executor", "RecordedEvaluator"]
-
 _VALUES = ("gauc", "gauc_lower", "gauc_upper")
 
 

@@ -16,8 +16,6 @@ from absl import logging
 from muse_tools.datasets import raw_tables, validation
 from muse_tools.datasets.errors import DataError
 
-__all__ = ["COUNTS_FILE", "RejectedRows", "check", "replaced", "write_counts"]
-
 COUNTS_FILE = "counts.json"
 
 

@@ -16,8 +16,6 @@ from tfx_pipeline.components import example_gen, rejected_rows
 from tfx_pipeline.tfx_internals import standard_artifacts
 from tfx_pipeline.transforms import request_join
 
-__all__ = ["RequestExampleGen", "check_counts"]
-
 _TABLES = {
     features.TRAIN_SPLIT: (
         raw_tables.TRAIN_SAMPLES,

@@ -24,8 +24,6 @@ from tfx_pipeline.tfx_internals import (
 )
 from tfx_pipeline.training import checkpoints
 
-__all__ = ["SCLTrainer"]
-
 
 @component
 def SCLTrainer(

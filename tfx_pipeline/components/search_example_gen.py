@@ -22,8 +22,6 @@ from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
 from tfx_pipeline.tfx_internals import standard_artifacts
 from tfx_pipeline.transforms import search_join, steps
 
-__all__ = ["SearchExampleGen", "first_eval_time", "query_widths"]
-
 
 @component(use_beam=True)
 def SearchExampleGen(

@@ -25,16 +25,6 @@ import numpy.typing as npt
 from muse_keras.tables import ItemTable
 from serving import client as client_lib
 
-__all__ = [
-    "CHECKS",
-    "REQUIRED",
-    "Ranker",
-    "Replay",
-    "WrongAnswer",
-    "difference",
-    "worst_differences",
-]
-
 REQUIRED = ("rank", "serving_default")
 """Signatures that every ranker has."""
 

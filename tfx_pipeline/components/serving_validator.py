@@ -31,8 +31,6 @@ from tfx_pipeline.tfx_internals import (
     standard_artifacts,
 )
 
-__all__ = ["REPORT_FILE", "ServingValidator", "judged"]
-
 REPORT_FILE = "report.json"
 
 

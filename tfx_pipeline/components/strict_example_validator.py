@@ -18,8 +18,6 @@ from tfx_pipeline.tfx_internals import (
     validator_executor,
 )
 
-__all__ = ["Executor", "StrictExampleValidator"]
-
 
 class Executor(validator_executor.Executor):
     """Validates statistics against the schema and fails on anomalies."""

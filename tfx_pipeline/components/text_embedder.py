@@ -22,8 +22,6 @@ from tfx_pipeline.components.artifacts import (
     ItemEmbeddingsArtifact,
 )
 
-__all__ = ["TextEmbedder", "item_texts"]
-
 
 @component
 def TextEmbedder(

@@ -19,16 +19,6 @@ from tensorflow_model_analysis import constants
 
 from tfx_pipeline import features
 
-__all__ = [
-    "HISTORY_BOUNDS",
-    "HISTORY_SLICE",
-    "POPULARITY_BOUNDS",
-    "POPULARITY_SLICE",
-    "bucket_names",
-    "custom_eval_shared_model",
-    "custom_extractors",
-]
-
 HISTORY_SLICE = "history_length"
 HISTORY_BOUNDS = (100, 300, 1000)
 """Lower bounds of the buckets of a request's number of behaviors."""

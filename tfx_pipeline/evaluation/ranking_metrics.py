@@ -18,8 +18,6 @@ from muse_keras import metrics
 from tfx_pipeline import features
 from tfx_pipeline.evaluation import bootstrap
 
-__all__ = ["METRICS", "RankingMetrics", "ranking_metrics"]
-
 METRICS = (
     "gauc",
     "gauc_lower",

@@ -12,8 +12,6 @@ from tfx_pipeline import features
 from tfx_pipeline.training import input_fn
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = ["Clicks", "read_clicks"]
-
 _SPEC = {
     name: tf.io.VarLenFeature(tf.int64)
     for name in (

@@ -10,15 +10,6 @@ import numpy.typing as npt
 
 from tfx_pipeline.evaluation import bootstrap
 
-__all__ = [
-    "KS",
-    "choose_ks",
-    "hits",
-    "popular_first",
-    "random_recall",
-    "recall",
-]
-
 KS = (1, 10, 50, 100, 500)
 """Recall is measured among so many items, and among all of an answer."""
 

@@ -12,8 +12,6 @@ import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-__all__ = ["factorized_recall"]
-
 _BATCH_USERS = 256
 _BLOCK_ITEMS = 8192
 

@@ -15,8 +15,6 @@ import tensorflow_recommenders as tfrs
 from muse_keras.tensorflow import newest_mask
 from tfx_pipeline.matching.settings import Scoring
 
-__all__ = ["Matcher"]
-
 _IDS = tf.TensorSpec([None, None], tf.int64, name="behavior_item_ids")
 _VECTOR = tf.TensorSpec([None, None], tf.float32, name="query_vector")
 

@@ -28,8 +28,6 @@ from tfx_pipeline.matching.settings import (
     Scoring,
 )
 
-__all__ = ["main", "run"]
-
 Report = Callable[[str], None]
 
 _WEIGHTS = ("half_life", "popularity_weight", "repeat_weight")

@@ -15,8 +15,6 @@ from collections.abc import Callable
 
 from tfx_pipeline.matching.settings import Job
 
-__all__ = ["MatchingFailed", "run_job"]
-
 _PROJECT = pathlib.Path(__file__).resolve().parents[2]
 _SHOWN_LINES = 3
 _STOP_S = 10

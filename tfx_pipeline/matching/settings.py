@@ -6,15 +6,6 @@ import dataclasses
 import json
 import pathlib
 
-__all__ = [
-    "CLICKS_FILE",
-    "EVALUATION_FILE",
-    "MODEL_NAME",
-    "RANKER_NAME",
-    "Job",
-    "Scoring",
-]
-
 MODEL_NAME = "matching"
 """Name of the served model."""
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 
 from tfx_pipeline.matching.settings import Scoring
 
-__all__ = ["GRID", "START", "choose"]
-
 GRID: Mapping[str, tuple[float, ...]] = {
     "repeat_weight": (0.0, 0.3, 1.0, 3.0, 10.0),
     "popularity_weight": (0.01, 0.1, 0.3, 1.0, 3.0, 10.0),

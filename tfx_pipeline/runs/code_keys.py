@@ -18,8 +18,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-__all__ = ["PACKAGES", "closure", "key", "mark", "module_digest"]
-
 PACKAGES = ("muse_keras", "muse_tools", "schemas", "serving", "tfx_pipeline")
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 

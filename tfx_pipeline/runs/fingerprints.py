@@ -13,14 +13,6 @@ from collections.abc import Callable, Iterable
 from muse_tools.datasets import raw_tables, search_tables
 from serving.files import write_json
 
-__all__ = [
-    "FileDigests",
-    "file_fingerprint",
-    "file_state",
-    "raw_fingerprint",
-    "search_fingerprints",
-]
-
 _FRESH_NS = 2_000_000_000
 _BLOCK_BYTES = 4 << 20
 _WORTH_SAYING_BYTES = 1 << 30

@@ -17,19 +17,6 @@ from muse_tools.datasets.errors import DataError
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.matching.settings import MODEL_NAME
 
-__all__ = [
-    "Finished",
-    "ModelRun",
-    "forget_lost_pushes",
-    "is_served",
-    "last_executions",
-    "latest_output",
-    "matching_run",
-    "model_runs",
-    "open_store",
-    "origins",
-]
-
 # Properties that say nothing about how an artifact came about.
 _INTERNAL = ("rejected_dir", "checkpoint_root", "name", "state")
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)

@@ -20,8 +20,6 @@ from tfx_pipeline import config as config_lib
 from tfx_pipeline.runs import code_keys, fingerprints, lineage
 from tfx_pipeline.tfx_internals import RunOptions
 
-__all__ = ["ComponentFailed", "compile_pipeline", "run", "schema_path"]
-
 Report = Callable[[str], None]
 
 _RUNNING = re.compile(r"Component (\S+) is running\.")

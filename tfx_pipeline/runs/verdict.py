@@ -13,8 +13,6 @@ from tfx_pipeline import config as config_lib
 from tfx_pipeline.matching.settings import MODEL_NAME
 from tfx_pipeline.runs import lineage
 
-__all__ = ["Verdict", "of_model", "verdicts"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:

@@ -11,15 +11,6 @@ import numpy.typing as npt
 from muse_keras.tables.item_table import blocks
 from muse_tools.datasets.item_content import ItemContent
 
-__all__ = [
-    "Embedder",
-    "Features",
-    "Vectors",
-    "by_chance",
-    "embed_content",
-    "raw_modalities",
-]
-
 Features = Mapping[str, npt.NDArray[np.float32]]
 Vectors = npt.NDArray[np.float32]
 

@@ -18,8 +18,6 @@ from tfx_pipeline.evaluation import bootstrap
 from tfx_pipeline.scl import embedding, recall, search_dataset
 from tfx_pipeline.training import records
 
-__all__ = ["KS", "HeldOut", "evaluate", "read_held_out"]
-
 KS = (1, 10, 50, 100)
 """Recall is measured among so many found items."""
 

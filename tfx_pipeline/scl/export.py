@@ -14,15 +14,6 @@ import tensorflow as tf
 from serving.export.saving import clear_devices
 from tfx_pipeline.scl import embedding
 
-__all__ = [
-    "EMBEDDING",
-    "EMBED_ITEMS",
-    "EMBED_QUERIES",
-    "export_saved_model",
-    "load_items_embedder",
-    "model_embedder",
-]
-
 EMBED_ITEMS = "embed_items"
 EMBED_QUERIES = "embed_queries"
 EMBEDDING = "embedding"

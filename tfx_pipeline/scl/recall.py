@@ -7,12 +7,6 @@ import numpy.typing as npt
 
 from muse_keras.tables.item_table import blocks
 
-__all__ = [
-    "MISSED",
-    "ranks",
-    "recall_of_ranks",
-]
-
 # The rank of an item that no search can return.
 MISSED = np.iinfo(np.int64).max
 

@@ -17,12 +17,6 @@ from muse_tools.datasets.search_tables import (
 from tfx_pipeline.features import QUERY_PREFIX
 from tfx_pipeline.training import records
 
-__all__ = [
-    "query_modalities",
-    "search_dataset",
-    "tower_modalities",
-]
-
 
 def query_modalities(file_patterns: Sequence[str]) -> dict[str, int]:
     """Returns the modalities of the queries and their widths.

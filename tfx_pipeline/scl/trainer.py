@@ -25,20 +25,6 @@ from tfx_pipeline.scl import embedding, evaluation, export, search_dataset
 from tfx_pipeline.training import checkpoints, devices, records
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = [
-    "CURVES_FILE",
-    "EVALUATION_FILE",
-    "MODEL_FILE",
-    "RUN_FILE",
-    "TOWER",
-    "VARIANTS",
-    "Widths",
-    "build_model",
-    "item_categories",
-    "run",
-    "train",
-]
-
 CURVES_FILE = "training.jsonl"
 EVALUATION_FILE = "evaluation.json"
 MODEL_FILE = "model.keras"

@@ -16,15 +16,6 @@ import tensorflow as tf
 from serving.files import dumps
 from tfx_pipeline import progress
 
-__all__ = [
-    "Recorder",
-    "TrainingCheckpoint",
-    "check_batch",
-    "count_weights",
-    "directory_of",
-    "fit",
-]
-
 _CURVE_FILE = "curve.jsonl"
 
 

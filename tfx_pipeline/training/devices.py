@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-__all__ = ["choose_strategy"]
-
 
 def choose_strategy() -> tf.distribute.Strategy:
     """Returns a strategy over all visible GPUs, or over the CPU."""

@@ -11,13 +11,6 @@ from muse_keras.tensorflow import model_inputs
 from tfx_pipeline import features
 from tfx_pipeline.training import records
 
-__all__ = [
-    "PADDING",
-    "ranking_dataset",
-    "request_dataset",
-    "training_batch",
-]
-
 # The click of no candidate.
 PADDING = -1
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-__all__ = ["count_records", "record_dataset"]
-
 
 def record_dataset(
     file_patterns: Sequence[str],

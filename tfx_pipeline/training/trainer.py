@@ -17,17 +17,6 @@ from tfx_pipeline import config as config_lib
 from tfx_pipeline import features
 from tfx_pipeline.training import checkpoints, input_fn, records
 
-__all__ = [
-    "CURVES_FILE",
-    "RUN_FILE",
-    "build_model",
-    "compile_model",
-    "compute_in_float32",
-    "read_vocabularies",
-    "train",
-    "training_dataset",
-]
-
 CURVES_FILE = "training.jsonl"
 RUN_FILE = "run.json"
 _MODELS = {

@@ -15,18 +15,6 @@ import pyarrow.compute as pc
 
 from muse_tools.datasets.arrow_lists import values_of
 
-__all__ = [
-    "append",
-    "column",
-    "concatenate",
-    "deserialize",
-    "mix",
-    "numpy_column",
-    "partition",
-    "partition_of",
-    "serialize",
-]
-
 # The 64-bit finalizer of MurmurHash3: ids that are small or share their low
 # bits still spread evenly over the partitions.
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)

@@ -39,14 +39,6 @@ from tfx_pipeline.transforms import (
     tfrecords,
 )
 
-__all__ = [
-    "JoinOptions",
-    "RawFiles",
-    "choose_partitions",
-    "write_requests",
-]
-
-
 _SCHEMAS = {
     "samples": raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
     "user_features": raw_tables.SCHEMAS[raw_tables.TRAIN_USER_FEATURES],

@@ -14,16 +14,6 @@ from tfx_pipeline import features
 from tfx_pipeline.transforms.arrow_batches import column, mix, numpy_column
 from tfx_pipeline.transforms.steps import POSITION
 
-__all__ = [
-    "ITEM_COLUMNS",
-    "POPULARITY",
-    "SPLIT",
-    "build_requests",
-    "is_first",
-    "popularity",
-    "rows_of",
-]
-
 # Columns that the join adds, besides the position.
 SPLIT = "split"
 POPULARITY = "popularity"

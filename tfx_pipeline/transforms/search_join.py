@@ -32,8 +32,6 @@ from tfx_pipeline.transforms import (
     tfrecords,
 )
 
-__all__ = ["SearchJoin", "write_search_examples"]
-
 # Events whose vectors are made at a time.
 _BATCH_ROWS = 1 << 13
 

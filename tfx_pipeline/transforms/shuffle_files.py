@@ -22,8 +22,6 @@ from apache_beam.io.filesystems import FileSystems
 
 from tfx_pipeline.transforms import arrow_batches
 
-__all__ = ["Sent", "ShuffleFile", "directory_for", "read"]
-
 Sent = bytes | tuple[str, tuple[int, ...]]
 """A serialized batch, or a file with the offset and length of each batch."""
 

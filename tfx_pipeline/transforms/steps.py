@@ -18,23 +18,6 @@ import pyarrow as pa
 from muse_tools.datasets import parquet_files, raw_tables
 from tfx_pipeline.transforms import arrow_batches, shuffle_files
 
-__all__ = [
-    "POSITION",
-    "RowGroup",
-    "Sent",
-    "Step",
-    "count",
-    "counts_of",
-    "partitions_for",
-    "read_row_group",
-    "reject",
-    "row_groups",
-    "shard_path",
-    "shards",
-    "step",
-    "write_rejected",
-]
-
 # A shuffle does not keep the order of rows: their position in the table does.
 POSITION = "position"
 

@@ -17,8 +17,6 @@ import google_crc32c
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-__all__ = ["TFRecordWriter", "frame"]
-
 _LEVEL = 1
 _GZIP = 16 + zlib.MAX_WBITS
 
