@@ -1,8 +1,4 @@
-"""How the parts of the pipeline tell a person what is going on.
-
-Components report through one logger; whoever runs the pipeline decides where
-the lines go.
-"""
+"""How the parts of the pipeline report progress, through one logger."""
 
 from __future__ import annotations
 

@@ -39,14 +39,9 @@ class Executor(PusherExecutor):
     ) -> None:
         """Copies the model to the next version folder.
 
-        Args:
-            input_dict: ``model`` and, when configured, ``model_blessing`` and
-                ``infra_blessing``.
-            output_dict: ``pushed_model``.
-            exec_properties: ``push_destination`` and, to list models for
-                ``muse serve``, ``custom_config`` with ``models_configs``: the
-                base directories by model name, by the name of the file to
-                write beside the version.
+        To list models for ``muse serve``, ``custom_config`` has
+        ``models_configs``: the base directories by model name, by the name of
+        the file to write beside the version.
         """
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):

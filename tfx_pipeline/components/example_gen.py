@@ -32,12 +32,8 @@ def run_join(
 ) -> dict[str, int]:
     """Runs a join that writes Examples, and keeps the rows it rejects.
 
-    Args:
-        pipeline: an empty Beam pipeline.
-        join: adds the join to the pipeline, given the prefix of each split's
-            files and the folder for shuffle files; returns the rejected rows.
-        examples: receives the splits.
-        rejected_dir: directory for rejected rows and counts.
+    The join adds itself to the pipeline, given the prefix of each split's files
+    and the folder for shuffle files, and returns the rejected rows.
 
     Returns:
         The counters of the join.

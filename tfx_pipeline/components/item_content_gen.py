@@ -64,8 +64,7 @@ def build_item_content(
 
     Streams: memory holds one batch and about 20 bytes per item. Texts become
     vectors of modality ``text``, kept in float16; other vectors are kept in
-    float32. Of duplicate rows the first is kept. Rejected rows go to
-    ``rejected_dir`` with a reason.
+    float32. Of duplicate rows the first is kept; rejected rows have a reason.
 
     Raises:
         DataError: the table is not usable, or no row is.

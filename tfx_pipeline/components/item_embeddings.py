@@ -86,13 +86,8 @@ def finish(
 class BlockReport:
     """Numbers of some items, that add up.
 
-    Attributes:
-        items: items with content.
-        without_vector: of them, those whose vector is zero: nothing in their
-            content says anything.
-        code_norm_sum: sum of the Euclidean norms of ``codes / 127``.
-        code_norm_min: least of them.
-        code_norm_max: greatest of them.
+    ``without_vector`` are those whose content says nothing; norms are those of
+    ``codes / 127``.
     """
 
     items: int
@@ -148,12 +143,8 @@ def int8_recall(
 
     Both neighborhoods are exact: by the cosine of the unit vectors, and by the
     cosine of their codes, which is what the ranker computes. At most so many
-    evenly taken items are queries.
-
-    Returns:
-        ``items``, ``queries``, ``k``, ``recall`` (mean share of the k nearest
-        by vectors that are among the k nearest by codes) and
-        ``max_cosine_error``.
+    evenly taken items are queries; ``recall`` is the mean share of the k
+    nearest by vectors that are among the k nearest by codes.
     """
     k = min(k, len(vectors) - 1)
     if k < 1:

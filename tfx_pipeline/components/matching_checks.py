@@ -39,12 +39,8 @@ _BEHAVIORS = 40
 class Expected:
     """The matching score, over an item table.
 
-    Attributes:
-        table: the items.
-        clicked: int64 (n,), the items clicked in the train split.
-        clicks: int64 (n,), how often.
-        scoring: weights.
-        max_behaviors: newest behaviors that count.
+    ``clicked`` are the items clicked in the train split, ``clicks`` how often;
+    ``max_behaviors`` is the number of newest behaviors that count.
     """
 
     table: ItemTable

@@ -47,10 +47,6 @@ class RejectedRows(contextlib.ExitStack):
 
     Rows of one table go to ``<table>-<number>.parquet``, one file for each
     set of columns, which is made with its first row.
-
-    Args:
-        folder: of the files.
-        counts: receives ``rejected/<table>/<reason>``.
     """
 
     def __init__(
@@ -90,15 +86,8 @@ def check(
 ) -> None:
     """Checks that every row of a table is accounted for, few rejected.
 
-    Args:
-        counts: ``read/<table>`` and ``rejected/<table>/<reason>``.
-        label: what the message is about.
-        rows: what a row is, in the plural.
-        table: table of the counts.
-        used: rows that were used.
-        limit: share of rejected rows above which the run fails.
-        option: setting of the limit, for the message.
-        rejected_dir: where the rejected rows are, for the message.
+    ``rows`` says what a row is, in the plural; above ``limit``, a share of the
+    rows set by ``option``, the run fails.
 
     Raises:
         DataError: ``LOST_ROWS``, ``EMPTY_SPLIT`` or ``TOO_MANY_REJECTED``.

@@ -118,17 +118,12 @@ def worst_differences(
 ) -> dict[str, float]:
     """Checks every signature of a served model, in the order of the checks.
 
-    Args:
-        client: of the server, which gets no other calls.
-        served: what the checks work with.
-        checks: the check of each signature.
-        required: signatures that the model must have.
-
     Returns:
         The largest difference by signature; infinity for NaN.
 
     Raises:
-        WrongAnswer: an answer is not a matter of degree.
+        WrongAnswer: an answer is not a matter of degree, or the model lacks a
+            required signature.
         ValueError: a signature has no check.
     """
     exported = {

@@ -30,11 +30,6 @@ class Executor(validator_executor.Executor):
     ) -> Any:
         """Runs the validation.
 
-        Args:
-            input_dict: ``statistics`` and ``schema``.
-            output_dict: ``anomalies``.
-            exec_properties: as in TFX's ExampleValidator.
-
         Raises:
             DataError: ``ANOMALY``, naming every feature and what is wrong.
         """

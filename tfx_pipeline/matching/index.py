@@ -92,15 +92,10 @@ class Matcher(tf.Module):
 
     @tf.function(input_signature=[_IDS])
     def queries(self, behavior_item_ids: tf.Tensor) -> tf.Tensor:
-        """Returns the users' vectors, as the index is searched with them.
+        """Returns the users' vectors as the index is searched, float32 (B, D + 1).
 
-        Args:
-            behavior_item_ids: int64 (B, L), oldest first; 0 is padding, at any
-                place.
-
-        Returns:
-            float32 (B, D + 1): a unit vector, or zeros without any known
-            behavior, and the weight of the popularity.
+        A unit vector, or zeros without any known behavior, and the weight of
+        the popularity.
         """
         return self._queries(*self._history(behavior_item_ids))
 
@@ -108,12 +103,8 @@ class Matcher(tf.Module):
     def recommend(self, behavior_item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the best items for users, best first.
 
-        Args:
-            behavior_item_ids: int64 (B, L), oldest first; 0 is padding, at any
-                place. Unknown items count as behaviors without a vector.
-
-        Returns:
-            `candidate_item_ids` int64 (B, K) and `scores` float32 (B, K).
+        ``behavior_item_ids`` int64 (B, L) are oldest first; 0 is padding, at
+        any place. Unknown items count as behaviors without a vector.
         """
         rows, found, age = self._history(behavior_item_ids)
         queries = self._queries(rows, found, age)
@@ -161,13 +152,8 @@ class Matcher(tf.Module):
     def search(self, query_vector: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the items most similar to vectors, most similar first.
 
-        Args:
-            query_vector: float32 (B, D) of any length but 0, for example a
-                query that the SCL tower embedded.
-
-        Returns:
-            `candidate_item_ids` int64 (B, K) and `scores` float32 (B, K), the
-            cosines.
+        ``query_vector`` float32 (B, D) may have any length but 0; scores are
+        cosines.
         """
         norm = tf.norm(query_vector, axis=1, keepdims=True)
         with tf.control_dependencies(

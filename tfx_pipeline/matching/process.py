@@ -25,7 +25,7 @@ class MatchingFailed(RuntimeError):
 
 
 def run_job(job: Job, report: Callable[[str], None]) -> None:
-    """Runs a job and waits for it.
+    """Runs a job and waits for it; each line of its output is reported.
 
     Raises:
         MatchingFailed: with the end of the process's own words.

@@ -23,6 +23,8 @@ def choose(
 ) -> tuple[Scoring, list[dict[str, float]]]:
     """Climbs to the best scoring, one weight at a time.
 
+    Weights in ``fixed`` are not chosen; each scoring is measured once.
+
     Returns:
         The best one, and every scoring that was tried with its ``value``.
     """

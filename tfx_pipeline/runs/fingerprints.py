@@ -33,11 +33,7 @@ class FileDigests:
     A file is read again when its size, its times or its inode are others.
     Writing sets the time of change (``ctime``), which no program can set
     back, so other content of the same size and modification time is noticed,
-    too.
-
-    Args:
-        memory: JSON file that keeps the digests between runs, or None.
-        report: receives a line before much is read.
+    too. A JSON file keeps the digests between runs.
     """
 
     def __init__(
@@ -104,9 +100,6 @@ def search_fingerprints(raw_dir: str, digests: FileDigests) -> dict[str, str]:
 
     One per table: new samples or searches of a day do not make the content of
     the items new, and samples do not make the embeddings new.
-
-    Raises:
-        DataError: there are no raw tables.
     """
     items = raw_tables.RawTables.open(raw_dir)[raw_tables.ITEM_FEATURES]
     tables: dict[str, Iterable[pathlib.Path]] = {

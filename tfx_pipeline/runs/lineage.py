@@ -26,17 +26,10 @@ _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
 class ModelRun:
     """The newest finished training of one kind of model, and what followed.
 
-    Attributes:
-        model_type: of `ModelConfig`.
-        settings: the trainer's ``custom_config``.
-        model_dir: the model artifact.
-        run_dir: the trainer's records (curves, scores, Keras model).
-        evaluation_dir: TFMA results, or None.
-        evaluation: what the Evaluator recorded, or None.
-        infra_blessing_dir: the ServingValidator's report, or None.
-        infra_blessed: its verdict.
-        pushed_to: version folder of the served model, or None.
-        pushed_before: the last run found the push in the cache.
+    ``run_dir`` holds the trainer's records (curves, scores, Keras model; of the
+    matching model its evaluation), ``evaluation`` is what the gate recorded,
+    ``infra_blessing_dir`` holds the ServingValidator's report;
+    ``pushed_before``: the last run found the push in the cache.
     """
 
     model_type: str
@@ -53,13 +46,7 @@ class ModelRun:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """An execution that ended well.
-
-    Attributes:
-        properties: its parameters.
-        outputs: its artifacts by name.
-        cached: they were found in the cache.
-    """
+    """An execution that ended well, maybe in the cache."""
 
     properties: dict[str, Any]
     outputs: dict[str, mlmd.Artifact]
@@ -98,13 +85,13 @@ def last_executions(config: config_lib.PipelineConfig) -> list[dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for execution in store.get_executions():
         component = _component(store, execution)
-        outputs = _outputs(store, execution.id)
+        outputs = _artifacts(store, execution.id)
         rows.pop(component, None)
         rows[component] = {
             "component": component,
             "state": mlmd.Execution.State.Name(execution.last_known_state),
             "finished": _time(execution),
-            "output": next(iter(outputs.values()), ""),
+            "output": outputs[0][1].uri if outputs else "",
         }
     return list(rows.values())
 
@@ -325,12 +312,6 @@ def _component(
         if context.type == "node":
             return context.name.rpartition(".")[2]
     return execution.type
-
-
-def _outputs(
-    store: metadata_store.MetadataStore, execution_id: int
-) -> dict[str, str]:
-    return {key: item.uri for key, item in _artifacts(store, execution_id)}
 
 
 def _artifacts(

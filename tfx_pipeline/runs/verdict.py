@@ -16,17 +16,11 @@ from tfx_pipeline.runs import lineage
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One model's.
+    """What became of one model, a ranker or ``matching``.
 
-    Attributes:
-        model: type of the ranker, or ``matching``.
-        metric: what `value` is.
-        value: over the eval split; None if there is none.
-        lower: 95 % interval.
-        upper: likewise.
-        pushed_to: version folder, None if it was not pushed.
-        reason: why it was not pushed, else "".
-        before: it was pushed by an earlier run, and nothing is new.
+    ``value`` is a metric over the eval split, with its 95 % interval; None if
+    there is none. ``pushed_to`` is a version folder, or None for ``reason``;
+    ``before``: an earlier run pushed it, and nothing is new.
     """
 
     model: str

@@ -92,13 +92,6 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures recall of the purchased item for several ways to embed.
 
-    Args:
-        embedders: by the name that the report shows.
-        held_out: searches to answer.
-        content: the items to find.
-        categories: of the items, int64 (N,).
-        working_dir: folder for the item vectors of one embedder at a time.
-
     Returns:
         ``queries``, ``held_out_events`` and ``items`` (numbers), ``ks``, and
         ``methods``: name to scope (``all``, ``same_category``) to k, as text,

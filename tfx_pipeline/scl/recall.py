@@ -30,18 +30,12 @@ def ranks(
     The place is the number of other items whose scalar product with the query
     is as high or higher: a tie counts against the true item, so that equal
     vectors for everything earn nothing. Zero vectors are items without
-    content and do not compete; a true item or query without a vector has the
-    rank `MISSED`.
-
-    Args:
-        query_vectors: float32 (Q, D).
-        true_items: (Q,), rows of `item_vectors`, or -1.
-        item_vectors: float32 (N, D).
-        groups: integers (N,), or None.
-        block: queries, and items, compared at a time.
+    content and do not compete; a true item (-1) or query without a vector has
+    the rank `MISSED`. So many queries, and items, are compared at a time as a
+    block has; memory is its square.
 
     Returns:
-        dict of "all" and, with `groups`, "same_category": int64 (Q,).
+        dict of "all" and, with groups (N,), "same_category": int64 (Q,).
 
     Raises:
         ValueError: for arrays that do not fit one another.

@@ -44,13 +44,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 class Widths:
     """Which modalities there are, and how wide they are.
 
-    Attributes:
-        queries: modality to width, of the queries.
-        items: the same, of the items.
-        query_tower: the same, of what the query tower takes.
-        item_tower: the same, of what the item tower takes.
-        both: modalities that queries and items have, as raw vectors of the
-            same kind.
+    Of queries, of items, and of what each tower takes (with a shared tower:
+    all); `both` are modalities that queries and items have, of the same width.
     """
 
     def __init__(
@@ -269,10 +264,7 @@ def train(
 def item_categories(
     raw_dir: str, content: ItemContent
 ) -> npt.NDArray[np.int64]:
-    """Returns the category of every item with content, int64 (N,).
-
-    Items without usable features have category 0.
-    """
+    """Returns the category of every item with content, int64 (N,), or 0."""
     categories = np.zeros(len(content), np.int64)
     table = raw_tables.RawTables.open(raw_dir)[raw_tables.ITEM_FEATURES]
     for batch in table.iter_batches():

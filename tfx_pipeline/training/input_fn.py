@@ -72,10 +72,7 @@ def training_batch(
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
     """Returns model inputs, clicks and weights of a batch of requests.
 
-    Args:
-        batch: one of `request_dataset`.
-        batch_requests: number of requests B to fill the batch up to; 0 keeps
-            it as it is.
+    The batch is filled up to ``batch_requests``, unless that is 0.
 
     Returns:
         ``(inputs, clicks, weights)``; clicks and weights are float32 (B, C).

@@ -145,7 +145,7 @@ def count(name: str, amount: int) -> None:
 def reject(
     table: str, rows: pa.RecordBatch, reason: str | None = None
 ) -> Iterator[Sent]:
-    """Sends rows that cannot be used, and counts them by reason."""
+    """Sends rows that cannot be used, and counts them by their ``reason``."""
     if not rows.num_rows:
         return
     if reason is not None:
