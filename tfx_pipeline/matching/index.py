@@ -34,9 +34,6 @@ class Matcher(tf.Module):
         num_candidates: items of an answer, K; all items if there are fewer.
         max_behaviors: newest behaviors that count, M.
         scoring: weights; `assign` changes them.
-
-    Raises:
-        ValueError: the arrays do not fit each other or are empty.
     """
 
     def __init__(
@@ -92,10 +89,10 @@ class Matcher(tf.Module):
 
     @tf.function(input_signature=[_IDS])
     def queries(self, behavior_item_ids: tf.Tensor) -> tf.Tensor:
-        """Returns the users' vectors as the index is searched, float32 (B, D + 1).
+        """Returns the users' vectors as the index takes them.
 
-        A unit vector, or zeros without any known behavior, and the weight of
-        the popularity.
+        float32 (B, D + 1): a unit vector, or zeros without any known behavior,
+        and the weight of the popularity.
         """
         return self._queries(*self._history(behavior_item_ids))
 

@@ -28,12 +28,8 @@ class Scoring:
     the behaviors after it. p is ``log(1 + clicks)`` in the train split,
     divided by the largest; n counts the item among the behaviors.
 
-    Attributes:
-        half_life: behaviors after which a behavior weighs half.
-        popularity_weight: above 0, so that a user without any known
-            behavior gets the popular items.
-        repeat_weight: at least 0.
-        vector_weight: at least 0; 1 but for comparisons.
+    ``popularity_weight`` is above 0, so that a user without any known behavior
+    gets the popular items; ``vector_weight`` is 1 but for comparisons.
     """
 
     half_life: float

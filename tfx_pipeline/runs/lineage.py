@@ -228,11 +228,9 @@ def origins(
 ) -> list[dict[str, Any]]:
     """Returns the executions that an artifact was made by, in order.
 
-    Returns:
-        Each has ``component``, ``execution`` (its id), ``finished`` (UTC),
-        ``code`` and ``data`` (fingerprints, "" where it has none), ``place``
-        (of the raw data, or "") and ``parameters``, all others of its
-        properties.
+    Each has ``component``, ``execution`` (its id), ``finished`` (UTC),
+    ``code`` and ``data`` (fingerprints, "" where it has none), ``place``
+    (of the raw data, or "") and ``parameters``, all others.
     """
     store = open_store(config)
     waiting = [item.id for item in store.get_artifacts_by_uri(str(folder))]

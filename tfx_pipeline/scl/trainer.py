@@ -206,10 +206,7 @@ def train(
     curves_path: pathlib.Path,
     name: str = TOWER,
 ) -> None:
-    """Trains an untrained model, or resumes from a checkpoint.
-
-    A finished training leaves a checkpoint of its last step, so that a rerun
-    finds it done.
+    """Trains a model, or resumes from a checkpoint; also one of its last step.
 
     Raises:
         ValueError: the batch does not divide over the devices.

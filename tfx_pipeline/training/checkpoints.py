@@ -60,16 +60,10 @@ def fit(
 ) -> None:
     """Trains a compiled model, from the last checkpoint if there is one.
 
-    Args:
-        model: built and compiled, its optimizer built.
-        batches: returns the batches that are left after some steps.
-        steps: of the whole training.
-        directory: checkpoints of this very training.
-        curve: JSON lines of ``step`` and ``loss`` to write at the end.
-        checkpoint_steps: steps between two checkpoints; 0 writes none.
-        frozen: variables of the model that never move and are not saved.
-        callbacks: called before the loss of a step is recorded.
-        name: of what is trained, for the lines of progress.
+    ``batches`` returns the batches that are left after some steps; ``curve``
+    receives JSON lines of ``step`` and ``loss`` at the end; with 0
+    ``checkpoint_steps`` there are no checkpoints; ``frozen`` variables never
+    move and are not saved.
     """
     checkpoint = TrainingCheckpoint(model, directory, frozen)
     done = checkpoint.restore()
