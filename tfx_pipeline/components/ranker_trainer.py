@@ -66,10 +66,7 @@ def RankerTrainer(
     model_config = config_lib.ModelConfig(**settings["model"])
     trainer_config = config_lib.TrainerConfig(**settings["trainer"])
     export_config = config_lib.ExportConfig(**settings["export"])
-    transform_output = tft.TFTransformOutput(transform_graph.uri)
     table = ItemTable.open(pathlib.Path(item_table.uri) / TABLE_DIR)
-    vocabularies = trainer.read_vocabularies(transform_output)
-    feature_spec = transform_output.transformed_feature_spec()
     train_files, eval_files = split_files(examples)
     # Everything that the training depends on: one that was cut off goes on,
     # another begins anew.
@@ -81,6 +78,9 @@ def RankerTrainer(
         transform_graph.uri,
         table.manifest,
     )
+    transform_output = tft.TFTransformOutput(transform_graph.uri)
+    vocabularies = trainer.read_vocabularies(transform_output)
+    feature_spec = transform_output.transformed_feature_spec()
     run_dir = pathlib.Path(model_run.uri)
     run_dir.mkdir(parents=True, exist_ok=True)
 

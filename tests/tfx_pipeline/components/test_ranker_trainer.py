@@ -12,15 +12,21 @@ from tfx.types import standard_artifacts
 
 from muse_keras.tables import ItemTable
 from tfx_pipeline.components.artifacts import ItemTableArtifact
-from tfx_pipeline.components.ranker_trainer import executor
+from tfx_pipeline.components.ranker_trainer import RankerTrainer
+from tfx_pipeline.training import checkpoints
 
 pytestmark = pytest.mark.tf
 
 SETTINGS = {
     "model": {"type": "muse", "k": 5},
     "trainer": {"epochs": 1},
-    "code_fingerprint": "abc",
+    "transform": {"max_history": 9},
+    "export": {},
 }
+
+
+class Asked(Exception):
+    """Ends the component when it knows where its checkpoints are."""
 
 
 class World:
@@ -34,6 +40,7 @@ class World:
         self.write_table("table_artifact", 3)
         self.examples = "examples"
         self.transform = "transform"
+        self.code = "abc"
 
     def write_table(self, name, code):
         codes = np.zeros((2, 128), np.int8)
@@ -50,42 +57,34 @@ class World:
         )
         self.table_name = name
 
-    def fn_args(self):
-        examples = standard_artifacts.Examples()
-        examples.uri = str(self.root / self.examples)
-        examples.split_names = '["train", "eval"]'
-        transform = standard_artifacts.TransformGraph()
-        transform.uri = str(self.root / self.transform)
-        table = ItemTableArtifact()
-        table.uri = str(self.root / self.table_name)
-        model = standard_artifacts.Model()
-        model.uri = str(self.root / "model")
-        run = standard_artifacts.ModelRun()
-        run.uri = str(self.root / "run")
-        context = executor.Executor.Context(
-            tmp_dir=str(self.root / "tmp"), unique_id="1"
-        )
-        settings = {
-            **self.settings,
-            "checkpoint_root": str(self.root_of_checkpoints),
-        }
-        return executor.Executor(context)._GetFnArgs(
-            {
-                "examples": [examples],
-                "transform_graph": [transform],
-                "item_table": [table],
-            },
-            {"model": [model], "model_run": [run]},
-            {
-                "train_args": '{"splits": ["train"]}',
-                "eval_args": '{"splits": ["eval"]}',
-                "custom_config": json.dumps(settings),
-                "run_fn": "tfx_pipeline.training.trainer.run_fn",
-            },
-        )
+    def checkpoint_dir(self) -> pathlib.Path:
+        def artifact(kind, name):
+            made = kind()
+            made.uri = str(self.root / name)
+            return made
 
-    def checkpoint_dir(self):
-        return pathlib.Path(self.fn_args().custom_config["checkpoint_dir"])
+        examples = artifact(standard_artifacts.Examples, self.examples)
+        examples.split_names = '["train", "eval"]'
+        found = []
+        directory_of = checkpoints.directory_of
+
+        def stop(*identity):
+            found.append(directory_of(*identity))
+            raise Asked
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Asked):
+            patch.setattr(checkpoints, "directory_of", stop)
+            RankerTrainer.test_call(
+                examples,
+                artifact(standard_artifacts.TransformGraph, self.transform),
+                artifact(ItemTableArtifact, self.table_name),
+                artifact(standard_artifacts.Model, "model"),
+                artifact(standard_artifacts.ModelRun, "run"),
+                custom_config=json.dumps(self.settings),
+                checkpoint_root=str(self.root_of_checkpoints),
+                code_fingerprint=self.code,
+            )
+        return found[0]
 
 
 @pytest.fixture
@@ -93,25 +92,9 @@ def world(tmp_path):
     return World(tmp_path)
 
 
-def test_run_fn_gets_table_checkpoint_and_settings(world):
-    args = world.fn_args()
-    assert args.custom_config["item_table"] == str(
-        world.root / "table_artifact" / "table"
-    )
-    assert world.checkpoint_dir().parent == world.root_of_checkpoints
-    assert args.custom_config["model"] == SETTINGS["model"]
-    assert "checkpoint_root" not in args.custom_config
-    assert [pathlib.Path(p).parent.name for p in args.train_files] == [
-        "Split-train"
-    ]
-    assert [pathlib.Path(p).parent.name for p in args.eval_files] == [
-        "Split-eval"
-    ]
-    assert args.transform_graph_path == str(world.root / "transform")
-
-
 def test_the_same_training_finds_its_checkpoint(world):
     first = world.checkpoint_dir()
+    assert first.parent == world.root_of_checkpoints
     assert world.checkpoint_dir() == first
     # The same table elsewhere, and keys in another order.
     world.write_table("copy", 3)
@@ -127,7 +110,7 @@ def test_the_same_training_finds_its_checkpoint(world):
     [
         lambda world: world.settings["model"].update(k=6),
         lambda world: world.settings["trainer"].update(epochs=2),
-        lambda world: world.settings.update(code_fingerprint="abd"),
+        lambda world: setattr(world, "code", "abd"),
         lambda world: world.write_table("other_table", 4),
         lambda world: setattr(world, "examples", "other_examples"),
         lambda world: setattr(world, "transform", "other_transform"),

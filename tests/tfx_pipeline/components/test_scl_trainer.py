@@ -1,4 +1,4 @@
-"""SCLTrainer gives `run_fn` its content and a folder of its own."""
+"""SCLTrainer gives the training its files and checkpoints of its own."""
 
 from __future__ import annotations
 
@@ -7,56 +7,60 @@ import pathlib
 
 import pytest
 from tfx.types import standard_artifacts
-from tfx_pipeline.components.item_content_gen.executor import CONTENT_DIR
 
 from tests.tfx_pipeline.scl.toy_search import write_content
-from tfx_pipeline.components.artifacts import ItemContentArtifact
-from tfx_pipeline.components.scl_trainer import executor
+from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
+from tfx_pipeline.components.scl_trainer import SCLTrainer
+from tfx_pipeline.scl import trainer
 
 pytestmark = pytest.mark.tf
 
 
-def custom_config(root: pathlib.Path, content: str, **settings) -> dict:
-    """What `run_fn` finds in its arguments."""
-    examples = standard_artifacts.Examples()
-    examples.uri = str(root / "examples")
-    examples.split_names = '["train", "eval"]'
-    artifact = ItemContentArtifact()
-    artifact.uri = str(root / content)
-    model, run = standard_artifacts.Model(), standard_artifacts.ModelRun()
-    model.uri, run.uri = str(root / "model"), str(root / "run")
-    context = executor.Executor.Context(
-        tmp_dir=str(root / "tmp"), unique_id="1"
-    )
-    settings["checkpoint_root"] = str(root / "checkpoints")
-    fn_args = executor.Executor(context)._GetFnArgs(
-        {"examples": [examples], "item_content": [artifact]},
-        {"model": [model], "model_run": [run]},
-        {
-            "train_args": '{"splits": ["train"]}',
-            "eval_args": '{"splits": ["eval"]}',
-            "custom_config": json.dumps(settings),
-            "run_fn": "tfx_pipeline.scl.trainer.run_fn",
-        },
-    )
-    return fn_args.custom_config
+def given(root: pathlib.Path, content: str, code: str = "", **settings) -> dict:
+    """What the training is given."""
+    artifacts = []
+    for kind, name in (
+        (standard_artifacts.Examples, "examples"),
+        (ItemContentArtifact, content),
+        (standard_artifacts.Model, "model"),
+        (standard_artifacts.ModelRun, "run"),
+    ):
+        artifacts.append(kind())
+        artifacts[-1].uri = str(root / name)
+    artifacts[0].split_names = '["train", "eval"]'
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "run", lambda *_, **given: found.update(given))
+        SCLTrainer.test_call(
+            *artifacts,
+            custom_config=json.dumps({"scl": settings}),
+            raw_dir="raw",
+            raw_fingerprint="",
+            checkpoint_root=str(root / "checkpoints"),
+            code_fingerprint=code,
+        )
+    return found
 
 
-def test_content_and_checkpoints(tmp_path):
+def test_files_and_checkpoints(tmp_path):
     for number, name in enumerate(("first", "second")):
         write_content(tmp_path / name / CONTENT_DIR, seed=number)
-    found = custom_config(tmp_path, "first", epochs=1)
-    folder = pathlib.Path(found.pop("checkpoint_dir"))
+    found = given(tmp_path, "first", epochs=1)
+    folder = found.pop("checkpoint_dir")
     assert folder.parent == tmp_path / "checkpoints"
+    examples = tmp_path / "examples"
     assert found == {
-        "epochs": 1,
-        "item_content": str(tmp_path / "first" / CONTENT_DIR),
+        "train_files": [str(examples / "Split-train" / "*")],
+        "eval_files": [str(examples / "Split-eval" / "*")],
+        "raw_dir": "raw",
+        "run_dir": tmp_path / "run",
+        "model_dir": tmp_path / "model" / "Format-Serving",
     }
 
-    def directory(content: str, **settings) -> pathlib.Path:
-        given = custom_config(tmp_path, content, **settings)
-        return pathlib.Path(given["checkpoint_dir"])
+    def directory(*arguments, **settings) -> pathlib.Path:
+        return given(tmp_path, *arguments, **settings)["checkpoint_dir"]
 
     assert directory("first", epochs=1) == folder
     assert directory("first", epochs=2) != folder
+    assert directory("first", "other code", epochs=1) != folder
     assert directory("second", epochs=1) != folder
