@@ -155,8 +155,8 @@ def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
 
 def matching_run(config: config_lib.PipelineConfig) -> ModelRun | None:
     """Returns the newest matching model, if there is one."""
-    *_, newest = None, *_runs(config, "MatchingGen")
-    return newest
+    runs = list(_runs(config, "MatchingGen"))
+    return runs[-1] if runs else None
 
 
 def _runs(config: config_lib.PipelineConfig, maker: str) -> Iterator[ModelRun]:
