@@ -245,9 +245,9 @@ class _JoinItems(steps.Step):
         self._imported = imported
 
     def send(self, element: tuple[int, Mapping]) -> Iterator[steps.Sent]:
-        _, batches = element
+        _, sent = element
         samples, items, embedded = (
-            arrow_batches.concatenate(shuffle_files.read(batches[name]))
+            arrow_batches.concatenate(shuffle_files.read(sent[name]))
             for name in ("samples", "items", "embedded")
         )
         if items is not None:
@@ -311,9 +311,9 @@ class _WriteRequests(steps.Step):
     def send(
         self, element: tuple[tuple[str, int], Mapping]
     ) -> Iterator[steps.Sent]:
-        (split, shard), batches = element
+        (split, shard), sent = element
         samples, users = (
-            arrow_batches.concatenate(shuffle_files.read(batches[name]))
+            arrow_batches.concatenate(shuffle_files.read(sent[name]))
             for name in ("samples", "users")
         )
         if users is not None:
