@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import pathlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from muse_tools.compare import (
     claims,
@@ -166,13 +166,7 @@ def _record(
     )
 
 
-def write_results(results: Results, root: pathlib.Path) -> Sequence[str]:
-    """Writes ``results.json`` and ``results.md``; returns their paths."""
-    written = []
-    for name, text in (
-        (RESULTS_FILE, results.model_dump_json(indent=1) + "\n"),
-        (MARKDOWN_FILE, to_markdown(comparison_view(results))),
-    ):
-        write_text(root / name, text)
-        written.append(str(root / name))
-    return written
+def write_results(results: Results, root: pathlib.Path) -> None:
+    """Writes ``results.json`` and ``results.md``."""
+    write_text(root / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
+    write_text(root / MARKDOWN_FILE, to_markdown(comparison_view(results)))

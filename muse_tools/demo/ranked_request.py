@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -18,7 +17,7 @@ from serving.client.types import IntegerList
 from serving.files import write_json
 from serving.ranking_service import ServiceConfig, running_service, timeline
 
-__all__ = ["FILE", "RankedRequest", "load", "save", "send"]
+__all__ = ["FILE", "RankedRequest", "save", "send"]
 
 FILE = "ranked_request.json"
 DEADLINE_MS = 300.0
@@ -96,16 +95,6 @@ def send(
 def save(request: RankedRequest, path: pathlib.Path) -> None:
     """Writes a request as JSON."""
     write_json(path, dataclasses.asdict(request))
-
-
-def load(path: pathlib.Path) -> RankedRequest | None:
-    """Reads what `save` wrote; None where nothing was written."""
-    if not path.is_file():
-        return None
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["stages"] = tuple(Stage(**stage) for stage in fields["stages"])
-    fields["top"] = tuple(fields["top"])
-    return RankedRequest(**fields)
 
 
 def _top(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -11,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
-from muse_keras import metrics
 from muse_keras.tables import ItemTable
+from muse_tools.compare.statistics import UserAUC, interval, resampled_means
 from muse_tools.datasets import search_tables, user_lookup
 from muse_tools.datasets.errors import DataError
 from muse_tools.demo import ranked_request
+from muse_tools.explore.model import ExplainedModel
 from muse_tools.report import coverage, summary, weights
 from muse_tools.report import scores as scores_lib
 from muse_tools.report.curves import training_curve
@@ -145,31 +144,25 @@ def paired_difference(
     scores: np.ndarray,
     baseline: np.ndarray,
     samples: int,
-    seed: int = 0,
 ) -> dict[str, float]:
     """Compares the GAUC of two models on the same users.
 
-    Resamples users and takes both models' GAUC on the same resample, so that
-    what makes a user hard for both cancels.
-
-    Returns:
-        ``value``, ``lower`` and ``upper`` (95 %) of the difference.
+    Both are taken on the same resamples of users, so that what makes a user
+    hard for both cancels. ``lower`` and ``upper`` are a 95 % interval.
     """
-    one = metrics.per_group_auc(clicks, scores, user_ids)
-    other = metrics.per_group_auc(clicks, baseline, user_ids)
-    weighted = (one.auc - other.auc) * one.weight
-    generator = np.random.default_rng(seed)
-    count = len(weighted)
-    values = np.empty(samples)
-    for index in range(samples):
-        drawn = generator.integers(0, count, count)
-        values[index] = weighted[drawn].sum() / one.weight[drawn].sum()
-    lower, upper = np.quantile(values, [0.025, 0.975])
-    return {
-        "value": float(weighted.sum() / one.weight.sum()),
-        "lower": float(lower),
-        "upper": float(upper),
-    }
+    users = np.unique(user_ids)
+    one, other = (
+        UserAUC.of(users, user_ids, clicks, values)
+        for values in (scores, baseline)
+    )
+    counted = one.weight > 0
+    means = resampled_means(
+        np.stack([one.auc, other.auc], axis=1)[counted],
+        np.stack([one.weight, other.weight], axis=1)[counted],
+        samples,
+    )
+    lower, upper = interval(means[:, 0] - means[:, 1])
+    return {"value": one.mean - other.mean, "lower": lower, "upper": upper}
 
 
 def _slices(folder: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
@@ -258,12 +251,10 @@ def _ranked(
     config: config_lib.PipelineConfig, run: lineage.ModelRun | None
 ) -> dict[str, Any] | None:
     """Returns the demo's ranking request, if the newest model answered it."""
-    sent = ranked_request.load(config.root / ranked_request.FILE)
+    sent = _read_json(config.root, ranked_request.FILE)
     if sent is None or run is None or run.pushed_to is None:
         return None
-    if sent.model_version != run.pushed_to.name:
-        return None
-    return dataclasses.asdict(sent)
+    return sent if sent["model_version"] == run.pushed_to.name else None
 
 
 def _worked_example(
@@ -272,25 +263,15 @@ def _worked_example(
     """Explains the best candidate of one request in words."""
     request = user_lookup.pick_request(directory)
     history = np.asarray(request.behavior_item_ids)
-    names = user_lookup.item_names(
-        directory,
-        [*map(int, request.candidate_item_ids), *map(int, history)],
-    )
-    explain = tf.saved_model.load(str(export)).signatures["explain"]
-    answer = {
-        key: value.numpy()[0]
-        for key, value in explain(
-            user_id=tf.constant([request.user_id], tf.int64),
-            user_profile=tf.constant([request.user_profile], tf.int64),
-            behavior_item_ids=tf.constant([history], tf.int64),
-            behavior_category_ids=tf.constant(
-                [request.behavior_category_ids], tf.int64
-            ),
-            candidate_item_ids=tf.constant(
-                [request.candidate_item_ids], tf.int64
-            ),
-        ).items()
+    candidates = [int(item) for item in request.candidate_item_ids]
+    names = user_lookup.item_names(directory, [*candidates, *map(int, history)])
+    user = {
+        "user_id": request.user_id,
+        "user_profile": request.user_profile,
+        "behavior_item_ids": history,
+        "behavior_category_ids": request.behavior_category_ids,
     }
+    answer = ExplainedModel(export).explain(user, candidates)
 
     def name(item: int) -> str:
         return names.get(item, f"item {item}")
@@ -322,7 +303,7 @@ def _worked_example(
         "recent": [name(int(item)) for item in history[::-1][:_RETRIEVED]],
         "candidates": [
             {
-                "name": name(int(request.candidate_item_ids[index])),
+                "name": name(candidates[index]),
                 "click_probability": float(answer["click_probability"][index]),
             }
             for index in order

@@ -442,7 +442,9 @@ def test_the_ranking_service_serves_what_was_pushed(world, first):
     names = {stage.name for stage in sent.stages}
     assert {"store_read", "prefetch", "matching"} < names
     file = config.root / ranked_request.FILE
-    assert ranked_request.load(file) == sent
+    assert json.loads(file.read_text()) == json.loads(
+        json.dumps(dataclasses.asdict(sent))
+    )
     with open_store(f"lmdb:{config.root / 'store'}", create=False) as store:
         assert f"{store.stats().users:,} users" in lines[0]
         assert len(store.read(sent.user_id)) == length
