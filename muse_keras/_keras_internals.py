@@ -50,7 +50,6 @@ class OptimizerHooks(keras.optimizers.Optimizer):
         return super()._clip_gradients(gradients)
 
     def _decays(self, variable: Any) -> bool:
-        """Tells whether weight decay applies to a variable."""
         return super()._use_weight_decay(variable)
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:

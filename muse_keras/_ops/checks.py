@@ -160,7 +160,6 @@ def check_indices(name: str, indices: Any, sizes: Any, what: str) -> None:
 
 
 def _check_kind(name: str, tensor: Any, kind: str) -> None:
-    """Raise `ValueError` unless a tensor holds what it should."""
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     is_right = {
         "vectors": dtype == "int8" or keras.backend.is_float_dtype(dtype),

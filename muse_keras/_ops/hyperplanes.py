@@ -2,7 +2,22 @@
 
 from typing import Any
 
+import keras
 from keras import ops
+
+
+def add_planes(
+    layer: keras.layers.Layer, dim: int, count: int, seed: int | None
+) -> Any:
+    """Add random normals (dim, count) to a layer, saved but never trained."""
+    return layer.add_weight(
+        shape=(dim, count),
+        initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed),
+        trainable=False,
+        autocast=False,
+        dtype="float32",
+        name="planes",
+    )
 
 
 def signs(vectors: Any, planes: Any) -> Any:

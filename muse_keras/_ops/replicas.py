@@ -1,8 +1,27 @@
-"""Sums and gathers over the replicas of a distribution strategy."""
+"""State, sums and gathers over the replicas of a distribution strategy."""
 
 from typing import Any
 
 import keras
+
+
+def add_state(
+    layer: keras.layers.Layer,
+    name: str,
+    shape: tuple[int, ...] = (),
+    dtype: str = "float32",
+    initializer: str = "zeros",
+) -> Any:
+    """Add a weight that is not trained and is the same on every replica."""
+    return layer.add_weight(
+        shape=shape,
+        initializer=initializer,
+        dtype=dtype,
+        trainable=False,
+        autocast=False,
+        aggregation="only_first_replica",
+        name=name,
+    )
 
 
 def replica_count() -> int:

@@ -84,7 +84,6 @@ class CollapseGuard(keras.callbacks.Callback):
             )
 
     def _problem(self, logs: dict[str, Any]) -> str | None:
-        """Say which measure is beyond its limit, if one is."""
         for prefix in ("", "val_"):
             for name in ("loss", "info_nce"):
                 value = float(logs.get(prefix + name, 0.0))

@@ -1,7 +1,7 @@
 """Weights of the published PyTorch implementation."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,14 @@ import numpy.typing as npt
 from muse_keras.compat.published_muse import PublishedMUSE
 
 _Arrays = dict[str, npt.NDArray[np.float32]]
+# A variable, and what turns a published array into its value.
+_Target = tuple[Any, Callable[[npt.NDArray[np.float32]], Any]]
+_Weight = tuple[tuple[int, ...], list[_Target]]
 
 # Trained beside the model for an auxiliary loss, and not part of it.
 _IGNORED = ("fc_tower_aux.",)
-# Names of tables in the published embeddings' file, after their features.
-_ITEM, _CATEGORY, _CITY, _PROVINCE = "150_2_180", "151_2_180", "213", "214"
+_TAU_1 = "uni_att_v2.cosine_tau1"
+# The profile's features, after which its published tables are named.
 _PROFILE = ("129_1", "130_1", "130_2", "130_3", "130_4", "130_5")
 
 
@@ -89,98 +92,78 @@ def load_published_weights(
     unexpected: fc_tower.surplus
     """
     values = _flat(dense)
-    expected = _dense_shapes(model)
-    tables: dict[str, Any] = {}
+    expected = _dense_weights(model)
     if embeddings is not None:
-        tables = _tables(model)
         values |= _with_prefix(_flat(embeddings))
-        expected |= {
-            name: tuple(table.embeddings.shape)
-            for name, table in tables.items()
-        }
+        expected |= _tables(model)
     _check(values, expected)
-    _assign_attentions(model, values)
+    for name, (_, targets) in expected.items():
+        for variable, convert in targets:
+            variable.assign(convert(values[name]))
+
+
+def _dense_weights(model: PublishedMUSE) -> dict[str, _Weight]:
+    """Return shape and targets of each dense weight, by published name."""
+    short, long = model.short_attention, model.long_attention
+    item = 2 * model.embedding_dim
+    # The attention layers here divide logits by this.
+    scale = np.sqrt(np.float32(item))
+    weights: dict[str, _Weight] = {}
+    for name, layer, parts, factor in (
+        ("realtime_att.query_fcs", short, ["query"], scale),
+        ("realtime_att.fact_fcs", short, ["key", "value"], np.float32(1.0)),
+        ("uni_att_v2.query_layers", long, ["query"], np.float32(1.0)),
+        ("uni_att_v2.fact_layers", long, ["key"], np.float32(1.0)),
+        ("uni_att_v2.value_layers", long, ["value"], np.float32(1.0)),
+    ):
+        for kind, own, shape in (
+            ("weight", "kernel", (item, item)),
+            ("bias", "bias", (item,)),
+        ):
+            targets: list[_Target] = [
+                (
+                    getattr(layer, f"{part}_{own}"),
+                    lambda array, factor=factor: array.T * factor,
+                )
+                for part in parts
+            ]
+            weights[f"{name}.0.linears.0.{kind}"] = shape, targets
+    weights[_TAU_1] = (2, 1), [(long.learned_scale, lambda x: 1.0 / x[0, 0])]
+    fused = np.stack([[scale], [np.float32(1.0)], [scale]])
+    weights["uni_att_v2.cosine_tau2"] = (
+        (3, 1),
+        [(long.gamma, lambda array: array * fused)],
+    )
     for scope, tiers in (
         ("rt", model.short_tiers),
         ("uni_v2", model.long_tiers),
     ):
-        name = f"all_seq_image_res.{scope}_simtier.emb"
-        tiers.tier_weights.assign(values[name].reshape(-1))
-    for number, (layer, activation) in enumerate(
-        zip(model.tower.dense_layers, model.tower.activations, strict=True)
-    ):
-        linear = f"fc_tower.linears.{number}"
-        layer.kernel.assign(values[f"{linear}.weight"].T)
-        layer.bias.assign(values[f"{linear}.bias"])
-        gamma = values[f"fc_tower.act_layers.{number}.dice_gamma"]
-        activation.alpha.assign(gamma.reshape(-1))
-    for name, table in tables.items():
-        table.embeddings.assign(values[name])
-
-
-def _assign_attentions(model: PublishedMUSE, values: _Arrays) -> None:
-    """Write both attentions."""
-    short, long = model.short_attention, model.long_attention
-    # The attention layers here divide logits by this.
-    scale = np.sqrt(np.float32(2 * model.embedding_dim))
-    for name, source, factor in (
-        ("query", "query_fcs", scale),
-        ("key", "fact_fcs", 1.0),
-        ("value", "fact_fcs", 1.0),
-    ):
-        weight, bias = _linear(values, f"realtime_att.{source}.0")
-        getattr(short, f"{name}_kernel").assign(weight * factor)
-        getattr(short, f"{name}_bias").assign(bias * factor)
-    for name, source in (
-        ("query", "query_layers"),
-        ("key", "fact_layers"),
-        ("value", "value_layers"),
-    ):
-        weight, bias = _linear(values, f"uni_att_v2.{source}.0")
-        getattr(long, f"{name}_kernel").assign(weight)
-        getattr(long, f"{name}_bias").assign(bias)
-    long.learned_scale.assign(1.0 / values["uni_att_v2.cosine_tau1"][0, 0])
-    gamma = values["uni_att_v2.cosine_tau2"]
-    long.gamma.assign(gamma * np.stack([[scale], [1.0], [scale]]))
-
-
-def _linear(values: _Arrays, name: str) -> tuple[Any, Any]:
-    """Return kernel and bias of a projection."""
-    linear = f"{name}.linears.0"
-    return values[f"{linear}.weight"].T, values[f"{linear}.bias"]
-
-
-def _dense_shapes(model: PublishedMUSE) -> dict[str, tuple[int, ...]]:
-    """Return the names of the dense weights and their shapes."""
-    item = 2 * model.embedding_dim
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name in (
-        "realtime_att.query_fcs",
-        "realtime_att.fact_fcs",
-        "uni_att_v2.query_layers",
-        "uni_att_v2.fact_layers",
-        "uni_att_v2.value_layers",
-    ):
-        shapes[f"{name}.0.linears.0.weight"] = (item, item)
-        shapes[f"{name}.0.linears.0.bias"] = (item,)
-    shapes["uni_att_v2.cosine_tau1"] = (2, 1)
-    shapes["uni_att_v2.cosine_tau2"] = (3, 1)
-    for scope in ("rt", "uni_v2"):
-        shapes[f"all_seq_image_res.{scope}_simtier.emb"] = (
-            1,
-            model.num_tiers,
-            1,
+        weights[f"all_seq_image_res.{scope}_simtier.emb"] = (
+            (1, model.num_tiers, 1),
+            [(tiers.tier_weights, np.ravel)],
         )
-    for number, layer in enumerate(model.tower.dense_layers):
+    tower = model.tower
+    for number, (layer, activation) in enumerate(
+        zip(tower.dense_layers, tower.activations, strict=True)
+    ):
         width, units = layer.kernel.shape
-        shapes[f"fc_tower.linears.{number}.weight"] = (units, width)
-        shapes[f"fc_tower.linears.{number}.bias"] = (units,)
-        shapes[f"fc_tower.act_layers.{number}.dice_gamma"] = (1, units)
-    return shapes
+        linear = f"fc_tower.linears.{number}"
+        weights |= {
+            f"{linear}.weight": (
+                (units, width),
+                [(layer.kernel, np.transpose)],
+            ),
+            f"{linear}.bias": ((units,), [(layer.bias, np.asarray)]),
+            f"fc_tower.act_layers.{number}.dice_gamma": (
+                (1, units),
+                [(activation.alpha, np.ravel)],
+            ),
+        }
+    return weights
 
 
-def _tables(model: PublishedMUSE) -> dict[str, Any]:
-    """Return the embedding layers by their published names."""
+def _tables(model: PublishedMUSE) -> dict[str, _Weight]:
+    """Return shape and target of each table, by published name."""
     if len(model.profile_embeddings) != len(_PROFILE):
         raise ValueError(
             f"The published tables have {len(_PROFILE)} profile fields, "
@@ -188,23 +171,26 @@ def _tables(model: PublishedMUSE) -> dict[str, Any]:
             f"{len(model.profile_embeddings)}"
         )
     layers = {
-        _ITEM: model.item_embedding,
-        _CATEGORY: model.category_embedding,
-        _CITY: model.city_embedding,
-        _PROVINCE: model.province_embedding,
+        "150_2_180": model.item_embedding,
+        "151_2_180": model.category_embedding,
+        "213": model.city_embedding,
+        "214": model.province_embedding,
         **dict(zip(_PROFILE, model.profile_embeddings, strict=True)),
     }
     return {
-        f"embedding_layers.{name}.weight": layer
+        f"embedding_layers.{name}.weight": (
+            tuple(layer.embeddings.shape),
+            [(layer.embeddings, np.asarray)],
+        )
         for name, layer in layers.items()
     }
 
 
-def _check(values: _Arrays, expected: dict[str, tuple[int, ...]]) -> None:
+def _check(values: _Arrays, expected: dict[str, _Weight]) -> None:
     """Raise one `ValueError` that lists everything that does not fit."""
     problems = [
         f"{name} has shape {values[name].shape}, expected {shape}"
-        for name, shape in expected.items()
+        for name, (shape, _) in expected.items()
         if name in values and values[name].shape != shape
     ]
     for title, names in (
@@ -213,9 +199,8 @@ def _check(values: _Arrays, expected: dict[str, tuple[int, ...]]) -> None:
     ):
         if names:
             problems.append(f"{title}: {', '.join(sorted(names))}")
-    name = "uni_att_v2.cosine_tau1"
-    if not problems and values[name][0, 0] == 0.0:
-        problems.append(f"{name}[0] is 0, similarities are divided by it")
+    if not problems and values[_TAU_1][0, 0] == 0.0:
+        problems.append(f"{_TAU_1}[0] is 0, similarities are divided by it")
     if problems:
         raise ValueError(
             "The weights do not fit the model:\n" + "\n".join(problems)

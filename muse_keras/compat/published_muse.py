@@ -131,13 +131,11 @@ class PublishedMUSE(RequestModel):
         }
 
     def _tiers(self, name: str) -> SimTier:
-        """Return the published SimTier."""
         return SimTier(
             self.num_tiers, edges="ceil", dtype=self.dtype_policy, name=name
         )
 
     def _build_layers(self) -> None:
-        """Build all layers: their shapes follow from the arguments."""
         self.build_tables(*self.profile_embeddings)
         dim = self.embedding_dim
         item = (None, None, 2 * dim)

@@ -42,7 +42,6 @@ class TwoLogitTower(ScoreTower):
     """
 
     def _make_layers(self) -> None:
-        """Make, not build, all layers."""
         for units in self.hidden_units:
             self._add_normalized(units, self.dtype_policy)
         # Two outputs in float16 would be too coarse for the loss.

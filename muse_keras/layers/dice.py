@@ -7,7 +7,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import check_inputs, number, same_axes
-from muse_keras._ops.replicas import sum_over_replicas
+from muse_keras._ops.replicas import add_state, sum_over_replicas
 
 _NORMALIZATIONS = ("batch", "layer")
 
@@ -83,11 +83,11 @@ class Dice(keras.layers.Layer):
             shape=(dim,), initializer=self.alpha_initializer, name="alpha"
         )
         if self.normalization == "batch":
-            self.moving_mean = self._add_average("moving_mean", (dim,), "zeros")
-            self.moving_variance = self._add_average(
-                "moving_variance", (dim,), "ones"
+            self.moving_mean = add_state(self, "moving_mean", (dim,))
+            self.moving_variance = add_state(
+                self, "moving_variance", (dim,), initializer="ones"
             )
-            self.steps = self._add_average("steps", (), "zeros")
+            self.steps = add_state(self, "steps")
         self.built = True
 
     def call(
@@ -132,20 +132,6 @@ class Dice(keras.layers.Layer):
             ),
             "normalization": self.normalization,
         }
-
-    def _add_average(
-        self, name: str, shape: tuple[int, ...], start: str
-    ) -> Any:
-        """Add a moving statistic, the same on every replica."""
-        return self.add_weight(
-            shape=shape,
-            initializer=start,
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-            name=name,
-        )
 
     def _batch_statistics(self, inputs: Any, mask: Any) -> tuple[Any, Any]:
         """Return mean and variance of the batch, and update the averages."""
@@ -194,6 +180,5 @@ class Dice(keras.layers.Layer):
 
 
 def _check(inputs: Any, mask: Any) -> None:
-    """Raise `ValueError` for inputs that do not fit together."""
     axes = same_axes(inputs)
     check_inputs(inputs=(inputs, axes, "floats"), mask=(mask, axes[:-1]))

@@ -95,14 +95,8 @@ class GSUTopK(keras.layers.Layer):
         self.block_size = integer("block_size", block_size)
         self.supports_masking = False
 
-    def build(
-        self,
-        candidates_shape: Any = None,
-        behaviors_shape: Any = None,
-        behavior_mask_shape: Any = None,
-        behavior_inverse_norms_shape: Any = None,
-    ) -> None:
-        """Make nothing: the layer has no weights."""
+    def build(self, input_shape: Any = None) -> None:
+        """Make no weights: the layer has none."""
         self.built = True
 
     def call(
@@ -169,7 +163,6 @@ class GSUTopK(keras.layers.Layer):
     def _check(
         self, candidates: Any, behaviors: Any, mask: Any, norms: Any
     ) -> None:
-        """Raise `ValueError` for inputs that do not fit together."""
         check_inputs(
             candidates=(candidates, "BCD BD", "vectors"),
             behaviors=(behaviors, "BLD", "vectors"),

@@ -9,7 +9,7 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import check_inputs, integer
 from muse_keras._ops.ids import check_ids_fit, id_dtype, id_tensor
-from muse_keras._ops.replicas import gather_over_replicas
+from muse_keras._ops.replicas import add_state, gather_over_replicas
 from muse_keras._ops.rows import assign_rows
 from muse_keras._ops.shapes import has_content
 
@@ -67,9 +67,9 @@ class MemoryBank(keras.layers.Layer):
         """Make the weights; `input_shape` is not used."""
         if self.built:
             return
-        self.keys = self._add_state("keys", (self.size, self.dim), "float32")
-        self.ids = self._add_state("ids", (self.size,), id_dtype())
-        self.position = self._add_state("position", (), "int32")
+        self.keys = add_state(self, "keys", (self.size, self.dim))
+        self.ids = add_state(self, "ids", (self.size,), id_dtype())
+        self.position = add_state(self, "position", dtype="int32")
         self.built = True
 
     def enqueue(self, keys: Any, ids: Any) -> None:
@@ -125,15 +125,3 @@ class MemoryBank(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "size": self.size, "dim": self.dim}
-
-    def _add_state(self, name: str, shape: tuple[int, ...], dtype: str) -> Any:
-        """Add a weight that only `enqueue` changes, alike on all replicas."""
-        return self.add_weight(
-            shape=shape,
-            initializer="zeros",
-            dtype=dtype,
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-            name=name,
-        )

@@ -98,7 +98,6 @@ class ProjectedAttention(keras.layers.Layer):
         similarities: Any = None,
         mask: Any = None,
     ) -> None:
-        """Raise `ValueError` for inputs, or shapes, that do not fit."""
         # A target of rank 2 is one candidate of each request.
         one = len(shape_of(target)) == 2
         check_inputs(
@@ -138,7 +137,6 @@ class ProjectedAttention(keras.layers.Layer):
     def _build_projections(
         self, target_shape: Any, behaviors_shape: Any
     ) -> None:
-        """Make the query, key and value projections."""
         target_dim, behavior_dim = target_shape[-1], behaviors_shape[-1]
         key_dim, value_dim = self._head_dims(target_dim)
         for name, rows, dim in (

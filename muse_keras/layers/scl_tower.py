@@ -188,7 +188,6 @@ class SCLTower(keras.layers.Layer):
         return cls(**config)
 
     def _network(self, name: str) -> ResidualMLP:
-        """Return a network that ends in `output_dim`."""
         return ResidualMLP(
             self.hidden_units,
             self.output_dim,

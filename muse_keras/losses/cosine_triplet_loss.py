@@ -91,7 +91,6 @@ class CosineTripletLoss(keras.layers.Layer):
 
 
 def _check(anchor: Any, positive: Any, negatives: Any, mask: Any) -> None:
-    """Raise `ValueError` for inputs that do not fit together."""
     check_inputs(
         anchor=(anchor, "BD", "floats"),
         positive=(positive, "BD", "floats"),

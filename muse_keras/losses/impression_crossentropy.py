@@ -75,7 +75,3 @@ class ImpressionCrossentropy(keras.losses.Loss):
             + ops.log1p(ops.exp(-ops.abs(logits)))
         )
         return losses * real
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return super().get_config()

@@ -202,7 +202,6 @@ def _check(
     bank_mask: Any,
     sample_weight: Any,
 ) -> None:
-    """Raise `ValueError` for inputs that do not fit together."""
     check_inputs(
         queries=(queries, "BD", "floats"),
         keys=(keys, "BD", "floats"),

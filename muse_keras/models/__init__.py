@@ -12,24 +12,26 @@ from muse_keras.models.combined_exact_search_unit import (
     CombinedExactSearchUnit,
     SemanticExactSearchUnit,
 )
-from muse_keras.models.din import DIN
 from muse_keras.models.dual_search import DualSearch
-from muse_keras.models.eta import ETA
 from muse_keras.models.exact_search_unit import ExactSearchUnit
 from muse_keras.models.hash_sampling_unit import HashSamplingUnit
 from muse_keras.models.id_cosine_search import IdCosineSearch
-from muse_keras.models.miss import MISS
-from muse_keras.models.muse import MUSE
 from muse_keras.models.newest_search import NewestSearch
+from muse_keras.models.presets import (
+    DIN,
+    ETA,
+    MISS,
+    MUSE,
+    SDIM,
+    TWIN,
+    SIMHard,
+    SIMSoft,
+)
 from muse_keras.models.request_model import RequestModel
 from muse_keras.models.scl import SCL
-from muse_keras.models.sdim import SDIM
 from muse_keras.models.search_ranker import SearchRanker
-from muse_keras.models.sim_hard import SIMHard
 from muse_keras.models.sim_hash_search import SimHashSearch
-from muse_keras.models.sim_soft import SIMSoft
 from muse_keras.models.target_attention_search import TargetAttentionSearch
-from muse_keras.models.twin import TWIN
 from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
 __all__ = [

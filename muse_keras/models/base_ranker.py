@@ -180,7 +180,6 @@ class BaseRanker(RequestModel):
         }
 
     def _build_layers(self) -> None:
-        """Build all layers: their shapes follow from the arguments."""
         self.build_tables(self.profile_embedding)
         dim = self.embedding_dim
         item = 2 * dim

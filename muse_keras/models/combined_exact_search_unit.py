@@ -172,13 +172,8 @@ class SemanticExactSearchUnit(CombinedExactSearchUnit):
     Reference: MUSE, arXiv 2512.07216.
 
     Args:
-        num_heads: int, attention heads.
-        activation: activation of the attention's projections.
-        similarity_scale: float, where the learned factor on similarities
-            starts, or None.
-        num_tiers: int, tiers of SimTier.
-        tier_scale: str, `scale` of SimTier.
-        **kwargs: see `keras.layers.Layer`.
+        **kwargs: see `CombinedExactSearchUnit`, all but `attention` and
+            `with_tiers`.
 
     Example:
     >>> from muse_keras.models import MUSE, SemanticExactSearchUnit
@@ -187,25 +182,8 @@ class SemanticExactSearchUnit(CombinedExactSearchUnit):
     True
     """
 
-    def __init__(
-        self,
-        num_heads: int = 1,
-        activation: Any = "silu",
-        similarity_scale: float | None = 10.0,
-        num_tiers: int = 20,
-        tier_scale: str = "log1p",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            "sa_ta",
-            True,
-            num_heads=num_heads,
-            activation=activation,
-            similarity_scale=similarity_scale,
-            num_tiers=num_tiers,
-            tier_scale=tier_scale,
-            **kwargs,
-        )
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("sa_ta", True, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer, seed_of
-from muse_keras._ops.hyperplanes import signs
+from muse_keras._ops.hyperplanes import add_planes, signs
 from muse_keras.layers.sim_tier import SimTier
 from muse_keras.models.exact_search_unit import ExactSearchUnit
 from muse_keras.models.views import BehaviorView, FoundBehaviors
@@ -73,16 +72,8 @@ class HashSamplingUnit(ExactSearchUnit):
 
     def build(self, target_shape: Any) -> None:
         """Draw the hyperplanes."""
-        self.planes = self.add_weight(
-            shape=(target_shape[-1], self.num_rounds * self.bits_per_round),
-            initializer=keras.initializers.RandomNormal(
-                stddev=1.0, seed=self.seed
-            ),
-            trainable=False,
-            autocast=False,
-            dtype="float32",
-            name="planes",
-        )
+        count = self.num_rounds * self.bits_per_round
+        self.planes = add_planes(self, target_shape[-1], count, self.seed)
         self.tiers.build()
         self.built = True
 

@@ -16,7 +16,7 @@ from muse_keras.models.dict_model import DictModel
 from muse_keras.models.ranker_inputs import as_tensors, check_ranker_inputs
 from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 from muse_keras.tables import MultimodalEmbeddingTable, gather_rows
-from muse_keras.tables.item_table import blocks
+from muse_keras.tables.array_blocks import blocks
 
 
 class Explanation(NamedTuple):

@@ -11,7 +11,7 @@ from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import check_inputs, check_names, integer, number
 from muse_keras._ops.ids import check_ids_fit, id_tensor
-from muse_keras._ops.replicas import replica_count
+from muse_keras._ops.replicas import add_state, replica_count
 from muse_keras.layers.memory_bank import MemoryBank
 from muse_keras.losses.cosine_triplet_loss import CosineTripletLoss
 from muse_keras.losses.info_nce import InfoNCE
@@ -168,15 +168,7 @@ class SCL(DictModel):
         if self.bank_size:
             self.item_bank = MemoryBank(self.bank_size, dim, name="item_bank")
             self.query_bank = MemoryBank(self.bank_size, dim, name="query_bank")
-            self.steps = self.add_weight(
-                shape=(),
-                initializer="zeros",
-                dtype="float32",
-                trainable=False,
-                autocast=False,
-                aggregation="only_first_replica",
-                name="steps",
-            )
+            self.steps = add_state(self, "steps")
         self._means = {
             name: keras.metrics.Mean(name=name)
             for name in ("info_nce", "triplet", "temperature")
@@ -320,7 +312,6 @@ class SCL(DictModel):
         return ops.reshape(vectors, (batch, count, vectors.shape[-1]))
 
     def _mean(self, losses: Any, sample_weight: Any) -> Any:
-        """Return the mean over the rows of a batch."""
         check_inputs(query=(losses, "B"), sample_weight=(sample_weight, "B"))
         if sample_weight is not None:
             losses = losses * ops.cast(sample_weight, losses.dtype)

@@ -88,14 +88,12 @@ class ScoreTower(keras.layers.Layer):
         return {**super().get_config(), "hidden_units": self.hidden_units}
 
     def _make_layers(self) -> None:
-        """Make, not build, all layers."""
         for units in self.hidden_units:
             self._add(units, self.dtype_policy)
         # A logit in float16 would be too coarse for the loss.
         self.output_layer = keras.layers.Dense(1, dtype="float32", name="logit")
 
     def _add(self, units: int, dtype: Any, **dice: Any) -> None:
-        """Add a dense layer and its Dice."""
         number = len(self.dense_layers) + 1
         self.dense_layers.append(
             keras.layers.Dense(units, dtype=dtype, name=f"dense_{number}")

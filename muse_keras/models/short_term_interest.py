@@ -110,27 +110,6 @@ class ShortTermInterest(keras.layers.Layer):
         features = ops.concatenate([tiers, attended], axis=-1)
         return features, scores, found
 
-    def compute_output_spec(
-        self, target: Any, vectors: Any, recent: RecentBehaviors
-    ) -> tuple[Any, Any, GSUResult]:
-        """Return the shapes and dtypes of `call`'s result."""
-        attended, scores = self.attention.compute_output_spec(
-            target, recent.embeddings, return_attention_scores=True
-        )
-        width = attended.shape[-1] + self.tiers.num_tiers
-        pairs = (*attended.shape[:-1], recent.embeddings.shape[1])
-        return (
-            keras.KerasTensor(
-                (*attended.shape[:-1], width), self.compute_dtype
-            ),
-            scores,
-            GSUResult(
-                keras.KerasTensor(pairs, "float32"),
-                keras.KerasTensor(pairs, "int32"),
-                keras.KerasTensor(pairs, "bool"),
-            ),
-        )
-
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {

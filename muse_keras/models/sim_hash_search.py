@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.blocks import top_products
 from muse_keras._ops.checks import integer, seed_of
 from muse_keras._ops.cosine import cosine_parts
-from muse_keras._ops.hyperplanes import signs
+from muse_keras._ops.hyperplanes import add_planes, signs
 from muse_keras.models.behavior_search import BehaviorSearch
 from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
@@ -73,16 +72,7 @@ class SimHashSearch(BehaviorSearch):
 
     def build(self, input_shape: Any = None) -> None:
         """Draw the hyperplanes."""
-        self.planes = self.add_weight(
-            shape=(self.dim, self.num_bits),
-            initializer=keras.initializers.RandomNormal(
-                stddev=1.0, seed=self.seed
-            ),
-            trainable=False,
-            autocast=False,
-            dtype="float32",
-            name="planes",
-        )
+        self.planes = add_planes(self, self.dim, self.num_bits, self.seed)
         self.built = True
 
     def call(

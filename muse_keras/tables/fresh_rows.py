@@ -105,12 +105,9 @@ def last_of_equal(
     last = tf.maximum(after - 1, tf.constant(0, tf.int64))
     same = tf.equal(tf.gather(ordered, last), ids)
     found = tf.gather(values, last)
-    return tf.where(same, found, tf.fill(tf.shape(found), _int64(missing)))
-
-
-def _int64(value: int) -> tf.Tensor:
-    """Return an int64 constant."""
-    return tf.constant(value, tf.int64)
+    return tf.where(
+        same, found, tf.fill(tf.shape(found), tf.constant(missing, tf.int64))
+    )
 
 
 def _bucket(hashes: tf.Tensor) -> tf.Tensor:

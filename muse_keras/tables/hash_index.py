@@ -18,7 +18,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from muse_keras.tables.item_table import blocks
+from muse_keras.tables.array_blocks import blocks
 
 # Odd constants: multiplication by them is a bijection of 64 bits.
 MULTIPLIERS = (
@@ -169,7 +169,6 @@ def _buckets(
 
 
 def _hashed(ids: Ids, multiplier: np.uint64) -> Hashes:
-    """Return the 64-bit hash of ids."""
     bits = ids.view(np.uint64)
     bits = (bits ^ (bits >> _HALF)) * multiplier
     return (bits ^ (bits >> _HALF)) * np.uint64(FINAL_MULTIPLIER)

@@ -71,14 +71,12 @@ def hashed_rows(
 
 
 def _uint64(value: int) -> Any:
-    """Return a uint64 constant."""
     import tensorflow as tf
 
     return tf.constant(value, tf.uint64)
 
 
 def _spread(bits: Any) -> Any:
-    """Return uint64 `bits ^ bits >> 32`."""
     import tensorflow as tf
 
     shifted = tf.bitwise.right_shift(bits, _uint64(32))

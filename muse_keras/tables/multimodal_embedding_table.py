@@ -10,19 +10,20 @@ from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import integer
 from muse_keras._ops.ids import backend_holds_int64
+from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tables.hash_index import build_hash_index, index_sizes
 from muse_keras.tables.id_index import (
     hash_ids,
     hashed_rows,
     sorted_rows,
 )
-from muse_keras.tables.item_table import (
-    ItemTable,
-    read_blocks,
-    release_pages,
-    rows_of,
+from muse_keras.tables.item_ids import rows_of
+from muse_keras.tables.item_table import ItemTable
+from muse_keras.tables.row_gather import (
+    assign_blocks,
+    gather_rows,
+    scatter_rows,
 )
-from muse_keras.tables.row_gather import gather_rows, scatter_rows
 
 
 @muse_keras_export()
@@ -365,7 +366,6 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         )
 
     def _ensure_built(self) -> None:
-        """Make the weights if the layer was not called yet."""
         if not self.built:
             self.build(None)
 
@@ -387,18 +387,17 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
             if name == "item_ids" and self._host_ids is not None:
                 self._host_ids[...] = value
             else:
-                _assign_blocks(getattr(self, name), value)
+                assign_blocks(getattr(self, name), value)
         if keras.backend.backend() == "tensorflow":
             self._index_ids(values["item_ids"])
 
     def _index_ids(self, item_ids: Any) -> None:
-        """Build the hash index of ids and fill its weights."""
         if not np.any(item_ids):
             return  # Saved before a table was assigned: nothing is known.
         index = build_hash_index(np.asarray(item_ids, np.int64))
         self.id_multiplier.assign(index.multiplier)
-        _assign_blocks(self.id_pilots, index.pilots)
-        _assign_blocks(self.id_slots, index.slots)
+        assign_blocks(self.id_pilots, index.pilots)
+        assign_blocks(self.id_slots, index.slots)
         release_pages(item_ids)
 
     def _has_slots(self) -> bool:
@@ -406,7 +405,6 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         return self.spare_rows > 0 and keras.backend.backend() == "tensorflow"
 
     def _as_ids(self, ids: Any) -> Any:
-        """Return ids as an int64 tensor."""
         if not keras.ops.is_tensor(ids):
             ids = np.asarray(ids, np.int64)
         return ops.cast(ids, "int64")
@@ -445,30 +443,3 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         if self._host_ids is None:
             raise ValueError("`lookup` needs a built layer.")
         return ops.convert_to_tensor(rows_of(self._host_ids, ids))
-
-
-def _assign_blocks(variable: Any, values: Any) -> None:
-    """Write `values` into a variable in place, one block after the other.
-
-    Rows of the variable beyond those of `values` stay zero.
-    """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        with tf.device(variable.value.device):
-            for block, rows in read_blocks(values):
-                variable.value.scatter_update(
-                    tf.IndexedSlices(
-                        tf.constant(rows),
-                        tf.range(block.start, block.stop, dtype=tf.int64),
-                    )
-                )
-    elif backend == "torch":
-        for block, rows in read_blocks(values):
-            variable.value[block] = ops.convert_to_tensor(rows)
-    else:
-        array = np.asarray(values)
-        missing = variable.shape[0] - len(array)
-        widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
-        variable.assign(np.pad(array, widths))

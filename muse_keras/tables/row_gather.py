@@ -1,11 +1,13 @@
-"""Row lookup in a Keras variable, on the device that holds it."""
+"""Rows of a Keras variable, read and written on the device that holds it."""
 
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from muse_keras._ops.rows import raw_variable
+from muse_keras.tables.array_blocks import read_blocks
 
 
 def gather_rows(variable: Any, rows: Any) -> Any:
@@ -71,6 +73,32 @@ def scatter_rows(variable: Any, rows: Any, values: Any) -> Any:
     )
 
 
+def assign_blocks(variable: Any, values: Any) -> None:
+    """Write `values` into a variable in place, one block after the other.
+
+    Rows of the variable beyond those of `values` stay zero.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.device(variable.value.device):
+            for block, rows in read_blocks(values):
+                variable.value.scatter_update(
+                    tf.IndexedSlices(
+                        tf.constant(rows),
+                        tf.range(block.start, block.stop, dtype=tf.int64),
+                    )
+                )
+    elif backend == "torch":
+        for block, rows in read_blocks(values):
+            variable.value[block] = ops.convert_to_tensor(rows)
+    else:
+        array = np.asarray(values)
+        missing = variable.shape[0] - len(array)
+        widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+        variable.assign(np.pad(array, widths))
+
+
 def _index_dtype() -> str:
-    """Return the integer type in which row arithmetic is done."""
     return "int64" if keras.backend.backend() == "tensorflow" else "int32"

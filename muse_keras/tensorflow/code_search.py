@@ -358,7 +358,6 @@ def _top_k(
 
 
 def _unsigned(codes: tf.Tensor) -> tf.Tensor:
-    """Return int8 codes + 128 as uint8."""
     return tf.bitwise.bitwise_xor(
         tf.bitcast(codes, tf.uint8), tf.constant(_OFFSET, tf.uint8)
     )

@@ -23,14 +23,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from muse_keras.tables.item_table import (
-    blocks,
-    check_file,
-    check_ids,
-    describe_file,
-    is_sorted_unique,
-    rows_of,
-)
+from muse_keras.tables.array_blocks import blocks
+from muse_keras.tables.item_ids import check_ids, is_sorted_unique, rows_of
+from muse_keras.tables.table_files import check_file, describe_file
 
 FORMAT_VERSION = 1
 _IDS_FILE = "item_ids.npy"

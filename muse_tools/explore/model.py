@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from muse_keras.tables.item_table import rows_of
+from muse_keras.tables.item_ids import rows_of
 from muse_tools.datasets.errors import DataError
 from serving.export import manifest as manifests
 

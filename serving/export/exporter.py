@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from muse_keras.tables.item_table import release_pages
+from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tensorflow import has_int8_products, int8_products
 from serving.export import manifest as manifests
 from serving.export import warmup

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable, gather_rows
-from muse_keras.tables.item_table import read_blocks
+from muse_keras.tables.array_blocks import read_blocks
 from muse_keras.tables.row_gather import scatter_rows
 from serving.export.vocabulary import Vocabulary
 

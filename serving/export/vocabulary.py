@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables.id_index import sorted_rows
-from muse_keras.tables.item_table import rows_of
+from muse_keras.tables.item_ids import rows_of
 from muse_keras.tables.row_gather import gather_rows
 
 

@@ -18,7 +18,7 @@ from tfx.v1.dsl.components import (
     component,
 )
 
-from muse_keras.tables.item_table import blocks
+from muse_keras.tables.array_blocks import blocks
 from muse_tools.datasets import item_text
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent

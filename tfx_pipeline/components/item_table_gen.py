@@ -13,7 +13,7 @@ from tfx.v1.dsl.components import (
 )
 
 from muse_keras.tables import ItemTable
-from muse_keras.tables.item_table import release_pages
+from muse_keras.tables.array_blocks import release_pages
 from muse_tools.datasets import raw_tables, validation
 from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components import rejected_rows

@@ -12,11 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from muse_keras.tables import ItemTable
-from muse_keras.tables.item_table import (
-    blocks,
-    inverse_norms_of,
-    release_pages,
-)
+from muse_keras.tables.array_blocks import blocks, release_pages
+from muse_keras.tables.item_table import inverse_norms_of
 from serving.client import MuseClient, RecommendRequest, RecommendResult
 from tfx_pipeline.components.serving_checks import (
     WrongAnswer,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from muse_keras.tables.item_table import blocks
+from muse_keras.tables.array_blocks import blocks
 from muse_tools.datasets.item_content import ItemContent
 
 Features = Mapping[str, npt.NDArray[np.float32]]

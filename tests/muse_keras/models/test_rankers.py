@@ -17,7 +17,7 @@ from ranker_testing.data import (
 from muse_keras.losses import ImpressionCrossentropy
 from muse_keras.models import DIN, MUSE, request_model
 from muse_keras.optimizers import RowSparseAdam
-from muse_keras.tables import ItemTable, item_table
+from muse_keras.tables import ItemTable, array_blocks
 
 ON_JAX = keras.backend.backend() == "jax"
 # JAX compiles each operation for each shape: there, all tests have one.
@@ -326,7 +326,7 @@ def test_items_training_never_saw_share_the_unknown_row(monkeypatch):
         monkeypatch.setattr(
             request_model,
             "blocks",
-            lambda size, block=block: item_table.blocks(size, block),
+            lambda size, block=block: array_blocks.blocks(size, block),
         )
         table.assign(trained)
         count = model.share_oov_row(model.optimizer)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muse_keras.tables import ItemTable
-from muse_keras.tables.item_table import _map_member, read_blocks
+from muse_keras.tables.array_blocks import read_blocks
+from muse_keras.tables.table_files import map_member
 
 INT64 = np.iinfo(np.int64)
 INT64S = st.integers(INT64.min, INT64.max)
@@ -244,10 +245,10 @@ def test_archives_of_numpy_are_mapped_too(tmp_path: Path) -> None:
     arrays = {"city": np.arange(9), "province": np.array([INT64.min])}
     np.savez(file, **arrays)
     for name, values in arrays.items():
-        np.testing.assert_array_equal(_map_member(file, name), values)
+        np.testing.assert_array_equal(map_member(file, name), values)
     np.savez_compressed(file, **arrays)
     with pytest.raises(ValueError, match="must not be compressed"):
-        _map_member(file, "city")
+        map_member(file, "city")
 
 
 @pytest.mark.parametrize("mode", [None, "r", "c", "r+"])

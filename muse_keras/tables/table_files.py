@@ -1,0 +1,240 @@
+"""The files of an item table: written at once, checked and mapped."""
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muse_keras.tables.array_blocks import blocks, release_pages
+from muse_keras.tables.item_ids import as_int64
+
+FORMAT_VERSION = 1
+FEATURE_NAMES = ("category", "city", "province")
+SCALE = 1.0 / 127.0
+
+IDS_FILE = "item_ids.npy"
+CODES_FILE = "scl_int8.npy"
+FEATURES_FILE = "item_features.npz"
+_MANIFEST_FILE = "manifest.json"
+
+
+@contextmanager
+def table_directory(
+    target: Path,
+    ids: npt.NDArray[np.int64],
+    order: npt.NDArray[np.intp],
+    dim: int,
+    features: Mapping[str, npt.ArrayLike],
+    source: str,
+) -> Iterator[npt.NDArray[np.int8]]:
+    """Make a table beside its place, and rename it when its codes are there.
+
+    Args:
+        target: directory of the table.
+        ids: int64 (N,), checked.
+        order: what sorts them.
+        dim: D.
+        features: as of `ItemTable.write`, aligned with `ids`.
+        source: kept in the manifest.
+
+    Yields:
+        int8 (N, D), zeros, mapped; row i is that of `ids[order[i]]`.
+    """
+    columns = _check_features(features, len(ids))
+    _check_target(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}.", dir=target.parent
+    ) as temporary:
+        folder = Path(temporary) / "table"
+        folder.mkdir()
+        np.save(folder / IDS_FILE, ids[order])
+        _write_features(folder / FEATURES_FILE, columns, order)
+        codes = _mapped_zeros(folder / CODES_FILE, (len(ids) + 1, dim))
+        yield codes[1:]
+        codes.flush()
+        release_pages(codes)
+        del codes
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "num_items": len(ids),
+            "dim": dim,
+            "scale": SCALE,
+            "source": source,
+            "files": {
+                name: describe_file(folder / name)
+                for name in (IDS_FILE, CODES_FILE, FEATURES_FILE)
+            },
+        }
+        (folder / _MANIFEST_FILE).write_text(
+            json.dumps(manifest, indent=2, sort_keys=True) + "\n",
+            encoding="utf-8",
+        )
+        os.replace(folder, target)
+
+
+def _check_features(
+    features: Mapping[str, npt.ArrayLike], num_items: int
+) -> dict[str, npt.NDArray[np.int64]]:
+    if set(features) != set(FEATURE_NAMES):
+        raise ValueError(
+            f"`features` must be exactly {list(FEATURE_NAMES)}. "
+            f"Received: {sorted(features)}"
+        )
+    columns = {}
+    for name in FEATURE_NAMES:
+        column = as_int64(f"features[{name!r}]", features[name])
+        if column.shape != (num_items,):
+            raise ValueError(
+                f"`features[{name!r}]` must have shape ({num_items},), one "
+                f"value per item id. Received: shape={column.shape}"
+            )
+        columns[name] = column
+    return columns
+
+
+def _check_target(target: Path) -> None:
+    """Refuse to write over anything but an empty directory."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(
+            f"{target} exists and is not an empty directory; an item table "
+            "is never overwritten."
+        )
+
+
+def _mapped_zeros(file: Path, shape: tuple[int, int]) -> np.memmap:
+    """Make an .npy file of int8 zeros and map it for writing."""
+    codes = np.lib.format.open_memmap(file, "w+", np.int8, shape)
+    if hasattr(os, "posix_fallocate"):
+        # A disk that gets full under a mapping would kill the process.
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    return codes
+
+
+def _write_features(
+    file: Path,
+    columns: Mapping[str, npt.NDArray[np.int64]],
+    order: npt.NDArray[np.intp],
+) -> None:
+    """Write the features in sorted order after a zero row, as `np.savez`."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, column in columns.items():
+            # Without a date, equal tables are equal files.
+            member = zipfile.ZipInfo(f"{name}.npy")
+            with archive.open(member, "w", force_zip64=True) as stream:
+                _write_sorted(stream, column, order)
+
+
+def _write_sorted(
+    stream: IO[bytes], values: npt.NDArray[Any], order: npt.NDArray[np.intp]
+) -> None:
+    """Write `values[order]` after a zero row as .npy, block by block."""
+    np.lib.format.write_array_header_1_0(
+        stream,
+        {
+            "descr": np.lib.format.dtype_to_descr(values.dtype),
+            "fortran_order": False,
+            "shape": (len(values) + 1, *values.shape[1:]),
+        },
+    )
+    stream.write(np.zeros(values.shape[1:], values.dtype).tobytes())
+    for block in blocks(len(values)):
+        stream.write(values[order[block]].tobytes())
+
+
+def describe_file(file: Path) -> dict[str, Any]:
+    """Return size and SHA-256 of a file."""
+    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check the manifest."""
+    file = folder / _MANIFEST_FILE
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not valid JSON ({error}).") from error
+    version = (
+        manifest.get("format_version") if isinstance(manifest, dict) else None
+    )
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{file}: `format_version` must be {FORMAT_VERSION}. "
+            f"Received: {version}"
+        )
+    missing = {"num_items", "dim", "files"} - set(manifest)
+    if missing:
+        raise ValueError(f"{file}: `{min(missing)}` is missing.")
+    return manifest
+
+
+def check_file(
+    folder: Path, name: str, manifest: dict[str, Any], verify: bool
+) -> None:
+    """Compare a file with what the manifest says of it."""
+    file = folder / name
+    described = manifest["files"].get(name)
+    if described is None:
+        raise ValueError(
+            f"{folder / _MANIFEST_FILE}: `files` does not list {name}."
+        )
+    size = file.stat().st_size
+    if size != described["bytes"]:
+        raise ValueError(
+            f"{file}: expected {described['bytes']} bytes, found {size}; the "
+            "file is truncated or was changed."
+        )
+    if verify and _sha256(file) != described["sha256"]:
+        raise ValueError(
+            f"{file}: SHA-256 differs from the manifest; the file was changed."
+        )
+    if name == FEATURES_FILE and not zipfile.is_zipfile(file):
+        raise ValueError(f"{file}: not a NumPy .npz archive.")
+
+
+def map_array(
+    file: Path, dtype: str, shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """Memory-map an array and check its type and shape."""
+    array = np.load(file, mmap_mode="r", allow_pickle=False)
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise ValueError(
+            f"{file}: expected {dtype} {shape}, found {array.dtype} "
+            f"{array.shape}."
+        )
+    return array
+
+
+def map_member(file: Path, name: str) -> npt.NDArray[np.int64]:
+    """Memory-map one array of an uncompressed .npz archive."""
+    with zipfile.ZipFile(file) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{file}: `{name}` must not be compressed.")
+    with file.open("rb") as stream:
+        # A member's own header: 30 bytes, the last four of which are the
+        # lengths of its name and of an extra field, then these two.
+        stream.seek(member.header_offset + 26)
+        name_size, extra_size = struct.unpack("<HH", stream.read(4))
+        stream.seek(name_size + extra_size, os.SEEK_CUR)
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        return np.memmap(file, dtype, "r", stream.tell(), shape)
