@@ -24,7 +24,7 @@ def newest_of_category(
         return _by_keys(candidates, behaviors, mask, k)
     candidates = ops.cast(candidates, "int32")
     categories = ops.where(mask, ops.cast(behaviors, "int32"), -1)
-    # Something to read in an empty history.
+    # One more position, so that an empty history can be read.
     categories = ops.pad(categories, [[0, 0], [0, 1]], constant_values=-1)
     order = ops.cast(ops.argsort(categories, axis=1), "int32")
     ordered = ops.take_along_axis(categories, order, axis=1)
@@ -55,7 +55,7 @@ def _by_keys(
     keys = categories * _SPAN + tf.range(
         tf.shape(categories, tf.int64)[1], dtype=tf.int64
     )
-    # Something to read in an empty history.
+    # One more position, so that an empty history can be read.
     extra = -tf.ones([tf.shape(keys)[0], 1], tf.int64)
     keys = tf.sort(tf.concat([keys, extra], axis=1), axis=1)
 

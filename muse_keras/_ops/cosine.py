@@ -27,7 +27,7 @@ def cosine_parts(vectors: Any) -> CosineParts:
     if not keras.backend.is_int_dtype(dtype):
         # Divide by the largest entry: squares neither overflow nor vanish.
         largest = ops.abs(vectors[..., :1])
-        # Not every backend takes a maximum of nothing, though over D.
+        # Not every backend has a maximum of an empty tensor.
         if 0 not in tuple(vectors.shape):
             largest = ops.max(ops.abs(vectors), axis=-1, keepdims=True)
         usable = ops.logical_and(largest > 0.0, ops.isfinite(largest))

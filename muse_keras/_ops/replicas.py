@@ -55,7 +55,8 @@ def gather_over_replicas(tensor: Any) -> Any:
         return tensor
     import tensorflow as tf
 
-    # A sum of zeros but for the own rows; `all_gather` takes longer here.
+    # Sum tensors that are zero outside of the own rows: faster than
+    # `all_gather` here.
     rows = tf.shape(tensor, out_type=tf.int64)[0]
     own = tf.one_hot(
         context.replica_id_in_sync_group,

@@ -230,7 +230,7 @@ def _walk(
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """Yield dotted names and arrays of a mapping, nested or not."""
     for key, value in values.items():
-        # Distributed training puts "module." before all names.
+        # PyTorch's distributed training prefixes names with "module.".
         name = prefix + str(key).removeprefix("module.")
         if isinstance(value, Mapping):
             yield from _walk(value, f"{name}.")

@@ -136,7 +136,7 @@ class Dice(keras.layers.Layer):
     def _batch_statistics(self, inputs: Any, mask: Any) -> tuple[Any, Any]:
         """Return mean and variance of the batch, and update the averages."""
         values = ops.cast(inputs, "float32")
-        # Sums around a value near the mean: their difference cancels less.
+        # Sums around a value near the mean lose fewer digits.
         shift = ops.stop_gradient(ops.cast(self.moving_mean, "float32"))
         values = values - shift
         axes = tuple(range(len(inputs.shape) - 1))
@@ -167,7 +167,7 @@ class Dice(keras.layers.Layer):
         """Move the averages; a batch without any real position does not."""
         seen = ops.cast(count > 0.0, "float32")
         steps = self.steps + seen
-        # An exponential average without the weight of its start.
+        # An exponential average, corrected for its initial value.
         decay = ops.power(self.momentum, ops.maximum(steps, 1.0))
         rate = seen * (1.0 - self.momentum) / (1.0 - decay)
         for average, value in (

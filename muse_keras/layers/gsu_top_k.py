@@ -124,7 +124,7 @@ class GSUTopK(keras.layers.Layer):
                 candidate_parts, behavior_parts, penalty
             )
         if single:
-            # Not `squeeze`: that this axis is 1 may not be known here.
+            # Not `squeeze`: the axis may not be known to be 1 here.
             values, positions = values[:, 0], positions[:, 0]
         found = values > _MASKED_LIMIT
         zeros = ops.zeros_like(values)

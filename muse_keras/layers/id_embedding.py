@@ -57,7 +57,7 @@ class IdEmbedding(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # NumPy arrays must come here as they are, to be looked at.
+        # NumPy arrays must reach `call` as they are, to be checked.
         keep_arrays(self)
         self.num_rows = integer("num_rows", num_rows)
         self.dim = integer("dim", dim)

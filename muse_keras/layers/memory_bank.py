@@ -103,7 +103,7 @@ class MemoryBank(keras.layers.Layer):
             Tuple of keys float32 (size, dim), their ids (size,) and a bool
             mask (size,), True = a key that is not the zero vector.
         """
-        # Copies: PyTorch would see later changes, even in a gradient.
+        # Copies, since PyTorch tensors would show later changes.
         keys = ops.copy(ops.convert_to_tensor(self.keys))
         ids = ops.copy(ops.convert_to_tensor(self.ids))
         return keys, ids, has_content(keys)

@@ -185,7 +185,7 @@ class ProjectedAttention(keras.layers.Layer):
             )
             logits = ops.transpose(logits, (0, 2, 1, 3))
         else:
-            # (B, C, H, K, d) x (B, C, H, d, 1): with one head nothing moves.
+            # (B, C, H, K, d) x (B, C, H, d, 1)
             logits = ops.matmul(
                 ops.transpose(key, (0, 1, 3, 2, 4)), ops.expand_dims(query, 4)
             )

@@ -126,7 +126,7 @@ class SimTier(keras.layers.Layer):
         else:
             mask = ops.cast(ops.convert_to_tensor(mask), "bool")
             counted = ops.cast(mask, "float32")
-            # Below every edge but the first, which is not compared.
+            # Below every inner edge: counted in no tier.
             similarities = ops.where(
                 mask, similarities, ops.full_like(similarities, -2.0)
             )

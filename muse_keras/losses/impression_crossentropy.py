@@ -58,7 +58,7 @@ class ImpressionCrossentropy(keras.losses.Loss):
         """Return the reduced loss; see the class."""
         y_pred = ops.convert_to_tensor(y_pred)
         if sample_weight is not None:
-            # As many as there are losses: a reduction may sum the weights.
+            # One weight for each loss, since a reduction may sum the weights.
             sample_weight = weights_of(y_pred, sample_weight)
         return super().__call__(y_true, y_pred, sample_weight)
 

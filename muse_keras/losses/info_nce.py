@@ -113,7 +113,7 @@ class InfoNCE(keras.layers.Layer):
     @property
     def temperature(self) -> Any:
         """The temperature now, a float32 scalar."""
-        # Within its limits also in a training loop without constraints.
+        # A custom training loop may not apply the constraint.
         return ops.exp(self.log_temperature.constraint(self.log_temperature))
 
     def call(

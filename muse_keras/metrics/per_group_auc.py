@@ -130,7 +130,7 @@ def checked_impressions(
             )
         groups = groups.astype(np.int64)
     if groups.dtype == np.uint64:
-        # The same groups, wrapped: never two in one.
+        # Wrapping keeps distinct groups distinct.
         groups = groups.view(np.int64)
     if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
         # float16 and bfloat16 are exact in float32; integers in float64.

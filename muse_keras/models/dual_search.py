@@ -43,7 +43,7 @@ class DualSearch(BehaviorSearch):
     def __init__(self, k: int = 50, **kwargs: Any) -> None:
         super().__init__(k=integer("k", k, minimum=2), **kwargs)
         self.by_ids = GSUTopK(self.k - self.k // 2, name="by_ids")
-        # As many as the first half could take away more than are kept.
+        # K, since up to half of them may be in the first half already.
         self.by_vectors = GSUTopK(self.k, name="by_vectors")
 
     def call(

@@ -99,7 +99,7 @@ class RequestModel(DictModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Ids must reach the table uncut, and counts the logarithm.
+        # An autocast would cut ids and counts.
         self.autocast = False
         # XLA has no `Unique`, which sparse updates need on TensorFlow.
         self.supports_jit = keras.backend.backend() != "tensorflow"
@@ -218,7 +218,7 @@ class RequestModel(DictModel):
         moment = optimizer.second_moment(table)
         first = gather_rows(table, [0])
         changed = 0
-        # Block by block: whole tables of temporaries would be gigabytes.
+        # Block by block: temporaries of a whole table would take gigabytes.
         for block in blocks(table.shape[0]):
             rows = np.arange(max(block.start, 1), block.stop, dtype=np.int32)
             touched = ops.any(
@@ -282,7 +282,7 @@ class RequestModel(DictModel):
             attention: target attention whose queries and keys the views have,
                 or None.
         """
-        # Training knows no fresh items; rows were looked up by the caller.
+        # Fresh items exist in serving only, and for ids, not given rows.
         has_rows = {"behavior_rows", "candidate_rows"} <= set(inputs)
         fresh = None if training or has_rows else self.table.fresh_index()
 

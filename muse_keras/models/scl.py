@@ -118,7 +118,7 @@ class SCL(DictModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Ids must reach the bank uncut, and the towers see float32.
+        # An autocast would cut ids, and the towers take float32.
         self.autocast = False
         keep_arrays(self)
         # XLA would compile again for the last batch, which is smaller.

@@ -1,8 +1,8 @@
 """Views of candidates, behaviors and what a search found.
 
-A field is a tensor, or a function that makes it when it is first read. What
-nobody reads is therefore never computed and is not in a graph. Read a field
-outside of loops and branches (`tf.cond`, `ops.map`): its value is kept.
+A field is a tensor, or a function that makes it when it is first read. A field
+that is not read is not computed and is not in the graph. Read a field outside
+of loops and branches (`tf.cond`, `ops.map`), since its value is kept.
 """
 
 import functools
@@ -45,8 +45,8 @@ class _Field:
 class CandidateView:
     """The candidates of a batch of requests.
 
-    Each argument is an attribute. It is a tensor, an array, or a function
-    without arguments that returns one and is called at the first reading.
+    Each argument is an attribute: a tensor, an array, or a function without
+    arguments that makes one at the first reading.
 
     Args:
         rows: int32 (B, C), rows of the item table; 0 = unknown item.
@@ -92,9 +92,8 @@ class CandidateView:
 class BehaviorView:
     """The histories of a batch of requests, oldest first.
 
-    Each of the first seven arguments is an attribute. It is a tensor, an
-    array, or a function without arguments that returns one and is called at
-    the first reading.
+    Each of the first seven arguments is an attribute: a tensor, an array, or
+    a function without arguments that makes one at the first reading.
 
     Args:
         rows: int32 (B, L), rows of the item table; 0 = unknown item.
@@ -182,8 +181,8 @@ class BehaviorView:
 class FoundBehaviors:
     """The behaviors that a search found for every candidate.
 
-    Each argument is an attribute. It is a tensor, an array, or a function
-    without arguments that returns one and is called at the first reading.
+    Each argument is an attribute: a tensor, an array, or a function without
+    arguments that makes one at the first reading.
 
     Args:
         indices: int32 (B, C, K), positions in the history; 0 where masked.

@@ -35,7 +35,7 @@ def release_pages(values: npt.NDArray[Any]) -> None:
     The array stays usable: what is read again comes from the file's cache,
     which also holds what was written.
     """
-    # Not of a private copy ("c"): its changes are nowhere else.
+    # A private copy ("c") must stay: its changes are in no file.
     shared = isinstance(values, np.memmap) and values.mode != "c"
     mapped = getattr(values, "_mmap", None) if shared else None
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):

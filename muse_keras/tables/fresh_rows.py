@@ -48,7 +48,7 @@ def read_fresh_index(fresh_ids: Any, hash_of: Any) -> FreshIndex:
     used = tf.where(tf.not_equal(stored, 0))
     ids = tf.gather_nd(stored, used)
     ordered, order = sort_ids(ids)
-    # float32: a sum of bytes may come to 0 again.
+    # float32: a sum of bytes could overflow to 0.
     counts = tf.scatter_nd(
         _bucket(hash_of(ids))[:, tf.newaxis],
         tf.ones_like(ids, tf.float32),
@@ -85,7 +85,7 @@ def sort_ids(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     Equal ids keep their order.
     """
-    # The complement turns the order round, for the smallest int64 too.
+    # The complement reverses the order, for the smallest int64 too.
     values, order = tf.math.top_k(tf.bitwise.invert(ids), k=tf.size(ids))
     return tf.bitwise.invert(values), tf.cast(order, tf.int64)
 

@@ -64,17 +64,10 @@ def check_ids(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
 def rows_of(
     item_ids: npt.NDArray[np.int64], ids: npt.ArrayLike
 ) -> npt.NDArray[np.int32]:
-    """Return `1 + index` of every id in sorted `item_ids`, or 0.
+    """Return int32 `1 + index` of every id in sorted `item_ids`, or 0.
 
-    Args:
-        item_ids: int64 (N,), sorted, unique.
-        ids: integers of any shape.
-
-    Returns:
-        int32 of the shape of `ids`; 0 for id 0 and ids that are not there.
-
-    Raises:
-        ValueError: if `ids` are not integers that fit in int64.
+    0 is for id 0 and for ids that are not there. Raises `ValueError` if `ids`
+    are not integers that fit in int64.
     """
     wanted = as_int64("ids", ids)
     index = np.searchsorted(item_ids, wanted)

@@ -213,7 +213,7 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
         Args:
             ids: int64 of any shape; any value, 0 is padding.
             fresh_index: what `fresh_index()` returned, to look up several
-                tensors in one state; None takes the state of now.
+                tensors in one state; None reads the current state.
 
         Returns:
             int32 of the same shape; 0 for id 0 and for unknown ids.
@@ -231,7 +231,7 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
     def lookup_known(self, ids: Any) -> Any:
         """Return the row of every id among the N items of the item table.
 
-        As `lookup`, but blind to items that were added or replaced since.
+        As `lookup`, without the items that were added or replaced since.
         """
         self._ensure_built()
         if self._host_ids is not None:

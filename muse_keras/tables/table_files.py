@@ -38,16 +38,8 @@ def table_directory(
 ) -> Iterator[npt.NDArray[np.int8]]:
     """Make a table beside its place, and rename it when its codes are there.
 
-    Args:
-        target: directory of the table.
-        ids: int64 (N,), checked.
-        order: what sorts them.
-        dim: D.
-        features: as of `ItemTable.write`, aligned with `ids`.
-        source: kept in the manifest.
-
-    Yields:
-        int8 (N, D), zeros, mapped; row i is that of `ids[order[i]]`.
+    `order` sorts the checked `ids`; `features` are as of `ItemTable.write`.
+    Yields int8 zeros (N, dim), mapped, whose row i is that of `ids[order[i]]`.
     """
     columns = _check_features(features, len(ids))
     _check_target(target)
@@ -115,7 +107,7 @@ def _mapped_zeros(file: Path, shape: tuple[int, int]) -> np.memmap:
     """Make an .npy file of int8 zeros and map it for writing."""
     codes = np.lib.format.open_memmap(file, "w+", np.int8, shape)
     if hasattr(os, "posix_fallocate"):
-        # A disk that gets full under a mapping would kill the process.
+        # Reserve the space: a full disk under a mapping kills the process.
         with file.open("r+b") as stream:
             os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
     return codes
@@ -129,7 +121,7 @@ def _write_features(
     """Write the features in sorted order after a zero row, as `np.savez`."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, column in columns.items():
-            # Without a date, equal tables are equal files.
+            # Without a date, so that equal tables make equal files.
             member = zipfile.ZipInfo(f"{name}.npy")
             with archive.open(member, "w", force_zip64=True) as stream:
                 _write_sorted(stream, column, order)

@@ -124,8 +124,8 @@ def search_codes(
 
     def in_blocks() -> tuple[tf.Tensor, tf.Tensor]:
         codes = _as_multiplied(candidates, behaviors)
-        # Users are counted, not given as elements: a slice of one user's
-        # codes is not copied, an element is.
+        # Map over indices: slicing one user's codes copies nothing, an
+        # element of a mapped tensor would be a copy.
         return tf.map_fn(
             lambda user: _search_history(
                 codes[0][user], codes[1][user], squares[user], k, block_size
@@ -301,13 +301,13 @@ def _search_blocks(
     largest = tf.reduce_max(tf.reshape(dots, (-1, BLOCK, count)), axis=1)
     # A bound below 0 holds for the order of blocks only, not for their keys.
     bounds = tf.cast(largest, tf.float32) * history.factors + history.penalties
-    # One more column, for no block: below all others.
+    # One more column, below all others, that stands for no block.
     bounds = tf.pad(
         tf.transpose(bounds), [[0, 0], [0, 1]], constant_values=MASKED
     )
     width = tf.minimum(width, tf.shape(bounds, tf.int64)[1] - 1)
     highest, blocks = _top_k(bounds, tf.cast(width + 1, tf.int32))
-    # In the order of positions, so that of equal keys the first is chosen.
+    # In order of positions, so that the first of equal keys is chosen.
     blocks = tf.sort(blocks[:, :width], axis=1)
     members = tf.range(BLOCK, dtype=tf.int64)
     positions = blocks[:, :, tf.newaxis] * BLOCK + members
