@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from muse_keras.compat.published_muse import PublishedMUSE
 
-_Arrays = dict[str, npt.NDArray[np.float32]]
+_Array = npt.NDArray[np.float32]
+_Arrays = dict[str, _Array]
 # A variable, and what turns a published array into its value.
-_Target = tuple[Any, Callable[[npt.NDArray[np.float32]], Any]]
+_Target = tuple[Any, Callable[[_Array], Any]]
 _Weight = tuple[tuple[int, ...], list[_Target]]
 
 # Trained beside the model for an auxiliary loss, and not part of it.
@@ -102,6 +103,11 @@ def load_published_weights(
             variable.assign(convert(values[name]))
 
 
+def _transposed(factor: np.float32) -> Callable[[_Array], _Array]:
+    """Return a function that transposes and scales."""
+    return lambda array: array.T * factor
+
+
 def _dense_weights(model: PublishedMUSE) -> dict[str, _Weight]:
     """Return shape and targets of each dense weight, by published name."""
     short, long = model.short_attention, model.long_attention
@@ -121,10 +127,7 @@ def _dense_weights(model: PublishedMUSE) -> dict[str, _Weight]:
             ("bias", "bias", (item,)),
         ):
             targets: list[_Target] = [
-                (
-                    getattr(layer, f"{part}_{own}"),
-                    lambda array, factor=factor: array.T * factor,
-                )
+                (getattr(layer, f"{part}_{own}"), _transposed(factor))
                 for part in parts
             ]
             weights[f"{name}.0.linears.0.{kind}"] = shape, targets
@@ -227,7 +230,7 @@ def _flat(values: Mapping[str, Any]) -> _Arrays:
 
 def _walk(
     values: Mapping[str, Any], prefix: str
-) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+) -> Iterator[tuple[str, _Array]]:
     """Yield dotted names and arrays of a mapping, nested or not."""
     for key, value in values.items():
         # PyTorch's distributed training prefixes names with "module.".
