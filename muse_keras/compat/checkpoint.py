@@ -103,7 +103,7 @@ def load_published_weights(
             variable.assign(convert(values[name]))
 
 
-def _transposed(factor: np.float32) -> Callable[[_Array], _Array]:
+def _transposed(factor: np.float32) -> Callable[[_Array], Any]:
     """Return a function that transposes and scales."""
     return lambda array: array.T * factor
 
