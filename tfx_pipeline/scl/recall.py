@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from muse_keras.tables.item_table import blocks
+from muse_keras.tables.array_blocks import blocks
 
 # The rank of an item that no search can return.
 MISSED = np.iinfo(np.int64).max
