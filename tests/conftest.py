@@ -12,8 +12,6 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # TensorFlow's remarks about the processor say nothing about a test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# matplotlib must not look for a screen.
-os.environ.setdefault("MPLBACKEND", "agg")
 
 
 def pytest_report_header() -> str:

@@ -333,14 +333,14 @@ def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
     pairs = zip(newest.item_ids, newest.category_ids, strict=True)
     events = [(int(item), int(category)) for item, category in pairs][::-1]
     if as_json:
-        newest = [{"item_id": i, "category_id": c} for i, c in events]
+        shown = [{"item_id": i, "category_id": c} for i, c in events]
         output.write_json(
             {
                 "user_id": found.user_id,
                 "profile": found.profile.tolist(),
                 "events": len(found),
                 "has_rows": found.rows is not None,
-                "newest": newest,
+                "newest": shown,
             },
             indent=None,
         )

@@ -24,8 +24,6 @@ from serving.files import write_json
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline.training import devices, input_fn, trainer
 
-__all__ = ["SCORES_FILE", "SETTINGS_FILE", "run_cell"]
-
 SCORES_FILE = "scores.npz"
 SETTINGS_FILE = "settings.json"
 CURVES_FILE = "training.jsonl"

@@ -19,8 +19,6 @@ from muse_tools.compare.grid import ESU_ONLY, GSU_ONLY, MUSE, Column, Method
 from muse_tools.compare.results import Claim, Contrast, Interval
 from muse_tools.compare.scores import Judge, Term
 
-__all__ = ["RULE", "judge_claims", "supports"]
-
 RULE = (
     "confirmed: every difference has its 95 % interval over users above 0 "
     "and is above 0 in every seed"

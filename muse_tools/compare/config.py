@@ -12,14 +12,6 @@ import yaml
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline.config import ConfigError, OutputDir
 
-__all__ = [
-    "BASE_EMBEDDINGS",
-    "CompareConfig",
-    "DataSetConfig",
-    "load_config",
-    "noise_level",
-]
-
 BASE_EMBEDDINGS = "base"
 """Name of the item vectors that the pipeline's own configuration makes."""
 

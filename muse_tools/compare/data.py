@@ -27,13 +27,6 @@ from tfx_pipeline import config as pipeline_config
 from tfx_pipeline import features
 from tfx_pipeline.training import input_fn, trainer
 
-__all__ = [
-    "changed_vectors",
-    "prepare",
-    "read_impressions",
-    "write_shorter",
-]
-
 Report = Callable[[str], None]
 
 _BATCH = 64

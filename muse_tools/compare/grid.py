@@ -7,16 +7,6 @@ from collections.abc import Sequence
 
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 
-__all__ = [
-    "PRESETS",
-    "Cell",
-    "Column",
-    "Method",
-    "Section",
-    "expand",
-    "sections",
-]
-
 PRESETS: dict[str, tuple[str | None, str | None]] = {
     "din": (None, None),
     "sim_hard": ("category", "sa_ta_simtier"),

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from muse_tools.compare.impressions import Impressions
 
-__all__ = ["REPETITION_BOUNDS", "masks", "names"]
-
 REPETITION_BOUNDS = (1,)
 """Bounds between items that are not, or are, in the user's history."""
 

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from serving.files import appearing
 
-__all__ = ["Impressions"]
-
 
 class Impressions(NamedTuple):
     """One value per impression, each (n,).

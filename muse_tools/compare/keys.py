@@ -10,8 +10,6 @@ from typing import Any
 
 from tfx_pipeline.runs import code_keys
 
-__all__ = ["code_digest", "digest", "files_digest"]
-
 _CHUNK = 1 << 20
 
 

@@ -7,8 +7,6 @@ import fcntl
 import pathlib
 from collections.abc import Iterator
 
-__all__ = ["locked", "try_lock"]
-
 
 @contextlib.contextmanager
 def try_lock(path: pathlib.Path) -> Iterator[bool]:

@@ -14,8 +14,6 @@ from muse_tools.compare.grid import Cell
 from muse_tools.compare.prepared import Prepared
 from tfx_pipeline import config as pipeline_config
 
-__all__ = ["FORMAT_VERSION", "Plan", "Task", "make_plan"]
-
 FORMAT_VERSION = 1
 """Of a cell's folder."""
 

@@ -11,8 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from muse_tools.compare.plan import Plan
 
-__all__ = ["shown", "time_left"]
-
 
 def time_left(seconds: float, ended: int, missing: int) -> str:
     """Returns the time for the missing cells at the pace so far."""

@@ -10,21 +10,6 @@ from typing import Any, Final, Literal
 
 import pydantic
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "CellRecord",
-    "Claim",
-    "DataSetResults",
-    "Group",
-    "GroupTable",
-    "Interval",
-    "Results",
-    "Row",
-    "Table",
-    "VectorsRow",
-    "VectorsTable",
-]
-
 SCHEMA_VERSION: Final = 1
 
 

@@ -32,8 +32,6 @@ from muse_tools.compare.view import comparison_view
 from muse_tools.pages.markdown import to_markdown
 from serving.files import write_text
 
-__all__ = ["collect", "compare", "write_results"]
-
 Report = Callable[[str], None]
 
 RESULTS_FILE = "results.json"

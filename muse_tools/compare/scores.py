@@ -16,15 +16,6 @@ from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.results import Interval
 from muse_tools.compare.statistics import UserAUC, interval, resampled_means
 
-__all__ = [
-    "Judge",
-    "StoredCell",
-    "Term",
-    "finite",
-    "gauc_interval",
-    "read_cell",
-]
-
 _Mask = npt.NDArray[np.bool_]
 
 

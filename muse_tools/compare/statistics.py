@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from muse_keras import metrics
 
-__all__ = ["UserAUC", "impression_metrics", "interval", "resampled_means"]
-
 _Floats = npt.NDArray[np.float64]
 
 METRICS = ("gauc", "auc", "log_loss", "calibration")

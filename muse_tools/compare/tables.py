@@ -12,8 +12,6 @@ from muse_tools.compare.grid import MUSE, Column, Method, Section
 from muse_tools.compare.results import Group, GroupTable, Row, Table
 from muse_tools.compare.scores import Judge, Term
 
-__all__ = ["group_tables", "table"]
-
 _PAPER = {
     "overall": "Table 5",
     "gsu": "Tables 1 and 2",

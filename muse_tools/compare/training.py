@@ -18,8 +18,6 @@ from muse_tools.compare import locks, progress
 from muse_tools.compare.plan import Plan, Task
 from serving.files import write_text
 
-__all__ = ["read_failure", "record_failure", "train_cells"]
-
 Train = Callable[[Plan, Task], None]
 
 _POLL_S = 0.5

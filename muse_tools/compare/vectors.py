@@ -28,8 +28,6 @@ from serving.files import write_text
 from tfx_pipeline import features
 from tfx_pipeline.training import input_fn, records
 
-__all__ = ["measure", "vectors_table"]
-
 Report = Callable[[str], None]
 
 PERCENTILES = (1, 10, 50, 90, 99)

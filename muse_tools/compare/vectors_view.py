@@ -16,8 +16,6 @@ from muse_tools.pages.blocks import (
     Text,
 )
 
-__all__ = ["vectors_view"]
-
 _VISIBLE = 0.0005
 """Lower shares round to 0.0 %."""
 

@@ -29,8 +29,6 @@ from muse_tools.compare.words import (
 from muse_tools.pages import blocks
 from muse_tools.pages.blocks import NO_VALUE, Block, Cell, Point
 
-__all__ = ["comparison_view", "first_seeds", "headline", "results_view"]
-
 Training = Callable[[str, DataSetResults], list[blocks.Chart]]
 
 _BEST: Final = 3

@@ -6,8 +6,6 @@ from muse_tools.compare.config import BASE_EMBEDDINGS
 from muse_tools.compare.results import Interval
 from muse_tools.pages.blocks import NO_VALUE, Cell
 
-__all__ = ["count", "digits", "interval", "percent", "vectors_name"]
-
 
 def interval(found: Interval | None, sign: str = "") -> Cell:
     """Returns value, interval and spread over seeds, a line each."""

@@ -18,8 +18,6 @@ from serving.stores import open_store
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.runs import lineage, runner, verdict
 
-__all__ = ["Answer", "ask", "make_data", "train_models"]
-
 Report = Callable[[str], None]
 
 QUICK_USERS = 400

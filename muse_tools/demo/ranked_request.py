@@ -17,8 +17,6 @@ from serving.client.types import IntegerList
 from serving.files import write_json
 from serving.ranking_service import ServiceConfig, running_service, timeline
 
-__all__ = ["FILE", "RankedRequest", "save", "send"]
-
 FILE = "ranked_request.json"
 DEADLINE_MS = 300.0
 WARM_UP, REQUESTS, TOP = 10, 15, 5

@@ -10,8 +10,6 @@ from muse_tools.datasets import raw_tables
 from serving.stores import BehaviorStore, LoadReport, load_users
 from tfx_pipeline.runs.fingerprints import file_state
 
-__all__ = ["load_table", "user_table"]
-
 Progress = Callable[[LoadReport, int], None]
 
 

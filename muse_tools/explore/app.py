@@ -14,8 +14,6 @@ from aiohttp import web
 
 from muse_tools.explore.explorer import Explorer, NotKnown
 
-__all__ = ["ExplorerApp", "serve_until_signal"]
-
 _logger = logging.getLogger(__name__)
 
 PAGE = "page.html"

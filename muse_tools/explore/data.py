@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 from muse_tools.datasets import raw_tables, user_lookup
 from muse_tools.datasets.errors import DataError
 
-__all__ = ["ExplorerData", "Impression", "ListedUser"]
-
 LISTED_USERS = 10_000
 """Users that are listed; any other can be asked for by id."""
 _CACHED_USERS = 64

@@ -17,8 +17,6 @@ from muse_tools.explore import searches
 from muse_tools.explore.data import ExplorerData
 from muse_tools.explore.model import ExplainedModel, ItemViews
 
-__all__ = ["Explorer", "NotKnown"]
-
 _LISTED = 200
 
 

@@ -15,8 +15,6 @@ from muse_keras.tables.item_ids import rows_of
 from muse_tools.datasets.errors import DataError
 from serving.export import manifest as manifests
 
-__all__ = ["ExplainedModel", "ItemViews"]
-
 _SIGNATURES = ("rank", "explain")
 
 

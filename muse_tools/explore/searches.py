@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["by_category", "by_cosine", "cosines"]
-
 
 def by_category(
     candidate: int, behaviors: npt.ArrayLike, mask: npt.ArrayLike, k: int

@@ -6,24 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-__all__ = [
-    "Block",
-    "Bullets",
-    "Chart",
-    "Claim",
-    "Code",
-    "Contents",
-    "Details",
-    "Difference",
-    "Forest",
-    "Heading",
-    "Line",
-    "NO_VALUE",
-    "Point",
-    "Table",
-    "Text",
-]
-
 NO_VALUE = "–"
 
 Cell = tuple[str, ...]

@@ -15,8 +15,6 @@ import markupsafe
 
 from muse_tools.pages.blocks import Chart, Difference, Forest, Line, Point
 
-__all__ = ["chart", "colors", "forest", "ticks"]
-
 _MODELS = (
     "DIN",
     "MUSE",

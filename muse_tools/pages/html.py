@@ -10,8 +10,6 @@ import jinja2
 from muse_tools.pages import charts
 from muse_tools.pages.blocks import Block
 
-__all__ = ["page", "rendered"]
-
 
 def page(title: str, blocks: Iterable[Block]) -> str:
     """Returns a page of blocks."""

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 
 from muse_tools.pages.blocks import Block, Bullets, Claim, Heading, Table, Text
 
-__all__ = ["to_markdown"]
-
 
 def to_markdown(blocks: Iterable[Block]) -> str:
     """Returns the blocks that Markdown can show; charts are left out."""

@@ -33,8 +33,6 @@ from tfx_pipeline.scl import trainer as scl_trainer
 from tfx_pipeline.tfx_internals import path_utils
 from tfx_pipeline.training.trainer import CURVES_FILE, RUN_FILE
 
-__all__ = ["collect", "paired_difference"]
-
 Report = Callable[[str], None]
 
 _PACKAGES = (

@@ -24,8 +24,6 @@ from muse_tools.report.scores import calibration
 from serving.files import write_text
 from tfx_pipeline.training.trainer import CURVES_FILE
 
-__all__ = ["ComparisonSummary", "render", "write"]
-
 _POINTS = 30
 
 

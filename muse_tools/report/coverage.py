@@ -12,8 +12,6 @@ from muse_keras.tables import ItemTable
 from tfx_pipeline import features
 from tfx_pipeline.training import records
 
-__all__ = ["coverage"]
-
 _LISTS = {
     "candidates": features.CANDIDATE_ITEM_IDS,
     "behaviors": features.BEHAVIOR_ITEM_IDS,

@@ -11,8 +11,6 @@ import numpy as np
 
 from muse_tools.pages.blocks import Chart, Line, Point
 
-__all__ = ["calibration_chart", "loss_chart", "training_curve"]
-
 _POINTS = 60
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from muse_tools.pages.blocks import NO_VALUE, Chart, Line, Point, Table
 
-__all__ = ["logit", "shown_weights"]
-
 _COSINES = [step / 20 for step in range(-20, 21)]
 _IDS = (-1.0, 0.0, 1.0)
 _NEAR, _FAR = 0.9, 0.6

@@ -13,14 +13,6 @@ import tensorflow as tf
 
 from tfx_pipeline import features
 
-__all__ = [
-    "EvalScores",
-    "attention_by_tier",
-    "calibration",
-    "score_models",
-    "tier_histograms",
-]
-
 _BATCH = 64
 _EXPLAIN_BATCH = 8
 _Z = 1.959964  # Of the normal distribution, two-sided 95 %.

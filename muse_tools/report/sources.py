@@ -11,8 +11,6 @@ import yaml
 from muse_tools.compare.results import Results
 from muse_tools.datasets.errors import DataError
 
-__all__ = ["RESULTS_FILE", "is_comparison", "read_results"]
-
 RESULTS_FILE = "results.json"
 _HINT = (
     "give the YAML file of a pipeline, or an output folder of `muse compare` "

@@ -8,8 +8,6 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from tfx_pipeline import features
 
-__all__ = ["of_statistics"]
-
 _FILE = "FeatureStats.pb"
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["learned_weights"]
-
 # `model_variables/<layer>.<layer>.<name>/.ATTRIBUTES/...`, where checkpoints
 # write a dot of a name as two.
 _PREFIX = "model_variables/"

@@ -23,8 +23,6 @@ from serving.ranking_service import timeline
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.evaluation import extractors
 
-__all__ = ["Summary", "render", "verdict", "write_report"]
-
 _CHARTS = (
     "curves",
     "calibration",

@@ -8,8 +8,6 @@ from serving.client.channels import AsyncGrpcTransport
 from serving.client.client import ModelClient, MuseClient
 from serving.client.rest import AsyncRestTransport
 
-__all__ = ["AsyncMuseClient"]
-
 
 class AsyncMuseClient(ModelClient[Transport | AsyncTransport], AsyncClient):
     """Asks a served MUSE model without blocking the event loop.

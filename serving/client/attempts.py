@@ -16,8 +16,6 @@ from serving.client.errors import (
 )
 from serving.client.settings import Retry, Timeouts
 
-__all__ = ["Attempts"]
-
 _BUSY = "Server Threadpool Exhausted"
 _WHEN_BUSY = Retry(first=0.002, factor=2.0, longest=0.1)
 _MAX_GROWTH = 16

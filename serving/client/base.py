@@ -14,8 +14,6 @@ from serving.client.calls import AsyncTransport, Call, Plan, Transport
 from serving.client.errors import CallError, ClientClosedError
 from serving.client.settings import Retry, Timeouts
 
-__all__ = ["AsyncClient", "BaseClient", "BlockingClient", "awaited"]
-
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _Client = TypeVar("_Client", bound="BlockingClient")

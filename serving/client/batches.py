@@ -17,19 +17,6 @@ from serving.client.types import (
     RankResult,
 )
 
-__all__ = [
-    "EXPLAIN",
-    "RANK",
-    "Limits",
-    "Outputs",
-    "RowSignature",
-    "candidate_part",
-    "column",
-    "named_output",
-    "padded",
-    "rank_inputs",
-]
-
 _Request = TypeVar("_Request")
 _Result = TypeVar("_Result")
 Outputs = Mapping[str, np.ndarray]

@@ -11,17 +11,6 @@ import numpy as np
 from serving.client.errors import CallError, RequestError
 from serving.client.types import ModelMetadata, VersionStatus
 
-__all__ = [
-    "AsyncTransport",
-    "Call",
-    "GetMetadata",
-    "GetStatus",
-    "Plan",
-    "Predict",
-    "Target",
-    "Transport",
-]
-
 _T = TypeVar("_T")
 
 

@@ -28,13 +28,6 @@ from serving.client.settings import Timeouts, Tls, ssl_context
 from serving.client.wire_grpc import METHODS, Method
 from serving.wire.memory import keep_freed_memory
 
-__all__ = [
-    "SERVER_KEEPALIVE",
-    "AsyncGrpcTransport",
-    "GrpcTransport",
-    "without_certificate",
-]
-
 SERVER_KEEPALIVE = (
     # Clients may ping often, to notice a lost connection.
     ("grpc.keepalive_permit_without_calls", 1),

@@ -53,8 +53,6 @@ from serving.client.user_cache import (
     user_cache_plan,
 )
 
-__all__ = ["ModelClient", "MuseClient"]
-
 _Transport = TypeVar("_Transport")
 
 

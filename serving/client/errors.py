@@ -18,22 +18,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = [
-    "AuthenticationError",
-    "CallError",
-    "ClientClosedError",
-    "DeadlineError",
-    "InvalidArgumentError",
-    "MuseClientError",
-    "NotFoundError",
-    "OverloadedError",
-    "RequestError",
-    "ResponseError",
-    "SignatureError",
-    "UnavailableError",
-    "call_error",
-]
-
 _SHOWN = 80
 
 

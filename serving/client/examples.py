@@ -17,8 +17,6 @@ from serving.client.types import (
 )
 from serving.wire import messages
 
-__all__ = ["examples_plan", "make_example"]
-
 
 def make_example(
     request: RankRequest,

@@ -18,8 +18,6 @@ from serving.client.errors import (
 )
 from serving.client.item_file import read_item_file
 
-__all__ = ["FreshItems", "PushReport"]
-
 _SIGNATURE = "upsert_items"
 _Probe = tuple[dict[str, Any], int]
 """An item that was sent, and the load of the version that took it."""

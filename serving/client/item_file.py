@@ -18,8 +18,6 @@ from serving.files import appearing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "ItemFile", "read_item_file", "rejected_file"]
-
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "item_id": ("item_id", "205"),
     "embedding": ("embedding", "scl_embedding", "205_c"),

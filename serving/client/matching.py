@@ -11,15 +11,6 @@ from serving.client.calls import Plan, Predict, Target
 from serving.client.errors import RequestError, ResponseError
 from serving.client.types import IntegerList, id_array, set_checked
 
-__all__ = [
-    "MATCHING_MODEL",
-    "RECOMMEND",
-    "RecommendRequest",
-    "RecommendResult",
-    "recommend_result",
-    "search_plan",
-]
-
 MATCHING_MODEL = "matching"
 """Name under which the pipeline serves the model."""
 

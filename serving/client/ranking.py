@@ -32,14 +32,6 @@ from serving.client.types import (
 from serving.client.wire_grpc import Method
 from serving.wire import ranking_messages as wire
 
-__all__ = [
-    "AsyncRankingClient",
-    "RankingClient",
-    "RankingRequest",
-    "RankingResult",
-    "Stage",
-]
-
 _SLACK_S = 1.0
 """What a call may take beyond its deadline: the way there and back."""
 _LONGEST_ID = 256

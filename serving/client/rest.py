@@ -27,8 +27,6 @@ from serving.client.errors import ClientClosedError, RequestError, call_error
 from serving.client.settings import Timeouts, Tls, ssl_context
 from serving.client.types import ModelMetadata, TensorSpec
 
-__all__ = ["CONNECTIONS", "AsyncRestTransport", "RestTransport"]
-
 CONNECTIONS = 32
 """Connections that a client opens at most at once."""
 _THREADS = 16

@@ -8,8 +8,6 @@ import ssl
 
 from serving.client.errors import RequestError
 
-__all__ = ["Retry", "Timeouts", "Tls", "ssl_context"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Timeouts:

@@ -17,8 +17,6 @@ from serving.client.ranking import (
 )
 from serving.client.types import ModelMetadata, Signature, VersionStatus
 
-__all__ = ["MockTransport"]
-
 _T = TypeVar("_T")
 Outputs = Mapping[str, np.ndarray]
 

@@ -9,17 +9,6 @@ import numpy as np
 
 from serving.client.errors import RequestError
 
-__all__ = [
-    "EmbedResult",
-    "ExplainResult",
-    "ModelMetadata",
-    "RankRequest",
-    "RankResult",
-    "Signature",
-    "TensorSpec",
-    "VersionStatus",
-]
-
 PROFILE_SIZE = 5
 _INT64 = np.iinfo(np.int64)
 IntegerList = Sequence[int] | np.ndarray

@@ -12,8 +12,6 @@ from serving.client.calls import Plan, Predict, Target
 from serving.client.errors import RequestError, ResponseError
 from serving.client.types import IntegerList, id_array, item_array
 
-__all__ = ["FEATURES", "UpsertResult", "upsert_plan"]
-
 FEATURES = ("category_ids", "city_ids", "province_ids")
 
 
@@ -72,6 +70,7 @@ def upsert_inputs(
     embedding: Sequence[Sequence[float]] | np.ndarray,
     features: Mapping[str, IntegerList | None],
 ) -> dict[str, np.ndarray]:
+    """Inputs of `upsert_items`, checked."""
     ids = item_array("item_ids", item_ids)
     try:
         vectors = np.asarray(embedding, np.float32)
@@ -102,6 +101,7 @@ def upsert_inputs(
 
 
 def joined_result(answers: Sequence[Outputs], count: int) -> UpsertResult:
+    """The answers of several calls as one."""
     joined = {
         name: np.concatenate([named_output(answer, name) for answer in answers])
         for name in ("row", "stored", "used", "capacity", "load_id")

@@ -28,20 +28,6 @@ from serving.client.types import (
     whole_number,
 )
 
-__all__ = [
-    "CACHE_STATISTICS",
-    "PREFETCH",
-    "RANK_CACHED",
-    "CachedRankRequest",
-    "CachedRankResult",
-    "PrefetchRequest",
-    "PrefetchResult",
-    "ResolvedItems",
-    "UserCacheStats",
-    "resolve_items_plan",
-    "user_cache_plan",
-]
-
 _INT32 = np.iinfo(np.int32)
 _PER_USER = ("cached_length", "generation", "age_seconds")
 

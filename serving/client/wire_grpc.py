@@ -19,16 +19,6 @@ from serving.wire import messages
 from serving.wire.predict_bytes import write_predict
 from serving.wire.tensors import TensorError, array_from_proto
 
-__all__ = [
-    "METHODS",
-    "PREDICT",
-    "Method",
-    "Target",
-    "model_metadata",
-    "predict_request",
-    "read_status",
-]
-
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 

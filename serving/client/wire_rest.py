@@ -29,17 +29,6 @@ try:  # optional, faster
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
-__all__ = [
-    "HttpCall",
-    "metadata_call",
-    "predict_call",
-    "read_error",
-    "read_metadata",
-    "read_predict",
-    "read_status",
-    "status_call",
-]
-
 _STRING = 7
 _PLAIN_INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))  # native order
 _CODE_OF_STATUS = {

@@ -12,8 +12,6 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["Enum", "Message", "build_messages"]
-
 _TYPES = {
     name.removeprefix("TYPE_").lower(): number
     for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()

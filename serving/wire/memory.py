@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["keep_freed_memory"]
-
 _LARGEST = 31 << 20  # bytes; glibc's limit is 32 MiB
 
 

@@ -23,19 +23,6 @@ from google.protobuf import (
 from serving.wire.descriptors import build_messages
 from serving.wire.tensors import DTYPE_NAMES
 
-__all__ = [
-    "Example",
-    "GetModelMetadataRequest",
-    "GetModelMetadataResponse",
-    "GetModelStatusRequest",
-    "GetModelStatusResponse",
-    "PredictRequest",
-    "PredictResponse",
-    "SignatureDefMap",
-    "TensorProto",
-]
-
-
 CODES = (
     "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND "
     "ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED FAILED_PRECONDITION "

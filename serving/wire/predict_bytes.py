@@ -24,8 +24,6 @@ from serving.wire.tensors import (
     varint,
 )
 
-__all__ = ["PredictView", "TensorView", "read_predict", "write_predict"]
-
 # Tags: field number and wire type 2, a length and that many bytes.
 _INPUTS, _KEY, _VALUE, _CONTENT = b"\x12", b"\x0a", b"\x12", b"\x22"
 _LARGE = 4096  # bytes of content from which cutting out is cheaper

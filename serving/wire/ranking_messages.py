@@ -9,20 +9,6 @@ from typing import Any
 
 from serving.wire.descriptors import build_messages
 
-__all__ = [
-    "APPEND",
-    "DRAINING",
-    "NOT_SENT",
-    "UNRANKED",
-    "RANK",
-    "SERVICE",
-    "AppendEventsRequest",
-    "AppendEventsResponse",
-    "RankRequest",
-    "RankResponse",
-    "Stage",
-]
-
 SERVICE = "muse.serving.v1.RankingService"
 RANK = f"/{SERVICE}/Rank"
 APPEND = f"/{SERVICE}/AppendEvents"

@@ -11,16 +11,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "DTYPE_NAMES",
-    "TensorError",
-    "array_from_proto",
-    "dtype_number",
-    "fill_proto",
-    "fill_shape",
-    "varint",
-]
-
 DT_HALF, DT_BFLOAT16, DT_STRING = 19, 14, 7
 
 _TYPES: dict[int, tuple[str, Any, str]] = {
