@@ -6,7 +6,7 @@ codes of the history and their inverse norms, as the item table holds them.
 Peers get their own form of the same history, made beforehand and not timed:
 float32 unit vectors, or FAISS's 8-bit codes.
 
-Results agree if the 50 behaviours of both have exactly the 50 highest cosines,
+Results agree if the 50 behaviors of both have exactly the 50 highest cosines,
 compared as fractions of integers (no tolerance; ties may differ). Ours must;
 the share of them that each peer finds is printed: FAISS's 8 bits approximate.
 
@@ -305,7 +305,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _keys(candidates: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """Returns what orders behaviours as exact cosines do, (C, L)."""
+    """Returns what orders behaviors as exact cosines do, (C, L)."""
     # Sums of products of codes are exact in float32, squares in float64.
     dots = candidates.astype(np.float32) @ history.astype(np.float32).T
     wide = dots.astype(np.float64)

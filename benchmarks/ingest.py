@@ -5,7 +5,7 @@ read, validate, join by item and by user, group into requests, write gzip
 TFRecord files of `tf.train.Example` and the rejected rows. DuckDB, in this
 process with as many threads, applies the same rules, joins and groups, and
 writes Snappy Parquet; it keeps no rejected rows and counts none. Both read the
-same Parquet tables: synthetic users with histories of up to 1,000 behaviours,
+same Parquet tables: synthetic users with histories of up to 1,000 behaviors,
 some rows of every kind broken.
 
 They agree when every request of either is a request of the other with the same

@@ -211,7 +211,7 @@ def _queries(generator: Any, item_ids: Any) -> Any:
 
 
 def _edges(item_ids: Any) -> Any:
-    """Return the ends of int64, 0, and the neighbours of known ids."""
+    """Return the ends of int64, 0, and the neighbors of known ids."""
     import numpy as np
 
     ends = np.iinfo(np.int64)

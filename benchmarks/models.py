@@ -134,7 +134,7 @@ def export_matching(
 ) -> pathlib.Path:
     """Write a model with matching's `recommend`: an exact search.
 
-    The mean of the behaviours' vectors is compared with all items', as the
+    The mean of the behaviors' vectors is compared with all items', as the
     product's matching model does, with random vectors.
 
     Args:

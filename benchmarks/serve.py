@@ -14,7 +14,7 @@ in-process; without the transfer, minus bytes only as well. Under 3 ms is
 wanted for the large request by gRPC, without the transfer.
 
 The answers agree when the scores by gRPC, by REST and by the session are the
-same bits, and those of `tf.saved_model.load`, which optimises the graph in its
+same bits, and those of `tf.saved_model.load`, which optimizes the graph in its
 own way, differ by less than 1e-6. `bytes only` is also the floor.
 
 Then one more process makes load (`load/`): users with histories of 1,000,

@@ -1,14 +1,14 @@
 """Training steps against MUSE as published, one row per impression.
 
 Measured: milliseconds of a training step of 1,001 impressions (91 requests of
-11 candidates, 1,000 behaviours each, K = 50), everything included: reading
+11 candidates, 1,000 behaviors each, K = 50), everything included: reading
 gzip TFRecord, parsing, shuffling, ids to rows, search, gradients, row-sparse
 Adam, Keras's `fit` with the trainer's callbacks. Ours is the product's own
 path, `tfx_pipeline.training.trainer` on transformed Examples.
 
 Peer: the same model in PyTorch over impressions (`peers/torch_train.py`),
-with its batches in memory and rows instead of ids. `normalised` has a table
-that is normalised once.
+with its batches in memory and rows instead of ids. `normalized` has a table
+that is normalized once.
 
 Agreement: with the same weights the loss of the first batch is that of the
 peer within 5e-5 (a cosine of exactly 0, an edge of SimTier, may round to
@@ -115,7 +115,7 @@ def _against_peers(
 ) -> None:
     """Compare with PyTorch and bfloat16 with float32; time the input alone."""
     batches = 2 if quick else 12
-    peers = ("torch",) if quick else ("torch", "torch, normalised")
+    peers = ("torch",) if quick else ("torch", "torch, normalized")
     items = Items(ITEMS)
     ours = _Ours(items, root / "100k", batches)
     ours.hand_over(root / "peer")
@@ -130,10 +130,10 @@ def _against_peers(
                 "prepare",
                 peer=name,
                 folder=str(root / "peer"),
-                prenormalised=name != "torch",
+                prenormalized=name != "torch",
                 **ours.settings,
             )
-            torch.call("neighbours", peer=name, path=str(root / "found.npz"))
+            torch.call("neighbors", peer=name, path=str(root / "found.npz"))
             agree[name] = _same_losses(losses, theirs) and ours.finds(
                 root / "found.npz"
             )
@@ -416,7 +416,7 @@ def _write_examples(folder: pathlib.Path, items: Items, batches: int) -> None:
     """Write transformed Examples in four gzip TFRecord files.
 
     Popularity is log-uniform (Zipf's law), so that histories repeat items; a
-    tenth of the behaviours is not in the table.
+    tenth of the behaviors is not in the table.
     """
     import tensorflow as tf
 

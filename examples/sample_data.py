@@ -31,8 +31,8 @@ class Requests(NamedTuple):
 def item_vectors() -> np.ndarray:
     """Unit vectors of all items, float32 (ITEMS + 1, DIM); row 0 is none."""
     rng = np.random.default_rng(1)
-    centres = rng.normal(size=(STYLES, DIM))
-    vectors = centres[np.arange(ITEMS) % STYLES]
+    centers = rng.normal(size=(STYLES, DIM))
+    vectors = centers[np.arange(ITEMS) % STYLES]
     vectors = vectors + 0.4 * rng.normal(size=vectors.shape)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.concatenate([np.zeros((1, DIM)), vectors]).astype("float32")

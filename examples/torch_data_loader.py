@@ -1,7 +1,7 @@
 """A subclassed model in a PyTorch training loop, fed by a DataLoader.
 
 On the PyTorch backend a Keras layer is a `torch.nn.Module`: gradients,
-optimisers and data loaders are PyTorch's own.
+optimizers and data loaders are PyTorch's own.
 
     KERAS_BACKEND=torch python examples/torch_data_loader.py
 """

@@ -137,7 +137,7 @@ class ModelConfig(_Section):
         Literal["ta", "simtier", "ta_simtier", "sa_ta", "sa_ta_simtier", "sdim"]
         | None
     ) = None
-    """How what was found is modelled; null: the type's own."""
+    """How what was found is modeled; null: the type's own."""
     hash_bits: int = pydantic.Field(default=64, ge=1)
     """Bits of the hashes of ``gsu: simhash``."""
     hash_rounds: int = pydantic.Field(default=16, ge=1)

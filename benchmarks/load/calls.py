@@ -23,7 +23,7 @@ from serving.client import (
 )
 
 MATCHED_BEHAVIORS = 50
-"""Newest behaviours that matching gets, as the ranking service gives them."""
+"""Newest behaviors that matching gets, as the ranking service gives them."""
 MATCHING_MODEL = "matching"
 
 

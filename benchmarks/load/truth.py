@@ -28,7 +28,7 @@ class Known:
         profile: int64 (5,).
         item_ids: int64 (N,), oldest first.
         category_ids: int64 (N,).
-        limit: newest behaviours that the store keeps.
+        limit: newest behaviors that the store keeps.
         still: whether nothing is ever added, so that answers can be kept.
     """
 
@@ -40,7 +40,7 @@ class Known:
     still: bool = True
 
     def did(self, items: np.ndarray, categories: np.ndarray) -> None:
-        """Note further behaviours."""
+        """Note further behaviors."""
         self.item_ids = np.concatenate([self.item_ids, items])
         self.category_ids = np.concatenate([self.category_ids, categories])
 
@@ -51,12 +51,12 @@ class Known:
         missing: int = 0,
         with_profile: bool = True,
     ) -> RankRequest:
-        """Return a request with `length` behaviours.
+        """Return a request with `length` behaviors.
 
         Args:
             candidates: int64 (C,).
-            length: how many behaviours.
-            missing: newest behaviours that are left out before.
+            length: how many behaviors.
+            missing: newest behaviors that are left out before.
             with_profile: whether the profile is known.
         """
         stop = len(self.item_ids) - missing

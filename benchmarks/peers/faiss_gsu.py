@@ -1,4 +1,4 @@
-"""FAISS: exact float32, and its 8-bit scalar quantisers."""
+"""FAISS: exact float32, and its 8-bit scalar quantizers."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def load_batch(folder: str, threads: int) -> None:
 
 @torch.inference_mode()
 def search_batch() -> float:
-    """Normalise, multiply and choose row by row; return milliseconds."""
+    """Normalize, multiply and choose row by row; return milliseconds."""
     start = time.perf_counter()
     candidates = _unit(_state["candidates"])
     history = _unit(_state["history"])

@@ -1,13 +1,13 @@
 """MUSE as published, in PyTorch: one row per impression.
 
 Every impression carries its own copy of the history: its vectors are
-gathered (N, L, D) as float32, normalised, multiplied with the candidate's and
+gathered (N, L, D) as float32, normalized, multiplied with the candidate's and
 the 50 best are taken; SA-TA, SimTier, the short-term interest and the tower
 follow. Same sizes, same weights and same loss as `muse_keras.models.MUSE`.
 
 Kind to the peer: its batches lie in memory, ids are rows already, codes are
 float32 already, and the tables' Adam is the faster of `torch.optim.SparseAdam`
-and the fused dense Adam. `prenormalised` also normalises the table once, so
+and the fused dense Adam. `prenormalized` also normalizes the table once, so
 that no step does.
 """
 
@@ -39,9 +39,9 @@ class Model(nn.Module):
         super().__init__()
         self.k = settings["k"]
         self.recent = settings["recent"]
-        self.prenormalised = settings["prenormalised"]
+        self.prenormalized = settings["prenormalized"]
         codes = torch.from_numpy(weights.pop("table/codes")).float()
-        if self.prenormalised:
+        if self.prenormalized:
             codes = functional.normalize(codes, dim=-1)
         self.register_buffer("vectors", codes)
         starts = np.cumsum([0, *settings["profile_sizes"][:-1]])
@@ -126,7 +126,7 @@ class Model(nn.Module):
         with torch.no_grad():
             target = functional.embedding(items, self.vectors)
             history = functional.embedding(rows, self.vectors)
-            if not self.prenormalised:
+            if not self.prenormalized:
                 target = functional.normalize(target, dim=-1)
                 history = functional.normalize(history, dim=-1)
             return torch.bmm(history, target.unsqueeze(-1)).squeeze(-1)
@@ -204,7 +204,7 @@ class Model(nn.Module):
 
 
 class Trainer:
-    """A model, its optimisers and its batches."""
+    """A model, its optimizers and its batches."""
 
     def __init__(self, folder: str, settings: dict[str, Any]) -> None:
         """Read weights and batches from a folder."""
@@ -262,7 +262,7 @@ def prepare(peer: str, folder: str, **settings: Any) -> list[float]:
     return [made.step() for _ in made.batches]
 
 
-def neighbours(peer: str, path: str) -> None:
+def neighbors(peer: str, path: str) -> None:
     """Save similarities and item rows of what is found for the first batch."""
     trainer = _trainers[peer]
     batch = trainer.batches[0]
@@ -283,4 +283,4 @@ def train(peer: str, steps: int) -> float:
 
 
 if __name__ == "__main__":
-    remote.serve({"prepare": prepare, "neighbours": neighbours, "train": train})
+    remote.serve({"prepare": prepare, "neighbors": neighbors, "train": train})

@@ -125,7 +125,7 @@ def test_explain_names_what_was_retrieved(run, data):
         *("--explain", "--json", "--top", "2"),
     )
     (row,) = json.loads(done.stdout)["candidates"]
-    # Behaviours 3, 6, 9 match 6 modulo 3; the newest come first.
+    # Behaviors 3, 6, 9 match 6 modulo 3; the newest come first.
     assert [b["item_id"] for b in row["behaviors"]] == [9, 6]
     assert [b["position"] for b in row["behaviors"]] == [2, 1]
     assert [b.get("name") for b in row["behaviors"]] == [None, "six"]

@@ -2,9 +2,9 @@
 
 A candidate's score is a logistic function of how often it occurs in the
 history, the user and the profile; what explain retrieves are the K newest
-behaviours of the candidate's value modulo 3.
+behaviors of the candidate's value modulo 3.
 
-It has the real user cache; a behaviour's row is the lowest 31 bits of its id,
+It has the real user cache; a behavior's row is the lowest 31 bits of its id,
 and categories and profiles must be less than 2**16.
 """
 
@@ -115,7 +115,7 @@ class ToyMuse(tf.Module):
     @tf.function(input_signature=[_RANK[0], _RANK[4]])
     def rank_cached(self, user_id, candidate_item_ids):
         found = self.cache.read(user_id)
-        # Real behaviours keep a row of 0 out of the way of padding.
+        # Real behaviors keep a row of 0 out of the way of padding.
         nothing = -tf.ones_like(found.rows)
         score = self._score(
             user_id,

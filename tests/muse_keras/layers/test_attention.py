@@ -28,7 +28,7 @@ def data(seed=0, shared=False):
     }
 
 
-def randomise(layer, seed=1):
+def randomize(layer, seed=1):
     rng = np.random.default_rng(seed)
     for weight in layer.trainable_variables:
         weight.assign(rng.normal(size=weight.shape) * 0.5)
@@ -48,7 +48,7 @@ def test_formula(shared, heads, semantic):
         layer = TargetAttention(num_heads=heads)
         del inputs["similarities"]
     layer(**inputs)
-    randomise(layer)
+    randomize(layer)
     output, scores = (
         numpy(x) for x in layer(**inputs, return_attention_scores=True)
     )
@@ -167,7 +167,7 @@ def test_gradients(semantic):
         layer = TargetAttention(num_heads=2)
         del inputs["similarities"]
     layer(**inputs)
-    randomise(layer)
+    randomize(layer)
     check_gradients(layer, inputs, watched, np.random.default_rng(3))
 
 
@@ -191,7 +191,7 @@ def test_one_candidate_a_request_is_a_list_of_one(cls):
         del inputs["similarities"]
     layer = cls(num_heads=2)
     layer(**inputs)
-    randomise(layer)
+    randomize(layer)
     expected, weights = layer(**inputs, return_attention_scores=True)
     for c in range(C):
         one = dict(inputs, target=inputs["target"][:, c])

@@ -85,7 +85,7 @@ def test_user_with_a_profile_alone(store):
 )
 def test_any_sequence_is_that_of_a_list(store, steps):
     """Blocks, cuts and numbers never show: a store is a list per user."""
-    # Two neighbours must stay as they are.
+    # Two neighbors must stay as they are.
     for user in (-1, 1):
         store.replace_many([UserRecord(user, None, [user], [9])])
     store.replace_many([UserRecord(0, None, [], [])])

@@ -1,4 +1,4 @@
-"""A small catalogue with clicks, and the method once more in NumPy."""
+"""A small catalog with clicks, and the method once more in NumPy."""
 
 from __future__ import annotations
 
