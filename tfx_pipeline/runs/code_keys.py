@@ -127,9 +127,13 @@ class _Source(NamedTuple):
     """Of all names, those that are only types too."""
 
 
-@functools.cache
 def _read(path: pathlib.Path) -> _Source:
-    tree = ast.parse(path.read_bytes())
+    return _parse(path.read_bytes())
+
+
+@functools.cache
+def _parse(source: bytes) -> _Source:
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             # Without docstrings.
