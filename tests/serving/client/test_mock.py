@@ -22,7 +22,6 @@ from serving.client import (
     Retry,
     SignatureError,
     UnavailableError,
-    testing,
 )
 from serving.client.calls import Predict
 from serving.client.errors import call_error

@@ -4,6 +4,7 @@ the server fails. Here, for the export that these tests share.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,7 +19,11 @@ import pytest
 
 from muse_keras.tables import ItemTable
 from serving.client import MuseClient
-from serving.local_server import ServerDidNotStart, local_server
+from serving.local_server import (
+    ServerAddress,
+    ServerDidNotStart,
+    local_server,
+)
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import World, make_requests, to_example
 from tests.tfx_pipeline import metadata
@@ -157,12 +162,15 @@ def inputs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 
 @pytest.fixture(scope="module")
-def client(world: World) -> Iterator[MuseClient]:
-    """A client of a server that only these tests call."""
-    with (
-        local_server(world.export.path) as address,
-        MuseClient(address.grpc) as made,
-    ):
+def server(world: World) -> Iterator[ServerAddress]:
+    """A server that only these tests call."""
+    with local_server(world.export.path) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerAddress) -> Iterator[MuseClient]:
+    with MuseClient(server.grpc) as made:
         yield made
 
 
@@ -241,7 +249,15 @@ def check_report(report: dict[str, Any]) -> None:
     )
 
 
-def test_wrong_scores_are_a_verdict(inputs: Inputs) -> None:
+def test_wrong_scores_are_a_verdict(
+    inputs: Inputs, server: ServerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server that runs already, instead of one more.
+    monkeypatch.setattr(
+        executor.local_server,
+        "local_server",
+        lambda *_, **__: contextlib.nullcontext(server),
+    )
     report = inputs.validate("other_run")
     assert not report["blessed"]
     assert "largest difference 1.00e-02" in report["verdict"]
