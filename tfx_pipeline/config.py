@@ -383,15 +383,8 @@ class PipelineConfig(_Section):
         return self.matching_dir / self.models_files[self.model.type]
 
 
-def load_config(
-    path: str | pathlib.Path, overrides: Sequence[str] = ()
-) -> PipelineConfig:
-    """Reads a configuration file and applies overrides.
-
-    Raises:
-        ConfigError: unreadable file, unknown key or invalid value; the
-            message names the key, what was expected and what was received.
-    """
+def read_settings(path: str | pathlib.Path) -> dict[str, Any]:
+    """Reads a YAML mapping; raises ConfigError, one line, for other files."""
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
         values = yaml.safe_load(text) or {}
@@ -405,6 +398,19 @@ def load_config(
             f"{path}: expected a mapping of settings. "
             f"Received: {type(values).__name__}"
         )
+    return values
+
+
+def load_config(
+    path: str | pathlib.Path, overrides: Sequence[str] = ()
+) -> PipelineConfig:
+    """Reads a configuration file and applies overrides.
+
+    Raises:
+        ConfigError: unreadable file, unknown key or invalid value; the
+            message names the key, what was expected and what was received.
+    """
+    values = read_settings(path)
     for override in overrides:
         _apply_override(values, override)
     try:

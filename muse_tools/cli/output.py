@@ -79,6 +79,16 @@ def write_lines(lines: Sequence[str]) -> None:
     sys.stdout.flush()
 
 
+def ranking_lines(grpc: str | None, rest: str | None) -> list[str]:
+    """Returns where a ranking service listens."""
+    lines = ["Ranking service"]
+    if grpc is not None:
+        lines.append(f"  gRPC     {grpc}")
+    if rest is not None:
+        lines += [f"  REST     {rest}/v1/rank", f"  metrics  {rest}/metrics"]
+    return lines
+
+
 def write_json(value: Any, indent: int | None = 2) -> None:
     """Writes JSON values to standard output; None makes one line."""
     write_lines(

@@ -102,7 +102,12 @@ def rank(
             wanted = client.RankRequest(**fields)
             call = opened.explain if explain else opened.rank
             result = call(wanted)
-        names = _names(data, wanted)
+        names: dict[int, str] = {}
+        if data is not None:
+            from muse_tools.datasets.user_lookup import item_names
+
+            shown = (*wanted.candidate_item_ids, *wanted.behavior_item_ids)
+            names = item_names(data, list(map(int, shown)))
         rows = candidate_rows(wanted, result, names, top)
         for row in rows:
             if row["item_id"] in matched:
@@ -184,20 +189,6 @@ def _read_fields(file: pathlib.Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{file}: must hold an object with {_FIELDS[0]}, …")
     return found
-
-
-def _names(data: pathlib.Path | None, request: RankRequest) -> dict[int, str]:
-    if data is None:
-        return {}
-    from muse_tools.datasets.user_lookup import item_names
-
-    return item_names(
-        data,
-        [
-            *map(int, request.candidate_item_ids),
-            *map(int, request.behavior_item_ids),
-        ],
-    )
 
 
 def candidate_rows(

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from muse_tools.cli import output
 from serving.addresses import join_address
 
 if TYPE_CHECKING:
@@ -93,19 +94,14 @@ class RankingBeside:
             time.sleep(0.1)
         if self._ports.exists():
             found = json.loads(self._ports.read_text(encoding="utf-8"))
-            lines = ["Ranking service"]
-            if found["port"] is not None:
-                target = join_address(self._host, found["port"])
-                lines.append(f"  gRPC     {target}")
-            if found["rest_port"] is not None:
-                where = join_address(self._host, found["rest_port"])
-                url = f"{self._scheme}://{where}"
-                lines += [
-                    f"  REST     {url}/v1/rank",
-                    f"  metrics  {url}/metrics",
-                ]
-            sys.stdout.write("\n".join(lines) + "\n")
-            sys.stdout.flush()
+            port, rest_port = found["port"], found["rest_port"]
+            grpc = rest = None
+            if port is not None:
+                grpc = join_address(self._host, port)
+            if rest_port is not None:
+                where = join_address(self._host, rest_port)
+                rest = f"{self._scheme}://{where}"
+            output.write_lines(output.ranking_lines(grpc, rest))
         self._process.wait()
         if not self._stopping:
             self.failed = True

@@ -126,14 +126,10 @@ def service(
 
 
 def _announce(app: ServiceApp) -> None:
-    lines = ["Ranking service"]
-    if app.grpc_port is not None:
-        lines.append(f"  gRPC     {app.grpc_target}")
-    if app.rest_port is not None:
-        lines += [
-            f"  REST     {app.rest_url}/v1/rank",
-            f"  metrics  {app.rest_url}/metrics",
-        ]
+    lines = output.ranking_lines(
+        None if app.grpc_port is None else app.grpc_target,
+        None if app.rest_port is None else app.rest_url,
+    )
     if not app.service.ready:
         lines.append("No model server answers yet; it is looked for.")
     lines.append("Ctrl-C stops.")

@@ -85,11 +85,6 @@ class _Store:
                 raise
 
 
-@app.callback()
-def store() -> None:
-    """Keep histories of users for serving, in LMDB or Redis."""
-
-
 @app.command()
 @grouped
 def load(

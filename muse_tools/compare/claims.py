@@ -10,21 +10,20 @@ run, or nothing in the data corresponds to it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from muse_tools.compare import groups as groups_lib
 from muse_tools.compare.config import CompareConfig, noise_level
 from muse_tools.compare.grid import ESU_ONLY, GSU_ONLY, MUSE, Column, Method
-from muse_tools.compare.results import Claim, Contrast, Interval
+from muse_tools.compare.results import Claim, Contrast, Interval, Status
 from muse_tools.compare.scores import Judge, Term
 
 RULE = (
     "confirmed: every difference has its 95 % interval over users above 0 "
     "and is above 0 in every seed"
 )
-
-_NOT_TESTABLE: Final = "cannot be tested on this data"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,31 +72,31 @@ def _judged(rule: _Rule, config: CompareConfig, judge: Judge) -> Claim:
         for term in one.terms
         if judge.missing(term.column, seeds)
     }
-    if rule.untestable or lacking or not rule.differences:
-        reason = rule.untestable or (
-            "not all cells it needs are in this comparison: "
-            + "; ".join(sorted(_label(column) for column in lacking))
-            if lacking
-            else rule.untestable or "this comparison has no such rows"
+    contrasts: list[Contrast] = []
+    status: Status = "cannot be tested on this data"
+    if rule.untestable:
+        reason = rule.untestable
+    elif lacking:
+        reason = "not all cells it needs are in this comparison: " + "; ".join(
+            sorted(map(_label, lacking))
         )
-        return Claim(
-            id=rule.id,
-            text=rule.text,
-            status=_NOT_TESTABLE,
-            reason=reason,
-            contrasts=[],
+    elif not rule.differences:
+        reason = "this comparison has no such rows"
+    else:
+        contrasts = [
+            Contrast(name=d.name, difference=judge.difference(d.terms, seeds))
+            for d in rule.differences
+        ]
+        failing = [one for one in contrasts if not supports(one.difference)]
+        status = "not confirmed" if failing else "confirmed"
+        reason = "; ".join(map(_reason, failing)) or (
+            "every difference is above 0 in its interval and in every seed"
         )
-    contrasts = [
-        Contrast(name=one.name, difference=judge.difference(one.terms, seeds))
-        for one in rule.differences
-    ]
-    failing = [one for one in contrasts if not supports(one.difference)]
     return Claim(
         id=rule.id,
         text=rule.text,
-        status="not confirmed" if failing else "confirmed",
-        reason="; ".join(_reason(one) for one in failing)
-        or "every difference is above 0 in its interval and in every seed",
+        status=status,
+        reason=reason,
         contrasts=contrasts,
     )
 
@@ -125,35 +124,27 @@ def _minus(
     return _Difference(" minus ".join(names), (Term(1, one), Term(-1, other)))
 
 
-def _presets(one: str, *others: str) -> _Differences:
-    column = Column(Method(one))
-    return [_minus(column, Column(Method(other))) for other in others]
+def _preset(name: str) -> Column:
+    return Column(Method(name))
 
 
-def _gsu(one: str, *others: str) -> _Differences:
-    column = Column(Method.of(one, "sa_ta_simtier"))
-    return [
-        _minus(
-            column,
-            Column(Method.of(other, "sa_ta_simtier")),
-            f"GSU {one}",
-            f"GSU {other}",
-        )
-        for other in others
-    ]
+def _gsu(name: str) -> Column:
+    return Column(Method.of(name, "sa_ta_simtier"))
 
 
-def _esu(one: str, *others: str) -> _Differences:
-    column = Column(Method.of("scl_cosine", one))
-    return [
-        _minus(
-            column,
-            Column(Method.of("scl_cosine", other)),
-            f"ESU {one}",
-            f"ESU {other}",
-        )
-        for other in others
-    ]
+def _esu(name: str) -> Column:
+    return Column(Method.of("scl_cosine", name))
+
+
+def _each(
+    made: Callable[[str], Column], ones: str, others: str, part: str = ""
+) -> _Differences:
+    """Returns each of the first names minus each of the others."""
+    found = []
+    for one, other in itertools.product(ones.split(), others.split()):
+        names = (f"{part} {one}", f"{part} {other}") if part else ()
+        found.append(_minus(made(one), made(other), *names))
+    return found
 
 
 def _rules(config: CompareConfig) -> list[_Rule]:
@@ -168,52 +159,35 @@ def _rules(config: CompareConfig) -> list[_Rule]:
 
 
 _METHODS: Final = tuple(
-    _Rule(name, text, differences, overall=True)
-    for name, text, differences in (
+    _Rule(name, text, _each(_preset, ones, others), overall=True)
+    for name, text, ones, others in (
         (
             "muse_best",
             "MUSE is above DIN, SIM-hard, SIM-soft, TWIN and MISS.",
-            _presets("muse", "din", "sim_hard", "sim_soft", "twin", "miss"),
+            "muse",
+            "din sim_hard sim_soft twin miss",
         ),
-        (
-            "muse_above_din",
-            "MUSE is above DIN.",
-            _presets("muse", "din"),
-        ),
-        (
-            "muse_above_sim_soft",
-            "MUSE is above SIM-soft.",
-            _presets("muse", "sim_soft"),
-        ),
-        (
-            "muse_above_sim_hard",
-            "MUSE is above SIM-hard.",
-            _presets("muse", "sim_hard"),
-        ),
+        ("muse_above_din", "MUSE is above DIN.", "muse", "din"),
+        ("muse_above_sim_soft", "MUSE is above SIM-soft.", "muse", "sim_soft"),
+        ("muse_above_sim_hard", "MUSE is above SIM-hard.", "muse", "sim_hard"),
         (
             "sim_soft_above_sim_hard",
             "SIM-soft is above SIM-hard (production data of the paper; on its "
             "public data the other way round).",
-            _presets("sim_soft", "sim_hard"),
+            "sim_soft",
+            "sim_hard",
         ),
         (
             "sim_above_twin_and_miss",
             "SIM-hard and SIM-soft are above TWIN and MISS.",
-            [
-                *_presets("sim_hard", "twin", "miss"),
-                *_presets("sim_soft", "twin", "miss"),
-            ],
+            "sim_hard sim_soft",
+            "twin miss",
         ),
         (
             "search_above_din",
             "Every method with a search is above DIN.",
-            [
-                *_presets("sim_hard", "din"),
-                *_presets("sim_soft", "din"),
-                *_presets("twin", "din"),
-                *_presets("miss", "din"),
-                *_presets("muse", "din"),
-            ],
+            "sim_hard sim_soft twin miss muse",
+            "din",
         ),
     )
 )
@@ -222,34 +196,43 @@ _PARTS: Final = (
         "scl_above_ids_in_gsu",
         "As the GSU's score, the cosine of SCL vectors is above that of "
         "trained id embeddings.",
-        _gsu("scl_cosine", "id_cosine"),
+        _each(_gsu, "scl_cosine", "id_cosine", "GSU"),
     ),
     _Rule(
         "scl_above_attention_in_gsu",
         "As the GSU's score, the cosine of SCL vectors is above learned "
         "attention: a simple search is enough.",
-        _gsu("scl_cosine", "target_attention"),
+        _each(_gsu, "scl_cosine", "target_attention", "GSU"),
     ),
-    _Rule(
-        "sa_ta_simtier_best",
-        "SA-TA with SimTier is the best ESU.",
-        _esu("sa_ta_simtier", "ta", "simtier", "ta_simtier", "sa_ta"),
-    ),
-    _Rule(
-        "similarity_helps_attention",
-        "Similarities in the attention help: SA-TA is above plain target "
-        "attention.",
-        _esu("sa_ta", "ta"),
-    ),
-    _Rule(
-        "simtier_above_attention",
-        "SimTier alone is above target attention over ids.",
-        _esu("simtier", "ta"),
-    ),
-    _Rule(
-        "simtier_adds_to_attention",
-        "SimTier adds to target attention.",
-        _esu("ta_simtier", "ta"),
+    *(
+        _Rule(name, text, _each(_esu, one, others, "ESU"))
+        for name, text, one, others in (
+            (
+                "sa_ta_simtier_best",
+                "SA-TA with SimTier is the best ESU.",
+                "sa_ta_simtier",
+                "ta simtier ta_simtier sa_ta",
+            ),
+            (
+                "similarity_helps_attention",
+                "Similarities in the attention help: SA-TA is above plain "
+                "target attention.",
+                "sa_ta",
+                "ta",
+            ),
+            (
+                "simtier_above_attention",
+                "SimTier alone is above target attention over ids.",
+                "simtier",
+                "ta",
+            ),
+            (
+                "simtier_adds_to_attention",
+                "SimTier adds to target attention.",
+                "ta_simtier",
+                "ta",
+            ),
+        )
     ),
 )
 _UNTESTABLE: Final = tuple(

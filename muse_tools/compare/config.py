@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import pydantic
-import yaml
 
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline.config import ConfigError, OutputDir
@@ -16,7 +15,7 @@ BASE_EMBEDDINGS = "base"
 """Name of the item vectors that the pipeline's own configuration makes."""
 
 _MODEL_FIELDS = pipeline_config.ModelConfig.model_fields
-_MADE = ("learned", "imported", "text_svd")
+MADE = ("learned", "imported", "text_svd")
 _Made = Literal["complete_journey", "synthetic", "raw"]
 
 
@@ -118,13 +117,19 @@ class CompareConfig(_Section):
             ("gsus", _choices("gsu")),
             ("esus", _choices("esu")),
         ):
-            _check_names(name, getattr(self, name), choices)
+            values = getattr(self, name)
+            repeated = len(set(values)) < len(values)
+            if repeated or not set(values) <= set(choices):
+                raise ValueError(
+                    f"`{name}` must be different values of "
+                    f"{', '.join(choices)}. Received: {list(values)}"
+                )
         for value in self.embeddings:
-            if value not in (*_MADE, "random") and not (
+            if value not in (*MADE, "random") and not (
                 noise_level(value) or noise_level(value, "item_noise")
             ):
                 raise ValueError(
-                    f"`embeddings` must be of {', '.join(_MADE)}, random, "
+                    f"`embeddings` must be of {', '.join(MADE)}, random, "
                     "noise:SIGMA and item_noise:SIGMA with SIGMA above 0. "
                     f"Received: {value!r}"
                 )
@@ -134,8 +139,7 @@ class CompareConfig(_Section):
             "history_lengths",
             "embeddings",
         ):
-            values = getattr(self, name)
-            if len(set(values)) < len(values):
+            if len(set(values := getattr(self, name))) < len(values):
                 raise ValueError(
                     f"`{name}` must not repeat. Received: {list(values)}"
                 )
@@ -158,17 +162,6 @@ class CompareConfig(_Section):
         return pathlib.Path(self.output_dir).expanduser().absolute()
 
 
-def _check_names(
-    field: str, values: tuple[str, ...], choices: tuple[str, ...]
-) -> None:
-    unknown = [value for value in values if value not in choices]
-    if unknown or len(set(values)) < len(values):
-        raise ValueError(
-            f"`{field}` must be different values of {', '.join(choices)}. "
-            f"Received: {list(values)}"
-        )
-
-
 def load_config(
     path: str | pathlib.Path, quick: bool = False, out: str = ""
 ) -> CompareConfig:
@@ -179,18 +172,7 @@ def load_config(
     unknown key or an invalid value.
     """
     file = pathlib.Path(path)
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: expected a mapping of settings. "
-            f"Received: {type(values).__name__}"
-        )
+    values = pipeline_config.read_settings(file)
     changes = values.pop("quick", None)
     if quick:
         if not isinstance(changes, dict):

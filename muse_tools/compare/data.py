@@ -17,6 +17,7 @@ from muse_keras.tensorflow import request_features
 from muse_tools.compare import keys, locks
 from muse_tools.compare.config import (
     BASE_EMBEDDINGS,
+    MADE,
     CompareConfig,
     DataSetConfig,
     noise_level,
@@ -34,7 +35,6 @@ _NODES = ("Transform", "ItemTableGen")
 _NOISE_SEED = 20251207
 _NOISE_VERSION = 2
 _IMPRESSIONS_VERSION = 2
-_MADE = ("learned", "imported", "text_svd")
 
 
 def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
@@ -49,7 +49,7 @@ def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
     with locks.locked(pipeline.root / ".compare.lock"):
         made = _make_raw(chosen, pipeline, report)
         wanted: list[str] = [pipeline.item_embeddings]
-        wanted += [one for one in config.embeddings if one in _MADE]
+        wanted += [one for one in config.embeddings if one in MADE]
         tables: dict[str, pathlib.Path] = {}
         examples = graph = pathlib.Path()
         # The pipeline's own last: it is the newest in its metadata, then.
@@ -129,7 +129,9 @@ def _derived(
         for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT)
     }
     digests = {
-        split: keys.files_digest(sorted(_files(pattern)))
+        split: keys.files_digest(
+            sorted(map(pathlib.Path, tf.io.gfile.glob(pattern)))
+        )
         for split, pattern in splits.items()
     }
     output = tft.TFTransformOutput(str(graph))
@@ -204,10 +206,6 @@ def _derived(
             "item_embeddings": pipeline.item_embeddings,
         },
     )
-
-
-def _files(pattern: str) -> list[pathlib.Path]:
-    return [pathlib.Path(path) for path in tf.io.gfile.glob(pattern)]
 
 
 def _table_digest(table: ItemTable) -> str:

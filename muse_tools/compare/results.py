@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import pydantic
 
 SCHEMA_VERSION: Final = 1
+Status = Literal["confirmed", "not confirmed", "cannot be tested on this data"]
 
 
 class _Model(pydantic.BaseModel):
@@ -98,9 +99,7 @@ class Claim(_Model):
 
     id: str
     text: str
-    status: Literal[
-        "confirmed", "not confirmed", "cannot be tested on this data"
-    ]
+    status: Status
     reason: str
     contrasts: list[Contrast]
 

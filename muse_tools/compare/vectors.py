@@ -22,7 +22,7 @@ from muse_keras.tables import ItemTable
 from muse_tools.compare import keys, locks
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 from muse_tools.compare.prepared import Prepared
-from muse_tools.compare.results import VectorsRow, VectorsTable
+from muse_tools.compare.results import Interval, VectorsRow, VectorsTable
 from muse_tools.compare.scores import finite, gauc_interval
 from serving.files import write_text
 from tfx_pipeline import features
@@ -106,7 +106,7 @@ def measure(
         )
     )
 
-    def gauc(scores: npt.NDArray[Any]) -> Any:
+    def gauc(scores: npt.NDArray[Any]) -> Interval:
         return gauc_interval(users, clicks, scores, samples)
 
     search = tf.function(GSUTopK(model["k"]), reduce_retracing=True)
@@ -114,22 +114,7 @@ def measure(
     rows = []
     for name in names:
         table = ItemTable.open(pathlib.Path(data.item_tables[name]))
-        found = _retrieve(table, batches, search, tiers)
-        total = max(found.tiers.sum(), 1.0)
-        rows.append(
-            VectorsRow(
-                embeddings=name,
-                random_pairs=_random_pairs(table),
-                tiers=[finite(one) for one in found.tiers / total],
-                same_item=finite(found.same_item / total),
-                equal_vector=finite(found.equal_vector / total),
-                scores={
-                    "highest cosine": gauc(found.highest),
-                    "mean cosine": gauc(found.mean),
-                    "top tier": gauc(found.top_tier),
-                },
-            )
-        )
+        rows.append(_row(name, table, batches, search, tiers, gauc))
     repeated = repeats > 0
     return VectorsTable(
         requests=int(chosen.sum()),
@@ -177,26 +162,19 @@ def _flat(
     return np.concatenate([values(batch)[batch.real] for batch in batches])
 
 
-class _Found(NamedTuple):
-    """What was retrieved: sums over all impressions, then columns (n,)."""
-
-    tiers: npt.NDArray[np.float64]
-    same_item: int
-    equal_vector: int
-    highest: npt.NDArray[np.float32]
-    mean: npt.NDArray[np.float32]
-    top_tier: npt.NDArray[np.float32]
-
-
-def _retrieve(
+def _row(
+    name: str,
     table: ItemTable,
     batches: Sequence[_Batch],
     search: Callable[..., GSUResult],
     tiers: SimTier,
-) -> _Found:
+    gauc: Callable[[npt.NDArray[Any]], Interval],
+) -> VectorsRow:
     """Searches as MUSE does."""
     codes, inverse_norms = np.asarray(table.codes), table.inverse_norms()
-    kinds = np.unique(_as_items(codes), return_inverse=True)[1].reshape(-1)
+    # Each vector as one comparable item.
+    whole = np.ascontiguousarray(codes).view(f"V{codes.shape[1]}").reshape(-1)
+    kinds = np.unique(whole, return_inverse=True)[1].reshape(-1)
     counts, same_item, equal_vector = 0, 0, 0
     columns: list[tuple[npt.NDArray[np.float32], ...]] = []
     for batch in batches:
@@ -237,14 +215,19 @@ def _retrieve(
     highest, mean, top = (
         np.concatenate(part) for part in zip(*columns, strict=True)
     )
-    return _Found(
-        np.asarray(counts), same_item, equal_vector, highest, mean, top
+    total = max(np.sum(counts), 1.0)
+    return VectorsRow(
+        embeddings=name,
+        random_pairs=_random_pairs(table),
+        tiers=[finite(one) for one in np.asarray(counts) / total],
+        same_item=finite(same_item / total),
+        equal_vector=finite(equal_vector / total),
+        scores={
+            "highest cosine": gauc(highest),
+            "mean cosine": gauc(mean),
+            "top tier": gauc(top),
+        },
     )
-
-
-def _as_items(codes: npt.NDArray[np.int8]) -> npt.NDArray[Any]:
-    """Returns each vector as one comparable item, (N,)."""
-    return np.ascontiguousarray(codes).view(f"V{codes.shape[1]}").reshape(-1)
 
 
 def _random_pairs(table: ItemTable) -> list[float | None]:

@@ -117,12 +117,16 @@ def comparison_view(
 
 def first_seeds(data: DataSetResults) -> dict[str, int]:
     """Returns the methods of the overall table, each with its first seed."""
-    return {
-        row.name: row.seeds[0]
+    return {row.name: row.seeds[0] for row in _overall(data)}
+
+
+def _overall(data: DataSetResults) -> list[Row]:
+    return [
+        row
         for table in data.tables
         if table.name == "overall"
         for row in table.rows
-    }
+    ]
 
 
 def _weeks(parameters: Mapping[str, Sequence[int]]) -> str:
@@ -173,12 +177,7 @@ def headline(results: Results) -> list[str]:
 
 
 def _verdicts(data: DataSetResults) -> Iterator[str]:
-    rows = [
-        row
-        for table in data.tables
-        if table.name == "overall"
-        for row in table.rows
-    ]
+    rows = _overall(data)
     scored = [
         (row.gauc.value, row.name)
         for row in rows
