@@ -249,8 +249,8 @@ class ItemTable:
         for name in (IDS_FILE, CODES_FILE, FEATURES_FILE):
             check_file(folder, name, manifest, verify)
         num_items, dim = manifest["num_items"], manifest["dim"]
-        item_ids = map_array(folder / IDS_FILE, "int64", (num_items,))
-        codes = map_array(folder / CODES_FILE, "int8", (num_items + 1, dim))
+        item_ids = map_array(folder / IDS_FILE, ("int64",), (num_items,))
+        codes = map_array(folder / CODES_FILE, ("int8",), (num_items + 1, dim))
         if verify:
             if not is_sorted_unique(item_ids):
                 raise ValueError(

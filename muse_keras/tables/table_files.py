@@ -6,7 +6,7 @@ import os
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -42,7 +42,7 @@ def table_directory(
     Yields int8 zeros (N, dim), mapped, whose row i is that of `ids[order[i]]`.
     """
     columns = _check_features(features, len(ids))
-    _check_target(target)
+    check_vacant(target, "an item table")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{target.name}.", dir=target.parent
@@ -56,20 +56,13 @@ def table_directory(
         codes.flush()
         release_pages(codes)
         del codes
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "num_items": len(ids),
-            "dim": dim,
-            "scale": SCALE,
-            "source": source,
-            "files": {
-                name: describe_file(folder / name)
-                for name in (IDS_FILE, CODES_FILE, FEATURES_FILE)
-            },
-        }
-        (folder / _MANIFEST_FILE).write_text(
-            json.dumps(manifest, indent=2, sort_keys=True) + "\n",
-            encoding="utf-8",
+        write_manifest(
+            folder,
+            (IDS_FILE, CODES_FILE, FEATURES_FILE),
+            num_items=len(ids),
+            dim=dim,
+            scale=SCALE,
+            source=source,
         )
         os.replace(folder, target)
 
@@ -94,12 +87,12 @@ def _check_features(
     return columns
 
 
-def _check_target(target: Path) -> None:
+def check_vacant(target: Path, what: str) -> None:
     """Refuse to write over anything but an empty directory."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(
-            f"{target} exists and is not an empty directory; an item table "
-            "is never overwritten."
+            f"{target} exists and is not an empty directory; {what} is never "
+            "overwritten."
         )
 
 
@@ -144,9 +137,23 @@ def _write_sorted(
         stream.write(values[order[block]].tobytes())
 
 
-def describe_file(file: Path) -> dict[str, Any]:
-    """Return size and SHA-256 of a file."""
-    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+def write_manifest(folder: Path, files: Iterable[str], **content: Any) -> None:
+    """Write the manifest, with size and SHA-256 of each file."""
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        **content,
+        "files": {
+            name: {
+                "bytes": (folder / name).stat().st_size,
+                "sha256": _sha256(folder / name),
+            }
+            for name in files
+        },
+    }
+    (folder / _MANIFEST_FILE).write_text(
+        json.dumps(manifest, indent=2, sort_keys=True) + "\n",
+        encoding="utf-8",
+    )
 
 
 def _sha256(file: Path) -> str:
@@ -157,8 +164,8 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check the manifest."""
+def read_manifest(folder: Path, described: str = "dim") -> dict[str, Any]:
+    """Read the manifest; check its version and that it has what is needed."""
     file = folder / _MANIFEST_FILE
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
@@ -172,7 +179,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{file}: `format_version` must be {FORMAT_VERSION}. "
             f"Received: {version}"
         )
-    missing = {"num_items", "dim", "files"} - set(manifest)
+    missing = {"num_items", described, "files"} - set(manifest)
     if missing:
         raise ValueError(f"{file}: `{min(missing)}` is missing.")
     return manifest
@@ -203,14 +210,14 @@ def check_file(
 
 
 def map_array(
-    file: Path, dtype: str, shape: tuple[int, ...]
+    file: Path, dtypes: tuple[str, ...], shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     """Memory-map an array and check its type and shape."""
     array = np.load(file, mmap_mode="r", allow_pickle=False)
-    if array.dtype != np.dtype(dtype) or array.shape != shape:
+    if array.dtype not in map(np.dtype, dtypes) or array.shape != shape:
         raise ValueError(
-            f"{file}: expected {dtype} {shape}, found {array.dtype} "
-            f"{array.shape}."
+            f"{file}: expected {' or '.join(dtypes)} {shape}, found "
+            f"{array.dtype} {array.shape}."
         )
     return array
 

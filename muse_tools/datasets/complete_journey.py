@@ -336,21 +336,7 @@ def generate(
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Writes the raw tables of Complete Journey.
-
-    Args:
-        out: Output directory; gets ``raw/*.parquet``, ``names.parquet`` and
-            ``dataset.json``. An equal complete output is reused.
-        options: What to make.
-        progress: Called as the work goes on.
-
-    Returns:
-        The content of ``dataset.json``, and whether it was there already.
-
-    Raises:
-        DataError: ``MISSING_PACKAGE``, ``OUTPUT_EXISTS`` or
-            ``NOT_ENOUGH_DATA``.
-    """
+    """Writes the raw tables of Complete Journey."""
     options = options or Options()
     description = {
         "name": "complete-journey",

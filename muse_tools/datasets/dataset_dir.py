@@ -48,21 +48,7 @@ def make(
     write: Callable[[pathlib.Path, dict[str, Any], Progress], None],
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Writes a data set, unless an equal complete one is there.
-
-    Args:
-        directory: Output directory.
-        description: Start of ``dataset.json``. Its ``parameters`` and
-            ``generator_version`` are everything that determines the output.
-        write: Writes the files below a path, and adds to the description.
-        progress: Called as the work goes on.
-
-    Returns:
-        The content of ``dataset.json``, and whether it was there already.
-
-    Raises:
-        DataError: ``OUTPUT_EXISTS``.
-    """
+    """Writes a data set, unless an equal complete one is there."""
     found = reusable(
         directory, description["parameters"], description["generator_version"]
     )
@@ -112,10 +98,6 @@ def staged(
     When the ``with`` block ends without an error, the old output is replaced
     and ``dataset.json`` (the description plus the list of files) written last.
     After an error or a kill the old output is as it was, or absent.
-
-    Raises:
-        DataError: ``OUTPUT_EXISTS`` if the directory holds tables that no
-            generator of this project wrote.
     """
     root = pathlib.Path(directory)
     staging = root / _STAGING

@@ -19,15 +19,7 @@ _MAX_WEEK = 64
 
 @dataclasses.dataclass(frozen=True)
 class Purchases:
-    """Purchase rows in order of household, then time.
-
-    Attributes:
-        household: int64 (N,).
-        product: int64 (N,).
-        store: int64 (N,).
-        week: int64 (N,), 1 to 53.
-        seconds: int64 (N,), time of the basket.
-    """
+    """Purchase rows in order of household, then time."""
 
     household: npt.NDArray[np.int64]
     product: npt.NDArray[np.int64]
@@ -50,14 +42,7 @@ class Purchases:
 
 @dataclasses.dataclass(frozen=True)
 class Impressions:
-    """Generated impressions.
-
-    Attributes:
-        household: int64 (M,).
-        product: int64 (M,).
-        click: int8 (M,), 1 for a purchase.
-        counts: What was found, kept and left out.
-    """
+    """Generated impressions."""
 
     household: npt.NDArray[np.int64]
     product: npt.NDArray[np.int64]

@@ -401,14 +401,7 @@ def _inspect_users(
 def _inspect_samples(
     run: _Inspection, split: str, known: Mapping[str, _Ints | None]
 ) -> None:
-    """Reads the impressions of a split.
-
-    Args:
-        run: Where results go.
-        split: Which.
-        known: Ids with a user row, with an item row and with a vector, where
-            that could be read.
-    """
+    """Reads the impressions of a split."""
     name = f"{split}_samples"
     if name not in run.readable:
         return

@@ -11,7 +11,6 @@ A directory, written once and memory-mapped by its readers:
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import re
@@ -25,11 +24,15 @@ import numpy.typing as npt
 
 from muse_keras.tables.array_blocks import blocks
 from muse_keras.tables.item_ids import check_ids, is_sorted_unique, rows_of
-from muse_keras.tables.table_files import check_file, describe_file
+from muse_keras.tables.table_files import (
+    IDS_FILE,
+    check_file,
+    check_vacant,
+    map_array,
+    read_manifest,
+    write_manifest,
+)
 
-FORMAT_VERSION = 1
-_IDS_FILE = "item_ids.npy"
-_MANIFEST_FILE = "manifest.json"
 _DTYPES = ("float16", "float32")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = ("item_ids", "manifest")
@@ -98,19 +101,19 @@ class ItemContent:
     ) -> ItemContent:
         """Memory-maps item content."""
         folder = pathlib.Path(path)
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder, "modalities")
         count = manifest["num_items"]
-        check_file(folder, _IDS_FILE, manifest, verify)
-        item_ids = _map(folder / _IDS_FILE, ("int64",), (count,))
+        check_file(folder, IDS_FILE, manifest, verify)
+        item_ids = map_array(folder / IDS_FILE, ("int64",), (count,))
         vectors = {}
         for name, width in sorted(manifest["modalities"].items()):
             check_file(folder, f"{name}.npy", manifest, verify)
-            vectors[name] = _map(
+            vectors[name] = map_array(
                 folder / f"{name}.npy", _DTYPES, (count, width)
             )
         if verify and not is_sorted_unique(item_ids):
             raise ValueError(
-                f"{folder / _IDS_FILE}: expected ids that are sorted, unique "
+                f"{folder / IDS_FILE}: expected ids that are sorted, unique "
                 "and not 0; write the content again."
             )
         return cls(folder, manifest, item_ids, vectors)
@@ -157,13 +160,7 @@ class ItemContentWriter:
                     f"{list(_DTYPES)} for {name}. Received: {width}, "
                     f"{self._dtypes[name]}"
                 )
-        if self.path.exists() and (
-            not self.path.is_dir() or any(self.path.iterdir())
-        ):
-            raise FileExistsError(
-                f"{self.path} exists and is not an empty directory; item "
-                "content is never overwritten."
-            )
+        check_vacant(self.path, "item content")
 
     def __enter__(self) -> ItemContentWriter:
         """Opens the temporary files."""
@@ -182,13 +179,7 @@ class ItemContentWriter:
         item_ids: npt.ArrayLike,
         features: Mapping[str, npt.ArrayLike],
     ) -> None:
-        """Appends items.
-
-        Args:
-            item_ids: Integers (n,), never 0 and never given twice.
-            features: Every modality to finite floats (n, width); a zero row
-                where an item has nothing of it.
-        """
+        """Appends items."""
         ids = np.asarray(item_ids, np.int64)
         if set(features) != set(self.modalities):
             raise ValueError(
@@ -227,7 +218,7 @@ class ItemContentWriter:
         """Writes the files of `ItemContent`."""
         ids = np.concatenate([np.zeros(0, np.int64), *self._ids])
         order = check_ids(ids)
-        np.save(self._folder / _IDS_FILE, ids[order])
+        np.save(self._folder / IDS_FILE, ids[order])
         for name, width in self.modalities.items():
             part = self._parts[name]
             part.flush()
@@ -243,51 +234,12 @@ class ItemContentWriter:
             del values
             part.close()
             os.unlink(part.name)
-        files = [_IDS_FILE, *(f"{name}.npy" for name in self.modalities)]
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "num_items": len(ids),
-            "modalities": self.modalities,
-            "encoder": self._encoder,
-            "source": self._source,
-            "files": {
-                name: describe_file(self._folder / name) for name in files
-            },
-        }
-        (self._folder / _MANIFEST_FILE).write_text(
-            json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8"
+        files = [IDS_FILE, *(f"{name}.npy" for name in self.modalities)]
+        write_manifest(
+            self._folder,
+            files,
+            num_items=len(ids),
+            modalities=self.modalities,
+            encoder=self._encoder,
+            source=self._source,
         )
-
-
-def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
-    """Reads and checks the manifest."""
-    file = folder / _MANIFEST_FILE
-    try:
-        manifest = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not valid JSON ({error}).") from error
-    version = (
-        manifest.get("format_version") if isinstance(manifest, dict) else None
-    )
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{file}: expected format_version {FORMAT_VERSION}. "
-            f"Received: {version}"
-        )
-    missing = {"num_items", "modalities", "files"} - set(manifest)
-    if missing:
-        raise ValueError(f"{file}: {min(missing)} is missing.")
-    return manifest
-
-
-def _map(
-    file: pathlib.Path, dtypes: tuple[str, ...], shape: tuple[int, ...]
-) -> npt.NDArray[Any]:
-    """Memory-maps an array and checks its type and shape."""
-    array = np.load(file, mmap_mode="r", allow_pickle=False)
-    if array.dtype.name not in dtypes or array.shape != shape:
-        raise ValueError(
-            f"{file}: expected {' or '.join(dtypes)} {shape}, found "
-            f"{array.dtype} {array.shape}."
-        )
-    return array

@@ -81,9 +81,6 @@ def iter_vectors(folder: pathlib.Path) -> Iterator[tuple[pa.RecordBatch, int]]:
 
     The published keys are sorted only block by block and hold one key twice:
     the first row of a key is kept.
-
-    Yields:
-        Rows in the order of the file; how many it has with repeated keys.
     """
     keys = _load(folder / EMBEDDING_KEYS, np.int64, (None,))
     shape = (len(keys), raw_tables.EMBEDDING_DIM)

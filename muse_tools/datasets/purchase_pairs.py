@@ -19,20 +19,12 @@ from muse_tools.datasets.impressions import Purchases, sample_negatives
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Pairs of products in order of time.
-
-    Attributes:
-        seconds: int64 (E,), time of the later purchase.
-        query: int64 (E,), product bought earlier.
-        purchased: int64 (E,), product of the same type bought later.
-        clicked: int64, products not bought, one pair after the other.
-        offsets: int64 (E + 1,), each pair's part of `clicked`.
-        counts: What was found, kept and left out.
-    """
+    """Pairs of products in order of time."""
 
     seconds: npt.NDArray[np.int64]
     query: npt.NDArray[np.int64]
     purchased: npt.NDArray[np.int64]
+    # Products not bought, one pair after the other; `offsets` (E + 1,) cut.
     clicked: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
     counts: dict[str, int]

@@ -284,13 +284,7 @@ def rows_per_batch(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class RawTable:
-    """One raw table: its files and the schema that it has to have.
-
-    Attributes:
-        name: Table name, e.g. ``train_samples``.
-        paths: Its Parquet files, in reading order.
-        schema: Expected Arrow schema.
-    """
+    """One raw table: its files and the schema that it has to have."""
 
     name: str
     paths: tuple[pathlib.Path, ...]
@@ -339,19 +333,9 @@ class RawTable:
         columns: Sequence[str] | None = None,
         batch_rows: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Streams the table; memory stays bounded whatever its size.
+        """Streams the table in batches of `batch_rows`, or of about 32 MB.
 
-        Args:
-            columns: Column codes to read; all of the schema by default.
-            batch_rows: Rows per batch. By default as many as decode to
-                about 32 MB, so longer histories mean smaller batches.
-
-        Yields:
-            Record batches with the requested columns in schema order, cast
-            to the schema's exact types. Never an empty batch.
-
-        Raises:
-            DataError: A schema problem or an unreadable file.
+        Columns come in schema order, cast to the schema's exact types.
         """
         for path in self.paths:
             with open_file(self.name, path) as file:
@@ -420,12 +404,7 @@ def conform(
 
 @dataclasses.dataclass(frozen=True)
 class RawTables:
-    """The raw tables found in a directory.
-
-    Attributes:
-        root: The directory that holds the tables (``DIR`` or ``DIR/raw``).
-        tables: Table name to table, only those that exist.
-    """
+    """The raw tables found in a directory."""
 
     root: pathlib.Path
     tables: Mapping[str, RawTable]

@@ -28,14 +28,6 @@ def inspect_search(
     """Summarizes the search tables of a directory.
 
     Texts are counted, not encoded: a text without any word passes here.
-
-    Args:
-        directory: Holds the tables or ``raw/``.
-        items: Sorted ids of the items with features, if they are known.
-        progress: Called as the work goes on.
-
-    Returns:
-        What is in each table that can be read, and why others cannot be used.
     """
     sections: dict[str, dict[str, Any]] = {}
     problems: list[DataError] = []

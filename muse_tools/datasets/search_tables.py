@@ -60,14 +60,7 @@ _KEYS = {
 
 @dataclasses.dataclass(frozen=True)
 class SearchTable:
-    """One of the two tables, and which of its columns hold what.
-
-    Attributes:
-        rows: The table; its schema is that of the first file, reduced to the
-            columns that count.
-        vectors: Modality to its vector column.
-        text: The text column, or None.
-    """
+    """One of the two tables, and which of its columns hold what."""
 
     rows: RawTable
     vectors: Mapping[str, str]

@@ -117,13 +117,7 @@ def drop_empty(
 
 
 class Clicks(NamedTuple):
-    """Events with clean lists of clicked items, and what was taken out.
-
-    Attributes:
-        events: The rows; ``clicked_item_ids`` holds distinct known items, in
-            order, without the purchased one.
-        dropped: Reason to the number of clicks taken out.
-    """
+    """Events with clean lists of clicked items, and what was taken out."""
 
     events: pa.RecordBatch
     dropped: dict[str, int]

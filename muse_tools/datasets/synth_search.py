@@ -98,22 +98,13 @@ EVENT_SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Events:
-    """Searches in order of time.
-
-    Attributes:
-        time: int64 (E,), seconds.
-        style: int64 (E,), the wanted style.
-        wanted: int64 (E, A), the wanted attributes.
-        purchased: int64 (E,), item bought.
-        clicked: int64, items clicked and not bought, one event after the
-            other.
-        offsets: int64 (E + 1,), each event's part of `clicked`.
-    """
+    """Searches in order of time."""
 
     time: _Ints
     style: _Ints
-    wanted: _Ints
+    wanted: _Ints  # Attributes, (E, A).
     purchased: _Ints
+    # Items not bought, one event after the other; `offsets` (E + 1,) cut.
     clicked: _Ints
     offsets: _Ints
 

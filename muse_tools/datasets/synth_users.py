@@ -48,20 +48,11 @@ _NOISE_DEVIATION = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Users:
-    """Tastes of a chunk of users.
+    """Tastes of a chunk of users: each array has a row per user."""
 
-    Attributes:
-        interests: int64 (U, I) styles that stay.
-        weights: float64 (U, I), rows add up to 1.
-        phases: int64 (U, P) styles that pass; the last one after the end of
-            the train history.
-        bias: float64 (U,), how readily the user clicks.
-        profiles: int64 (U, 5) public ids.
-    """
-
-    interests: _Ints
-    weights: _Floats
-    phases: _Ints
+    interests: _Ints  # Styles that stay.
+    weights: _Floats  # Of the interests; rows add up to 1.
+    phases: _Ints  # Styles that pass.
     bias: _Floats
     profiles: _Ints
 

@@ -141,13 +141,7 @@ class HashedNgrams:
 
 
 class TextEncoder:
-    """An encoder whose results are checked.
-
-    Attributes:
-        name: What determines the vectors, kept in the manifest of the item
-            content.
-        width: Width of the vectors.
-    """
+    """An encoder whose results are checked."""
 
     def __init__(self, name: str, encode: Encoder) -> None:
         """Finds out the width by encoding one word."""

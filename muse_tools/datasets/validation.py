@@ -100,12 +100,7 @@ _Mask = npt.NDArray[np.bool_]
 
 
 class Validated(NamedTuple):
-    """What became of a batch.
-
-    Attributes:
-        good: The accepted rows, columns and order as read.
-        rejected: The others, with a string column ``reason`` appended.
-    """
+    """What became of a batch; rejected rows have a column ``reason``."""
 
     good: pa.RecordBatch
     rejected: pa.RecordBatch
@@ -293,10 +288,6 @@ def validate(table: str, batch: pa.RecordBatch) -> Validated:
     no null but in the profile, no id 0, lists of equal length. Item features:
     an id. Embeddings: an id and 128 codes that are not all 0. Features that
     are null become 0, which is missing.
-
-    Args:
-        table: A raw table, or its name without split or format.
-        batch: Rows.
     """
     if table not in _VALIDATORS:
         raise ValueError(

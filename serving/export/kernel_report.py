@@ -61,34 +61,21 @@ _DRAWS = {"StatelessRandomUniformV2"}
 
 @dataclasses.dataclass(frozen=True)
 class OpUse:
-    """How one kind of op is used by a signature.
-
-    Attributes:
-        op: name of the op.
-        dtypes: its type attributes, such as `T=int8`.
-        kind: `data`, `metadata`, `wait` or `control`.
-        problem: why it does not run on a GPU; empty if it does.
-        count: number of such nodes.
-        example: function and node name of the first one.
-    """
+    """How one kind of op is used by a signature."""
 
     op: str
     dtypes: str
     kind: str
+    # Why it does not run on a GPU; empty if it does.
     problem: str
     count: int
+    # Function and node name of the first one.
     example: str
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelReport:
-    """What a signature needs of a GPU.
-
-    Attributes:
-        path: the SavedModel.
-        signature: name of the signature.
-        uses: every kind of op, violations first.
-    """
+    """What a signature needs of a GPU."""
 
     path: str
     signature: str
@@ -136,18 +123,6 @@ def kernel_report(
     """Check that a signature's data path has GPU kernels.
 
     Reads the graph alone; the variables are not loaded.
-
-    Args:
-        path: folder of a SavedModel.
-        signature: name of the signature.
-
-    Returns:
-        `KernelReport`.
-
-    Raises:
-        ValueError: if the SavedModel has no such signature.
-        RuntimeError: if this TensorFlow lists no GPU kernels at all, as a
-            build without CUDA does.
     """
     _require_gpu_kernels()
     saved = saved_model_pb2.SavedModel.FromString(
@@ -172,15 +147,6 @@ def training_kernel_report(step: Any) -> KernelReport:
     What a step writes into variables is a result, as are its outputs. The
     seeds of random numbers, a few bytes, are on the host by TensorFlow's
     design and count as metadata.
-
-    Args:
-        step: concrete function of a training step, gradients and all.
-
-    Returns:
-        `KernelReport`.
-
-    Raises:
-        RuntimeError: if this TensorFlow lists no GPU kernels at all.
     """
     _require_gpu_kernels()
     graph = step.graph.as_graph_def()

@@ -32,19 +32,9 @@ _SERVED_BY = (((2, 19), ("2.19", "2.20")), ((2, 16), ("2.16", "2.19", "2.20")))
 def problems(
     saved_model: str | os.PathLike[str], releases: Iterable[str] | None = None
 ) -> list[str]:
-    """Return what releases of TensorFlow Serving would refuse.
+    """Return what releases of TensorFlow Serving would refuse, a line each.
 
-    Args:
-        saved_model: version folder.
-        releases: those to look at, `"2.19"`; None takes the ones that must
-            serve what this TensorFlow exports.
-
-    Returns:
-        One line per problem, which names the release, the op and, for the
-        first such node, the node. None means that all releases load it.
-
-    Raises:
-        ValueError: a release is not in the table.
+    By default of those that must serve what this TensorFlow exports.
     """
     data = (Path(saved_model) / "saved_model.pb").read_bytes()
     saved = saved_model_pb2.SavedModel.FromString(data)

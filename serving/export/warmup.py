@@ -75,9 +75,6 @@ def run(signatures: Mapping[str, Any], recorded: Iterable[Request]) -> None:
 
     A record that fails would keep the server from loading the version, and
     one that answers NaN would be useless.
-
-    Raises:
-        ValueError: naming the signature and the output.
     """
     for name, inputs in recorded:
         try:

@@ -23,15 +23,7 @@ _WRITTEN = -(1 << 63)
 
 @dataclasses.dataclass(frozen=True)
 class WordFormat:
-    """How the 64 bits of a word are shared out.
-
-    Attributes:
-        row_bits: bits of a behavior's row.
-        category_bits: bits of its category.
-
-    Raises:
-        ValueError: if too few bits are left for the tag.
-    """
+    """How the 64 bits of a word are shared out."""
 
     row_bits: int
     category_bits: int

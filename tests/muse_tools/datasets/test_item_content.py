@@ -176,5 +176,7 @@ def test_damage_is_found_and_named(tmp_path):
     (folder / "manifest.json").write_text(
         json.dumps({**manifest, "format_version": 9})
     )
-    with pytest.raises(ValueError, match="format_version 1. Received: 9"):
+    with pytest.raises(
+        ValueError, match="`format_version` must be 1. Received: 9"
+    ):
         ItemContent.open(folder)
