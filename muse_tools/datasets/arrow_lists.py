@@ -10,6 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
+def list_of(value_type: pa.DataType) -> pa.ListType:
+    """Returns the type of lists, with the child name of the published files."""
+    return pa.list_(pa.field("element", value_type))
+
+
 def values_of(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     """Returns a column without nulls as NumPy values.
 
@@ -43,7 +48,7 @@ def list_lengths(column: pa.Array, of_null: int = 0) -> npt.NDArray[np.int64]:
 def list_array(
     values: npt.ArrayLike, offsets: npt.ArrayLike, value_type: pa.DataType
 ) -> pa.ListArray:
-    """Builds a list column with the child name of the published files."""
+    """Builds a column of `list_of`."""
     bounds = np.asarray(offsets)
     if bounds[-1] > np.iinfo(np.int32).max:
         raise ValueError(
@@ -52,11 +57,23 @@ def list_array(
         )
     flat = pa.array(np.ascontiguousarray(values), value_type)
     return pa.Array.from_buffers(
-        pa.list_(pa.field("element", value_type)),
+        list_of(value_type),
         len(bounds) - 1,
         [None, pa.py_buffer(bounds.astype(np.int32))],
         children=[flat],
     )
+
+
+def with_column(
+    batch: pa.RecordBatch, name: str, array: pa.Array
+) -> pa.RecordBatch:
+    """Returns a batch with one of its columns replaced."""
+    index = batch.schema.get_field_index(name)
+    columns = list(batch.columns)
+    columns[index] = array
+    field = batch.schema.field(index).with_type(array.type)
+    schema = batch.schema.set(index, field)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def matrix_lists(

@@ -183,23 +183,12 @@ def load_purchases() -> Purchases:
     time_of = values_of(table["transaction_timestamp"])
     seconds = time_of.astype("datetime64[s]").astype(np.int64)
     order = np.lexsort((seconds, household))  # stable: file order on ties
-    return Purchases(
-        household[order],
-        product[order],
-        store[order],
-        week[order],
-        seconds[order],
-    )
+    return Purchases(household, product, store, week, seconds).where(order)
 
 
 def load_products() -> pa.Table:
     """Reads the products, sorted by ``product_id``."""
     return pq.read_table(source("products")).sort_by("product_id")
-
-
-def load_demographics() -> pa.Table:
-    """Reads the demographics, one row per known household."""
-    return pq.read_table(source("demographics"))
 
 
 def _profiles(
@@ -253,11 +242,8 @@ def _names_table(products: pa.Table) -> pa.Table:
 
 def _content_texts(products: pa.Table) -> list[str]:
     """Returns what is known of each product, in one line."""
-    columns = [products[name].to_pylist() for name in TEXT_WEIGHTS]
-    return [
-        ", ".join(text for text in texts if text)
-        for texts in zip(*columns, strict=True)
-    ]
+    rows = products.select([*TEXT_WEIGHTS]).to_pylist()
+    return [", ".join(filter(None, row.values())) for row in rows]
 
 
 def _ids_of(products: pa.Table, column: str) -> npt.NDArray[np.int64]:
@@ -271,7 +257,6 @@ def _write_searches(
     households: npt.NDArray[np.int64],
     products: pa.Table,
 ) -> dict[str, int]:
-    """Writes item content and stand-ins for searches; returns the counts."""
     ids = values_of(products["product_id"])
     texts = np.array(_content_texts(products), object)
     pairs = make_pairs(
@@ -359,7 +344,7 @@ def _write(
     raw = staging / "raw"
     purchases = load_purchases()
     products = load_products()
-    demographics = load_demographics()
+    demographics = pq.read_table(source("demographics"))
     catalog = values_of(products["product_id"])
     households = np.unique(purchases.household)
     if options.users:
@@ -445,17 +430,8 @@ def _write(
             _ids_of(products, "department"),
         ),
     )
-    described = np.array(
-        [
-            bool(category or kind)
-            for category, kind in zip(
-                products["product_category"].to_pylist(),
-                products["product_type"].to_pylist(),
-                strict=True,
-            )
-        ],
-        bool,
-    )
+    kinds = products.select(["product_category", "product_type"]).to_pylist()
+    described = np.array([any(kind.values()) for kind in kinds], bool)
     with_text = products.filter(pa.array(described))
     codes = item_text.quantize(
         item_text.text_vectors(

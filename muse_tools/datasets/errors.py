@@ -13,7 +13,6 @@ class DataError(ValueError):
     """
 
     def __init__(self, code: str, message: str, hint: str) -> None:
-        """Makes one line of each part; see the class for the arguments."""
         self.code = code
         self.message = " ".join(str(message).split())
         self.hint = " ".join(str(hint).split())

@@ -15,6 +15,7 @@ import pandas as pd
 from muse_tools.datasets.arrow_lists import ranges, rank_in_group
 
 _MAX_WEEK = 64
+_CHUNK = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,6 @@ class Purchases:
     seconds: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Number of purchase rows."""
         return len(self.household)
 
     def where(
@@ -78,7 +78,6 @@ def sample_negatives(
     sold: Purchases,
     negatives: int,
     rng: np.random.Generator,
-    chunk: int = 2048,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Draws each positive's negatives from its store and week.
 
@@ -109,8 +108,8 @@ def sample_negatives(
     my_household = np.searchsorted(households, positives.household)
     all_rows = []
     all_products = []
-    for begin in range(0, len(positives), chunk):
-        part = slice(begin, min(begin + chunk, len(positives)))
+    for begin in range(0, len(positives), _CHUNK):
+        part = slice(begin, min(begin + _CHUNK, len(positives)))
         lengths = np.diff(start)[my_place[part]]
         row = np.repeat(np.arange(part.start, part.stop), lengths)
         offer = ranges(start[my_place[part]], lengths)

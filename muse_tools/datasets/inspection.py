@@ -94,7 +94,6 @@ class _Numberings:
         }
 
     def add(self, code: str, batch: pa.RecordBatch) -> None:
-        """Looks at a column of more rows."""
         seen, ids = self._seen[code], _ids(batch, code)
         if seen is None or not len(ids):
             return
@@ -401,7 +400,6 @@ def _inspect_users(
 def _inspect_samples(
     run: _Inspection, split: str, known: Mapping[str, _Ints | None]
 ) -> None:
-    """Reads the impressions of a split."""
     name = f"{split}_samples"
     if name not in run.readable:
         return

@@ -74,7 +74,6 @@ class ItemContent:
         self._vectors = dict(vectors)
 
     def __len__(self) -> int:
-        """Number of items, N."""
         return len(self.item_ids)
 
     def rows_of(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -119,7 +118,6 @@ class ItemContent:
         return cls(folder, manifest, item_ids, vectors)
 
     def __repr__(self) -> str:
-        """Returns sizes and place, for people."""
         return (
             f"ItemContent(num_items={len(self)}, "
             f"modalities={self.modalities}, path={str(self.path)!r})"
@@ -163,7 +161,6 @@ class ItemContentWriter:
         check_vacant(self.path, "item content")
 
     def __enter__(self) -> ItemContentWriter:
-        """Opens the temporary files."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._folder = pathlib.Path(
             tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent)
@@ -215,7 +212,6 @@ class ItemContentWriter:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _finish(self) -> None:
-        """Writes the files of `ItemContent`."""
         ids = np.concatenate([np.zeros(0, np.int64), *self._ids])
         order = check_ids(ids)
         np.save(self._folder / IDS_FILE, ids[order])

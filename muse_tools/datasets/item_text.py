@@ -29,7 +29,6 @@ def text_vectors(
     fields: Mapping[str, Sequence[str | None]],
     weights: Mapping[str, float],
     seed: int,
-    dim: int = EMBEDDING_DIM,
 ) -> npt.NDArray[np.float32]:
     """Computes one unit vector per item from its text fields."""
     import scipy.sparse
@@ -68,9 +67,9 @@ def text_vectors(
         matrix = matrix + blocks[i][rows[:, i]]
     matrix = normalize(matrix.tocsr())
     matrix = scipy.sparse.csr_matrix(matrix, dtype=np.float32)
-    rank = min(dim, min(matrix.shape) - 1)
+    rank = min(EMBEDDING_DIM, min(matrix.shape) - 1)
     svd = TruncatedSVD(rank, n_iter=4, random_state=seed)
     reduced = svd.fit_transform(matrix)
-    vectors = np.zeros((len(rows), dim), np.float32)
+    vectors = np.zeros((len(rows), EMBEDDING_DIM), np.float32)
     vectors[:, :rank] = normalize(reduced)
     return vectors[row_of_item.reshape(-1)]

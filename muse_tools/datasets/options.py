@@ -66,7 +66,6 @@ class CompleteJourneyOptions(_Checked):
     )
 
     def __post_init__(self) -> None:
-        """Checks every value."""
         super().__post_init__()
         for name in ("train_weeks", "test_weeks"):
             first, last = getattr(self, name)
@@ -114,7 +113,6 @@ class SyntheticOptions(_Checked):
     )
 
     def __post_init__(self) -> None:
-        """Checks every value."""
         super().__post_init__()
         for name in ("click_rate", "test_users"):
             if not getattr(self, name):

@@ -107,7 +107,6 @@ def _by_category(
     products: npt.NDArray[np.int64],
     categories: npt.NDArray[np.int64],
 ) -> Purchases:
-    """Returns the purchases with a store per store and category."""
     _, code = np.unique(categories, return_inverse=True)
     at = np.searchsorted(products, purchases.product)
     return dataclasses.replace(

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from muse_tools.datasets import casting, parquet_files
+from muse_tools.datasets.arrow_lists import list_of
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.parquet_files import (
     data_files,
@@ -59,35 +60,27 @@ NAME_OF_CODE: Mapping[str, str] = {
 """Published column code to the name this project uses."""
 
 
-def _list_of(value_type: pa.DataType) -> pa.DataType:
-    return pa.list_(pa.field("element", value_type))
+_LIST_VALUES = {
+    LABEL: pa.int8(),
+    BEHAVIOR_ITEM_IDS: pa.int64(),
+    BEHAVIOR_CATEGORY_IDS: pa.int64(),
+    SCL_EMBEDDING: pa.int8(),
+}
 
 
-_SAMPLES = pa.schema(
-    [
-        (LABEL, _list_of(pa.int8())),
-        (USER_ID, pa.int64()),
-        (ITEM_ID, pa.int64()),
-    ]
-)
-_USER_FEATURES = pa.schema(
-    [
-        (USER_ID, pa.int64()),
-        *((code, pa.int64()) for code in USER_PROFILE),
-        (BEHAVIOR_ITEM_IDS, _list_of(pa.int64())),
-        (BEHAVIOR_CATEGORY_IDS, _list_of(pa.int64())),
-    ]
-)
-_ITEM_FEATURES = pa.schema(
-    [
-        (ITEM_ID, pa.int64()),
-        (ITEM_CATEGORY, pa.int64()),
-        (ITEM_CITY, pa.int64()),
-        (ITEM_PROVINCE, pa.int64()),
-    ]
-)
-_EMBEDDINGS = pa.schema(
-    [(ITEM_ID, pa.int64()), (SCL_EMBEDDING, _list_of(pa.int8()))]
+def _schema(*codes: str) -> pa.Schema:
+    """Returns a schema of ids, and of lists for the columns that hold them."""
+    return pa.schema(
+        [
+            (c, list_of(_LIST_VALUES[c]) if c in _LIST_VALUES else pa.int64())
+            for c in codes
+        ]
+    )
+
+
+_SAMPLES = _schema(LABEL, USER_ID, ITEM_ID)
+_USER_FEATURES = _schema(
+    USER_ID, *USER_PROFILE, BEHAVIOR_ITEM_IDS, BEHAVIOR_CATEGORY_IDS
 )
 
 TRAIN_SAMPLES = "train_samples"
@@ -102,8 +95,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     TEST_SAMPLES: _SAMPLES,
     TRAIN_USER_FEATURES: _USER_FEATURES,
     TEST_USER_FEATURES: _USER_FEATURES,
-    ITEM_FEATURES: _ITEM_FEATURES,
-    EMBEDDINGS: _EMBEDDINGS,
+    ITEM_FEATURES: _schema(ITEM_ID, ITEM_CATEGORY, ITEM_CITY, ITEM_PROVINCE),
+    EMBEDDINGS: _schema(ITEM_ID, SCL_EMBEDDING),
 }
 """Table name to its Arrow schema."""
 
@@ -461,7 +454,6 @@ class RawTables:
         return self.tables[name]
 
     def __contains__(self, name: object) -> bool:
-        """Returns whether a table exists."""
         return name in self.tables
 
     def with_table(

@@ -66,7 +66,6 @@ def inspect_search(
 
 
 def _inspect_content(counts: _Counts) -> npt.NDArray[np.int64]:
-    """Returns the ids of the items with content."""
     unique = validation.UniqueKeys(
         search_tables.ITEM_ID, validation.DUPLICATE_ITEM
     )
@@ -95,9 +94,8 @@ def _inspect_events(
         counts.add(*steps)
         good = steps[-1].good
         if known is not None:
-            cleaned = search_validation.clean_clicks(good, known)
-            good = cleaned.events
-            dropped.update(cleaned.dropped)
+            good, taken_out = search_validation.clean_clicks(good, known)
+            dropped.update(taken_out)
         lengths = list_lengths(good[search_tables.CLICKED_ITEM_IDS])
         clicks += int(lengths.sum())
         without_clicks += int((lengths == 0).sum())
@@ -146,7 +144,6 @@ class _Counts:
             self._present[search_tables.TEXT] += sum(map(bool, given))
 
     def section(self) -> dict[str, Any]:
-        """Returns the counts as JSON values."""
         return {
             **self.rows.to_dict(),
             "modalities": {

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muse_tools.datasets import casting
-from muse_tools.datasets.arrow_lists import list_lengths, list_values
+from muse_tools.datasets.arrow_lists import list_lengths, list_of, list_values
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import check_modality
 from muse_tools.datasets.parquet_files import find_files, listing
@@ -49,10 +49,7 @@ _KEYS = {
             (QUERY_ID, pa.int64()),
             (TIME, pa.int64()),
             (PURCHASED_ITEM_ID, pa.int64()),
-            (
-                CLICKED_ITEM_IDS,
-                pa.list_(pa.field("element", pa.int64())),
-            ),
+            (CLICKED_ITEM_IDS, list_of(pa.int64())),
         ]
     ),
 }
@@ -144,7 +141,6 @@ def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
 def _modalities(
     table: str, schema: pa.Schema
 ) -> tuple[dict[str, str], str | None]:
-    """Returns the vector columns by modality, and the text column."""
     prefix = _PREFIX[table]
     vectors = {}
     for field in schema:

@@ -9,7 +9,6 @@ the order of `REASONS`, is its reason. A modality may be missing in a row
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from muse_tools.datasets.arrow_lists import (
     list_offsets,
     list_values,
     values_of,
+    with_column,
 )
 from muse_tools.datasets.search_tables import SearchTable
 from muse_tools.datasets.validation import (
@@ -116,24 +116,16 @@ def drop_empty(
     return good, bad, dict(features)
 
 
-class Clicks(NamedTuple):
-    """Events with clean lists of clicked items, and what was taken out."""
-
-    events: pa.RecordBatch
-    dropped: dict[str, int]
-
-
 def clean_clicks(
     batch: pa.RecordBatch, known_items: npt.NDArray[np.int64]
-) -> Clicks:
+) -> tuple[pa.RecordBatch, dict[str, int]]:
     """Takes clicks out of the lists that are no negatives.
 
     These are padding (id 0), the purchased item, items without content, and
     items clicked before in the same event; each click counts once, in this
-    order.
+    order. Returns the events, and how many clicks were taken out, by reason.
     """
-    index = batch.schema.get_field_index(search_tables.CLICKED_ITEM_IDS)
-    column = batch.column(index)
+    column = batch[search_tables.CLICKED_ITEM_IDS]
     clicked = list_values(column).astype(np.int64, copy=False)
     offsets = list_offsets(column)
     event = np.repeat(np.arange(len(column)), np.diff(offsets))
@@ -153,14 +145,10 @@ def clean_clicks(
     ):
         dropped[reason] = int((kept & found).sum())
         kept &= ~found
-    columns = list(batch.columns)
-    columns[index] = list_array(
+    cleaned = list_array(
         clicked[kept], np.r_[0, np.cumsum(kept)][offsets], pa.int64()
     )
-    schema = batch.schema.set(
-        index, pa.field(search_tables.CLICKED_ITEM_IDS, columns[index].type)
-    )
-    return Clicks(
-        pa.RecordBatch.from_arrays(columns, schema=schema),
+    return (
+        with_column(batch, search_tables.CLICKED_ITEM_IDS, cleaned),
         {reason: count for reason, count in dropped.items() if count},
     )

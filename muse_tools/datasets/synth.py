@@ -35,7 +35,7 @@ from muse_tools.datasets import (
     synth_search,
     validation,
 )
-from muse_tools.datasets.arrow_lists import list_array, ranges
+from muse_tools.datasets.arrow_lists import list_array, ranges, with_column
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.options import SyntheticOptions as Options
 from muse_tools.datasets.raw_rows import (
@@ -89,6 +89,11 @@ def _chunks(total: _Ints) -> Iterator[slice]:
         stop = min(max(stop, begin + 1), begin + _CHUNK_USERS, len(total))
         yield slice(begin, stop)
         begin = stop
+
+
+def _item_chunks(count: int) -> Iterator[_Ints]:
+    for begin in range(0, count, _CHUNK_ITEMS):
+        yield np.arange(begin, min(begin + _CHUNK_ITEMS, count))
 
 
 def _calibrate(logits: _Floats, click_rate: float) -> float:
@@ -265,7 +270,6 @@ def _make_chunk(
     writers: dict[str, raw_tables.TableWriter],
     splits: _Splits,
 ) -> None:
-    """Makes and writes one chunk of users."""
     rng = np.random.default_rng([options.seed, 4, number])
     index = np.arange(part.start, part.stop)
     user_ids = public_ids(index, 0, options.seed)
@@ -331,8 +335,7 @@ def _write_items(
 ) -> int:
     """Writes features, vectors and names; returns the number of vectors."""
     embedded = 0
-    for begin in range(0, catalog.size, _CHUNK_ITEMS):
-        item = np.arange(begin, min(begin + _CHUNK_ITEMS, catalog.size))
+    for item in _item_chunks(catalog.size):
         ids = catalog.ids(item)
         city = catalog.city[item].astype(np.int64)
         writers[raw_tables.ITEM_FEATURES].write(
@@ -371,19 +374,14 @@ def _write_searches(
     """Writes item content and searches; adds to what is broken."""
     views = synth_search.Views(catalog)
     events = synth_search.make_events(options.search_events, catalog, views)
-    bad_items: dict[str, pa.RecordBatch] = {}
-    bad_events: dict[str, pa.RecordBatch] = {}
-    if options.broken:
-        bad_items = synth_search.broken_content_rows(options.broken, catalog)
-        bad_events = synth_search.broken_event_rows(
-            options.broken, events, catalog
-        )
+    count = options.broken
+    bad_items = synth_search.broken_content_rows(count, catalog)
+    bad_events = synth_search.broken_event_rows(count, events, catalog)
     with raw_tables.TableWriter(
         raw / f"{search_tables.ITEM_CONTENT}.parquet",
         synth_search.CONTENT_SCHEMA,
     ) as content:
-        for begin in range(0, catalog.size, _CHUNK_ITEMS):
-            item = np.arange(begin, min(begin + _CHUNK_ITEMS, catalog.size))
+        for item in _item_chunks(catalog.size):
             content.write(synth_search.content_rows(item, catalog, views))
         with_content = content.rows
         for rows in bad_items.values():
@@ -392,21 +390,15 @@ def _write_searches(
         raw / f"{search_tables.SEARCH_EVENTS}.parquet",
         synth_search.EVENT_SCHEMA,
     ) as searches:
-        for begin in range(0, options.search_events, _CHUNK_ITEMS):
-            chosen = slice(
-                begin, min(begin + _CHUNK_ITEMS, options.search_events)
-            )
+        for event in _item_chunks(options.search_events):
             searches.write(
-                synth_search.event_rows(events, chosen, catalog, views)
+                synth_search.event_rows(events, event, catalog, views)
             )
         for rows in bad_events.values():
             searches.write(rows)
-    for table, bad in (
-        (search_tables.ITEM_CONTENT, bad_items),
-        (search_tables.SEARCH_EVENTS, bad_events),
-    ):
-        if bad:
-            broken[table] = dict.fromkeys(bad, options.broken)
+    if count:
+        broken[search_tables.ITEM_CONTENT] = dict.fromkeys(bad_items, count)
+        broken[search_tables.SEARCH_EVENTS] = dict.fromkeys(bad_events, count)
     return {
         "events": options.search_events,
         "clicks_without_purchase": len(events.clicked),
@@ -451,11 +443,12 @@ def _add_broken_rows(
     one_each = np.arange(count + 1)
     users_writer = writers["train_user_features"]
     users_writer.write(user_rows(users, profiles, items, items, one_each))
-    unequal = user_rows(unequal_users, profiles, items, items, one_each)
-    columns = list(unequal.columns)
-    columns[-1] = list_array(items[:0], np.zeros(count + 1), pa.int64())
     users_writer.write(
-        pa.RecordBatch.from_arrays(columns, schema=unequal.schema)
+        with_column(
+            user_rows(unequal_users, profiles, items, items, one_each),
+            raw_tables.BEHAVIOR_CATEGORY_IDS,
+            list_array(items[:0], np.zeros(count + 1), pa.int64()),
+        )
     )
     writers[raw_tables.ITEM_FEATURES].write(item_rows(*[items] * 4))
     codes = catalog.codes(known)

@@ -22,7 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from muse_tools.datasets import search_tables, search_validation, validation
-from muse_tools.datasets.arrow_lists import list_array, ranges, rank_in_group
+from muse_tools.datasets.arrow_lists import (
+    list_array,
+    list_of,
+    ranges,
+    rank_in_group,
+)
 from muse_tools.datasets.synth_items import (
     Catalog,
     hash_noise,
@@ -69,9 +74,8 @@ _ITEM_SALT, _QUERY_SALT = 16, 32
 
 
 def _vector_fields(table: str) -> list[tuple[str, pa.DataType]]:
-    floats = pa.list_(pa.field("element", pa.float32()))
     return [
-        (search_tables.vector_column(table, name), floats)
+        (search_tables.vector_column(table, name), list_of(pa.float32()))
         for name in MODALITIES
     ]
 
@@ -88,10 +92,7 @@ EVENT_SCHEMA = pa.schema(
         (search_tables.TIME, pa.int64()),
         *_vector_fields(search_tables.SEARCH_EVENTS),
         (search_tables.PURCHASED_ITEM_ID, pa.int64()),
-        (
-            search_tables.CLICKED_ITEM_IDS,
-            pa.list_(pa.field("element", pa.int64())),
-        ),
+        (search_tables.CLICKED_ITEM_IDS, list_of(pa.int64())),
     ]
 )
 
@@ -332,17 +333,10 @@ def broken_event_rows(
     rows[validation.NULL] = (queries, _VECTOR, [None] * count)
     rows[validation.MISSING_ID] = ([0] * count, _VECTOR, bought)
     rows[search_validation.UNKNOWN_PURCHASE] = (queries, _VECTOR, strangers)
-    time = events.time[:1].tolist() * count
+    time, nothing = events.time[:1].tolist() * count, [None] * count
     return {
         reason: _batch(
-            (
-                ids,
-                time,
-                [vector] * count,
-                [None] * count,
-                purchased,
-                [[]] * count,
-            ),
+            (ids, time, [vector] * count, nothing, purchased, [[]] * count),
             EVENT_SCHEMA,
         )
         for reason, (ids, vector, purchased) in rows.items()
@@ -350,21 +344,18 @@ def broken_event_rows(
 
 
 def event_rows(
-    events: Events, chosen: slice, catalog: Catalog, views: Views
+    events: Events, event: _Ints, catalog: Catalog, views: Views
 ) -> pa.RecordBatch:
     """Returns rows of ``search_events``."""
-    event = np.arange(len(events.time))[chosen]
-    vectors = views.of_queries(
-        event, events.style[chosen], events.wanted[chosen]
-    )
+    vectors = views.of_queries(event, events.style[event], events.wanted[event])
     bounds = events.offsets[event[0] : event[-1] + 2]
     clicked = catalog.ids(events.clicked[bounds[0] : bounds[-1]])
     return _batch(
         [
             public_ids(event, 5, catalog.seed),
-            events.time[chosen],
+            events.time[event],
             *(search_tables.float_lists(v) for v in vectors.values()),
-            catalog.ids(events.purchased[chosen]),
+            catalog.ids(events.purchased[event]),
             list_array(clicked, bounds - bounds[0], pa.int64()),
         ],
         EVENT_SCHEMA,

@@ -48,7 +48,6 @@ class HashedNgrams:
     """
 
     def __init__(self, dim: int = 512, seed: int = 0) -> None:
-        """Checks the arguments; see the class for them."""
         if dim < 2:
             raise ValueError(f"dim: expected 2 or more. Received: {dim}")
         self.dim = dim
@@ -61,8 +60,7 @@ class HashedNgrams:
         return f"{HASHED_NGRAMS}(dim={self.dim}, seed={self.seed})"
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Encodes texts."""
-        # Catalogs repeat their texts.
+        """Encodes texts; catalogs repeat theirs, so each once."""
         distinct: dict[str, int] = {}
         row = [distinct.setdefault(text, len(distinct)) for text in texts]
         order = list(distinct)

@@ -26,14 +26,11 @@ _LONG_HISTORY = 200
 
 
 def find_request(
-    directory: pathlib.Path,
-    user_id: int,
-    candidate_item_ids: Iterable[int],
-    split: str = "test",
+    directory: pathlib.Path, user_id: int, candidate_item_ids: Iterable[int]
 ) -> RankRequest:
-    """Makes a request from a user's row."""
+    """Makes a request from a user's row of the test split."""
     return RankRequest(
-        **find_user(directory, user_id, split),
+        **find_user(directory, user_id),
         candidate_item_ids=list(candidate_item_ids),
     )
 
@@ -151,7 +148,6 @@ def _rows(
     group: int,
     user_id: int,
 ) -> Iterator[pa.RecordBatch]:
-    """Yields a user's rows of a row group."""
     ids = table.read(file, path, [raw_tables.USER_ID], [group])
     if any(pc.any(pc.equal(batch.column(0), user_id)).as_py() for batch in ids):
         for batch in table.read(file, path, None, [group]):

@@ -25,6 +25,7 @@ from muse_tools.datasets.arrow_lists import (
     list_offsets,
     list_values,
     values_of,
+    with_column,
 )
 from muse_tools.datasets.errors import DataError
 
@@ -201,7 +202,6 @@ def check_ids(
 
 
 def _one_hot(label: pa.Array) -> _Mask:
-    """Returns which lists are [1, 0] or [0, 1]."""
     good = list_lengths(label) == 2
     labels = label.filter(pa.array(good)).flatten()
     values = values_of(pc.fill_null(labels, -1)).reshape(-1, 2)
@@ -237,11 +237,9 @@ def _check_user_features(batch: pa.RecordBatch) -> Validated:
 def _null_to_zero(found: Validated, codes: Sequence[str]) -> Validated:
     """Writes 0, which is missing, for nulls of features in accepted rows."""
     good = found.good
-    arrays = [
-        pc.fill_null(array, 0) if name in codes and array.null_count else array
-        for name, array in zip(good.schema.names, good.columns, strict=True)
-    ]
-    good = pa.RecordBatch.from_arrays(arrays, schema=good.schema)
+    for code in set(codes) & set(good.schema.names):
+        if good[code].null_count:
+            good = with_column(good, code, pc.fill_null(good[code], 0))
     return Validated(good, found.rejected)
 
 
@@ -372,10 +370,7 @@ def strip_padding(batch: pa.RecordBatch) -> pa.RecordBatch:
     if real.all():
         return batch
     offsets = np.r_[0, np.cumsum(real)][list_offsets(items)]
-    columns, schema = list(batch.columns), batch.schema
     for code in lists:
-        index = schema.get_field_index(code)
-        kept = list_values(columns[index])[real]
-        columns[index] = list_array(kept, offsets, pa.int64())
-        schema = schema.set(index, pa.field(code, columns[index].type))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+        kept = list_values(batch[code])[real]
+        batch = with_column(batch, code, list_array(kept, offsets, pa.int64()))
+    return batch

@@ -136,7 +136,6 @@ class ItemUpsert(tf.Module):
             return tf.range(count) + first
 
     def _require_room(self, used: tf.Tensor, count: tf.Tensor) -> tf.Operation:
-        """Return an assertion that so many slots are left."""
         capacity = self._table.object.spare_rows
         return require(
             tf.equal(count, 0) | (used + count <= capacity),

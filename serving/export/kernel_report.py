@@ -185,7 +185,6 @@ class _Walk:
         self._known: dict[tuple[Any, ...], list[bool]] = {}
 
     def uses(self) -> list[OpUse]:
-        """Return what was found, violations first."""
         uses = [
             OpUse(op, dtypes, kind, problem, len(nodes), nodes[0])
             for (op, dtypes, kind, problem), nodes in self._found.items()
@@ -234,9 +233,10 @@ class _Walk:
                     signature.input_arg, arguments, strict=True
                 )
             }
-            offsets = {
-                node.name: _output_offsets(node, self._op_def(node))
+            outputs = {
+                node.name: _names(definition.output_arg, node)
                 for node in function.node_def
+                if (definition := self._op_def(node))
             }
 
             def tensor(name: str) -> tuple[str, int]:
@@ -244,7 +244,7 @@ class _Walk:
                 node, *rest = name.split(":")
                 if not rest:
                     return node, 0
-                return node, offsets[node][rest[0]] + int(rest[1])
+                return node, outputs[node].index(rest[0]) + int(rest[1])
 
             self._known[key] = self._body(
                 _resolved(function.node_def, tensor),
@@ -410,14 +410,6 @@ def _resolved(
     }
 
 
-def _output_offsets(
-    proto: NodeDef, definition: op_def_pb2.OpDef | None
-) -> dict[str, int]:
-    """Return the index of the first tensor of each named output."""
-    names = _names(definition.output_arg, proto) if definition else []
-    return {name: names.index(name) for name in names}
-
-
 def _attr(proto: NodeDef, name: str) -> Any:
     """Return an attribute, or its default where it was stripped."""
     if name in proto.attr:
@@ -480,7 +472,6 @@ def _problem(
 
 
 def _gpu_kernel(proto: NodeDef) -> kernel_def_pb2.KernelDef | None:
-    """Return the kernel a GPU would run, or None."""
     # DEFAULT kernels serve every device without one of its own.
     for device in ("GPU", "DEFAULT"):
         for kernel in _kernels(proto.op):

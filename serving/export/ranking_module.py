@@ -248,7 +248,6 @@ class RankingModule(tf.Module):
         candidate_ids: tf.Tensor,
         fresh_index: Any,
     ) -> Tensors:
-        """Return the model's inputs."""
         candidate_rows = self._model.object.table.lookup(
             candidate_ids, fresh_index
         )

@@ -284,8 +284,8 @@ def test_clicks_against_a_loop(tmp_path):
         for _ in range(200)
     ]
     (batch,) = events(tmp_path, rows).rows.iter_batches()
-    found = search_validation.clean_clicks(batch.slice(20), known)
-    wanted, dropped = [], dict.fromkeys(found.dropped, 0)
+    found, counts = search_validation.clean_clicks(batch.slice(20), known)
+    wanted, dropped = [], dict.fromkeys(counts, 0)
     for row in rows[20:]:
         kept: list[int] = []
         for item in row["clicked_item_ids"]:
@@ -300,8 +300,8 @@ def test_clicks_against_a_loop(tmp_path):
             else:
                 kept.append(item)
         wanted.append(kept)
-    assert found.events["clicked_item_ids"].to_pylist() == wanted
-    assert found.dropped == dropped and len(dropped) == 4
+    assert found["clicked_item_ids"].to_pylist() == wanted
+    assert counts == dropped and len(dropped) == 4
 
 
 def test_matrices_become_lists_and_back():
