@@ -6,16 +6,14 @@ import dataclasses
 import pathlib
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from muse_tools.cli import output
+from muse_tools.cli import configuration, output
 from muse_tools.cli.options import ConfigOption, JsonOption, SetOption
 from serving.files import dumps, write_text
-
-if TYPE_CHECKING:
-    from tfx_pipeline.config import PipelineConfig
+from tfx_pipeline.config import PipelineConfig
 
 app = typer.Typer(
     name="pipeline",
@@ -63,8 +61,6 @@ def run(
     """
     with output.one_line_errors():
         if print_config:
-            from muse_tools.cli import configuration
-
             loaded = configuration.load(config, overrides)
             sys.stdout.write(configuration.as_yaml(loaded))
             return
@@ -89,8 +85,6 @@ def template() -> None:
 
     Example: muse pipeline template > pipeline.yaml
     """
-    from muse_tools.cli import configuration
-
     sys.stdout.write(configuration.as_yaml())
 
 
@@ -129,9 +123,7 @@ def status(
     Example: muse pipeline status --config configs/demo.yaml
     """
     with output.one_line_errors():
-        from muse_tools.cli.configuration import load
-
-        loaded = load(config, overrides)
+        loaded = configuration.load(config, overrides)
         from tfx_pipeline.runs import lineage, verdict
 
         rows = lineage.last_executions(loaded)
@@ -156,10 +148,9 @@ def _checked(
     config: pathlib.Path, overrides: list[str] | None
 ) -> PipelineConfig:
     """Reads the configuration and finds the tables, before TFX is loaded."""
-    from muse_tools.cli.configuration import load
     from muse_tools.datasets import raw_tables, search_tables
 
-    loaded = load(config, overrides)
+    loaded = configuration.load(config, overrides)
     learned = loaded.item_embeddings != "imported"
     raw_tables.RawTables.open(
         loaded.data.raw_dir,

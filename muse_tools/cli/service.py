@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,10 +35,50 @@ class Unranked(str, enum.Enum):
     ERROR = "error"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """Options that `ServiceConfig` has under the same names."""
+
+    store: StoreOption = ""
+    model: ModelOption = "muse"
+    matching_model: MatchingModelOption = "matching"
+    host: HostOption = "127.0.0.1"
+    port: PortOption = 8600
+    rest_port: RestPortOption = 8601
+    ssl_config_file: SslConfigFileOption = ""
+    port_file: PortFileOption = ""
+    deadline_ms: Annotated[
+        float, typer.Option(help="Deadline of requests that bring none.")
+    ] = 300.0
+    max_concurrent: Annotated[
+        int, typer.Option(help="Requests being answered at once.")
+    ] = 32
+    max_queue: Annotated[
+        int, typer.Option(help="Requests that wait; more are refused.")
+    ] = 64
+    calls_per_target: Annotated[
+        int,
+        typer.Option(
+            help="Calls to a model server at once: one less than its "
+            "--grpc_max_threads.",
+        ),
+    ] = 63
+    ready_without_store: Annotated[
+        bool,
+        typer.Option(
+            "--ready-without-store",
+            help="Stay ready while the store does not answer.",
+        ),
+    ] = False
+    traces: Annotated[
+        str, typer.Option(help="'console' or an OTLP endpoint by HTTP.")
+    ] = ""
+
+
 @grouped
 def service(
+    settings: _Settings,
     tls: TargetTls,
-    store: StoreOption = "",
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,42 +86,9 @@ def service(
             f"users. [default: {LOCAL_SERVER}]"
         ),
     ] = None,
-    model: ModelOption = "muse",
-    matching_model: MatchingModelOption = "matching",
-    host: HostOption = "127.0.0.1",
-    port: PortOption = 8600,
-    rest_port: RestPortOption = 8601,
-    ssl_config_file: SslConfigFileOption = "",
-    port_file: PortFileOption = "",
-    deadline_ms: Annotated[
-        float, typer.Option(help="Deadline of requests that bring none.")
-    ] = 300.0,
-    max_concurrent: Annotated[
-        int, typer.Option(help="Requests being answered at once.")
-    ] = 32,
-    max_queue: Annotated[
-        int, typer.Option(help="Requests that wait; more are refused.")
-    ] = 64,
-    calls_per_target: Annotated[
-        int,
-        typer.Option(
-            help="Calls to a model server at once: one less than its "
-            "--grpc_max_threads.",
-        ),
-    ] = 63,
     unranked: Annotated[
         Unranked, typer.Option(help="What is sent when there are no scores.")
     ] = Unranked.ANSWER,
-    ready_without_store: Annotated[
-        bool,
-        typer.Option(
-            "--ready-without-store",
-            help="Stay ready while the store does not answer.",
-        ),
-    ] = False,
-    traces: Annotated[
-        str, typer.Option(help="'console' or an OTLP endpoint by HTTP.")
-    ] = "",
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No log line per request.")
     ] = False,
@@ -101,26 +109,13 @@ def service(
         target_tls = tls.made()
         with output.wrong_usage():
             config = ServiceConfig(
-                store=store,
+                **dataclasses.asdict(settings),
                 targets=tuple(target or [LOCAL_SERVER]),
                 target_tls=target_tls,
-                model=model,
-                matching_model=matching_model,
-                host=host,
-                port=port,
-                rest_port=rest_port,
-                ssl_config_file=ssl_config_file,
-                port_file=port_file,
-                deadline_ms=deadline_ms,
-                max_concurrent=max_concurrent,
-                max_queue=max_queue,
-                calls_per_target=calls_per_target,
                 unranked=unranked.value,
-                ready_without_store=ready_without_store,
-                traces=traces,
                 log_requests=not quiet,
             )
-        check_store(store)
+        check_store(settings.store)
         log_to_stderr()
         run_until_signal(config, _announce)
 

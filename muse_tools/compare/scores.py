@@ -61,14 +61,14 @@ class Judge:
         self._groups = {"": np.ones(len(impressions.clicks), bool), **groups}
         self._samples = samples
         self._known: dict[tuple[Column, int, str], UserAUC] = {}
-        everyone = UserAUC.of(
+        unscored = UserAUC.of(
             np.unique(impressions.user_ids),
             impressions.user_ids,
             impressions.clicks,
             np.zeros(len(impressions.clicks), np.float32),
         )
         # Users with clicks only, or none, never count: not in resamples either.
-        self._users = np.unique(impressions.user_ids)[everyone.weight > 0]
+        self._users = np.unique(impressions.user_ids)[unscored.weight > 0]
 
     def missing(self, column: Column, seeds: Sequence[int]) -> list[int]:
         """Returns the seeds without a finished cell."""
