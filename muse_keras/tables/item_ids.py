@@ -32,31 +32,34 @@ def is_sorted_unique(item_ids: npt.NDArray[np.int64]) -> bool:
     return True
 
 
-def check_ids(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+def check_ids(
+    ids: npt.NDArray[np.int64], name: str = "item_ids"
+) -> npt.NDArray[np.intp]:
     """Check ids and return the order that sorts them."""
     if ids.ndim != 1 or len(ids) == 0:
         raise ValueError(
-            "`item_ids` must be one-dimensional and not empty. "
+            f"`{name}` must be one-dimensional and not empty. "
             f"Received: shape={ids.shape}"
         )
     if len(ids) >= np.iinfo(np.int32).max:
         raise ValueError(
-            "`item_ids` must number fewer than 2**31 - 1, since rows are "
+            f"`{name}` must number fewer than 2**31 - 1, since rows are "
             f"int32. Received: {len(ids)}"
         )
     order = np.argsort(ids, kind="stable")
     for block in blocks(len(ids)):
         some = ids[order[block.start : block.stop + 1]]
+        if (some == 0).any():
+            raise ValueError(
+                f"`{name}` must not contain 0, which means padding or "
+                "missing. Received: 0 at position "
+                f"{int(np.flatnonzero(ids == 0)[0])}"
+            )
         if (some[1:] == some[:-1]).any():
             repeated = some[1:][some[1:] == some[:-1]][0]
             raise ValueError(
-                "`item_ids` must be unique; keep one row per id. "
+                f"`{name}` must be unique; keep one row per id. "
                 f"Received: {repeated} more than once"
-            )
-        if (some == 0).any():
-            raise ValueError(
-                "`item_ids` must not contain 0, which means padding. "
-                f"Received: 0 at position {int(np.flatnonzero(ids == 0)[0])}"
             )
     return order
 

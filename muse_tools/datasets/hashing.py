@@ -23,10 +23,6 @@ def stable_ids(
     field: str, values: Iterable[str | None]
 ) -> npt.NDArray[np.int64]:
     """Hashes many values of one field; each distinct value once."""
-    known: dict[str | None, int] = {}
-    ids = []
-    for value in values:
-        if value not in known:
-            known[value] = stable_id(field, value)
-        ids.append(known[value])
-    return np.asarray(ids, np.int64)
+    given = list(values)
+    known = {value: stable_id(field, value) for value in set(given)}
+    return np.array([known[value] for value in given], np.int64)

@@ -154,9 +154,7 @@ def make_impressions(
     # One set per positive: the positive first, then shuffled by a key.
     rows = np.concatenate([usable, row])
     products = np.concatenate([positives.product[usable], product])
-    click = np.concatenate(
-        [np.ones(len(usable), np.int8), np.zeros(len(row), np.int8)]
-    )
+    click = np.repeat(np.array([1, 0], np.int8), [len(usable), len(row)])
     place = np.empty(len(households), np.int64)
     place[rng.permutation(len(households))] = np.arange(len(households))
     household = positives.household[rows]

@@ -77,7 +77,6 @@ class OpUse:
 class KernelReport:
     """What a signature needs of a GPU."""
 
-    path: str
     signature: str
     uses: Sequence[OpUse]
 
@@ -138,7 +137,7 @@ def kernel_report(
     walk = _Walk(graph.graph_def.library.function)
     names = [tensor.name for tensor in outputs]
     walk.graph(graph.graph_def.node, names, "signature", with_others=False)
-    return KernelReport(str(path), signature, walk.uses())
+    return KernelReport(signature, walk.uses())
 
 
 def training_kernel_report(step: Any) -> KernelReport:
@@ -153,7 +152,7 @@ def training_kernel_report(step: Any) -> KernelReport:
     walk = _Walk(graph.library.function)
     outputs = [tensor.name for tensor in step.graph.outputs]
     walk.graph(graph.node, outputs, "step")
-    return KernelReport("", tf.compat.as_str(step.name), walk.uses())
+    return KernelReport(tf.compat.as_str(step.name), walk.uses())
 
 
 def _require_gpu_kernels() -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables.id_index import sorted_rows
-from muse_keras.tables.item_ids import rows_of
+from muse_keras.tables.item_ids import as_int64, check_ids, rows_of
 from muse_keras.tables.row_gather import gather_rows
 
 
@@ -22,8 +22,11 @@ class Vocabulary(tf.Module):
 
     def __init__(self, field: str, values: npt.ArrayLike) -> None:
         super().__init__(name=f"vocabulary_{field}")
-        entries = _checked(field, values)
-        order = np.argsort(entries)
+        name = f"vocabularies[{field!r}]"
+        entries = as_int64(name, values)
+        order = np.zeros(0, np.intp)
+        if entries.size:
+            order = check_ids(entries, name)
         self.size = len(entries) + 2
         # A search needs a key; 0 is never found, whatever the keys.
         self._sorted = entries[order] if len(entries) else np.zeros(1, np.int64)
@@ -46,26 +49,3 @@ class Vocabulary(tf.Module):
         raw = np.asarray(ids)
         found = self._index_of_row[rows_of(self._sorted, raw)]
         return np.where(raw == 0, 0, found).astype(np.int64)
-
-
-def _checked(field: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    entries = np.asarray(values)
-    if entries.size == 0:
-        return np.zeros(0, np.int64)
-    if entries.ndim != 1 or entries.dtype.kind not in "iu":
-        raise ValueError(
-            f"`vocabularies[{field!r}]` must be a vector of integers. "
-            f"Received: shape={entries.shape}, dtype={entries.dtype}"
-        )
-    if (entries == 0).any():
-        raise ValueError(
-            f"`vocabularies[{field!r}]` must not contain 0, which means "
-            f"missing. Received: 0 at {int(np.flatnonzero(entries == 0)[0])}"
-        )
-    unique, counts = np.unique(entries, return_counts=True)
-    if len(unique) != len(entries):
-        raise ValueError(
-            f"`vocabularies[{field!r}]` must be unique. Received: "
-            f"{unique[counts > 1][0]} more than once"
-        )
-    return entries.astype(np.int64)

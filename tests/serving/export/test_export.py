@@ -234,7 +234,7 @@ def test_a_failure_leaves_nothing(world: World, tmp_path: Path) -> None:
             lambda v: np.full_like(v, 3),
             r"vocabularies\['category'\].*unique",
         ),
-        ("user_profile_2", lambda v: v * 0.5, "must be a vector of integers"),
+        ("user_profile_2", lambda v: v * 0.5, "must be integers"),
     ],
 )
 def test_refuses_vocabularies(
