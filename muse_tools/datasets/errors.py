@@ -4,13 +4,7 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Data that cannot be used, described in one line.
-
-    Attributes:
-        code: As given.
-        message: As given, on one line.
-        hint: As given, on one line.
-    """
+    """Data that cannot be used, and the way out, described in one line."""
 
     def __init__(self, code: str, message: str, hint: str) -> None:
         self.code = code

@@ -52,12 +52,7 @@ class ItemContent:
 
     Use `ItemContentWriter` to make one and `ItemContent.open` to read one.
     Arrays are memory-mapped: opening costs milliseconds whatever the size.
-
-    Attributes:
-        path: The directory.
-        manifest: The content of ``manifest.json``.
-        item_ids: int64 (N,), sorted, unique, without 0.
-        modalities: Name to width, in alphabetical order.
+    `modalities` are widths by name, in alphabetical order.
     """
 
     def __init__(

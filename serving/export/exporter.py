@@ -32,12 +32,7 @@ UNSERVED_FEATURES = ("clicks", "candidate_popularity")
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """An exported version.
-
-    Attributes:
-        path: the version's folder.
-        manifest: the content of `assets.extra/muse_export.json`.
-    """
+    """An exported version: its folder and its `muse_export.json`."""
 
     path: Path
     manifest: Mapping[str, Any]

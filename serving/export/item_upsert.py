@@ -61,19 +61,13 @@ class ItemUpsert(tf.Module):
         )
 
     def __call__(self, **inputs: tf.Tensor) -> Tensors:
-        """Add or replace items.
+        """Add or replace items: `UPSERT_INPUTS`, raw ids, 0 = unknown feature.
 
-        Args:
-            **inputs: `item_ids` int64 (N,), without 0; `embedding` float32
-                (N, D); `category_ids`, `city_ids`, `province_ids` int64 (N,),
-                raw, 0 = unknown.
-
-        Returns:
-            `row` int64 (N,), where the item is now; `stored` bool (N,), False
-            for an item that was there just so, and for all but the last of
-            equal ids; `used` and `capacity` int64 (N,), of the table's slots;
-            `load_id` int64 (N,), a number that this load of the version drew:
-            with another one, what was stored before is forgotten.
+        Returns `row` int64 (N,), where the item is now; `stored` bool (N,),
+        False for an item that was there just so, and for all but the last of
+        equal ids; `used` and `capacity` int64 (N,), of the table's slots;
+        `load_id` int64 (N,), a number that this load of the version drew: with
+        another one, what was stored before is forgotten.
         """
         table = self._table.object
         inputs = _checked(inputs, table.dim)

@@ -104,23 +104,14 @@ class UserCacheConfig:
 
 
 class CachedHistories(NamedTuple):
-    """What `read` found for B users.
+    """What `read` found for B users."""
 
-    Attributes:
-        hit: bool (B,), whether the rest is one whole history.
-        generation: int64 (B,), 0 for a miss.
-        profile: int64 (B, P), vocabulary indices.
-        rows: int64 (B, L), table rows, oldest first.
-        categories: int64 (B, L), vocabulary indices.
-        mask: bool (B, L), True for the user's behaviors.
-    """
-
-    hit: tf.Tensor
-    generation: tf.Tensor
-    profile: tf.Tensor
-    rows: tf.Tensor
-    categories: tf.Tensor
-    mask: tf.Tensor
+    hit: tf.Tensor  # bool (B,), whether the rest is one whole history.
+    generation: tf.Tensor  # int64 (B,), 0 for a miss.
+    profile: tf.Tensor  # int64 (B, P), vocabulary indices.
+    rows: tf.Tensor  # int64 (B, L), table rows, oldest first.
+    categories: tf.Tensor  # int64 (B, L), vocabulary indices.
+    mask: tf.Tensor  # bool (B, L), True for the user's behaviors.
 
 
 class _Headers(NamedTuple):
@@ -177,19 +168,11 @@ class UserCache(tf.Module):
         categories: tf.Tensor,
         mask: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Store histories, one after the other.
+        """Store histories of users int64 (B,), one after the other.
 
-        Args:
-            users: int64 (B,), ids.
-            profile: int64 (B, P), vocabulary indices.
-            rows: int64 (B, L), table rows, oldest first.
-            categories: int64 (B, L), vocabulary indices.
-            mask: bool (B, L), True for what is stored: at most `max_length`
-                of each user.
-
-        Returns:
-            Lengths and generations int64 (B,), both 0 where another writer
-            took the slot.
+        They have the shapes of `CachedHistories`; `mask` is True for at most
+        `max_length` of each user. Returns lengths and generations int64 (B,),
+        both 0 where another writer took the slot.
         """
         payloads = self.format.pack_behaviors(rows, categories)
         number = tf.TensorSpec([], tf.int64)
@@ -362,11 +345,9 @@ class UserCache(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Read behaviors of slots (B,) whose headers (B, H) were read before.
 
-        Only as many chunks as the longest history has are read.
-
-        Returns:
-            Words (B, L); which are in use (B, L); and whether header and
-            words in use (B,) are of one writer.
+        Only as many chunks as the longest history has are read. Returns words
+        (B, L), which are in use, and whether these and the header (B,) are of
+        one writer.
         """
         starts = tf.range(self._chunks, dtype=tf.int64) * self._chunk
         needed = tf.reduce_any(starts < lengths[:, tf.newaxis], axis=0)
