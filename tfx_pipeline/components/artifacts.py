@@ -1,6 +1,7 @@
 """Artifact types of this pipeline, and what their folders hold."""
 
 import os
+from collections.abc import Sequence
 
 from tfx_pipeline import features
 from tfx_pipeline.tfx_internals import (
@@ -65,10 +66,12 @@ class ItemContentArtifact(Artifact):
     PROPERTIES = {"num_items": _NUMBER}
 
 
-def split_files(examples: Artifact) -> tuple[str, str]:
-    """Returns the patterns of the files of the splits train and eval."""
-    train, evaluation = (
+def split_files(
+    examples: Artifact,
+    splits: Sequence[str] = (features.TRAIN_SPLIT, features.EVAL_SPLIT),
+) -> list[str]:
+    """Returns the pattern of the files of each split."""
+    return [
         os.path.join(artifact_utils.get_split_uri([examples], split), "*")
-        for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT)
-    )
-    return train, evaluation
+        for split in splits
+    ]

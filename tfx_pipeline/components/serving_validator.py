@@ -91,7 +91,7 @@ def ServingValidator(
             name = RANKER_NAME
             replays = _replays(
                 pathlib.Path(model_run.uri) / SCORES_FILE,
-                split_files(examples)[1],
+                split_files(examples, [features.EVAL_SPLIT])[0],
             )
             report["requests"] = len(replays)
         timeouts = client_lib.Timeouts(call=timeout_s, total=timeout_s)

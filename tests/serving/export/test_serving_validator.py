@@ -106,9 +106,8 @@ class Inputs:
         blessing.uri = tempfile.mkdtemp(dir=self.root)
         ServingValidator.test_call(
             blessing=blessing,
-            timeout_s=200.0,
             **{name: artifact for name, (artifact, _) in given.items()},
-            **settings,
+            **{"timeout_s": 200.0, **settings},
         )
         folder = pathlib.Path(blessing.uri)
         report = json.loads((folder / executor.REPORT_FILE).read_text())
@@ -249,6 +248,24 @@ def check_report(report: dict[str, Any]) -> None:
     )
 
 
+def test_another_item_table_is_found_out(
+    inputs: Inputs, client: MuseClient, tmp_path: pathlib.Path
+) -> None:
+    # Before any test that stores items in the server.
+    table = inputs.world.item_table
+    some = slice(1, None)  # Without the first item.
+    other = ItemTable.write(
+        tmp_path / "table",
+        table.item_ids[some],
+        np.roll(table.codes[1:][some], 1, axis=1),
+        {name: column[1:][some] for name, column in table.features.items()},
+        "test",
+    )
+    server = checks.Ranker(client, inputs.replays(), other)
+    assert checks.CHECKS["resolve_items"](server) == 1
+    assert checks.CHECKS["embed"](server) > 0.1
+
+
 def test_wrong_scores_are_a_verdict(
     inputs: Inputs, server: ServerAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,23 +281,6 @@ def test_wrong_scores_are_a_verdict(
     scored = {"serving_default", "rank", "explain", "prefetch", "prefetch_rows"}
     for name, difference in report["worst_difference"].items():
         assert (difference > 5e-3) == (name in {*scored, "upsert_items"}), name
-
-
-def test_another_item_table_is_found_out(
-    inputs: Inputs, client: MuseClient, tmp_path: pathlib.Path
-) -> None:
-    table = inputs.world.item_table
-    some = slice(1, None)  # Without the first item.
-    other = ItemTable.write(
-        tmp_path / "table",
-        table.item_ids[some],
-        np.roll(table.codes[1:][some], 1, axis=1),
-        {name: column[1:][some] for name, column in table.features.items()},
-        "test",
-    )
-    server = checks.Ranker(client, inputs.replays(), other)
-    assert checks.CHECKS["resolve_items"](server) == 1
-    assert checks.CHECKS["embed"](server) > 0.1
 
 
 @pytest.mark.parametrize(
