@@ -85,7 +85,7 @@ def test_layers_need_keras_and_numpy_only():
 
 def test_client_needs_no_tensorflow():
     names = {requirement.name for requirement in direct_requirements("client")}
-    assert names == {"grpcio", "numpy", "protobuf"}
+    assert names == {"grpcio", "numpy", "protobuf", "urllib3"}
 
 
 def test_metadata_that_setup_py_declares():

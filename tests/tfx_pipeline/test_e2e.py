@@ -535,8 +535,10 @@ def test_anomaly_stops_the_run_before_transform(anomalous):
 
 
 def test_killed_training_resumes_from_its_checkpoint(world, killed):
+    # What stands after it in the order of the graph had not begun.
+    later = {"MatchingServingValidator", "MatchingPusher"}
     assert killed.states == {
-        **dict.fromkeys(BEFORE_TRAINING, "CACHED"),
+        **dict.fromkeys(BEFORE_TRAINING - later, "CACHED"),
         "RankerTrainer": "RUNNING",
     }
     rerun = killed.rerun
