@@ -13,6 +13,10 @@ VENV ?= .venv
 BACKENDS_VENV ?= .venv-backends
 export VENV BACKENDS_VENV STACK MUSE_SKIP_TORCH UPGRADE
 
+FAST = $(addprefix tests/,test_imports.py schemas serving/wire \
+	$(addprefix muse_keras/,compat layers losses metrics optimizers tables \
+	tensorflow test_numbers.py))
+
 ifeq ($(MUSE_DEMO),short)
 DEMO_ARGS += --quick
 endif
@@ -33,8 +37,7 @@ test: setup setup-backends ## set up, then run all tests on three backends
 
 .PHONY: test-fast
 test-fast: setup ## the units and oracles on TensorFlow, for the daily loop
-	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest -q -m "not slow and not e2e" \
-		$(FAST) $(TEST_ARGS)
+	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest -q $(FAST) $(TEST_ARGS)
 
 .PHONY: test-debian13
 test-debian13: ## on an older Debian, as root: set-up, demo and tests on Debian 13
