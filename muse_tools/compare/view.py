@@ -507,12 +507,12 @@ def _facts(data: DataSetResults, results: Results) -> Iterator[tuple[str, str]]:
     yield "bootstrap resamples of users", f"{results.bootstrap_samples:,}"
     yield "code that trained (digest)", results.code
     yield "versions", ", ".join(map(" ".join, results.versions.items()))
-    share = (
-        percent(data.clicks / data.impressions, 2) if data.impressions else ""
-    )
+    clicked = f"{data.clicks:,}"
+    if data.impressions:
+        clicked += f" ({percent(data.clicks / data.impressions, 2)})"
     yield "held-out users", f"{data.users:,}"
     yield "held-out impressions", f"{data.impressions:,}"
-    yield "clicked", f"{data.clicks:,}{share}"
+    yield "clicked", clicked
     yield "longest history", f"{data.max_history:,}"
     yield "item vectors", str(data.description.get("item_embeddings", ""))
     yield "trainings", f"{len(data.cells):,}"

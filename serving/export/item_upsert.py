@@ -64,8 +64,9 @@ class ItemUpsert(tf.Module):
         """Add or replace items: `UPSERT_INPUTS`, raw ids, 0 = unknown feature.
 
         Returns `row` int64 (N,), where the item is now; `stored` bool (N,),
-        False for an item that was there just so, and for all but the last of
-        equal ids; `used` and `capacity` int64 (N,), of the table's slots;
+        False if the table already holds the item with these values, and, where
+        an id is given several times, for all but the last; `used` and
+        `capacity` int64 (N,), of the table's slots;
         `load_id` int64 (N,), a number that this load of the version drew: with
         another one, what was stored before is forgotten.
         """
