@@ -115,7 +115,7 @@ def choose_stack(
     if glibc is None or machine not in ("x86_64", "AMD64"):
         raise SetupError(
             "the TFX stacks exist for Linux with glibc on x86-64 only; here, "
-            "install the layers alone: pip install -e ."
+            "install the layers alone: pip install ./muse_keras"
         )
     return "a" if glibc < (2, 39) else "b"
 

@@ -90,8 +90,8 @@ def test_the_page_is_read(pair):
 def test_the_page_names_files_that_exist():
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     named = re.findall(
-        r"`((?:muse_keras|muse_tools|schemas|serving|tfx_pipeline|tests|configs)"
-        r"/[\w/.]*)`",
+        r"`((?:configs|docs|muse_keras|muse_tools|schemas|scripts|serving|tests"
+        r"|tfx_pipeline)/[\w/.-]*)`",
         page,
     )
     assert len(named) > 40

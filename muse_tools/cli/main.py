@@ -6,6 +6,8 @@ import os
 import sys
 import warnings
 
+from muse_tools import INSTALL_ALL
+
 
 def run() -> None:
     """Entry point of the console script."""
@@ -14,7 +16,7 @@ def run() -> None:
     except ImportError:
         sys.stderr.write(
             "muse: the command line needs more packages; install them with: "
-            "pip install 'muse-tensorflow[all]'\n"
+            f"{INSTALL_ALL}\n"
         )
         sys.exit(2)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -12,6 +12,8 @@ from typing import Any
 
 import typer
 
+from muse_tools import INSTALL_ALL
+
 
 class Reporter:
     """Writes progress lines with the elapsed time to standard error."""
@@ -107,7 +109,7 @@ def one_line_errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"error: the package {error.name} is not installed; install "
-            "everything with: pip install 'muse-tensorflow[all]'\n"
+            f"everything with: {INSTALL_ALL}\n"
         )
         raise typer.Exit(1) from error
 

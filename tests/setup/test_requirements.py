@@ -88,6 +88,19 @@ def test_client_needs_no_tensorflow():
     assert names == {"grpcio", "numpy", "protobuf", "urllib3"}
 
 
+def test_hints_name_what_can_be_installed():
+    """No index has our packages: hints name a path, or other packages."""
+    names = re.compile(
+        r"pip install [^\n]*\bmuse-(keras|tensorflow)(?!.* @ file:)"
+    )
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for package in ("muse_keras", "muse_tools", "serving", "tfx_pipeline"):
+        pages += (ROOT / package).rglob("*.py")
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not names.search(text.replace('"\n', "")), page
+
+
 def test_metadata_that_setup_py_declares():
     def ask(*fields):
         done = subprocess.run(

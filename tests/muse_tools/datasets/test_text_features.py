@@ -147,7 +147,7 @@ def test_sentence_models(monkeypatch):
     with pytest.raises(DataError) as error:
         load_encoder("sentence:some-model")
     assert error.value.code == "MISSING_PACKAGE"
-    assert "pip install 'muse-tensorflow[sentence]'" in error.value.hint
+    assert "pip install sentence-transformers" in error.value.hint
 
     class Model:
         def __init__(self, name, local_files_only):
