@@ -121,6 +121,7 @@ setup(
         "serving": [
             *DATA,
             "export/*.jsonl",
+            "wire/*.binpb",
             "wire/*.proto",
             "tf_serving/*",
             "tf_serving/kubernetes/*/*",

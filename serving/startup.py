@@ -16,20 +16,7 @@ from aiohttp import web
 from google.protobuf import text_format
 
 from serving.files import write_json
-from serving.wire.descriptors import build_messages
-
-_SSL_CONFIG = build_messages(
-    "tensorflow.serving",
-    {
-        "SSLConfig": {
-            "server_key": "string 1",
-            "server_cert": "string 2",
-            "custom_ca": "string 3",
-            "client_verify": "bool 4",
-        }
-    },
-    file_name="muse/ssl_config.proto",
-)["SSLConfig"]
+from serving.wire import messages
 
 
 class StartupError(ValueError):
@@ -64,15 +51,10 @@ def read_text_proto(path: str | os.PathLike[str], message: Any) -> Any:
 
 
 def read_tls(path: str) -> TlsFiles | None:
-    """Reads an `SSLConfig`; an empty path is plain text.
-
-    Raises:
-        StartupError: unreadable, not such a protobuf, without key and
-            certificate, or with some that cannot be used.
-    """
+    """Reads an `SSLConfig`; an empty path is plain text."""
     if not path:
         return None
-    proto = read_text_proto(path, _SSL_CONFIG())
+    proto = read_text_proto(path, messages.SSLConfig())
     if not proto.server_key or not proto.server_cert:
         raise StartupError(f"{path}: server_key and server_cert are required")
     if proto.client_verify and not proto.custom_ca:
@@ -133,11 +115,7 @@ async def listen_rest(
     tls: TlsFiles | None = None,
     **options: Any,
 ) -> tuple[web.AppRunner, int]:
-    """Serves an application; returns what to clean up, and the port.
-
-    Raises:
-        OSError: the port is taken or not allowed.
-    """
+    """Serves an application; returns what to clean up, and the port."""
     runner = web.AppRunner(
         app,
         access_log=None,

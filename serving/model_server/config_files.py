@@ -1,8 +1,4 @@
-"""TensorFlow Serving's configuration files, as text protobufs.
-
-The package tensorflow-serving-api has `ModelServerConfig` only; the other
-message is written down here.
-"""
+"""TensorFlow Serving's configuration files, as text protobufs."""
 
 from __future__ import annotations
 
@@ -13,21 +9,9 @@ from typing import Any
 from serving.model_server.config import ServerConfig
 from serving.model_server.versions import ModelSettings, VersionPolicy
 from serving.startup import StartupError, read_text_proto
-from serving.wire.descriptors import build_messages
+from serving.wire import messages
 
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
-
-
-_MONITORING = build_messages(
-    "tensorflow.serving",
-    {
-        "PrometheusConfig": {"enable": "bool 1", "path": "string 2"},
-        "MonitoringConfig": {
-            "prometheus_config": ".tensorflow.serving.PrometheusConfig 1"
-        },
-    },
-    file_name="muse/monitoring_config.proto",
-)["MonitoringConfig"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +105,7 @@ def read_monitoring(path: str) -> Monitoring:
     """Reads a `MonitoringConfig`; without a file, metrics are on."""
     if not path:
         return Monitoring()
-    proto = read_text_proto(path, _MONITORING())
+    proto = read_text_proto(path, messages.MonitoringConfig())
     settings = proto.prometheus_config
     where = settings.path or DEFAULT_METRICS_PATH
     if not where.startswith("/"):

@@ -36,12 +36,10 @@ class TensorView:
     __slots__ = ("_head", "tensor_content")
 
     def __init__(self, head: Any, content: memoryview) -> None:
-        """Joins the message without its content, and the content."""
         self._head = head
         self.tensor_content = content
 
     def __getattr__(self, name: str) -> Any:
-        """Any other field of the message."""
         return getattr(self._head, name)
 
 
@@ -49,12 +47,10 @@ class PredictView:
     """A PredictRequest whose large tensors are `TensorView`s."""
 
     def __init__(self, rest: Any, large: Mapping[str, TensorView]) -> None:
-        """Joins the message without its large inputs, and those by alias."""
         self._rest = rest
         self.inputs: dict[str, Any] = {**rest.inputs, **large}
 
     def __getattr__(self, name: str) -> Any:
-        """Any other field or method of the message."""
         return getattr(self._rest, name)
 
 
@@ -63,15 +59,10 @@ def write_predict(
     inputs: Mapping[str, np.ndarray],
     outputs: Sequence[str] = (),
 ) -> bytes:
-    """Writes a PredictRequest.
+    """Writes a PredictRequest; `head` has the model only.
 
-    Args:
-        head: a PredictRequest with the model only.
-        inputs: alias to array.
-        outputs: outputs to return; none means all.
-
-    Raises:
-        TensorError: TensorFlow has no type for an array; `field` is its alias.
+    Raises `TensorError`, with the alias, where TensorFlow has no type for an
+    array.
     """
     parts: list[Any] = [head.SerializeToString()]
     for name, array in inputs.items():
@@ -92,15 +83,9 @@ def write_predict(
 
 
 def read_predict(raw: bytes, request_class: Any) -> Any:
-    """Reads a PredictRequest.
+    """Reads a PredictRequest as a `PredictView`, or as a `request_class`.
 
     Protobuf alone reads small tensors, and requests with anything unusual.
-
-    Returns:
-        A `PredictView`, or a message of `request_class`.
-
-    Raises:
-        google.protobuf.message.DecodeError: it is no such message.
     """
     try:
         return _cut(raw, request_class)

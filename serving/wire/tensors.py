@@ -39,21 +39,13 @@ _PACKED_TAGS = {1: b"\x2a", 2: b"\x32"}
 
 
 class TensorError(ValueError):
-    """A tensor cannot be read from, or written to, a message.
-
-    Attributes:
-        field: alias of the tensor in its message, where it is known.
-    """
+    """A tensor cannot be read or written; `field` is its alias, where known."""
 
     field: str = ""
 
 
 def dtype_number(array: np.ndarray) -> int:
-    """Returns the `DataType` number of an array; objects count as strings.
-
-    Raises:
-        TensorError: TensorFlow has no such type.
-    """
+    """Returns the `DataType` number of an array; objects count as strings."""
     if array.dtype.kind in "OSU":
         return DT_STRING
     number = _NUMBERS.get(array.dtype.newbyteorder("="))
@@ -67,15 +59,8 @@ def dtype_number(array: np.ndarray) -> int:
 def fill_proto(proto: Any, array: np.ndarray, *, content: bool = True) -> None:
     """Writes an array into an empty message.
 
-    Args:
-        proto: the message.
-        array: values.
-        content: write raw `tensor_content`; otherwise the typed fields, as
-            TensorFlow Serving answers.
-
-    Raises:
-        TensorError: TensorFlow has no such type, or a string array holds
-            something else.
+    Without `content` the typed fields are written, as TensorFlow Serving
+    answers.
     """
     number = fill_shape(proto, array)
     if number == DT_STRING:
@@ -110,12 +95,9 @@ def fill_shape(proto: Any, array: np.ndarray) -> int:
 def array_from_proto(proto: Any) -> np.ndarray:
     """Reads an array from a message.
 
-    Numbers in `tensor_content` are viewed, not copied: such an array is
-    read-only. Fewer typed values than elements repeat the last one, none at
-    all mean zeros, as in TensorFlow. Strings become objects (`bytes`).
-
-    Raises:
-        TensorError: unknown type, or values that do not fit.
+    Numbers in `tensor_content` are viewed, not copied: such an array is read-
+    only. Fewer typed values than elements repeat the last one, none at all mean
+    zeros, as in TensorFlow. Strings become objects (`bytes`).
     """
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if any(size < 0 for size in shape):

@@ -1,21 +1,14 @@
-"""Places, servers by user and the wire form, each alone."""
+"""Places and servers by user, each alone."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import pathlib
-import subprocess
-import sys
 
 import pytest
-from google.protobuf import descriptor_pb2
 
 from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.targets import by_user
-from serving.wire import ranking_messages as wire
-
-ROOT = pathlib.Path(__file__).parents[3]
 
 
 def test_places_are_given_in_order_and_never_lost() -> None:
@@ -62,34 +55,3 @@ def test_users_share_servers_evenly_and_few_move() -> None:
         fewer = by_user(user, servers[:3])[0]
         if first[user] != servers[3]:
             assert fewer == first[user]
-
-
-def test_messages_are_those_of_the_proto_file(tmp_path) -> None:
-    out = tmp_path / "ranking.bin"
-    folder = ROOT / "serving" / "wire"
-    # A process of its own: its protobuf library is not this one's.
-    protoc = (
-        "import sys; from grpc_tools._protoc_compiler import run_main; "
-        "sys.exit(run_main([part.encode() for part in sys.argv]))"
-    )
-    subprocess.run(
-        [
-            *(sys.executable, "-c", protoc, f"-I{folder}"),
-            *(f"--descriptor_set_out={out}", str(folder / "ranking.proto")),
-        ],
-        check=True,
-    )
-    (file,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
-    assert file.package + "." + file.service[0].name == wire.SERVICE
-    assert [m.name for m in file.service[0].method] == ["Rank", "AppendEvents"]
-    for message in file.message_type:
-        built = descriptor_pb2.DescriptorProto()
-        getattr(wire, message.name).DESCRIPTOR.CopyToProto(built)
-
-        def known(proto):
-            return [
-                (f.name, f.number, f.label, f.type, f.type_name)
-                for f in proto.field
-            ]
-
-        assert known(built) == known(message)

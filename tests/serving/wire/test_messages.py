@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -10,11 +11,12 @@ import hypothesis
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2
 from hypothesis import strategies as st
 
 from serving.client import RankRequest, make_example
 from serving.client.wire_grpc import Target, predict_request
-from serving.wire import messages
+from serving.wire import messages, ranking_messages
 from serving.wire.tensors import TensorError, array_from_proto, fill_proto
 
 DTYPES = [
@@ -31,7 +33,33 @@ DTYPES = [
     np.uint64,
     np.bool_,
 ]
+FOLDER = pathlib.Path(messages.__file__).parent
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+
+
+def test_the_descriptors_are_those_of_the_proto_files(tmp_path):
+    out = tmp_path / "messages.binpb"
+    protos = sorted(path.name for path in FOLDER.glob("*.proto"))
+    # A process of its own: its protobuf library is not this one's.
+    protoc = (
+        "import pathlib, sys, grpc_tools; "
+        "from grpc_tools._protoc_compiler import run_main; "
+        "known = pathlib.Path(grpc_tools.__file__).parent / '_proto'; "
+        "words = [*sys.argv, f'-I{known}', '-I.', '--include_imports']; "
+        "sys.exit(run_main([word.encode() for word in words]))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", protoc, f"--descriptor_set_out={out}", *protos],
+        cwd=FOLDER,
+        check=True,
+    )
+    files = descriptor_pb2.FileDescriptorSet
+    kept = files.FromString((FOLDER / "messages.binpb").read_bytes())
+    made = files.FromString(out.read_bytes())
+    assert kept == made, f"copy {out} to {FOLDER}"
+    (service,) = (one for file in kept.file for one in file.service)
+    assert f"muse.serving.v1.{service.name}" == ranking_messages.SERVICE
+    assert [m.name for m in service.method] == ["Rank", "AppendEvents"]
 
 
 @hypothesis.given(st.data(), st.sampled_from(DTYPES), st.booleans())
