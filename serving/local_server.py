@@ -22,12 +22,7 @@ class ServerDidNotStart(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class ServerAddress:
-    """Where a server listens.
-
-    Attributes:
-        grpc: ``host:port``.
-        rest: ``host:port``.
-    """
+    """Where a server listens, each ``host:port``."""
 
     grpc: str
     rest: str

@@ -25,20 +25,12 @@ _MAX_GROWTH = 16
 class Attempts:
     """The attempts at the calls of one method; it never waits itself.
 
-    Args:
-        timeout: seconds from now for all calls; None leaves the client's
-            limits, which hold for each call.
-        timeouts: the client's limits.
-        retry: the client's further attempts.
-
-    Raises:
-        RequestError: the timeout is not a number above 0.
+    A `timeout` holds for all calls together, the client's limits for each.
     """
 
     def __init__(
         self, timeout: float | None, timeouts: Timeouts, retry: Retry
     ) -> None:
-        """Starts the clock; see the class for the arguments."""
         if timeout is not None and not 0 < timeout < math.inf:
             raise RequestError("timeout", "be above 0 seconds", timeout)
         self._is_shared = timeout is not None
@@ -57,8 +49,7 @@ class Attempts:
     def seconds(self) -> float:
         """Begins an attempt and returns the seconds that it may take.
 
-        Raises:
-            DeadlineError: there is no time left.
+        Raises `DeadlineError` if there is no time left.
         """
         left = self._end - time.monotonic()
         if left <= 0:
@@ -70,13 +61,10 @@ class Attempts:
         return min(self._longest, left)
 
     def pause(self, call: Call[Any], error: CallError) -> float:
-        """Returns the seconds to wait before the next attempt.
+        """Returns the pause before the next attempt, or raises `error`.
 
         A model server whose gRPC threads are all busy refuses calls at once.
         Such a call is tried until the time is over, whatever the attempts.
-
-        Raises:
-            CallError: there is no further attempt; it is `error`.
         """
         busy = error.code == "RESOURCE_EXHAUSTED" and _BUSY in error.message
         if busy:

@@ -43,7 +43,6 @@ class BaseClient:
         return []
 
     def __repr__(self) -> str:
-        """The target and the names of the metadata; no secrets."""
         parts = [repr(self._address), *self._shown()]
         if self._metadata_names:
             hidden = ", ".join(f"{n!r}: '***'" for n in self._metadata_names)
@@ -72,11 +71,9 @@ class BlockingClient(BaseClient):
             self._transport.close()
 
     def __enter__(self: _Client) -> _Client:
-        """The client itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the client."""
         self.close()
 
     def _run(self, plan: Plan[_T], timeout: float | None) -> _T:
@@ -110,11 +107,9 @@ class AsyncClient(BaseClient):
                 await done
 
     async def __aenter__(self: _Async) -> _Async:
-        """The client itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Closes the client."""
         await self.close()
 
     async def _run(self, plan: Plan[_T], timeout: float | None) -> _T:

@@ -37,7 +37,6 @@ class Limits:
     items: int = 1024
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         if min(self.requests, self.ids, self.items) < 1:
             raise ValueError(
                 "`requests`, `ids` and `items` must be at least 1. "
@@ -49,13 +48,8 @@ class Limits:
 class RowSignature(Generic[_Request, _Result]):
     """A signature with one row per request; several requests share a call.
 
-    Attributes:
-        request: class of a request.
-        signature: name of the signature for a request. Requests for different
-            signatures never share a call.
-        sizes: ids in the history of a request, and its candidates.
-        inputs: pads requests to the inputs of the signature.
-        result: reads one row of the outputs.
+    `sizes` are the ids in the history of a request, and its candidates.
+    Requests for different signatures never share a call.
     """
 
     request: type[_Request]
@@ -70,11 +64,7 @@ class RowSignature(Generic[_Request, _Result]):
         requests: _Request | Sequence[_Request],
         limits: Limits,
     ) -> Plan[_Result | list[_Result]]:
-        """Returns the calls; the result is one or a list, as the requests.
-
-        Raises:
-            RequestError: something else is among the requests.
-        """
+        """Returns the calls; the result is one or a list, as the requests."""
         asked: Any = requests
         single = isinstance(asked, self.request)
         given: list[Any] = [asked] if single else list(asked)
@@ -107,13 +97,10 @@ class RowSignature(Generic[_Request, _Result]):
     def batches(
         self, requests: Sequence[_Request], limits: Limits
     ) -> Iterator[list[int]]:
-        """Chooses which requests share a call.
+        """Yields the positions of the requests that share a call.
 
-        Requests with histories of similar length go together, so that little
-        is padded. A request that is too big on its own still gets a call.
-
-        Yields:
-            Positions of the requests of one call.
+        Requests with histories of similar length go together, so that little is
+        padded. A request that is too big on its own still gets a call.
         """
         names = [self.signature(request) for request in requests]
         sizes = [self.sizes(request) for request in requests]
@@ -140,14 +127,7 @@ class RowSignature(Generic[_Request, _Result]):
 
 
 def padded(lists: Sequence[IntegerList]) -> np.ndarray:
-    """Returns lists of ids as one array, with 0 at the end of shorter rows.
-
-    Args:
-        lists: at least one.
-
-    Returns:
-        int64 (B, L), at least one wide.
-    """
+    """Returns lists of ids as int64 (B, L), 0 at the end of shorter rows."""
     width = max(1, *(len(values) for values in lists)) if lists else 1
     if len(lists) == 1 and len(lists[0]) == width:
         return np.asarray(lists[0])[np.newaxis]
@@ -199,13 +179,6 @@ def rank_inputs(requests: Sequence[RankRequest]) -> dict[str, np.ndarray]:
 
     Padding is 0 at the end of each row, so positions in a history stay what
     they were. An empty history is one padding id wide.
-
-    Args:
-        requests: at least one.
-
-    Returns:
-        `user_id` (B,), `user_profile` (B, 5), `behavior_item_ids` and
-        `behavior_category_ids` (B, L), `candidate_item_ids` (B, C); int64.
     """
     return {
         "user_id": np.array([r.user_id for r in requests], np.int64),

@@ -16,23 +16,13 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Which model a call asks.
-
-    Attributes:
-        model: model name.
-        version: a certain version; None for the newest.
-        label: the version that this label names.
-
-    Raises:
-        RequestError: no name, or both version and label.
-    """
+    """Which model a call asks: a version, the one of a label, or the newest."""
 
     model: str
     version: int | None = None
     label: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         if not self.model:
             raise RequestError("model", "be a name", self.model)
         if self.version is not None and self.label is not None:
@@ -57,10 +47,8 @@ class Call(Generic[_T]):
 class Plan(Generic[_T]):
     """What a method of a client does.
 
-    Attributes:
-        calls: sent one after the other.
-        read: makes the result from their answers. It may check them and raise
-            `ResponseError`.
+    The calls are sent one after the other; `read` makes the result from their
+    answers, or raises `ResponseError`.
     """
 
     calls: Iterable[Call[Any]]
@@ -69,14 +57,7 @@ class Plan(Generic[_T]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predict(Call[dict[str, np.ndarray]]):
-    """Runs a signature.
-
-    Attributes:
-        target: the model.
-        signature: name of the signature.
-        inputs: name to array.
-        outputs: outputs to return; none means all.
-    """
+    """Runs a signature; no `outputs` mean all."""
 
     target: Target
     signature: str

@@ -67,18 +67,6 @@ class _Channels:
     keeps sending into it. Therefore an idle channel is closed after some
     seconds, a busy one is pinged, and when no call was answered for a second,
     the next call opens another channel. Calls in flight end on the old one.
-
-    Args:
-        address: `host:port`.
-        timeouts: limits.
-        tls: encryption; None is plain text.
-        metadata: sent along with every call.
-        methods: type of a call to its method.
-
-    Raises:
-        RequestError: the address is something else, or certificates and key
-            cannot be used.
-        OSError: a certificate or key cannot be read.
     """
 
     _kind: Any
@@ -91,7 +79,6 @@ class _Channels:
         metadata: Mapping[str, str],
         methods: Mapping[type, Method] = METHODS,
     ) -> None:
-        """Checks and reads everything; see the class for the arguments."""
         try:
             host, _ = split_address(address)
         except ValueError as error:

@@ -75,7 +75,6 @@ class ModelClient(BaseClient, Generic[_Transport]):
         metadata: Mapping[str, str] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         super().__init__(target, timeouts, retry, metadata)
         self._model = Target(model, version, label)
         self._limits = limits or Limits()

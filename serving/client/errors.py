@@ -35,7 +35,6 @@ class RequestError(MuseClientError, ValueError):
     """
 
     def __init__(self, field: str, expected: str, received: Any) -> None:
-        """Keeps the settings; see the class for the arguments."""
         shown = repr(received)
         if len(shown) > _SHOWN:
             shown = shown[:_SHOWN] + "…"
@@ -61,7 +60,6 @@ class CallError(MuseClientError):
     """
 
     def __init__(self, code: str, message: str) -> None:
-        """Joins code and message; see the class."""
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

@@ -64,11 +64,7 @@ def make_example(
 def examples_plan(
     target: Target, examples: Sequence[bytes]
 ) -> Plan[list[RankResult]]:
-    """Scores serialized Examples.
-
-    Raises:
-        RequestError: an example is not bytes.
-    """
+    """Scores serialized Examples."""
     for index, example in enumerate(examples):
         if not isinstance(example, bytes):
             raise RequestError(f"examples[{index}]", "be bytes", example)

@@ -65,7 +65,6 @@ class FreshItems:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Keeps the path; see the class."""
         self.path = pathlib.Path(path)
 
     def push(self, client: MuseClient) -> PushReport:
@@ -162,11 +161,7 @@ class FreshItems:
 
 
 def serving_version(client: MuseClient) -> int:
-    """Returns the newest version that answers.
-
-    Raises:
-        CallError: there is none, or the server does not answer.
-    """
+    """Returns the newest version that answers, or raises `CallError`."""
     versions = [s.version for s in client.status() if s.state == "AVAILABLE"]
     if not versions:
         raise CallError("UNAVAILABLE", "no version of the model is available")

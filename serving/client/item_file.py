@@ -34,12 +34,9 @@ _LARGEST_CODE = np.float32(127)
 class ItemFile:
     """The items of a file: the last good row of each id.
 
-    Attributes:
-        item_ids: int64 (N,), unique, in the order of the file.
-        embedding: float32 (N, D).
-        features: `category_ids`, `city_ids`, `province_ids` to int64 (N,).
-        superseded: good rows that stand again, newer, further down.
-        rejected: reason to number of rows.
+    Arrays are int64 (N,), but the embedding float32 (N, D). `superseded` counts
+    good rows with a newer one of the same id further down, `rejected` the rows
+    by reason.
     """
 
     item_ids: np.ndarray

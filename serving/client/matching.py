@@ -32,7 +32,6 @@ class RecommendRequest:
     num_candidates: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         ids = id_array("behavior_item_ids", self.behavior_item_ids)
         set_checked(self, behavior_item_ids=ids)
         number = self.num_candidates
@@ -62,11 +61,7 @@ class RecommendResult:
 def search_plan(
     target: Target, query_vectors: np.ndarray, num_candidates: int | None
 ) -> Plan[list[RecommendResult]]:
-    """Finds the items most similar to vectors.
-
-    Raises:
-        RequestError: the vectors are not finite numbers (B, D).
-    """
+    """Finds the items most similar to vectors."""
     expected = "be finite numbers of shape (queries, dimensions), at least one"
     try:
         queries = np.asarray(query_vectors, np.float32)
@@ -86,11 +81,7 @@ def search_plan(
 def recommend_result(
     outputs: Outputs, row: int, num_candidates: int | None
 ) -> RecommendResult:
-    """Reads a row of recommend or search; None keeps all candidates.
-
-    Raises:
-        ResponseError: an output is missing or does not fit.
-    """
+    """Reads a row of recommend or search; None keeps all candidates."""
     ids = named_output(outputs, "candidate_item_ids")
     scores = named_output(outputs, "scores")
     if ids.shape != scores.shape or ids.ndim != 2 or row >= len(ids):

@@ -68,7 +68,6 @@ class RankingRequest:
     top: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         set_checked(self, user_id=whole_number(self.user_id))
         if self.candidate_item_ids is not None:
             ids = item_array("candidate_item_ids", self.candidate_item_ids)
@@ -197,7 +196,6 @@ class _Settings(BaseClient, Generic[_Transport]):
         metadata: Mapping[str, str] | None = None,
         transport: _Transport | None = None,
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         super().__init__(target, timeouts, retry, metadata)
         self._transport = transport or self._grpc(
             target, self._timeouts, tls, metadata or {}, _METHODS
@@ -316,11 +314,7 @@ def _append_message(call: AppendEvents) -> bytes:
 def check_events(
     item_ids: IntegerList, category_ids: IntegerList
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Events as two int64 arrays.
-
-    Raises:
-        RequestError: they are something else, none, or of unequal length.
-    """
+    """Returns events as two int64 arrays of one length, at least one event."""
     items = item_array("item_ids", item_ids)
     length = ("item_ids", len(items))
     return items, id_array("category_ids", category_ids, length)

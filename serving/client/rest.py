@@ -135,17 +135,6 @@ class RestTransport:
     """For threads, which share up to `CONNECTIONS` connections.
 
     A call that finds none free waits, within its time. Proxies are not used.
-
-    Args:
-        url: `http://host:port`, `https://…`, or `host:port`.
-        timeouts: limits.
-        tls: encryption settings for https.
-        metadata: sent as headers with every call.
-
-    Raises:
-        RequestError: the URL is something else, or certificates and key
-            cannot be used.
-        OSError: a certificate or key cannot be read.
     """
 
     def __init__(
@@ -155,7 +144,6 @@ class RestTransport:
         tls: Tls | None,
         metadata: Mapping[str, str],
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         parts = _split_url(url, tls)
         self._prefix = (parts.path or "").rstrip("/")
         self._tls = tls
@@ -298,8 +286,7 @@ class AsyncRestTransport:
     """For an event loop: `RestTransport` in threads.
 
     A cancelled call frees the caller at once; its thread is busy until the
-    server answers or the call's time is over. The arguments are those of
-    `RestTransport`.
+    server answers or the call's time is over.
     """
 
     def __init__(
@@ -309,7 +296,6 @@ class AsyncRestTransport:
         tls: Tls | None,
         metadata: Mapping[str, str],
     ) -> None:
-        """Keeps the settings; see the class for the arguments."""
         self._transport = RestTransport(url, timeouts, tls, metadata)
         self._threads = ThreadPoolExecutor(_THREADS, "muse-rest")
 
@@ -336,11 +322,7 @@ class AsyncRestTransport:
 
 
 def _split_url(url: str, tls: Tls | None) -> urllib3.util.Url:
-    """Takes a target apart.
-
-    Raises:
-        RequestError: it is no address or URL, or holds a password.
-    """
+    """Takes a target apart, or raises `RequestError`."""
     has_scheme = "://" in url
     whole = url if has_scheme else ("https://" if tls else "http://") + url
     if "@" in whole.partition("://")[2].partition("/")[0]:

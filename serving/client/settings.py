@@ -25,7 +25,6 @@ class Timeouts:
     total: float = 30.0
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         for field in dataclasses.fields(self):
             if not getattr(self, field.name) > 0:
                 raise ValueError(
@@ -57,7 +56,6 @@ class Retry:
     longest: float = 2.0
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         if self.attempts < 1:
             raise ValueError(
                 f"`attempts` must be at least 1. Received: {self.attempts}"
@@ -69,14 +67,9 @@ class Retry:
             )
 
     def pause(self, attempt: int, share: float) -> float:
-        """Pause after a failed attempt.
+        """Returns the seconds to wait after attempt number `attempt`, from 1.
 
-        Args:
-            attempt: which one failed, from 1.
-            share: random number in [0, 1).
-
-        Returns:
-            Seconds.
+        `share` is a random number in [0, 1).
         """
         longest = min(self.longest, self.first * self.factor ** (attempt - 1))
         return longest * (0.5 + share / 2)
@@ -103,7 +96,6 @@ class Tls:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError(
                 "`certificate_file` and `key_file` go together. "
@@ -114,10 +106,8 @@ class Tls:
 def ssl_context(tls: Tls) -> ssl.SSLContext:
     """Reads the files of a client; gRPC reads the same ones.
 
-    Raises:
-        RequestError: a file holds no certificate or key, or key and
-            certificate do not fit.
-        OSError: a file cannot be read.
+    Raises `RequestError` where they hold no certificate or key, or do not fit
+    each other, and `OSError` where one cannot be read.
     """
     for path in (tls.ca_file, tls.certificate_file, tls.key_file):
         if path is not None:

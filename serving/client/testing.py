@@ -52,7 +52,6 @@ class MockTransport:
         signatures: Mapping[str, Callable[[Outputs], Outputs]] | None = None,
         ranking: Callable[[RankingRequest], RankingResult] | None = None,
     ) -> None:
-        """Keeps the functions; see the class for the arguments."""
         self._signatures = dict(signatures or {})
         self._ranking = ranking
         self.calls: list[Call[Any]] = []

@@ -39,7 +39,6 @@ class RankRequest:
     candidate_item_ids: IntegerList
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         items = id_array("behavior_item_ids", self.behavior_item_ids)
         set_checked(
             self,
@@ -85,15 +84,9 @@ def check_profile(values: IntegerList) -> np.ndarray:
 def id_array(
     field: str, values: IntegerList, as_long_as: tuple[str, int] | None = None
 ) -> np.ndarray:
-    """Returns ids as int64 (N,).
+    """Returns ids as int64 (N,), or raises `RequestError`.
 
-    Args:
-        field: name, for errors.
-        values: whole numbers.
-        as_long_as: another field, and its length.
-
-    Raises:
-        RequestError: they are something else.
+    `as_long_as` is another field, and its length.
     """
     expected = "be a list of whole numbers of 64 bits"
     try:

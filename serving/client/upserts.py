@@ -44,11 +44,7 @@ def upsert_plan(
     features: Mapping[str, IntegerList | None],
     limits: Limits,
 ) -> Plan[UpsertResult]:
-    """Adds items, or replaces them, `limits.items` in each call.
-
-    Raises:
-        RequestError: an argument is not as described.
-    """
+    """Adds items, or replaces them, `limits.items` in each call."""
     inputs = upsert_inputs(item_ids, embedding, features)
     count = len(inputs["item_ids"])
     calls = (

@@ -61,7 +61,6 @@ class PrefetchRequest:
     table_stamp: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         if (self.behavior_item_ids is None) == (self.behavior_rows is None):
             both = self.behavior_rows is not None
             raise RequestError(
@@ -105,7 +104,6 @@ class PrefetchRequest:
         return self.behavior_rows is not None
 
     def __len__(self) -> int:
-        """Behaviors in the history."""
         return len(self.behavior_category_ids)
 
 
@@ -143,7 +141,6 @@ class CachedRankRequest:
     candidate_item_ids: IntegerList
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         ids = item_array("candidate_item_ids", self.candidate_item_ids)
         set_checked(
             self, user_id=whole_number(self.user_id), candidate_item_ids=ids

@@ -25,11 +25,8 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 class Method(NamedTuple):
     """How a call goes over gRPC.
 
-    Attributes:
-        path: of the method.
-        write: makes the bytes of the request from the call.
-        parse: makes a message from the bytes of the response.
-        read: makes the answer from that message.
+    `write` makes the bytes of the request, `parse` a message from those of the
+    response, `read` the answer from that message.
     """
 
     path: str
@@ -44,11 +41,7 @@ def predict_request(
     inputs: Mapping[str, np.ndarray],
     outputs: Sequence[str] = (),
 ) -> bytes:
-    """Writes a PredictRequest.
-
-    Raises:
-        RequestError: an input has no tensor type.
-    """
+    """Writes a PredictRequest."""
     head = messages.PredictRequest(model_spec=_spec(target))
     head.model_spec.signature_name = signature
     try:

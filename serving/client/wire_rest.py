@@ -66,9 +66,7 @@ def predict_call(
 ) -> HttpCall:
     """Returns the request for a signature, with the inputs by column.
 
-    Raises:
-        RequestError: an input has no tensor type, or a size that JSON cannot
-            express (a list of nothing has no shape inside).
+    A list of nothing has no shape inside, so JSON cannot express every size.
     """
     columns = []
     for name, value in inputs.items():
@@ -94,15 +92,9 @@ def predict_call(
 def read_predict(
     body: bytes, outputs: Mapping[str, TensorSpec]
 ) -> dict[str, np.ndarray]:
-    """Reads the outputs.
+    """Reads the outputs that the signature declares.
 
-    Args:
-        body: JSON text.
-        outputs: the outputs that the signature declares; JSON has no types,
-            and no name where there is one output only.
-
-    Raises:
-        ResponseError: it is something else.
+    JSON has no types, and no name where there is one output only.
     """
     document = _document(body)
     if "outputs" not in document:

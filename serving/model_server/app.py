@@ -42,18 +42,7 @@ _LAST_SECONDS = 2.0  # to write answers that are there
 
 
 class ServerApp:
-    """One embedded server.
-
-    Attributes:
-        config: what it was made from.
-        manager: the models.
-        metrics: counters.
-        grpc_port: port in use once started; None when off.
-        rest_port: port in use once started; None when off.
-
-    Raises:
-        StartupError: a configuration file is broken.
-    """
+    """One embedded server; its ports are known once it has started."""
 
     def __init__(self, config: ServerConfig) -> None:
         keep_freed_memory()
@@ -236,14 +225,9 @@ def serve_until_signal(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
-    Args:
-        config: what to serve and where.
-        on_ready: called with the server once its ports are open.
-        before_stop: awaited after the signal while calls are still taken,
-            for what depends on this server and has to end first.
-
-    Raises:
-        StartupError: a configuration or model cannot be served.
+    `on_ready` is called once the ports are open, and `before_stop` awaited
+    after the signal while calls are still taken, for what depends on this
+    server and has to end first.
     """
     asyncio.run(_serve(config, on_ready, before_stop))
 

@@ -37,12 +37,7 @@ _MESSAGE_LIMIT = 1024
 
 
 class ServingError(Exception):
-    """A request or model failed.
-
-    Attributes:
-        code: canonical status code.
-        message: text for the client.
-    """
+    """A request or model failed, with a canonical status code."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -50,7 +45,6 @@ class ServingError(Exception):
         self.message = message
 
     def __str__(self) -> str:
-        """As C++'s `Status::ToString`, which some texts embed."""
         return f"{self.code.name}: {self.message}"
 
 

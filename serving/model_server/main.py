@@ -49,11 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> ServerConfig:
-    """Reads flags into settings.
-
-    Raises:
-        SystemExit: an unknown flag or a value that does not fit, code 2.
-    """
+    """Reads flags into settings; ends the process where they do not fit."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.model_server",
         description="Embedded model server speaking TensorFlow Serving's "

@@ -107,14 +107,11 @@ class ModelManager:
             self._poller.start()
 
     def apply(self, models: Sequence[ModelSettings]) -> None:
-        """Makes these the models that are served.
+        """Makes these the models that are served, and waits for them.
 
-        Models that are not named any more are unloaded. Waits until the named
-        ones are available.
-
-        Raises:
-            ServingError: a version did not load, or a label names a version
-                that is not available. What did load is served.
+        Models that are not named any more are unloaded. What does load is
+        served even where another version fails, or a label names one that is
+        not there.
         """
         with self._work:
             named = {model.name: model for model in models}
@@ -144,11 +141,7 @@ class ModelManager:
     def lease(
         self, name: str, version: int | None = None, label: str | None = None
     ) -> Iterator[Servable]:
-        """Holds a version in memory for the time of a call.
-
-        Raises:
-            ServingError: no such model, version or label.
-        """
+        """Holds a version in memory for the time of a call."""
         if not name:
             raise invalid_argument("ModelSpec has no name specified.")
         what = f"Latest({name})"

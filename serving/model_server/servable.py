@@ -126,11 +126,7 @@ class Servable:
         fetches: Sequence[str],
         timeout_ms: int | None = None,
     ) -> list[np.ndarray]:
-        """Runs the graph.
-
-        Raises:
-            ServingError: what the graph said.
-        """
+        """Runs the graph."""
         try:
             with self._options.turn(timeout_ms) as left_ms:
                 if self._session is None:

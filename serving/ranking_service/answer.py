@@ -60,14 +60,7 @@ class _Scores:
 
 
 class Answer:
-    """Answers one request.
-
-    Args:
-        parts: what all requests share.
-        request: what is asked.
-        recorder: collects the stages.
-        ends: when the answer must be there, by `time.monotonic`.
-    """
+    """Answers one request until `ends`, by `time.monotonic`."""
 
     def __init__(
         self,
@@ -95,8 +88,7 @@ class Answer:
     async def find(self, overloaded: Callable[[], bool]) -> RankingResult:
         """Returns the answer, at the latest when the time is over.
 
-        Args:
-            overloaded: tells whether a late prefetch must not go on.
+        `overloaded` tells whether a late prefetch must not go on.
         """
         prefetches, request = self._parts.prefetches, self._request
         if self._parts.histories.exist:

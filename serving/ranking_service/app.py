@@ -33,17 +33,7 @@ _HEALTH_S = 0.1
 
 
 class ServiceApp:
-    """One service with its ports.
-
-    Attributes:
-        config: the settings.
-        service: what answers.
-        grpc_port: port in use once started; None when off.
-        rest_port: port in use once started; None when off.
-
-    Raises:
-        ValueError: the TLS configuration is broken.
-    """
+    """One service; its ports are known once it has started."""
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
@@ -138,16 +128,7 @@ def run_until_signal(
     config: ServiceConfig,
     on_ready: Callable[[ServiceApp], None] | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains.
-
-    Args:
-        config: the settings.
-        on_ready: called once the ports are open.
-
-    Raises:
-        ValueError: the TLS configuration is broken.
-        OSError: a port is taken.
-    """
+    """Serves until SIGTERM or SIGINT, then drains."""
     asyncio.run(_run(config, on_ready))
 
 
@@ -156,15 +137,8 @@ def running_service(
 ) -> AbstractContextManager[ServiceApp]:
     """Serves from a background thread while the context is open.
 
-    Args:
-        config: the settings; port 0 takes a free one.
-
-    Returns:
-        A context manager giving the started service.
-
-    Raises:
-        ValueError: the TLS configuration is broken.
-        OSError: a port is taken.
+    Raises `ValueError` where the TLS configuration is broken and `OSError`
+    where a port is taken.
     """
     return in_background(ServiceApp(config), "muse-service")
 

@@ -103,12 +103,7 @@ class UserRecord(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A note that a bulk load leaves in the store.
-
-    Attributes:
-        name: whose note.
-        text: the note.
-    """
+    """A note that a bulk load leaves in the store."""
 
     name: str
     text: str
@@ -330,11 +325,7 @@ def rows_record(
     count: int,
     end: int,
 ) -> bytes:
-    """Returns the record of rows for the newest `count` events.
-
-    Raises:
-        ValueError: not one row for each event.
-    """
+    """Returns the record of rows for the newest `count` events."""
     if rows.shape != (count,):
         raise ValueError(
             f"rows: expected one for each of the {count} events of the "

@@ -405,9 +405,8 @@ class LmdbStore(base.BehaviorStore):
     def _forget(self, txn: lmdb.Transaction, user_id: int) -> int:
         """Deletes a user's events and rows, damaged ones too.
 
-        Returns:
-            The number for the next event: numbers go on, in a new block, so
-            that no old state looks like the new one.
+        Returns the number for the next event: numbers go on, in a new block, so
+        that no old state looks like the new one.
         """
         end = 0
         try:

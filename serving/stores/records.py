@@ -42,13 +42,8 @@ _MASK = (1 << 64) - 1
 class Header:
     """What is known about a user beside the events.
 
-    `start` lies outside the check, so that a store can count on without
-    computing one.
-
-    Attributes:
-        user_id: the user.
-        start: how many events were dropped; the number of the first kept.
-        profile: ids, or None if none was ever set.
+    `start` counts the events that were dropped. It lies outside the check, so
+    that a store can count on without computing one.
     """
 
     user_id: int
@@ -66,11 +61,7 @@ class Header:
 
     @classmethod
     def unpack(cls, user_id: int, data: bytes | memoryview, key: str) -> Header:
-        """Reads a user's header.
-
-        Raises:
-            StoreCorruptError: not the header of this user.
-        """
+        """Reads a user's header."""
         if len(data) != HEADER_BYTES or bytes(data[:8]) != _MAGIC:
             raise StoreCorruptError(
                 user_id,
@@ -104,11 +95,7 @@ def pack_events(
 def unpack_events(
     user_id: int, data: bytes | bytearray | memoryview, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns item and category ids, int64 (N,) each, of packed events.
-
-    Raises:
-        StoreCorruptError: not whole events of this user.
-    """
+    """Returns item and category ids, int64 (N,) each, of packed events."""
     if len(data) % EVENT_BYTES:
         raise StoreCorruptError(
             user_id,
@@ -143,13 +130,10 @@ def pack_rows(
 def unpack_rows(
     user_id: int, data: bytes | memoryview, key: str, end: int, count: int
 ) -> tuple[np.ndarray | None, int | None]:
-    """Returns the rows of the newest events, and the stamp of their table.
+    """Returns int32 rows (count,) of the newest events, and the table stamp.
 
-    Rows are int32 (count,), oldest first. Both are None where the record does
-    not cover the `count` events before `end`.
-
-    Raises:
-        StoreCorruptError: not whole rows of this user.
+    Both are None where the record does not cover the `count` events before
+    `end`.
     """
     if len(data) < _ROWS.size or bytes(data[:8]) != _ROWS_MAGIC:
         raise StoreCorruptError(
@@ -173,12 +157,7 @@ def checked_events(
     item_ids: Sequence[int] | np.ndarray | int,
     category_ids: Sequence[int] | np.ndarray | int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a caller's ids as int64 (N,) each.
-
-    Raises:
-        ValueError: not whole numbers, of unequal length, or an item id 0,
-            which means padding.
-    """
+    """Returns a caller's ids as int64 (N,) each, or raises `ValueError`."""
     items = _ids("item_ids", item_ids)
     categories = _ids("category_ids", category_ids)
     if len(items) != len(categories):

@@ -184,8 +184,7 @@ class RedisStore(base.BehaviorStore):
     ) -> tuple[Any, ...]:
         """Reads header and number of events in one round trip with `ask`.
 
-        Returns:
-            Both, or None for an unknown user; and the further answers.
+        The further answers follow; the first is None for an unknown user.
         """
         key = _keys(user_id)[0]
         with self._errors(user_id), self._redis.pipeline() as pipeline:
