@@ -100,10 +100,23 @@ def test_a_wrong_option_in_a_page_is_found():
         parse(typer.main.get_command(app), words, "muse")
 
 
+def headings(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S
+    )
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
-        if "://" in target or target.startswith("#"):
+        if "://" in target:
             continue
-        path = (page.parent / target.partition("#")[0]).resolve()
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
         assert path.exists(), f"{name(page)} links to {target}"
+        assert not anchor or anchor in headings(path), target
