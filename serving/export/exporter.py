@@ -180,13 +180,15 @@ def _load_transform(
 ) -> tuple[Any, dict[str, Any]]:
     import tensorflow_transform as tft
 
+    from serving.export.transform_graph import TransformGraph
+
     output = tft.TFTransformOutput(os.fspath(folder))
     spec = {
         name: feature
         for name, feature in output.raw_feature_spec().items()
         if name not in unserved_features
     }
-    return output.transform_features_layer(), spec
+    return TransformGraph(output.transform_savedmodel_dir), spec
 
 
 def _check_target(target: str) -> None:

@@ -4,8 +4,8 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def dofn_specs_are_remembered() -> None:
-    """As in every run of the pipeline, which is a fifth faster by it."""
+def local_runs_are_spared() -> None:
+    """As in every run of the pipeline, which is faster by it."""
     from tfx_pipeline import beam_internals
 
-    beam_internals.remember_dofn_specs()
+    beam_internals.spare_local_runs()

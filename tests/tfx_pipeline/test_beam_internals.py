@@ -1,14 +1,24 @@
-"""A test for the part of Beam that is not public, by what it guards."""
+"""A test for each part of Beam that is not public, by what it guards."""
 
 from __future__ import annotations
 
 import apache_beam as beam
 import pytest
 from apache_beam.coders import VarIntCoder
+from apache_beam.runners.worker import statecache
 from apache_beam.testing import util
 from apache_beam.transforms import userstate
+from tfx.dsl.components.base import base_beam_executor
+from tfx.utils import dependency_utils
 
 from tfx_pipeline import beam_internals
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """As TFX makes one for a component that runs on Beam."""
+
+    def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802
+        pass
 
 
 class Count(beam.DoFn):
@@ -35,9 +45,9 @@ def test_dofn_specs_are_looked_at_once_and_are_the_same(
         return look(dofn)
 
     monkeypatch.setattr(userstate, "get_dofn_specs", counting)
-    beam_internals.remember_dofn_specs()
+    beam_internals.spare_local_runs()
     wrapped = userstate.get_dofn_specs
-    beam_internals.remember_dofn_specs()
+    beam_internals.spare_local_runs()
     assert userstate.get_dofn_specs is wrapped
     with beam.Pipeline(runner="DirectRunner") as pipeline:
         numbers = (
@@ -51,3 +61,46 @@ def test_dofn_specs_are_looked_at_once_and_are_the_same(
     counter = next(dofn for dofn in asked if isinstance(dofn, Count))
     assert wrapped(counter) == look(counter)
     assert wrapped(counter)[0]
+
+
+def test_state_cache_guards_in_memory_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weighed: list[object] = []
+    weigh = statecache.get_deep_size
+
+    def counting(*objects):
+        weighed.append(objects)
+        return weigh(*objects)
+
+    monkeypatch.setattr(statecache, "get_deep_size", counting)
+    beam_internals.spare_local_runs()
+    with beam.Pipeline(runner="DirectRunner") as pipeline:
+        side = pipeline | "side" >> beam.Create([2, 3])
+        products = (
+            pipeline
+            | beam.Create([1, 5])
+            | beam.FlatMap(
+                lambda x, many, one: [x * y + one for y in many],
+                beam.pvalue.AsIter(side),
+                beam.pvalue.AsSingleton(side | beam.CombineGlobally(sum)),
+            )
+        )
+        util.assert_that(products, util.equal_to([7, 8, 15, 20]))
+    assert not weighed
+
+
+@pytest.mark.parametrize("runner", ["DirectRunner", "DataflowRunner"])
+def test_dependency_flags_guard_executors(
+    monkeypatch: pytest.MonkeyPatch, runner: str
+) -> None:
+    beam_internals.spare_local_runs()
+    monkeypatch.setattr(
+        dependency_utils, "build_ephemeral_package", lambda: "tfx.tar.gz"
+    )
+
+    context = Executor.Context(
+        beam_pipeline_args=[f"--runner={runner}"], tmp_dir="", unique_id=""
+    )
+    given = " ".join(Executor(context)._beam_pipeline_args)
+    assert ("tfx.tar.gz" in given) == (runner == "DataflowRunner")

@@ -100,7 +100,7 @@ def run(
         DataError: the raw tables cannot be found.
     """
     config.root.mkdir(parents=True, exist_ok=True)
-    beam_internals.remember_dofn_specs()
+    beam_internals.spare_local_runs()
     graph = compile_pipeline(config, report)
     options = RunOptions(to_nodes=list(to_nodes)) if to_nodes else None
     lineage.forget_lost_pushes(config)

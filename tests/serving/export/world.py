@@ -219,7 +219,7 @@ def make_transform_output(
 
     from tfx_pipeline import beam_internals
 
-    beam_internals.remember_dofn_specs()
+    beam_internals.spare_local_runs()
 
     names = [*PROFILE_FIELDS, *requests[0]]
     names.remove("user_profile")
