@@ -24,6 +24,7 @@ LIMIT = 100_000
 _Ids = Sequence[int] | np.ndarray | int
 Events = tuple[int, _Ids, _Ids]
 CheckedEvents = tuple[int, np.ndarray, np.ndarray]
+CheckedUser = tuple[Header, np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,7 +141,7 @@ class BehaviorStore(abc.ABC):
             limit: at most so many events; the store's limit by default.
 
         Returns:
-            The history, or None for a user who is not known.
+            The history, or None for an unknown user.
         """
         wanted = self.limit if limit is None else _checked_limit(limit)
         return self._read(checked_user_id(user_id), min(wanted, self.limit))
@@ -291,9 +292,7 @@ class BehaviorStore(abc.ABC):
 
     @abc.abstractmethod
     def _replace_many(
-        self,
-        users: list[tuple[Header, np.ndarray, np.ndarray]],
-        mark: Mark | None,
+        self, users: list[CheckedUser], mark: Mark | None
     ) -> None: ...
 
     @abc.abstractmethod

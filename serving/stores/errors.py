@@ -19,7 +19,7 @@ class StoreCorruptError(StoreError):
     """What lies in the store is not what was written; never guessed at.
 
     Args:
-        user_id: whose record it is.
+        user_id: user of the record.
         key: the record's name in the store.
         reason: what is wrong with it.
 

@@ -128,9 +128,7 @@ class RedisStore(base.BehaviorStore):
         self._run("TRIM", [(user_id, [_begin(user_id), limit])])
 
     def _replace_many(
-        self,
-        users: list[tuple[records.Header, np.ndarray, np.ndarray]],
-        mark: base.Mark | None,
+        self, users: list[base.CheckedUser], mark: base.Mark | None
     ) -> None:
         """Replaces one user after another, and writes the mark last."""
         calls: list[_Call] = []

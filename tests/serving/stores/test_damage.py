@@ -91,7 +91,7 @@ def test_damage_is_told_and_a_load_mends_it(vandal, store_url, kind, change):
             store.read(5)
         assert told.value.user_id == 5 and told.value.key in str(told.value)
         assert pickle.loads(pickle.dumps(told.value)).key == told.value.key
-        # Nobody else's.
+        # No other user's.
         assert store.read(6).item_ids.tolist() == ITEMS
         store.replace_many([UserRecord(5, [9] * 5, [3, 4], [0, 0])])
         found = store.read(5)

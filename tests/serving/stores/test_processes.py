@@ -103,14 +103,14 @@ def test_killed_in_the_middle_of_a_transaction(tmp_path):
     code = """
 import os, signal, sys
 from serving.stores import open_store
-from serving.stores.lmdb_store import LmdbStore
+from serving.stores.lmdb_records import LmdbRecords
 
-put = LmdbStore._put_header
+put = LmdbRecords.put_header
 def kill(*arguments):
     put(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 
-LmdbStore._put_header = kill
+LmdbRecords.put_header = kill
 open_store(sys.argv[1]).append(1, range(10, 5000), range(10, 5000))
 """
     writer = start("-c", code, url)

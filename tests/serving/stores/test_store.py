@@ -17,7 +17,7 @@ from serving.stores import (
     UserRecord,
     open_store,
 )
-from serving.stores.lmdb_store import BLOCK_EVENTS
+from serving.stores.lmdb_records import BLOCK_EVENTS
 
 USER = -(2**62) - 1
 

@@ -1,0 +1,237 @@
+"""What an LMDB store keeps of its users, inside one transaction.
+
+A history lies in blocks of `BLOCK_EVENTS` events, numbered from the first
+event that was ever appended. The header says which of them are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import lmdb
+import numpy as np
+
+from serving.stores.errors import StoreCorruptError
+from serving.stores.records import (
+    EVENT_BYTES,
+    HEADER_BYTES,
+    Header,
+    pack_events,
+    unpack_events,
+)
+
+BLOCK_EVENTS = 408
+"""Events of a block: two pages of LMDB, so an append rewrites at most these."""
+
+_BLOCK_BYTES = BLOCK_EVENTS * EVENT_BYTES
+_END = struct.Struct("<qI")
+_TOTALS = struct.Struct("<qqq")
+_SIGN = 1 << 63
+
+
+class Tables(NamedTuple):
+    """The tables of the file, by their names in it."""
+
+    users: lmdb._Database
+    events: lmdb._Database
+    rows: lmdb._Database
+    info: lmdb._Database
+
+
+class LmdbRecords:
+    """Reads and writes records in one transaction."""
+
+    def __init__(self, txn: lmdb.Transaction, tables: Tables) -> None:
+        self._txn = txn
+        self._tables = tables
+
+    def header(self, user_id: int) -> tuple[Header, int] | None:
+        """Returns a user's header and the number after the newest event."""
+        data = self._txn.get(_user_key(user_id), db=self._tables.users)
+        if data is None:
+            return None
+        name = f"users/{user_id}"
+        if len(data) != HEADER_BYTES + _END.size:
+            raise StoreCorruptError(user_id, name, f"has {len(data)} bytes")
+        body = data[:HEADER_BYTES]
+        end, check = _END.unpack(data[HEADER_BYTES:])
+        header = Header.unpack(user_id, body, name)
+        if check != _end_check(body, end) or not header.start <= end:
+            raise StoreCorruptError(user_id, name, "the end fails its check")
+        return header, end
+
+    def header_or_new(self, user_id: int) -> tuple[Header, int]:
+        """Returns `header`, of an unknown user a new one."""
+        found = self.header(user_id)
+        if found is not None:
+            return found
+        self._count(users=1)
+        return Header(user_id), 0
+
+    def put_header(self, header: Header, end: int) -> None:
+        """Writes what `header` returns."""
+        body = header.pack()
+        data = body + _END.pack(end, _end_check(body, end))
+        self._txn.put(_user_key(header.user_id), data, db=self._tables.users)
+
+    def events(
+        self, user_id: int, first: int, end: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns ids of the events numbered first to end, oldest first."""
+        numbers = range(first // BLOCK_EVENTS, -(-end // BLOCK_EVENTS))
+        data = b"".join(self._block(user_id, number, end) for number in numbers)
+        skip = first % BLOCK_EVENTS * EVENT_BYTES
+        return unpack_events(
+            user_id, memoryview(data)[skip:], f"events/{user_id}"
+        )
+
+    def append(
+        self,
+        user_id: int,
+        items: np.ndarray,
+        categories: np.ndarray,
+        limit: int,
+    ) -> None:
+        """Appends events and trims; only the last block is written again."""
+        header, end = self.header_or_new(user_id)
+        data = pack_events(user_id, items, categories)
+        number, inside = divmod(end, BLOCK_EVENTS)
+        if inside:
+            data = b"".join((self._block(user_id, number, end), data))
+        for offset in range(0, len(data), _BLOCK_BYTES):
+            self._txn.put(
+                _block_key(user_id, number + offset // _BLOCK_BYTES),
+                data[offset : offset + _BLOCK_BYTES],
+                db=self._tables.events,
+            )
+        self._count(events=len(items))
+        if len(items):
+            self._forget_rows(user_id)
+        self.trim(header, end + len(items), limit)
+
+    def trim(self, header: Header, end: int, limit: int) -> None:
+        """Deletes blocks before the newest `limit` events, and says so."""
+        start = max(header.start, end - limit)
+        first, stop = header.start // BLOCK_EVENTS, start // BLOCK_EVENTS
+        for number in range(first, stop):
+            key = _block_key(header.user_id, number)
+            self._txn.delete(key, db=self._tables.events)
+        if start != header.start:
+            self._count(events=header.start - start)
+            header = dataclasses.replace(header, start=start)
+        self.put_header(header, end)
+
+    def rows(self, user_id: int) -> bytes | memoryview | None:
+        """Returns the record of a user's rows."""
+        return self._txn.get(_user_key(user_id), db=self._tables.rows)
+
+    def put_rows(self, user_id: int, record: bytes) -> None:
+        """Writes the record of a user's rows."""
+        if self.rows(user_id) is None:
+            self._count(rows=1)
+        self._txn.put(_user_key(user_id), record, db=self._tables.rows)
+
+    def forget(self, user_id: int) -> int:
+        """Deletes a user's events and rows, damaged ones too.
+
+        Returns the number for the next event: numbers go on, in a new block,
+        so that no old state looks like the new one.
+        """
+        end = 0
+        try:
+            header, end = self.header_or_new(user_id)
+            self._count(events=header.start - end)
+        except StoreCorruptError:
+            pass  # Its events stay in the totals; all else is made anew.
+        cursor = self._txn.cursor(db=self._tables.events)
+        mine = _user_key(user_id)
+        is_there = cursor.set_range(mine)
+        while is_there and bytes(cursor.key())[: len(mine)] == mine:
+            is_there = cursor.delete()
+        self._forget_rows(user_id)
+        return -(-end // BLOCK_EVENTS) * BLOCK_EVENTS
+
+    def delete(self, user_id: int) -> bool:
+        """Deletes a user; returns whether there was one."""
+        key = _user_key(user_id)
+        if self._txn.get(key, db=self._tables.users) is None:
+            return False
+        self.forget(user_id)
+        self._txn.delete(key, db=self._tables.users)
+        self._count(users=-1)
+        return True
+
+    def users_after(self, last: bytes, most: int) -> Iterator[bytes]:
+        """Yields keys of users behind `last`, which may be empty."""
+        cursor = self._txn.cursor(db=self._tables.users)
+        if not cursor.set_range(last):
+            return
+        for key in map(bytes, cursor.iternext(values=False)):
+            if key != last:
+                yield key
+                most -= 1
+            if not most:
+                return
+
+    def note(self, key: bytes) -> bytes | None:
+        """Returns a text about the store as a whole."""
+        found = self._txn.get(key, db=self._tables.info)
+        return None if found is None else bytes(found)
+
+    def put_note(self, key: bytes, text: bytes) -> None:
+        """Writes a text about the store as a whole."""
+        self._txn.put(key, text, db=self._tables.info)
+
+    def totals(self) -> tuple[int, ...]:
+        """Returns numbers of users, events and users with rows."""
+        found = self.note(b"totals")
+        if found is None:
+            return 0, 0, 0
+        if len(found) != _TOTALS.size:
+            raise lmdb.CorruptedError("its totals are damaged")
+        return _TOTALS.unpack(found)
+
+    def _block(self, user_id: int, number: int, end: int) -> bytes | memoryview:
+        """Returns a block of a history of `end` events, of the right size."""
+        key = _block_key(user_id, number)
+        block = self._txn.get(key, db=self._tables.events)
+        events = min(BLOCK_EVENTS, end - number * BLOCK_EVENTS)
+        size = events * EVENT_BYTES
+        if block is None or len(block) != size:
+            reason = "none" if block is None else f"{len(block)} bytes"
+            raise StoreCorruptError(
+                user_id,
+                f"events/{user_id}/{number}",
+                f"expected a block of {size} bytes. Received: {reason}",
+            )
+        return block
+
+    def _forget_rows(self, user_id: int) -> None:
+        if self._txn.delete(_user_key(user_id), db=self._tables.rows):
+            self._count(rows=-1)
+
+    def _count(self, *, users: int = 0, events: int = 0, rows: int = 0) -> None:
+        now = self.totals()
+        changed = (now[0] + users, now[1] + events, now[2] + rows)
+        self.put_note(b"totals", _TOTALS.pack(*changed))
+
+
+def user_of(key: bytes) -> int:
+    """Returns the user id of a key."""
+    return int.from_bytes(key, "big") - _SIGN
+
+
+def _user_key(user_id: int) -> bytes:
+    return (user_id + _SIGN).to_bytes(8, "big")
+
+
+def _block_key(user_id: int, number: int) -> bytes:
+    return _user_key(user_id) + number.to_bytes(8, "big")
+
+
+def _end_check(header: bytes | memoryview, end: int) -> int:
+    return zlib.crc32(struct.pack("<q", end), zlib.crc32(header))
