@@ -60,7 +60,8 @@ def write(table: Table) -> str:
 
 def used(path: str) -> dict[Row, str]:
     """Returns the state of every op on an export's data path, by dtypes."""
-    from serving.export.kernel_report import DATA, kernel_report
+    from serving.export.graph_walk import DATA
+    from serving.export.kernel_report import kernel_report
 
     return {
         (use.op, use.dtypes): state(use.problem)

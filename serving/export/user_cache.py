@@ -1,8 +1,8 @@
 """A set-associative cache of users' histories in the memory of the device.
 
-A user belongs to one set of a few slots (the ways). A slot is a *header* (who,
-how long, which generation, when, the profile) and the behaviors, one word
-each; see `words`. `write` stores one whole history and draws a generation for
+A user belongs to one set of a few slots (the ways). A slot is a *header* (user,
+length, generation, time and profile) and the behaviors, one word each; see
+`words`. `write` stores one whole history and draws a generation for
 it; `read` finds the newest of a user.
 
 TensorFlow Serving makes nothing atomic across variables, and runs calls at
@@ -19,7 +19,6 @@ the same. It is never the newest of the same user, which is ranked with until
 the new one is whole. Uses are numbered by a counter, not by the time.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,22 +27,13 @@ import tensorflow as tf
 from muse_keras.tables.id_index import hash_ids
 from muse_keras.tables.row_gather import gather_frozen, scatter_rows
 from serving.export.saving import ZeroFill, unsaved_zeros
-from serving.export.words import WordFormat, halves, joined
+from serving.export.user_cache_config import UserCacheConfig
+from serving.export.words import HEADER_WORDS, WordFormat
 
 # Behaviors that are read and written together.
 CHUNK = 500
 
-# Words of a header; the profile follows.
-_USER, _LENGTH, _GENERATION, _WRITTEN, _PROFILE = 0, 2, 3, 5, 7
-
-STATISTICS = (
-    "hits",
-    "misses",
-    "prefetches",
-    "evictions",
-    "expired",
-    "mixed",
-)
+STATISTICS = ("hits", "misses", "prefetches", "evictions", "expired", "mixed")
 
 _STATE = (
     "headers",
@@ -64,45 +54,6 @@ _MICROSECONDS = 1_000_000
 _NEVER = (1 << 63) - 1
 
 
-@dataclasses.dataclass(frozen=True)
-class UserCacheConfig:
-    """Size of a cache.
-
-    Attributes:
-        users: users that fit in, a multiple of `ways`; 0 = no cache.
-        ways: slots that a user may be in.
-        max_length: newest behaviors of a user that are kept.
-        expire_seconds: age from which a user counts as not cached; 0 = never.
-
-    Raises:
-        ValueError: if a number is out of range.
-    """
-
-    users: int = 64
-    ways: int = 4
-    max_length: int = 100_000
-    expire_seconds: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least, most in (
-            ("users", 0, 1 << 24),
-            ("ways", 1, 64),
-            ("max_length", 1, 1 << 24),
-            ("expire_seconds", 0, 1 << 31),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not least <= value <= most:
-                raise ValueError(
-                    f"`{name}` must be an integer from {least} to {most}. "
-                    f"Received: {name}={value!r}"
-                )
-        if self.users % self.ways:
-            raise ValueError(
-                "`users` must be a multiple of `ways`. Received: "
-                f"users={self.users}, ways={self.ways}"
-            )
-
-
 class CachedHistories(NamedTuple):
     """What `read` found for B users."""
 
@@ -112,17 +63,6 @@ class CachedHistories(NamedTuple):
     rows: tf.Tensor  # int64 (B, L), table rows, oldest first.
     categories: tf.Tensor  # int64 (B, L), vocabulary indices.
     mask: tf.Tensor  # bool (B, L), True for the user's behaviors.
-
-
-class _Headers(NamedTuple):
-    """Headers (...), parsed: whole if one writer wrote all of it."""
-
-    whole: tf.Tensor
-    user: tf.Tensor
-    length: tf.Tensor
-    generation: tf.Tensor
-    written: tf.Tensor
-    mark: tf.Tensor
 
 
 class UserCache(tf.Module):
@@ -142,7 +82,7 @@ class UserCache(tf.Module):
         self._chunk = min(CHUNK, config.max_length)
         self._chunks = -(-config.max_length // self._chunk)
         self.headers = unsaved_zeros(
-            "headers", [config.users, _PROFILE + num_profile_fields]
+            "headers", [config.users, HEADER_WORDS + num_profile_fields]
         )
         self.behaviors = unsaved_zeros(
             "behaviors", [config.users * self._chunks, self._chunk]
@@ -187,7 +127,7 @@ class UserCache(tf.Module):
     def read(self, users: tf.Tensor) -> CachedHistories:
         """Return the newest histories of users (B,), and count it as a use."""
         slots, header, present = self._find(users)
-        headers = self._parsed(header)
+        headers = self.format.unpack_headers(header)
         expired = present & self._expired(headers.written)
         wanted = present & ~expired
         words, mask, whole = self._read_behaviors(
@@ -202,7 +142,7 @@ class UserCache(tf.Module):
         return CachedHistories(
             hit=hit,
             generation=_where(hit, headers.generation),
-            profile=self.format.payload_of(header[:, _PROFILE:]),
+            profile=headers.profile,
             rows=rows,
             categories=categories,
             mask=mask & hit[:, tf.newaxis],
@@ -217,7 +157,7 @@ class UserCache(tf.Module):
         `STATISTICS`.
         """
         _, header, present = self._find(users)
-        headers = self._parsed(header)
+        headers = self.format.unpack_headers(header)
         present &= ~self._expired(headers.written)
         age = tf.maximum(self._now() - headers.written, 0)
         every = tf.ones_like(users)
@@ -259,13 +199,9 @@ class UserCache(tf.Module):
             first = slot * self._chunks
             rows = first + tf.range(tf.shape(words, tf.int64)[0])
             written = scatter_rows(self.behaviors, rows, words)
-        numbers = (
-            *halves(user),
-            length,
-            *halves(generation),
-            *halves(self._now()),
+        header = self.format.pack_header(
+            user, length, generation, self._now(), profile
         )
-        header = mark + tf.concat([tf.stack(numbers), profile], axis=0)
         with tf.control_dependencies(_operations(written)):
             published = scatter_rows(
                 self.headers, slot[tf.newaxis], header[tf.newaxis]
@@ -282,7 +218,7 @@ class UserCache(tf.Module):
 
     def _take_slot(self, user: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
         """Return the slot to write to, its header taken away."""
-        headers = self._parsed(gather_frozen(self.headers, slots))
+        headers = self.format.unpack_headers(gather_frozen(self.headers, slots))
         expired = headers.whole & self._expired(headers.written)
         live = headers.whole & ~expired
         own = live & tf.equal(headers.user, user)
@@ -317,7 +253,7 @@ class UserCache(tf.Module):
         Each writer looks after it has published. Of two at the same time the
         later one sees both, so that the older never outlives the newer.
         """
-        headers = self._parsed(gather_frozen(self.headers, slots))
+        headers = self.format.unpack_headers(gather_frozen(self.headers, slots))
         own = headers.whole & tf.equal(headers.user, user)
         generations = _where(own, headers.generation)
         older = own & (generations < tf.reduce_max(generations))
@@ -331,7 +267,7 @@ class UserCache(tf.Module):
         """Return slot (B,), header (B, H) and presence (B,) of users."""
         slots = self._slots(users)
         found = gather_frozen(self.headers, slots)
-        headers = self._parsed(found)
+        headers = self.format.unpack_headers(found)
         own = headers.whole & tf.equal(headers.user, users[:, tf.newaxis])
         way = _smallest(-_where(own, headers.generation))
         return (
@@ -386,23 +322,6 @@ class UserCache(tf.Module):
         filled = tf.concat([payloads, tf.zeros([missing], tf.int64)], axis=0)
         return tf.reshape(filled, (-1, self._chunk))
 
-    def _parsed(self, headers: tf.Tensor) -> _Headers:
-        marks = self.format.mark_of(headers)
-        payloads = self.format.payload_of(headers)
-
-        def value(place: int) -> tf.Tensor:
-            return joined(payloads[..., place], payloads[..., place + 1])
-
-        return _Headers(
-            whole=tf.reduce_all(tf.equal(marks, marks[..., :1]), axis=-1)
-            & (marks[..., 0] < 0),
-            user=value(_USER),
-            length=payloads[..., _LENGTH],
-            generation=value(_GENERATION),
-            written=value(_WRITTEN),
-            mark=marks[..., 0],
-        )
-
     def _slots(self, users: tf.Tensor) -> tf.Tensor:
         """Return the slots (B, ways) of the sets of users (B,)."""
         sets = self.config.users // self.config.ways
@@ -420,7 +339,7 @@ class UserCache(tf.Module):
 
     def _occupied(self) -> tf.Tensor:
         every = tf.range(self.config.users, dtype=tf.int64)
-        headers = self._parsed(gather_frozen(self.headers, every))
+        headers = self.format.unpack_headers(gather_frozen(self.headers, every))
         live = headers.whole & ~self._expired(headers.written)
         return tf.reduce_sum(tf.cast(live, tf.int64))
 

@@ -10,6 +10,7 @@ generation of the write, and the payload.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -18,7 +19,22 @@ import tensorflow as tf
 MIN_TAG_BITS = 16
 # A payload holds half an id.
 HALF_BITS = 32
-_WRITTEN = -(1 << 63)
+_SET = -(1 << 63)
+# Where the numbers of a header are; 64 bits take two words.
+_USER, _LENGTH, _GENERATION, _WRITTEN = 0, 2, 3, 5
+HEADER_WORDS = 7
+"""Words of a header before the profile."""
+
+
+class Headers(NamedTuple):
+    """Headers (...), unpacked: whole if one writer wrote all of it."""
+
+    whole: tf.Tensor
+    user: tf.Tensor
+    length: tf.Tensor
+    generation: tf.Tensor
+    written: tf.Tensor
+    profile: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +67,7 @@ class WordFormat:
     def mark(self, generation: tf.Tensor) -> tf.Tensor:
         """Return what is added to the payloads of a generation, int64."""
         tag = generation & _ones(self.tag_bits)
-        return tf.bitwise.left_shift(tag, self.payload_bits) | _WRITTEN
+        return tf.bitwise.left_shift(tag, self.payload_bits) | _SET
 
     def mark_of(self, words: tf.Tensor) -> tf.Tensor:
         """Return the marks of words; 0 where nothing was written."""
@@ -74,16 +90,49 @@ class WordFormat:
         rows = tf.bitwise.right_shift(payloads, self.category_bits)
         return rows, payloads & _ones(self.category_bits)
 
+    def pack_header(
+        self,
+        user: tf.Tensor,
+        length: tf.Tensor,
+        generation: tf.Tensor,
+        written: tf.Tensor,
+        profile: tf.Tensor,
+    ) -> tf.Tensor:
+        """Return the words of a header, of int64 numbers and a profile (P,)."""
+        numbers = (
+            *_halves(user),
+            length,
+            *_halves(generation),
+            *_halves(written),
+        )
+        return self.mark(generation) + tf.concat(
+            [tf.stack(numbers), profile], axis=0
+        )
 
-def halves(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def unpack_headers(self, words: tf.Tensor) -> Headers:
+        """Return what headers (..., H) say."""
+        marks = self.mark_of(words)
+        payloads = self.payload_of(words)
+
+        def value(place: int) -> tf.Tensor:
+            high = tf.bitwise.left_shift(payloads[..., place + 1], HALF_BITS)
+            return high | payloads[..., place]
+
+        return Headers(
+            whole=tf.reduce_all(tf.equal(marks, marks[..., :1]), axis=-1)
+            & (marks[..., 0] < 0),
+            user=value(_USER),
+            length=payloads[..., _LENGTH],
+            generation=value(_GENERATION),
+            written=value(_WRITTEN),
+            profile=payloads[..., HEADER_WORDS:],
+        )
+
+
+def _halves(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the low and the high half of int64 values, each a payload."""
     high = tf.bitwise.right_shift(values, HALF_BITS)
     return values & _ones(HALF_BITS), high & _ones(HALF_BITS)
-
-
-def joined(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-    """Return the int64 values of their halves."""
-    return tf.bitwise.left_shift(high, HALF_BITS) | low
 
 
 def _ones(bits: int) -> int:

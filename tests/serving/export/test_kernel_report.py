@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from serving.export import kernel_report
-from serving.export.kernel_report import DATA, WAIT, _allows, main
+from serving.export.gpu_kernels import allows
+from serving.export.graph_walk import DATA, WAIT
+from serving.export.kernel_report import main
 from tests.serving.export.world import World
 
 tf = pytest.importorskip("tensorflow")
@@ -189,9 +191,9 @@ def test_a_kernel_may_be_for_some_strings_only(
     node = node_def_pb2.NodeDef(op="GatherNd")
     node.attr["Tparams"].type = tf.int64.as_datatype_enum
     node.attr["bad_indices_policy"].s = policy
-    assert _allows(kernel, node) is allowed
+    assert allows(kernel, node) is allowed
     node.attr["Tparams"].type = tf.string.as_datatype_enum
-    assert not _allows(kernel, node)
+    assert not allows(kernel, node)
 
 
 def test_the_table_of_the_docs_is_that_of_this_tensorflow(world: World) -> None:

@@ -300,7 +300,7 @@ def test_marks_of_nearby_generations_differ() -> None:
         assert words.payload_of(both).numpy().tolist() == given
 
 
-def test_refuses_cells_without_room_for_the_generation() -> None:
+def test_refuses_words_without_room_for_the_generation() -> None:
     from serving.export.words import WordFormat
 
     assert WordFormat(31, 16).tag_bits == 16

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from muse_keras.optimizers import RowSparseAdam
-from serving.export.kernel_report import DATA, training_kernel_report
+from serving.export.graph_walk import DATA
+from serving.export.kernel_report import training_kernel_report
 from tests.tfx_pipeline.training import toy_training
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.training import input_fn, trainer
