@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
-import io
 import socket
 import ssl
 import threading
@@ -17,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import urllib3
-import urllib3.connection
 
 from serving.addresses import bare_host, join_address
 from serving.client import wire_rest
@@ -26,109 +23,17 @@ from serving.client.channels import without_certificate
 from serving.client.errors import ClientClosedError, RequestError, call_error
 from serving.client.settings import Timeouts, Tls, ssl_context
 from serving.client.types import ModelMetadata, TensorSpec
+from serving.client.urllib3_internals import (
+    BoundedConnection,
+    BoundedTlsConnection,
+    limits,
+)
 
 CONNECTIONS = 32
 """Connections that a client opens at most at once."""
 _THREADS = 16
-_IDLE_S = 8.0
 _NO_RETRY = urllib3.Retry(False)
 _T = TypeVar("_T")
-
-
-class _Limits(threading.local):
-    """What bounds the call of this thread.
-
-    urllib3 has a limit for each wait, not for a whole call; its connections
-    look here before they wait.
-    """
-
-    ends = 0.0
-    connect = 0.0
-
-    def left(self, ends: float | None = None) -> float:
-        """Returns the seconds until `ends`, or else the end of the call."""
-        left = (self.ends if ends is None else ends) - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        return left
-
-
-_limits = _Limits()
-
-
-class _BoundedReader(io.RawIOBase):
-    """The bytes of an answer; each wait ends when the call does."""
-
-    def __init__(self, plain: Any) -> None:
-        self._socket = plain
-        # It keeps the socket open until the answer is read.
-        self._raw = plain.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._socket.settimeout(_limits.left())
-        count: int | None = self._raw.readinto(buffer)
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        self.fp = io.BufferedReader(_BoundedReader(sock))
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    response_class = _Response
-    _used = 0.0
-
-    def _new_conn(self) -> socket.socket:
-        """Connects to the first address that answers; none may use all time.
-
-        The time that is left bounds the TLS handshake too.
-        """
-        ends = min(_limits.ends, time.monotonic() + _limits.connect)
-        error = OSError("the host has no address")
-        for family, kind, number, _, place in socket.getaddrinfo(
-            self.host, self.port, type=socket.SOCK_STREAM
-        ):
-            plain = socket.socket(family, kind, number)
-            try:
-                plain.settimeout(_limits.left(ends))
-                plain.connect(place)
-                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                plain.settimeout(_limits.left(ends))
-                return plain
-            except OSError as failed:
-                plain.close()
-                error = failed
-        raise error
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        self.sock.settimeout(_limits.left())
-        self._used = time.monotonic()
-        super().send(data)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether it may carry another call: not closed, not idle for long.
-
-        A router on the way may have forgotten an idle connection.
-        """
-        is_fresh = time.monotonic() - self._used < _IDLE_S
-        return is_fresh and super().is_connected
-
-
-class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
-    pass
 
 
 class RestTransport:
@@ -153,7 +58,7 @@ class RestTransport:
         settings: dict[str, Any] = {"maxsize": CONNECTIONS, "block": True}
         self._pool: Any  # Its annotations are too narrow.
         if parts.scheme == "https":
-            self._kind: Any = _TlsConnection
+            self._kind: Any = BoundedTlsConnection
             self._pool = urllib3.HTTPSConnectionPool(
                 host,
                 parts.port or 443,
@@ -162,21 +67,21 @@ class RestTransport:
                 **settings,
             )
         else:
-            self._kind = _Connection
+            self._kind = BoundedConnection
             self._pool = urllib3.HTTPConnectionPool(
                 host, parts.port or 80, **settings
             )
         self._pool.ConnectionCls = self._opened
         self._address = join_address(host, self._pool.port)
         self._lock = threading.Lock()
-        self._open: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._open: weakref.WeakSet[BoundedConnection] = weakref.WeakSet()
         self._closed = False
         self._known: dict[Target, ModelMetadata] = {}
 
     def send(self, call: Call[_T], seconds: float) -> _T:
         """As `Transport.send`."""
-        _limits.ends = time.monotonic() + seconds
-        _limits.connect = self._connect
+        limits.ends = time.monotonic() + seconds
+        limits.connect = self._connect
         answer: Any
         if isinstance(call, Predict):
             answer = self._predict(call, seconds)
@@ -200,8 +105,8 @@ class RestTransport:
                 with contextlib.suppress(OSError):
                     plain.shutdown(socket.SHUT_RDWR)
 
-    def _opened(self, **settings: Any) -> _Connection:
-        connection: _Connection = self._kind(**settings)
+    def _opened(self, **settings: Any) -> BoundedConnection:
+        connection: BoundedConnection = self._kind(**settings)
         with self._lock:
             self._open.add(connection)
         return connection
@@ -251,13 +156,13 @@ class RestTransport:
                 self._headers,
                 retries=_NO_RETRY,
                 redirect=False,
-                timeout=None,  # `_limits` has it.
-                pool_timeout=_limits.left(),
+                timeout=None,  # `limits` has it.
+                pool_timeout=limits.left(),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if self._closed:
                 raise ClientClosedError("the client is closed") from error
-            if time.monotonic() >= _limits.ends:
+            if time.monotonic() >= limits.ends:
                 raise call_error(
                     "DEADLINE_EXCEEDED", f"no answer within {seconds:.3g} s"
                 ) from error
