@@ -15,8 +15,20 @@ import grpc
 from aiohttp import web
 from google.protobuf import text_format
 
+from serving.addresses import join_address
 from serving.files import write_json
 from serving.wire import messages
+
+_GRPC_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+    # Clients may ping often, and lost ones are noticed.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
 
 
 class StartupError(ValueError):
@@ -89,6 +101,33 @@ def ssl_context(files: TlsFiles) -> ssl.SSLContext:
     finally:
         os.unlink(path)
     return context
+
+
+class Ports:
+    """Where a server listens; its ports are None until then, or when off."""
+
+    def __init__(self, host: str, rest_scheme: str = "http") -> None:
+        self._host = host
+        self._rest_scheme = rest_scheme
+        self.grpc_port: int | None = None
+        self.rest_port: int | None = None
+
+    @property
+    def grpc_target(self) -> str:
+        """`host:port` of gRPC."""
+        return join_address(self._host, self.grpc_port)
+
+    @property
+    def rest_url(self) -> str:
+        """Base URL of REST, without a slash at the end."""
+        address = join_address(self._host, self.rest_port)
+        return f"{self._rest_scheme}://{address}"
+
+
+def make_grpc_server(max_request_bytes: int) -> grpc.aio.Server:
+    """Makes a server without methods and port; -1 takes any message."""
+    limit = ("grpc.max_receive_message_length", max_request_bytes)
+    return grpc.aio.server(options=[limit, *_GRPC_OPTIONS])
 
 
 def listen_grpc(

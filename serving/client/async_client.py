@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from serving.client.base import AsyncClient, awaited
+from serving.client.base import AsyncClient, ModelClient, awaited
 from serving.client.calls import AsyncTransport, Transport
 from serving.client.channels import AsyncGrpcTransport
-from serving.client.client import ModelClient, MuseClient
+from serving.client.client import MuseClient
 from serving.client.rest import AsyncRestTransport
 
 

@@ -7,15 +7,25 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+)
 
 from serving.client.attempts import Attempts
-from serving.client.calls import AsyncTransport, Call, Plan, Transport
-from serving.client.errors import CallError, ClientClosedError
-from serving.client.settings import Retry, Timeouts
+from serving.client.batches import Limits
+from serving.client.calls import AsyncTransport, Call, Plan, Target, Transport
+from serving.client.errors import CallError, ClientClosedError, RequestError
+from serving.client.settings import Retry, Timeouts, Tls
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
+_Transport = TypeVar("_Transport")
 _Client = TypeVar("_Client", bound="BlockingClient")
 _Async = TypeVar("_Async", bound="AsyncClient")
 
@@ -57,6 +67,47 @@ class BaseClient:
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosedError("the client is closed")
+
+
+class ModelClient(BaseClient, Generic[_Transport]):
+    """Settings of the clients of a model server; see `MuseClient`."""
+
+    _transports: ClassVar[Mapping[str, Any]]
+
+    def __init__(
+        self,
+        target: str,
+        transport: Literal["grpc", "rest"] | _Transport = "grpc",
+        model: str = "muse",
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        tls: Tls | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(target, timeouts, retry, metadata)
+        self._model = Target(model, version, label)
+        self._limits = limits or Limits()
+        if isinstance(transport, str):
+            if transport not in self._transports:
+                raise RequestError(
+                    "transport", "be 'grpc' or 'rest'", transport
+                )
+            transport = self._transports[transport](
+                target, self._timeouts, tls, metadata or {}
+            )
+        self._transport = transport
+
+    def _shown(self) -> list[str]:
+        parts = [f"model={self._model.model!r}"]
+        if self._model.version is not None:
+            parts.append(f"version={self._model.version}")
+        if self._model.label is not None:
+            parts.append(f"label={self._model.label!r}")
+        return parts
 
 
 class BlockingClient(BaseClient):

@@ -28,16 +28,6 @@ from serving.client.settings import Timeouts, Tls, ssl_context
 from serving.client.wire_grpc import METHODS, Method
 from serving.wire.memory import keep_freed_memory
 
-SERVER_KEEPALIVE = (
-    # Clients may ping often, to notice a lost connection.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
-"""Options of a gRPC server: clients may ping, and lost ones are noticed."""
-
 _IDLE_MS = 8_000
 _PING_MS = 5_000
 _SILENCE_S = 1.0

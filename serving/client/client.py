@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import overload
 
 import numpy as np
 
-from serving.client.base import BaseClient, BlockingClient
-from serving.client.batches import EXPLAIN, RANK, Limits, named_output
+from serving.client.base import BlockingClient, ModelClient
+from serving.client.batches import EXPLAIN, RANK, named_output
 from serving.client.calls import (
     GetMetadata,
     GetStatus,
@@ -18,7 +18,6 @@ from serving.client.calls import (
     Transport,
 )
 from serving.client.channels import GrpcTransport
-from serving.client.errors import RequestError
 from serving.client.examples import examples_plan
 from serving.client.matching import (
     MATCHING_MODEL,
@@ -28,7 +27,6 @@ from serving.client.matching import (
     search_plan,
 )
 from serving.client.rest import RestTransport
-from serving.client.settings import Retry, Timeouts, Tls
 from serving.client.types import (
     EmbedResult,
     ExplainResult,
@@ -53,57 +51,18 @@ from serving.client.user_cache import (
     user_cache_plan,
 )
 
-_Transport = TypeVar("_Transport")
-
-
-class ModelClient(BaseClient, Generic[_Transport]):
-    """Settings of the clients of a model server; see `MuseClient`."""
-
-    _transports: ClassVar[Mapping[str, Any]]
-
-    def __init__(
-        self,
-        target: str,
-        transport: Literal["grpc", "rest"] | _Transport = "grpc",
-        model: str = "muse",
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        timeouts: Timeouts | None = None,
-        retry: Retry | None = None,
-        tls: Tls | None = None,
-        metadata: Mapping[str, str] | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        super().__init__(target, timeouts, retry, metadata)
-        self._model = Target(model, version, label)
-        self._limits = limits or Limits()
-        if isinstance(transport, str):
-            if transport not in self._transports:
-                raise RequestError(
-                    "transport", "be 'grpc' or 'rest'", transport
-                )
-            transport = self._transports[transport](
-                target, self._timeouts, tls, metadata or {}
-            )
-        self._transport = transport
-
-    def _shown(self) -> list[str]:
-        parts = [f"model={self._model.model!r}"]
-        if self._model.version is not None:
-            parts.append(f"version={self._model.version}")
-        if self._model.label is not None:
-            parts.append(f"label={self._model.label!r}")
-        return parts
-
 
 class MuseClient(ModelClient[Transport], BlockingClient):
     """Asks a served MUSE model.
 
     Threads may share a client. Close it, or use it as a context manager.
 
-    Besides what their descriptions name, all methods raise `CallError` where a
-    call failed, and `ResponseError` where an answer does not fit the request.
+    A method that takes requests takes one, or several of any lengths, and
+    returns one result, or a list of them in the order of the requests. Every
+    method takes `timeout`, seconds for all that it does; None leaves the
+    client's limits. Besides what their descriptions name, all methods raise
+    `CallError` where a call failed, and `ResponseError` where an answer does
+    not fit the request.
 
     Args:
         target: `host:port`; for REST a URL as well.
@@ -152,15 +111,7 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         *,
         timeout: float | None = None,
     ) -> RankResult | list[RankResult]:
-        """Scores candidates.
-
-        Args:
-            requests: one or several, of any lengths.
-            timeout: seconds for all of it; None leaves the client's limits.
-
-        Returns:
-            One result, or a list of them in the order of the requests.
-        """
+        """Scores candidates."""
         plan = RANK.plan(self._model, requests, self._limits)
         return self._run(plan, timeout)
 
@@ -180,15 +131,7 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         *,
         timeout: float | None = None,
     ) -> ExplainResult | list[ExplainResult]:
-        """Scores candidates and shows the behaviors behind each score.
-
-        Args:
-            requests: one request or several.
-            timeout: seconds for all of it; None leaves the client's limits.
-
-        Returns:
-            One result, or a list of them in the order of the requests.
-        """
+        """Scores candidates and shows the behaviors behind each score."""
         plan = EXPLAIN.plan(self._model, requests, self._limits)
         return self._run(plan, timeout)
 
@@ -215,13 +158,6 @@ class MuseClient(ModelClient[Transport], BlockingClient):
 
         They stay until the version is unloaded, the user is prefetched again,
         or another user takes the slot.
-
-        Args:
-            requests: one request or several, by ids or by rows.
-            timeout: seconds for all of it; None leaves the client's limits.
-
-        Returns:
-            One result, or a list of them in the order of the requests.
 
         Raises:
             InvalidArgumentError: the rows belong to another item table; give
@@ -253,13 +189,6 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         """Scores candidates for users whose histories are in the model.
 
         A miss is not an error: `cache_hit` is False; call `rank` instead.
-
-        Args:
-            requests: one or several, of any lengths.
-            timeout: seconds for all of it; None leaves the client's limits.
-
-        Returns:
-            One result, or a list of them in the order of the requests.
 
         Raises:
             SignatureError: the model keeps no histories.
@@ -412,9 +341,6 @@ class MuseClient(ModelClient[Transport], BlockingClient):
             requests: one or several, of any lengths.
             model: name of the retrieval model; its newest version is asked.
             timeout: seconds for all of it; None leaves the client's limits.
-
-        Returns:
-            One result, or a list of them in the order of the requests.
 
         Raises:
             NotFoundError: the server has no such model.

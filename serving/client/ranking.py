@@ -123,7 +123,7 @@ class RankingResult:
     """The answer of the ranking service.
 
     Attributes:
-        candidate_item_ids: int64 (C,), as given, or in matching's order; the
+        candidate_item_ids: int64 (C,), as given, or as retrieved; the
             best first where the request wants it.
         click_probability: float32 (C,), in the same order; empty where path
             is `unranked`.
@@ -135,7 +135,7 @@ class RankingResult:
         stages: what happened, by time of start.
         total_ms: from the request's arrival to the answer.
         request_id: the request's.
-        candidates_from: `request`, `matching`, or `popular` where matching
+        candidates_from: `request`, `matching`, or `popular` where that
             had no answer in time.
     """
 
@@ -288,18 +288,21 @@ class AsyncRankingClient(_Settings[Transport | AsyncTransport], AsyncClient):
 
 
 def _rank_message(call: Rank) -> bytes:
-    request = call.request
-    ids = request.candidate_item_ids
-    message = wire.RankRequest(
-        user_id=request.user_id,
-        candidate_item_ids=[] if ids is None else np.asarray(ids).tolist(),
-        num_candidates=int(request.num_candidates),
-        deadline_ms=float(request.deadline_ms),
-        request_id=request.request_id,
-        sort=request.sort,
-        top=int(request.top),
-    )
+    fields = dict(vars(call.request))
+    if (ids := fields["candidate_item_ids"]) is not None:
+        fields["candidate_item_ids"] = ids.tolist()
+    message = wire.RankRequest(**fields)
     return bytes(message.SerializeToString())
+
+
+def read_request(message: Any, deadline_ms: float) -> RankingRequest:
+    """Reads a request, with another deadline."""
+    fields = {
+        field.name: getattr(message, field.name)
+        for field in dataclasses.fields(RankingRequest)
+    }
+    fields["candidate_item_ids"] = list(message.candidate_item_ids) or None
+    return RankingRequest(**{**fields, "deadline_ms": deadline_ms})
 
 
 def _append_message(call: AppendEvents) -> bytes:

@@ -22,6 +22,7 @@ from serving.client.errors import (
 )
 from serving.client.types import ModelMetadata, TensorSpec, VersionStatus
 from serving.wire import messages
+from serving.wire.statuses import HTTP_STATUS
 from serving.wire.tensors import TensorError, dtype_number
 
 try:  # optional, faster
@@ -32,17 +33,7 @@ except ImportError:
 _STRING = 7
 _PLAIN_INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))  # native order
 _CODE_OF_STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    409: "ALREADY_EXISTS",
-    429: "RESOURCE_EXHAUSTED",
-    499: "CANCELLED",
-    500: "INTERNAL",
-    501: "UNIMPLEMENTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
+    status: code for code, status in reversed(HTTP_STATUS.items())
 }
 _ARRAYS = {
     "float": np.float32,

@@ -11,11 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
 from aiohttp import web
 
 from serving.addresses import bare_host, join_address
-from serving.client.channels import SERVER_KEEPALIVE
 from serving.model_server.config import ServerConfig
 from serving.model_server.config_files import model_settings, read_monitoring
 from serving.model_server.dispatch import Dispatcher
@@ -26,9 +24,11 @@ from serving.model_server.model_manager import ModelManager
 from serving.model_server.preflight import cannot_listen, check_port
 from serving.model_server.rest_api import make_rest_app
 from serving.startup import (
+    Ports,
     StartupError,
     listen_grpc,
     listen_rest,
+    make_grpc_server,
     read_tls,
     stop_signal,
     write_port_file,
@@ -41,10 +41,11 @@ _IDLE_SECONDS = 300.0
 _LAST_SECONDS = 2.0  # to write answers that are there
 
 
-class ServerApp:
+class ServerApp(Ports):
     """One embedded server; its ports are known once it has started."""
 
     def __init__(self, config: ServerConfig) -> None:
+        super().__init__(config.host)
         keep_freed_memory()
         self.config = config
         self._models = model_settings(config)
@@ -52,22 +53,10 @@ class ServerApp:
         self._tls = read_tls(config.ssl_config_file)
         self.metrics = Metrics()
         self.manager = ModelManager(config, self.metrics)
-        self.grpc_port: int | None = None
-        self.rest_port: int | None = None
         self._grpc: Any = None
         self._runner: web.AppRunner | None = None
         self._dispatchers: list[Dispatcher] = []
         self._reloader: asyncio.Task[None] | None = None
-
-    @property
-    def grpc_target(self) -> str:
-        """`host:port` of gRPC."""
-        return join_address(self.config.host, self.grpc_port)
-
-    @property
-    def rest_url(self) -> str:
-        """Base URL of REST, without a slash at the end."""
-        return f"http://{join_address(self.config.host, self.rest_port)}"
 
     @property
     def model_names(self) -> list[str]:
@@ -139,16 +128,8 @@ class ServerApp:
             "GRPC", threads, self.metrics, max_admitted=threads
         )
         self._dispatchers.append(dispatcher)
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_send_message_length", -1),
-                (
-                    "grpc.max_receive_message_length",
-                    min(self.config.max_request_bytes, 2**31 - 1) or -1,
-                ),
-                ("grpc.so_reuseport", 0),
-                *SERVER_KEEPALIVE,
-            ]
+        server = make_grpc_server(
+            min(self.config.max_request_bytes, 2**31 - 1) or -1
         )
         add_services(server, self.manager, dispatcher)
         address = join_address(self.config.host, self.config.port)

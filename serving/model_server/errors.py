@@ -11,26 +11,10 @@ from typing import Any
 
 import grpc
 
+from serving.wire.statuses import HTTP_STATUS
+
 _CODES: dict[int, grpc.StatusCode] = {
     code.value[0]: code for code in grpc.StatusCode
-}
-
-# The table of TF Serving's http_server.cc; all others are 500.
-_HTTP = {
-    grpc.StatusCode.OK: 200,
-    grpc.StatusCode.CANCELLED: 499,
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
-    grpc.StatusCode.ABORTED: 409,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
-    grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 
 _MESSAGE_LIMIT = 1024
@@ -65,8 +49,8 @@ def from_tensorflow(error: Any) -> ServingError:
 
 
 def http_status(code: grpc.StatusCode) -> int:
-    """HTTP status for a canonical code, as TF Serving maps them."""
-    return _HTTP.get(code, 500)
+    """HTTP status for a canonical code."""
+    return HTTP_STATUS.get(code.name, 500)
 
 
 def truncated(message: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from serving.client.calls import Target
+from serving.client.errors import RequestError
+from serving.client.wire_rest import predict_call
 from serving.model_server.errors import ServingError
 from serving.model_server.model_manager import ModelManager
 from serving.model_server.servable import Servable
@@ -46,10 +47,12 @@ def sample_request(manager: ModelManager, name: str) -> SampleRequest | None:
         with manager.lease(name) as servable:
             for signature, inputs in _candidates(servable):
                 try:
+                    ordered = dict(sorted(inputs.items()))
+                    call = predict_call(Target(name), signature, ordered)
                     run_signature(servable, signature, inputs, timeout_ms=60000)
-                except ServingError:
+                except (RequestError, ServingError):
                     continue
-                return SampleRequest(signature, _body(signature, inputs))
+                return SampleRequest(signature, (call.body or b"").decode())
     except ServingError:
         return None
     return None
@@ -94,15 +97,3 @@ def _zeros(info: Any) -> np.ndarray:
 def _preference(name: str) -> tuple[int, str]:
     known = name in _PREFERRED
     return _PREFERRED.index(name) if known else len(_PREFERRED), name
-
-
-def _body(signature: str, inputs: Mapping[str, np.ndarray]) -> str:
-    columns = {
-        alias: np.asarray(array).tolist()
-        for alias, array in sorted(inputs.items())
-    }
-    return json.dumps(
-        {"signature_name": signature, "inputs": columns},
-        separators=(",", ":"),
-        default=lambda raw: {"b64": base64.b64encode(raw).decode()},
-    )

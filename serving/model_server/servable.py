@@ -79,7 +79,7 @@ class SessionOptions:
 
 
 class Servable:
-    """A SavedModel in memory, counting who uses it."""
+    """A SavedModel in memory, and how many calls use it."""
 
     def __init__(
         self,

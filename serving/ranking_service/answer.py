@@ -45,7 +45,7 @@ class Parts:
         self.targets = Targets(config)
         self.histories = Histories(config)
         self.prefetches = Prefetches(config, self.histories, self.targets)
-        # Candidates where matching has none in time.
+        # Candidates where retrieval has none in time.
         self.popular = np.zeros(0, np.int64)
 
 
@@ -126,7 +126,7 @@ class Answer:
     async def _find_candidates(self) -> tuple[np.ndarray, str]:
         """Returns the items to rank, int64 (C,), and where they come from.
 
-        Matching is waited for as long as popular items can still be ranked
+        Retrieval is waited for as long as popular items can still be ranked
         instead.
         """
         given = self._request.candidate_item_ids
@@ -156,7 +156,7 @@ class Answer:
         return popular, "popular"
 
     async def _read_newest(self) -> UserHistory:
-        """Reads the few behaviors that matching needs."""
+        """Reads the few behaviors that retrieval needs."""
         length, name = self._config.matching_length, "store_read_newest"
         histories = self._parts.histories
         if histories.exist and length:

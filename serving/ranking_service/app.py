@@ -15,13 +15,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.addresses import join_address
 from serving.background import in_background
-from serving.ranking_service.config import ServiceConfig
-from serving.ranking_service.grpc_server import make_grpc_server
+from serving.ranking_service.config import MAX_REQUEST_BYTES, ServiceConfig
+from serving.ranking_service.grpc_server import add_service
 from serving.ranking_service.rest_server import make_rest_app
 from serving.ranking_service.service import RankingService
 from serving.startup import (
+    Ports,
     listen_grpc,
     listen_rest,
+    make_grpc_server,
     read_tls,
     stop_signal,
     write_port_file,
@@ -32,14 +34,13 @@ _logger = logging.getLogger(__name__)
 _HEALTH_S = 0.1
 
 
-class ServiceApp:
+class ServiceApp(Ports):
     """One service; its ports are known once it has started."""
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
         self._tls = read_tls(config.ssl_config_file)
-        self.grpc_port: int | None = None
-        self.rest_port: int | None = None
+        super().__init__(config.host, "https" if self._tls else "http")
         self.service: RankingService
         self._health = health.aio.HealthServicer()
         self._grpc: grpc.aio.Server | None = None
@@ -47,24 +48,14 @@ class ServiceApp:
         self._watch: asyncio.Task[None] | None = None
         self._port_file: pathlib.Path | None = None
 
-    @property
-    def grpc_target(self) -> str:
-        """`host:port` of gRPC."""
-        return join_address(self.config.host, self.grpc_port)
-
-    @property
-    def rest_url(self) -> str:
-        """Base URL of REST, without a slash at the end."""
-        scheme = "https" if self._tls else "http"
-        return f"{scheme}://{join_address(self.config.host, self.rest_port)}"
-
     async def start(self) -> None:
         """Takes the ports, then starts the service."""
         config = self.config
         self.service = RankingService(config)
         try:
             if config.port >= 0:
-                self._grpc = make_grpc_server(self.service)
+                self._grpc = make_grpc_server(MAX_REQUEST_BYTES)
+                add_service(self._grpc, self.service)
                 health_pb2_grpc.add_HealthServicer_to_server(
                     self._health, self._grpc
                 )

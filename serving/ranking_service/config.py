@@ -19,7 +19,7 @@ class StageBudgets(pydantic.BaseModel):
     """Milliseconds per stage, by the stage's name; 0 leaves a stage out.
 
     Attributes:
-        store_read_newest: reading the behaviors that matching needs.
+        store_read_newest: reading the behaviors that retrieval needs.
         matching: finding candidates, that read included.
         prefetch: waiting, once the candidates are there, for the user's
             history to be in the user cache.
@@ -68,11 +68,11 @@ class ServiceConfig(pydantic.BaseModel):
         deadline_ms: of requests that bring none.
         max_deadline_ms: longer ones are shortened to this.
         margin_ms: kept back from each deadline, to write the answer.
-        num_candidates: taken from matching where a request does not say.
+        num_candidates: taken from retrieval where a request does not say.
         max_candidates: that one request may bring or ask for.
         history_limit: newest behaviors that are read.
         shortened_length: newest behaviors of a shortened history.
-        matching_length: newest behaviors that matching gets.
+        matching_length: newest behaviors that retrieval gets.
         max_concurrent: requests being answered at once.
         max_queue: requests that wait for a place; more are refused.
         max_queue_ms: how long one may wait for it.

@@ -7,10 +7,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from serving.client.channels import SERVER_KEEPALIVE
 from serving.client.errors import RequestError
-from serving.client.ranking import RankingRequest, write_rank
-from serving.ranking_service.config import MAX_REQUEST_BYTES
+from serving.client.ranking import read_request, write_rank
 from serving.ranking_service.failures import (
     PATH_HEADER,
     UnrankedError,
@@ -20,16 +18,8 @@ from serving.ranking_service.service import RankingService
 from serving.wire import ranking_messages as wire
 
 
-def make_grpc_server(service: RankingService) -> grpc.aio.Server:
-    """Makes a server of `muse.serving.v1.RankingService`, without a port."""
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-            *SERVER_KEEPALIVE,
-        ]
-    )
+def add_service(server: grpc.aio.Server, service: RankingService) -> None:
+    """Adds `muse.serving.v1.RankingService` to a server."""
 
     async def rank(data: bytes, context: Any) -> Any:
         message = _parse(wire.RankRequest, data)
@@ -39,16 +29,7 @@ def make_grpc_server(service: RankingService) -> grpc.aio.Server:
             # The caller waits no longer than this.
             default = service.config.deadline_ms
             deadline = min(deadline or default, max(1.0, 1e3 * left))
-        request = RankingRequest(
-            user_id=message.user_id,
-            candidate_item_ids=list(message.candidate_item_ids) or None,
-            num_candidates=message.num_candidates,
-            deadline_ms=deadline,
-            request_id=message.request_id,
-            sort=message.sort,
-            top=message.top,
-        )
-        result = await service.rank(request)
+        result = await service.rank(read_request(message, deadline))
         context.set_trailing_metadata(((PATH_HEADER, result.path),))
         if service.refuses(result):
             raise UnrankedError
@@ -86,7 +67,6 @@ def make_grpc_server(service: RankingService) -> grpc.aio.Server:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(wire.SERVICE, methods),)
     )
-    return server
 
 
 def _parse(kind: Any, data: bytes) -> Any:

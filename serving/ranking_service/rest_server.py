@@ -147,16 +147,10 @@ def _as_json(
         user_id, item_ids = str(user_id), [str(item) for item in item_ids]
     return {
         "user_id": user_id,
+        **vars(result),
         "candidate_item_ids": item_ids,
         "click_probability": result.click_probability.tolist(),
-        "path": result.path,
-        "history_length": result.history_length,
-        "generation": result.generation,
-        "cache_hit": result.cache_hit,
         "stages": [dataclasses.asdict(stage) for stage in result.stages],
-        "total_ms": result.total_ms,
-        "request_id": result.request_id,
-        "candidates_from": result.candidates_from,
     }
 
 

@@ -113,12 +113,12 @@ def test_padding_keeps_every_value_at_its_place(batch):
     st.integers(1, 4),
     st.integers(1, 60),
 )
-def test_split_sends_every_request_once_within_the_limits(batch, most, cells):
-    parts = list(RANK.batches(batch, Limits(requests=most, ids=cells)))
+def test_split_sends_every_request_once_within_the_limits(batch, most, ids):
+    parts = list(RANK.batches(batch, Limits(requests=most, ids=ids)))
     assert sorted(sum(parts, [])) == list(range(len(batch)))
     for part in parts:
         assert len(part) <= most
         chosen = [batch[i] for i in part]
         width = 2 * max(len(r.behavior_item_ids) for r in chosen)
         width += max(len(r.candidate_item_ids) for r in chosen)
-        assert len(part) == 1 or len(part) * width <= cells
+        assert len(part) == 1 or len(part) * width <= ids

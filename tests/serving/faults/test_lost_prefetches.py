@@ -30,8 +30,8 @@ STRANGERS = np.arange(1, 8_000)
 
 
 @pytest.fixture(scope="module")
-def rivals():
-    """For each user those strangers who share the few places of a set."""
+def neighbors():
+    """For each user the strangers that share the few places of a set."""
     format_ = WordFormat(toy_muse.ROW_BITS, toy_muse.CATEGORY_BITS)
     cache = UserCache(toy_muse.CACHE, format_, 5)
 
@@ -41,8 +41,8 @@ def rivals():
     theirs = sets(STRANGERS)
     return {
         user: [
-            PrefetchRequest(int(rival), [0] * 5, [7, 7], [0, 0])
-            for rival in STRANGERS[theirs == own][: 2 * toy_muse.CACHE.ways]
+            PrefetchRequest(int(neighbor), [0] * 5, [7, 7], [0, 0])
+            for neighbor in STRANGERS[theirs == own][: 2 * toy_muse.CACHE.ways]
         ]
         for user, own in zip(USERS, sets(USERS), strict=True)
     }
@@ -71,14 +71,16 @@ def service(target: str, store: str):
     )
 
 
-def test_others_take_the_place_before_it_is_used(model_server, store, rivals):
+def test_others_take_the_place_before_it_is_used(
+    model_server, store, neighbors
+):
     """The ranking with the whole history takes over."""
     user = USERS[0]
 
     def others_first() -> None:
         with MuseClient(model_server.grpc) as other:
-            for rival in rivals[user]:
-                other.prefetch(rival)
+            for neighbor in neighbors[user]:
+                other.prefetch(neighbor)
 
     with (
         front_of(model_server.grpc) as (front, address),
@@ -94,7 +96,7 @@ def test_others_take_the_place_before_it_is_used(model_server, store, rivals):
 
 
 def test_services_and_others_fight_for_a_few_places(
-    model_server, store, rivals
+    model_server, store, neighbors
 ):
     """Every answer is right, whether the history was still there or not."""
     paths: collections.Counter[str] = collections.Counter()
@@ -102,7 +104,7 @@ def test_services_and_others_fight_for_a_few_places(
 
     def disturb() -> None:
         with MuseClient(model_server.grpc) as other:
-            for crowd in itertools.cycle(rivals.values()):
+            for crowd in itertools.cycle(neighbors.values()):
                 if over.is_set():
                     return
                 with contextlib.suppress(MuseClientError):  # Too many calls.

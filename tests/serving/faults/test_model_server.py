@@ -252,7 +252,7 @@ def test_garbage_by_rest(model_server, body):
 
 
 def test_more_users_than_the_cache_holds(model_server):
-    """Who is in it has the right scores; who is not is told so."""
+    """Users in it get the right scores, the others a miss."""
     users = toy_muse.CACHE.users * 2
     requests = [make_request(user) for user in range(1, users + 1)]
     with MuseClient(model_server.grpc) as client:

@@ -124,8 +124,8 @@ def test_store_that_is_down(site) -> None:
     down = settings(site, store=f"redis://{closed_port()}/0")
     with running_service(ServiceConfig(**down)) as app:
         cached = rank(app, request)
-        nobody = RankRequest(77, [0] * 5, [], [], [3, 4])
-        uncached = rank(app, nobody)
+        stranger = RankRequest(77, [0] * 5, [], [], [3, 4])
+        uncached = rank(app, stranger)
     # What an earlier request left in the model's cache still serves.
     assert (cached.path, cached.generation) == ("cached", before.generation)
     np.testing.assert_array_equal(
@@ -135,7 +135,7 @@ def test_store_that_is_down(site) -> None:
     assert outcomes(uncached)["store_read"] == "error"
     assert outcomes(uncached)["rank_cached"] == "miss"
     np.testing.assert_allclose(
-        uncached.click_probability, toy_muse.expected_score(nobody), atol=1e-5
+        uncached.click_probability, toy_muse.expected_score(stranger), atol=1e-5
     )
 
 

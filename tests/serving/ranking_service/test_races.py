@@ -156,7 +156,7 @@ def test_a_server_that_hangs_is_left_alone(site, monkeypatch) -> None:
                 RankingRequest(request.user_id, request.candidate_item_ids)
             )
             assert moved.path == "cached"
-            hung.answered()  # Nobody has noticed yet.
+            hung.answered()  # It was not noticed yet.
             answer = await service.rank(RankingRequest(unknown, [3, 4]))
             assert answer.path == "no_history"
             # It takes the next server when the first one hangs.

@@ -1,4 +1,4 @@
-"""More callers than the model server has threads: nobody goes unranked."""
+"""More callers than the model server has threads: every request is ranked."""
 
 from __future__ import annotations
 

@@ -542,7 +542,7 @@ def test_names_agree():
 
 
 def test_network_policies_let_the_callers_in():
-    """Whoever calls a port is let in; model servers and Redis are closed."""
+    """Callers are let in; model servers and Redis are open to no others."""
     ports = {"muse-model-server": 8500, "muse-redis": 6379}
     callers = [
         r["spec"]["template"]["metadata"]["labels"]
