@@ -39,6 +39,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import harness
+from muse_tools.datasets import table_writer
 
 MAX_CANDIDATES = 64
 FULL_USERS, QUICK_USERS = 10_000, 500
@@ -330,7 +331,7 @@ def _multiply(raw: pathlib.Path, target: pathlib.Path, times: int) -> None:
             continue
         place = table.schema.get_field_index(raw_tables.USER_ID)
         path = target / "raw" / f"{name}.parquet"
-        with raw_tables.TableWriter(path, table.schema) as writer:
+        with table_writer.TableWriter(path, table.schema) as writer:
             for copy in range(times):
                 for batch in table.iter_batches():
                     columns = list(batch.columns)

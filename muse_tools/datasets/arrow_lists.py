@@ -95,6 +95,16 @@ def ranges(
     return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
+def find_sorted(
+    keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Returns a place in sorted keys for each value, and if it is there."""
+    if not len(keys):
+        return np.zeros(len(values), np.int64), np.zeros(len(values), bool)
+    places = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
+    return places, keys[places] == values
+
+
 def rank_in_group(
     sorted_groups: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:

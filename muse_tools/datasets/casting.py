@@ -10,6 +10,8 @@ were made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -23,6 +25,18 @@ def is_list(data_type: pa.DataType) -> bool:
         or pa.types.is_large_list(data_type)
         or pa.types.is_fixed_size_list(data_type)
     )
+
+
+def leaf(data_type: pa.DataType) -> pa.DataType:
+    """Returns the type of a list's values, or the type itself."""
+    return data_type.value_type if is_list(data_type) else data_type
+
+
+def describe(data_type: pa.DataType) -> str:
+    """Returns a type as schemas/README.md spells it, e.g. ``list<int8>``."""
+    if is_list(data_type):
+        return f"list<{describe(data_type.value_type)}>"
+    return str(data_type)
 
 
 def accepts(expected: pa.DataType, received: pa.DataType) -> bool:
@@ -77,6 +91,41 @@ def cast(array: pa.Array, expected: pa.DataType) -> pa.Array:
             ):
                 raise ValueError(str(value)) from error
         raise ValueError(str(error)) from error
+
+
+def hint(field: pa.Field, received: pa.DataType, group: Sequence[str]) -> str:
+    """Returns what to do about a type that is not accepted.
+
+    `group` names all columns that hold the same ids.
+    """
+    types, name = pa.types, field.name
+    wanted, found = describe(field.type), leaf(received)
+    if not types.is_integer(leaf(field.type)):
+        return f"write column {name} as {wanted}."
+    if types.is_string(found) or types.is_large_string(found):
+        return (
+            f"replace the texts of {name} by "
+            f"muse_tools.datasets.hashing.stable_ids({group[0]!r}, texts), "
+            f"int64, wherever these ids stand ({', '.join(group)})."
+        )
+    if types.is_uint64(found):
+        return (
+            f"take the same 64 bits of {name} as int64, in NumPy "
+            "ids.view(np.int64), wherever these ids stand "
+            f"({', '.join(group)})."
+        )
+    if types.is_floating(found):
+        return (
+            f"write {name} as {wanted} from where the whole numbers come "
+            "from; floats may have rounded them already, and a cast cannot "
+            "bring them back."
+        )
+    if types.is_timestamp(found):
+        return (
+            f"write {name} in whole seconds, in Arrow "
+            "column.cast('timestamp[s]').cast('int64')."
+        )
+    return f"write {name} as {wanted}, one number for each different value."
 
 
 def _whole(array: pa.Array) -> pa.Array:

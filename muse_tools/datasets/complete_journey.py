@@ -29,6 +29,7 @@ from muse_tools.datasets import (
     raw_rows,
     raw_tables,
     search_tables,
+    table_writer,
 )
 from muse_tools.datasets.arrow_lists import list_array, values_of
 from muse_tools.datasets.dataset_dir import Progress
@@ -278,7 +279,7 @@ def _write_searches(
             "begin the train weeks later, take more users, or give "
             "--search-events 0.",
         )
-    raw_tables.write_table(
+    table_writer.write_table(
         raw / f"{search_tables.ITEM_CONTENT}.parquet",
         pa.table(
             {
@@ -287,7 +288,7 @@ def _write_searches(
             }
         ),
     )
-    raw_tables.write_table(
+    table_writer.write_table(
         raw / f"{search_tables.SEARCH_EVENTS}.parquet",
         pa.table(
             {
@@ -388,13 +389,13 @@ def _write(
         )
         at = np.minimum(np.searchsorted(catalog, items), len(catalog) - 1)
         categories = np.where(catalog[at] == items, category_ids[at], 0)
-        raw_tables.write_table(
+        table_writer.write_table(
             raw / f"{split}_samples.parquet",
             raw_rows.sample_rows(
                 impressions.household, impressions.product, impressions.click
             ),
         )
-        raw_tables.write_table(
+        table_writer.write_table(
             raw / f"{split}_user_features.parquet",
             raw_rows.user_rows(
                 users,
@@ -418,7 +419,7 @@ def _write(
     listed = np.isin(catalog, items)
     products = products.filter(pa.array(listed))
     item_ids = values_of(products["product_id"])
-    raw_tables.write_table(
+    table_writer.write_table(
         raw / f"{raw_tables.ITEM_FEATURES}.parquet",
         raw_rows.item_rows(
             item_ids,
@@ -452,8 +453,8 @@ def _write(
             raw, options, purchases, households, with_text
         )
     tell("writing item tables", 0.95)
-    raw_tables.write_table(
+    table_writer.write_table(
         raw / f"{raw_tables.EMBEDDINGS}.parquet",
         raw_rows.vector_rows(item_ids[described], codes),
     )
-    raw_tables.write_table(staging / "names.parquet", _names_table(products))
+    table_writer.write_table(staging / "names.parquet", _names_table(products))

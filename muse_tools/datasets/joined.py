@@ -24,6 +24,7 @@ from muse_tools.datasets import (
     dataset_dir,
     raw_rows,
     raw_tables,
+    table_writer,
     validation,
 )
 from muse_tools.datasets.arrow_lists import (
@@ -220,7 +221,7 @@ def _import(
         pa.field(validation.REASON_COLUMN, pa.string())
     )
     item_path = raw / f"{raw_tables.ITEM_FEATURES}.parquet"
-    with raw_tables.TableWriter(item_path, _ITEMS) as item_writer:
+    with table_writer.TableWriter(item_path, _ITEMS) as item_writer:
         for split, table in shards.items():
             users_seen = validation.UniqueKeys(
                 raw_tables.USER_ID, validation.DUPLICATE_USER
@@ -230,7 +231,7 @@ def _import(
             removed = 0
             with contextlib.ExitStack() as stack:
                 sample_writer, user_writer, rejected_writer = (
-                    stack.enter_context(raw_tables.TableWriter(path, schema))
+                    stack.enter_context(table_writer.TableWriter(path, schema))
                     for path, schema in (
                         (raw / f"{split}_samples.parquet", _SAMPLES),
                         (raw / f"{split}_user_features.parquet", _USERS),
@@ -270,7 +271,7 @@ def _import(
     counts["items"] = item_writer.rows
     vectors = 0
     path = raw / f"{raw_tables.EMBEDDINGS}.parquet"
-    with raw_tables.TableWriter(path, _EMBEDDINGS) as writer:
+    with table_writer.TableWriter(path, _EMBEDDINGS) as writer:
         for batch, read in iter_vectors(maps):
             vectors += read
             writer.write(batch)

@@ -19,9 +19,14 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from muse_tools.datasets import casting
 from muse_tools.datasets.errors import DataError
 
 _READ_BUFFER_BYTES = 4 << 20
+_TARGET_BATCH_BYTES = 32 << 20
+_MAX_BATCH_ROWS = 1 << 17
+# What a float takes on its way to a whole number or a code.
+_BYTES_OF_FLOATS = 40
 _ENDINGS = (".parquet", ".parq", ".pq", "")
 _MAGIC = b"PAR1"
 _ARROW_SCHEMA = b"ARROW:schema"
@@ -208,6 +213,43 @@ def iter_batches(
             if constants
             else batch
         )
+
+
+def _leaf_bytes(data_type: pa.DataType) -> int:
+    try:
+        return max(1, casting.leaf(data_type).bit_width // 8)
+    except ValueError:
+        return 16
+
+
+def decoded_bytes(
+    metadata: pq.FileMetaData, schema: pa.Schema
+) -> Iterator[tuple[int, int]]:
+    """Yields rows, and bytes of a schema's values, of each row group."""
+    types = {f.name: f.type for f in schema}
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        size = 0
+        for column in map(group.column, range(group.num_columns)):
+            wanted = types.get(column.path_in_schema.split(".")[0])
+            if wanted is None:
+                continue
+            rounded = column.physical_type in ("FLOAT", "DOUBLE")
+            whole = pa.types.is_integer(casting.leaf(wanted))
+            size += column.num_values * (
+                _BYTES_OF_FLOATS if rounded and whole else _leaf_bytes(wanted)
+            )
+        yield group.num_rows, size
+
+
+def rows_per_batch(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
+    """Returns how many rows of a file decode to about 32 MB."""
+    widest = max(
+        (size / rows for rows, size in decoded_bytes(metadata, schema) if rows),
+        default=1.0,
+    )
+    fitting = int(_TARGET_BATCH_BYTES // max(1.0, widest))
+    return min(_MAX_BATCH_ROWS, max(1, fitting))
 
 
 def _diagnosis(

@@ -11,7 +11,6 @@ Source of names and types: the Taobao-MM files as published.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -20,16 +19,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from muse_tools.datasets import casting, parquet_files
+from muse_tools.datasets import casting
 from muse_tools.datasets.arrow_lists import list_of
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.parquet_files import (
     data_files,
     find_files,
+    iter_batches,
     listing,
     open_file,
+    rows_per_batch,
+    schema_of,
 )
-from serving.files import appearing
 
 EMBEDDING_DIM = 128
 """Number of int8 codes of one item vector."""
@@ -43,6 +44,7 @@ ITEM_ID = "205"
 ITEM_CATEGORY = "206"
 ITEM_CITY = "213"
 ITEM_PROVINCE = "214"
+ITEM_PROPERTIES = (ITEM_CATEGORY, ITEM_CITY, ITEM_PROVINCE)
 SCL_EMBEDDING = "205_c"
 
 NAME_OF_CODE: Mapping[str, str] = {
@@ -95,31 +97,48 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     TEST_SAMPLES: _SAMPLES,
     TRAIN_USER_FEATURES: _USER_FEATURES,
     TEST_USER_FEATURES: _USER_FEATURES,
-    ITEM_FEATURES: _schema(ITEM_ID, ITEM_CATEGORY, ITEM_CITY, ITEM_PROVINCE),
+    ITEM_FEATURES: _schema(ITEM_ID, *ITEM_PROPERTIES),
     EMBEDDINGS: _schema(ITEM_ID, SCL_EMBEDDING),
 }
 """Table name to its Arrow schema."""
 
 SPLITS = ("train", "test")
 
-_TARGET_BATCH_BYTES = 32 << 20
-_MAX_BATCH_ROWS = 1 << 17
 _NOT_PARQUET = "CSV and other files are not read: write them as Parquet"
-# What a float takes on its way to a whole number or a code.
-_BYTES_OF_FLOATS = 40
+
+
+# Columns that hold the same ids, by each of their names.
+_GROUP_OF_IDS = {
+    code: group
+    for group in (
+        (
+            ITEM_ID,
+            BEHAVIOR_ITEM_IDS,
+            "item_id",
+            "purchased_item_id",
+            "clicked_item_ids",
+        ),
+        (ITEM_CATEGORY, BEHAVIOR_CATEGORY_IDS),
+    )
+    for code in group
+}
+_TYPE_HINTS = {
+    LABEL: (
+        f"make {LABEL} list<int8> of two: [1, 0] where the item was not "
+        "clicked, [0, 1] where it was, that is [1 - c, c] for a click c."
+    ),
+    SCL_EMBEDDING: (
+        f"make {SCL_EMBEDDING} a list of {EMBEDDING_DIM} floats or int8 codes "
+        "for each item; floats become codes here. Do not cast floats to int8: "
+        "most would be 0. Codes are trunc(127 * v / |v|)."
+    ),
+}
 
 
 def describe_column(code: str) -> str:
     """Returns a column code with this project's name: ``205 (item_id)``."""
     name = NAME_OF_CODE.get(code)
     return f"{code} ({name})" if name else code
-
-
-def describe_type(data_type: pa.DataType) -> str:
-    """Returns a type as DATA.md spells it, e.g. ``list<int8>``."""
-    if casting.is_list(data_type):
-        return f"list<{describe_type(data_type.value_type)}>"
-    return str(data_type)
 
 
 def schema_problems(
@@ -130,7 +149,7 @@ def schema_problems(
     for field in expected:
         found = schema.get_all_field_indices(field.name)
         column = describe_column(field.name)
-        wanted = describe_type(field.type)
+        wanted = casting.describe(field.type)
         if not found:
             have = ", ".join(schema.names) or "none"
             problems.append(
@@ -163,116 +182,15 @@ def wrong_type(
 ) -> DataError:
     """Returns the error of a column of another type."""
     example = f", which holds {value}" if value else ""
+    group = _GROUP_OF_IDS.get(field.name, (field.name,))
+    hint = _TYPE_HINTS.get(field.name) or casting.hint(field, received, group)
     return DataError(
         "WRONG_TYPE",
         f"table {table}: column {describe_column(field.name)} has the wrong "
-        f"type. Expected: {describe_type(field.type)}. Received: "
-        f"{describe_type(received)}{example}.",
-        _type_hint(field, received) + " Then write the table again.",
+        f"type. Expected: {casting.describe(field.type)}. Received: "
+        f"{casting.describe(received)}{example}.",
+        f"{hint} Then write the table again.",
     )
-
-
-def _type_hint(field: pa.Field, received: pa.DataType) -> str:
-    """Returns what to do, in words that may be followed as they stand."""
-    types, name = pa.types, field.name
-    wanted = describe_type(field.type)
-    leaf = _leaf(received)
-    group = _GROUP_OF_IDS.get(name, (name,))
-    if name == LABEL:
-        return (
-            f"make {name} {wanted} of two: [1, 0] where the item was not "
-            "clicked, [0, 1] where it was, that is [1 - c, c] for a click c."
-        )
-    if name == SCL_EMBEDDING:
-        return (
-            f"make {name} a list of {EMBEDDING_DIM} floats or int8 codes for "
-            "each item; floats become codes here. Do not cast floats to int8: "
-            "most would be 0. Codes are trunc(127 * v / |v|)."
-        )
-    if not types.is_integer(_leaf(field.type)):
-        return f"write column {name} as {wanted}."
-    if types.is_string(leaf) or types.is_large_string(leaf):
-        return (
-            f"replace the texts of {name} by "
-            f"muse_tools.datasets.hashing.stable_ids({group[0]!r}, texts), "
-            f"int64, wherever these ids stand ({', '.join(group)})."
-        )
-    if types.is_uint64(leaf):
-        return (
-            f"take the same 64 bits of {name} as int64, in NumPy "
-            "ids.view(np.int64), wherever these ids stand "
-            f"({', '.join(group)})."
-        )
-    if types.is_floating(leaf):
-        return (
-            f"write {name} as {wanted} from where the whole numbers come "
-            "from; floats may have rounded them already, and a cast cannot "
-            "bring them back."
-        )
-    if types.is_timestamp(leaf):
-        return (
-            f"write {name} in whole seconds, in Arrow "
-            "column.cast('timestamp[s]').cast('int64')."
-        )
-    return f"write {name} as {wanted}, one number for each different value."
-
-
-def _leaf(data_type: pa.DataType) -> pa.DataType:
-    return data_type.value_type if casting.is_list(data_type) else data_type
-
-
-# Columns that hold the same ids, by each of their names.
-_GROUP_OF_IDS = {
-    code: group
-    for group in (
-        (
-            ITEM_ID,
-            BEHAVIOR_ITEM_IDS,
-            "item_id",
-            "purchased_item_id",
-            "clicked_item_ids",
-        ),
-        (ITEM_CATEGORY, BEHAVIOR_CATEGORY_IDS),
-    )
-    for code in group
-}
-
-
-def _leaf_bytes(data_type: pa.DataType) -> int:
-    try:
-        return max(1, _leaf(data_type).bit_width // 8)
-    except ValueError:
-        return 16
-
-
-def decoded_bytes(
-    metadata: pq.FileMetaData, schema: pa.Schema
-) -> Iterator[tuple[int, int]]:
-    """Yields rows, and bytes of a schema's values, of each row group."""
-    types = {f.name: f.type for f in schema}
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        size = 0
-        for column in map(group.column, range(group.num_columns)):
-            wanted = types.get(column.path_in_schema.split(".")[0])
-            if wanted is None:
-                continue
-            rounded = column.physical_type in ("FLOAT", "DOUBLE")
-            whole = pa.types.is_integer(_leaf(wanted))
-            size += column.num_values * (
-                _BYTES_OF_FLOATS if rounded and whole else _leaf_bytes(wanted)
-            )
-        yield group.num_rows, size
-
-
-def rows_per_batch(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
-    """Returns how many rows of a file decode to about 32 MB."""
-    widest = max(
-        (size / rows for rows, size in decoded_bytes(metadata, schema) if rows),
-        default=1.0,
-    )
-    fitting = int(_TARGET_BATCH_BYTES // max(1.0, widest))
-    return min(_MAX_BATCH_ROWS, max(1, fitting))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +209,7 @@ class RawTable:
             try:
                 with open_file(self.name, path) as file:
                     found += schema_problems(
-                        parquet_files.schema_of(file, path), self.schema, label
+                        schema_of(file, path), self.schema, label
                     )
             except DataError as error:
                 found.append(error)
@@ -307,7 +225,7 @@ class RawTable:
     def file_schema(self) -> pa.Schema:
         """Returns the schema of the first file, as it was written."""
         with open_file(self.name, self.paths[0]) as file:
-            return parquet_files.schema_of(file, self.paths[0])
+            return schema_of(file, self.paths[0])
 
     def num_rows(self) -> int:
         """Returns the number of rows, read from the footers."""
@@ -351,14 +269,10 @@ class RawTable:
             )
         schema = pa.schema([f for f in self.schema if f.name in wanted])
         label = self._label(path)
-        for problem in schema_problems(
-            parquet_files.schema_of(file, path), schema, label
-        ):
+        for problem in schema_problems(schema_of(file, path), schema, label):
             raise problem
         rows = batch_rows or rows_per_batch(file.metadata, schema)
-        for batch in parquet_files.iter_batches(
-            file, path, schema.names, rows, row_groups
-        ):
+        for batch in iter_batches(file, path, schema.names, rows, row_groups):
             yield conform(batch, schema, label)
 
     def _label(self, path: pathlib.Path) -> str:
@@ -385,7 +299,7 @@ def conform(
         array = batch[field.name]
         received = array.type
         if field.name == SCL_EMBEDDING and pa.types.is_floating(
-            _leaf(received)
+            casting.leaf(received)
         ):
             array = casting.quantize(array)
         try:
@@ -475,72 +389,3 @@ class RawTables:
         """Checks presence, schema and non-emptiness of tables."""
         for name in require:
             self[name].check()
-
-
-class TableWriter:
-    """Writes one Parquet file atomically: all of it or nothing.
-
-    Rows go to a hidden temporary file next to the target, which replaces
-    the target only when the ``with`` block ends without an error. A row group
-    is closed once its rows take about `row_group_bytes` in memory.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        schema: pa.Schema,
-        row_group_bytes: int = 64 << 20,
-    ) -> None:
-        self.path = pathlib.Path(path)
-        self.schema = schema
-        self.rows = 0
-        self._row_group_bytes = row_group_bytes
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_bytes = 0
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> TableWriter:
-        self._writer = self._stack.enter_context(
-            pq.ParquetWriter(
-                self._stack.enter_context(appearing(self.path)),
-                self.schema,
-                compression="snappy",
-                use_compliant_nested_type=True,
-            )
-        )
-        return self
-
-    def write(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Appends rows; their columns are matched by name."""
-        batches = rows.to_batches() if isinstance(rows, pa.Table) else [rows]
-        for batch in batches:
-            if not batch.num_rows:
-                continue
-            batch = conform(batch, self.schema)
-            self._pending.append(batch)
-            self._pending_bytes += batch.nbytes
-            self.rows += batch.num_rows
-            if self._pending_bytes >= self._row_group_bytes:
-                self._flush()
-
-    def _flush(self) -> None:
-        if self._pending:
-            table = pa.Table.from_batches(self._pending, self.schema)
-            self._writer.write_table(table, row_group_size=table.num_rows)
-            self._pending, self._pending_bytes = [], 0
-
-    def __exit__(
-        self, kind: object, error: BaseException | None, trace: object
-    ) -> None:
-        with self._stack:
-            if error:
-                raise error
-            self._flush()
-
-
-def write_table(
-    path: str | os.PathLike[str], rows: pa.Table | pa.RecordBatch
-) -> None:
-    """Writes one Parquet file atomically with the rows' own schema."""
-    with TableWriter(path, rows.schema) as writer:
-        writer.write(rows)

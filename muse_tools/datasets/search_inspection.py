@@ -18,6 +18,7 @@ from muse_tools.datasets import search_tables, search_validation, validation
 from muse_tools.datasets.arrow_lists import list_lengths, values_of
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.validation import share
 
 
 def inspect_search(
@@ -154,8 +155,3 @@ class _Counts:
                 for name, count in self._present.items()
             },
         }
-
-
-def share(part: int, whole: int) -> float | None:
-    """Returns a share for people; None of nothing."""
-    return round(part / whole, 6) if whole else None

@@ -33,6 +33,7 @@ from muse_tools.datasets import (
     raw_tables,
     search_tables,
     synth_search,
+    table_writer,
     validation,
 )
 from muse_tools.datasets.arrow_lists import list_array, ranges, with_column
@@ -180,7 +181,7 @@ def _write(
     with contextlib.ExitStack() as stack:
         writers = {
             name: stack.enter_context(
-                raw_tables.TableWriter(raw / f"{name}.parquet", schema)
+                table_writer.TableWriter(raw / f"{name}.parquet", schema)
             )
             for name, schema in raw_tables.SCHEMAS.items()
         }
@@ -200,7 +201,7 @@ def _write(
             )
         tell("writing items", 0.8)
         names = stack.enter_context(
-            raw_tables.TableWriter(staging / "names.parquet", _NAMES)
+            table_writer.TableWriter(staging / "names.parquet", _NAMES)
         )
         embedded = _write_items(catalog, writers, names)
         description["broken"] = _add_broken_rows(options, catalog, writers)
@@ -267,7 +268,7 @@ def _make_chunk(
     bias: float,
     options: Options,
     catalog: Catalog,
-    writers: dict[str, raw_tables.TableWriter],
+    writers: dict[str, table_writer.TableWriter],
     splits: _Splits,
 ) -> None:
     rng = np.random.default_rng([options.seed, 4, number])
@@ -330,8 +331,8 @@ def _make_chunk(
 
 def _write_items(
     catalog: Catalog,
-    writers: dict[str, raw_tables.TableWriter],
-    names: raw_tables.TableWriter,
+    writers: dict[str, table_writer.TableWriter],
+    names: table_writer.TableWriter,
 ) -> int:
     """Writes features, vectors and names; returns the number of vectors."""
     embedded = 0
@@ -377,7 +378,7 @@ def _write_searches(
     count = options.broken
     bad_items = synth_search.broken_content_rows(count, catalog)
     bad_events = synth_search.broken_event_rows(count, events, catalog)
-    with raw_tables.TableWriter(
+    with table_writer.TableWriter(
         raw / f"{search_tables.ITEM_CONTENT}.parquet",
         synth_search.CONTENT_SCHEMA,
     ) as content:
@@ -386,7 +387,7 @@ def _write_searches(
         with_content = content.rows
         for rows in bad_items.values():
             content.write(rows)
-    with raw_tables.TableWriter(
+    with table_writer.TableWriter(
         raw / f"{search_tables.SEARCH_EVENTS}.parquet",
         synth_search.EVENT_SCHEMA,
     ) as searches:
@@ -409,7 +410,7 @@ def _write_searches(
 def _add_broken_rows(
     options: Options,
     catalog: Catalog,
-    writers: dict[str, raw_tables.TableWriter],
+    writers: dict[str, table_writer.TableWriter],
 ) -> dict[str, dict[str, int]]:
     """Appends `options.broken` rows of every kind; returns what and where."""
     count = options.broken

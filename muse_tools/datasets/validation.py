@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from muse_tools.datasets import raw_tables
+from muse_tools.datasets import casting, raw_tables
 from muse_tools.datasets.arrow_lists import (
+    find_sorted,
     list_array,
     list_lengths,
     list_offsets,
@@ -98,6 +99,8 @@ def hint_for(rejected: Mapping[str, int]) -> str:
 
 
 _Mask = npt.NDArray[np.bool_]
+Broken = tuple[str, _Mask]
+"""A reason, and the rows (N,) that it holds for."""
 
 
 class Validated(NamedTuple):
@@ -152,9 +155,12 @@ class RowCounts:
             )
 
 
-def split_rows(
-    batch: pa.RecordBatch, broken: Sequence[tuple[str, _Mask]]
-) -> Validated:
+def share(part: int, whole: int) -> float | None:
+    """Returns a share for people; None of nothing."""
+    return round(part / whole, 6) if whole else None
+
+
+def split_rows(batch: pa.RecordBatch, broken: Sequence[Broken]) -> Validated:
     """Splits a batch by masks (N,); the first reason of a row is its reason."""
     number = np.full(batch.num_rows, -1)
     for i, (_, mask) in enumerate(broken):
@@ -180,7 +186,7 @@ def rows_with_nulls(batch: pa.RecordBatch, codes: Sequence[str]) -> _Mask:
     for code in set(codes) & set(batch.schema.names):
         column = batch[code]
         found |= values_of(column.is_null())
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        if casting.is_list(column.type):
             values = column.flatten()
             if values.null_count:
                 parents = values_of(pc.list_parent_indices(column))
@@ -190,7 +196,7 @@ def rows_with_nulls(batch: pa.RecordBatch, codes: Sequence[str]) -> _Mask:
 
 def check_ids(
     batch: pa.RecordBatch, ids: Sequence[str], others: Sequence[str] = ()
-) -> list[tuple[str, _Mask]]:
+) -> list[Broken]:
     """Returns the first two rules: no null anywhere, no id 0."""
     zero = np.zeros(batch.num_rows, bool)
     for code in set(ids) & set(batch.schema.names):
@@ -217,81 +223,75 @@ def clicks(batch: pa.RecordBatch) -> npt.NDArray[np.int8]:
     return np.ascontiguousarray(values.reshape(-1, 2)[:, 1])
 
 
-def _check_samples(batch: pa.RecordBatch) -> Validated:
-    ids = (raw_tables.USER_ID, raw_tables.ITEM_ID)
-    broken = check_ids(batch, ids, (raw_tables.LABEL,))
-    if raw_tables.LABEL in batch.schema.names:
-        broken.append((LABEL_NOT_ONE_HOT, ~_one_hot(batch[raw_tables.LABEL])))
-    return split_rows(batch, broken)
+def _check_label(batch: pa.RecordBatch) -> list[Broken]:
+    return [(LABEL_NOT_ONE_HOT, ~_one_hot(batch[raw_tables.LABEL]))]
 
 
-def _check_user_features(batch: pa.RecordBatch) -> Validated:
-    lists = (raw_tables.BEHAVIOR_ITEM_IDS, raw_tables.BEHAVIOR_CATEGORY_IDS)
-    broken = check_ids(batch, (raw_tables.USER_ID,), lists)
-    if set(lists) <= set(batch.schema.names):
-        items, categories = (list_lengths(batch[c], -1) for c in lists)
-        broken.append((UNEQUAL_LISTS, items != categories))
-    return _null_to_zero(split_rows(batch, broken), raw_tables.USER_PROFILE)
+def _check_lists(batch: pa.RecordBatch) -> list[Broken]:
+    items, categories = (list_lengths(batch[c], -1) for c in _HISTORY)
+    return [(UNEQUAL_LISTS, items != categories)]
 
 
-def _null_to_zero(found: Validated, codes: Sequence[str]) -> Validated:
-    """Writes 0, which is missing, for nulls of features in accepted rows."""
-    good = found.good
-    for code in set(codes) & set(good.schema.names):
-        if good[code].null_count:
-            good = with_column(good, code, pc.fill_null(good[code], 0))
-    return Validated(good, found.rejected)
+def _check_codes(batch: pa.RecordBatch) -> list[Broken]:
+    column, dim = batch[raw_tables.SCL_EMBEDDING], raw_tables.EMBEDDING_DIM
+    fitting = list_lengths(column, -1) == dim
+    kept = column.filter(pa.array(fitting))
+    values = values_of(pc.fill_null(kept.flatten(), 0))
+    zero = np.zeros(batch.num_rows, bool)
+    zero[fitting] = ~values.reshape(-1, dim).any(axis=1)
+    return [(EMBEDDING_LENGTH, ~fitting), (ZERO_VECTOR, zero)]
 
 
-def _check_item_features(batch: pa.RecordBatch) -> Validated:
-    found = split_rows(batch, check_ids(batch, (raw_tables.ITEM_ID,)))
-    codes = (
-        raw_tables.ITEM_CATEGORY,
-        raw_tables.ITEM_CITY,
-        raw_tables.ITEM_PROVINCE,
-    )
-    return _null_to_zero(found, codes)
+class _Rules(NamedTuple):
+    """What rows of a table must hold, and which features may be null."""
+
+    ids: Sequence[str]
+    others: Sequence[str] = ()
+    check: Callable[[pa.RecordBatch], list[Broken]] = lambda batch: []
+    features: Sequence[str] = ()
 
 
-def _check_embeddings(batch: pa.RecordBatch) -> Validated:
-    code, dim = raw_tables.SCL_EMBEDDING, raw_tables.EMBEDDING_DIM
-    broken = check_ids(batch, (raw_tables.ITEM_ID,), (code,))
-    if code in batch.schema.names:
-        fitting = list_lengths(batch[code], -1) == dim
-        kept = batch[code].filter(pa.array(fitting))
-        values = values_of(pc.fill_null(kept.flatten(), 0))
-        zero = np.zeros(batch.num_rows, bool)
-        zero[fitting] = ~values.reshape(-1, dim).any(axis=1)
-        broken += [(EMBEDDING_LENGTH, ~fitting), (ZERO_VECTOR, zero)]
-    return split_rows(batch, broken)
-
-
-_VALIDATORS: Mapping[str, Callable[[pa.RecordBatch], Validated]] = {
-    "samples": _check_samples,
-    "user_features": _check_user_features,
-    "item_features": _check_item_features,
-    "embeddings": _check_embeddings,
-    raw_tables.TRAIN_SAMPLES: _check_samples,
-    raw_tables.TEST_SAMPLES: _check_samples,
-    raw_tables.TRAIN_USER_FEATURES: _check_user_features,
-    raw_tables.TEST_USER_FEATURES: _check_user_features,
-    raw_tables.EMBEDDINGS: _check_embeddings,
+_HISTORY = (raw_tables.BEHAVIOR_ITEM_IDS, raw_tables.BEHAVIOR_CATEGORY_IDS)
+_RULES = {
+    "samples": _Rules(
+        (raw_tables.USER_ID, raw_tables.ITEM_ID),
+        (raw_tables.LABEL,),
+        _check_label,
+    ),
+    "user_features": _Rules(
+        (raw_tables.USER_ID,), _HISTORY, _check_lists, raw_tables.USER_PROFILE
+    ),
+    raw_tables.ITEM_FEATURES: _Rules(
+        (raw_tables.ITEM_ID,), features=raw_tables.ITEM_PROPERTIES
+    ),
+    "embeddings": _Rules(
+        (raw_tables.ITEM_ID,), (raw_tables.SCL_EMBEDDING,), _check_codes
+    ),
 }
+_RULES[raw_tables.EMBEDDINGS] = _RULES["embeddings"]
 
 
 def validate(table: str, batch: pa.RecordBatch) -> Validated:
     """Checks a batch by the rules of its table; extra columns are kept.
 
-    Samples: no null, no id 0, a label of two that is one-hot. User features:
-    no null but in the profile, no id 0, lists of equal length. Item features:
-    an id. Embeddings: an id and 128 codes that are not all 0. Features that
-    are null become 0, which is missing.
+    `table` may leave out the split. Samples: no null, no id 0, a label of two
+    that is one-hot. User features: no null but in the profile, no id 0, lists
+    of equal length. Item features: an id. Embeddings: an id and 128 codes that
+    are not all 0. Features that are null become 0, which is missing.
     """
-    if table not in _VALIDATORS:
+    rules = _RULES.get(table.removeprefix("train_").removeprefix("test_"))
+    if rules is None:
         raise ValueError(
-            f"table: expected one of {sorted(_VALIDATORS)}. Received: {table}"
+            f"table: expected one of {sorted(_RULES)}. Received: {table}"
         )
-    return _VALIDATORS[table](batch)
+    broken = check_ids(batch, rules.ids, rules.others)
+    if set(rules.others) <= set(batch.schema.names):
+        broken += rules.check(batch)
+    good, rejected = split_rows(batch, broken)
+    for code in set(rules.features) & set(good.schema.names):
+        if good[code].null_count:
+            good = with_column(good, code, pc.fill_null(good[code], 0))
+    return Validated(good, rejected)
 
 
 class UniqueKeys:
@@ -340,11 +340,7 @@ def contains(
     sorted_keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
 ) -> _Mask:
     """Returns which values are among sorted keys."""
-    if not len(sorted_keys):
-        return np.zeros(np.shape(values), bool)
-    at = np.searchsorted(sorted_keys, values)
-    at = np.minimum(at, len(sorted_keys) - 1)
-    return sorted_keys[at] == values
+    return find_sorted(sorted_keys, values)[1]
 
 
 def require_keys(
@@ -364,13 +360,12 @@ def strip_padding(batch: pa.RecordBatch) -> pa.RecordBatch:
     Both lists lose the same positions, whichever side the padding is on, so
     they stay aligned and in order.
     """
-    lists = (raw_tables.BEHAVIOR_ITEM_IDS, raw_tables.BEHAVIOR_CATEGORY_IDS)
-    items = batch[lists[0]]
+    items = batch[_HISTORY[0]]
     real = list_values(items) != 0
     if real.all():
         return batch
     offsets = np.r_[0, np.cumsum(real)][list_offsets(items)]
-    for code in lists:
+    for code in _HISTORY:
         kept = list_values(batch[code])[real]
         batch = with_column(batch, code, list_array(kept, offsets, pa.int64()))
     return batch

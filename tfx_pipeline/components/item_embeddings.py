@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from muse_tools.datasets import arrow_lists, item_text, raw_tables
+from muse_tools.datasets import arrow_lists, item_text, raw_tables, table_writer
 from muse_tools.datasets.errors import DataError
 from serving.files import write_json
 from tfx_pipeline import progress
@@ -40,7 +40,7 @@ def write_codes(
     name = f"{raw_tables.EMBEDDINGS}-{number:05d}-of-{total:05d}.parquet"
     offsets = np.arange(len(codes) + 1) * codes.shape[1]
     lists = arrow_lists.list_array(codes.reshape(-1), offsets, pa.int8())
-    with raw_tables.TableWriter(folder / name, schema) as writer:
+    with table_writer.TableWriter(folder / name, schema) as writer:
         writer.write(
             pa.RecordBatch.from_arrays(
                 [pa.array(item_ids), lists], schema=schema

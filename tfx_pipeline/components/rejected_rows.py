@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 from absl import logging
 
-from muse_tools.datasets import raw_tables, validation
+from muse_tools.datasets import table_writer, validation
 from muse_tools.datasets.errors import DataError
 
 COUNTS_FILE = "counts.json"
@@ -55,7 +55,7 @@ class RejectedRows(contextlib.ExitStack):
         super().__init__()
         self._folder = folder
         self._counts = counts
-        self._files: dict[str, dict[pa.Schema, raw_tables.TableWriter]] = {}
+        self._files: dict[str, dict[pa.Schema, table_writer.TableWriter]] = {}
 
     def write(self, table: str, rows: pa.RecordBatch) -> None:
         """Appends rows with a column ``reason``."""
@@ -65,7 +65,7 @@ class RejectedRows(contextlib.ExitStack):
         if rows.schema not in files:
             path = self._folder / f"{table}-{len(files)}.parquet"
             files[rows.schema] = self.enter_context(
-                raw_tables.TableWriter(path, rows.schema)
+                table_writer.TableWriter(path, rows.schema)
             )
         files[rows.schema].write(rows)
         for reason in rows[validation.REASON_COLUMN].value_counts().to_pylist():

@@ -14,7 +14,7 @@ from tfx.v1.dsl.components import (
     component,
 )
 
-from muse_tools.datasets import raw_tables, search_tables, text_features
+from muse_tools.datasets import parquet_files, search_tables, text_features
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent
 from tfx_pipeline.components import example_gen, rejected_rows
@@ -168,7 +168,7 @@ def _decoded_bytes(table: search_tables.SearchTable) -> int:
     return sum(
         size
         for path in table.rows.paths
-        for _, size in raw_tables.decoded_bytes(
+        for _, size in parquet_files.decoded_bytes(
             pq.read_metadata(path), table.rows.schema
         )
     )

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
-from muse_tools.datasets import raw_tables, validation
+from muse_tools.datasets import parquet_files, raw_tables, validation
 from tfx_pipeline import features
 from tfx_pipeline.transforms import (
     arrow_batches,
@@ -104,7 +104,7 @@ def _decoded_bytes(**tables: Sequence[str]) -> int:
         size
         for kind, paths in tables.items()
         for path in paths
-        for _, size in raw_tables.decoded_bytes(
+        for _, size in parquet_files.decoded_bytes(
             pq.read_metadata(path), _SCHEMAS[kind]
         )
     )

@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from muse_tools.datasets import parquet_files, raw_tables
+from muse_tools.datasets import parquet_files, raw_tables, table_writer
 from tfx_pipeline.transforms import arrow_batches, shuffle_files
 
 # A shuffle does not keep the order of rows: their position in the table does.
@@ -86,7 +86,7 @@ def row_groups(
         for path in paths:
             with parquet_files.open_file(table, pathlib.Path(path)) as file:
                 metadata = file.metadata
-            rows = raw_tables.rows_per_batch(metadata, schema)
+            rows = parquet_files.rows_per_batch(metadata, schema)
             for index in range(metadata.num_row_groups):
                 groups.append(
                     RowGroup(table, split, str(path), index, first_row, rows)
@@ -169,7 +169,7 @@ def write_rejected(
         by_schema.setdefault(tuple(batch.schema.names), []).append(batch)
     for number, names in enumerate(sorted(by_schema)):
         rows = pa.Table.from_batches(by_schema[names])
-        raw_tables.write_table(
+        table_writer.write_table(
             pathlib.Path(folder) / f"{table}-{number}.parquet",
             rows.sort_by(POSITION),
         )

@@ -9,7 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from muse_tools.datasets import complete_journey, raw_tables, synth
+from muse_tools.datasets import (
+    complete_journey,
+    raw_tables,
+    synth,
+    table_writer,
+)
 
 
 def _shared() -> pathlib.Path:
@@ -112,5 +117,5 @@ def tables():
 def raw_dir(tmp_path, tables):
     """The same tables as Parquet files."""
     for name, table in tables.items():
-        raw_tables.write_table(tmp_path / "set" / f"{name}.parquet", table)
+        table_writer.write_table(tmp_path / "set" / f"{name}.parquet", table)
     return tmp_path / "set"

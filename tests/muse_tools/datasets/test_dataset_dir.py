@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from muse_tools.datasets import dataset_dir, raw_tables
+from muse_tools.datasets import dataset_dir, raw_tables, table_writer
 from muse_tools.datasets.errors import DataError
 
 
@@ -10,7 +10,7 @@ def write(out, tables, parameters, version=1):
     description = {"parameters": parameters, "generator_version": version}
     with dataset_dir.staged(out, description) as staging:
         for name, table in tables.items():
-            raw_tables.write_table(staging / "raw" / f"{name}.parquet", table)
+            table_writer.write_table(staging / "raw" / f"{name}.parquet", table)
 
 
 def test_reuse_needs_equal_parameters_version_and_files(tmp_path, tables):
@@ -61,7 +61,7 @@ def test_a_kill_while_moving_is_recovered(
 
 def test_foreign_tables_in_either_place_are_refused(tmp_path, tables):
     for root in (tmp_path / "a", tmp_path / "b" / "raw"):
-        raw_tables.write_table(
+        table_writer.write_table(
             root / "item_features.parquet", tables["item_features"]
         )
     for out in (tmp_path / "a", tmp_path / "b"):

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from muse_tools.cli.data import app
 from muse_tools.datasets import (
+    casting,
     complete_journey,
     raw_tables,
     search_validation,
@@ -52,7 +53,7 @@ def test_reasons_and_fields_are_all_described():
         assert f"`{reason}`" in TEXT
     for code, name in raw_tables.NAME_OF_CODE.items():
         kinds = {
-            raw_tables.describe_type(schema.field(code).type)
+            casting.describe(schema.field(code).type)
             for schema in raw_tables.SCHEMAS.values()
             if code in schema.names
         }

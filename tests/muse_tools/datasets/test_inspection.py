@@ -7,7 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from muse_tools.cli.data import app
-from muse_tools.datasets import inspection, raw_tables, validation
+from muse_tools.datasets import (
+    casting,
+    inspection,
+    raw_tables,
+    table_writer,
+    validation,
+)
 from muse_tools.datasets.errors import DataError
 
 RUNNER = CliRunner()
@@ -62,14 +68,14 @@ def test_small_tables_against_a_plain_count(raw_dir, tables):
 def test_coverage_counts_occurrences_without_padding(raw_dir, tables):
     vectors = tables["scl_embedding_int8_p90"]
     known = set(vectors["205"].to_pylist()[:4])
-    raw_tables.write_table(
+    table_writer.write_table(
         raw_dir / "scl_embedding_int8_p90.parquet", vectors.slice(0, 4)
     )
     users = tables["test_user_features"].to_pylist()
     for user in users[:2]:
         for code in ("150_2_180", "151_2_180"):
             user[code] = [0, *user[code], 0]
-    raw_tables.write_table(
+    table_writer.write_table(
         raw_dir / "test_user_features.parquet",
         pa.Table.from_pylist(
             users, schema=raw_tables.SCHEMAS["test_user_features"]
@@ -100,7 +106,7 @@ def test_only_the_first_histories_are_read_if_asked(raw_dir):
 
 def test_partly_joining_tables_are_told(raw_dir, tables):
     items = tables["item_features"].slice(0, 5)
-    raw_tables.write_table(raw_dir / "item_features.parquet", items)
+    table_writer.write_table(raw_dir / "item_features.parquet", items)
     known = set(items["205"].to_pylist())
     found = inspection.inspect(raw_dir)
     candidates = tables["train_samples"]["205"].to_pylist()
@@ -200,7 +206,7 @@ def test_command_on_the_real_tables(demo_tables):
         assert {
             code: column["type"]
             for code, column in found["tables"][name]["columns"].items()
-        } == {f.name: raw_tables.describe_type(f.type) for f in schema}
+        } == {f.name: casting.describe(f.type) for f in schema}
     assert found["users"]["test"]["history_length"]["min"] == 351
     assert found["users"]["train"]["history_length"]["p50"] == 1000
     for split in raw_tables.SPLITS:
@@ -262,7 +268,7 @@ def test_command_fails_with_a_line_that_names_it(raw_dir, tables, name, kind):
 def test_no_usable_row_is_a_problem(raw_dir, tables):
     samples = tables["train_samples"]
     broken = pa.array([[1, 1]] * samples.num_rows, samples.schema[0].type)
-    raw_tables.write_table(
+    table_writer.write_table(
         raw_dir / "train_samples.parquet",
         samples.set_column(0, samples.schema[0], broken),
     )

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from muse_tools.datasets import raw_tables
+from muse_tools.datasets import casting, raw_tables, table_writer
 from muse_tools.datasets.errors import DataError
 
 TABLES = list(raw_tables.SCHEMAS)
@@ -56,12 +56,12 @@ def test_tables_are_found_in_every_form(tmp_path, tables, form, subdirectory):
     for name, table in tables.items():
         parts = [table.slice(0, 2), table.slice(2)]
         if form == "single":
-            raw_tables.write_table(root / f"{name}.parquet", table)
+            table_writer.write_table(root / f"{name}.parquet", table)
         for i, part in enumerate(parts):
             if form == "shards":
-                raw_tables.write_table(root / f"{name}-{i:05}.parquet", part)
+                table_writer.write_table(root / f"{name}-{i:05}.parquet", part)
             if form == "folder":
-                raw_tables.write_table(root / name / f"{i}.parquet", part)
+                table_writer.write_table(root / name / f"{i}.parquet", part)
     found = raw_tables.RawTables.open(tmp_path)
     found.check()
     for name, table in tables.items():
@@ -69,7 +69,7 @@ def test_tables_are_found_in_every_form(tmp_path, tables, form, subdirectory):
 
 
 def test_two_forms_of_one_table_are_refused(raw_dir, tables):
-    raw_tables.write_table(
+    table_writer.write_table(
         raw_dir / "train_samples-0.parquet", tables["train_samples"]
     )
     with pytest.raises(DataError) as error:
@@ -81,7 +81,7 @@ def test_two_forms_of_one_table_are_refused(raw_dir, tables):
 @pytest.mark.parametrize("name", TABLES)
 def test_every_missing_column_is_named(raw_dir, tables, name):
     for column in tables[name].schema.names:
-        raw_tables.write_table(
+        table_writer.write_table(
             raw_dir / f"{name}.parquet", tables[name].drop([column])
         )
         with pytest.raises(DataError) as error:
@@ -104,7 +104,7 @@ def test_every_wrong_type_is_named(raw_dir, tables, name):
         wrong = WRONG.get(field.type, WRONG["list"])
         for kind in wrong:
             empty = pa.nulls(tables[name].num_rows, kind)
-            raw_tables.write_table(
+            table_writer.write_table(
                 raw_dir / f"{name}.parquet",
                 tables[name].set_column(i, field.name, empty),
             )
@@ -113,8 +113,8 @@ def test_every_wrong_type_is_named(raw_dir, tables, name):
             assert error.value.code == "WRONG_TYPE"
             for part in (
                 f"table {name}: column {field.name} (",
-                f"Expected: {raw_tables.describe_type(field.type)}",
-                f"Received: {raw_tables.describe_type(kind)}",
+                f"Expected: {casting.describe(field.type)}",
+                f"Received: {casting.describe(kind)}",
             ):
                 assert part in error.value.message
 
@@ -139,8 +139,8 @@ def test_equal_lists_of_other_writers_are_accepted(tmp_path, tables):
 
 def test_a_bad_shard_is_named(tmp_path, tables):
     samples = tables["train_samples"]
-    raw_tables.write_table(tmp_path / "train_samples-0.parquet", samples)
-    raw_tables.write_table(
+    table_writer.write_table(tmp_path / "train_samples-0.parquet", samples)
+    table_writer.write_table(
         tmp_path / "train_samples-1.parquet", samples.drop(["205"])
     )
     with pytest.raises(DataError, match=r"train_samples-1\.parquet"):
@@ -170,7 +170,7 @@ def test_damaged_pages_are_one_line(tmp_path):
         names=["label_0", "129_1", "205"],
     ).cast(raw_tables.SCHEMAS["train_samples"])
     path = tmp_path / "train_samples.parquet"
-    raw_tables.write_table(path, samples)
+    table_writer.write_table(path, samples)
     data = bytearray(path.read_bytes())
     for i in range(200, len(data) // 2):
         data[i] ^= 0x5A
@@ -183,7 +183,7 @@ def test_damaged_pages_are_one_line(tmp_path):
 
 
 def test_empty_table_is_refused(raw_dir, tables):
-    raw_tables.write_table(
+    table_writer.write_table(
         raw_dir / "item_features.parquet", tables["item_features"].slice(0, 0)
     )
     with pytest.raises(DataError) as error:
@@ -271,9 +271,9 @@ def test_columns_and_batch_size_can_be_chosen(raw_dir, tables):
 def test_writer_leaves_the_old_file_after_an_error(tmp_path, tables):
     path = tmp_path / "item_features.parquet"
     table = tables["item_features"]
-    raw_tables.write_table(path, table)
+    table_writer.write_table(path, table)
     with pytest.raises(RuntimeError, match="stop"):
-        with raw_tables.TableWriter(path, table.schema) as writer:
+        with table_writer.TableWriter(path, table.schema) as writer:
             writer.write(table.slice(0, 1))
             raise RuntimeError("stop")
     assert pq.read_table(path).equals(table)
@@ -283,7 +283,7 @@ def test_writer_leaves_the_old_file_after_an_error(tmp_path, tables):
 def test_writer_closes_row_groups_by_size(tmp_path, tables):
     table = tables["scl_embedding_int8_p90"]
     path = tmp_path / "x.parquet"
-    with raw_tables.TableWriter(path, table.schema, 600) as writer:
+    with table_writer.TableWriter(path, table.schema, 600) as writer:
         for i in range(table.num_rows):
             writer.write(table.slice(i, 1))
     assert writer.rows == table.num_rows

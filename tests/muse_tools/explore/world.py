@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pyarrow as pa
 
-from muse_tools.datasets import raw_tables
+from muse_tools.datasets import raw_tables, table_writer
 from muse_tools.datasets.raw_tables import SCHEMAS
 from tests.serving.export import world as export_world
 
@@ -95,10 +95,10 @@ def write_data(folder: pathlib.Path, table) -> dict[int, dict[str, list]]:
         },
     }
     for name, columns in tables.items():
-        raw_tables.write_table(
+        table_writer.write_table(
             raw / f"{name}.parquet", pa.table(columns, SCHEMAS[name])
         )
-    raw_tables.write_table(
+    table_writer.write_table(
         folder / "names.parquet",
         pa.table(
             {

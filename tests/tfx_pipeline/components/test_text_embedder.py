@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from muse_tools.datasets import item_text, raw_tables
+from muse_tools.datasets import item_text, table_writer
 from muse_tools.datasets.errors import DataError
 from tfx_pipeline.components.artifacts import (
     CONTENT_DIR,
@@ -30,7 +30,7 @@ TEXTS = {
 
 
 def run(folder, table):
-    raw_tables.write_table(folder / "raw" / "item_content.parquet", table)
+    table_writer.write_table(folder / "raw" / "item_content.parquet", table)
     item_content = ItemContentArtifact()
     item_content.uri = str(folder / "items")
     build_item_content(

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from muse_tools.datasets import table_writer
 from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
 
 WIDTHS = {"image": 12, "words": 6}
@@ -93,7 +94,7 @@ def write_item_features(folder: pathlib.Path) -> None:
     from muse_tools.datasets import raw_tables
 
     ids = np.arange(1, ITEMS + 1) * 1_000_003
-    raw_tables.write_table(
+    table_writer.write_table(
         folder / "item_features.parquet",
         pa.table(
             [ids, np.arange(ITEMS) % CATEGORIES + 1, ids * 0 + 1, ids * 0 + 1],

@@ -1,0 +1,303 @@
+"""One pass over each raw table, with what it finds as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from muse_tools.datasets import raw_tables, validation
+from muse_tools.datasets.arrow_lists import list_offsets, list_values, values_of
+from muse_tools.datasets.dataset_dir import Progress
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.numberings import Numberings
+from muse_tools.datasets.validation import RowCounts, UniqueKeys, share
+
+_QUANTILES = {
+    "min": 0.0,
+    "p10": 0.1,
+    "p50": 0.5,
+    "p90": 0.9,
+    "p99": 0.99,
+    "max": 1.0,
+}
+_SCALE = 127
+
+_Ints = npt.NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Rows as read, and what became of them."""
+
+    read: pa.RecordBatch
+    good: pa.RecordBatch
+    rejected: pa.RecordBatch
+
+
+class Reading:
+    """The tables that can be read, how far they are, and what was found."""
+
+    def __init__(
+        self, tables: raw_tables.RawTables, progress: Progress
+    ) -> None:
+        self.tables = tables
+        self.progress = progress
+        self.problems: list[DataError] = []
+        self.notes: list[str] = []
+        self.numberings = Numberings()
+        self._readable: set[str] = set()
+        self._total_rows = 1
+        self._rows_read = 0
+
+    def admit(self, name: str, rows: int) -> None:
+        """Adds a table whose schema is as it has to be."""
+        self._readable.add(name)
+        # User ids are read before the histories.
+        self._total_rows += rows * (2 if name.endswith("user_features") else 1)
+
+    def can_read(self, name: str) -> bool:
+        """Returns whether a table was admitted and is not damaged."""
+        return name in self._readable
+
+    def batches(
+        self,
+        name: str,
+        rows: RowCounts,
+        unique: UniqueKeys | None = None,
+        columns: list[str] | None = None,
+        limit: int = 0,
+    ) -> Iterator[Batch]:
+        """Streams and counts `limit` rows of a table, or all (0).
+
+        A damaged file ends the table and is a problem, as are no usable rows.
+        """
+        try:
+            for batch in self.tables[name].iter_batches(columns):
+                batch = batch.slice(0, limit - rows.read) if limit else batch
+                steps = [validation.validate(name, batch)]
+                if unique is not None:
+                    steps.append(unique.check(steps[0].good))
+                good = rows.add(*steps)
+                yield Batch(batch, good, steps[0].rejected)
+                self._rows_read += batch.num_rows
+                self.progress(
+                    f"reading {name}",
+                    min(1.0, self._rows_read / self._total_rows),
+                )
+                if limit and rows.read >= limit:
+                    break
+        except DataError as error:
+            self._readable.discard(name)
+            self.problems.append(error)
+
+    def check_usable(
+        self, name: str, rows: RowCounts, received: str = ""
+    ) -> None:
+        """Notes a table of which nothing was usable, and what it held."""
+        try:
+            rows.check_usable(name, received)
+        except DataError as error:
+            self.problems.append(error)
+
+    def count_missing(self, missing: dict[str, int], batch: Batch) -> None:
+        """Counts features that are 0, and looks whether ids are numbered."""
+        for code in missing:
+            missing[code] += int((values_of(batch.good[code]) == 0).sum())
+            self.numberings.add(code, batch.read)
+
+
+def inspect_items(
+    reading: Reading,
+) -> tuple[dict[str, Any] | None, _Ints | None]:
+    """Returns the section of the items, and their ids."""
+    name = raw_tables.ITEM_FEATURES
+    if not reading.can_read(name):
+        return None, None
+    rows = RowCounts()
+    unique = UniqueKeys(raw_tables.ITEM_ID, validation.DUPLICATE_ITEM)
+    missing = dict.fromkeys(raw_tables.ITEM_PROPERTIES, 0)
+    for batch in reading.batches(name, rows, unique):
+        reading.numberings.add(raw_tables.ITEM_ID, batch.read)
+        reading.count_missing(missing, batch)
+    reading.check_usable(name, rows)
+    return {
+        **rows.to_dict(),
+        "missing_values": _shares(missing, rows.accepted),
+    }, unique.keys()
+
+
+def inspect_embeddings(
+    reading: Reading,
+) -> tuple[dict[str, Any] | None, _Ints | None]:
+    """Returns the section of the item vectors, and the ids of their items."""
+    name, dim = raw_tables.EMBEDDINGS, raw_tables.EMBEDDING_DIM
+    if not reading.can_read(name):
+        return None, None
+    rows = RowCounts()
+    unique = UniqueKeys(raw_tables.ITEM_ID, validation.DUPLICATE_ITEM)
+    # Squared norms of int8 codes are small integers: a histogram of them
+    # gives exact quantiles in a fixed amount of memory.
+    histogram = np.zeros(dim * 128**2 + 1, np.int64)
+    widths: set[int] = set()
+    for _, good, rejected in reading.batches(name, rows, unique):
+        wrong = rejected[raw_tables.SCL_EMBEDDING]
+        widths.update(wrong.value_lengths().drop_null().unique().to_pylist())
+        codes = list_values(good[raw_tables.SCL_EMBEDDING]).reshape(-1, dim)
+        wide = codes.astype(np.float32)
+        squares = np.einsum("nd,nd->n", wide, wide).astype(np.int64)
+        histogram += np.bincount(squares, minlength=len(histogram))
+    widths.discard(dim)
+    lengths = ", ".join(map(str, sorted(widths)[:8]))
+    received = f" Received: lengths {lengths}." if widths else ""
+    reading.check_usable(name, rows, received)
+    if widths and rows.accepted:
+        count = rows.rejected[validation.EMBEDDING_LENGTH]
+        reading.notes.append(
+            f"{name}: in {count:,} rows {validation.EMBEDDING_LENGTH}."
+            f"{received}"
+        )
+    return {
+        **rows.to_dict(),
+        "dim": dim,
+        "scale": f"1/{_SCALE}",
+        "norm": _norm_quantiles(histogram),
+    }, unique.keys()
+
+
+def _norm_quantiles(histogram: _Ints) -> dict[str, float] | None:
+    """Returns quantiles (nearest rank) of the norms of non-zero vectors."""
+    counts = histogram.copy()
+    counts[0] = 0
+    total = int(counts.sum())
+    if not total:
+        return None
+    norms = np.sqrt(np.arange(len(counts))) / _SCALE
+    ranks = np.maximum(1, np.array([*_QUANTILES.values()]) * total)
+    found = norms[np.searchsorted(np.cumsum(counts), ranks)]
+    return _rounded([*found, norms @ counts / total])
+
+
+def _rounded(values: Sequence[float]) -> dict[str, float]:
+    """Names the quantiles and the mean."""
+    names = (*_QUANTILES, "mean")
+    return {n: round(float(v), 4) for n, v in zip(names, values, strict=True)}
+
+
+def _shares(missing: Mapping[str, int], rows: int) -> dict[str, float | None]:
+    return {
+        raw_tables.NAME_OF_CODE[code]: share(count, rows)
+        for code, count in missing.items()
+    }
+
+
+def user_keys(reading: Reading, split: str) -> tuple[_Ints | None, int]:
+    """Reads all user ids; returns the distinct ones and the repeats."""
+    name = f"{split}_user_features"
+    if not reading.can_read(name):
+        return None, 0
+    rows = RowCounts()
+    unique = UniqueKeys(raw_tables.USER_ID, validation.DUPLICATE_USER)
+    for batch in reading.batches(name, rows, unique, [raw_tables.USER_ID]):
+        reading.numberings.add(raw_tables.USER_ID, batch.read)
+    return unique.keys(), rows.rejected[validation.DUPLICATE_USER]
+
+
+def inspect_users(
+    reading: Reading, split: str, limit: int, embedded: _Ints | None
+) -> dict[str, Any] | None:
+    """Returns the section of a split's users, of whom `limit` are read."""
+    name = f"{split}_user_features"
+    if not reading.can_read(name):
+        return None
+    rows = RowCounts()
+    unique = UniqueKeys(raw_tables.USER_ID, validation.DUPLICATE_USER)
+    lengths = [np.zeros(0, np.int64)]
+    padding = behaviors = with_embedding = 0
+    missing = dict.fromkeys(raw_tables.USER_PROFILE, 0)
+    for batch in reading.batches(name, rows, unique, limit=limit):
+        reading.count_missing(missing, batch)
+        column = batch.good[raw_tables.BEHAVIOR_ITEM_IDS]
+        items = list_values(column)
+        real = items != 0
+        lengths.append(np.diff(np.r_[0, np.cumsum(real)][list_offsets(column)]))
+        padding += int((~real).sum())
+        behaviors += int(real.sum())
+        if embedded is not None:
+            with_embedding += int(
+                validation.contains(embedded, items[real]).sum()
+            )
+    reading.check_usable(name, rows)
+    all_lengths = np.concatenate(lengths)
+    quantiles = None
+    if len(all_lengths):
+        found = np.quantile(all_lengths, [*_QUANTILES.values()])
+        quantiles = _rounded([*found, float(np.mean(all_lengths))])
+    return {
+        **rows.to_dict(),
+        "history_length": quantiles,
+        "empty_histories": int((all_lengths == 0).sum()),
+        "behaviors": behaviors,
+        "padding": padding,
+        "behaviors_with_embedding": None
+        if embedded is None
+        else share(with_embedding, behaviors),
+        "missing_values": _shares(missing, rows.accepted),
+    }
+
+
+def inspect_samples(
+    reading: Reading, split: str, known: Mapping[str, _Ints | None]
+) -> dict[str, Any] | None:
+    """Returns the section of a split's impressions.
+
+    `known` are ids by ``users``, ``items`` and ``embedded``, None where their
+    table cannot be read.
+    """
+    name = f"{split}_samples"
+    if not reading.can_read(name):
+        return None
+    rows = RowCounts()
+    users = UniqueKeys(raw_tables.USER_ID, "seen")
+    items = UniqueKeys(raw_tables.ITEM_ID, "seen")
+    hits = dict.fromkeys(known, 0)
+    clicks = joined = 0
+    for _, good, _ in reading.batches(name, rows):
+        clicks += int(validation.clicks(good).sum(dtype=np.int64))
+        user_ids = values_of(good[raw_tables.USER_ID])
+        item_ids = values_of(good[raw_tables.ITEM_ID])
+        users.first(user_ids)
+        items.first(item_ids)
+        found = np.ones(good.num_rows, bool)
+        for what, keys in known.items():
+            if keys is not None:
+                ids = user_ids if what == "users" else item_ids
+                hit = validation.contains(keys, ids)
+                hits[what] += int(hit.sum())
+                if what != "embedded":
+                    found &= hit
+        joined += int(found.sum())
+    reading.check_usable(name, rows)
+    total = rows.accepted
+    shares = {
+        what: None if keys is None else share(hits[what], total)
+        for what, keys in known.items()
+    }
+    return {
+        **rows.to_dict(),
+        "clicks": clicks,
+        "click_rate": share(clicks, total),
+        "users": len(users),
+        "items": len(items),
+        "impressions_per_user": round(total / len(users), 2)
+        if len(users)
+        else None,
+        "with_user_row": shares["users"],
+        "with_item_row": shares["items"],
+        "candidates_with_embedding": shares["embedded"],
+        "joined": None
+        if known["users"] is None or known["items"] is None
+        else share(joined, total),
+    }
