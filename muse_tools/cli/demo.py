@@ -43,7 +43,7 @@ def demo(
     report = output.Reporter()
     start = time.monotonic()
     with output.one_line_errors():
-        from muse_tools.datasets import complete_journey
+        from muse_tools.datasets import complete_journey_source
         from tfx_pipeline import config as config_lib
 
         if quick:
@@ -52,7 +52,7 @@ def demo(
         loaded = config_lib.load_config(
             config, [f"output_dir={out}", f"data.raw_dir={data}"]
         )
-        complete_journey.source("transactions")
+        complete_journey_source.source("transactions")
         report("Loading TensorFlow and TFX")
         from muse_tools.demo import chain as demo_lib
 
@@ -62,11 +62,11 @@ def demo(
         if pushed is None:
             raise RuntimeError("MUSE was not pushed.")
         answer = demo_lib.ask(loaded, pushed, report)
-        from muse_tools import report as report_lib
+        from muse_tools.report import writer
 
         page = out / "report.html"
         report("Writing the report")
-        summary = report_lib.write_report(loaded, page, report)
+        found = writer.write_report(loaded, page, report)
         served = output.short(loaded.push_dir)
         muse = output.short(pathlib.Path(sys.argv[0]).absolute())
         user, wanted = answer.request.user_id, answer.request.candidate_item_ids
@@ -75,7 +75,7 @@ def demo(
         output.write_lines(
             [
                 "",
-                *summary.lines(),
+                *writer.summary_lines(found),
                 "",
                 *_answer_lines(answer),
                 "",

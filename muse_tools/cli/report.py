@@ -11,12 +11,10 @@ import typer
 from muse_tools.cli import output
 from muse_tools.cli.configuration import load
 from muse_tools.cli.options import JsonOption, SetOption
-from muse_tools.datasets.errors import DataError
-from serving.files import dumps
+from serving.files import dumps, write_text
 
 if TYPE_CHECKING:
-    from muse_tools.report import Summary
-    from muse_tools.report.comparison_page import ComparisonSummary
+    from muse_tools.compare.results import Results
 
 
 def report(
@@ -50,47 +48,42 @@ def report(
     muse report compare_output/quick --out comparison.html
     """
     with output.one_line_errors():
-        if not run.exists():
-            raise DataError(
-                "NO_SUCH_RUN",
-                f"{run} does not exist.",
-                "give the YAML file of a pipeline, or an output folder of "
-                "`muse compare` or its results.json.",
-            )
-        summary = _written(run, compare, out, overrides or [])
-        if as_json:
-            sys.stdout.write(dumps(summary.found, indent=2) + "\n")
+        from muse_tools.report import sources
+
+        if sources.is_comparison(run):
+            if overrides or compare:
+                raise typer.BadParameter(
+                    "--set and --compare go with a pipeline's YAML file, not "
+                    f"with a comparison ({run})"
+                )
+            from muse_tools.compare.view import headline
+            from muse_tools.report import comparison_page
+
+            path, results = sources.read_results(run)
+            write_text(out, comparison_page.render(results, path.parent))
+            found, lines = results.model_dump(mode="json"), headline(results)
         else:
-            output.write_lines([*summary.lines(), f"{out}"])
+            loaded = load(run, overrides)
+            compared = _compared(compare, out) if compare else None
+            from muse_tools.report import writer
+
+            found = writer.write_report(
+                loaded, out, output.Reporter(), compared
+            )
+            lines = writer.summary_lines(found)
+        if as_json:
+            sys.stdout.write(dumps(found, indent=2) + "\n")
+        else:
+            output.write_lines([*lines, f"{out}"])
 
 
-def _written(
-    run: pathlib.Path,
-    compare: pathlib.Path | None,
-    out: pathlib.Path,
-    overrides: list[str],
-) -> Summary | ComparisonSummary:
+def _compared(compare: pathlib.Path, out: pathlib.Path) -> Results:
     from muse_tools.report import sources
 
-    if sources.is_comparison(run):
-        if overrides or compare:
-            raise typer.BadParameter(
-                "--set and --compare go with a pipeline's YAML file, not with "
-                f"a comparison ({run})"
-            )
-        from muse_tools.report import comparison_page
-
-        path, compared = sources.read_results(run)
-        return comparison_page.write(compared, out, path.parent)
-    loaded = load(run, overrides)
-    results = None
-    if compare:
-        path, results = sources.read_results(compare)
-        if path.resolve() == out.with_suffix(".json").resolve():
-            raise ValueError(
-                f"--out {out} would write its numbers over {path}: choose "
-                "another name"
-            )
-    from muse_tools import report as report_lib
-
-    return report_lib.write_report(loaded, out, output.Reporter(), results)
+    path, results = sources.read_results(compare)
+    if path.resolve() == out.with_suffix(".json").resolve():
+        raise ValueError(
+            f"--out {out} would write its numbers over {path}: choose "
+            "another name"
+        )
+    return results

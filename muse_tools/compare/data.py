@@ -24,6 +24,7 @@ from muse_tools.compare.config import (
 )
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.prepared import Prepared
+from muse_tools.datasets.arrow_lists import find_sorted
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline import features
 from tfx_pipeline.training import input_fn, trainer
@@ -326,10 +327,7 @@ def read_impressions(
         shown_items = batch[features.CANDIDATE_ITEM_IDS].numpy()
         candidates = shown_items[real]
         repeats = behaviors[:, None] == shown_items[:, :, None]
-        place = np.minimum(
-            np.searchsorted(items, candidates), max(len(items) - 1, 0)
-        )
-        known = items[place] == candidates if len(items) else False
+        place, known = find_sorted(items, candidates)
         parts.append(
             (
                 np.broadcast_to(users, clicks.shape)[real],
@@ -337,7 +335,7 @@ def read_impressions(
                 np.broadcast_to(
                     (behaviors != 0).sum(axis=1)[:, None], clicks.shape
                 )[real],
-                np.where(known, counts[place] if len(items) else 0, 0),
+                np.where(known, [*counts, 0][place], 0),
                 repeats.sum(axis=2)[real],
             )
         )

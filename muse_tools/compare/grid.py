@@ -6,29 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
+from muse_tools.pages import charts
+from tfx_pipeline.training.trainer import MODELS
 
-PRESETS: dict[str, tuple[str | None, str | None]] = {
-    "din": (None, None),
-    "sim_hard": ("category", "sa_ta_simtier"),
-    "sim_soft": ("id_cosine", "sa_ta_simtier"),
-    "eta": ("simhash", "ta"),
-    "sdim": ("none", "sdim"),
-    "twin": ("target_attention", "ta_simtier"),
-    "miss": ("dual", "ta"),
-    "muse": ("scl_cosine", "sa_ta_simtier"),
+PRESETS = {
+    name: (model.own_gsu, model.own_esu) for name, model in MODELS.items()
 }
 """Search and exact search unit of each ``model.type``."""
 
-_NAMES = {
-    "din": "DIN",
-    "sim_hard": "SIM-hard",
-    "sim_soft": "SIM-soft",
-    "eta": "ETA",
-    "sdim": "SDIM",
-    "twin": "TWIN",
-    "miss": "MISS",
-    "muse": "MUSE",
-}
+_NAMES = {name.lower().replace("-", "_"): name for name in charts.MODELS}
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -12,21 +12,16 @@ from serving.files import appearing
 
 
 class Impressions(NamedTuple):
-    """One value per impression, each (n,).
-
-    Attributes:
-        user_ids: int64.
-        clicks: 0 or 1.
-        history: behaviors of the request's whole history.
-        popularity: impressions of the item in the train split.
-        repeats: behaviors of the history with the same item.
-    """
+    """One value per impression, each (n,)."""
 
     user_ids: npt.NDArray[np.int64]
     clicks: npt.NDArray[np.int64]
     history: npt.NDArray[np.int64]
+    """Behaviors of the request's whole history."""
     popularity: npt.NDArray[np.int64]
+    """Impressions of the item in the train split."""
     repeats: npt.NDArray[np.int64]
+    """Behaviors of the history with the same item."""
 
     def save(self, path: pathlib.Path) -> None:
         """Writes an ``.npz`` file all at once."""

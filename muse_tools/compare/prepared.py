@@ -8,26 +8,17 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Inputs of the cells of one data set.
-
-    Attributes:
-        transform_graph: folder of Transform's graph.
-        train_files: pattern of train requests by history length (0: all).
-        eval_files: the same of the test requests.
-        item_tables: folder by name of the item vectors.
-        impressions: file of the test impressions.
-        digests: of each of these files, by a name.
-        settings: sections ``model`` and ``trainer`` of the pipeline.
-        max_history: ``transform.max_history``.
-        description: of the data set, for people.
-    """
+    """Inputs of the cells of one data set, by paths and patterns."""
 
     transform_graph: str
     train_files: dict[int, str]
+    """Patterns of requests by history length; 0 has all behaviors."""
     eval_files: dict[int, str]
     item_tables: dict[str, str]
+    """Folders by name of the item vectors."""
     impressions: str
     digests: dict[str, str]
     settings: dict[str, Any]
+    """Sections ``model`` and ``trainer`` of the pipeline."""
     max_history: int
     description: dict[str, Any]

@@ -104,61 +104,57 @@ class Judge:
         Per user the AUC is the mean over seeds; users are resampled. What
         seeds do is in `by_seed` and `spread`.
         """
-        factors = np.array([term.factor for term in terms])
-        columns = [
-            [self.users(term.column, seed, term.group) for seed in seeds]
-            for term in terms
-        ]
-        by_seed = [
-            float(
-                sum(
-                    factor * column[number].mean
-                    for factor, column in zip(factors, columns, strict=True)
-                )
-            )
-            for number in range(len(seeds))
-        ]
-        means = resampled_means(
-            np.stack(
-                [np.mean([one.auc for one in c], axis=0) for c in columns],
-                axis=1,
-            ),
-            np.stack([c[0].weight for c in columns], axis=1),
+        return difference(
+            [
+                [self.users(term.column, seed, term.group) for seed in seeds]
+                for term in terms
+            ],
+            [term.factor for term in terms],
             self._samples,
         )
-        lower, upper = interval(means @ factors)
-        return Interval(
-            value=finite(np.mean(by_seed)),
-            lower=finite(lower),
-            upper=finite(upper),
-            by_seed=[finite(value) for value in by_seed],
-            spread=(
-                finite(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
-            ),
-        )
 
 
-def gauc_interval(
-    user_ids: npt.NDArray[np.int64],
-    clicks: npt.NDArray[np.int64],
-    scores: npt.NDArray[Any],
+def difference(
+    columns: Sequence[Sequence[UserAUC]],
+    factors: Sequence[float],
     samples: int,
 ) -> Interval:
-    """Returns the GAUC of one score; on all impressions, as `Judge` does."""
-    found = UserAUC.of(np.unique(user_ids), user_ids, clicks, scores)
-    counted = found.weight > 0
+    """Returns a sum of weighted GAUCs, each of several seeds."""
+    by_seed = [
+        sum(f * one.mean for f, one in zip(factors, of_seed, strict=True))
+        for of_seed in zip(*columns, strict=True)
+    ]
     means = resampled_means(
-        found.auc[counted, None], found.weight[counted, None], samples
+        np.stack(
+            [np.mean([one.auc for one in c], axis=0) for c in columns], axis=1
+        ),
+        np.stack([c[0].weight for c in columns], axis=1),
+        samples,
     )
-    lower, upper = interval(means[:, 0])
-    value = finite(found.mean)
+    lower, upper = interval(means @ np.array(factors))
     return Interval(
-        value=value,
+        value=finite(np.mean(by_seed)),
         lower=finite(lower),
         upper=finite(upper),
-        by_seed=[value],
-        spread=None,
+        by_seed=[finite(value) for value in by_seed],
+        spread=finite(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None,
     )
+
+
+def gauc_intervals(
+    user_ids: npt.NDArray[np.int64],
+    clicks: npt.NDArray[np.int64],
+    terms: Sequence[tuple[float, npt.NDArray[Any]]],
+    samples: int,
+) -> Interval:
+    """Returns the sum of factors times GAUCs of scores, as `Judge` does."""
+    users = np.unique(user_ids)
+    found = [UserAUC.of(users, user_ids, clicks, scores) for _, scores in terms]
+    counted = found[0].weight > 0
+    columns = [
+        [UserAUC(one.auc[counted], one.weight[counted])] for one in found
+    ]
+    return difference(columns, [factor for factor, _ in terms], samples)
 
 
 def finite(value: Any) -> float | None:

@@ -53,11 +53,9 @@ class UserAUC(NamedTuple):
     def mean(self) -> float:
         """GAUC; NaN when no user has an AUC."""
         total = self.weight.sum()
-        return (
-            float((self.auc * self.weight).sum() / total)
-            if total
-            else (float("nan"))
-        )
+        if not total:
+            return float("nan")
+        return float((self.auc * self.weight).sum() / total)
 
 
 def resampled_means(
@@ -69,14 +67,8 @@ def resampled_means(
     the result is paired. One column's quantiles are the interval of
     `evaluation.bootstrap.mean_interval`.
 
-    Args:
-        values: (users, columns).
-        weights: (users, columns), at least 0; 0 leaves a user out.
-        samples: resamples of the users.
-        seed: of the resampling.
-
-    Returns:
-        (samples, columns); NaN where a resample has no user of a column.
+    Both are (users, columns), and a weight of 0 leaves a user out; returns
+    (samples, columns), NaN where a resample has no user of a column.
     """
     count = len(values)
     # Users that no column counts must not thin the resamples out.

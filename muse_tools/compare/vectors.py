@@ -23,7 +23,7 @@ from muse_tools.compare import keys, locks
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 from muse_tools.compare.prepared import Prepared
 from muse_tools.compare.results import Interval, VectorsRow, VectorsTable
-from muse_tools.compare.scores import finite, gauc_interval
+from muse_tools.compare.scores import finite, gauc_intervals
 from serving.files import write_text
 from tfx_pipeline import features
 from tfx_pipeline.training import input_fn, records
@@ -107,7 +107,7 @@ def measure(
     )
 
     def gauc(scores: npt.NDArray[Any]) -> Interval:
-        return gauc_interval(users, clicks, scores, samples)
+        return gauc_intervals(users, clicks, [(1, scores)], samples)
 
     search = tf.function(GSUTopK(model["k"]), reduce_retracing=True)
     tiers = SimTier(model["num_tiers"], scale="count", learnable=False)

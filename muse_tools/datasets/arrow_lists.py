@@ -9,6 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
 
 def list_of(value_type: pa.DataType) -> pa.ListType:
     """Returns the type of lists, with the child name of the published files."""
@@ -33,13 +36,13 @@ def list_values(column: pa.ListArray) -> npt.NDArray[np.generic]:
     return values_of(column.flatten())
 
 
-def list_offsets(column: pa.ListArray) -> npt.NDArray[np.int64]:
+def list_offsets(column: pa.ListArray) -> Ints:
     """Returns int64 (N + 1,): where each list starts in `list_values`."""
     offsets = np.asarray(column.offsets, np.int64)
     return offsets - offsets[0]
 
 
-def list_lengths(column: pa.Array, of_null: int = 0) -> npt.NDArray[np.int64]:
+def list_lengths(column: pa.Array, of_null: int = 0) -> Ints:
     """Returns the lengths of N lists."""
     lengths = pc.fill_null(pc.list_value_length(column), of_null)
     return values_of(lengths).astype(np.int64)
@@ -86,18 +89,14 @@ def matrix_lists(
     )
 
 
-def ranges(
-    starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def ranges(starts: Ints, lengths: Ints) -> Ints:
     """Returns the positions of several ranges, one after the other."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
-def find_sorted(
-    keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def find_sorted(keys: Ints, values: Ints) -> tuple[Ints, Mask]:
     """Returns a place in sorted keys for each value, and if it is there."""
     if not len(keys):
         return np.zeros(len(values), np.int64), np.zeros(len(values), bool)
@@ -105,9 +104,7 @@ def find_sorted(
     return places, keys[places] == values
 
 
-def rank_in_group(
-    sorted_groups: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
+def rank_in_group(sorted_groups: Ints) -> Ints:
     """Numbers the entries of each run of equal values from 0."""
     size = len(sorted_groups)
     first = np.r_[True, sorted_groups[1:] != sorted_groups[:-1]][:size]

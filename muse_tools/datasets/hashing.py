@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
+
+from muse_tools.datasets.arrow_lists import Ints
 
 
 def stable_id(field: str, value: str | None) -> int:
@@ -19,9 +20,7 @@ def stable_id(field: str, value: str | None) -> int:
     return int.from_bytes(digest, "little", signed=True) or 1
 
 
-def stable_ids(
-    field: str, values: Iterable[str | None]
-) -> npt.NDArray[np.int64]:
+def stable_ids(field: str, values: Iterable[str | None]) -> Ints:
     """Hashes many values of one field; each distinct value once."""
     given = list(values)
     known = {value: stable_id(field, value) for value in set(given)}

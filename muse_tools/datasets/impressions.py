@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from muse_tools.datasets.arrow_lists import ranges, rank_in_group
+from muse_tools.datasets.arrow_lists import Ints, Mask, ranges, rank_in_group
 
 _MAX_WEEK = 64
 _CHUNK = 2048
@@ -22,18 +22,16 @@ _CHUNK = 2048
 class Purchases:
     """Purchase rows in order of household, then time."""
 
-    household: npt.NDArray[np.int64]
-    product: npt.NDArray[np.int64]
-    store: npt.NDArray[np.int64]
-    week: npt.NDArray[np.int64]
-    seconds: npt.NDArray[np.int64]
+    household: Ints
+    product: Ints
+    store: Ints
+    week: Ints
+    seconds: Ints
 
     def __len__(self) -> int:
         return len(self.household)
 
-    def where(
-        self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.int64]
-    ) -> Purchases:
+    def where(self, keep: Mask | Ints) -> Purchases:
         """Returns the rows where `keep` (N,) is true, or rows by position."""
         return Purchases(
             *(getattr(self, f.name)[keep] for f in dataclasses.fields(self))
@@ -44,8 +42,8 @@ class Purchases:
 class Impressions:
     """Generated impressions."""
 
-    household: npt.NDArray[np.int64]
-    product: npt.NDArray[np.int64]
+    household: Ints
+    product: Ints
     click: npt.NDArray[np.int8]
     counts: dict[str, int]
 
@@ -78,7 +76,7 @@ def sample_negatives(
     sold: Purchases,
     negatives: int,
     rng: np.random.Generator,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[Ints, Ints]:
     """Draws each positive's negatives from its store and week.
 
     Weighted sampling without replacement by exponential races: product j
@@ -131,8 +129,8 @@ def sample_negatives(
 
 def make_impressions(
     purchases: Purchases,
-    households: npt.NDArray[np.int64],
-    catalog: npt.NDArray[np.int64],
+    households: Ints,
+    catalog: Ints,
     weeks: tuple[int, int],
     limit: int,
     negatives: int,
@@ -183,11 +181,8 @@ def make_impressions(
 
 
 def make_histories(
-    purchases: Purchases,
-    households: npt.NDArray[np.int64],
-    before_week: int,
-    max_history: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    purchases: Purchases, households: Ints, before_week: int, max_history: int
+) -> tuple[Ints, Ints]:
     """Cuts out the purchases before a week."""
     past = purchases.where(purchases.week < before_week)
     start = np.searchsorted(past.household, households, side="left")

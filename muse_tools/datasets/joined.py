@@ -192,13 +192,15 @@ def import_joined(
         "source": str(root.resolve()),
         "shards": {str(p.relative_to(root)): p.stat().st_size for p in paths},
     }
-    description = {
-        "name": "imported-joined-shards",
-        "generator_version": IMPORT_VERSION,
-        "parameters": parameters,
-    }
     write = functools.partial(_import, shards, maps)
-    return dataset_dir.make(out, description, write, progress)
+    return dataset_dir.make(
+        out,
+        "imported-joined-shards",
+        IMPORT_VERSION,
+        parameters,
+        write,
+        progress,
+    )
 
 
 def _import(

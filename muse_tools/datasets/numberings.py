@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from muse_tools.datasets import raw_tables
-from muse_tools.datasets.arrow_lists import values_of
+from muse_tools.datasets.arrow_lists import Mask, values_of
 
 _MOST_NUMBERED = 1 << 22
 # Column to what its ids are, and the columns that hold the same ids.
@@ -39,7 +38,7 @@ class Numberings:
 
     def __init__(self) -> None:
         # None: these ids are not numbered.
-        self._seen: dict[str, npt.NDArray[np.bool_] | None] = {
+        self._seen: dict[str, Mask | None] = {
             code: np.zeros(0, bool) for code in _NUMBERED
         }
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import numpy.typing as npt
 
+from muse_tools.datasets.arrow_lists import Ints
 from muse_tools.datasets.impressions import Purchases, sample_negatives
 
 
@@ -21,21 +21,21 @@ from muse_tools.datasets.impressions import Purchases, sample_negatives
 class Pairs:
     """Pairs of products in order of time."""
 
-    seconds: npt.NDArray[np.int64]
-    query: npt.NDArray[np.int64]
-    purchased: npt.NDArray[np.int64]
+    seconds: Ints
+    query: Ints
+    purchased: Ints
     # Products not bought, one pair after the other; `offsets` (E + 1,) cut.
-    clicked: npt.NDArray[np.int64]
-    offsets: npt.NDArray[np.int64]
+    clicked: Ints
+    offsets: Ints
     counts: dict[str, int]
 
 
 def make_pairs(
     purchases: Purchases,
-    households: npt.NDArray[np.int64],
-    products: npt.NDArray[np.int64],
-    types: npt.NDArray[np.int64],
-    categories: npt.NDArray[np.int64],
+    households: Ints,
+    products: Ints,
+    types: Ints,
+    categories: Ints,
     before_week: int,
     limit: int,
     clicks: int,
@@ -103,9 +103,7 @@ def make_pairs(
 
 
 def _by_category(
-    purchases: Purchases,
-    products: npt.NDArray[np.int64],
-    categories: npt.NDArray[np.int64],
+    purchases: Purchases, products: Ints, categories: Ints
 ) -> Purchases:
     _, code = np.unique(categories, return_inverse=True)
     at = np.searchsorted(products, purchases.product)

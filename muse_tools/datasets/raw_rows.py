@@ -10,13 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from muse_tools.datasets import raw_tables
-from muse_tools.datasets.arrow_lists import list_array, matrix_lists
-
-_Ints = npt.NDArray[np.int64]
+from muse_tools.datasets.arrow_lists import Ints, list_array, matrix_lists
 
 
 def sample_rows(
-    users: _Ints, items: _Ints, clicked: npt.NDArray[Any]
+    users: Ints, items: Ints, clicked: npt.NDArray[Any]
 ) -> pa.RecordBatch:
     """Returns impressions; `clicked` is 0 or 1, or false or true."""
     one_hot = np.stack([1 - clicked, clicked], axis=1, dtype=np.int8)
@@ -27,11 +25,11 @@ def sample_rows(
 
 
 def user_rows(
-    users: _Ints,
-    profiles: Iterable[_Ints],
-    items: _Ints,
-    categories: _Ints,
-    offsets: _Ints,
+    users: Ints,
+    profiles: Iterable[Ints],
+    items: Ints,
+    categories: Ints,
+    offsets: Ints,
 ) -> pa.RecordBatch:
     """Returns users; `offsets` cut both lists into histories."""
     lists = [list_array(v, offsets, pa.int64()) for v in (items, categories)]
@@ -39,13 +37,13 @@ def user_rows(
 
 
 def item_rows(
-    ids: _Ints, category: _Ints, city: _Ints, province: _Ints
+    ids: Ints, category: Ints, city: Ints, province: Ints
 ) -> pa.RecordBatch:
     """Returns items with their features."""
     return _batch(raw_tables.ITEM_FEATURES, [ids, category, city, province])
 
 
-def vector_rows(ids: _Ints, codes: npt.NDArray[np.int8]) -> pa.RecordBatch:
+def vector_rows(ids: Ints, codes: npt.NDArray[np.int8]) -> pa.RecordBatch:
     """Returns items with their vectors, int8 (N, D)."""
     return _batch(raw_tables.EMBEDDINGS, [ids, matrix_lists(codes, pa.int8())])
 

@@ -11,20 +11,15 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from muse_tools.datasets import search_tables, search_validation, validation
-from muse_tools.datasets.arrow_lists import list_lengths, values_of
+from muse_tools.datasets.arrow_lists import Ints, list_lengths, values_of
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.validation import share
 
 
 def inspect_search(
-    directory: str | os.PathLike[str],
-    items: npt.NDArray[np.int64] | None,
-    progress: Progress,
+    directory: str | os.PathLike[str], items: Ints | None, progress: Progress
 ) -> tuple[dict[str, dict[str, Any]], list[DataError]]:
     """Summarizes the search tables of a directory.
 
@@ -32,7 +27,7 @@ def inspect_search(
     """
     sections: dict[str, dict[str, Any]] = {}
     problems: list[DataError] = []
-    known: npt.NDArray[np.int64] | None = None
+    known: Ints | None = None
     widths: dict[str, int] = {}
     tables = search_tables.find_tables(directory)
     if tables and search_tables.ITEM_CONTENT not in tables:
@@ -66,7 +61,7 @@ def inspect_search(
     return sections, problems
 
 
-def _inspect_content(counts: _Counts) -> npt.NDArray[np.int64]:
+def _inspect_content(counts: _Counts) -> Ints:
     unique = validation.UniqueKeys(
         search_tables.ITEM_ID, validation.DUPLICATE_ITEM
     )
@@ -75,9 +70,7 @@ def _inspect_content(counts: _Counts) -> npt.NDArray[np.int64]:
     return unique.keys()
 
 
-def _inspect_events(
-    counts: _Counts, known: npt.NDArray[np.int64] | None
-) -> dict[str, Any]:
+def _inspect_events(counts: _Counts, known: Ints | None) -> dict[str, Any]:
     dropped: collections.Counter[str] = collections.Counter()
     clicks, without_clicks = 0, 0
     times: list[int] = []

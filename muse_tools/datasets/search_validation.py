@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from muse_tools.datasets import search_tables, validation
 from muse_tools.datasets.arrow_lists import (
+    Ints,
     list_array,
     list_lengths,
     list_offsets,
@@ -47,7 +48,6 @@ REASONS = (
 )
 """Every reason of the search tables, in order of precedence."""
 
-_Mask = npt.NDArray[np.bool_]
 
 # Columns with ids, and others that may not be null.
 _KEYS = {
@@ -117,7 +117,7 @@ def drop_empty(
 
 
 def clean_clicks(
-    batch: pa.RecordBatch, known_items: npt.NDArray[np.int64]
+    batch: pa.RecordBatch, known_items: Ints
 ) -> tuple[pa.RecordBatch, dict[str, int]]:
     """Takes clicks out of the lists that are no negatives.
 

@@ -32,11 +32,10 @@ from muse_tools.datasets import (
     dataset_dir,
     raw_tables,
     search_tables,
+    synth_broken,
     synth_search,
-    table_writer,
-    validation,
 )
-from muse_tools.datasets.arrow_lists import list_array, ranges, with_column
+from muse_tools.datasets.arrow_lists import Ints, Mask, ranges
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.options import SyntheticOptions as Options
 from muse_tools.datasets.raw_rows import (
@@ -53,17 +52,16 @@ from muse_tools.datasets.synth_items import (
 )
 from muse_tools.datasets.synth_users import (
     PHASES,
-    PROFILE_SIZES,
     click_logits,
     make_candidates,
     make_timelines,
     make_users,
 )
+from muse_tools.datasets.table_writer import TableWriter
 
 GENERATOR_VERSION = 2
 
 _Floats = npt.NDArray[np.float64]
-_Ints = npt.NDArray[np.int64]
 _Splits = dict[str, collections.defaultdict[str, float]]
 
 _EMPTY_HISTORIES = 0.01
@@ -80,7 +78,7 @@ def _sigmoid(logits: _Floats) -> _Floats:
     return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
 
-def _chunks(total: _Ints) -> Iterator[slice]:
+def _chunks(total: Ints) -> Iterator[slice]:
     """Cuts users into runs of bounded positions; at least one user each."""
     begin = 0
     ends = np.cumsum(total)
@@ -92,7 +90,7 @@ def _chunks(total: _Ints) -> Iterator[slice]:
         begin = stop
 
 
-def _item_chunks(count: int) -> Iterator[_Ints]:
+def _item_chunks(count: int) -> Iterator[Ints]:
     for begin in range(0, count, _CHUNK_ITEMS):
         yield np.arange(begin, min(begin + _CHUNK_ITEMS, count))
 
@@ -109,9 +107,7 @@ def _calibrate(logits: _Floats, click_rate: float) -> float:
     return (low + high) / 2
 
 
-def _user_gauc(
-    clicked: npt.NDArray[np.bool_], scores: _Floats
-) -> tuple[float, int]:
+def _user_gauc(clicked: Mask, scores: _Floats) -> tuple[float, int]:
     """Returns the sum of AUC x impressions over users, and impressions."""
     positive = clicked[:, :, None] & ~clicked[:, None, :]
     wins = (scores[:, :, None] > scores[:, None, :]) & positive
@@ -123,12 +119,12 @@ def _user_gauc(
 
 
 def _padded_users(
-    user_ids: _Ints,
-    profiles: _Ints,
-    items: _Ints,
-    categories: _Ints,
-    lengths: _Ints,
-    padding: _Ints,
+    user_ids: Ints,
+    profiles: Ints,
+    items: Ints,
+    categories: Ints,
+    lengths: Ints,
+    padding: Ints,
 ) -> pa.RecordBatch:
     """Builds user rows; `padding` zeros go in front of each history."""
     offsets = np.r_[0, np.cumsum(lengths + padding)]
@@ -144,13 +140,14 @@ def generate(
 ) -> tuple[dict[str, Any], bool]:
     """Writes synthetic raw tables."""
     options = options or Options()
-    description = {
-        "name": "synthetic",
-        "generator_version": GENERATOR_VERSION,
-        "parameters": dataclasses.asdict(options),
-    }
-    write = functools.partial(_write, options)
-    return dataset_dir.make(out, description, write, progress)
+    return dataset_dir.make(
+        out,
+        "synthetic",
+        GENERATOR_VERSION,
+        dataclasses.asdict(options),
+        functools.partial(_write, options),
+        progress,
+    )
 
 
 def _write(
@@ -181,7 +178,7 @@ def _write(
     with contextlib.ExitStack() as stack:
         writers = {
             name: stack.enter_context(
-                table_writer.TableWriter(raw / f"{name}.parquet", schema)
+                TableWriter(raw / f"{name}.parquet", schema)
             )
             for name, schema in raw_tables.SCHEMAS.items()
         }
@@ -201,15 +198,22 @@ def _write(
             )
         tell("writing items", 0.8)
         names = stack.enter_context(
-            table_writer.TableWriter(staging / "names.parquet", _NAMES)
+            TableWriter(staging / "names.parquet", _NAMES)
         )
         embedded = _write_items(catalog, writers, names)
-        description["broken"] = _add_broken_rows(options, catalog, writers)
+        broken = synth_broken.raw_rows(options, catalog)
+        for name, by_reason in broken.items():
+            for rows in by_reason.values():
+                writers[name].write(rows)
     if options.search_events:
         tell("writing searches", 0.9)
-        description["search"] = _write_searches(
-            raw, options, catalog, description["broken"]
-        )
+        searches = _write_searches(raw, options, catalog, broken)
+    description["broken"] = {
+        name: dict.fromkeys(by_reason, options.broken)
+        for name, by_reason in broken.items()
+    }
+    if options.search_events:
+        description["search"] = searches
     description["splits"] = {
         split: {
             "users": int(found["users"]),
@@ -232,7 +236,7 @@ def _write(
     }
 
 
-def _history_lengths(options: Options, rng: np.random.Generator) -> _Ints:
+def _history_lengths(options: Options, rng: np.random.Generator) -> Ints:
     """Draws train history lengths: most long, a tail of short ones."""
     drawn = rng.lognormal(np.log(options.history), 0.8, options.users)
     lengths = np.minimum(drawn, options.history).astype(np.int64)
@@ -262,13 +266,13 @@ def _pilot_bias(options: Options, catalog: Catalog) -> float:
 def _make_chunk(
     number: int,
     part: slice,
-    lengths: _Ints,
-    extra: _Ints,
-    in_test: npt.NDArray[np.bool_],
+    lengths: Ints,
+    extra: Ints,
+    in_test: Mask,
     bias: float,
     options: Options,
     catalog: Catalog,
-    writers: dict[str, table_writer.TableWriter],
+    writers: dict[str, TableWriter],
     splits: _Splits,
 ) -> None:
     rng = np.random.default_rng([options.seed, 4, number])
@@ -331,8 +335,8 @@ def _make_chunk(
 
 def _write_items(
     catalog: Catalog,
-    writers: dict[str, table_writer.TableWriter],
-    names: table_writer.TableWriter,
+    writers: dict[str, TableWriter],
+    names: TableWriter,
 ) -> int:
     """Writes features, vectors and names; returns the number of vectors."""
     embedded = 0
@@ -370,103 +374,33 @@ def _write_searches(
     raw: pathlib.Path,
     options: Options,
     catalog: Catalog,
-    broken: dict[str, dict[str, int]],
+    broken: synth_broken.Rows,
 ) -> dict[str, int]:
     """Writes item content and searches; adds to what is broken."""
     views = synth_search.Views(catalog)
     events = synth_search.make_events(options.search_events, catalog, views)
-    count = options.broken
-    bad_items = synth_search.broken_content_rows(count, catalog)
-    bad_events = synth_search.broken_event_rows(count, events, catalog)
-    with table_writer.TableWriter(
-        raw / f"{search_tables.ITEM_CONTENT}.parquet",
-        synth_search.CONTENT_SCHEMA,
-    ) as content:
-        for item in _item_chunks(catalog.size):
-            content.write(synth_search.content_rows(item, catalog, views))
-        with_content = content.rows
-        for rows in bad_items.values():
-            content.write(rows)
-    with table_writer.TableWriter(
-        raw / f"{search_tables.SEARCH_EVENTS}.parquet",
-        synth_search.EVENT_SCHEMA,
-    ) as searches:
-        for event in _item_chunks(options.search_events):
-            searches.write(
-                synth_search.event_rows(events, event, catalog, views)
-            )
-        for rows in bad_events.values():
-            searches.write(rows)
-    if count:
-        broken[search_tables.ITEM_CONTENT] = dict.fromkeys(bad_items, count)
-        broken[search_tables.SEARCH_EVENTS] = dict.fromkeys(bad_events, count)
+    content = (
+        synth_search.content_rows(item, catalog, views)
+        for item in _item_chunks(catalog.size)
+    )
+    searches = (
+        synth_search.event_rows(events, event, catalog, views)
+        for event in _item_chunks(options.search_events)
+    )
+    broken |= synth_broken.search_rows(options.broken, events, catalog)
+    written = {}
+    for name, schema, parts in (
+        (search_tables.ITEM_CONTENT, synth_search.CONTENT_SCHEMA, content),
+        (search_tables.SEARCH_EVENTS, synth_search.EVENT_SCHEMA, searches),
+    ):
+        with TableWriter(raw / f"{name}.parquet", schema) as writer:
+            for rows in parts:
+                writer.write(rows)
+            written[name] = writer.rows
+            for rows in broken.get(name, {}).values():
+                writer.write(rows)
     return {
         "events": options.search_events,
         "clicks_without_purchase": len(events.clicked),
-        "items_with_content": with_content,
-    }
-
-
-def _add_broken_rows(
-    options: Options,
-    catalog: Catalog,
-    writers: dict[str, table_writer.TableWriter],
-) -> dict[str, dict[str, int]]:
-    """Appends `options.broken` rows of every kind; returns what and where."""
-    count = options.broken
-    if not count:
-        return {}
-    known = np.arange(count) % min(options.users, catalog.size)
-    users = public_ids(known, 0, options.seed)
-    items = catalog.ids(known)
-    unknown = options.users + np.arange(2 * count)
-    unequal_users, stranger_users = np.split(
-        public_ids(unknown, 0, options.seed), 2
-    )
-    stranger_items = catalog.ids(catalog.size + np.arange(count))
-    not_clicked = np.zeros(count, bool)
-    samples = raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES]
-    bad_labels = [[1, 1], [0, 0], [1], [0, 1, 0], []]
-    samples_writer = writers["train_samples"]
-    for label in (
-        [bad_labels[i % len(bad_labels)] for i in range(count)],
-        [None] * count,
-    ):
-        samples_writer.write(
-            pa.record_batch(
-                [pa.array(label, samples.field(0).type), users, items],
-                schema=samples,
-            )
-        )
-    samples_writer.write(sample_rows(users, stranger_items, not_clicked))
-    samples_writer.write(sample_rows(stranger_users, items, not_clicked))
-    profiles = np.zeros((len(PROFILE_SIZES), count), np.int64)
-    one_each = np.arange(count + 1)
-    users_writer = writers["train_user_features"]
-    users_writer.write(user_rows(users, profiles, items, items, one_each))
-    users_writer.write(
-        with_column(
-            user_rows(unequal_users, profiles, items, items, one_each),
-            raw_tables.BEHAVIOR_CATEGORY_IDS,
-            list_array(items[:0], np.zeros(count + 1), pa.int64()),
-        )
-    )
-    writers[raw_tables.ITEM_FEATURES].write(item_rows(*[items] * 4))
-    codes = catalog.codes(known)
-    writers[raw_tables.EMBEDDINGS].write(
-        vector_rows(stranger_items, codes[:, :-1])
-    )
-    return {
-        "train_samples": {
-            validation.LABEL_NOT_ONE_HOT: count,
-            validation.NULL: count,
-            validation.NO_ITEM_FEATURES: count,
-            validation.NO_USER_FEATURES: count,
-        },
-        "train_user_features": {
-            validation.DUPLICATE_USER: count,
-            validation.UNEQUAL_LISTS: count,
-        },
-        raw_tables.ITEM_FEATURES: {validation.DUPLICATE_ITEM: count},
-        raw_tables.EMBEDDINGS: {validation.EMBEDDING_LENGTH: count},
+        "items_with_content": written[search_tables.ITEM_CONTENT],
     }

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from muse_tools.datasets import raw_tables
+from muse_tools.datasets.arrow_lists import Ints
 from muse_tools.datasets.item_text import quantize
 
 STYLES_PER_CATEGORY = 8
 CITIES_PER_PROVINCE = 10
 
 _Floats = npt.NDArray[np.float64]
-_Ints = npt.NDArray[np.int64]
 
 _DIM = raw_tables.EMBEDDING_DIM
 _STYLE_SPREAD = 0.9
@@ -39,7 +39,7 @@ def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def public_ids(index: _Ints, domain: int, seed: int) -> _Ints:
+def public_ids(index: Ints, domain: int, seed: int) -> Ints:
     """Maps indices of a domain to distinct signed 64-bit ids, never 0."""
     key = np.random.SeedSequence([seed, 100 + domain]).generate_state(1)[0]
     # The mix is a bijection with 0 -> 0, and the argument is never 0.
@@ -47,7 +47,7 @@ def public_ids(index: _Ints, domain: int, seed: int) -> _Ints:
     return mix(counter).view(np.int64)
 
 
-def hash_noise(index: _Ints, salt: int) -> npt.NDArray[np.float32]:
+def hash_noise(index: Ints, salt: int) -> npt.NDArray[np.float32]:
     """Returns noise (N, 128) of unit variance that depends on `index`."""
     blocks = np.arange(_DIM // 8, dtype=np.uint64)
     counter = index.astype(np.uint64)[:, None] * np.uint64(64) + blocks
@@ -105,7 +105,7 @@ class Catalog:
         city = rng.integers(0, _NUM_CITIES, size)
         self.city = city.astype(np.int32)
 
-    def draw(self, style: _Ints, uniform: _Floats, new: bool) -> _Ints:
+    def draw(self, style: Ints, uniform: _Floats, new: bool) -> Ints:
         """Draws an item of each style by popularity."""
         cumulative = self._all if new else self._known
         bounds = np.r_[0.0, cumulative]
@@ -118,25 +118,25 @@ class Catalog:
         last = np.where(free, self.size, self.start[style + 1]) - 1
         return np.clip(item, first, last)
 
-    def latents(self, item: _Ints) -> npt.NDArray[np.float32]:
+    def latents(self, item: Ints) -> npt.NDArray[np.float32]:
         """Returns the unit latent vectors (N, 128) of items."""
         noise = hash_noise(item, self.salt) * np.float32(
             _ITEM_SPREAD / _DIM**0.5
         )
         return _unit(self.style_vectors[self.style[item]] + noise)
 
-    def codes(self, item: _Ints) -> npt.NDArray[np.int8]:
+    def codes(self, item: Ints) -> npt.NDArray[np.int8]:
         """Returns the noisy int8 views (N, 128) of items."""
         noise = hash_noise(item, self.salt + 1) * np.float32(
             _VIEW_NOISE / _DIM**0.5
         )
         return quantize(_unit(self.latents(item) + noise))
 
-    def ids(self, item: _Ints) -> _Ints:
+    def ids(self, item: Ints) -> Ints:
         """Returns the public ids of items."""
         return public_ids(item, 1, self.seed)
 
-    def categories(self, item: _Ints) -> _Ints:
+    def categories(self, item: Ints) -> Ints:
         """Returns the public category ids of items."""
         return public_ids(
             self.category_of_style[self.style[item]].astype(np.int64),

@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from muse_tools.datasets import search_tables, search_validation, validation
+from muse_tools.datasets import search_tables
 from muse_tools.datasets.arrow_lists import (
+    Ints,
+    Mask,
     list_array,
     list_of,
     ranges,
@@ -45,17 +47,7 @@ VALUES = 5
 SECONDS = (1_600_000_000, 30 * 86_400)
 """When the searches begin, and how long they last."""
 
-# What broken rows hold, by the reason to reject them.
-_VECTOR = [1.0] * MODALITIES["image"]
-_BAD_VECTORS = {
-    search_validation.WRONG_DIMENSION: _VECTOR[:-1],
-    search_validation.NOT_FINITE: [*_VECTOR[:-1], float("nan")],
-    search_validation.ZERO_VECTOR: [0.0] * len(_VECTOR),
-    search_validation.NO_CONTENT: None,
-}
-
 _Floats = npt.NDArray[np.float32]
-_Ints = npt.NDArray[np.int64]
 
 # How well each modality shows each attribute.
 _SHOWS = {"image": (0.5, 0.5, 0.2, 0.2), "text": (0.2, 0.2, 0.5, 0.5)}
@@ -101,16 +93,16 @@ EVENT_SCHEMA = pa.schema(
 class Events:
     """Searches in order of time."""
 
-    time: _Ints
-    style: _Ints
-    wanted: _Ints  # Attributes, (E, A).
-    purchased: _Ints
+    time: Ints
+    style: Ints
+    wanted: Ints  # Attributes, (E, A).
+    purchased: Ints
     # Items not bought, one event after the other; `offsets` (E + 1,) cut.
-    clicked: _Ints
-    offsets: _Ints
+    clicked: Ints
+    offsets: Ints
 
 
-def attributes(item: _Ints, catalog: Catalog) -> _Ints:
+def attributes(item: Ints, catalog: Catalog) -> Ints:
     """Returns the attributes (N, A) of items, each in [0, VALUES)."""
     key = np.uint64((catalog.salt << 32) | 1)
     counter = item.astype(np.uint64)[:, None] * np.uint64(ATTRIBUTES)
@@ -141,7 +133,7 @@ class Views:
                 directions.T * _NUISANCE_WIDTH**-0.5
             ).astype(np.float32)
 
-    def of_items(self, item: _Ints) -> dict[str, _Floats]:
+    def of_items(self, item: Ints) -> dict[str, _Floats]:
         """Returns the vectors of items; zeros where there are none."""
         return self._views(
             self._catalogue.latents(item),
@@ -152,7 +144,7 @@ class Views:
         )
 
     def of_queries(
-        self, event: _Ints, style: _Ints, wanted: _Ints
+        self, event: Ints, style: Ints, wanted: Ints
     ) -> dict[str, _Floats]:
         """Returns the vectors of queries; zeros where there are none."""
         vectors = self._catalogue.style_vectors
@@ -168,12 +160,12 @@ class Views:
         }
         return self._views(latents, wanted, event, "query", missing)
 
-    def have_content(self, item: _Ints) -> npt.NDArray[np.bool_]:
+    def have_content(self, item: Ints) -> Mask:
         """Returns which items have an image or a text."""
         missing = self._missing(item)
         return ~(missing["image"] & missing["text"])
 
-    def _missing(self, item: _Ints) -> dict[str, npt.NDArray[np.bool_]]:
+    def _missing(self, item: Ints) -> dict[str, Mask]:
         source = _uniform(item, self._salt(_ITEM_SALT + 1))
         nothing = source >= 1 - _NOTHING
         return {
@@ -187,10 +179,10 @@ class Views:
     def _views(
         self,
         latents: _Floats,
-        values: _Ints,
-        index: _Ints,
+        values: Ints,
+        index: Ints,
         side: str,
-        missing: dict[str, npt.NDArray[np.bool_]],
+        missing: dict[str, Mask],
     ) -> dict[str, _Floats]:
         first = _ITEM_SALT if side == "item" else _QUERY_SALT
         views = {}
@@ -208,7 +200,7 @@ class Views:
         return views
 
 
-def _uniform(index: _Ints, salt: int) -> npt.NDArray[np.float64]:
+def _uniform(index: Ints, salt: int) -> npt.NDArray[np.float64]:
     state = mix(index.astype(np.uint64) + np.uint64((salt << 36) | (1 << 35)))
     return (state >> np.uint64(11)).astype(np.float64) / 2.0**53
 
@@ -251,12 +243,12 @@ def make_events(count: int, catalog: Catalog, views: Views) -> Events:
 
 
 def _choose(
-    meant: _Ints,
+    meant: Ints,
     values: npt.NDArray[np.int8],
-    able: npt.NDArray[np.bool_],
+    able: Mask,
     catalog: Catalog,
     rng: np.random.Generator,
-) -> tuple[_Ints, _Ints, _Ints]:
+) -> tuple[Ints, Ints, Ints]:
     """Returns the item bought, the items clicked, and how many of these."""
     style = catalog.style[meant]
     first, stop = catalog.start[style], catalog.start[style + 1]
@@ -279,11 +271,11 @@ def _choose(
     return item[place == 0], item[clicked], clicks
 
 
-def content_rows(item: _Ints, catalog: Catalog, views: Views) -> pa.RecordBatch:
+def content_rows(item: Ints, catalog: Catalog, views: Views) -> pa.RecordBatch:
     """Returns rows of ``item_content``; items without anything are left out."""
     item = item[views.have_content(item)]
     vectors = views.of_items(item)
-    return _batch(
+    return batch(
         [
             catalog.ids(item),
             *(search_tables.float_lists(v) for v in vectors.values()),
@@ -292,25 +284,8 @@ def content_rows(item: _Ints, catalog: Catalog, views: Views) -> pa.RecordBatch:
     )
 
 
-def broken_content_rows(
-    count: int, catalog: Catalog
-) -> dict[str, pa.RecordBatch]:
-    """Returns `count` rows of ``item_content`` by reason to reject them."""
-    strangers = catalog.ids(catalog.size + np.arange(count)).tolist()
-    known = [catalog.ids(np.zeros(1, np.int64))[0]] * count
-    rows = {
-        reason: (strangers, vector) for reason, vector in _BAD_VECTORS.items()
-    }
-    rows[validation.NULL] = ([None] * count, _VECTOR)
-    rows[validation.MISSING_ID] = ([0] * count, _VECTOR)
-    rows[validation.DUPLICATE_ITEM] = (known, _VECTOR)
-    return {
-        reason: _batch((ids, [vector] * count, [None] * count), CONTENT_SCHEMA)
-        for reason, (ids, vector) in rows.items()
-    }
-
-
-def _batch(columns: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
+def batch(columns: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
+    """Returns a batch of columns in the order of a schema."""
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, field.type)
         for column, field in zip(columns, schema, strict=True)
@@ -318,39 +293,14 @@ def _batch(columns: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def broken_event_rows(
-    count: int, events: Events, catalog: Catalog
-) -> dict[str, pa.RecordBatch]:
-    """Returns `count` rows of ``search_events`` by reason to reject them."""
-    size = len(events.time)
-    queries = public_ids(size + np.arange(count), 5, catalog.seed).tolist()
-    bought = catalog.ids(events.purchased[:1]).tolist() * count
-    strangers = catalog.ids(catalog.size + np.arange(count)).tolist()
-    rows = {
-        reason: (queries, vector, bought)
-        for reason, vector in _BAD_VECTORS.items()
-    }
-    rows[validation.NULL] = (queries, _VECTOR, [None] * count)
-    rows[validation.MISSING_ID] = ([0] * count, _VECTOR, bought)
-    rows[search_validation.UNKNOWN_PURCHASE] = (queries, _VECTOR, strangers)
-    time, nothing = events.time[:1].tolist() * count, [None] * count
-    return {
-        reason: _batch(
-            (ids, time, [vector] * count, nothing, purchased, [[]] * count),
-            EVENT_SCHEMA,
-        )
-        for reason, (ids, vector, purchased) in rows.items()
-    }
-
-
 def event_rows(
-    events: Events, event: _Ints, catalog: Catalog, views: Views
+    events: Events, event: Ints, catalog: Catalog, views: Views
 ) -> pa.RecordBatch:
     """Returns rows of ``search_events``."""
     vectors = views.of_queries(event, events.style[event], events.wanted[event])
     bounds = events.offsets[event[0] : event[-1] + 2]
     clicked = catalog.ids(events.clicked[bounds[0] : bounds[-1]])
-    return _batch(
+    return batch(
         [
             public_ids(event, 5, catalog.seed),
             events.time[event],

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muse_tools.datasets import raw_tables
-from muse_tools.datasets.arrow_lists import ranges
+from muse_tools.datasets.arrow_lists import Ints, Mask, ranges
 from muse_tools.datasets.synth_items import (
     STYLES_PER_CATEGORY,
     Catalog,
@@ -26,7 +26,6 @@ PROFILE_SIZES = (8, 3, 50, 30, 6)
 """Distinct values of the five profile fields."""
 
 _Floats = npt.NDArray[np.float64]
-_Ints = npt.NDArray[np.int64]
 
 _DIM = raw_tables.EMBEDDING_DIM
 _PROFILE_MISSING = 0.05
@@ -50,11 +49,11 @@ _NOISE_DEVIATION = 0.2
 class Users:
     """Tastes of a chunk of users: each array has a row per user."""
 
-    interests: _Ints  # Styles that stay.
+    interests: Ints  # Styles that stay.
     weights: _Floats  # Of the interests; rows add up to 1.
-    phases: _Ints  # Styles that pass.
+    phases: Ints  # Styles that pass.
     bias: _Floats
-    profiles: _Ints
+    profiles: Ints
 
 
 def make_users(size: int, catalog: Catalog, rng: np.random.Generator) -> Users:
@@ -88,11 +87,11 @@ def make_users(size: int, catalog: Catalog, rng: np.random.Generator) -> Users:
 
 def make_timelines(
     users: Users,
-    lengths: _Ints,
-    extra: _Ints,
+    lengths: Ints,
+    extra: Ints,
     catalog: Catalog,
     rng: np.random.Generator,
-) -> _Ints:
+) -> Ints:
     """Returns item indices of all timelines, one user after the other."""
     total = lengths + extra
     user = np.repeat(np.arange(len(total)), total)
@@ -123,10 +122,10 @@ def make_timelines(
 
 def click_logits(
     users: Users,
-    has_past: npt.NDArray[np.bool_],
-    candidates: _Ints,
+    has_past: Mask,
+    candidates: Ints,
     phase: int,
-    user_index: _Ints,
+    user_index: Ints,
     catalog: Catalog,
     rng: np.random.Generator,
 ) -> _Floats:
@@ -178,7 +177,7 @@ def make_candidates(
     new: bool,
     catalog: Catalog,
     rng: np.random.Generator,
-) -> _Ints:
+) -> Ints:
     """Returns shown items (U, width): liked styles, neighbors, popular."""
     size = len(users.bias)
     styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)

@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from muse_tools.datasets import raw_tables, validation
-from muse_tools.datasets.arrow_lists import list_offsets, list_values, values_of
+from muse_tools.datasets.arrow_lists import (
+    Ints,
+    list_offsets,
+    list_values,
+    values_of,
+)
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.numberings import Numberings
@@ -25,8 +29,6 @@ _QUANTILES = {
     "max": 1.0,
 }
 _SCALE = 127
-
-_Ints = npt.NDArray[np.int64]
 
 
 class Batch(NamedTuple):
@@ -111,7 +113,7 @@ class Reading:
 
 def inspect_items(
     reading: Reading,
-) -> tuple[dict[str, Any] | None, _Ints | None]:
+) -> tuple[dict[str, Any] | None, Ints | None]:
     """Returns the section of the items, and their ids."""
     name = raw_tables.ITEM_FEATURES
     if not reading.can_read(name):
@@ -131,7 +133,7 @@ def inspect_items(
 
 def inspect_embeddings(
     reading: Reading,
-) -> tuple[dict[str, Any] | None, _Ints | None]:
+) -> tuple[dict[str, Any] | None, Ints | None]:
     """Returns the section of the item vectors, and the ids of their items."""
     name, dim = raw_tables.EMBEDDINGS, raw_tables.EMBEDDING_DIM
     if not reading.can_read(name):
@@ -167,7 +169,7 @@ def inspect_embeddings(
     }, unique.keys()
 
 
-def _norm_quantiles(histogram: _Ints) -> dict[str, float] | None:
+def _norm_quantiles(histogram: Ints) -> dict[str, float] | None:
     """Returns quantiles (nearest rank) of the norms of non-zero vectors."""
     counts = histogram.copy()
     counts[0] = 0
@@ -193,7 +195,7 @@ def _shares(missing: Mapping[str, int], rows: int) -> dict[str, float | None]:
     }
 
 
-def user_keys(reading: Reading, split: str) -> tuple[_Ints | None, int]:
+def user_keys(reading: Reading, split: str) -> tuple[Ints | None, int]:
     """Reads all user ids; returns the distinct ones and the repeats."""
     name = f"{split}_user_features"
     if not reading.can_read(name):
@@ -206,7 +208,7 @@ def user_keys(reading: Reading, split: str) -> tuple[_Ints | None, int]:
 
 
 def inspect_users(
-    reading: Reading, split: str, limit: int, embedded: _Ints | None
+    reading: Reading, split: str, limit: int, embedded: Ints | None
 ) -> dict[str, Any] | None:
     """Returns the section of a split's users, of whom `limit` are read."""
     name = f"{split}_user_features"
@@ -249,7 +251,7 @@ def inspect_users(
 
 
 def inspect_samples(
-    reading: Reading, split: str, known: Mapping[str, _Ints | None]
+    reading: Reading, split: str, known: Mapping[str, Ints | None]
 ) -> dict[str, Any] | None:
     """Returns the section of a split's impressions.
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from muse_tools.datasets.arrow_lists import Ints
 from muse_tools.datasets.errors import DataError
 
 HASHED_NGRAMS = "hashed_ngrams"
@@ -107,10 +108,7 @@ class HashedNgrams:
         return np.frombuffer(b"".join(digests), "<u8")
 
     def _part(
-        self,
-        row: npt.NDArray[np.int64],
-        tokens: npt.NDArray[np.uint64],
-        height: int,
+        self, row: Ints, tokens: npt.NDArray[np.uint64], height: int
     ) -> npt.NDArray[np.float64]:
         """Returns unit rows (height, dim) of one kind of token."""
         order = np.lexsort((tokens, row))

@@ -21,18 +21,11 @@ from muse_tools.datasets.errors import DataError
 from serving.client import RankRequest
 
 NAMES_FILE = "names.parquet"
+_NAMES = pa.schema(
+    [("item_id", pa.int64()), ("name", pa.string()), ("category", pa.string())]
+)
 _CANDIDATES = 10
 _LONG_HISTORY = 200
-
-
-def find_request(
-    directory: pathlib.Path, user_id: int, candidate_item_ids: Iterable[int]
-) -> RankRequest:
-    """Makes a request from a user's row of the test split."""
-    return RankRequest(
-        **find_user(directory, user_id),
-        candidate_item_ids=list(candidate_item_ids),
-    )
 
 
 def find_user(
@@ -62,7 +55,9 @@ def pick_request(directory: pathlib.Path) -> RankRequest:
         chosen = batch.filter(pc.equal(batch[raw_tables.USER_ID], user))
         candidates += chosen[raw_tables.ITEM_ID].to_pylist()
     distinct = list(dict.fromkeys(candidates))[:_CANDIDATES]
-    return find_request(directory, user, distinct)
+    return RankRequest(
+        **find_user(directory, user), candidate_item_ids=distinct
+    )
 
 
 def _user_with_history(tables: raw_tables.RawTables) -> int:
@@ -86,18 +81,31 @@ def _user_with_history(tables: raw_tables.RawTables) -> int:
 def item_names(
     directory: pathlib.Path, item_ids: Iterable[int]
 ) -> dict[int, str]:
-    """Reads names of items, where the data set has any."""
+    """Returns names of items, where the data set has any."""
+    wanted = pa.array(sorted(set(item_ids)), pa.int64())
+    found = read_names(directory, pc.field("item_id").isin(wanted))
+    return dict(
+        zip(
+            found["item_id"].to_pylist(), found["name"].to_pylist(), strict=True
+        )
+    )
+
+
+def read_names(
+    directory: pathlib.Path, filters: pc.Expression | None = None
+) -> pa.Table:
+    """Returns ``item_id``, ``name`` and ``category`` of items; maybe no row."""
     path = directory / NAMES_FILE
     if not path.is_file():
-        return {}
-    wanted = pa.array(sorted(set(item_ids)), pa.int64())
+        return _NAMES.empty_table()
     try:
-        table = pq.read_table(
-            path,
-            columns=["item_id", "name"],
-            filters=pc.field("item_id").isin(wanted),
-            partitioning=None,
-        )
+        table = pq.read_table(path, filters=filters, partitioning=None)
+        columns = {
+            field.name: table[field.name].cast(field.type)
+            if field.name in table.column_names or field.name != "category"
+            else pa.nulls(len(table), field.type)
+            for field in _NAMES
+        }
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(
             "UNREADABLE_FILE",
@@ -105,11 +113,7 @@ def item_names(
             "write its columns item_id (int64) and name (string), or remove it "
             "to see ids instead of names.",
         ) from error
-    return dict(
-        zip(
-            table["item_id"].to_pylist(), table["name"].to_pylist(), strict=True
-        )
-    )
+    return pa.table(columns)
 
 
 def _find_row(table: raw_tables.RawTable, user_id: int) -> pa.RecordBatch:

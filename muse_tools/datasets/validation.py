@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 
 from muse_tools.datasets import casting, raw_tables
 from muse_tools.datasets.arrow_lists import (
+    Ints,
+    Mask,
     find_sorted,
     list_array,
     list_lengths,
@@ -98,8 +100,7 @@ def hint_for(rejected: Mapping[str, int]) -> str:
     return _HINTS.get(reason, f"mend or leave out the rows with: {reason}.")
 
 
-_Mask = npt.NDArray[np.bool_]
-Broken = tuple[str, _Mask]
+Broken = tuple[str, Mask]
 """A reason, and the rows (N,) that it holds for."""
 
 
@@ -177,7 +178,7 @@ def split_rows(batch: pa.RecordBatch, broken: Sequence[Broken]) -> Validated:
     )
 
 
-def rows_with_nulls(batch: pa.RecordBatch, codes: Sequence[str]) -> _Mask:
+def rows_with_nulls(batch: pa.RecordBatch, codes: Sequence[str]) -> Mask:
     """Rows with a null value, null list or null inside a list.
 
     A column that is not in the batch is not checked, here and below.
@@ -207,7 +208,7 @@ def check_ids(
     ]
 
 
-def _one_hot(label: pa.Array) -> _Mask:
+def _one_hot(label: pa.Array) -> Mask:
     good = list_lengths(label) == 2
     labels = label.filter(pa.array(good)).flatten()
     values = values_of(pc.fill_null(labels, -1)).reshape(-1, 2)
@@ -304,12 +305,12 @@ class UniqueKeys:
     def __init__(self, code: str, reason: str) -> None:
         self._code = code
         self._reason = reason
-        self._runs: list[npt.NDArray[np.int64]] = []
+        self._runs: list[Ints] = []
 
     def __len__(self) -> int:
         return sum(len(run) for run in self._runs)
 
-    def keys(self) -> npt.NDArray[np.int64]:
+    def keys(self) -> Ints:
         """Returns all keys seen: int64, sorted, distinct."""
         return np.sort(np.concatenate([np.zeros(0, np.int64), *self._runs]))
 
@@ -318,7 +319,7 @@ class UniqueKeys:
         ids = values_of(batch[self._code])
         return split_rows(batch, [(self._reason, ~self.first(ids))])
 
-    def first(self, ids: npt.NDArray[np.int64]) -> _Mask:
+    def first(self, ids: Ints) -> Mask:
         """Adds keys and tells which occur for the first time over all calls."""
         found = np.zeros(len(ids), bool)
         distinct, first = np.unique(ids, return_index=True)
@@ -336,18 +337,13 @@ class UniqueKeys:
         return found
 
 
-def contains(
-    sorted_keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
-) -> _Mask:
+def contains(sorted_keys: Ints, values: Ints) -> Mask:
     """Returns which values are among sorted keys."""
     return find_sorted(sorted_keys, values)[1]
 
 
 def require_keys(
-    batch: pa.RecordBatch,
-    code: str,
-    sorted_keys: npt.NDArray[np.int64],
-    reason: str,
+    batch: pa.RecordBatch, code: str, sorted_keys: Ints, reason: str
 ) -> Validated:
     """Rejects rows whose key is not known, e.g. items without features."""
     ids = values_of(batch[code])

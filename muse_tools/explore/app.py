@@ -132,15 +132,12 @@ class ExplorerApp:
 
 
 class _BadRequest(ValueError):
-    """A request that cannot be understood."""
-
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
 
 
 def _id(name: str, text: str | None) -> int:
-    """Returns an id of a request."""
     try:
         value = int(text or "")
         if not -(1 << 63) <= value < 1 << 63:

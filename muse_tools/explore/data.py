@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from muse_tools.datasets import raw_tables, user_lookup
-from muse_tools.datasets.errors import DataError
 
 LISTED_USERS = 10_000
 """Users that are listed; any other can be asked for by id."""
 _CACHED_USERS = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class ListedUser:
+class ListedUser(NamedTuple):
     """A user of the list."""
 
     user_id: int
     history_length: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Impression:
+class Impression(NamedTuple):
     """An item that was shown to a user, clicked at least once or never."""
 
     item_id: int
@@ -51,7 +46,7 @@ class ExplorerData:
         self._samples = tables[f"{split}_samples"]
         for table in (self._users, self._samples):
             table.check()
-        self._names = _read_names(directory)
+        self._names = user_lookup.read_names(directory)
         self.user = functools.lru_cache(_CACHED_USERS)(self._user)
         self.impressions = functools.lru_cache(_CACHED_USERS)(self._impressions)
 
@@ -81,35 +76,27 @@ class ExplorerData:
     def find_users(self, query: str, limit: int) -> list[ListedUser]:
         """Returns listed users whose id starts with `query`."""
         chosen = (u for u in self.listed if str(u.user_id).startswith(query))
-        return [user for user, _ in zip(chosen, range(limit), strict=False)]
+        return list(itertools.islice(chosen, limit))
 
     def names(self, item_ids: Iterable[int]) -> list[tuple[str, str]]:
         """Returns name and category of items, `item ID` and "" if unknown."""
         wanted = list(item_ids)
-        if self._names is None:
-            return [(f"item {item}", "") for item in wanted]
         places = pc.index_in(
             pa.array(wanted, pa.int64()), value_set=self._names["item_id"]
         )
+        found = self._names.take(places).to_pylist()
         return [
-            (f"item {item}", "")
-            if place is None
-            else (
-                self._names["name"][place].as_py() or f"item {item}",
-                self._names["category"][place].as_py() or "",
-            )
-            for item, place in zip(wanted, places.to_pylist(), strict=True)
+            (row["name"] or f"item {item}", row["category"] or "")
+            for item, row in zip(wanted, found, strict=True)
         ]
 
     def find_items(self, query: str, limit: int) -> list[int]:
         """Returns items whose name has `query` in it, whatever its case."""
-        if self._names is None or not query:
+        if not query or not len(self._names):
             return []
         found = pc.match_substring(self._names["name"], query, ignore_case=True)
-        rows = np.flatnonzero(
-            pc.fill_null(found, False).to_numpy(zero_copy_only=False)
-        )[:limit]
-        return self._names["item_id"].take(pa.array(rows)).to_pylist()
+        rows = pc.indices_nonzero(pc.fill_null(found, False))[:limit]
+        return self._names["item_id"].take(rows).to_pylist()
 
     def _user(self, user_id: int) -> dict[str, Any]:
         """Returns the fields of a `RankRequest` but the candidates."""
@@ -120,39 +107,11 @@ class ExplorerData:
         times: dict[int, int] = {}
         clicked: dict[int, bool] = {}
         for batch in self._samples.iter_batches():
-            mine = pc.equal(_column(batch, raw_tables.USER_ID), user_id)
+            mine = pc.equal(batch[raw_tables.USER_ID], user_id)
             chosen = batch.filter(mine)
-            labels = _column(chosen, raw_tables.LABEL).to_pylist()
-            items = _column(chosen, raw_tables.ITEM_ID).to_pylist()
+            labels = chosen[raw_tables.LABEL].to_pylist()
+            items = chosen[raw_tables.ITEM_ID].to_pylist()
             for item, label in zip(items, labels, strict=True):
                 times[item] = times.get(item, 0) + 1
                 clicked[item] = clicked.get(item, False) or label[1] == 1
         return [Impression(i, clicked[i], times[i]) for i in times if i]
-
-
-def _column(batch: pa.RecordBatch, code: str) -> pa.Array:
-    return batch.column(batch.schema.get_field_index(code))
-
-
-def _read_names(directory: pathlib.Path) -> dict[str, pa.Array] | None:
-    """Returns `item_id`, `name` and `category` of the items that have any."""
-    path = directory / user_lookup.NAMES_FILE
-    if not path.is_file():
-        return None
-    try:
-        table = pq.read_table(path)
-        found = {
-            "item_id": table["item_id"].combine_chunks(),
-            "name": table["name"].combine_chunks().cast(pa.string()),
-            "category": table["category"].combine_chunks().cast(pa.string())
-            if "category" in table.column_names
-            else pa.nulls(len(table), pa.string()),
-        }
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DataError(
-            "UNREADABLE_FILE",
-            f"{path} is not a table of item_id and name: {error}.",
-            "write its columns item_id (int64) and name (string), or remove it "
-            "to see ids instead of names.",
-        ) from error
-    return found

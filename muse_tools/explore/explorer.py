@@ -50,10 +50,7 @@ class Explorer:
             found = self._data.find_users(query, _LISTED)
             return {
                 "users": [
-                    {
-                        "user_id": str(user.user_id),
-                        "history_length": user.history_length,
-                    }
+                    {**user._asdict(), "user_id": str(user.user_id)}
                     for user in found
                 ],
                 "listed": len(self._data.listed),
@@ -69,11 +66,9 @@ class Explorer:
             scores = self._model.scores(user, items)
             rows = self._named(items)
             for row, impression, score in zip(rows, shown, scores, strict=True):
-                row |= {
-                    "clicked": impression.clicked,
-                    "times": impression.times,
-                    "click_probability": float(score),
-                }
+                row["clicked"] = impression.clicked
+                row["times"] = impression.times
+                row["click_probability"] = float(score)
             return {
                 "user_id": str(user_id),
                 "history_length": len(user["behavior_item_ids"]),

@@ -20,17 +20,14 @@ _SIGNATURES = ("rank", "explain")
 
 @dataclasses.dataclass(frozen=True)
 class ItemViews:
-    """What the searches see of items.
-
-    Attributes:
-        categories: int64 (n,), vocabulary indices.
-        embeddings: float32 (n, E), trained, id and category side by side.
-        codes: int8 (n, D), multimodal; zero where there is no vector.
-    """
+    """What the searches see of n items."""
 
     categories: npt.NDArray[np.int64]
+    """(n,), vocabulary indices."""
     embeddings: npt.NDArray[np.float32]
+    """(n, E), trained, id and category side by side."""
     codes: npt.NDArray[np.int8]
+    """(n, D), multimodal; zero where there is no vector."""
 
 
 class ExplainedModel:
@@ -109,7 +106,6 @@ class ExplainedModel:
     def _run(
         self, signature: str, user: dict[str, Any], item_ids: list[int]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Runs a signature on one request."""
         fields = {**user, "candidate_item_ids": item_ids}
         answer = self._loaded.signatures[signature](
             **{
@@ -122,7 +118,6 @@ class ExplainedModel:
     def _views(
         self, rows: npt.NDArray[Any], categories: npt.NDArray[Any]
     ) -> ItemViews:
-        """Reads the tables."""
         categories = categories.astype(np.int64)
         return ItemViews(
             categories,
@@ -138,7 +133,7 @@ class ExplainedModel:
 
 
 def _gather(variable: tf.Variable, rows: npt.NDArray[Any]) -> Any:
-    """Returns rows of a variable; it may be too large to copy."""
+    # A variable may be too large to copy.
     return tf.gather(variable, rows.astype(np.int64)).numpy()
 
 

@@ -15,7 +15,7 @@ import markupsafe
 
 from muse_tools.pages.blocks import Chart, Difference, Forest, Line, Point
 
-_MODELS = (
+MODELS = (
     "DIN",
     "MUSE",
     "SIM-hard",
@@ -25,6 +25,7 @@ _MODELS = (
     "ETA",
     "SDIM",
 )
+"""Names of the models, in the order of their colors."""
 _LABELS = 6
 """As many labels of an axis fit a phone; of more every other is hidden."""
 _VERDICTS = {
@@ -37,7 +38,7 @@ _VERDICTS = {
 
 def colors(names: Sequence[str]) -> list[int]:
     """Returns the number of each name's color; a model has its own."""
-    known = [name.upper() for name in _MODELS]
+    known = [name.upper() for name in MODELS]
     taken = {known.index(n.upper()) for n in names if n.upper() in known}
     # Other names get the colors of the rarest models first.
     free = [c for c in (6, 7, 5, 4, 3, 2, 1, 0) if c not in taken] or [0]

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 
 from muse_keras.tables import ItemTable
-from muse_tools.compare.statistics import UserAUC, interval, resampled_means
+from muse_tools.compare.scores import gauc_intervals
 from muse_tools.datasets import search_tables, user_lookup
 from muse_tools.datasets.errors import DataError
 from muse_tools.demo import ranked_request
@@ -114,7 +114,7 @@ def collect(
         "executions": lineage.last_executions(config),
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
     if {"din", "muse"} <= set(models):
@@ -142,25 +142,15 @@ def paired_difference(
     scores: np.ndarray,
     baseline: np.ndarray,
     samples: int,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Compares the GAUC of two models on the same users.
 
     Both are taken on the same resamples of users, so that what makes a user
     hard for both cancels. ``lower`` and ``upper`` are a 95 % interval.
     """
-    users = np.unique(user_ids)
-    one, other = (
-        UserAUC.of(users, user_ids, clicks, values)
-        for values in (scores, baseline)
-    )
-    counted = one.weight > 0
-    means = resampled_means(
-        np.stack([one.auc, other.auc], axis=1)[counted],
-        np.stack([one.weight, other.weight], axis=1)[counted],
-        samples,
-    )
-    lower, upper = interval(means[:, 0] - means[:, 1])
-    return {"value": one.mean - other.mean, "lower": lower, "upper": upper}
+    terms = [(1.0, scores), (-1.0, baseline)]
+    found = gauc_intervals(user_ids, clicks, terms, samples)
+    return found.model_dump(include={"value", "lower", "upper"})
 
 
 def _slices(folder: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
@@ -314,10 +304,3 @@ def _read_json(folder: pathlib.Path | None, name: str) -> Any:
     if folder is None or not (folder / name).exists():
         return None
     return json.loads((folder / name).read_text(encoding="utf-8"))
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import numpy as np
 
 from muse_tools.compare.results import DataSetResults, Results
 from muse_tools.compare.scores import read_cell
-from muse_tools.compare.view import comparison_view, first_seeds, headline
+from muse_tools.compare.view import comparison_view, first_seeds
 from muse_tools.pages import html
 from muse_tools.pages.blocks import Chart
 from muse_tools.report.curves import (
@@ -21,43 +20,17 @@ from muse_tools.report.curves import (
     training_curve,
 )
 from muse_tools.report.scores import calibration
-from serving.files import write_text
 from tfx_pipeline.training.trainer import CURVES_FILE
 
 _POINTS = 30
 
 
-@dataclasses.dataclass(frozen=True)
-class ComparisonSummary:
-    """The page that was written and its numbers."""
-
-    path: pathlib.Path
-    results: Results
-
-    @property
-    def found(self) -> dict[str, Any]:
-        """The numbers as JSON holds them."""
-        return self.results.model_dump(mode="json")
-
-    def lines(self) -> list[str]:
-        """Returns the headline for a terminal."""
-        return headline(self.results)
-
-
-def write(
-    results: Results, path: pathlib.Path, folder: pathlib.Path | None = None
-) -> ComparisonSummary:
-    """Writes the page.
+def render(results: Results, folder: pathlib.Path | None = None) -> str:
+    """Returns the page.
 
     `folder` is where the comparison ran: its cells have the training curves
     and the scores, which ``results.json`` does not hold.
     """
-    write_text(path, render(results, folder))
-    return ComparisonSummary(path, results)
-
-
-def render(results: Results, folder: pathlib.Path | None = None) -> str:
-    """Returns the page; see `write`."""
     training = None
     if folder is not None and (folder / "cells").is_dir():
         training = functools.partial(_training, folder)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfx_pipeline import features
+from tfx_pipeline.training import records
 
 _BATCH = 64
 _EXPLAIN_BATCH = 8
@@ -29,30 +30,25 @@ _SPEC = {
 }
 
 
-class EvalScores(dict[str, np.ndarray]):
-    """Flat arrays: ``user_id``, ``clicks``, and a score per model type."""
-
-
 def score_models(
     models: Mapping[str, pathlib.Path],
     files: Sequence[pathlib.Path],
     cache: pathlib.Path,
-) -> EvalScores:
-    """Returns a score of every eval impression by every model.
+) -> dict[str, np.ndarray]:
+    """Returns ``user_id``, ``clicks``, and each model's scores, all flat.
 
     `cache` keeps the scores of these models and files.
     """
-    places = sorted([*map(str, models.values()), *map(str, files)])
+    paths = [str(path) for path in files]
+    places = sorted([*map(str, models.values()), *paths])
     key = hashlib.sha256("\n".join(places).encode()).hexdigest()
     if cache.exists():
         with np.load(cache) as stored:
             if str(stored["key"]) == key:
-                return EvalScores(
-                    {n: stored[n] for n in stored.files if n != "key"}
-                )
+                return {n: stored[n] for n in stored.files if n != "key"}
     loaded = {name: tf.saved_model.load(str(p)) for name, p in models.items()}
     parts: dict[str, list[np.ndarray]] = {}
-    for serialized in _records(files).batch(_BATCH):
+    for serialized in records.record_dataset(paths).batch(_BATCH):
         parsed = tf.io.parse_example(serialized, _SPEC)
         clicks = parsed[features.CLICKS]
         lengths = clicks.row_lengths().numpy()
@@ -76,7 +72,7 @@ def score_models(
             )
         for name, values in found.items():
             parts.setdefault(name, []).append(values)
-    scores = EvalScores({k: np.concatenate(v) for k, v in parts.items()})
+    scores = {k: np.concatenate(v) for k, v in parts.items()}
     temporary = cache.with_name(f".{cache.name}.{os.getpid()}.npz")
     arrays: dict[str, Any] = {"key": np.array(key), **scores}
     np.savez(temporary, **arrays)
@@ -95,9 +91,9 @@ def tier_histograms(
     """
     loaded = tf.saved_model.load(str(model))
     explain = loaded.signatures["explain"]
-    count = int(_records(files).reduce(np.int64(0), lambda n, _: n + 1))
-    step = max(1, count // requests)
-    chosen = _records(files).shard(step, 0).take(requests)
+    paths = [str(path) for path in files]
+    step = max(1, records.count_records(paths) // requests)
+    chosen = records.record_dataset(paths).shard(step, 0).take(requests)
     sums = {True: 0.0, False: 0.0}
     counts = {True: 0, False: 0}
     weights: Any = 0.0
@@ -148,17 +144,11 @@ def attention_by_tier(
     attention: np.ndarray,
     num_tiers: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums attention over tiers of similarity.
+    """Sums attention over `num_tiers` tiers of equal width in [-1, 1].
 
-    Args:
-        indices: (n, K), behaviors found for n candidates, -1 for none.
-        similarities: (n, K).
-        attention: (n, K), weights.
-        num_tiers: tiers of equal width in [-1, 1].
-
-    Returns:
-        Two float (num_tiers,): the weights given, and those that would be
-        given if all behaviors of a candidate got the same.
+    The arrays are (n, K), of the behaviors found for n candidates; an index
+    of -1 is none. Returns the weights given, and those that would be given if
+    all behaviors of a candidate got the same, each (num_tiers,).
     """
     real = indices >= 0
     edges = -1 + 2 * np.arange(1, num_tiers) / num_tiers
@@ -199,9 +189,3 @@ def calibration(
             }
         )
     return rows
-
-
-def _records(files: Sequence[pathlib.Path]) -> tf.data.Dataset:
-    return tf.data.TFRecordDataset(
-        [str(path) for path in files], compression_type="GZIP"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import collections
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,45 +23,7 @@ from serving.ranking_service import timeline
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.evaluation import extractors
 
-_CHARTS = (
-    "curves",
-    "calibration",
-    "history",
-    "popularity",
-    "recall",
-    "tiers",
-    "attention",
-)
 _COSINE = "cosine similarity, lower edge of the tier"
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """The page that was written and all its numbers."""
-
-    path: pathlib.Path
-    found: dict[str, Any]
-
-    def lines(self) -> list[str]:
-        """Returns the headline for a terminal."""
-        models = self.found["models"]
-        lines = [model["verdict"] for model in models.values()]
-        if len(models) > 1:
-            lines.append(verdict(self.found))
-        evaluation = self.found["embeddings"]["evaluation"]
-        if evaluation is not None:
-            k = str(evaluation["ks"][-1])
-            values = ", ".join(
-                f"{name} {scopes['all'][k]['value']:.4f}"
-                for name, scopes in evaluation["methods"].items()
-            )
-            lines.append(
-                f"Item embeddings, recall@{k} of the purchased item: {values}"
-            )
-        compared = self.found.get("comparison")
-        if compared is not None:
-            lines += headline(Results.model_validate(compared))
-        return lines
 
 
 def write_report(
@@ -69,11 +31,11 @@ def write_report(
     path: pathlib.Path,
     report: Callable[[str], None],
     comparison: Results | None = None,
-) -> Summary:
+) -> dict[str, Any]:
     """Writes the page, and a ``.json`` of the same name beside it.
 
-    Raises:
-        DataError: the pipeline has not trained a model yet.
+    Returns the numbers. Raises DataError if the pipeline has not trained a
+    model yet.
     """
     # A page of a comparison alone needs no TFX.
     from muse_tools.report.collect import collect
@@ -83,7 +45,29 @@ def write_report(
         found["comparison"] = comparison.model_dump(mode="json")
     write_json(path.with_suffix(".json"), found)
     write_text(path, render(found))
-    return Summary(path, found)
+    return found
+
+
+def summary_lines(found: Mapping[str, Any]) -> list[str]:
+    """Returns the headline for a terminal."""
+    models = found["models"]
+    lines = [model["verdict"] for model in models.values()]
+    if len(models) > 1:
+        lines.append(verdict(found))
+    evaluation = found["embeddings"]["evaluation"]
+    if evaluation is not None:
+        k = str(evaluation["ks"][-1])
+        values = ", ".join(
+            f"{name} {scopes['all'][k]['value']:.4f}"
+            for name, scopes in evaluation["methods"].items()
+        )
+        lines.append(
+            f"Item embeddings, recall@{k} of the purchased item: {values}"
+        )
+    compared = found.get("comparison")
+    if compared is not None:
+        lines += headline(Results.model_validate(compared))
+    return lines
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -117,6 +101,8 @@ def render(found: Mapping[str, Any]) -> str:
     models = found["models"]
     source = found["data"]["source"] or {}
     stages = _stages(found["ranked"]) if found["ranked"] else []
+    charts: dict[str, Chart | None] = collections.defaultdict(lambda: None)
+    charts.update(_charts(found))
     return html.rendered(
         "muse_tools.report/page.html.j2",
         found=found,
@@ -125,7 +111,7 @@ def render(found: Mapping[str, Any]) -> str:
         descriptions=[_description(*item) for item in models.items()],
         first=next(iter(models.values())),
         verdict=verdict(found),
-        charts={**dict.fromkeys(_CHARTS), **dict(_charts(found))},
+        charts=charts,
         stages=markupsafe.Markup(  # noqa: S704
             timeline.as_svg(stages, found["ranked"]["total_ms"])
         ).replace("<svg ", markupsafe.Markup('<svg class="stages" '), 1)

@@ -449,18 +449,20 @@ def test_the_ranking_service_serves_what_was_pushed(world, first):
         assert f"{store.stats().users:,} users" in lines[0]
         assert len(store.read(sent.user_id)) == length
 
-    request = user_lookup.find_request(
-        pathlib.Path(config.data.raw_dir),
-        sent.user_id,
-        [row["item_id"] for row in sent.top],
+    user = user_lookup.find_user(
+        pathlib.Path(config.data.raw_dir), sent.user_id
     )
+    request = {
+        **user,
+        "candidate_item_ids": [row["item_id"] for row in sent.top],
+    }
     served = tf.saved_model.load(str(pushed))
     scores = served.signatures["rank"](
         **{
             name: tf.constant(np.atleast_1d(value)[np.newaxis], tf.int64)
             if name != "user_id"
             else tf.constant([value], tf.int64)
-            for name, value in dataclasses.asdict(request).items()
+            for name, value in request.items()
         }
     )["click_probability"].numpy()[0]
     np.testing.assert_allclose(

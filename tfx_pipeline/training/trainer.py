@@ -19,7 +19,7 @@ from tfx_pipeline.training import checkpoints, input_fn, records
 
 CURVES_FILE = "training.jsonl"
 RUN_FILE = "run.json"
-_MODELS = {
+MODELS = {
     "muse": models.MUSE,
     "din": models.DIN,
     "sim_hard": models.SIMHard,
@@ -58,7 +58,7 @@ def build_model(
     """
     # Every vocabulary has two more indices: missing and unseen.
     sizes = {name: len(values) + 2 for name, values in vocabularies.items()}
-    model = _MODELS[config.type](
+    model = MODELS[config.type](
         num_items=item_table.num_items,
         vector_dim=item_table.dim,
         profile_sizes=tuple(sizes[name] for name in features.USER_PROFILE),

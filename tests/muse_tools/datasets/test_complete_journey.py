@@ -10,6 +10,7 @@ import pytest
 
 from muse_tools.datasets import (
     complete_journey,
+    complete_journey_source,
     impressions,
     item_text,
     raw_tables,
@@ -290,7 +291,7 @@ def test_items_profiles_and_names(made, source, journey):
     for user in tables["train_user_features"]:
         person = people.get(user["129_1"], {})
         known += bool(person)
-        for i, field in enumerate(complete_journey.PROFILE_FIELDS):
+        for i, field in enumerate(complete_journey_source.PROFILE_FIELDS):
             value = person.get(field)
             assert user[f"130_{i + 1}"] == (blake(field, value) if value else 0)
     assert 0 < known < len(tables["train_user_features"])
@@ -367,8 +368,8 @@ def test_seed_decides_everything(journey, tmp_path):
     for name in again["files"]:
         first = (out / name).read_bytes()
         assert (tmp_path / "again" / name).read_bytes() == first
-    purchases = complete_journey.load_purchases()
-    catalog = complete_journey.load_products()["product_id"].to_numpy()
+    purchases = complete_journey_source.load_purchases()
+    catalog = complete_journey_source.load_products()["product_id"].to_numpy()
     made = [
         impressions.make_impressions(
             purchases,

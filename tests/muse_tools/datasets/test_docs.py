@@ -11,6 +11,7 @@ from muse_tools.cli.data import app
 from muse_tools.datasets import (
     casting,
     complete_journey,
+    complete_journey_source,
     raw_tables,
     search_validation,
     synth,
@@ -60,7 +61,7 @@ def test_reasons_and_fields_are_all_described():
         (kind,) = kinds
         kind = kind.replace("<", "&lt;").replace(">", "&gt;")
         assert f"| `{code}` | `{name}` | {kind}" in DICTIONARY
-    for field in complete_journey.PROFILE_FIELDS[:2]:
+    for field in complete_journey_source.PROFILE_FIELDS[:2]:
         assert f"Complete Journey: {field}" in DICTIONARY
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from muse_tools.datasets import purchase_pairs
+from muse_tools.datasets import complete_journey_source, purchase_pairs
 from muse_tools.datasets.impressions import Purchases
 
 
@@ -188,8 +188,7 @@ def test_complete_journey_tables_follow_the_policy(journey):
         assert len(set(event["clicked_item_ids"])) <= 4
     assert clicked > len(events)
     # Nothing of the ranker's windows is in it.
-    from muse_tools.datasets import complete_journey
 
-    purchases = complete_journey.load_purchases()
+    purchases = complete_journey_source.load_purchases()
     first = purchases.seconds[purchases.week >= options.train_weeks[0]].min()
     assert max(times) < first + 86_400

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -350,16 +349,12 @@ def test_page_without_what_may_be_missing():
     assert "Imported ready-made" in words and "recall@" not in words
 
 
-def test_summary_lines_and_json_are_the_same_numbers():
-    summary = writer.Summary(pathlib.Path("report.html"), FOUND)
-    lines = "\n".join(summary.lines())
+def test_summary_has_the_verdicts_and_the_recall():
+    lines = "\n".join(writer.summary_lines(FOUND))
     assert "GAUC 0.6400; not pushed: below evaluator.min_gauc 0.9" in lines
-    assert json.loads(json.dumps(summary.found)) == FOUND
     assert "recall@10 of the purchased item: tower 0.7120, " in lines
     imported = changed(embeddings={"evaluation": None})
-    assert "recall" not in " ".join(
-        writer.Summary(pathlib.Path("x"), imported).lines()
-    )
+    assert "recall" not in " ".join(writer.summary_lines(imported))
 
 
 @pytest.mark.tf
@@ -403,7 +398,7 @@ def test_paired_difference_against_resampled_users():
     bad = 0.3 * clicks + rng.normal(size=320)
     found = paired_difference(users, clicks, good, bad, samples=2000)
     expected = naive_gauc(users, clicks, good) - naive_gauc(users, clicks, bad)
-    assert found["value"] == pytest.approx(expected, abs=1e-12)
+    assert found["value"] == pytest.approx(expected, abs=1e-6)
 
     rows = [np.flatnonzero(users == user) for user in range(40)]
     draws = []
