@@ -335,7 +335,7 @@ def read_impressions(
                 np.broadcast_to(
                     (behaviors != 0).sum(axis=1)[:, None], clicks.shape
                 )[real],
-                np.where(known, [*counts, 0][place], 0),
+                np.where(known, np.r_[counts, 0][place], 0),
                 repeats.sum(axis=2)[real],
             )
         )
