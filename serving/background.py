@@ -42,7 +42,7 @@ def in_background(app: _A, name: str) -> Iterator[_A]:
 
 
 async def _end_tasks() -> None:
-    """Ends what connections left behind, such as one that still sends."""
+    """Cancels tasks that connections left behind."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()

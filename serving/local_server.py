@@ -36,19 +36,10 @@ def local_server(
     timeout_s: float = 300,
     flags: Sequence[str] = (),
 ) -> Iterator[ServerAddress]:
-    """Serves SavedModels on free loopback ports.
+    """Serves a version folder, or several by name, on free loopback ports.
 
-    Args:
-        saved_model: version folder; or several, by their names in requests.
-        model_name: name in requests, of a single one.
-        timeout_s: seconds until it must be ready.
-        flags: further flags of `python -m serving.model_server`.
-
-    Yields:
-        The addresses.
-
-    Raises:
-        ServerDidNotStart: with the end of the server's own output.
+    `flags` are further ones of `python -m serving.model_server`. A server that
+    is not ready in time raises `ServerDidNotStart` with the end of its output.
     """
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(

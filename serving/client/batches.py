@@ -195,34 +195,35 @@ def _rank_sizes(request: RankRequest) -> tuple[int, int]:
     return 2 * len(request.behavior_item_ids), len(request.candidate_item_ids)
 
 
+def scored(
+    candidate_ids: IntegerList, outputs: Outputs, row: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the candidates of a row and their probabilities."""
+    ids = np.asarray(candidate_ids)
+    return ids, candidate_part(outputs, "click_probability", row, len(ids))
+
+
 def _rank_result(
     request: RankRequest, outputs: Outputs, row: int
 ) -> RankResult:
-    count = len(request.candidate_item_ids)
-    return RankResult(
-        candidate_item_ids=np.asarray(request.candidate_item_ids),
-        click_probability=candidate_part(
-            outputs, "click_probability", row, count
-        ),
-    )
+    return RankResult(*scored(request.candidate_item_ids, outputs, row))
 
 
 def _explain_result(
     request: RankRequest, outputs: Outputs, row: int
 ) -> ExplainResult:
-    count = len(request.candidate_item_ids)
-    indices = candidate_part(outputs, "behavior_indices", row, count, 3)
-    inside = (indices >= 0) & (indices < len(request.behavior_item_ids))
+    def part(name: str) -> np.ndarray:
+        count = len(request.candidate_item_ids)
+        return candidate_part(outputs, name, row, count, 3)
+
+    indices = part("behavior_indices")
     return ExplainResult(
-        candidate_item_ids=np.asarray(request.candidate_item_ids),
-        click_probability=candidate_part(
-            outputs, "click_probability", row, count
-        ),
+        *scored(request.candidate_item_ids, outputs, row),
         behavior_indices=indices,
-        similarities=candidate_part(outputs, "similarities", row, count, 3),
-        attention=candidate_part(outputs, "attention", row, count, 3),
-        retrieved=inside,
-        tiers=candidate_part(outputs, "tiers", row, count, 3),
+        similarities=part("similarities"),
+        attention=part("attention"),
+        retrieved=(indices >= 0) & (indices < len(request.behavior_item_ids)),
+        tiers=part("tiers"),
     )
 
 

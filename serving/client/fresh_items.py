@@ -30,7 +30,7 @@ class PushReport:
     Attributes:
         version: model version that took the items.
         items: items of the file.
-        stored: those that took a slot; the others were there already.
+        stored: items that took a slot; the others were stored already.
         superseded: rows with a newer row of the same id.
         rejected: reason to number of rows.
         used: slots taken since the version was loaded.
@@ -78,7 +78,7 @@ class FreshItems:
             ValueError: the file is not as described.
             SignatureError: the model takes no fresh items.
             InvalidArgumentError: they do not fit into its slots.
-            CallError: a call failed. What was sent before is stored.
+            CallError: a call failed. Items sent before it are stored.
         """
         return self._push(client)[0]
 

@@ -33,7 +33,7 @@ from serving.client.wire_grpc import Method
 from serving.wire import ranking_messages as wire
 
 _SLACK_S = 1.0
-"""What a call may take beyond its deadline: the way there and back."""
+"""Seconds beyond the deadline that a call may take, for the network."""
 _LONGEST_ID = 256
 _Transport = TypeVar("_Transport")
 

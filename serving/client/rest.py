@@ -194,14 +194,8 @@ class AsyncRestTransport:
     server answers or the call's time is over.
     """
 
-    def __init__(
-        self,
-        url: str,
-        timeouts: Timeouts,
-        tls: Tls | None,
-        metadata: Mapping[str, str],
-    ) -> None:
-        self._transport = RestTransport(url, timeouts, tls, metadata)
+    def __init__(self, *settings: Any) -> None:
+        self._transport = RestTransport(*settings)
         self._threads = ThreadPoolExecutor(_THREADS, "muse-rest")
 
     async def send(self, call: Call[_T], seconds: float) -> _T:

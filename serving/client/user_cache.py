@@ -11,9 +11,9 @@ from serving.client.batches import (
     Limits,
     Outputs,
     RowSignature,
-    candidate_part,
     column,
     padded,
+    scored,
 )
 from serving.client.calls import Plan, Predict, Target
 from serving.client.errors import RequestError, ResponseError
@@ -264,12 +264,8 @@ def _cached_rank_inputs(
 def _cached_rank_result(
     request: CachedRankRequest, outputs: Outputs, row: int
 ) -> CachedRankResult:
-    count = len(request.candidate_item_ids)
     return CachedRankResult(
-        candidate_item_ids=np.asarray(request.candidate_item_ids),
-        click_probability=candidate_part(
-            outputs, "click_probability", row, count
-        ),
+        *scored(request.candidate_item_ids, outputs, row),
         cache_hit=bool(column(outputs, "cache_hit", row + 1)[row]),
         generation=int(column(outputs, "generation", row + 1)[row]),
     )

@@ -61,7 +61,7 @@ class _Node:
 class GraphWalk:
     """Walks graphs and functions, following which tensors carry values.
 
-    What is written into variables is a result, as are the outputs.
+    Outputs are results, and so are values written into variables.
     """
 
     def __init__(self, library: Iterable[Any]) -> None:

@@ -112,7 +112,7 @@ def kernel_report(
 def training_kernel_report(step: Any) -> KernelReport:
     """Check that a training step has GPU kernels.
 
-    What a step writes into variables is a result, as are its outputs. The
+    Outputs are results, and so are values written into variables. The
     seeds of random numbers, a few bytes, are on the host by TensorFlow's
     design and count as metadata.
     """

@@ -34,7 +34,7 @@ def problems(
 ) -> list[str]:
     """Return what releases of TensorFlow Serving would refuse, a line each.
 
-    By default of those that must serve what this TensorFlow exports.
+    The default releases are those that must serve exports of this TensorFlow.
     """
     data = (Path(saved_model) / "saved_model.pb").read_bytes()
     saved = saved_model_pb2.SavedModel.FromString(data)

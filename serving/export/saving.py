@@ -1,4 +1,4 @@
-"""What of a module is saved, and where a saved model is placed."""
+"""Which parts of a module are saved, and on which device they are placed."""
 
 from collections.abc import Sequence
 from pathlib import Path

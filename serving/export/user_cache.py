@@ -13,9 +13,9 @@ one writer wrote and nothing else: whatever else was going on, since marks of
 different writers differ as long as fewer than `2**tag_bits` prefetches start
 while one of them writes. Everything else is a miss.
 
-The way to be replaced is one that was freed or has expired, else the one that
-was used, or that a writer took, the longest ago: so two writers rarely choose
-the same. It is never the newest of the same user, which is ranked with until
+A write replaces a slot that was freed or has expired, else the least recently
+used one; taking a slot counts as a use, so two writers rarely choose the same.
+It never replaces the newest slot of the same user, which serves rankings until
 the new one is whole. Uses are numbered by a counter, not by the time.
 """
 
@@ -222,8 +222,8 @@ class UserCache(tf.Module):
         expired = headers.whole & self._expired(headers.written)
         live = headers.whole & ~expired
         own = live & tf.equal(headers.user, user)
-        # The slot that was used last has the highest number, also one that
-        # another call writes to now, which holds nothing yet.
+        # The most recently used slot has the highest number. A slot that
+        # another call is writing to counts as used, though it is empty.
         used = gather_frozen(self.last_used, slots)
         keys = tf.where(expired, -tf.ones_like(used), used)
         if self.config.ways > 1:
@@ -250,8 +250,8 @@ class UserCache(tf.Module):
     def _drop_older(self, user: tf.Tensor, slots: tf.Tensor) -> list[Any]:
         """Free all slots of a user but the newest.
 
-        Each writer looks after it has published. Of two at the same time the
-        later one sees both, so that the older never outlives the newer.
+        Each writer looks after it has published. When two publish at the same
+        time, the later one sees both, so the older never outlives the newer.
         """
         headers = self.format.unpack_headers(gather_frozen(self.headers, slots))
         own = headers.whole & tf.equal(headers.user, user)

@@ -73,8 +73,8 @@ def example_of(item_table: ItemTable, size: int = 8) -> bytes:
 def run(signatures: Mapping[str, Any], recorded: Iterable[Request]) -> None:
     """Call the signatures with the warmup requests.
 
-    A record that fails would keep the server from loading the version, and
-    one that answers NaN would be useless.
+    A record that fails would keep the server from loading the version. NaN in
+    an answer means that the weights are broken.
     """
     for name, inputs in recorded:
         try:

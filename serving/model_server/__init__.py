@@ -36,11 +36,7 @@ __all__ = [
 def serve(config: ServerConfig) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
-    Args:
-        config: what to serve and where.
-
-    Raises:
-        StartupError: a configuration or model cannot be served.
+    Raises `StartupError` where a configuration or model cannot be served.
     """
     from serving.model_server.app import serve_until_signal
 
@@ -50,15 +46,9 @@ def serve(config: ServerConfig) -> None:
 def running(config: ServerConfig) -> AbstractContextManager[ServerApp]:
     """Serves from a background thread while the context is open.
 
-    Args:
-        config: what to serve and where; port 0 takes a free one.
-
-    Returns:
-        A context manager giving the started server, with `grpc_target`,
-        `rest_url` and `manager`.
-
-    Raises:
-        StartupError: a configuration or model cannot be served.
+    The context gives the started server, with `grpc_target`, `rest_url` and
+    `manager`. Entering it raises `StartupError` where a configuration or model
+    cannot be served.
     """
     from serving.background import in_background
     from serving.model_server.app import ServerApp

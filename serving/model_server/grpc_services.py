@@ -43,7 +43,7 @@ def add_services(
     server: Any, manager: ModelManager, dispatcher: Dispatcher
 ) -> None:
     """Adds both services to a gRPC server."""
-    # Of such a message protobuf would read the first part and drop the rest.
+    # Protobuf would read the first part of such a message and drop the rest.
     # As an error it comes out of C code as a SystemError.
     warnings.filterwarnings("error", "Unexpected end-group tag", RuntimeWarning)
 

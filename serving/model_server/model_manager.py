@@ -97,7 +97,7 @@ class ModelManager:
                 self.apply(models)
                 break
             except ServingError as error:
-                # What is still being copied is waited for.
+                # A version may still be being copied: wait while it changes.
                 if self._stop.wait(_COPY_SECONDS) or not self._changes():
                     raise StartupError(error.message) from error
         if poll_seconds > 0:

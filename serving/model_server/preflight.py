@@ -21,7 +21,7 @@ def check(config: ServerConfig) -> None:
 
 
 def check_port(host: str, port: int, option: str) -> None:
-    """Tries to listen, and lets go at once."""
+    """Listens for a moment, to see whether the port is free."""
     if port < 1:
         return
     try:

@@ -46,8 +46,8 @@ def find_versions(base_path: str) -> dict[int, str]:
     """Version folders below a base path.
 
     Folders whose names are not numbers are ignored, so that a version can be
-    written under a temporary name and renamed. Of two spellings of one number
-    ("7", "007") the plain one wins.
+    written under a temporary name and renamed. Of "7" and
+    "007", the plain spelling is taken.
     """
     found: dict[int, str] = {}
     try:

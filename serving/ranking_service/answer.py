@@ -175,9 +175,9 @@ class Answer:
     async def _best_scores(self) -> _Scores | None:
         """Tries cached, full, shortened and no history, in this order.
 
-        A path that cannot give anything is left out: without a history in
-        hand only the cache may have one, and a history in hand that is not in
-        the cache is newer than what the cache may have.
+        A path that cannot succeed is left out: as long as the history was not
+        read, only the cache may have one; a history that was read and is not
+        in the cache is newer than anything the cache may have.
         """
         flow, found = self._flow, None
         history = None if flow is None else flow.history
@@ -280,8 +280,8 @@ class Answer:
     def _servers(self) -> list[Target]:
         """The model servers to ask: the user's own first.
 
-        Those that are down come later, those that kept this request waiting
-        come last.
+        Servers that are down come later, and last the servers that kept this
+        request waiting.
         """
         return sorted(self._order, key=lambda target: target in self._silent)
 

@@ -40,7 +40,7 @@ NO_HISTORY = UserHistory(
     table_stamp=None,
     end=0,
 )
-"""What is known about an unknown user."""
+"""History of an unknown user."""
 
 
 class Histories:
@@ -156,7 +156,7 @@ class _SharedStore:
                 self.url,
                 limit=self.limit,
                 timeout=self._timeout,
-                # An empty one must not stand for one that is elsewhere.
+                # A new, empty store would hide that the path is wrong.
                 create=False,
             )
         return self._store

@@ -50,13 +50,6 @@ class RankingService:
 
     Lives in one event loop. Close it, or use it as a context manager.
 
-    Args:
-        config: where its parts are, and its limits.
-
-    Attributes:
-        config: the settings.
-        metrics: counters.
-
     Example:
         >>> async def main():  # doctest: +SKIP
         ...     config = ServiceConfig(store="lmdb:/data/store")
@@ -136,9 +129,6 @@ class RankingService:
         Missing history, slow or broken parts are no errors: the answer says
         in `path` what it rests on.
 
-        Args:
-            request: the user, and candidates or how many to find.
-
         Raises:
             RequestError: there are too many candidates.
             Overloaded: the service has too much to do.
@@ -170,15 +160,9 @@ class RankingService:
     async def append_events(
         self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
     ) -> int:
-        """Appends behaviors of a user; the next request sees them.
+        """Appends behaviors, oldest first, and returns how many.
 
-        Args:
-            user_id: the user.
-            item_ids: (N,), oldest first, none of them 0.
-            category_ids: (N,).
-
-        Returns:
-            How many were appended.
+        The next request sees them.
 
         Raises:
             RequestError: an argument is not as described, or there is no
@@ -350,7 +334,7 @@ class RankingService:
                 time.monotonic() + _POLL_TIMEOUT_S,
             )
         except MuseClientError:
-            return  # What was popular before still serves.
+            return  # The popular items of before are kept.
         ids = np.asarray(found.candidate_item_ids, np.int64)
         self._parts.popular = ids[ids != 0]
 

@@ -154,7 +154,7 @@ class BehaviorStore(abc.ABC):
     ) -> None:
         """Appends events of a user: all of them, durably, or none.
 
-        What is beyond the store's limit is dropped, oldest first.
+        The oldest events beyond the store's limit are dropped.
 
         Args:
             user_id: the user; a new one is made.
@@ -224,7 +224,7 @@ class BehaviorStore(abc.ABC):
         """Writes whole users in place of what was there.
 
         Args:
-            users: the users; of several with one id, the last is kept.
+            users: the users; the last record of an id is kept.
             mark: a note kept with them; there whenever they are.
         """
         checked = []

@@ -63,7 +63,7 @@ def load_users(
 ) -> LoadReport:
     """Writes every user of a table into a store, in place of what was there.
 
-    Of several good rows of a user the first one counts, as in training.
+    The first good row of a user is loaded, as in training; others are rejected.
 
     A load that was killed goes on where it stopped when it is started again
     on the same source. What it wrote last may be written again, which

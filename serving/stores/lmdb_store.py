@@ -89,7 +89,7 @@ class LmdbStore(base.BehaviorStore):
             ) from error
         try:
             self._tables = self._open_tables()
-            # What killed readers left behind would keep old pages alive.
+            # Entries of killed readers would keep old pages alive.
             self._env.reader_check()
             self._file = self._file_now()
             self._process = os.getpid()
@@ -210,7 +210,7 @@ class LmdbStore(base.BehaviorStore):
                 f"{self._name} was opened before a fork; open it again in this "
                 "process"
             )
-        # What is written to a removed file would be lost.
+        # A write to a removed file would be lost.
         if self._file_now() != self._file:
             raise StoreMovedError(
                 f"{self._name} was removed or replaced; open it again"
@@ -234,8 +234,8 @@ class LmdbStore(base.BehaviorStore):
     def _open_tables(self) -> Tables:
         """Opens the tables, and makes them in a new store.
 
-        In a transaction of our own: one that the package begins for it waits
-        for another writer with the interpreter's lock held.
+        The transaction is ours: the package would wait for another writer with
+        the interpreter's lock held.
         """
         with self._env.begin(write=True) as txn:
             return Tables(
