@@ -111,6 +111,7 @@ class Ports:
         self._rest_scheme = rest_scheme
         self.grpc_port: int | None = None
         self.rest_port: int | None = None
+        self._port_file: pathlib.Path | None = None
 
     @property
     def grpc_target(self) -> str:
@@ -122,6 +123,28 @@ class Ports:
         """Base URL of REST, without a slash at the end."""
         address = join_address(self._host, self.rest_port)
         return f"{self._rest_scheme}://{address}"
+
+    def write_port_file(self, path: str, rest: str) -> None:
+        """Writes host, ports (REST as `rest`) and process id as JSON."""
+        if not path:
+            return
+        # The process may change its folder before it removes the file.
+        self._port_file = pathlib.Path(path).absolute()
+        ports = {"port": self.grpc_port, rest: self.rest_port}
+        try:
+            write_json(
+                self._port_file,
+                {"host": self._host, **ports, "pid": os.getpid()},
+            )
+        except OSError as error:
+            raise StartupError(
+                f"cannot write the port file {path}: {error.strerror}"
+            ) from error
+
+    def remove_port_file(self) -> None:
+        """Removes what was written."""
+        if self._port_file is not None:
+            self._port_file.unlink(missing_ok=True)
 
 
 def make_grpc_server(max_request_bytes: int) -> grpc.aio.Server:
@@ -172,13 +195,6 @@ async def listen_rest(
         await runner.cleanup()
         raise
     return runner, runner.addresses[0][1]
-
-
-def write_port_file(path: str, **content: Any) -> pathlib.Path:
-    """Writes host, ports and this process's id as JSON; returns the file."""
-    file = pathlib.Path(path).absolute()
-    write_json(file, {**content, "pid": os.getpid()})
-    return file
 
 
 def stop_signal() -> asyncio.Event:

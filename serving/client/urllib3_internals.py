@@ -8,6 +8,7 @@ for each part.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import queue
@@ -121,8 +122,16 @@ class BoundedTlsConnection(
 def _look_up(host: str, port: int, seconds: float) -> list[Any]:
     """Returns the addresses of a host.
 
-    The system's lookup cannot be given up: its thread ends when it does.
+    The system's lookup cannot be given up: its thread ends when it does. An
+    address needs none.
     """
+    with contextlib.suppress(socket.gaierror):
+        return socket.getaddrinfo(
+            host,
+            port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_NUMERICHOST,
+        )
     found: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:

@@ -14,7 +14,7 @@ from muse_keras.tables.multimodal_embedding_table import (
     MultimodalEmbeddingTable,
 )
 from serving.export.item_features import ItemFeatures
-from serving.export.request import require
+from serving.export.request import as_long_as, require, with_rank
 from serving.export.saving import Untracked
 
 Tensors = dict[str, tf.Tensor]
@@ -189,28 +189,15 @@ def quantize(vectors: tf.Tensor) -> tf.Tensor:
 
 
 def _checked(inputs: Tensors, dim: int) -> Tensors:
-    inputs = {
-        name: tf.ensure_shape(inputs[name], spec.shape)
-        for name, spec in UPSERT_INPUTS.items()
-    }
+    inputs = with_rank(inputs, UPSERT_INPUTS)
     ids, embedding = inputs["item_ids"], inputs["embedding"]
-    count = tf.shape(ids)[0]
+    shapes = {name: tf.shape(value) for name, value in inputs.items()}
     checks = [
+        *as_long_as("item_ids", shapes),
         require(
-            tf.equal(tf.shape(value)[0], count),
-            f"`{name}` must have one value per item of `item_ids`. Received "
-            f"shapes of `{name}` and `item_ids`:",
-            tf.shape(value),
-            tf.shape(ids),
-        )
-        for name, value in inputs.items()
-        if name != "item_ids"
-    ]
-    checks += [
-        require(
-            tf.equal(tf.shape(embedding)[1], dim),
+            tf.equal(shapes["embedding"][1], dim),
             f"`embedding` must have shape [N, {dim}]. Received shape:",
-            tf.shape(embedding),
+            shapes["embedding"],
         ),
         require(
             tf.reduce_all(tf.not_equal(ids, 0)),

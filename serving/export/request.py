@@ -70,20 +70,9 @@ def checked_request(
     Only shapes are looked at, so that the checks stay on the host and never
     wait for the ids.
     """
-    inputs = _with_rank(inputs, specs)
-    batch = tf.shape(inputs["user_id"])[0]
+    inputs = with_rank(inputs, specs)
     shapes = {name: tf.shape(value) for name, value in inputs.items()}
-    checks = [
-        require(
-            tf.equal(shapes[name][0], batch),
-            f"`{name}` must have as many requests as `user_id`. "
-            f"Received shapes of `{name}` and `user_id`:",
-            shapes[name],
-            shapes["user_id"],
-        )
-        for name in inputs
-        if name != "user_id"
-    ]
+    checks = as_long_as("user_id", shapes)
     if "user_profile" in shapes:
         profile = shapes["user_profile"]
         text = f"`user_profile` must have shape [B, {NUM_PROFILE_FIELDS}]."
@@ -102,10 +91,10 @@ def checked_request(
 
 def checked_item_ids(item_ids: tf.Tensor) -> tf.Tensor:
     """Assert that `item_ids` is a vector, and return it."""
-    return _with_rank({"item_ids": item_ids}, EMBED_INPUTS)["item_ids"]
+    return with_rank({"item_ids": item_ids}, EMBED_INPUTS)["item_ids"]
 
 
-def _with_rank(
+def with_rank(
     inputs: dict[str, tf.Tensor], specs: dict[str, tf.TensorSpec]
 ) -> dict[str, tf.Tensor]:
     """Check ranks when the graph runs; a server lets any rank in."""
@@ -113,6 +102,21 @@ def _with_rank(
         name: tf.ensure_shape(inputs[name], spec.shape)
         for name, spec in specs.items()
     }
+
+
+def as_long_as(first: str, shapes: dict[str, tf.Tensor]) -> list[tf.Operation]:
+    """Assert that all tensors have one row for each of the first."""
+    return [
+        require(
+            tf.equal(shape[0], shapes[first][0]),
+            f"`{name}` must have as many rows as `{first}`. "
+            f"Received shapes of `{name}` and `{first}`:",
+            shape,
+            shapes[first],
+        )
+        for name, shape in shapes.items()
+        if name != first
+    ]
 
 
 def require(

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -31,7 +30,6 @@ from serving.startup import (
     make_grpc_server,
     read_tls,
     stop_signal,
-    write_port_file,
 )
 from serving.wire.memory import keep_freed_memory
 
@@ -82,8 +80,7 @@ class ServerApp(Ports):
                 await self._start_grpc()
             if self.config.rest_api_port >= 0:
                 await self._start_rest()
-            if self.config.port_file:
-                self._write_port_file()
+            self.write_port_file(self.config.port_file, "rest_api_port")
         except BaseException:
             await self.stop()
             raise
@@ -118,9 +115,7 @@ class ServerApp(Ports):
         )
         for dispatcher in self._dispatchers:
             dispatcher.close()
-        if self.config.port_file:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.config.port_file)
+        self.remove_port_file()
 
     async def _start_grpc(self) -> None:
         threads = self.config.grpc_max_threads - 1  # One would poll.
@@ -171,20 +166,6 @@ class ServerApp(Ports):
             )
         except OSError as error:
             raise cannot_listen(host, port, "--rest_api_port", error) from error
-
-    def _write_port_file(self) -> None:
-        path = self.config.port_file
-        try:
-            write_port_file(
-                path,
-                host=self.config.host,
-                port=self.grpc_port,
-                rest_api_port=self.rest_port,
-            )
-        except OSError as error:
-            raise StartupError(
-                f"cannot write --port_file {path}: {error.strerror}"
-            ) from error
 
     async def _reload(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

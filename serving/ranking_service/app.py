@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import pathlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -26,7 +25,6 @@ from serving.startup import (
     make_grpc_server,
     read_tls,
     stop_signal,
-    write_port_file,
 )
 from serving.wire.ranking_messages import SERVICE
 
@@ -46,7 +44,6 @@ class ServiceApp(Ports):
         self._grpc: grpc.aio.Server | None = None
         self._runner: web.AppRunner | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._port_file: pathlib.Path | None = None
 
     async def start(self) -> None:
         """Takes the ports, then starts the service."""
@@ -74,13 +71,7 @@ class ServiceApp(Ports):
                 await self._grpc.start()
             await self._tell_health(self.service.ready)
             self._watch = asyncio.create_task(self._watch_health())
-            if config.port_file:
-                self._port_file = write_port_file(
-                    config.port_file,
-                    host=config.host,
-                    port=self.grpc_port,
-                    rest_port=self.rest_port,
-                )
+            self.write_port_file(config.port_file, "rest_port")
         except BaseException:
             await self.stop()
             raise
@@ -97,8 +88,7 @@ class ServiceApp(Ports):
             await self._grpc.stop(1)
         if self._runner is not None:
             await self._runner.cleanup()
-        if self._port_file is not None:
-            self._port_file.unlink(missing_ok=True)
+        self.remove_port_file()
 
     async def _watch_health(self) -> None:
         ready = self.service.ready

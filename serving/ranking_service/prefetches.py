@@ -24,29 +24,26 @@ from serving.stores import UserHistory
 _REMEMBERED = 65_536
 
 
+@dataclasses.dataclass(eq=False)
 class Flow:
-    """Store read, then prefetch, of one user.
+    """Store read, then prefetch, of one user."""
 
-    Attributes:
-        history: None as long as it is not there, or cannot be had.
-        unknown: whether the store has no such user.
-        target: server that holds the history.
-        result: what the prefetch answered; None where it failed.
-        waiting: requests that wait for it.
-        overlaps: whether an older flow of the user may still write.
-    """
-
-    def __init__(self, user_id: int, recorder: Recorder) -> None:
-        self.user_id = user_id
-        self.overlaps = False
-        self.history: UserHistory | None = None
-        self.unknown = False
-        self.recorder = recorder
-        self.spans: list[trace.Span] = []
-        self.target: Target | None = None
-        self.result: PrefetchResult | None = None
-        self.task: asyncio.Task[None]
-        self.waiting = 0
+    user_id: int
+    recorder: Recorder
+    # Whether an older flow of the user may still write.
+    overlaps: bool
+    # None as long as it was not read, or cannot be.
+    history: UserHistory | None = None
+    # Whether the store has no such user.
+    unknown: bool = False
+    spans: list[trace.Span] = dataclasses.field(default_factory=list)
+    # The server that holds the history.
+    target: Target | None = None
+    # Answer of the prefetch; None where it failed.
+    result: PrefetchResult | None = None
+    # Requests that wait for it.
+    waiting: int = 0
+    task: asyncio.Task[None] = dataclasses.field(init=False)
 
     @property
     def done(self) -> bool:
@@ -98,8 +95,8 @@ class Prefetches:
         """The user's flow, a new one where none runs; `leave` it later."""
         flow = self._shared.get(user_id)
         if flow is None:
-            flow = Flow(user_id, recorder)
-            flow.overlaps = any(f.user_id == user_id for f in self._running)
+            overlaps = any(f.user_id == user_id for f in self._running)
+            flow = Flow(user_id, recorder, overlaps)
             flow.task = asyncio.create_task(self._run(flow))
             self._shared[user_id] = flow
             self._running.add(flow)

@@ -59,7 +59,9 @@ def test_new_conn_guards_the_time_of_a_lookup(monkeypatch):
     over = threading.Event()
     asked = []
 
-    def slow(host, *args, **kwargs):
+    def slow(host, *args, flags=0, **kwargs):
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
         asked.append(host)
         over.wait(60)
         raise socket.gaierror("no answer")

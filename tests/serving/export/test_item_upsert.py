@@ -305,8 +305,8 @@ def bad_inputs() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "`embedding` must be finite", {**good, "embedding": infinite}
     wide = np.ones((2, DIM + 1), np.float32)
     yield f"`embedding` must have shape .N, {DIM}.", {**good, "embedding": wide}
-    yield "`embedding` must have one value", {**good, "embedding": nan[:1]}
-    yield "`city_ids` must have one value", {**good, "city_ids": [1, 2, 3]}
+    yield "`embedding` must have as many rows", {**good, "embedding": nan[:1]}
+    yield "`city_ids` must have as many rows", {**good, "city_ids": [1, 2, 3]}
 
 
 @pytest.mark.parametrize(("words", "inputs"), bad_inputs())
