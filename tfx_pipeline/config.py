@@ -64,7 +64,8 @@ class SCLConfig(_Section):
     """How the item embeddings are learned (``item_embeddings: learned``)."""
 
     text_encoder: str = ""
-    """``module:function`` that encodes texts; empty: hashed n-grams."""
+    """``sentence:MODEL``, or the ``module:function`` that encodes texts; empty:
+    hashed n-grams."""
     eval_fraction: float = pydantic.Field(default=0.1, gt=0, lt=1)
     """Share of the search events, the newest, that measures recall."""
     max_rejected_fraction: float = pydantic.Field(default=0.01, ge=0, le=1)

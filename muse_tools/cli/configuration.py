@@ -1,6 +1,6 @@
 """The configuration of the pipeline as people read it.
 
-``python -m muse_tools.cli.configuration`` writes docs/configuration.md.
+``python -m muse_tools.cli.configuration`` prints docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _HEAD = """\
 # Configuration of the pipeline
 
 After this page you can write and change the configuration of `muse pipeline`:
-every key, its type, default and meaning. The page is made of the typed object
-in `tfx_pipeline/config.py`, by `python -m muse_tools.cli.configuration`.
+every key, its type, default and meaning. The page is generated from the typed
+object in `tfx_pipeline/config.py` by `python -m muse_tools.cli.configuration`.
 
 ```bash
 muse pipeline template
@@ -34,9 +34,9 @@ muse pipeline run --config configs/demo.yaml --print-config
 muse pipeline run --config configs/demo.yaml --set trainer.epochs=2
 ```
 
-The first command prints a file with every key and its default, the second what
-a run would use. Unknown keys are errors. Relative paths are relative to the
-directory the command runs in.
+The first command prints a file with every key and its default, the second the
+configuration that a run would use. Unknown keys are errors. Relative paths are
+relative to the directory in which the command runs.
 """
 
 
@@ -104,7 +104,7 @@ def _kind(schema: dict[str, Any]) -> str:
         ("maximum", "at most"),
         ("exclusiveMaximum", "below"),
     )
-    said = [f"{to} {schema[name]:,g}" for name, to in limits if name in schema]
+    said = [f"{to} {schema[name]:,.12g}" for name, to in limits if name in schema]
     return ", ".join([text, *said])
 
 
