@@ -62,12 +62,6 @@ def _spec(target: Target) -> dict[str, Any]:
     return spec
 
 
-def _write_predict(call: Predict) -> bytes:
-    return predict_request(
-        call.target, call.signature, call.inputs, call.outputs
-    )
-
-
 def _read_predict(response: Any) -> dict[str, np.ndarray]:
     try:
         return {
@@ -152,7 +146,9 @@ def enum_name(message: Any, field: str) -> str:
 METHODS: Mapping[type, Method] = {
     Predict: Method(
         PREDICT,
-        _write_predict,
+        lambda call: predict_request(
+            call.target, call.signature, call.inputs, call.outputs
+        ),
         messages.PredictResponse.FromString,
         _read_predict,
     ),

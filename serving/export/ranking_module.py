@@ -130,7 +130,8 @@ class RankingModule(tf.Module):
         named = dict(self.model_variables)
         for field, vocabulary in self._vocabularies.items():
             for variable in vocabulary.variables:
-                named[f"vocabulary.{field}.{_short(variable)}"] = variable
+                short = variable.name.rpartition("/")[2].partition(":")[0]
+                named[f"vocabulary.{field}.{short}"] = variable
         for field, variable in self._item_features.by_field.items():
             named[f"item_features.{field}"] = variable
         if self.upsert is not None:
@@ -293,8 +294,3 @@ def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 def _components(variable: Any) -> tuple[Any, ...]:
     """Return a variable's copies under `tf.distribute`, or itself."""
     return tuple(getattr(variable, "values", None) or (variable,))
-
-
-def _short(variable: tf.Variable) -> str:
-    """Return a variable's own name, without scope and suffix."""
-    return variable.name.rpartition("/")[2].partition(":")[0]

@@ -275,7 +275,14 @@ def _writable(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def _values(name: str, array: np.ndarray) -> Any:
     """An output as what orjson can write."""
     if array.dtype.kind in "OSU":
-        text = _base64 if name.endswith("_bytes") else _text
+        is_raw = name.endswith("_bytes")
+
+        def text(value: Any) -> Any:
+            raw = value if isinstance(value, bytes) else str(value).encode()
+            if is_raw:
+                return {"b64": base64.b64encode(raw).decode()}
+            return raw.decode("utf-8", "surrogateescape")
+
         texts = np.empty(array.shape, object)
         texts.ravel()[:] = [text(item) for item in array.ravel().tolist()]
         return texts.tolist()
@@ -290,23 +297,15 @@ def _values(name: str, array: np.ndarray) -> Any:
     return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
-def _text(value: Any) -> str:
-    raw = value if isinstance(value, bytes) else str(value).encode()
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _base64(value: Any) -> dict[str, str]:
-    raw = value if isinstance(value, bytes) else str(value).encode()
-    return {"b64": base64.b64encode(raw).decode()}
-
-
 def _write(document: dict[str, Any]) -> bytes:
     if _is_finite(document):
         try:
             return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         except orjson.JSONEncodeError:
             pass  # Bytes that are not UTF-8.
-    text = json.dumps(document, ensure_ascii=False, default=_plain)
+    text = json.dumps(
+        document, ensure_ascii=False, default=lambda array: array.tolist()
+    )
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -318,7 +317,3 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, (np.ndarray, np.floating)):
         return value.dtype.kind != "f" or bool(np.isfinite(value).all())
     return True
-
-
-def _plain(value: np.ndarray | np.generic) -> Any:
-    return value.tolist()

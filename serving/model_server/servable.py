@@ -112,8 +112,9 @@ class Servable:
             raise from_tensorflow(error) from error
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             session.close()
+            text = str(error).strip() or type(error).__name__
             raise not_found(
-                f"Cannot load SavedModel {path}: {_first_line(error)}"
+                f"Cannot load SavedModel {path}: {text.splitlines()[0]}"
             ) from error
         graph.finalize()
         self._graph: Any = graph
@@ -210,8 +211,3 @@ def _load_into(session: Any, path: str) -> Any:
         return tf.compat.v1.saved_model.load(session, [_SERVE_TAG], path)
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]

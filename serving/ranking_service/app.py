@@ -110,7 +110,18 @@ def run_until_signal(
     on_ready: Callable[[ServiceApp], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains."""
-    asyncio.run(_run(config, on_ready))
+
+    async def run() -> None:
+        app = ServiceApp(config)
+        stopping = stop_signal()
+        await app.start()
+        if on_ready is not None:
+            on_ready(app)
+        await stopping.wait()
+        _logger.info("Stopping: answering the requests in flight")
+        await app.stop()
+
+    asyncio.run(run())
 
 
 def running_service(
@@ -122,16 +133,3 @@ def running_service(
     where a port is taken.
     """
     return in_background(ServiceApp(config), "muse-service")
-
-
-async def _run(
-    config: ServiceConfig, on_ready: Callable[[ServiceApp], None] | None
-) -> None:
-    app = ServiceApp(config)
-    stopping = stop_signal()
-    await app.start()
-    if on_ready is not None:
-        on_ready(app)
-    await stopping.wait()
-    _logger.info("Stopping: answering the requests in flight")
-    await app.stop()

@@ -143,7 +143,7 @@ class RankingService:
         try:
             async with self._admission.place(queue):
                 work = Answer(self._parts, request, recorder, ends)
-                result = await work.find(self._overloaded)
+                result = await work.find(lambda: self._admission.queued > 0)
         except Overloaded as error:
             self.metrics.shed.labels(error.reason).inc()
             raise
@@ -205,9 +205,6 @@ class RankingService:
             self.metrics.store.set(self._store_up)
         self.metrics.ready.set(self.ready)
         return self.metrics.page()
-
-    def _overloaded(self) -> bool:
-        return self._admission.queued > 0
 
     def _completed(self, request: RankingRequest) -> RankingRequest:
         config = self.config
