@@ -7,6 +7,7 @@ codes: 0 fine, 1 a problem with the data, 2 wrong usage.
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -19,12 +20,7 @@ from muse_tools.cli.options import JsonOption, OutOption, grouped
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.options import CompleteJourneyOptions, SyntheticOptions
 
-app = typer.Typer(
-    name="data",
-    help="Make, convert and inspect raw Taobao-MM tables.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = output.group("data", "Make, convert and inspect raw Taobao-MM tables.")
 
 
 _SHARES = {
@@ -55,8 +51,18 @@ def _working(title: str) -> Iterator[Callable[[str, float], None]]:
             ) from error
 
 
-def _show_made(made: dict[str, Any], reused: bool, out: pathlib.Path) -> None:
-    """Writes what a data set holds, where it lies and what to do next."""
+def _make(
+    title: str,
+    out: pathlib.Path,
+    as_json: bool,
+    make: Callable[..., tuple[dict[str, Any], bool]],
+) -> None:
+    """Makes a data set, and writes what it holds and what to do next."""
+    with _working(title) as tell:
+        made, reused = make(progress=tell)
+    if as_json:
+        output.write_json({"reused": reused, **made})
+        return
     lines = [
         f"{'Reused' if reused else 'Wrote'} {out / 'raw'} "
         f"({made['seconds']} s to make)"
@@ -89,12 +95,8 @@ def complete_journey_command(
     """
     from muse_tools.datasets import complete_journey
 
-    with _working("complete journey") as tell:
-        made, reused = complete_journey.generate(out, options, tell)
-    if as_json:
-        output.write_json({"reused": reused, **made})
-        return
-    _show_made(made, reused, out)
+    make = functools.partial(complete_journey.generate, out, options)
+    _make("complete journey", out, as_json, make)
 
 
 @app.command("synth")
@@ -112,12 +114,8 @@ def synth_command(
     """
     from muse_tools.datasets import synth
 
-    with _working("synthetic data") as tell:
-        made, reused = synth.generate(out, options, tell)
-    if as_json:
-        output.write_json({"reused": reused, **made})
-        return
-    _show_made(made, reused, out)
+    make = functools.partial(synth.generate, out, options)
+    _make("synthetic data", out, as_json, make)
 
 
 Directory = Annotated[
@@ -148,12 +146,8 @@ def import_joined_command(
     """
     from muse_tools.datasets import joined
 
-    with _working("import joined shards") as tell:
-        made, reused = joined.import_joined(directory, out, tell)
-    if as_json:
-        output.write_json({"reused": reused, **made})
-        return
-    _show_made(made, reused, out)
+    make = functools.partial(joined.import_joined, directory, out)
+    _make("import joined shards", out, as_json, make)
 
 
 @app.command("inspect")

@@ -19,12 +19,7 @@ from muse_tools.cli.options import (
 if TYPE_CHECKING:
     from serving.client import FreshItems, MuseClient, PushReport
 
-app = typer.Typer(
-    name="items",
-    help="Add items to a running server, or replace them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = output.group("items", "Add items to a running server, or replace them.")
 
 
 @app.callback()

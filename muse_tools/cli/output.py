@@ -15,6 +15,13 @@ import typer
 from muse_tools import INSTALL_ALL
 
 
+def group(name: str, about: str) -> typer.Typer:
+    """Returns a command that has commands of its own."""
+    return typer.Typer(
+        name=name, help=about, no_args_is_help=True, rich_markup_mode=None
+    )
+
+
 class Reporter:
     """Writes progress lines with the elapsed time to standard error."""
 

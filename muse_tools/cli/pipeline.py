@@ -15,12 +15,7 @@ from muse_tools.cli.options import ConfigOption, JsonOption, SetOption
 from serving.files import dumps, write_text
 from tfx_pipeline.config import PipelineConfig
 
-app = typer.Typer(
-    name="pipeline",
-    help="Run, compile and look at the TFX pipeline.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = output.group("pipeline", "Run, compile and look at the TFX pipeline.")
 
 # What item embeddings are made from.
 _SEARCH_TABLES = {
@@ -74,7 +69,7 @@ def run(
             f"{time.monotonic() - start:.0f} s. Log: {loaded.log_path}\n"
         )
         found = verdict.verdicts(loaded, loaded.model.type)
-        sys.stdout.write("".join(f"{said}\n" for said in found))
+        output.write_lines(list(map(str, found)))
         if fail_unless_pushed and not all(said.pushed_to for said in found):
             raise typer.Exit(1)
 
@@ -136,12 +131,12 @@ def status(
             content = {"components": rows, "models": models}
             sys.stdout.write(dumps(content, indent=2) + "\n")
             return
-        for row in rows:
-            sys.stdout.write(
-                f"{row['component']:<26} {row['state']:<10} "
-                f"{row['finished']:<20} {row['output']}\n"
-            )
-        sys.stdout.write("".join(f"{said}\n" for said in found))
+        lines = [
+            f"{row['component']:<26} {row['state']:<10} "
+            f"{row['finished']:<20} {row['output']}"
+            for row in rows
+        ]
+        output.write_lines([*lines, *map(str, found)])
 
 
 def _checked(

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from muse_tools.cli import output
 from serving.addresses import join_address
@@ -40,30 +40,20 @@ class RankingBeside:
         self,
         app: ServerApp,
         folder: str,
-        *,
-        store: str,
-        host: str,
-        port: int,
-        rest_port: int,
         model: str,
-        ssl_config_file: str = "",
-        target_tls: Tls | None = None,
+        target_tls: Tls | None,
+        **settings: Any,
     ) -> None:
-        """Starts the process; see the class for the arguments."""
+        """Starts the process; `settings` are more of a `ServiceConfig`."""
         names = app.model_names
-        self._host = host
-        self._scheme = "https" if ssl_config_file else "http"
+        self._host = settings["host"]
+        self._scheme = "https" if settings["ssl_config_file"] else "http"
         self._ports = pathlib.Path(folder) / "ranking.json"
-        settings = {
-            "store": store,
+        settings |= {
             "targets": [app.grpc_target],
             "calls_per_target": app.config.grpc_max_threads - 1,
             "model": model if model in names else names[0],
             "matching_model": "matching" if "matching" in names else "",
-            "host": host,
-            "port": port,
-            "rest_port": rest_port,
-            "ssl_config_file": ssl_config_file,
             "target_tls": target_tls and dataclasses.asdict(target_tls),
             "port_file": str(self._ports),
         }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -107,7 +109,7 @@ def serve(
                 "the ranking service must know this server"
             )
         check_store(store)
-        from serving.model_server import ServerConfig, StartupError
+        from serving.model_server import ServerConfig
 
         config = ServerConfig(
             model_name=model,
@@ -123,13 +125,11 @@ def serve(
         )
         from serving.model_server.preflight import check, check_port
 
-        try:
+        with _named_options():
             check(config)
             if with_ranking:
                 check_port(host, ranking_port, "--ranking-port")
                 check_port(host, ranking_rest_port, "--ranking-rest-port")
-        except StartupError as error:
-            raise _named(error) from error
         sys.stderr.write("Loading TensorFlow and the model …\n")
         started = time.monotonic()
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -146,13 +146,13 @@ def serve(
                     ranking = RankingBeside(
                         app,
                         folder,
+                        model,
+                        target_tls,
                         store=store,
                         host=host,
                         port=ranking_port,
                         rest_port=ranking_rest_port,
-                        model=model,
                         ssl_config_file=ssl_config_file,
-                        target_tls=target_tls,
                     )
 
             async def before_stop() -> None:
@@ -160,9 +160,8 @@ def serve(
                     await ranking.drain()
 
             try:
-                serve_until_signal(config, on_ready, before_stop)
-            except StartupError as error:
-                raise _named(error) from error
+                with _named_options():
+                    serve_until_signal(config, on_ready, before_stop)
             finally:
                 if ranking is not None:
                     ranking.stop()
@@ -170,9 +169,16 @@ def serve(
             raise RuntimeError("the ranking service ended by itself; see above")
 
 
-def _named(error: Exception) -> RuntimeError:
-    """The same error with the option's name of this command."""
-    return RuntimeError(str(error).replace("--rest_api_port", "--rest-port"))
+@contextlib.contextmanager
+def _named_options() -> Iterator[None]:
+    """Gives errors the option's name of this command."""
+    from serving.model_server import StartupError
+
+    try:
+        yield
+    except StartupError as error:
+        text = str(error).replace("--rest_api_port", "--rest-port")
+        raise RuntimeError(text) from error
 
 
 def _announce(app: ServerApp, folder: str, started: float) -> None:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from muse_tools.cli import output
@@ -31,18 +30,13 @@ from muse_tools.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from serving.client import MuseClient
     from serving.stores import BehaviorStore, LoadReport, UserHistory
 
-app = typer.Typer(
-    name="store",
-    help="Keep histories of users for serving, in LMDB or Redis.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+app = output.group(
+    "store", "Keep histories of users for serving, in LMDB or Redis."
 )
 
 User = Annotated[int, typer.Option(help="User id.")]
-_RESOLVE_IDS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,50 +346,11 @@ def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
 
 
 def _resolve_all(opened: BehaviorStore, connection: Connection) -> None:
-    """Sets the rows of every user of the store."""
-    done = behind = 0
+    from muse_tools.demo.user_store import resolve_rows
+
     with connection.opened() as server:
-        for users in _groups(opened):
-            kept = _resolve(opened, server, users)
-            done += kept
-            behind += len(users) - kept
+        done, behind = resolve_rows(opened, server)
     text = f"{done} users resolved to rows"
     if behind:
         text += f"; {behind} went on meanwhile"
     sys.stdout.write(text + "\n")
-
-
-def _groups(opened: BehaviorStore) -> Iterator[list[UserHistory]]:
-    """Yields users, so many at once that one call resolves them."""
-    group: list[UserHistory] = []
-    ids = 0
-    for user_id in opened.user_ids():
-        found = opened.read(user_id)
-        if found is None:
-            continue
-        if group and ids + len(found) > _RESOLVE_IDS:
-            yield group
-            group, ids = [], 0
-        group.append(found)
-        ids += len(found)
-    if group:
-        yield group
-
-
-def _resolve(
-    opened: BehaviorStore, server: MuseClient, users: list[UserHistory]
-) -> int:
-    """Returns how many users' rows were kept."""
-    histories = [user.item_ids for user in users]
-    ids, places = np.unique(np.concatenate(histories), return_inverse=True)
-    if not len(ids):
-        return len(users)
-    resolved = server.resolve_items(ids)
-    ends = np.cumsum([len(history) for history in histories])[:-1]
-    found = np.asarray(resolved.rows)[places.reshape(-1)]
-    return sum(
-        opened.set_rows(
-            user.user_id, part, int(resolved.table_stamp), end=user.end
-        )
-        for user, part in zip(users, np.split(found, ends), strict=True)
-    )

@@ -10,9 +10,11 @@ run, or nothing in the data corresponds to it.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Final
+import importlib.resources
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from muse_tools.compare import groups as groups_lib
 from muse_tools.compare.config import CompareConfig, noise_level
@@ -124,145 +126,46 @@ def _minus(
     return _Difference(" minus ".join(names), (Term(1, one), Term(-1, other)))
 
 
-def _preset(name: str) -> Column:
-    return Column(Method(name))
-
-
-def _gsu(name: str) -> Column:
-    return Column(Method.of(name, "sa_ta_simtier"))
-
-
-def _esu(name: str) -> Column:
-    return Column(Method.of("scl_cosine", name))
-
-
-def _each(
-    made: Callable[[str], Column], ones: str, others: str, part: str = ""
-) -> _Differences:
-    """Returns each of the first names minus each of the others."""
-    found = []
-    for one, other in itertools.product(ones.split(), others.split()):
-        names = (f"{part} {one}", f"{part} {other}") if part else ()
-        found.append(_minus(made(one), made(other), *names))
-    return found
-
-
 def _rules(config: CompareConfig) -> list[_Rule]:
+    stated = yaml.safe_load(
+        (importlib.resources.files(__package__) / "claims.yaml").read_text(
+            "utf-8"
+        )
+    )
     return [
-        *_METHODS,
-        *_PARTS,
+        *_contrasts(stated["methods"], Method, overall=True),
+        *_contrasts(
+            stated["gsu"], lambda gsu: Method.of(gsu, "sa_ta_simtier"), "GSU "
+        ),
+        *_contrasts(
+            stated["esu"], lambda esu: Method.of("scl_cosine", esu), "ESU "
+        ),
         *_history_rules(config),
         *_group_rules(config),
         *_representation_rules(config),
-        *_UNTESTABLE,
+        *(_Rule(**one) for one in stated["untestable"]),
     ]
 
 
-_METHODS: Final = tuple(
-    _Rule(name, text, _each(_preset, ones, others), overall=True)
-    for name, text, ones, others in (
-        (
-            "muse_best",
-            "MUSE is above DIN, SIM-hard, SIM-soft, TWIN and MISS.",
-            "muse",
-            "din sim_hard sim_soft twin miss",
-        ),
-        ("muse_above_din", "MUSE is above DIN.", "muse", "din"),
-        ("muse_above_sim_soft", "MUSE is above SIM-soft.", "muse", "sim_soft"),
-        ("muse_above_sim_hard", "MUSE is above SIM-hard.", "muse", "sim_hard"),
-        (
-            "sim_soft_above_sim_hard",
-            "SIM-soft is above SIM-hard (production data of the paper; on its "
-            "public data the other way round).",
-            "sim_soft",
-            "sim_hard",
-        ),
-        (
-            "sim_above_twin_and_miss",
-            "SIM-hard and SIM-soft are above TWIN and MISS.",
-            "sim_hard sim_soft",
-            "twin miss",
-        ),
-        (
-            "search_above_din",
-            "Every method with a search is above DIN.",
-            "sim_hard sim_soft twin miss muse",
-            "din",
-        ),
-    )
-)
-_PARTS: Final = (
-    _Rule(
-        "scl_above_ids_in_gsu",
-        "As the GSU's score, the cosine of SCL vectors is above that of "
-        "trained id embeddings.",
-        _each(_gsu, "scl_cosine", "id_cosine", "GSU"),
-    ),
-    _Rule(
-        "scl_above_attention_in_gsu",
-        "As the GSU's score, the cosine of SCL vectors is above learned "
-        "attention: a simple search is enough.",
-        _each(_gsu, "scl_cosine", "target_attention", "GSU"),
-    ),
-    *(
-        _Rule(name, text, _each(_esu, one, others, "ESU"))
-        for name, text, one, others in (
-            (
-                "sa_ta_simtier_best",
-                "SA-TA with SimTier is the best ESU.",
-                "sa_ta_simtier",
-                "ta simtier ta_simtier sa_ta",
-            ),
-            (
-                "similarity_helps_attention",
-                "Similarities in the attention help: SA-TA is above plain "
-                "target attention.",
-                "sa_ta",
-                "ta",
-            ),
-            (
-                "simtier_above_attention",
-                "SimTier alone is above target attention over ids.",
-                "simtier",
-                "ta",
-            ),
-            (
-                "simtier_adds_to_attention",
-                "SimTier adds to target attention.",
-                "ta_simtier",
-                "ta",
-            ),
-        )
-    ),
-)
-_UNTESTABLE: Final = tuple(
-    _Rule(name, text, untestable=reason)
-    for name, text, reason in (
-        (
-            "scl_above_clip_and_co_occurrence",
-            "SCL vectors are above item-to-item co-occurrence, and that above "
-            "OpenCLIP.",
-            "the data have no images, and no vectors of co-occurrence are made",
-        ),
-        (
-            "fused_search_gains_little",
-            "Adding the cosine of ids to that of SCL vectors in the GSU gains "
-            "next to nothing.",
-            "the models search with one score, or with two side by side "
-            "(dual), not with a sum",
-        ),
-        (
-            "gains_up_to_100k",
-            "Histories of up to 100,000 behaviors go on to help.",
-            "no history is that long",
-        ),
-        (
-            "online_gains",
-            "Clicks, revenue and return on investment rise online.",
-            "there is no traffic to experiment on",
-        ),
-    )
-)
+def _contrasts(
+    stated: Sequence[Mapping[str, Any]],
+    made: Callable[[str], Method],
+    part: str = "",
+    overall: bool = False,
+) -> Iterator[_Rule]:
+    """Gives claims that all of some methods are above all of others."""
+    for claim in stated:
+        differences = [
+            _minus(
+                Column(made(one)),
+                Column(made(other)),
+                f"{part}{one}" if part else "",
+                f"{part}{other}" if part else "",
+            )
+            for one in claim["better"]
+            for other in claim["worse"]
+        ]
+        yield _Rule(claim["id"], claim["text"], differences, overall)
 
 
 def _history_rules(config: CompareConfig) -> list[_Rule]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 from muse_tools.pages import charts
-from tfx_pipeline.training.trainer import MODELS
-
-PRESETS = {
-    name: (model.own_gsu, model.own_esu) for name, model in MODELS.items()
-}
-"""Search and exact search unit of each ``model.type``."""
 
 _NAMES = {name.lower().replace("-", "_"): name for name in charts.MODELS}
+
+
+@functools.cache
+def presets() -> dict[str, tuple[str | None, str | None]]:
+    """Returns search and exact search unit of each ``model.type``."""
+    # Workers import this module before TensorFlow.
+    from tfx_pipeline.training.trainer import MODELS
+
+    return {name: (one.own_gsu, one.own_esu) for name, one in MODELS.items()}
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -31,7 +35,7 @@ class Method:
 
         So the cell of ``category`` in the GSU table is that of SIM-hard.
         """
-        for name, own in PRESETS.items():
+        for name, own in presets().items():
             if own == (gsu, esu):
                 return cls(name)
         return cls("muse", gsu, esu)
@@ -39,7 +43,7 @@ class Method:
     @property
     def parts(self) -> tuple[str | None, str | None]:
         """Search and exact search unit; None for neither."""
-        own_gsu, own_esu = PRESETS[self.type]
+        own_gsu, own_esu = presets()[self.type]
         return self.gsu or own_gsu, self.esu or own_esu
 
     @property
@@ -92,9 +96,9 @@ class Section:
 
 
 MUSE = Method("muse")
-GSU_ONLY = Method.of("scl_cosine", "ta")
+GSU_ONLY = Method("muse", "scl_cosine", "ta")
 """Item vectors enter the long-term part through the search alone."""
-ESU_ONLY = Method.of("category", "sa_ta_simtier")
+ESU_ONLY = Method("sim_hard")
 """Item vectors enter the long-term part through the ESU alone."""
 
 

@@ -11,18 +11,7 @@ from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 from muse_tools.compare.grid import MUSE, Column, Method, Section
 from muse_tools.compare.results import Group, GroupTable, Row, Table
 from muse_tools.compare.scores import Judge, Term
-
-_PAPER = {
-    "overall": "Table 5",
-    "gsu": "Tables 1 and 2",
-    "esu": "Table 3",
-    "history": "Fig. 5",
-    "representation": "Fig. 2",
-    "activity": "Fig. 6, users",
-    "popularity": "Fig. 6, items",
-    "repetition": "",
-    "repetition_vectors": "",
-}
+from muse_tools.compare.words import TABLES
 
 
 def table(section: Section, judge: Judge, max_history: int) -> Table:
@@ -31,7 +20,8 @@ def table(section: Section, judge: Judge, max_history: int) -> Table:
         _row(column, baseline, section.seeds, judge, max_history)
         for column, baseline in section.rows
     ]
-    return Table(name=section.name, paper=_PAPER[section.name], rows=rows)  # type: ignore[arg-type]
+    paper = TABLES[section.name]["paper"]
+    return Table(name=section.name, paper=paper, rows=rows)  # type: ignore[arg-type]
 
 
 def _row(
@@ -169,7 +159,7 @@ def _group_table(
         )
     return GroupTable(
         name=name,  # type: ignore[arg-type]
-        paper=_PAPER[name],
+        paper=TABLES[name]["paper"],
         baseline=baseline,
         seeds=list(seeds),
         groups=rows,

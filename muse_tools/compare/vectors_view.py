@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from muse_tools.compare.results import VectorsTable
-from muse_tools.compare.words import digits, interval, percent, vectors_name
+from muse_tools.compare.words import (
+    digits,
+    interval,
+    percent,
+    point,
+    vectors_name,
+)
 from muse_tools.pages.blocks import (
     NO_VALUE,
     Block,
@@ -136,9 +142,9 @@ def _score_chart(table: VectorsTable, names: list[str]) -> Iterator[Chart]:
         Line(
             vectors_name(row.embeddings),
             [
-                Point(names.index(name), found.value, found.lower, found.upper)
-                for name, found in row.scores.items()
-                if found.value is not None
+                found
+                for name, score in row.scores.items()
+                if (found := point(names.index(name), score))
             ],
         )
         for row in table.rows

@@ -1,10 +1,20 @@
-"""Numbers of results as the text of a table's cells."""
+"""Results as the words, cells and points of a page."""
 
 from __future__ import annotations
 
+import importlib.resources
+from typing import Any, Final
+
+import yaml
+
 from muse_tools.compare.config import BASE_EMBEDDINGS
 from muse_tools.compare.results import Interval
-from muse_tools.pages.blocks import NO_VALUE, Cell
+from muse_tools.pages.blocks import NO_VALUE, Cell, Difference, Point
+
+TABLES: Final[dict[str, dict[str, Any]]] = yaml.safe_load(
+    (importlib.resources.files(__package__) / "tables.yaml").read_text("utf-8")
+)
+"""``title``, ``text``, ``paper`` and, of groups, ``axis`` of each table."""
 
 
 def interval(found: Interval | None, sign: str = "") -> Cell:
@@ -37,3 +47,40 @@ def count(value: int | None) -> str:
 def vectors_name(embeddings: str) -> str:
     """Returns the name of item vectors for readers."""
     return "the pipeline's" if embeddings == BASE_EMBEDDINGS else embeddings
+
+
+def joined(values: object) -> str:
+    """Returns the values of a list, such as seeds; nothing for no list."""
+    if not isinstance(values, list | tuple):
+        return ""
+    return ", ".join(map(str, values))
+
+
+def sentence(text: str) -> str:
+    """Returns a text with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
+def point(x: float, found: Interval | None) -> Point | None:
+    """Returns a value with its interval at a place; None without a value."""
+    if found is None or found.value is None:
+        return None
+    return Point(x, found.value, found.lower, found.upper)
+
+
+def difference(
+    name: str, found: Interval | None, note: str = NO_VALUE
+) -> Difference:
+    """Returns a difference for a forest; `note` where there is no value."""
+    if found is None:
+        return Difference(name, note=note)
+    values = [value for value in found.by_seed if value is not None]
+    return Difference(
+        name,
+        found.value,
+        found.lower,
+        found.upper,
+        found.spread,
+        values,
+        note,
+    )

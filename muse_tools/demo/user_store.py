@@ -1,16 +1,20 @@
-"""Loads a user table of a raw data set into a behavior store."""
+"""Loads users into a behavior store, and resolves their items to rows."""
 
 from __future__ import annotations
 
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from muse_tools.datasets import raw_tables
-from serving.stores import BehaviorStore, LoadReport, load_users
+from serving.client import MuseClient
+from serving.stores import BehaviorStore, LoadReport, UserHistory, load_users
 from tfx_pipeline.runs.fingerprints import file_state
 
 Progress = Callable[[LoadReport, int], None]
+_RESOLVE_IDS = 100_000
 
 
 def user_table(
@@ -56,3 +60,52 @@ def _fingerprint(name: str, paths: tuple[pathlib.Path, ...]) -> str:
     for path in paths:
         digest.update(f"{path.resolve()} {file_state(path)}\n".encode())
     return digest.hexdigest()
+
+
+def resolve_rows(store: BehaviorStore, server: MuseClient) -> tuple[int, int]:
+    """Sets the rows of every user's items in the served item table.
+
+    Returns how many users were resolved, and whose history went on meanwhile.
+    """
+    done = behind = 0
+    for users in _groups(store):
+        kept = _resolve(store, server, users)
+        done += kept
+        behind += len(users) - kept
+    return done, behind
+
+
+def _groups(store: BehaviorStore) -> Iterator[list[UserHistory]]:
+    """Yields users, so many at once that one call resolves them."""
+    group: list[UserHistory] = []
+    ids = 0
+    for user_id in store.user_ids():
+        found = store.read(user_id)
+        if found is None:
+            continue
+        if group and ids + len(found) > _RESOLVE_IDS:
+            yield group
+            group, ids = [], 0
+        group.append(found)
+        ids += len(found)
+    if group:
+        yield group
+
+
+def _resolve(
+    store: BehaviorStore, server: MuseClient, users: list[UserHistory]
+) -> int:
+    """Returns how many users' rows were kept."""
+    histories = [user.item_ids for user in users]
+    ids, places = np.unique(np.concatenate(histories), return_inverse=True)
+    if not len(ids):
+        return len(users)
+    resolved = server.resolve_items(ids)
+    ends = np.cumsum([len(history) for history in histories])[:-1]
+    found = np.asarray(resolved.rows)[places.reshape(-1)]
+    return sum(
+        store.set_rows(
+            user.user_id, part, int(resolved.table_stamp), end=user.end
+        )
+        for user, part in zip(users, np.split(found, ends), strict=True)
+    )

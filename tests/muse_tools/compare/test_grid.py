@@ -20,7 +20,7 @@ def test_presets_are_those_of_the_models():
         "miss": models.MISS,
         "muse": models.MUSE,
     }
-    assert grid.PRESETS == {
+    assert grid.presets() == {
         name: (one.own_gsu, one.own_esu) for name, one in classes.items()
     }
 

@@ -83,12 +83,12 @@ def test_a_method_that_the_model_does_not_know():
         # Past the comparison's own check: the model section has changed.
         from muse_tools.compare import grid
 
-        grid.PRESETS["mimn"] = (None, None)
+        grid.presets()["mimn"] = (None, None)
         grid._NAMES["mimn"] = "MIMN"
         try:
             key(worlds.cell("mimn"), worlds.prepared())
         finally:
-            del grid.PRESETS["mimn"], grid._NAMES["mimn"]
+            del grid.presets()["mimn"], grid._NAMES["mimn"]
 
 
 def test_digest_of_files_is_of_contents_in_order(tmp_path):
