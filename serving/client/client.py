@@ -242,15 +242,14 @@ class MuseClient(ModelClient[Transport], BlockingClient):
             RequestError: the ids are not whole numbers of 64 bits.
         """
         inputs = {"item_ids": some_ids("item_ids", item_ids)}
-
-        def read(answers: list[dict[str, np.ndarray]]) -> EmbedResult:
-            return EmbedResult(
+        plan = Plan(
+            [Predict(self._model, "embed", inputs)],
+            lambda answers: EmbedResult(
                 embedding=named_output(answers[0], "embedding"),
                 found=named_output(answers[0], "found"),
-            )
-
-        calls = [Predict(self._model, "embed", inputs)]
-        return self._run(Plan(calls, read), timeout)
+            ),
+        )
+        return self._run(plan, timeout)
 
     def upsert_items(
         self,

@@ -95,10 +95,8 @@ def error_json(message: str) -> bytes:
 def outputs_json(outputs: Mapping[str, np.ndarray]) -> bytes:
     """Outputs in column form: one array per output."""
     columns = _writable(outputs)
-    if len(columns) == 1:
-        (only,) = columns.values()
-        return _write({"outputs": only})
-    return _write({"outputs": columns})
+    only = next(iter(columns.values()))
+    return _write({"outputs": only if len(columns) == 1 else columns})
 
 
 def predictions_json(outputs: Mapping[str, np.ndarray]) -> bytes:

@@ -93,7 +93,6 @@ class LmdbStore(base.BehaviorStore):
             self._env.reader_check()
             self._file = self._file_now()
             self._process = os.getpid()
-            self._check_format()
         except lmdb.Error as error:
             self._env.close()
             raise StoreError(
@@ -238,12 +237,21 @@ class LmdbStore(base.BehaviorStore):
         the interpreter's lock held.
         """
         with self._env.begin(write=True) as txn:
-            return Tables(
+            tables = Tables(
                 *(
                     self._env.open_db(name.encode(), txn)
                     for name in Tables._fields
                 )
             )
+            records = LmdbRecords(txn, tables)
+            found = records.note(b"format")
+            if found is None:
+                records.put_note(b"format", _FORMAT)
+            elif found != _FORMAT:
+                raise StoreError(
+                    f"{self._name} has format {found!r}. Expected: {_FORMAT!r}"
+                )
+            return tables
 
     def _file_now(self) -> tuple[int, int] | None:
         """Tells the file apart from one that takes its place."""
@@ -252,19 +260,6 @@ class LmdbStore(base.BehaviorStore):
         except OSError:
             return None
         return found.st_dev, found.st_ino
-
-    def _check_format(self) -> None:
-        with self._records(write=False) as records:
-            found = records.note(b"format")
-        if found is None:
-            with self._records(write=True) as records:
-                # Another process may have written it meanwhile.
-                if (found := records.note(b"format")) is None:
-                    records.put_note(b"format", _FORMAT)
-        if found not in (None, _FORMAT):
-            raise StoreError(
-                f"{self._name} has format {found!r}. Expected: {_FORMAT!r}"
-            )
 
 
 def _mark_key(name: str) -> bytes:
