@@ -104,7 +104,9 @@ def _kind(schema: dict[str, Any]) -> str:
         ("maximum", "at most"),
         ("exclusiveMaximum", "below"),
     )
-    said = [f"{to} {schema[name]:,.12g}" for name, to in limits if name in schema]
+    said = [
+        f"{to} {schema[name]:,.12g}" for name, to in limits if name in schema
+    ]
     return ", ".join([text, *said])
 
 

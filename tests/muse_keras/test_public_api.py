@@ -145,6 +145,9 @@ def test_other_backends_do_not_import_tensorflow():
 WITH_TORCH = {"read_state_dict"}
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="the same code as on PyTorch"
+)
 def test_examples_in_docstrings_run():
     tried, output = set(), []
     finder = doctest.DocTestFinder(recurse=False)

@@ -120,9 +120,9 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize(
     ("kind", "oov_rate", "stops"),
     [
-        # In the first epoch, before and after a checkpoint of the second.
-        ("muse", 0.3, [3, 9]),
-        ("din", 0.0, [16]),
+        ("muse", 0.3, [9]),
+        # In the first epoch and in the last step but one.
+        ("din", 0.0, [3, 16]),
     ],
 )
 def test_resumed_training_gives_exactly_the_same_model(
@@ -142,10 +142,13 @@ def test_resumed_training_gives_exactly_the_same_model(
         rtol=1e-4,
         atol=1e-5,
     )
-    # What is finished is not repeated.
-    again, same_curve = train(data, kind, oov_rate, tmp_path / "resumed")
-    assert_same(again, wanted)
-    assert same_curve == resumed_curve
+
+
+def test_what_is_finished_is_not_repeated(data, tmp_path):
+    wanted, curve = train(data, "din", 0.0, tmp_path)
+    found, same_curve = train(data, "din", 0.0, tmp_path)
+    assert_same(found, wanted)
+    assert same_curve == curve
 
 
 def test_the_loss_is_the_mean_over_real_impressions(data, tmp_path):
