@@ -224,7 +224,7 @@ def _line(result: Result) -> str:
 
 
 def _print_table(results: list[Result]) -> None:
-    """Print all cases for people."""
+    """Print all cases as a table."""
     head = ("case", "ours ms", "peer", "peer ms", "ratio", "agree", "floor ms")
     rows = [
         (

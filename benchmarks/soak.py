@@ -305,7 +305,7 @@ async def _repeat(
             found.counts["refused"] += 1
         except MuseClientError as error:
             found.problem(f"failed: {type(error).__name__}", str(error))
-        except Exception as error:  # Whatever it is, it is to be told.
+        except Exception as error:  # Every error is reported.
             found.problem(f"raised: {type(error).__name__}", repr(error))
         await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.5)))
 
@@ -371,7 +371,7 @@ class Asking:
         self.truth = Truth(site.model.grpc)
 
     async def still(self) -> None:
-        """Ask the service for a user who does nothing, candidates given."""
+        """Ask the service for a user without new events; candidates given."""
         user, candidates = random.choice(self._still), self._list()
         result = await self._service.rank(
             RankingRequest(user.user_id, candidates, deadline_ms=2_000)
@@ -379,7 +379,7 @@ class Asking:
         await self._check("service", user, candidates, result)
 
     async def matched(self) -> None:
-        """Ask the service for a user who does nothing, with matching."""
+        """Ask the service for a user without new events, with retrieval."""
         user = random.choice(self._still)
         result = await self._service.rank(
             RankingRequest(user.user_id, deadline_ms=2_000)
@@ -460,7 +460,7 @@ class Asking:
         await self._score("rank_cached", request, answer.click_probability)
 
     async def swap(self) -> None:
-        """Bring a new version, and take the old one's folder away."""
+        """Push a new version, and remove the old one's folder."""
         self._version += 1
         versions = self._site.versions
         export = self._site.exports[(self._version - 1) % 2]

@@ -136,7 +136,7 @@ class _Server:
         return int(line.split()[1]) // 1024
 
     def reset_peak(self) -> None:
-        """Let the peak start again from what is resident now."""
+        """Reset the peak to the memory that is resident now."""
         self._clear.write_text("5")
 
     def model_service(self) -> Any:
@@ -245,7 +245,7 @@ def _request(
 
 
 def _swap_with_overlap(server: _Server) -> dict[str, Any]:
-    """Put version 3 beside version 2 and wait until it has taken over."""
+    """Add version 3 to version 2 and wait until it serves."""
     start = time.perf_counter()
     (server.base / "3").symlink_to(server.base / "1", True)
     _wait(lambda: _state(server, 3) == "AVAILABLE")

@@ -503,7 +503,7 @@ def install(
     )
     command = ["sync"] if environment.editable else ["install", "-r"]
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
-        # Python would compile TensorFlow anew in every process: 17 s each.
+        # Otherwise every process would compile TensorFlow: 17 s each.
         command.insert(1, "--compile-bytecode")
     # The build requirements of source distributions come from the lock too.
     run(

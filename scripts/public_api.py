@@ -3,8 +3,8 @@
     .venv/bin/python scripts/public_api.py
 
 The file it writes, tests/muse_keras/public_api.txt, is compared with the code
-by a test: whoever changes a name, an argument, its place or its default sees
-the change in a diff, and decides whether callers can live with it.
+by a test. So a changed name, argument, place or default shows in a diff, and
+its effect on callers can be judged.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class Page:
             )
 
     async def shape(self, width: int, height: int, dark: bool = False) -> None:
-        """Sets the window's size and the preferred colours."""
+        """Sets the window's size and the preferred colors."""
         await self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,

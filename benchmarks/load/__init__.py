@@ -1,1 +1,1 @@
-"""Load on the servers: who asks what, when, and what came of it."""
+"""Load on the servers: users, requests, their times, and the results."""

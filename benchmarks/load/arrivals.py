@@ -8,7 +8,7 @@ import numpy as np
 def poisson(
     rate: float, seconds: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draw the arrivals of many users who know nothing of each other.
+    """Draw the arrivals of many independent users.
 
     Args:
         rate: arrivals per second, on average.

@@ -1,4 +1,4 @@
-"""What a request is: each function makes the calls of one kind of load."""
+"""Calls of each kind of load, made by one function each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MATCHING_MODEL = "matching"
 
 @dataclasses.dataclass(frozen=True)
 class Clients:
-    """Who can be asked.
+    """The clients of all servers.
 
     Attributes:
         muse: the model server, by gRPC.

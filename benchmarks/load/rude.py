@@ -1,4 +1,4 @@
-"""What servers must bear: callers who leave, and requests that are no requests.
+"""Callers that disconnect and malformed requests, which servers must survive.
 
 Each function does one thing once and returns what came of it, a short word.
 """

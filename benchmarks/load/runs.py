@@ -1,4 +1,4 @@
-"""Which loads are run, how long, and how they are written down."""
+"""The loads, their lengths, and their output."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def workload_names(sizes: Sizes) -> dict[str, dict[str, Any]]:
 
 
 def control(runs: Runs, sizes: Sizes) -> None:
-    """What the embedded server, and a server that does nothing, can take."""
+    """Throughput of the embedded server, and of one that does nothing."""
     ends = {
         f"{sizes.histories[0]:,} x {sizes.candidates[-1]:,}",
         f"{sizes.histories[-1]:,} x {sizes.candidates[0]:,}",
@@ -173,7 +173,7 @@ def control(runs: Runs, sizes: Sizes) -> None:
 
 
 def beside(runs: Runs, sizes: Sizes) -> None:
-    """What a small call takes beside large REST calls, megabytes of JSON."""
+    """Time of a small call during large REST calls, megabytes of JSON."""
     small = f"{sizes.histories[0]:,} x {sizes.candidates[-1]:,}"
     large = f"{sizes.histories[-1]:,} x {sizes.candidates[0]:,}"
     for other in (None, ("rank_by_rest", large)):
@@ -188,7 +188,7 @@ def beside(runs: Runs, sizes: Sizes) -> None:
 
 
 def model(runs: Runs, generator: Remote, sizes: Sizes) -> None:
-    """What a prefetch done earlier saves the ranking call."""
+    """The time that an earlier prefetch saves the ranking call."""
     for count in sizes.candidates:
         for length in sizes.histories:
             name = f"{length:,} x {count:,}"
@@ -222,7 +222,7 @@ def mixed(runs: Runs, generator: Remote, sizes: Sizes) -> None:
 
 
 def service(runs: Runs, sizes: Sizes) -> None:
-    """Matching, then `rank`, against the service with both side by side."""
+    """Matching, then `rank`, against the service, which overlaps both."""
     seconds = sizes.mixed_seconds
     kinds = {
         "match_then_rank": "matching, then rank",

@@ -31,10 +31,10 @@ class User:
 
 
 class Workload:
-    """Who asks, and for what. The seed alone decides it.
+    """Users and their requests, determined by the seed.
 
     Active users and popular candidates follow Zipf's law. Histories are any
-    items: what somebody chose in years is mostly rare.
+    items: the choices of a user over years are mostly rare.
 
     Args:
         num_items: items of the table, as `models.item_ids` numbers them.
@@ -79,7 +79,7 @@ class Workload:
         self._generator = np.random.default_rng(seed)
 
     def next(self) -> tuple[User, np.ndarray]:
-        """Draw who asks next, and what for."""
+        """Draw the next user and candidates."""
         place = int(self._active.draw(1, self._generator)[0])
         chosen = int(self._generator.integers(len(self.candidates)))
         return self.users[place], self.candidates[chosen]

@@ -15,7 +15,7 @@ _Arrays = dict[str, _Array]
 _Target = tuple[Any, Callable[[_Array], Any]]
 _Weight = tuple[tuple[int, ...], list[_Target]]
 
-# Trained beside the model for an auxiliary loss, and not part of it.
+# Trained for an auxiliary loss, and not part of the model.
 _IGNORED = ("fc_tower_aux.",)
 _TAU_1 = "uni_att_v2.cosine_tau1"
 # The profile's features, after which its published tables are named.

@@ -1,4 +1,4 @@
-"""A linear map and a small network beside it."""
+"""A linear map plus a small network."""
 
 from collections.abc import Sequence
 from typing import Any

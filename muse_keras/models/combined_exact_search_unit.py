@@ -167,7 +167,7 @@ class CombinedExactSearchUnit(ExactSearchUnit):
 
 @muse_keras_export()
 class SemanticExactSearchUnit(CombinedExactSearchUnit):
-    """SA-TA over id embeddings beside SimTier over similarities.
+    """SA-TA over id embeddings and SimTier over similarities.
 
     Reference: MUSE, arXiv 2512.07216.
 

@@ -29,7 +29,7 @@ _SEARCHES: dict[str, Callable[..., BehaviorSearch]] = {
     "simhash": SimHashSearch,
     "dual": DualSearch,
 }
-# Attention, and whether SimTier stands beside it.
+# The attention, and whether SimTier is added.
 _COMBINATIONS: dict[str, tuple[str | None, bool]] = {
     "ta": ("ta", False),
     "simtier": (None, True),

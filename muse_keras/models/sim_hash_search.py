@@ -82,7 +82,7 @@ class SimHashSearch(BehaviorSearch):
         asked = cosine_parts(getattr(candidates, self.source))
         held = cosine_parts(getattr(behaviors, self.source))
         mask = ops.logical_and(ops.cast(behaviors.mask, "bool"), held.valid)
-        # Newest first, so that of equal distances the newer wins.
+        # Newest first, so that at equal distances the newer one is chosen.
         _, places, found = top_products(
             signs(asked.vectors, self.planes),
             ops.flip(signs(held.vectors, self.planes), axis=1),

@@ -36,7 +36,7 @@ def table_directory(
     features: Mapping[str, npt.ArrayLike],
     source: str,
 ) -> Iterator[npt.NDArray[np.int8]]:
-    """Make a table beside its place, and rename it when its codes are there.
+    """Make a table next to its place, and rename it when its codes are there.
 
     `order` sorts the checked `ids`; `features` are as of `ItemTable.write`.
     Yields int8 zeros (N, dim), mapped, whose row i is that of `ids[order[i]]`.

@@ -351,7 +351,7 @@ def products(candidates: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
 def _top_k(
     values: tf.Tensor, k: int | tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return values and int64 indices; of equal values the first first."""
+    """Return values and int64 indices; equal values in order of index."""
     # The op that returns int64 itself has no GPU kernel.
     highest, indices = tf.math.top_k(values, k)
     return highest, tf.cast(indices, tf.int64)

@@ -189,7 +189,7 @@ def test_a_closed_loop_asks_with_as_many_as_it_has_workers(waiting):
 
 
 def test_an_open_loop_counts_the_time_that_a_standing_server_takes(waiting):
-    """Those who come while nothing moves wait, each since its own time."""
+    """Calls that arrive during a stall wait, each from its own arrival."""
     waiting.open.clear()
     arrivals = np.array([0.0, 0.1, 0.2, 0.3, 0.4])
 

@@ -234,7 +234,7 @@ def _exported(ballast_mb: int) -> pathlib.Path:
 
 
 def _set_bias(version: pathlib.Path, bias: float) -> None:
-    """Writes the variables anew, with another bias."""
+    """Writes the variables again, with another bias."""
     prefix = str(version / "variables" / "variables")
     kept = tf.train.load_checkpoint(prefix)
     names = sorted(kept.get_variable_to_shape_map())

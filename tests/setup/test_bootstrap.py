@@ -307,7 +307,7 @@ def test_failed_second_install_is_not_taken_for_the_finished_first(machine):
     lock.write_text(before + "# changed\n")
     machine.fail_file.write_text("pip sync")
     assert machine.run()[0] == 1
-    # Back to the first lock: what is installed now is anybody's guess.
+    # Back to the first lock: what is installed now is unknown.
     lock.write_text(before)
     machine.fail_file.unlink()
     machine.forget_calls()

@@ -62,7 +62,7 @@ def test_every_module_is_in_a_package(package):
 
 
 def test_data_files_are_packaged(package):
-    """Whatever stands beside the code, but for notes to its readers."""
+    """All files next to the code, except Markdown."""
     wanted = set(package.package_data)
     included = {
         found

@@ -165,7 +165,7 @@ def int8_recall(
             scores[places, some] = -np.inf
         mine = np.argpartition(-coded, k - 1, axis=1)[:, :k]
         kth = np.partition(exact, -k, axis=1)[:, -k]
-        # By score, not by index: of equal vectors any is right.
+        # By score, not by index: any of several equal vectors is right.
         overlap += int(
             (
                 np.take_along_axis(exact, mine, axis=1) >= kth[:, None] - 1e-6

@@ -69,7 +69,7 @@ def RankerTrainer(
     table = ItemTable.open(pathlib.Path(item_table.uri) / TABLE_DIR)
     train_files, eval_files = split_files(examples)
     # Everything that the training depends on: one that was cut off goes on,
-    # another begins anew.
+    # another starts again.
     checkpoint_dir = checkpoints.directory_of(
         pathlib.Path(checkpoint_root),
         settings,

@@ -284,7 +284,7 @@ def _rank_cached(server: Ranker) -> float:
 
 
 def _user_cache(server: Ranker) -> float:
-    """Nothing is known of a user who was not prefetched."""
+    """`user_cache` knows nothing of a user without a prefetch."""
     state = server.client.user_cache([_unknown_user(server)])
     if state.cached_length[0] != -1 or state.generation[0]:
         raise WrongAnswer("user_cache: it knows a user who is not prefetched")

@@ -45,7 +45,7 @@ def choose(
                 dataclasses.replace(best, **{name: value})
                 for value in GRID[name]
             ]
-            # Of equal ones the first, so that it does not go round in circles.
+            # The first of equal ones, so that the search cannot cycle.
             best = max([best, *tried], key=value_of)
     return best, [
         {**dataclasses.asdict(scoring), "value": value}

@@ -176,7 +176,7 @@ def _runs(config: config_lib.PipelineConfig, maker: str) -> Iterator[ModelRun]:
         ]
         if _component(store, execution) == maker:
             models = [finished.outputs["model"].id]
-            # The last one, of equal models.
+            # Of several equal models the last one is taken.
             made.pop(models[0], None)
             made[models[0]] = finished
         for model in models:

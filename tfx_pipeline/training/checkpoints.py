@@ -70,7 +70,7 @@ def fit(
     if done:
         progress.report(f"{name} resumes at step {done:,} of {steps:,}")
     directory.mkdir(parents=True, exist_ok=True)
-    # It grows beside the checkpoints, so that a resumed run continues it.
+    # It is kept with the checkpoints, so that a resumed run continues it.
     working = directory / _CURVE_FILE
     with Recorder(
         checkpoint, working, done, steps, checkpoint_steps, name

@@ -207,7 +207,7 @@ def test_explain_of_din_is_about_the_newest():
 
 
 def edge_ids():
-    """Ids at the ends of int64, beside small and negative ones."""
+    """Ids at the ends of int64, and small and negative ones."""
     limits = np.iinfo(np.int64)
     ids = np.array([limits.min, limits.min + 1, limits.max - 1, limits.max])
     return np.sort(np.concatenate([ids, np.arange(-28, 29, 1) * 3 - 1]))

@@ -11,7 +11,7 @@ from muse_keras.losses import CosineTripletLoss, InfoNCE
 from muse_keras.models import SCL
 
 ON_JAX = keras.backend.backend() == "jax"
-# JAX compiles a step anew for each model and each size of a batch.
+# JAX compiles a step for each model and each size of a batch.
 not_on_jax = pytest.mark.skipif(ON_JAX, reason="the same code as on PyTorch")
 
 

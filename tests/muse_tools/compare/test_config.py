@@ -57,7 +57,7 @@ def test_quick_changes_what_it_names_and_nothing_else(tmp_path):
     assert small.data_sets["d"].options == {"a": 1, "b": 3}
     assert small.methods == full.methods
     assert small.root == pathlib.Path("there").absolute()
-    # Beside the file, wherever the command runs.
+    # Relative to the file, not to the working directory.
     assert small.data_sets["d"].pipeline == str(tmp_path / "p.yaml")
     with pytest.raises(pipeline_config.ConfigError, match="no section `quick`"):
         load_config(write(tmp_path), quick=True)

@@ -52,7 +52,7 @@ def start(program, *arguments):
 
 
 def begin(plan: Plan, task: Task):
-    """Notes who trains a cell, and leaves what `run_cell` does at first."""
+    """Notes the process that trains a cell, and what `run_cell` does first."""
     with (plan.root / "trained.txt").open("a") as file:
         file.write(f"{task.key} {os.getpid()}\n")
     (plan.root / "cells" / f".{task.key}.{os.getpid()}").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What item vectors tell apart, against a search in plain Python."""
+"""Measures of item vectors, against a search in plain Python."""
 
 import math
 

@@ -161,7 +161,7 @@ def test_files_of_other_endings(tmp_path, names):
 
 
 def test_partition_folders_become_columns(tmp_path):
-    """A column that only the folders hold; one that nobody needs."""
+    """A column that only the folders hold; one that is not read."""
     for city, user in (("11", 1), ("-12", 2), ("%31%33", 3)):
         folder = tmp_path / "item_features" / f"213={city}" / "dt=2026-11-29"
         folder.mkdir(parents=True)

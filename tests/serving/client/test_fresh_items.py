@@ -292,7 +292,7 @@ def test_following_replays_what_the_server_lacks(
                 server.load(2)
             elif looks == 3:
                 assert server.items == both
-                server.load(2)  # Started anew with the same version.
+                server.load(2)  # Restarted with the same version.
             elif looks == 4:
                 assert server.items == both
                 server.fails = UnavailableError("UNAVAILABLE", "gone")

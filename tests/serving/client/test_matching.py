@@ -1,4 +1,4 @@
-"""Candidates by both transports, from a model served beside the ranker."""
+"""Candidates by both transports, from a model served with the ranker."""
 
 from __future__ import annotations
 

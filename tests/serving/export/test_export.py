@@ -134,7 +134,7 @@ def test_manifest(world: World) -> None:
         for name in shapes
         if dtypes[name] != tf.string and name != "save_counter"
     )
-    # The user cache is made anew by every server.
+    # Every server makes its own user cache.
     unsaved = manifest["user_cache"]["bytes"]
     assert manifest["total_bytes"] == stored + unsaved
     assert "KiB of variables" in world.export.memory_summary()

@@ -1,4 +1,4 @@
-"""A model server that is killed, abandoned, flooded and fed with garbage."""
+"""A model server under kills, disconnects, overload and malformed calls."""
 
 from __future__ import annotations
 

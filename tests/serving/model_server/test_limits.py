@@ -1,4 +1,4 @@
-"""Clients that send too much, too slowly, nonsense, or go away."""
+"""Clients that send too much, too slowly or malformed data, or disconnect."""
 
 from __future__ import annotations
 
@@ -446,7 +446,7 @@ def test_threads_stay_within_their_pools(server):
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs Linux")
 def test_only_this_machine_is_answered_unless_asked_for(server):
     """Linux answers at all of 127.*, but for what is bound to one address."""
-    assert server.config.host == ServerConfig().host  # nobody asked
+    assert server.config.host == ServerConfig().host  # the default
     for port in (server.grpc_port, server.rest_port):
         for host, reached in (("127.0.0.1", True), ("127.0.0.2", False)):
             with socket.socket() as caller:

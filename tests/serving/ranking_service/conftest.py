@@ -52,7 +52,7 @@ class Site:
 def site(
     muse_and_matching: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Site:
-    """Users in a store beside both models."""
+    """Users in a store, and both models."""
     rng = np.random.default_rng(11)
     requests = []
     for index in range(USERS):

@@ -1,4 +1,4 @@
-"""What callers by gRPC and REST can tell apart, and in which words."""
+"""Statuses, headers and messages that callers get by gRPC and REST."""
 
 from __future__ import annotations
 

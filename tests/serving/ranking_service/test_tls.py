@@ -1,4 +1,4 @@
-"""Encryption of the service's ports, and towards the model servers."""
+"""Encryption of the service's ports, and of its calls to the model servers."""
 
 from __future__ import annotations
 

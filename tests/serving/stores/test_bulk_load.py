@@ -184,7 +184,7 @@ store.app(sys.argv[1:])
     # The rejected rows of both tries are kept.
     kept = pq.read_table(data / "test_user_features.rejected")
     assert sorted(kept["129_1"].to_pylist()) == [4, 31]
-    # A finished load starts anew, and so does one of a changed table.
+    # A finished load starts again, and so does one of a changed table.
     assert json.loads(run(*arguments).stdout)["users"] == 38
     write(data, rows[:2])
     again = json.loads(run(*arguments).stdout)

@@ -155,7 +155,7 @@ def recommend(model, histories):
 
 
 def check_answer(world, history, ids, scores):
-    """Exact top K, whatever the order of equal scores."""
+    """Exact top K, in any order of equal scores."""
     items = world.item_ids().tolist()
     expected = world.scores(history)
     best = np.sort(expected)[::-1][: len(scores)]

@@ -54,7 +54,7 @@ def test_the_configuration_holds_the_settings_of_a_job():
         **config.model_dump(exclude={"enabled", "min_recall", "directory"}),
     )
     assert (job.half_life, job.repeat_weight) == (4, None)
-    # Whoever makes a job by hand gets the same defaults.
+    # A job made by hand has the same defaults.
     assert dataclasses.replace(job, half_life=None) == Job(
         "table", "train", "eval", "model", "evaluation"
     )

@@ -98,7 +98,7 @@ def make_world(folder: pathlib.Path) -> World:
                 if history and user % 2:
                     candidates[0], clicks[0] = history[-1], 1
                 made.append(Request(user, history, candidates, clicks))
-        # An item that nobody can find.
+        # An item without a vector, which no search finds.
         made.append(Request(first_user, made[0].history, [99], [1]))
         return made
 
