@@ -100,6 +100,12 @@ def test_a_wrong_option_in_a_page_is_found():
         parse(typer.main.get_command(app), words, "muse")
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=name)
+def test_a_page_says_first_what_it_is_for(page):
+    _, _, start = page.read_text(encoding="utf-8").split("\n", 2)
+    assert start.startswith("After this page you "), name(page)
+
+
 def headings(page):
     """The anchors of a page's headings, as GitHub makes them."""
     text = re.sub(
