@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pydantic
 
@@ -14,22 +14,16 @@ from tfx_pipeline.config import ConfigError, OutputDir
 BASE_EMBEDDINGS = "base"
 """Name of the item vectors that the pipeline's own configuration makes."""
 
-_MODEL_FIELDS = pipeline_config.ModelConfig.model_fields
+_MODEL_SCHEMA = pipeline_config.ModelConfig.model_json_schema()["properties"]
 MADE = ("learned", "imported", "text_svd")
 _Made = Literal["complete_journey", "synthetic", "raw"]
 
 
-def _choices(field: str) -> tuple[str, ...]:
+def _choices(field: str) -> list[str]:
     """Returns the values that a setting of section ``model`` may have."""
-    found: list[str] = []
-    pending = [_MODEL_FIELDS[field].annotation]
-    while pending:
-        for argument in get_args(pending.pop()):
-            if isinstance(argument, str):
-                found.append(argument)
-            else:
-                pending.append(argument)
-    return tuple(found)
+    schema = _MODEL_SCHEMA[field]
+    parts = schema.get("anyOf", [schema])
+    return [value for part in parts for value in part.get("enum", ())]
 
 
 def noise_level(embeddings: str, kind: str = "noise") -> float | None:

@@ -7,8 +7,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pydantic
-
 from muse_tools.compare import keys
 from muse_tools.compare.grid import Cell
 from muse_tools.compare.prepared import Prepared
@@ -74,15 +72,9 @@ def make_plan(
     data: Mapping[str, Prepared],
     score_batch: int,
 ) -> tuple[Plan, dict[Cell, Task]]:
-    """Returns the plan of a grid, and the task of every cell.
-
-    Raises ConfigError where the section ``model`` does not know a method.
-    """
+    """Returns the plan of a grid, and the task of every cell."""
     tasks = {cell: _task(cell, data[cell.data_set]) for cell in cells}
-    return (
-        Plan(root, dict(data), tuple(tasks.values()), score_batch),
-        tasks,
-    )
+    return Plan(root, dict(data), tuple(tasks.values()), score_batch), tasks
 
 
 def _task(cell: Cell, data: Prepared) -> Task:
@@ -93,23 +85,16 @@ def _task(cell: Cell, data: Prepared) -> Task:
         "gsu": method.gsu or None,
         "esu": method.esu or None,
     }
-    try:
-        model = pipeline_config.ModelConfig.model_validate(values)
-        trainer = pipeline_config.TrainerConfig.model_validate(
-            {
-                **data.settings["trainer"],
-                # As the paper: these models overfit in a second epoch.
-                "epochs": 1,
-                "seed": cell.seed,
-                "checkpoint_steps": 0,
-            }
-        )
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise pipeline_config.ConfigError(
-            f"{cell.name}: {'.'.join(map(str, first['loc']))}: "
-            f"{first['msg']}. Received: {first['input']!r}"
-        ) from error
+    model = pipeline_config.ModelConfig.model_validate(values)
+    trainer = pipeline_config.TrainerConfig.model_validate(
+        {
+            **data.settings["trainer"],
+            # As the paper: these models overfit in a second epoch.
+            "epochs": 1,
+            "seed": cell.seed,
+            "checkpoint_steps": 0,
+        }
+    )
     settings = {
         "model": model.model_dump(mode="json"),
         "trainer": trainer.model_dump(mode="json"),

@@ -85,7 +85,7 @@ def read_failure(plan: Plan, task: Task) -> str:
 
 
 def _is_free(plan: Plan, task: Task) -> bool:
-    with locks.try_lock(plan.lock(task)) as free:
+    with locks.locked(plan.lock(task), wait=False) as free:
         return free
 
 
@@ -167,7 +167,7 @@ def _work(plan: Plan, task: Task, train: Train, parent: int) -> None:
 
 def _train_one(plan: Plan, task: Task, train: Train) -> None:
     """Trains a cell, unless another command does or did."""
-    with locks.try_lock(plan.lock(task)) as mine:
+    with locks.locked(plan.lock(task), wait=False) as mine:
         if not mine or not plan.open(task):
             return
         for folder in plan.leftovers(task):

@@ -50,6 +50,11 @@ class _Batch(NamedTuple):
     clicks: npt.NDArray[np.int64]
     matches: npt.NDArray[np.float32]
 
+    @property
+    def repeats(self) -> npt.NDArray[np.int64]:
+        same = self.candidates[:, :, None] == self.behaviors[:, None]
+        return same.sum(axis=2)
+
 
 def vectors_table(
     config: CompareConfig, name: str, data: Prepared, report: Report
@@ -95,15 +100,8 @@ def measure(
     ).transformed_feature_spec()
     batches = list(_read(pattern, spec, chosen))
     users, clicks, matches, repeats = (
-        _flat(batches, values)
-        for values in (
-            lambda batch: batch.users,
-            lambda batch: batch.clicks,
-            lambda batch: batch.matches,
-            lambda batch: (
-                batch.candidates[:, :, None] == batch.behaviors[:, None]
-            ).sum(axis=2),
-        )
+        np.concatenate([getattr(one, name)[one.real] for one in batches])
+        for name in ("users", "clicks", "matches", "repeats")
     )
 
     def gauc(scores: npt.NDArray[Any]) -> Interval:
@@ -153,13 +151,6 @@ def _read(
             clicks,
             arrays["candidate_category_matches"][kept],
         )
-
-
-def _flat(
-    batches: Sequence[_Batch], values: Callable[[_Batch], npt.NDArray[Any]]
-) -> npt.NDArray[Any]:
-    """Returns a value of every real impression, (n,)."""
-    return np.concatenate([values(batch)[batch.real] for batch in batches])
 
 
 def _row(

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from muse_tools.datasets import search_tables, search_validation, validation
 from muse_tools.datasets.arrow_lists import Ints, list_lengths, values_of
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
-from muse_tools.datasets.validation import share
+from muse_tools.datasets.validation import RowCounts, share
 
 
 def inspect_search(
@@ -45,48 +48,79 @@ def inspect_search(
         try:
             table = search_tables.open_table(directory, name)
             widths = table.widths(declared=widths)
-            counts = _Counts(table, widths, progress)
+            rows = RowCounts()
+            present = dict.fromkeys(table.modalities, 0)
+            batches = _accepted(table, widths, known, rows, present, progress)
             if name == search_tables.ITEM_CONTENT:
-                known = _inspect_content(counts)
+                found = [values_of(b[search_tables.ITEM_ID]) for b in batches]
+                known = np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
                 more: dict[str, Any] = {}
                 if items is not None:
                     with_content = int(validation.contains(known, items).sum())
                     more["items_with_content"] = share(with_content, len(items))
             else:
-                more = _inspect_events(counts, known)
-            sections[name] = {**counts.section(), **more}
-            counts.rows.check_usable(name)
+                more = _inspect_events(batches, known)
+            modalities = {
+                one: {
+                    "width": widths.get(one),
+                    "present": share(count, rows.accepted),
+                }
+                for one, count in present.items()
+            }
+            sections[name] = {
+                **rows.to_dict(),
+                "modalities": modalities,
+                **more,
+            }
+            rows.check_usable(name)
         except DataError as error:
             problems.append(error)
     return sections, problems
 
 
-def _inspect_content(counts: _Counts) -> Ints:
+def _accepted(
+    table: search_tables.SearchTable,
+    widths: dict[str, int],
+    known: Ints | None,
+    rows: RowCounts,
+    present: dict[str, int],
+    progress: Progress,
+) -> Iterator[pa.RecordBatch]:
+    """Yields the good rows, counting rows and modalities."""
     unique = validation.UniqueKeys(
         search_tables.ITEM_ID, validation.DUPLICATE_ITEM
     )
-    for valid in counts.batches():
-        counts.add(valid, unique.check(valid.good))
-    return unique.keys()
-
-
-def _inspect_events(counts: _Counts, known: Ints | None) -> dict[str, Any]:
-    dropped: collections.Counter[str] = collections.Counter()
-    clicks, without_clicks = 0, 0
-    times: list[int] = []
-    for valid in counts.batches():
-        steps = [valid]
-        if known is not None:
+    total = max(1, table.rows.num_rows())
+    for batch in table.rows.iter_batches():
+        steps = [search_validation.validate(table, widths, batch)]
+        if table.name == search_tables.ITEM_CONTENT:
+            steps.append(unique.check(steps[0].good))
+        elif known is not None:
             steps.append(
                 validation.require_keys(
-                    valid.good,
+                    steps[0].good,
                     search_tables.PURCHASED_ITEM_ID,
                     known,
                     search_validation.UNKNOWN_PURCHASE,
                 )
             )
-        counts.add(*steps)
-        good = steps[-1].good
+        good = rows.add(*steps)
+        for name, column in table.vectors.items():
+            present[name] += int((list_lengths(good[column]) > 0).sum())
+        if table.text:
+            given = search_tables.texts(good[table.text])
+            present[search_tables.TEXT] += sum(map(bool, given))
+        progress(f"reading {table.name}", rows.read / total)
+        yield good
+
+
+def _inspect_events(
+    batches: Iterable[pa.RecordBatch], known: Ints | None
+) -> dict[str, Any]:
+    dropped: collections.Counter[str] = collections.Counter()
+    clicks, without_clicks = 0, 0
+    times: list[int] = []
+    for good in batches:
         if known is not None:
             good, taken_out = search_validation.clean_clicks(good, known)
             dropped.update(taken_out)
@@ -102,49 +136,3 @@ def _inspect_events(counts: _Counts, known: Ints | None) -> dict[str, Any]:
         "first_time": times[0] if times else None,
         "last_time": times[1] if times else None,
     }
-
-
-class _Counts:
-    """Rows read, accepted and rejected, and how many have what."""
-
-    def __init__(
-        self,
-        table: search_tables.SearchTable,
-        widths: dict[str, int],
-        progress: Progress,
-    ) -> None:
-        self.rows = validation.RowCounts()
-        self._table = table
-        self._widths = widths
-        self._progress = progress
-        self._present = dict.fromkeys(table.modalities, 0)
-        self._total = max(1, table.rows.num_rows())
-
-    def batches(self) -> Iterator[validation.Validated]:
-        """Yields the rows checked by themselves; `add` what becomes of them."""
-        for batch in self._table.rows.iter_batches():
-            yield search_validation.validate(self._table, self._widths, batch)
-            self._progress(
-                f"reading {self._table.name}", self.rows.read / self._total
-            )
-
-    def add(self, *steps: validation.Validated) -> None:
-        """Counts a batch that went through one rule after the other."""
-        good = self.rows.add(*steps)
-        for name, column in self._table.vectors.items():
-            self._present[name] += int((list_lengths(good[column]) > 0).sum())
-        if self._table.text:
-            given = search_tables.texts(good[self._table.text])
-            self._present[search_tables.TEXT] += sum(map(bool, given))
-
-    def section(self) -> dict[str, Any]:
-        return {
-            **self.rows.to_dict(),
-            "modalities": {
-                name: {
-                    "width": self._widths.get(name),
-                    "present": share(count, self.rows.accepted),
-                }
-                for name, count in self._present.items()
-            },
-        }

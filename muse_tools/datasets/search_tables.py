@@ -155,7 +155,9 @@ def _modalities(
                 f"table {table}: column {field.name}: {error}.",
                 "rename the column.",
             ) from error
-        if not _holds_floats(field.type):
+        if not casting.is_list(field.type) or not pa.types.is_floating(
+            casting.leaf(field.type)
+        ):
             wanted = pa.field(field.name, pa.list_(pa.float32()))
             raise wrong_type(table, wanted, field.type)
         vectors[name] = field.name
@@ -185,12 +187,6 @@ def _modalities(
             f"into {table}.",
         )
     return vectors, text
-
-
-def _holds_floats(data_type: pa.DataType) -> bool:
-    return casting.is_list(data_type) and pa.types.is_floating(
-        data_type.value_type
-    )
 
 
 def vectors(column: pa.Array, width: int) -> npt.NDArray[np.float32]:

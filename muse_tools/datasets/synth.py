@@ -52,10 +52,13 @@ from muse_tools.datasets.synth_items import (
 )
 from muse_tools.datasets.synth_users import (
     PHASES,
+    calibrated_bias,
     click_logits,
     make_candidates,
     make_timelines,
     make_users,
+    sigmoid,
+    user_gauc,
 )
 from muse_tools.datasets.table_writer import TableWriter
 
@@ -74,10 +77,6 @@ _CHUNK_USERS = 1 << 14
 _CHUNK_ITEMS = 1 << 15
 
 
-def _sigmoid(logits: _Floats) -> _Floats:
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))
-
-
 def _chunks(total: Ints) -> Iterator[slice]:
     """Cuts users into runs of bounded positions; at least one user each."""
     begin = 0
@@ -93,29 +92,6 @@ def _chunks(total: Ints) -> Iterator[slice]:
 def _item_chunks(count: int) -> Iterator[Ints]:
     for begin in range(0, count, _CHUNK_ITEMS):
         yield np.arange(begin, min(begin + _CHUNK_ITEMS, count))
-
-
-def _calibrate(logits: _Floats, click_rate: float) -> float:
-    """Returns the bias that gives the wanted mean probability."""
-    low, high = -30.0, 30.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if float(_sigmoid(logits + middle).mean()) > click_rate:
-            high = middle
-        else:
-            low = middle
-    return (low + high) / 2
-
-
-def _user_gauc(clicked: Mask, scores: _Floats) -> tuple[float, int]:
-    """Returns the sum of AUC x impressions over users, and impressions."""
-    positive = clicked[:, :, None] & ~clicked[:, None, :]
-    wins = (scores[:, :, None] > scores[:, None, :]) & positive
-    pairs = positive.sum((1, 2))
-    usable = pairs > 0
-    auc = wins.sum((1, 2))[usable] / pairs[usable]
-    width = clicked.shape[1]
-    return float(auc.sum() * width), int(usable.sum() * width)
 
 
 def _padded_users(
@@ -260,7 +236,7 @@ def _pilot_bias(options: Options, catalog: Catalog) -> float:
         catalog,
         rng,
     )
-    return _calibrate(logits, options.click_rate)
+    return calibrated_bias(logits, options.click_rate)
 
 
 def _make_chunk(
@@ -299,7 +275,7 @@ def _make_chunk(
         logits = bias + click_logits(
             users, ends > 0, shown, phase, index, catalog, rng
         )
-        clicked = rng.random(logits.shape) < _sigmoid(logits)
+        clicked = rng.random(logits.shape) < sigmoid(logits)
         if not chosen.any():
             continue
         items = timeline[ranges((starts + ends - kept)[chosen], kept[chosen])]
@@ -321,7 +297,7 @@ def _make_chunk(
                 clicked[chosen].reshape(-1),
             )
         )
-        gauc, weight = _user_gauc(clicked[chosen], logits[chosen])
+        gauc, weight = user_gauc(clicked[chosen], logits[chosen])
         for name, more in (
             ("users", chosen.sum()),
             ("impressions", clicked[chosen].size),

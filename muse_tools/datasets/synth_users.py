@@ -202,3 +202,31 @@ def make_candidates(
     )
     drawn = catalog.draw(style.reshape(-1), rng.random(size * width), new=new)
     return drawn.reshape(size, width)
+
+
+def sigmoid(logits: _Floats) -> _Floats:
+    """Returns click probabilities."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+
+
+def calibrated_bias(logits: _Floats, click_rate: float) -> float:
+    """Returns the bias that gives the wanted mean probability."""
+    low, high = -30.0, 30.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float(sigmoid(logits + middle).mean()) > click_rate:
+            high = middle
+        else:
+            low = middle
+    return (low + high) / 2
+
+
+def user_gauc(clicked: Mask, scores: _Floats) -> tuple[float, int]:
+    """Returns the sum of AUC x impressions over users, and impressions."""
+    positive = clicked[:, :, None] & ~clicked[:, None, :]
+    wins = (scores[:, :, None] > scores[:, None, :]) & positive
+    pairs = positive.sum((1, 2))
+    usable = pairs > 0
+    auc = wins.sum((1, 2))[usable] / pairs[usable]
+    width = clicked.shape[1]
+    return float(auc.sum() * width), int(usable.sum() * width)

@@ -118,18 +118,12 @@ def read_names(
 
 def _find_row(table: raw_tables.RawTable, user_id: int) -> pa.RecordBatch:
     """Returns the user's first row that the pipeline accepts."""
-    example = None
     rejected: list[str] = []
-    for path in table.paths:
-        with parquet_files.open_file(table.name, path) as file:
-            for group in range(file.num_row_groups):
-                for rows in _rows(table, path, file, group, user_id):
-                    good, bad = validation.validate(table.name, rows)
-                    if good.num_rows:
-                        return good
-                    rejected += bad["reason"].to_pylist()
-        if example is None:
-            example = _first_id(table)
+    for rows in _rows(table, user_id):
+        good, bad = validation.validate(table.name, rows)
+        if good.num_rows:
+            return good
+        rejected += bad["reason"].to_pylist()
     if rejected:
         raise DataError(
             "REJECTED_USER",
@@ -137,6 +131,7 @@ def _find_row(table: raw_tables.RawTable, user_id: int) -> pa.RecordBatch:
             f"{', '.join(rejected)}.",
             "choose another user, or give --request FILE.json.",
         )
+    example = _first_id(table)
     hint = f", for example {example}" if example is not None else ""
     raise DataError(
         "UNKNOWN_USER",
@@ -145,19 +140,21 @@ def _find_row(table: raw_tables.RawTable, user_id: int) -> pa.RecordBatch:
     )
 
 
-def _rows(
-    table: raw_tables.RawTable,
-    path: pathlib.Path,
-    file: pq.ParquetFile,
-    group: int,
-    user_id: int,
-) -> Iterator[pa.RecordBatch]:
-    ids = table.read(file, path, [raw_tables.USER_ID], [group])
-    if any(pc.any(pc.equal(batch.column(0), user_id)).as_py() for batch in ids):
-        for batch in table.read(file, path, None, [group]):
-            mine = batch.filter(pc.equal(batch[raw_tables.USER_ID], user_id))
-            if mine.num_rows:
-                yield mine
+def _rows(table: raw_tables.RawTable, user_id: int) -> Iterator[pa.RecordBatch]:
+    """Yields the user's rows, of row groups that have any."""
+
+    def mine(batch: pa.RecordBatch) -> pa.Array:
+        return pc.equal(batch[raw_tables.USER_ID], user_id)
+
+    for path in table.paths:
+        with parquet_files.open_file(table.name, path) as file:
+            for group in range(file.num_row_groups):
+                ids = table.read(file, path, [raw_tables.USER_ID], [group])
+                if not any(pc.any(mine(batch)).as_py() for batch in ids):
+                    continue
+                for batch in table.read(file, path, None, [group]):
+                    if pc.any(mine(batch)).as_py():
+                        yield batch.filter(mine(batch))
 
 
 def _first_id(table: raw_tables.RawTable) -> int | None:

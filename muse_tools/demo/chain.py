@@ -14,6 +14,7 @@ from muse_tools.datasets.errors import DataError
 from muse_tools.demo import ranked_request, user_store
 from serving import client as client_lib
 from serving import local_server
+from serving.files import write_json
 from serving.stores import open_store
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.runs import lineage, runner, verdict
@@ -137,7 +138,8 @@ def ask(
             pushed.name,
             None if "matching" in models else request.candidate_item_ids,
         )
-    ranked_request.save(ranked, config.root / ranked_request.FILE)
+    path = config.root / ranked_request.FILE
+    write_json(path, dataclasses.asdict(ranked))
     difference = float(np.abs(scores["grpc"] - scores["rest"]).max())
     return Answer(request, result, milliseconds, difference, names, ranked)
 

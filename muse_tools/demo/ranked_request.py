@@ -14,7 +14,6 @@ from serving.client.ranking import (
     Stage,
 )
 from serving.client.types import IntegerList
-from serving.files import write_json
 from serving.ranking_service import ServiceConfig, running_service, timeline
 
 FILE = "ranked_request.json"
@@ -88,11 +87,6 @@ def send(
         slowest_ms=max(answer.total_ms for answer in measured),
         top=_top(shown, directory),
     )
-
-
-def save(request: RankedRequest, path: pathlib.Path) -> None:
-    """Writes a request as JSON."""
-    write_json(path, dataclasses.asdict(request))
 
 
 def _top(

@@ -50,14 +50,26 @@ class ExplorerApp:
     async def start(self) -> None:
         """Opens the port; OSError where it is taken."""
         app = web.Application(middlewares=[self._answer_errors])
+        explorer = self._explorer
         app.add_routes(
             [
                 web.get("/", self._page),
-                web.get("/api/about", self._about),
-                web.get("/api/users", self._users),
-                web.get("/api/users/{user_id}", self._user),
-                web.get("/api/items", self._items),
-                web.get("/api/explain", self._explain),
+                _api("/api/about", lambda request: explorer.about()),
+                _api("/api/users", lambda r: explorer.users(_query(r))),
+                _api(
+                    "/api/users/{user_id}",
+                    lambda r: explorer.user(
+                        _id("user_id", r.match_info["user_id"])
+                    ),
+                ),
+                _api("/api/items", lambda r: explorer.items(_query(r))),
+                _api(
+                    "/api/explain",
+                    lambda r: explorer.explain(
+                        _id("user", r.query.get("user")),
+                        _id("item", r.query.get("item")),
+                    ),
+                ),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
@@ -76,27 +88,6 @@ class ExplorerApp:
         return web.Response(
             text=page.read_text(encoding="utf-8"), content_type="text/html"
         )
-
-    async def _about(self, request: web.Request) -> web.Response:
-        return await _json(self._explorer.about)
-
-    async def _users(self, request: web.Request) -> web.Response:
-        query = request.query.get("q", "").strip()
-        return await _json(self._explorer.users, query)
-
-    async def _user(self, request: web.Request) -> web.Response:
-        user = _id("user_id", request.match_info["user_id"])
-        return await _json(self._explorer.user, user)
-
-    async def _items(self, request: web.Request) -> web.Response:
-        query = request.query.get("q", "").strip()
-        return await _json(self._explorer.items, query)
-
-    async def _explain(self, request: web.Request) -> web.Response:
-        wanted = [
-            _id(name, request.query.get(name)) for name in ("user", "item")
-        ]
-        return await _json(self._explorer.explain, *wanted)
 
     @web.middleware
     async def _answer_errors(
@@ -150,10 +141,18 @@ def _id(name: str, text: str | None) -> int:
     return value
 
 
-async def _json(function: Callable[..., Any], *arguments: Any) -> web.Response:
+def _query(request: web.Request) -> str:
+    return request.query.get("q", "").strip()
+
+
+def _api(path: str, call: Callable[[web.Request], Any]) -> web.RouteDef:
     """Answers with what a function returns, called outside the event loop."""
-    value = await asyncio.to_thread(function, *arguments)
-    return web.json_response(value, dumps=_dumps)
+
+    async def answer(request: web.Request) -> web.Response:
+        value = await asyncio.to_thread(call, request)
+        return web.json_response(value, dumps=_dumps)
+
+    return web.get(path, answer)
 
 
 def _dumps(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,35 @@ def training_curve(path: pathlib.Path, points: int = _POINTS) -> dict[str, Any]:
         "loss": [float(losses[part].mean()) for part in parts],
         "total": int(steps[-1]),
     }
+
+
+def tier_edges(count: int) -> list[str]:
+    """Returns the lower edges of SimTier's tiers."""
+    return [f"{-1 + 2 * tier / count:.2g}" for tier in range(count)]
+
+
+def tier_chart(
+    title: str,
+    y: str,
+    values: Mapping[str, Sequence[float]],
+    edges: Sequence[str],
+    caption: str,
+    base: float = 0.0,
+) -> Chart:
+    """Draws bars by tier of similarity."""
+    return Chart(
+        title,
+        "cosine similarity, lower edge of the tier",
+        y,
+        [
+            Line(name, list(itertools.starmap(Point, enumerate(of_name))))
+            for name, of_name in values.items()
+        ],
+        caption,
+        "bars",
+        edges,
+        base,
+    )
 
 
 def loss_chart(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from muse_tools.pages.blocks import NO_VALUE, Chart, Line, Point, Table
+from muse_tools.report.curves import tier_chart, tier_edges
 
 _COSINES = [step / 20 for step in range(-20, 21)]
 _IDS = (-1.0, 0.0, 1.0)
@@ -40,11 +41,8 @@ def logit(
 ) -> float:
     """Returns SA-TA's attention logit (MUSE, arXiv 2512.07216).
 
-    Args:
-        gamma: weight of the ids' score, of the similarity, of their product.
-        scale: factor of the similarity; None for 1.
-        a: score of the ids.
-        r: cosine similarity.
+    `a` is the score of the ids, `r` the cosine similarity, `gamma` weighs
+    both and their product.
     """
     scaled = r if scale is None else scale * r
     return gamma[0] * a + gamma[1] * scaled + gamma[2] * a * scaled
@@ -53,20 +51,15 @@ def logit(
 def _tiers(tiers: Mapping[str, list[float]]) -> tuple[Chart, Table]:
     # Parts of one model have equally many tiers.
     count = max(map(len, tiers.values()))
-    edges = [f"{-1 + 2 * tier / count:.2g}" for tier in range(count)]
-    chart = Chart(
+    edges = tier_edges(count)
+    chart = tier_chart(
         "Learned weight of each tier of similarity, from 1",
-        "cosine similarity, lower edge of the tier",
         "weight",
-        [
-            Line(part, [Point(x, y) for x, y in enumerate(values)])
-            for part, values in tiers.items()
-        ],
+        tiers,
+        edges,
         "SimTier: the factor of the (log) count of behaviors in each tier of "
         "similarity. It starts at 1; above 1 the tier counts more, and a tier "
         "without behaviors stays at 1.",
-        "bars",
-        edges,
         base=1.0,
     )
     rows = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import markupsafe
@@ -15,15 +15,18 @@ from muse_tools.compare.results import Results
 from muse_tools.compare.view import headline, results_view
 from muse_tools.pages import html
 from muse_tools.pages.blocks import Chart, Line, Point
-from muse_tools.report.curves import calibration_chart, loss_chart
+from muse_tools.report.curves import (
+    calibration_chart,
+    loss_chart,
+    tier_chart,
+    tier_edges,
+)
 from muse_tools.report.learned import shown_weights
 from serving.client.ranking import Stage
 from serving.files import write_json, write_text
 from serving.ranking_service import timeline
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.evaluation import extractors
-
-_COSINE = "cosine similarity, lower edge of the tier"
 
 
 def write_report(
@@ -100,7 +103,8 @@ def render(found: Mapping[str, Any]) -> str:
     results = compared and Results.model_validate(compared)
     models = found["models"]
     source = found["data"]["source"] or {}
-    stages = _stages(found["ranked"]) if found["ranked"] else []
+    ranked = found["ranked"]
+    stages = [Stage(**stage) for stage in ranked["stages"]] if ranked else []
     charts: dict[str, Chart | None] = collections.defaultdict(lambda: None)
     charts.update(_charts(found))
     return html.rendered(
@@ -113,7 +117,7 @@ def render(found: Mapping[str, Any]) -> str:
         verdict=verdict(found),
         charts=charts,
         stages=markupsafe.Markup(  # noqa: S704
-            timeline.as_svg(stages, found["ranked"]["total_ms"])
+            timeline.as_svg(stages, ranked["total_ms"])
         ).replace("<svg ", markupsafe.Markup('<svg class="stages" '), 1)
         if stages
         else "",
@@ -201,64 +205,42 @@ def _charts(found: Mapping[str, Any]) -> Iterator[tuple[str, Chart]]:
     if found["embeddings"]["evaluation"] is not None:
         yield "recall", _recall(found["embeddings"])
     tiers = found["tiers"]
-    if tiers:
-        count = len(tiers["clicked"])
+    if not tiers:
+        return
+    edges = tier_edges(len(tiers["clicked"]))
+    yield (
+        "tiers",
+        tier_chart(
+            "Mean number of retrieved behaviors per similarity tier, for "
+            "clicked and not clicked candidates",
+            "behaviors",
+            {"not clicked": tiers["not_clicked"], "clicked": tiers["clicked"]},
+            edges,
+            "SimTier: of the retrieved behaviors of a candidate, how many "
+            "lie in each tier of similarity, on average over clicked and "
+            "not clicked candidates of the eval split.",
+        ),
+    )
+    seen = {
+        edge: weight
+        for edge, weight in zip(edges, tiers["attention"], strict=True)
+        if weight is not None
+    }
+    if seen:
         yield (
-            "tiers",
-            Chart(
-                "Mean number of retrieved behaviors per similarity tier, for "
-                "clicked and not clicked candidates",
-                _COSINE,
-                "behaviors",
-                [
-                    Line(name.replace("_", " "), _indexed(tiers[name]))
-                    for name in ("not_clicked", "clicked")
-                ],
-                "SimTier: of the retrieved behaviors of a candidate, how many "
-                "lie in each tier of similarity, on average over clicked and "
-                "not clicked candidates of the eval split.",
-                "bars",
-                _edges(count),
-                base=0.0,
+            "attention",
+            tier_chart(
+                "Attention that a behavior gets by tier of similarity; 1 "
+                "is an equal share",
+                "over an equal share",
+                {"attention": list(seen.values())},
+                list(seen),
+                "SA-TA: the attention that a retrieved behavior gets by "
+                "its similarity to the candidate, over an equal share of "
+                "the candidate's behaviors; 1 is indifferent. Tiers "
+                "without behaviors are left out.",
             ),
         )
-        seen = [
-            (edge, weight)
-            for edge, weight in zip(
-                _edges(count), tiers["attention"], strict=True
-            )
-            if weight is not None
-        ]
-        if seen:
-            yield (
-                "attention",
-                Chart(
-                    "Attention that a behavior gets by tier of similarity; 1 "
-                    "is an equal share",
-                    _COSINE,
-                    "over an equal share",
-                    [Line("attention", _indexed([w for _, w in seen]))],
-                    "SA-TA: the attention that a retrieved behavior gets by "
-                    "its similarity to the candidate, over an equal share of "
-                    "the candidate's behaviors; 1 is indifferent. Tiers "
-                    "without behaviors are left out.",
-                    "bars",
-                    [edge for edge, _ in seen],
-                    base=0.0,
-                ),
-            )
-
-
-def _edges(count: int) -> list[str]:
-    return [f"{-1 + 2 * tier / count:.1f}" for tier in range(count)]
-
-
-def _indexed(values: Sequence[float]) -> list[Point]:
-    return [Point(place, value) for place, value in enumerate(values)]
-
-
-def _stages(ranked: Mapping[str, Any]) -> list[Stage]:
-    return [Stage(**stage) for stage in ranked["stages"]]
 
 
 def _recall(embeddings: Mapping[str, Any]) -> Chart:

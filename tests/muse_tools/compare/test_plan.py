@@ -4,7 +4,6 @@ import pytest
 
 from muse_tools.compare import keys, plan
 from tests.muse_tools.compare import worlds
-from tfx_pipeline.config import ConfigError
 
 
 def key(cell, data):
@@ -76,19 +75,6 @@ def test_settings_are_the_defaults_but_for_the_method():
     trainer = tasks[cell].settings["trainer"]
     assert (trainer["seed"], trainer["epochs"]) == (5, 1)
     assert trainer["batch_requests"] == 4
-
-
-def test_a_method_that_the_model_does_not_know():
-    with pytest.raises(ConfigError, match=r"type.*Input should be.*'mimn'"):
-        # Past the comparison's own check: the model section has changed.
-        from muse_tools.compare import grid
-
-        grid.presets()["mimn"] = (None, None)
-        grid._NAMES["mimn"] = "MIMN"
-        try:
-            key(worlds.cell("mimn"), worlds.prepared())
-        finally:
-            del grid.presets()["mimn"], grid._NAMES["mimn"]
 
 
 def test_digest_of_files_is_of_contents_in_order(tmp_path):

@@ -221,9 +221,12 @@ def test_an_interrupt_ends_the_workers_and_the_rest_goes_on_later(tmp_path):
 
 def test_a_lock_has_one_holder(tmp_path):
     path = tmp_path / "locks" / "one"
-    with locks.try_lock(path) as first, locks.try_lock(path) as second:
+    with (
+        locks.locked(path, wait=False) as first,
+        locks.locked(path, wait=False) as second,
+    ):
         assert (first, second) == (True, False)
-    with locks.try_lock(path) as again:
+    with locks.locked(path, wait=False) as again:
         assert again
 
 

@@ -12,6 +12,7 @@ import pytest
 from muse_tools.cli import demo
 from muse_tools.demo import ranked_request
 from serving.client.ranking import Stage
+from serving.files import write_json
 
 pytestmark = pytest.mark.tf
 
@@ -48,7 +49,7 @@ def test_the_report_shows_only_a_request_to_the_newest_model(
 ):
     from muse_tools.report import collect
 
-    ranked_request.save(SENT, tmp_path / ranked_request.FILE)
+    write_json(tmp_path / ranked_request.FILE, dataclasses.asdict(SENT))
     config = types.SimpleNamespace(root=tmp_path)
     run = types.SimpleNamespace(
         pushed_to=pushed_to and pathlib.Path("models") / pushed_to
