@@ -244,7 +244,7 @@ def _print_table(results: list[Result]) -> None:
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of cells below each other, the head first."""
+    """Print rows of text in aligned columns, the head first."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, widths, strict=True)

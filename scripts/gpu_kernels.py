@@ -26,7 +26,7 @@ Table = dict[Row, dict[str, str]]
 
 
 def state(problem: str) -> str:
-    """Returns what a cell of the table says."""
+    """Returns the entry of an op in the table."""
     return problem or "GPU"
 
 

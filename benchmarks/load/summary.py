@@ -96,7 +96,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return runs as cells, the head first; see `COLUMNS`."""
+    """Return runs as rows of text, the head first; see `COLUMNS`."""
     used = [
         name
         for name in COLUMNS
