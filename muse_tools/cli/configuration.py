@@ -163,12 +163,7 @@ def _plain(value: Any) -> str:
 def load(
     config: pathlib.Path, overrides: Sequence[str] | None
 ) -> PipelineConfig:
-    """Reads a configuration.
-
-    Raises:
-        BadParameter: an override is wrong.
-        ConfigError: the file is.
-    """
+    """Reads a configuration; BadParameter where an override is wrong."""
     try:
         return load_config(config, overrides or ())
     except OverrideError as error:

@@ -140,7 +140,7 @@ def _ranked_lines(ranked: RankedRequest) -> list[str]:
     from serving.ranking_service import timeline
 
     source = {
-        "matching": "found by matching",
+        "matching": "found by candidate generation",
         "popular": "the most popular ones",
         "request": "of the request",
     }[ranked.candidates_from]

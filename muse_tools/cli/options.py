@@ -261,12 +261,7 @@ class Connection(TargetTls):
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[MuseClient]:
-        """A client while the context is open.
-
-        Raises:
-            RuntimeError: a call failed, in one line; with advice where no
-                server answers.
-        """
+        """Gives a client; a call that fails is a RuntimeError, one line."""
         from serving import client
 
         tls = self.made()

@@ -17,16 +17,16 @@ import tensorflow_transform as tft
 from muse_keras import optimizers
 from muse_keras.tables import ItemTable
 from muse_tools.compare.impressions import Impressions
-from muse_tools.compare.plan import METRICS_FILE, Plan, Task
-from muse_tools.compare.prepared import Prepared
-from muse_tools.compare.statistics import impression_metrics
+from muse_tools.compare.plan import METRICS_FILE, Plan, Prepared, Task
 from serving.files import write_json
 from tfx_pipeline import config as pipeline_config
+from tfx_pipeline.evaluation.ranking_metrics import ranking_metrics
 from tfx_pipeline.training import devices, input_fn, trainer
 
 SCORES_FILE = "scores.npz"
 SETTINGS_FILE = "settings.json"
 CURVES_FILE = "training.jsonl"
+_METRICS = ("gauc", "auc", "log_loss", "calibration")
 
 
 def run_cell(plan: Plan, task: Task) -> None:
@@ -53,9 +53,14 @@ def run_cell(plan: Plan, task: Task) -> None:
             working / SETTINGS_FILE,
             {"name": task.name, "key": task.key, **task.settings},
         )
-        metrics = impression_metrics(
-            impressions.user_ids, impressions.clicks, scores
+        # The intervals come later, from the scores of all seeds.
+        found = ranking_metrics(
+            impressions.user_ids,
+            impressions.clicks,
+            scores,
+            bootstrap_samples=1,
         )
+        metrics = {name: found[name] for name in _METRICS}
         write_json(working / METRICS_FILE, {**metrics, **record})
         # Of an older format, or cut off by a full disk.
         shutil.rmtree(target, ignore_errors=True)

@@ -23,7 +23,7 @@ from muse_tools.compare.config import (
     noise_level,
 )
 from muse_tools.compare.impressions import Impressions
-from muse_tools.compare.prepared import Prepared
+from muse_tools.compare.plan import Prepared
 from muse_tools.datasets.arrow_lists import find_sorted
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline import features

@@ -9,13 +9,30 @@ from typing import Any
 
 from muse_tools.compare import keys
 from muse_tools.compare.grid import Cell
-from muse_tools.compare.prepared import Prepared
 from tfx_pipeline import config as pipeline_config
 
 FORMAT_VERSION = 1
 """Of a cell's folder."""
 
 METRICS_FILE = "metrics.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Inputs of the cells of one data set, by paths and patterns."""
+
+    transform_graph: str
+    train_files: dict[int, str]
+    """Patterns of requests by history length; 0 has all behaviors."""
+    eval_files: dict[int, str]
+    item_tables: dict[str, str]
+    """Folders by name of the item vectors."""
+    impressions: str
+    digests: dict[str, str]
+    settings: dict[str, Any]
+    """Sections ``model`` and ``trainer`` of the pipeline."""
+    max_history: int
+    description: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

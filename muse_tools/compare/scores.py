@@ -6,15 +6,16 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from muse_keras import metrics
 from muse_tools.compare.grid import Column
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.results import Interval
-from muse_tools.compare.statistics import UserAUC, interval, resampled_means
+from tfx_pipeline.evaluation.bootstrap import interval, resampled_means
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -35,6 +36,37 @@ def read_cell(folder: pathlib.Path) -> StoredCell | None:
     with np.load(folder / "scores.npz") as stored:
         scores = stored["scores"]
     return StoredCell(scores, json.loads(metrics.read_text("utf-8")))
+
+
+class UserAUC(NamedTuple):
+    """AUC and impressions of each user; both 0 where a user has no AUC."""
+
+    auc: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        users: npt.NDArray[np.int64],
+        user_ids: npt.NDArray[np.int64],
+        clicks: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+    ) -> UserAUC:
+        """Computes AUCs of impressions; `users` are sorted ids."""
+        found = metrics.per_group_auc(clicks, scores, user_ids)
+        auc, weight = np.zeros(len(users)), np.zeros(len(users))
+        place = np.searchsorted(users, found.group_ids)
+        auc[place] = found.auc
+        weight[place] = found.weight
+        return cls(auc, weight)
+
+    @property
+    def mean(self) -> float:
+        """GAUC; NaN when no user has an AUC."""
+        total = self.weight.sum()
+        if not total:
+            return float("nan")
+        return float((self.auc * self.weight).sum() / total)
 
 
 @dataclasses.dataclass(frozen=True)

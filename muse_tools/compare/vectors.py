@@ -21,7 +21,7 @@ from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.tables import ItemTable
 from muse_tools.compare import keys, locks
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
-from muse_tools.compare.prepared import Prepared
+from muse_tools.compare.plan import Prepared
 from muse_tools.compare.results import Interval, VectorsRow, VectorsTable
 from muse_tools.compare.scores import finite, gauc_intervals
 from serving.files import write_text

@@ -138,13 +138,13 @@ def make_impressions(
 ) -> Impressions:
     """Makes a split's impressions."""
     inside = (purchases.week >= weeks[0]) & (purchases.week <= weeks[1])
-    everybody = purchases.where(inside)
-    listed = np.isin(everybody.product, catalog)
-    sold = everybody.where(listed)
-    chosen = np.isin(everybody.household, households)
-    window = everybody.where(chosen)
+    in_window = purchases.where(inside)
+    listed = np.isin(in_window.product, catalog)
+    sold = in_window.where(listed)
+    chosen = np.isin(in_window.household, households)
+    window = in_window.where(chosen)
     positives, available = choose_positives(
-        everybody.where(chosen & listed), limit, rng
+        in_window.where(chosen & listed), limit, rng
     )
     row, product = sample_negatives(positives, window, sold, negatives, rng)
     drawn = np.bincount(row, minlength=len(positives))

@@ -115,7 +115,7 @@ class Views:
 
     def __init__(self, catalog: Catalog) -> None:
         """Draws the fixed maps from latents to views."""
-        self._catalogue = catalog
+        self._catalog = catalog
         rng = np.random.default_rng([catalog.seed, 5])
         dim = catalog.style_vectors.shape[1]
         self._style, self._attribute, self._nuisance = {}, {}, {}
@@ -136,8 +136,8 @@ class Views:
     def of_items(self, item: Ints) -> dict[str, _Floats]:
         """Returns the vectors of items; zeros where there are none."""
         return self._views(
-            self._catalogue.latents(item),
-            attributes(item, self._catalogue),
+            self._catalog.latents(item),
+            attributes(item, self._catalog),
             item,
             "item",
             self._missing(item),
@@ -147,7 +147,7 @@ class Views:
         self, event: Ints, style: Ints, wanted: Ints
     ) -> dict[str, _Floats]:
         """Returns the vectors of queries; zeros where there are none."""
-        vectors = self._catalogue.style_vectors
+        vectors = self._catalog.style_vectors
         noise = hash_noise(event, self._salt(_QUERY_SALT))
         latents = vectors[style] + noise * np.float32(
             _INTENT_SPREAD * vectors.shape[1] ** -0.5
@@ -174,7 +174,7 @@ class Views:
         }
 
     def _salt(self, number: int) -> int:
-        return self._catalogue.salt + number
+        return self._catalog.salt + number
 
     def _views(
         self,

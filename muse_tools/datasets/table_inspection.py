@@ -210,7 +210,7 @@ def user_keys(reading: Reading, split: str) -> tuple[Ints | None, int]:
 def inspect_users(
     reading: Reading, split: str, limit: int, embedded: Ints | None
 ) -> dict[str, Any] | None:
-    """Returns the section of a split's users, of whom `limit` are read."""
+    """Returns the section of a split's users; at most `limit` are read."""
     name = f"{split}_user_features"
     if not reading.can_read(name):
         return None

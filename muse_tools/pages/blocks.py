@@ -81,7 +81,7 @@ class Chart:
     """A chart; HTML only, since its numbers are in tables or tooltips.
 
     Attributes:
-        title: for readers who cannot see it.
+        title: for screen readers.
         x: name of the horizontal axis.
         y: name of the vertical axis.
         lines: one color each; a model has the same one on the whole page.

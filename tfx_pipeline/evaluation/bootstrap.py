@@ -1,9 +1,11 @@
-"""The uncertainty of a weighted mean."""
+"""The uncertainty of weighted means."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+_Floats = npt.NDArray[np.float64]
 
 
 def mean_interval(
@@ -13,25 +15,50 @@ def mean_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap of a weighted mean over groups.
+    """Returns the percentile bootstrap of a weighted mean over n groups.
 
-    Args:
-        values: (n,), one value per group, such as a user's AUC.
-        weights: (n,), above 0, such as the user's impressions.
-        samples: resamples of the groups.
-        level: coverage of the interval.
-        seed: of the resampling.
+    `values` (n,) are such as the AUCs of users, `weights` (n,) such as their
+    impressions.
     """
-    weight = np.asarray(weights)
-    weighted = np.asarray(values) * weight
-    count = len(weighted)
-    if not count:
-        return float("nan"), float("nan")
+    means = resampled_means(
+        np.asarray(values, np.float64)[:, None],
+        np.asarray(weights, np.float64)[:, None],
+        samples,
+        seed,
+    )
+    return interval(means[:, 0], level)
+
+
+def resampled_means(
+    values: _Floats, weights: _Floats, samples: int, seed: int = 0
+) -> _Floats:
+    """Bootstraps weighted means of several columns over the same users.
+
+    Every column sees the same resamples, so the difference of two columns of
+    the result is paired. Values and weights are (users, columns), and a weight
+    of 0 leaves a user out. Returns (samples, columns), NaN where a resample has
+    no user of a column.
+    """
+    count = len(values)
+    # Users that no column counts must not thin the resamples out.
+    weighted = values * weights
     generator = np.random.default_rng(seed)
-    means = np.empty(samples)
+    found = np.full((samples, values.shape[1]), np.nan)
+    if not count:
+        return found
     for index in range(samples):
         drawn = generator.integers(0, count, count)
-        means[index] = weighted[drawn].sum() / weight[drawn].sum()
+        times = np.bincount(drawn, minlength=count).astype(np.float64)
+        total = times @ weights
+        np.divide(times @ weighted, total, out=found[index], where=total > 0)
+    return found
+
+
+def interval(samples: _Floats, level: float = 0.95) -> tuple[float, float]:
+    """Returns the percentile interval of resampled values, NaN left out."""
+    known = samples[np.isfinite(samples)]
+    if not len(known):
+        return float("nan"), float("nan")
     tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)

@@ -7,10 +7,10 @@ from muse_tools.compare import claims, groups, tables
 from muse_tools.compare.grid import Column, Method, sections
 from muse_tools.compare.results import Interval
 from muse_tools.compare.scores import Judge, Term
-from muse_tools.compare.statistics import resampled_means
 from tests.muse_tools.compare import worlds
 from tests.tfx_pipeline.evaluation import metric_oracles
 from tfx_pipeline.evaluation import bootstrap
+from tfx_pipeline.evaluation.bootstrap import resampled_means
 
 DIN, MUSE = Column(Method("din")), Column(Method("muse"))
 SAMPLES = 200
@@ -109,16 +109,21 @@ def test_gauc_within_a_group(shown, judge):
         assert judge.size(name) == mask.sum()
 
 
-def test_resampling_is_that_of_the_evaluator():
+def test_resampled_means_are_weighted_means_of_the_drawn_users():
     rng = np.random.default_rng(3)
     values, weights = rng.random((30, 2)), rng.integers(1, 9, (30, 2)) * 1.0
+    generator = np.random.default_rng(0)
+    wanted = []
+    for _ in range(50):
+        drawn = generator.integers(0, 30, 30)
+        wanted.append(np.average(values[drawn], 0, weights[drawn]))
     means = resampled_means(values, weights, 50)
+    np.testing.assert_allclose(means, wanted)
     for column in range(2):
-        wanted = bootstrap.mean_interval(
-            values[:, column], weights[:, column], 50
+        np.testing.assert_allclose(
+            bootstrap.mean_interval(values[:, column], weights[:, column], 50),
+            np.quantile(np.array(wanted)[:, column], [0.025, 0.975]),
         )
-        found = np.quantile(means[:, column], [0.025, 0.975])
-        np.testing.assert_allclose(found, wanted)
 
 
 def test_a_resample_without_a_group_is_left_out():

@@ -10,8 +10,7 @@ import numpy as np
 from muse_tools.compare.config import CompareConfig
 from muse_tools.compare.grid import Cell, Column, Method
 from muse_tools.compare.impressions import Impressions
-from muse_tools.compare.plan import Plan, Task
-from muse_tools.compare.prepared import Prepared
+from muse_tools.compare.plan import Plan, Prepared, Task
 from muse_tools.compare.scores import StoredCell
 
 MODEL = {

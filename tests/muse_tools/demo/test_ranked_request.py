@@ -65,7 +65,8 @@ def test_the_report_shows_only_a_request_to_the_newest_model(
 def test_lines_of_the_demo():
     text = "\n".join(demo._ranked_lines(SENT))
     for part in (
-        "household 7, 100 candidates found by matching, deadline 300 ms",
+        "household 7, 100 candidates found by candidate generation, "
+        "deadline 300 ms",
         "path cached, 14.0 ms; of 15 such requests 15 were ranked from the",
         "over 1.0 ms before matching",
         "0.384  Tea",
