@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from muse_tools.datasets.arrow_lists import Ints, Mask, ranges, rank_in_group
+from muse_tools.datasets.arrow_lists import (
+    Ints,
+    Mask,
+    find_sorted,
+    ranges,
+    rank_in_group,
+)
 
 _MAX_WEEK = 64
 _CHUNK = 2048
@@ -95,9 +101,7 @@ def sample_negatives(
     households, household_code = np.unique(
         window.household, return_inverse=True
     )
-    position = np.searchsorted(products, window.product)
-    position = np.minimum(position, size - 1)
-    known = products[position] == window.product
+    position, known = find_sorted(products, window.product)
     bought = np.unique(household_code[known] * size + position[known])
 
     my_place = np.searchsorted(
@@ -113,9 +117,8 @@ def sample_negatives(
         offer = ranges(start[my_place[part]], lengths)
         item = offered[offer]
         mine = my_household[row] * size + item
-        at = np.minimum(np.searchsorted(bought, mine), len(bought) - 1)
         key = rng.standard_exponential(len(offer)) / weights[offer]
-        eligible = bought[at] != mine
+        eligible = ~find_sorted(bought, mine)[1]
         row, item, key = row[eligible], item[eligible], key[eligible]
         order = np.lexsort((key, row))
         row, item = row[order], item[order]

@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from muse_tools.datasets.arrow_lists import Ints
+from muse_tools.datasets.arrow_lists import Ints, find_sorted
 from muse_tools.datasets.impressions import Purchases, sample_negatives
 
 
@@ -48,9 +48,8 @@ def make_pairs(
     with at most `clicks` products clicked in vain.
     """
     past = purchases.where(purchases.week < before_week)
-    place = np.searchsorted(products, past.product)
-    place = np.minimum(place, len(products) - 1)
-    known = (products[place] == past.product) & (types[place] != 0)
+    place, known = find_sorted(products, past.product)
+    known &= types[place] != 0
     past, place = past.where(known), place[known]
     mine = np.isin(past.household, households)
     own, kind = past.where(mine), types[place[mine]]
