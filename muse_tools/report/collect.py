@@ -18,8 +18,8 @@ from muse_tools.datasets import search_tables, user_lookup
 from muse_tools.datasets.errors import DataError
 from muse_tools.demo import ranked_request
 from muse_tools.explore.model import ExplainedModel
-from muse_tools.report import coverage, summary, weights
 from muse_tools.report import scores as scores_lib
+from muse_tools.report import summary, weights
 from muse_tools.report.curves import training_curve
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.components import item_embeddings
@@ -209,7 +209,7 @@ def _embeddings(
     table = lineage.latest_output(config, "ItemTableGen", "item_table")
     found: dict[str, Any] = {
         "source": config.item_embeddings,
-        "coverage": coverage.coverage(files, ItemTable.open(table / TABLE_DIR)),
+        "coverage": summary.coverage(files, ItemTable.open(table / TABLE_DIR)),
         "evaluation": None,
         "run": None,
         "report": None,

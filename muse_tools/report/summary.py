@@ -1,18 +1,28 @@
-"""What the data are, in a few numbers, from the pipeline's statistics."""
+"""What the data are, in a few numbers."""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 
+import numpy as np
+import tensorflow as tf
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+from muse_keras.tables import ItemTable
 from tfx_pipeline import features
+from tfx_pipeline.training import records
 
 _FILE = "FeatureStats.pb"
+_LISTS = {
+    "candidates": features.CANDIDATE_ITEM_IDS,
+    "behaviors": features.BEHAVIOR_ITEM_IDS,
+}
+_BATCH = 256
 
 
 def of_statistics(folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Summarizes the splits; histories are in behaviors of a request."""
+    """Summarizes the pipeline's statistics of each split, by request."""
     return {
         path.parent.name.removeprefix("Split-"): _split(path)
         for path in sorted(folder.glob(f"Split-*/{_FILE}"), reverse=True)
@@ -60,3 +70,25 @@ def _median(
             return bucket.low_value + share * width
         seen += bucket.sample_count
     return buckets[-1].high_value
+
+
+def coverage(
+    files: Sequence[pathlib.Path], table: ItemTable
+) -> dict[str, dict[str, int]]:
+    """Counts candidates and behaviors whose item has a vector.
+
+    An item counts as often as it occurs, padding does not.
+    """
+    spec = {name: tf.io.RaggedFeature(tf.int64) for name in _LISTS.values()}
+    has_vector = table.inverse_norms() > 0
+    counts = {kind: {"total": 0, "with_vector": 0} for kind in _LISTS}
+    requests = records.record_dataset([str(path) for path in files])
+    for batch in requests.batch(_BATCH):
+        parsed = tf.io.parse_example(batch, spec)
+        for kind, name in _LISTS.items():
+            ids = parsed[name].flat_values.numpy()
+            ids = ids[ids != 0]
+            counts[kind]["total"] += len(ids)
+            found = np.count_nonzero(has_vector[table.rows(ids)])
+            counts[kind]["with_vector"] += int(found)
+    return counts

@@ -359,12 +359,12 @@ def test_summary_has_the_verdicts_and_the_recall():
 
 @pytest.mark.tf
 def test_coverage_counts_occurrences_of_items_with_a_vector(tmp_path):
-    from muse_tools.report import coverage
+    from muse_tools.report import summary
     from tests.tfx_pipeline.training import toy_training
 
     table = toy_training.write_items(tmp_path / "table")
     _, requests = toy_training.write_requests(tmp_path / "requests", 30)
-    found = coverage.coverage(sorted((tmp_path / "requests").iterdir()), table)
+    found = summary.coverage(sorted((tmp_path / "requests").iterdir()), table)
     known = set(np.delete(toy_training.ITEMS, 3).tolist())
     for kind in ("candidates", "behaviors"):
         name = kind.removesuffix("s") + "_item_ids"
