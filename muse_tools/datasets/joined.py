@@ -30,6 +30,7 @@ from muse_tools.datasets import (
 from muse_tools.datasets.arrow_lists import (
     list_offsets,
     list_values,
+    ranges,
     values_of,
 )
 from muse_tools.datasets.dataset_dir import Progress
@@ -125,11 +126,6 @@ def _load(
     return found
 
 
-def _select(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    columns = [batch[name] for name in schema.names]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
 def _fingerprints(batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
     """Hashes the user columns of each row: equal rows, equal hashes.
 
@@ -143,17 +139,15 @@ def _fingerprints(batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
         if pa.types.is_list(column.type):
             values = list_values(column).astype(np.int64).view(np.uint64)
             offsets = list_offsets(column)
-            position = np.arange(len(values)) - np.repeat(
-                offsets[:-1], np.diff(offsets)
-            )
+            lengths = np.diff(offsets)
+            position = ranges(np.zeros_like(lengths), lengths)
             mixed = (values ^ (values >> np.uint64(31))) * (
                 position.astype(np.uint64) * np.uint64(2) + np.uint64(1)
             )
             sums = np.r_[np.uint64(0), np.cumsum(mixed, dtype=np.uint64)]
             column_hash = sums[offsets[1:]] - sums[offsets[:-1]]
         else:
-            ids = values_of(column)
-            column_hash = ids.view(np.uint64)
+            column_hash = values_of(column).view(np.uint64)
         found = (found ^ column_hash) * multiplier
     return found
 
@@ -251,16 +245,14 @@ def _import(
                         good = steps[-1].good
                         rejected_writer.write(steps[-1].rejected)
                     rows.add(*steps)
-                    sample_writer.write(_select(good, _SAMPLES))
-                    users = _select(good, _USERS)
+                    sample_writer.write(good)
+                    users = raw_tables.conform(good, _USERS)
                     versions.first(_fingerprints(users).view(np.int64))
                     fresh = users_seen.check(users).good
                     stripped = validation.strip_padding(fresh)
                     removed += _behaviors(fresh) - _behaviors(stripped)
                     user_writer.write(stripped)
-                    item_writer.write(
-                        items_seen.check(_select(good, _ITEMS)).good
-                    )
+                    item_writer.write(items_seen.check(good).good)
                     done += batch.num_rows
                     tell(f"reading {split} shards", 0.9 * done / total)
             counts[split] = {
