@@ -121,7 +121,6 @@ setup(
         "serving": [
             *DATA,
             "export/*.jsonl",
-            "wire/*.binpb",
             "wire/*.proto",
             "tf_serving/*",
             "tf_serving/kubernetes/*/*",

@@ -1,9 +1,5 @@
 """Message classes, from the .proto files of this folder.
 
-`messages.binpb` holds what protoc reads in them; after a change of a file:
-
-    protoc -I. --include_imports --descriptor_set_out=messages.binpb *.proto
-
 The classes live in a descriptor pool of their own: TensorFlow registers the
 same names in protobuf's default pool, and generated code would as well. Both
 sets of classes live in one process and have the same bytes.
@@ -14,22 +10,29 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import (
+    any_pb2,
+    descriptor_pool,
+    message_factory,
+    wrappers_pb2,
+)
 
-_FILE = pathlib.Path(__file__).with_name("messages.binpb")
-_POOL = descriptor_pool.DescriptorPool()
-for _file in descriptor_pb2.FileDescriptorSet.FromString(
-    _FILE.read_bytes()
-).file:
-    _POOL.AddSerializedFile(_file.SerializeToString())
+from serving.wire.proto_files import read_proto
+
+_FOLDER = pathlib.Path(__file__).parent
+POOL = descriptor_pool.DescriptorPool()
+for _module in (any_pb2, wrappers_pb2):
+    POOL.AddSerializedFile(_module.DESCRIPTOR.serialized_pb)
+for _name in ("tensorflow.proto", "tensorflow_serving.proto", "ranking.proto"):
+    POOL.AddSerializedFile(read_proto(_FOLDER / _name).SerializeToString())
 
 
 def message_class(name: str) -> Any:
     """Returns the class of a message, by its full name."""
-    descriptor = _POOL.FindMessageTypeByName(name)
+    descriptor = POOL.FindMessageTypeByName(name)
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)
-    return message_factory.MessageFactory(_POOL).GetPrototype(descriptor)
+    return message_factory.MessageFactory(POOL).GetPrototype(descriptor)
 
 
 Example = message_class("tensorflow.Example")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,12 +12,12 @@ import hypothesis
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, text_format
 from hypothesis import strategies as st
 
 from serving.client import RankRequest, make_example
 from serving.client.wire_grpc import Target, predict_request
-from serving.wire import messages, ranking_messages
+from serving.wire import messages, proto_files, ranking_messages
 from serving.wire.tensors import TensorError, array_from_proto, fill_proto
 
 DTYPES = [
@@ -37,7 +38,7 @@ FOLDER = pathlib.Path(messages.__file__).parent
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 
 
-def test_the_descriptors_are_those_of_the_proto_files(tmp_path):
+def test_the_proto_files_are_read_as_protoc_reads_them(tmp_path):
     out = tmp_path / "messages.binpb"
     protos = sorted(path.name for path in FOLDER.glob("*.proto"))
     # A process of its own: its protobuf library is not this one's.
@@ -45,7 +46,7 @@ def test_the_descriptors_are_those_of_the_proto_files(tmp_path):
         "import pathlib, sys, grpc_tools; "
         "from grpc_tools._protoc_compiler import run_main; "
         "known = pathlib.Path(grpc_tools.__file__).parent / '_proto'; "
-        "words = [*sys.argv, f'-I{known}', '-I.', '--include_imports']; "
+        "words = [*sys.argv, f'-I{known}', '-I.']; "
         "sys.exit(run_main([word.encode() for word in words]))"
     )
     subprocess.run(
@@ -53,13 +54,36 @@ def test_the_descriptors_are_those_of_the_proto_files(tmp_path):
         cwd=FOLDER,
         check=True,
     )
-    files = descriptor_pb2.FileDescriptorSet
-    kept = files.FromString((FOLDER / "messages.binpb").read_bytes())
-    made = files.FromString(out.read_bytes())
-    assert kept == made, f"copy {out} to {FOLDER}"
-    (service,) = (one for file in kept.file for one in file.service)
-    assert f"muse.serving.v1.{service.name}" == ranking_messages.SERVICE
-    assert [m.name for m in service.method] == ["Rank", "AppendEvents"]
+    made = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
+    assert len(made) == len(protos) == 3
+    for file in made:
+        if file.service:
+            (service,) = file.service
+            name = f"{file.package}.{service.name}"
+            assert name == ranking_messages.SERVICE
+            assert [m.name for m in service.method] == ["Rank", "AppendEvents"]
+            file.ClearField("service")
+        read = descriptor_pb2.FileDescriptorProto()
+        messages.POOL.FindFileByName(file.name).CopyToProto(read)
+        assert without_json_names(read) == without_json_names(file)
+
+
+def without_json_names(file):
+    """Only protoc writes them, and they follow from the names."""
+    text = re.sub(
+        r'\s*json_name: "[^"]*"', "", text_format.MessageToString(file)
+    )
+    return text_format.Parse(text, descriptor_pb2.FileDescriptorProto())
+
+
+@pytest.mark.parametrize(
+    "line", ["int64 id;", "int64 id = x;", "map<string, int64 a = 1;", ""]
+)
+def test_what_is_no_proto_file_is_refused_by_name(tmp_path, line):
+    path = tmp_path / "wrong.proto"
+    path.write_text(f"package a;\nmessage M {{ {line}")
+    with pytest.raises(ValueError, match="wrong.proto"):
+        proto_files.read_proto(path)
 
 
 @hypothesis.given(st.data(), st.sampled_from(DTYPES), st.booleans())
