@@ -39,7 +39,7 @@ def choices(name):
 def test_names_are_those_of_the_models():
     assert tuple(choices("gsu")) == GSUS
     assert tuple(choices("esu")) == ESUS
-    assert choices("type") == list(TYPES) == list(trainer._MODELS)
+    assert choices("type") == list(TYPES) == list(trainer.MODELS)
 
 
 @pytest.fixture(scope="module")
