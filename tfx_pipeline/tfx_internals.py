@@ -6,6 +6,9 @@ holds a test for each, named after what it guards. Other modules import these
 names from here, and call no private method of TFX.
 """
 
+import functools
+
+from apache_beam.options.pipeline_options import StandardOptions
 from tfx import types
 from tfx.components.evaluator import component as evaluator_component
 from tfx.components.evaluator import executor as evaluator_executor
@@ -20,7 +23,7 @@ from tfx.orchestration.pipeline import RunOptions
 from tfx.proto import example_gen_pb2, pusher_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact, Property, PropertyType
-from tfx.utils import json_utils, path_utils, proto_utils
+from tfx.utils import dependency_utils, json_utils, path_utils, proto_utils
 
 __all__ = [
     "Artifact",
@@ -40,6 +43,7 @@ __all__ = [
     "proto_utils",
     "pusher_component",
     "pusher_pb2",
+    "send_no_package_to_local_workers",
     "standard_artifacts",
     "types",
     "validator_component",
@@ -59,3 +63,22 @@ class PusherExecutor(pusher_executor.Executor):
     def mark_not_pushed(self, artifact: Artifact) -> None:
         """Records in ``pushed_model`` that nothing was pushed."""
         self._MarkNotPushed(artifact)
+
+
+def send_no_package_to_local_workers() -> None:
+    """Keeps TFX from packing its source for each executor with Beam.
+
+    A local run has no use for the package. A second call changes nothing.
+    """
+    send = dependency_utils.make_beam_dependency_flags
+    if hasattr(send, "__wrapped__"):
+        return
+
+    @functools.wraps(send)
+    def send_to_cluster(beam_args: list[str]) -> list[str]:
+        runner = StandardOptions(beam_args).runner
+        if runner in (None, "DirectRunner"):
+            return beam_args
+        return send(beam_args)
+
+    dependency_utils.make_beam_dependency_flags = send_to_cluster

@@ -8,17 +8,8 @@ from apache_beam.coders import VarIntCoder
 from apache_beam.runners.worker import statecache
 from apache_beam.testing import util
 from apache_beam.transforms import userstate
-from tfx.dsl.components.base import base_beam_executor
-from tfx.utils import dependency_utils
 
 from tfx_pipeline import beam_internals
-
-
-class Executor(base_beam_executor.BaseBeamExecutor):
-    """As TFX makes one for a component that runs on Beam."""
-
-    def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802
-        pass
 
 
 class Count(beam.DoFn):
@@ -88,19 +79,3 @@ def test_state_cache_guards_in_memory_workers(
         )
         util.assert_that(products, util.equal_to([7, 8, 15, 20]))
     assert not weighed
-
-
-@pytest.mark.parametrize("runner", ["DirectRunner", "DataflowRunner"])
-def test_dependency_flags_guard_executors(
-    monkeypatch: pytest.MonkeyPatch, runner: str
-) -> None:
-    beam_internals.spare_local_runs()
-    monkeypatch.setattr(
-        dependency_utils, "build_ephemeral_package", lambda: "tfx.tar.gz"
-    )
-
-    context = Executor.Context(
-        beam_pipeline_args=[f"--runner={runner}"], tmp_dir="", unique_id=""
-    )
-    given = " ".join(Executor(context)._beam_pipeline_args)
-    assert ("tfx.tar.gz" in given) == (runner == "DataflowRunner")

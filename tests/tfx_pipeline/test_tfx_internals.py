@@ -2,9 +2,19 @@
 
 from typing import Any
 
+import pytest
 from tfx import v1 as tfx
+from tfx.dsl.components.base import base_beam_executor
+from tfx.utils import dependency_utils
 
 from tfx_pipeline import tfx_internals as internals
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """As TFX makes one for a component that runs on Beam."""
+
+    def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802
+        pass
 
 
 def test_pusher_executor_guards_what_the_verdict_reads() -> None:
@@ -60,3 +70,19 @@ def test_helpers_guard_the_executors(tmp_path: Any) -> None:
 def test_run_options_guard_partial_runs() -> None:
     options = internals.RunOptions(to_nodes=["Transform"])
     assert options.to_nodes == ["Transform"]
+
+
+@pytest.mark.parametrize("runner", ["DirectRunner", "DataflowRunner"])
+def test_dependency_flags_guard_executors(
+    monkeypatch: pytest.MonkeyPatch, runner: str
+) -> None:
+    internals.send_no_package_to_local_workers()
+    monkeypatch.setattr(
+        dependency_utils, "build_ephemeral_package", lambda: "tfx.tar.gz"
+    )
+
+    context = Executor.Context(
+        beam_pipeline_args=[f"--runner={runner}"], tmp_dir="", unique_id=""
+    )
+    given = " ".join(Executor(context)._beam_pipeline_args)
+    assert ("tfx.tar.gz" in given) == (runner == "DataflowRunner")

@@ -15,10 +15,9 @@ from tfx import v1 as tfx
 
 import schemas
 from muse_tools.datasets import search_tables
-from tfx_pipeline import beam_internals, pipeline, progress
+from tfx_pipeline import beam_internals, pipeline, progress, tfx_internals
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.runs import code_keys, fingerprints, lineage
-from tfx_pipeline.tfx_internals import RunOptions
 
 Report = Callable[[str], None]
 
@@ -101,8 +100,11 @@ def run(
     """
     config.root.mkdir(parents=True, exist_ok=True)
     beam_internals.spare_local_runs()
+    tfx_internals.send_no_package_to_local_workers()
     graph = compile_pipeline(config, report)
-    options = RunOptions(to_nodes=list(to_nodes)) if to_nodes else None
+    options = (
+        tfx_internals.RunOptions(to_nodes=list(to_nodes)) if to_nodes else None
+    )
     lineage.forget_lost_pushes(config)
     with _watched(config.log_path, report) as watch:
         try:

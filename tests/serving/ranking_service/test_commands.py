@@ -328,6 +328,8 @@ def test_serve_ends_with_its_ranking_service(tmp_path, monkeypatch, capfd):
                 port=-1,
                 rest_port=taken.getsockname()[1],
                 model="muse",
+                target_tls=None,
+                ssl_config_file="",
             )
             assert told.wait(START_S)
         assert beside.failed
@@ -350,7 +352,7 @@ app = types.SimpleNamespace(
 )
 RankingBeside(
     app, sys.argv[1], store="", host="127.0.0.1", port=-1, rest_port=0,
-    model="muse",
+    model="muse", target_tls=None, ssl_config_file="",
 )
 time.sleep(600)
 """
