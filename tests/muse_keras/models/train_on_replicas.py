@@ -1,4 +1,4 @@
-"""Train models on one and on two logical CPU devices; save what each holds.
+"""Train embeddings on one and on two logical CPU devices; save both.
 
 Run as a program: logical devices must be set before TensorFlow starts.
 """
@@ -9,13 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from ranker_testing.data import SMALL, fill_table, ranker_inputs
 from ranker_testing.searches import scl, searches
-
-from muse_keras.losses import ImpressionCrossentropy
-from muse_keras.metrics import Calibration
-from muse_keras.models import MUSE
-from muse_keras.optimizers import RowSparseAdam
 
 
 def main(folder: str) -> None:
@@ -29,42 +23,8 @@ def main(folder: str) -> None:
         )
         # A graph takes seconds to make; one device needs none.
         options = {"run_eagerly": replicas == 1}
-        for train in (ranker, embeddings):
-            name = {ranker: "ranker", embeddings: "scl"}[train]
-            held = train(strategy, options)
-            np.savez(Path(folder) / f"{name}_{replicas}.npz", **held)
-
-
-def ranker(strategy: tf.distribute.Strategy, options: dict) -> dict:
-    rng = np.random.default_rng(5)
-    inputs = ranker_inputs(rng, batch=16, length=12, candidates=4)
-    # The halves of a batch differ in how many candidates are real.
-    inputs["candidate_mask"][::8, 1:] = False
-    clicks = rng.integers(0, 2, (16, 4)).astype("float32")
-    weight = inputs["candidate_mask"].astype("float32")
-    keras.utils.set_random_seed(3)
-    with strategy.scope():
-        model = MUSE(**SMALL, k=5)
-        fill_table(model)
-        model.compile(
-            RowSparseAdam(1e-2, table_learning_rate=1e-1),
-            ImpressionCrossentropy(),
-            weighted_metrics=[Calibration(from_logits=True)],
-            **options,
-        )
-    history = model.fit(
-        inputs,
-        clicks,
-        sample_weight=weight,
-        batch_size=8,
-        epochs=3,
-        shuffle=False,
-        verbose=0,
-    ).history
-    weights = {
-        variable.path: np.asarray(variable) for variable in model.weights
-    }
-    return {name: np.array(x) for name, x in {**weights, **history}.items()}
+        held = embeddings(strategy, options)
+        np.savez(Path(folder) / f"{replicas}.npz", **held)
 
 
 def embeddings(strategy: tf.distribute.Strategy, options: dict) -> dict:
