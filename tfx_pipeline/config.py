@@ -7,6 +7,7 @@ directory the command runs in.
 
 from __future__ import annotations
 
+import difflib
 import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 import yaml
 
+KEYS = "docs/configuration.md lists all keys"
 ModelType = Literal[
     "muse", "din", "sim_hard", "sim_soft", "eta", "sdim", "twin", "miss"
 ]
@@ -417,16 +419,37 @@ def load_config(
     try:
         return PipelineConfig.model_validate(values)
     except pydantic.ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-            f" (received: {item['input']!r})"
-            for item in error.errors()
-        )
+        problems = "; ".join(map(_problem, error.errors()))
         keys = [one.partition("=")[0].split(".") for one in overrides]
         places = [[*map(str, item["loc"])] for item in error.errors()]
         if any(k[: len(p)] == p[: len(k)] for k in keys for p in places):
             raise OverrideError(problems) from error
         raise ConfigError(f"{path}: {problems}") from error
+
+
+def _problem(item: Any) -> str:
+    """Returns what is wrong with a key, expected and received."""
+    *sections, leaf = map(str, item["loc"])
+    key = ".".join([*sections, leaf])
+    if item["type"] == "extra_forbidden":
+        known = PipelineConfig.model_fields
+        for section in sections:
+            known = known[section].annotation.model_fields  # type: ignore[union-attr]
+        near = difflib.get_close_matches(leaf, known, 1)
+        hint = f"did you mean {'.'.join([*sections, *near])}? " if near else ""
+        return (
+            f"{key}: there is no such key; {hint}{KEYS} "
+            f"(received: {item['input']!r})"
+        )
+    if item["type"] == "missing":
+        return f"{key}: must be given, it has no default; {KEYS}"
+    said = {
+        "tuple_type": "expected a list, such as [64] or [a, b]",
+        "model_type": f"expected a section; set its keys as in {key}.KEY=value",
+    }.get(item["type"], item["msg"].removeprefix("Value error, "))
+    if "eceived" in said:
+        return f"{key}: {said}"
+    return f"{key}: {said} (received: {item['input']!r})"
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -66,6 +66,8 @@ def push(
 
         fresh = client.FreshItems(file)
         with connection.opened() as opened:
+            if not (watch or file.exists()):
+                raise ValueError(f"{file}: there is no such Parquet file")
             if watch:
                 _watch(fresh, opened, poll, as_json)
             else:

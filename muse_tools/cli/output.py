@@ -110,6 +110,8 @@ def one_line_errors() -> Iterator[None]:
     """Turns expected failures into one line and exit code 1."""
     try:
         yield
+    except (typer.Exit, typer.Abort):  # RuntimeErrors, but no failures.
+        raise
     except (ValueError, OSError, RuntimeError) as error:
         sys.stderr.write(f"error: {_one_line(error)}\n")
         raise typer.Exit(1) from error

@@ -136,6 +136,8 @@ def status(
             f"{row['finished']:<20} {row['output']}"
             for row in rows
         ]
+        if any(row["state"] == "FAILED" for row in rows):
+            lines.append(f"Why one failed: {loaded.log_path}")
         output.write_lines([*lines, *map(str, found)])
 
 
@@ -146,6 +148,11 @@ def _checked(
     from muse_tools.datasets import raw_tables, search_tables
 
     loaded = configuration.load(config, overrides)
+    if not pathlib.Path(loaded.data.raw_dir).is_dir():
+        raise ValueError(
+            "data.raw_dir: expected a folder of raw tables (docs/data.md). "
+            f"Received: {loaded.data.raw_dir!r}"
+        )
     learned = loaded.item_embeddings != "imported"
     raw_tables.RawTables.open(
         loaded.data.raw_dir,

@@ -139,8 +139,11 @@ def _fields(
             raise ValueError(f"{file}: {missing[0]} is missing")
         fields = {name: fields[name] for name in _FIELDS if name in fields}
     elif user is None or data is None:
+        lacking = "--user" if user is None else "--data"
         raise typer.BadParameter(
-            "--user and --data are needed, or --request FILE"
+            f"{lacking} is missing: give --user ID and --data DIR, or "
+            f"--request FILE. Without --data, {_DEMO_DATA} is read if it is "
+            "there"
         )
     else:
         from muse_tools.datasets.user_lookup import find_user
@@ -159,6 +162,11 @@ def _find_candidates(
     """Adds candidates where there are none."""
     if _CANDIDATES in fields:
         return {}
+    if not model:
+        raise typer.BadParameter(
+            "without --candidates, --matching-model must name the model that "
+            "finds them. Received: ''"
+        )
     from serving.client import NotFoundError, RecommendRequest
 
     try:
@@ -169,7 +177,8 @@ def _find_candidates(
         raise RuntimeError(
             f"the server at {address} has no model {model!r} to find "
             "candidates with. Give --candidates, or serve both models: muse "
-            "serve --model-config-file DIR/matching/models.config"
+            "serve --model-config-file DIR/matching/models.config (MUSE) or "
+            "models_TYPE.config"
         ) from error
     fields[_CANDIDATES] = found.candidate_item_ids
     return dict(
@@ -184,6 +193,10 @@ def _find_candidates(
 def _read_fields(file: pathlib.Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"--request {file}: {error.strerror}; expected a JSON file"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{file}: is not JSON: {error}") from error
     if not isinstance(found, dict):
@@ -261,18 +274,19 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
 
     table = Table(title=title)
     keys = [key for key in _COLUMNS if any(key in row for row in rows)]
+    columns = []
     for key in keys:
+        heading, form = _COLUMNS[key]
+        cells = [form.format(row[key]) if key in row else "" for row in rows]
         text = key == "name"
         table.add_column(
-            _COLUMNS[key][0],
+            heading,
             justify="left" if text else "right",
-            overflow="fold" if text else "ellipsis",
+            overflow="fold",
+            # An id that is cut cannot be copied.
+            min_width=None if text else max(map(len, cells)),
         )
-    for row in rows:
-        table.add_row(
-            *(
-                _COLUMNS[key][1].format(row[key]) if key in row else ""
-                for key in keys
-            )
-        )
+        columns.append(cells)
+    for row_cells in zip(*columns, strict=True):
+        table.add_row(*row_cells)
     Console().print(table)

@@ -28,6 +28,9 @@ from muse_tools.datasets.table_inspection import Reading
 DEFAULT_MAX_USERS = 200_000
 """User rows per table whose histories are read by default."""
 
+MAX_REJECTED = 0.01
+"""Default of ``data.max_rejected_fraction``, above which the join stops."""
+
 
 def inspect(
     directory: str | os.PathLike[str],
@@ -214,4 +217,17 @@ def _check_samples(
             f"{found['with_user_row']:.4%}, item row "
             f"{found['with_item_row']:.4%}. The pipeline rejects and "
             "counts them."
+        )
+    lost = (
+        1
+        - found["accepted"]
+        * (1 if joined is None else joined)
+        / (found["read"])
+    )
+    if joined != 0 and lost > MAX_REJECTED:
+        notes.append(
+            f"The pipeline would reject {lost:.2%} of the {found['read']:,} "
+            f"{split} impressions and stop, since it allows "
+            f"{MAX_REJECTED:.0%} by default: mend the rows or raise "
+            "data.max_rejected_fraction."
         )

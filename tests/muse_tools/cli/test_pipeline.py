@@ -113,7 +113,7 @@ def test_no_tables_is_one_line(config, raw):
 @pytest.mark.parametrize(
     ("overrides", "code"),
     [
-        (["data.raw_dir=nowhere"], "NO_DIRECTORY"),
+        (["data.raw_dir=nowhere"], "data.raw_dir: expected a folder"),
         (["item_embeddings=learned"], "MISSING_TABLE"),
     ],
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from muse_tools.cli import output, rank
 from muse_tools.cli.commands import app
 
 RANK = "rank --user 1 --candidates 1 --data nowhere "
@@ -91,3 +93,37 @@ def test_a_service_makes_no_store(command: str, tmp_path: pathlib.Path) -> None:
     assert done.exit_code == 1
     assert done.output == f"error: no behavior store in {tmp_path}/slip\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_an_exit_is_no_error(capsys):
+    """As of `pipeline run --fail-unless-pushed`, after its verdict."""
+    with pytest.raises(typer.Exit) as ended, output.one_line_errors():
+        raise typer.Exit(1)
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("rank --request nowhere.json", "--request nowhere.json: No such file"),
+        ("items push nowhere.parquet", "there is no such Parquet file"),
+    ],
+)
+def test_a_file_that_is_missing_is_named_before_a_server(command, part):
+    done = run(*command.split())
+    assert done.exit_code == 1 and part in done.stderr
+
+
+def test_ids_of_a_narrow_table_are_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    ids = [-8868933425064123456, 9223372036854775807]
+    rank._print_table(
+        "User",
+        [
+            {"rank": 1, "item_id": item, "name": "a b " * 9, "attention": 0.5}
+            for item in ids
+        ],
+    )
+    shown = capsys.readouterr().out
+    assert all(str(item) in shown for item in ids)

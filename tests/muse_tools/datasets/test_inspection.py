@@ -11,6 +11,7 @@ from muse_tools.datasets import (
     casting,
     inspection,
     raw_tables,
+    synth,
     table_writer,
     validation,
 )
@@ -213,6 +214,22 @@ def test_command_on_the_real_tables(demo_tables):
         labels = [r["label_0"] for r in rows(demo_tables, f"{split}_samples")]
         assert found["samples"][split]["clicks"] == labels.count([0, 1])
     assert 0.95 < found["embeddings"]["norm"]["mean"] < 0.98
+
+
+def test_more_rejected_rows_than_the_join_allows_are_told(tmp_path):
+    from tfx_pipeline.config import DataConfig
+
+    default = DataConfig.model_fields["max_rejected_fraction"].default
+    assert inspection.MAX_REJECTED == default
+    few = synth.Options(users=100, items=500, history=20, broken=30)
+    synth.generate(tmp_path, few)
+    (told,) = (
+        note
+        for note in inspection.inspect(tmp_path)["notes"]
+        if "max_rejected_fraction" in note
+    )
+    # 120 of them.
+    assert "9.84% of the 1,220 train impressions" in told
 
 
 def test_command_on_generated_tables(journey):

@@ -88,7 +88,10 @@ def test_runs_that_are_none(muse, tmp_path):
             "its schema_version is 2",
         ),
         (ROOT / "configs" / "compare.yaml", "configures a comparison"),
-        (write(tmp_path / "d.yaml", "nam: x"), "nam: Extra inputs"),
+        (
+            write(tmp_path / "d.yaml", "nam: x"),
+            "nam: there is no such key; did you mean name?",
+        ),
         (write(tmp_path / "e.yaml", "a: ["), "not valid YAML"),
     ):
         done = muse(run)
