@@ -217,7 +217,7 @@ def test_without_matching_model_it_says_what_to_do(run, data):
         (["--user", "77", "--candidates", "1", "--data"], 1, "no user 77"),
         (["--user", "5", "--candidates", "0", "--data"], 1, "not contain 0"),
         (["--user", "5", "--candidates", "a", "--data"], 2, "ids like 11"),
-        (["--candidates", "1", "--data"], 2, "--user and --data are"),
+        (["--candidates", "1", "--data"], 2, "--user is missing: give"),
         (
             ["--user", "5", "--candidates", "1", "--model", "x", "--data"],
             1,
