@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-# What `tft.TransformFeaturesLayer` loads its graph with. The layer itself is a
-# Keras model: saving it traces its call again and stores what nobody reads.
+# The class by which `tft.TransformFeaturesLayer` loads its graph. The layer is
+# a Keras model, whose call would be traced again and stored in every export.
 from tensorflow_transform.saved.saved_transform_io_v2 import SavedModelLoader
 
 
