@@ -1,4 +1,4 @@
-"""Files that appear all at once, and JSON that every reader takes."""
+"""Files and folders written all at once, version folders, and strict JSON."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import json
 import math
 import os
 import pathlib
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+_VERSION = re.compile(r"[0-9]{1,19}\Z")
+_MAX_VERSION = 2**63 - 1
 
 
 @contextlib.contextmanager
@@ -27,15 +32,62 @@ def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary.replace(path)
 
 
+@contextlib.contextmanager
+def replaced_folder(
+    directory: str | os.PathLike[str],
+) -> Iterator[pathlib.Path]:
+    """Gives an empty folder that replaces a directory, if no error occurs."""
+    target = pathlib.Path(directory)
+    fresh = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def find_versions(base_path: str | os.PathLike[str]) -> dict[int, str]:
+    """Version folders below a base path.
+
+    Folders whose names are not numbers are ignored, so that a version can be
+    written under a temporary name and renamed. Of "7" and
+    "007", the plain spelling is taken.
+    """
+    found: dict[int, str] = {}
+    try:
+        with os.scandir(base_path) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return {}
+    for entry in listed:
+        if not _VERSION.match(entry.name) or not entry.is_dir():
+            continue
+        version = int(entry.name)
+        if version > _MAX_VERSION:
+            continue
+        if version not in found or entry.name == str(version):
+            found[version] = entry.path
+    return found
+
+
+def newest_version(base_path: str | os.PathLike[str]) -> pathlib.Path | None:
+    """The version folder with the highest number, None if there is none."""
+    found = find_versions(base_path)
+    return pathlib.Path(found[max(found)]) if found else None
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file all at once."""
     with appearing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any, **options: Any) -> None:
     """Writes `dumps` of a value, as `write_text` does."""
-    write_text(path, dumps(value, indent=2) + "\n")
+    write_text(path, dumps(value, indent=2, **options) + "\n")
 
 
 def dumps(value: Any, **options: Any) -> str:

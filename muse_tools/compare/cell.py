@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shutil
 import time
@@ -18,7 +17,7 @@ from muse_keras import optimizers
 from muse_keras.tables import ItemTable
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import METRICS_FILE, Plan, Prepared, Task
-from serving.files import write_json
+from serving.files import replaced_folder, write_json
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline.evaluation.ranking_metrics import ranking_metrics
 from tfx_pipeline.training import devices, input_fn, trainer
@@ -35,11 +34,8 @@ def run_cell(plan: Plan, task: Task) -> None:
     The folder appears when everything is in it: a process that is killed
     before leaves no cell.
     """
-    target = plan.folder(task)
-    working = target.with_name(f".{task.key}.{os.getpid()}")
-    shutil.rmtree(working, ignore_errors=True)
-    working.mkdir(parents=True)
-    try:
+    keras.backend.clear_session()  # Frees the model of the previous cell.
+    with replaced_folder(plan.folder(task)) as working:
         data = plan.data[task.data_set]
         impressions = Impressions.load(pathlib.Path(data.impressions))
         scores, record = _train(task, data, plan.score_batch, working)
@@ -62,12 +58,6 @@ def run_cell(plan: Plan, task: Task) -> None:
         )
         metrics = {name: found[name] for name in _METRICS}
         write_json(working / METRICS_FILE, {**metrics, **record})
-        # Of an older format, or cut off by a full disk.
-        shutil.rmtree(target, ignore_errors=True)
-        working.replace(target)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-        keras.backend.clear_session()
 
 
 def _train(

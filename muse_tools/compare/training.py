@@ -16,7 +16,7 @@ from joblib.externals import loky
 
 from muse_tools.compare import locks, progress
 from muse_tools.compare.plan import Plan, Task
-from serving.files import write_text
+from serving.files import write_json
 
 Train = Callable[[Plan, Task], None]
 
@@ -75,7 +75,7 @@ def record_failure(
         "reason": line if len(line) <= _LENGTH else f"{line[: _LENGTH - 1]}…",
         "details": details,
     }
-    write_text(plan.failure(task), json.dumps(values, indent=2) + "\n")
+    write_json(plan.failure(task), values)
 
 
 def read_failure(plan: Plan, task: Task) -> str:

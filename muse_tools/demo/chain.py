@@ -14,7 +14,7 @@ from muse_tools.datasets.errors import DataError
 from muse_tools.demo import ranked_request, user_store
 from serving import client as client_lib
 from serving import local_server
-from serving.files import write_json
+from serving.files import newest_version, write_json
 from serving.stores import open_store
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.runs import lineage, runner, verdict
@@ -110,7 +110,7 @@ def ask(
         f"the behavior store in {loaded.seconds:.1f} s"
     )
     models = {"muse": pushed}
-    matching = _newest_version(config.matching_dir)
+    matching = newest_version(config.matching_dir)
     if config.matching.enabled and matching is not None:
         models["matching"] = matching
     report(f"Serving {' and '.join(map(str, models.values()))}")
@@ -142,11 +142,3 @@ def ask(
     write_json(path, dataclasses.asdict(ranked))
     difference = float(np.abs(scores["grpc"] - scores["rest"]).max())
     return Answer(request, result, milliseconds, difference, names, ranked)
-
-
-def _newest_version(folder: pathlib.Path) -> pathlib.Path | None:
-    """Returns the version folder that a server would serve."""
-    if not folder.is_dir():
-        return None
-    versions = [path for path in folder.iterdir() if path.name.isdigit()]
-    return max(versions, key=lambda path: int(path.name), default=None)

@@ -6,13 +6,15 @@ import asyncio
 import importlib.resources
 import json
 import logging
-import signal
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from muse_tools.explore.explorer import Explorer, NotKnown
+from serving.addresses import join_address
+from serving.startup import listen_rest, stop_signal
 
 _logger = logging.getLogger(__name__)
 
@@ -44,8 +46,7 @@ class ExplorerApp:
     @property
     def url(self) -> str:
         """Address of the page."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/"
+        return f"http://{join_address(self._host, self.port)}/"
 
     async def start(self) -> None:
         """Opens the port; OSError where it is taken."""
@@ -72,11 +73,9 @@ class ExplorerApp:
                 ),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self.port)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        self._runner, self.port = await listen_rest(
+            app, self._host, self.port, shutdown_timeout=2.0
+        )
 
     async def stop(self) -> None:
         """Closes the port."""
@@ -91,7 +90,7 @@ class ExplorerApp:
 
     @web.middleware
     async def _answer_errors(
-        self, request: web.Request, handler: Callable[..., Any]
+        self, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         """Makes JSON of every error, and sets headers."""
         try:
@@ -171,10 +170,7 @@ def serve_until_signal(
     """Serves until SIGINT or SIGTERM."""
 
     async def run() -> None:
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopped.set)
+        stopped = stop_signal()
         await app.start()
         try:
             on_ready(app)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from muse_keras.tables.item_ids import rows_of
 from muse_tools.datasets.errors import DataError
 from serving.export import manifest as manifests
+from serving.files import newest_version
 
 _SIGNATURES = ("rank", "explain")
 
@@ -138,24 +139,15 @@ def _gather(variable: tf.Variable, rows: npt.NDArray[Any]) -> Any:
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    versions = sorted(
-        (
-            path.parent
-            for path in folder.glob("*/saved_model.pb")
-            if path.parent.name.isdigit()
-        ),
-        key=lambda path: int(path.name),
+    for found in (folder, newest_version(folder)):
+        if found is not None and (found / "saved_model.pb").is_file():
+            return found
+    raise DataError(
+        "NO_MODEL",
+        f"{folder} holds no model.",
+        "give --model-base-path DIR, where DIR/VERSION/saved_model.pb is a "
+        "pushed model; `muse demo` or `muse pipeline run` push one.",
     )
-    if not versions:
-        raise DataError(
-            "NO_MODEL",
-            f"{folder} holds no model.",
-            "give --model-base-path DIR, where DIR/VERSION/saved_model.pb is a "
-            "pushed model; `muse demo` or `muse pipeline run` push one.",
-        )
-    return versions[-1]
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, Any]:

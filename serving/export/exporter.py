@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from serving.export.ranking_module import (
 )
 from serving.export.saving import clear_devices
 from serving.export.user_cache import UserCacheConfig
+from serving.files import find_versions, write_json
 
 # In the Examples for training and evaluation only.
 UNSERVED_FEATURES = ("clicks", "candidate_popularity")
@@ -159,20 +159,14 @@ def export_saved_model(
         manifest["warmup_records"] = warmup.write_requests(
             extra, requests, warmup.MODEL_NAME
         )
-        (extra / manifests.FILE_NAME).write_text(
-            json.dumps(manifest, indent=2, sort_keys=True) + "\n",
-            encoding="utf-8",
-        )
+        write_json(extra / manifests.FILE_NAME, manifest, sort_keys=True)
         os.replace(folder, version)
     return Export(version, manifest)
 
 
 def next_version(base: str | os.PathLike[str]) -> Path:
     """Return the folder of the version after the newest one in `base`."""
-    folder = Path(base)
-    names = [path.name for path in folder.glob("*")]
-    newest = max((int(name) for name in names if name.isdigit()), default=0)
-    return folder / str(newest + 1)
+    return Path(base) / str(max(find_versions(base), default=0) + 1)
 
 
 def _load_transform(

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from serving.files import find_versions
 from serving.model_server.config import ServerConfig
 from serving.model_server.errors import (
     ServingError,
@@ -32,7 +33,6 @@ from serving.model_server.servable import Servable, SessionOptions
 from serving.model_server.versions import (
     ModelSettings,
     check_folders,
-    find_versions,
     folder_stamp,
 )
 from serving.model_server.warmup import warm_up

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
 
+from serving.files import find_versions
 from serving.startup import StartupError
-
-_NUMBER = re.compile(r"[0-9]{1,19}\Z")
-_MAX_VERSION = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,30 +37,6 @@ class ModelSettings:
     base_path: str
     policy: VersionPolicy = VersionPolicy()
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-def find_versions(base_path: str) -> dict[int, str]:
-    """Version folders below a base path.
-
-    Folders whose names are not numbers are ignored, so that a version can be
-    written under a temporary name and renamed. Of "7" and
-    "007", the plain spelling is taken.
-    """
-    found: dict[int, str] = {}
-    try:
-        with os.scandir(base_path) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        return {}
-    for entry in listed:
-        if not _NUMBER.match(entry.name) or not entry.is_dir():
-            continue
-        version = int(entry.name)
-        if version > _MAX_VERSION:
-            continue
-        if version not in found or entry.name == str(version):
-            found[version] = entry.path
-    return found
 
 
 def check_folders(models: Sequence[ModelSettings]) -> None:

@@ -26,16 +26,16 @@ from serving.client.ranking import (
 _WIDTH, _LEFT, _RIGHT = 440, 12, 12
 _ROW, _BAR, _TOP, _BOTTOM = 44, 14, 6, 44
 _CLASSES = {
-    "store_read": "fill0",
-    "store_read_newest": "fill0",
-    "prefetch": "fill1",
-    "matching": "fill2",
+    "store_read": "fill4",
+    "store_read_newest": "fill4",
+    "prefetch": "fill5",
+    "matching": "fill6",
 }
-_RANKING = "fill3"
+_RANKING = "fill7"
 _COLORS = {  # light and dark: text, page, grid, and the four bars
-    "": "#414c59 #ffffff #d8dee6 #8a93a3 #1f6fd1 #b4571d #2b8a5f",
+    "": "#414c59 #ffffff #d8dee6 #8b5fb0 #a88400 #b03a63 #3a8ca6",
     "@media (prefers-color-scheme:dark)": (
-        "#c5cdd8 #14181e #343c47 #8f9aab #62a8ff #e8955a #5fc596"
+        "#c5cdd8 #14181e #343c47 #bd97e0 #d9b93b #ee85a8 #6cc3dd"
     ),
 }
 
@@ -69,8 +69,9 @@ def as_svg(
 ) -> str:
     """The stages as a picture: a bar each, over a common time axis.
 
-    It names the classes `fill0` to `fill3` and `grid` and leaves the colors
-    to the page, unless it is to stand alone.
+    A standalone picture carries its colors. Otherwise the page defines them
+    for the classes `fill4` to `fill7` and `grid`; the report draws models in
+    the colors before these.
     """
     total = max(total_ms, 1e-9)
     height = _TOP + _ROW * len(stages) + _BOTTOM
@@ -188,7 +189,7 @@ def _style() -> str:
     for media, colors in _COLORS.items():
         text, page, grid, *bars = colors.split()
         rules = f"text{{fill:{text}}}.page{{fill:{page}}}.grid{{stroke:{grid}}}"
-        rules += "".join(f".fill{i}{{fill:{c}}}" for i, c in enumerate(bars))
+        rules += "".join(f".fill{i}{{fill:{c}}}" for i, c in enumerate(bars, 4))
         parts.append(f"{media}{{{rules}}}" if media else rules)
     return "".join(parts)
 

@@ -16,7 +16,7 @@ from typing import Any
 from absl import logging
 from google.protobuf import text_format
 
-from serving.files import write_text
+from serving.files import find_versions, write_text
 from tfx_pipeline.tfx_internals import (
     PusherExecutor,
     artifact_utils,
@@ -72,8 +72,7 @@ def push(model: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     the time in seconds, or one more than the newest version.
     """
     base.mkdir(parents=True, exist_ok=True)
-    versions = [int(p.name) for p in base.iterdir() if p.name.isdigit()]
-    version = max([int(time.time()), *(v + 1 for v in versions)])
+    version = max([int(time.time()), *(v + 1 for v in find_versions(base))])
     copy = base / f".{version}.tmp"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(model, copy)

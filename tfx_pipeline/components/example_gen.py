@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import apache_beam as beam
 
+from serving.files import replaced_folder
 from tfx_pipeline import features
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.tfx_internals import (
@@ -42,7 +43,7 @@ def run_join(
         split: os.path.join(examples.uri, f"Split-{split}", "data_tfrecord")
         for split in SPLITS
     }
-    with rejected_rows.replaced(rejected_dir) as folder:
+    with replaced_folder(rejected_dir) as folder:
         with (
             shuffle_files.directory_for(
                 pipeline.runner, examples.uri

@@ -15,6 +15,7 @@ from muse_tools.datasets import (
 )
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
+from serving.files import replaced_folder
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
 from tfx_pipeline.transforms import arrow_batches
@@ -77,7 +78,7 @@ def build_item_content(
         modalities[search_tables.TEXT] = encoder.width
     counts: collections.Counter[str] = collections.Counter()
     problem = None
-    with rejected_rows.replaced(rejected_dir) as folder:
+    with replaced_folder(rejected_dir) as folder:
         with rejected_rows.RejectedRows(folder, counts) as rejected:
             try:
                 with ItemContentWriter(

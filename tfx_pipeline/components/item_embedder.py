@@ -22,6 +22,7 @@ from muse_keras.tables.array_blocks import blocks
 from muse_tools.datasets import item_text
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent
+from serving.files import write_json
 from tfx_pipeline.components import item_embeddings
 from tfx_pipeline.components.artifacts import (
     CONTENT_DIR,
@@ -131,9 +132,7 @@ class _EmbedBlock(beam.DoFn):
 def _write_report(
     blocks_found: list[item_embeddings.BlockReport], path: str
 ) -> None:
-    pathlib.Path(path).write_text(
-        json.dumps(item_embeddings.merge(blocks_found)), encoding="utf-8"
-    )
+    write_json(pathlib.Path(path), item_embeddings.merge(blocks_found))
 
 
 def _load(model: str) -> Any:

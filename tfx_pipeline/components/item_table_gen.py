@@ -16,6 +16,7 @@ from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import release_pages
 from muse_tools.datasets import raw_tables, validation
 from muse_tools.datasets.errors import DataError
+from serving.files import replaced_folder
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import (
     EMBEDDINGS_DIR,
@@ -88,7 +89,7 @@ def build_item_table(
     for name in (raw_tables.ITEM_FEATURES, raw_tables.EMBEDDINGS):
         tables[name].check()
     counts: collections.Counter[str] = collections.Counter()
-    with rejected_rows.replaced(rejected_dir) as folder:
+    with replaced_folder(rejected_dir) as folder:
         with rejected_rows.RejectedRows(folder, counts) as rejected:
             feature_ids, _, features = _read(
                 tables[raw_tables.ITEM_FEATURES],

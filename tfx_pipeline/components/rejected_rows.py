@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pyarrow as pa
 from absl import logging
 
 from muse_tools.datasets import table_writer, validation
 from muse_tools.datasets.errors import DataError
+from serving.files import write_json
 
 COUNTS_FILE = "counts.json"
 
 
-@contextlib.contextmanager
-def replaced(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Gives an empty folder that replaces a directory, if no error occurs."""
-    target = pathlib.Path(directory)
-    fresh = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
-        yield fresh
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
 def write_counts(folder: pathlib.Path, counts: Mapping[str, int]) -> None:
     """Writes row counts to ``counts.json`` and to the log."""
-    (folder / COUNTS_FILE).write_text(
-        json.dumps(counts, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    write_json(folder / COUNTS_FILE, counts, sort_keys=True)
     logging.info("Row counts: %s", dict(counts))
 
 

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import pathlib
 
+from serving.files import write_json
+
 MODEL_NAME = "matching"
 """Name of the served model."""
 
@@ -76,10 +78,7 @@ class Job:
 
     def write(self, path: pathlib.Path) -> None:
         """Writes the job as JSON."""
-        path.write_text(
-            json.dumps(dataclasses.asdict(self), indent=2) + "\n",
-            encoding="utf-8",
-        )
+        write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def read(cls, path: pathlib.Path) -> Job:

@@ -14,6 +14,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from muse_tools.datasets.errors import DataError
+from serving.files import newest_version
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.matching.settings import MODEL_NAME
 
@@ -137,11 +138,7 @@ def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
 
 def is_served(version: pathlib.Path) -> bool:
     """Tells whether a version folder is there, and the newest one."""
-    return version.is_dir() and all(
-        int(other.name) <= int(version.name)
-        for other in version.parent.iterdir()
-        if other.name.isdigit()
-    )
+    return newest_version(version.parent) == version
 
 
 def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:

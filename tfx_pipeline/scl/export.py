@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.export.saving import clear_devices
+from serving.files import replaced_folder
 from tfx_pipeline.scl import embedding
 
 EMBED_ITEMS = "embed_items"
@@ -57,11 +57,9 @@ def export_saved_model(
             if id(variable.value.handle) in used
         ]
     )
-    target = pathlib.Path(path)
-    fresh = target.with_name(f".{target.name}.tmp")
-    tf.saved_model.save(module, str(fresh), signatures=signatures)
-    clear_devices(fresh)
-    fresh.rename(target)
+    with replaced_folder(path) as fresh:
+        tf.saved_model.save(module, str(fresh), signatures=signatures)
+        clear_devices(fresh)
 
 
 def model_embedder(model: keras.Model) -> embedding.Embedder:
