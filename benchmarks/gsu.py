@@ -36,7 +36,7 @@ FOR_CPUS = "int8 products"
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Times each search against its peers and checks that they agree."""
     parser = harness.parser(__doc__)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     arguments = parser.parse_args()
@@ -274,11 +274,11 @@ def _training_shape(
     shares = {"ours": 1.0, name: 1.0}
     for request in range(requests):
         best = _best_keys(candidates[request], histories[request])
-        for who, indices in (("ours", found), (name, theirs)):
+        for searcher, indices in (("ours", found), (name, theirs)):
             share = _share_found(
                 candidates[request], histories[request], best, indices[request]
             )
-            shares[who] = min(shares[who], share)
+            shares[searcher] = min(shares[searcher], share)
     case = f"{requests} requests x 11 x 1,000, {PORTABLE}"
     report.fact(case, lowest_recall=shares)
     report.add(

@@ -31,7 +31,7 @@ RUNS = 15
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Times the layers of the search on the GPU."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -33,7 +33,7 @@ class Result:
         bench: name of the benchmark.
         case: what was done, with its sizes.
         ours_ms: median milliseconds of ours.
-        peer: who else did the same, or None where there is no peer.
+        peer: name of what did the same, None where there is no peer.
         peer_ms: median milliseconds of the peer.
         ratio: peer_ms / ours_ms, higher is better.
         agree: whether the results are the same.
@@ -247,8 +247,10 @@ def print_columns(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text in aligned columns, the head first."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = zip(row, widths, strict=True)
-        print("  ".join(value.ljust(width) for value, width in cells).rstrip())
+        entries = zip(row, widths, strict=True)
+        print(
+            "  ".join(value.ljust(width) for value, width in entries).rstrip()
+        )
 
 
 def _number(value: float | None) -> str:

@@ -51,7 +51,7 @@ PROJECT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Times the join and the readers against DuckDB and checks the rows."""
     parser = harness.parser(__doc__)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -39,7 +39,7 @@ PEERS = {
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Time the lookup of ids in the item table against its peers."""
     arguments = harness.parser(__doc__).parse_args()
     harness.pin(arguments.threads)
     report = harness.Report("lookup", arguments)

@@ -132,10 +132,10 @@ def export_echo(folder: pathlib.Path) -> pathlib.Path:
 def export_matching(
     folder: pathlib.Path, num_items: int, num_candidates: int
 ) -> pathlib.Path:
-    """Write a model with matching's `recommend`: an exact search.
+    """Write a retrieval model with `recommend`: an exact search.
 
     The mean of the behaviors' vectors is compared with all items', as the
-    product's matching model does, with random vectors.
+    product's retrieval model does, with random vectors.
 
     Args:
         folder: where to write.

@@ -1,7 +1,7 @@
 """One request to the ranking service, drawn: a long history, many items.
 
-Exports a MUSE ranker with a user cache and a matching model over the same
-items (random vectors and weights), serves both from one process, loads one
+Exports a MUSE ranker with a user cache and a retrieval model over the
+same items (random vectors and weights), serves both from one process, loads one
 user into an LMDB store, starts the ranking service in a process of its own
 and draws the request whose total is the median of several.
 
@@ -31,7 +31,7 @@ DEADLINE_MS = 5_000
 
 
 def main() -> None:
-    """Measure and draw."""
+    """Serve both models, ask for rankings and draw the median one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--items", type=int, default=1_000_000)
@@ -77,7 +77,7 @@ def _measure(folder: pathlib.Path, given: argparse.Namespace) -> None:
 
 
 def _export_matching(path: pathlib.Path, given: argparse.Namespace) -> None:
-    """Export a matching model in a process with the Keras that it needs."""
+    """Export a retrieval model in a process with the Keras that it needs."""
     code = (
         "from benchmarks import ranking_request as r; "
         f"r.write_matching({str(path)!r}, {given.items}, {given.candidates})"
@@ -90,7 +90,7 @@ def _export_matching(path: pathlib.Path, given: argparse.Namespace) -> None:
 
 
 def write_matching(path: str, num_items: int, num_candidates: int) -> None:
-    """Write a matching model over random vectors.
+    """Write a retrieval model over random vectors.
 
     Args:
         path: version folder.

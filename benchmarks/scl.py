@@ -30,7 +30,7 @@ Recalls = dict[str, dict[str, dict[str, float]]]
 
 
 def main() -> None:
-    """Measure; see the module."""
+    """Train the towers for each seed and print the recall of each method."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -142,12 +142,12 @@ def _print_table(runs: list[dict[str, Any]]) -> None:
         ks = list(next(iter(runs[0].values()))[scope])
         print(f"{'':30}" + "".join(f"{'@' + k:>22}" for k in ks))
         for method in runs[0]:
-            cells = ""
+            entries = ""
             for k in ks:
                 values = [run[method][scope][k] for run in runs]
                 mean = sum(values) / len(values)
-                cells += f"{mean:9.3f} ({min(values):.3f}-{max(values):.3f})"
-            print(f"{method:30}{cells}")
+                entries += f"{mean:9.3f} ({min(values):.3f}-{max(values):.3f})"
+            print(f"{method:30}{entries}")
 
 
 if __name__ == "__main__":

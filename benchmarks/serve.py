@@ -26,8 +26,8 @@ still unanswered, and a call's latency begins at its time. They show
 - `bytes only` and the no-op model: what the servers can take;
 - `rank`, with the history in each request, against `rank_cached`, with the
   history prefetched earlier;
-- matching and then `rank`, against the ranking service, which prefetches
-  while matching works.
+- retrieval and then `rank`, against the ranking service, which prefetches
+  while retrieval works.
 
 Before that, all ways must give the same probabilities within 1e-5. Load,
 servers and models share the same cores: each line says how many of them the
@@ -57,7 +57,7 @@ SMALL = (100, 1_000)
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Times the servers and the ranking service under load."""
     parser = harness.parser(__doc__)
     parser.add_argument(
         "--part", choices=("calls", "load", "all"), default="all"

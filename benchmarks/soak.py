@@ -6,7 +6,7 @@ The embedded server, the ranking service and a redis-server run as processes
 (LMDB inside the service where there is no redis-server). At once:
 
 - the ranking service is asked by gRPC and REST, with candidates and by way of
-  matching, for users who do nothing and for users whose events are appended;
+  retrieval, for users who do nothing and for users whose events are appended;
 - the model server is asked for `rank`, and for `prefetch` and `rank_cached`;
 - a new version of the ranking model comes every 20 s, in turn one of two
   models that answer differently, and the old one goes;
@@ -74,7 +74,7 @@ REST_S = 60.0
 
 
 def main() -> None:
-    """Run the soak."""
+    """Run servers under load and faults, and print the memory they take."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

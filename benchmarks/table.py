@@ -46,7 +46,7 @@ LOAD_LIMIT_S = 200
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Time the way of a large item table to a server, and its memory."""
     arguments = harness.parser(__doc__).parse_args()
     harness.pin(arguments.threads)
     report = harness.Report("table", arguments)

@@ -98,7 +98,7 @@ class _Repeated:
 
 
 def main() -> None:
-    """Measure; see the module."""
+    """Time training steps of each model against its peer."""
     arguments = harness.parser(__doc__).parse_args()
     harness.pin(arguments.threads)
     report = harness.Report("train", arguments)

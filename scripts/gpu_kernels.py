@@ -33,16 +33,16 @@ def state(problem: str) -> str:
 def read(text: str) -> Table:
     """Returns the table of a page: states by op and dtypes, by release."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [
-        [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+    entries = [
+        [entry.strip().strip("`") for entry in line.strip("|").split("|")]
         for line in lines
     ]
-    if not cells:
+    if not entries:
         return {}
-    releases = [title.removeprefix("TensorFlow ") for title in cells[0][2:]]
+    releases = [title.removeprefix("TensorFlow ") for title in entries[0][2:]]
     return {
         (op, dtypes): dict(zip(releases, states, strict=True))
-        for op, dtypes, *states in cells[2:]
+        for op, dtypes, *states in entries[2:]
     }
 
 
@@ -82,8 +82,8 @@ def main() -> None:
     table = read(text)
     for row in table.values():
         row.pop(tf.__version__, None)
-    for key, cell in found.items():
-        table.setdefault(key, {})[tf.__version__] = cell
+    for key, entry in found.items():
+        table.setdefault(key, {})[tf.__version__] = entry
     table = {key: row for key, row in table.items() if row}
     head = text.partition("\n| ")[0].rstrip()
     FILE.write_text(f"{head}\n\n{write(table)}", encoding="utf-8")

@@ -252,7 +252,7 @@ class MatchingConfig(_Section):
     """The stage that finds candidates."""
 
     enabled: bool = True
-    """Make and push the matching model as well."""
+    """Make and push the retrieval model as well."""
     num_candidates: int = pydantic.Field(default=500, ge=1)
     """Items in an answer."""
     max_behaviors: int = pydantic.Field(default=1000, ge=1)
@@ -271,8 +271,8 @@ class MatchingConfig(_Section):
     min_recall: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Recall among a whole answer below which the model is not pushed."""
     directory: str = ""
-    """Base directory of the served model; default: ``matching``, beside the
-    rankers'."""
+    """Base directory of the served model; default: ``matching``, beside those
+    of the rankers."""
 
 
 def check_output_dir(path: str) -> str:

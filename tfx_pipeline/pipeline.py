@@ -226,7 +226,7 @@ def _matching(
     examples: tfx.dsl.Channel,
     item_table: tfx.dsl.Channel,
 ) -> list[tfx.dsl.components.BaseNode]:
-    """Returns the components that make and push the matching model, if any.
+    """Returns the components that make and push the retrieval model, if any.
 
     They do not depend on the ranker.
     """

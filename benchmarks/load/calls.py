@@ -23,7 +23,7 @@ from serving.client import (
 )
 
 MATCHED_BEHAVIORS = 50
-"""Newest behaviors that matching gets, as the ranking service gives them."""
+"""Newest behaviors that retrieval gets, as the ranking service gives them."""
 MATCHING_MODEL = "matching"
 
 
@@ -127,7 +127,7 @@ def prefetch(clients: Clients, workload: Workload) -> Call:
 
 
 def match_then_rank(clients: Clients, workload: Workload) -> Call:
-    """Ask matching, then rank with the whole history in the request."""
+    """Ask for candidates, then rank with the whole history in the request."""
     client = _there(clients.muse)
 
     async def call() -> None:
@@ -144,7 +144,7 @@ def match_then_rank(clients: Clients, workload: Workload) -> Call:
 
 
 def service(clients: Clients, workload: Workload) -> Call:
-    """Ask the ranking service, which asks matching and prefetches meanwhile."""
+    """Ask the ranking service, which retrieves and prefetches at once."""
     client = _there(clients.service)
 
     async def call() -> str:

@@ -222,10 +222,10 @@ def mixed(runs: Runs, generator: Remote, sizes: Sizes) -> None:
 
 
 def service(runs: Runs, sizes: Sizes) -> None:
-    """Matching, then `rank`, against the service, which overlaps both."""
+    """Retrieval, then `rank`, against the service, which overlaps both."""
     seconds = sizes.mixed_seconds
     kinds = {
-        "match_then_rank": "matching, then rank",
+        "match_then_rank": "retrieval, then rank",
         "service": "ranking service",
     }
     most = 0.0

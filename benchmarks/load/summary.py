@@ -106,13 +106,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         head,
         *(
-            (str(row["case"]), *(_cell(row.get(name)) for name in used))
+            (str(row["case"]), *(_entry(row.get(name)) for name in used))
             for row in rows
         ),
     ]
 
 
-def _cell(value: Any) -> str:
+def _entry(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -128,7 +128,7 @@ class Truth:
 
         Args:
             user: who asked.
-            asked: the candidates, None where matching was to find them.
+            asked: the candidates, None where retrieval was to find them.
             result: the answer.
         """
         ids = result.candidate_item_ids

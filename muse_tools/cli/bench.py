@@ -38,6 +38,8 @@ def bench(
 ) -> None:
     """Measure ours against the peers on this machine.
 
+    All of them take 15 to 20 minutes on 2 cores, with --quick about 4 minutes.
+
     Example: muse bench gsu --quick
     """
     with output.one_line_errors():

@@ -108,7 +108,7 @@ def synth_command(
 ) -> None:
     """Make synthetic raw tables with latent interests behind the clicks.
 
-    The time grows with users and history. An equal complete output is reused.
+    The time grows with users times history. An equal complete output is reused.
 
     Example: muse data synth --users 2000 --items 20000 --history 500 --out x
     """
@@ -140,7 +140,8 @@ def import_joined_command(
     """Turn the published joined shards into raw tables.
 
     Each history is stored once instead of once per impression. Rejected rows
-    go to OUT/rejected with their reason.
+    go to OUT/rejected with their reason. The time grows with the impressions
+    and with the length of their histories.
 
     Example: muse data import-joined Taobao-MM --out taobao_raw
     """
@@ -164,7 +165,8 @@ def inspect_command(
     """Summarize raw tables: schemas, rows, clicks, histories, vectors.
 
     Exits with 1 when a table is missing, empty, damaged or has a missing
-    column or a wrong type, when nothing joins, or all is of one label.
+    column or a wrong type, when nothing joins, or all is of one label. The
+    time grows with the rows of all tables and with --max-users.
 
     Example: muse data inspect demo_output/data --json
     """

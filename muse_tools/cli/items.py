@@ -57,7 +57,8 @@ def push(
 
     They are ranked from then on. Rejected rows go, with their reasons, to a
     file <name>.rejected.parquet beside it. A server forgets fresh items when
-    it stops or loads another version: run this with --watch beside each.
+    it stops or loads another version: run this with --watch beside each. The
+    time grows with the rows of the file.
 
     Example: muse items push fresh.parquet --watch
     """

@@ -43,7 +43,7 @@ def rank(
         str | None,
         typer.Option(
             help="Item ids to score, comma-separated. [default: what the "
-            "matching model finds]"
+            "retrieval model finds]"
         ),
     ] = None,
     data: Annotated[
@@ -73,8 +73,8 @@ def rank(
 ) -> None:
     """Score candidates for a user, best first.
 
-    Needs a running server (muse serve). Without --candidates the model
-    matching, served beside, finds them. A request file holds user_id,
+    Needs a running server (muse serve). Without --candidates the retrieval
+    model that it also serves finds them. A request file holds user_id,
     user_profile (5 ids), behavior_item_ids, behavior_category_ids and, unless
     they are to be found, candidate_item_ids.
 
@@ -244,7 +244,7 @@ _COLUMNS = {
     "position": ("Position", "{}"),
     "item_id": ("Item", "{}"),
     "name": ("Name", "{}"),
-    "matching_score": ("Matching score", "{:.3f}"),
+    "matching_score": ("Retrieval score", "{:.3f}"),
     "click_probability": ("Click probability", "{:.4f}"),
     "similarity": ("Similarity", "{:.3f}"),
     "attention": ("Attention", "{:.3f}"),
@@ -277,16 +277,16 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     columns = []
     for key in keys:
         heading, form = _COLUMNS[key]
-        cells = [form.format(row[key]) if key in row else "" for row in rows]
+        entries = [form.format(row[key]) if key in row else "" for row in rows]
         text = key == "name"
         table.add_column(
             heading,
             justify="left" if text else "right",
             overflow="fold",
             # An id that is cut cannot be copied.
-            min_width=None if text else max(map(len, cells)),
+            min_width=None if text else max(map(len, entries)),
         )
-        columns.append(cells)
-    for row_cells in zip(*columns, strict=True):
-        table.add_row(*row_cells)
+        columns.append(entries)
+    for row_entries in zip(*columns, strict=True):
+        table.add_row(*row_entries)
     Console().print(table)

@@ -53,7 +53,7 @@ def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
         wanted += [one for one in config.embeddings if one in MADE]
         tables: dict[str, pathlib.Path] = {}
         examples = graph = pathlib.Path()
-        # The pipeline's own last: it is the newest in its metadata, then.
+        # The pipeline's own kind comes last and is the newest in ML Metadata.
         for kind in dict.fromkeys(reversed(wanted)):
             report(f"{name}: preparing examples and {kind} item vectors")
             examples, graph, tables[kind] = _run_pipeline(

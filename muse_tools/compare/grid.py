@@ -48,7 +48,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """Name for people."""
+        """Its name in tables, such as `SIM-soft` or `scl_cosine + ta`."""
         if not self.gsu and not self.esu:
             return _NAMES[self.type]
         return " + ".join(str(part) for part in self.parts)
@@ -76,7 +76,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name for people."""
+        """Method, seed and what differs from the default, in one line."""
         column = self.column
         parts = [column.method.name]
         if column.embeddings != BASE_EMBEDDINGS:

@@ -12,7 +12,7 @@ from muse_tools.compare.grid import Cell
 from tfx_pipeline import config as pipeline_config
 
 FORMAT_VERSION = 1
-"""Of a cell's folder."""
+"""Version of the files in a cell's folder."""
 
 METRICS_FILE = "metrics.json"
 
@@ -63,7 +63,7 @@ class Plan:
         return self.root / "cells" / task.key
 
     def lock(self, task: Task) -> pathlib.Path:
-        """Returns the lock of a cell."""
+        """Returns the file that is locked while a cell is trained."""
         return self.root / "locks" / task.key
 
     def failure(self, task: Task) -> pathlib.Path:

@@ -8,7 +8,7 @@ from muse_tools.compare import words
 from muse_tools.compare.config import BASE_EMBEDDINGS, noise_level
 from muse_tools.compare.results import Group, GroupTable, Row, Table
 from muse_tools.pages import blocks
-from muse_tools.pages.blocks import NO_VALUE, Block, Cell, Point
+from muse_tools.pages.blocks import NO_VALUE, Block, Entry, Point
 
 
 def method_table(table: Table) -> Iterator[Block]:
@@ -34,7 +34,7 @@ def _rows(table: Table) -> blocks.Table:
     )
 
 
-def _numbers(row: Row) -> list[Cell]:
+def _numbers(row: Row) -> list[Entry]:
     seeds = (words.joined(row.seeds),)
     if row.missing or row.gauc is None:
         lacking = f"seed {words.joined(row.missing)}" if row.missing else ""
@@ -60,7 +60,7 @@ def _numbers(row: Row) -> list[Cell]:
     ]
 
 
-def _name(table: str, row: Row) -> Cell:
+def _name(table: str, row: Row) -> Entry:
     """Returns a row's name, and in brackets what else tells it from others."""
     parts = " + ".join(part for part in (row.gsu, row.esu) if part)
     if table in ("gsu", "esu"):
@@ -204,7 +204,7 @@ def group_table(table: GroupTable) -> Iterator[Block]:
     )
 
 
-def _gain(group: Group, name: str) -> Cell:
+def _gain(group: Group, name: str) -> Entry:
     """Returns a method's gain, and its GAUC below."""
     lines = words.interval(group.gain.get(name), "+")
     found = group.gauc.get(name)

@@ -96,7 +96,7 @@ def group_tables(config: CompareConfig, judge: Judge) -> list[GroupTable]:
     if methods:
         first = next(iter(methods))
         din = "DIN" if "DIN" in methods else first
-        # Whether meaning finds more than ids do is the question there.
+        # Groups by repetition are compared with a search by id embeddings.
         ids = "SIM-soft" if "SIM-soft" in methods else din
         found = [
             _group_table(

@@ -1,4 +1,4 @@
-"""Results as the words, cells and points of a page."""
+"""Results as the words, entries and points of a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 from muse_tools.compare.config import BASE_EMBEDDINGS
 from muse_tools.compare.results import Interval
-from muse_tools.pages.blocks import NO_VALUE, Cell, Difference, Point
+from muse_tools.pages.blocks import NO_VALUE, Difference, Entry, Point
 
 TABLES: Final[dict[str, dict[str, Any]]] = yaml.safe_load(
     (importlib.resources.files(__package__) / "tables.yaml").read_text("utf-8")
@@ -17,7 +17,7 @@ TABLES: Final[dict[str, dict[str, Any]]] = yaml.safe_load(
 """``title``, ``text``, ``paper`` and, of groups, ``axis`` of each table."""
 
 
-def interval(found: Interval | None, sign: str = "") -> Cell:
+def interval(found: Interval | None, sign: str = "") -> Entry:
     """Returns value, interval and spread over seeds, a line each."""
     if found is None or found.value is None:
         return (NO_VALUE,)

@@ -122,7 +122,7 @@ def _overview(
                 problems.append(raw_tables.empty_table(name))
         reading.problems += problems
         columns: dict[str, Any] = {}
-        with contextlib.suppress(DataError):  # It is among the problems.
+        with contextlib.suppress(DataError):  # `problems` has it already.
             columns = {
                 field.name: {
                     "name": raw_tables.NAME_OF_CODE.get(field.name),
@@ -156,7 +156,7 @@ def _check_vectors(reading: Reading, directory: str | os.PathLike[str]) -> None:
     name, content = raw_tables.EMBEDDINGS, search_tables.ITEM_CONTENT
     found = search_tables.find_tables(directory)
     ways = ["learned"] if {*search_tables.TABLES} <= set(found) else []
-    with contextlib.suppress(DataError):  # It is reported with the table.
+    with contextlib.suppress(DataError):  # The entry of the table reports it.
         if search_tables.open_table(directory, content).text:
             ways.append("text_svd")
     if ways:

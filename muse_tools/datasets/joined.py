@@ -159,7 +159,7 @@ def import_joined(
 ) -> tuple[dict[str, Any], bool]:
     """Turns joined shards and feature maps into raw tables, streaming.
 
-    Of each user (per split) and item the first row is kept; padding (item id
+    The first row of each user (per split) and item is kept; padding (item id
     0) is removed from histories; rows that break a rule of
     `muse_tools.datasets.validation` go to ``rejected/`` with their reason.
     Memory holds the distinct ids and one batch.

@@ -58,8 +58,8 @@ def find_files(root: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
     shards: list[pathlib.Path] = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
         if path.name.startswith(f"{name}-") and path.suffix != ".crc":
-            # Of any ending, files and folders: what is no Parquet is named
-            # when it is read.
+            # Files and folders of any ending: reading reports the ones that
+            # are not Parquet.
             shards += data_files(path) if path.is_dir() else [path]
             continue
         stem, ending = os.path.splitext(path.name)

@@ -61,7 +61,7 @@ def train_models(
     """Runs the pipeline for DIN, then for MUSE; DataError if not pushed."""
     for model_type in ("din", "muse"):
         report(f"Pipeline for {model_type.upper()}")
-        # Matching once is enough, for the model that is served with MUSE.
+        # One retrieval model is enough; it is served with MUSE.
         enabled = config.matching.enabled and model_type == "muse"
         own = config.model_copy(
             update={
@@ -91,7 +91,7 @@ def ask(
 
     The model itself is asked by gRPC and by REST. Then the histories are
     loaded into a store and the ranking service is asked for the same user,
-    with the matching model's candidates if one was pushed.
+    with the retrieval model's candidates if one was pushed.
     """
     directory = pathlib.Path(config.data.raw_dir)
     request = user_lookup.pick_request(directory)

@@ -23,7 +23,7 @@ WARM_UP, REQUESTS, TOP = 10, 15, 5
 
 @dataclasses.dataclass(frozen=True)
 class RankedRequest:
-    """Of several equal requests the one whose total is the median.
+    """The request with the median total, of several equal ones.
 
     `history_length` is of the scores, `cached` counts the requests that were
     ranked from the cache; `top` has `item_id`, `name` and `click_probability`,

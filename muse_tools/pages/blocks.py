@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 NO_VALUE = "–"
 
-Cell = tuple[str, ...]
-"""Lines of a table's cell, the first one the most important."""
+Entry = tuple[str, ...]
+"""Lines of a table's entry, the first one the most important."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Contents:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of cells; all columns but the first `names` hold numbers."""
+    """Rows of entries; all columns but the first `names` hold numbers."""
 
     kind: ClassVar[str] = "table"
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[Entry]]
     names: int = 1
 
 

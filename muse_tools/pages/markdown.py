@@ -36,5 +36,5 @@ def _table(table: Table) -> Iterator[str]:
     yield f"| {' | '.join(table.columns)} |"
     yield f"|{'|'.join('---' for _ in table.columns)}|"
     for row in table.rows:
-        cells = (" ".join(filter(None, lines)) for lines in row)
-        yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+        entries = (" ".join(filter(None, lines)) for lines in row)
+        yield f"| {' | '.join(entry.replace('|', '/') for entry in entries)} |"

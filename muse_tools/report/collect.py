@@ -228,7 +228,7 @@ def _embeddings(
 
 
 def _matching(config: config_lib.PipelineConfig) -> dict[str, Any] | None:
-    """Returns how often the matching model finds held-out clicks."""
+    """Returns how often the retrieval model finds held-out clicks."""
     if not config.matching.enabled:
         return None
     folder = lineage.latest_output(config, "MatchingGen", "evaluation")

@@ -92,7 +92,7 @@ class _Channels:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
             ("grpc.client_idle_timeout_ms", _IDLE_MS),
-            # Only while calls wait: servers punish other pings.
+            # Only while calls wait: servers close on other pings.
             ("grpc.keepalive_time_ms", _PING_MS),
             ("grpc.keepalive_timeout_ms", _PING_MS),
             # A new channel would get the connection of the old one.

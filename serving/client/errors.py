@@ -44,7 +44,7 @@ class RequestError(MuseClientError, ValueError):
 
 
 class ClientClosedError(MuseClientError):
-    """The client was closed."""
+    """A call by a client that was closed before."""
 
 
 class ResponseError(MuseClientError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from muse_keras.tables import ItemTable
+from muse_keras.tables import ItemTable, MultimodalEmbeddingTable
 from muse_keras.tensorflow import newest_mask
 from serving.export.request import (
     EMBED_INPUTS,
@@ -41,7 +41,7 @@ class CachedRanking(tf.Module):
     def __init__(
         self,
         config: UserCacheConfig,
-        table: Any,
+        table: MultimodalEmbeddingTable,
         item_table: ItemTable,
         profile_indices: Function,
         category_indices: Function,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tensorflow import has_int8_products, int8_products
@@ -63,7 +64,7 @@ TARGETS = ("any", "cpu")
 def export_saved_model(
     path: str | os.PathLike[str],
     *,
-    model: Any,
+    model: BaseRanker,
     item_table: ItemTable,
     vocabularies: Mapping[str, npt.ArrayLike],
     max_history: int | None = None,
@@ -208,7 +209,7 @@ def _check_version(version: Path) -> None:
 
 
 def _check_vocabularies(
-    model: Any, vocabularies: Mapping[str, npt.ArrayLike]
+    model: BaseRanker, vocabularies: Mapping[str, npt.ArrayLike]
 ) -> None:
     expected = dict(zip(PROFILE_FIELDS, model.profile_sizes, strict=True))
     expected |= {
@@ -229,7 +230,7 @@ def _check_vocabularies(
             )
 
 
-def _check_table(model: Any, item_table: ItemTable) -> None:
+def _check_table(model: BaseRanker, item_table: ItemTable) -> None:
     table = model.table
     for name in ("num_items", "dim"):
         mine, given = getattr(table, name), getattr(item_table, name)

@@ -177,7 +177,7 @@ def quantize(vectors: tf.Tensor) -> tf.Tensor:
     whole = tf.round(scaled)
     is_code = tf.abs(scaled - whole) < _NEARLY_WHOLE
     is_code &= tf.abs(whole) <= _LARGEST
-    # A short vector is near zero, but is none.
+    # The codes of a short vector are 0, but the vector is not.
     is_zero = tf.reduce_all(tf.equal(whole, 0.0), axis=1, keepdims=True)
     is_coded = tf.reduce_all(is_code, axis=1, keepdims=True) & ~is_zero
     # float64: the sum of squares of any float32 is finite.

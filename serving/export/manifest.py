@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
 from serving.export.cached_ranking import CachedRanking
 from serving.export.ranking_module import RankingModule
@@ -18,7 +19,7 @@ FORMAT_VERSION = 1
 
 def describe(
     module: RankingModule,
-    model: Any,
+    model: BaseRanker,
     item_table: ItemTable,
     signatures: Mapping[str, Any],
 ) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import (
     category_matches,
@@ -45,7 +46,7 @@ class RankingModule(tf.Module):
 
     def __init__(
         self,
-        model: Any,
+        model: BaseRanker,
         item_table: ItemTable,
         vocabularies: Mapping[str, Any],
         max_history: int | None,

@@ -8,8 +8,8 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
+import grpc
 from aiohttp import web
 
 from serving.addresses import bare_host, join_address
@@ -51,7 +51,7 @@ class ServerApp(Ports):
         self._tls = read_tls(config.ssl_config_file)
         self.metrics = Metrics()
         self.manager = ModelManager(config, self.metrics)
-        self._grpc: Any = None
+        self._grpc: grpc.aio.Server | None = None
         self._runner: web.AppRunner | None = None
         self._dispatchers: list[Dispatcher] = []
         self._reloader: asyncio.Task[None] | None = None
@@ -96,9 +96,9 @@ class ServerApp(Ports):
             self._reloader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reloader
-        # gRPC drops the calls that come in the moment it stops, and says that
-        # they were cancelled. So they are refused for as long as others run,
-        # by the words that make clients go elsewhere.
+        # A gRPC server that stops drops new calls as canceled. So they are
+        # refused while others still run, by the status that makes clients
+        # try another server.
         await asyncio.gather(*(one.drain(grace) for one in self._dispatchers))
         stops = []
         if self._grpc is not None:
@@ -118,7 +118,9 @@ class ServerApp(Ports):
         self.remove_port_file()
 
     async def _start_grpc(self) -> None:
-        threads = self.config.grpc_max_threads - 1  # One would poll.
+        threads = (
+            self.config.grpc_max_threads - 1
+        )  # TensorFlow Serving polls with one.
         dispatcher = Dispatcher(
             "GRPC", threads, self.metrics, max_admitted=threads
         )
@@ -131,7 +133,7 @@ class ServerApp(Ports):
         try:
             port = listen_grpc(server, address, self._tls)
         except OSError as error:
-            # It does not say why; this does, unless the port is free again.
+            # gRPC gives no reason; `check_port` does, if the port is taken.
             check_port(self.config.host, self.config.port, "--port")
             raise StartupError(str(error)) from error
         await server.start()

@@ -107,7 +107,7 @@ class Dispatcher:
         finally:
             if running.done():
                 self._leave()
-            else:  # The thread outlives a caller that has left.
+            else:  # The call goes on in its thread.
                 running.add_done_callback(
                     lambda _: _call_soon(loop, self._leave)
                 )

@@ -36,18 +36,20 @@ from serving.wire.predict_bytes import read_predict
 _logger = logging.getLogger(__name__)
 
 _Reader = Callable[[bytes], Any]
-_Method = Callable[[Any, Any], Awaitable[Any]]
+_Method = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 
 def add_services(
-    server: Any, manager: ModelManager, dispatcher: Dispatcher
+    server: grpc.aio.Server,
+    manager: ModelManager,
+    dispatcher: Dispatcher,
 ) -> None:
     """Adds both services to a gRPC server."""
     # Protobuf would read the first part of such a message and drop the rest.
     # As an error it comes out of C code as a SystemError.
     warnings.filterwarnings("error", "Unexpected end-group tag", RuntimeWarning)
 
-    async def predict_(request: Any, context: Any) -> Any:
+    async def predict_(request: Any, context: grpc.aio.ServicerContext) -> Any:
         spec = request.model_spec
 
         def work(timeout_ms: int | None) -> Any:
@@ -59,19 +61,19 @@ def add_services(
             "Predict", spec.name, work, context.time_remaining()
         )
 
-    async def metadata(request: Any, _: Any) -> Any:
+    async def metadata(request: Any, _: grpc.aio.ServicerContext) -> Any:
         _check_spec(request)
         spec, fields = request.model_spec, tuple(request.metadata_field)
         return metadata_reply(
             manager, spec.name, *_version(spec), fields=fields
         )
 
-    async def status(request: Any, _: Any) -> Any:
+    async def status(request: Any, _: grpc.aio.ServicerContext) -> Any:
         _check_spec(request)
         spec = request.model_spec  # A label is not looked at.
         return status_reply(manager, spec.name, _version(spec)[0])
 
-    async def reload(request: Any, _: Any) -> Any:
+    async def reload(request: Any, _: grpc.aio.ServicerContext) -> Any:
         try:
             models = models_from_proto(request.config, "ReloadConfigRequest")
         except StartupError as error:
@@ -119,7 +121,7 @@ def add_services(
 def _answering(name: str, read: _Reader, method: _Method) -> _Method:
     """Makes a handler that ends a call with the status of its error."""
 
-    async def call(raw: bytes, context: Any) -> Any:
+    async def call(raw: bytes, context: grpc.aio.ServicerContext) -> Any:
         try:
             try:
                 request = read(raw)

@@ -127,7 +127,7 @@ def _parse(body: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         fault = error
     try:
-        return json.loads(body)  # This one knows NaN and Infinity.
+        return json.loads(body)  # Unlike orjson, it accepts NaN and Infinity.
     except (ValueError, RecursionError):
         raise invalid_argument(f"JSON Parse error: {fault}") from None
 

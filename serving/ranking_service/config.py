@@ -50,8 +50,8 @@ class ServiceConfig(pydantic.BaseModel):
             other than those already cached.
         targets: model servers, `host:port` of gRPC. A user's calls go to one
             of them, so that prefetch and ranking meet the same cache.
-        target_tls: encryption towards them, an object with any of `ca_file`,
-            `certificate_file`, `key_file` and `server_name`, as
+        target_tls: encryption of calls to them, an object with any of
+            `ca_file`, `certificate_file`, `key_file` and `server_name`, as
             `serving.client.Tls`; None is plain text.
         calls_per_target: calls to a model server at once; more wait within
             their deadline. A TensorFlow Serving works on one less than its

@@ -21,7 +21,7 @@ from serving.wire import ranking_messages as wire
 def add_service(server: grpc.aio.Server, service: RankingService) -> None:
     """Adds `muse.serving.v1.RankingService` to a server."""
 
-    async def rank(data: bytes, context: Any) -> Any:
+    async def rank(data: bytes, context: grpc.aio.ServicerContext) -> Any:
         message = _parse(wire.RankRequest, data)
         deadline = message.deadline_ms
         left = context.time_remaining()
@@ -35,7 +35,7 @@ def add_service(server: grpc.aio.Server, service: RankingService) -> None:
             raise UnrankedError
         return write_rank(result)
 
-    async def append(data: bytes, context: Any) -> Any:
+    async def append(data: bytes, context: grpc.aio.ServicerContext) -> Any:
         message = _parse(wire.AppendEventsRequest, data)
         count = await service.append_events(
             message.user_id, list(message.item_ids), list(message.category_ids)
@@ -43,7 +43,7 @@ def add_service(server: grpc.aio.Server, service: RankingService) -> None:
         return wire.AppendEventsResponse(appended=count)
 
     def handler(method: Any) -> grpc.RpcMethodHandler:
-        async def call(data: bytes, context: Any) -> Any:
+        async def call(data: bytes, context: grpc.aio.ServicerContext) -> Any:
             try:
                 return await method(data, context)
             except Exception as error:

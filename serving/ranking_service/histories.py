@@ -141,7 +141,7 @@ class _SharedStore:
                 self._users -= 1
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the store, if it is open."""
         if self._store is not None:
             self._store.close()
 
@@ -214,5 +214,5 @@ class _Workers:
                 future.set_exception(error)
             elif wanted:
                 future.set_result(result)
-            # They would keep the answer.
+            # Else they keep the answer until the next call.
             del item, future, call, result, error

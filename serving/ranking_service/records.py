@@ -16,7 +16,7 @@ class JsonLines(logging.Formatter):
     """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Returns time (UTC), level, logger, message and `fields` as JSON."""
         line = {
             "time": time.strftime(
                 "%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from serving.client.errors import RequestError
 from serving.client.ranking import RankingRequest, RankingResult
@@ -79,9 +80,11 @@ def make_rest_app(service: RankingService) -> web.Application:
         return _json({"error": failure.text}, failure.status, headers)
 
     @web.middleware
-    async def errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    async def errors(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
         try:
-            response: web.StreamResponse = await handler(request)
+            response = await handler(request)
             return response
         except web.HTTPException as error:
             code = _CODES.get(error.status, "UNKNOWN")

@@ -110,7 +110,7 @@ def as_svg(
 
 
 def overlap(stages: Sequence[Stage]) -> str:
-    """Says whether the prefetch was hidden behind matching."""
+    """Says whether the prefetch ended before candidate retrieval."""
     ends = {
         stage.name: stage.start_ms + stage.duration_ms
         for stage in stages
@@ -121,10 +121,10 @@ def overlap(stages: Sequence[Stage]) -> str:
     late = ends["prefetch"] - ends["matching"]
     if late <= 0:
         return (
-            f"The prefetch was over {-late:.1f} ms before matching, so "
+            f"The prefetch was over {-late:.1f} ms before retrieval, so "
             "no request waited for it."
         )
-    return f"The prefetch was waited for {late:.1f} ms after matching."
+    return f"The prefetch was waited for {late:.1f} ms after retrieval."
 
 
 def median(answers: Sequence[RankingResult]) -> RankingResult:

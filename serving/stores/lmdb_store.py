@@ -226,7 +226,7 @@ class LmdbStore(base.BehaviorStore):
                 f"{self._name} has {_MAX_READERS} readers at once already"
             ) from error
         except lmdb.Error as error:
-            # LMDB calls a write that came to half an error of the disk.
+            # LMDB reports a partial write as an I/O error.
             hint = "; is the disk full?" if "commit" in str(error) else ""
             raise StoreError(f"{self._name}: {error}{hint}") from error
 

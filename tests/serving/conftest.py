@@ -100,7 +100,7 @@ def muse(muse_base: pathlib.Path) -> Iterator[Endpoint]:
 def models_config(
     muse_base: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> pathlib.Path:
-    """A `models.config` with a ranker and a matching model."""
+    """A `models.config` with a ranker and a retrieval model."""
     from tests.serving import toy_matching
 
     base = tmp_path_factory.mktemp("matching")

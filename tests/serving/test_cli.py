@@ -196,10 +196,10 @@ def test_candidates_of_a_request_file_may_be_left_out(run_both, tmp_path):
     file.write_text(json.dumps(fields))
     done = run_both("--request", str(file), "--num-candidates", "3")
     assert done.exit_code == 0, done.output
-    assert "Matching score" in done.stdout and "2.020" in done.stdout
+    assert "Retrieval score" in done.stdout and "2.020" in done.stdout
     file.write_text(json.dumps({**fields, "candidate_item_ids": [4]}))
     done = run_both("--request", str(file))
-    assert done.exit_code == 0 and "Matching score" not in done.stdout
+    assert done.exit_code == 0 and "Retrieval score" not in done.stdout
 
 
 def test_without_matching_model_it_says_what_to_do(run, data):

@@ -66,7 +66,7 @@ def test_paths_follow_from_the_output_directory(tmp_path, monkeypatch):
     )
     assert elsewhere.root == tmp_path / "home" / "x"
     assert elsewhere.push_dir == tmp_path / "served" / "muse"
-    # The matching model stands beside the ranker, or where it is told to.
+    # The retrieval model stands beside the ranker, or where it is told to.
     assert loaded.matching_dir == tmp_path / "out" / "serving" / "matching"
     assert elsewhere.matching_dir == tmp_path / "served" / "matching"
     told = load(tmp_path, MINIMAL, "matching.directory=~/found")

@@ -299,7 +299,7 @@ def test_every_component_runs_once_and_a_model_is_pushed(world, first):
     assert re.fullmatch(f"MUSE GAUC {number}; pushed to {model}", ranker)
     place = world.config().matching_dir
     assert re.fullmatch(
-        rf"Matching recall@\d+ {number}; pushed to {place}/\d+", matching
+        rf"Retrieval recall@\d+ {number}; pushed to {place}/\d+", matching
     )
     finished = [line.split()[0] for line in first.lines if " done in " in line]
     assert set(finished) == COMPONENTS

@@ -67,7 +67,7 @@ def row(
 
 
 def transform(folder, train, other=(), **settings):
-    """Analyses `train`; returns it, `other` and the output transformed."""
+    """Analyzes `train`; returns it, `other` and the output transformed."""
     config = {
         "max_history": 1000,
         "vocabulary_size": 100,

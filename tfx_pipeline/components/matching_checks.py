@@ -1,4 +1,4 @@
-"""What every signature of a served matching model must answer, in NumPy."""
+"""What every signature of a served retrieval model must answer, in NumPy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BEHAVIORS = 40
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Expected:
-    """The matching score, over an item table.
+    """The retrieval score, over an item table.
 
     ``clicked`` are the items clicked in the train split, ``clicks`` how often;
     ``max_behaviors`` is the number of newest behaviors that count.
@@ -111,7 +111,7 @@ class Expected:
 
 @dataclasses.dataclass(frozen=True)
 class Matcher:
-    """A served matching model, and what it must answer."""
+    """A served retrieval model, and what it must answer."""
 
     client: MuseClient
     expected: Expected

@@ -49,8 +49,9 @@ def ServingValidator(
     """Boots a model server on an export and calls every signature by gRPC.
 
     Where a ranker ranks, it must give the scores that the trainer recorded
-    (`serving_checks`); a matching model must find the best of all items
-    (`matching_checks`); where items are looked up, what the item table holds.
+    (`serving_checks`); a retrieval model must find the best of all
+    items (`matching_checks`); where items are looked up, what the item table
+    holds.
 
     What the model answers is a verdict, which TFX keeps for this model. A
     server that does not start or does not answer says nothing about the
@@ -62,7 +63,7 @@ def ServingValidator(
         blessing: receives the verdict and ``report.json``.
         model_run: of a ranker, the trainer's record of scores.
         examples: of a ranker, request-grouped Examples with a split ``eval``.
-        evaluation: of a matching model, its weights and clicks.
+        evaluation: of a retrieval model, its weights and clicks.
         tolerance: largest allowed difference of a probability or score.
         timeout_s: seconds for the server to come up, and for each call.
         max_p99_ms: largest 99th percentile of ``rank``, one request per call,

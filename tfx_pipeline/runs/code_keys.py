@@ -38,7 +38,7 @@ def mark(nodes: Iterable[Any]) -> None:
             continue
         modules = {spec.executor_class.__module__}
         for value in node.exec_properties.values():
-            # What is no module, may be part of a path.
+            # A name that is not a module may be part of a path.
             modules |= {_module(name) for name in _NAME.findall(str(value))}
         modules.discard("")
         node.exec_properties["code_fingerprint"] = key(tuple(sorted(modules)))
@@ -102,7 +102,8 @@ def closure(
         if module in followed:
             continue
         followed.add(module)
-        # A package runs before its modules, but they need not what it imports.
+        # Python runs the packages above a module first. Their files count,
+        # what they import does not.
         parts = module.split(".")
         for end in range(1, len(parts) + 1):
             parent = ".".join(parts[:end])

@@ -28,7 +28,7 @@ class ModelRun:
     """The newest finished training of one kind of model, and what followed.
 
     ``run_dir`` holds the trainer's records (curves, scores, Keras model; of the
-    matching model its evaluation), ``evaluation`` is what the gate recorded,
+    retrieval model its evaluation), ``evaluation`` is what the gate recorded,
     ``infra_blessing_dir`` holds the ServingValidator's report;
     ``pushed_before``: the last run found the push in the cache.
     """
@@ -151,7 +151,7 @@ def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
 
 
 def matching_run(config: config_lib.PipelineConfig) -> ModelRun | None:
-    """Returns the newest matching model, if there is one."""
+    """Returns the newest retrieval model, if there is one."""
     runs = list(_runs(config, "MatchingGen"))
     return runs[-1] if runs else None
 

@@ -16,7 +16,7 @@ from tfx_pipeline.runs import lineage
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What became of one model, a ranker or ``matching``.
+    """What became of one model, a ranker or the retrieval model ``matching``.
 
     ``value`` is a metric over the eval split, with its 95 % interval; None if
     there is none. ``pushed_to`` is a version folder, or None for ``reason``;
@@ -37,7 +37,7 @@ class Verdict:
         number = "unknown" if self.value is None else f"{self.value:.4f}"
         if self.lower is not None and self.upper is not None:
             number += f" [{self.lower:.4f}, {self.upper:.4f}]"
-        name = "Matching" if self.model == MODEL_NAME else self.model.upper()
+        name = "Retrieval" if self.model == MODEL_NAME else self.model.upper()
         return f"{name} {self.metric} {number}; {self.outcome}"
 
     @property
@@ -72,7 +72,7 @@ def verdicts(
 
 
 def of_model(run: lineage.ModelRun) -> Verdict:
-    """Returns the verdict on a ranker or a matching model."""
+    """Returns the verdict on a ranker or a retrieval model."""
     result = run.evaluation or {}
     name = "recall" if run.model_type == MODEL_NAME else "gauc"
     reason = result.get("refused", "not evaluated")

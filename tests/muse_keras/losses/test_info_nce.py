@@ -104,11 +104,11 @@ def test_gradients():
     check_gradients(loss, inputs, ["queries", "keys"], rng, step=3e-3)
 
 
-@pytest.mark.parametrize("towards", [0.01, 1.0])
-def test_the_temperature_is_learned_and_stays_in_its_range(towards):
+@pytest.mark.parametrize("target", [0.01, 1.0])
+def test_the_temperature_is_learned_and_stays_in_its_range(target):
     vectors = np.eye(4, dtype="float32")
     # Perfect pairs want a low temperature, wrong ones a high one.
-    keys = vectors if towards < 0.5 else np.roll(vectors, 1, axis=0)
+    keys = vectors if target < 0.5 else np.roll(vectors, 1, axis=0)
     nodes = {
         "queries": keras.Input((4,)),
         "keys": keras.Input((4,)),
@@ -131,7 +131,7 @@ def test_the_temperature_is_learned_and_stays_in_its_range(towards):
     for _ in range(3):
         model.fit(inputs, np.zeros(4), epochs=4, verbose=0)
         seen.append(float(ops.convert_to_numpy(loss.temperature)))
-    assert abs(seen[0] - towards) < abs(0.5 - towards)
+    assert abs(seen[0] - target) < abs(0.5 - target)
     assert 0.01 - 1e-6 <= min(seen) <= max(seen) <= 1.0 + 1e-6
 
 

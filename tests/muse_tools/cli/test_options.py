@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -60,6 +61,24 @@ def test_help_has_an_example(name):
     assert (
         f"muse {name}" in text.partition("Options:")[0].partition("xample")[2]
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bench", "compare", "demo", "explore", "items push", "pipeline run"),
+        *("report", "serve", "store load", "store rows"),
+        *(name for name in COMMANDS if name.startswith("data ")),
+    ],
+)
+def test_help_of_a_heavy_command_says_how_long(name):
+    text = " ".join(COMMANDS[name].help.split())
+    assert re.search(
+        r"\d+ (seconds|minutes)|minutes .* hours|an hour"
+        r"|time grows with|once TensorFlow|as long as",
+        text,
+        re.I,
+    ), text
 
 
 def test_version():

@@ -12,14 +12,14 @@ from muse_tools.datasets import raw_tables, synth
 from serving.stores import open_store
 
 
-def test_a_load_of_nobody_is_no_success(tmp_path: pathlib.Path) -> None:
+def test_a_load_without_a_user_fails(tmp_path: pathlib.Path) -> None:
     synth.generate(tmp_path, synth.Options(users=12, items=100, history=10))
     (path,) = raw_tables.RawTables.open(tmp_path)["test_user_features"].paths
     table = pq.read_table(path)
-    nobody = pa.array([None] * table.num_rows, pa.int64())
+    nulls = pa.array([None] * table.num_rows, pa.int64())
     place = table.column_names.index(raw_tables.USER_ID)
     field = table.schema.field(raw_tables.USER_ID)
-    pq.write_table(table.set_column(place, field, nobody), path)
+    pq.write_table(table.set_column(place, field, nulls), path)
     command = ["store", "load", "--data", str(tmp_path)]
     command += ["--store", f"lmdb:{tmp_path}/store"]
     done = CliRunner().invoke(app, command)

@@ -461,7 +461,7 @@ def test_more_users_than_there_are(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_quantize_truncates_towards_zero():
+def test_quantize_truncates_toward_zero():
     values = np.array([-1.2, -1.0, -0.999, -0.0079, 0.0, 0.5, 0.9999, 1.0])
     np.testing.assert_array_equal(
         item_text.quantize(values), [-127, -127, -126, -1, 0, 63, 126, 127]

@@ -449,8 +449,8 @@ def test_json_has_no_nan(raw_dir, tables):
     zero = samples.set_column(2, samples.schema[2], [[0] * len(samples)])
     pq.write_table(zero, raw_dir / "train_samples.parquet")
     users = tables["test_user_features"]
-    nobody = users.set_column(0, users.schema[0], [[0] * len(users)])
-    pq.write_table(nobody, raw_dir / "test_user_features.parquet")
+    unknown = users.set_column(0, users.schema[0], [[0] * len(users)])
+    pq.write_table(unknown, raw_dir / "test_user_features.parquet")
     done = run("inspect", raw_dir, "--json")
     assert done.exit_code == 1
 

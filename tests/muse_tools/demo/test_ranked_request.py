@@ -68,7 +68,7 @@ def test_lines_of_the_demo():
         "household 7, 100 candidates found by candidate generation, "
         "deadline 300 ms",
         "path cached, 14.0 ms; of 15 such requests 15 were ranked from the",
-        "over 1.0 ms before matching",
+        "over 1.0 ms before retrieval",
         "0.384  Tea",
         "–  Salt",
     ):

@@ -11,7 +11,7 @@ class Page(html.parser.HTMLParser):
     Attributes:
         tags: names and attributes.
         text: pieces between tags.
-        tables: rows of cells of each table, a cell being its text.
+        tables: rows of entries of each table, an entry being its text.
         ids: of the elements.
     """
 
@@ -50,8 +50,8 @@ class Page(html.parser.HTMLParser):
     def handle_data(self, data):
         self.text.append(data)
         if {"td", "th"} & set(self.open):
-            cell = self.tables[-1][-1][-1]
-            self.tables[-1][-1][-1] = f"{cell} {data}".strip()
+            entry = self.tables[-1][-1][-1]
+            self.tables[-1][-1][-1] = f"{entry} {data}".strip()
 
 
 def self_contained(text):

@@ -247,7 +247,7 @@ def test_numbers_of_the_page_are_those_found():
         "0.013",
         "2,345 past behaviors, 100 candidates found by candidate generation",
         "14.0 ms of 300 ms",
-        "over 1.0 ms before matching",
+        "over 1.0 ms before retrieval",
         "median of 15; 14 of them",
         "at 0.6 ms, took 6.3 ms",
         "0.384",

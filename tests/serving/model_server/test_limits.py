@@ -386,7 +386,7 @@ def test_slow_rest_calls_do_not_hold_up_grpc_and_status(server, channel, hold):
     wait_for(lambda: idle(server))
 
 
-def test_a_cancelled_grpc_call_gives_its_place_back(server, channel, hold):
+def test_a_canceled_grpc_call_gives_its_place_back(server, channel, hold):
     wait_for(lambda: idle(server))
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     calls = [stub.Predict.future(hold.message(), timeout=60) for _ in range(4)]

@@ -38,7 +38,7 @@ def test_example_of_the_page(site, service, capsys) -> None:
     assert answer.history_length == 1
 
 
-def test_the_picture_shows_a_prefetch_hidden_behind_matching() -> None:
+def test_the_picture_shows_a_prefetch_that_ends_before_retrieval() -> None:
     text = PAGE.read_text(encoding="utf-8")
     (file,) = re.findall(r"\]\((images/\S+\.svg)\)", text)
     root = ElementTree.parse(PAGE.parent / file).getroot()

@@ -233,7 +233,7 @@ def test_too_many_requests_are_refused(site, short_polls) -> None:
     assert 'muse_ranking_shed_total{reason="queue_full"} 2' in page
 
 
-def test_cancelled_requests_leave_nothing_behind(site, short_polls) -> None:
+def test_canceled_requests_leave_nothing_behind(site, short_polls) -> None:
     request = site.request()
     with silent_server() as silent:
         config = settings(site, targets=(silent,), max_background=0)

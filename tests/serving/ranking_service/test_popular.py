@@ -1,4 +1,4 @@
-"""Candidates where matching has none: the popular items."""
+"""Candidates where retrieval has none: the popular items."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_matching_has_none_in_time(site, fault, outcomes_known) -> None:
             "stage_budget_ms": {**BUDGETS, "matching": 500},
         }
         with running_service(ServiceConfig(**settings(site, **changes))) as app:
-            # Only now: it has found the popular ones by matching, too.
+            # Only now: it has found the popular ones by retrieval, too.
             front.faults["matching", "recommend"] = fault
             with RankingClient(app.grpc_target) as client:
                 answer = client.rank(

@@ -81,7 +81,7 @@ def test_an_older_prefetch_that_ends_last_is_not_used(site, tmp_path) -> None:
     run(site, work, store=url, prefetch_timeout_ms=20_000)
 
 
-def test_nobody_joins_a_prefetch_that_is_being_cancelled(site) -> None:
+def test_no_request_joins_a_prefetch_that_is_being_canceled(site) -> None:
     request = site.request()
 
     async def work(service: RankingService) -> None:
@@ -176,7 +176,7 @@ def test_a_server_that_hangs_is_left_alone(site, monkeypatch) -> None:
         run(site, work, targets=both)
 
 
-def test_an_error_that_nobody_foresaw_has_an_answer(site) -> None:
+def test_an_unexpected_error_has_an_answer(site) -> None:
     """In any stage: others take over."""
     request = site.request()
 

@@ -105,7 +105,7 @@ def test_lines_for_a_terminal():
 @pytest.mark.parametrize(
     ("prefetch", "expected"),
     [
-        (Stage("prefetch", 10, 30, "ok"), "over 10.0 ms before matching"),
+        (Stage("prefetch", 10, 30, "ok"), "over 10.0 ms before retrieval"),
         (Stage("prefetch", 10, 47, "ok"), "waited for 7.0 ms"),
         (Stage("prefetch", 10, 30, "timeout"), ""),
     ],

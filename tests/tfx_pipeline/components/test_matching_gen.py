@@ -192,7 +192,7 @@ def test_answers_are_the_best_items(run, model):
         )
 
 
-def test_nobody_known_gets_the_popular_items(run, model):
+def test_an_unknown_user_gets_the_popular_items(run, model):
     scores = recommend(model, [[]])["scores"][0]
     popular = np.sort(run.world.popularity())[::-1][:NUM_CANDIDATES]
     np.testing.assert_allclose(

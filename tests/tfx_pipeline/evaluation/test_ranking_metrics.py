@@ -66,7 +66,7 @@ def test_literal_values():
     assert found["click_rate"] == pytest.approx(4 / 7)
 
 
-def test_nobody_with_both_classes_has_no_gauc():
+def test_without_a_user_of_both_classes_there_is_no_gauc():
     found = compute([1, 2, 2], [1, 0, 0], [0.5, 0.4, 0.3])
     for name in ("gauc", "gauc_lower", "gauc_upper"):
         assert math.isnan(found[name])
@@ -139,7 +139,7 @@ def test_interval_narrows_with_more_users():
 
 
 def test_interval_without_users_or_of_one():
-    nobody = per_group_auc([1], [0.5], [3])
-    assert all(map(math.isnan, interval(nobody)))
+    one_class = per_group_auc([1], [0.5], [3])
+    assert all(map(math.isnan, interval(one_class)))
     one = per_group_auc([1, 0], [0.5, 0.5], [3, 3])
     assert interval(one, samples=5) == (0.5, 0.5)

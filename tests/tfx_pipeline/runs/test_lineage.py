@@ -109,7 +109,7 @@ def test_origins_are_the_runs_that_made_the_inputs(store):
     ]
 
 
-def test_an_artifact_that_nobody_made_has_no_origins(store):
+def test_an_artifact_without_an_execution_has_no_origins(store):
     from tfx_pipeline.runs import lineage
 
     assert lineage.origins(store.config, pathlib.Path("/none")) == []
