@@ -13,9 +13,14 @@ VENV ?= .venv
 BACKENDS_VENV ?= .venv-backends
 export VENV BACKENDS_VENV STACK MUSE_SKIP_TORCH UPGRADE
 
-FAST = $(addprefix tests/,test_imports.py schemas serving/wire \
+FAST = $(addprefix tests/,test_imports.py schemas \
 	$(addprefix muse_keras/,compat layers losses metrics optimizers tables \
-	tensorflow test_numbers.py))
+	tensorflow test_numbers.py models/test_searches.py \
+	models/test_exact_search_units.py) \
+	$(addprefix serving/,wire test_addresses.py stores/test_store.py \
+	stores/test_damage.py stores/test_bulk_load.py \
+	$(addprefix client/test_,failures.py fresh_items.py mock.py requests.py \
+	user_cache.py)))
 
 ifeq ($(MUSE_DEMO),short)
 DEMO_ARGS += --quick

@@ -271,14 +271,12 @@ class RowSparseAdam(OptimizerHooks):
 
 
 def _native(variable: Any) -> Any:
-    """Return the backend's own variable."""
     if isinstance(variable, keras.Variable):
         return variable.value
     return variable
 
 
 def _is_slices(gradient: Any) -> bool:
-    """Tell whether a gradient is a `tf.IndexedSlices`."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -287,7 +285,6 @@ def _is_slices(gradient: Any) -> bool:
 
 
 def _densify(gradient: Any) -> Any:
-    """Return a gradient as a dense tensor."""
     return ops.convert_to_tensor(gradient) if _is_slices(gradient) else gradient
 
 

@@ -98,7 +98,6 @@ def _watch(
 
 
 def _print(report: PushReport, as_json: bool) -> None:
-    """Writes one line about a push."""
     if as_json:
         output.write_json(dataclasses.asdict(report), indent=None)
         return

@@ -29,7 +29,7 @@ class Reporter:
         self._start = time.monotonic()
 
     def __call__(self, message: str) -> None:
-        """Writes one line."""
+        """Writes a message behind the time since the start."""
         seconds = int(time.monotonic() - self._start)
         sys.stderr.write(
             f"[{seconds // 60:02d}:{seconds % 60:02d}] {message}\n"

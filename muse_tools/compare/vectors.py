@@ -161,7 +161,6 @@ def _row(
     tiers: SimTier,
     gauc: Callable[[npt.NDArray[Any]], Interval],
 ) -> VectorsRow:
-    """Searches as MUSE does."""
     codes, inverse_norms = np.asarray(table.codes), table.inverse_norms()
     # Each vector as one comparable item.
     whole = np.ascontiguousarray(codes).view(f"V{codes.shape[1]}").reshape(-1)

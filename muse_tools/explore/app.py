@@ -92,7 +92,6 @@ class ExplorerApp:
     async def _answer_errors(
         self, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        """Makes JSON of every error, and sets headers."""
         try:
             self._check_host(request)
             response = await handler(request)

@@ -169,7 +169,6 @@ def serving_version(client: MuseClient) -> int:
 
 
 def _vector_width(client: MuseClient) -> int:
-    """Returns the width of the model's vectors."""
     signatures = client.metadata().signatures
     if _SIGNATURE not in signatures:
         raise SignatureError(

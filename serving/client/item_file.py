@@ -105,7 +105,6 @@ def read_item_file(path: pathlib.Path, dim: int) -> ItemFile:
 
 
 def _read(path: pathlib.Path) -> tuple[pa, pa.Table]:
-    """Returns pyarrow and the file's table."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -190,7 +189,6 @@ def _vectors(
 
 
 def _is_null(column: pa.Array) -> np.ndarray:
-    """Returns bool (N,)."""
     return column.is_null().to_numpy(zero_copy_only=False)
 
 

@@ -221,7 +221,6 @@ class AsyncRestTransport:
 
 
 def _split_url(url: str, tls: Tls | None) -> urllib3.util.Url:
-    """Takes a target apart, or raises `RequestError`."""
     has_scheme = "://" in url
     whole = url if has_scheme else ("https://" if tls else "http://") + url
     if "@" in whole.partition("://")[2].partition("/")[0]:

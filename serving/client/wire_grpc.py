@@ -53,7 +53,6 @@ def predict_request(
 
 
 def _spec(target: Target) -> dict[str, Any]:
-    """Returns the fields of a ModelSpec."""
     spec: dict[str, Any] = {"name": target.model}
     if target.version is not None:
         spec["version"] = {"value": target.version}

@@ -118,9 +118,8 @@ class ServerApp(Ports):
         self.remove_port_file()
 
     async def _start_grpc(self) -> None:
-        threads = (
-            self.config.grpc_max_threads - 1
-        )  # TensorFlow Serving polls with one.
+        # As in TensorFlow Serving, where one of the threads polls.
+        threads = self.config.grpc_max_threads - 1
         dispatcher = Dispatcher(
             "GRPC", threads, self.metrics, max_admitted=threads
         )

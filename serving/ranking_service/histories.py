@@ -141,7 +141,6 @@ class _SharedStore:
                 self._users -= 1
 
     def close(self) -> None:
-        """Closes the store, if it is open."""
         if self._store is not None:
             self._store.close()
 
@@ -184,7 +183,6 @@ class _Workers:
             thread.start()
 
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
-        """Runs a call in one of the threads."""
         if not self._free.acquire(blocking=False):
             raise queue.Full
         future: Future[_T] = Future()

@@ -142,7 +142,6 @@ class RedisStore(base.BehaviorStore):
                 self._redis.set(f"muse:mark:{mark.name}", mark.text)
 
     def _delete_many(self, user_ids: list[int]) -> int:
-        """Deletes one user after another."""
         calls: list[_Call] = [(user, [_begin(user)]) for user in user_ids]
         return sum(map(int, self._run("DELETE", calls)))
 

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import typer.testing
 import yaml
 from google.protobuf import text_format
 
+from tests.docs.test_docs import ROOT, blocks
 from tests.tfx_pipeline import metadata
 
 pytestmark = [pytest.mark.e2e, pytest.mark.tf, pytest.mark.timeout(900)]
@@ -613,3 +615,99 @@ def test_a_model_whose_folder_is_gone_is_pushed_again(world, killed):
     ranker, matching = again.verdicts
     assert ranker.endswith(f"pushed to {world.config().push_dir / version}")
     assert "pushed before" in matching
+
+
+# Commands of README and of the pipeline's page that are not executed here.
+NOT_EXECUTED = {
+    "make": "sets up environments; CI runs both targets",
+    "muse serve": "serves until Ctrl-C",
+    "muse service": "serves until Ctrl-C",
+    "muse explore": "serves until Ctrl-C",
+    "muse items push": "with --watch it runs until Ctrl-C",
+    "muse compare": "trains; tests/muse_tools/compare",
+    "muse bench": "measures; tests/benchmarks",
+    "muse data complete-journey": "makes other data; tests/muse_tools/datasets",
+}
+PAGE_COMMANDS = dict.fromkeys(
+    tuple(shlex.split(line, comments=True))
+    for page in (ROOT / "README.md", ROOT / "docs" / "pipeline.md")
+    for block in blocks(page, "bash")
+    for line in block.replace("\\\n", " ").splitlines()
+    if line
+)
+
+
+def reason_not_executed(command) -> str:
+    return next(
+        (
+            reason
+            for start, reason in NOT_EXECUTED.items()
+            if " ".join(command).startswith(f"{start} ")
+        ),
+        "",
+    )
+
+
+@pytest.fixture(scope="module")
+def checkout(world, killed, tmp_path_factory):
+    """A folder like a checkout after the demo, and what commands mean in it.
+
+    Every command runs as the page has it, but for the words given here: ids
+    of this data, the server's port, and the settings that DIN had before.
+    """
+    from muse_tools.datasets import user_lookup
+    from serving.model_server import ServerConfig, running
+
+    config = world.config()
+    data = pathlib.Path(config.data.raw_dir)
+    folder = tmp_path_factory.mktemp("checkout")
+    for name, target in {
+        "demo_output/data": data,
+        "configs/demo.yaml": world.config_path,
+        "compare_output/quick/results.json": ROOT
+        / "docs/results/compare_quick.json",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+    request = user_lookup.pick_request(data)
+    ids = map(str, request.candidate_item_ids)
+    served = ServerConfig(
+        model_config_file=str(config.models_file), port=0, rest_api_port=-1
+    )
+    with running(served) as server:
+        yield (
+            folder,
+            {
+                "1": [str(request.user_id)],
+                "9655212,1070214": [",".join(ids)],
+                "rank": ["rank", "--target", server.grpc_target],
+                "model.type=din": [w for one in DIN for w in ("--set", one)][
+                    1:
+                ],
+            },
+        )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [words for words in PAGE_COMMANDS if not reason_not_executed(words)],
+    ids=" ".join,
+)
+def test_a_command_of_the_pages_runs(checkout, command, monkeypatch):
+    from muse_tools.cli.commands import app
+
+    folder, meanings = checkout
+    monkeypatch.chdir(folder)
+    words = [new for word in command[1:] for new in meanings.get(word, [word])]
+    done = typer.testing.CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "Traceback" not in done.output
+    if "--out" in command:
+        assert (folder / command[command.index("--out") + 1]).stat().st_size
+    if command[:3] == ("muse", "pipeline", "run"):
+        assert done.stderr.count("from the cache") >= len(COMPONENTS) - 2
+
+
+def test_no_reason_is_given_for_a_command_that_is_gone():
+    reasons = {reason_not_executed(words) for words in PAGE_COMMANDS} - {""}
+    assert reasons == set(NOT_EXECUTED.values())

@@ -101,7 +101,6 @@ class _EmbedBlock(beam.DoFn):
         self._shared = shared.Shared()
 
     def setup(self) -> None:
-        """Opens the content and loads the model."""
         self._content = ItemContent.open(self._content_dir)
         self._embed = self._shared.acquire(lambda: _load(self._model))
 

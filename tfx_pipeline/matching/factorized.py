@@ -39,7 +39,6 @@ class _EqualQueriesOnce(tfrs.layers.factorized_top_k.TopK):
         return tf.gather(scores, row), tf.gather(ids, row)
 
     def is_exact(self) -> bool:
-        """Returns whether the index is."""
         return self._searched.is_exact()
 
 

@@ -145,7 +145,6 @@ def _batches(
 def _counts(
     item_ids: npt.NDArray[np.int64], clicked: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Returns how often each item was clicked."""
     place = np.minimum(np.searchsorted(item_ids, clicked), len(item_ids) - 1)
     known = item_ids[place] == clicked
     return np.bincount(place[known], minlength=len(item_ids))
@@ -192,7 +191,6 @@ def _evaluate(
     item_ids: npt.NDArray[np.int64],
     vectors: npt.NDArray[np.float32],
 ) -> dict[str, Any]:
-    """Measures recall of held-out clicks."""
     held_out = clicks_lib.read_clicks(
         job.eval_files, job.eval_users, job.max_behaviors
     )

@@ -69,7 +69,6 @@ def _environment() -> dict[str, str]:
 
 
 def _stop(child: subprocess.Popen[str]) -> None:
-    """Ends the process, if it still runs."""
     if child.poll() is not None:
         return
     child.terminate()

@@ -40,7 +40,6 @@ class Scoring:
     vector_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the values; see the class."""
         for name in ("half_life", "popularity_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(

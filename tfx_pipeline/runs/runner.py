@@ -41,7 +41,6 @@ class ComponentFailed(RuntimeError):
     log_path: pathlib.Path
 
     def __str__(self) -> str:
-        """Returns the error in one line."""
         return f"{self.component} failed: {self.reason} Log: {self.log_path}"
 
 

@@ -33,7 +33,6 @@ class Verdict:
     before: bool
 
     def __str__(self) -> str:
-        """Returns the verdict in one line."""
         number = "unknown" if self.value is None else f"{self.value:.4f}"
         if self.lower is not None and self.upper is not None:
             number += f" [{self.lower:.4f}, {self.upper:.4f}]"

@@ -150,11 +150,9 @@ class Recorder(keras.callbacks.Callback):
         self._file.writelines(f"{line}\n" for line in before[:done])
 
     def __enter__(self) -> Recorder:
-        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the curve."""
         self._file.close()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -189,7 +189,6 @@ def write_requests(
 def _split_by_mask(
     rows: pa.RecordBatch, good: np.ndarray
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Returns the good rows and the others."""
     if good.all():
         return rows, rows.slice(0, 0)
     return rows.filter(pa.array(good)), rows.filter(pa.array(~good))

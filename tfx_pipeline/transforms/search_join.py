@@ -88,7 +88,6 @@ class _ReadEvents(steps.Step):
         self._join = join
 
     def setup(self) -> None:
-        """Maps the item ids."""
         self._item_ids = ItemContent.open(self._join.content_dir).item_ids
 
     def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:

@@ -97,11 +97,9 @@ class ShuffleFile:
         self._file = None
 
     def __enter__(self) -> ShuffleFile:
-        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the file."""
         self._close()
 
 

@@ -70,7 +70,6 @@ class TFRecordWriter:
             pending.result()
 
     def __enter__(self) -> TFRecordWriter:
-        """Opens the temporary file."""
         self._file = FileSystems.create(
             self._temporary, compression_type=CompressionTypes.UNCOMPRESSED
         )
