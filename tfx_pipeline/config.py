@@ -364,7 +364,7 @@ class PipelineConfig(_Section):
 
     @property
     def matching_dir(self) -> pathlib.Path:
-        """Base directory of the served matching model."""
+        """Base directory of the served retrieval model."""
         if self.matching.directory:
             return pathlib.Path(self.matching.directory).expanduser().absolute()
         return self.serving_dir / "matching"
@@ -373,7 +373,7 @@ class PipelineConfig(_Section):
     def models_files(self) -> dict[str, str]:
         """Name of TensorFlow Serving's ``models.config`` by model type.
 
-        In the folder of the matching model; each lists it and one ranker.
+        In the folder of the retrieval model; each lists it and one ranker.
         """
         return {
             name: "models.config" if name == "muse" else f"models_{name}.config"

@@ -30,7 +30,7 @@ def interval(found: Interval | None, sign: str = "") -> Entry:
 
 
 def digits(value: float | None, places: int, unit: str = "") -> str:
-    """Returns a number with so many decimal places."""
+    """Returns a number with `places` decimals and its unit."""
     return NO_VALUE if value is None else f"{value:.{places}f}{unit}"
 
 

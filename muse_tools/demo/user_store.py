@@ -76,7 +76,7 @@ def resolve_rows(store: BehaviorStore, server: MuseClient) -> tuple[int, int]:
 
 
 def _groups(store: BehaviorStore) -> Iterator[list[UserHistory]]:
-    """Yields users, so many at once that one call resolves them."""
+    """Yields groups of users that one call can resolve."""
     group: list[UserHistory] = []
     ids = 0
     for user_id in store.user_ids():

@@ -301,7 +301,7 @@ def _markup(text: str) -> markupsafe.Markup:
 
 
 def ticks(low: float, high: float, number: int = 7) -> list[float]:
-    """Returns about so many round values inside the range."""
+    """Returns about `number` round values inside the range."""
     rough = (high - low) / number
     power = 10 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)

@@ -176,7 +176,7 @@ def _slices(folder: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
         found[feature][bucket] = {
             "bucket": bucket,
             **{
-                # A value that is no number comes as text.
+                # TFMA gives a value that is not a number as text.
                 name: float(flat[name].get("doubleValue", "nan"))
                 for name in METRICS
                 if name in flat

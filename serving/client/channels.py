@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class _Channel:
-    """One channel, and how its calls fare."""
+    """One channel, with the state of its calls."""
 
     def __init__(self, channel: Any, methods: Mapping[type, Method]) -> None:
         self.channel = channel

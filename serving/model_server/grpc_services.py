@@ -84,7 +84,7 @@ def add_services(
         return ReloadConfigResponse()
 
     # The generated stubs would register the methods as well, but let protobuf
-    # read Predict, and write a traceback for every message that is none.
+    # read Predict, and write a traceback for every malformed message.
     services: dict[str, dict[str, tuple[_Method, _Reader]]] = {
         "PredictionService": {
             "Predict": (

@@ -1,4 +1,4 @@
-"""A model with the matching model's signatures and simpler formulas.
+"""A model with the retrieval model's signatures and simpler formulas.
 
 `recommend` scores the items 1 to 9: how often the history has it, and a
 hundredth of its number. `search` scores item i + 1 by element i of the query.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tfx_pipeline.evaluation import bootstrap
 
 KS = (1, 10, 50, 100, 500)
-"""Recall is measured among so many items, and among all of an answer."""
+"""The k of recall@k; recall in the whole answer is measured as well."""
 
 
 def choose_ks(num_candidates: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The served matching model: a TensorFlow Recommenders index with signatures.
+"""The served retrieval model: a TensorFlow Recommenders index with signatures.
 
 Only for a process with ``TF_USE_LEGACY_KERAS=1``, see `process`.
 """

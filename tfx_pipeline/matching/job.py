@@ -1,4 +1,4 @@
-"""Makes, measures and saves one matching model; the child process.
+"""Makes, measures and saves one retrieval model; the child process.
 
 ``python -m tfx_pipeline.matching.job JOB.json``, with
 ``TF_USE_LEGACY_KERAS=1``; see `process`. Lines on standard output are progress.

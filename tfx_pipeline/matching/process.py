@@ -1,4 +1,4 @@
-"""Runs a matching job in a process of its own.
+"""Runs a retrieval job in a process of its own.
 
 TensorFlow Recommenders needs Keras 2, and which Keras TensorFlow uses is
 settled when a process starts.
@@ -21,7 +21,7 @@ _STOP_S = 10
 
 
 class MatchingFailed(RuntimeError):
-    """The process that makes the matching model failed."""
+    """The process that makes the retrieval model failed."""
 
 
 def run_job(job: Job, report: Callable[[str], None]) -> None:

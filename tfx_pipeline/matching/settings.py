@@ -1,4 +1,4 @@
-"""What the matching stage may be told, and what it scores by."""
+"""Settings of candidate generation, and the weights of its score."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Scoring:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One matching model to make, as files and numbers.
+    """One retrieval model to make, as files and numbers.
 
     ``train_files`` and ``eval_files`` are patterns of request-grouped Examples.
     `MatchingConfig` says what the numbers are; ``seed`` is the bootstrap's.

@@ -19,7 +19,7 @@ from tfx_pipeline.scl import embedding, recall, search_dataset
 from tfx_pipeline.training import records
 
 KS = (1, 10, 50, 100)
-"""Recall is measured among so many found items."""
+"""The k of recall@k."""
 
 
 @dataclasses.dataclass(frozen=True)

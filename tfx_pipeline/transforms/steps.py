@@ -32,7 +32,7 @@ _MIN_PARTITIONS, _MAX_PARTITIONS = 4, 1024
 
 
 def partitions_for(size: int) -> int:
-    """Returns into how many partitions to cut so many bytes.
+    """Returns the number of partitions for a number of bytes.
 
     A partition is about 64 MB in memory, which fits any worker; there are at
     least four and at most 1,024.
