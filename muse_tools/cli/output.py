@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import pathlib
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import typer
 
 from muse_tools import INSTALL_ALL
+from serving.files import dumps
 
 
 def group(name: str, about: str) -> typer.Typer:
@@ -99,10 +99,8 @@ def ranking_lines(grpc: str | None, rest: str | None) -> list[str]:
 
 
 def write_json(value: Any, indent: int | None = 2) -> None:
-    """Writes JSON values to standard output; None makes one line."""
-    write_lines(
-        [json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)]
-    )
+    """Writes `dumps` of a value to standard output; None makes one line."""
+    write_lines([dumps(value, indent=indent, ensure_ascii=False)])
 
 
 @contextlib.contextmanager
@@ -110,7 +108,7 @@ def one_line_errors() -> Iterator[None]:
     """Turns expected failures into one line and exit code 1."""
     try:
         yield
-    except (typer.Exit, typer.Abort):  # RuntimeErrors, but no failures.
+    except (typer.Exit, typer.Abort):  # RuntimeErrors of typer.
         raise
     except (ValueError, OSError, RuntimeError) as error:
         sys.stderr.write(f"error: {_one_line(error)}\n")

@@ -12,7 +12,7 @@ import typer
 
 from muse_tools.cli import configuration, output
 from muse_tools.cli.options import ConfigOption, JsonOption, SetOption
-from serving.files import dumps, write_text
+from serving.files import write_text
 from tfx_pipeline.config import PipelineConfig
 
 app = output.group("pipeline", "Run, compile and look at the TFX pipeline.")
@@ -128,8 +128,7 @@ def status(
                 {**dataclasses.asdict(said), "verdict": str(said)}
                 for said in found
             ]
-            content = {"components": rows, "models": models}
-            sys.stdout.write(dumps(content, indent=2) + "\n")
+            output.write_json({"components": rows, "models": models})
             return
         lines = [
             f"{row['component']:<26} {row['state']:<10} "

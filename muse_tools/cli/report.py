@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from muse_tools.cli import output
 from muse_tools.cli.configuration import load
 from muse_tools.cli.options import JsonOption, SetOption
-from serving.files import dumps, write_text
+from serving.files import write_text
 
 if TYPE_CHECKING:
     from muse_tools.compare.results import Results
@@ -72,7 +71,7 @@ def report(
             )
             lines = writer.summary_lines(found)
         if as_json:
-            sys.stdout.write(dumps(found, indent=2) + "\n")
+            output.write_json(found)
         else:
             output.write_lines([*lines, f"{out}"])
 

@@ -25,7 +25,7 @@ from muse_tools.datasets.errors import DataError
 _READ_BUFFER_BYTES = 4 << 20
 _TARGET_BATCH_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1 << 17
-# What a float takes on its way to a whole number or a code.
+# Memory of a float while it is cast to an integer or a code.
 _BYTES_OF_FLOATS = 40
 _ENDINGS = (".parquet", ".parq", ".pq", "")
 _MAGIC = b"PAR1"

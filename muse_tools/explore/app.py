@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
-import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from aiohttp.typedefs import Handler
 
 from muse_tools.explore.explorer import Explorer, NotKnown
 from serving.addresses import join_address
+from serving.files import dumps
 from serving.startup import listen_rest, stop_signal
 
 _logger = logging.getLogger(__name__)
@@ -148,18 +148,14 @@ def _api(path: str, call: Callable[[web.Request], Any]) -> web.RouteDef:
 
     async def answer(request: web.Request) -> web.Response:
         value = await asyncio.to_thread(call, request)
-        return web.json_response(value, dumps=_dumps)
+        return web.json_response(value, dumps=dumps)
 
     return web.get(path, answer)
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
-
-
 def _error(status: int, message: str, hint: str) -> web.Response:
     return web.json_response(
-        {"error": message, "hint": hint}, status=status, dumps=_dumps
+        {"error": message, "hint": hint}, status=status, dumps=dumps
     )
 
 

@@ -29,7 +29,7 @@ class Explorer:
 
     def __init__(self, model: ExplainedModel, data: ExplorerData) -> None:
         self._model, self._data = model, data
-        # Of one model and its caches; a page asks one thing at a time.
+        # One call at a time: the model and its caches are shared.
         self._lock = threading.Lock()
 
     def about(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tfx_pipeline.training import records
 
 _BATCH = 64
 _EXPLAIN_BATCH = 8
-_Z = 1.959964  # Of the normal distribution, two-sided 95 %.
+_Z = 1.959964  # Quantile of the normal distribution, two-sided 95 %.
 _SPEC = {
     name: tf.io.RaggedFeature(tf.int64)
     for name in (

@@ -163,7 +163,7 @@ def _vectors(
         )
     is_null = _is_null(column)
     lists = pa.large_list(column.type.value_type)
-    if types.is_fixed_size_list(column.type):  # No version casts all of them.
+    if types.is_fixed_size_list(column.type):  # pyarrow cannot cast all.
         column = pa.array(column.to_pylist(), lists)
     column = column.cast(lists)
     lengths = column.value_lengths().fill_null(0).to_numpy()
@@ -173,7 +173,7 @@ def _vectors(
     flat = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
     fits = lengths == dim
     vectors = np.zeros((len(column), dim), np.float32)
-    with np.errstate(over="ignore"):  # It becomes infinite, and is rejected.
+    with np.errstate(over="ignore"):  # Infinity is rejected below.
         vectors[fits] = flat[np.repeat(fits, lengths)].reshape(-1, dim)
     if is_coded:
         vectors /= _LARGEST_CODE

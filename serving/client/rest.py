@@ -56,7 +56,7 @@ class RestTransport:
         self._headers = {"Content-Type": "application/json", **metadata}
         host = bare_host(parts.host or "")
         settings: dict[str, Any] = {"maxsize": CONNECTIONS, "block": True}
-        self._pool: Any  # Its annotations are too narrow.
+        self._pool: Any  # urllib3's annotations are too narrow.
         if parts.scheme == "https":
             self._kind: Any = BoundedTlsConnection
             self._pool = urllib3.HTTPSConnectionPool(
@@ -156,7 +156,7 @@ class RestTransport:
                 self._headers,
                 retries=_NO_RETRY,
                 redirect=False,
-                timeout=None,  # `limits` has it.
+                timeout=None,  # `limits` bounds the call.
                 pool_timeout=limits.left(),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:

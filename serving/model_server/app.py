@@ -36,7 +36,7 @@ from serving.wire.memory import keep_freed_memory
 _logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 300.0
-_LAST_SECONDS = 2.0  # to write answers that are there
+_LAST_SECONDS = 2.0  # to write finished answers
 
 
 class ServerApp(Ports):

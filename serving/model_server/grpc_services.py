@@ -70,7 +70,7 @@ def add_services(
 
     async def status(request: Any, _: grpc.aio.ServicerContext) -> Any:
         _check_spec(request)
-        spec = request.model_spec  # A label is not looked at.
+        spec = request.model_spec  # A label is ignored.
         return status_reply(manager, spec.name, _version(spec)[0])
 
     async def reload(request: Any, _: grpc.aio.ServicerContext) -> Any:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StartupError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    # Before TensorFlow is imported, or it is too late.
+    # TensorFlow reads it when it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from serving.model_server.app import ServerApp, serve_until_signal
 

@@ -40,7 +40,7 @@ from serving.startup import StartupError
 
 _logger = logging.getLogger(__name__)
 
-_COPY_SECONDS = 1.0  # In this time, a copy that goes on changes its folder.
+_COPY_SECONDS = 1.0  # An unfinished copy changes in it.
 
 
 class State(enum.IntEnum):
@@ -243,7 +243,7 @@ class ModelManager:
                 failures.append(ServingError(status.code, status.message))
         with self._lock:
             ready = set(self._ready.get(name, {}))
-        # Without a folder at all, a volume may be away for a while.
+        # A base path that is gone may be a volume that comes back.
         if ready & set(wanted) or (
             not wanted and _can_be_listed(model.base_path)
         ):

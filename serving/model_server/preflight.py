@@ -32,7 +32,7 @@ def check_port(host: str, port: int, option: str) -> None:
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(1)  # Two may bind where none listens yet.
+            listener.listen(1)  # Two sockets may bind a port.
     except OSError as error:
         raise cannot_listen(host, port, option, error) from error
 

@@ -60,7 +60,7 @@ class _RestApi:
     ) -> None:
         self._manager = manager
         self._dispatcher = dispatcher
-        # 0 is no limit, of either.
+        # 0 means no limit, for both.
         self._timeout = config.rest_api_timeout_in_ms / 1000 or None
         self._max_bytes = config.max_request_bytes
 
@@ -110,7 +110,7 @@ class _RestApi:
             return metadata_json(
                 metadata_reply(self._manager, model, version, label)
             )
-        # A label is not looked at here.
+        # A label is ignored.
         return message_json(status_reply(self._manager, model, version))
 
     async def _body(self, request: web.Request) -> bytes:

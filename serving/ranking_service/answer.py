@@ -45,7 +45,7 @@ class Parts:
         self.targets = Targets(config)
         self.histories = Histories(config)
         self.prefetches = Prefetches(config, self.histories, self.targets)
-        # Candidates where retrieval has none in time.
+        # Candidates if retrieval gives none in time.
         self.popular = np.zeros(0, np.int64)
 
 

@@ -28,8 +28,8 @@ class Failure:
     code: str
     status: int
     text: str
-    retry_after: int = 0  # Seconds; 0 says nothing about it.
-    counted: bool = False  # It stands in another metric already.
+    retry_after: int = 0  # Seconds; 0 sends no header.
+    counted: bool = False  # By another metric.
 
 
 def failure_of(error: Exception) -> Failure:

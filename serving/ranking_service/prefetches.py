@@ -32,7 +32,7 @@ class Flow:
     recorder: Recorder
     # Whether an older flow of the user may still write.
     overlaps: bool
-    # None as long as it was not read, or cannot be.
+    # None until it is read, and if it cannot be read.
     history: UserHistory | None = None
     # Whether the store has no such user.
     unknown: bool = False

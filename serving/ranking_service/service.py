@@ -136,7 +136,7 @@ class RankingService:
         recorder = Recorder(self._traces.tracer, self.metrics.stages)
         request = self._completed(request)
         seconds = request.deadline_ms / 1e3
-        # Short deadlines are not eaten up by the margin.
+        # The margin leaves nine tenths of a short deadline.
         margin = min(self.config.margin_ms / 1e3, seconds / 10)
         ends = recorder.start + seconds - margin
         queue = min(self.config.max_queue_ms / 1e3, seconds / 2)
@@ -178,7 +178,7 @@ class RankingService:
             raise Overloaded("draining", 1)
         try:
             await self._parts.histories.append(user_id, items, categories)
-        finally:  # What failed may have been stored.
+        finally:  # A failed append may be stored.
             self._parts.prefetches.forget(user_id)
         return len(items)
 
@@ -257,7 +257,7 @@ class RankingService:
             await asyncio.sleep(seconds)
             try:
                 await poll()
-            except Exception:  # The service goes on without news.
+            except Exception:  # The next poll may succeed.
                 _logger.exception("Polling failed")
 
     async def _poll_target(self, target: Target) -> None:
@@ -271,7 +271,7 @@ class RankingService:
             if target.address not in self._warm:
                 await self._warm_up(target)
         except MuseClientError as error:
-            # A busy server has no thread for a question, but answers others.
+            # A busy server lets a poll time out while it answers requests.
             busy = isinstance(error, DeadlineError)
             if isinstance(error, OverloadedError) or (
                 busy and target.last_answer > start
@@ -291,7 +291,7 @@ class RankingService:
         try:
             await self._parts.histories.read(0, 1)
         except StoreBusyError:
-            # Others wait for it; is any of them answered?
+            # A store that is busy is up if it answers other reads.
             silent = time.monotonic() - self._parts.histories.answered
             if silent > self.config.store_timeout_ms / 1e3:
                 self._store_up = False
@@ -331,7 +331,7 @@ class RankingService:
                 time.monotonic() + _POLL_TIMEOUT_S,
             )
         except MuseClientError:
-            return  # The popular items of before are kept.
+            return  # Keeps the previous ones.
         ids = np.asarray(found.candidate_item_ids, np.int64)
         self._parts.popular = ids[ids != 0]
 

@@ -52,7 +52,7 @@ def check_url(url: str) -> None:
             f"or unix:///path. Received: {shown!r}"
         )
     try:
-        # Looking at the port checks it; a path may have any colons.
+        # Reading `port` validates it; a path may contain colons.
         _ = url.startswith(_REDIS) and urllib.parse.urlsplit(url).port
     except ValueError as error:
         raise ValueError(

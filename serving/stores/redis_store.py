@@ -61,7 +61,7 @@ class RedisStore(base.BehaviorStore):
         super().__init__(limit)
         self._slack = max(1, limit // 4) if slack is None else slack
         self._where = hide_password(url)
-        # One try: how often to ask again is for the caller to say.
+        # One attempt: the caller decides about retries.
         self._redis: Any = redis.Redis.from_url(
             url,
             socket_timeout=timeout,

@@ -79,7 +79,7 @@ def factorized_recall(
     def update(chosen: tf.Tensor, item_ids: tf.Tensor) -> None:
         metric.update_state(
             query_embeddings=chosen,
-            # Only for recall by score, which is not asked for.
+            # Recall by score would need it; recall by id does not.
             true_candidate_embeddings=tf.zeros_like(chosen),
             true_candidate_ids=item_ids,
         )

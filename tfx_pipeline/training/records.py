@@ -30,8 +30,8 @@ def record_dataset(
     )
     if not shuffle:
         return records.repeat(epochs)
-    # A shuffle that is left to reshuffle itself goes on where the last
-    # iterator stopped, and Keras looks at the data before it trains.
+    # A shuffle that reshuffles each iteration continues after the previous
+    # iterator, and Keras opens one before it trains.
     passes = [
         records.shuffle(
             shuffle, seed=seed + epoch, reshuffle_each_iteration=False
