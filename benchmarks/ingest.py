@@ -118,7 +118,7 @@ class _Join:
     def __call__(self) -> None:
         """Runs it once, into an emptied folder."""
         import apache_beam as beam
-        from tfx.types import standard_artifacts
+        from tfx.v1.types import standard_artifacts
 
         from tfx_pipeline.components.request_example_gen import (
             RequestExampleGen,
@@ -469,59 +469,55 @@ def _child(job: str, source: str, target: str) -> None:
 
 def _transform(source: pathlib.Path) -> float:
     """Runs TFX's Transform component; returns its seconds."""
-    from tfx.components.transform import executor
-    from tfx.components.util import examples_utils
-    from tfx.dsl.components.base import base_beam_executor
-    from tfx.proto import example_gen_pb2, transform_pb2
-    from tfx.types import (
-        artifact_utils,
-        standard_artifacts,
-        standard_component_specs,
-    )
-    from tfx.utils import proto_utils
+    from tfx import v1 as tfx
 
     from tfx_pipeline import config
     from tfx_pipeline.runs import runner
+    from tfx_pipeline.tfx_internals import (
+        artifact_utils,
+        example_gen_pb2,
+        examples_utils,
+        proto_utils,
+    )
 
-    keys = standard_component_specs
+    artifacts = tfx.types.standard_artifacts
+    executor = tfx.components.Transform.EXECUTOR_SPEC.executor_class
     folder = pathlib.Path(tempfile.mkdtemp(dir=source))
-    examples = standard_artifacts.Examples()
+    examples = artifacts.Examples()
     examples.uri = str(source / "examples")
     examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
     examples_utils.set_payload_format(
         examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE
     )
-    schema = standard_artifacts.Schema()
+    schema = artifacts.Schema()
     schema.uri = str(folder / "schema")
     (folder / "schema").mkdir(parents=True)
     shutil.copy(runner.schema_path(), folder / "schema" / "schema.pbtxt")
-    graph = standard_artifacts.TransformGraph()
+    graph = artifacts.TransformGraph()
     graph.uri = str(folder / "graph")
-    transformed = standard_artifacts.Examples()
+    transformed = artifacts.Examples()
     transformed.uri = str(folder / "examples")
-    context = base_beam_executor.BaseBeamExecutor.Context(
+    context = executor.Context(
         beam_pipeline_args=_beam_args(),
         tmp_dir=str(folder / "tmp"),
         unique_id="1",
     )
-    transform = executor.Executor(context)
+    transform = executor(context)
     start = time.perf_counter()
     transform.Do(
-        {keys.EXAMPLES_KEY: [examples], keys.SCHEMA_KEY: [schema]},
+        {"examples": [examples], "schema": [schema]},
         {
-            keys.TRANSFORM_GRAPH_KEY: [graph],
-            keys.TRANSFORMED_EXAMPLES_KEY: [transformed],
+            "transform_graph": [graph],
+            "transformed_examples": [transformed],
         },
         {
-            keys.PREPROCESSING_FN_KEY: (
-                "tfx_pipeline.preprocessing.preprocessing_fn"
-            ),
-            keys.MODULE_FILE_KEY: None,
-            keys.CUSTOM_CONFIG_KEY: config.TransformConfig().model_dump_json(),
-            keys.DISABLE_STATISTICS_KEY: 1,
-            keys.FORCE_TF_COMPAT_V1_KEY: 0,
-            keys.SPLITS_CONFIG_KEY: proto_utils.proto_to_json(
-                transform_pb2.SplitsConfig(
+            "preprocessing_fn": ("tfx_pipeline.preprocessing.preprocessing_fn"),
+            "module_file": None,
+            "custom_config": config.TransformConfig().model_dump_json(),
+            "disable_statistics": 1,
+            "force_tf_compat_v1": 0,
+            "splits_config": proto_utils.proto_to_json(
+                tfx.proto.SplitsConfig(
                     analyze=["train"], transform=list(SPLITS)
                 )
             ),

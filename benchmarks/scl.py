@@ -109,7 +109,7 @@ def recalls(
 def _search_examples(folder: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
     """Run SearchExampleGen; return the folder of its splits."""
     import apache_beam as beam
-    from tfx.types import standard_artifacts
+    from tfx.v1.types import standard_artifacts
 
     from tfx_pipeline import config
     from tfx_pipeline.components.artifacts import ItemContentArtifact

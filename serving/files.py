@@ -1,4 +1,4 @@
-"""Files and folders written all at once, version folders, and strict JSON."""
+"""Files and folders written at once, version folders, strict JSON, Parquet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+PARQUET_MAGIC = b"PAR1"
+_ARROW_SCHEMA = b"ARROW:schema"
 _VERSION = re.compile(r"[0-9]{1,19}\Z")
 _MAX_VERSION = 2**63 - 1
 
@@ -103,3 +105,22 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def parquet_footer(path: pathlib.Path) -> bytes:
+    """Returns a file's footer, as a file of its own without Arrow's note.
+
+    What the writer noted about its Arrow types may name types that this pyarrow
+    does not know (string_view, list_view, decimal32, 128-bit integers), and
+    turns lists into large or fixed-size ones.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        tail = file.read()
+        if len(tail) < 8 or tail[4:] != PARQUET_MAGIC:
+            return tail
+        file.seek(max(0, size - 8 - int.from_bytes(tail[:4], "little")))
+        footer = file.read()
+    # A key of the same length that means nothing.
+    return PARQUET_MAGIC + footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.lower())

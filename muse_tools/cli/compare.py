@@ -60,9 +60,16 @@ def compare(
         )
     config = config or _CONFIG
     with output.one_line_errors():
-        from muse_tools.compare.config import load_config
+        from muse_tools.cli import configuration
+        from muse_tools.compare.config import MADE, load_config
+        from tfx_pipeline.config import load_config as load_pipeline
 
         loaded = load_config(config, quick, out)
+        for one in loaded.data_sets.values():
+            if one.source == "raw":
+                pipeline = load_pipeline(one.pipeline, one.overrides)
+                for kind in ("", *({*loaded.embeddings} & {*MADE})):
+                    configuration.check_tables(pipeline, kind)
         report = output.Reporter()
         report("Loading TensorFlow and TFX")
         from muse_tools.compare import run

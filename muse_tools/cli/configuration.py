@@ -15,11 +15,7 @@ import pydantic
 import typer
 import yaml
 
-from tfx_pipeline.config import (
-    OverrideError,
-    PipelineConfig,
-    load_config,
-)
+from tfx_pipeline.config import OverrideError, PipelineConfig, load_config
 
 _HEAD = """\
 # Configuration of the pipeline
@@ -38,6 +34,13 @@ The first command prints a file with every key and its default, the second the
 configuration that a run would use. Unknown keys are errors. Relative paths are
 relative to the directory in which the command runs.
 """
+
+# What item embeddings are made from.
+_SEARCH_TABLES = {
+    "imported": (),
+    "text_svd": ("item_content",),
+    "learned": ("item_content", "search_events"),
+}
 
 
 class Entry(NamedTuple):
@@ -168,6 +171,26 @@ def load(
         return load_config(config, overrides or ())
     except OverrideError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from error
+
+
+def check_tables(config: PipelineConfig, embeddings: str = "") -> None:
+    """Finds the raw tables that a run needs, before TFX is loaded.
+
+    `embeddings` takes the place of ``item_embeddings``.
+    """
+    from muse_tools.datasets import raw_tables, search_tables
+
+    raw_dir = config.data.raw_dir
+    if not pathlib.Path(raw_dir).is_dir():
+        raise ValueError(
+            "data.raw_dir: expected a folder of raw tables (docs/data.md). "
+            f"Received: {raw_dir!r}"
+        )
+    searches = _SEARCH_TABLES[embeddings or config.item_embeddings]
+    needed = {*raw_tables.SCHEMAS} - {raw_tables.EMBEDDINGS if searches else ""}
+    raw_tables.RawTables.open(raw_dir, sorted(needed))
+    for name in searches:
+        search_tables.open_table(raw_dir, name)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,8 @@ import typer
 from muse_tools.cli import configuration, output
 from muse_tools.cli.options import ConfigOption, JsonOption, SetOption
 from serving.files import write_text
-from tfx_pipeline.config import PipelineConfig
 
 app = output.group("pipeline", "Run, compile and look at the TFX pipeline.")
-
-# What item embeddings are made from.
-_SEARCH_TABLES = {
-    "imported": (),
-    "text_svd": ("item_content",),
-    "learned": ("item_content", "search_events"),
-}
 
 
 @app.command()
@@ -59,7 +51,8 @@ def run(
             loaded = configuration.load(config, overrides)
             sys.stdout.write(configuration.as_yaml(loaded))
             return
-        loaded = _checked(config, overrides)
+        loaded = configuration.load(config, overrides)
+        configuration.check_tables(loaded)
         from tfx_pipeline.runs import runner, verdict
 
         start = time.monotonic()
@@ -96,7 +89,8 @@ def compile_(
     Example: muse pipeline compile --config configs/demo.yaml --out dag.json
     """
     with output.one_line_errors():
-        loaded = _checked(config, overrides)
+        loaded = configuration.load(config, overrides)
+        configuration.check_tables(loaded)
         from google.protobuf import json_format
 
         from tfx_pipeline.runs import runner
@@ -138,29 +132,3 @@ def status(
         if any(row["state"] == "FAILED" for row in rows):
             lines.append(f"Why one failed: {loaded.log_path}")
         output.write_lines([*lines, *map(str, found)])
-
-
-def _checked(
-    config: pathlib.Path, overrides: list[str] | None
-) -> PipelineConfig:
-    """Reads the configuration and finds the tables, before TFX is loaded."""
-    from muse_tools.datasets import raw_tables, search_tables
-
-    loaded = configuration.load(config, overrides)
-    if not pathlib.Path(loaded.data.raw_dir).is_dir():
-        raise ValueError(
-            "data.raw_dir: expected a folder of raw tables (docs/data.md). "
-            f"Received: {loaded.data.raw_dir!r}"
-        )
-    learned = loaded.item_embeddings != "imported"
-    raw_tables.RawTables.open(
-        loaded.data.raw_dir,
-        [
-            name
-            for name in raw_tables.SCHEMAS
-            if not (learned and name == raw_tables.EMBEDDINGS)
-        ],
-    )
-    for name in _SEARCH_TABLES[loaded.item_embeddings]:
-        search_tables.open_table(loaded.data.raw_dir, name)
-    return loaded

@@ -100,7 +100,9 @@ def hint(field: pa.Field, received: pa.DataType, group: Sequence[str]) -> str:
     """
     types, name = pa.types, field.name
     wanted, found = describe(field.type), leaf(received)
-    if not types.is_integer(leaf(field.type)):
+    if not types.is_integer(leaf(field.type)) or (
+        is_list(field.type) != is_list(received)
+    ):
         return f"write column {name} as {wanted}."
     if types.is_string(found) or types.is_large_string(found):
         return (
@@ -120,12 +122,10 @@ def hint(field: pa.Field, received: pa.DataType, group: Sequence[str]) -> str:
             "from; floats may have rounded them already, and a cast cannot "
             "bring them back."
         )
-    if types.is_timestamp(found):
-        return (
-            f"write {name} in whole seconds, in Arrow "
-            "column.cast('timestamp[s]').cast('int64')."
-        )
-    return f"write {name} as {wanted}, one number for each different value."
+    return (
+        f"write {name} as {wanted}, for each different value a number from 1 "
+        f"on, the same wherever these values stand ({', '.join(group)})."
+    )
 
 
 def _whole(array: pa.Array) -> pa.Array:

@@ -71,11 +71,8 @@ def inspect(
                 "complete": complete,
                 "duplicate_rows": repeats,
             }
-    search, search_problems = inspect_search(
-        directory, item_keys, reading.progress
-    )
+    search = inspect_search(directory, item_keys, reading)
     notes: list[str] = []
-    reading.problems += search_problems
     for split, found in samples.items():
         _check_samples(split, found, reading.problems, notes)
     joins = [s["joined"] for s in samples.values() if s["joined"] is not None]
@@ -115,26 +112,21 @@ def _overview(
             reading.problems.append(error)
             continue
         problems = table.problems()
-        rows = None
-        if not any(p.code == "UNREADABLE_FILE" for p in problems):
-            rows = table.num_rows()
-            if rows == 0:
-                problems.append(raw_tables.empty_table(name))
-        reading.problems += problems
-        columns: dict[str, Any] = {}
+        rows, columns, unused = None, {}, []
         with contextlib.suppress(DataError):  # `problems` has it already.
+            rows = table.num_rows()
+            found = table.file_schema()
+            unused = reading.unused_columns(table, found)
             columns = {
                 field.name: {
                     "name": raw_tables.NAME_OF_CODE.get(field.name),
                     "type": casting.describe(field.type),
                 }
-                for field in table.file_schema()
+                for field in found
             }
-        unused = [c for c in columns if c not in table.schema.names]
-        if unused:
-            reading.notes.append(
-                f"{name}: columns that are not used: {', '.join(unused)}."
-            )
+        if rows == 0:
+            problems.append(raw_tables.empty_table(name))
+        reading.problems += problems
         if rows and not problems:
             reading.admit(name, rows)
         yield (

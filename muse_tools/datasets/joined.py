@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from muse_tools.datasets import (
     dataset_dir,
+    fingerprints,
     raw_rows,
     raw_tables,
     table_writer,
@@ -35,8 +36,9 @@ from muse_tools.datasets.arrow_lists import (
 )
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.parquet_files import find_files
 
-IMPORT_VERSION = 1
+IMPORT_VERSION = 2
 
 EMBEDDING_KEYS = "scl_emb_int8_p90_keys.npy"
 EMBEDDING_VALUES = "scl_emb_int8_p90_values.npy"
@@ -56,12 +58,13 @@ JOINED_SCHEMA = pa.schema(
 """The 13 columns of a joined shard."""
 
 _VECTORS_PER_BATCH = 1 << 16
+_DIGESTS = "input_digests.json"
 
 
 def find_shards(root: pathlib.Path) -> dict[str, raw_tables.RawTable]:
-    """Returns the shards ``SPLIT/SPLIT-shard-*.parquet`` by split."""
+    """Returns the shards ``SPLIT/SPLIT-shard-*`` by split."""
     found = {
-        split: tuple(sorted((root / split).glob(f"{split}-shard-*.parquet")))
+        split: find_files(root / split, f"{split}-shard")
         for split in raw_tables.SPLITS
     }
     if not any(found.values()):
@@ -78,22 +81,17 @@ def find_shards(root: pathlib.Path) -> dict[str, raw_tables.RawTable]:
     }
 
 
-def iter_vectors(folder: pathlib.Path) -> Iterator[tuple[pa.RecordBatch, int]]:
+def iter_vectors(folder: pathlib.Path) -> Iterator[pa.RecordBatch]:
     """Streams the item vectors as rows of the raw embeddings table.
 
-    The published keys are sorted only block by block and hold one key twice:
-    the first row of a key is kept.
+    The published keys are sorted only block by block and hold one key twice.
     """
     keys = _load(folder / EMBEDDING_KEYS, np.int64, (None,))
     shape = (len(keys), raw_tables.EMBEDDING_DIM)
     values = _load(folder / EMBEDDING_VALUES, np.int8, shape)
-    keep = np.zeros(len(keys), bool)
-    keep[np.unique(keys, return_index=True)[1]] = True
     for begin in range(0, len(keys), _VECTORS_PER_BATCH):
         part = slice(begin, begin + _VECTORS_PER_BATCH)
-        kept = keep[part]
-        batch = raw_rows.vector_rows(keys[part][kept], values[part][kept])
-        yield batch, len(kept)
+        yield raw_rows.vector_rows(keys[part], values[part])
 
 
 def _load(
@@ -162,7 +160,8 @@ def import_joined(
     The first row of each user (per split) and item is kept; padding (item id
     0) is removed from histories; rows that break a rule of
     `muse_tools.datasets.validation` go to ``rejected/`` with their reason.
-    Memory holds the distinct ids and one batch.
+    Memory holds the distinct ids and one batch. Input whose content is that of
+    before is not read again; its digests lie in ``input_digests.json``.
     """
     root = pathlib.Path(directory)
     shards = find_shards(root)
@@ -173,28 +172,29 @@ def import_joined(
             f"{maps} is not a directory.",
             "download feature_map/ of the published data.",
         )
-    if not all(
-        (maps / n).is_file() for n in (EMBEDDING_KEYS, EMBEDDING_VALUES)
-    ):
+    paths = [maps / EMBEDDING_KEYS, maps / EMBEDDING_VALUES]
+    if not all(path.is_file() for path in paths):
         raise DataError(
             "MISSING_FILE",
             f"{maps} holds no {EMBEDDING_KEYS} and {EMBEDDING_VALUES}.",
             "download both; the item vectors are only there.",
         )
-    paths = [path for table in shards.values() for path in table.paths]
-    parameters = {
-        "source": str(root.resolve()),
-        "shards": {str(p.relative_to(root)): p.stat().st_size for p in paths},
-    }
-    write = functools.partial(_import, shards, maps)
-    return dataset_dir.make(
+    paths += [path for table in shards.values() for path in table.paths]
+    digests = fingerprints.FileDigests(pathlib.Path(out) / _DIGESTS)
+    names = (path.relative_to(root).as_posix() for path in paths)
+    made = dataset_dir.make(
         out,
         "imported-joined-shards",
         IMPORT_VERSION,
-        parameters,
-        write,
+        {
+            "source": str(root.resolve()),
+            "files": dict(zip(names, digests.of(paths), strict=True)),
+        },
+        functools.partial(_import, shards, maps),
         progress,
     )
+    digests.save()
+    return made
 
 
 def _import(
@@ -263,18 +263,26 @@ def _import(
             }
             rows.check_usable(f"{split} shards")
     counts["items"] = item_writer.rows
-    vectors = 0
-    path = raw / f"{raw_tables.EMBEDDINGS}.parquet"
-    with table_writer.TableWriter(path, _EMBEDDINGS) as writer:
-        for batch, read in iter_vectors(maps):
-            vectors += read
-            writer.write(batch)
-    repeated = vectors - writer.rows
-    counts["embeddings"] = {
-        "read": vectors,
-        "accepted": writer.rows,
-        "rejected": {validation.DUPLICATE_ITEM: repeated} if repeated else {},
-    }
+    rows = validation.RowCounts()
+    unique = validation.UniqueKeys(
+        raw_tables.ITEM_ID, validation.DUPLICATE_ITEM
+    )
+    name = f"{raw_tables.EMBEDDINGS}.parquet"
+    with (
+        table_writer.TableWriter(raw / name, _EMBEDDINGS) as writer,
+        table_writer.TableWriter(
+            staging / "rejected" / name,
+            _EMBEDDINGS.append(rejected_schema.field(validation.REASON_COLUMN)),
+        ) as rejected_writer,
+    ):
+        for batch in iter_vectors(maps):
+            step = validation.validate(raw_tables.EMBEDDINGS, batch)
+            steps = [step, unique.check(step.good)]
+            writer.write(rows.add(*steps))
+            for step in steps:
+                rejected_writer.write(step.rejected)
+    rows.check_usable(raw_tables.EMBEDDINGS)
+    counts["embeddings"] = rows.to_dict()
     description["counts"] = counts
 
 

@@ -12,7 +12,6 @@ import itertools
 import os
 import pathlib
 import re
-import struct
 import urllib.parse
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from muse_tools.datasets import casting
 from muse_tools.datasets.errors import DataError
+from serving.files import PARQUET_MAGIC, parquet_footer
 
 _READ_BUFFER_BYTES = 4 << 20
 _TARGET_BATCH_BYTES = 32 << 20
@@ -28,8 +28,6 @@ _MAX_BATCH_ROWS = 1 << 17
 # Memory of a float while it is cast to an integer or a code.
 _BYTES_OF_FLOATS = 40
 _ENDINGS = (".parquet", ".parq", ".pq", "")
-_MAGIC = b"PAR1"
-_ARROW_SCHEMA = b"ARROW:schema"
 # Encodings that every reader knows.
 _OLD_ENCODINGS = {
     "PLAIN",
@@ -98,8 +96,8 @@ def data_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
                 "TABLE_FORMAT",
                 f"{folder} is a {known[0]} table ({path.name}/): its files may "
                 "hold removed and replaced rows. Expected: plain Parquet.",
-                f"write the rows that count as Parquet into another folder, "
-                f"from {known[1]}.",
+                f"write the rows that count, from {known[1]}, as Parquet into "
+                f"a new folder, and put it in the place of {folder.name}/.",
             )
         if path.name.startswith(("_", ".")) and "=" not in path.name:
             continue
@@ -144,14 +142,11 @@ def _partition(path: pathlib.Path) -> dict[str, str | int | None]:
 def open_file(table: str, path: pathlib.Path) -> Iterator[pq.ParquetFile]:
     """Opens a file; every Arrow or I/O error inside names table and file.
 
-    The types are those of Parquet. What the writer noted about its Arrow
-    types is not looked at: it may name types that this pyarrow does not know
-    (string_view, list_view, decimal32, 128-bit integers), and turns lists
-    into large or fixed-size ones.
+    The types are those of Parquet (`parquet_footer`).
     """
     metadata = None
     try:
-        metadata = pq.read_metadata(pa.BufferReader(_footer(path)))
+        metadata = pq.read_metadata(pa.BufferReader(parquet_footer(path)))
         # A buffer makes column chunks stream: without it a whole chunk,
         # gigabytes of histories, is read at once.
         with pq.ParquetFile(
@@ -160,21 +155,6 @@ def open_file(table: str, path: pathlib.Path) -> Iterator[pq.ParquetFile]:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise _diagnosis(table, path, error, metadata) from error
-
-
-def _footer(path: pathlib.Path) -> bytes:
-    """Returns a file's footer, as a file of its own without Arrow's note."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        tail = file.read()
-        if len(tail) < 8 or tail[4:] != _MAGIC:
-            return tail
-        (length,) = struct.unpack("<I", tail[:4])
-        file.seek(max(0, size - 8 - length))
-        footer = file.read()
-    # A key of the same length that means nothing.
-    return _MAGIC + footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.lower())
 
 
 def schema_of(file: pq.ParquetFile, path: pathlib.Path) -> pa.Schema:
@@ -277,11 +257,12 @@ def _diagnosis(
                 f"{reason} is encrypted. Expected: plain Parquet.",
                 "write the file again without encryption.",
             )
-        if start != _MAGIC and end != _MAGIC:
+        if start != PARQUET_MAGIC and end != PARQUET_MAGIC:
             return DataError(
                 "UNREADABLE_FILE",
                 f"{reason} is not a complete Parquet file: it begins with "
-                f"{start!r}. Expected: {_MAGIC!r} at its beginning and end.",
+                f"{start!r}. Expected: {PARQUET_MAGIC!r} at its beginning and "
+                "end.",
                 "write the rows as Parquet; what is not data has to lie "
                 "elsewhere, or be named with a leading _ or .; a file that was "
                 "cut off or damaged has to be copied again.",

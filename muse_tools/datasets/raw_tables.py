@@ -132,6 +132,10 @@ _TYPE_HINTS = {
         "for each item; floats become codes here. Do not cast floats to int8: "
         "most would be 0. Codes are trunc(127 * v / |v|)."
     ),
+    "time": (
+        "write time in whole seconds as int64; from an Arrow timestamp or date "
+        "by column.cast('timestamp[s]').cast('int64')."
+    ),
 }
 
 
@@ -223,9 +227,13 @@ class RawTable:
             raise empty_table(self.name)
 
     def file_schema(self) -> pa.Schema:
-        """Returns the schema of the first file, as it was written."""
-        with open_file(self.name, self.paths[0]) as file:
-            return schema_of(file, self.paths[0])
+        """Returns the columns of all files, as the first that has one."""
+        fields: dict[str, pa.Field] = {}
+        for path in self.paths:
+            with open_file(self.name, path) as file:
+                for field in schema_of(file, path):
+                    fields.setdefault(field.name, field)
+        return pa.schema(fields.values())
 
     def num_rows(self) -> int:
         """Returns the number of rows, read from the footers."""

@@ -18,23 +18,23 @@ from muse_tools.datasets import search_tables, search_validation, validation
 from muse_tools.datasets.arrow_lists import Ints, list_lengths, values_of
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.table_inspection import Reading
 from muse_tools.datasets.validation import RowCounts, share
 
 
 def inspect_search(
-    directory: str | os.PathLike[str], items: Ints | None, progress: Progress
-) -> tuple[dict[str, dict[str, Any]], list[DataError]]:
+    directory: str | os.PathLike[str], items: Ints | None, reading: Reading
+) -> dict[str, dict[str, Any]]:
     """Summarizes the search tables of a directory.
 
     Texts are counted, not encoded: a text without any word passes here.
     """
     sections: dict[str, dict[str, Any]] = {}
-    problems: list[DataError] = []
     known: Ints | None = None
     widths: dict[str, int] = {}
     tables = search_tables.find_tables(directory)
     if tables and search_tables.ITEM_CONTENT not in tables:
-        problems.append(
+        reading.problems.append(
             DataError(
                 "MISSING_TABLE",
                 f"table {search_tables.ITEM_CONTENT}: not found in "
@@ -47,10 +47,13 @@ def inspect_search(
     for name in tables:
         try:
             table = search_tables.open_table(directory, name)
+            reading.unused_columns(table.rows, table.rows.file_schema())
             widths = table.widths(declared=widths)
             rows = RowCounts()
             present = dict.fromkeys(table.modalities, 0)
-            batches = _accepted(table, widths, known, rows, present, progress)
+            batches = _accepted(
+                table, widths, known, rows, present, reading.progress
+            )
             if name == search_tables.ITEM_CONTENT:
                 found = [values_of(b[search_tables.ITEM_ID]) for b in batches]
                 known = np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
@@ -74,8 +77,8 @@ def inspect_search(
             }
             rows.check_usable(name)
         except DataError as error:
-            problems.append(error)
-    return sections, problems
+            reading.problems.append(error)
+    return sections
 
 
 def _accepted(

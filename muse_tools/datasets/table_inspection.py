@@ -64,6 +64,17 @@ class Reading:
         """Returns whether a table was admitted and is not damaged."""
         return name in self._readable
 
+    def unused_columns(
+        self, table: raw_tables.RawTable, found: pa.Schema
+    ) -> list[str]:
+        """Returns and notes the columns of a table that are not read."""
+        unused = [one for one in found.names if one not in table.schema.names]
+        if unused:
+            self.notes.append(
+                f"{table.name}: columns that are not used: {', '.join(unused)}."
+            )
+        return unused
+
     def batches(
         self,
         name: str,

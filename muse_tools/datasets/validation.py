@@ -76,8 +76,9 @@ _HINTS = {
     EMBEDDING_LENGTH: (
         f"write vectors of {raw_tables.EMBEDDING_DIM} numbers: fill shorter "
         "ones up with zeros, which changes no cosine, and project longer ones "
-        "first, such as by a PCA. Or write them as they are into item_content, "
-        "as NAME_vector, and run the pipeline with item_embeddings: learned."
+        "first, such as by a PCA. Or, if there is a table search_events to "
+        "learn from, write them as they are into item_content, as "
+        "NAME_vector, and run the pipeline with item_embeddings: learned."
     ),
     WRONG_DIMENSION: (
         "give the vectors of a modality one width, in item_content and in "

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from muse_tools.datasets import raw_tables
+from muse_tools.datasets.fingerprints import file_state
 from serving.client import MuseClient
 from serving.stores import BehaviorStore, LoadReport, UserHistory, load_users
-from tfx_pipeline.runs.fingerprints import file_state
 
 Progress = Callable[[LoadReport, int], None]
 _RESOLVE_IDS = 100_000

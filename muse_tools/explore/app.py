@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from muse_tools.explore.explorer import Explorer, NotKnown
-from serving.addresses import join_address
+from serving.addresses import bare_host, join_address
 from serving.files import dumps
 from serving.startup import listen_rest, stop_signal
 
@@ -39,7 +39,7 @@ class ExplorerApp:
         self, explorer: Explorer, host: str = "127.0.0.1", port: int = 0
     ) -> None:
         self._explorer = explorer
-        self._host = host
+        self._host = bare_host(host)
         self.port = port
         self._runner: web.AppRunner | None = None
 

@@ -5,6 +5,7 @@ Needs pyarrow, which the rest of the client does not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serving.client.upserts import FEATURES
-from serving.files import appearing
+from serving.files import appearing, parquet_footer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,9 +116,13 @@ def _read(path: pathlib.Path) -> tuple[pa, pa.Table]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return pa, pq.read_table(path)
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: is not a Parquet file: {error}") from error
+        metadata = pq.read_metadata(pa.BufferReader(parquet_footer(path)))
+        with pq.ParquetFile(path, metadata=metadata) as file:
+            return pa, file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path}: is not a Parquet file that can be read here: {error}"
+        ) from error
 
 
 def _columns(path: pathlib.Path, table: pa.Table) -> dict[str, pa.Array]:
@@ -137,11 +142,22 @@ def _columns(path: pathlib.Path, table: pa.Table) -> dict[str, pa.Array]:
 
 def _integers(pa: pa, path: pathlib.Path, column: pa.Array) -> np.ndarray:
     """Returns whole numbers (N,) as int64, 0 for null."""
-    if not pa.types.is_integer(column.type):
-        raise ValueError(
-            f"{path}: ids must be integers. Received: {column.type}"
-        )
-    return column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    types, found = pa.types, column.type
+    fits = types.is_integer(found) or types.is_decimal(found)
+    if types.is_floating(found):
+        values = column.to_numpy(zero_copy_only=False)
+        column = pa.array(values, from_pandas=True)  # NaN is null.
+        # From here on the type has no odd numbers: it may have rounded.
+        limit = 2.0 ** (np.finfo(values.dtype).nmant + 1)
+        fits = not (np.abs(values) >= limit).any()
+    with contextlib.suppress(pa.ArrowInvalid):
+        if fits or types.is_null(found):
+            whole = column.cast(pa.int64()).fill_null(0)
+            return whole.to_numpy(zero_copy_only=False)
+    raise ValueError(
+        f"{path}: ids must be integers: whole numbers that fit in int64, as "
+        f"floats below 2^53. Received: {found}"
+    )
 
 
 def _vectors(
@@ -149,11 +165,7 @@ def _vectors(
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
     """Returns float32 (N, dim) and which rows have which fault."""
     types = pa.types
-    if not (
-        types.is_list(column.type)
-        or types.is_large_list(column.type)
-        or types.is_fixed_size_list(column.type)
-    ) or not (
+    if not types.is_list(column.type) or not (
         types.is_floating(column.type.value_type)
         or column.type.value_type == pa.int8()
     ):
@@ -162,10 +174,6 @@ def _vectors(
             f"Received: {column.type}"
         )
     is_null = _is_null(column)
-    lists = pa.large_list(column.type.value_type)
-    if types.is_fixed_size_list(column.type):  # pyarrow cannot cast all.
-        column = pa.array(column.to_pylist(), lists)
-    column = column.cast(lists)
     lengths = column.value_lengths().fill_null(0).to_numpy()
     values = column.flatten()
     is_coded = values.type == pa.int8()

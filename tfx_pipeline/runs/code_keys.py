@@ -55,10 +55,8 @@ def key(modules: tuple[str, ...], root: pathlib.Path = PROJECT) -> str:
         source = _read(path)
         digest.update(f"{name} {source.digest}".encode())
         others |= {base.partition(".")[0] for base, _ in source.imports}
-        # A table that a module names lies beside it.
-        for table in sorted(path.parent.glob("*.jsonl")):
-            if table.name in path.read_text(encoding="utf-8"):
-                digest.update(table.read_bytes())
+        for file in _data_files(path):
+            digest.update(file.read_bytes())
     others |= {module.partition(".")[0] for module in modules}
     others -= {*PACKAGES, *sys.stdlib_module_names}
     for package in sorted(others):
@@ -66,12 +64,20 @@ def key(modules: tuple[str, ...], root: pathlib.Path = PROJECT) -> str:
     return digest.hexdigest()[:16]
 
 
-def module_digest(module: str) -> str:
-    """Returns a digest of the file of a module that is not ours.
+def encoder_digest(encoder: str) -> str:
+    """Returns what a key needs of a text encoder besides its name.
+
+    The digest of a function's module, or the version of the package that
+    loads a sentence model; the built-in encoder is part of our own code.
 
     Raises:
         ModuleNotFoundError: there is no such module.
     """
+    module, _, name = encoder.partition(":")
+    if not name:
+        return ""
+    if module == "sentence":
+        return _version("sentence_transformers")
     spec = importlib.util.find_spec(module)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
@@ -116,6 +122,21 @@ def closure(
             if _ours(base) and (origin := _origin(root, base, name))
         ]
     return dict(sorted(found.items()))
+
+
+def _data_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the data files beside a module that it may read.
+
+    A module that names one of them may read all with the same ending.
+    """
+    text = path.read_text(encoding="utf-8")
+    files = [
+        file
+        for file in sorted(path.parent.iterdir())
+        if file.suffix not in ("", ".py", ".md")
+    ]
+    endings = {file.suffix for file in files if file.name in text}
+    return [file for file in files if file.suffix in endings]
 
 
 class _Source(NamedTuple):

@@ -14,10 +14,10 @@ from absl import logging as absl_logging
 from tfx import v1 as tfx
 
 import schemas
-from muse_tools.datasets import search_tables
+from muse_tools.datasets import fingerprints, search_tables
 from tfx_pipeline import beam_internals, pipeline, progress, tfx_internals
 from tfx_pipeline import config as config_lib
-from tfx_pipeline.runs import code_keys, fingerprints, lineage
+from tfx_pipeline.runs import code_keys, lineage
 
 Report = Callable[[str], None]
 
@@ -62,10 +62,9 @@ def compile_pipeline(
         else fingerprints.search_fingerprints(raw_dir, digests)
     )
     digests.save()
-    encoder = config.scl.text_encoder.partition(":")[0]
-    if search and encoder:
+    if search:
         for table in search_tables.TABLES:
-            search[table] += code_keys.module_digest(encoder)
+            search[table] += code_keys.encoder_digest(config.scl.text_encoder)
     graph = pipeline.create_pipeline(
         config,
         schema_path=str(schema_path()),

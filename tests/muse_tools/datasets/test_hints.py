@@ -1,6 +1,7 @@
 """Hints followed to the letter: afterwards the data are fine, and unharmed."""
 
 import re
+import shutil
 
 import numpy as np
 import pandas
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from muse_tools.datasets import inspection, raw_tables
+from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.hashing import stable_ids
 from tests.muse_tools.datasets.conftest import make_tables
 
@@ -36,11 +38,14 @@ class Case:
 
     def inspect(self):
         self.folder.mkdir(exist_ok=True)
-        for old in self.folder.iterdir():
+        for old in self.folder.glob("*.parquet"):
             old.unlink()
         for name, table in self.tables.items():
             pq.write_table(table, self.folder / f"{name}.parquet")
-        return inspection.inspect(self.folder)
+        try:
+            return inspection.inspect(self.folder)
+        except DataError as error:
+            return {"ok": False, "problems": [vars(error)]}
 
     def read(self, name, column):
         batches = raw_tables.RawTables.open(self.folder)[name].iter_batches()
@@ -67,17 +72,67 @@ def follow_two(case, hint):
     )
 
 
-def text_ids(case):
-    for names, column in (
-        (SAMPLES, "205"),
-        (("item_features", "scl_embedding_int8_p90"), "205"),
-    ):
-        case.set(names, column, lambda c: [f"sku{v}" for v in c.to_pylist()])
-    case.set(
-        USERS,
-        "150_2_180",
-        lambda c: [[f"sku{v}" for v in ids] for ids in c.to_pylist()],
+def add_searches(case):
+    """Adds search tables whose items have a text and a vector each."""
+    if "item_content" in case.good:
+        return
+    items = case.good["item_features"]["205"].to_pylist()
+    n = len(items)
+    case.good["item_content"] = pa.table(
+        {
+            "item_id": items,
+            "text": [f"thing {i}" for i in range(n)],
+            "image_vector": [[1.0, i] for i in range(n)],
+        }
     )
+    case.good["search_events"] = pa.table(
+        {
+            "query_id": list(range(1, n + 1)),
+            "time": [86_400 * i for i in range(n)],
+            "purchased_item_id": items,
+            "clicked_item_ids": [[item] for item in reversed(items)],
+            "query_text": [f"a thing {i}" for i in range(n)],
+            "query_image_vector": [[2.0, i] for i in range(n)],
+        }
+    )
+    for name in ("item_content", "search_events"):
+        case.tables[name] = case.good[name]
+
+
+ITEM_IDS = ("205", "150_2_180", "item_id", "purchased_item_id")
+ITEM_IDS += ("clicked_item_ids",)
+
+
+def each(names, change):
+    """Returns what changes each value of columns, in lists too."""
+
+    def spoil(case):
+        add_searches(case)
+        for table in list(case.tables):
+            for column in {*names} & {*case.tables[table].column_names}:
+                case.set([table], column, changed)
+
+    def changed(column):
+        return [
+            [change(v) for v in row] if isinstance(row, list) else change(row)
+            for row in column.to_pylist()
+        ]
+
+    return spoil
+
+
+def follow_numbers(case, hint):
+    (columns,) = re.search(
+        r"each different value a number from 1 on, the same wherever .*"
+        r"\((.*)\)",
+        hint,
+    ).groups()
+    known = {}
+
+    def number(value):
+        return known.setdefault(value, len(known) + 1)
+
+    each(columns.split(", "), number)(case)
 
 
 def follow_hash(case, hint):
@@ -201,23 +256,6 @@ def follow_content(case, hint):
     )
 
 
-def times_as_cities(case):
-    case.set(
-        ["item_features"],
-        "213",
-        lambda c: pa.array(range(1, 10), pa.timestamp("s")).cast(
-            "timestamp[us]"
-        ),
-    )
-
-
-def follow_seconds(case, hint):
-    first, second = re.search(
-        r"column\.cast\('(.*)'\)\.cast\('(.*)'\)", hint
-    ).groups()
-    case.set(["item_features"], "213", lambda c: c.cast(first).cast(second))
-
-
 def no_column(case):
     case.tables["item_features"] = case.tables["item_features"].drop(["213"])
 
@@ -256,17 +294,267 @@ def follow_unequal(case, hint):
         )
 
 
+def rewrite(*words):
+    """Returns what writes the data again, as only their owner can."""
+
+    def follow(case, hint):
+        assert all(word in hint for word in words)
+        case.tables = dict(case.good)
+
+    return follow
+
+
+def no_labels(case):
+    case.set(SAMPLES, "label_0", lambda c: pa.nulls(len(c)))
+
+
+def other_users(case):
+    case.set(SAMPLES, "129_1", lambda c: np.asarray(c) ^ np.int64(5))
+
+
+def no_clicks(case):
+    case.set(SAMPLES, "label_0", lambda c: [[1, 0]] * len(c))
+
+
+def two_columns(case):
+    items = case.tables["item_features"]
+    case.tables["item_features"] = items.append_column("206", items["206"])
+
+
+def follow_one(case, hint):
+    assert "keep one column 206 in item_features" in hint
+    items = case.tables["item_features"]
+    case.tables["item_features"] = items.remove_column(items.num_columns - 1)
+
+
+def delta_table(case):
+    folder = case.folder / "item_features"
+    (folder / "_delta_log").mkdir(parents=True)
+    pq.write_table(case.tables.pop("item_features"), folder / "part-0.parquet")
+
+
+def follow_new_folder(case, hint):
+    assert "as Parquet into a new folder, and put it in the place of" in hint
+    folder = case.folder / "item_features"
+    new = case.folder.with_name("new")
+    new.mkdir()
+    pq.write_table(pq.read_table(folder / "part-0.parquet"), new / "a.parquet")
+    shutil.rmtree(folder)
+    new.rename(folder)
+
+
+LONG = np.random.default_rng(2).normal(size=(9, 200))
+
+
+def vectors(values):
+    def spoil(case):
+        add_searches(case)
+        case.set(["scl_embedding_int8_p90"], "205_c", lambda c: values.tolist())
+
+    return spoil
+
+
+def follow_zeros(case, hint):
+    assert "fill shorter ones up with zeros" in hint
+    zeros = np.zeros((9, 64))
+    padded = np.concatenate([VECTORS[:, :64], zeros], axis=1)
+    vectors(padded)(case)
+
+
+def follow_projection(case, hint):
+    assert "project longer ones first" in hint
+    onto = np.linalg.qr(np.random.default_rng(3).normal(size=(200, 128)))[0]
+    vectors(LONG @ onto)(case)
+
+
+def follow_content_vectors(case, hint):
+    assert "if there is a table search_events" in hint
+    assert "into item_content, as NAME_vector" in hint
+    content = case.tables["item_content"]
+    case.tables["item_content"] = content.append_column(
+        "scl_vector", pa.array(LONG.tolist())
+    )
+    del case.tables["scl_embedding_int8_p90"]
+
+
+def without(table):
+    def spoil(case):
+        add_searches(case)
+        del case.tables[table]
+
+    return spoil
+
+
+def follow_remove(case, hint):
+    assert "or remove search_events" in hint
+    del case.tables["search_events"]
+
+
+def search(table, column, make):
+    """Returns what adds search tables and replaces one of their columns."""
+
+    def spoil(case):
+        add_searches(case)
+        case.set([table], column, make)
+
+    return spoil
+
+
+def renamed(table, columns):
+    def spoil(case):
+        add_searches(case)
+        names = case.tables[table].column_names
+        case.tables[table] = case.tables[table].rename_columns(
+            [columns.get(name, name) for name in names]
+        )
+
+    return spoil
+
+
+def follow_rename(case, hint):
+    assert "rename" in hint
+    renamed("item_content", {"9_vector": "image_vector"})(case)
+
+
+def follow_leave_out(case, hint):
+    for table in ("item_content", "search_events"):
+        for column in case.tables[table].column_names:
+            if "image_vector" in column or column == "text_vector":
+                case.tables[table] = case.tables[table].drop([column])
+
+
+def follow_float_lists(case, hint):
+    assert "write column image_vector as list<float>" in hint
+    case.set(
+        ["item_content"],
+        "image_vector",
+        lambda c: c.cast(pa.list_(pa.float32())),
+    )
+
+
+def follow_time(case, hint):
+    first, second = re.search(
+        r"column\.cast\('(.*)'\)\.cast\('(.*)'\)", hint
+    ).groups()
+    case.set(["search_events"], "time", lambda c: c.cast(first).cast(second))
+    assert case.tables["search_events"]["time"].equals(
+        case.good["search_events"]["time"]
+    )
+
+
+def as_time(kind):
+    return lambda c: c.cast(pa.timestamp("s")).cast(kind)
+
+
+def scalar_clicks(column):
+    return [row[0] for row in column.to_pylist()]
+
+
 CASES = {
     "0/1 clicks": (flat_clicks, "WRONG_TYPE", follow_clicks),
     "equal clicks": (two_clicks, "NO_USABLE_ROWS", follow_two),
-    "text ids": (text_ids, "WRONG_TYPE", follow_hash),
+    "text ids": (each(ITEM_IDS, "sku{}".format), "WRONG_TYPE", follow_hash),
     "uint64": (large_uint64, "WRONG_TYPE", follow_view),
     "rounded ids": (rounded, "WRONG_TYPE", follow_source),
     "factorized": (numbered, "NO_USABLE_ROWS", follow_add),
     "zero vectors": (zero_vectors, "NO_USABLE_ROWS", follow_floats),
     "text vectors": (text_vectors, "WRONG_TYPE", follow_codes),
     "no vectors": (no_vectors, "MISSING_TABLE", follow_content),
-    "timestamps": (times_as_cities, "WRONG_TYPE", follow_seconds),
+    "bytes as ids": (
+        each(ITEM_IDS, lambda v: str(v).encode()),
+        "WRONG_TYPE",
+        follow_numbers,
+    ),
+    "flags as categories": (
+        each(("206", "151_2_180"), lambda v: v > 4),
+        "WRONG_TYPE",
+        follow_numbers,
+    ),
+    "no labels": (no_labels, "NO_USABLE_ROWS", rewrite("fill in ids, labels")),
+    "other users": (
+        other_users,
+        "NO_JOIN",
+        rewrite("samples", "user_features (129_1)", "item_features (205)"),
+    ),
+    "no clicks": (no_clicks, "ONE_LABEL", rewrite("write clicked and other")),
+    "two columns": (two_columns, "DUPLICATE_COLUMN", follow_one),
+    "Delta Lake": (delta_table, "TABLE_FORMAT", follow_new_folder),
+    "short vectors": (vectors(VECTORS[:, :64]), "NO_USABLE_ROWS", follow_zeros),
+    "long vectors": (vectors(LONG), "NO_USABLE_ROWS", follow_projection),
+    "own vectors": (vectors(LONG), "NO_USABLE_ROWS", follow_content_vectors),
+    "no content": (
+        without("item_content"),
+        "MISSING_TABLE",
+        rewrite("add item_content.parquet"),
+    ),
+    "no searches": (without("item_content"), "MISSING_TABLE", follow_remove),
+    "wide queries": (
+        search("search_events", "query_image_vector", lambda c: [[1.0]] * 9),
+        "NO_USABLE_ROWS",
+        follow_leave_out,
+    ),
+    "no image": (
+        search(
+            "item_content",
+            "image_vector",
+            lambda c: pa.array([[]] * 8 + [None], c.type),
+        ),
+        "NO_USABLE_ROWS",
+        follow_leave_out,
+    ),
+    "zero images": (
+        search("item_content", "image_vector", lambda c: [[0.0, 0.0]] * 9),
+        "NO_USABLE_ROWS",
+        rewrite("make the vectors again"),
+    ),
+    "codes as images": (
+        search(
+            "item_content",
+            "image_vector",
+            lambda c: c.cast(pa.list_(pa.int8())),
+        ),
+        "WRONG_TYPE",
+        follow_float_lists,
+    ),
+    "bad name": (
+        renamed("item_content", {"image_vector": "9_vector"}),
+        "WRONG_NAME",
+        follow_rename,
+    ),
+    "two texts": (
+        renamed("item_content", {"image_vector": "text_vector"}),
+        "AMBIGUOUS_MODALITY",
+        follow_leave_out,
+    ),
+    "no modality": (
+        renamed("item_content", {"text": "a", "image_vector": "b"}),
+        "MISSING_COLUMN",
+        rewrite("write what the items look like into item_content"),
+    ),
+    "timestamps": (
+        search("search_events", "time", as_time(pa.timestamp("us"))),
+        "WRONG_TYPE",
+        follow_time,
+    ),
+    "dates": (
+        search("search_events", "time", as_time(pa.date32())),
+        "WRONG_TYPE",
+        follow_time,
+    ),
+    "one click": (
+        search("search_events", "clicked_item_ids", scalar_clicks),
+        "WRONG_TYPE",
+        rewrite("write column clicked_item_ids as list<int64>"),
+    ),
+    "unknown purchases": (
+        search(
+            "search_events",
+            "purchased_item_id",
+            lambda c: np.asarray(c) ^ np.int64(5),
+        ),
+        "NO_USABLE_ROWS",
+        rewrite("the rows with: purchased item without content"),
+    ),
     "no column": (no_column, "MISSING_COLUMN", follow_column),
     "no rows": (no_rows, "EMPTY_TABLE", follow_rows),
     "unequal lists": (unequal, "NO_USABLE_ROWS", follow_unequal),

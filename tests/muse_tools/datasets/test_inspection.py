@@ -250,7 +250,9 @@ def test_command_on_generated_tables(journey):
 
 
 @pytest.mark.parametrize("name", list(raw_tables.SCHEMAS))
-@pytest.mark.parametrize("kind", ["column", "type", "empty", "cut", "gone"])
+@pytest.mark.parametrize(
+    "kind", ["column", "type", "empty", "cut", "encrypted", "gone"]
+)
 def test_command_fails_with_a_line_that_names_it(raw_dir, tables, name, kind):
     path = raw_dir / f"{name}.parquet"
     column = raw_tables.SCHEMAS[name].names[-1]
@@ -269,6 +271,9 @@ def test_command_fails_with_a_line_that_names_it(raw_dir, tables, name, kind):
     elif kind == "cut":
         path.write_bytes(path.read_bytes()[:-9])
         expected += ["UNREADABLE_FILE", path.name]
+    elif kind == "encrypted":
+        path.write_bytes(b"PARE" + path.read_bytes()[4:-4] + b"PARE")
+        expected += ["UNSUPPORTED_FILE", path.name]
     else:
         path.unlink()
         expected += ["MISSING_TABLE"]
@@ -370,6 +375,34 @@ def test_columns_that_are_not_used_are_named(raw_dir, tables):
     assert "item_features: columns that are not used: price, brand" in (
         done.stdout
     )
+    # Of every file, and of the search tables.
+    path.rename(raw_dir / "item_features-0.parquet")
+    more = tables["item_features"].append_column("stock", pa.array([1] * 9))
+    pq.write_table(more, raw_dir / "item_features-1.parquet")
+    ids = tables["item_features"]["205"]
+    content = {"item_id": ids, "text": ["a"] * 9, "color": ["red"] * 9}
+    pq.write_table(pa.table(content), raw_dir / "item_content.parquet")
+    events = pa.table(
+        {
+            "query_id": [1],
+            "time": [5],
+            "purchased_item_id": ids[:1],
+            "clicked_item_ids": pa.array([[]], pa.list_(pa.int64())),
+            "query_text": ["a"],
+        }
+    )
+    pq.write_table(events, raw_dir / "search_events-0.parquet")
+    events = events.append_column("locale", pa.array(["en"]))
+    pq.write_table(events, raw_dir / "search_events-1.parquet")
+    notes = inspection.inspect(raw_dir)["notes"]
+    assert [note for note in notes if "columns that are not used" in note] == [
+        f"{name}: columns that are not used: {columns}."
+        for name, columns in (
+            ("item_features", "price, brand, stock"),
+            ("item_content", "color"),
+            ("search_events", "locale"),
+        )
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,16 @@
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from muse_tools.datasets import joined, raw_tables, validation
+from muse_tools.datasets import (
+    fingerprints,
+    joined,
+    raw_tables,
+    validation,
+)
 from muse_tools.datasets.errors import DataError
 
 
@@ -169,15 +176,91 @@ def test_broken_rows_padding_and_differing_users_are_counted(
     )
 
 
-def test_vectors_stream_in_batches_and_keep_first_rows(published, monkeypatch):
+def test_vectors_stream_in_batches_and_keep_first_good_rows(
+    published, tables, tmp_path, monkeypatch
+):
     monkeypatch.setattr(joined, "_VECTORS_PER_BATCH", 4)
-    batches = list(joined.iter_vectors(published / "feature_map"))
-    assert [read for _, read in batches] == [4, 4, 2]
-    keys = [i for b, _ in batches for i in b.column(0).to_pylist()]
-    stored = np.load(published / "feature_map" / joined.EMBEDDING_KEYS)
-    assert keys == list(dict.fromkeys(stored.tolist()))
-    vectors = [v for b, _ in batches for v in b.column(1).to_pylist()]
-    assert [99] * 128 not in vectors  # of the repeated key
+    maps = published / "feature_map"
+    assert [len(b) for b in joined.iter_vectors(maps)] == [4, 4, 2]
+    keys = np.load(maps / joined.EMBEDDING_KEYS)
+    codes = np.load(maps / joined.EMBEDDING_VALUES)
+    # No vector, no item, and one that has its vector in the second row.
+    again = int(np.flatnonzero(keys[:-1] == keys[-1])[0])
+    zero, no_item = [n for n in range(9) if n != again][:2]
+    codes[[again, zero]] = 0
+    keys[no_item] = 0
+    np.save(maps / joined.EMBEDDING_KEYS, keys)
+    np.save(maps / joined.EMBEDDING_VALUES, codes)
+    out = tmp_path / "out"
+    made = joined.import_joined(published, out)[0]
+    assert made["counts"]["embeddings"] == {
+        "read": 10,
+        "accepted": 7,
+        "rejected": {validation.MISSING_ID: 1, validation.ZERO_VECTOR: 2},
+    }
+    name = "scl_embedding_int8_p90.parquet"
+    vectors, count = rows_of(out / "raw" / name, "205")
+    kept = [n for n in range(10) if n not in (again, zero, no_item)]
+    assert count == len(kept)
+    assert {k: r["205_c"] for k, r in vectors.items()} == {
+        int(keys[n]): codes[n].tolist() for n in kept
+    }
+    rejected = pq.read_table(out / "rejected" / name).to_pylist()
+    assert sorted((r["205"], r["reason"]) for r in rejected) == sorted(
+        (int(keys[n]), why)
+        for n, why in (
+            (again, validation.ZERO_VECTOR),
+            (zero, validation.ZERO_VECTOR),
+            (no_item, validation.MISSING_ID),
+        )
+    )
+
+
+def other_label(root):
+    """Other content in as many bytes, written at the same time."""
+    path = root / "train" / "train-shard-000000.parquet"
+    table = pq.read_table(path)
+    labels = [label[::-1] for label in table["label_0"].to_pylist()]
+    field = table.schema.field("label_0")
+    column = pa.array(labels, field.type)
+    pq.write_table(table.set_column(0, field, column), path)
+    return path
+
+
+def other_vector(root):
+    path = root / "feature_map" / joined.EMBEDDING_VALUES
+    codes = np.load(path)
+    codes[[0, 1]] = codes[[1, 0]]
+    np.save(path, codes)
+    return path
+
+
+@pytest.mark.parametrize("change", [other_label, other_vector])
+def test_other_content_is_imported_again(
+    published, tmp_path, monkeypatch, change
+):
+    monkeypatch.setattr(fingerprints, "_FRESH_NS", 0)
+    out = tmp_path / "out"
+    assert not joined.import_joined(published, out)[1]
+    assert joined.import_joined(published, out)[1]
+    before = {path: path.stat() for path in published.rglob("*.*")}
+    path = change(published)
+    os.utime(path, ns=(before[path].st_atime_ns, before[path].st_mtime_ns))
+    assert path.stat().st_size == before[path].st_size
+    assert not joined.import_joined(published, out)[1]
+    assert joined.import_joined(published, out)[1]
+
+
+def test_shards_of_every_spelling_are_read(published, tmp_path):
+    first = joined.import_joined(published, tmp_path / "first")[0]
+    shards = sorted((published / "train").iterdir())
+    shards[0].rename(shards[0].with_suffix(".parq"))
+    shards[1].rename(shards[1].with_suffix(".PARQUET"))
+    again = joined.import_joined(published, tmp_path / "again")[0]
+    assert again["counts"] == first["counts"]
+    (published / "train" / "train-shard-9.csv").write_text("a,b")
+    with pytest.raises(DataError, match="train-shard-9.csv"):
+        joined.import_joined(published, tmp_path / "third")
 
 
 def spoil_keys(maps):

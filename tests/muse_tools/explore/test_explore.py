@@ -314,7 +314,8 @@ def test_without_names_ids_are_shown(explored, tmp_path):
     assert plain.items("tea") == {"items": []}
 
 
-def test_it_serves_until_a_signal(explored):
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]"])
+def test_it_serves_until_a_signal(explored, host):
     from muse_tools.explore.app import ExplorerApp, serve_until_signal
 
     seen = []
@@ -323,7 +324,9 @@ def test_it_serves_until_a_signal(explored):
         seen.append(app.url)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    serve_until_signal(ExplorerApp(explored.explorer), stop)
+    serve_until_signal(ExplorerApp(explored.explorer, host), stop)
+    shown = "[::1]" if "::1" in host else host
+    assert seen[0].startswith(f"http://{shown}:")
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(seen[0] + "api/about")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import pathlib
+import shutil
 import threading
 import types
 
@@ -166,7 +168,17 @@ def test_columns_of_the_raw_tables(tmp_path: pathlib.Path) -> None:
         ({"item_id": [1]}, "must be named embedding"),
         (
             {"item_id": ["a"], "embedding": [[1.0]]},
-            "integers. Received: string",
+            "ids must be integers.*Received: string",
+        ),
+        ({"item_id": [1.5], "embedding": [[1.0]]}, "ids must be integers"),
+        ({"item_id": [2.0**53], "embedding": [[1.0]]}, "floats below 2^53"),
+        (
+            {"item_id": [decimal.Decimal("1.5")], "embedding": [[1.0]]},
+            "ids must be integers.*Received: decimal",
+        ),
+        (
+            {"item_id": pa.array([2**63], "uint64"), "embedding": [[1.0]]},
+            "fit in int64.*Received: uint64",
         ),
         ({"item_id": [1], "embedding": [1.0]}, "list of floats or int8"),
         ({"item_id": [1], "embedding": [["a"]]}, "list of floats or int8"),
@@ -182,15 +194,47 @@ def test_a_file_of_another_kind_is_refused(
 def test_no_file_no_parquet_no_rows(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_item_file(tmp_path / "a.parquet", dim=1)
-    (tmp_path / "a.parquet").write_bytes(b"PAR1 is not all")
-    with pytest.raises(ValueError, match="is not a Parquet file"):
-        read_item_file(tmp_path / "a.parquet", dim=1)
+    for content in (b"", b"PAR1 is not all", b"PAR1 \4\0\0\0\4\0\0\0PAR1"):
+        (tmp_path / "a.parquet").write_bytes(content)
+        with pytest.raises(ValueError, match="a.parquet: is not a Parquet"):
+            read_item_file(tmp_path / "a.parquet", dim=1)
     fixed = pa.array([[1.0]], pa.list_(pa.float64(), 1))
     write(tmp_path / "a.parquet", {"item_id": [1], "embedding": fixed})
     assert read_item_file(tmp_path / "a.parquet", 1).embedding.tolist() == [[1]]
     none = {"item_id": pa.array([], pa.int64()), "embedding": floats([])}
     write(tmp_path / "a.parquet", none)
     assert read_item_file(tmp_path / "a.parquet", 1).item_ids.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([7.0, None, float("nan")], pa.float64()),
+        pa.array([decimal.Decimal(7), None, None]),
+        pa.array([7, None, None], pa.uint64()),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_whole_numbers_of_any_type_are_ids(tmp_path, ids) -> None:
+    columns = {"item_id": ids, "embedding": [[1.0]] * 3, "category_id": ids}
+    found = read_item_file(write(tmp_path / "a.parquet", columns), dim=1)
+    assert found.item_ids.tolist() == [7]
+    assert found.features["category_ids"].tolist() == [7]
+    assert found.rejected == {"item_id is null": 2}
+
+
+def test_types_of_newer_writers(tmp_path: pathlib.Path) -> None:
+    """Arrays of polars, and list views, are lists like all others."""
+    folder = pathlib.Path(__file__).parents[2] / "muse_tools/datasets/foreign"
+    file = tmp_path / "a.parquet"
+    shutil.copy(folder / "polars_array.parquet", file)
+    found = read_item_file(file, dim=128)
+    codes = np.arange(384).reshape(3, 128) % 100
+    assert np.rint(127 * found.embedding).tolist() == codes.tolist()
+    # It has no vectors, but can be read.
+    shutil.copy(folder / "arrow_list_views.parquet", file)
+    with pytest.raises(ValueError, match="must be named item_id or 205"):
+        read_item_file(file, dim=128)
 
 
 class FakeServer:

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -179,7 +180,59 @@ def test_words_change_no_key(modules, project, before):
     assert "RequestExampleGen" in changed(modules, project, before, path, other)
 
 
-def test_a_table_that_is_read_counts(modules, project, before):
+# Every data file of the packages, and a module that reads it.
+READERS = {
+    "muse_tools/compare/claims.yaml": "muse_tools.compare.claims",
+    "muse_tools/compare/tables.yaml": "muse_tools.compare.words",
+    "muse_tools/datasets/complete_journey.yaml": (
+        "muse_tools.datasets.complete_journey"
+    ),
+    "muse_tools/explore/page.html": "muse_tools.explore.app",
+    "muse_tools/pages/base.html.j2": "muse_tools.pages.html",
+    "muse_tools/pages/blocks.html.j2": "muse_tools.pages.html",
+    "muse_tools/pages/blocks_page.html.j2": "muse_tools.pages.html",
+    "muse_tools/report/page.html.j2": "muse_tools.report.writer",
+    "serving/export/registered_ops.jsonl": "serving.export.op_compatibility",
+    "serving/wire/ranking.proto": "serving.wire.messages",
+    "serving/wire/tensorflow.proto": "serving.wire.messages",
+    "serving/wire/tensorflow_serving.proto": "serving.wire.messages",
+}
+# The schema that is read counts by itself (test_runner.py).
+NOT_READ = (
+    r"schemas/.*\.pbtxt|serving/tf_serving/.*|.*/(README\.md|LICENSE|py\.typed)"
+    r"|muse_keras/pyproject\.toml"
+)
+
+
+def test_every_data_file_has_a_reader(project):
+    files = {
+        path.relative_to(project).as_posix()
+        for path in project.rglob("*")
+        if path.is_file() and path.suffix != ".py"
+    }
+    read = {name for name in files if not re.fullmatch(NOT_READ, name)}
+    assert read == set(READERS)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_data_file_that_is_read_counts(project, name):
+    def key():
+        code_keys.key.cache_clear()
+        return code_keys.key((READERS[name],), project)
+
+    path, before = project / name, key()
+    original = path.read_bytes()
+    path.write_bytes(original + b"\n")
+    try:
+        assert key() != before
+    finally:
+        path.write_bytes(original)
+    assert key() == before
+
+
+def test_a_data_file_changes_the_keys_of_what_reads_it(
+    modules, project, before
+):
     path = project / "serving/export/registered_ops.jsonl"
     found = changed(modules, project, before, path, path.read_text() + "\n")
     assert found == VALIDATORS
@@ -322,8 +375,17 @@ def test_the_file_of_an_encoder_that_is_not_ours(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "my_encoder.py"
     path.write_text("def encode(texts): ...")
-    first = code_keys.module_digest("my_encoder")
+    first = code_keys.encoder_digest("my_encoder:encode")
     path.write_text("def encode(texts): return 1")
-    assert code_keys.module_digest("my_encoder") != first
+    assert code_keys.encoder_digest("my_encoder:encode") != first
     with pytest.raises(ModuleNotFoundError):
-        code_keys.module_digest("no_such_encoder")
+        code_keys.encoder_digest("no_such_encoder:encode")
+
+
+def test_the_version_of_what_loads_a_sentence_model(monkeypatch):
+    versions = {"sentence_transformers": "1"}
+    monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(code_keys, "_distributions", dict)
+    first = code_keys.encoder_digest("sentence:model")
+    versions["sentence_transformers"] = "2"
+    assert code_keys.encoder_digest("sentence:model") != first

@@ -59,6 +59,35 @@ def test_only_what_makes_the_embeddings_is_in_the_graph(tmp_path, source):
         assert upstream <= set(makers)
 
 
+@pytest.mark.parametrize("source", ["learned", "text_svd"])
+def test_every_documented_encoder_makes_a_graph(tmp_path, monkeypatch, source):
+    """Each with a key of its own, the two names of the built-in one too."""
+    from tfx_pipeline import config as config_lib
+
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name in ("train_samples", "item_features"):
+        (folder / f"{name}.parquet").write_bytes(b"abc")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_encoder.py").write_text("def encode(texts): ...")
+    keys = set()
+    names = ("", "hashed_ngrams", "sentence:some/model", "own_encoder:encode")
+    for name in names:
+        config = config_lib.PipelineConfig(
+            output_dir=str(tmp_path),
+            data={"raw_dir": str(folder)},
+            item_embeddings=source,
+            scl={"text_encoder": name},
+        )
+        (node,) = (
+            node
+            for node in runner.compile_pipeline(config).components
+            if node.id == "ItemContentGen"
+        )
+        keys.add(str(sorted(node.exec_properties.items())))
+    assert len(keys) == len(names)
+
+
 def test_a_schema_that_changes_changes_the_graph(tmp_path, monkeypatch):
     """ImportSchemaGen reads a file whose name stays the same."""
     from tfx_pipeline import config as config_lib

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfx_pipeline.runs import fingerprints
+from muse_tools.datasets import fingerprints
 
 
 def write_tables(folder: pathlib.Path) -> pathlib.Path:
