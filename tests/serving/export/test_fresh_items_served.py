@@ -1,6 +1,5 @@
 """Fresh items in a running server: at once, together, and after a swap."""
 
-import dataclasses
 import itertools
 import shutil
 import threading
@@ -24,6 +23,7 @@ from serving.client import (
     RankRequest,
     Timeouts,
 )
+from serving.local_server import local_server
 from serving.model_server import ServerConfig, running
 from tests.serving.export.world import DIM, MAX_HISTORY, SPARE_ROWS, World
 
@@ -267,16 +267,16 @@ def test_followed_items_are_seen_soon_and_survive_a_swap(
 def test_a_restarted_server_gets_back_what_is_not_in_its_export(
     world: World, tmp_path: Path
 ) -> None:
-    """The file's first item is in the export, and all are there already."""
+    """Another process, with the next export under the same version.
+
+    The file's first item is in both exports, and all are there already.
+    """
     exported, fresh = int(world.item_table.item_ids[40]), 8 * 10**10
     file = tmp_path / "fresh.parquet"
     patient = Timeouts(call=90, total=90)
-    config = ServerConfig(
-        model_base_path=str(world.export.path.parent),
-        port=0,
-        rest_api_port=-1,
-        enable_model_warmup=False,  # It takes most of the time of a load.
-    )
+    following = shutil.copytree(world.export.path, tmp_path / "next")
+    # A warmup takes most of the time of a load.
+    flags = ["--enable_model_warmup=false"]
     stop = threading.Event()
     reports: list[Any] = []
 
@@ -286,9 +286,12 @@ def test_a_restarted_server_gets_back_what_is_not_in_its_export(
                 FreshItems(file).follow(client, poll=0.05, stop=stop)
             )
 
+    def load_id(client: MuseClient) -> int:
+        return client.upsert_items([fresh + 1], random_vectors(2, 1)).load_id
+
     with (
-        running(config) as app,
-        MuseClient(app.grpc_target, timeouts=patient) as client,
+        local_server(world.export.path, flags=flags) as address,
+        MuseClient(address.grpc, timeouts=patient) as client,
     ):
         row = int(world.item_table.rows(np.array([exported]))[0])
         known = client.embed([exported]).embedding
@@ -299,14 +302,20 @@ def test_a_restarted_server_gets_back_what_is_not_in_its_export(
         }
         pq.write_table(pa.table(columns), file)
         assert FreshItems(file).push(client).stored == 1
-        thread = threading.Thread(target=follow, args=(app.grpc_target,))
+        first = load_id(client)
+        thread = threading.Thread(target=follow, args=(address.grpc,))
         thread.start()
         wait_for(lambda: reports)
-    restarted = dataclasses.replace(config, port=app.grpc_port)
+    flags.append(f"--port={address.grpc.rpartition(':')[2]}")
     try:
-        with running(restarted), MuseClient(app.grpc_target) as client:
+        with (
+            local_server(following, flags=flags) as again,
+            MuseClient(again.grpc, timeouts=patient) as client,
+        ):
+            assert again.grpc == address.grpc
             wait_for(lambda: len(reports) > 1)
             assert client.embed([exported, fresh]).found.all()
+            assert load_id(client) != first
     finally:
         stop.set()
         thread.join()
