@@ -72,9 +72,8 @@ def inspect(
                 "duplicate_rows": repeats,
             }
     search = inspect_search(directory, item_keys, reading)
-    notes: list[str] = []
     for split, found in samples.items():
-        _check_samples(split, found, reading.problems, notes)
+        _check_samples(split, found, reading)
     joins = [s["joined"] for s in samples.values() if s["joined"] is not None]
     made = dataset_dir.read_description(directory)
     return {
@@ -87,7 +86,7 @@ def inspect(
             {"code": p.code, "message": p.message, "hint": p.hint}
             for p in reading.problems
         ],
-        "notes": [*notes, *reading.notes, *reading.numberings.notes()],
+        "notes": [*reading.notes, *reading.numberings.notes()],
         "tables": overview,
         "samples": samples,
         "users": users,
@@ -170,10 +169,7 @@ def _check_vectors(reading: Reading, directory: str | os.PathLike[str]) -> None:
 
 
 def _check_samples(
-    split: str,
-    found: Mapping[str, Any],
-    problems: list[DataError],
-    notes: list[str],
+    split: str, found: Mapping[str, Any], reading: Reading
 ) -> None:
     """Adds why nothing can be learned from a split, and what does not join."""
     joined = found["joined"]
@@ -182,7 +178,7 @@ def _check_samples(
     total = f"{found['accepted']:,} {split} impressions"
     if found["click_rate"] in (0, 1):
         some = "none" if found["clicks"] == 0 else "every one"
-        problems.append(
+        reading.problems.append(
             DataError(
                 "ONE_LABEL",
                 f"table {split}_samples: {some} of the {total} is a "
@@ -193,7 +189,7 @@ def _check_samples(
             )
         )
     if joined == 0:
-        problems.append(
+        reading.problems.append(
             DataError(
                 "NO_JOIN",
                 f"The tables do not join: none of the {total} has both a "
@@ -204,20 +200,16 @@ def _check_samples(
             )
         )
     elif joined is not None and joined < 1:
-        notes.append(
+        reading.notes.append(
             f"{1 - joined:.4%} of the {total} do not join: user row "
             f"{found['with_user_row']:.4%}, item row "
             f"{found['with_item_row']:.4%}. The pipeline rejects and "
             "counts them."
         )
-    lost = (
-        1
-        - found["accepted"]
-        * (1 if joined is None else joined)
-        / (found["read"])
-    )
+    usable = found["accepted"] * (1 if joined is None else joined)
+    lost = 1 - usable / found["read"]
     if joined != 0 and lost > MAX_REJECTED:
-        notes.append(
+        reading.notes.append(
             f"The pipeline would reject {lost:.2%} of the {found['read']:,} "
             f"{split} impressions and stop, since it allows "
             f"{MAX_REJECTED:.0%} by default: mend the rows or raise "

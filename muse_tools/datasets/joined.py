@@ -166,18 +166,12 @@ def import_joined(
     root = pathlib.Path(directory)
     shards = find_shards(root)
     maps = root / "feature_map"
-    if not maps.is_dir():
-        raise DataError(
-            "NO_DIRECTORY",
-            f"{maps} is not a directory.",
-            "download feature_map/ of the published data.",
-        )
     paths = [maps / EMBEDDING_KEYS, maps / EMBEDDING_VALUES]
     if not all(path.is_file() for path in paths):
         raise DataError(
             "MISSING_FILE",
             f"{maps} holds no {EMBEDDING_KEYS} and {EMBEDDING_VALUES}.",
-            "download both; the item vectors are only there.",
+            "download both; the published item vectors are only there.",
         )
     paths += [path for table in shards.values() for path in table.paths]
     digests = fingerprints.FileDigests(pathlib.Path(out) / _DIGESTS)

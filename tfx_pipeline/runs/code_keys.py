@@ -130,13 +130,9 @@ def _data_files(path: pathlib.Path) -> list[pathlib.Path]:
     A module that names one of them may read all with the same ending.
     """
     text = path.read_text(encoding="utf-8")
-    files = [
-        file
-        for file in sorted(path.parent.iterdir())
-        if file.suffix not in ("", ".py", ".md")
-    ]
-    endings = {file.suffix for file in files if file.name in text}
-    return [file for file in files if file.suffix in endings]
+    files = sorted(path.parent.glob("*.*"))
+    named = {file.suffix for file in files if file.name in text}
+    return [f for f in files if f.suffix in named - {".py", ".md"}]
 
 
 class _Source(NamedTuple):

@@ -107,9 +107,16 @@ def test_defaults_are_those_of_the_generator(name, options):
         (["explore", "--data", "nowhere"], "NO_DIRECTORY"),
         (["serve", "--model-base-path", "nowhere"], "nowhere"),
         (["report", "nowhere"], "NO_SUCH_RUN"),
+        (["compare", "--config", "compare.yaml"], "data.raw_dir: expected"),
     ],
 )
 def test_what_is_missing_is_found_before_tensorflow(arguments, part, tmp_path):
+    (tmp_path / "compare.yaml").write_text(
+        "name: x\noutput_dir: out\ndata_sets: {d: {pipeline: pipeline.yaml}}\n"
+    )
+    (tmp_path / "pipeline.yaml").write_text(
+        "name: x\noutput_dir: out\ndata: {raw_dir: gone}\n"
+    )
     program = (
         "import sys\n"
         "from muse_tools.cli import main\n"

@@ -9,47 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from muse_tools.datasets import inspection, raw_tables
-from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.hashing import stable_ids
-from tests.muse_tools.datasets.conftest import make_tables
+from tests.muse_tools.datasets.hints import (
+    ITEM_IDS,
+    Case,
+    add_searches,
+    check,
+    each,
+    rewrite,
+)
 
 SAMPLES = ("train_samples", "test_samples")
 USERS = ("train_user_features", "test_user_features")
-
-
-class Case:
-    """Tables in memory that are broken, then mended as a hint says."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.good = make_tables()
-        self.tables = dict(self.good)
-
-    def set(self, names, column, make):
-        """Replaces a column of tables by what `make` says of its values."""
-        for name in names:
-            old = self.tables[name]
-            values = make(old[column])
-            if not isinstance(values, (pa.Array, pa.ChunkedArray)):
-                values = pa.array(values)
-            at = old.schema.get_field_index(column)
-            self.tables[name] = old.set_column(at, column, values)
-
-    def inspect(self):
-        self.folder.mkdir(exist_ok=True)
-        for old in self.folder.glob("*.parquet"):
-            old.unlink()
-        for name, table in self.tables.items():
-            pq.write_table(table, self.folder / f"{name}.parquet")
-        try:
-            return inspection.inspect(self.folder)
-        except DataError as error:
-            return {"ok": False, "problems": [vars(error)]}
-
-    def read(self, name, column):
-        batches = raw_tables.RawTables.open(self.folder)[name].iter_batches()
-        return [v for b in batches for v in b[column].to_pylist()]
 
 
 def flat_clicks(case):
@@ -70,55 +41,6 @@ def follow_two(case, hint):
     case.set(
         SAMPLES, "label_0", lambda x: [[1 - c, c] for c, _ in x.to_pylist()]
     )
-
-
-def add_searches(case):
-    """Adds search tables whose items have a text and a vector each."""
-    if "item_content" in case.good:
-        return
-    items = case.good["item_features"]["205"].to_pylist()
-    n = len(items)
-    case.good["item_content"] = pa.table(
-        {
-            "item_id": items,
-            "text": [f"thing {i}" for i in range(n)],
-            "image_vector": [[1.0, i] for i in range(n)],
-        }
-    )
-    case.good["search_events"] = pa.table(
-        {
-            "query_id": list(range(1, n + 1)),
-            "time": [86_400 * i for i in range(n)],
-            "purchased_item_id": items,
-            "clicked_item_ids": [[item] for item in reversed(items)],
-            "query_text": [f"a thing {i}" for i in range(n)],
-            "query_image_vector": [[2.0, i] for i in range(n)],
-        }
-    )
-    for name in ("item_content", "search_events"):
-        case.tables[name] = case.good[name]
-
-
-ITEM_IDS = ("205", "150_2_180", "item_id", "purchased_item_id")
-ITEM_IDS += ("clicked_item_ids",)
-
-
-def each(names, change):
-    """Returns what changes each value of columns, in lists too."""
-
-    def spoil(case):
-        add_searches(case)
-        for table in list(case.tables):
-            for column in {*names} & {*case.tables[table].column_names}:
-                case.set([table], column, changed)
-
-    def changed(column):
-        return [
-            [change(v) for v in row] if isinstance(row, list) else change(row)
-            for row in column.to_pylist()
-        ]
-
-    return spoil
 
 
 def follow_numbers(case, hint):
@@ -294,16 +216,6 @@ def follow_unequal(case, hint):
         )
 
 
-def rewrite(*words):
-    """Returns what writes the data again, as only their owner can."""
-
-    def follow(case, hint):
-        assert all(word in hint for word in words)
-        case.tables = dict(case.good)
-
-    return follow
-
-
 def no_labels(case):
     case.set(SAMPLES, "label_0", lambda c: pa.nulls(len(c)))
 
@@ -377,79 +289,6 @@ def follow_content_vectors(case, hint):
     del case.tables["scl_embedding_int8_p90"]
 
 
-def without(table):
-    def spoil(case):
-        add_searches(case)
-        del case.tables[table]
-
-    return spoil
-
-
-def follow_remove(case, hint):
-    assert "or remove search_events" in hint
-    del case.tables["search_events"]
-
-
-def search(table, column, make):
-    """Returns what adds search tables and replaces one of their columns."""
-
-    def spoil(case):
-        add_searches(case)
-        case.set([table], column, make)
-
-    return spoil
-
-
-def renamed(table, columns):
-    def spoil(case):
-        add_searches(case)
-        names = case.tables[table].column_names
-        case.tables[table] = case.tables[table].rename_columns(
-            [columns.get(name, name) for name in names]
-        )
-
-    return spoil
-
-
-def follow_rename(case, hint):
-    assert "rename" in hint
-    renamed("item_content", {"9_vector": "image_vector"})(case)
-
-
-def follow_leave_out(case, hint):
-    for table in ("item_content", "search_events"):
-        for column in case.tables[table].column_names:
-            if "image_vector" in column or column == "text_vector":
-                case.tables[table] = case.tables[table].drop([column])
-
-
-def follow_float_lists(case, hint):
-    assert "write column image_vector as list<float>" in hint
-    case.set(
-        ["item_content"],
-        "image_vector",
-        lambda c: c.cast(pa.list_(pa.float32())),
-    )
-
-
-def follow_time(case, hint):
-    first, second = re.search(
-        r"column\.cast\('(.*)'\)\.cast\('(.*)'\)", hint
-    ).groups()
-    case.set(["search_events"], "time", lambda c: c.cast(first).cast(second))
-    assert case.tables["search_events"]["time"].equals(
-        case.good["search_events"]["time"]
-    )
-
-
-def as_time(kind):
-    return lambda c: c.cast(pa.timestamp("s")).cast(kind)
-
-
-def scalar_clicks(column):
-    return [row[0] for row in column.to_pylist()]
-
-
 CASES = {
     "0/1 clicks": (flat_clicks, "WRONG_TYPE", follow_clicks),
     "equal clicks": (two_clicks, "NO_USABLE_ROWS", follow_two),
@@ -482,79 +321,6 @@ CASES = {
     "short vectors": (vectors(VECTORS[:, :64]), "NO_USABLE_ROWS", follow_zeros),
     "long vectors": (vectors(LONG), "NO_USABLE_ROWS", follow_projection),
     "own vectors": (vectors(LONG), "NO_USABLE_ROWS", follow_content_vectors),
-    "no content": (
-        without("item_content"),
-        "MISSING_TABLE",
-        rewrite("add item_content.parquet"),
-    ),
-    "no searches": (without("item_content"), "MISSING_TABLE", follow_remove),
-    "wide queries": (
-        search("search_events", "query_image_vector", lambda c: [[1.0]] * 9),
-        "NO_USABLE_ROWS",
-        follow_leave_out,
-    ),
-    "no image": (
-        search(
-            "item_content",
-            "image_vector",
-            lambda c: pa.array([[]] * 8 + [None], c.type),
-        ),
-        "NO_USABLE_ROWS",
-        follow_leave_out,
-    ),
-    "zero images": (
-        search("item_content", "image_vector", lambda c: [[0.0, 0.0]] * 9),
-        "NO_USABLE_ROWS",
-        rewrite("make the vectors again"),
-    ),
-    "codes as images": (
-        search(
-            "item_content",
-            "image_vector",
-            lambda c: c.cast(pa.list_(pa.int8())),
-        ),
-        "WRONG_TYPE",
-        follow_float_lists,
-    ),
-    "bad name": (
-        renamed("item_content", {"image_vector": "9_vector"}),
-        "WRONG_NAME",
-        follow_rename,
-    ),
-    "two texts": (
-        renamed("item_content", {"image_vector": "text_vector"}),
-        "AMBIGUOUS_MODALITY",
-        follow_leave_out,
-    ),
-    "no modality": (
-        renamed("item_content", {"text": "a", "image_vector": "b"}),
-        "MISSING_COLUMN",
-        rewrite("write what the items look like into item_content"),
-    ),
-    "timestamps": (
-        search("search_events", "time", as_time(pa.timestamp("us"))),
-        "WRONG_TYPE",
-        follow_time,
-    ),
-    "dates": (
-        search("search_events", "time", as_time(pa.date32())),
-        "WRONG_TYPE",
-        follow_time,
-    ),
-    "one click": (
-        search("search_events", "clicked_item_ids", scalar_clicks),
-        "WRONG_TYPE",
-        rewrite("write column clicked_item_ids as list<int64>"),
-    ),
-    "unknown purchases": (
-        search(
-            "search_events",
-            "purchased_item_id",
-            lambda c: np.asarray(c) ^ np.int64(5),
-        ),
-        "NO_USABLE_ROWS",
-        rewrite("the rows with: purchased item without content"),
-    ),
     "no column": (no_column, "MISSING_COLUMN", follow_column),
     "no rows": (no_rows, "EMPTY_TABLE", follow_rows),
     "unequal lists": (unequal, "NO_USABLE_ROWS", follow_unequal),
@@ -563,29 +329,8 @@ CASES = {
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_following_the_hint_mends_the_data(tmp_path, name):
-    spoil, code, follow = CASES[name]
-    case = Case(tmp_path / "set")
-    spoil(case)
-    found = case.inspect()
-    assert not found["ok"]
-    codes = {p["code"] for p in found["problems"]}
-    assert codes == {code}, found["problems"]
-    for _ in range(3):  # One column after the other, at most.
-        follow(case, found["problems"][0]["hint"])
-        found = case.inspect()
-        if found["ok"]:
-            break
-    assert found["ok"], found["problems"]
+    found = check(Case(tmp_path / "set"), *CASES[name])
     assert found["joins"] or name == "uint64"
-    # Distinct things are distinct still, and no vector is lost.
-    for table, column in (("item_features", "205"), ("train_samples", "129_1")):
-        kept = len(set(case.read(table, column)))
-        wanted = len(set(case.good[table][column].to_pylist()))
-        assert kept == wanted or (name, column) == ("factorized", "205")
-    if found["embeddings"]:
-        assert found["embeddings"]["accepted"] == 9
-        for codes in case.read("scl_embedding_int8_p90", "205_c"):
-            assert np.abs(codes).max() > 10
 
 
 def test_pandas_frames_are_read_as_they_are(tmp_path):
