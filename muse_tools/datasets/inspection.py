@@ -63,14 +63,9 @@ def inspect(
             reading, split, max_users, embedded
         )
         if found is not None:
-            complete = (
-                found["read"] == overview[f"{split}_user_features"]["rows"]
-            )
-            users[split] = {
-                **found,
-                "complete": complete,
-                "duplicate_rows": repeats,
-            }
+            rows = overview[f"{split}_user_features"]["rows"]
+            complete = {"complete": found["read"] == rows}
+            users[split] = found | complete | {"duplicate_rows": repeats}
     search = inspect_search(directory, item_keys, reading)
     for split, found in samples.items():
         _check_samples(split, found, reading)
@@ -82,10 +77,7 @@ def inspect(
         if made
         else None,
         "ok": not reading.problems,
-        "problems": [
-            {"code": p.code, "message": p.message, "hint": p.hint}
-            for p in reading.problems
-        ],
+        "problems": [vars(problem) for problem in reading.problems],
         "notes": [*reading.notes, *reading.numberings.notes()],
         "tables": overview,
         "samples": samples,

@@ -70,11 +70,7 @@ def inspect_search(
                 }
                 for one, count in present.items()
             }
-            sections[name] = {
-                **rows.to_dict(),
-                "modalities": modalities,
-                **more,
-            }
+            sections[name] = rows.to_dict() | {"modalities": modalities} | more
             rows.check_usable(name)
         except DataError as error:
             reading.problems.append(error)
