@@ -197,7 +197,8 @@ def _vectors(
 
 
 def _is_null(column: pa.Array) -> np.ndarray:
-    return column.is_null().to_numpy(zero_copy_only=False)
+    """Returns bool (N,); NaN is null, too."""
+    return column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
 
 
 def _write_rejected(

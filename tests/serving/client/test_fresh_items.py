@@ -171,7 +171,7 @@ def test_columns_of_the_raw_tables(tmp_path: pathlib.Path) -> None:
             "ids must be integers.*Received: string",
         ),
         ({"item_id": [1.5], "embedding": [[1.0]]}, "ids must be integers"),
-        ({"item_id": [2.0**53], "embedding": [[1.0]]}, "floats below 2^53"),
+        ({"item_id": [2.0**53], "embedding": [[1.0]]}, r"floats below 2\^53"),
         (
             {"item_id": [decimal.Decimal("1.5")], "embedding": [[1.0]]},
             "ids must be integers.*Received: decimal",
