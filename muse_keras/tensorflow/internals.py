@@ -75,7 +75,7 @@ def run_session(
     """Calls `Session::Run` itself, without the checks of `Session.run`.
 
     Feeds and fetches are by `session_output`. After `timeout_ms` the run is
-    cancelled and raises `tf.errors.DeadlineExceededError`; None is no limit.
+    canceled and raises `tf.errors.DeadlineExceededError`; None is no limit.
     """
     if timeout_ms is None:
         return session._call_tf_sessionrun(None, feeds, fetches, [], None)

@@ -174,7 +174,7 @@ class _Channels:
     def _error(self, error: grpc.RpcError) -> MuseClientError:
         """Returns what a failed call means.
 
-        A call that was cancelled by the server, not by its caller, was
+        A call that was canceled by the server, not by its caller, was
         dropped by a server that stops: it is unavailable.
         """
         code, text = error.code().name, error.details() or ""

@@ -190,7 +190,7 @@ class RestTransport:
 class AsyncRestTransport:
     """For an event loop: `RestTransport` in threads.
 
-    A cancelled call frees the caller at once; its thread is busy until the
+    A canceled call frees the caller at once; its thread is busy until the
     server answers or the call's time is over.
     """
 

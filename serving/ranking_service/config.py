@@ -77,7 +77,7 @@ class ServiceConfig(pydantic.BaseModel):
         max_queue: requests that wait for a place; more are refused.
         max_queue_ms: how long one may wait for it.
         max_background: prefetches that may go on after their request was
-            answered; beyond that they are cancelled.
+            answered; beyond that they are canceled.
         prefetch_timeout_ms: how long such a prefetch may take.
         store_threads: reads of the store at once; as many again may wait.
         store_timeout_ms: how long the store may take.
