@@ -21,7 +21,7 @@ from tfx_pipeline.runs import lineage, runner, verdict
 
 Report = Callable[[str], None]
 
-QUICK_USERS = 400
+QUICK = complete_journey.Options(users=400, search_events=20_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Answer:
 
 def make_data(directory: pathlib.Path, quick: bool, report: Report) -> None:
     """Writes the raw tables, or finds them written before."""
-    options = complete_journey.Options(users=QUICK_USERS if quick else 0)
+    options = QUICK if quick else complete_journey.Options()
     start = time.monotonic()
     made, reused = complete_journey.generate(directory, options)
     splits = made["splits"]
