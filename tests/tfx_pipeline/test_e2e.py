@@ -626,6 +626,7 @@ NOT_EXECUTED = {
     "muse items push": "with --watch it runs until Ctrl-C",
     "muse compare": "trains; tests/muse_tools/compare",
     "muse bench": "measures; tests/benchmarks",
+    "muse report": "scores the eval split; tests/muse_tools/report",
     "muse data complete-journey": "makes other data; tests/muse_tools/datasets",
 }
 PAGE_COMMANDS = dict.fromkeys(
