@@ -1,12 +1,11 @@
 """The served module: one model and its signatures."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
-from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import (
     category_matches,
@@ -29,6 +28,9 @@ from serving.export.saving import Untracked
 from serving.export.user_cache import CachedHistories, UserCacheConfig
 from serving.export.vocabulary import Vocabulary
 
+if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
+    from muse_keras.models import BaseRanker
+
 PROFILE_FIELDS = tuple(
     f"user_profile_{i}" for i in range(1, NUM_PROFILE_FIELDS + 1)
 )
@@ -46,7 +48,7 @@ class RankingModule(tf.Module):
 
     def __init__(
         self,
-        model: BaseRanker,
+        model: "BaseRanker",
         item_table: ItemTable,
         vocabularies: Mapping[str, Any],
         max_history: int | None,
