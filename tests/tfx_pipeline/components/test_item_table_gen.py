@@ -241,8 +241,8 @@ def test_memory_is_little_more_than_the_codes(tmp_path):
     """Of a large table, against the peak of a table of two batches.
 
     So what TensorFlow and a batch of Parquet take does not count. The bound
-    leaves room for the allocator (up to 60 MB of 36 were seen); vectors that
-    are held, with the lists they are read from, take 7 times their codes.
+    leaves room for the allocator (61 MB for 36 MB of codes were seen); vectors
+    that are held, with the lists they come from, take 7 times their codes.
     """
     sizes = {"small": 20_000, "large": 300_000}
     for name, items in sizes.items():
