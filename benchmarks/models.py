@@ -61,10 +61,17 @@ def export_muse(
     )
     model = MUSE(
         num_items,
-        [PROFILES + 2] * PROFILE_FIELDS,
-        CATEGORIES + 2,
-        CITIES + 2,
-        PROVINCES + 2,
+        {
+            f"user_profile_{field}": PROFILES + 2
+            for field in range(1, PROFILE_FIELDS + 1)
+        },
+        {
+            "category": CATEGORIES + 2,
+            "city": CITIES + 2,
+            "province": PROVINCES + 2,
+        },
+        behavior_features=("category",),
+        matches=("category",),
         vector_dim=DIM,
     )
     model.table.assign(table)

@@ -96,11 +96,14 @@ def export(table: str, target: str) -> dict[str, Any]:
     imported = harness.rss_mb()
     keras.utils.set_random_seed(0)
     items = ItemTable.open(table)
+    users = [f"user_profile_{number}" for number in range(1, 6)]
     start = time.perf_counter()
     model = MUSE(
         items.num_items,
-        [VOCABULARY + 2] * 5,
-        *[VOCABULARY + 2] * 3,
+        dict.fromkeys(users, VOCABULARY + 2),
+        dict.fromkeys(FEATURES, VOCABULARY + 2),
+        behavior_features=("category",),
+        matches=("category",),
         vector_dim=items.dim,
         embedding_dim=1,
     )
@@ -110,7 +113,7 @@ def export(table: str, target: str) -> dict[str, Any]:
     built = time.perf_counter()
     model.table.assign(items)
     assigned = time.perf_counter()
-    fields = [*FEATURES, *(f"user_profile_{i}" for i in range(1, 6))]
+    fields = [*FEATURES, *users]
     exported = export_saved_model(
         target,
         model=model,

@@ -268,7 +268,7 @@ class _Ours:
             "k": K,
             "recent": self.model.recent,
             "num_tiers": self.model.num_tiers,
-            "profile_sizes": self.model.profile_sizes,
+            "user_sizes": list(self.model.user_sizes.values()),
             "sparse": True,
         }
 
@@ -363,16 +363,17 @@ class _Ours:
         }
         each = {
             "history": rows["behavior"],
-            "history_categories": given["behavior_categories"],
+            "history_categories": given["behavior_features"][:, :, 0],
             "history_mask": given["behavior_mask"],
-            "profile": given["user_profile"],
+            "user": given["user_features"],
         }
         own = {
             "item": rows["candidate"],
-            "category": given["candidate_categories"],
-            "city": given["candidate_cities"],
-            "province": given["candidate_provinces"],
-            "matches": given["candidate_category_matches"],
+            **{
+                name: given["candidate_features"][:, :, place]
+                for place, name in enumerate(self.model.item_sizes)
+            },
+            "matches": given["candidate_matches"][:, :, 0],
             "click": np.asarray(clicks),
         }
         wide = {

@@ -28,17 +28,12 @@ def train_and_save(path: str, folder: str) -> None:
         folder,
         item_ids=np.arange(1, len(vectors) + 1),
         codes=np.round(127 * vectors).astype("int8"),
-        features=dict.fromkeys(
-            ("category", "city", "province"), np.ones(len(vectors), "int64")
-        ),
+        features={},
         source="examples/sample_data.py",
     )
     model = MUSE(
         table.num_items,
-        sample_data.PROFILES,
-        sample_data.CATEGORIES,
-        sample_data.CITIES,
-        sample_data.PROVINCES,
+        **sample_data.FEATURES,
         vector_dim=table.dim,
         k=20,
         hidden_units=(64, 32),

@@ -20,10 +20,7 @@ def build(dtype: str) -> MUSE:
     """A model whose layers compute in a dtype policy."""
     model = MUSE(
         sample_data.ITEMS,
-        sample_data.PROFILES,
-        sample_data.CATEGORIES,
-        sample_data.CITIES,
-        sample_data.PROVINCES,
+        **sample_data.FEATURES,
         vector_dim=sample_data.DIM,
         k=20,
         seed=0,

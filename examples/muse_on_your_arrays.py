@@ -24,17 +24,12 @@ with tempfile.TemporaryDirectory() as folder:
         folder,
         item_ids=np.arange(1, len(vectors) + 1),
         codes=np.round(127 * vectors).astype("int8"),
-        features=dict.fromkeys(
-            ("category", "city", "province"), np.ones(len(vectors), "int64")
-        ),
+        features={},
         source="examples/sample_data.py",
     )
     model = MUSE(
         num_items=table.num_items,
-        profile_sizes=sample_data.PROFILES,
-        category_size=sample_data.CATEGORIES,
-        city_size=sample_data.CITIES,
-        province_size=sample_data.PROVINCES,
+        **sample_data.FEATURES,
         vector_dim=table.dim,
         k=20,
         seed=0,

@@ -12,8 +12,14 @@ import numpy as np
 
 ITEMS, STYLES, DIM = 2_000, 24, 32
 LENGTH, CANDIDATES = 40, 4
-CATEGORIES, CITIES, PROVINCES = STYLES // 4 + 2, 10, 5
-PROFILES = (8,) * 5
+CATEGORIES = STYLES // 4 + 2
+# What a model is told of the features: names, and how many values each has.
+FEATURES = {
+    "user_sizes": {"age": 8, "income": 6},
+    "item_sizes": {"category": CATEGORIES, "brand": 10, "price": 5},
+    "behavior_features": ("category",),
+    "matches": ("category",),
+}
 
 
 class Requests(NamedTuple):
@@ -55,7 +61,8 @@ def requests(users: int, seed: int, liking: float = 0.7) -> Requests:
         style = np.where(rng.random((users, count)) < share, own, other)
         return 1 + style + STYLES * rng.integers(0, ITEMS // STYLES, own.shape)
 
-    def index(size: int, *shape: int) -> np.ndarray:
+    def index(name: str, *shape: int) -> np.ndarray:
+        size = (FEATURES["user_sizes"] | FEATURES["item_sizes"])[name]
         return rng.integers(1, size, (users, *shape)).astype("int32")
 
     history, listed = draw(LENGTH, 0.6), draw(CANDIDATES, 0.4)
@@ -65,18 +72,23 @@ def requests(users: int, seed: int, liking: float = 0.7) -> Requests:
     chance = np.where(likes.any(axis=2), liking, 0.1)
     matches = category(listed)[:, :, None] == category(history)[:, None, :]
     inputs = {
-        "user_profile": index(PROFILES[0], len(PROFILES)),
+        "user_features": np.stack([index("age"), index("income")], axis=1),
         "behavior_rows": np.where(mask, history, 0).astype("int32"),
-        "behavior_categories": np.where(mask, category(history), 0).astype(
-            "int32"
-        ),
+        "behavior_features": np.where(mask, category(history), 0)[
+            :, :, None
+        ].astype("int32"),
         "behavior_mask": mask,
         "candidate_rows": listed.astype("int32"),
-        "candidate_categories": category(listed).astype("int32"),
-        "candidate_cities": index(CITIES, CANDIDATES),
-        "candidate_provinces": index(PROVINCES, CANDIDATES),
-        "candidate_category_matches": (matches & mask[:, None, :])
-        .sum(axis=2)
+        "candidate_features": np.stack(
+            [
+                category(listed).astype("int32"),
+                index("brand", CANDIDATES),
+                index("price", CANDIDATES),
+            ],
+            axis=2,
+        ),
+        "candidate_matches": (matches & mask[:, None, :])
+        .sum(axis=2)[:, :, None]
         .astype("float32"),
     }
     clicks = (rng.random(chance.shape) < chance).astype("float32")

@@ -45,18 +45,18 @@ assert (importlib.resources.files("muse_keras") / "py.typed").is_file()
 
 counts = SimTier(4, scale="count", learnable=False)(np.array([[-1.0, 0.1, 1]]))
 assert keras.ops.convert_to_numpy(counts).tolist() == [[1, 0, 1, 1]]
-model = MUSE(20, (3,), 4, 3, 3, vector_dim=8, embedding_dim=4, k=3)
+brand = ("brand",)
+items = {"brand": 4, "price": 3}
+model = MUSE(20, {"age": 3}, items, brand, brand, k=3, vector_dim=8)
 ones = np.ones((2, 2), "int32")
 inputs = {
-    "user_profile": np.ones((2, 1), "int32"),
+    "user_features": np.ones((2, 1), "int32"),
     "behavior_rows": np.ones((2, 5), "int32"),
-    "behavior_categories": np.ones((2, 5), "int32"),
+    "behavior_features": np.ones((2, 5, 1), "int32"),
     "behavior_mask": np.ones((2, 5), bool),
     "candidate_rows": ones,
-    "candidate_categories": ones,
-    "candidate_cities": ones,
-    "candidate_provinces": ones,
-    "candidate_category_matches": ones.astype("float32"),
+    "candidate_features": np.ones((2, 2, 2), "int32"),
+    "candidate_matches": np.ones((2, 2, 1), "float32"),
 }
 model.compile(RowSparseAdam(), ImpressionCrossentropy())
 model.fit(inputs, ones.astype("float32"), verbose=0)

@@ -22,6 +22,10 @@ CLICKS = "clicks"
 # Examples of search events: before a modality's name, its vector.
 QUERY_PREFIX = "query_"
 
-# Vocabularies that Transform learns; categories of candidates and behaviors
-# share one.
-VOCABULARIES = (*USER_PROFILE, "category", "city", "province")
+# The groups of features that a model knows; see `RequestModel`.
+ITEM_FEATURES = ("category", "city", "province")
+BEHAVIOR_FEATURES = ("category",)
+MATCHES = ("category",)
+
+# Vocabularies that Transform learns; candidates and behaviors share one.
+VOCABULARIES = (*USER_PROFILE, *ITEM_FEATURES)

@@ -68,7 +68,7 @@ def preprocessing_fn(
         dense[features.BEHAVIOR_CATEGORY_IDS], category_vocabulary
     )
     candidate_categories = _apply(category_values, category_vocabulary)
-    matches = request_features.category_matches(
+    matches = request_features.feature_matches(
         tf.cast(behavior_categories, tf.int32),
         keep,
         tf.cast(candidate_categories, tf.int32),

@@ -44,7 +44,7 @@ class Model(nn.Module):
         if self.prenormalized:
             codes = functional.normalize(codes, dim=-1)
         self.register_buffer("vectors", codes)
-        starts = np.cumsum([0, *settings["profile_sizes"][:-1]])
+        starts = np.cumsum([0, *settings["user_sizes"][:-1]])
         self.register_buffer("starts", torch.from_numpy(starts))
         edges = 2 * np.arange(1, settings["num_tiers"]) / settings["num_tiers"]
         self.register_buffer("edges", torch.from_numpy((edges - 1).astype("f")))
@@ -91,11 +91,9 @@ class Model(nn.Module):
         ]
         counted = recent_mask.float().unsqueeze(-1)
         pooled = (recent * counted).sum(1) / counted.sum(1).clamp(min=1.0)
-        profile = self.tables["profile_embedding"](
-            batch["profile"] + self.starts
-        )
+        user = self.tables["user_embedding"](batch["user"] + self.starts)
         features = [
-            profile.flatten(1),
+            user.flatten(1),
             pooled,
             target,
             self.tables["city_embedding"](batch["city"]),

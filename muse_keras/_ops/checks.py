@@ -2,7 +2,8 @@
 
 import math
 import numbers
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -34,6 +35,40 @@ def integer(name: str, value: Any, minimum: int = 1) -> int:
 def integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
     """Return a constructor's sequence of positive integers."""
     return tuple(integer(name, value) for value in values)
+
+
+def vocabulary_sizes(
+    name: str, sizes: Mapping[str, Any], taken: Iterable[str]
+) -> dict[str, int]:
+    """Return a constructor's vocabulary sizes by names of features.
+
+    A name becomes a part of names of layers, some of which are `taken`.
+    """
+    good = r"(?!(" + "|".join(taken) + r")$)[A-Za-z0-9][A-Za-z0-9_]*"
+    names = sizes if isinstance(sizes, Mapping) else ("",)
+    if not all(re.fullmatch(good, str(one)) for one in names):
+        raise ValueError(
+            f"`{name}` must map names of features, of letters, digits and _ "
+            f"and other than {', '.join(taken)}, to sizes of vocabularies. "
+            f"Received: {name}={sizes!r}"
+        )
+    return {
+        feature: integer(f"{name}[{feature!r}]", size)
+        for feature, size in sizes.items()
+    }
+
+
+def names_among(
+    name: str, names: Iterable[str], known: Iterable[str]
+) -> tuple[str, ...]:
+    """Return a constructor's names, different ones of those known."""
+    chosen = tuple(names)
+    if len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
+        raise ValueError(
+            f"`{name}` must be different names among "
+            f"{', '.join(known) or 'none'}. Received: {name}={names!r}"
+        )
+    return chosen
 
 
 def seed_of(value: Any) -> int | None:
@@ -138,23 +173,30 @@ def check_names(inputs: Iterable[str], known: Iterable[str]) -> None:
         )
 
 
-def check_indices(name: str, indices: Any, sizes: Any, what: str) -> None:
+def check_indices(
+    name: str, indices: Any, sizes: int | Mapping[str, int], what: str
+) -> None:
     """Raise `ValueError` for indices on the host that name no row.
 
     Only a NumPy array or a list is looked at: looking into a tensor would hold
     up the device, and in a compiled program needs ops without GPU kernels.
-    There such an index reads row 0. `sizes` are the rows of the table, or those
-    of each last position; `what` says for the message what the indices are of.
+    There such an index reads row 0. `sizes` is the rows of the table, or those
+    of each last position by its name; `what` says for the message what the
+    indices are of.
     """
     if not isinstance(indices, np.ndarray | np.generic | list | tuple | int):
         return
     indices = np.asarray(indices)
     _check_kind(name, indices, "integers")
-    wrong = (indices < 0) | (indices >= np.asarray(sizes))
+    if isinstance(sizes, Mapping):
+        for place, (feature, size) in enumerate(sizes.items()):
+            values = indices[..., place]
+            check_indices(name, values, size, f"{what} of {feature!r}")
+        return
+    wrong = (indices < 0) | (indices >= sizes)
     if wrong.any():
-        limit = np.broadcast_to(sizes, indices.shape)[wrong][0]
         raise ValueError(
-            f"`{name}` must be in [0, {limit}), {what}; 0 is for what is "
+            f"`{name}` must be in [0, {sizes}), {what}; 0 is for what is "
             f"missing or unknown. Received: {indices[wrong][0]}"
         )
 

@@ -1,8 +1,10 @@
-"""Signatures and docstrings of classes that differ little from their base."""
+"""What follows from the signature of a constructor, and from that of a base."""
 
 import inspect
 import re
 from typing import Any
+
+import keras
 
 _SECTION = re.compile(r"^(\w[\w ]*):$", re.MULTILINE)
 _ARGUMENT = re.compile(r"^ {4}\**(\w+):", re.MULTILINE)
@@ -45,6 +47,22 @@ def complete_subclass(cls: type) -> None:
         f"{name}:\n{text}" if name else text
         for name, text in (sections | mine).items()
     )
+
+
+def attributes_of(layer: Any) -> dict[str, Any]:
+    """Return the arguments of a layer's constructor that are attributes."""
+    init: Any = type(layer).__init__
+    found = {
+        name: getattr(layer, name)
+        for name in inspect.signature(init).parameters
+        if hasattr(layer, name)
+    }
+    for name, value in found.items():
+        if isinstance(value, dict):  # One of Keras's own, which tracks it.
+            found[name] = dict(value)
+        elif callable(value):
+            found[name] = keras.activations.serialize(value)
+    return found
 
 
 def _sections(docstring: str) -> dict[str, str]:

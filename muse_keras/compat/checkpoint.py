@@ -18,8 +18,10 @@ _Weight = tuple[tuple[int, ...], list[_Target]]
 # Trained for an auxiliary loss, and not part of the model.
 _IGNORED = ("fc_tower_aux.",)
 _TAU_1 = "uni_att_v2.cosine_tau1"
-# The profile's features, after which its published tables are named.
-_PROFILE = ("129_1", "130_1", "130_2", "130_3", "130_4", "130_5")
+# The features after which the published tables are named: of the user, and of
+# items, of which behaviors have the first.
+_USER = ("129_1", "130_1", "130_2", "130_3", "130_4", "130_5")
+_ITEM = ("151_2_180", "213", "214")
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> _Arrays:
@@ -85,7 +87,7 @@ def load_published_weights(
 
     Example:
     >>> from muse_keras.compat import PublishedMUSE, load_published_weights
-    >>> model = PublishedMUSE(100, (9,), 9, 5, 5, embedding_dim=8)
+    >>> model = PublishedMUSE(100, {"age": 9}, {"category": 9})
     >>> try:
     ...     load_published_weights(model, {"fc_tower.surplus": [1.0]})
     ... except ValueError as error:
@@ -111,7 +113,7 @@ def _transposed(factor: np.float32) -> Callable[[_Array], Any]:
 def _dense_weights(model: PublishedMUSE) -> dict[str, _Weight]:
     """Return shape and targets of each dense weight, by published name."""
     short, long = model.short_attention, model.long_attention
-    item = 2 * model.embedding_dim
+    item = model.target_dim
     # The attention layers here divide logits by this.
     scale = np.sqrt(np.float32(item))
     weights: dict[str, _Weight] = {}
@@ -167,18 +169,22 @@ def _dense_weights(model: PublishedMUSE) -> dict[str, _Weight]:
 
 def _tables(model: PublishedMUSE) -> dict[str, _Weight]:
     """Return shape and target of each table, by published name."""
-    if len(model.profile_embeddings) != len(_PROFILE):
+    behavior = model.behavior_features
+    counts = len(model.user_sizes), len(model.item_sizes), len(behavior)
+    if counts != (len(_USER), len(_ITEM), 1):
         raise ValueError(
-            f"The published tables have {len(_PROFILE)} profile fields, "
-            f"{', '.join(_PROFILE)}. Received: a model of "
-            f"{len(model.profile_embeddings)}"
+            "The published tables are those of 6 features of users, 3 of items "
+            "and 1 of behaviors. Received: a model of "
+            f"{' and '.join(map(str, counts))}"
         )
+    items = dict.fromkeys((*behavior, *model.item_sizes))
     layers = {
         "150_2_180": model.item_embedding,
-        "151_2_180": model.category_embedding,
-        "213": model.city_embedding,
-        "214": model.province_embedding,
-        **dict(zip(_PROFILE, model.profile_embeddings, strict=True)),
+        **{
+            published: model.feature_embeddings[name]
+            for published, name in zip(_ITEM, items, strict=True)
+        },
+        **dict(zip(_USER, model.user_embeddings, strict=True)),
     }
     return {
         f"embedding_layers.{name}.weight": (

@@ -1,6 +1,6 @@
 """MUSE with the formulas of the published PyTorch implementation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +16,7 @@ from muse_keras.layers.semantic_aware_target_attention import (
 from muse_keras.layers.sim_tier import SimTier
 from muse_keras.layers.target_attention import TargetAttention
 from muse_keras.models.behavior_search import CosineSearch
+from muse_keras.models.ranker_inputs import features_of
 from muse_keras.models.request_model import Explanation, RequestModel
 from muse_keras.models.short_term_interest import (
     RecentBehaviors,
@@ -30,22 +31,17 @@ class PublishedMUSE(RequestModel):
     It takes the inputs of `MUSE` and differs in what it computes from them:
     projections have biases; short-term attention has neither an activation
     nor values of its own; SimTier has 22 tiers that include their upper
-    edges; the found behaviors are also mean-pooled; profile fields may be of
-    different widths; the tower ends in two outputs and normalizes over units;
-    `candidate_category_matches` is not looked at.
+    edges; the found behaviors are also mean-pooled; the user's features may be
+    of different widths; the tower ends in two outputs and normalizes over
+    units; `candidate_matches` is not looked at.
 
     Reference: the implementation published with MUSE, arXiv 2512.07216.
     docs/checkpoint-import.md lists where results still differ.
 
     Args:
-        profile_sizes: sequence of int, rows of the profile fields' tables,
-            row 0 included.
-        category_size: int, rows of the category table, row 0 included.
-        city_size: int, rows of the city table, row 0 included.
-        province_size: int, rows of the province table, row 0 included.
-        profile_dims: sequence of int, widths of the profile fields'
-            embeddings. None: `embedding_dim` for the first three fields, half
-            of it for all others.
+        user_dims: sequence of int, widths of the embeddings of the user's
+            features. None: `embedding_dim` for the first three, half of it
+            for all others.
         k: int, behaviors retrieved for each candidate.
         count_padding: bool. True: where a history has fewer behaviors than
             are looked at, the rest counts as behaviors with zero embeddings
@@ -53,11 +49,10 @@ class PublishedMUSE(RequestModel):
 
     Example:
     >>> from muse_keras.compat import PublishedMUSE
-    >>> model = PublishedMUSE(
-    ...     100, (50, 4, 4, 4, 4, 4), 9, 5, 5, embedding_dim=8
-    ... )
-    >>> [table.dim for table in model.profile_embeddings]
-    [8, 8, 8, 4, 4, 4]
+    >>> names = "129_1", "130_1", "130_2", "130_3"
+    >>> model = PublishedMUSE(100, dict.fromkeys(names, 4), {"category": 9})
+    >>> [table.dim for table in model.user_embeddings]
+    [16, 16, 16, 8]
     """
 
     num_tiers = 22
@@ -65,40 +60,40 @@ class PublishedMUSE(RequestModel):
     def __init__(
         self,
         num_items: int,
-        profile_sizes: Sequence[int],
-        category_size: int,
-        city_size: int,
-        province_size: int,
-        profile_dims: Sequence[int] | None = None,
+        user_sizes: Mapping[str, int],
+        item_sizes: Mapping[str, int],
+        behavior_features: Sequence[str] = (),
+        matches: Sequence[str] = (),
+        user_dims: Sequence[int] | None = None,
         k: int = 50,
         count_padding: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             num_items,
-            profile_sizes,
-            category_size,
-            city_size,
-            province_size,
+            user_sizes,
+            item_sizes,
+            behavior_features,
+            matches,
             **kwargs,
         )
-        count = len(self.profile_sizes)
-        if profile_dims is None:
+        count = len(self.user_sizes)
+        if user_dims is None:
             half = max(self.embedding_dim // 2, 1)
             dims = [self.embedding_dim] * 3 + [half] * count
-            profile_dims = dims[:count]
-        if len(profile_dims) != count:
+            user_dims = dims[:count]
+        if len(user_dims) != count:
             raise ValueError(
-                "`profile_dims` must have as many widths as `profile_sizes` "
-                f"has fields, {count}. Received: profile_dims={profile_dims}"
+                "`user_dims` must have as many widths as `user_sizes` has "
+                f"features, {count}. Received: user_dims={user_dims}"
             )
-        self.profile_dims = integers("profile_dims", profile_dims)
+        self.user_dims = integers("user_dims", user_dims)
         self.k = integer("k", k)
         self.count_padding = count_padding
-        self.profile_embeddings = [
-            self.embedding(f"profile_embedding_{number}", rows, dim)
+        self.user_embeddings = [
+            self.embedding(f"user_embedding_{number}", rows, dim)
             for number, (rows, dim) in enumerate(
-                zip(self.profile_sizes, self.profile_dims, strict=True)
+                zip(self.user_sizes.values(), self.user_dims, strict=True)
             )
         ]
         self.search = CosineSearch(self.k, name="search")
@@ -121,33 +116,22 @@ class PublishedMUSE(RequestModel):
         self._build_layers()
         self.built = True
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "profile_dims": self.profile_dims,
-            "k": self.k,
-            "count_padding": self.count_padding,
-        }
-
     def _tiers(self, name: str) -> SimTier:
         return SimTier(
             self.num_tiers, edges="ceil", dtype=self.dtype_policy, name=name
         )
 
     def _build_layers(self) -> None:
-        self.build_tables(*self.profile_embeddings)
-        dim = self.embedding_dim
-        item = (None, None, 2 * dim)
+        dim = self.target_dim
+        item = (None, None, dim)
         self.search.build()
         self.short_attention.build(item, item)
-        self.long_attention.build(item, (None, None, None, 2 * dim))
+        self.long_attention.build(item, (None, None, None, dim))
         self.short_tiers.build()
         self.long_tiers.build()
-        # Two interests, two means; id, category, city, province; tiers.
-        width = (
-            4 * 2 * dim + 4 * dim + sum(self.profile_dims) + 2 * self.num_tiers
-        )
+        # Two interests, two means; id and features of the candidate; tiers.
+        width = 4 * dim + (1 + len(self.item_sizes)) * self.embedding_dim
+        width += sum(self.user_dims) + 2 * self.num_tiers
         self.tower.build((None, None, width))
 
     def score(
@@ -181,10 +165,11 @@ class PublishedMUSE(RequestModel):
                 _mean(embedded, mask),
                 ops.expand_dims(short_mean, 1) * ones,
                 target,
-                self.city_embedding(inputs["candidate_cities"]),
-                self.province_embedding(inputs["candidate_provinces"]),
-                ops.expand_dims(self._profile(inputs["user_profile"]), 1)
-                * ones,
+                *self.other_embeddings(candidates),
+                *(
+                    ops.expand_dims(embedding, 1) * ones
+                    for embedding in self._user(inputs)
+                ),
                 short_tiers,
                 self.long_tiers(found.similarities, mask=mask),
             ],
@@ -216,15 +201,15 @@ class PublishedMUSE(RequestModel):
         )
         return attended, _mean(embedded, mask), tiers
 
-    def _profile(self, profile: Any) -> Any:
-        """Return the profile's embeddings, (B, sum of widths)."""
-        return ops.concatenate(
-            [
-                table(profile[:, number])
-                for number, table in enumerate(self.profile_embeddings)
-            ],
-            axis=-1,
-        )
+    def _user(self, inputs: dict[str, Any]) -> list[Any]:
+        """Return embeddings of the user's features, each (B, its width)."""
+        indices = features_of(inputs, "user_features", self.user_sizes)
+        return [
+            table(values)
+            for table, values in zip(
+                self.user_embeddings, indices.values(), strict=True
+            )
+        ]
 
 
 def _without_padding(embeddings: Any, mask: Any) -> Any:

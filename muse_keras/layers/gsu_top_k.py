@@ -10,6 +10,7 @@ from muse_keras._export import muse_keras_export
 from muse_keras._ops.blocks import search_in_blocks
 from muse_keras._ops.checks import check_inputs, integer
 from muse_keras._ops.cosine import CosineParts, cosine_matrix, cosine_parts
+from muse_keras._ops.docstrings import attributes_of
 from muse_keras._ops.top_k import stable_top_k
 
 # Below every cosine: masked positions sort last.
@@ -154,11 +155,7 @@ class GSUTopK(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "k": self.k,
-            "block_size": self.block_size,
-        }
+        return {**super().get_config(), **attributes_of(self)}
 
     def _check(
         self, candidates: Any, behaviors: Any, mask: Any, norms: Any

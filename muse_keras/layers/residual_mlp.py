@@ -7,6 +7,7 @@ import keras
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer, integers, number
+from muse_keras._ops.docstrings import attributes_of
 
 
 @muse_keras_export()
@@ -92,9 +93,4 @@ class ResidualMLP(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "hidden_units": self.hidden_units,
-            "output_dim": self.output_dim,
-            "dropout": self.dropout,
-        }
+        return {**super().get_config(), **attributes_of(self)}

@@ -8,6 +8,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import check_inputs, integer, same_axes
+from muse_keras._ops.docstrings import attributes_of
 
 _SCALES = ("log1p", "count", "fraction")
 _EDGES = ("floor", "ceil")
@@ -169,13 +170,7 @@ class SimTier(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_tiers": self.num_tiers,
-            "scale": self.scale,
-            "learnable": self.learnable,
-            "edges": self.edges,
-        }
+        return {**super().get_config(), **attributes_of(self)}
 
     def _count_by_upper_edges(self, similarities: Any, mask: Any) -> Any:
         """Return `count` of tiers that include their upper edges."""

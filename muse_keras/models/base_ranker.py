@@ -1,6 +1,6 @@
 """Base class of rankers, which differ in the long history alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,7 +25,7 @@ from muse_keras.models.views import FoundBehaviors
 class BaseRanker(RequestModel):
     """Scores the candidates of a request against the user's history.
 
-    A ranker embeds the user's profile and the candidate, models the newest
+    A ranker embeds the user's features and the candidate, models the newest
     behaviors (`ShortTermInterest`), and, if the subclass has one, searches
     the long history (`BehaviorSearch`) and models what was found
     (`ExactSearchUnit`). All is concatenated and scored by a `ScoreTower`.
@@ -34,9 +34,10 @@ class BaseRanker(RequestModel):
     completed by the arguments that it passes on to its base's.
 
     Behaviors and candidates share one table of item-id embeddings, whose
-    rows are those of the item table (row 0 for unknown items), and one of
-    categories. At inference a candidate's score depends on its request and
-    itself only: not on other candidates, padding or the rest of the batch.
+    rows are those of the item table (row 0 for unknown items), and one for
+    each feature that both have. At inference a candidate's score depends on
+    its request and itself only: not on other candidates, padding or the rest
+    of the batch.
 
     All weights exist after construction; `ranker.table.assign(item_table)`
     fills the frozen multimodal table.
@@ -51,30 +52,22 @@ class BaseRanker(RequestModel):
     def __init__(
         self,
         num_items: int,
-        profile_sizes: Sequence[int],
-        category_size: int,
-        city_size: int,
-        province_size: int,
-        vector_dim: int = 128,
-        embedding_dim: int = 16,
-        recent: int = 50,
+        user_sizes: Mapping[str, int],
+        item_sizes: Mapping[str, int],
+        behavior_features: Sequence[str] = (),
+        matches: Sequence[str] = (),
         num_tiers: int = 20,
         tier_scale: str = "log1p",
-        hidden_units: Sequence[int] = (256, 128, 64),
         num_heads: int = 1,
         attention_activation: Any = "silu",
         **kwargs: Any,
     ) -> None:
         super().__init__(
             num_items,
-            profile_sizes,
-            category_size,
-            city_size,
-            province_size,
-            vector_dim,
-            embedding_dim,
-            recent,
-            hidden_units,
+            user_sizes,
+            item_sizes,
+            behavior_features,
+            matches,
             **kwargs,
         )
         self.num_tiers = integer("num_tiers", num_tiers)
@@ -84,10 +77,12 @@ class BaseRanker(RequestModel):
 
     def assemble(self) -> None:
         """Make and build all layers; the last act of a constructor."""
-        # All profile fields in one table, one after the other.
-        self.profile_embedding = self.embedding(
-            "profile_embedding", sum(self.profile_sizes)
-        )
+        # All features of the user in one table, one after the other.
+        self.user_embedding: Any = None
+        if self.user_sizes:
+            self.user_embedding = self.embedding(
+                "user_embedding", sum(self.user_sizes.values())
+            )
         self.short_term = ShortTermInterest(
             num_heads=self.num_heads,
             activation=self.attention_activation,
@@ -138,9 +133,8 @@ class BaseRanker(RequestModel):
         )
         candidate_features = [
             target,
-            self.city_embedding(inputs["candidate_cities"]),
-            self.province_embedding(inputs["candidate_provinces"]),
-            self._matches(inputs["candidate_category_matches"]),
+            *self.other_embeddings(candidates),
+            *self._matches(inputs),
             short,
         ]
         explanation = None
@@ -160,34 +154,21 @@ class BaseRanker(RequestModel):
                 explanation = Explanation(found, scores, tiers)
             candidate_features.append(long)
         user_features = [
-            self._profile(inputs["user_profile"]),
+            *self._user(inputs),
             masked_mean(recent.embeddings, recent.mask),
         ]
         features = self._join(user_features, candidate_features)
         logits = self.tower(features, mask=candidates.mask, training=training)
         return logits, explanation
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_tiers": self.num_tiers,
-            "tier_scale": self.tier_scale,
-            "num_heads": self.num_heads,
-            "attention_activation": keras.activations.serialize(
-                self.attention_activation
-            ),
-        }
-
     def _build_layers(self) -> None:
-        self.build_tables(self.profile_embedding)
-        dim = self.embedding_dim
-        item = 2 * dim
-        target = (None, None, item)
+        target = (None, None, self.target_dim)
         self.short_term.build(target)
-        interest = self.num_tiers + item
-        # Candidate id, category, city, province; profile; pooled; matches.
-        width = 4 * dim + len(self.profile_sizes) * dim + item + 1 + interest
+        # Ids and features of the candidate, features of the user; the mean of
+        # the newest behaviors, and interest in them; matches.
+        embedded = 1 + len(self.item_sizes) + len(self.user_sizes)
+        width = embedded * self.embedding_dim + 2 * self.target_dim
+        width += self.num_tiers + len(self.matches)
         if self.search is not None:
             self.search.build()
             self.exact_search_unit.build(target)
@@ -204,24 +185,28 @@ class BaseRanker(RequestModel):
         shown = FoundBehaviors(found.indices, mask, found.similarities)
         return Explanation(shown, scores, tiers)
 
-    def _profile(self, profile: Any) -> Any:
-        """Return the profile's embeddings, (B, profiles * embedding_dim)."""
-        sizes = np.array(self.profile_sizes, np.int64)
+    def _user(self, inputs: dict[str, Any]) -> list[Any]:
+        """Return embeddings of the user's features, (B, U * embedding_dim)."""
+        if not self.user_sizes:
+            return []
+        sizes = np.array(list(self.user_sizes.values()), np.int64)
         starts = np.cumsum(sizes) - sizes
-        # An index outside its vocabulary must not read another field's row.
+        # An index outside its vocabulary must not read another one's row.
         last = ops.convert_to_tensor(sizes - 1, dtype="float32")
-        profile = ops.minimum(ops.cast(profile, "float32"), last)
-        profile = ops.maximum(profile, 0.0)
+        indices = ops.cast(inputs["user_features"], "float32")
+        indices = ops.maximum(ops.minimum(indices, last), 0.0)
         starts = ops.convert_to_tensor(starts, dtype="float32")
-        rows = ops.cast(profile + starts, "int32")
-        embedded = self.profile_embedding(rows)
-        return ops.reshape(embedded, (-1, len(sizes) * self.embedding_dim))
+        embedded = self.user_embedding(ops.cast(indices + starts, "int32"))
+        width = len(sizes) * self.embedding_dim
+        return [ops.reshape(embedded, (-1, width))]
 
-    def _matches(self, matches: Any) -> Any:
-        """Return the category-match feature, (B, C, 1)."""
-        matches = ops.maximum(ops.cast(matches, "float32"), 0.0)
-        matches = ops.cast(ops.log1p(matches), self.compute_dtype)
-        return ops.expand_dims(matches, -1)
+    def _matches(self, inputs: dict[str, Any]) -> list[Any]:
+        """Return logarithms of the match counts, (B, C, M)."""
+        if not self.matches:
+            return []
+        matches = ops.cast(inputs["candidate_matches"], "float32")
+        matches = ops.log1p(ops.maximum(matches, 0.0))
+        return [ops.cast(matches, self.compute_dtype)]
 
     def _join(self, user: list[Any], candidate: list[Any]) -> Any:
         """Return all features of each candidate, (B, C, F)."""

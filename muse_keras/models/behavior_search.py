@@ -7,6 +7,7 @@ import keras
 from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import allow_objects
 from muse_keras._ops.checks import integer
+from muse_keras._ops.docstrings import attributes_of
 from muse_keras.layers.gsu_top_k import GSUTopK
 from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
@@ -51,8 +52,8 @@ class BehaviorSearch(keras.layers.Layer):
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "k": self.k}
+        """Return the constructor's arguments, those that are attributes."""
+        return {**super().get_config(), **attributes_of(self)}
 
 
 @muse_keras_export()
@@ -70,8 +71,7 @@ class CosineSearch(BehaviorSearch):
 
     Example:
     >>> from muse_keras.models import CosineSearch, MUSE
-    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5, k=6, gsu="scl_cosine")
-    >>> isinstance(model.search, CosineSearch)
+    >>> isinstance(MUSE(9, {}, {}, gsu="scl_cosine").search, CosineSearch)
     True
     """
 

@@ -177,8 +177,7 @@ class SemanticExactSearchUnit(CombinedExactSearchUnit):
 
     Example:
     >>> from muse_keras.models import MUSE, SemanticExactSearchUnit
-    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5)
-    >>> isinstance(model.exact_search_unit, SemanticExactSearchUnit)
+    >>> isinstance(MUSE(9, {}, {}).exact_search_unit, SemanticExactSearchUnit)
     True
     """
 

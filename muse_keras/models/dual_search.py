@@ -17,7 +17,7 @@ class DualSearch(BehaviorSearch):
     """Half of the K behaviors by trained embeddings, half by content.
 
     The first ceil(K / 2) places hold the behaviors of the highest cosine of
-    trained id and category embeddings (`IdCosineSearch`); the others those of
+    trained embeddings (`IdCosineSearch`); the others those of
     the highest multimodal cosine (`CosineSearch`) that are not among the
     first, so that no behavior counts twice. K is the same in total as for
     every other search: a comparison is then about the searches alone.
@@ -35,8 +35,7 @@ class DualSearch(BehaviorSearch):
 
     Example:
     >>> from muse_keras.models import DualSearch, MUSE
-    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5, k=6, gsu="dual")
-    >>> isinstance(model.search, DualSearch)
+    >>> isinstance(MUSE(9, {}, {}, gsu="dual").search, DualSearch)
     True
     """
 

@@ -49,10 +49,9 @@ class HashSamplingUnit(ExactSearchUnit):
         shares `(B, C, 1, K)`.
 
     Example:
-    >>> from muse_keras.models import MUSE, HashSamplingUnit
-    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5, esu="sdim", hash_rounds=8)
-    >>> isinstance(model.exact_search_unit, HashSamplingUnit)
-    True
+    >>> from muse_keras.models import MUSE
+    >>> MUSE(9, {}, {}, esu="sdim", hash_rounds=8).exact_search_unit.num_rounds
+    8
     """
 
     def __init__(

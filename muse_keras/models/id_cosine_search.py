@@ -14,7 +14,7 @@ from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 class IdCosineSearch(BehaviorSearch):
     """The K behaviors of the highest cosine of trained embeddings.
 
-    Embeddings are those of id and category, side by side, as they are now; no
+    Embeddings are those of id and features, side by side, as they are now; no
     gradient flows through the search. Order: descending cosine, of equal ones
     the smaller position first. Takes O(L E) per candidate, in blocks of
     bounded memory.
@@ -28,8 +28,7 @@ class IdCosineSearch(BehaviorSearch):
 
     Example:
     >>> from muse_keras.models import IdCosineSearch, MUSE
-    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5, k=6, gsu="id_cosine")
-    >>> isinstance(model.search, IdCosineSearch)
+    >>> isinstance(MUSE(9, {}, {}, gsu="id_cosine").search, IdCosineSearch)
     True
     """
 

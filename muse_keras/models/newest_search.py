@@ -26,8 +26,7 @@ class NewestSearch(BehaviorSearch):
     >>> search = NewestSearch(k=2)
     >>> search.build()
     >>> found = search(
-    ...     CandidateView(rows[:, :1], rows[:, :1], np.ones((1, 1, 4), "int8")),
-    ...     BehaviorView(rows, rows, rows > 0, np.ones((1, 3, 4), "int8")),
+    ...     CandidateView(rows[:, :1]), BehaviorView(rows, rows > 0)
     ... )
     >>> np.asarray(found.indices)
     array([[[2, 1]]], dtype=int32)

@@ -18,8 +18,7 @@ class DIN(SearchRanker):
 
     Example:
     >>> from muse_keras.models import DIN
-    >>> model = DIN(100, (3, 3, 3), 9, 5, 5, recent=20)
-    >>> model.search is None and model.exact_search_unit is None
+    >>> DIN(100, {"age": 9}, {"brand": 9}, recent=20).search is None
     True
     """
 
@@ -31,16 +30,15 @@ class DIN(SearchRanker):
 class SIMHard(SearchRanker):
     """The newest behaviors of the candidate's category, modeled as in MUSE.
 
-    Category search, then SA-TA and SimTier.
+    Search by the first of `matches`, then SA-TA and SimTier.
 
     Reference: SIM, arXiv 2006.05639; as a baseline in MUSE, arXiv 2512.07216,
     which gives it MUSE's exact search unit.
 
     Example:
     >>> from muse_keras.models import SIMHard
-    >>> model = SIMHard(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, k=20)
-    >>> model.search.k
-    20
+    >>> SIMHard(100, {}, {"brand": 9}, ["brand"], ["brand"]).search.feature
+    'brand'
     """
 
     own_gsu = "category"
@@ -51,16 +49,15 @@ class SIMHard(SearchRanker):
 class SIMSoft(SearchRanker):
     """The behaviors nearest in trained embeddings, modeled as in MUSE.
 
-    Cosine of trained id and category embeddings, without a gradient through
-    the search, then SA-TA and SimTier.
+    Cosine of trained embeddings, without a gradient through the search, then
+    SA-TA and SimTier.
 
     Reference: SIM, arXiv 2006.05639; as a baseline in MUSE, arXiv 2512.07216,
     which gives it MUSE's exact search unit.
 
     Example:
     >>> from muse_keras.models import SIMSoft
-    >>> model = SIMSoft(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, k=20)
-    >>> model.search.k
+    >>> SIMSoft(100, {"age": 9}, {"brand": 9}, k=20).search.k
     20
     """
 
@@ -79,8 +76,7 @@ class ETA(SearchRanker):
 
     Example:
     >>> from muse_keras.models import ETA
-    >>> model = ETA(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, hash_bits=32)
-    >>> model.search.num_bits
+    >>> ETA(100, {"age": 9}, {"brand": 9}, hash_bits=32).search.num_bits
     32
     """
 
@@ -99,8 +95,7 @@ class SDIM(SearchRanker):
 
     Example:
     >>> from muse_keras.models import SDIM
-    >>> model = SDIM(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, hash_rounds=8)
-    >>> model.exact_search_unit.num_rounds
+    >>> SDIM(100, {}, {}, hash_rounds=8).exact_search_unit.num_rounds
     8
     """
 
@@ -120,8 +115,7 @@ class TWIN(SearchRanker):
 
     Example:
     >>> from muse_keras.models import TWIN
-    >>> model = TWIN(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, k=20)
-    >>> model.search.k
+    >>> TWIN(100, {"age": 9}, {"brand": 9}, k=20).search.k
     20
     """
 
@@ -141,8 +135,7 @@ class MISS(SearchRanker):
 
     Example:
     >>> from muse_keras.models import MISS
-    >>> model = MISS(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8, k=20)
-    >>> model.search.k
+    >>> MISS(100, {"age": 9}, {"brand": 9}, k=20).search.k
     20
     """
 
@@ -159,17 +152,14 @@ class MUSE(SearchRanker):
     Example:
     >>> import numpy as np
     >>> from muse_keras.models import MUSE
-    >>> model = MUSE(100, (3, 3, 3, 3, 3), 9, 5, 5, vector_dim=8)
+    >>> model = MUSE(100, {"age": 9}, {"brand": 9, "price": 5}, ["brand"])
     >>> inputs = {
-    ...     "user_profile": np.ones((1, 5), "int32"),
+    ...     "user_features": np.array([[2]], "int32"),
     ...     "behavior_rows": np.array([[3, 4, 5]], "int32"),
-    ...     "behavior_categories": np.array([[1, 2, 1]], "int32"),
+    ...     "behavior_features": np.array([[[1], [2], [1]]], "int32"),
     ...     "behavior_mask": np.array([[True, True, True]]),
     ...     "candidate_rows": np.array([[4, 7]], "int32"),
-    ...     "candidate_categories": np.array([[2, 3]], "int32"),
-    ...     "candidate_cities": np.array([[1, 1]], "int32"),
-    ...     "candidate_provinces": np.array([[1, 1]], "int32"),
-    ...     "candidate_category_matches": np.array([[1.0, 0.0]], "float32"),
+    ...     "candidate_features": np.array([[[2, 1], [3, 4]]], "int32"),
     ... }
     >>> tuple(model(inputs).shape)
     (1, 2)

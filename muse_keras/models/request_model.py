@@ -1,5 +1,6 @@
 """Base class of models of requests: tables, inputs and explanations."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,12 +9,23 @@ import numpy as np
 from keras import ops
 
 from muse_keras._keras_internals import keep_arrays
-from muse_keras._ops.checks import integer, integers, number, seed_of
-from muse_keras._ops.docstrings import complete_subclass
+from muse_keras._ops.checks import (
+    integer,
+    integers,
+    names_among,
+    number,
+    seed_of,
+    vocabulary_sizes,
+)
+from muse_keras._ops.docstrings import attributes_of, complete_subclass
 from muse_keras._ops.rows import assign_rows
 from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.models.dict_model import DictModel
-from muse_keras.models.ranker_inputs import as_tensors, check_ranker_inputs
+from muse_keras.models.ranker_inputs import (
+    as_tensors,
+    check_ranker_inputs,
+    features_of,
+)
 from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 from muse_keras.tables import MultimodalEmbeddingTable, gather_rows
 from muse_keras.tables.array_blocks import blocks
@@ -42,11 +54,14 @@ class RequestModel(DictModel):
 
     Args:
         num_items: int, items in the item table.
-        profile_sizes: sequence of int, sizes of the profile vocabularies.
-        category_size: int, size of the category vocabulary.
-        city_size: int, size of the city vocabulary.
-        province_size: int, size of the province vocabulary. Sizes include
-            index 0 (missing) and the out-of-vocabulary index.
+        user_sizes: mapping of the names of the user's features to the sizes
+            of their vocabularies, which include index 0 (missing) and the
+            out-of-vocabulary index.
+        item_sizes: the same of the features of items.
+        behavior_features: sequence of str, the item features that each
+            behavior has too. They are embedded with the id.
+        matches: sequence of str, the behavior features for which a candidate
+            has the number of behaviors that share its value.
         vector_dim: int, width of the multimodal vectors.
         embedding_dim: int, width of the trained embeddings.
         recent: int, newest behaviors modeled as short-term interest.
@@ -61,16 +76,17 @@ class RequestModel(DictModel):
 
     Call arguments:
         inputs: dict. B requests, L behaviors, C candidates:
-            `user_profile` int32 (B, profiles), vocabulary indices;
+            `user_features` int32 (B, U), vocabulary indices;
             `behavior_item_ids` int64 (B, L) or `behavior_rows` int32 (B, L);
-            `behavior_categories` int32 (B, L);
+            `behavior_features` int32 (B, L, F), vocabulary indices;
             `behavior_mask` bool (B, L), True = real, oldest first;
             `candidate_item_ids` int64 (B, C) or `candidate_rows` int32;
-            `candidate_categories`, `candidate_cities`,
-            `candidate_provinces` int32 (B, C);
-            `candidate_category_matches` float32 (B, C), behaviors of the
-            candidate's category;
+            `candidate_features` int32 (B, C, I), vocabulary indices;
+            `candidate_matches` float32 (B, C, M), counts of behaviors;
             `candidate_mask` bool (B, C), True = real; may be left out.
+            Last axes have the order of `user_sizes`, `behavior_features`,
+            `item_sizes` and `matches`; a group of no features may be left
+            out.
         training: bool.
 
     Output shape:
@@ -85,10 +101,10 @@ class RequestModel(DictModel):
     def __init__(
         self,
         num_items: int,
-        profile_sizes: Sequence[int],
-        category_size: int,
-        city_size: int,
-        province_size: int,
+        user_sizes: Mapping[str, int],
+        item_sizes: Mapping[str, int],
+        behavior_features: Sequence[str] = (),
+        matches: Sequence[str] = (),
         vector_dim: int = 128,
         embedding_dim: int = 16,
         recent: int = 50,
@@ -105,10 +121,14 @@ class RequestModel(DictModel):
         self.supports_jit = keras.backend.backend() != "tensorflow"
         keep_arrays(self)
         self.num_items = integer("num_items", num_items)
-        self.profile_sizes = integers("profile_sizes", profile_sizes)
-        self.category_size = integer("category_size", category_size)
-        self.city_size = integer("city_size", city_size)
-        self.province_size = integer("province_size", province_size)
+        taken = ["item", "user"]  # The tables of ids and of users.
+        self.user_sizes = vocabulary_sizes("user_sizes", user_sizes, taken)
+        taken += self.user_sizes
+        self.item_sizes = vocabulary_sizes("item_sizes", item_sizes, taken)
+        self.behavior_features = names_among(
+            "behavior_features", behavior_features, self.item_sizes
+        )
+        self.matches = names_among("matches", matches, self.behavior_features)
         self.vector_dim = integer("vector_dim", vector_dim)
         self.embedding_dim = integer("embedding_dim", embedding_dim)
         self.recent = integer("recent", recent)
@@ -116,47 +136,33 @@ class RequestModel(DictModel):
         self.oov_rate = number("oov_rate", oov_rate, "[0, 1)")
         self.seed = seed_of(seed)
         self.spare_rows = integer("spare_rows", spare_rows, minimum=0)
-        self.table = MultimodalEmbeddingTable(
+        table = MultimodalEmbeddingTable(
             self.num_items, self.vector_dim, self.spare_rows, name="table"
         )
+        self.table = _built(table)
         self.item_embedding = self.embedding(
             "item_embedding", self.num_items + 1
         )
-        self.category_embedding = self.embedding(
-            "category_embedding", self.category_size
-        )
-        self.city_embedding = self.embedding("city_embedding", self.city_size)
-        self.province_embedding = self.embedding(
-            "province_embedding", self.province_size
-        )
+        self.feature_embeddings = {
+            name: self.embedding(f"{name}_embedding", size)
+            for name, size in self.item_sizes.items()
+        }
+        # Of an item as the attentions see it: its id and behavior features.
+        self.target_dim = (1 + len(self.behavior_features)) * self.embedding_dim
 
     def embedding(
         self, name: str, rows: int, dim: int | None = None
     ) -> IdEmbedding:
-        """Return a new table of trained embeddings, not built.
+        """Return a new table of trained embeddings.
 
         Args:
             name: str, of the layer.
             rows: int.
             dim: int, width; None: `embedding_dim`.
         """
-        return IdEmbedding(
-            rows, dim or self.embedding_dim, dtype=self.dtype_policy, name=name
-        )
-
-    def build_tables(self, *profile: IdEmbedding) -> None:
-        """Build the tables made here, and those of the profile."""
-        tables: tuple[Any, ...] = (
-            self.table,
-            self.item_embedding,
-            self.category_embedding,
-            self.city_embedding,
-            self.province_embedding,
-            *profile,
-        )
-        for layer in tables:
-            with keras.name_scope(layer.name, caller=layer):
-                layer.build(None)
+        dim = dim or self.embedding_dim
+        layer = IdEmbedding(rows, dim, dtype=self.dtype_policy, name=name)
+        return _built(layer)
 
     def score(
         self,
@@ -237,8 +243,8 @@ class RequestModel(DictModel):
         together as far as they are known, and, in NumPy arrays alone, indices
         outside their vocabulary or table. A tensor is not looked into: that
         would hold up the device, and a compiled program would need ops that
-        have no GPU kernels. There, such an index reads row 0 (missing), or in
-        a profile the nearest row of its field.
+        have no GPU kernels. There, such an index reads row 0 (missing), or of
+        the user the nearest row of its feature.
         """
         check_ranker_inputs(inputs, self)
 
@@ -247,26 +253,13 @@ class RequestModel(DictModel):
     ) -> Any:
         """Return the shape and dtype of `call`'s result."""
         self.check_inputs(inputs)
-        shape = tuple(inputs["candidate_categories"].shape)
+        given = {"candidate_rows", "candidate_item_ids"} & set(inputs)
+        shape = tuple(inputs[given.pop()].shape)
         return keras.KerasTensor(shape, "float32")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_items": self.num_items,
-            "profile_sizes": self.profile_sizes,
-            "category_size": self.category_size,
-            "city_size": self.city_size,
-            "province_size": self.province_size,
-            "vector_dim": self.vector_dim,
-            "embedding_dim": self.embedding_dim,
-            "recent": self.recent,
-            "hidden_units": self.hidden_units,
-            "oov_rate": self.oov_rate,
-            "seed": self.seed,
-            "spare_rows": self.spare_rows,
-        }
+        """Return the constructor's arguments, those that are attributes."""
+        return {**super().get_config(), **attributes_of(self)}
 
     def views(
         self,
@@ -295,32 +288,40 @@ class RequestModel(DictModel):
                 return self.table.lookup_known(ids)
             return self.table.lookup(ids, fresh)
 
-        def embed(rows: Any, categories: Any) -> Any:
-            return self._embed_items(rows, categories, training)
-
+        embed = functools.partial(self._embed_items, training)
         candidates: CandidateView = CandidateView(
             rows("candidate"),
-            inputs["candidate_categories"],
             vectors=lambda: self.table.vectors(candidates.rows),
-            embeddings=lambda: embed(candidates.rows, candidates.categories),
+            embeddings=lambda: embed(candidates.rows, candidates.features),
             mask=inputs.get("candidate_mask"),
             queries=lambda: attention.queries(candidates.embeddings),
+            features=features_of(inputs, "candidate_features", self.item_sizes),
         )
         behaviors: BehaviorView = BehaviorView(
             rows("behavior"),
-            inputs["behavior_categories"],
             inputs["behavior_mask"],
             inverse_norms=lambda: self.table.inverse_norms_of(behaviors.rows),
             keys=lambda: attention.keys(behaviors.embeddings),
+            features=features_of(
+                inputs, "behavior_features", self.behavior_features
+            ),
             vectors_of=self.table.vectors,
             embeddings_of=embed,
         )
         return candidates, behaviors
 
+    def other_embeddings(self, candidates: CandidateView) -> list[Any]:
+        """Return embeddings (B, C, E) of what candidates alone have."""
+        return [
+            table(candidates.features[name])
+            for name, table in self.feature_embeddings.items()
+            if name not in self.behavior_features
+        ]
+
     def _embed_items(
-        self, rows: Any, categories: Any, training: bool | None
+        self, training: bool | None, rows: Any, features: Mapping[str, Any]
     ) -> Any:
-        """Return id and category embeddings, (..., 2 * embedding_dim)."""
+        """Return embeddings of ids and behavior features, side by side."""
         if not training:
             rows = self.table.known_rows(rows)
         if training and self.oov_rate > 0.0:
@@ -329,6 +330,19 @@ class RequestModel(DictModel):
             )
             rows = ops.where(draw < self.oov_rate, 0, rows)
         return ops.concatenate(
-            [self.item_embedding(rows), self.category_embedding(categories)],
+            [
+                self.item_embedding(rows),
+                *(
+                    self.feature_embeddings[name](features[name])
+                    for name in self.behavior_features
+                ),
+            ],
             axis=-1,
         )
+
+
+def _built(layer: Any) -> Any:
+    """Return a table whose weights have been made, named after it."""
+    with keras.name_scope(layer.name, caller=layer):
+        layer.build(None)
+    return layer

@@ -1,6 +1,6 @@
 """A ranker whose long-term part is any search with any exact search unit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from muse_keras._export import muse_keras_export
@@ -49,7 +49,7 @@ class SearchRanker(BaseRanker):
     | `gsu` | behaviors found for a candidate |
     |---|---|
     | `none` | the newest |
-    | `category` | of its category, newest first (SIM, hard) |
+    | `category` | with its value of the first of `matches`, newest first |
     | `id_cosine` | by cosine of trained embeddings (SIM, soft) |
     | `scl_cosine` | by cosine of multimodal vectors (MUSE) |
     | `target_attention` | by the logits of the ESU's attention (TWIN) |
@@ -83,7 +83,7 @@ class SearchRanker(BaseRanker):
     Example:
     >>> from muse_keras.models import SearchRanker
     >>> model = SearchRanker(
-    ...     100, (3, 3, 3, 3, 3), 9, 5, 5, gsu="simhash", esu="ta"
+    ...     100, {"age": 9}, {"category": 9}, gsu="simhash", esu="ta"
     ... )
     >>> type(model.search).__name__
     'SimHashSearch'
@@ -95,10 +95,10 @@ class SearchRanker(BaseRanker):
     def __init__(
         self,
         num_items: int,
-        profile_sizes: Sequence[int],
-        category_size: int,
-        city_size: int,
-        province_size: int,
+        user_sizes: Mapping[str, int],
+        item_sizes: Mapping[str, int],
+        behavior_features: Sequence[str] = (),
+        matches: Sequence[str] = (),
         k: int = 50,
         similarity_scale: float | None = 10.0,
         gsu: str | None = None,
@@ -109,10 +109,10 @@ class SearchRanker(BaseRanker):
     ) -> None:
         super().__init__(
             num_items,
-            profile_sizes,
-            category_size,
-            city_size,
-            province_size,
+            user_sizes,
+            item_sizes,
+            behavior_features,
+            matches,
             **kwargs,
         )
         for name, value, choices in (("gsu", gsu, GSUS), ("esu", esu, ESUS)):
@@ -139,10 +139,17 @@ class SearchRanker(BaseRanker):
         options: dict[str, Any] = {"k": self.k, "name": "search"}
         if name == "simhash":
             options |= {
-                "dim": 2 * self.embedding_dim,
+                "dim": self.target_dim,
                 "num_bits": self.hash_bits,
                 "seed": self.seed,
             }
+        if name == "category":
+            if not self.matches:
+                raise ValueError(
+                    '`gsu` "category" searches by the first of `matches`: '
+                    "give one, or another `gsu`. Received: matches=()"
+                )
+            options["feature"] = self.matches[0]
         return _SEARCHES[name](**options)
 
     def make_exact_search_unit(self) -> ExactSearchUnit | None:
@@ -171,18 +178,6 @@ class SearchRanker(BaseRanker):
         return CombinedExactSearchUnit(
             attention=attention, with_tiers=with_tiers, **options
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "k": self.k,
-            "similarity_scale": self.similarity_scale,
-            "gsu": self.gsu,
-            "esu": self.esu,
-            "hash_bits": self.hash_bits,
-            "hash_rounds": self.hash_rounds,
-        }
 
     def _names(self) -> tuple[str | None, str | None]:
         """Return the names of search and exact search unit, or two None."""

@@ -20,7 +20,7 @@ class RecentBehaviors(NamedTuple):
     Attributes:
         indices: int32 (B, R), positions in the history.
         mask: bool (B, R), True = real.
-        embeddings: float (B, R, E), id and category embeddings.
+        embeddings: float (B, R, E), embeddings of ids and features.
         vectors: int8 (B, R, D), multimodal codes.
     """
 

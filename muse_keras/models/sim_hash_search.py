@@ -35,7 +35,7 @@ class SimHashSearch(BehaviorSearch):
         dim: int, width of what is hashed.
         k: int, behaviors kept for each candidate.
         num_bits: int, bits of a hash.
-        source: "embeddings", the trained ones of id and category, or
+        source: "embeddings", the trained ones of ids and features, or
             "vectors", the frozen multimodal ones.
         seed: int, for the hyperplanes.
         block_size: int, the most distances held at once, 4 bytes each.
@@ -43,8 +43,7 @@ class SimHashSearch(BehaviorSearch):
 
     Example:
     >>> from muse_keras.models import MUSE, SimHashSearch
-    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5, k=6, gsu="simhash")
-    >>> isinstance(model.search, SimHashSearch)
+    >>> isinstance(MUSE(9, {}, {}, gsu="simhash").search, SimHashSearch)
     True
     """
 
@@ -95,14 +94,3 @@ class SimHashSearch(BehaviorSearch):
         indices = ops.where(found, last - places, ops.zeros_like(places))
         indices = ops.cast(indices, "int32")
         return FoundBehaviors.at(candidates, behaviors, indices, found)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "dim": self.dim,
-            "num_bits": self.num_bits,
-            "source": self.source,
-            "seed": self.seed,
-            "block_size": self.block_size,
-        }

@@ -36,7 +36,7 @@ class TargetAttentionSearch(BehaviorSearch):
 
     Example:
     >>> from muse_keras.models import MUSE, TargetAttentionSearch
-    >>> model = MUSE(100, (3, 3, 3), 9, 5, 5, k=6, gsu="target_attention")
+    >>> model = MUSE(100, {}, {}, k=6, gsu="target_attention")
     >>> isinstance(model.search, TargetAttentionSearch)
     True
     """
@@ -60,7 +60,3 @@ class TargetAttentionSearch(BehaviorSearch):
         )
         indices = ops.cast(positions, "int32")
         return FoundBehaviors.at(candidates, behaviors, indices, found)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "block_size": self.block_size}

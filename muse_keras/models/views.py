@@ -5,8 +5,9 @@ that is not read is not computed and is not in the graph. Read a field outside
 of loops and branches (`tf.cond`, `ops.map`), since its value is kept.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from muse_keras._ops.positions import take_positions, take_vectors_at
 class _Field:
     """An attribute given as a value or as a function called once."""
 
+    def __init__(self, is_needed: bool = False) -> None:
+        self._is_needed = is_needed
+
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
@@ -26,8 +30,10 @@ class _Field:
         view.__dict__[self._name] = value
 
     def __get__(self, view: Any, owner: type | None = None) -> Any:
-        if view is None:
-            return self
+        if view is None:  # A dataclass asks for its default.
+            if self._is_needed:
+                raise AttributeError(self._name)
+            return None
         value = view.__dict__[self._name]
         if value is None:
             raise ValueError(
@@ -38,10 +44,13 @@ class _Field:
             value = value()
         if isinstance(value, np.ndarray):
             value = ops.convert_to_tensor(value)
+        if isinstance(value, Mapping):
+            value = {k: ops.convert_to_tensor(v) for k, v in value.items()}
         view.__dict__[self._name] = value
         return value
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class CandidateView:
     """The candidates of a batch of requests.
 
@@ -50,45 +59,33 @@ class CandidateView:
 
     Args:
         rows: int32 (B, C), rows of the item table; 0 = unknown item.
-        categories: int32 (B, C), vocabulary indices.
         vectors: int8 (B, C, D), multimodal codes.
-        embeddings: float (B, C, E), trained id and category embeddings.
+        embeddings: float (B, C, E), trained embeddings of ids and of what
+            behaviors have too.
         mask: bool (B, C), True = real. None: all are.
         queries: float (B, C, D'), queries of the exact search unit's
             attention.
+        features: mapping of names of features to vocabulary indices, integer
+            (B, C).
 
     Example:
     >>> import numpy as np
     >>> from muse_keras.models import CandidateView
     >>> rows = np.array([[4, 7]], "int32")
-    >>> view = CandidateView(rows, rows, lambda: np.ones((1, 2, 8), "int8"))
+    >>> view = CandidateView(rows, lambda: np.ones((1, 2, 8), "int8"))
     >>> tuple(view.vectors.shape)
     (1, 2, 8)
     """
 
-    rows = _Field()
-    categories = _Field()
-    vectors = _Field()
-    embeddings = _Field()
-    queries = _Field()
-
-    def __init__(
-        self,
-        rows: Any,
-        categories: Any,
-        vectors: Any = None,
-        embeddings: Any = None,
-        mask: Any = None,
-        queries: Any = None,
-    ) -> None:
-        self.rows = rows
-        self.categories = categories
-        self.vectors = vectors
-        self.embeddings = embeddings
-        self.mask = mask
-        self.queries = queries
+    rows: Any = _Field(is_needed=True)
+    vectors: Any = _Field()
+    embeddings: Any = _Field()
+    mask: Any = None
+    queries: Any = _Field()
+    features: Any = _Field()
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class BehaviorView:
     """The histories of a batch of requests, oldest first.
 
@@ -97,62 +94,48 @@ class BehaviorView:
 
     Args:
         rows: int32 (B, L), rows of the item table; 0 = unknown item.
-        categories: int32 (B, L), vocabulary indices.
         mask: bool (B, L), True = real.
         vectors: int8 (B, L, D), multimodal codes.
-        embeddings: float (B, L, E), trained id and category embeddings.
+        embeddings: float (B, L, E), trained embeddings of ids and features.
         inverse_norms: float32 (B, L), 1 / norm of the codes, 0 where there
             is no vector.
         keys: float (B, L, D'), keys of the exact search unit's attention.
+        features: mapping of names of features to vocabulary indices, integer
+            (B, L).
         vectors_of: function of rows to their codes, or None. With it, codes
             of a few positions are read without those of the whole history.
-        embeddings_of: the same, of rows and categories to embeddings.
+        embeddings_of: the same, of rows and features to embeddings.
 
     Example:
     >>> import numpy as np
     >>> from muse_keras.models import BehaviorView
     >>> rows = np.array([[4, 7, 0]], "int32")
     >>> codes = np.ones((1, 3, 8), "int8")
-    >>> view = BehaviorView(rows, rows, rows > 0, vectors=codes)
+    >>> view = BehaviorView(rows, rows > 0, vectors=codes)
     >>> tuple(view.at(np.array([[[1, 0]]], "int32")).vectors.shape)
     (1, 1, 2, 8)
     """
 
-    rows = _Field()
-    categories = _Field()
-    mask = _Field()
-    vectors = _Field()
-    embeddings = _Field()
-    inverse_norms = _Field()
-    keys = _Field()
+    rows: Any = _Field(is_needed=True)
+    mask: Any = _Field(is_needed=True)
+    vectors: Any = _Field()
+    embeddings: Any = _Field()
+    inverse_norms: Any = _Field()
+    keys: Any = _Field()
+    features: Any = _Field()
+    vectors_of: Any = None
+    embeddings_of: Any = None
 
-    def __init__(
-        self,
-        rows: Any,
-        categories: Any,
-        mask: Any,
-        vectors: Any = None,
-        embeddings: Any = None,
-        inverse_norms: Any = None,
-        keys: Any = None,
-        vectors_of: Callable[[Any], Any] | None = None,
-        embeddings_of: Callable[[Any, Any], Any] | None = None,
-    ) -> None:
-        self.rows = rows
-        self.categories = categories
-        self.mask = mask
-        self.inverse_norms = inverse_norms
-        self.keys = keys
-        self._vectors_of = vectors_of
-        self._embeddings_of = embeddings_of
-        if vectors is None and vectors_of is not None:
-            vectors = lambda: vectors_of(self.rows)  # noqa: E731
-        if embeddings is None and embeddings_of is not None:
-            embeddings = lambda: embeddings_of(  # noqa: E731
-                self.rows, self.categories
-            )
-        self.vectors = vectors
-        self.embeddings = embeddings
+    def __post_init__(self) -> None:
+        given, by_rows, by_both = (
+            vars(self),
+            self.vectors_of,
+            self.embeddings_of,
+        )
+        if given["vectors"] is None and by_rows:
+            self.vectors = lambda: by_rows(self.rows)
+        if given["embeddings"] is None and by_both:
+            self.embeddings = lambda: by_both(self.rows, self.features)
 
     def at(self, indices: Any) -> "BehaviorView":
         """Return the behaviors at some positions, without a mask.
@@ -161,23 +144,27 @@ class BehaviorView:
             indices: int32 (B, ...), positions in L; 0 if L is 0.
 
         Returns:
-            `BehaviorView` of (B, ...) with rows, categories, vectors and
+            `BehaviorView` of (B, ...) with rows, features, vectors and
             embeddings.
         """
-        by_rows, by_both = self._vectors_of, self._embeddings_of
+        by_rows, by_both = self.vectors_of, self.embeddings_of
         return BehaviorView(
             lambda: take_positions(self.rows, indices),
-            lambda: take_positions(self.categories, indices),
             None,
             None if by_rows else lambda: take_vectors_at(self.vectors, indices),
             None
             if by_both
             else lambda: take_vectors_at(self.embeddings, indices),
+            features=lambda: {
+                name: take_positions(values, indices)
+                for name, values in self.features.items()
+            },
             vectors_of=by_rows,
             embeddings_of=by_both,
         )
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class FoundBehaviors:
     """The behaviors that a search found for every candidate.
 
@@ -189,7 +176,7 @@ class FoundBehaviors:
         mask: bool (B, C, K), True = found.
         similarities: float32 (B, C, K), multimodal cosines in the order of
             the search; 0 where masked and for an item without a vector.
-        embeddings: float (B, C, K, E), trained id and category embeddings.
+        embeddings: float (B, C, K, E), trained embeddings.
 
     Example:
     >>> import numpy as np
@@ -200,22 +187,10 @@ class FoundBehaviors:
     (1, 1, 2)
     """
 
-    indices = _Field()
-    mask = _Field()
-    similarities = _Field()
-    embeddings = _Field()
-
-    def __init__(
-        self,
-        indices: Any,
-        mask: Any,
-        similarities: Any = None,
-        embeddings: Any = None,
-    ) -> None:
-        self.indices = indices
-        self.mask = mask
-        self.similarities = similarities
-        self.embeddings = embeddings
+    indices: Any = _Field(is_needed=True)
+    mask: Any = _Field(is_needed=True)
+    similarities: Any = _Field()
+    embeddings: Any = _Field()
 
     @classmethod
     def at(

@@ -5,8 +5,8 @@ A directory of four files, written once and memory-mapped by its readers:
 - `item_ids.npy` int64 (N,): sorted, unique, never 0.
 - `scl_int8.npy` int8 (N + 1, D): row 0 is zero and means "unknown item", row
   i + 1 belongs to `item_ids[i]`. A vector is `codes / 127`.
-- `item_features.npz`: `category`, `city`, `province` int64 (N + 1,), raw ids,
-  rows as above.
+- `item_features.npz`: an int64 (N + 1,) for each feature, raw ids, rows as
+  above.
 - `manifest.json`: sizes, scale, source, SHA-256 of each file.
 """
 
@@ -29,13 +29,12 @@ from muse_keras.tables.item_ids import (
 )
 from muse_keras.tables.table_files import (
     CODES_FILE,
-    FEATURE_NAMES,
     FEATURES_FILE,
     IDS_FILE,
     SCALE,
     check_file,
     map_array,
-    map_member,
+    map_members,
     read_manifest,
     table_directory,
 )
@@ -53,8 +52,8 @@ class ItemTable:
         manifest: dict. The content of `manifest.json`.
         item_ids: int64 (N,). Sorted, unique, without 0.
         codes: int8 (N + 1, D). Row 0 is zero; a vector is `codes * scale`.
-        features: dict of `category`, `city`, `province`, each int64 (N + 1,)
-            of raw ids. Row 0, and an item without features, is 0.
+        features: dict of names, in the order in which they were written, to
+            raw ids, int64 (N + 1,). Row 0, and an item without features, is 0.
         num_items: int, N.
         dim: int, D.
         scale: float, 1 / 127.
@@ -67,11 +66,7 @@ class ItemTable:
     ...     folder,
     ...     item_ids=np.array([7, -3]),
     ...     codes=np.array([[127, 0], [0, 127]], "int8"),
-    ...     features={
-    ...         "category": np.array([70, 30]),
-    ...         "city": np.array([1, 2]),
-    ...         "province": np.array([3, 4]),
-    ...     },
+    ...     features={"category": np.array([70, 30])},
     ...     source="example",
     ... )
     >>> table.rows([7, -3, 0, 8])
@@ -110,8 +105,7 @@ class ItemTable:
     @cached_property
     def features(self) -> dict[str, npt.NDArray[np.int64]]:
         """Raw feature ids by name, each int64 (N + 1,), memory-mapped."""
-        file = self.path / FEATURES_FILE
-        return {name: map_member(file, name) for name in FEATURE_NAMES}
+        return map_members(self.path / FEATURES_FILE)
 
     def rows(self, ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """Return the table row of every id.
@@ -160,8 +154,8 @@ class ItemTable:
             item_ids: integers (N,), any order, unique, without 0.
             codes: int8 (N, D), aligned with `item_ids`; a zero row is an item
                 without a vector.
-            features: `category`, `city` and `province`, integers (N,) aligned
-                with `item_ids`; 0 where unknown.
+            features: mapping of names to integers (N,) aligned with
+                `item_ids`; 0 where unknown.
             source: where the vectors come from, kept in the manifest.
 
         Returns:

@@ -9,6 +9,7 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import integer
+from muse_keras._ops.docstrings import attributes_of
 from muse_keras._ops.ids import backend_holds_int64
 from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tables.hash_index import build_hash_index, index_sizes
@@ -327,12 +328,7 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_items": self.num_items,
-            "dim": self.dim,
-            "spare_rows": self.spare_rows,
-        }
+        return {**super().get_config(), **attributes_of(self)}
 
     def save_own_variables(self, store: Any) -> None:
         """Write the weights by name, the ids as int64 on every backend."""

@@ -18,7 +18,6 @@ from muse_keras.tables.array_blocks import blocks, release_pages
 from muse_keras.tables.item_ids import as_int64
 
 FORMAT_VERSION = 1
-FEATURE_NAMES = ("category", "city", "province")
 SCALE = 1.0 / 127.0
 
 IDS_FILE = "item_ids.npy"
@@ -70,14 +69,9 @@ def table_directory(
 def _check_features(
     features: Mapping[str, npt.ArrayLike], num_items: int
 ) -> dict[str, npt.NDArray[np.int64]]:
-    if set(features) != set(FEATURE_NAMES):
-        raise ValueError(
-            f"`features` must be exactly {list(FEATURE_NAMES)}. "
-            f"Received: {sorted(features)}"
-        )
     columns = {}
-    for name in FEATURE_NAMES:
-        column = as_int64(f"features[{name!r}]", features[name])
+    for name, values in features.items():
+        column = as_int64(f"features[{name!r}]", values)
         if column.shape != (num_items,):
             raise ValueError(
                 f"`features[{name!r}]` must have shape ({num_items},), one "
@@ -222,12 +216,18 @@ def map_array(
     return array
 
 
-def map_member(file: Path, name: str) -> npt.NDArray[np.int64]:
-    """Memory-map one array of an uncompressed .npz archive."""
+def map_members(file: Path) -> dict[str, npt.NDArray[np.int64]]:
+    """Memory-map the arrays of an uncompressed .npz archive, by name."""
     with zipfile.ZipFile(file) as archive:
-        member = archive.getinfo(f"{name}.npy")
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{file}: `{name}` must not be compressed.")
+        return {
+            member.filename.removesuffix(".npy"): _map_member(file, member)
+            for member in archive.infolist()
+        }
+
+
+def _map_member(file: Path, member: zipfile.ZipInfo) -> npt.NDArray[np.int64]:
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{file}: {member.filename} must not be compressed.")
     with file.open("rb") as stream:
         # A member's own header: 30 bytes, the last four of which are the
         # lengths of its name and of an extra field, then these two.

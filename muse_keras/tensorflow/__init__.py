@@ -11,19 +11,21 @@ from muse_keras.tensorflow.code_search import (
     int8_products,
 )
 from muse_keras.tensorflow.model_inputs import (
+    FeatureNames,
     dense_model_inputs,
     densify,
     present,
 )
 from muse_keras.tensorflow.request_features import (
-    category_matches,
+    feature_matches,
     newest_mask,
 )
 
 __all__ = [
-    "category_matches",
+    "FeatureNames",
     "dense_model_inputs",
     "densify",
+    "feature_matches",
     "has_int8_products",
     "int8_products",
     "newest_mask",

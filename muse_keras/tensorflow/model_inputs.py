@@ -1,27 +1,31 @@
 """From transformed features to the dense inputs of the ranking models."""
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 Feature: TypeAlias = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
 
-_BEHAVIORS = {
-    "behavior_item_ids": tf.int64,
-    "behavior_categories": tf.int32,
-}
-_CANDIDATES = {
-    "candidate_item_ids": tf.int64,
-    "candidate_categories": tf.int32,
-    "candidate_cities": tf.int32,
-    "candidate_provinces": tf.int32,
-    "candidate_category_matches": tf.float32,
-}
+
+class FeatureNames(NamedTuple):
+    """Names of the transformed features of each group of a model's inputs.
+
+    Attributes:
+        user: features of the user, (B, n) each; n is often 1.
+        item: features of the candidates, in the order of `item_sizes`.
+        behavior: features of the behaviors, in their order.
+        matches: counts of behaviors, in their order.
+    """
+
+    user: Sequence[str] = ()
+    item: Sequence[str] = ()
+    behavior: Sequence[str] = ()
+    matches: Sequence[str] = ()
 
 
 def dense_model_inputs(
-    transformed: Mapping[str, Feature],
+    transformed: Mapping[str, Feature], names: FeatureNames
 ) -> dict[str, tf.Tensor]:
     """Turn a batch of transformed features into the models' inputs.
 
@@ -30,41 +34,48 @@ def dense_model_inputs(
     left out (use `densify` for labels).
 
     Args:
-        transformed: `user_profile` (B, 5); `behavior_item_ids`,
-            `behavior_categories`, and `candidate_item_ids`,
-            `candidate_categories`, `candidate_cities`, `candidate_provinces`,
-            `candidate_category_matches`, each a sparse, ragged or dense
-            (B, any). Ids are raw int64; the rest are vocabulary indices, and
-            matches are float counts.
+        transformed: `behavior_item_ids`, `candidate_item_ids` and those of
+            `names`, each a sparse, ragged or dense (B, any). Ids are raw
+            int64; the rest are vocabulary indices, and matches are counts.
+        names: `FeatureNames`.
 
     Returns:
-        dict: `user_profile` int32 (B, 5); `behavior_item_ids` int64 and
-        `behavior_categories` int32 (B, L), padded with 0; `behavior_mask`
-        bool (B, L), True where the item id is not 0; `candidate_item_ids`
-        int64, `candidate_categories`, `candidate_cities`,
-        `candidate_provinces` int32, `candidate_category_matches` float32
-        (B, C), padded with 0; `candidate_mask` bool (B, C), True for the
-        candidates given, whatever their id (for dense input: ids other than
-        0).
+        dict: `behavior_item_ids` int64 (B, L) and `candidate_item_ids` int64
+        (B, C), padded with 0; `behavior_mask`, True where the id is not 0;
+        `candidate_mask`, True for the candidates given, whatever their id
+        (for dense input: ids other than 0); and the groups that have names:
+        `user_features` int32 (B, U), `behavior_features` int32 (B, L, F),
+        `candidate_features` int32 (B, C, I), `candidate_matches` float32
+        (B, C, M).
 
     Raises:
         ValueError: if a feature is missing.
     """
-    required = ("user_profile", *_BEHAVIORS, *_CANDIDATES)
+    groups = {
+        "user_features": (names.user, tf.int32),
+        "behavior_features": (names.behavior, tf.int32),
+        "candidate_features": (names.item, tf.int32),
+        "candidate_matches": (names.matches, tf.float32),
+    }
+    ids = ("behavior_item_ids", "candidate_item_ids")
+    required = [*ids, *(name for group, _ in groups.values() for name in group)]
     missing = [name for name in required if name not in transformed]
     if missing:
         raise ValueError(
             f"`transformed` must hold the feature {missing[0]!r}. "
             f"Received: {sorted(transformed)}"
         )
-    inputs = {
-        name: tf.cast(densify(transformed[name]), dtype)
-        for name, dtype in (_BEHAVIORS | _CANDIDATES).items()
-    }
-    profile = tf.cast(densify(transformed["user_profile"]), tf.int32)
-    inputs["user_profile"] = tf.reshape(profile, [-1, profile.shape[-1] or 5])
+    dense = {name: densify(transformed[name]) for name in required}
+    inputs = {name: tf.cast(dense[name], tf.int64) for name in ids}
     inputs["behavior_mask"] = tf.not_equal(inputs["behavior_item_ids"], 0)
     inputs["candidate_mask"] = present(transformed["candidate_item_ids"])
+    for group, (own, dtype) in groups.items():
+        if own:
+            join = tf.concat if group == "user_features" else tf.stack
+            # int64 until the end: TensorFlow joins int32 on the host.
+            wide = tf.int64 if dtype == tf.int32 else dtype
+            values = [tf.cast(dense[name], wide) for name in own]
+            inputs[group] = tf.cast(join(values, axis=-1), dtype)
     return inputs
 
 

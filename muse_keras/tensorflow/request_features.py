@@ -38,34 +38,34 @@ def newest_mask(
     return tf.logical_and(real, age <= max_history)
 
 
-def category_matches(
-    behavior_categories: tf.Tensor,
+def feature_matches(
+    behavior_values: tf.Tensor,
     mask: tf.Tensor,
-    candidate_categories: tf.Tensor,
-    category_size: int | tf.Tensor,
+    candidate_values: tf.Tensor,
+    size: int | tf.Tensor,
 ) -> tf.Tensor:
-    """Count a user's behaviors in each candidate's category.
+    """Count the behaviors that have each candidate's value of a feature.
 
-    One histogram per request: O(L + C + category_size), and exact below 2**24
+    One histogram per request: O(L + C + size), and exact below 2**24
     behaviors.
 
     Args:
-        behavior_categories: int32 or int64 (B, L), vocabulary indices in
-            [0, category_size).
+        behavior_values: int32 or int64 (B, L), vocabulary indices in
+            [0, size).
         mask: bool (B, L), True = count this behavior.
-        candidate_categories: int32 or int64 (B, C), vocabulary indices in
-            [0, category_size).
-        category_size: int or integer scalar tensor, number of vocabulary
-            indices, with missing (0) and out-of-vocabulary.
+        candidate_values: int32 or int64 (B, C), vocabulary indices in
+            [0, size).
+        size: int or integer scalar tensor, number of vocabulary indices, with
+            missing (0) and out-of-vocabulary.
 
     Returns:
-        float32 (B, C): the count, 0 for a candidate of category 0.
+        float32 (B, C): the count, 0 for a candidate of value 0.
     """
-    behaviors = tf.cast(behavior_categories, tf.int64)
-    candidates = tf.cast(candidate_categories, tf.int64)
+    behaviors = tf.cast(behavior_values, tf.int64)
+    candidates = tf.cast(candidate_values, tf.int64)
     histogram = tf.raw_ops.DenseBincount(
         input=tf.where(mask, behaviors, tf.zeros_like(behaviors)),
-        size=tf.cast(category_size, tf.int64),
+        size=tf.cast(size, tf.int64),
         weights=tf.cast(mask, tf.float32),
         binary_output=False,
     )

@@ -106,10 +106,8 @@ def _train(
             _count([layer.embeddings])
             for layer in (
                 model.item_embedding,
-                model.category_embedding,
-                model.city_embedding,
-                model.province_embedding,
-                model.profile_embedding,
+                *model.feature_embeddings.values(),
+                model.user_embedding,
             )
         ),
         "train_seconds": round(trained - start, 2),

@@ -25,6 +25,7 @@ from muse_tools.compare.config import (
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import Prepared
 from muse_tools.datasets.arrow_lists import find_sorted
+from serving.export.request import TRANSFORMED
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline import features
 from tfx_pipeline.training import input_fn, trainer
@@ -253,7 +254,7 @@ def write_shorter(
     files: Sequence[str],
     spec: dict[str, Any],
     length: int,
-    category_size: int,
+    num_categories: int,
     target: pathlib.Path,
 ) -> None:
     """Writes requests whose histories keep their newest behaviors only.
@@ -267,13 +268,13 @@ def write_shorter(
         for batch in input_fn.request_dataset(files, spec, _BATCH):
             ids = batch[features.BEHAVIOR_ITEM_IDS]
             keep = request_features.newest_mask(ids, length)
-            matches = request_features.category_matches(
-                batch["behavior_categories"],
+            matches = request_features.feature_matches(
+                batch[TRANSFORMED.behavior[0]],
                 keep,
-                batch["candidate_categories"],
-                category_size,
+                batch[TRANSFORMED.item[0]],
+                num_categories,
             )
-            changed = {**batch, "candidate_category_matches": matches}
+            changed = {**batch, TRANSFORMED.matches[0]: matches}
             arrays = {name: value.numpy() for name, value in changed.items()}
             kept = keep.numpy()
             real = arrays[features.CLICKS] != input_fn.PADDING

@@ -25,10 +25,11 @@ from serving.export.request import (
 from serving.export.saving import Untracked
 from serving.export.user_cache import (
     STATISTICS,
-    CachedHistories,
+    Histories,
     UserCache,
     UserCacheConfig,
 )
+from serving.export.vocabulary import Vocabulary
 from serving.export.words import WordFormat
 
 Tensors = dict[str, tf.Tensor]
@@ -44,10 +45,9 @@ class CachedRanking(tf.Module):
         table: MultimodalEmbeddingTable,
         item_table: ItemTable,
         profile_indices: Function,
-        category_indices: Function,
-        num_categories: int,
+        categories: Vocabulary,
         max_history: int | None,
-        score: Callable[[tf.Tensor, CachedHistories], tf.Tensor],
+        score: Callable[[tf.Tensor, Histories], tf.Tensor],
     ) -> None:
         super().__init__(name="cached_ranking")
         last_row = table.num_items + table.spare_rows
@@ -55,14 +55,14 @@ class CachedRanking(tf.Module):
             config,
             WordFormat(
                 row_bits=last_row.bit_length(),
-                category_bits=(num_categories - 1).bit_length(),
+                category_bits=(categories.size - 1).bit_length(),
             ),
             NUM_PROFILE_FIELDS,
         )
         self.table_stamp = stamp_of(item_table)
         self._table = Untracked(table)
         self._profile_indices = Untracked(profile_indices)
-        self._category_indices = Untracked(category_indices)
+        self._categories = Untracked(categories)
         self._score = Untracked(score)
         self._limit = min(config.max_length, max_history or config.max_length)
 
@@ -161,9 +161,7 @@ class CachedRanking(tf.Module):
     def _store(
         self, inputs: Tensors, rows: tf.Tensor, mask: tf.Tensor
     ) -> Tensors:
-        categories = self._category_indices.object(
-            inputs["behavior_category_ids"]
-        )
+        categories = self._categories.object(inputs["behavior_category_ids"])
         lengths, generations = self.cache.write(
             inputs["user_id"],
             self._profile_indices.object(inputs["user_profile"]),

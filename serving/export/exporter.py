@@ -18,11 +18,8 @@ from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tensorflow import has_int8_products, int8_products
 from serving.export import manifest as manifests
 from serving.export import warmup
-from serving.export.ranking_module import (
-    ITEM_FIELDS,
-    PROFILE_FIELDS,
-    RankingModule,
-)
+from serving.export.ranking_module import RankingModule
+from serving.export.request import BEHAVIOR_FIELD, NUM_PROFILE_FIELDS
 from serving.export.saving import clear_devices
 from serving.export.user_cache import UserCacheConfig
 from serving.files import find_versions, write_json
@@ -90,11 +87,10 @@ def export_saved_model(
             It may exist if it is empty.
         model: a built model of `muse_keras.models` (or of the same
             interface), with `model.table` assigned from `item_table`.
-        item_table: `ItemTable`; its raw category, city and province ids
-            become vocabulary indices in the SavedModel.
-        vocabularies: raw int64 ids in index order, without 0, for
-            `user_profile_1` ... `user_profile_5`, `category`, `city`,
-            `province`.
+        item_table: `ItemTable`; its raw features become vocabulary indices
+            in the SavedModel.
+        vocabularies: raw int64 ids in index order, without 0, for each name
+            in the model's `user_sizes` and `item_sizes`.
         max_history: int or None. `rank` and `explain` count the newest
             `max_history` real behaviors, as the Transform graph does.
         transform_output: folder of a `tft.TFTransformOutput`, or None for no
@@ -122,6 +118,7 @@ def export_saved_model(
     version = Path(path)
     _check_version(version)
     _check_target(target)
+    _check_features(model, item_table)
     _check_vocabularies(model, vocabularies)
     _check_table(model, item_table)
 
@@ -140,7 +137,7 @@ def export_saved_model(
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()
     examples = tuple(warmup_examples) or (warmup.example_of(item_table),)
-    requests = list(warmup.requests(examples, list(signatures), item_table))
+    requests = list(warmup.requests(examples, signatures, item_table))
     warmup.run(signatures, requests)
     manifest = {
         **manifests.describe(module, model, item_table, signatures),
@@ -208,13 +205,27 @@ def _check_version(version: Path) -> None:
         )
 
 
+def _check_features(model: Any, item_table: ItemTable) -> None:
+    """Refuse a model whose features the signatures do not carry."""
+    users, behavior = len(model.user_sizes), tuple(model.behavior_features)
+    if users != NUM_PROFILE_FIELDS or behavior != (BEHAVIOR_FIELD,):
+        raise ValueError(
+            f"`model` must have {NUM_PROFILE_FIELDS} features of users, and "
+            f"{BEHAVIOR_FIELD} of behaviors, which the signatures carry. "
+            f"Received: {users}, and {', '.join(behavior) or 'none'}"
+        )
+    missing = set(model.item_sizes) - set(item_table.features)
+    if missing:
+        raise ValueError(
+            f"`item_table` must have the feature {min(missing)!r}, which the "
+            f"model has. Received: {', '.join(item_table.features)}"
+        )
+
+
 def _check_vocabularies(
     model: BaseRanker, vocabularies: Mapping[str, npt.ArrayLike]
 ) -> None:
-    expected = dict(zip(PROFILE_FIELDS, model.profile_sizes, strict=True))
-    expected |= {
-        field: getattr(model, f"{field}_size") for field in ITEM_FIELDS
-    }
+    expected = {**model.user_sizes, **model.item_sizes}
     if set(vocabularies) != set(expected):
         raise ValueError(
             f"`vocabularies` must be exactly {sorted(expected)}. "

@@ -12,16 +12,9 @@ from muse_keras.tables.array_blocks import read_blocks
 from muse_keras.tables.row_gather import scatter_rows
 from serving.export.vocabulary import Vocabulary
 
-# Name of the model input for each feature of the item table.
-MODEL_INPUTS = {
-    "category": "candidate_categories",
-    "city": "candidate_cities",
-    "province": "candidate_provinces",
-}
-
 
 class ItemFeatures(tf.Module):
-    """Vocabulary indices of category, city and province per table row.
+    """Vocabulary indices of the table's features that have a vocabulary.
 
     They are resolved at export, so that a client never sends an item's
     features, and stored in the narrowest type that holds them.
@@ -37,20 +30,18 @@ class ItemFeatures(tf.Module):
         self._vocabularies = vocabularies
         self.by_field = {
             field: tf.Variable(
-                _resolve(
-                    item_table.features[field], vocabularies[field], spare_rows
-                ),
+                _resolve(item_table.features[field], vocabulary, spare_rows),
                 trainable=False,
                 name=field,
             )
-            for field in MODEL_INPUTS
+            for field, vocabulary in vocabularies.items()
         }
 
     def __call__(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the model inputs, int32, of rows of any shape."""
+        """Return int64 indices by field, of rows of any shape."""
         return {
-            name: tf.cast(gather_rows(self.by_field[field], rows), tf.int32)
-            for field, name in MODEL_INPUTS.items()
+            field: tf.cast(values, tf.int64)
+            for field, values in self.stored(rows).items()
         }
 
     def indices(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -63,7 +54,7 @@ class ItemFeatures(tf.Module):
         }
 
     def stored(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the vocabulary indices that rows (N,) hold, by field."""
+        """Return indices as they are stored, by field."""
         return {
             field: gather_rows(variable, rows)
             for field, variable in self.by_field.items()

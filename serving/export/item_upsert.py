@@ -19,20 +19,6 @@ from serving.export.saving import Untracked
 
 Tensors = dict[str, tf.Tensor]
 
-FEATURES = {
-    "category": "category_ids",
-    "city": "city_ids",
-    "province": "province_ids",
-}
-UPSERT_INPUTS = {
-    "item_ids": tf.TensorSpec([None], tf.int64, name="item_ids"),
-    "embedding": tf.TensorSpec([None, None], tf.float32, name="embedding"),
-    **{
-        name: tf.TensorSpec([None], tf.int64, name=name)
-        for name in FEATURES.values()
-    },
-}
-
 # The counter-based generator whose counter numbers the slots, and by how much
 # it advances its counter for each number that is drawn.
 _PHILOX = 1
@@ -52,6 +38,16 @@ class ItemUpsert(tf.Module):
         super().__init__(name="item_upsert")
         self._table = Untracked(table)
         self._features = features
+        # Names of inputs by the features that they hold.
+        self._names = {field: f"{field}_ids" for field in features.by_field}
+        self.inputs = {
+            "item_ids": tf.TensorSpec([None], tf.int64, name="item_ids"),
+            "embedding": tf.TensorSpec([None, None], tf.float32, "embedding"),
+            **{
+                name: tf.TensorSpec([None], tf.int64, name=name)
+                for name in self._names.values()
+            },
+        }
         # State of the generator: two words of the counter, and a key.
         self.counter = tf.Variable(
             tf.zeros([3], tf.int64), trainable=False, name="counter"
@@ -61,7 +57,7 @@ class ItemUpsert(tf.Module):
         )
 
     def __call__(self, **inputs: tf.Tensor) -> Tensors:
-        """Add or replace items: `UPSERT_INPUTS`, raw ids, 0 = unknown feature.
+        """Add or replace items: `inputs`, raw ids, 0 = unknown feature.
 
         Returns `row` int64 (N,), where the item is now; `stored` bool (N,),
         False if the table already holds the item with these values, and, where
@@ -71,10 +67,10 @@ class ItemUpsert(tf.Module):
         another one, what was stored before is forgotten.
         """
         table = self._table.object
-        inputs = _checked(inputs, table.dim)
+        inputs = _checked(with_rank(inputs, self.inputs), table.dim)
         ids, codes = inputs["item_ids"], quantize(inputs["embedding"])
         indices = self._features.indices(
-            {field: inputs[name] for field, name in FEATURES.items()}
+            {field: inputs[name] for field, name in self._names.items()}
         )
         now = table.lookup(ids)
         stored = _is_last(ids) & ~self._is_there(now, codes, indices)
@@ -189,7 +185,6 @@ def quantize(vectors: tf.Tensor) -> tf.Tensor:
 
 
 def _checked(inputs: Tensors, dim: int) -> Tensors:
-    inputs = with_rank(inputs, UPSERT_INPUTS)
     ids, embedding = inputs["item_ids"], inputs["embedding"]
     shapes = {name: tf.shape(value) for name, value in inputs.items()}
     checks = [

@@ -8,33 +8,29 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import (
-    category_matches,
     dense_model_inputs,
+    feature_matches,
     newest_mask,
 )
 from serving.export.cached_ranking import CachedRanking
 from serving.export.item_features import ItemFeatures
-from serving.export.item_upsert import UPSERT_INPUTS, ItemUpsert
+from serving.export.item_upsert import ItemUpsert
 from serving.export.request import (
+    BEHAVIOR_FIELD,
     EMBED_INPUTS,
     EXAMPLES,
-    NUM_PROFILE_FIELDS,
     RANK_INPUTS,
+    TRANSFORMED,
     checked_item_ids,
     checked_request,
     in_few_lengths,
 )
 from serving.export.saving import Untracked
-from serving.export.user_cache import CachedHistories, UserCacheConfig
+from serving.export.user_cache import Histories, UserCacheConfig
 from serving.export.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
     from muse_keras.models import BaseRanker
-
-PROFILE_FIELDS = tuple(
-    f"user_profile_{i}" for i in range(1, NUM_PROFILE_FIELDS + 1)
-)
-ITEM_FIELDS = ("category", "city", "province")
 
 Tensors = dict[str, tf.Tensor]
 
@@ -59,10 +55,12 @@ class RankingModule(tf.Module):
         super().__init__(name="ranking_module")
         self._vocabularies = {
             field: Vocabulary(field, vocabularies[field])
-            for field in (*PROFILE_FIELDS, *ITEM_FIELDS)
+            for field in (*model.user_sizes, *model.item_sizes)
         }
         self._item_features = ItemFeatures(
-            item_table, self._vocabularies, model.table.spare_rows
+            item_table,
+            {field: self._vocabularies[field] for field in model.item_sizes},
+            model.table.spare_rows,
         )
         self.upsert = (
             ItemUpsert(model.table, self._item_features)
@@ -85,8 +83,7 @@ class RankingModule(tf.Module):
                 table=model.table,
                 item_table=item_table,
                 profile_indices=self._profile,
-                category_indices=self._vocabularies["category"],
-                num_categories=self._vocabularies["category"].size,
+                categories=self._vocabularies[BEHAVIOR_FIELD],
                 max_history=max_history,
                 score=self._score_cached,
             )
@@ -99,7 +96,7 @@ class RankingModule(tf.Module):
             "embed": (self.embed, EMBED_INPUTS),
         }
         if self.upsert is not None:
-            functions["upsert_items"] = self.upsert, UPSERT_INPUTS
+            functions["upsert_items"] = self.upsert, self.upsert.inputs
         if self.transform is not None:
             functions["serving_default"] = (
                 self.serve_examples,
@@ -204,7 +201,8 @@ class RankingModule(tf.Module):
         if self.transform is None:
             raise ValueError("`serving_default` needs a transform graph.")
         raw = tf.io.parse_example(examples, self._raw_feature_spec)
-        inputs = in_few_lengths(dense_model_inputs(self.transform(raw)))
+        inputs = dense_model_inputs(self.transform(raw), TRANSFORMED)
+        inputs = in_few_lengths(inputs)
         ids = inputs["candidate_item_ids"]
         return {
             "click_probability": self._click_probability(inputs),
@@ -218,59 +216,49 @@ class RankingModule(tf.Module):
         behavior_ids = request["behavior_item_ids"]
         table = self._model.object.table
         fresh_index = table.fresh_index()
-        return self._combined(
-            profile=self._profile(request["user_profile"]),
-            rows=table.lookup(behavior_ids, fresh_index),
-            categories=self._vocabularies["category"](
-                request["behavior_category_ids"]
-            ),
-            mask=newest_mask(behavior_ids, self._max_history),
-            candidate_ids=request["candidate_item_ids"],
-            fresh_index=fresh_index,
+        category = self._vocabularies[BEHAVIOR_FIELD]
+        histories = Histories(
+            self._profile(request["user_profile"]),
+            table.lookup(behavior_ids, fresh_index),
+            category(request["behavior_category_ids"]),
+            newest_mask(behavior_ids, self._max_history),
         )
+        candidate_ids = request["candidate_item_ids"]
+        return self._combined(histories, candidate_ids, fresh_index)
 
     def _score_cached(
-        self, candidate_ids: tf.Tensor, found: CachedHistories
+        self, candidate_ids: tf.Tensor, found: Histories
     ) -> tf.Tensor:
         """Return probabilities (B, C) with the histories of the cache."""
-        inputs = self._combined(
-            profile=found.profile,
-            rows=found.rows,
-            categories=found.categories,
-            mask=found.mask,
-            candidate_ids=candidate_ids,
-            fresh_index=self._model.object.table.fresh_index(),
-        )
+        fresh_index = self._model.object.table.fresh_index()
+        inputs = self._combined(found, candidate_ids, fresh_index)
         return self._click_probability(inputs)
 
     def _combined(
-        self,
-        profile: tf.Tensor,
-        rows: tf.Tensor,
-        categories: tf.Tensor,
-        mask: tf.Tensor,
-        candidate_ids: tf.Tensor,
-        fresh_index: Any,
+        self, histories: Histories, candidate_ids: tf.Tensor, fresh_index: Any
     ) -> Tensors:
         candidate_rows = self._model.object.table.lookup(
             candidate_ids, fresh_index
         )
         features = self._item_features(candidate_rows)
-        return {
-            "user_profile": tf.cast(profile, tf.int32),
-            "behavior_rows": tf.cast(rows, tf.int32),
-            "behavior_categories": tf.cast(categories, tf.int32),
-            "behavior_mask": mask,
+        inputs = {
+            "user_features": tf.cast(histories.profile, tf.int32),
+            "behavior_rows": tf.cast(histories.rows, tf.int32),
+            "behavior_features": histories.categories[:, :, tf.newaxis],
+            "behavior_mask": histories.mask,
             "candidate_rows": candidate_rows,
-            **features,
-            "candidate_category_matches": category_matches(
-                categories,
-                mask,
-                features["candidate_categories"],
-                self._vocabularies["category"].size,
-            ),
+            "candidate_features": tf.stack([*features.values()], axis=2),
             "candidate_mask": tf.not_equal(candidate_ids, 0),
         }
+        if self._model.object.matches:
+            matches = feature_matches(
+                histories.categories,
+                histories.mask,
+                features[BEHAVIOR_FIELD],
+                self._vocabularies[BEHAVIOR_FIELD].size,
+            )
+            inputs["candidate_matches"] = matches[:, :, tf.newaxis]
+        return inputs
 
     def _profile(self, raw: tf.Tensor) -> tf.Tensor:
         """Return int64 vocabulary indices (B, 5) of raw profile ids."""
@@ -278,7 +266,7 @@ class RankingModule(tf.Module):
         return tf.stack(
             [
                 self._vocabularies[field](raw[:, column])
-                for column, field in enumerate(PROFILE_FIELDS)
+                for column, field in enumerate(self._model.object.user_sizes)
             ],
             axis=1,
         )

@@ -7,7 +7,19 @@ a failed assertion reaches the client as INVALID_ARGUMENT with the text below.
 
 import tensorflow as tf
 
-NUM_PROFILE_FIELDS = 5
+from muse_keras.tensorflow import FeatureNames
+
+# Names outside of the model: of `user_profile`'s columns in Examples, of the
+# feature in `behavior_category_ids`, and of transformed features.
+PROFILE_FIELDS = tuple(f"user_profile_{i}" for i in range(1, 6))
+NUM_PROFILE_FIELDS = len(PROFILE_FIELDS)
+BEHAVIOR_FIELD = "category"
+TRANSFORMED = FeatureNames(
+    user=("user_profile",),
+    item=("candidate_categories", "candidate_cities", "candidate_provinces"),
+    behavior=("behavior_categories",),
+    matches=("candidate_category_matches",),
+)
 
 
 def _ids(name: str, rank: int, dtype: tf.DType = tf.int64) -> tf.TensorSpec:
@@ -52,14 +64,13 @@ def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     batch, length = shape[0], shape[1]
     step = tf.where(length < _LONG, _SHORT_STEP, _LONG_STEP)
     missing = -(-length // step) * step - length
-    return {
-        name: tf.concat(
-            [values, tf.zeros(tf.stack([batch, missing]), values.dtype)], axis=1
-        )
-        if name.startswith("behavior_")
-        else values
-        for name, values in request.items()
-    }
+    filled = dict(request)
+    for name, values in request.items():
+        if name.startswith("behavior_"):
+            shape = [batch, missing, *values.shape[2:]]
+            padding = tf.zeros(shape, values.dtype)
+            filled[name] = tf.concat([values, padding], axis=1)
+    return filled
 
 
 def checked_request(

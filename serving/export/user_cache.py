@@ -54,15 +54,15 @@ _MICROSECONDS = 1_000_000
 _NEVER = (1 << 63) - 1
 
 
-class CachedHistories(NamedTuple):
-    """What `read` found for B users."""
+class Histories(NamedTuple):
+    """Profiles and histories of B users, and of `read` how it found them."""
 
-    hit: tf.Tensor  # bool (B,), whether the rest is one whole history.
-    generation: tf.Tensor  # int64 (B,), 0 for a miss.
     profile: tf.Tensor  # int64 (B, P), vocabulary indices.
-    rows: tf.Tensor  # int64 (B, L), table rows, oldest first.
+    rows: tf.Tensor  # integer (B, L), table rows, oldest first.
     categories: tf.Tensor  # int64 (B, L), vocabulary indices.
     mask: tf.Tensor  # bool (B, L), True for the user's behaviors.
+    hit: Any = None  # bool (B,), whether the rest is one whole history.
+    generation: Any = None  # int64 (B,), 0 for a miss.
 
 
 class UserCache(tf.Module):
@@ -110,7 +110,7 @@ class UserCache(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Store histories of users int64 (B,), one after the other.
 
-        They have the shapes of `CachedHistories`; `mask` is True for at most
+        They have the shapes of `Histories`; `mask` is True for at most
         `max_length` of each user. Returns lengths and generations int64 (B,),
         both 0 where another writer took the slot.
         """
@@ -124,7 +124,7 @@ class UserCache(tf.Module):
         )
         return stored
 
-    def read(self, users: tf.Tensor) -> CachedHistories:
+    def read(self, users: tf.Tensor) -> Histories:
         """Return the newest histories of users (B,), and count it as a use."""
         slots, header, present = self._find(users)
         headers = self.format.unpack_headers(header)
@@ -139,7 +139,7 @@ class UserCache(tf.Module):
         rows, categories = self.format.unpack_behaviors(
             self.format.payload_of(words)
         )
-        return CachedHistories(
+        return Histories(
             hit=hit,
             generation=_where(hit, headers.generation),
             profile=headers.profile,

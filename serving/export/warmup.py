@@ -10,9 +10,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from serving.export import item_upsert
 from serving.export.cached_ranking import stamp_of
-from serving.export.ranking_module import PROFILE_FIELDS
+from serving.export.request import BEHAVIOR_FIELD, PROFILE_FIELDS
 
 MODEL_NAME = "muse"
 FILE_NAME = "tf_serving_warmup_requests"
@@ -26,7 +25,7 @@ Request = tuple[str, dict[str, Any]]
 
 def requests(
     examples: Sequence[bytes],
-    signature_names: Sequence[str],
+    signatures: Mapping[str, Any],
     item_table: ItemTable,
 ) -> Iterator[Request]:
     """Yield one request per Example and signature."""
@@ -37,11 +36,13 @@ def requests(
             "rank": ranking,
             "explain": ranking,
             "embed": {"item_ids": ranking["candidate_item_ids"][0]},
-            "upsert_items": _no_items(item_table.dim),
             **_cache_inputs(ranking, item_table),
         }
+        if "upsert_items" in signatures:
+            upsert = signatures["upsert_items"].structured_input_signature[1]
+            inputs["upsert_items"] = _no_items(upsert, item_table.dim)
         # In this order: what is prefetched is then ranked with.
-        for name in signature_names:
+        for name in signatures:
             if name in inputs:
                 yield name, inputs[name]
 
@@ -51,13 +52,13 @@ def example_of(item_table: ItemTable, size: int = 8) -> bytes:
     ids = item_table.item_ids[:size]
     features = {
         name: item_table.features[name][1 : size + 1]
-        for name in ("category", "city", "province")
+        for name in item_table.features
     }
     values: dict[str, npt.NDArray[np.int64]] = {
         "user_id": np.ones(1, np.int64),
         **{field: np.zeros(1, np.int64) for field in PROFILE_FIELDS},
         "behavior_item_ids": ids,
-        "behavior_category_ids": features["category"],
+        "behavior_category_ids": features[BEHAVIOR_FIELD],
         "candidate_item_ids": ids,
         **{f"candidate_{name}": ids for name, ids in features.items()},
         "candidate_popularity": np.zeros_like(ids),
@@ -147,12 +148,10 @@ def _cache_inputs(
     }
 
 
-def _no_items(dim: int) -> dict[str, Any]:
-    none = np.zeros(0, np.int64)
+def _no_items(specs: Mapping[str, Any], dim: int) -> dict[str, Any]:
     return {
-        "item_ids": none,
-        "embedding": np.zeros((0, dim), np.float32),
-        **dict.fromkeys(item_upsert.FEATURES.values(), none),
+        name: np.zeros((0, dim)[: spec.shape.rank], spec.dtype.as_numpy_dtype)
+        for name, spec in specs.items()
     }
 
 

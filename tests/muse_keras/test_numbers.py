@@ -10,10 +10,10 @@ from muse_keras import callbacks, layers, losses, models, optimizers
 
 RANKER = {
     "num_items": 3,
-    "profile_sizes": (2,),
-    "category_size": 2,
-    "city_size": 2,
-    "province_size": 2,
+    "user_sizes": {"age": 2},
+    "item_sizes": {"brand": 2},
+    "behavior_features": ("brand",),
+    "matches": ("brand",),
 }
 GIVEN = {
     "ResidualMLP": {"hidden_units": (2,), "output_dim": 2},

@@ -76,7 +76,7 @@ def test_keras_is_told_of_every_class():
 )
 def test_a_saved_model_loads_after_the_import_of_the_package(imports, tmp_path):
     path = tmp_path / "model.keras"
-    muse_keras.models.DIN(9, (3,), 4, 4, 4, vector_dim=8).save(path)
+    muse_keras.models.DIN(9, {"age": 3}, {"brand": 4}, vector_dim=8).save(path)
     printed = output_of(
         f"{imports}\nimport sys\n"
         "assert 'muse_keras.models' not in sys.modules\n"

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from muse_keras.tensorflow import model_inputs
+from serving.export.request import TRANSFORMED
 from tfx_pipeline import features
 from tfx_pipeline.training import records
 
@@ -81,7 +82,7 @@ def training_batch(
         batch is split over devices.
     """
     clicks = tf.cast(batch[features.CLICKS], tf.float32)
-    inputs = model_inputs.dense_model_inputs(batch)
+    inputs = model_inputs.dense_model_inputs(batch, TRANSFORMED)
     inputs["candidate_mask"] = tf.not_equal(clicks, PADDING)
     clicks = tf.maximum(clicks, 0.0)
     if batch_requests:
@@ -110,6 +111,7 @@ def _padded(name: str, feature: Any) -> Any:
 
 
 def _fill_up(values: tf.Tensor, rows: int) -> tf.Tensor:
-    """Returns (B, n) with rows of zeros (or False) added up to B = rows."""
-    filled = tf.pad(values, [[0, rows - tf.shape(values)[0]], [0, 0]])
+    """Returns (B, ...) with rows of zeros (or False) added up to B = rows."""
+    missing = rows - tf.shape(values)[0]
+    filled = tf.pad(values, [[0, missing], *[[0, 0]] * (values.shape.rank - 1)])
     return tf.ensure_shape(filled, [rows, *values.shape[1:]])

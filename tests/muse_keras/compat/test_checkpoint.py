@@ -27,13 +27,11 @@ SIZES = {
 
 
 def new_model(**options):
-    sizes = [SIZES[name] for name in published.FIELDS]
     return PublishedMUSE(
         ITEMS,
-        sizes,
-        SIZES["151_2_180"],
-        SIZES["213"],
-        SIZES["214"],
+        {name: SIZES[name] for name in published.FIELDS},
+        {name: SIZES[name] for name in ("151_2_180", "213", "214")},
+        ("151_2_180",),
         vector_dim=16,
         embedding_dim=DIM,
         hidden_units=UNITS,
@@ -72,18 +70,19 @@ def requests():
     categories = rng.integers(1, 9, (batch, LENGTH))
     listed = (batch, count)
     return {
-        "user_profile": np.stack(
+        "user_features": np.stack(
             [rng.integers(0, SIZES[name], batch) for name in published.FIELDS],
             axis=1,
         ).astype("int32"),
         "behavior_rows": np.where(mask, rows, 0).astype("int32"),
-        "behavior_categories": np.where(mask, categories, 0).astype("int32"),
+        "behavior_features": np.where(mask, categories, 0)
+        .astype("int32")
+        .reshape(batch, LENGTH, 1),
         "behavior_mask": mask,
         "candidate_rows": rng.integers(1, ITEMS + 1, listed).astype("int32"),
-        "candidate_categories": rng.integers(1, 9, listed).astype("int32"),
-        "candidate_cities": rng.integers(0, 5, listed).astype("int32"),
-        "candidate_provinces": rng.integers(0, 4, listed).astype("int32"),
-        "candidate_category_matches": np.zeros(listed, "float32"),
+        "candidate_features": rng.integers(
+            [1, 0, 0], [9, 5, 4], (*listed, 3)
+        ).astype("int32"),
     }
 
 
@@ -96,23 +95,23 @@ def logits(model, requests):
 
 def expected(checkpoint, requests):
     dense, tables, codes = checkpoint
-    listed = [
-        requests[f"candidate_{name}"]
-        for name in ("rows", "categories", "cities", "provinces")
-    ]
+    candidates = np.concatenate(
+        [requests["candidate_rows"][..., None], requests["candidate_features"]],
+        axis=2,
+    )
     return np.array(
         [
             [
                 published.probability(
                     dense, tables, codes, user, (rows, categories), candidate
                 )
-                for candidate in zip(*candidates, strict=True)
+                for candidate in listed
             ]
-            for user, rows, categories, *candidates in zip(
-                requests["user_profile"],
+            for user, rows, categories, listed in zip(
+                requests["user_features"],
                 requests["behavior_rows"],
-                requests["behavior_categories"],
-                *listed,
+                requests["behavior_features"][..., 0],
+                candidates,
                 strict=True,
             )
         ]

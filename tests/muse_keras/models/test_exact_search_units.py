@@ -43,7 +43,7 @@ def found_of(behaviors, similarities, mask):
 
 def history_of(embeddings, mask):
     rows = np.zeros(mask.shape, "int32")
-    return BehaviorView(rows, rows, mask, embeddings=embeddings)
+    return BehaviorView(rows, mask, embeddings=embeddings)
 
 
 def call(unit, target, found, history=None):

@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranker_testing import oracles
 from ranker_testing.data import (
+    BARE,
     NUM_ITEMS,
+    RICH,
     SMALL,
     assign_codes,
     fill_table,
+    padded,
     ranker_inputs,
 )
 
@@ -22,7 +25,7 @@ from muse_keras.tables import ItemTable, array_blocks
 ON_JAX = keras.backend.backend() == "jax"
 # JAX compiles each operation for each shape: there, all tests have one.
 not_on_jax = pytest.mark.skipif(ON_JAX, reason="the same code as on PyTorch")
-HISTORY = ("behavior_rows", "behavior_categories", "behavior_mask")
+HISTORY = ("behavior_rows", "behavior_features", "behavior_mask")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 _CACHE = {}
 
@@ -60,10 +63,15 @@ def requests(seed=0, **sizes):
 
 
 @pytest.mark.parametrize("cls", [MUSE, DIN])
-@pytest.mark.parametrize("length", [12] if ON_JAX else [12, 3])
-def test_the_whole_model_against_numpy(cls, length):
-    model, codes = ranker(cls)
-    inputs = requests(1, length=length)
+@pytest.mark.parametrize(
+    ("layout", "length"),
+    [(RICH, 12)]
+    if ON_JAX
+    else [(SMALL, 12), (SMALL, 3), (RICH, 12), (BARE, 9)],
+)
+def test_the_whole_model_against_numpy(cls, layout, length):
+    model, codes = ranker(cls, **layout)
+    inputs = requests(1, length=length, layout=layout)
     inputs["behavior_mask"][1] = False
     inputs["behavior_mask"][2] = np.arange(length) == 1
     actual = logits(model, inputs)
@@ -102,7 +110,8 @@ def test_scores_depend_on_the_request_and_the_candidate_only(cls, seed):
     cut, wide = int(rng.integers(0, 13)), dict(inputs)
     for name in HISTORY:
         value = inputs[name]
-        junk = rng.integers(0, 5, (3, 4)).astype(value.dtype)
+        shape = (3, 4, *value.shape[2:])
+        junk = rng.integers(0, 5, shape).astype(value.dtype)
         if name == "behavior_mask":
             junk[:] = False
         wide[name] = np.concatenate(
@@ -128,14 +137,9 @@ def test_a_request_alone_scores_like_in_a_batch(model):
 def test_candidate_padding_changes_no_score(model):
     inputs = requests()
     expected = logits(model, inputs)
-    padded = {
-        name: np.pad(value, ((0, 0), (0, 3)))
-        if name.startswith("candidate")
-        else value
-        for name, value in inputs.items()
-    }
-    assert not padded["candidate_mask"][:, 4:].any()
-    result = logits(model, padded)
+    longer = padded(inputs, "candidate", 3)
+    assert not longer["candidate_mask"][:, 4:].any()
+    result = logits(model, longer)
     np.testing.assert_allclose(result[:, :4], expected, **CLOSE)
     assert np.isfinite(result).all()
     del inputs["candidate_mask"]
@@ -148,7 +152,7 @@ def test_without_history_scores_are_finite_and_all_equal(model, length):
     inputs["behavior_mask"][:] = False
     first = logits(model, inputs)
     other = requests(9, length=length)
-    for name in ("behavior_rows", "behavior_categories"):
+    for name in ("behavior_rows", "behavior_features"):
         inputs[name] = other[name]
     assert np.isfinite(first).all()
     np.testing.assert_array_equal(logits(model, inputs), first)
@@ -349,7 +353,7 @@ def test_mixed_precision_is_close(cls):
         assert target.dtype == source.dtype
         target.assign(source)
     inputs = requests(11)
-    inputs["candidate_category_matches"][0] = 100_000.0
+    inputs["candidate_matches"][0] = 100_000.0
     inputs["behavior_mask"][1] = False
     full, rough = logits(model, inputs), logits(half, inputs)
     assert rough.dtype == np.float32
@@ -374,22 +378,24 @@ def test_missing_inputs_are_named(model):
     assert "candidate_item_ids (or candidate_rows)" in str(error.value)
 
 
-OUTSIDE = {
-    "user_profile": 4,
-    "behavior_rows": NUM_ITEMS + 1,
-    "behavior_categories": 7,
-    "candidate_rows": NUM_ITEMS + 1,
-    "candidate_categories": -1,
-    "candidate_cities": 5,
-    "candidate_provinces": 6,
-}
-
-
-@pytest.mark.parametrize("name", OUTSIDE)
-def test_an_index_outside_its_vocabulary_is_refused(model, name):
+@pytest.mark.parametrize(
+    ("name", "place", "value", "what"),
+    [
+        ("user_features", (1, 4), 4, "of 'user_5'"),
+        ("behavior_rows", (1, 2), NUM_ITEMS + 1, "the item table"),
+        ("behavior_features", (1, 2, 0), 7, "of 'category'"),
+        ("candidate_rows", (1, 2), NUM_ITEMS + 1, "the item table"),
+        ("candidate_features", (1, 2, 0), -1, "of 'category'"),
+        ("candidate_features", (1, 2, 1), 5, "of 'city'"),
+        ("candidate_features", (1, 2, 2), 6, "of 'province'"),
+    ],
+)
+def test_an_index_outside_its_vocabulary_is_refused(
+    model, name, place, value, what
+):
     inputs = requests()
-    inputs[name][1, -1] = OUTSIDE[name]
-    message = rf"`{name}` must be in \[0, \d+\).*Received: {OUTSIDE[name]}"
+    inputs[name][place] = value
+    message = rf"`{name}` must be in \[0, \d+\).*{what}.*Received: {value}"
     model.compile(loss=ImpressionCrossentropy())
     clicks = np.ones((3, 4), "float32")
     for use in (model, model.predict, model.explain):
@@ -425,6 +431,42 @@ def test_another_batch_or_length_is_refused(model, name):
             model(inputs)
 
 
+def test_another_number_of_features_is_refused(model):
+    for name, features in (
+        ("candidate_features", "3 features, category, city, province"),
+        ("behavior_features", "1 features, category"),
+        ("candidate_matches", "1 features, category"),
+    ):
+        inputs = requests()
+        inputs[name] = inputs[name].repeat(2, axis=-1)
+        with pytest.raises(ValueError, match=f"`{name}` must have {features}"):
+            model(inputs)
+        del inputs[name]
+        with pytest.raises(ValueError, match=f"`inputs` must have {name}"):
+            model(inputs)
+
+
+@not_on_jax
+def test_groups_without_features_may_be_given(tmp_path):
+    model, _ = ranker(MUSE, **BARE)
+    inputs = requests(layout=BARE)
+    empty = {
+        "user_features": np.zeros((3, 0), "int32"),
+        "behavior_features": np.zeros((3, 12, 0), "int32"),
+        "candidate_features": np.zeros((3, 4, 0), "int32"),
+        "candidate_matches": np.zeros((3, 4, 0), "float32"),
+    }
+    assert not empty.keys() & inputs.keys()
+    expected = logits(model, inputs)
+    np.testing.assert_array_equal(logits(model, inputs | empty), expected)
+    model.save(tmp_path / "bare.keras")
+    loaded = keras.saving.load_model(tmp_path / "bare.keras")
+    np.testing.assert_allclose(logits(loaded, inputs), expected, atol=1e-6)
+    inputs["behavior_features"] = np.zeros((3, 12, 1), "int32")
+    with pytest.raises(ValueError, match="must have 0 features, none"):
+        model(inputs)
+
+
 def test_class_weight_is_refused(model):
     with pytest.raises(ValueError, match="`class_weight`.*`sample_weight`"):
         model.fit(requests(), np.ones((3, 4)), class_weight={0: 1.0, 1: 5.0})
@@ -437,11 +479,30 @@ def test_bad_arguments_are_named():
         DIN(**{**SMALL, "recent": 0})
 
 
-def test_an_index_outside_a_profile_vocabulary_stays_in_its_field(model):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"user_sizes": (4, 4)}, r"`user_sizes` must map.*\(4, 4\)"),
+        ({"item_sizes": {"category": 0}}, r"`item_sizes\['category'\]`.*0"),
+        ({"user_sizes": {"a/b": 3}}, "`user_sizes`.*letters.*'a/b'"),
+        ({"item_sizes": {"user_5": 3}}, "`item_sizes`.*other than.*'user_5'"),
+        ({"item_sizes": {"item": 3}}, "`item_sizes`.*other than item"),
+        ({"behavior_features": ("brand",)}, "`behavior_features`.*category.*b"),
+        ({"behavior_features": ("city", "city")}, "`behavior_features`.*diff"),
+        ({"matches": ("city",)}, r"`matches`.*among category.*\('city',\)"),
+        ({"behavior_features": ()}, "`matches`.*among none"),
+    ],
+)
+def test_bad_features_are_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        DIN(**{**SMALL, **changed})
+
+
+def test_an_index_outside_a_users_vocabulary_stays_in_its_feature(model):
     inputs = requests(12)
-    inputs["user_profile"][:] = 3
+    inputs["user_features"][:] = 3
     expected = logits(model, inputs)
-    inputs["user_profile"] += 400
+    inputs["user_features"] += 400
     tensors = {
         name: keras.ops.convert_to_tensor(array)
         for name, array in inputs.items()

@@ -13,9 +13,11 @@ pytestmark = pytest.mark.tf
 def signature():
     """Specifications of unknown batch, history and candidates."""
     inputs = ranker_inputs(np.random.default_rng(0))
-    fixed = {"user_profile": [None, 5]}
+    fixed = {"user_features": [None, 5]}
     return {
-        name: tf.TensorSpec(fixed.get(name, [None, None]), value.dtype)
+        name: tf.TensorSpec(
+            fixed.get(name, [None, None, *value.shape[2:]]), value.dtype
+        )
         for name, value in inputs.items()
     }
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from ranker_testing import oracles
-from ranker_testing.data import SMALL, fill_table, ranker_inputs
+from ranker_testing.data import RICH, SMALL, fill_table, ranker_inputs
 
 from muse_keras.losses import ImpressionCrossentropy
 from muse_keras.models import (
@@ -137,7 +137,7 @@ def check_empty_history(model, inputs):
     """
     masked = {**inputs, "behavior_mask": np.zeros((3, 12), bool)}
     empty = dict(inputs)
-    for name in ("behavior_rows", "behavior_categories", "behavior_mask"):
+    for name in ("behavior_rows", "behavior_features", "behavior_mask"):
         empty[name] = inputs[name][:, :0]
     if keras.backend.backend() == "jax":
         import jax
@@ -181,13 +181,16 @@ def test_din_has_a_long_part_only_if_asked():
 def embedded(model, inputs, kind):
     """Id and category embeddings, read from the weights."""
     item, category = (
-        numpy(getattr(model, f"{name}_embedding").embeddings)
-        for name in ("item", "category")
+        numpy(layer.embeddings)
+        for layer in (
+            model.item_embedding,
+            model.feature_embeddings["category"],
+        )
     )
     return np.concatenate(
         [
             item[inputs[f"{kind}_rows"]],
-            category[inputs[f"{kind}_categories"]],
+            category[inputs[f"{kind}_features"][..., 0]],
         ],
         axis=-1,
     ).astype("float64")
@@ -275,20 +278,27 @@ def test_twin_finds_what_its_attention_weighs_most(esu, heads):
 
 
 @not_on_jax
-def test_hard_search_finds_the_category_only():
-    model, _ = ranker(SIMHard)
-    inputs = requests(6, length=40)
+@pytest.mark.parametrize(
+    ("layout", "asked", "held"), [(SMALL, 0, 0), (RICH, 0, 1)]
+)
+def test_hard_search_finds_the_first_match_only(layout, asked, held):
+    model, _ = ranker(SIMHard, **layout)
+    inputs = requests(6, length=40, layout=layout)
     parts = explained(model, inputs)
     assert parts["mask"].any()
+    values = inputs["behavior_features"][..., held]
     for b, c in np.ndindex(inputs["candidate_rows"].shape):
         shown = parts["behavior_indices"][b, c][parts["mask"][b, c]]
-        category = inputs["candidate_categories"][b, c]
-        assert (inputs["behavior_categories"][b, shown] == category).all()
+        value = inputs["candidate_features"][b, c, asked]
+        assert (values[b, shown] == value).all()
         assert (np.diff(shown) < 0).all()
-        same = inputs["behavior_mask"][b] & (
-            inputs["behavior_categories"][b] == category
-        )
-        assert len(shown) == (min(K, same.sum()) if category else 0)
+        same = inputs["behavior_mask"][b] & (values[b] == value)
+        assert len(shown) == (min(K, same.sum()) if value else 0)
+
+
+def test_a_hard_search_needs_a_match():
+    with pytest.raises(ValueError, match='`gsu` "category".*first of `matc'):
+        ranker(SIMHard, matches=())
 
 
 @not_on_jax

@@ -35,7 +35,7 @@ ON_JAX = keras.backend.backend() == "jax"
 not_on_jax = pytest.mark.skipif(ON_JAX, reason="the same code as on PyTorch")
 SEARCHES = {
     "newest": lambda: NewestSearch(K),
-    "category": lambda: CategorySearch(K),
+    "category": lambda: CategorySearch("category", K),
     "id_cosine": lambda: IdCosineSearch(K),
     "scl_cosine": lambda: CosineSearch(K),
     "target_attention": lambda: TargetAttentionSearch(K),
@@ -75,11 +75,13 @@ def expected_positions(name, layer, candidates, behaviors):
         found = best(np.zeros(shape), mask, mask.shape[1], newer_first=True)
         return [
             [
-                [i for i in row if behaviors.categories[b, i] == category > 0][
-                    :K
-                ]
+                [
+                    i
+                    for i in row
+                    if behaviors.features["category"][b, i] == category > 0
+                ][:K]
                 for row, category in zip(
-                    found[b], candidates.categories[b], strict=True
+                    found[b], candidates.features["category"][b], strict=True
                 )
             ]
             for b in range(len(found))
@@ -265,14 +267,14 @@ def test_a_long_history_is_searched_by_category():
     rng = np.random.default_rng(9)
     candidates, behaviors = views(9, batch=1, length=100_000, candidates=2)
     behaviors.mask[:] = rng.random((1, 100_000)) < 0.5
-    candidates.categories[0] = [1, 3]
-    layer = CategorySearch(K)
+    candidates.features["color"][0] = [1, 3]
+    layer = CategorySearch("color", K)
     assert positions(search(layer, candidates, behaviors)) == [
         [
             np.flatnonzero(
-                behaviors.mask[0] & (behaviors.categories[0] == category)
+                behaviors.mask[0] & (behaviors.features["color"][0] == color)
             )[::-1][:K].tolist()
-            for category in (1, 3)
+            for color in (1, 3)
         ]
     ]
 

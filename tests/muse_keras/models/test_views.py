@@ -24,7 +24,7 @@ CODES = np.array([[[0, 0], [1, 2], [3, 4]]], "int8")
 
 def test_a_field_is_made_when_read_and_once():
     calls = []
-    view = CandidateView(ROWS, ROWS, lambda: calls.append(1) or CODES)
+    view = CandidateView(ROWS, lambda: calls.append(1) or CODES)
     assert not calls
     first = view.vectors
     assert keras.ops.is_tensor(first)
@@ -33,7 +33,7 @@ def test_a_field_is_made_when_read_and_once():
 
 def test_a_field_that_was_not_given_is_named():
     with pytest.raises(ValueError, match="`embeddings`.*CandidateView"):
-        _ = CandidateView(ROWS, ROWS).embeddings
+        _ = CandidateView(ROWS).embeddings
 
 
 @pytest.mark.parametrize("by_rows", [True, False])
@@ -47,7 +47,7 @@ def test_positions_are_read_without_the_whole_history(by_rows):
     given = (
         {"vectors_of": codes_of} if by_rows else {"vectors": CODES[:, ROWS[0]]}
     )
-    view = BehaviorView(ROWS, ROWS, ROWS > 0, **given)
+    view = BehaviorView(ROWS, ROWS > 0, **given)
     found = view.at(np.array([[[0, 2]]], "int32")).vectors
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(found), [[[[3, 4], [1, 2]]]]
@@ -55,6 +55,18 @@ def test_positions_are_read_without_the_whole_history(by_rows):
     assert read == ([(1, 1, 2)] if by_rows else [])
     whole = keras.ops.convert_to_numpy(view.vectors)
     np.testing.assert_array_equal(whole, CODES[:, ROWS[0]])
+
+
+def test_features_are_read_at_positions_by_name():
+    features = {"brand": ROWS, "price": ROWS[:, ::-1]}
+    view = BehaviorView(ROWS, ROWS > 0, features=lambda: features)
+    found = view.at(np.array([[2, 0]], "int32")).features
+    for name, expected in (("brand", [[1, 2]]), ("price", [[2, 1]])):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(found[name]), expected
+        )
+    with pytest.raises(ValueError, match="`features`.*BehaviorView"):
+        _ = BehaviorView(ROWS, ROWS > 0).at(ROWS).features
 
 
 def test_a_search_runs_when_its_result_is_read_and_once():
@@ -77,8 +89,8 @@ def reads(function, model):
     inputs = ranker_inputs(np.random.default_rng(0))
     graph = function.get_concrete_function(
         {
-            name: tf.TensorSpec([None, *[None] * (value.ndim - 1)], value.dtype)
-            if name != "user_profile"
+            name: tf.TensorSpec([None, None, *value.shape[2:]], value.dtype)
+            if name != "user_features"
             else tf.TensorSpec([None, 5], value.dtype)
             for name, value in inputs.items()
         }

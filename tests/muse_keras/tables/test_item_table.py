@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import read_blocks
-from muse_keras.tables.table_files import map_member
+from muse_keras.tables.table_files import map_members
 
 INT64 = np.iinfo(np.int64)
 INT64S = st.integers(INT64.min, INT64.max)
@@ -136,7 +136,6 @@ def test_writing_is_deterministic(tmp_path: Path) -> None:
         ({"codes": np.zeros((2, 3))}, "`codes` must be int8"),
         ({"codes": np.zeros((3, 3), np.int8)}, "`codes` must have shape"),
         ({"codes": np.zeros((2, 0), np.int8)}, "`codes` must have shape"),
-        ({"features": {}}, "`features` must be exactly"),
         (
             {
                 "features": {
@@ -163,6 +162,33 @@ def test_write_fills_an_empty_directory_but_no_other(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="never overwritten"):
         ItemTable.write(tmp_path, **parts([3]))
     assert ItemTable.open(tmp_path).num_items == 2
+
+
+@pytest.mark.parametrize("names", [(), ("brand",), ("shop", "brand", "a")])
+def test_features_have_any_names(tmp_path: Path, names: Any) -> None:
+    features = {name: [place, -4] for place, name in enumerate(names, 5)}
+    given_parts = parts([2, 1]) | {"features": features}
+    table = ItemTable.write(tmp_path / "t", **given_parts)
+    again = ItemTable.open(tmp_path / "t", verify=True)
+    for opened in (table, again):
+        assert list(opened.features) == list(names)
+        for name, values in features.items():
+            assert opened.features[name].tolist() == [0, *values[::-1]]
+
+
+def test_the_file_of_features_stays_as_it_was(tmp_path: Path) -> None:
+    """Written by version 1 of the format: older tables still open."""
+    table = ItemTable.write(
+        tmp_path / "t",
+        [5, -3],
+        np.array([[1, 2], [3, 4]], np.int8),
+        {"category": [70, 30], "city": [1, 2], "province": [4, 3]},
+        "test",
+    )
+    digest = table.manifest["files"]["item_features.npz"]["sha256"]
+    assert digest == (
+        "3b3a3775fccfc28e6eeb372df14f0fa6a1a19199d21668de9db1c2d591ee87c8"
+    )
 
 
 def test_tables_are_read_only(tmp_path: Path) -> None:
@@ -244,11 +270,13 @@ def test_archives_of_numpy_are_mapped_too(tmp_path: Path) -> None:
     file = tmp_path / "item_features.npz"
     arrays = {"city": np.arange(9), "province": np.array([INT64.min])}
     np.savez(file, **arrays)
+    mapped = map_members(file)
+    assert list(mapped) == list(arrays)
     for name, values in arrays.items():
-        np.testing.assert_array_equal(map_member(file, name), values)
+        np.testing.assert_array_equal(mapped[name], values)
     np.savez_compressed(file, **arrays)
-    with pytest.raises(ValueError, match="must not be compressed"):
-        map_member(file, "city")
+    with pytest.raises(ValueError, match="city.npy must not be compressed"):
+        map_members(file)
 
 
 @pytest.mark.parametrize("mode", [None, "r", "c", "r+"])

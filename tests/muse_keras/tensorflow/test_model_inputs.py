@@ -7,22 +7,35 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from muse_keras.tensorflow import dense_model_inputs, present  # noqa: E402
+from muse_keras.tensorflow import (  # noqa: E402
+    FeatureNames,
+    dense_model_inputs,
+    present,
+)
 
 pytestmark = pytest.mark.tf
 
 BEHAVIORS = {
     "behavior_item_ids": [[2**63 - 1, -(2**63)], [], [7]],
-    "behavior_categories": [[1, 2], [], [3]],
+    "behavior_brands": [[1, 2], [], [3]],
+    "behavior_colors": [[0, 2], [], [9]],
 }
 CANDIDATES = {
     "candidate_item_ids": [[5], [6, -6, 66], [9, 8]],
-    "candidate_categories": [[1], [0, 2, 3], [1, 1]],
-    "candidate_cities": [[4], [5, 6, 0], [1, 1]],
-    "candidate_provinces": [[4], [5, 6, 0], [1, 2]],
-    "candidate_category_matches": [[1.0], [0.0, 2.0, 3.0], [1.0, 1.0]],
+    "candidate_prices": [[1], [0, 2, 3], [1, 1]],
+    "candidate_colors": [[4], [5, 6, 0], [1, 1]],
+    "candidate_brands": [[4], [5, 6, 0], [1, 2]],
+    "brand_matches": [[1.0], [0.0, 2.0, 3.0], [1.0, 1.0]],
+    "color_matches": [[0.0], [4.0, 1.0, 0.0], [2.0, 1.0]],
 }
-PROFILE = np.arange(15).reshape(3, 5)
+PROFILE = np.arange(12).reshape(3, 4)
+AGE = [[7], [0], [1]]
+NAMES = FeatureNames(
+    user=("age", "profile"),
+    item=("candidate_brands", "candidate_colors", "candidate_prices"),
+    behavior=("behavior_colors", "behavior_brands"),
+    matches=("color_matches", "brand_matches"),
+)
 
 
 def feature(rows: list[list[Any]], kind: str) -> Any:
@@ -41,7 +54,8 @@ def transformed(kind: str) -> dict[str, Any]:
         for name, rows in (BEHAVIORS | CANDIDATES).items()
     }
     return features | {
-        "user_profile": tf.constant(PROFILE),
+        "age": tf.constant(AGE),
+        "profile": tf.constant(PROFILE),
         "user_id": feature([[1], [2], [3]], kind),
         "clicks": feature([[1], [0, 1, 0], [0, 0]], kind),
     }
@@ -55,23 +69,34 @@ def padded(rows: list[list[Any]]) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["sparse", "ragged", "dense"])
 def test_dense_model_inputs(kind: str) -> None:
-    inputs = dense_model_inputs(transformed(kind))
+    inputs = dense_model_inputs(transformed(kind), NAMES)
     dtypes = {
-        "user_profile": "int32",
+        "user_features": "int32",
         "behavior_item_ids": "int64",
-        "behavior_categories": "int32",
+        "behavior_features": "int32",
         "behavior_mask": "bool",
         "candidate_item_ids": "int64",
-        "candidate_categories": "int32",
-        "candidate_cities": "int32",
-        "candidate_provinces": "int32",
-        "candidate_category_matches": "float32",
+        "candidate_features": "int32",
+        "candidate_matches": "float32",
         "candidate_mask": "bool",
     }
     assert {name: v.dtype.name for name, v in inputs.items()} == dtypes
-    for name, rows in (BEHAVIORS | CANDIDATES).items():
-        np.testing.assert_array_equal(inputs[name], padded(rows))
-    np.testing.assert_array_equal(inputs["user_profile"], PROFILE)
+    given = BEHAVIORS | CANDIDATES
+    for name in ("behavior_item_ids", "candidate_item_ids"):
+        np.testing.assert_array_equal(inputs[name], padded(given[name]))
+    for group, names in (
+        ("behavior_features", NAMES.behavior),
+        ("candidate_features", NAMES.item),
+        ("candidate_matches", NAMES.matches),
+    ):
+        assert inputs[group].shape[-1] == len(names)
+        for place, name in enumerate(names):
+            np.testing.assert_array_equal(
+                inputs[group][..., place], padded(given[name])
+            )
+    np.testing.assert_array_equal(
+        inputs["user_features"], np.concatenate([AGE, PROFILE], axis=1)
+    )
     np.testing.assert_array_equal(
         inputs["behavior_mask"], padded(BEHAVIORS["behavior_item_ids"]) != 0
     )
@@ -93,15 +118,25 @@ def test_a_candidate_of_id_0_is_a_candidate(kind: str) -> None:
 def test_in_a_dataset(kind: str) -> None:
     """As the trainer's input does it, with unknown sizes."""
     dataset = tf.data.Dataset.from_tensors(transformed(kind)).map(
-        dense_model_inputs
+        lambda batch: dense_model_inputs(batch, NAMES)
     )
-    eager = dense_model_inputs(transformed(kind))
+    eager = dense_model_inputs(transformed(kind), NAMES)
     for name, value in next(iter(dataset)).items():
         np.testing.assert_array_equal(value, eager[name])
 
 
 def test_names_a_missing_feature() -> None:
     features = transformed("sparse")
-    del features["candidate_cities"]
-    with pytest.raises(ValueError, match="'candidate_cities'"):
-        dense_model_inputs(features)
+    del features["candidate_colors"]
+    with pytest.raises(ValueError, match="'candidate_colors'"):
+        dense_model_inputs(features, NAMES)
+
+
+def test_groups_without_names_are_left_out() -> None:
+    inputs = dense_model_inputs(transformed("sparse"), FeatureNames())
+    assert sorted(inputs) == [
+        "behavior_item_ids",
+        "behavior_mask",
+        "candidate_item_ids",
+        "candidate_mask",
+    ]

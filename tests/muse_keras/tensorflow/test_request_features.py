@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 tf = pytest.importorskip("tensorflow")
 
-from muse_keras.tensorflow import category_matches, newest_mask  # noqa: E402
+from muse_keras.tensorflow import feature_matches, newest_mask  # noqa: E402
 
 pytestmark = pytest.mark.tf
 
@@ -47,14 +47,14 @@ def test_newest_mask_refuses(max_history: int) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.data(), dtype=st.sampled_from([np.int32, np.int64]))
-def test_category_matches(data: st.DataObject, dtype: type) -> None:
+def test_feature_matches(data: st.DataObject, dtype: type) -> None:
     batch = data.draw(st.integers(0, 4))
     length, count = (data.draw(st.integers(0, 9)) for _ in range(2))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     behaviors = rng.integers(0, CATEGORIES, (batch, length)).astype(dtype)
     candidates = rng.integers(0, CATEGORIES, (batch, count)).astype(dtype)
     mask = rng.random((batch, length)) < 0.7
-    got = category_matches(
+    got = feature_matches(
         tf.constant(behaviors),
         tf.constant(mask),
         tf.constant(candidates),
@@ -69,10 +69,10 @@ def test_category_matches(data: st.DataObject, dtype: type) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
-def test_category_matches_counts_a_long_history_exactly() -> None:
+def test_feature_matches_counts_a_long_history_exactly() -> None:
     length = 100_001
     behaviors = np.full((1, length), 3)
-    got = category_matches(
+    got = feature_matches(
         tf.constant(behaviors),
         tf.ones([1, length], tf.bool),
         tf.constant([[3, 2]], tf.int64),

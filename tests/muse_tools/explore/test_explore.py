@@ -44,10 +44,11 @@ class Oracle:
         self.kinds = [index_of(kind) for kind in row["categories"]]
         self.counts = list(range(len(self.items)))[-world.MAX_HISTORY :]
         embeddings = {
-            name: np.asarray(
-                getattr(explored.model, f"{name}_embedding").embeddings
-            ).astype(np.float64)
-            for name in ("item", "category")
+            name: np.asarray(layer.embeddings).astype(np.float64)
+            for name, layer in (
+                ("item", explored.model.item_embedding),
+                ("category", explored.model.feature_embeddings["category"]),
+            )
         }
         self.embed = lambda item, kind: np.concatenate(
             [embeddings["item"][self.row(item)], embeddings["category"][kind]]
@@ -178,15 +179,24 @@ def test_searches_agree_with_the_layers():
     vectors[20:] = vectors[:10]
     codes = np.ones((1, 30, 4), "int8")
     behaviors = BehaviorView(
-        kinds[None], kinds[None], mask[None], codes, vectors[None]
+        kinds[None],
+        mask[None],
+        codes,
+        vectors[None],
+        features={"category": kinds[None]},
     )
     for kind in range(4):
         target = rng.normal(size=5).astype("float32")
         one = np.array([[kind]], "int32")
-        candidate = CandidateView(one, one, codes[:, :1], target[None, None])
+        candidate = CandidateView(
+            one, codes[:, :1], target[None, None], features={"category": one}
+        )
         values = searches.cosines(target, vectors)
         for layer, mine in (
-            (CategorySearch(k=7), searches.by_category(kind, kinds, mask, 7)),
+            (
+                CategorySearch("category", k=7),
+                searches.by_category(kind, kinds, mask, 7),
+            ),
             (IdCosineSearch(k=7), searches.by_cosine(values, mask, 7)),
         ):
             found = layer.call(candidate, behaviors)

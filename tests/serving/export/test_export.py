@@ -18,6 +18,7 @@ from tests.serving.export.world import (
     SPARE_ROWS,
     K,
     World,
+    feature_options,
     make_model,
     make_requests,
     rank_inputs,
@@ -257,6 +258,34 @@ def test_refuses_a_missing_vocabulary(world: World, tmp_path: Path) -> None:
         export_saved_model(
             tmp_path / "1",
             **export_parts(world) | {"vocabularies": vocabularies},
+        )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"user_sizes": {"age": 3}}, "5 features of users.*Received: 1"),
+        (
+            {"behavior_features": ("city",), "matches": ()},
+            "category of behaviors.*city",
+        ),
+        ({"behavior_features": (), "matches": ()}, "behaviors.*none"),
+        (
+            {"item_sizes": {"category": 9, "brand": 3}},
+            "`item_table` must have the feature 'brand'.*category, city",
+        ),
+    ],
+)
+def test_refuses_features_that_no_request_carries(
+    world: World, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    from muse_keras.models import DIN
+
+    options = feature_options(world.vocabularies) | changed
+    model = DIN(world.item_table.num_items, **options)
+    with pytest.raises(ValueError, match=message):
+        export_saved_model(
+            tmp_path / "1", **export_parts(world) | {"model": model}
         )
 
 

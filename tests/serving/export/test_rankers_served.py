@@ -18,6 +18,7 @@ from tests.serving.export.world import (
     PROFILE_FIELDS,
     K,
     World,
+    feature_options,
     make_requests,
     rank_inputs,
 )
@@ -36,13 +37,9 @@ RANKERS = {
 def make_ranker(name: str, world: World) -> keras.Model:
     """Return a ranker with random weights and the world's table."""
     cls, options = RANKERS[name]
-    sizes = {field: len(ids) + 2 for field, ids in world.vocabularies.items()}
     model = cls(
         num_items=world.item_table.num_items,
-        profile_sizes=[sizes[field] for field in PROFILE_FIELDS],
-        category_size=sizes["category"],
-        city_size=sizes["city"],
-        province_size=sizes["province"],
+        **feature_options(world.vocabularies),
         vector_dim=DIM,
         embedding_dim=8,
         recent=3,
@@ -75,19 +72,15 @@ def model_inputs(world: World, inputs: dict[str, np.ndarray]) -> dict:
     mask = real & newest
     categories = index("category", inputs["behavior_category_ids"])
     rows = table.rows(inputs["candidate_item_ids"])
-    features = {
-        f"candidate_{plural}": index(field, table.features[field][rows])
-        for field, plural in (
-            ("category", "categories"),
-            ("city", "cities"),
-            ("province", "provinces"),
-        )
-    }
-    asked = features["candidate_categories"]
+    features = [
+        index(field, table.features[field][rows])
+        for field in ("category", "city", "province")
+    ]
+    asked = features[0]
     same = categories[:, None, :] == asked[:, :, None]
     matches = (same & mask[:, None, :]).sum(axis=2) * (asked > 0)
     return {
-        "user_profile": np.stack(
+        "user_features": np.stack(
             [
                 index(field, inputs["user_profile"][:, n])
                 for n, field in enumerate(PROFILE_FIELDS)
@@ -95,11 +88,11 @@ def model_inputs(world: World, inputs: dict[str, np.ndarray]) -> dict:
             axis=1,
         ),
         "behavior_rows": table.rows(ids).astype("int32"),
-        "behavior_categories": categories,
+        "behavior_features": categories[..., None],
         "behavior_mask": mask,
         "candidate_rows": rows.astype("int32"),
-        **features,
-        "candidate_category_matches": matches.astype("float32"),
+        "candidate_features": np.stack(features, axis=-1),
+        "candidate_matches": matches.astype("float32")[..., None],
         "candidate_mask": inputs["candidate_item_ids"] != 0,
     }
 

@@ -19,9 +19,8 @@ from tests.serving.export.world import (
 
 tf = pytest.importorskip("tensorflow")
 
-from muse_keras.tensorflow import category_matches, densify  # noqa: E402
+from muse_keras.tensorflow import densify, feature_matches  # noqa: E402
 from serving.export import ranking_module  # noqa: E402
-from serving.export.item_features import MODEL_INPUTS  # noqa: E402
 from serving.export.ranking_module import RankingModule  # noqa: E402
 from serving.export.vocabulary import Vocabulary  # noqa: E402
 
@@ -57,15 +56,16 @@ def oracle_inputs(
     candidate_rows = [
         rows.get(int(i), 0) for i in request["candidate_item_ids"]
     ]
-    candidate_categories = indices(
-        "category", table.features["category"][candidate_rows]
-    )
+    candidate_features = [
+        indices(field, table.features[field][candidate_rows])
+        for field in ("category", "city", "province")
+    ]
     matches = [
         0 if c == 0 else int((categories == c).sum())
-        for c in candidate_categories
+        for c in candidate_features[0]
     ]
     return {
-        "user_profile": np.array(
+        "user_features": np.array(
             [
                 vocabulary_index(vocabularies[f], int(v))
                 for f, v in zip(
@@ -75,17 +75,11 @@ def oracle_inputs(
             np.int32,
         ),
         "behavior_item_ids": behaviors,
-        "behavior_categories": categories,
+        "behavior_features": categories[:, None],
         "behavior_mask": np.ones(len(behaviors), bool),
         "candidate_item_ids": request["candidate_item_ids"],
-        "candidate_categories": candidate_categories,
-        "candidate_cities": indices(
-            "city", table.features["city"][candidate_rows]
-        ),
-        "candidate_provinces": indices(
-            "province", table.features["province"][candidate_rows]
-        ),
-        "candidate_category_matches": np.array(matches, np.float32),
+        "candidate_features": np.stack(candidate_features, axis=1),
+        "candidate_matches": np.array(matches, np.float32)[:, None],
         "candidate_mask": request["candidate_item_ids"] != 0,
     }
 
@@ -400,6 +394,14 @@ def test_declared_interface(world: World) -> None:
     }
 
 
+# The transformed features of candidates, by the raw features that they are of.
+TRANSFORMED = {
+    "category": "candidate_categories",
+    "city": "candidate_cities",
+    "province": "candidate_provinces",
+}
+
+
 def untruncated_examples(world: World) -> RankingModule:
     """A module whose Transform graph keeps histories of any length."""
     known = {
@@ -412,7 +414,7 @@ def untruncated_examples(world: World) -> RankingModule:
         behaviors = known["category"](raw["behavior_category_ids"])
         candidates = {
             name: known[field](raw[f"candidate_{field}"])
-            for field, name in MODEL_INPUTS.items()
+            for field, name in TRANSFORMED.items()
         }
         return {
             "user_profile": tf.concat(
@@ -422,7 +424,7 @@ def untruncated_examples(world: World) -> RankingModule:
             "behavior_categories": behaviors,
             "candidate_item_ids": raw["candidate_item_ids"],
             **candidates,
-            "candidate_category_matches": category_matches(
+            "candidate_category_matches": feature_matches(
                 behaviors,
                 raw["behavior_item_ids"] != 0,
                 candidates["candidate_categories"],
@@ -443,7 +445,7 @@ def untruncated_examples(world: World) -> RankingModule:
                 "behavior_item_ids",
                 "behavior_category_ids",
                 "candidate_item_ids",
-                *(f"candidate_{field}" for field in MODEL_INPUTS),
+                *(f"candidate_{field}" for field in TRANSFORMED),
             )
         },
     )

@@ -152,7 +152,7 @@ def preprocessing_fn(inputs: dict[str, Any]) -> dict[str, Any]:
     """A transform with learned vocabularies kept in asset files."""
     import tensorflow_transform as tft
 
-    from muse_keras.tensorflow import category_matches, newest_mask
+    from muse_keras.tensorflow import feature_matches, newest_mask
 
     dense = {name: tf.sparse.to_dense(value) for name, value in inputs.items()}
 
@@ -202,7 +202,7 @@ def preprocessing_fn(inputs: dict[str, Any]) -> dict[str, Any]:
             given,
         ),
         "candidate_category_matches": ragged(
-            category_matches(behaviors, keep, candidates, size), given
+            feature_matches(behaviors, keep, candidates, size), given
         ),
         "clicks": inputs["clicks"],
     }
@@ -267,6 +267,19 @@ def read_vocabularies(transform_output: Path) -> dict[str, np.ndarray]:
     return learned | dict.fromkeys(PROFILE_FIELDS, profile)
 
 
+def feature_options(vocabularies: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return a ranker's arguments about features."""
+    sizes = {field: len(ids) + 2 for field, ids in vocabularies.items()}
+    return {
+        "user_sizes": {field: sizes[field] for field in PROFILE_FIELDS},
+        "item_sizes": {
+            field: sizes[field] for field in ("category", "city", "province")
+        },
+        "behavior_features": ("category",),
+        "matches": ("category",),
+    }
+
+
 def make_model(
     kind: str,
     item_table: ItemTable,
@@ -281,10 +294,7 @@ def make_model(
     keras.utils.set_random_seed(3)
     options: dict[str, Any] = {
         "num_items": item_table.num_items,
-        "profile_sizes": [len(vocabularies[f]) + 2 for f in PROFILE_FIELDS],
-        "category_size": len(vocabularies["category"]) + 2,
-        "city_size": len(vocabularies["city"]) + 2,
-        "province_size": len(vocabularies["province"]) + 2,
+        **feature_options(vocabularies),
         "vector_dim": DIM,
         "embedding_dim": 8,
         "recent": 3,

@@ -34,14 +34,14 @@ def users(batches):
 
 def test_inputs_clicks_and_weights_are_those_of_the_requests(data):
     by_user = {one["user_id"][0]: one for one in data[1]}
-    names = {
-        "behavior_item_ids": "behavior_item_ids",
-        "behavior_categories": "behavior_categories",
-        "candidate_item_ids": "candidate_item_ids",
-        "candidate_categories": "candidate_categories",
-        "candidate_cities": "candidate_cities",
-        "candidate_provinces": "candidate_provinces",
-        "candidate_category_matches": "candidate_category_matches",
+    columns = {
+        ("behavior_item_ids", None): "behavior_item_ids",
+        ("behavior_features", 0): "behavior_categories",
+        ("candidate_item_ids", None): "candidate_item_ids",
+        ("candidate_features", 0): "candidate_categories",
+        ("candidate_features", 1): "candidate_cities",
+        ("candidate_features", 2): "candidate_provinces",
+        ("candidate_matches", 0): "candidate_category_matches",
     }
     seen = 0
     for batch in dataset(data):
@@ -53,13 +53,16 @@ def test_inputs_clicks_and_weights_are_those_of_the_requests(data):
         width = max(counts)
         assert clicks.shape == weights.shape == (len(shown), width)
         for row, (one, count) in enumerate(zip(requests, counts, strict=True)):
-            for name, source in names.items():
-                values = inputs[name].numpy()[row].tolist()
+            for (name, place), source in columns.items():
+                values = inputs[name].numpy()[row]
+                if place is not None:
+                    values = values[:, place]
+                values = values.tolist()
                 wanted = one[source]
                 assert values[: len(wanted)] == wanted
                 assert not any(values[len(wanted) :])
             assert (
-                inputs["user_profile"].numpy()[row].tolist()
+                inputs["user_features"].numpy()[row].tolist()
                 == one["user_profile"]
             )
             assert clicks.numpy()[row, :count].tolist() == one["clicks"]

@@ -50,10 +50,10 @@ def concrete_step(model, batch):
     """Returns the graph of a step on batches of any size."""
 
     def spec(values):
-        return tf.TensorSpec([None] * values.shape.rank, values.dtype)
+        return tf.TensorSpec([None, None, *values.shape[2:]], values.dtype)
 
     inputs, clicks, weights = tf.nest.map_structure(spec, batch)
-    inputs["user_profile"] = tf.TensorSpec([None, 5], tf.int32)
+    inputs["user_features"] = tf.TensorSpec([None, 5], tf.int32)
     return tf.function(
         lambda *batch: model.train_step(batch), autograph=False
     ).get_concrete_function(inputs, clicks, weights)

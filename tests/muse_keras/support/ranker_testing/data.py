@@ -8,17 +8,29 @@ from muse_keras.tables.item_table import inverse_norms_of
 
 NUM_ITEMS = 60
 DIM = 8
-SIZES = {"profile": 4, "category": 7, "city": 5, "province": 6}
 SMALL: dict[str, Any] = {
     "num_items": NUM_ITEMS,
-    "profile_sizes": (SIZES["profile"],) * 5,
-    "category_size": SIZES["category"],
-    "city_size": SIZES["city"],
-    "province_size": SIZES["province"],
+    "user_sizes": {f"user_{number}": 4 for number in range(1, 6)},
+    "item_sizes": {"category": 7, "city": 5, "province": 6},
+    "behavior_features": ("category",),
+    "matches": ("category",),
     "vector_dim": DIM,
     "embedding_dim": 4,
     "recent": 6,
     "hidden_units": (16, 8),
+}
+# Several of each, in other orders than that of `item_sizes`; and none at all.
+RICH = SMALL | {
+    "user_sizes": {"age": 4, "income": 9},
+    "item_sizes": {"color": 6, "brand": 7, "price": 5},
+    "behavior_features": ("price", "color"),
+    "matches": ("color", "price"),
+}
+BARE = SMALL | {
+    "user_sizes": {},
+    "item_sizes": {},
+    "behavior_features": (),
+    "matches": (),
 }
 
 
@@ -49,24 +61,46 @@ def ranker_inputs(
     batch: int = 3,
     length: int = 12,
     candidates: int = 4,
+    layout: dict[str, Any] = SMALL,
 ) -> dict[str, np.ndarray]:
-    """Random requests with padding anywhere in the histories."""
+    """Random requests with padding anywhere in the histories.
 
-    def index(size: int, *shape: int) -> np.ndarray:
-        return rng.integers(0, size, shape).astype("int32")
+    Groups that have no features in the layout are left out.
+    """
+
+    def index(sizes: Any, *shape: int) -> np.ndarray:
+        return rng.integers(0, sizes, shape).astype("int32")
 
     history, listed = (batch, length), (batch, candidates)
-    return {
-        "user_profile": index(SIZES["profile"], batch, 5),
+    items = layout["item_sizes"]
+    inputs = {
         "behavior_rows": index(NUM_ITEMS + 1, *history),
-        "behavior_categories": index(SIZES["category"], *history),
         "behavior_mask": rng.random(history) < 0.8,
         "candidate_rows": index(NUM_ITEMS + 1, *listed),
-        "candidate_categories": index(SIZES["category"], *listed),
-        "candidate_cities": index(SIZES["city"], *listed),
-        "candidate_provinces": index(SIZES["province"], *listed),
-        "candidate_category_matches": rng.integers(0, 9, listed).astype(
-            "float32"
-        ),
         "candidate_mask": np.ones(listed, bool),
+    }
+    for name, sizes, shape in (
+        ("user_features", list(layout["user_sizes"].values()), (batch,)),
+        (
+            "behavior_features",
+            [items[name] for name in layout["behavior_features"]],
+            history,
+        ),
+        ("candidate_features", list(items.values()), listed),
+    ):
+        if sizes:
+            inputs[name] = index(sizes, *shape, len(sizes))
+    if layout["matches"]:
+        counts = rng.integers(0, 9, (*listed, len(layout["matches"])))
+        inputs["candidate_matches"] = counts.astype("float32")
+    return inputs
+
+
+def padded(inputs: dict[str, np.ndarray], kind: str, count: int) -> dict:
+    """Inputs with padding at the end of all candidates or histories."""
+    return {
+        name: np.pad(array, [(0, 0), (0, count)] + [(0, 0)] * (array.ndim - 2))
+        if name.startswith(kind)
+        else array
+        for name, array in inputs.items()
     }

@@ -180,9 +180,24 @@ class Ranker:
     def embedding(self, name: str, index: int) -> np.ndarray:
         return self.weights[f"{name}_embedding/embeddings"][index]
 
-    def item(self, row: int, category: int) -> np.ndarray:
+    def item(self, row: int, features: dict[str, int]) -> np.ndarray:
+        """The id, then the features that behaviors have."""
         return np.concatenate(
-            [self.embedding("item", row), self.embedding("category", category)]
+            [
+                self.embedding("item", row),
+                *(
+                    self.embedding(name, features[name])
+                    for name in self.model.behavior_features
+                ),
+            ]
+        )
+
+    def behavior(self, inputs: dict[str, np.ndarray], b: int, i: int):
+        names = self.model.behavior_features
+        values = inputs["behavior_features"][b, i] if names else ()
+        return self.item(
+            inputs["behavior_rows"][b, i],
+            dict(zip(names, values, strict=True)),
         )
 
     def kernels(self, part: str):
@@ -198,14 +213,16 @@ class Ranker:
     def logit(self, inputs: dict[str, np.ndarray], b: int, c: int) -> float:
         model = self.model
         rows = inputs["behavior_rows"][b]
-        categories = inputs["behavior_categories"][b]
         real = np.flatnonzero(inputs["behavior_mask"][b])
         row = inputs["candidate_rows"][b, c]
-        target = self.item(row, inputs["candidate_categories"][b, c])
+        names = list(model.item_sizes)
+        values = inputs["candidate_features"][b, c] if names else ()
+        own = dict(zip(names, values, strict=True))
+        target = self.item(row, own)
         vector = self.codes[row]
         recent = real[::-1][: model.recent]
         embedded = np.array(
-            [self.item(rows[i], categories[i]) for i in recent]
+            [self.behavior(inputs, b, i) for i in recent]
         ).reshape(-1, target.size)
         has = np.array(
             [bool(vector.any() and self.codes[rows[i]].any()) for i in recent],
@@ -225,22 +242,24 @@ class Ranker:
             np.ones(len(recent), bool),
             activation=silu,
         )
+        users, start = [], 0
+        for place, size in enumerate(model.user_sizes.values()):
+            index = start + int(inputs["user_features"][b, place])
+            users.append(self.embedding("user", index))
+            start += size
         features = [
-            *[
-                self.embedding("profile", int(index) + field * size)
-                for field, (index, size) in enumerate(
-                    zip(
-                        inputs["user_profile"][b],
-                        model.profile_sizes,
-                        strict=True,
-                    )
-                )
-            ],
+            *users,
             embedded.mean(axis=0) if len(recent) else 0.0 * target,
             target,
-            self.embedding("city", inputs["candidate_cities"][b, c]),
-            self.embedding("province", inputs["candidate_provinces"][b, c]),
-            [np.log1p(inputs["candidate_category_matches"][b, c])],
+            *[
+                self.embedding(name, index)
+                for name, index in own.items()
+                if name not in model.behavior_features
+            ],
+            *[
+                [np.log1p(inputs["candidate_matches"][b, c, place])]
+                for place in range(len(model.matches))
+            ],
             self.tiers("short_term", near, has),
             short,
         ]
@@ -263,7 +282,6 @@ class Ranker:
 
     def long_term(self, inputs, b, target, vector):
         rows = inputs["behavior_rows"][b]
-        categories = inputs["behavior_categories"][b]
         similarities, indices, found = top_k(
             vector[None, None],
             self.codes[rows][None],
@@ -273,9 +291,7 @@ class Ranker:
         similarities, indices, found = (
             part[0, 0] for part in (similarities, indices, found)
         )
-        embedded = np.array(
-            [self.item(rows[i], categories[i]) for i in indices]
-        )
+        embedded = np.array([self.behavior(inputs, b, i) for i in indices])
         unit = "exact_search_unit"
         attended, _ = attention(
             target,

@@ -16,23 +16,23 @@ class Candidates(NamedTuple):
     """The fields of a `CandidateView`, as NumPy arrays."""
 
     rows: np.ndarray
-    categories: np.ndarray
     vectors: np.ndarray
     embeddings: np.ndarray
     mask: np.ndarray
     queries: np.ndarray
+    features: dict[str, np.ndarray]
 
 
 class Behaviors(NamedTuple):
     """The fields of a `BehaviorView`, as NumPy arrays."""
 
     rows: np.ndarray
-    categories: np.ndarray
     mask: np.ndarray
     vectors: np.ndarray
     embeddings: np.ndarray
     inverse_norms: np.ndarray
     keys: np.ndarray
+    features: dict[str, np.ndarray]
 
 
 def numpy(value: Any) -> np.ndarray:
@@ -52,21 +52,23 @@ def views(
     def index(size: int, *shape: int) -> np.ndarray:
         return rng.integers(0, size, shape).astype("int32")
 
+    def features(*shape: int) -> dict[str, np.ndarray]:
+        return {"color": index(5, *shape), "category": index(4, *shape)}
+
     listed, history = (batch, candidates), (batch, length)
     asked, held = index(len(codes), *listed), index(len(codes), *history)
     norms = np.linalg.norm(codes[held].astype("float64"), axis=-1)
     return (
         Candidates(
             rows=asked,
-            categories=index(4, *listed),
             vectors=codes[asked],
             embeddings=floats(*listed, WIDTH),
             mask=np.ones(listed, bool),
             queries=floats(*listed, WIDTH),
+            features=features(*listed),
         ),
         Behaviors(
             rows=held,
-            categories=index(4, *history),
             mask=rng.random(history) < 0.8,
             vectors=codes[held],
             embeddings=floats(*history, WIDTH),
@@ -74,6 +76,7 @@ def views(
                 norms > 0, 1 / np.maximum(norms, 1), 0
             ).astype("float32"),
             keys=floats(*history, WIDTH),
+            features=features(*history),
         ),
     )
 
