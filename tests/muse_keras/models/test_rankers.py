@@ -298,13 +298,15 @@ def test_training_saving_and_training_on(cls, tmp_path):
     assert np.abs(whole - half).max() > 1e-2
 
 
-def test_din_saves_and_reloads(tmp_path):
-    model, _ = ranker(DIN)
+@pytest.mark.parametrize("layout", [SMALL] if ON_JAX else [SMALL, RICH])
+def test_din_saves_and_reloads(layout, tmp_path):
+    model, _ = ranker(DIN, **layout)
     model.save(tmp_path / "din.keras")
     loaded = keras.saving.load_model(tmp_path / "din.keras")
     assert type(loaded) is DIN
     assert loaded.get_config() == model.get_config()
-    inputs = requests(13)
+    assert list(loaded.item_sizes) == list(layout["item_sizes"])
+    inputs = requests(13, layout=layout)
     np.testing.assert_allclose(
         logits(loaded, inputs), logits(model, inputs), atol=1e-6
     )
