@@ -4,6 +4,7 @@
 need TensorFlow and are left out on another backend.
 """
 
+import gc
 import os
 
 import pytest
@@ -26,3 +27,9 @@ def pytest_collection_modifyitems(
     left_out = [item for item in items if item.get_closest_marker("tf")]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what is imported out of garbage collections."""
+    gc.collect()
+    gc.freeze()

@@ -1,5 +1,6 @@
 """Warmup requests, replayed by TensorFlow Serving before a version serves."""
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -79,9 +80,10 @@ def run(signatures: Mapping[str, Any], recorded: Iterable[Request]) -> None:
     """
     for name, inputs in recorded:
         try:
-            outputs = signatures[name](
-                **{key: tf.constant(value) for key, value in inputs.items()}
-            )
+            with _as_traced():
+                outputs = signatures[name](
+                    **{key: tf.constant(value) for key, value in inputs.items()}
+                )
         except tf.errors.OpError as error:
             raise ValueError(
                 f"`warmup_examples`: the signature {name!r} failed on one of "
@@ -93,6 +95,20 @@ def run(signatures: Mapping[str, Any], recorded: Iterable[Request]) -> None:
                     f"The signature {name!r} returned a `{key}` that is not "
                     "finite; the model's weights are broken."
                 )
+
+
+@contextlib.contextmanager
+def _as_traced() -> Iterator[None]:
+    """Run functions as they are: to optimize one takes longer than its call."""
+    options = tf.config.optimizer
+    before = options.get_experimental_options()
+    options.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        options.set_experimental_options(
+            {"disable_meta_optimizer": False} | before
+        )
 
 
 def write_requests(
