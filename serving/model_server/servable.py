@@ -69,9 +69,6 @@ class SessionOptions:
             allow_soft_placement=True,
             gpu_options=tf.compat.v1.GPUOptions(allow_growth=True),
             graph_options=tf.compat.v1.GraphOptions(
-                # A signature's first call optimizes its own part of the graph,
-                # not that of all others too.
-                place_pruned_graph=True,
                 # It is for training, and its estimates log a warning for
                 # every shape that is not static.
                 rewrite_options=RewriterConfig(
