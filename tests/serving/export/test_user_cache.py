@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serving.export import UserCacheConfig
@@ -126,7 +126,9 @@ class Model:
 
         def key(index: int) -> float:
             way = ways[index]
-            if way is None or not self._live(way):
+            if way is None:
+                return 0  # After one that has expired.
+            if not self._live(way):
                 return -1
             return np.inf if way.user == user else way.used
 
@@ -176,6 +178,16 @@ STEPS = st.lists(
 )
 
 
+@example(
+    steps=[
+        *[("put", 2, [])] * 2,
+        ("wait", 4),
+        *[("put", 0, [])] * 2,
+        ("wait", 6),
+        ("put", 3, []),
+        ("get", 2),
+    ]
+)
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS)
 def test_is_a_set_associative_lru_cache(cache: Cache, steps: Any) -> None:
