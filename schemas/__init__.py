@@ -1,1 +1,1 @@
-"""TFMD schemas, and README.md: the dictionary of all fields."""
+"""TFMD schemas, the reader of YAML settings; README.md names all fields."""

@@ -7,13 +7,13 @@ directory the command runs in.
 
 from __future__ import annotations
 
-import difflib
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import pydantic
-import yaml
+
+from schemas import settings_file
 
 KEYS = "docs/configuration.md lists all keys"
 ModelType = Literal[
@@ -21,24 +21,7 @@ ModelType = Literal[
 ]
 
 
-class ConfigError(ValueError):
-    """The configuration file or an override is not usable."""
-
-
-class OverrideError(ConfigError):
-    """An override names a key that does not exist, or a wrong value."""
-
-
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        use_attribute_docstrings=True,
-    )
-
-
-class DataConfig(_Section):
+class DataConfig(settings_file.Section):
     """Where the raw tables are and how they become requests."""
 
     raw_dir: str
@@ -51,7 +34,7 @@ class DataConfig(_Section):
     """Partitions of the join; 0 chooses them from the size of the tables."""
 
 
-class TransformConfig(_Section):
+class TransformConfig(settings_file.Section):
     """What TF-Transform computes."""
 
     max_history: int = pydantic.Field(default=1000, ge=1)
@@ -62,7 +45,7 @@ class TransformConfig(_Section):
     """Most frequent values kept per field."""
 
 
-class SCLConfig(_Section):
+class SCLConfig(settings_file.Section):
     """How the item embeddings are learned (``item_embeddings: learned``)."""
 
     text_encoder: str = ""
@@ -118,7 +101,7 @@ class SCLConfig(_Section):
     training; there is a check every 50 steps."""
 
 
-class ModelConfig(_Section):
+class ModelConfig(settings_file.Section):
     """Architecture of the ranker."""
 
     type: ModelType = "muse"
@@ -161,7 +144,7 @@ class ModelConfig(_Section):
     """Share of item ids replaced by the unseen item while training."""
 
 
-class TrainerConfig(_Section):
+class TrainerConfig(settings_file.Section):
     """How the ranker is trained."""
 
     epochs: int = pydantic.Field(default=1, ge=1)
@@ -184,7 +167,7 @@ class TrainerConfig(_Section):
     """Eval requests whose scores the ServingValidator must reproduce."""
 
 
-class UserCacheConfig(_Section):
+class UserCacheConfig(settings_file.Section):
     """How many histories the model keeps on the device while it serves."""
 
     users: int = pydantic.Field(default=64, ge=0, le=1 << 24)
@@ -206,7 +189,7 @@ class UserCacheConfig(_Section):
         return self
 
 
-class ExportConfig(_Section):
+class ExportConfig(settings_file.Section):
     """For which machines the model is exported."""
 
     target: Literal["any", "cpu"] = "any"
@@ -218,7 +201,7 @@ class ExportConfig(_Section):
     )
 
 
-class EvaluatorConfig(_Section):
+class EvaluatorConfig(settings_file.Section):
     """What blesses a model."""
 
     min_gauc: float = pydantic.Field(default=0.5, ge=0, le=1)
@@ -229,7 +212,7 @@ class EvaluatorConfig(_Section):
     """Samples of users behind the confidence intervals."""
 
 
-class ServingValidatorConfig(_Section):
+class ServingValidatorConfig(settings_file.Section):
     """What the exported model must reproduce in a server."""
 
     tolerance: float = pydantic.Field(default=1e-4, gt=0)
@@ -240,7 +223,7 @@ class ServingValidatorConfig(_Section):
     """Largest 99th percentile of ``rank``, one request per call; null = any."""
 
 
-class PusherConfig(_Section):
+class PusherConfig(settings_file.Section):
     """Where blessed models go."""
 
     directory: str = ""
@@ -248,7 +231,7 @@ class PusherConfig(_Section):
     after the type. Default ``<output>/serving``."""
 
 
-class MatchingConfig(_Section):
+class MatchingConfig(settings_file.Section):
     """The stage that finds candidates."""
 
     enabled: bool = True
@@ -296,7 +279,7 @@ def check_output_dir(path: str) -> str:
 OutputDir = Annotated[str, pydantic.AfterValidator(check_output_dir)]
 
 
-class PipelineConfig(_Section):
+class PipelineConfig(settings_file.Section):
     """The whole pipeline."""
 
     name: str = pydantic.Field(default="muse", pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -386,24 +369,6 @@ class PipelineConfig(_Section):
         return self.matching_dir / self.models_files[self.model.type]
 
 
-def read_settings(path: str | pathlib.Path) -> dict[str, Any]:
-    """Reads a YAML mapping; raises ConfigError, one line, for other files."""
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: expected a mapping of settings. "
-            f"Received: {type(values).__name__}"
-        )
-    return values
-
-
 def load_config(
     path: str | pathlib.Path, overrides: Sequence[str] = ()
 ) -> PipelineConfig:
@@ -413,63 +378,5 @@ def load_config(
         ConfigError: unreadable file, unknown key or invalid value; the
             message names the key, what was expected and what was received.
     """
-    values = read_settings(path)
-    for override in overrides:
-        _apply_override(values, override)
-    try:
-        return PipelineConfig.model_validate(values)
-    except pydantic.ValidationError as error:
-        problems = "; ".join(map(_problem, error.errors()))
-        keys = [one.partition("=")[0].split(".") for one in overrides]
-        places = [[*map(str, item["loc"])] for item in error.errors()]
-        if any(k[: len(p)] == p[: len(k)] for k in keys for p in places):
-            raise OverrideError(problems) from error
-        raise ConfigError(f"{path}: {problems}") from error
-
-
-def _problem(item: Any) -> str:
-    """Returns what is wrong with a key, expected and received."""
-    *sections, leaf = map(str, item["loc"])
-    key = ".".join([*sections, leaf])
-    if item["type"] == "extra_forbidden":
-        known = PipelineConfig.model_fields
-        for section in sections:
-            known = known[section].annotation.model_fields  # type: ignore[union-attr]
-        near = difflib.get_close_matches(leaf, known, 1)
-        hint = f"did you mean {'.'.join([*sections, *near])}? " if near else ""
-        return (
-            f"{key}: there is no such key; {hint}{KEYS} "
-            f"(received: {item['input']!r})"
-        )
-    if item["type"] == "missing":
-        return f"{key}: must be given, it has no default; {KEYS}"
-    said = {
-        "tuple_type": "expected a list, such as [64] or [a, b]",
-        "model_type": f"expected a section; set its keys as in {key}.KEY=value",
-    }.get(item["type"], item["msg"].removeprefix("Value error, "))
-    if "eceived" in said:
-        return f"{key}: {said}"
-    return f"{key}: {said} (received: {item['input']!r})"
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise OverrideError(
-            "an override has the form section.key=value. "
-            f"Received: {override!r}"
-        )
-    *sections, leaf = key.split(".")
-    target = values
-    for section in sections:
-        child = target.setdefault(section, {})
-        if not isinstance(child, dict):
-            raise OverrideError(f"{section!r} in {override!r} is not a section")
-        target = child
-    try:
-        target[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise OverrideError(
-            f"{override!r}: not valid YAML: {reason}"
-        ) from error
+    values = settings_file.read(path)
+    return settings_file.parse(PipelineConfig, values, path, KEYS, overrides)

@@ -15,7 +15,8 @@ import pydantic
 import typer
 import yaml
 
-from tfx_pipeline.config import OverrideError, PipelineConfig, load_config
+from schemas.settings_file import OverrideError
+from tfx_pipeline.config import PipelineConfig, load_config
 
 _HEAD = """\
 # Configuration of the pipeline

@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 import pydantic
 
+from schemas import settings_file
+from schemas.settings_file import ConfigError
 from tfx_pipeline import config as pipeline_config
-from tfx_pipeline.config import ConfigError, OutputDir
+from tfx_pipeline.config import OutputDir
 
+KEYS = "muse_tools/compare/config.py lists all keys"
 BASE_EMBEDDINGS = "base"
 """Name of the item vectors that the pipeline's own configuration makes."""
 
@@ -38,13 +41,7 @@ def noise_level(embeddings: str, kind: str = "noise") -> float | None:
     return level if 0 < level < 1e6 else None
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, validate_default=True
-    )
-
-
-class DataSetConfig(_Section):
+class DataSetConfig(settings_file.Section):
     """One data set and the pipeline that prepares it."""
 
     source: _Made = "raw"
@@ -58,7 +55,7 @@ class DataSetConfig(_Section):
     """``section.key=value`` for it."""
 
 
-class CompareConfig(_Section):
+class CompareConfig(settings_file.Section):
     """The grid, and how its tables are made."""
 
     name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -166,7 +163,7 @@ def load_config(
     unknown key or an invalid value.
     """
     file = pathlib.Path(path)
-    values = pipeline_config.read_settings(file)
+    values = settings_file.read(file)
     changes = values.pop("quick", None)
     if quick:
         if not isinstance(changes, dict):
@@ -174,14 +171,7 @@ def load_config(
         values = _merged(values, changes)
     if out:
         values["output_dir"] = out
-    try:
-        loaded = CompareConfig.model_validate(values)
-    except pydantic.ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise ConfigError(f"{path}: {problems}") from error
+    loaded = settings_file.parse(CompareConfig, values, path, KEYS)
     return loaded.model_copy(
         update={
             "data_sets": {

@@ -25,6 +25,7 @@ from muse_tools.compare.config import (
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import Prepared
 from muse_tools.datasets.arrow_lists import find_sorted
+from schemas.settings_file import ConfigError
 from serving.export.request import TRANSFORMED
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline import features
@@ -90,7 +91,7 @@ def _make_raw(
     try:
         options = module.Options(**chosen.options)
     except TypeError as error:
-        raise pipeline_config.ConfigError(
+        raise ConfigError(
             f"data_sets: options of {chosen.source}: {error}"
         ) from error
     made, reused = module.generate(directory, options)
@@ -149,7 +150,7 @@ def _derived(
         if length < pipeline.transform.max_history
     ]
     if len(lengths) < len(config.history_lengths):
-        raise pipeline_config.ConfigError(
+        raise ConfigError(
             "`history_lengths` must be below transform.max_history, "
             f"{pipeline.transform.max_history}. "
             f"Received: {list(config.history_lengths)}"

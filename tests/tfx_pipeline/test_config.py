@@ -9,6 +9,7 @@ import pydantic
 import pytest
 import yaml
 
+from schemas.settings_file import ConfigError
 from tfx_pipeline import config as config_lib
 
 MINIMAL = {"output_dir": "out", "data": {"raw_dir": "raw"}}
@@ -26,7 +27,7 @@ def load(tmp_path, values, *overrides):
 
 
 def error(tmp_path, values, *overrides):
-    with pytest.raises(config_lib.ConfigError) as info:
+    with pytest.raises(ConfigError) as info:
         load(tmp_path, values, *overrides)
     text = str(info.value)
     assert "\n" not in text
@@ -169,11 +170,11 @@ def test_unusable_files_are_named(tmp_path, content, part):
 
 def test_unreadable_files_are_named(tmp_path):
     for path in (tmp_path / "missing.yaml", tmp_path):
-        with pytest.raises(config_lib.ConfigError, match=str(path)):
+        with pytest.raises(ConfigError, match=str(path)):
             config_lib.load_config(path)
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(config_lib.ConfigError, match="binary.yaml"):
+    with pytest.raises(ConfigError, match="binary.yaml"):
         config_lib.load_config(binary)
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from muse_tools.compare.config import load_config, noise_level
+from schemas.settings_file import ConfigError
 from tests.muse_tools.compare import worlds
 from tfx_pipeline import config as pipeline_config
 
@@ -38,7 +39,7 @@ def write(folder, **changes):
     ],
 )
 def test_a_mistake_is_named(tmp_path, changes, message):
-    with pytest.raises(pipeline_config.ConfigError, match=message) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         load_config(write(tmp_path, **changes))
     assert "\n" not in str(error.value)
 
@@ -59,7 +60,7 @@ def test_quick_changes_what_it_names_and_nothing_else(tmp_path):
     assert small.root == pathlib.Path("there").absolute()
     # Relative to the file, not to the working directory.
     assert small.data_sets["d"].pipeline == str(tmp_path / "p.yaml")
-    with pytest.raises(pipeline_config.ConfigError, match="no section `quick`"):
+    with pytest.raises(ConfigError, match="no section `quick`"):
         load_config(write(tmp_path), quick=True)
 
 

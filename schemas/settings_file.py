@@ -1,0 +1,147 @@
+"""YAML files of settings: read, overridden, and turned into a typed object.
+
+What is wrong with a file is said in one line that names the key, what was
+expected and what was received.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+
+class ConfigError(ValueError):
+    """The configuration file or an override is not usable."""
+
+
+class OverrideError(ConfigError):
+    """An override names a key that does not exist, or a wrong value."""
+
+
+class Section(pydantic.BaseModel):
+    """Part of a file; its docstrings are the meanings of its keys."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+_Settings = TypeVar("_Settings", bound=Section)
+
+
+def read(path: str | pathlib.Path) -> dict[str, Any]:
+    """Reads a YAML mapping; raises ConfigError, one line, for other files."""
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: expected a mapping of settings. "
+            f"Received: {type(values).__name__}"
+        )
+    return values
+
+
+def parse(
+    kind: type[_Settings],
+    values: Mapping[str, Any],
+    path: str | pathlib.Path,
+    keys: str,
+    overrides: Sequence[str] = (),
+) -> _Settings:
+    """Checks settings.
+
+    Args:
+        kind: what they become.
+        values: as `read` returns them.
+        path: the file they are from.
+        keys: where all keys are listed, such as "docs/x.md lists all keys".
+        overrides: ``section.key=value``, the value in YAML.
+
+    Raises:
+        ConfigError: the message names the keys, what was expected and what
+            was received; OverrideError where an override is to blame.
+    """
+    changed = {**values}
+    for override in overrides:
+        _apply_override(changed, override)
+    try:
+        return kind.model_validate(changed)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(
+            _problem(kind, item, keys) for item in error.errors()
+        )
+        given = [one.partition("=")[0].split(".") for one in overrides]
+        places = [[*map(str, item["loc"])] for item in error.errors()]
+        if any(k[: len(p)] == p[: len(k)] for k in given for p in places):
+            raise OverrideError(problems) from error
+        raise ConfigError(f"{path}: {problems}") from error
+
+
+def _problem(kind: type[Section], item: Any, keys: str) -> str:
+    """Returns what is wrong with a key, expected and received."""
+    if not item["loc"]:
+        return str(item["msg"]).removeprefix("Value error, ")
+    *sections, leaf = map(str, item["loc"])
+    key = ".".join([*sections, leaf])
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(leaf, _known(kind, sections), 1)
+        hint = f"did you mean {'.'.join([*sections, *near])}? " if near else ""
+        return (
+            f"{key}: there is no such key; {hint}{keys} "
+            f"(received: {item['input']!r})"
+        )
+    if item["type"] == "missing":
+        return f"{key}: must be given, it has no default; {keys}"
+    said = {
+        "tuple_type": "expected a list, such as [64] or [a, b]",
+        "model_type": f"expected a section; set its keys as in {key}.KEY=value",
+    }.get(item["type"], item["msg"].removeprefix("Value error, "))
+    if "eceived" in said:
+        return f"{key}: {said}"
+    return f"{key}: {said} (received: {item['input']!r})"
+
+
+def _known(kind: type[Section], sections: Sequence[str]) -> Sequence[str]:
+    """Returns the keys of a section; none below a mapping of free keys."""
+    fields = kind.model_fields
+    for section in sections:
+        found = fields.get(section)
+        fields = getattr(found and found.annotation, "model_fields", {})
+    return [*fields]
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise OverrideError(
+            "an override has the form section.key=value. "
+            f"Received: {override!r}"
+        )
+    *sections, leaf = key.split(".")
+    target = values
+    for section in sections:
+        child = target.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise OverrideError(f"{section!r} in {override!r} is not a section")
+        target = child
+    try:
+        target[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise OverrideError(
+            f"{override!r}: not valid YAML: {reason}"
+        ) from error
