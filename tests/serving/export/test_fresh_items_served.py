@@ -259,7 +259,9 @@ def test_followed_items_are_seen_soon_and_survive_a_swap(
             thread.join()
     stored = [(report.version, report.stored) for report in reports]
     assert [version for version, _ in stored][-1] == 2
-    assert {(1, 2), (1, 1), (2, 3)} <= set(stored)
+    assert {(1, 2), (1, 1)} <= set(stored)
+    # All of them, in one look at the file or, if the swap fell into one, two.
+    assert sum(count for version, count in stored if version == 2) == 3
     # TensorFlow estimates no costs, of which it would say that it cannot.
     assert "PredictCost" not in capfd.readouterr().err
 
