@@ -55,6 +55,7 @@ def requests_by_name(
     }
 
 
+@pytest.mark.once
 def test_every_kind_of_user_gets_answers(muse_and_matching, tmp_path):
     from serving.ranking_service import ServiceConfig, running_service
     from serving.stores import UserRecord, open_store

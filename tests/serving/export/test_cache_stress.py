@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("tensorflow")
 
 
+@pytest.mark.once
 def test_no_answer_mixes_histories() -> None:
     from tests.serving.export.cache_stress import stress
 

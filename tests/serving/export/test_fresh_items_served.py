@@ -266,6 +266,7 @@ def test_followed_items_are_seen_soon_and_survive_a_swap(
     assert "PredictCost" not in capfd.readouterr().err
 
 
+@pytest.mark.once
 def test_a_restarted_server_gets_back_what_is_not_in_its_export(
     world: World, tmp_path: Path
 ) -> None:

@@ -179,6 +179,7 @@ def test_every_exported_signature_has_a_check(world: World) -> None:
     assert exported == set(checks.CHECKS)
 
 
+@pytest.mark.once
 def test_a_failure_of_the_server_is_no_verdict(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

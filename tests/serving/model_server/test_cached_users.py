@@ -110,6 +110,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+@pytest.mark.once
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/statm"), reason="needs Linux"
 )

@@ -209,6 +209,7 @@ def encryption(tmp_path) -> tuple[list[str], Tls | None]:
     return options, tls
 
 
+@pytest.mark.once
 def test_serve_with_ranking_is_not_worse_while_it_stops(
     site, models_config, tmp_path, encryption
 ):

@@ -234,6 +234,7 @@ def write_large(folder: pathlib.Path, items: int) -> None:
     )
 
 
+@pytest.mark.once
 @pytest.mark.skipif(
     not pathlib.Path("/proc/self/status").exists(), reason="memory of Linux"
 )

@@ -302,6 +302,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.once
 @pytest.mark.timeout(400)
 def test_what_a_component_imports_when_it_runs_is_in_its_key(modules):
     wanted = {

@@ -9,6 +9,7 @@ from benchmarks import scl
 pytestmark = pytest.mark.tf
 
 
+@pytest.mark.once
 def test_the_tower_beats_the_raw_content_clearly(tmp_path):
     found = scl.recalls(tmp_path, 3, scl.QUICK, ablations=False)
     tower, raw, random = (
