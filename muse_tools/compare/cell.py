@@ -13,7 +13,6 @@ import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from muse_keras import optimizers
 from muse_keras.tables import ItemTable
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import METRICS_FILE, Plan, Prepared, Task
@@ -79,10 +78,7 @@ def _train(
             trainer.read_vocabularies(transform),
             trainer_config.compute_dtype,
         )
-        optimizer = optimizers.RowSparseAdam(
-            learning_rate=trainer_config.learning_rate,
-            table_learning_rate=trainer_config.table_learning_rate,
-        )
+        optimizer = trainer.build_optimizer(trainer_config)
     start = time.monotonic()
     trainer.train(
         model,

@@ -22,6 +22,7 @@ from serving.stores import (
     UserHistory,
     open_store,
 )
+from serving.stores.records import PROFILE_FIELDS
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -33,7 +34,7 @@ class StoreBusyError(StoreError):
 
 NO_HISTORY = UserHistory(
     user_id=0,
-    profile=np.zeros(5, np.int64),
+    profile=np.zeros(PROFILE_FIELDS, np.int64),
     item_ids=np.zeros(0, np.int64),
     category_ids=np.zeros(0, np.int64),
     rows=None,

@@ -13,11 +13,14 @@ import numpy as np
 
 from serving.files import appearing
 from serving.stores.base import BehaviorStore, Mark, UserRecord
+from serving.stores.records import PROFILE_FIELDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PROFILE = tuple(f"user_profile_{field}" for field in range(1, 6))
+_PROFILE = tuple(
+    f"user_profile_{field}" for field in range(1, PROFILE_FIELDS + 1)
+)
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "user_id": ("user_id", "129_1"),
     **{name: (name, f"130_{field}") for field, name in enumerate(_PROFILE, 1)},

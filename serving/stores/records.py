@@ -21,7 +21,7 @@ PROFILE_FIELDS = 5
 """Anonymized fields of a user's profile."""
 
 _MAGIC = b"MUSEHIS1"
-_HEADER = struct.Struct("<8sqqq5qQ")
+_HEADER = struct.Struct(f"<8sqqq{PROFILE_FIELDS}qQ")
 HEADER_BYTES = _HEADER.size
 
 _ROWS_MAGIC = b"MUSEROW1"

@@ -1,17 +1,19 @@
 """What runs inside the Redis server, so that it happens all at once.
 
 Keys of every script: the user's history, the user's rows, the totals. A
-history is a header of 80 bytes and then events of 20 bytes; bytes 16 to 23 of
-the header count the events that were dropped.
+history is a header and then events (`records`); bytes 16 to 23 of the header
+count the events that were dropped.
 """
 
 from __future__ import annotations
+
+from serving.stores.records import EVENT_BYTES, HEADER_BYTES
 
 CORRUPT = "MUSECORRUPT"
 """First word of the error where a history is not one."""
 
 _COMMON = f"""
-local HEADER, EVENT = 80, 20
+local HEADER, EVENT = {HEADER_BYTES}, {EVENT_BYTES}
 local history, rows, totals = KEYS[1], KEYS[2], KEYS[3]
 
 -- Number of events, or nil where there is no history.

@@ -16,7 +16,6 @@ from tfx.v1.dsl.components import (
     component,
 )
 
-from muse_keras import optimizers
 from muse_keras.tables import ItemTable
 from serving import export
 from serving.files import write_json
@@ -94,10 +93,7 @@ def RankerTrainer(
             trainer_config.compute_dtype,
             spare_rows=export_config.fresh_items,
         )
-        optimizer = optimizers.RowSparseAdam(
-            learning_rate=trainer_config.learning_rate,
-            table_learning_rate=trainer_config.table_learning_rate,
-        )
+        optimizer = trainer.build_optimizer(trainer_config)
     start = time.monotonic()
     trainer.train(
         ranker,

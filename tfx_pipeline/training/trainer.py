@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from muse_keras import losses, models
+from muse_keras import losses, models, optimizers
 from muse_keras._keras_internals import flattened_layers
 from muse_keras.tables import ItemTable
 from tfx_pipeline import config as config_lib
@@ -71,6 +71,16 @@ def build_model(
     )
     model.table.assign(item_table)
     return model
+
+
+def build_optimizer(
+    config: config_lib.TrainerConfig,
+) -> optimizers.RowSparseAdam:
+    """Returns the optimizer of a ranker, not built yet."""
+    return optimizers.RowSparseAdam(
+        learning_rate=config.learning_rate,
+        table_learning_rate=config.table_learning_rate,
+    )
 
 
 def train(
