@@ -261,8 +261,8 @@ def test_followed_items_are_seen_soon_and_survive_a_swap(
     assert [version for version, _ in stored][-1] == 2
     assert {(1, 2), (1, 1)} <= set(stored)
     # Each version stores each item once. If the swap comes first, the item that
-    # is sent again to see whether the server still has it is in no report. A look
-    # that the swap falls into counts for the version it began with.
+    # is sent again to see whether the server still has it is in no report. A
+    # look that the swap falls into counts for the version it began with.
     assert 2 * len(ids) - sum(count for _, count in stored) in (0, 1)
     # TensorFlow estimates no costs, of which it would say that it cannot.
     assert "PredictCost" not in capfd.readouterr().err
