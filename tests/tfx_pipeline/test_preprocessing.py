@@ -251,6 +251,7 @@ def test_vocabularies_are_read_in_index_order(literal):
     }
 
 
+@pytest.mark.once
 def test_rare_and_surplus_values_are_out_of_vocabulary(tmp_path):
     train = [
         row(

@@ -11,6 +11,7 @@ PAGE = pathlib.Path(__file__).parents[3] / "docs" / "export.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
+@pytest.mark.once
 def test_example_of_the_page(
     world: World,
     tmp_path: pathlib.Path,

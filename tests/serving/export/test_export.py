@@ -178,6 +178,7 @@ def export_parts(world: World) -> dict[str, Any]:
     }
 
 
+@pytest.mark.once
 def test_din_without_transform_and_warmup(world: World, tmp_path: Path) -> None:
     model = make_model("din", world.item_table, world.vocabularies)
     base = tmp_path / "muse"

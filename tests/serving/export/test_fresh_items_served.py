@@ -205,6 +205,7 @@ def write_items(file: Path, ids: list[int], seed: int = 1) -> None:
     temporary.replace(file)
 
 
+@pytest.mark.once
 def test_followed_items_are_seen_soon_and_survive_a_swap(
     world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

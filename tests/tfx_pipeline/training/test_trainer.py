@@ -195,6 +195,7 @@ def test_devices_must_share_a_batch_equally(data, tmp_path):
         )
 
 
+@pytest.mark.once
 def test_two_devices_give_the_weights_of_one(tmp_path):
     # TensorFlow's collectives do not survive a second MirroredStrategy in one
     # process. In 3 epochs of batches of 8 the last has just one request.
