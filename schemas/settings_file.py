@@ -1,8 +1,4 @@
-"""YAML files of settings: read, overridden, and turned into a typed object.
-
-What is wrong with a file is said in one line that names the key, what was
-expected and what was received.
-"""
+"""YAML files of settings: read, overridden, and turned into a typed object."""
 
 from __future__ import annotations
 
@@ -62,18 +58,11 @@ def parse(
     keys: str,
     overrides: Sequence[str] = (),
 ) -> _Settings:
-    """Checks settings.
+    """Checks what `read` returned; ``keys`` says where all keys are listed.
 
-    Args:
-        kind: what they become.
-        values: as `read` returns them.
-        path: the file they are from.
-        keys: where all keys are listed, such as "docs/x.md lists all keys".
-        overrides: ``section.key=value``, the value in YAML.
-
-    Raises:
-        ConfigError: the message names the keys, what was expected and what
-            was received; OverrideError where an override is to blame.
+    Overrides are ``section.key=value``, the value in YAML. ConfigError (or
+    OverrideError, where one is to blame) names each key, what was expected and
+    what was received.
     """
     changed = {**values}
     for override in overrides:

@@ -18,9 +18,7 @@ from serving.stores.records import PROFILE_FIELDS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PROFILE = tuple(
-    f"user_profile_{field}" for field in range(1, PROFILE_FIELDS + 1)
-)
+_PROFILE = tuple(f"user_profile_{i + 1}" for i in range(PROFILE_FIELDS))
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "user_id": ("user_id", "129_1"),
     **{name: (name, f"130_{field}") for field, name in enumerate(_PROFILE, 1)},
