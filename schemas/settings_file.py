@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,7 @@ def parse(
     OverrideError, where one is to blame) names each key, what was expected and
     what was received.
     """
-    changed = {**values}
+    changed = copy.deepcopy({**values})
     for override in overrides:
         _apply_override(changed, override)
     try:

@@ -9,6 +9,7 @@ import pydantic
 import pytest
 import yaml
 
+from schemas import settings_file
 from schemas.settings_file import ConfigError
 from tfx_pipeline import config as config_lib
 
@@ -200,3 +201,12 @@ def test_a_path_that_tfx_takes_for_a_pattern_is_refused(
     monkeypatch.chdir(tmp_path)
     data = {"raw_dir": str(tmp_path / folder)}
     assert load(tmp_path, {**MINIMAL, "data": data}).data.raw_dir
+
+
+def test_overrides_leave_what_was_read_as_it_is():
+    values = {**MINIMAL, "trainer": {"epochs": 1}}
+    parsed = settings_file.parse(
+        config_lib.PipelineConfig, values, "x.yaml", "", ["trainer.epochs=2"]
+    )
+    assert parsed.trainer.epochs == 2
+    assert values["trainer"] == {"epochs": 1}
