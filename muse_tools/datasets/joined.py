@@ -43,10 +43,11 @@ IMPORT_VERSION = 2
 EMBEDDING_KEYS = "scl_emb_int8_p90_keys.npy"
 EMBEDDING_VALUES = "scl_emb_int8_p90_values.npy"
 
-_SAMPLES = raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES]
-_USERS = raw_tables.SCHEMAS[raw_tables.TRAIN_USER_FEATURES]
-_ITEMS = raw_tables.SCHEMAS[raw_tables.ITEM_FEATURES]
-_EMBEDDINGS = raw_tables.SCHEMAS[raw_tables.EMBEDDINGS]
+_SCHEMAS = raw_tables.schemas(raw_rows.TAOBAO_MM)
+_SAMPLES = _SCHEMAS[raw_tables.TRAIN_SAMPLES]
+_USERS = _SCHEMAS[raw_tables.TRAIN_USER_FEATURES]
+_ITEMS = _SCHEMAS[raw_tables.ITEM_FEATURES]
+_EMBEDDINGS = _SCHEMAS[raw_tables.EMBEDDINGS]
 
 JOINED_SCHEMA = pa.schema(
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -11,57 +11,43 @@ from muse_tools.datasets import raw_tables
 from muse_tools.datasets.arrow_lists import Mask, values_of
 
 _MOST_NUMBERED = 1 << 22
-# Column to what its ids are, and the columns that hold the same ids.
-_NUMBERED = {
-    raw_tables.USER_ID: ("a user id", [raw_tables.USER_ID]),
-    raw_tables.ITEM_ID: (
-        "an item id",
-        [raw_tables.ITEM_ID, raw_tables.BEHAVIOR_ITEM_IDS],
-    ),
-    raw_tables.ITEM_CATEGORY: (
-        "a category",
-        [raw_tables.ITEM_CATEGORY, raw_tables.BEHAVIOR_CATEGORY_IDS],
-    ),
-    **{
-        code: (raw_tables.describe_column(code), [code])
-        for code in (
-            raw_tables.ITEM_CITY,
-            raw_tables.ITEM_PROVINCE,
-            *raw_tables.USER_PROFILE,
-        )
-    },
-}
 
 
 class Numberings:
     """Which columns hold all numbers from 0 to their largest."""
 
-    def __init__(self) -> None:
+    def __init__(self, schemas: Mapping[str, pa.Schema]) -> None:
+        self._fields: dict[str, pa.Field] = {
+            field.name: field
+            for schema in schemas.values()
+            for field in schema
+            if pa.types.is_int64(field.type)
+        }
         # None: these ids are not numbered.
         self._seen: dict[str, Mask | None] = {
-            code: np.zeros(0, bool) for code in _NUMBERED
+            name: np.zeros(0, bool) for name in self._fields
         }
 
-    def add(self, code: str, batch: pa.RecordBatch) -> None:
+    def add(self, name: str, batch: pa.RecordBatch) -> None:
         """Looks at the ids of a column."""
-        seen, ids = self._seen[code], values_of(batch[code].drop_null())
+        seen, ids = self._seen[name], values_of(batch[name].drop_null())
         if seen is None or not len(ids):
             return
         # pd.factorize gives -1 to what is missing.
         if ids.min() < -1 or ids.max() >= _MOST_NUMBERED:
-            self._seen[code] = None
+            self._seen[name] = None
             return
         grown = np.zeros(max(len(seen), int(ids.max()) + 1), bool)
         grown[: len(seen)] = seen
         grown[ids[ids >= 0]] = True
-        self._seen[code] = grown
+        self._seen[name] = grown
 
     def notes(self) -> Iterator[str]:
         """Yields a line for each column that is numbered."""
-        for code, seen in self._seen.items():
+        for name, seen in self._seen.items():
             if seen is None or len(seen) < 2 or not seen.all():
                 continue
-            name, where = _NUMBERED[code]
+            where = raw_tables.same_ids(self._fields[name])
             yield (
                 f"0 is in use as {name}: the values are 0 to "
                 f"{len(seen) - 1:,} without a gap, as pd.factorize numbers "

@@ -11,45 +11,61 @@ import pyarrow as pa
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.arrow_lists import Ints, list_array, matrix_lists
+from schemas.ranking_schema import RankingSchema, preset
+
+TAOBAO_MM = preset("taobao_mm")
 
 
 def sample_rows(
-    users: Ints, items: Ints, clicked: npt.NDArray[Any]
+    users: Ints,
+    items: Ints,
+    clicked: npt.NDArray[Any],
+    declared: RankingSchema = TAOBAO_MM,
 ) -> pa.RecordBatch:
     """Returns impressions; `clicked` is 0 or 1, or false or true."""
-    one_hot = np.stack([1 - clicked, clicked], axis=1, dtype=np.int8)
-    return _batch(
-        raw_tables.TRAIN_SAMPLES,
-        [matrix_lists(one_hot, pa.int8()), users, items],
-    )
+    label: Any = np.asarray(clicked, np.int64)
+    if declared.label.one_hot:
+        one_hot = np.stack([1 - clicked, clicked], axis=1, dtype=np.int8)
+        label = matrix_lists(one_hot, pa.int8())
+    return _batch(raw_tables.TRAIN_SAMPLES, [label, users, items], declared)
 
 
 def user_rows(
     users: Ints,
-    profiles: Iterable[Ints],
+    features: Iterable[Ints],
     items: Ints,
-    categories: Ints,
+    behaviors: Iterable[Ints],
     offsets: Ints,
+    declared: RankingSchema = TAOBAO_MM,
 ) -> pa.RecordBatch:
-    """Returns users; `offsets` cut both lists into histories."""
-    lists = [list_array(v, offsets, pa.int64()) for v in (items, categories)]
-    return _batch(raw_tables.TRAIN_USER_FEATURES, [users, *profiles, *lists])
+    """Returns users; `offsets` cut items and their features into histories."""
+    lists = [list_array(v, offsets, pa.int64()) for v in (items, *behaviors)]
+    return _batch(
+        raw_tables.TRAIN_USER_FEATURES, [users, *features, *lists], declared
+    )
 
 
 def item_rows(
-    ids: Ints, category: Ints, city: Ints, province: Ints
+    ids: Ints, features: Iterable[Ints], declared: RankingSchema = TAOBAO_MM
 ) -> pa.RecordBatch:
     """Returns items with their features."""
-    return _batch(raw_tables.ITEM_FEATURES, [ids, category, city, province])
+    return _batch(raw_tables.ITEM_FEATURES, [ids, *features], declared)
 
 
-def vector_rows(ids: Ints, codes: npt.NDArray[np.int8]) -> pa.RecordBatch:
+def vector_rows(
+    ids: Ints,
+    codes: npt.NDArray[np.int8],
+    declared: RankingSchema = TAOBAO_MM,
+) -> pa.RecordBatch:
     """Returns items with their vectors, int8 (N, D)."""
-    return _batch(raw_tables.EMBEDDINGS, [ids, matrix_lists(codes, pa.int8())])
+    lists = matrix_lists(codes, pa.int8())
+    return _batch(raw_tables.EMBEDDINGS, [ids, lists], declared)
 
 
-def _batch(table: str, columns: Sequence[Any]) -> pa.RecordBatch:
+def _batch(
+    table: str, columns: Sequence[Any], declared: RankingSchema
+) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [c if isinstance(c, pa.Array) else pa.array(c) for c in columns],
-        schema=raw_tables.SCHEMAS[table],
+        schema=raw_tables.schemas(declared)[table],
     )

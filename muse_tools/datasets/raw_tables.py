@@ -1,17 +1,18 @@
-"""The raw Taobao-MM tables: schemas, where they lie, reading, writing.
+"""The raw tables: schemas, where they lie, reading.
 
 A data set is a directory (or its ``raw/`` subdirectory) with six Parquet
 tables. Each table is one file ``NAME.parquet``, shards
 ``NAME-*.parquet``, or a folder ``NAME/`` (`parquet_files`). User features of
 the published set are 44.6 GB in seven row groups, so everything here
-streams: no function reads a whole table.
-
-Source of names and types: the Taobao-MM files as published.
+streams: no function reads a whole table. A declaration
+(`schemas.ranking_schema`) says what their columns are called; behind this
+module they have the names that the code uses.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,59 +32,17 @@ from muse_tools.datasets.parquet_files import (
     rows_per_batch,
     schema_of,
 )
+from schemas import ranking_schema
+from schemas.ranking_schema import RankingSchema
 
 EMBEDDING_DIM = 128
 """Number of int8 codes of one item vector."""
 
-LABEL = "label_0"
-USER_ID = "129_1"
-USER_PROFILE = ("130_1", "130_2", "130_3", "130_4", "130_5")
-BEHAVIOR_ITEM_IDS = "150_2_180"
-BEHAVIOR_CATEGORY_IDS = "151_2_180"
-ITEM_ID = "205"
-ITEM_CATEGORY = "206"
-ITEM_CITY = "213"
-ITEM_PROVINCE = "214"
-ITEM_PROPERTIES = (ITEM_CATEGORY, ITEM_CITY, ITEM_PROVINCE)
-SCL_EMBEDDING = "205_c"
-
-NAME_OF_CODE: Mapping[str, str] = {
-    LABEL: "click",
-    USER_ID: "user_id",
-    **{code: f"user_profile_{i + 1}" for i, code in enumerate(USER_PROFILE)},
-    BEHAVIOR_ITEM_IDS: "behavior_item_ids",
-    BEHAVIOR_CATEGORY_IDS: "behavior_category_ids",
-    ITEM_ID: "item_id",
-    ITEM_CATEGORY: "item_category",
-    ITEM_CITY: "item_city",
-    ITEM_PROVINCE: "item_province",
-    SCL_EMBEDDING: "scl_embedding",
-}
-"""Published column code to the name this project uses."""
-
-
-_LIST_VALUES = {
-    LABEL: pa.int8(),
-    BEHAVIOR_ITEM_IDS: pa.int64(),
-    BEHAVIOR_CATEGORY_IDS: pa.int64(),
-    SCL_EMBEDDING: pa.int8(),
-}
-
-
-def _schema(*codes: str) -> pa.Schema:
-    """Returns a schema of ids, and of lists for the columns that hold them."""
-    return pa.schema(
-        [
-            (c, list_of(_LIST_VALUES[c]) if c in _LIST_VALUES else pa.int64())
-            for c in codes
-        ]
-    )
-
-
-_SAMPLES = _schema(LABEL, USER_ID, ITEM_ID)
-_USER_FEATURES = _schema(
-    USER_ID, *USER_PROFILE, BEHAVIOR_ITEM_IDS, BEHAVIOR_CATEGORY_IDS
-)
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+LABEL = "click"
+BEHAVIOR_ITEM_IDS = "behavior_item_ids"
+SCL_EMBEDDING = "item_vector"
 
 TRAIN_SAMPLES = "train_samples"
 TEST_SAMPLES = "test_samples"
@@ -92,43 +51,75 @@ TEST_USER_FEATURES = "test_user_features"
 ITEM_FEATURES = "item_features"
 EMBEDDINGS = "scl_embedding_int8_p90"
 
-SCHEMAS: Mapping[str, pa.Schema] = {
-    TRAIN_SAMPLES: _SAMPLES,
-    TEST_SAMPLES: _SAMPLES,
-    TRAIN_USER_FEATURES: _USER_FEATURES,
-    TEST_USER_FEATURES: _USER_FEATURES,
-    ITEM_FEATURES: _schema(ITEM_ID, *ITEM_PROPERTIES),
-    EMBEDDINGS: _schema(ITEM_ID, SCL_EMBEDDING),
-}
-"""Table name to its Arrow schema."""
-
 SPLITS = ("train", "test")
+
+# Columns of the search tables that hold item ids.
+_SEARCHED_ITEMS = ("item_id", "purchased_item_id", "clicked_item_ids")
+_COLUMN, _SAME_IDS = b"column", b"same_ids"
+
+
+@functools.cache
+def schemas(declared: RankingSchema) -> Mapping[str, pa.Schema]:
+    """Returns the Arrow schema of each table by its name.
+
+    Fields have the names that the code uses; their metadata have the names of
+    the columns in files, see `column_of`.
+    """
+    click = list_of(pa.int8()) if declared.label.one_hot else pa.int64()
+    ids = [declared.items[ITEM_ID], declared.users[BEHAVIOR_ITEM_IDS]]
+    groups = {
+        name: [*ids, *_SEARCHED_ITEMS] for name in (ITEM_ID, BEHAVIOR_ITEM_IDS)
+    }
+    for name in declared.features.behavior:
+        of_items, of_behaviors = f"item_{name}", f"behavior_{name}"
+        groups[of_items] = groups[of_behaviors] = [
+            declared.items[of_items],
+            declared.users[of_behaviors],
+        ]
+
+    def schema(columns: Mapping[str, str]) -> pa.Schema:
+        return pa.schema(
+            pa.field(
+                name,
+                click
+                if name == LABEL
+                else list_of(pa.int8())
+                if name == SCL_EMBEDDING
+                else list_of(pa.int64())
+                if name.startswith("behavior_")
+                else pa.int64(),
+                metadata={
+                    _COLUMN: column,
+                    _SAME_IDS: "\n".join(groups.get(name, [column])),
+                },
+            )
+            for name, column in columns.items()
+        )
+
+    samples, users = schema(declared.samples), schema(declared.users)
+    return {
+        TRAIN_SAMPLES: samples,
+        TEST_SAMPLES: samples,
+        TRAIN_USER_FEATURES: users,
+        TEST_USER_FEATURES: users,
+        ITEM_FEATURES: schema(declared.items),
+        EMBEDDINGS: schema(declared.embeddings),
+    }
+
+
+TABLES = tuple(schemas(ranking_schema.preset("taobao_mm")))
+"""Names of the tables."""
 
 _NOT_PARQUET = "CSV and other files are not read: write them as Parquet"
 
 
-# Columns that hold the same ids, by each of their names.
-_GROUP_OF_IDS = {
-    code: group
-    for group in (
-        (
-            ITEM_ID,
-            BEHAVIOR_ITEM_IDS,
-            "item_id",
-            "purchased_item_id",
-            "clicked_item_ids",
-        ),
-        (ITEM_CATEGORY, BEHAVIOR_CATEGORY_IDS),
-    )
-    for code in group
-}
 _TYPE_HINTS = {
     LABEL: (
-        f"make {LABEL} list<int8> of two: [1, 0] where the item was not "
+        "make {column} list<int8> of two: [1, 0] where the item was not "
         "clicked, [0, 1] where it was, that is [1 - c, c] for a click c."
     ),
     SCL_EMBEDDING: (
-        f"make {SCL_EMBEDDING} a list of {EMBEDDING_DIM} floats or int8 codes "
+        f"make {{column}} a list of {EMBEDDING_DIM} floats or int8 codes "
         "for each item; floats become codes here. Do not cast floats to int8: "
         "most would be 0. Codes are trunc(127 * v / |v|)."
     ),
@@ -139,10 +130,31 @@ _TYPE_HINTS = {
 }
 
 
-def describe_column(code: str) -> str:
-    """Returns a column code with this project's name: ``205 (item_id)``."""
-    name = NAME_OF_CODE.get(code)
-    return f"{code} ({name})" if name else code
+def column_of(field: pa.Field) -> str:
+    """Returns the name of a field's column in files."""
+    return (field.metadata or {}).get(_COLUMN, field.name.encode()).decode()
+
+
+def describe_column(field: pa.Field) -> str:
+    """Returns a column with the name that the code uses: ``205 (item_id)``."""
+    column = column_of(field)
+    return column if column == field.name else f"{column} ({field.name})"
+
+
+def same_ids(field: pa.Field) -> list[str]:
+    """Returns the columns of files that hold the ids of this one."""
+    own = column_of(field).encode()
+    return (field.metadata or {}).get(_SAME_IDS, own).decode().split("\n")
+
+
+def in_files(schema: pa.Schema) -> pa.Schema:
+    """Returns the schema of files with these fields."""
+    return pa.schema([pa.field(column_of(f), f.type) for f in schema])
+
+
+def plain(schema: pa.Schema) -> pa.Schema:
+    """Returns a schema whose columns have the names of the code in files."""
+    return pa.schema([pa.field(f.name, f.type) for f in schema])
 
 
 def schema_problems(
@@ -151,8 +163,8 @@ def schema_problems(
     """Compares a table's schema with what it has to be."""
     problems = []
     for field in expected:
-        found = schema.get_all_field_indices(field.name)
-        column = describe_column(field.name)
+        name, column = column_of(field), describe_column(field)
+        found = schema.get_all_field_indices(name)
         wanted = casting.describe(field.type)
         if not found:
             have = ", ".join(schema.names) or "none"
@@ -161,8 +173,8 @@ def schema_problems(
                     "MISSING_COLUMN",
                     f"table {table}: column {column} is missing. "
                     f"Expected: {wanted}. Received columns: {have}.",
-                    f"write column {field.name} as {wanted} into {table}; "
-                    "columns are named by their published codes.",
+                    f"write column {name} as {wanted} into {table}, or name "
+                    f"another column in {ranking_schema.FILE_NAME} beside it.",
                 )
             )
         elif len(found) > 1:
@@ -171,7 +183,7 @@ def schema_problems(
                     "DUPLICATE_COLUMN",
                     f"table {table}: column {column} occurs {len(found)} "
                     "times. Expected: once.",
-                    f"keep one column {field.name} in {table}.",
+                    f"keep one column {name} in {table}.",
                 )
             )
         elif not casting.accepts(field.type, schema.field(found[0]).type):
@@ -186,11 +198,13 @@ def wrong_type(
 ) -> DataError:
     """Returns the error of a column of another type."""
     example = f", which holds {value}" if value else ""
-    group = _GROUP_OF_IDS.get(field.name, (field.name,))
-    hint = _TYPE_HINTS.get(field.name) or casting.hint(field, received, group)
+    column = column_of(field)
+    hint = casting.hint(field.with_name(column), received, same_ids(field))
+    if field.name != LABEL or casting.is_list(field.type):
+        hint = _TYPE_HINTS.get(field.name, hint).format(column=column)
     return DataError(
         "WRONG_TYPE",
-        f"table {table}: column {describe_column(field.name)} has the wrong "
+        f"table {table}: column {describe_column(field)} has the wrong "
         f"type. Expected: {casting.describe(field.type)}. Received: "
         f"{casting.describe(received)}{example}.",
         f"{hint} Then write the table again.",
@@ -272,16 +286,15 @@ class RawTable:
         wanted = self.schema.names if columns is None else columns
         if unknown := set(wanted) - set(self.schema.names):
             raise ValueError(
-                f"columns: expected codes among {self.schema.names}. "
+                f"columns: expected names among {self.schema.names}. "
                 f"Received: {sorted(unknown)}"
             )
         schema = pa.schema([f for f in self.schema if f.name in wanted])
         label = self._label(path)
         for problem in schema_problems(schema_of(file, path), schema, label):
             raise problem
-        rows = batch_rows or rows_per_batch(file.metadata, schema)
-        for batch in iter_batches(file, path, schema.names, rows, row_groups):
-            yield conform(batch, schema, label)
+        rows = batch_rows or rows_per_batch(file.metadata, in_files(schema))
+        yield from read_rows(file, path, schema, rows, row_groups, label)
 
     def _label(self, path: pathlib.Path) -> str:
         if len(self.paths) == 1:
@@ -296,6 +309,23 @@ def empty_table(name: str) -> DataError:
         f"table {name}: no rows. Expected: at least one.",
         f"write {name} again with its rows.",
     )
+
+
+def read_rows(
+    file: pq.ParquetFile,
+    path: pathlib.Path,
+    schema: pa.Schema,
+    batch_rows: int,
+    row_groups: Sequence[int] | None,
+    table: str,
+) -> Iterator[pa.RecordBatch]:
+    """Streams the columns of a schema from a file that has them."""
+    columns = in_files(schema).names
+    for batch in iter_batches(file, path, columns, batch_rows, row_groups):
+        named = pa.RecordBatch.from_arrays(
+            [batch[column] for column in columns], schema.names
+        )
+        yield conform(named, schema, table)
 
 
 def conform(
@@ -319,10 +349,11 @@ def conform(
 
 @dataclasses.dataclass(frozen=True)
 class RawTables:
-    """The raw tables found in a directory."""
+    """The raw tables found in a directory, and what declares them."""
 
     root: pathlib.Path
     tables: Mapping[str, RawTable]
+    declared: RankingSchema
 
     @classmethod
     def open(
@@ -332,7 +363,9 @@ class RawTables:
     ) -> RawTables:
         """Finds the tables in `directory` or `directory`/raw.
 
-        Only names are looked at; call `check` for the schemas.
+        Only names are looked at; call `check` for the schemas. The
+        declaration is the file ``schema.yaml`` beside the tables, else that of
+        Taobao-MM.
         """
         base = pathlib.Path(directory)
         if not base.is_dir():
@@ -343,7 +376,8 @@ class RawTables:
             )
         for root in (base, base / "raw"):
             tables = {}
-            for name, schema in SCHEMAS.items():
+            declared = ranking_schema.beside(root, base)
+            for name, schema in schemas(declared).items():
                 if paths := find_files(root, name):
                     tables[name] = RawTable(name, paths, schema)
             if tables:
@@ -352,13 +386,13 @@ class RawTables:
             raise DataError(
                 "NO_TABLES",
                 f"{base} holds none of the raw tables, nor does its raw/. "
-                f"Expected: {', '.join(SCHEMAS)}, as Parquet. Received: "
+                f"Expected: {', '.join(TABLES)}, as Parquet. Received: "
                 f"{listing(root if root.is_dir() else base)}.",
                 f"write {TRAIN_SAMPLES}.parquet and the others there "
                 f"({_NOT_PARQUET}; schemas/README.md has their columns), or "
                 "make some with `muse data complete-journey --out DIR`.",
             )
-        found = cls(root, tables)
+        found = cls(root, tables, declared)
         for name in require:
             found[name]
         return found
@@ -390,10 +424,11 @@ class RawTables:
                 f"{listing(pathlib.Path(folder))}.",
                 "run the component that writes it again.",
             )
-        table = RawTable(name, paths, SCHEMAS[name])
-        return RawTables(self.root, {**self.tables, name: table})
+        table = RawTable(name, paths, plain(schemas(self.declared)[name]))
+        tables = {**self.tables, name: table}
+        return dataclasses.replace(self, tables=tables)
 
-    def check(self, require: Iterable[str] = tuple(SCHEMAS)) -> None:
+    def check(self, require: Iterable[str] = TABLES) -> None:
         """Checks presence, schema and non-emptiness of tables."""
         for name in require:
             self[name].check()

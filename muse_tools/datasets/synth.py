@@ -39,6 +39,7 @@ from muse_tools.datasets.arrow_lists import Ints, Mask, ranges
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.options import SyntheticOptions as Options
 from muse_tools.datasets.raw_rows import (
+    TAOBAO_MM,
     item_rows,
     sample_rows,
     user_rows,
@@ -106,7 +107,7 @@ def _padded_users(
     offsets = np.r_[0, np.cumsum(lengths + padding)]
     lists = np.zeros((2, offsets[-1]), np.int64)
     lists[:, ranges(offsets[:-1] + padding, lengths)] = items, categories
-    return user_rows(user_ids, profiles.T.copy(), lists[0], lists[1], offsets)
+    return user_rows(user_ids, profiles.T.copy(), lists[0], lists[1:], offsets)
 
 
 def generate(
@@ -156,7 +157,7 @@ def _write(
             name: stack.enter_context(
                 TableWriter(raw / f"{name}.parquet", schema)
             )
-            for name, schema in raw_tables.SCHEMAS.items()
+            for name, schema in raw_tables.schemas(TAOBAO_MM).items()
         }
         for number, part in enumerate(_chunks(lengths + extra)):
             tell("making users", 0.05 + 0.75 * part.start / options.users)
@@ -322,9 +323,11 @@ def _write_items(
         writers[raw_tables.ITEM_FEATURES].write(
             item_rows(
                 ids,
-                catalog.categories(item),
-                public_ids(city, 3, catalog.seed),
-                public_ids(city // CITIES_PER_PROVINCE, 4, catalog.seed),
+                [
+                    catalog.categories(item),
+                    public_ids(city, 3, catalog.seed),
+                    public_ids(city // CITIES_PER_PROVINCE, 4, catalog.seed),
+                ],
             )
         )
         known = catalog.has_embedding[item]

@@ -16,6 +16,7 @@ from muse_tools.datasets import (
 from muse_tools.datasets.arrow_lists import list_array, with_column
 from muse_tools.datasets.options import SyntheticOptions
 from muse_tools.datasets.raw_rows import (
+    TAOBAO_MM,
     item_rows,
     sample_rows,
     user_rows,
@@ -59,11 +60,11 @@ def raw_rows(options: SyntheticOptions, catalog: Catalog) -> Rows:
     not_clicked = np.zeros(count, bool)
     profiles = np.zeros((len(PROFILE_SIZES), count), np.int64)
     one_each = np.arange(count + 1)
-    unequal = user_rows(unequal_users, profiles, items, items, one_each)
+    unequal = user_rows(unequal_users, profiles, items, [items], one_each)
     no_categories = list_array(items[:0], np.zeros(count + 1), pa.int64())
 
     def labeled(labels: list[Any]) -> pa.RecordBatch:
-        schema = raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES]
+        schema = raw_tables.schemas(TAOBAO_MM)[raw_tables.TRAIN_SAMPLES]
         return batch([labels, users, items], schema)
 
     return {
@@ -81,14 +82,14 @@ def raw_rows(options: SyntheticOptions, catalog: Catalog) -> Rows:
         },
         raw_tables.TRAIN_USER_FEATURES: {
             validation.DUPLICATE_USER: user_rows(
-                users, profiles, items, items, one_each
+                users, profiles, items, [items], one_each
             ),
             validation.UNEQUAL_LISTS: with_column(
-                unequal, raw_tables.BEHAVIOR_CATEGORY_IDS, no_categories
+                unequal, "behavior_category", no_categories
             ),
         },
         raw_tables.ITEM_FEATURES: {
-            validation.DUPLICATE_ITEM: item_rows(*[items] * 4)
+            validation.DUPLICATE_ITEM: item_rows(items, [items] * 3)
         },
         raw_tables.EMBEDDINGS: {
             validation.EMBEDDING_LENGTH: vector_rows(

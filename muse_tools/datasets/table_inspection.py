@@ -49,7 +49,7 @@ class Reading:
         self.progress = progress
         self.problems: list[DataError] = []
         self.notes: list[str] = []
-        self.numberings = Numberings()
+        self.numberings = Numberings(raw_tables.schemas(tables.declared))
         self._readable: set[str] = set()
         self._total_rows = 1
         self._rows_read = 0
@@ -68,7 +68,8 @@ class Reading:
         self, table: raw_tables.RawTable, found: pa.Schema
     ) -> list[str]:
         """Returns and notes the columns of a table that are not read."""
-        unused = [one for one in found.names if one not in table.schema.names]
+        used = raw_tables.in_files(table.schema).names
+        unused = [one for one in found.names if one not in used]
         if unused:
             self.notes.append(
                 f"{table.name}: columns that are not used: {', '.join(unused)}."
@@ -117,9 +118,9 @@ class Reading:
 
     def count_missing(self, missing: dict[str, int], batch: Batch) -> None:
         """Counts features that are 0, and looks whether ids are numbered."""
-        for code in missing:
-            missing[code] += int((values_of(batch.good[code]) == 0).sum())
-            self.numberings.add(code, batch.read)
+        for name in missing:
+            missing[name] += int((values_of(batch.good[name]) == 0).sum())
+            self.numberings.add(name, batch.read)
 
 
 def inspect_items(
@@ -131,7 +132,7 @@ def inspect_items(
         return None, None
     rows = RowCounts()
     unique = UniqueKeys(raw_tables.ITEM_ID, validation.DUPLICATE_ITEM)
-    missing = dict.fromkeys(raw_tables.ITEM_PROPERTIES, 0)
+    missing = dict.fromkeys([*reading.tables.declared.items][1:], 0)
     for batch in reading.batches(name, rows, unique):
         reading.numberings.add(raw_tables.ITEM_ID, batch.read)
         reading.count_missing(missing, batch)
@@ -200,10 +201,7 @@ def _rounded(values: Sequence[float]) -> dict[str, float]:
 
 
 def _shares(missing: Mapping[str, int], rows: int) -> dict[str, float | None]:
-    return {
-        raw_tables.NAME_OF_CODE[code]: share(count, rows)
-        for code, count in missing.items()
-    }
+    return {name: share(count, rows) for name, count in missing.items()}
 
 
 def user_keys(reading: Reading, split: str) -> tuple[Ints | None, int]:
@@ -229,7 +227,8 @@ def inspect_users(
     unique = UniqueKeys(raw_tables.USER_ID, validation.DUPLICATE_USER)
     lengths = [np.zeros(0, np.int64)]
     padding = behaviors = with_embedding = 0
-    missing = dict.fromkeys(raw_tables.USER_PROFILE, 0)
+    features = reading.tables.declared.features.user
+    missing = dict.fromkeys([f"user_{name}" for name in features], 0)
     for batch in reading.batches(name, rows, unique, limit=limit):
         reading.count_missing(missing, batch)
         column = batch.good[raw_tables.BEHAVIOR_ITEM_IDS]

@@ -9,13 +9,14 @@ import pathlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from muse_tools.datasets.raw_tables import conform
+from muse_tools.datasets.raw_tables import conform, in_files
 from serving.files import appearing
 
 
 class TableWriter:
     """Writes one Parquet file atomically: all of it or nothing.
 
+    Its columns have the names that the metadata of `schema` give them.
     Rows go to a hidden temporary file next to the target, which replaces
     the target only when the ``with`` block ends without an error. A row group
     is closed once its rows take about `row_group_bytes` in memory.
@@ -39,7 +40,7 @@ class TableWriter:
         self._writer = self._stack.enter_context(
             pq.ParquetWriter(
                 self._stack.enter_context(appearing(self.path)),
-                self.schema,
+                in_files(self.schema),
                 compression="snappy",
                 use_compliant_nested_type=True,
             )
@@ -62,6 +63,7 @@ class TableWriter:
     def _flush(self) -> None:
         if self._pending:
             table = pa.Table.from_batches(self._pending, self.schema)
+            table = table.rename_columns(in_files(self.schema).names)
             self._writer.write_table(table, row_group_size=table.num_rows)
             self._pending, self._pending_bytes = [], 0
 

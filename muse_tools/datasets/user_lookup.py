@@ -36,13 +36,16 @@ def find_user(
     table = tables[f"{split}_user_features"]
     table.check()
     row = _find_row(table, user_id)
+    declared = tables.declared.features
     return {
         "user_id": user_id,
-        "user_profile": [
-            row[code][0].as_py() for code in raw_tables.USER_PROFILE
-        ],
+        "user": {
+            name: row[f"user_{name}"][0].as_py() for name in declared.user
+        },
         "behavior_item_ids": _ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
-        "behavior_category_ids": _ids(row[raw_tables.BEHAVIOR_CATEGORY_IDS]),
+        "behaviors": {
+            name: _ids(row[f"behavior_{name}"]) for name in declared.behavior
+        },
     }
 
 

@@ -35,7 +35,8 @@ from muse_tools.datasets.errors import DataError
 NULL = "null"
 MISSING_ID = "id is 0 (missing)"
 LABEL_NOT_ONE_HOT = "label not one-hot"
-UNEQUAL_LISTS = "behavior and category lists of unequal length"
+LABEL_NOT_BINARY = "label is not 0 or 1"
+UNEQUAL_LISTS = "lists of a history of unequal length"
 EMBEDDING_LENGTH = f"embedding length is not {raw_tables.EMBEDDING_DIM}"
 ZERO_VECTOR = "zero vector"
 DUPLICATE_USER = "duplicate user row"
@@ -47,6 +48,7 @@ REASONS = (
     NULL,
     MISSING_ID,
     LABEL_NOT_ONE_HOT,
+    LABEL_NOT_BINARY,
     UNEQUAL_LISTS,
     EMBEDDING_LENGTH,
     ZERO_VECTOR,
@@ -69,10 +71,13 @@ _HINTS = {
         "1 to them in every table and list that holds them."
     ),
     LABEL_NOT_ONE_HOT: (
-        f"make {raw_tables.LABEL} [1, 0] where the item was not clicked and "
-        "[0, 1] where it was, that is [1 - c, c] for a click c."
+        "make the label [1, 0] where the item was not clicked and [0, 1] "
+        "where it was, that is [1 - c, c] for a click c."
     ),
-    UNEQUAL_LISTS: "write one category per behavior, 0 where it is unknown.",
+    LABEL_NOT_BINARY: "make the label 1 where the item was clicked, else 0.",
+    UNEQUAL_LISTS: (
+        "write one value of each feature per behavior, 0 where it is unknown."
+    ),
     EMBEDDING_LENGTH: (
         f"write vectors of {raw_tables.EMBEDDING_DIM} numbers: fill shorter "
         "ones up with zeros, which changes no cosine, and project longer ones "
@@ -221,17 +226,31 @@ def _one_hot(label: pa.Array) -> Mask:
 
 def clicks(batch: pa.RecordBatch) -> npt.NDArray[np.int8]:
     """Returns the labels of accepted samples, int8 (N,), 1 for a click."""
-    values = list_values(batch[raw_tables.LABEL])
-    return np.ascontiguousarray(values.reshape(-1, 2)[:, 1])
+    label = batch[raw_tables.LABEL]
+    if not casting.is_list(label.type):
+        return values_of(label).astype(np.int8)
+    return np.ascontiguousarray(list_values(label).reshape(-1, 2)[:, 1])
 
 
 def _check_label(batch: pa.RecordBatch) -> list[Broken]:
-    return [(LABEL_NOT_ONE_HOT, ~_one_hot(batch[raw_tables.LABEL]))]
+    label = batch[raw_tables.LABEL]
+    if casting.is_list(label.type):
+        return [(LABEL_NOT_ONE_HOT, ~_one_hot(label))]
+    values = values_of(pc.fill_null(label, 0))
+    return [(LABEL_NOT_BINARY, (values != 0) & (values != 1))]
+
+
+def _history(batch: pa.RecordBatch) -> list[str]:
+    """Returns the lists of histories, items first."""
+    return [n for n in batch.schema.names if n.startswith("behavior_")]
 
 
 def _check_lists(batch: pa.RecordBatch) -> list[Broken]:
-    items, categories = (list_lengths(batch[c], -1) for c in _HISTORY)
-    return [(UNEQUAL_LISTS, items != categories)]
+    items, *others = (list_lengths(batch[n], -1) for n in _history(batch))
+    unequal = np.zeros(batch.num_rows, bool)
+    for lengths in others:
+        unequal |= items != lengths
+    return [(UNEQUAL_LISTS, unequal)]
 
 
 def _check_codes(batch: pa.RecordBatch) -> list[Broken]:
@@ -245,29 +264,28 @@ def _check_codes(batch: pa.RecordBatch) -> list[Broken]:
 
 
 class _Rules(NamedTuple):
-    """What rows of a table must hold, and which features may be null."""
+    """Keys of a table, other columns without null, the prefix of features."""
 
     ids: Sequence[str]
-    others: Sequence[str] = ()
+    others: Callable[[pa.RecordBatch], Sequence[str]] = lambda batch: ()
     check: Callable[[pa.RecordBatch], list[Broken]] = lambda batch: []
-    features: Sequence[str] = ()
+    features: str = " "
 
 
-_HISTORY = (raw_tables.BEHAVIOR_ITEM_IDS, raw_tables.BEHAVIOR_CATEGORY_IDS)
 _RULES = {
     "samples": _Rules(
         (raw_tables.USER_ID, raw_tables.ITEM_ID),
-        (raw_tables.LABEL,),
+        lambda batch: (raw_tables.LABEL,),
         _check_label,
     ),
     "user_features": _Rules(
-        (raw_tables.USER_ID,), _HISTORY, _check_lists, raw_tables.USER_PROFILE
+        (raw_tables.USER_ID,), _history, _check_lists, "user_"
     ),
-    raw_tables.ITEM_FEATURES: _Rules(
-        (raw_tables.ITEM_ID,), features=raw_tables.ITEM_PROPERTIES
-    ),
+    raw_tables.ITEM_FEATURES: _Rules((raw_tables.ITEM_ID,), features="item_"),
     "embeddings": _Rules(
-        (raw_tables.ITEM_ID,), (raw_tables.SCL_EMBEDDING,), _check_codes
+        (raw_tables.ITEM_ID,),
+        lambda batch: (raw_tables.SCL_EMBEDDING,),
+        _check_codes,
     ),
 }
 _RULES[raw_tables.EMBEDDINGS] = _RULES["embeddings"]
@@ -276,23 +294,24 @@ _RULES[raw_tables.EMBEDDINGS] = _RULES["embeddings"]
 def validate(table: str, batch: pa.RecordBatch) -> Validated:
     """Checks a batch by the rules of its table; extra columns are kept.
 
-    `table` may leave out the split. Samples: no null, no id 0, a label of two
-    that is one-hot. User features: no null but in the profile, no id 0, lists
-    of equal length. Item features: an id. Embeddings: an id and 128 codes that
-    are not all 0. Features that are null become 0, which is missing.
+    `table` may leave out the split. Samples: no null, no id 0, a label that is
+    0 or 1, or one-hot. User features: no null but in features of the user, no
+    id 0, lists of equal length. Item features: an id. Embeddings: an id and 128
+    codes that are not all 0. Features that are null become 0, which is missing.
     """
     rules = _RULES.get(table.removeprefix("train_").removeprefix("test_"))
     if rules is None:
         raise ValueError(
             f"table: expected one of {sorted(_RULES)}. Received: {table}"
         )
-    broken = check_ids(batch, rules.ids, rules.others)
-    if set(rules.others) <= set(batch.schema.names):
+    others = rules.others(batch)
+    broken = check_ids(batch, rules.ids, others)
+    if others and {*others} <= {*batch.schema.names}:
         broken += rules.check(batch)
     good, rejected = split_rows(batch, broken)
-    for code in set(rules.features) & set(good.schema.names):
-        if good[code].null_count:
-            good = with_column(good, code, pc.fill_null(good[code], 0))
+    for name in good.schema.names:
+        if name.startswith(rules.features) and good[name].null_count:
+            good = with_column(good, name, pc.fill_null(good[name], 0))
     return Validated(good, rejected)
 
 
@@ -352,17 +371,17 @@ def require_keys(
 
 
 def strip_padding(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Removes padding (item id 0) from both lists of accepted users.
+    """Removes padding (item id 0) from the lists of accepted users.
 
-    Both lists lose the same positions, whichever side the padding is on, so
+    All lists lose the same positions, whichever side the padding is on, so
     they stay aligned and in order.
     """
-    items = batch[_HISTORY[0]]
+    items = batch[raw_tables.BEHAVIOR_ITEM_IDS]
     real = list_values(items) != 0
     if real.all():
         return batch
     offsets = np.r_[0, np.cumsum(real)][list_offsets(items)]
-    for code in _HISTORY:
-        kept = list_values(batch[code])[real]
-        batch = with_column(batch, code, list_array(kept, offsets, pa.int64()))
+    for name in _history(batch):
+        kept = list_values(batch[name])[real]
+        batch = with_column(batch, name, list_array(kept, offsets, pa.int64()))
     return batch

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from muse_tools.datasets import raw_tables, user_lookup
+from muse_tools.datasets import raw_tables, user_lookup, validation
 
 LISTED_USERS = 10_000
 """Users that are listed; any other can be asked for by id."""
@@ -108,10 +108,9 @@ class ExplorerData:
         clicked: dict[int, bool] = {}
         for batch in self._samples.iter_batches():
             mine = pc.equal(batch[raw_tables.USER_ID], user_id)
-            chosen = batch.filter(mine)
-            labels = chosen[raw_tables.LABEL].to_pylist()
-            items = chosen[raw_tables.ITEM_ID].to_pylist()
-            for item, label in zip(items, labels, strict=True):
+            good = validation.validate("samples", batch.filter(mine)).good
+            items = good[raw_tables.ITEM_ID].to_pylist()
+            for item, click in zip(items, validation.clicks(good), strict=True):
                 times[item] = times.get(item, 0) + 1
-                clicked[item] = clicked.get(item, False) or label[1] == 1
-        return [Impression(i, clicked[i], times[i]) for i in times if i]
+                clicked[item] = clicked.get(item, False) or bool(click)
+        return [Impression(i, clicked[i], times[i]) for i in times]

@@ -13,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from muse_tools.datasets import arrow_lists, item_text, raw_tables, table_writer
+from muse_tools.datasets import (
+    arrow_lists,
+    item_text,
+    raw_rows,
+    raw_tables,
+    table_writer,
+)
 from muse_tools.datasets.errors import DataError
 from serving.files import write_json
 from tfx_pipeline import progress
@@ -36,7 +42,9 @@ def write_codes(
     codes: npt.NDArray[np.int8],
 ) -> None:
     """Writes one file of the layout of the raw embedding table, atomically."""
-    schema = raw_tables.SCHEMAS[raw_tables.EMBEDDINGS]
+    schema = raw_tables.plain(
+        raw_tables.schemas(raw_rows.TAOBAO_MM)[raw_tables.EMBEDDINGS]
+    )
     name = f"{raw_tables.EMBEDDINGS}-{number:05d}-of-{total:05d}.parquet"
     offsets = np.arange(len(codes) + 1) * codes.shape[1]
     lists = arrow_lists.list_array(codes.reshape(-1), offsets, pa.int8())

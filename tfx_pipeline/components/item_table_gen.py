@@ -29,11 +29,6 @@ from tfx_pipeline.transforms import arrow_batches
 # The levels of a Parquet list take more memory than its int8 values: about
 # 2 KB per row while a batch is decoded.
 _BATCH_ROWS = 1 << 14
-_FEATURES = {
-    "category": raw_tables.ITEM_CATEGORY,
-    "city": raw_tables.ITEM_CITY,
-    "province": raw_tables.ITEM_PROVINCE,
-}
 
 
 @component
@@ -94,7 +89,7 @@ def build_item_table(
             feature_ids, _, features = _read(
                 tables[raw_tables.ITEM_FEATURES],
                 "item_features",
-                list(_FEATURES.values()),
+                [*tables.declared.items][1:],
                 counts,
                 rejected,
             )
@@ -112,9 +107,9 @@ def build_item_table(
         rejected_rows.write_counts(folder, counts)
     rows = np.searchsorted(ids, feature_ids)
     columns = {}
-    for name, code in _FEATURES.items():
+    for name in tables.declared.features.item:
         columns[name] = np.zeros(len(ids), np.int64)
-        columns[name][rows] = features.pop(code)
+        columns[name][rows] = features.pop(f"item_{name}")
     del feature_ids, vector_ids, rows
     with ItemTable.filled(
         target,

@@ -65,7 +65,7 @@ def RequestExampleGen(
     tables = raw_tables.RawTables.open(raw_dir)
     tables.check(
         name
-        for name in raw_tables.SCHEMAS
+        for name in raw_tables.TABLES
         if imported_embeddings or name != raw_tables.EMBEDDINGS
     )
 
@@ -77,6 +77,7 @@ def RequestExampleGen(
         users={split: paths(names[1]) for split, names in _TABLES.items()},
         items=paths(raw_tables.ITEM_FEATURES),
         embeddings=paths(raw_tables.EMBEDDINGS) if imported_embeddings else [],
+        declared=tables.declared,
     )
 
     def join(

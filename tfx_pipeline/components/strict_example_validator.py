@@ -53,8 +53,7 @@ class Executor(validator_executor.Executor):
             raise DataError(
                 "ANOMALY",
                 "; ".join(problems),
-                "mend the data, or change schemas/request_examples.pbtxt if "
-                "the data is right.",
+                "mend the data, or its declaration (docs/own-data.md).",
             )
         return result
 

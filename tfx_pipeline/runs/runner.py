@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import logging as absl_logging
 from tfx import v1 as tfx
 
-import schemas
-from muse_tools.datasets import fingerprints, search_tables
+from muse_tools.datasets import fingerprints, raw_tables, search_tables
+from serving.files import write_text
 from tfx_pipeline import beam_internals, pipeline, progress, tfx_internals
 from tfx_pipeline import config as config_lib
+from tfx_pipeline.examples_schema import request_schema
 from tfx_pipeline.runs import code_keys, lineage
 
 Report = Callable[[str], None]
@@ -65,20 +66,19 @@ def compile_pipeline(
     if search:
         for table in search_tables.TABLES:
             search[table] += code_keys.encoder_digest(config.scl.text_encoder)
+    declared = raw_tables.RawTables.open(raw_dir).declared
+    path = config.root / "request_examples.pbtxt"
+    write_text(path, request_schema(declared))
     graph = pipeline.create_pipeline(
         config,
-        schema_path=str(schema_path()),
-        schema_fingerprint=fingerprints.file_fingerprint(schema_path()),
-        raw_fingerprint=raw,
+        declared=declared,
+        schema_path=str(path),
+        schema_fingerprint=fingerprints.file_fingerprint(path),
+        raw_fingerprint=raw + declared.digest(),
         search_fingerprints=search,
     )
     code_keys.mark(graph.components)
     return graph
-
-
-def schema_path() -> pathlib.Path:
-    """Returns the schema of request-grouped Examples."""
-    return pathlib.Path(schemas.__file__).parent / "request_examples.pbtxt"
 
 
 def run(

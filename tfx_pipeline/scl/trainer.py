@@ -261,15 +261,19 @@ def train(
 def item_categories(
     raw_dir: str, content: ItemContent
 ) -> npt.NDArray[np.int64]:
-    """Returns the category of every item with content, int64 (N,), or 0."""
+    """Returns the first feature of every item with content, int64 (N,), or 0.
+
+    By the declaration's order it is the category.
+    """
     categories = np.zeros(len(content), np.int64)
-    table = raw_tables.RawTables.open(raw_dir)[raw_tables.ITEM_FEATURES]
-    for batch in table.iter_batches():
+    tables = raw_tables.RawTables.open(raw_dir)
+    name = f"item_{next(iter(tables.declared.features.item))}"
+    for batch in tables[raw_tables.ITEM_FEATURES].iter_batches():
         good, _ = validation.validate("item_features", batch)
         ids = arrow_batches.numpy_column(good, raw_tables.ITEM_ID)
         rows = content.rows_of(ids)
         known = rows >= 0
-        category = arrow_batches.numpy_column(good, raw_tables.ITEM_CATEGORY)
+        category = arrow_batches.numpy_column(good, name)
         categories[rows[known]] = category[known]
     return categories
 

@@ -65,9 +65,11 @@ def numpy_column(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 def append(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
     """Returns a batch with more columns at its end."""
+    schema = batch.schema
+    for name, values in columns.items():
+        schema = schema.append(pa.field(name, values.type))
     return pa.RecordBatch.from_arrays(
-        [*batch.columns, *columns.values()],
-        names=[*batch.schema.names, *columns],
+        [*batch.columns, *columns.values()], schema=schema
     )
 
 

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
 from muse_tools.datasets import parquet_files, raw_tables, validation
+from schemas.ranking_schema import RankingSchema
 from tfx_pipeline import features
 from tfx_pipeline.transforms import (
     arrow_batches,
@@ -38,14 +39,6 @@ from tfx_pipeline.transforms import (
     steps,
     tfrecords,
 )
-
-_SCHEMAS = {
-    "samples": raw_tables.SCHEMAS[raw_tables.TRAIN_SAMPLES],
-    "user_features": raw_tables.SCHEMAS[raw_tables.TRAIN_USER_FEATURES],
-    "item_features": raw_tables.SCHEMAS[raw_tables.ITEM_FEATURES],
-    # Only which items have an embedding matters here.
-    "embedding_ids": pa.schema([(raw_tables.ITEM_ID, pa.int64())]),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,29 +76,45 @@ class RawFiles:
     users: Mapping[str, Sequence[str]]
     items: Sequence[str]
     embeddings: Sequence[str]
+    declared: RankingSchema
+
+    def schemas(self) -> dict[str, pa.Schema]:
+        """Returns the schema by kind of table."""
+        tables = raw_tables.schemas(self.declared)
+        vectors = tables[raw_tables.EMBEDDINGS]
+        return {
+            "samples": tables[raw_tables.TRAIN_SAMPLES],
+            "user_features": tables[raw_tables.TRAIN_USER_FEATURES],
+            "item_features": tables[raw_tables.ITEM_FEATURES],
+            # Only which items have an embedding matters here.
+            "embedding_ids": pa.schema([vectors.field(raw_tables.ITEM_ID)]),
+        }
 
 
 def choose_partitions(files: RawFiles) -> tuple[int, int]:
     """Returns the partitions by item and by user for tables of this size."""
     by_item = _decoded_bytes(
+        files,
         samples=[path for paths in files.samples.values() for path in paths],
         item_features=files.items,
         embedding_ids=files.embeddings,
     )
     by_user = [
-        _decoded_bytes(user_features=paths) for paths in files.users.values()
+        _decoded_bytes(files, user_features=paths)
+        for paths in files.users.values()
     ]
     return steps.partitions_for(by_item), steps.partitions_for(max(by_user))
 
 
-def _decoded_bytes(**tables: Sequence[str]) -> int:
+def _decoded_bytes(files: RawFiles, **tables: Sequence[str]) -> int:
     """Returns how large Parquet files, by kind of table, are in memory."""
+    schemas = files.schemas()
     return sum(
         size
         for kind, paths in tables.items()
         for path in paths
         for _, size in parquet_files.decoded_bytes(
-            pq.read_metadata(path), _SCHEMAS[kind]
+            pq.read_metadata(path), raw_tables.in_files(schemas[kind])
         )
     )
 
@@ -121,44 +130,24 @@ def write_requests(
     Returns:
         ``(table name, batches)`` of rejected rows, with a ``reason``.
     """
+    schemas = files.schemas()
 
     def rows(
-        label: str, groups: list[steps.RowGroup], partitions: int
+        kind: str, paths: Mapping[str, Sequence[str]], partitions: int
     ) -> beam.PCollection:
+        groups = steps.row_groups(kind, schemas[kind], paths)
+        step = _ReadRowGroup(options.shuffle_dir, partitions, schemas[kind])
         return (
             pipeline
-            | f"{label}/RowGroups" >> beam.Create(groups, reshuffle=True)
-            | f"{label}/Read"
-            >> steps.step(_ReadRowGroup(options.shuffle_dir, partitions))
+            | f"{kind}/RowGroups" >> beam.Create(groups, reshuffle=True)
+            | f"{kind}/Read" >> steps.step(step)
         )
 
     by_item, by_user = options.item_partitions, options.user_partitions
-    sample_rows = rows(
-        "Samples",
-        steps.row_groups("samples", _SCHEMAS["samples"], files.samples),
-        by_item,
-    )
-    user_rows = rows(
-        "Users",
-        steps.row_groups(
-            "user_features", _SCHEMAS["user_features"], files.users
-        ),
-        by_user,
-    )
-    item_rows = rows(
-        "Items",
-        steps.row_groups(
-            "item_features", _SCHEMAS["item_features"], {"": files.items}
-        ),
-        by_item,
-    )
-    embedded = rows(
-        "Embeddings",
-        steps.row_groups(
-            "embedding_ids", _SCHEMAS["embedding_ids"], {"": files.embeddings}
-        ),
-        by_item,
-    )
+    sample_rows = rows("samples", files.samples, by_item)
+    user_rows = rows("user_features", files.users, by_user)
+    item_rows = rows("item_features", {"": files.items}, by_item)
+    embedded = rows("embedding_ids", {"": files.embeddings}, by_item)
     with_items = (
         {
             "samples": sample_rows.rows,
@@ -203,13 +192,15 @@ def _by_split(rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
 class _ReadRowGroup(steps.Step):
     """Reads, validates and partitions one Parquet row group."""
 
-    def __init__(self, shuffle_dir: str | None, partitions: int) -> None:
+    def __init__(
+        self, shuffle_dir: str | None, partitions: int, schema: pa.Schema
+    ) -> None:
         super().__init__(shuffle_dir)
         self._partitions = partitions
+        self._schema = schema
 
     def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
-        schema = _SCHEMAS[element.table]
-        for position, batch in steps.read_row_group(element, schema):
+        for position, batch in steps.read_row_group(element, self._schema):
             yield from self._send_batch(element, batch, position)
 
     def _send_batch(
@@ -268,8 +259,8 @@ class _JoinItems(steps.Step):
             return
         rows = pa.array(rows[rows >= 0])
         columns = {
-            code: arrow_batches.column(items, code).take(rows)
-            for code in requests.ITEM_COLUMNS
+            name: arrow_batches.column(items, name).take(rows)
+            for name in requests.item_features(items)
         }
         columns[requests.POPULARITY] = pa.array(
             requests.popularity(samples, features.TRAIN_SPLIT)

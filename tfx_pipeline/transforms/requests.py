@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from muse_tools.datasets import raw_tables
-from muse_tools.datasets.arrow_lists import list_values
+from muse_tools.datasets import raw_tables, validation
 from tfx_pipeline import features
 from tfx_pipeline.transforms.arrow_batches import column, mix, numpy_column
 from tfx_pipeline.transforms.steps import POSITION
@@ -17,36 +16,6 @@ from tfx_pipeline.transforms.steps import POSITION
 # Columns that the join adds, besides the position.
 SPLIT = "split"
 POPULARITY = "popularity"
-
-ITEM_COLUMNS = (
-    raw_tables.ITEM_CATEGORY,
-    raw_tables.ITEM_CITY,
-    raw_tables.ITEM_PROVINCE,
-)
-
-# Column of a table -> feature of an Example.
-_USER_FEATURES = dict(
-    zip(
-        (raw_tables.USER_ID, *raw_tables.USER_PROFILE),
-        (features.USER_ID, *features.USER_PROFILE),
-        strict=True,
-    )
-)
-_BEHAVIOR_FEATURES = {
-    raw_tables.BEHAVIOR_ITEM_IDS: features.BEHAVIOR_ITEM_IDS,
-    raw_tables.BEHAVIOR_CATEGORY_IDS: features.BEHAVIOR_CATEGORY_IDS,
-}
-_CANDIDATE_FEATURES = dict(
-    zip(
-        (raw_tables.ITEM_ID, *ITEM_COLUMNS, POPULARITY),
-        (
-            features.CANDIDATE_ITEM_IDS,
-            *features.CANDIDATE_FEATURES,
-            features.CANDIDATE_POPULARITY,
-        ),
-        strict=True,
-    )
-)
 
 # Behaviors in one batch of requests: 8 MB of ids.
 _BATCH_BEHAVIORS = 1 << 19
@@ -76,11 +45,15 @@ def build_requests(
     bounds = np.r_[starts, len(order)]
     samples = samples.take(pa.array(order))
     candidates = {
-        name: column(samples, code)
-        for code, name in _CANDIDATE_FEATURES.items()
+        features.CANDIDATE_ITEM_IDS: column(samples, raw_tables.ITEM_ID),
+        **{
+            f"candidate_{name.removeprefix('item_')}": column(samples, name)
+            for name in item_features(samples)
+        },
+        features.CANDIDATE_POPULARITY: column(samples, POPULARITY),
+        features.CLICKS: pa.array(validation.clicks(samples).astype(np.int64)),
     }
-    label = list_values(column(samples, raw_tables.LABEL))
-    candidates[features.CLICKS] = pa.array(label[1::2].astype(np.int64))
+    names = users.schema.names
     longest = pc.max(
         pc.list_value_length(column(users, raw_tables.BEHAVIOR_ITEM_IDS))
     ).as_py()
@@ -90,19 +63,26 @@ def build_requests(
         rows = pa.array(user_rows[starts[chosen]])
         singles = pa.array(np.arange(len(rows) + 1), pa.int32())
         offsets = pa.array(bounds[first : first + len(rows) + 1], pa.int32())
-        columns = {
-            name: pa.ListArray.from_arrays(
-                singles, column(users, code).take(rows)
-            )
-            for code, name in _USER_FEATURES.items()
-        }
-        for code, name in _BEHAVIOR_FEATURES.items():
-            columns[name] = column(users, code).take(rows)
+        columns = {}
+        for name in (n for n in names if n.startswith("user_")):
+            values = column(users, name).take(rows)
+            columns[name] = pa.ListArray.from_arrays(singles, values)
+        for name in (n for n in names if n.startswith("behavior_")):
+            columns[name] = column(users, name).take(rows)
         for name, values in candidates.items():
             columns[name] = pa.ListArray.from_arrays(offsets, values)
         yield pa.RecordBatch.from_arrays(
             list(columns.values()), names=list(columns)
         )
+
+
+def item_features(rows: pa.RecordBatch) -> list[str]:
+    """Returns the columns of features of items, as declared."""
+    return [
+        name
+        for name in rows.schema.names
+        if name.startswith("item_") and name != raw_tables.ITEM_ID
+    ]
 
 
 def _request_starts(user_rows: np.ndarray, max_candidates: int) -> np.ndarray:

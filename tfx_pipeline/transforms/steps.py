@@ -86,7 +86,9 @@ def row_groups(
         for path in paths:
             with parquet_files.open_file(table, pathlib.Path(path)) as file:
                 metadata = file.metadata
-            rows = parquet_files.rows_per_batch(metadata, schema)
+            rows = parquet_files.rows_per_batch(
+                metadata, raw_tables.in_files(schema)
+            )
             for index in range(metadata.num_row_groups):
                 groups.append(
                     RowGroup(table, split, str(path), index, first_row, rows)
@@ -101,10 +103,10 @@ def read_row_group(
     """Streams a row group."""
     position, path = group.first_row, pathlib.Path(group.path)
     with parquet_files.open_file(group.table, path) as file:
-        for batch in parquet_files.iter_batches(
-            file, path, schema.names, group.rows_per_batch, [group.index]
+        for batch in raw_tables.read_rows(
+            file, path, schema, group.rows_per_batch, [group.index], group.table
         ):
-            yield position, raw_tables.conform(batch, schema, group.table)
+            yield position, batch
             position += batch.num_rows
 
 
