@@ -125,7 +125,7 @@ setup(
             "tf_serving/*",
             "tf_serving/kubernetes/*/*",
         ],
-        "schemas": ["*.pbtxt", "README.md"],
+        "schemas": ["*.pbtxt", "*.yaml", "README.md"],
     },
     install_requires=requirements("core"),
     extras_require=extras,

@@ -239,6 +239,12 @@ def preset(name: str) -> RankingSchema:
     return load(path)
 
 
+def named(text: str) -> RankingSchema:
+    """Returns the declaration of a file, or the preset of this name."""
+    path = pathlib.Path(text)
+    return load(path) if path.suffix or path.exists() else preset(text)
+
+
 def beside(*folders: pathlib.Path) -> RankingSchema:
     """Returns the declaration in the first folder that has one.
 

@@ -160,6 +160,14 @@ def inspect_command(
             min=0, help="User rows per table to read histories of; 0: all."
         ),
     ] = 200_000,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            help="Declaration to hold the tables against: a YAML file, "
+            "taobao_mm or complete_journey. [default: schema.yaml beside "
+            "the tables, else taobao_mm]"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Summarize raw tables: schemas, rows, clicks, histories, vectors.
@@ -171,9 +179,11 @@ def inspect_command(
     Example: muse data inspect demo_output/data --json
     """
     from muse_tools.datasets import inspection
+    from schemas import ranking_schema
 
     with _working("inspect") as tell:
-        found = inspection.inspect(directory, max_users, tell)
+        declared = ranking_schema.named(schema) if schema else None
+        found = inspection.inspect(directory, max_users, tell, declared)
         tell("done", 1.0)
     if as_json:
         output.write_json(found)

@@ -24,6 +24,7 @@ from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.search_inspection import inspect_search
 from muse_tools.datasets.table_inspection import Reading
+from schemas.ranking_schema import RankingSchema
 
 DEFAULT_MAX_USERS = 200_000
 """User rows per table whose histories are read by default."""
@@ -36,8 +37,9 @@ def inspect(
     directory: str | os.PathLike[str],
     max_users: int = DEFAULT_MAX_USERS,
     progress: Progress | None = None,
+    declared: RankingSchema | None = None,
 ) -> dict[str, Any]:
-    """Summarizes the raw tables of a directory.
+    """Summarizes the raw tables of a directory, as declared.
 
     Memory holds the distinct item and user ids (eight bytes each) and one
     batch; time grows with the rows, and `max_users` bounds the part that
@@ -47,7 +49,7 @@ def inspect(
         raise ValueError(
             f"max_users: expected 0 or more. Received: {max_users}"
         )
-    tables = raw_tables.RawTables.open(directory)
+    tables = raw_tables.RawTables.open(directory, declared=declared)
     reading = Reading(tables, progress or (lambda stage, done: None))
     overview = dict(_overview(reading, directory))
     items, item_keys = table_inspection.inspect_items(reading)

@@ -360,6 +360,7 @@ class RawTables:
         cls,
         directory: str | os.PathLike[str],
         require: Iterable[str] = (),
+        declared: RankingSchema | None = None,
     ) -> RawTables:
         """Finds the tables in `directory` or `directory`/raw.
 
@@ -376,8 +377,8 @@ class RawTables:
             )
         for root in (base, base / "raw"):
             tables = {}
-            declared = ranking_schema.beside(root, base)
-            for name, schema in schemas(declared).items():
+            known = declared or ranking_schema.beside(root, base)
+            for name, schema in schemas(known).items():
                 if paths := find_files(root, name):
                     tables[name] = RawTable(name, paths, schema)
             if tables:
@@ -392,7 +393,7 @@ class RawTables:
                 f"({_NOT_PARQUET}; schemas/README.md has their columns), or "
                 "make some with `muse data complete-journey --out DIR`.",
             )
-        found = cls(root, tables, declared)
+        found = cls(root, tables, known)
         for name in require:
             found[name]
         return found
