@@ -9,48 +9,15 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 import schemas
-from muse_tools.datasets import raw_tables, search_tables
-from serving.export.exporter import UNSERVED_FEATURES
+from muse_tools.datasets import search_tables
 from tfx_pipeline import features
 
 FOLDER = pathlib.Path(schemas.__file__).parent
-REQUEST = {
-    features.USER_ID,
-    *features.USER_PROFILE,
-    features.BEHAVIOR_ITEM_IDS,
-    features.BEHAVIOR_CATEGORY_IDS,
-    features.CANDIDATE_ITEM_IDS,
-    *features.CANDIDATE_FEATURES,
-    features.CANDIDATE_POPULARITY,
-    features.CLICKS,
-}
 
 
 def read(name):
     text = (FOLDER / f"{name}.pbtxt").read_text(encoding="utf-8")
     return text_format.Parse(text, schema_pb2.Schema())
-
-
-@pytest.mark.parametrize(
-    ("name", "tables"),
-    [
-        ("raw_samples", ("train_samples", "test_samples")),
-        ("raw_user_features", ("train_user_features", "test_user_features")),
-        ("raw_item_features", ("item_features",)),
-        ("raw_embeddings", ("scl_embedding_int8_p90",)),
-    ],
-)
-def test_raw_schemas_match_the_tables(name, tables):
-    schema = read(name)
-    for table in tables:
-        fields = {field.name: field.type for field in raw_tables.SCHEMAS[table]}
-        assert {f.name for f in schema.feature} == set(fields)
-        for feature in schema.feature:
-            assert feature.annotation.tag == [
-                raw_tables.NAME_OF_CODE[feature.name]
-            ]
-            single = not pa.types.is_list(fields[feature.name])
-            assert (feature.value_count.max == 1) == single
 
 
 @pytest.mark.parametrize("table", search_tables.TABLES)
@@ -89,17 +56,6 @@ def test_search_examples_are_those_that_are_written():
         search_tables.CLICKED_ITEM_IDS,
         f"{features.QUERY_PREFIX}image",
     }
-
-
-def test_served_requests_carry_neither_labels_nor_popularity():
-    schema = read("request_examples")
-    assert {feature.name for feature in schema.feature} == REQUEST
-    unserved = {
-        feature.name
-        for feature in schema.feature
-        if "SERVING" in feature.not_in_environment
-    }
-    assert unserved == set(UNSERVED_FEATURES)
 
 
 def test_every_schema_is_listed_in_the_dictionary():

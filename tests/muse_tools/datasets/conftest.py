@@ -9,12 +9,53 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from muse_tools.datasets import (
-    complete_journey,
-    raw_tables,
-    synth,
-    table_writer,
+from muse_tools.datasets import complete_journey, synth, table_writer
+
+_INTS, _CODES = (
+    pa.list_(pa.field("element", kind)) for kind in (pa.int64(), pa.int8())
 )
+_SAMPLES = {"label_0": _CODES, "129_1": pa.int64(), "205": pa.int64()}
+_USERS = {
+    "129_1": pa.int64(),
+    **{f"130_{i}": pa.int64() for i in range(1, 6)},
+    "150_2_180": _INTS,
+    "151_2_180": _INTS,
+}
+SCHEMAS = {
+    name: pa.schema(list(columns.items()))
+    for name, columns in {
+        "train_samples": _SAMPLES,
+        "test_samples": _SAMPLES,
+        "train_user_features": _USERS,
+        "test_user_features": _USERS,
+        "item_features": dict.fromkeys(
+            ("205", "206", "213", "214"), pa.int64()
+        ),
+        "scl_embedding_int8_p90": {"205": pa.int64(), "205_c": _CODES},
+    }.items()
+}
+"""Tables of the published set, as in its files."""
+
+NAMES = {
+    "label_0": "click",
+    "129_1": "user_id",
+    **{f"130_{i}": f"user_profile_{i}" for i in range(1, 6)},
+    "150_2_180": "behavior_item_ids",
+    "151_2_180": "behavior_category",
+    "205": "item_id",
+    "206": "item_category",
+    "213": "item_city",
+    "214": "item_province",
+    "205_c": "item_vector",
+}
+"""Its columns, and their names in the code."""
+
+SPLITS = ("train", "test")
+
+
+def named(table: pa.Table) -> pa.Table:
+    """Returns a published table under the names of the code."""
+    return table.rename_columns([NAMES[c] for c in table.column_names])
 
 
 def _shared() -> pathlib.Path:
@@ -72,7 +113,7 @@ def make_tables(users: int = 6, items: int = 9, history: int = 5) -> dict:
     )
     item_ids = rng.integers(-(2**62), 2**62, items)
     tables = {}
-    for split in raw_tables.SPLITS:
+    for split in SPLITS:
         shown_users = np.repeat(user_ids, 3)
         clicks = rng.integers(0, 2, len(shown_users))
         tables[f"{split}_samples"] = [
@@ -97,11 +138,9 @@ def make_tables(users: int = 6, items: int = 9, history: int = 5) -> dict:
         name: pa.table(
             [
                 pa.array(column, field.type)
-                for column, field in zip(
-                    columns, raw_tables.SCHEMAS[name], strict=True
-                )
+                for column, field in zip(columns, SCHEMAS[name], strict=True)
             ],
-            schema=raw_tables.SCHEMAS[name],
+            schema=SCHEMAS[name],
         )
         for name, columns in tables.items()
     }

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from muse_tools.datasets import inspection, raw_tables
 from muse_tools.datasets.errors import DataError
-from tests.muse_tools.datasets.conftest import make_tables
+from tests.muse_tools.datasets.conftest import NAMES, make_tables
 
 ITEM_IDS = ("205", "150_2_180", "item_id", "purchased_item_id")
 ITEM_IDS += ("clicked_item_ids",)
@@ -43,7 +43,7 @@ class Case:
 
     def read(self, name, column):
         batches = raw_tables.RawTables.open(self.folder)[name].iter_batches()
-        return [v for b in batches for v in b[column].to_pylist()]
+        return [v for b in batches for v in b[NAMES[column]].to_pylist()]
 
 
 def add_searches(case):

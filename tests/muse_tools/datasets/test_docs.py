@@ -11,13 +11,12 @@ from muse_tools.cli.data import app
 from muse_tools.datasets import (
     casting,
     complete_journey,
-    complete_journey_source,
-    raw_tables,
     search_validation,
     synth,
     text_features,
     validation,
 )
+from tests.muse_tools.datasets.conftest import NAMES, SCHEMAS
 
 ROOT = pathlib.Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "data.md").read_text("utf-8")
@@ -52,17 +51,12 @@ def test_commands_exist_with_their_options():
 def test_reasons_and_fields_are_all_described():
     for reason in validation.REASONS:
         assert f"`{reason}`" in TEXT
-    for code, name in raw_tables.NAME_OF_CODE.items():
-        kinds = {
-            casting.describe(schema.field(code).type)
-            for schema in raw_tables.SCHEMAS.values()
-            if code in schema.names
-        }
-        (kind,) = kinds
-        kind = kind.replace("<", "&lt;").replace(">", "&gt;")
-        assert f"| `{code}` | `{name}` | {kind}" in DICTIONARY
-    for field in complete_journey_source.PROFILE_FIELDS[:2]:
-        assert f"Complete Journey: {field}" in DICTIONARY
+    for schema in SCHEMAS.values():
+        for field in schema:
+            kind = casting.describe(field.type)
+            kind = kind.replace("<", "&lt;").replace(">", "&gt;")
+            line = f"| `{field.name}` | `{NAMES[field.name]}` | {kind}"
+            assert line in DICTIONARY
 
 
 def test_the_search_tables_are_described():

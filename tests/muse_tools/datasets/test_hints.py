@@ -8,8 +8,8 @@ import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from muse_tools.datasets.hashing import stable_ids
+
 from tests.muse_tools.datasets.hints import (
     ITEM_IDS,
     Case,
@@ -184,7 +184,7 @@ def no_column(case):
 
 def follow_column(case, hint):
     column, kind, name = re.search(
-        r"write column (\S+) as (\S+) into (\S+);", hint
+        r"write column (\S+) as (\S+) into (\S+), or name", hint
     ).groups()
     values = pa.array([0] * case.tables[name].num_rows, kind)
     case.tables[name] = case.tables[name].append_column(column, values)
@@ -204,7 +204,7 @@ def unequal(case):
 
 
 def follow_unequal(case, hint):
-    assert "one category per behavior, 0 where" in hint
+    assert "one value of each feature per behavior, 0 where" in hint
     for name in USERS:
         lengths = [len(v) for v in case.tables[name]["150_2_180"].to_pylist()]
         case.set(

@@ -16,6 +16,7 @@ from muse_tools.datasets import (
     validation,
 )
 from muse_tools.datasets.errors import DataError
+from tests.muse_tools.datasets.conftest import NAMES, SCHEMAS
 
 RUNNER = CliRunner()
 
@@ -78,9 +79,7 @@ def test_coverage_counts_occurrences_without_padding(raw_dir, tables):
             user[code] = [0, *user[code], 0]
     table_writer.write_table(
         raw_dir / "test_user_features.parquet",
-        pa.Table.from_pylist(
-            users, schema=raw_tables.SCHEMAS["test_user_features"]
-        ),
+        pa.Table.from_pylist(users, schema=SCHEMAS["test_user_features"]),
     )
     found = inspection.inspect(raw_dir)
     real = [i for u in users for i in u["150_2_180"] if i]
@@ -200,14 +199,15 @@ def test_command_on_the_real_tables(demo_tables):
     assert found["joins"] is False
     codes = {problem["code"] for problem in found["problems"]}
     assert "NO_JOIN" in codes and codes <= {"NO_JOIN", "ONE_LABEL"}
+    assert found["schema"] == "taobao_mm"
     assert {n: t["rows"] for n, t in found["tables"].items()} == dict.fromkeys(
-        raw_tables.SCHEMAS, 10
+        SCHEMAS, 10
     )
-    for name, schema in raw_tables.SCHEMAS.items():
-        assert {
-            code: column["type"]
-            for code, column in found["tables"][name]["columns"].items()
-        } == {f.name: casting.describe(f.type) for f in schema}
+    for name, schema in SCHEMAS.items():
+        assert found["tables"][name]["columns"] == {
+            f.name: {"name": NAMES[f.name], "type": casting.describe(f.type)}
+            for f in schema
+        }
     assert found["users"]["test"]["history_length"]["min"] == 351
     assert found["users"]["train"]["history_length"]["p50"] == 1000
     for split in raw_tables.SPLITS:
@@ -238,6 +238,17 @@ def test_command_on_generated_tables(journey):
     assert done.exit_code == 0 and "The tables join." in done.stdout
     found = json.loads(run("inspect", out, "--json").stdout)
     assert found["dataset"]["name"] == "complete-journey"
+    assert found["schema"] == "complete_journey"
+    assert set(found["items"]["missing_values"]) == {
+        "item_category",
+        "item_manufacturer",
+        "item_department",
+    }
+    columns = found["tables"]["item_features"]["columns"]
+    assert columns["manufacturer"] == {
+        "name": "item_manufacturer",
+        "type": "int64",
+    }
     made = json.loads((out / "dataset.json").read_text("utf-8"))
     for split in raw_tables.SPLITS:
         assert found["samples"][split]["joined"] == 1
@@ -249,19 +260,19 @@ def test_command_on_generated_tables(journey):
         )
 
 
-@pytest.mark.parametrize("name", list(raw_tables.SCHEMAS))
+@pytest.mark.parametrize("name", list(SCHEMAS))
 @pytest.mark.parametrize(
     "kind", ["column", "type", "empty", "cut", "encrypted", "gone"]
 )
 def test_command_fails_with_a_line_that_names_it(raw_dir, tables, name, kind):
     path = raw_dir / f"{name}.parquet"
-    column = raw_tables.SCHEMAS[name].names[-1]
+    column = SCHEMAS[name].names[-1]
     expected = [f"table {name}"]
     if kind == "column":
         pq.write_table(tables[name].drop([column]), path)
         expected += [column, "MISSING_COLUMN"]
     elif kind == "type":
-        index = len(raw_tables.SCHEMAS[name]) - 1
+        index = len(SCHEMAS[name]) - 1
         text = pa.array(["x"] * tables[name].num_rows)
         pq.write_table(tables[name].set_column(index, column, text), path)
         expected += [column, "WRONG_TYPE", "Received: string"]
@@ -448,10 +459,10 @@ def test_ids_numbered_from_zero_are_told(raw_dir, tables):
     """What pd.factorize makes of users, items, categories and a profile."""
     assert not [n for n in inspection.inspect(raw_dir)["notes"] if "0 is" in n]
     places = {
-        "129_1": "a user id",
-        "205": "an item id",
-        "206": "a category",
-        "130_2": "130_2 (user_profile_2)",
+        "129_1": "user_id",
+        "205": "item_id",
+        "206": "item_category",
+        "130_2": "user_profile_2",
     }
     for name, table in tables.items():
         for column in places:

@@ -31,8 +31,9 @@ def put(tmp_path, file, name):
     return tmp_path
 
 
+NAMES = ("item_id", "item_category", "item_city", "item_province")
 ITEMS = [
-    dict(zip(("205", "206", "213", "214"), row, strict=True))
+    dict(zip(NAMES, row, strict=True))
     for row in zip(IDS, [1, 2, 3], [4, 5, 6], [7, 8, 9], strict=True)
 ]
 
@@ -71,13 +72,13 @@ def test_what_this_pyarrow_cannot_read(tmp_path, file, version, text):
 def test_views_and_arrays_are_lists(tmp_path):
     put(tmp_path, "arrow_list_views", "test_user_features")
     found = rows(tmp_path, "test_user_features")
-    assert [r["129_1"] for r in found] == IDS
-    assert [r["150_2_180"] for r in found] == [[1, 2], [], [3]]
-    assert [r["151_2_180"] for r in found] == [[4, 5], [], [6]]
+    assert [r["user_id"] for r in found] == IDS
+    assert [r["behavior_item_ids"] for r in found] == [[1, 2], [], [3]]
+    assert [r["behavior_category"] for r in found] == [[4, 5], [], [6]]
     put(tmp_path, "polars_array", "scl_embedding_int8_p90")
     found = rows(tmp_path, "scl_embedding_int8_p90")
     codes = [i % 100 for i in range(384)]
-    assert [r["205_c"] for r in found] == [
+    assert [r["item_vector"] for r in found] == [
         codes[i : i + 128] for i in (0, 128, 256)
     ]
 
@@ -93,7 +94,7 @@ def test_fixed_size_and_large_lists(tmp_path):
         )
         pq.write_table(written, tmp_path / "train_samples.parquet")
         found = rows(tmp_path, "train_samples")
-        assert [r["label_0"] for r in found] == values
+        assert [r["click"] for r in found] == values
 
 
 def samples(count, start=1):
@@ -139,7 +140,7 @@ def test_everything_that_is_data_is_read(tmp_path, root):
         (folder / marker).write_bytes(b"no data")
     found = rows(tmp_path / root, "train_samples")
     expected = [k + 10 * i for i in range(len(parts)) for k in (1, 2, 3)]
-    assert sorted(r["129_1"] for r in found) == expected
+    assert sorted(r["user_id"] for r in found) == expected
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_files_of_other_endings(tmp_path, names):
     for i, name in enumerate(names):
         pq.write_table(samples(2, 1 + 10 * i), tmp_path / name)
     found = rows(tmp_path, "train_samples")
-    assert [r["205"] for r in found] == [
+    assert [r["item_id"] for r in found] == [
         k + 10 * i for i in range(len(names)) for k in (1, 2)
     ]
 
@@ -173,13 +174,13 @@ def test_partition_folders_become_columns(tmp_path):
         pa.table({"205": [4], "206": [5], "214": [6]}), lost / "x.parquet"
     )
     found = rows(tmp_path, "item_features")
-    assert {r["205"]: r["213"] for r in found} == {
+    assert {r["item_id"]: r["item_city"] for r in found} == {
         1: 11,
         2: -12,
         3: 13,
         4: None,
     }
-    cities = table(tmp_path, "item_features").iter_batches(["213"])
+    cities = table(tmp_path, "item_features").iter_batches(["item_city"])
     assert sum(b.num_rows for b in cities) == 4
     (tmp_path / "item_features" / "213=Rome").mkdir()
     shutil.copy(
@@ -198,7 +199,7 @@ def test_ids_of_partition_folders_keep_all_their_bits(tmp_path):
         part = pa.table({"206": [5], "213": [6], "214": [7]})
         pq.write_table(part, folder / "x.parquet")
     found = rows(tmp_path, "item_features")
-    assert sorted(r["205"] for r in found) == sorted(ids)
+    assert sorted(r["item_id"] for r in found) == sorted(ids)
 
 
 @pytest.mark.parametrize(

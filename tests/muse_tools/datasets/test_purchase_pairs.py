@@ -162,7 +162,7 @@ def test_complete_journey_tables_follow_the_policy(journey):
         for row in pq.read_table(out / "names.parquet").to_pylist()
     }
     features = set(
-        pq.read_table(raw / "item_features.parquet")["205"].to_pylist()
+        pq.read_table(raw / "item_features.parquet")["product_id"].to_pylist()
     )
     assert set(content) <= features and len(content) > 0.9 * len(features)
     for item, text in list(content.items())[:200]:

@@ -7,8 +7,10 @@ import pytest
 
 from muse_tools.datasets import casting, raw_tables, table_writer
 from muse_tools.datasets.errors import DataError
+from schemas.ranking_schema import preset
+from tests.muse_tools.datasets.conftest import NAMES, SCHEMAS, named
 
-TABLES = list(raw_tables.SCHEMAS)
+TABLES = list(SCHEMAS)
 
 
 def one_line(error: DataError) -> bool:
@@ -22,15 +24,15 @@ def read(table: raw_tables.RawTable, **kwargs) -> pa.Table:
 def test_real_demo_tables_have_exactly_our_schemas(demo_tables):
     found = raw_tables.RawTables.open(demo_tables)
     found.check()
+    assert list(raw_tables.TABLES) == TABLES
     for name in TABLES:
         written = pq.read_schema(demo_tables / f"{name}.parquet")
         # Also the names of list children, which == does not compare.
-        assert str(written.remove_metadata()) == str(raw_tables.SCHEMAS[name])
+        assert str(written.remove_metadata()) == str(SCHEMAS[name])
         assert found[name].num_rows() == 10
         rows = read(found[name])
-        assert rows.equals(
-            pq.read_table(demo_tables / f"{name}.parquet").cast(rows.schema)
-        )
+        real = named(pq.read_table(demo_tables / f"{name}.parquet"))
+        assert rows.equals(real.cast(rows.schema))
 
 
 def test_our_files_have_the_parquet_types_of_the_real_ones(
@@ -42,10 +44,14 @@ def test_our_files_have_the_parquet_types_of_the_real_ones(
         assert str(ours).split("\n")[1:] == str(real).split("\n")[1:]
 
 
-def test_codes_and_names_are_one_to_one():
-    codes = {c for s in raw_tables.SCHEMAS.values() for c in s.names}
-    assert set(raw_tables.NAME_OF_CODE) == codes
-    assert len(set(raw_tables.NAME_OF_CODE.values())) == len(codes)
+def test_the_preset_declares_the_published_tables():
+    declared = raw_tables.schemas(preset("taobao_mm"))
+    assert list(declared) == list(raw_tables.TABLES) == TABLES
+    for name, schema in declared.items():
+        # Also the names of list children, which == does not compare.
+        assert str(raw_tables.in_files(schema)) == str(SCHEMAS[name])
+        assert schema.names == [NAMES[one] for one in SCHEMAS[name].names]
+        assert raw_tables.plain(schema).names == schema.names
 
 
 @pytest.mark.parametrize("form", ["single", "shards", "folder"])
@@ -65,7 +71,7 @@ def test_tables_are_found_in_every_form(tmp_path, tables, form, subdirectory):
     found = raw_tables.RawTables.open(tmp_path)
     found.check()
     for name, table in tables.items():
-        assert read(found[name]).equals(table)
+        assert read(found[name]).equals(named(table))
 
 
 def test_two_forms_of_one_table_are_refused(raw_dir, tables):
@@ -88,7 +94,7 @@ def test_every_missing_column_is_named(raw_dir, tables, name):
             raw_tables.RawTables.open(raw_dir).check()
         assert error.value.code == "MISSING_COLUMN"
         assert f"table {name}: column {column} (" in error.value.message
-        assert raw_tables.NAME_OF_CODE[column] in error.value.message
+        assert f"({NAMES[column]})" in error.value.message
         assert one_line(error.value)
 
 
@@ -100,7 +106,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_wrong_type_is_named(raw_dir, tables, name):
-    for i, field in enumerate(raw_tables.SCHEMAS[name]):
+    for i, field in enumerate(SCHEMAS[name]):
         wrong = WRONG.get(field.type, WRONG["list"])
         for kind in wrong:
             empty = pa.nulls(tables[name].num_rows, kind)
@@ -133,8 +139,9 @@ def test_equal_lists_of_other_writers_are_accepted(tmp_path, tables):
     pq.write_table(other, path, use_compliant_nested_type=False)
     table = raw_tables.RawTables.open(tmp_path)["train_user_features"]
     table.check()
-    assert read(table).equals(users)
-    assert str(read(table).schema) == str(users.schema)
+    found = read(table)
+    assert found.equals(named(users))
+    assert str(raw_tables.plain(found.schema)) == str(named(users).schema)
 
 
 def test_a_bad_shard_is_named(tmp_path, tables):
@@ -168,7 +175,7 @@ def test_damaged_pages_are_one_line(tmp_path):
             pa.array(np.arange(5000)),
         ],
         names=["label_0", "129_1", "205"],
-    ).cast(raw_tables.SCHEMAS["train_samples"])
+    ).cast(SCHEMAS["train_samples"])
     path = tmp_path / "train_samples.parquet"
     table_writer.write_table(path, samples)
     data = bytearray(path.read_bytes())
@@ -227,7 +234,9 @@ def test_what_is_there_instead_of_tables_is_said(tmp_path, inside, names, part):
     assert all(name in error.value.message for name in TABLES)
     assert "CSV and other files are not read" in error.value.hint
     with pytest.raises(DataError) as error:
-        raw_tables.RawTables(tmp_path / inside, {})["item_features"]
+        raw_tables.RawTables(tmp_path / inside, {}, preset("taobao_mm"))[
+            "item_features"
+        ]
     assert error.value.code == "MISSING_TABLE" and part in str(error.value)
     assert "CSV" in error.value.hint
 
@@ -242,7 +251,7 @@ def test_batches_shrink_as_histories_grow(tmp_path):
     zeros = pa.array(np.zeros(users, np.int64))
     table = pa.Table.from_arrays(
         [pa.array(np.arange(users)), *[zeros] * 5, lists, lists],
-        names=raw_tables.SCHEMAS["train_user_features"].names,
+        names=SCHEMAS["train_user_features"].names,
     )
     path = tmp_path / "train_user_features.parquet"
     pq.write_table(table, path)
@@ -253,19 +262,19 @@ def test_batches_shrink_as_histories_grow(tmp_path):
     assert sum(b.column(6).flatten().sum().as_py() for b in batches) == int(
         items.sum()
     )
-    narrow = list(found.iter_batches(["129_1"]))
+    narrow = list(found.iter_batches(["user_id"]))
     assert len(narrow) == 1
 
 
 def test_columns_and_batch_size_can_be_chosen(raw_dir, tables):
     table = raw_tables.RawTables.open(raw_dir)["train_samples"]
-    batches = list(table.iter_batches(["205", "129_1"], batch_rows=4))
+    batches = list(table.iter_batches(["item_id", "user_id"], batch_rows=4))
     assert [b.num_rows for b in batches] == [4, 4, 4, 4, 2]
     assert pa.Table.from_batches(batches).equals(
-        tables["train_samples"].select(["129_1", "205"])
+        named(tables["train_samples"]).select(["user_id", "item_id"])
     )
-    with pytest.raises(ValueError, match="Received: \\['206'\\]"):
-        list(table.iter_batches(["206"]))
+    with pytest.raises(ValueError, match="Received: \\['205'\\]"):
+        list(table.iter_batches(["205"]))
 
 
 def test_writer_leaves_the_old_file_after_an_error(tmp_path, tables):

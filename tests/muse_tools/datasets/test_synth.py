@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from muse_tools.datasets import raw_tables, synth, synth_items, validation
+from tests.muse_tools.datasets.conftest import SCHEMAS, SPLITS
 
 
 def rows(directory, name):
@@ -21,8 +22,8 @@ def accepted(directory, name):
     )
 
 
-def clicks_of(samples):
-    return np.array([label[1] for label in samples["label_0"].to_pylist()])
+def clicks_of(labels):
+    return np.array([label[1] for label in labels.to_pylist()])
 
 
 def gauc(users, labels, scores):
@@ -43,18 +44,20 @@ def gauc(users, labels, scores):
 def test_layout_and_sizes(synthetic):
     out, made = synthetic
     raw_tables.RawTables.open(out).check()
-    for name, schema in raw_tables.SCHEMAS.items():
+    for name, schema in SCHEMAS.items():
         path = out / "raw" / f"{name}.parquet"
         assert str(pq.read_schema(path).remove_metadata()) == str(schema)
     assert made["splits"]["train"]["users"] == 400
     assert made["splits"]["train"]["impressions"] == 400 * 11
-    for split in raw_tables.SPLITS:
+    for split in SPLITS:
         users = accepted(out, f"{split}_user_features")
         stripped = validation.strip_padding(
             users.combine_chunks().to_batches()[0]
         )
         lengths = np.array([len(x) for x in stripped.column(6).to_pylist()])
-        padded = np.array([len(x) for x in users["150_2_180"].to_pylist()])
+        padded = np.array(
+            [len(x) for x in users["behavior_item_ids"].to_pylist()]
+        )
         assert lengths.max() == 60 and padded.max() <= 60
         assert (lengths == 0).any() and (padded > lengths).any()
     assert accepted(out, "item_features").num_rows == 2000 + 3
@@ -62,7 +65,7 @@ def test_layout_and_sizes(synthetic):
 
 def test_ids_are_distinct_signed_and_never_zero(synthetic):
     out, _ = synthetic
-    ids = accepted(out, "item_features")["205"].to_numpy()[:2000]
+    ids = accepted(out, "item_features")["item_id"].to_numpy()[:2000]
     assert len(np.unique(ids)) == 2000
     assert (ids < 0).any() and (ids > 0).any() and (ids != 0).all()
     counter = np.arange(1 << 16, dtype=np.uint64)
@@ -71,11 +74,12 @@ def test_ids_are_distinct_signed_and_never_zero(synthetic):
 
 def test_click_rate_and_norms(synthetic):
     out, made = synthetic
-    labels = clicks_of(accepted(out, "train_samples"))
+    labels = clicks_of(accepted(out, "train_samples")["click"])
     share, error = labels.mean(), 4 * (0.137 * 0.863 / len(labels)) ** 0.5
     assert abs(share - 0.137) < error + 0.02
     codes = np.array(
-        accepted(out, "scl_embedding_int8_p90")["205_c"].to_pylist(), np.int8
+        accepted(out, "scl_embedding_int8_p90")["item_vector"].to_pylist(),
+        np.int8,
     )
     norms = np.linalg.norm(codes.astype(float), axis=1) / 127
     assert abs(norms.mean() - 0.966) < 0.01
@@ -102,7 +106,7 @@ def test_some_items_are_never_seen_in_training(tmp_path):
     new = set(catalog.ids(np.flatnonzero(catalog.is_new)).tolist())
     assert len(new) == made["items"]["new_in_test"] > 150
     seen = set(rows(tmp_path, "train_samples")["205"].to_pylist())
-    for split in raw_tables.SPLITS:
+    for split in SPLITS:
         users = rows(tmp_path, f"{split}_user_features")
         for items in users["150_2_180"].to_pylist():
             seen |= set(items)
@@ -125,8 +129,7 @@ def test_train_history_is_a_prefix_of_test_history(tmp_path):
     )
     synth.generate(tmp_path, options)
     train, test = (
-        rows(tmp_path, f"{s}_user_features").to_pylist()
-        for s in raw_tables.SPLITS
+        rows(tmp_path, f"{s}_user_features").to_pylist() for s in SPLITS
     )
     grown = 0
     for before, after in zip(train, test, strict=True):
@@ -147,17 +150,17 @@ def test_broken_rows_are_all_found(synthetic):
     out, made = synthetic
     found: dict = {}
     tables = raw_tables.RawTables.open(out)
-    users = accepted(out, "train_user_features")["129_1"].to_numpy()
-    items = accepted(out, "item_features")["205"].to_numpy()
+    users = accepted(out, "train_user_features")["user_id"].to_numpy()
+    items = accepted(out, "item_features")["item_id"].to_numpy()
     unique = {
         "train_user_features": validation.UniqueKeys(
-            "129_1", validation.DUPLICATE_USER
+            "user_id", validation.DUPLICATE_USER
         ),
         "item_features": validation.UniqueKeys(
-            "205", validation.DUPLICATE_ITEM
+            "item_id", validation.DUPLICATE_ITEM
         ),
     }
-    for name in raw_tables.SCHEMAS:
+    for name in SCHEMAS:
         counts: dict = {}
         for batch in tables[name].iter_batches(batch_rows=97):
             steps = [validation.validate(name, batch)]
@@ -165,8 +168,8 @@ def test_broken_rows_are_all_found(synthetic):
                 steps.append(unique[name].check(steps[-1].good))
             if name == "train_samples":
                 for code, keys, reason in (
-                    ("205", items, validation.NO_ITEM_FEATURES),
-                    ("129_1", users, validation.NO_USER_FEATURES),
+                    ("item_id", items, validation.NO_ITEM_FEATURES),
+                    ("user_id", users, validation.NO_USER_FEATURES),
                 ):
                     steps.append(
                         validation.require_keys(
@@ -184,7 +187,7 @@ def test_broken_rows_are_all_found(synthetic):
     assert found == {
         table: rows
         for table, rows in made["broken"].items()
-        if table in raw_tables.SCHEMAS
+        if table in SCHEMAS
     }
     assert all(n == 3 for t in found.values() for n in t.values())
 
@@ -201,7 +204,7 @@ def test_the_past_tells_what_is_clicked_and_popularity_does_not(tmp_path):
     made, _ = synth.generate(tmp_path, options)
     samples = rows(tmp_path, "test_samples")
     users = samples["129_1"].to_numpy()
-    labels = clicks_of(samples)
+    labels = clicks_of(samples["label_0"])
     vectors = rows(tmp_path, "scl_embedding_int8_p90")
     unit = {
         i: np.array(v, float) / np.linalg.norm(v)

@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muse_tools.datasets import raw_tables, validation
+from schemas.ranking_schema import preset
 
+SCHEMAS = raw_tables.schemas(preset("taobao_mm"))
+PLAIN = raw_tables.schemas(preset("complete_journey"))
 INT64 = st.one_of(
     st.sampled_from([0, 1, -1, 2**63 - 1, -(2**63)]),
     st.integers(-(2**63), 2**63 - 1),
@@ -72,9 +75,9 @@ def vector_reason(item, vector):
     return None if any(vector) else validation.ZERO_VECTOR
 
 
-def check(table, rows, reason_of, cut):
+def check(table, rows, reason_of, cut, schemas=SCHEMAS):
     """Compares with the rules applied row by row, also on a slice."""
-    batch = batch_of(rows, raw_tables.SCHEMAS[table])
+    batch = batch_of(rows, schemas[table])
     rows, batch = rows[cut:], batch.slice(cut)
     found = validation.validate(table, batch)
     reasons = [reason_of(*row) for row in rows]
@@ -97,6 +100,21 @@ def check(table, rows, reason_of, cut):
 def test_samples_like_row_by_row(rows, data):
     cut = data.draw(st.integers(0, len(rows)))
     check("train_samples", rows, sample_reason, cut)
+
+
+def plain_reason(label, user, item):
+    if has_null([label, user, item]):
+        return validation.NULL
+    if user == 0 or item == 0:
+        return validation.MISSING_ID
+    return None if label in (0, 1) else validation.LABEL_NOT_BINARY
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(*[MAYBE_ID] * 3), max_size=8), st.data())
+def test_samples_with_plain_labels_like_row_by_row(rows, data):
+    cut = data.draw(st.integers(0, len(rows)))
+    check("train_samples", rows, plain_reason, cut, PLAIN)
 
 
 @settings(max_examples=150, deadline=None)
@@ -146,7 +164,7 @@ def test_vectors_like_row_by_row(rows, data):
 
 def test_label_values_do_not_overflow():
     # 127 + 2 wraps to -127 in int8, and 129 - 128 would look like 1.
-    schema = raw_tables.SCHEMAS["train_samples"]
+    schema = SCHEMAS["train_samples"]
     labels = [[127, -126], [-127, -128], [2, -1], [1, 1], [0, 1], [0, 0]]
     batch = batch_of([(label, 1, 1) for label in labels], schema)
     found = validation.validate("train_samples", batch)
@@ -156,10 +174,10 @@ def test_label_values_do_not_overflow():
 def test_extra_columns_stay_and_absent_ones_are_not_checked():
     batch = pa.RecordBatch.from_arrays(
         [pa.array([5, 0, None]), pa.array(["a", "b", "c"])],
-        names=["205", "split"],
+        names=["item_id", "split"],
     )
     found = validation.validate("embeddings", batch)
-    assert found.good.to_pylist() == [{"205": 5, "split": "a"}]
+    assert found.good.to_pylist() == [{"item_id": 5, "split": "a"}]
     assert found.rejected.column(1).to_pylist() == ["b", "c"]
     assert found.counts == {validation.MISSING_ID: 1, validation.NULL: 1}
 
@@ -170,9 +188,14 @@ def test_unknown_table_is_a_value_error():
 
 
 def test_clicks():
-    schema = raw_tables.SCHEMAS["train_samples"]
+    schema = SCHEMAS["train_samples"]
     batch = batch_of([([1, 0], 1, 1), ([0, 1], 1, 2), ([0, 1], 1, 3)], schema)
     np.testing.assert_array_equal(validation.clicks(batch.slice(1)), [1, 1])
+    rows = [(0, 1, 1), (1, 1, 2), (0, 1, 3)]
+    batch = batch_of(rows, PLAIN["test_samples"])
+    found = validation.clicks(batch.slice(1))
+    np.testing.assert_array_equal(found, [1, 0])
+    assert found.dtype == np.int8
 
 
 @settings(max_examples=100, deadline=None)
@@ -184,7 +207,7 @@ def test_clicks():
 )
 def test_strip_padding_keeps_pairs_in_order(users, data):
     cut = data.draw(st.integers(0, len(users)))
-    schema = raw_tables.SCHEMAS["train_user_features"]
+    schema = SCHEMAS["train_user_features"]
     rows = [
         (i + 1, *[0] * 5, [a for a, _ in pairs], [b for _, b in pairs])
         for i, pairs in enumerate(users)
@@ -200,12 +223,12 @@ def test_strip_padding_keeps_pairs_in_order(users, data):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(st.integers(-6, 6), max_size=8), max_size=12))
 def test_unique_keys_keep_the_first_row_of_all_batches(batches):
-    unique = validation.UniqueKeys("205", validation.DUPLICATE_ITEM)
+    unique = validation.UniqueKeys("item_id", validation.DUPLICATE_ITEM)
     seen: set[int] = set()
     for ids in batches:
         batch = pa.RecordBatch.from_arrays(
             [pa.array(ids, pa.int64()), pa.array(range(len(ids)), pa.int64())],
-            names=["205", "position"],
+            names=["item_id", "position"],
         )
         first = []
         for position, key in enumerate(ids):
@@ -222,15 +245,15 @@ def test_unique_keys_keep_the_first_row_of_all_batches(batches):
 
 def test_items_without_features_are_rejected():
     batch = pa.RecordBatch.from_arrays(
-        [pa.array([3, -(2**63), 9, 2**63 - 1])], names=["205"]
+        [pa.array([3, -(2**63), 9, 2**63 - 1])], names=["item_id"]
     )
     known = np.array([-(2**63), 3, 4], np.int64)
     found = validation.require_keys(
-        batch, "205", known, validation.NO_ITEM_FEATURES
+        batch, "item_id", known, validation.NO_ITEM_FEATURES
     )
     assert found.good.column(0).to_pylist() == [3, -(2**63)]
     assert found.counts == {validation.NO_ITEM_FEATURES: 2}
     none = validation.require_keys(
-        batch, "205", known[:0], validation.NO_ITEM_FEATURES
+        batch, "item_id", known[:0], validation.NO_ITEM_FEATURES
     )
     assert none.good.num_rows == 0
