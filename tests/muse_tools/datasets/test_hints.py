@@ -8,8 +8,8 @@ import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from muse_tools.datasets.hashing import stable_ids
 
+from schemas.hashing import stable_ids
 from tests.muse_tools.datasets.hints import (
     ITEM_IDS,
     Case,

@@ -7,8 +7,7 @@ import pathlib
 import numpy as np
 import pyarrow as pa
 
-from muse_tools.datasets import raw_tables, table_writer
-from muse_tools.datasets.raw_tables import SCHEMAS
+from muse_tools.datasets import raw_rows, table_writer
 from tests.serving.export import world as export_world
 
 K, MAX_HISTORY = export_world.K, export_world.MAX_HISTORY
@@ -68,14 +67,14 @@ def write_data(folder: pathlib.Path, table) -> dict[int, dict[str, list]]:
     raw = folder / "raw"
     raw.mkdir(parents=True)
     order = list(users)
-    features = {
-        raw_tables.USER_ID: order,
-        **dict.fromkeys(raw_tables.USER_PROFILE, [5] * len(order)),
-        raw_tables.BEHAVIOR_ITEM_IDS: [users[u]["items"] for u in order],
-        raw_tables.BEHAVIOR_CATEGORY_IDS: [
-            users[u]["categories"] for u in order
-        ],
-    }
+    histories = [np.array(users[u]["items"], np.int64) for u in order]
+    rows = raw_rows.user_rows(
+        np.array(order),
+        [np.full(len(order), 5)] * 5,
+        np.concatenate(histories),
+        [np.concatenate([users[u]["categories"] for u in order]).astype(int)],
+        np.r_[0, np.cumsum([len(one) for one in histories])],
+    )
     samples = [
         (user, item, click)
         for user in order
@@ -86,18 +85,13 @@ def write_data(folder: pathlib.Path, table) -> dict[int, dict[str, list]]:
     # An impression that happened twice, the second time with a click.
     samples.append((LONG, users[LONG]["shown"][0], 1))
     users[LONG]["clicked"][0] = 1
-    tables = {
-        raw_tables.TEST_USER_FEATURES: features,
-        raw_tables.TEST_SAMPLES: {
-            raw_tables.LABEL: [[1 - c, c] for _, _, c in samples],
-            raw_tables.USER_ID: [user for user, _, _ in samples],
-            raw_tables.ITEM_ID: [item for _, item, _ in samples],
-        },
-    }
-    for name, columns in tables.items():
-        table_writer.write_table(
-            raw / f"{name}.parquet", pa.table(columns, SCHEMAS[name])
-        )
+    table_writer.write_table(raw / "test_user_features.parquet", rows)
+    table_writer.write_table(
+        raw / "test_samples.parquet",
+        raw_rows.sample_rows(
+            *(np.array(c) for c in zip(*samples, strict=True))
+        ),
+    )
     table_writer.write_table(
         folder / "names.parquet",
         pa.table(

@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
-from muse_tools.datasets import raw_tables
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent, ItemContentWriter
 from tests.tfx_pipeline.scl import toy_search
@@ -96,11 +95,12 @@ def read(artifact):
     found = {}
     for file in files:
         table = pq.read_table(file)
-        assert not raw_tables.schema_problems(
-            table.schema, raw_tables.SCHEMAS[raw_tables.EMBEDDINGS], file.name
-        )
+        assert [str(kind) for kind in table.schema.types] == [
+            "int64",
+            "list<element: int8>",
+        ]
         for row in table.to_pylist():
-            found[row["205"]] = row["205_c"]
+            found[row["item_id"]] = row["item_vector"]
     return files, found
 
 

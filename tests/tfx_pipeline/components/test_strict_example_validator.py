@@ -10,8 +10,9 @@ from tensorflow_data_validation.statistics import stats_impl, stats_options
 from tfx.types import standard_artifacts
 
 from muse_tools.datasets.errors import DataError
+from schemas.ranking_schema import preset
 from tfx_pipeline.components import strict_example_validator
-from tfx_pipeline.runs import runner
+from tfx_pipeline.examples_schema import request_schema
 
 pytestmark = pytest.mark.tf
 
@@ -19,7 +20,7 @@ REQUESTS = {
     "user_id": [[1], [2]],
     **{f"user_profile_{i}": [[1], [0]] for i in range(1, 6)},
     "behavior_item_ids": [[1, 2, 3], []],
-    "behavior_category_ids": [[1, 2, 3], []],
+    "behavior_category": [[1, 2, 3], []],
     "candidate_item_ids": [[4, 5], [6]],
     "candidate_category": [[1, 1], [2]],
     "candidate_city": [[1, 1], [2]],
@@ -48,7 +49,7 @@ def validate(tmp_path, train, evaluation):
     schema.uri = str(tmp_path / "schema")
     (tmp_path / "schema").mkdir()
     (tmp_path / "schema" / "schema.pbtxt").write_text(
-        runner.schema_path().read_text()
+        request_schema(preset("taobao_mm"))
     )
     anomalies = standard_artifacts.ExampleAnomalies()
     anomalies.uri = str(tmp_path / "anomalies")

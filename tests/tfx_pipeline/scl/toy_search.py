@@ -89,15 +89,10 @@ def example(one: dict) -> bytes:
 
 def write_item_features(folder: pathlib.Path) -> None:
     """Writes the raw table that has the categories."""
-    import pyarrow as pa
-
-    from muse_tools.datasets import raw_tables
+    from muse_tools.datasets import raw_rows
 
     ids = np.arange(1, ITEMS + 1) * 1_000_003
+    features = [np.arange(ITEMS) % CATEGORIES + 1, ids * 0 + 1, ids * 0 + 1]
     table_writer.write_table(
-        folder / "item_features.parquet",
-        pa.table(
-            [ids, np.arange(ITEMS) % CATEGORIES + 1, ids * 0 + 1, ids * 0 + 1],
-            schema=raw_tables.SCHEMAS[raw_tables.ITEM_FEATURES],
-        ),
+        folder / "item_features.parquet", raw_rows.item_rows(ids, features)
     )

@@ -32,6 +32,23 @@ SCHEMAS = {
     "scl_embedding_int8_p90": {"205": pa.int64(), "205_c": pa.list_(pa.int8())},
 }
 
+NAMES = {
+    "label_0": "click",
+    "129_1": "user_id",
+    **{code: f"user_profile_{i}" for i, code in enumerate(PROFILE, 1)},
+    IDS: "behavior_item_ids",
+    CATEGORIES: "behavior_category",
+    "205": "item_id",
+    "206": "item_category",
+    "213": "item_city",
+    "214": "item_province",
+}
+"""Columns of the files, and their names in the code."""
+
+
+def named(row):
+    return {NAMES.get(column, column): value for column, value in row.items()}
+
 
 def user_row(user, items=(), categories=(), profile=(1, 2, 3, 4, 5)):
     return {
@@ -165,7 +182,7 @@ def user_problem(row, seen):
     if row["129_1"] == 0:
         return "id is 0 (missing)"
     if len(row[IDS]) != len(row[CATEGORIES]):
-        return "behavior and category lists of unequal length"
+        return "lists of a history of unequal length"
     return "duplicate user row" if row["129_1"] in seen else None
 
 
@@ -188,7 +205,7 @@ def _example(user, shown, items, popularity):
             for i, code in enumerate(PROFILE)
         },
         "behavior_item_ids": user[IDS],
-        "behavior_category_ids": user[CATEGORIES],
+        "behavior_category": user[CATEGORIES],
         "candidate_item_ids": [row["205"] for row in shown],
         "candidate_category": [item["206"] for item in chosen],
         "candidate_city": [item["213"] for item in chosen],

@@ -227,7 +227,7 @@ def test_literal_examples(broken, tmp_path):
             "user_id": [LOWEST],
             **{f"user_profile_{i}": [i] for i in range(1, 6)},
             "behavior_item_ids": [],
-            "behavior_category_ids": [],
+            "behavior_category": [],
             "candidate_item_ids": [20, 22, 20],
             "candidate_category": [-4, 1, -4],
             "candidate_city": [LOWEST, 2, LOWEST],
@@ -240,7 +240,7 @@ def test_literal_examples(broken, tmp_path):
             "user_id": [LOWEST],
             **{f"user_profile_{i}": [i] for i in range(1, 6)},
             "behavior_item_ids": [],
-            "behavior_category_ids": [],
+            "behavior_category": [],
             "candidate_item_ids": [HIGHEST, 21],
             "candidate_category": [1, 0],
             "candidate_city": [2, 0],
@@ -357,12 +357,18 @@ def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
     def part(rows):
         return arrow_batches.serialize(
             pa.RecordBatch.from_pylist(
-                [{**row, "position": at} for at, row in rows]
+                [{**oracle.named(row), "position": at} for at, row in rows]
             )
         )
 
     sample = pa.RecordBatch.from_pylist(
-        [{**sample_row(7, 20), "position": 0, "split": "train"}]
+        [
+            {
+                **oracle.named(sample_row(7, 20)),
+                "position": 0,
+                "split": "train",
+            }
+        ]
     )
     rows = [(0, item_row(21)), (1, item_row(20, 5)), (9, item_row(20, 6))]
     for order in itertools.permutations(rows):
@@ -384,13 +390,13 @@ def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
         assert table == "item_features"
         assert arrow_batches.deserialize(row).to_pylist() == [
             {
-                **item_row(20, 6),
+                **oracle.named(item_row(20, 6)),
                 "position": 9,
                 "reason": "duplicate item row",
             }
         ]
         (found,) = arrow_batches.deserialize(joined.value[1]).to_pylist()
-        assert found["206"] == 5
+        assert found["item_category"] == 5
 
 
 def test_too_many_rejected_rows_fail_but_are_kept(broken, tmp_path):

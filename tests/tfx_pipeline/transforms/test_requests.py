@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from tests.tfx_pipeline.transforms.join_oracle import (
+    NAMES,
     SCHEMAS,
     sample_row,
     user_row,
@@ -18,14 +19,12 @@ def batch_of(rows, kind, **columns):
     batch = pa.RecordBatch.from_pylist(rows, schema)
     return pa.RecordBatch.from_arrays(
         [*batch.columns, *(pa.array(v) for v in columns.values())],
-        names=[*batch.schema.names, *columns],
+        names=[*map(NAMES.get, batch.schema.names), *columns],
     )
 
 
 def build(samples, users, user_rows, max_candidates=3):
-    columns = dict.fromkeys(
-        ("206", "213", "214", "popularity"), [1] * len(samples)
-    )
+    columns = dict.fromkeys(("item_category", "popularity"), [1] * len(samples))
     batches = list(
         requests.build_requests(
             batch_of(
@@ -54,6 +53,7 @@ def test_batches_are_bounded_by_the_longest_history(monkeypatch):
         (user,) = row["user_id"]
         assert row["behavior_item_ids"] == list(range(user % 5))
         assert all(n // 100 == user for n in row["candidate_item_ids"])
+        assert row["candidate_category"] == [1] * len(row["clicks"])
     # One history is always allowed, however long it is.
     users = [user_row(1, range(50), range(50)), user_row(2)]
     sizes, found = build(samples[:2], users, [0, 1])
@@ -91,7 +91,7 @@ def test_rows_of_ids():
 def test_popularity_counts_train_only():
     samples = pa.RecordBatch.from_pydict(
         {
-            "205": [7, 8, 7, 7, 9],
+            "item_id": [7, 8, 7, 7, 9],
             "split": ["train", "eval", "eval", "train", "train"],
         }
     )

@@ -35,7 +35,10 @@ def test_folders_types_and_partitions_are_those_of_the_reader(tmp_path):
         rows = pa.table({"205": ids, **columns, "214": ids, "unused": ids})
         pq.write_table(rows, folder / name, row_group_size=2)
     found = read(tmp_path / "a[b]*?", "item_features")
-    by_id = {row["205"]: (row["206"], row["213"]) for row in found}
+    by_id = {
+        row["item_id"]: (row["item_category"], row["item_city"])
+        for row in found
+    }
     assert by_id == {
         1: (1, 5),
         2: (None, 5),
