@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tfx.types import standard_artifacts
 
 from muse_tools.datasets.errors import DataError
+from schemas.ranking_schema import preset
 from tests.tfx_pipeline.transforms import join_oracle as oracle
 from tests.tfx_pipeline.transforms.join_oracle import (
     item_row,
@@ -373,11 +374,12 @@ def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
     rows = [(0, item_row(21)), (1, item_row(20, 5)), (9, item_row(20, 6))]
     for order in itertools.permutations(rows):
         outputs = list(
-            request_join._JoinItems(None, 1).process(
+            request_join._JoinItems(None, 1, preset("taobao_mm")).process(
                 (
                     0,
                     {
                         "samples": [arrow_batches.serialize(sample)],
+                        "events": [],
                         "items": [part([row]) for row in order],
                         "embedded": [],
                     },
@@ -553,7 +555,12 @@ def test_partitions_follow_the_decoded_size_of_the_tables(tmp_path):
 
     def choose(users=(), embeddings=()):
         files = request_join.RawFiles(
-            {"train": []}, {"train": users, "eval": []}, [], embeddings
+            samples={"train": []},
+            users={"train": users, "eval": []},
+            events=[],
+            items=[],
+            embeddings=embeddings,
+            declared=preset("taobao_mm"),
         )
         return request_join.choose_partitions(files)
 
