@@ -7,12 +7,14 @@ of behaviors. Columns of files may be called anything.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 import json
 import os
 import pathlib
 import re
+import zoneinfo
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -38,11 +40,19 @@ class Column(Section):
     column: str = ""
     """Name in the file; by default that of the feature."""
 
+    type: Literal["int64", "string"] = "int64"
+    """Type in the file. A text is its `schemas.hashing.stable_id` behind it."""
+
     @pydantic.model_validator(mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         if value is None:
             return {}
+        if isinstance(value, (bool, int, float, datetime.date)):
+            raise ValueError(
+                "expected the name of a column, in quotes where YAML takes it "
+                f"for something else. Received: {value}"
+            )
         return {"column": value} if isinstance(value, str) else value
 
 
@@ -51,6 +61,9 @@ class Label(Column):
 
     one_hot: bool = False
     """Whether the column holds [1 - click, click] instead of 0 or 1."""
+
+    at_least: float | None = None
+    """The click is whether the column is at least this, such as a rating."""
 
 
 class Features(Section):
@@ -68,6 +81,93 @@ class Features(Section):
 
     matches: tuple[str, ...] = ()
     """Features of behaviors: how many share the value of the candidate."""
+
+
+class Log(Section):
+    """Event logs, from which histories are made as of each request.
+
+    Tables are ``impressions``, ``events``, ``users``, ``items`` and
+    ``vectors``. A behavior is an event strictly before its request. Times are
+    whole seconds, timestamps or dates.
+    """
+
+    tables: dict[
+        Literal["impressions", "events", "users", "items", "vectors"], str
+    ] = {}
+    """Names of files other than those."""
+
+    time: str = "time"
+    """Column of impressions: when the item was shown."""
+
+    request: str = ""
+    """Column of impressions: int64, equal for those of one request. Without
+    it, impressions of a user at one time are a request."""
+
+    event_time: str = "time"
+    """Column of events: when it happened."""
+
+    known_time: str = ""
+    """Column of events: when it was known, if events come late."""
+
+    action: str = ""
+    """Column of events: what was done, a text."""
+
+    keep: tuple[str, ...] = ()
+    """Actions that are behaviors; by default all."""
+
+    as_of: Literal["request", "day"] = "request"
+    """Whether a history ends before the request, or before its day."""
+
+    delay_s: int = pydantic.Field(default=0, ge=0)
+    """Seconds that a history ends earlier, as it does in serving."""
+
+    max_history: int = pydantic.Field(default=1000, ge=1)
+    """Newest behaviors that are kept of a history."""
+
+    timezone: str = "UTC"
+    """Zone of days, and of times without a zone, such as Europe/Berlin."""
+
+    train: tuple[datetime.date, datetime.date]
+    """First and last day of the training impressions."""
+
+    eval: tuple[datetime.date, datetime.date]
+    """First and last day of the impressions that a model is judged by."""
+
+    @pydantic.field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (KeyError, OSError, ValueError) as error:
+            raise ValueError(
+                "expected the name of a time zone, such as Europe/Berlin"
+            ) from error
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> Log:
+        days = (*self.train, *self.eval)
+        if list(days) != sorted(days) or self.train[1] == self.eval[0]:
+            raise ValueError(
+                "log: expected train: [first, last] and then eval: [first, "
+                f"last] on later days. Received: {', '.join(map(str, days))}"
+            )
+        if self.keep and not self.action:
+            raise ValueError(
+                "log.keep: expected log.action, the column of the action. "
+                "Received: none"
+            )
+        return self
+
+    def seconds(self, split: Literal["train", "eval"]) -> tuple[int, int]:
+        """Returns the first second of a split, and that after its last."""
+        zone = zoneinfo.ZoneInfo(self.timezone)
+        first, last = getattr(self, split)
+        start, end = (
+            datetime.datetime.combine(day, datetime.time(), zone)
+            for day in (first, last + datetime.timedelta(1))
+        )
+        return int(start.timestamp()), int(end.timestamp())
 
 
 class RankingSchema(Section):
@@ -97,6 +197,9 @@ class RankingSchema(Section):
 
     vectors: Column = Column()
     """Vectors of items, by default ``item_vector``."""
+
+    log: Log | None = None
+    """Event logs, instead of tables with histories."""
 
     @pydantic.model_validator(mode="after")
     def _is_sound(self) -> RankingSchema:
@@ -133,7 +236,15 @@ class RankingSchema(Section):
                 "features.matches: expected each name once. Received: "
                 f"{', '.join(features.matches)}"
             )
-        for table, columns in self._tables().items():
+        for name in features.matches:
+            if f"{name}_matches" in features.item:
+                yield (
+                    "features.item: expected no name of a count of matches. "
+                    f"Received: '{name}_matches'"
+                )
+        if self.log and self.label.one_hot:
+            yield "label.one_hot: expected false in logs. Received: true"
+        for table, columns in self.tables.items():
             seen: dict[str, str] = {}
             for name, column in columns.items():
                 if column in seen:
@@ -143,52 +254,59 @@ class RankingSchema(Section):
                     )
                 seen[column] = name
 
-    def _tables(self) -> dict[str, dict[str, str]]:
-        return {
-            "samples": self.samples,
-            "user_features": self.users,
-            "item_features": self.items,
-            "vectors": self.embeddings,
-        }
+    @functools.cached_property
+    def tables(self) -> dict[str, dict[str, str]]:
+        """Names and columns of each table.
 
-    @property
-    def samples(self) -> dict[str, str]:
-        """Name to column of the impressions."""
-        return {
-            "click": self.label.column or "click",
-            **self._key("user_id", self.user),
-            **self._key("item_id", self.item),
+        Tables are ``samples``, ``users``, ``items``, ``vectors``, and
+        ``events`` in logs.
+        """
+        user = {"user_id": self.user.column or "user_id"}
+        item = {"item_id": self.item.column or "item_id"}
+        samples = {"click": self.label.column or "click", **user, **item}
+        users = {**user, **_columns("user_", self.features.user)}
+        events = {}
+        if self.log is None:
+            history = self.history.column or "behavior_item_ids"
+            users["behavior_item_ids"] = history
+            users |= _columns("behavior_", self.features.behavior)
+        else:
+            log, given = self.log, self.features.behavior
+            samples["time"] = log.time
+            events = {**user, **item, "time": log.event_time}
+            # Of the others the item table knows the value.
+            own = {name: one for name, one in given.items() if one.column}
+            events |= _columns("behavior_", own)
+            for table, name, column in (
+                (samples, "request_id", log.request),
+                (events, "known_time", log.known_time),
+                (events, "action", log.action),
+            ):
+                if column:
+                    table[name] = column
+        found = {
+            "samples": samples,
+            "users": users,
+            "items": {**item, **_columns("item_", self.features.item)},
+            "vectors": {
+                **item,
+                "item_vector": self.vectors.column or "item_vector",
+            },
         }
+        return {**found, "events": events} if events else found
 
-    @property
-    def users(self) -> dict[str, str]:
-        """Name to column of users, their features and histories."""
-        return {
-            **self._key("user_id", self.user),
-            **_columns("user_", self.features.user),
-            **self._key("behavior_item_ids", self.history),
-            **_columns("behavior_", self.features.behavior),
-        }
-
-    @property
-    def items(self) -> dict[str, str]:
-        """Name to column of items and their features."""
-        return {
-            **self._key("item_id", self.item),
-            **_columns("item_", self.features.item),
-        }
-
-    @property
-    def embeddings(self) -> dict[str, str]:
-        """Name to column of items and their vectors."""
-        return {
-            **self._key("item_id", self.item),
-            **self._key("item_vector", self.vectors),
-        }
-
-    @staticmethod
-    def _key(name: str, column: Column) -> dict[str, str]:
-        return {name: column.column or name}
+    def texts(self) -> dict[str, str]:
+        """Returns names whose columns hold texts, and the field to hash as."""
+        kinds = {"user_id": self.user, "item_id": self.item}
+        kinds |= {f"user_{n}": one for n, one in self.features.user.items()}
+        kinds |= {f"item_{n}": one for n, one in self.features.item.items()}
+        found = {n: n for n, one in kinds.items() if one.type == "string"}
+        if "item_id" in found:
+            found["behavior_item_ids"] = "item_id"
+        for name in self.features.behavior:
+            if f"item_{name}" in found:
+                found[f"behavior_{name}"] = f"item_{name}"
+        return found
 
     @property
     def names(self) -> dict[str, list[str]]:
@@ -202,8 +320,8 @@ class RankingSchema(Section):
         return hash(self.digest())
 
     def digest(self) -> str:
-        """Returns 16 hex digits of all that it declares."""
-        text = json.dumps(self.model_dump(), sort_keys=True)
+        """Returns 16 hex digits of all that it declares, in its order."""
+        text = json.dumps(self.model_dump(mode="json"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def yaml(self) -> str:

@@ -6,7 +6,7 @@ import copy
 import difflib
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -106,12 +106,14 @@ def _problem(kind: type[Section], item: Any, keys: str) -> str:
 
 
 def _known(kind: type[Section], sections: Sequence[str]) -> Sequence[str]:
-    """Returns the keys of a section; none below a mapping of free keys."""
-    fields = kind.model_fields
+    """Returns the keys of a section, below a mapping of free keys too."""
+    here: Any = kind
     for section in sections:
-        found = fields.get(section)
-        fields = getattr(found and found.annotation, "model_fields", {})
-    return [*fields]
+        field = getattr(here, "model_fields", {}).get(section)
+        here = field.annotation if field else here
+        inside = (a for a in get_args(here) if hasattr(a, "model_fields"))
+        here = next(inside, here)
+    return [*getattr(here, "model_fields", ())]
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -188,8 +188,10 @@ def check_tables(config: PipelineConfig, embeddings: str = "") -> None:
             f"Received: {raw_dir!r}"
         )
     searches = _SEARCH_TABLES[embeddings or config.item_embeddings]
-    needed = {*raw_tables.TABLES} - {raw_tables.EMBEDDINGS if searches else ""}
-    raw_tables.RawTables.open(raw_dir, sorted(needed))
+    tables = raw_tables.RawTables.open(raw_dir)
+    for name in raw_tables.schemas(tables.declared):
+        if not searches or name != raw_tables.EMBEDDINGS:
+            tables[name]
     for name in searches:
         search_tables.open_table(raw_dir, name)
 

@@ -107,7 +107,7 @@ def hint(field: pa.Field, received: pa.DataType, group: Sequence[str]) -> str:
     if types.is_string(found) or types.is_large_string(found):
         return (
             f"replace the texts of {name} by "
-            f"muse_tools.datasets.hashing.stable_ids({group[0]!r}, texts), "
+            f"schemas.hashing.stable_ids({group[0]!r}, texts), "
             f"int64, wherever these ids stand ({', '.join(group)})."
         )
     if types.is_uint64(found):

@@ -37,7 +37,6 @@ from muse_tools.datasets.arrow_lists import (
 )
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
-from muse_tools.datasets.hashing import stable_ids
 from muse_tools.datasets.impressions import (
     Purchases,
     make_histories,
@@ -46,6 +45,7 @@ from muse_tools.datasets.impressions import (
 from muse_tools.datasets.options import CompleteJourneyOptions as Options
 from muse_tools.datasets.purchase_pairs import make_pairs
 from muse_tools.datasets.table_writer import write_table
+from schemas.hashing import stable_ids
 from schemas.ranking_schema import FILE_NAME, preset
 
 GENERATOR_VERSION = 4

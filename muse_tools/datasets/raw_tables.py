@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from muse_tools.datasets import casting
+from muse_tools.datasets import casting, decoding
 from muse_tools.datasets.arrow_lists import list_of
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.parquet_files import (
@@ -41,6 +41,9 @@ EMBEDDING_DIM = 128
 USER_ID = "user_id"
 ITEM_ID = "item_id"
 LABEL = "click"
+TIME, KNOWN_TIME = "time", "known_time"
+REQUEST_ID = "request_id"
+ACTION = "action"
 BEHAVIOR_ITEM_IDS = "behavior_item_ids"
 SCL_EMBEDDING = "item_vector"
 
@@ -50,6 +53,7 @@ TRAIN_USER_FEATURES = "train_user_features"
 TEST_USER_FEATURES = "test_user_features"
 ITEM_FEATURES = "item_features"
 EMBEDDINGS = "scl_embedding_int8_p90"
+IMPRESSIONS, EVENTS, USERS = "impressions", "events", "users"
 
 SPLITS = ("train", "test")
 
@@ -65,50 +69,67 @@ def schemas(declared: RankingSchema) -> Mapping[str, pa.Schema]:
     Fields have the names that the code uses; their metadata have the names of
     the columns in files, see `column_of`.
     """
-    click = list_of(pa.int8()) if declared.label.one_hot else pa.int64()
-    ids = [declared.items[ITEM_ID], declared.users[BEHAVIOR_ITEM_IDS]]
-    groups = {
-        name: [*ids, *_SEARCHED_ITEMS] for name in (ITEM_ID, BEHAVIOR_ITEM_IDS)
-    }
-    for name in declared.features.behavior:
-        of_items, of_behaviors = f"item_{name}", f"behavior_{name}"
-        groups[of_items] = groups[of_behaviors] = [
-            declared.items[of_items],
-            declared.users[of_behaviors],
-        ]
+    log, texts = declared.log, declared.texts()
+    items, users = declared.tables["items"], declared.tables["users"]
+    groups = {}
+    for of_items, of_behaviors in (
+        (ITEM_ID, BEHAVIOR_ITEM_IDS),
+        *((f"item_{n}", f"behavior_{n}") for n in declared.features.behavior),
+    ):
+        same = [items[of_items], *filter(None, [users.get(of_behaviors)])]
+        same += _SEARCHED_ITEMS if of_items == ITEM_ID else ()
+        groups[of_items] = groups[of_behaviors] = same
 
-    def schema(columns: Mapping[str, str]) -> pa.Schema:
-        return pa.schema(
-            pa.field(
-                name,
-                click
-                if name == LABEL
-                else list_of(pa.int8())
-                if name == SCL_EMBEDDING
-                else list_of(pa.int64())
-                if name.startswith("behavior_")
-                else pa.int64(),
-                metadata={
-                    _COLUMN: column,
-                    _SAME_IDS: "\n".join(groups.get(name, [column])),
-                },
-            )
-            for name, column in columns.items()
+    def field(table: str, name: str, column: str) -> pa.Field:
+        metadata = {
+            _COLUMN: column,
+            _SAME_IDS: "\n".join(groups.get(name, [column])),
+        }
+        if name in texts:
+            metadata[decoding.TEXT] = texts[name]
+        if name in (TIME, KNOWN_TIME) and log:
+            metadata[decoding.TIME] = log.timezone
+        if name == LABEL and declared.label.at_least is not None:
+            metadata[decoding.AT_LEAST] = str(declared.label.at_least)
+        kind = pa.string() if name == ACTION else pa.int64()
+        if name == SCL_EMBEDDING or (name == LABEL and declared.label.one_hot):
+            kind = list_of(pa.int8())
+        if name.startswith("behavior_") and table == "users":
+            kind = list_of(pa.int64())
+        return pa.field(name, kind, metadata=metadata)
+
+    made = {
+        table: pa.schema(
+            field(table, name, column) for name, column in columns.items()
         )
-
-    samples, users = schema(declared.samples), schema(declared.users)
-    return {
-        TRAIN_SAMPLES: samples,
-        TEST_SAMPLES: samples,
-        TRAIN_USER_FEATURES: users,
-        TEST_USER_FEATURES: users,
-        ITEM_FEATURES: schema(declared.items),
-        EMBEDDINGS: schema(declared.embeddings),
+        for table, columns in declared.tables.items()
     }
+    both = (
+        {IMPRESSIONS: made["samples"], EVENTS: made["events"]}
+        if log
+        else {
+            TRAIN_SAMPLES: made["samples"],
+            TEST_SAMPLES: made["samples"],
+            TRAIN_USER_FEATURES: made["users"],
+            TEST_USER_FEATURES: made["users"],
+        }
+    )
+    if log and declared.features.user:
+        both[USERS] = made["users"]
+    return {**both, ITEM_FEATURES: made["items"], EMBEDDINGS: made["vectors"]}
+
+
+def file_names(declared: RankingSchema) -> dict[str, str]:
+    """Returns how the files of each table are called."""
+    found = {name: name for name in schemas(declared)}
+    if declared.log:
+        found |= {ITEM_FEATURES: "items", EMBEDDINGS: "vectors"}
+        return {n: declared.log.tables.get(f, f) for n, f in found.items()}
+    return found
 
 
 TABLES = tuple(schemas(ranking_schema.preset("taobao_mm")))
-"""Names of the tables."""
+"""Names of the tables of a data set with histories."""
 
 _NOT_PARQUET = "CSV and other files are not read: write them as Parquet"
 
@@ -165,7 +186,7 @@ def schema_problems(
     for field in expected:
         name, column = column_of(field), describe_column(field)
         found = schema.get_all_field_indices(name)
-        wanted = casting.describe(field.type)
+        wanted = decoding.describe(field)
         if not found:
             have = ", ".join(schema.names) or "none"
             problems.append(
@@ -186,7 +207,7 @@ def schema_problems(
                     f"keep one column {name} in {table}.",
                 )
             )
-        elif not casting.accepts(field.type, schema.field(found[0]).type):
+        elif not decoding.accepts(field, schema.field(found[0]).type):
             problems.append(
                 wrong_type(table, field, schema.field(found[0]).type)
             )
@@ -205,7 +226,7 @@ def wrong_type(
     return DataError(
         "WRONG_TYPE",
         f"table {table}: column {describe_column(field)} has the wrong "
-        f"type. Expected: {casting.describe(field.type)}. Received: "
+        f"type. Expected: {decoding.describe(field)}. Received: "
         f"{casting.describe(received)}{example}.",
         f"{hint} Then write the table again.",
     )
@@ -322,9 +343,11 @@ def read_rows(
     """Streams the columns of a schema from a file that has them."""
     columns = in_files(schema).names
     for batch in iter_batches(file, path, columns, batch_rows, row_groups):
-        named = pa.RecordBatch.from_arrays(
-            [batch[column] for column in columns], schema.names
-        )
+        arrays = [
+            decoding.decode(batch[column], field)
+            for column, field in zip(columns, schema, strict=True)
+        ]
+        named = pa.RecordBatch.from_arrays(arrays, schema.names)
         yield conform(named, schema, table)
 
 
@@ -378,8 +401,9 @@ class RawTables:
         for root in (base, base / "raw"):
             tables = {}
             known = declared or ranking_schema.beside(root, base)
+            files = file_names(known)
             for name, schema in schemas(known).items():
-                if paths := find_files(root, name):
+                if paths := find_files(root, files[name]):
                     tables[name] = RawTable(name, paths, schema)
             if tables:
                 break
@@ -387,10 +411,10 @@ class RawTables:
             raise DataError(
                 "NO_TABLES",
                 f"{base} holds none of the raw tables, nor does its raw/. "
-                f"Expected: {', '.join(TABLES)}, as Parquet. Received: "
+                f"Expected: {', '.join(files.values())}, as Parquet. Received: "
                 f"{listing(root if root.is_dir() else base)}.",
-                f"write {TRAIN_SAMPLES}.parquet and the others there "
-                f"({_NOT_PARQUET}; schemas/README.md has their columns), or "
+                f"write {next(iter(files.values()))}.parquet and the others "
+                f"there ({_NOT_PARQUET}; docs/data.md has their columns), or "
                 "make some with `muse data complete-journey --out DIR`.",
             )
         found = cls(root, tables, known)
@@ -401,11 +425,12 @@ class RawTables:
     def __getitem__(self, name: str) -> RawTable:
         """Returns a table; `DataError` ``MISSING_TABLE`` if not there."""
         if name not in self.tables:
+            file = file_names(self.declared).get(name, name)
             raise DataError(
                 "MISSING_TABLE",
                 f"table {name}: not found in {self.root}. Received: "
                 f"{listing(self.root)}.",
-                f"put {name}.parquet, {name}-*.parquet or a folder {name}/ "
+                f"put {file}.parquet, {file}-*.parquet or a folder {file}/ "
                 f"with such files there ({_NOT_PARQUET}).",
             )
         return self.tables[name]
@@ -429,7 +454,11 @@ class RawTables:
         tables = {**self.tables, name: table}
         return dataclasses.replace(self, tables=tables)
 
-    def check(self, require: Iterable[str] = TABLES) -> None:
-        """Checks presence, schema and non-emptiness of tables."""
-        for name in require:
-            self[name].check()
+    def check(self, vectors: bool = True) -> None:
+        """Checks presence, schema and non-emptiness of all tables.
+
+        Without ``vectors``, that of the item vectors need not be there.
+        """
+        for name in schemas(self.declared):
+            if vectors or name != EMBEDDINGS:
+                self[name].check()

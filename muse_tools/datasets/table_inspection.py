@@ -132,7 +132,7 @@ def inspect_items(
         return None, None
     rows = RowCounts()
     unique = UniqueKeys(raw_tables.ITEM_ID, validation.DUPLICATE_ITEM)
-    missing = dict.fromkeys([*reading.tables.declared.items][1:], 0)
+    missing = dict.fromkeys([*reading.tables.declared.tables["items"]][1:], 0)
     for batch in reading.batches(name, rows, unique):
         reading.numberings.add(raw_tables.ITEM_ID, batch.read)
         reading.count_missing(missing, batch)

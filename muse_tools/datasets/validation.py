@@ -246,6 +246,7 @@ def _history(batch: pa.RecordBatch) -> list[str]:
 
 
 def _check_lists(batch: pa.RecordBatch) -> list[Broken]:
+    """Histories of equal length; users of logs have none."""
     items, *others = (list_lengths(batch[n], -1) for n in _history(batch))
     unequal = np.zeros(batch.num_rows, bool)
     for lengths in others:
@@ -272,11 +273,21 @@ class _Rules(NamedTuple):
     features: str = " "
 
 
+_OF_LOGS = (raw_tables.TIME, raw_tables.KNOWN_TIME, raw_tables.REQUEST_ID)
 _RULES = {
     "samples": _Rules(
         (raw_tables.USER_ID, raw_tables.ITEM_ID),
-        lambda batch: (raw_tables.LABEL,),
+        lambda batch: [
+            name
+            for name in (raw_tables.LABEL, *_OF_LOGS)
+            if name in batch.schema.names
+        ],
         _check_label,
+    ),
+    "events": _Rules(
+        (raw_tables.USER_ID, raw_tables.ITEM_ID),
+        lambda batch: [n for n in _OF_LOGS if n in batch.schema.names],
+        features="behavior_",
     ),
     "user_features": _Rules(
         (raw_tables.USER_ID,), _history, _check_lists, "user_"
@@ -288,7 +299,11 @@ _RULES = {
         _check_codes,
     ),
 }
-_RULES[raw_tables.EMBEDDINGS] = _RULES["embeddings"]
+_RULES |= {
+    raw_tables.EMBEDDINGS: _RULES["embeddings"],
+    raw_tables.IMPRESSIONS: _RULES["samples"],
+    raw_tables.USERS: _RULES["user_features"],
+}
 
 
 def validate(table: str, batch: pa.RecordBatch) -> Validated:

@@ -89,7 +89,7 @@ def build_item_table(
             feature_ids, _, features = _read(
                 tables[raw_tables.ITEM_FEATURES],
                 "item_features",
-                [*tables.declared.items][1:],
+                [*tables.declared.tables["items"]][1:],
                 counts,
                 rejected,
             )
@@ -160,13 +160,14 @@ def _read(
     is_first[first] = True
     if len(distinct) < len(ids):
         extra = ids[~is_first]
+        reasons = [validation.DUPLICATE_ITEM] * len(extra)
+        # With its metadata, for the name of its column.
+        field = table.schema.field(raw_tables.ITEM_ID)
         rejected.write(
             kind,
-            pa.RecordBatch.from_pydict(
-                {
-                    raw_tables.ITEM_ID: extra,
-                    "reason": [validation.DUPLICATE_ITEM] * len(extra),
-                }
+            pa.RecordBatch.from_arrays(
+                [pa.array(extra), pa.array(reasons)],
+                schema=pa.schema([field, ("reason", pa.string())]),
             ),
         )
     return (

@@ -63,18 +63,24 @@ def RequestExampleGen(
             many rows were rejected.
     """
     tables = raw_tables.RawTables.open(raw_dir)
-    tables.check(
-        name
-        for name in raw_tables.TABLES
-        if imported_embeddings or name != raw_tables.EMBEDDINGS
-    )
+    tables.check(imported_embeddings)
 
     def paths(name: str) -> list[str]:
         return [str(path) for path in tables[name].paths]
 
+    if tables.declared.log:
+        users = paths(raw_tables.USERS) if raw_tables.USERS in tables else []
+        samples = {"": paths(raw_tables.IMPRESSIONS)}
+        of_users = dict.fromkeys(example_gen.SPLITS, users)
+    else:
+        samples, of_users = (
+            {split: paths(names[kind]) for split, names in _TABLES.items()}
+            for kind in (0, 1)
+        )
     files = request_join.RawFiles(
-        samples={split: paths(names[0]) for split, names in _TABLES.items()},
-        users={split: paths(names[1]) for split, names in _TABLES.items()},
+        samples=samples,
+        users=of_users,
+        events=paths(raw_tables.EVENTS) if tables.declared.log else [],
         items=paths(raw_tables.ITEM_FEATURES),
         embeddings=paths(raw_tables.EMBEDDINGS) if imported_embeddings else [],
         declared=tables.declared,

@@ -5,9 +5,10 @@ worker holds one partition at a time and the Python cost is per batch:
 
 1. by item: samples meet item features, and the item's training impressions
    are counted (its popularity);
-2. by user: samples meet the user's profile and history, which is written once
+2. by user: samples meet the user's features and history, which is written once
    per request instead of once per impression. A partition becomes one file of
-   each split.
+   each split. Where the data are logs, events take the same way, and
+   `event_histories` cuts the history of each request out of them.
 
 What crosses a shuffle is a batch, or where it lies in a file
 (`shuffle_files`). With files the memory of a local runner does not grow with
@@ -26,14 +27,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
 from muse_tools.datasets import parquet_files, raw_tables, validation
-from schemas.ranking_schema import RankingSchema
+from schemas.ranking_schema import Log, RankingSchema
 from tfx_pipeline import features
 from tfx_pipeline.transforms import (
     arrow_batches,
+    event_histories,
     requests,
     shuffle_files,
     steps,
@@ -68,12 +71,14 @@ class JoinOptions:
 class RawFiles:
     """Parquet files of the raw tables, by split where they have one.
 
+    Impressions of logs have none yet, and there are events.
     Of the embeddings only the ids are read, to count candidates without one;
     there are no files where vectors are not imported.
     """
 
     samples: Mapping[str, Sequence[str]]
     users: Mapping[str, Sequence[str]]
+    events: Sequence[str]
     items: Sequence[str]
     embeddings: Sequence[str]
     declared: RankingSchema
@@ -81,14 +86,22 @@ class RawFiles:
     def schemas(self) -> dict[str, pa.Schema]:
         """Returns the schema by kind of table."""
         tables = raw_tables.schemas(self.declared)
-        vectors = tables[raw_tables.EMBEDDINGS]
-        return {
-            "samples": tables[raw_tables.TRAIN_SAMPLES],
-            "user_features": tables[raw_tables.TRAIN_USER_FEATURES],
-            "item_features": tables[raw_tables.ITEM_FEATURES],
-            # Only which items have an embedding matters here.
-            "embedding_ids": pa.schema([vectors.field(raw_tables.ITEM_ID)]),
+        names = {
+            "samples": (raw_tables.TRAIN_SAMPLES, raw_tables.IMPRESSIONS),
+            "user_features": (raw_tables.TRAIN_USER_FEATURES, raw_tables.USERS),
+            "events": (raw_tables.EVENTS,),
+            "item_features": (raw_tables.ITEM_FEATURES,),
         }
+        found = {
+            kind: tables[name]
+            for kind, ones in names.items()
+            for name in ones
+            if name in tables
+        }
+        # Only which items have an embedding matters here.
+        vectors = tables[raw_tables.EMBEDDINGS]
+        ids = pa.schema([vectors.field(raw_tables.ITEM_ID)])
+        return {**found, "embedding_ids": ids}
 
 
 def choose_partitions(files: RawFiles) -> tuple[int, int]:
@@ -96,11 +109,12 @@ def choose_partitions(files: RawFiles) -> tuple[int, int]:
     by_item = _decoded_bytes(
         files,
         samples=[path for paths in files.samples.values() for path in paths],
+        events=files.events,
         item_features=files.items,
         embedding_ids=files.embeddings,
     )
     by_user = [
-        _decoded_bytes(files, user_features=paths)
+        _decoded_bytes(files, user_features=paths, events=files.events)
         for paths in files.users.values()
     ]
     return steps.partitions_for(by_item), steps.partitions_for(max(by_user))
@@ -135,8 +149,12 @@ def write_requests(
     def rows(
         kind: str, paths: Mapping[str, Sequence[str]], partitions: int
     ) -> beam.PCollection:
-        groups = steps.row_groups(kind, schemas[kind], paths)
-        step = _ReadRowGroup(options.shuffle_dir, partitions, schemas[kind])
+        # Without its files a table needs no schema.
+        schema = schemas.get(kind, pa.schema([]))
+        groups = steps.row_groups(kind, schema, paths)
+        step = _ReadRowGroup(
+            options.shuffle_dir, partitions, schema, files.declared.log
+        )
         return (
             pipeline
             | f"{kind}/RowGroups" >> beam.Create(groups, reshuffle=True)
@@ -146,28 +164,42 @@ def write_requests(
     by_item, by_user = options.item_partitions, options.user_partitions
     sample_rows = rows("samples", files.samples, by_item)
     user_rows = rows("user_features", files.users, by_user)
+    event_rows = rows("events", {"": files.events}, by_item)
     item_rows = rows("item_features", {"": files.items}, by_item)
     embedded = rows("embedding_ids", {"": files.embeddings}, by_item)
     with_items = (
         {
             "samples": sample_rows.rows,
+            "events": event_rows.rows,
             "items": item_rows.rows,
             "embedded": embedded.rows,
         }
         | "ByItem" >> beam.CoGroupByKey()
         | "JoinItems"
         >> steps.step(
-            _JoinItems(options.shuffle_dir, by_user, bool(files.embeddings))
+            _JoinItems(
+                options.shuffle_dir,
+                by_user,
+                files.declared,
+                bool(files.embeddings),
+            )
         )
     )
     shards = steps.shards(pipeline, outputs, by_user)
     written = (
-        {"samples": with_items.rows, "users": user_rows.rows, "shards": shards}
+        {
+            "samples": with_items.rows,
+            "events": with_items.events,
+            "users": user_rows.rows,
+            "shards": shards,
+        }
         | "ByUser" >> beam.CoGroupByKey()
-        | "WriteRequests" >> steps.step(_WriteRequests(dict(outputs), options))
+        | "WriteRequests"
+        >> steps.step(_WriteRequests(dict(outputs), options, files.declared))
     )
     return (
         sample_rows.rejected,
+        event_rows.rejected,
         user_rows.rejected,
         item_rows.rejected,
         with_items.rejected,
@@ -193,26 +225,50 @@ class _ReadRowGroup(steps.Step):
     """Reads, validates and partitions one Parquet row group."""
 
     def __init__(
-        self, shuffle_dir: str | None, partitions: int, schema: pa.Schema
+        self,
+        shuffle_dir: str | None,
+        partitions: int,
+        schema: pa.Schema,
+        log: Log | None,
     ) -> None:
         super().__init__(shuffle_dir)
         self._partitions = partitions
         self._schema = schema
+        self._log = log
 
     def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
         for position, batch in steps.read_row_group(element, self._schema):
-            yield from self._send_batch(element, batch, position)
+            place = np.arange(position, position + batch.num_rows)
+            batch = arrow_batches.append(batch, position=pa.array(place))
+            if self._log is None or element.table != "samples":
+                yield from self._send_batch(element, batch)
+                continue
+            seconds = arrow_batches.numpy_column(batch, raw_tables.TIME)
+            for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT):
+                first, end = self._log.seconds(split)
+                inside = (seconds >= first) & (seconds < end)
+                group = dataclasses.replace(element, split=split)
+                part, batch = _split_by_mask(batch, inside)
+                yield from self._send_batch(group, part)
+                seconds = seconds[~inside]
+            steps.count("read/impressions_of_other_days", batch.num_rows)
 
     def _send_batch(
-        self, group: steps.RowGroup, batch: pa.RecordBatch, position: int
+        self, group: steps.RowGroup, batch: pa.RecordBatch
     ) -> Iterator[steps.Sent]:
         name = f"{group.split}_{group.table}" if group.split else group.table
         steps.count(f"read/{name}", batch.num_rows)
         if group.table != "embedding_ids":
-            place = np.arange(position, position + batch.num_rows)
-            batch = arrow_batches.append(batch, position=pa.array(place))
             batch, rejected = validation.validate(group.table, batch)
             yield from steps.reject(name, rejected)
+        if group.table == "events" and self._log and self._log.keep:
+            kept = pc.is_in(
+                arrow_batches.column(batch, raw_tables.ACTION),
+                pa.array(self._log.keep, pa.string()),
+            )
+            others = len(kept) - kept.true_count
+            steps.count("read/events_of_other_actions", others)
+            batch = batch.filter(kept)
         by_user = group.table == "user_features"
         if group.table == "samples":
             split = pa.array([group.split] * batch.num_rows, pa.string())
@@ -228,17 +284,22 @@ class _JoinItems(steps.Step):
     """Gives the samples of one partition their item's features."""
 
     def __init__(
-        self, shuffle_dir: str | None, partitions: int, imported: bool = True
+        self,
+        shuffle_dir: str | None,
+        partitions: int,
+        declared: RankingSchema,
+        imported: bool = True,
     ) -> None:
         super().__init__(shuffle_dir)
         self._partitions = partitions
+        self._declared = declared
         self._imported = imported
 
     def send(self, element: tuple[int, Mapping]) -> Iterator[steps.Sent]:
         _, sent = element
-        samples, items, embedded = (
+        samples, events, items, embedded = (
             arrow_batches.concatenate(shuffle_files.read(sent[name]))
-            for name in ("samples", "items", "embedded")
+            for name in ("samples", "events", "items", "embedded")
         )
         if items is not None:
             items, extra = _split_by_mask(
@@ -247,6 +308,8 @@ class _JoinItems(steps.Step):
             yield from steps.reject(
                 "item_features", extra, validation.DUPLICATE_ITEM
             )
+        if events is not None and self._declared.log:
+            yield from self._send_events(events, items, self._declared.log)
         if samples is None:
             return
         rows = _lookup(items, samples)
@@ -275,6 +338,44 @@ class _JoinItems(steps.Step):
             ):
                 yield "rows", (split, index), rows_of_users
 
+    def _send_events(
+        self, events: pa.RecordBatch, items: pa.RecordBatch | None, log: Log
+    ) -> Iterator[steps.Sent]:
+        """Gives events the features of behaviors that their items have.
+
+        Each split gets those before its end. Items without a row have
+        nothing but their ids: 0 is missing.
+        """
+        events, extra = _split_by_mask(
+            events, ~event_histories.is_repeated(events)
+        )
+        yield from steps.reject(
+            "events", extra, event_histories.DUPLICATE_EVENT
+        )
+        rows = _lookup(items, events)
+        names = events.schema.names
+        wanted = [
+            name
+            for name in self._declared.features.behavior
+            if f"behavior_{name}" not in names
+        ]
+        columns = {}
+        for name in wanted:
+            values = np.zeros(len(rows), np.int64)
+            if items is not None:
+                known = arrow_batches.numpy_column(items, f"item_{name}")
+                values[rows >= 0] = known[rows[rows >= 0]]
+            columns[f"behavior_{name}"] = pa.array(values)
+        joined = arrow_batches.append(events, **columns)
+        seconds = arrow_batches.numpy_column(joined, raw_tables.TIME)
+        for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT):
+            _, end = log.seconds(split)
+            before, _ = _split_by_mask(joined, seconds < end)
+            for index, part in arrow_batches.partition(
+                before, raw_tables.USER_ID, self._partitions
+            ):
+                yield "events", (split, index), part
+
 
 def _lookup(
     table: pa.RecordBatch | None, samples: pa.RecordBatch
@@ -288,11 +389,15 @@ class _WriteRequests(steps.Step):
     """Writes the Examples of one partition of users."""
 
     def __init__(
-        self, outputs: Mapping[str, str], options: JoinOptions
+        self,
+        outputs: Mapping[str, str],
+        options: JoinOptions,
+        declared: RankingSchema,
     ) -> None:
         super().__init__(options.shuffle_dir)
         self._outputs = outputs
         self._options = options
+        self._declared = declared
 
     def setup(self) -> None:
         """Makes the encoder, which cannot travel."""
@@ -302,10 +407,17 @@ class _WriteRequests(steps.Step):
         self, element: tuple[tuple[str, int], Mapping]
     ) -> Iterator[steps.Sent]:
         (split, shard), sent = element
-        samples, users = (
+        samples, users, events = (
             arrow_batches.concatenate(shuffle_files.read(sent[name]))
-            for name in ("samples", "users")
+            for name in ("samples", "users", "events")
         )
+        log = self._declared.log
+        if log and not self._declared.features.user and samples is not None:
+            # There is no table of users, and nobody to reject.
+            users = requests.distinct_users(samples)
+            users = arrow_batches.append(
+                users, position=pa.array(np.arange(users.num_rows))
+            )
         if users is not None:
             users, extra = _split_by_mask(
                 users, requests.is_first(users, raw_tables.USER_ID)
@@ -326,11 +438,26 @@ class _WriteRequests(steps.Step):
             )
             steps.count(f"joined/{split}_impressions", samples.num_rows)
             if users is not None and samples.num_rows:
+                histories = None
+                if log:
+                    if events is None:
+                        events = event_histories.no_events(self._declared)
+                    of_users = requests.rows_of(
+                        users,
+                        raw_tables.USER_ID,
+                        arrow_batches.numpy_column(events, raw_tables.USER_ID),
+                    )
+                    events, _ = _split_by_mask(events, of_users >= 0)
+                    histories = event_histories.EventHistories(
+                        events, of_users[of_users >= 0], log
+                    )
                 batches = requests.build_requests(
                     samples,
                     users,
                     rows[rows >= 0],
                     self._options.max_candidates,
+                    log,
+                    histories,
                 )
         path = steps.shard_path(
             self._outputs[split], shard, self._options.user_partitions

@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muse_tools.datasets import raw_tables, validation
+from schemas.ranking_schema import Log
 from tfx_pipeline import features
+from tfx_pipeline.transforms import event_histories
 from tfx_pipeline.transforms.arrow_batches import column, mix, numpy_column
+from tfx_pipeline.transforms.event_histories import EventHistories
 from tfx_pipeline.transforms.steps import POSITION
 
 # Columns that the join adds, besides the position.
@@ -26,22 +29,29 @@ def build_requests(
     users: pa.RecordBatch,
     user_rows: np.ndarray,
     max_candidates: int,
+    log: Log | None = None,
+    histories: EventHistories | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Groups joined samples into requests.
 
     A user's samples keep the order they had in the table; every
-    ``max_candidates`` of them make one request. Requests are in the order of a
-    hash of the user id: it mixes users whatever the order of the tables, and
-    depends on nothing else.
+    ``max_candidates`` of them, of one request where there is a log, make one
+    request. Requests are in the order of a hash of the user id: it mixes users
+    whatever the order of the tables, and depends on nothing else.
 
     Yields:
         Batches of about 8 MB, one row per request, every column a list, named
         as in the request-grouped Example.
     """
     keys = mix(numpy_column(users, raw_tables.USER_ID))[user_rows]
-    order = np.lexsort((numpy_column(samples, POSITION), keys))
-    user_rows = user_rows[order]
-    starts = _request_starts(user_rows, max_candidates)
+    ends = numbers = np.zeros(len(keys), np.int64)
+    if log:
+        ends, numbers = event_histories.request_ends(samples, user_rows, log)
+    order = np.lexsort((numpy_column(samples, POSITION), numbers, ends, keys))
+    user_rows, ends = user_rows[order], ends[order]
+    starts = _request_starts(
+        np.stack([user_rows, ends, numbers[order]]), max_candidates
+    )
     bounds = np.r_[starts, len(order)]
     samples = samples.take(pa.array(order))
     candidates = {
@@ -54,9 +64,13 @@ def build_requests(
         features.CLICKS: pa.array(validation.clicks(samples).astype(np.int64)),
     }
     names = users.schema.names
-    longest = pc.max(
-        pc.list_value_length(column(users, raw_tables.BEHAVIOR_ITEM_IDS))
-    ).as_py()
+    longest = (
+        log.max_history
+        if log
+        else pc.max(
+            pc.list_value_length(column(users, raw_tables.BEHAVIOR_ITEM_IDS))
+        ).as_py()
+    )
     step = max(1, _BATCH_BEHAVIORS // max(1, longest))
     for first in range(0, len(starts), step):
         chosen = slice(first, first + step)
@@ -67,6 +81,11 @@ def build_requests(
         for name in (n for n in names if n.startswith("user_")):
             values = column(users, name).take(rows)
             columns[name] = pa.ListArray.from_arrays(singles, values)
+        if histories:
+            of_requests = starts[chosen]
+            columns |= histories.before(
+                user_rows[of_requests], ends[of_requests]
+            )
         for name in (n for n in names if n.startswith("behavior_")):
             columns[name] = column(users, name).take(rows)
         for name, values in candidates.items():
@@ -85,12 +104,18 @@ def item_features(rows: pa.RecordBatch) -> list[str]:
     ]
 
 
-def _request_starts(user_rows: np.ndarray, max_candidates: int) -> np.ndarray:
-    """Returns where requests start among samples grouped by user."""
-    place = np.arange(len(user_rows))
-    new_user = np.r_[True, user_rows[1:] != user_rows[:-1]]
-    within = place - np.maximum.accumulate(np.where(new_user, place, 0))
+def _request_starts(keys: np.ndarray, max_candidates: int) -> np.ndarray:
+    """Returns where requests start among samples in order of `keys` (K, N)."""
+    place = np.arange(keys.shape[1])
+    new = np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)]
+    within = place - np.maximum.accumulate(np.where(new, place, 0))
     return np.flatnonzero(within % max_candidates == 0)
+
+
+def distinct_users(samples: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns a table of users that have nothing but their ids."""
+    ids = np.unique(numpy_column(samples, raw_tables.USER_ID))
+    return pa.RecordBatch.from_pydict({raw_tables.USER_ID: ids})
 
 
 def is_first(rows: pa.RecordBatch, key: str) -> np.ndarray:

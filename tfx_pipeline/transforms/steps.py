@@ -134,8 +134,8 @@ def _tagged(sent: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
 
 
 def step(step: Step) -> beam.ParDo:
-    """Returns a step with its outputs ``rows`` and ``rejected``."""
-    return beam.ParDo(step).with_outputs("rows", "rejected")
+    """Returns a step with its outputs."""
+    return beam.ParDo(step).with_outputs("rows", "events", "rejected")
 
 
 def count(name: str, amount: int) -> None:

@@ -1,4 +1,10 @@
-"""Stable 64-bit ids for strings."""
+"""The 64-bit ids of texts: in the pipeline, in clients and in stores.
+
+An id is the first 8 bytes, little-endian and signed, of BLAKE2b with a digest
+of 8 bytes over the name of the field, the byte 0x1F and the text, in UTF-8; 1
+where these are 0, and 0 (missing) for no text. Keys are hashed as fields
+``user_id`` and ``item_id``, features ``f`` as ``user_<f>`` and ``item_<f>``.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +12,7 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
-
-from muse_tools.datasets.arrow_lists import Ints
+import numpy.typing as npt
 
 
 def stable_id(field: str, value: str | None) -> int:
@@ -20,7 +25,9 @@ def stable_id(field: str, value: str | None) -> int:
     return int.from_bytes(digest, "little", signed=True) or 1
 
 
-def stable_ids(field: str, values: Iterable[str | None]) -> Ints:
+def stable_ids(
+    field: str, values: Iterable[str | None]
+) -> npt.NDArray[np.int64]:
     """Hashes many values of one field; each distinct value once."""
     given = list(values)
     known = {value: stable_id(field, value) for value in set(given)}

@@ -1,0 +1,138 @@
+"""Histories of events, each as of the time of a request."""
+
+from __future__ import annotations
+
+import zoneinfo
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from muse_tools.datasets import raw_tables
+from muse_tools.datasets.arrow_lists import Ints, Mask, ranges
+from schemas.ranking_schema import Log, RankingSchema
+from tfx_pipeline.transforms.arrow_batches import column, numpy_column
+from tfx_pipeline.transforms.steps import POSITION
+
+DUPLICATE_EVENT = "duplicate event"
+
+
+class EventHistories:
+    """The events of some users, from which histories are cut.
+
+    An event counts from the second on at which it was known.
+
+    Args:
+        events: rows with a user, an item, a time and features of behaviors.
+        user_rows: int64 (E,), their users, not below 0.
+        log: how to cut.
+    """
+
+    def __init__(
+        self, events: pa.RecordBatch, user_rows: Ints, log: Log
+    ) -> None:
+        times = known_times(events)
+        position = numpy_column(events, POSITION)
+        order = np.lexsort((position, times, user_rows))
+        self._limit = log.max_history
+        self._columns = {
+            raw_tables.BEHAVIOR_ITEM_IDS: column(events, raw_tables.ITEM_ID),
+            **{
+                name: column(events, name)
+                for name in events.schema.names
+                if name.startswith("behavior_")
+            },
+        }
+        self._columns = {
+            name: values.take(pa.array(order))
+            for name, values in self._columns.items()
+        }
+        # User and time as one number: times by their place among all times.
+        self._times = np.unique(times)
+        places = np.searchsorted(self._times, times)
+        self._keys = self._key(user_rows, places)[order]
+
+    def _key(self, users: Ints, places: Ints | int) -> Ints:
+        return users.astype(np.int64) * (len(self._times) + 1) + places
+
+    def before(self, users: Ints, ends: Ints) -> dict[str, pa.ListArray]:
+        """Returns histories: the newest events before their ends, oldest first.
+
+        Args:
+            users: int64 (R,), rows of users.
+            ends: int64 (R,), seconds; an event at this second is left out.
+
+        Returns:
+            Lists (R,) of items and of each feature of behaviors.
+        """
+        places = np.searchsorted(self._times, ends)
+        stops = np.searchsorted(self._keys, self._key(users, places))
+        starts = np.searchsorted(self._keys, self._key(users, 0))
+        lengths = np.minimum(stops - starts, self._limit)
+        offsets = pa.array(np.r_[0, np.cumsum(lengths)], pa.int32())
+        chosen = pa.array(ranges(stops - lengths, lengths))
+        return {
+            name: pa.ListArray.from_arrays(offsets, values.take(chosen))
+            for name, values in self._columns.items()
+        }
+
+
+def no_events(declared: RankingSchema) -> pa.RecordBatch:
+    """Returns events of no user, with their columns."""
+    names = [f"behavior_{name}" for name in declared.features.behavior]
+    own = (raw_tables.USER_ID, raw_tables.ITEM_ID, raw_tables.TIME, POSITION)
+    return pa.RecordBatch.from_pydict(
+        {name: pa.array([], pa.int64()) for name in (*own, *names)}
+    )
+
+
+def known_times(events: pa.RecordBatch) -> Ints:
+    """Returns the second from which each event counts, int64 (E,)."""
+    times = numpy_column(events, raw_tables.TIME)
+    if raw_tables.KNOWN_TIME in events.schema.names:
+        known = numpy_column(events, raw_tables.KNOWN_TIME)
+        times = np.maximum(times, known)
+    return times
+
+
+def is_repeated(events: pa.RecordBatch) -> Mask:
+    """Returns which events equal one before them in the table."""
+    order = np.argsort(numpy_column(events, POSITION))
+    names = [name for name in events.schema.names if name != POSITION]
+    found = np.zeros(events.num_rows, bool)
+    rows = events.select(names).to_pandas()
+    found[order] = rows.iloc[order].duplicated().to_numpy()
+    return found
+
+
+def request_ends(
+    samples: pa.RecordBatch, user_rows: Ints, log: Log
+) -> tuple[Ints, Ints]:
+    """Returns where histories of impressions end, and their requests.
+
+    Impressions are of one request if their users, ends and requests are equal.
+
+    Returns:
+        int64 (N,): the second before which the history ends; and a number of
+        the request, 0 where impressions of a user and an end are one.
+    """
+    times = numpy_column(samples, raw_tables.TIME)
+    requests = np.zeros(len(times), np.int64)
+    if log.as_of == "day":
+        days = pd.to_datetime(times, unit="s", utc=True)
+        local = days.tz_convert(zoneinfo.ZoneInfo(log.timezone))
+        # Midnight may be skipped by a change of clocks.
+        floor = local.normalize()
+        times = (floor - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(1, "s")
+        times = times.to_numpy().astype(np.int64)
+    elif raw_tables.REQUEST_ID in samples.schema.names:
+        requests = numpy_column(samples, raw_tables.REQUEST_ID)
+        # A request begins with its first impression.
+        _, number = np.unique(
+            np.stack([user_rows, requests]), axis=1, return_inverse=True
+        )
+        number = number.reshape(-1)
+        first = np.full(number.max(initial=-1) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(first, number, times)
+        times = first[number]
+    return times - log.delay_s, requests
