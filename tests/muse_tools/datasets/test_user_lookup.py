@@ -47,10 +47,16 @@ def check(folder, rows, rows_per_group=2):
         for user, row in users.items():
             found = user_lookup.find_user(folder, user)
             stored = store.read(user)
-            profile = [row[code] for code in oracle.PROFILE]
-            assert found["user_profile"] == profile
-            assert stored.profile.tolist() == profile
+            profile = {
+                f"profile_{i}": row[code]
+                for i, code in enumerate(oracle.PROFILE, 1)
+            }
+            assert found["user"] == profile
+            assert stored.user == profile
             assert found["behavior_item_ids"].tolist() == row[oracle.IDS]
+            assert {k: v.tolist() for k, v in found["behaviors"].items()} == {
+                "category": row[oracle.CATEGORIES]
+            }
             assert stored.item_ids.tolist() == [i for i in row[oracle.IDS] if i]
     for row in rows:
         if row["129_1"] and row["129_1"] not in users:

@@ -14,6 +14,7 @@ import textwrap
 
 import pytest
 
+from schemas.ranking_schema import preset
 from tfx_pipeline.runs import code_keys
 
 pytestmark = pytest.mark.tf
@@ -42,6 +43,7 @@ def modules(tmp_path_factory):
                 data=config_lib.DataConfig(raw_dir="tfx_pipeline.d/raw"),
                 item_embeddings=source,
             ),
+            declared=preset("taobao_mm"),
             schema_path="schema.pbtxt",
             schema_fingerprint="s",
             raw_fingerprint="r",
@@ -197,9 +199,9 @@ READERS = {
     "serving/wire/tensorflow.proto": "serving.wire.messages",
     "serving/wire/tensorflow_serving.proto": "serving.wire.messages",
 }
-# The schema that is read counts by itself (test_runner.py).
+# The declaration of the data counts by itself (test_runner.py).
 NOT_READ = (
-    r"schemas/.*\.pbtxt|serving/tf_serving/.*|.*/(README\.md|LICENSE|py\.typed)"
+    r"schemas/.*\.(pbtxt|yaml)|serving/tf_serving/.*|.*/(README\.md|LICENSE|py\.typed)"
     r"|muse_keras/pyproject\.toml"
 )
 

@@ -9,6 +9,7 @@ import pytest
 from absl import logging as absl_logging
 from tfx.dsl.compiler import compiler
 
+from schemas.ranking_schema import RankingSchema, preset
 from tfx_pipeline import progress
 from tfx_pipeline.runs import runner
 
@@ -88,7 +89,7 @@ def test_every_documented_encoder_makes_a_graph(tmp_path, monkeypatch, source):
     assert len(keys) == len(names)
 
 
-def test_a_schema_that_changes_changes_the_graph(tmp_path, monkeypatch):
+def test_a_declaration_that_changes_changes_the_graph(tmp_path):
     """ImportSchemaGen reads a file whose name stays the same."""
     from tfx_pipeline import config as config_lib
 
@@ -96,25 +97,40 @@ def test_a_schema_that_changes_changes_the_graph(tmp_path, monkeypatch):
     folder.mkdir()
     for name in ("train_samples", "item_features"):
         (folder / f"{name}.parquet").write_bytes(b"abc")
-    schema = tmp_path / "schema.pbtxt"
-    monkeypatch.setattr(runner, "schema_path", lambda: schema)
     config = config_lib.PipelineConfig(
         output_dir=str(tmp_path), data={"raw_dir": str(folder)}
     )
 
-    def parameters(text):
-        schema.write_text(text)
+    def parameters(declared):
+        if declared is not None:
+            (folder / "schema.yaml").write_text(declared.yaml())
         graph = compiler.Compiler().compile(runner.compile_pipeline(config))
-        (node,) = (
-            node.pipeline_node
+        return {
+            node.pipeline_node.node_info.id: (
+                node.pipeline_node.parameters.SerializeToString(
+                    deterministic=True
+                )
+            )
             for node in graph.nodes
-            if node.pipeline_node.node_info.id == "ImportSchemaGen"
-        )
-        return node.parameters.SerializeToString(deterministic=True)
+        }
 
-    first = parameters("feature { name: 'a' }")
-    assert parameters("feature { name: 'a' }") == first
-    assert parameters("feature { name: 'b' }") != first
+    def changed(declared):
+        """The components that run again."""
+        found = parameters(declared)
+        return {name for name in before if found[name] != before[name]}
+
+    declared = preset("taobao_mm")
+    before = parameters(None)
+    assert not changed(declared)
+    other = declared.model_dump()
+    other["features"]["user"]["age"] = {"column": "131_1"}
+    features_too = {"ImportSchemaGen", "Transform", "RankerTrainer"}
+    tables = {"RequestExampleGen", "ItemTableGen"}
+    assert changed(RankingSchema(**other)) >= features_too | tables
+    other = declared.model_dump()
+    other["features"]["item"]["city"] = {"column": "another"}
+    found = changed(RankingSchema(**other))
+    assert found >= tables and not found & features_too
 
 
 def test_watch_reports_components_and_restores_logging(tmp_path):
