@@ -121,11 +121,12 @@ def _fill(store: str, given: argparse.Namespace) -> None:
 
     wanted = models.rank_request(given.items, 1, given.history)
     with open_store(store) as opened:
-        opened.set_profile(USER, wanted["user_profile"][0])
+        profile = [wanted[f"user_{name}"][0] for name in models.USER]
+        opened.set_profile(USER, profile)
         opened.append(
             USER,
             wanted["behavior_item_ids"][0],
-            wanted["behavior_category_ids"][0],
+            wanted["behavior_category"][0],
         )
 
 

@@ -446,9 +446,9 @@ class Asking:
         await self._model.prefetch(
             PrefetchRequest(
                 user.user_id,
-                user.profile,
                 request.behavior_item_ids,
-                request.behavior_category_ids,
+                request.user,
+                request.behaviors,
             )
         )
         answer = await self._model.rank_cached(

@@ -90,9 +90,7 @@ def _user(
 ) -> User:
     return User(
         user_id=user_id,
-        profile=generator.integers(
-            1, models.PROFILES + 1, models.PROFILE_FIELDS
-        ),
+        profile=generator.integers(1, models.PROFILES + 1, len(models.USER)),
         item_ids=generator.choice(ids, length),
         category_ids=generator.integers(1, models.CATEGORIES + 1, length),
     )

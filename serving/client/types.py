@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from serving.client.errors import RequestError
 
-PROFILE_SIZE = 5
 _INT64 = np.iinfo(np.int64)
 IntegerList = Sequence[int] | np.ndarray
 
@@ -19,40 +19,41 @@ class RankRequest:
     """One user and the items to score for them.
 
     Lists become int64 arrays; anything that is not whole numbers of 64 bits
-    is refused when the request is made.
+    is refused when the request is made. Features go by the names that the
+    model declares; one that is left out is missing, which is 0.
 
     Attributes:
         user_id: the user.
-        user_profile: five profile ids; 0 where unknown.
-        behavior_item_ids: items of the history, oldest first; may be empty.
-        behavior_category_ids: their categories, as long as that.
         candidate_item_ids: items to score, at least one, none of them 0.
+        behavior_item_ids: items of the history, oldest first; may be empty.
+        user: raw ids of features of the user.
+        behaviors: raw ids of features of the behaviors, each as long as
+            `behavior_item_ids`.
 
     Raises:
         RequestError: a field is not as described.
     """
 
     user_id: int
-    user_profile: IntegerList
-    behavior_item_ids: IntegerList
-    behavior_category_ids: IntegerList
     candidate_item_ids: IntegerList
+    behavior_item_ids: IntegerList = ()
+    user: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    behaviors: Mapping[str, IntegerList] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         items = id_array("behavior_item_ids", self.behavior_item_ids)
+        length = ("behavior_item_ids", len(items))
         set_checked(
             self,
             user_id=whole_number(self.user_id),
-            user_profile=check_profile(self.user_profile),
-            behavior_item_ids=items,
-            behavior_category_ids=id_array(
-                "behavior_category_ids",
-                self.behavior_category_ids,
-                ("behavior_item_ids", len(items)),
-            ),
             candidate_item_ids=item_array(
                 "candidate_item_ids", self.candidate_item_ids
             ),
+            behavior_item_ids=items,
+            user=user_features(self.user),
+            behaviors=list_features("behaviors", self.behaviors, length),
         )
 
 
@@ -71,14 +72,33 @@ def whole_number(value: object, field: str = "user_id") -> int:
     return int(value)
 
 
-def check_profile(values: IntegerList) -> np.ndarray:
-    """Returns profile ids as int64 (5,), or raises `RequestError`."""
-    profile = id_array("user_profile", values)
-    if len(profile) != PROFILE_SIZE:
-        raise RequestError(
-            "user_profile", f"hold {PROFILE_SIZE} ids", f"{len(profile)} ids"
-        )
-    return profile
+def user_features(features: Mapping[str, int]) -> dict[str, int]:
+    """Returns features of a user by name, or raises `RequestError`."""
+    return {
+        name: whole_number(value, f"user[{name!r}]")
+        for name, value in _by_name("user", features).items()
+    }
+
+
+def list_features(
+    field: str,
+    features: Mapping[str, IntegerList],
+    as_long_as: tuple[str, int],
+) -> dict[str, np.ndarray]:
+    """Returns lists of ids by name, or raises `RequestError`.
+
+    `as_long_as` is another field, and its length.
+    """
+    return {
+        name: id_array(f"{field}[{name!r}]", ids, as_long_as)
+        for name, ids in _by_name(field, features).items()
+    }
+
+
+def _by_name(field: str, features: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(features, Mapping):
+        raise RequestError(field, "map names of features to ids", features)
+    return features
 
 
 def id_array(

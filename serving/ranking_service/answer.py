@@ -252,9 +252,12 @@ class Answer:
         async def call(target: Target, seconds: float) -> _Scores:
             request = RankRequest(
                 user_id=self._request.user_id,
-                user_profile=history.profile,
+                user={
+                    f"profile_{n}": value
+                    for n, value in enumerate(history.profile, 1)
+                },
                 behavior_item_ids=history.item_ids,
-                behavior_category_ids=history.category_ids,
+                behaviors={"category": history.category_ids},
                 candidate_item_ids=self._candidates,
             )
             found = await target.client.rank(request, timeout=seconds)

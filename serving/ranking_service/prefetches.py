@@ -171,9 +171,12 @@ class Prefetches:
     ) -> PrefetchResult:
         by_ids = PrefetchRequest(
             user_id=history.user_id,
-            user_profile=history.profile,
+            user={
+                f"profile_{n}": value
+                for n, value in enumerate(history.profile, 1)
+            },
             behavior_item_ids=history.item_ids,
-            behavior_category_ids=history.category_ids,
+            behaviors={"category": history.category_ids},
         )
         if history.rows is not None:
             by_rows = dataclasses.replace(

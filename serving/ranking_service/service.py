@@ -30,7 +30,7 @@ from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.answer import Answer, Parts
 from serving.ranking_service.config import ServiceConfig
 from serving.ranking_service.failures import Failure
-from serving.ranking_service.histories import NO_HISTORY, StoreBusyError
+from serving.ranking_service.histories import StoreBusyError
 from serving.ranking_service.records import log_request
 from serving.ranking_service.targets import Target
 from serving.ranking_service.traces import Recorder, Traces
@@ -242,9 +242,6 @@ class RankingService:
             candidates = np.arange(1, self.config.num_candidates + 1)
         request = RankRequest(
             user_id=0,
-            user_profile=NO_HISTORY.profile,
-            behavior_item_ids=[],
-            behavior_category_ids=[],
             candidate_item_ids=candidates,
         )
         async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
