@@ -25,6 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks import models
+from benchmarks.load.workload import LAYOUT
 
 USER = 7
 DEADLINE_MS = 5_000
@@ -120,12 +121,12 @@ def _fill(store: str, given: argparse.Namespace) -> None:
     from serving.stores import open_store
 
     wanted = models.rank_request(given.items, 1, given.history)
-    with open_store(store) as opened:
-        opened.set_profile(USER, wanted["user_profile"][0])
+    with open_store(store, LAYOUT) as opened:
         opened.append(
             USER,
             wanted["behavior_item_ids"][0],
-            wanted["behavior_category_ids"][0],
+            {"category": wanted["behavior_category_ids"][0]},
+            dict(zip(LAYOUT.user, wanted["user_profile"][0], strict=True)),
         )
 
 

@@ -49,6 +49,7 @@ from benchmarks.load.processes import (
     redis_server,
 )
 from benchmarks.load.truth import REFERENCES, Known, Truth
+from benchmarks.load.workload import LAYOUT
 from benchmarks.load.zipf import Zipf
 from serving.client import (
     AsyncMuseClient,
@@ -197,10 +198,15 @@ def _users(store: str) -> list[Known]:
         )
         for user in range(STILL + MOVING)
     ]
-    with open_store(store, limit=LIMIT) as opened:
+    with open_store(store, LAYOUT, limit=LIMIT) as opened:
         opened.replace_many(
             [
-                UserRecord(u.user_id, u.profile, u.item_ids, u.category_ids)
+                UserRecord(
+                    u.user_id,
+                    dict(zip(LAYOUT.user, u.profile, strict=True)),
+                    u.item_ids,
+                    {"category": u.category_ids},
+                )
                 for u in users
             ]
         )

@@ -9,8 +9,14 @@ import numpy as np
 
 from benchmarks import models
 from benchmarks.load.zipf import Zipf
+from serving.stores import Layout
 
 CANDIDATE_LISTS = 32
+LAYOUT = Layout(
+    user=tuple(f"profile_{n + 1}" for n in range(models.PROFILE_FIELDS)),
+    behaviors=("category",),
+)
+"""What a store of the users keeps."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -23,7 +23,11 @@ from serving.client import (
 )
 from serving.client.ranking import RankingRequest, RankingResult
 from serving.ranking_service.config import ServiceConfig
-from serving.ranking_service.histories import NO_HISTORY, Histories
+from serving.ranking_service.histories import (
+    NO_HISTORY,
+    Histories,
+    request_fields,
+)
 from serving.ranking_service.metrics import ServiceMetrics
 from serving.ranking_service.prefetches import Flow, Prefetches
 from serving.ranking_service.targets import Target, Targets
@@ -252,10 +256,8 @@ class Answer:
         async def call(target: Target, seconds: float) -> _Scores:
             request = RankRequest(
                 user_id=self._request.user_id,
-                user_profile=history.profile,
-                behavior_item_ids=history.item_ids,
-                behavior_category_ids=history.category_ids,
                 candidate_item_ids=self._candidates,
+                **request_fields(history),
             )
             found = await target.client.rank(request, timeout=seconds)
             scores = self._checked(found.click_probability)

@@ -22,7 +22,6 @@ from serving.stores import (
     UserHistory,
     open_store,
 )
-from serving.stores.records import PROFILE_FIELDS
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -34,14 +33,24 @@ class StoreBusyError(StoreError):
 
 NO_HISTORY = UserHistory(
     user_id=0,
-    profile=np.zeros(PROFILE_FIELDS, np.int64),
+    user=None,
     item_ids=np.zeros(0, np.int64),
-    category_ids=np.zeros(0, np.int64),
+    behaviors={},
     rows=None,
     table_stamp=None,
     end=0,
 )
 """History of an unknown user."""
+
+
+def request_fields(history: UserHistory) -> dict[str, Any]:
+    """Returns a history as fields of `RankRequest` and `PrefetchRequest`."""
+    user, nothing = history.user or {}, np.zeros(len(history), np.int64)
+    return {
+        "user_profile": [user.get(f"profile_{i}", 0) for i in range(1, 6)],
+        "behavior_item_ids": history.item_ids,
+        "behavior_category_ids": history.behaviors.get("category", nothing),
+    }
 
 
 class Histories:
@@ -84,7 +93,9 @@ class Histories:
         """Appends behaviors, oldest first."""
         await self._call(
             self._appends,
-            lambda store: store.append(user_id, item_ids, category_ids),
+            lambda store: store.append(
+                user_id, item_ids, {"category": category_ids}
+            ),
         )
 
     def close(self, seconds: float) -> None:
@@ -156,8 +167,6 @@ class _SharedStore:
                 self.url,
                 limit=self.limit,
                 timeout=self._timeout,
-                # A new, empty store would hide that the path is wrong.
-                create=False,
             )
         return self._store
 

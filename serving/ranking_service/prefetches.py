@@ -16,7 +16,7 @@ from serving.client import (
     SignatureError,
 )
 from serving.ranking_service.config import ServiceConfig
-from serving.ranking_service.histories import Histories
+from serving.ranking_service.histories import Histories, request_fields
 from serving.ranking_service.targets import Target, Targets
 from serving.ranking_service.traces import Recorder
 from serving.stores import UserHistory
@@ -170,10 +170,7 @@ class Prefetches:
         self, target: Target, history: UserHistory
     ) -> PrefetchResult:
         by_ids = PrefetchRequest(
-            user_id=history.user_id,
-            user_profile=history.profile,
-            behavior_item_ids=history.item_ids,
-            behavior_category_ids=history.category_ids,
+            user_id=history.user_id, **request_fields(history)
         )
         if history.rows is not None:
             by_rows = dataclasses.replace(

@@ -30,7 +30,11 @@ from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.answer import Answer, Parts
 from serving.ranking_service.config import ServiceConfig
 from serving.ranking_service.failures import Failure
-from serving.ranking_service.histories import NO_HISTORY, StoreBusyError
+from serving.ranking_service.histories import (
+    NO_HISTORY,
+    StoreBusyError,
+    request_fields,
+)
 from serving.ranking_service.records import log_request
 from serving.ranking_service.targets import Target
 from serving.ranking_service.traces import Recorder, Traces
@@ -242,10 +246,8 @@ class RankingService:
             candidates = np.arange(1, self.config.num_candidates + 1)
         request = RankRequest(
             user_id=0,
-            user_profile=NO_HISTORY.profile,
-            behavior_item_ids=[],
-            behavior_category_ids=[],
             candidate_item_ids=candidates,
+            **request_fields(NO_HISTORY),
         )
         async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
             await target.client.rank(request, timeout=left)

@@ -37,7 +37,7 @@ def first_good_rows(rows):
 def check(folder, rows, rows_per_group=2):
     oracle.write(folder, {TABLE: rows}, rows_per_group)
     users, reasons = first_good_rows(rows)
-    with open_store(f"lmdb:{folder}/store") as store:
+    with open_store(f"lmdb:{folder}/store", user_store.LAYOUT) as store:
         report = user_store.load_table(store, folder)
         assert report.users == len(users)
         assert sum(report.rejected.values()) == len(reasons)
@@ -49,7 +49,7 @@ def check(folder, rows, rows_per_group=2):
             stored = store.read(user)
             profile = [row[code] for code in oracle.PROFILE]
             assert found["user_profile"] == profile
-            assert stored.profile.tolist() == profile
+            assert list(stored.user.values()) == profile
             assert found["behavior_item_ids"].tolist() == row[oracle.IDS]
             assert stored.item_ids.tolist() == [i for i in row[oracle.IDS] if i]
     for row in rows:

@@ -7,7 +7,7 @@ import numpy as np
 from serving.client import RankRequest
 from serving.client.ranking import RankingRequest, RankingResult
 from serving.stores import open_store
-from tests.serving import toy_muse
+from tests.serving import toy_muse, toy_store
 
 CANDIDATES = [1, 2, 40, 60]
 PROFILE = [1, 2, 3, 4, 5]
@@ -25,12 +25,14 @@ def no_history(user: int, profile: list[int]) -> RankRequest:
 
 
 def fill(url: str, users=USERS) -> None:
-    with open_store(url) as store:
+    with open_store(url, toy_store.LAYOUT) as store:
         for user in users:
             request = history(user)
-            store.set_profile(user, request.user_profile)
             store.append(
-                user, request.behavior_item_ids, request.behavior_category_ids
+                user,
+                request.behavior_item_ids,
+                {"category": request.behavior_category_ids},
+                toy_store.user(request.user_profile),
             )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from serving.client import RankRequest
+from tests.serving import toy_store
 
 HERE = pathlib.Path(__file__).parent
 USERS = 20
@@ -75,15 +76,14 @@ def fill(url: str, requests: list[RankRequest]) -> None:
     """Writes users into a store."""
     from serving.stores import open_store
 
-    with open_store(url) as store:
+    with open_store(url, toy_store.LAYOUT) as store:
         for request in requests:
-            store.set_profile(request.user_id, request.user_profile)
-            if len(request.behavior_item_ids):
-                store.append(
-                    request.user_id,
-                    request.behavior_item_ids,
-                    request.behavior_category_ids,
-                )
+            store.append(
+                request.user_id,
+                request.behavior_item_ids,
+                {"category": request.behavior_category_ids},
+                toy_store.user(request.user_profile),
+            )
 
 
 # For tests of what comes from the cache, however busy the machine is.

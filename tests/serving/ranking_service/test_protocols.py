@@ -37,6 +37,7 @@ from tests.serving.ranking_service.conftest import settings
 from tests.serving.ranking_service.test_failures import closed_port, wait_for
 from tests.serving.relay import Relay
 from tests.serving.stores.conftest import RedisServer, redis_program
+from tests.serving.toy_store import LAYOUT
 
 LARGE = 2**60 + 1
 
@@ -113,7 +114,7 @@ def test_ids_as_text(site, service):
 
 def test_events_with_ids_as_text(site, tmp_path):
     store = f"lmdb:{tmp_path}/store"
-    open_store(store).close()
+    open_store(store, LAYOUT).close()
     with running_service(ServiceConfig(**settings(site, store=store))) as app:
         fields = {"item_ids": ["11", 12], "category_ids": ["3", 3]}
         status, _, _ = post(
@@ -257,7 +258,11 @@ def test_the_store_is_part_of_readiness(site, tmp_path_factory):
             running_service(ServiceConfig(**config)) as app,
             running_service(ServiceConfig(**degraded)) as other,
         ):
-            wait_for(lambda: ready(app) and ready(other))
+            # A server that was never loaded is no store.
+            wait_for(lambda: ready(other))
+            assert not ready(app)
+            open_store(server.url, LAYOUT).close()
+            wait_for(lambda: ready(app))
             assert "muse_ranking_store_up 1" in app.service.metrics_page()
             server.stop()
             wait_for(lambda: not ready(app))

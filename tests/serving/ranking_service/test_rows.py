@@ -13,6 +13,7 @@ from serving.ranking_service import ServiceConfig, running_service
 from serving.stores import open_store
 from tests.serving import toy_muse
 from tests.serving.ranking_service.conftest import UNHURRIED, settings
+from tests.serving.toy_store import LAYOUT
 
 ITEMS, ROWS, CANDIDATES = [1, 2, 3], [7, 7, 9], [1, 2, 3, 7, 9]
 SAME_TABLE, OTHER_TABLE, APPENDED = 501, 502, 503
@@ -26,9 +27,9 @@ def app(site, tmp_path_factory) -> Iterator:
         OTHER_TABLE: toy_muse.TABLE_STAMP + 1,
         APPENDED: toy_muse.TABLE_STAMP,
     }
-    with open_store(url) as store:
+    with open_store(url, LAYOUT) as store:
         for user, stamp in stamps.items():
-            store.append(user, ITEMS, [4, 5, 6])
+            store.append(user, ITEMS, {"category": [4, 5, 6]})
             # Rows that are not the items' tell which of both was used.
             assert store.set_rows(user, ROWS, stamp)
     with running_service(
