@@ -401,7 +401,9 @@ class Asking:
         items = self._items.draw(count, self._generator)
         categories = self._generator.integers(1, models.CATEGORIES, count)
         try:
-            await self._service.append_events(user.user_id, items, categories)
+            await self._service.append_events(
+                user.user_id, items, {"category": categories}
+            )
         except MuseClientError:
             self._lost.add(user.user_id)  # They may be stored, or not.
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +80,35 @@ def check_profile(values: IntegerList) -> np.ndarray:
             "user_profile", f"hold {PROFILE_SIZE} ids", f"{len(profile)} ids"
         )
     return profile
+
+
+def user_features(features: Mapping[str, int]) -> dict[str, int]:
+    """Returns features of a user by name, or raises `RequestError`."""
+    return {
+        name: whole_number(value, f"user[{name!r}]")
+        for name, value in _by_name("user", features).items()
+    }
+
+
+def list_features(
+    field: str,
+    features: Mapping[str, IntegerList],
+    as_long_as: tuple[str, int],
+) -> dict[str, np.ndarray]:
+    """Returns lists of ids by name, or raises `RequestError`.
+
+    `as_long_as` is another field, and its length.
+    """
+    return {
+        name: id_array(f"{field}[{name!r}]", ids, as_long_as)
+        for name, ids in _by_name(field, features).items()
+    }
+
+
+def _by_name(field: str, features: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(features, Mapping):
+        raise RequestError(field, "map names of features to ids", features)
+    return features
 
 
 def id_array(

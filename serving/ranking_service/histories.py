@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -88,13 +88,17 @@ class Histories:
         return found
 
     async def append(
-        self, user_id: int, item_ids: np.ndarray, category_ids: np.ndarray
+        self,
+        user_id: int,
+        item_ids: np.ndarray,
+        behaviors: Mapping[str, np.ndarray],
+        user: Mapping[str, int],
     ) -> None:
-        """Appends behaviors, oldest first."""
+        """Appends behaviors, oldest first; sets user features if any."""
         await self._call(
             self._appends,
             lambda store: store.append(
-                user_id, item_ids, {"category": category_ids}
+                user_id, item_ids, behaviors, user or None
             ),
         )
 

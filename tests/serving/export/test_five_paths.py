@@ -13,6 +13,7 @@ from serving.client import (
 from serving.client.ranking import RankingClient, RankingRequest
 from serving.ranking_service import ServiceConfig, running_service
 from serving.stores import open_store
+from tests.serving import toy_store
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import (
     World,
@@ -29,15 +30,14 @@ def by_service(
 ) -> list[np.ndarray]:
     """Scores by the ranking service, from histories in a store."""
     url = f"lmdb:{folder / 'store'}"
-    with open_store(url) as store:
+    with open_store(url, toy_store.LAYOUT) as store:
         for number, request in enumerate(requests, 1):
-            store.set_profile(number, request.user_profile)
-            if len(request.behavior_item_ids):
-                store.append(
-                    number,
-                    request.behavior_item_ids,
-                    request.behavior_category_ids,
-                )
+            store.append(
+                number,
+                request.behavior_item_ids,
+                {"category": request.behavior_category_ids},
+                toy_store.user(request.user_profile),
+            )
     config = ServiceConfig(
         store=url,
         targets=(target,),

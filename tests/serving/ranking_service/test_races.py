@@ -66,7 +66,7 @@ def test_an_older_prefetch_that_ends_last_is_not_used(site, tmp_path) -> None:
         assert first.path != "cached"
         target.client.prefetch = prefetch
         target.client.rank_cached = after_the_older
-        await service.append_events(user, [7], [5])
+        await service.append_events(user, [7], {"category": [5]})
         answer = await service.rank(RankingRequest(user, candidates))
         outcomes = {stage.name: stage.outcome for stage in answer.stages}
         assert (outcomes["prefetch"], outcomes["rank_cached"]) == ("ok", "miss")
@@ -110,7 +110,7 @@ def test_events_that_may_be_stored_are_read_anew(site, error) -> None:
         service._parts.histories.append = unsure
         flow = prefetches.join(request.user_id, recorder(service))
         with pytest.raises(error):
-            await service.append_events(request.user_id, [1], [1])
+            await service.append_events(request.user_id, [1], {"category": [1]})
         assert prefetches.join(request.user_id, recorder(service)) is not flow
 
     run(site, work)

@@ -99,10 +99,14 @@ def test_appended_events_count_at_once(site, service) -> None:
     candidates = base.candidate_item_ids
     with RankingClient(service.grpc_target) as client:
         client.rank(RankingRequest(base.user_id, candidates))
-        assert client.append_events(base.user_id, [7], [11]) == 1
+        assert client.append_events(base.user_id, [7], {"category": [11]}) == 1
         post(
             service.rest_url + "/v1/events",
-            {"user_id": base.user_id, "item_ids": [8], "category_ids": [13]},
+            {
+                "user_id": base.user_id,
+                "item_ids": [8],
+                "behaviors": {"category": [13]},
+            },
         )
         after = client.rank(RankingRequest(base.user_id, candidates))
     longer = RankRequest(

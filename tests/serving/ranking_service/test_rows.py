@@ -65,5 +65,5 @@ def test_rows_of_another_table_are_not(app) -> None:
 def test_events_make_rows_useless(app) -> None:
     check(app, APPENDED, ROWS, [4, 5, 6])
     with RankingClient(app.grpc_target) as client:
-        client.append_events(APPENDED, [9], [1])
+        client.append_events(APPENDED, [9], {"category": [1]})
     check(app, APPENDED, [*ITEMS, 9], [4, 5, 6, 1])
