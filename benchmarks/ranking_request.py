@@ -25,7 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks import models
-from benchmarks.load.workload import LAYOUT
+from benchmarks.load.workload import LAYOUT, Workload
 
 USER = 7
 DEADLINE_MS = 5_000
@@ -120,14 +120,9 @@ def write_matching(path: str, num_items: int, num_candidates: int) -> None:
 def _fill(store: str, given: argparse.Namespace) -> None:
     from serving.stores import open_store
 
-    wanted = models.rank_request(given.items, 1, given.history)
+    (user,) = Workload(given.items, [(given.history, 1)], 1).users
     with open_store(store, LAYOUT) as opened:
-        opened.append(
-            USER,
-            wanted["behavior_item_ids"][0],
-            {"category": wanted["behavior_category_ids"][0]},
-            dict(zip(LAYOUT.user, wanted["user_profile"][0], strict=True)),
-        )
+        opened.append(USER, user.item_ids, user.behaviors, user.user)
 
 
 @contextlib.contextmanager

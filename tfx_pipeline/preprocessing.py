@@ -22,82 +22,63 @@ def preprocessing_fn(
 
     Args:
         inputs: request-grouped features, int64 SparseTensors of shape (B, n).
-        custom_config: ``max_history``, ``vocabulary_size`` and
-            ``vocabulary_frequency_threshold``.
+        custom_config: ``max_history``, ``vocabulary_size``,
+            ``vocabulary_frequency_threshold`` and ``features``, the declared
+            names of the groups ``user``, ``item``, ``behavior`` and
+            ``matches``; without them those of ``features.FEATURES``.
 
     Returns:
-        ``user_profile`` int64 (B, 5); ``behavior_item_ids`` (raw) and
-        ``behavior_categories`` (indices), the newest ``max_history`` real
-        behaviors, oldest first; ``candidate_item_ids`` (raw),
-        ``candidate_categories``, ``candidate_cities``, ``candidate_provinces``
-        (indices), ``candidate_category_matches`` float32; ``user_id``,
-        ``clicks``.
+        Vocabulary indices ``user_<f>`` int64 (B, 1); of the newest
+        ``max_history`` real behaviors, oldest first, ``behavior_item_ids``
+        (raw) and indices ``behavior_<f>``; ``candidate_item_ids`` (raw),
+        indices ``candidate_<f>`` and counts ``candidate_<f>_matches`` float32;
+        ``user_id``, ``clicks``. The vocabularies are ``user_<f>`` and
+        ``item_<f>``.
     """
+    names = custom_config.get("features", features.FEATURES)
     threshold = custom_config["vocabulary_frequency_threshold"]
     settings = {
         "top_k": custom_config["vocabulary_size"],
         "frequency_threshold": threshold if threshold > 1 else None,
     }
-    dense = {
-        name: tf.sparse.to_dense(inputs[name])
-        for name in (
-            features.BEHAVIOR_ITEM_IDS,
-            features.BEHAVIOR_CATEGORY_IDS,
-            *features.CANDIDATE_FEATURES,
-        )
-    }
-    behavior_ids = dense[features.BEHAVIOR_ITEM_IDS]
+    behavior_ids = tf.sparse.to_dense(inputs[features.BEHAVIOR_ITEM_IDS])
     keep = request_features.newest_mask(
         behavior_ids, custom_config["max_history"]
     )
-    category_values, city_values, province_values = (
-        dense[name] for name in features.CANDIDATE_FEATURES
-    )
-    category_vocabulary = _vocabulary(
-        tf.concat(
-            [
-                tf.reshape(dense[features.BEHAVIOR_CATEGORY_IDS], [-1]),
-                tf.reshape(category_values, [-1]),
-            ],
-            axis=0,
-        ),
-        "category",
-        settings,
-    )
-    behavior_categories = _apply(
-        dense[features.BEHAVIOR_CATEGORY_IDS], category_vocabulary
-    )
-    candidate_categories = _apply(category_values, category_vocabulary)
-    matches = request_features.feature_matches(
-        tf.cast(behavior_categories, tf.int32),
-        keep,
-        tf.cast(candidate_categories, tf.int32),
-        vocabulary_size("category"),
-    )
-    profile = [
-        _index(_single(inputs[name]), name, settings)
-        for name in features.USER_PROFILE
-    ]
     candidates = inputs[features.CANDIDATE_ITEM_IDS]
     real = tf.sequence_mask(
-        _row_lengths(candidates), tf.shape(category_values)[1]
+        _row_lengths(candidates), tf.cast(candidates.dense_shape[1], tf.int32)
     )
     outputs = {
         features.USER_ID: inputs[features.USER_ID],
-        "user_profile": tf.concat(profile, axis=1),
         features.BEHAVIOR_ITEM_IDS: _sparse(behavior_ids, keep),
-        "behavior_categories": _sparse(behavior_categories, keep),
         features.CANDIDATE_ITEM_IDS: candidates,
-        "candidate_categories": _sparse(candidate_categories, real),
-        "candidate_cities": _sparse(
-            _index(city_values, "city", settings), real
-        ),
-        "candidate_provinces": _sparse(
-            _index(province_values, "province", settings), real
-        ),
-        "candidate_category_matches": _sparse(matches, real),
         features.CLICKS: inputs[features.CLICKS],
     }
+    for name in (f"user_{feature}" for feature in names["user"]):
+        values = _single(inputs[name])
+        vocabulary = _vocabulary([values], name, settings)
+        outputs[name] = _apply(values, vocabulary)
+    for feature in names["item"]:
+        candidate = f"candidate_{feature}"
+        behavior = f"behavior_{feature}"
+        given = [candidate]
+        if feature in names["behavior"]:
+            given = [behavior, candidate]
+        values = [tf.sparse.to_dense(inputs[name]) for name in given]
+        vocabulary = _vocabulary(values, f"item_{feature}", settings)
+        indices = [_apply(some, vocabulary) for some in values]
+        outputs[candidate] = _sparse(indices[-1], real)
+        if feature in names["behavior"]:
+            outputs[behavior] = _sparse(indices[0], keep)
+        if feature in names["matches"]:
+            matches = request_features.feature_matches(
+                tf.cast(indices[0], tf.int32),
+                keep,
+                tf.cast(indices[-1], tf.int32),
+                vocabulary_size(f"item_{feature}"),
+            )
+            outputs[f"{candidate}_matches"] = _sparse(matches, real)
     return outputs
 
 
@@ -113,22 +94,17 @@ def vocabulary_size(name: str) -> tf.Tensor:
 
 
 def _vocabulary(
-    values: tf.Tensor, name: str, settings: dict[str, Any]
+    values: list[tf.Tensor], name: str, settings: dict[str, Any]
 ) -> tf.Tensor:
+    flat = tf.concat([tf.reshape(some, [-1]) for some in values], axis=0)
     return tft.vocabulary(
-        tf.boolean_mask(values, values != 0),
-        vocab_filename=name,
-        **settings,
+        tf.boolean_mask(flat, flat != 0), vocab_filename=name, **settings
     )
 
 
 def _apply(values: tf.Tensor, vocabulary: tf.Tensor) -> tf.Tensor:
     known = tft.apply_vocabulary(values, vocabulary, num_oov_buckets=1)
     return tf.where(values == 0, tf.zeros_like(known), known + 1)
-
-
-def _index(values: tf.Tensor, name: str, settings: dict[str, Any]) -> tf.Tensor:
-    return _apply(values, _vocabulary(tf.reshape(values, [-1]), name, settings))
 
 
 def _single(values: tf.SparseTensor) -> tf.Tensor:

@@ -105,10 +105,7 @@ def _fill(url: str, workload: Workload, muse: Server) -> None:
         store.replace_many(
             [
                 UserRecord(
-                    user.user_id,
-                    dict(zip(LAYOUT.user, user.profile, strict=True)),
-                    user.item_ids,
-                    {"category": user.category_ids},
+                    user.user_id, user.user, user.item_ids, user.behaviors
                 )
                 for user in workload.users
             ]

@@ -33,8 +33,8 @@ def push(
     file: Annotated[
         pathlib.Path,
         typer.Argument(
-            help="Parquet file: item_id, embedding and, if known, "
-            "category_id, city_id, province_id; the newest row of an id "
+            help="Parquet file: item_id, embedding and, if known, the "
+            "model's features of items by name; the newest row of an id "
             "counts. Also with the columns of the raw tables."
         ),
     ],

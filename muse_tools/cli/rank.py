@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 _DEMO_DATA = pathlib.Path("demo_output/data")
 _CANDIDATES = "candidate_item_ids"
-_FIELDS = (
-    "user_id",
-    "user_profile",
-    "behavior_item_ids",
-    "behavior_category_ids",
-    _CANDIDATES,
-)
+_FIELDS = ("user_id", "behavior_item_ids", "user", "behaviors", _CANDIDATES)
 
 
 @grouped
@@ -75,8 +69,9 @@ def rank(
 
     Needs a running server (muse serve). Without --candidates the retrieval
     model that it also serves finds them. A request file holds user_id,
-    user_profile (5 ids), behavior_item_ids, behavior_category_ids and, unless
-    they are to be found, candidate_item_ids.
+    behavior_item_ids, the features user (by name) and behaviors (lists by
+    name, as long as the history) and, unless they are to be found,
+    candidate_item_ids.
 
     Example: muse rank --user 1 --candidates 9655212,1070214 --explain
     """
@@ -130,14 +125,14 @@ def _fields(
         if user is not None:
             raise typer.BadParameter("--user and --request exclude each other")
         fields = _read_fields(file)
-        missing = [
-            name
-            for name in _FIELDS
-            if name not in fields and name != _CANDIDATES
-        ]
-        if missing:
-            raise ValueError(f"{file}: {missing[0]} is missing")
-        fields = {name: fields[name] for name in _FIELDS if name in fields}
+        if others := sorted(set(fields) - set(_FIELDS)):
+            raise ValueError(
+                f"{file}: {others[0]} is no field of a request, which are "
+                f"{', '.join(_FIELDS)}"
+            )
+        for name in _FIELDS[:2]:
+            if name not in fields:
+                raise ValueError(f"{file}: {name} is missing")
     elif user is None or data is None:
         lacking = "--user" if user is None else "--data"
         raise typer.BadParameter(

@@ -26,7 +26,6 @@ from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import Prepared
 from muse_tools.datasets.arrow_lists import find_sorted
 from schemas.settings_file import ConfigError
-from serving.export.request import TRANSFORMED
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline import features
 from tfx_pipeline.training import input_fn, trainer
@@ -270,12 +269,12 @@ def write_shorter(
             ids = batch[features.BEHAVIOR_ITEM_IDS]
             keep = request_features.newest_mask(ids, length)
             matches = request_features.feature_matches(
-                batch[TRANSFORMED.behavior[0]],
+                batch[input_fn.TRANSFORMED.behavior[0]],
                 keep,
-                batch[TRANSFORMED.item[0]],
+                batch[input_fn.TRANSFORMED.item[0]],
                 num_categories,
             )
-            changed = {**batch, TRANSFORMED.matches[0]: matches}
+            changed = {**batch, input_fn.TRANSFORMED.matches[0]: matches}
             arrays = {name: value.numpy() for name, value in changed.items()}
             kept = keep.numpy()
             real = arrays[features.CLICKS] != input_fn.PADDING

@@ -24,7 +24,6 @@ from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 from muse_tools.compare.plan import Prepared
 from muse_tools.compare.results import Interval, VectorsRow, VectorsTable
 from muse_tools.compare.scores import finite, gauc_intervals
-from serving.export.request import TRANSFORMED
 from serving.files import write_text
 from tfx_pipeline import features
 from tfx_pipeline.training import input_fn, records
@@ -150,7 +149,7 @@ def _read(
             arrays[features.BEHAVIOR_ITEM_IDS][kept],
             clicks != input_fn.PADDING,
             clicks,
-            arrays[TRANSFORMED.matches[0]][kept],
+            arrays[input_fn.TRANSFORMED.matches[0]][kept],
         )
 
 

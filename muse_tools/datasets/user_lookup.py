@@ -38,11 +38,12 @@ def find_user(
     row = _find_row(table, user_id)
     return {
         "user_id": user_id,
-        "user_profile": [
-            row[code][0].as_py() for code in raw_tables.USER_PROFILE
-        ],
+        "user": {
+            f"profile_{number}": row[code][0].as_py()
+            for number, code in enumerate(raw_tables.USER_PROFILE, 1)
+        },
         "behavior_item_ids": _ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
-        "behavior_category_ids": _ids(row[raw_tables.BEHAVIOR_CATEGORY_IDS]),
+        "behaviors": {"category": _ids(row[raw_tables.BEHAVIOR_CATEGORY_IDS])},
     }
 
 

@@ -115,7 +115,7 @@ class Explorer:
 
     def _explained(self, user: dict[str, Any], item_id: int) -> dict[str, Any]:
         history = np.asarray(user["behavior_item_ids"], np.int64)
-        categories = np.asarray(user["behavior_category_ids"], np.int64)
+        categories = np.asarray(user["behaviors"]["category"], np.int64)
         model = self._model
         answer = {
             name: value[0]

@@ -58,7 +58,7 @@ class ExplainedModel:
         self._item_embedding = variables["item_embedding.embeddings"]
         self._category_embedding = variables["category_embedding.embeddings"]
         self._item_categories = self._loaded._item_features.by_field["category"]
-        vocabulary = self._loaded._vocabularies["category"]
+        vocabulary = self._loaded._vocabularies["item_category"]
         self._category_keys = vocabulary._keys.numpy()
         self._category_indices = vocabulary._indices.numpy()
 
@@ -107,7 +107,13 @@ class ExplainedModel:
     def _run(
         self, signature: str, user: dict[str, Any], item_ids: list[int]
     ) -> dict[str, npt.NDArray[Any]]:
-        fields = {**user, "candidate_item_ids": item_ids}
+        fields = {
+            "user_id": user["user_id"],
+            **{f"user_{name}": value for name, value in user["user"].items()},
+            "behavior_item_ids": user["behavior_item_ids"],
+            **{f"behavior_{n}": ids for n, ids in user["behaviors"].items()},
+            "candidate_item_ids": item_ids,
+        }
         answer = self._loaded.signatures[signature](
             **{
                 name: tf.constant([value], tf.int64)

@@ -255,9 +255,9 @@ def _worked_example(
     names = user_lookup.item_names(directory, [*candidates, *map(int, history)])
     user = {
         "user_id": request.user_id,
-        "user_profile": request.user_profile,
+        "user": request.user,
         "behavior_item_ids": history,
-        "behavior_category_ids": request.behavior_category_ids,
+        "behaviors": request.behaviors,
     }
     answer = ExplainedModel(export).explain(user, candidates)
 

@@ -17,17 +17,6 @@ from tfx_pipeline.training import records
 _BATCH = 64
 _EXPLAIN_BATCH = 8
 _Z = 1.959964  # Quantile of the normal distribution, two-sided 95 %.
-_SPEC = {
-    name: tf.io.RaggedFeature(tf.int64)
-    for name in (
-        features.USER_ID,
-        *features.USER_PROFILE,
-        features.BEHAVIOR_ITEM_IDS,
-        features.BEHAVIOR_CATEGORY_IDS,
-        features.CANDIDATE_ITEM_IDS,
-        features.CLICKS,
-    )
-}
 
 
 def score_models(
@@ -49,7 +38,7 @@ def score_models(
     loaded = {name: tf.saved_model.load(str(p)) for name, p in models.items()}
     parts: dict[str, list[np.ndarray]] = {}
     for serialized in records.record_dataset(paths).batch(_BATCH):
-        parsed = tf.io.parse_example(serialized, _SPEC)
+        parsed = _parsed(serialized, features.USER_ID, features.CLICKS)
         clicks = parsed[features.CLICKS]
         lengths = clicks.row_lengths().numpy()
         found = {
@@ -91,6 +80,7 @@ def tier_histograms(
     """
     loaded = tf.saved_model.load(str(model))
     explain = loaded.signatures["explain"]
+    inputs = explain.structured_input_signature[1]
     paths = [str(path) for path in files]
     step = max(1, records.count_records(paths) // requests)
     chosen = records.record_dataset(paths).shard(step, 0).take(requests)
@@ -99,16 +89,13 @@ def tier_histograms(
     weights: Any = 0.0
     equal: Any = 0.0
     for serialized in chosen.batch(_EXPLAIN_BATCH):
-        parsed = tf.io.parse_example(serialized, _SPEC)
+        parsed = _parsed(serialized, features.CLICKS, *inputs)
         dense = {name: value.to_tensor() for name, value in parsed.items()}
         answer = explain(
-            user_id=dense[features.USER_ID][:, 0],
-            user_profile=tf.concat(
-                [dense[name] for name in features.USER_PROFILE], axis=1
-            ),
-            behavior_item_ids=dense[features.BEHAVIOR_ITEM_IDS],
-            behavior_category_ids=dense[features.BEHAVIOR_CATEGORY_IDS],
-            candidate_item_ids=dense[features.CANDIDATE_ITEM_IDS],
+            **{
+                name: dense[name][:, 0] if spec.shape.rank == 1 else dense[name]
+                for name, spec in inputs.items()
+            }
         )
         tiers = answer["tiers"].numpy()
         real = tf.sequence_mask(parsed[features.CLICKS].row_lengths()).numpy()
@@ -136,6 +123,12 @@ def tier_histograms(
         )
     ]
     return found
+
+
+def _parsed(serialized: Any, *names: str) -> dict[str, tf.RaggedTensor]:
+    spec = dict.fromkeys(names, tf.io.RaggedFeature(tf.int64))
+    parsed: dict[str, tf.RaggedTensor] = tf.io.parse_example(serialized, spec)
+    return parsed
 
 
 def attention_by_tier(

@@ -20,6 +20,7 @@ from typing import (
 from serving.client.attempts import Attempts
 from serving.client.batches import Limits
 from serving.client.calls import AsyncTransport, Call, Plan, Target, Transport
+from serving.client.declared_inputs import DeclaredInputs
 from serving.client.errors import CallError, ClientClosedError, RequestError
 from serving.client.settings import Retry, Timeouts, Tls
 
@@ -90,6 +91,7 @@ class ModelClient(BaseClient, Generic[_Transport]):
     ) -> None:
         super().__init__(target, timeouts, retry, metadata)
         self._model = Target(model, version, label)
+        self._inputs = DeclaredInputs(self._model)
         self._limits = limits or Limits()
         if isinstance(transport, str):
             if transport not in self._transports:
@@ -128,11 +130,20 @@ class BlockingClient(BaseClient):
         self.close()
 
     def _run(self, plan: Plan[_T], timeout: float | None) -> _T:
-        attempts, answers = self._attempts(timeout), []
-        for call in plan.calls:
+        attempts = self._attempts(timeout)
+        resume: Callable[[], Call[Any]] = plan.__next__
+        while True:
+            try:
+                call = resume()
+            except StopIteration as end:
+                result: _T = end.value
+                return result
             attempts.next_call()
-            answers.append(self._send(call, attempts))
-        return plan.read(answers)
+            try:
+                answer = self._send(call, attempts)
+                resume = functools.partial(plan.send, answer)
+            except CallError as error:
+                resume = functools.partial(plan.throw, error)
 
     def _send(self, call: Call[_T], attempts: Attempts) -> _T:
         while True:
@@ -164,11 +175,20 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def _run(self, plan: Plan[_T], timeout: float | None) -> _T:
-        attempts, answers = self._attempts(timeout), []
-        for call in plan.calls:
+        attempts = self._attempts(timeout)
+        resume: Callable[[], Call[Any]] = plan.__next__
+        while True:
+            try:
+                call = resume()
+            except StopIteration as end:
+                result: _T = end.value
+                return result
             attempts.next_call()
-            answers.append(await self._send(call, attempts))
-        return plan.read(answers)
+            try:
+                answer = await self._send(call, attempts)
+                resume = functools.partial(plan.send, answer)
+            except CallError as error:
+                resume = functools.partial(plan.throw, error)
 
     async def _send(self, call: Call[Any], attempts: Attempts) -> Any:
         while True:

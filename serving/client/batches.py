@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from serving.client.calls import Plan, Predict, Target
+from serving.client.declared_inputs import DeclaredInputs, feature_names
 from serving.client.errors import RequestError, ResponseError
 from serving.client.types import (
+    EmbedResult,
     ExplainResult,
     IntegerList,
     RankRequest,
     RankResult,
+    some_ids,
 )
 
 _Request = TypeVar("_Request")
@@ -48,14 +58,17 @@ class Limits:
 class RowSignature(Generic[_Request, _Result]):
     """A signature with one row per request; several requests share a call.
 
-    `sizes` are the ids in the history of a request, and its candidates.
+    `sizes` are the ids in the history of a request, and its candidates;
+    `inputs` makes the inputs of several from the declared names, if any.
     Requests for different signatures never share a call.
     """
 
     request: type[_Request]
     signature: Callable[[_Request], str]
     sizes: Callable[[_Request], tuple[int, int]]
-    inputs: Callable[[Sequence[_Request]], dict[str, np.ndarray]]
+    inputs: Callable[
+        [Sequence[_Request], Collection[str]], dict[str, np.ndarray]
+    ]
     result: Callable[[_Request, Outputs, int], _Result]
 
     def plan(
@@ -63,8 +76,12 @@ class RowSignature(Generic[_Request, _Result]):
         target: Target,
         requests: _Request | Sequence[_Request],
         limits: Limits,
+        declared: DeclaredInputs | None = None,
     ) -> Plan[_Result | list[_Result]]:
-        """Returns the calls; the result is one or a list, as the requests."""
+        """Asks for one result or a list of them, as the requests are.
+
+        Requests without features need no `declared`.
+        """
         asked: Any = requests
         single = isinstance(asked, self.request)
         given: list[Any] = [asked] if single else list(asked)
@@ -75,24 +92,20 @@ class RowSignature(Generic[_Request, _Result]):
                     f"be a {self.request.__name__}",
                     request,
                 )
-        batches = list(self.batches(given, limits))
-        calls = (
-            Predict(
-                target,
-                self.signature(given[batch[0]]),
-                self.inputs([given[index] for index in batch]),
-            )
-            for batch in batches
-        )
-
-        def read(answers: list[Outputs]) -> _Result | list[_Result]:
-            results: list[Any] = [None] * len(given)
-            for batch, outputs in zip(batches, answers, strict=True):
-                for row, index in enumerate(batch):
-                    results[index] = self.result(given[index], outputs, row)
-            return results[0] if single else results
-
-        return Plan(calls, read)
+        results: list[Any] = [None] * len(given)
+        for batch in self.batches(given, limits):
+            some = [given[index] for index in batch]
+            signature = self.signature(some[0])
+            if declared is None:
+                inputs = self.inputs(some, ())
+                outputs = yield Predict(target, signature, inputs)
+            else:
+                outputs = yield from declared.predict(
+                    signature, functools.partial(self.inputs, some)
+                )
+            for row, index in enumerate(batch):
+                results[index] = self.result(given[index], outputs, row)
+        return results[0] if single else results
 
     def batches(
         self, requests: Sequence[_Request], limits: Limits
@@ -126,9 +139,12 @@ class RowSignature(Generic[_Request, _Result]):
                 yield batch
 
 
-def padded(lists: Sequence[IntegerList]) -> np.ndarray:
-    """Returns lists of ids as int64 (B, L), 0 at the end of shorter rows."""
-    width = max(1, *(len(values) for values in lists)) if lists else 1
+def padded(lists: Sequence[IntegerList], width: int = 1) -> np.ndarray:
+    """Returns lists of ids as int64 (B, L), 0 at the end of shorter rows.
+
+    L is the length of the longest list, and at least `width`.
+    """
+    width = max(width, *(len(values) for values in lists)) if lists else width
     if len(lists) == 1 and len(lists[0]) == width:
         return np.asarray(lists[0])[np.newaxis]
     out = np.zeros((len(lists), width), np.int64)
@@ -174,25 +190,48 @@ def candidate_part(
     return array[row, :count]
 
 
-def rank_inputs(requests: Sequence[RankRequest]) -> dict[str, np.ndarray]:
+def rank_inputs(
+    requests: Sequence[RankRequest], declared: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """Pads requests to the inputs of the signatures rank and explain.
 
     Padding is 0 at the end of each row, so positions in a history stay what
-    they were. An empty history is one padding id wide.
+    they were. An empty history is one padding id wide. A declared feature
+    that a request leaves out is 0.
     """
+    items = padded([r.behavior_item_ids for r in requests])
     return {
-        "user_id": np.array([r.user_id for r in requests], np.int64),
-        "user_profile": np.stack([r.user_profile for r in requests]),
-        "behavior_item_ids": padded([r.behavior_item_ids for r in requests]),
-        "behavior_category_ids": padded(
-            [r.behavior_category_ids for r in requests]
-        ),
+        **feature_inputs(requests, items.shape[1], declared),
+        "behavior_item_ids": items,
         "candidate_item_ids": padded([r.candidate_item_ids for r in requests]),
     }
 
 
+def feature_inputs(
+    requests: Sequence[Any], width: int, declared: Collection[str]
+) -> dict[str, np.ndarray]:
+    """Returns ids and features of users, and features (B, width) of behaviors.
+
+    Requests have `user_id`, `user` and `behaviors`.
+    """
+    inputs = {"user_id": np.array([r.user_id for r in requests], np.int64)}
+    users = [request.user for request in requests]
+    for name, key in feature_names("user", users, declared).items():
+        values = [user.get(name, 0) for user in users]
+        inputs[key] = np.array(values, np.int64)
+    behaviors = [request.behaviors for request in requests]
+    for name, key in feature_names("behaviors", behaviors, declared).items():
+        lists = [lists.get(name, ()) for lists in behaviors]
+        inputs[key] = padded(lists, width)
+    return inputs
+
+
 def _rank_sizes(request: RankRequest) -> tuple[int, int]:
-    return 2 * len(request.behavior_item_ids), len(request.candidate_item_ids)
+    lists = 1 + len(request.behaviors)
+    return (
+        lists * len(request.behavior_item_ids),
+        len(request.candidate_item_ids),
+    )
 
 
 def scored(
@@ -233,3 +272,13 @@ RANK = RowSignature(
 EXPLAIN = RowSignature(
     RankRequest, lambda _: "explain", _rank_sizes, rank_inputs, _explain_result
 )
+
+
+def embed_plan(target: Target, item_ids: IntegerList) -> Plan[EmbedResult]:
+    """Looks up the vectors of items."""
+    inputs = {"item_ids": some_ids("item_ids", item_ids)}
+    outputs = yield Predict(target, "embed", inputs)
+    return EmbedResult(
+        embedding=named_output(outputs, "embedding"),
+        found=named_output(outputs, "found"),
+    )

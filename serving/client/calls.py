@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -39,20 +39,17 @@ class Call(Generic[_T]):
         return True
 
     def plan(self) -> Plan[_T]:
-        """Returns a plan that only makes this call."""
-        return Plan([self], lambda answers: answers[0])
+        """Only makes this call."""
+        answer: _T = yield self
+        return answer
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan(Generic[_T]):
-    """What a method of a client does.
+Plan = Generator[Call[Any], Any, _T]
+"""What a method of a client does: calls, one after the other, and a result.
 
-    The calls are sent one after the other; `read` makes the result from their
-    answers, or raises `ResponseError`.
-    """
-
-    calls: Iterable[Call[Any]]
-    read: Callable[[list[Any]], _T]
+A plan yields a call and is sent its answer, or thrown the `CallError` that
+ended its attempts; it returns the result, or raises `ResponseError`.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,11 +8,10 @@ from typing import overload
 import numpy as np
 
 from serving.client.base import BlockingClient, ModelClient
-from serving.client.batches import EXPLAIN, RANK, named_output
+from serving.client.batches import EXPLAIN, RANK, embed_plan
 from serving.client.calls import (
     GetMetadata,
     GetStatus,
-    Plan,
     Predict,
     Target,
     Transport,
@@ -35,7 +34,6 @@ from serving.client.types import (
     RankRequest,
     RankResult,
     VersionStatus,
-    some_ids,
 )
 from serving.client.upserts import UpsertResult, upsert_plan
 from serving.client.user_cache import (
@@ -60,9 +58,11 @@ class MuseClient(ModelClient[Transport], BlockingClient):
     A method that takes requests takes one, or several of any lengths, and
     returns one result, or a list of them in the order of the requests. Every
     method takes `timeout`, seconds for all that it does; None leaves the
-    client's limits. Besides what their descriptions name, all methods raise
-    `CallError` where a call failed, and `ResponseError` where an answer does
-    not fit the request.
+    client's limits. Features of requests go by the names that the model
+    declares; it is asked for them before the first request that may have any,
+    and another name is a `RequestError` that lists them. Besides what their
+    descriptions name, all methods raise `CallError` where a call failed, and
+    `ResponseError` where an answer does not fit the request.
 
     Args:
         target: `host:port`; for REST a URL as well.
@@ -83,10 +83,10 @@ class MuseClient(ModelClient[Transport], BlockingClient):
     Example:
         >>> request = RankRequest(
         ...     user_id=7,
-        ...     user_profile=[1, 2, 0, 0, 3],
-        ...     behavior_item_ids=[11, 12],
-        ...     behavior_category_ids=[5, 5],
         ...     candidate_item_ids=[13, 14],
+        ...     behavior_item_ids=[11, 12],
+        ...     user={"profile_1": 3},
+        ...     behaviors={"category": [5, 5]},
         ... )
         >>> with MuseClient("127.0.0.1:8500") as client:  # doctest: +SKIP
         ...     client.rank(request).click_probability
@@ -112,7 +112,7 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         timeout: float | None = None,
     ) -> RankResult | list[RankResult]:
         """Scores candidates."""
-        plan = RANK.plan(self._model, requests, self._limits)
+        plan = RANK.plan(self._model, requests, self._limits, self._inputs)
         return self._run(plan, timeout)
 
     @overload
@@ -132,7 +132,7 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         timeout: float | None = None,
     ) -> ExplainResult | list[ExplainResult]:
         """Scores candidates and shows the behaviors behind each score."""
-        plan = EXPLAIN.plan(self._model, requests, self._limits)
+        plan = EXPLAIN.plan(self._model, requests, self._limits, self._inputs)
         return self._run(plan, timeout)
 
     @overload
@@ -164,7 +164,7 @@ class MuseClient(ModelClient[Transport], BlockingClient):
                 ids instead.
             SignatureError: the model keeps no histories.
         """
-        plan = PREFETCH.plan(self._model, requests, self._limits)
+        plan = PREFETCH.plan(self._model, requests, self._limits, self._inputs)
         return self._run(plan, timeout)
 
     @overload
@@ -241,23 +241,13 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
         """
-        inputs = {"item_ids": some_ids("item_ids", item_ids)}
-        plan = Plan(
-            [Predict(self._model, "embed", inputs)],
-            lambda answers: EmbedResult(
-                embedding=named_output(answers[0], "embedding"),
-                found=named_output(answers[0], "found"),
-            ),
-        )
-        return self._run(plan, timeout)
+        return self._run(embed_plan(self._model, item_ids), timeout)
 
     def upsert_items(
         self,
         item_ids: IntegerList,
         embedding: Sequence[Sequence[float]] | np.ndarray,
-        category_ids: IntegerList | None = None,
-        city_ids: IntegerList | None = None,
-        province_ids: IntegerList | None = None,
+        features: Mapping[str, IntegerList] | None = None,
         *,
         timeout: float | None = None,
     ) -> UpsertResult:
@@ -271,9 +261,8 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         Args:
             item_ids: (N,), at least one, none of them 0.
             embedding: (N, D), of any length: it is scaled to 1.
-            category_ids: (N,), raw; None for unknown.
-            city_ids: (N,), raw; None for unknown.
-            province_ids: (N,), raw; None for unknown.
+            features: raw ids (N,) by declared name; one that is left out is
+                missing.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Raises:
@@ -282,13 +271,8 @@ class MuseClient(ModelClient[Transport], BlockingClient):
                 in several calls; those before are stored.
             SignatureError: the model takes no fresh items.
         """
-        features = {
-            "category_ids": category_ids,
-            "city_ids": city_ids,
-            "province_ids": province_ids,
-        }
         plan = upsert_plan(
-            self._model, item_ids, embedding, features, self._limits
+            self._inputs, item_ids, embedding, features or {}, self._limits
         )
         return self._run(plan, timeout)
 

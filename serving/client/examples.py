@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from serving.client.batches import Outputs, named_output
+from serving.client.batches import named_output
 from serving.client.calls import Plan, Predict, Target
 from serving.client.errors import RequestError, ResponseError
 from serving.client.types import (
     IntegerList,
     RankRequest,
     RankResult,
-    id_array,
+    list_features,
 )
 from serving.wire import messages
 
@@ -24,40 +24,39 @@ def make_example(
 ) -> bytes:
     """Serializes a request as a request-grouped Example.
 
-    Unlike the signature rank, serving_default takes the features of the
-    candidates from the Example, as training does.
+    Unlike the signature rank, serving_default takes all features from the
+    Example, as training does, those of the candidates too: give every one
+    that the model declares.
 
     Args:
         request: the request.
-        candidate_features: `candidate_category`, `candidate_city`,
-            `candidate_province` to ids, one per candidate.
+        candidate_features: ids by declared name, one per candidate.
 
     Returns:
         Bytes of a `tf.train.Example` with the features `user_id`,
-        `user_profile_1` … `_5`, `behavior_item_ids`,
-        `behavior_category_ids`, `candidate_item_ids` and those given.
+        `user_<f>`, `behavior_item_ids`, `behavior_<f>`, `candidate_item_ids`
+        and `candidate_<f>`.
 
     Raises:
         RequestError: a feature is not one whole number per candidate.
     """
-    example = messages.Example()
-    features = example.features.feature
-    features["user_id"].int64_list.value.append(request.user_id)
-    for number, value in enumerate(request.user_profile, 1):
-        name = f"user_profile_{number}"
-        features[name].int64_list.value.append(int(value))
-    for name in (
-        "behavior_item_ids",
-        "behavior_category_ids",
-        "candidate_item_ids",
-    ):
-        values = features[name].int64_list
-        values.SetInParent()
-        values.value.extend(np.asarray(getattr(request, name)).tolist())
     length = ("candidate_item_ids", len(request.candidate_item_ids))
-    for name, ids in (candidate_features or {}).items():
-        array = id_array(name, ids, length)
-        features[name].int64_list.value.extend(array.tolist())
+    candidates = list_features(
+        "candidate_features", candidate_features or {}, length
+    )
+    lists: dict[str, IntegerList] = {
+        "user_id": [request.user_id],
+        **{f"user_{name}": [value] for name, value in request.user.items()},
+        "behavior_item_ids": request.behavior_item_ids,
+        **{f"behavior_{n}": ids for n, ids in request.behaviors.items()},
+        "candidate_item_ids": request.candidate_item_ids,
+        **{f"candidate_{name}": ids for name, ids in candidates.items()},
+    }
+    example = messages.Example()
+    for name, ids in lists.items():
+        values = example.features.feature[name].int64_list
+        values.SetInParent()
+        values.value.extend(np.asarray(ids).tolist())
     return example.SerializeToString()
 
 
@@ -69,21 +68,19 @@ def examples_plan(
         if not isinstance(example, bytes):
             raise RequestError(f"examples[{index}]", "be bytes", example)
     if not examples:
-        return Plan([], lambda _: [])
+        return []
     array = np.empty(len(examples), object)
     array[:] = list(examples)
 
-    def read(answers: list[Outputs]) -> list[RankResult]:
-        scores = named_output(answers[0], "click_probability")
-        ids = named_output(answers[0], "candidate_item_ids")
-        if ids.shape != scores.shape or len(ids) != len(examples):
-            raise ResponseError(
-                f"scores {scores.shape} and candidates {ids.shape} do not "
-                f"fit {len(examples)} examples"
-            )
-        return [
-            RankResult(row_ids[row_ids != 0], row[row_ids != 0])
-            for row_ids, row in zip(ids, scores, strict=True)
-        ]
-
-    return Plan([Predict(target, "serving_default", {"examples": array})], read)
+    outputs = yield Predict(target, "serving_default", {"examples": array})
+    scores = named_output(outputs, "click_probability")
+    ids = named_output(outputs, "candidate_item_ids")
+    if ids.shape != scores.shape or len(ids) != len(examples):
+        raise ResponseError(
+            f"scores {scores.shape} and candidates {ids.shape} do not fit "
+            f"{len(examples)} examples"
+        )
+    return [
+        RankResult(row_ids[row_ids != 0], row[row_ids != 0])
+        for row_ids, row in zip(ids, scores, strict=True)
+    ]

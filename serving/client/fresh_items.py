@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from serving.client.client import MuseClient
+from serving.client.declared_inputs import feature_names
 from serving.client.errors import (
     CallError,
     InvalidArgumentError,
@@ -20,7 +21,7 @@ from serving.client.item_file import read_item_file
 
 _SIGNATURE = "upsert_items"
 _Probe = tuple[dict[str, Any], int]
-"""An item that was sent, and the load of the version that took it."""
+"""Arguments that sent an item, and the load of the version that took it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,21 +130,22 @@ class FreshItems:
     def _push(self, client: MuseClient) -> tuple[PushReport, _Probe | None]:
         """Sends all items; returns what tells whether they are there."""
         version = serving_version(client)
-        found = read_item_file(self.path, _vector_width(client))
+        found = read_item_file(self.path, *_served_items(client))
         counts: dict[str, int] = dict.fromkeys(
             ("stored", "used", "capacity"), 0
         )
         probe = None
         if len(found.item_ids):
-            items: dict[str, Any] = {
-                "item_ids": found.item_ids,
-                "embedding": found.embedding,
-                **found.features,
-            }
-            result = client.upsert_items(**items)
+            result = client.upsert_items(
+                found.item_ids, found.embedding, found.features
+            )
             counts["stored"] = int(result.stored.sum())
             counts |= {"used": result.used, "capacity": result.capacity}
-            first = {name: values[:1] for name, values in items.items()}
+            first = {
+                "item_ids": found.item_ids[:1],
+                "embedding": found.embedding[:1],
+                "features": {k: v[:1] for k, v in found.features.items()},
+            }
             probe = (first, result.load_id)
         report = PushReport(
             version=version,
@@ -168,7 +170,8 @@ def serving_version(client: MuseClient) -> int:
     return max(versions)
 
 
-def _vector_width(client: MuseClient) -> int:
+def _served_items(client: MuseClient) -> tuple[int, list[str]]:
+    """Returns the width of vectors, and names of features of items."""
     signatures = client.metadata().signatures
     if _SIGNATURE not in signatures:
         raise SignatureError(
@@ -176,7 +179,9 @@ def _vector_width(client: MuseClient) -> int:
             "the model takes no fresh items; export it with "
             "`export.fresh_items` above 0",
         )
-    return int((signatures["embed"].outputs["embedding"].shape or (0,))[-1])
+    names = feature_names("features", [], signatures[_SIGNATURE].inputs)
+    shape = signatures["embed"].outputs["embedding"].shape or (0,)
+    return int(shape[-1]), list(names)
 
 
 def _is_forgotten(client: MuseClient, probe: _Probe) -> bool:

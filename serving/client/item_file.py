@@ -8,25 +8,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serving.client.upserts import FEATURES
 from serving.files import appearing, parquet_footer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "item_id": ("item_id", "205"),
-    "embedding": ("embedding", "scl_embedding", "205_c"),
-    "category_ids": ("category_id", "item_category", "206"),
-    "city_ids": ("city_id", "item_city", "213"),
-    "province_ids": ("province_id", "item_province", "214"),
-}
-"""What each column may be called: plain, or as in the published data set."""
+_ITEM_ID = ("item_id", "205")
+_EMBEDDING = ("embedding", "scl_embedding", "205_c")
+# Columns of the published data set, by declared name.
+_PUBLISHED = {"category": "206", "city": "213", "province": "214"}
 
 _LARGEST_CODE = np.float32(127)
 
@@ -35,9 +30,9 @@ _LARGEST_CODE = np.float32(127)
 class ItemFile:
     """The items of a file: the last good row of each id.
 
-    Arrays are int64 (N,), but the embedding float32 (N, D). `superseded` counts
-    good rows with a newer one of the same id further down, `rejected` the rows
-    by reason.
+    Arrays are int64 (N,), but the embedding float32 (N, D). `features` are
+    those that the file has, by declared name; `superseded` counts good rows
+    with a newer one of the same id further down, `rejected` the rows by reason.
     """
 
     item_ids: np.ndarray
@@ -52,13 +47,15 @@ def rejected_file(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.stem}.rejected.parquet")
 
 
-def read_item_file(path: pathlib.Path, dim: int) -> ItemFile:
+def read_item_file(
+    path: pathlib.Path, dim: int, features: Sequence[str]
+) -> ItemFile:
     """Reads a file of items, and writes what it rejects beside it.
 
     Columns: `item_id` int, `embedding` list of `dim` numbers (floats of any
-    length, or int8 codes, which are 127 times the vector), and optionally
-    `category_id`, `city_id`, `province_id` int; see `COLUMNS` for other
-    names. A null feature is unknown. Further columns are ignored.
+    length, or int8 codes, which are 127 times the vector), and optionally a
+    feature `f` as `item_<f>`, `<f>` or `<f>_id` int, or all as in the
+    published data set. A null feature is missing. Further columns are ignored.
 
     Rejected rows go to `<name>.rejected.parquet` with a column `reason`; the
     file is absent if there are none.
@@ -66,6 +63,7 @@ def read_item_file(path: pathlib.Path, dim: int) -> ItemFile:
     Args:
         path: Parquet file.
         dim: width of a vector in the served table.
+        features: declared names of the model's features of items.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,12 +71,13 @@ def read_item_file(path: pathlib.Path, dim: int) -> ItemFile:
         ImportError: pyarrow is not installed.
     """
     pa, table = _read(path)
-    columns = _columns(path, table)
-    ids = _integers(pa, path, columns["item_id"])
-    vectors, faults = _vectors(pa, path, columns["embedding"], dim)
+    item_id = _column(path, table, _ITEM_ID)
+    ids = _integers(pa, path, item_id)
+    embedding = _column(path, table, _EMBEDDING)
+    vectors, faults = _vectors(pa, path, embedding, dim)
     reasons = np.full(table.num_rows, "", object)
     for reason, rows in (
-        ("item_id is null", _is_null(columns["item_id"])),
+        ("item_id is null", _is_null(item_id)),
         ("item_id is 0, which means padding", ids == 0),
         *faults,
     ):
@@ -95,10 +94,9 @@ def read_item_file(path: pathlib.Path, dim: int) -> ItemFile:
         item_ids=ids[chosen],
         embedding=vectors[chosen],
         features={
-            name: _integers(pa, path, columns[name])[chosen]
-            if name in columns
-            else np.zeros(len(chosen), np.int64)
-            for name in FEATURES
+            name: _integers(pa, path, column)[chosen]
+            for name in features
+            if (column := _feature(table, name)) is not None
         },
         superseded=len(good) - len(chosen),
         rejected=dict(zip(names.tolist(), counts.tolist(), strict=True)),
@@ -125,19 +123,24 @@ def _read(path: pathlib.Path) -> tuple[pa, pa.Table]:
         ) from error
 
 
-def _columns(path: pathlib.Path, table: pa.Table) -> dict[str, pa.Array]:
-    """Returns the columns there are, each as one array."""
-    found = {}
-    for column, names in COLUMNS.items():
-        name = next((n for n in names if n in table.column_names), None)
-        if name is not None:
-            found[column] = table.column(name).combine_chunks()
-        elif column not in FEATURES:
-            raise ValueError(
-                f"{path}: a column must be named {' or '.join(names)}. "
-                f"Received: {table.column_names}"
-            )
-    return found
+def _column(
+    path: pathlib.Path, table: pa.Table, names: Sequence[str]
+) -> pa.Array:
+    """Returns the first of some columns as one array."""
+    for name in names:
+        if name in table.column_names:
+            return table.column(name).combine_chunks()
+    raise ValueError(
+        f"{path}: a column must be named {' or '.join(names)}. "
+        f"Received: {table.column_names}"
+    )
+
+
+def _feature(table: pa.Table, name: str) -> pa.Array | None:
+    """Returns the column of a feature; None if there is none."""
+    names = [f"item_{name}", name, f"{name}_id", _PUBLISHED.get(name)]
+    found = [column for column in names if column in table.column_names]
+    return table.column(found[0]).combine_chunks() if found else None
 
 
 def _integers(pa: pa, path: pathlib.Path, column: pa.Array) -> np.ndarray:

@@ -69,13 +69,11 @@ def search_plan(
         raise RequestError("query_vectors", expected, query_vectors) from error
     if queries.ndim != 2 or not queries.size or not np.isfinite(queries).all():
         raise RequestError("query_vectors", expected, query_vectors)
-    return Plan(
-        [Predict(target, "search", {"query_vector": queries})],
-        lambda answers: [
-            recommend_result(answers[0], row, num_candidates)
-            for row in range(len(queries))
-        ],
-    )
+    outputs = yield Predict(target, "search", {"query_vector": queries})
+    return [
+        recommend_result(outputs, row, num_candidates)
+        for row in range(len(queries))
+    ]
 
 
 def recommend_result(
@@ -99,7 +97,7 @@ RECOMMEND = RowSignature(
     RecommendRequest,
     lambda _: "recommend",
     lambda request: (len(request.behavior_item_ids), 0),
-    lambda requests: {
+    lambda requests, _: {
         "behavior_item_ids": padded([r.behavior_item_ids for r in requests])
     },
     lambda request, outputs, row: recommend_result(

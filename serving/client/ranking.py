@@ -56,6 +56,9 @@ class RankingRequest:
             where empty.
         sort: whether the answer has the best candidate first.
         top: how many of the best to return, sorted; 0 takes all.
+        user: features of the user by the names that the model declares, in
+            place of those that the service's store keeps, for this request
+            alone. With any, the scores do not come from the user cache.
 
     Raises:
         RequestError: a field is not as described.
@@ -68,9 +71,14 @@ class RankingRequest:
     request_id: str = ""
     sort: bool = False
     top: int = 0
+    user: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        set_checked(self, user_id=whole_number(self.user_id))
+        set_checked(
+            self,
+            user_id=whole_number(self.user_id),
+            user=user_features(self.user),
+        )
         if self.candidate_item_ids is not None:
             ids = item_array("candidate_item_ids", self.candidate_item_ids)
             set_checked(self, candidate_item_ids=ids)
@@ -311,6 +319,7 @@ def read_request(message: Any, deadline_ms: float) -> RankingRequest:
         for field in dataclasses.fields(RankingRequest)
     }
     fields["candidate_item_ids"] = list(message.candidate_item_ids) or None
+    fields["user"] = dict(message.user)
     return RankingRequest(**{**fields, "deadline_ms": deadline_ms})
 
 

@@ -42,7 +42,7 @@ class MockTransport:
         ...     return {"click_probability": np.full(shape, 0.5, np.float32)}
         >>> transport = MockTransport({"rank": half})
         >>> with MuseClient("mock", transport) as client:
-        ...     request = RankRequest(7, [1, 2, 0, 0, 3], [11], [5], [13, 14])
+        ...     request = RankRequest(7, [13, 14], behavior_item_ids=[11])
         ...     client.rank(request).click_probability
         array([0.5, 0.5], dtype=float32)
     """

@@ -10,7 +10,6 @@ import numpy as np
 
 from serving.client.errors import RequestError
 
-PROFILE_SIZE = 5
 _INT64 = np.iinfo(np.int64)
 IntegerList = Sequence[int] | np.ndarray
 
@@ -20,40 +19,41 @@ class RankRequest:
     """One user and the items to score for them.
 
     Lists become int64 arrays; anything that is not whole numbers of 64 bits
-    is refused when the request is made.
+    is refused when the request is made. Features go by the names that the
+    model declares; one that is left out is missing, which is 0.
 
     Attributes:
         user_id: the user.
-        user_profile: five profile ids; 0 where unknown.
-        behavior_item_ids: items of the history, oldest first; may be empty.
-        behavior_category_ids: their categories, as long as that.
         candidate_item_ids: items to score, at least one, none of them 0.
+        behavior_item_ids: items of the history, oldest first; may be empty.
+        user: raw ids of features of the user.
+        behaviors: raw ids of features of the behaviors, each as long as
+            `behavior_item_ids`.
 
     Raises:
         RequestError: a field is not as described.
     """
 
     user_id: int
-    user_profile: IntegerList
-    behavior_item_ids: IntegerList
-    behavior_category_ids: IntegerList
     candidate_item_ids: IntegerList
+    behavior_item_ids: IntegerList = ()
+    user: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    behaviors: Mapping[str, IntegerList] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         items = id_array("behavior_item_ids", self.behavior_item_ids)
+        length = ("behavior_item_ids", len(items))
         set_checked(
             self,
             user_id=whole_number(self.user_id),
-            user_profile=check_profile(self.user_profile),
-            behavior_item_ids=items,
-            behavior_category_ids=id_array(
-                "behavior_category_ids",
-                self.behavior_category_ids,
-                ("behavior_item_ids", len(items)),
-            ),
             candidate_item_ids=item_array(
                 "candidate_item_ids", self.candidate_item_ids
             ),
+            behavior_item_ids=items,
+            user=user_features(self.user),
+            behaviors=list_features("behaviors", self.behaviors, length),
         )
 
 
@@ -70,16 +70,6 @@ def whole_number(value: object, field: str = "user_id") -> int:
     if not _INT64.min <= value <= _INT64.max:
         raise RequestError(field, "fit into 64 bits", value)
     return int(value)
-
-
-def check_profile(values: IntegerList) -> np.ndarray:
-    """Returns profile ids as int64 (5,), or raises `RequestError`."""
-    profile = id_array("user_profile", values)
-    if len(profile) != PROFILE_SIZE:
-        raise RequestError(
-            "user_profile", f"hold {PROFILE_SIZE} ids", f"{len(profile)} ids"
-        )
-    return profile
 
 
 def user_features(features: Mapping[str, int]) -> dict[str, int]:

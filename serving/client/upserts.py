@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from serving.client.batches import Limits, Outputs, named_output
-from serving.client.calls import Plan, Predict, Target
+from serving.client.calls import Plan
+from serving.client.declared_inputs import DeclaredInputs, feature_names
 from serving.client.errors import RequestError, ResponseError
-from serving.client.types import IntegerList, id_array, item_array
-
-FEATURES = ("category_ids", "city_ids", "province_ids")
+from serving.client.types import IntegerList, item_array, list_features
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,35 +38,45 @@ class UpsertResult:
 
 
 def upsert_plan(
-    target: Target,
+    declared: DeclaredInputs,
     item_ids: IntegerList,
     embedding: Sequence[Sequence[float]] | np.ndarray,
-    features: Mapping[str, IntegerList | None],
+    features: Mapping[str, IntegerList],
     limits: Limits,
 ) -> Plan[UpsertResult]:
     """Adds items, or replaces them, `limits.items` in each call."""
-    inputs = upsert_inputs(item_ids, embedding, features)
-    count = len(inputs["item_ids"])
-    calls = (
-        Predict(
-            target,
+    items = checked_items(item_ids, embedding)
+    count = len(items["item_ids"])
+    given = list_features("features", features, ("item_ids", count))
+    answers = []
+    for start in range(0, count, limits.items):
+        part = slice(start, start + limits.items)
+        answer = yield from declared.predict(
             "upsert_items",
-            {
-                name: values[start : start + limits.items]
-                for name, values in inputs.items()
-            },
+            functools.partial(upsert_inputs, items, given, part),
         )
-        for start in range(0, count, limits.items)
-    )
-    return Plan(calls, lambda answers: joined_result(answers, count))
+        answers.append(answer)
+    return joined_result(answers, count)
 
 
 def upsert_inputs(
+    items: Mapping[str, np.ndarray],
+    features: Mapping[str, np.ndarray],
+    part: slice,
+    declared: Collection[str],
+) -> dict[str, np.ndarray]:
+    """Returns the inputs of a part; declared features left out are 0."""
+    unknown = np.zeros_like(items["item_ids"])
+    names = feature_names("features", [features], declared)
+    named = {key: features.get(name, unknown) for name, key in names.items()}
+    return {name: values[part] for name, values in {**items, **named}.items()}
+
+
+def checked_items(
     item_ids: IntegerList,
     embedding: Sequence[Sequence[float]] | np.ndarray,
-    features: Mapping[str, IntegerList | None],
 ) -> dict[str, np.ndarray]:
-    """Inputs of `upsert_items`, checked."""
+    """Returns ids and float32 vectors, or raises `RequestError`."""
     ids = item_array("item_ids", item_ids)
     try:
         vectors = np.asarray(embedding, np.float32)
@@ -85,15 +95,7 @@ def upsert_inputs(
         raise RequestError(
             "embedding", "be finite", f"NaN or infinity in row {bad[0]}"
         )
-    inputs = {"item_ids": ids, "embedding": vectors}
-    for name in FEATURES:
-        given = features[name]
-        inputs[name] = (
-            np.zeros_like(ids)
-            if given is None
-            else id_array(name, given, ("item_ids", len(ids)))
-        )
-    return inputs
+    return {"item_ids": ids, "embedding": vectors}
 
 
 def joined_result(answers: Sequence[Outputs], count: int) -> UpsertResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from serving.client.batches import (
     Outputs,
     RowSignature,
     column,
+    feature_inputs,
     padded,
     scored,
 )
@@ -20,11 +21,12 @@ from serving.client.errors import RequestError, ResponseError
 from serving.client.types import (
     IntegerList,
     RankResult,
-    check_profile,
     id_array,
     item_array,
+    list_features,
     set_checked,
     some_ids,
+    user_features,
     whole_number,
 )
 
@@ -41,10 +43,11 @@ class PrefetchRequest:
 
     Attributes:
         user_id: the user.
-        user_profile: five profile ids; 0 where unknown.
         behavior_item_ids: items of the history, oldest first; may be empty.
             None where rows are given.
-        behavior_category_ids: their categories, as long as the history.
+        user: raw ids of features of the user, by declared name.
+        behaviors: raw ids of features of the behaviors, by declared name,
+            each as long as the history.
         behavior_rows: rows of the items instead of their ids; 0 for an item
             that the model does not know.
         table_stamp: the stamp that came with the rows.
@@ -54,9 +57,11 @@ class PrefetchRequest:
     """
 
     user_id: int
-    user_profile: IntegerList
-    behavior_item_ids: IntegerList | None
-    behavior_category_ids: IntegerList
+    behavior_item_ids: IntegerList | None = None
+    user: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    behaviors: Mapping[str, IntegerList] = dataclasses.field(
+        default_factory=dict
+    )
     behavior_rows: IntegerList | None = None
     table_stamp: int | None = None
 
@@ -89,11 +94,9 @@ class PrefetchRequest:
         set_checked(
             self,
             user_id=whole_number(self.user_id),
-            user_profile=check_profile(self.user_profile),
-            behavior_category_ids=id_array(
-                "behavior_category_ids",
-                self.behavior_category_ids,
-                (name, len(values)),
+            user=user_features(self.user),
+            behaviors=list_features(
+                "behaviors", self.behaviors, (name, len(values))
             ),
             **{name: values},
         )
@@ -104,7 +107,8 @@ class PrefetchRequest:
         return self.behavior_rows is not None
 
     def __len__(self) -> int:
-        return len(self.behavior_category_ids)
+        rows, ids = self.behavior_rows, self.behavior_item_ids
+        return len(ids if rows is None else rows)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,29 +222,25 @@ class ResolvedItems:
 
 
 def _prefetch_inputs(
-    requests: Sequence[PrefetchRequest],
+    requests: Sequence[PrefetchRequest], declared: Collection[str]
 ) -> dict[str, np.ndarray]:
     """Pads requests, all of them by ids or all by rows; -1 pads rows."""
-    inputs = {
-        "user_id": np.array([r.user_id for r in requests], np.int64),
-        "user_profile": np.stack([r.user_profile for r in requests]),
-        "behavior_category_ids": padded(
-            [r.behavior_category_ids for r in requests]
-        ),
-    }
+    inputs: dict[str, np.ndarray]
     if requests[0].by_rows:
-        rows = np.full(inputs["behavior_category_ids"].shape, -1, np.int32)
+        width = max(1, *map(len, requests))
+        rows = np.full((len(requests), width), -1, np.int32)
         for row, request in zip(rows, requests, strict=True):
             row[: len(request)] = request.behavior_rows
-        inputs["behavior_rows"] = rows
-        inputs["table_stamp"] = np.array(
-            [r.table_stamp for r in requests], np.int64
-        )
+        stamps = [request.table_stamp for request in requests]
+        inputs = {
+            "behavior_rows": rows,
+            "table_stamp": np.array(stamps, np.int64),
+        }
     else:
-        inputs["behavior_item_ids"] = padded(
-            [r.behavior_item_ids for r in requests]  # type: ignore[misc]
-        )
-    return inputs
+        items = padded([r.behavior_item_ids for r in requests])  # type: ignore[misc]
+        width = items.shape[1]
+        inputs = {"behavior_item_ids": items}
+    return {**feature_inputs(requests, width, declared), **inputs}
 
 
 def _prefetch_result(
@@ -253,7 +253,7 @@ def _prefetch_result(
 
 
 def _cached_rank_inputs(
-    requests: Sequence[CachedRankRequest],
+    requests: Sequence[CachedRankRequest], _: Collection[str]
 ) -> dict[str, np.ndarray]:
     return {
         "user_id": np.array([r.user_id for r in requests], np.int64),
@@ -274,7 +274,7 @@ def _cached_rank_result(
 PREFETCH = RowSignature(
     PrefetchRequest,
     lambda request: "prefetch_rows" if request.by_rows else "prefetch",
-    lambda request: (2 * len(request), 0),
+    lambda request: ((1 + len(request.behaviors)) * len(request), 0),
     _prefetch_inputs,
     _prefetch_result,
 )
@@ -293,15 +293,12 @@ def user_cache_plan(
     """Asks what is in the cache."""
     ids = some_ids("user_ids", user_ids)
 
-    def read(answers: list[Outputs]) -> UserCacheStats:
-        (outputs,) = answers
-        users = {name: column(outputs, name, len(ids)) for name in _PER_USER}
-        counts = {
-            name: int(column(outputs, name, 1)[0]) for name in CACHE_STATISTICS
-        }
-        return UserCacheStats(**users, **counts)  # type: ignore[arg-type]
-
-    return Plan([Predict(target, "user_cache", {"user_id": ids})], read)
+    outputs = yield Predict(target, "user_cache", {"user_id": ids})
+    users = {name: column(outputs, name, len(ids)) for name in _PER_USER}
+    counts = {
+        name: int(column(outputs, name, 1)[0]) for name in CACHE_STATISTICS
+    }
+    return UserCacheStats(**users, **counts)  # type: ignore[arg-type]
 
 
 def resolve_items_plan(
@@ -309,25 +306,15 @@ def resolve_items_plan(
 ) -> Plan[ResolvedItems]:
     """Finds the rows of items."""
     ids = some_ids("item_ids", item_ids)
-    parts = [
-        ids[start : start + limits.ids]
-        for start in range(0, len(ids), limits.ids)
-    ]
-
-    def read(answers: list[Outputs]) -> ResolvedItems:
-        rows, stamps = [], set()
-        for answer, part in zip(answers, parts, strict=True):
-            rows.append(column(answer, "row", len(part)))
-            stamps.update(column(answer, "table_stamp", len(part)).tolist())
-        if len(stamps) != 1:
-            raise ResponseError(
-                f"the rows come from {len(stamps)} item tables; the version "
-                "was swapped between two calls"
-            )
-        return ResolvedItems(
-            rows=np.concatenate(rows), table_stamp=stamps.pop()
+    rows, stamps = [], set()
+    for start in range(0, len(ids), limits.ids):
+        part = ids[start : start + limits.ids]
+        answer = yield Predict(target, "resolve_items", {"item_ids": part})
+        rows.append(column(answer, "row", len(part)))
+        stamps.update(column(answer, "table_stamp", len(part)).tolist())
+    if len(stamps) != 1:
+        raise ResponseError(
+            f"the rows come from {len(stamps)} item tables; the version was "
+            "swapped between two calls"
         )
-
-    return Plan(
-        [Predict(target, "resolve_items", {"item_ids": p}) for p in parts], read
-    )
+    return ResolvedItems(rows=np.concatenate(rows), table_stamp=stamps.pop())

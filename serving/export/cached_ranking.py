@@ -5,21 +5,21 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from muse_keras.tables import ItemTable, MultimodalEmbeddingTable
+from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import newest_mask
+from serving.export.feature_names import names_of
 from serving.export.request import (
     EMBED_INPUTS,
-    NUM_PROFILE_FIELDS,
-    PREFETCH_INPUTS,
-    PREFETCH_ROWS_INPUTS,
     RANK_CACHED_INPUTS,
     USER_CACHE_INPUTS,
     checked_item_ids,
     checked_request,
+    prefetch_inputs,
+    prefetch_rows_inputs,
     require,
 )
 from serving.export.saving import Untracked
@@ -29,11 +29,12 @@ from serving.export.user_cache import (
     UserCache,
     UserCacheConfig,
 )
-from serving.export.vocabulary import Vocabulary
 from serving.export.words import WordFormat
 
+if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
+    from muse_keras.models import BaseRanker
+
 Tensors = dict[str, tf.Tensor]
-Function = Callable[..., tf.Tensor]
 
 
 class CachedRanking(tf.Module):
@@ -42,27 +43,31 @@ class CachedRanking(tf.Module):
     def __init__(
         self,
         config: UserCacheConfig,
-        table: MultimodalEmbeddingTable,
+        model: "BaseRanker",
         item_table: ItemTable,
-        profile_indices: Function,
-        categories: Vocabulary,
         max_history: int | None,
+        indices: Callable[[Tensors], tuple[tf.Tensor, list[tf.Tensor]]],
         score: Callable[[tf.Tensor, Histories], tf.Tensor],
     ) -> None:
         super().__init__(name="cached_ranking")
-        last_row = table.num_items + table.spare_rows
+        last_row = model.table.num_items + model.table.spare_rows
         self.cache = UserCache(
             config,
             WordFormat(
                 row_bits=last_row.bit_length(),
-                category_bits=(categories.size - 1).bit_length(),
+                feature_bits={
+                    name: (model.item_sizes[name] - 1).bit_length()
+                    for name in model.behavior_features
+                },
             ),
-            NUM_PROFILE_FIELDS,
+            len(model.user_sizes),
         )
         self.table_stamp = stamp_of(item_table)
-        self._table = Untracked(table)
-        self._profile_indices = Untracked(profile_indices)
-        self._categories = Untracked(categories)
+        self._table = Untracked(model.table)
+        names = names_of(model)
+        self._prefetch_inputs = Untracked(prefetch_inputs(names))
+        self._prefetch_rows_inputs = Untracked(prefetch_rows_inputs(names))
+        self._indices = Untracked(indices)
         self._score = Untracked(score)
         self._limit = min(config.max_length, max_history or config.max_length)
 
@@ -71,8 +76,11 @@ class CachedRanking(tf.Module):
     ) -> dict[str, tuple[Any, dict[str, tf.TensorSpec]]]:
         """Return what to trace, and its inputs, by signature name."""
         return {
-            "prefetch": (self.prefetch, PREFETCH_INPUTS),
-            "prefetch_rows": (self.prefetch_rows, PREFETCH_ROWS_INPUTS),
+            "prefetch": (self.prefetch, self._prefetch_inputs.object),
+            "prefetch_rows": (
+                self.prefetch_rows,
+                self._prefetch_rows_inputs.object,
+            ),
             "resolve_items": (self.resolve_items, EMBED_INPUTS),
             "rank_cached": (self.rank_cached, RANK_CACHED_INPUTS),
             "user_cache": (self.user_cache, USER_CACHE_INPUTS),
@@ -84,7 +92,7 @@ class CachedRanking(tf.Module):
         Returns `cached_length` int32 (B,) and `generation` int64 (B,), both 0
         where another writer took the slot.
         """
-        inputs = checked_request(inputs, PREFETCH_INPUTS)
+        inputs = checked_request(inputs, self._prefetch_inputs.object)
         ids = inputs["behavior_item_ids"]
         rows = self._table.object.lookup(ids)
         return self._store(inputs, rows, newest_mask(ids, self._limit))
@@ -94,7 +102,7 @@ class CachedRanking(tf.Module):
         # int64 at once: TensorFlow keeps int32 on the host.
         rows = tf.cast(inputs["behavior_rows"], tf.int64)
         inputs = checked_request(
-            {**inputs, "behavior_rows": rows}, PREFETCH_ROWS_INPUTS
+            {**inputs, "behavior_rows": rows}, self._prefetch_rows_inputs.object
         )
         rows = inputs["behavior_rows"]
         stamp = tf.constant(self.table_stamp, tf.int64)
@@ -161,13 +169,10 @@ class CachedRanking(tf.Module):
     def _store(
         self, inputs: Tensors, rows: tf.Tensor, mask: tf.Tensor
     ) -> Tensors:
-        categories = self._categories.object(inputs["behavior_category_ids"])
+        user, behaviors = self._indices.object(inputs)
+        rows = tf.cast(rows, tf.int64)
         lengths, generations = self.cache.write(
-            inputs["user_id"],
-            self._profile_indices.object(inputs["user_profile"]),
-            tf.cast(rows, tf.int64),
-            tf.cast(categories, tf.int64),
-            mask,
+            inputs["user_id"], user, rows, behaviors, mask
         )
         return {
             "cached_length": tf.cast(lengths, tf.int32),

@@ -18,8 +18,8 @@ from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tensorflow import has_int8_products, int8_products
 from serving.export import manifest as manifests
 from serving.export import warmup
+from serving.export.feature_names import names_of, vocabulary_sizes
 from serving.export.ranking_module import RankingModule
-from serving.export.request import BEHAVIOR_FIELD, NUM_PROFILE_FIELDS
 from serving.export.saving import clear_devices
 from serving.export.user_cache import UserCacheConfig
 from serving.files import find_versions, write_json
@@ -89,8 +89,9 @@ def export_saved_model(
             interface), with `model.table` assigned from `item_table`.
         item_table: `ItemTable`; its raw features become vocabulary indices
             in the SavedModel.
-        vocabularies: raw int64 ids in index order, without 0, for each name
-            in the model's `user_sizes` and `item_sizes`.
+        vocabularies: raw int64 ids in index order, without 0: `user_<f>` for
+            each name f in the model's `user_sizes`, `item_<f>` for each in
+            its `item_sizes`.
         max_history: int or None. `rank` and `explain` count the newest
             `max_history` real behaviors, as the Transform graph does.
         transform_output: folder of a `tft.TFTransformOutput`, or None for no
@@ -136,7 +137,9 @@ def export_saved_model(
     )
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()
-    examples = tuple(warmup_examples) or (warmup.example_of(item_table),)
+    examples = tuple(warmup_examples) or (
+        warmup.example_of(item_table, names_of(model)),
+    )
     requests = list(warmup.requests(examples, signatures, item_table))
     warmup.run(signatures, requests)
     manifest = {
@@ -205,15 +208,9 @@ def _check_version(version: Path) -> None:
         )
 
 
-def _check_features(model: Any, item_table: ItemTable) -> None:
-    """Refuse a model whose features the signatures do not carry."""
-    users, behavior = len(model.user_sizes), tuple(model.behavior_features)
-    if users != NUM_PROFILE_FIELDS or behavior != (BEHAVIOR_FIELD,):
-        raise ValueError(
-            f"`model` must have {NUM_PROFILE_FIELDS} features of users, and "
-            f"{BEHAVIOR_FIELD} of behaviors, which the signatures carry. "
-            f"Received: {users}, and {', '.join(behavior) or 'none'}"
-        )
+def _check_features(model: BaseRanker, item_table: ItemTable) -> None:
+    """Refuse names that do not fit, and features that the table lacks."""
+    names_of(model)
     missing = set(model.item_sizes) - set(item_table.features)
     if missing:
         raise ValueError(
@@ -225,17 +222,17 @@ def _check_features(model: Any, item_table: ItemTable) -> None:
 def _check_vocabularies(
     model: BaseRanker, vocabularies: Mapping[str, npt.ArrayLike]
 ) -> None:
-    expected = {**model.user_sizes, **model.item_sizes}
+    expected = vocabulary_sizes(model)
     if set(vocabularies) != set(expected):
         raise ValueError(
             f"`vocabularies` must be exactly {sorted(expected)}. "
             f"Received: {sorted(vocabularies)}"
         )
-    for field, size in expected.items():
-        entries = np.asarray(vocabularies[field]).size
+    for name, size in expected.items():
+        entries = np.asarray(vocabularies[name]).size
         if entries + 2 != size:
             raise ValueError(
-                f"`vocabularies[{field!r}]` must have {size - 2} entries, "
+                f"`vocabularies[{name!r}]` must have {size - 2} entries, "
                 f"since the model has {size} indices with missing and "
                 f"out-of-vocabulary. Received: {entries}"
             )

@@ -39,7 +39,7 @@ class ItemUpsert(tf.Module):
         self._table = Untracked(table)
         self._features = features
         # Names of inputs by the features that they hold.
-        self._names = {field: f"{field}_ids" for field in features.by_field}
+        self._names = {field: f"item_{field}" for field in features.by_field}
         self.inputs = {
             "item_ids": tf.TensorSpec([None], tf.int64, name="item_ids"),
             "embedding": tf.TensorSpec([None, None], tf.float32, "embedding"),

@@ -11,10 +11,11 @@ import tensorflow as tf
 from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
 from serving.export.cached_ranking import CachedRanking
+from serving.export.feature_names import declared_names, vocabulary_sizes
 from serving.export.ranking_module import RankingModule
 
 FILE_NAME = "muse_export.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def describe(
@@ -43,7 +44,8 @@ def describe(
         "fresh_items": model.table.spare_rows,
         "user_cache": _cache_of(module.cached),
         "dim": item_table.dim,
-        "vocabulary_sizes": module.vocabulary_sizes(),
+        "features": declared_names(model),
+        "vocabulary_sizes": vocabulary_sizes(model),
         "total_bytes": sum(size["bytes"] for size in sizes.values()),
         "variables": sizes,
         "signatures": {

@@ -13,17 +13,16 @@ from muse_keras.tensorflow import (
     newest_mask,
 )
 from serving.export.cached_ranking import CachedRanking
+from serving.export.feature_names import names_of, vocabulary_sizes
 from serving.export.item_features import ItemFeatures
 from serving.export.item_upsert import ItemUpsert
 from serving.export.request import (
-    BEHAVIOR_FIELD,
     EMBED_INPUTS,
-    EXAMPLES,
-    RANK_INPUTS,
-    TRANSFORMED,
+    EXAMPLES_INPUTS,
     checked_item_ids,
     checked_request,
     in_few_lengths,
+    rank_inputs,
 )
 from serving.export.saving import Untracked
 from serving.export.user_cache import Histories, UserCacheConfig
@@ -54,12 +53,15 @@ class RankingModule(tf.Module):
     ) -> None:
         super().__init__(name="ranking_module")
         self._vocabularies = {
-            field: Vocabulary(field, vocabularies[field])
-            for field in (*model.user_sizes, *model.item_sizes)
+            name: Vocabulary(name, vocabularies[name])
+            for name in vocabulary_sizes(model)
         }
         self._item_features = ItemFeatures(
             item_table,
-            {field: self._vocabularies[field] for field in model.item_sizes},
+            {
+                field: self._vocabularies[f"item_{field}"]
+                for field in model.item_sizes
+            },
             model.table.spare_rows,
         )
         self.upsert = (
@@ -75,24 +77,25 @@ class RankingModule(tf.Module):
         # Not tracked as a Keras object: the file needs no Keras to load. The
         # variables it uses are tracked once the signatures are traced.
         self._model = Untracked(model)
+        self._names = Untracked(names_of(model))
         self.model_variables: Mapping[str, tf.Variable] = {}
         self.cached: CachedRanking | None = None
         if user_cache is not None and user_cache.users:
             self.cached = CachedRanking(
                 user_cache,
-                table=model.table,
+                model=model,
                 item_table=item_table,
-                profile_indices=self._profile,
-                categories=self._vocabularies[BEHAVIOR_FIELD],
                 max_history=max_history,
+                indices=self._indices,
                 score=self._score_cached,
             )
 
     def signatures(self) -> dict[str, Any]:
         """Trace the signatures and track the variables they use."""
+        ranking = rank_inputs(self._names.object)
         functions: dict[str, tuple[Any, Mapping[str, tf.TensorSpec]]] = {
-            "rank": (self.rank, RANK_INPUTS),
-            "explain": (self.explain, RANK_INPUTS),
+            "rank": (self.rank, ranking),
+            "explain": (self.explain, ranking),
             "embed": (self.embed, EMBED_INPUTS),
         }
         if self.upsert is not None:
@@ -100,7 +103,7 @@ class RankingModule(tf.Module):
         if self.transform is not None:
             functions["serving_default"] = (
                 self.serve_examples,
-                {"examples": EXAMPLES},
+                EXAMPLES_INPUTS,
             )
         if self.cached is not None:
             functions |= self.cached.functions()
@@ -128,26 +131,19 @@ class RankingModule(tf.Module):
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return the variables of a loaded version, by a readable name."""
         named = dict(self.model_variables)
-        for field, vocabulary in self._vocabularies.items():
+        for name, vocabulary in self._vocabularies.items():
             for variable in vocabulary.variables:
                 short = variable.name.rpartition("/")[2].partition(":")[0]
-                named[f"vocabulary.{field}.{short}"] = variable
+                named[f"vocabulary.{name}.{short}"] = variable
         for field, variable in self._item_features.by_field.items():
             named[f"item_features.{field}"] = variable
         if self.upsert is not None:
             named["item_upsert.counter"] = self.upsert.counter
             named["item_upsert.load_id"] = self.upsert.load_id
         if self.cached is not None:
-            for name, variable in self.cached.cache.state().items():
-                named[f"user_cache.{name}"] = variable
+            for part, variable in self.cached.cache.state().items():
+                named[f"user_cache.{part}"] = variable
         return named
-
-    def vocabulary_sizes(self) -> dict[str, int]:
-        """Return the number of indices by field."""
-        return {
-            field: vocabulary.size
-            for field, vocabulary in self._vocabularies.items()
-        }
 
     def rank(self, **request: tf.Tensor) -> Tensors:
         """Return `click_probability` float32 (B, C), 0 where padded."""
@@ -201,7 +197,7 @@ class RankingModule(tf.Module):
         if self.transform is None:
             raise ValueError("`serving_default` needs a transform graph.")
         raw = tf.io.parse_example(examples, self._raw_feature_spec)
-        inputs = dense_model_inputs(self.transform(raw), TRANSFORMED)
+        inputs = dense_model_inputs(self.transform(raw), self._names.object)
         inputs = in_few_lengths(inputs)
         ids = inputs["candidate_item_ids"]
         return {
@@ -212,15 +208,16 @@ class RankingModule(tf.Module):
         }
 
     def _model_inputs(self, request: Tensors) -> Tensors:
-        request = in_few_lengths(checked_request(request, RANK_INPUTS))
+        specs = rank_inputs(self._names.object)
+        request = in_few_lengths(checked_request(request, specs))
         behavior_ids = request["behavior_item_ids"]
         table = self._model.object.table
         fresh_index = table.fresh_index()
-        category = self._vocabularies[BEHAVIOR_FIELD]
+        user, behaviors = self._indices(request)
         histories = Histories(
-            self._profile(request["user_profile"]),
+            user,
             table.lookup(behavior_ids, fresh_index),
-            category(request["behavior_category_ids"]),
+            behaviors,
             newest_mask(behavior_ids, self._max_history),
         )
         candidate_ids = request["candidate_item_ids"]
@@ -237,39 +234,55 @@ class RankingModule(tf.Module):
     def _combined(
         self, histories: Histories, candidate_ids: tf.Tensor, fresh_index: Any
     ) -> Tensors:
-        candidate_rows = self._model.object.table.lookup(
-            candidate_ids, fresh_index
-        )
+        model = self._model.object
+        candidate_rows = model.table.lookup(candidate_ids, fresh_index)
         features = self._item_features(candidate_rows)
+        behaviors = dict(
+            zip(model.behavior_features, histories.behaviors, strict=True)
+        )
         inputs = {
-            "user_features": tf.cast(histories.profile, tf.int32),
+            "user_features": tf.cast(histories.user, tf.int32),
             "behavior_rows": tf.cast(histories.rows, tf.int32),
-            "behavior_features": histories.categories[:, :, tf.newaxis],
             "behavior_mask": histories.mask,
             "candidate_rows": candidate_rows,
             "candidate_features": tf.stack([*features.values()], axis=2),
             "candidate_mask": tf.not_equal(candidate_ids, 0),
         }
-        if self._model.object.matches:
-            matches = feature_matches(
-                histories.categories,
-                histories.mask,
-                features[BEHAVIOR_FIELD],
-                self._vocabularies[BEHAVIOR_FIELD].size,
+        if behaviors:
+            inputs["behavior_features"] = tf.stack(
+                [*behaviors.values()], axis=2
             )
-            inputs["candidate_matches"] = matches[:, :, tf.newaxis]
+        if model.matches:
+            matches = [
+                feature_matches(
+                    behaviors[field],
+                    histories.mask,
+                    features[field],
+                    model.item_sizes[field],
+                )
+                for field in model.matches
+            ]
+            inputs["candidate_matches"] = tf.stack(matches, axis=2)
         return inputs
 
-    def _profile(self, raw: tf.Tensor) -> tf.Tensor:
-        """Return int64 vocabulary indices (B, 5) of raw profile ids."""
-        # Slices: `Unpack` of int64 has no kernel in device memory.
-        return tf.stack(
-            [
-                self._vocabularies[field](raw[:, column])
-                for column, field in enumerate(self._model.object.user_sizes)
-            ],
-            axis=1,
-        )
+    def _indices(self, request: Tensors) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Return int64 vocabulary indices of raw ids in a request.
+
+        Those of the user are (B, U), those of each behavior feature (B, L).
+        """
+        model, known = self._model.object, self._vocabularies
+        of_user = [
+            known[f"user_{field}"](request[f"user_{field}"])
+            for field in model.user_sizes
+        ]
+        of_behaviors = [
+            known[f"item_{field}"](request[f"behavior_{field}"])
+            for field in model.behavior_features
+        ]
+        if not of_user:
+            users = tf.size(request["user_id"])
+            return tf.zeros([users, 0], tf.int64), of_behaviors
+        return tf.stack(of_user, axis=1), of_behaviors
 
     def _click_probability(self, inputs: Tensors) -> tf.Tensor:
         logits = self._model.object(inputs, training=False)

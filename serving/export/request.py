@@ -5,51 +5,53 @@ while its graph optimizer believes them. They are asserted inside instead, and
 a failed assertion reaches the client as INVALID_ARGUMENT with the text below.
 """
 
+from typing import TypeAlias
+
 import tensorflow as tf
 
 from muse_keras.tensorflow import FeatureNames
 
-# Names outside of the model: of `user_profile`'s columns in Examples, of the
-# feature in `behavior_category_ids`, and of transformed features.
-PROFILE_FIELDS = tuple(f"user_profile_{i}" for i in range(1, 6))
-NUM_PROFILE_FIELDS = len(PROFILE_FIELDS)
-BEHAVIOR_FIELD = "category"
-TRANSFORMED = FeatureNames(
-    user=("user_profile",),
-    item=("candidate_categories", "candidate_cities", "candidate_provinces"),
-    behavior=("behavior_categories",),
-    matches=("candidate_category_matches",),
-)
+Specs: TypeAlias = dict[str, tf.TensorSpec]
 
 
-def _ids(name: str, rank: int, dtype: tf.DType = tf.int64) -> tf.TensorSpec:
-    return tf.TensorSpec([None] * rank, dtype, name=name)
+def _ids(name: str, rank: int, dtype: tf.DType = tf.int64) -> Specs:
+    return {name: tf.TensorSpec([None] * rank, dtype, name=name)}
 
 
-RANK_INPUTS = {
-    "user_id": _ids("user_id", 1),
-    "user_profile": _ids("user_profile", 2),
-    "behavior_item_ids": _ids("behavior_item_ids", 2),
-    "behavior_category_ids": _ids("behavior_category_ids", 2),
-    "candidate_item_ids": _ids("candidate_item_ids", 2),
-}
-PREFETCH_INPUTS = dict(list(RANK_INPUTS.items())[:-1])
-PREFETCH_ROWS_INPUTS = {
-    "user_id": RANK_INPUTS["user_id"],
-    "user_profile": RANK_INPUTS["user_profile"],
-    "behavior_rows": _ids("behavior_rows", 2, tf.int32),
-    "behavior_category_ids": RANK_INPUTS["behavior_category_ids"],
-    "table_stamp": _ids("table_stamp", 1),
-}
-RANK_CACHED_INPUTS = {
-    name: RANK_INPUTS[name] for name in ("user_id", "candidate_item_ids")
-}
-USER_CACHE_INPUTS = {"user_id": RANK_INPUTS["user_id"]}
-EMBED_INPUTS = {"item_ids": _ids("item_ids", 1)}
-EXAMPLES = _ids("examples", 1, tf.string)
+USER_CACHE_INPUTS = _ids("user_id", 1)
+RANK_CACHED_INPUTS = {**USER_CACHE_INPUTS, **_ids("candidate_item_ids", 2)}
+EMBED_INPUTS = _ids("item_ids", 1)
+EXAMPLES_INPUTS = _ids("examples", 1, tf.string)
 # Lengths that histories are filled up to: a multiple of the first number of
 # behaviors, of the second from that number of behaviors on.
 _SHORT_STEP, _LONG_STEP, _LONG = 100, 500, 5_000
+
+
+def rank_inputs(names: FeatureNames) -> Specs:
+    """Return the inputs of `rank` and `explain`."""
+    return {**prefetch_inputs(names), **RANK_CACHED_INPUTS}
+
+
+def prefetch_inputs(names: FeatureNames) -> Specs:
+    """Return the inputs of `prefetch`."""
+    return {**_features(names), **_ids("behavior_item_ids", 2)}
+
+
+def prefetch_rows_inputs(names: FeatureNames) -> Specs:
+    """Return the inputs of `prefetch_rows`."""
+    return {
+        **_features(names),
+        **_ids("behavior_rows", 2, tf.int32),
+        **_ids("table_stamp", 1),
+    }
+
+
+def _features(names: FeatureNames) -> Specs:
+    specs = dict(USER_CACHE_INPUTS)
+    for rank, group in ((1, names.user), (2, names.behavior)):
+        for name in group:
+            specs |= _ids(name, rank)
+    return specs
 
 
 def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -74,7 +76,7 @@ def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def checked_request(
-    inputs: dict[str, tf.Tensor], specs: dict[str, tf.TensorSpec]
+    inputs: dict[str, tf.Tensor], specs: Specs
 ) -> dict[str, tf.Tensor]:
     """Assert the sizes of a request.
 
@@ -84,18 +86,17 @@ def checked_request(
     inputs = with_rank(inputs, specs)
     shapes = {name: tf.shape(value) for name, value in inputs.items()}
     checks = as_long_as("user_id", shapes)
-    if "user_profile" in shapes:
-        profile = shapes["user_profile"]
-        text = f"`user_profile` must have shape [B, {NUM_PROFILE_FIELDS}]."
-        is_full = tf.equal(profile[1], NUM_PROFILE_FIELDS)
-        checks.append(require(is_full, f"{text} Received shape:", profile))
-    for name in {"behavior_item_ids", "behavior_rows"} & set(shapes):
-        items, categories = shapes[name], shapes["behavior_category_ids"]
-        text = f"`behavior_category_ids` must be as long as `{name}`."
-        is_same = tf.equal(categories[1], items[1])
-        checks.append(
-            require(is_same, f"{text} Received shapes:", categories, items)
-        )
+    for items in {"behavior_item_ids", "behavior_rows"} & set(shapes):
+        checks += [
+            require(
+                tf.equal(shape[1], shapes[items][1]),
+                f"`{name}` must be as long as `{items}`. Received shapes:",
+                shape,
+                shapes[items],
+            )
+            for name, shape in shapes.items()
+            if name.startswith("behavior_") and name != items
+        ]
     with tf.control_dependencies(checks):
         return {name: tf.identity(value) for name, value in inputs.items()}
 
@@ -106,7 +107,7 @@ def checked_item_ids(item_ids: tf.Tensor) -> tf.Tensor:
 
 
 def with_rank(
-    inputs: dict[str, tf.Tensor], specs: dict[str, tf.TensorSpec]
+    inputs: dict[str, tf.Tensor], specs: Specs
 ) -> dict[str, tf.Tensor]:
     """Check ranks when the graph runs; a server lets any rank in."""
     return {

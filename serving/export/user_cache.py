@@ -1,7 +1,7 @@
 """A set-associative cache of users' histories in the memory of the device.
 
 A user belongs to one set of a few slots (the ways). A slot is a *header* (user,
-length, generation, time and profile) and the behaviors, one word each; see
+length, generation, time and features) and the behaviors, one word each; see
 `words`. `write` stores one whole history and draws a generation for
 it; `read` finds the newest of a user.
 
@@ -19,7 +19,7 @@ It never replaces the newest slot of the same user, which serves rankings until
 the new one is whole. Uses are numbered by a counter, not by the time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -55,11 +55,11 @@ _NEVER = (1 << 63) - 1
 
 
 class Histories(NamedTuple):
-    """Profiles and histories of B users, and of `read` how it found them."""
+    """Features and histories of B users, and of `read` how it found them."""
 
-    profile: tf.Tensor  # int64 (B, P), vocabulary indices.
+    user: tf.Tensor  # int64 (B, U), vocabulary indices.
     rows: tf.Tensor  # integer (B, L), table rows, oldest first.
-    categories: tf.Tensor  # int64 (B, L), vocabulary indices.
+    behaviors: Sequence[tf.Tensor]  # int64 (B, L) each, vocabulary indices.
     mask: tf.Tensor  # bool (B, L), True for the user's behaviors.
     hit: Any = None  # bool (B,), whether the rest is one whole history.
     generation: Any = None  # int64 (B,), 0 for a miss.
@@ -72,7 +72,7 @@ class UserCache(tf.Module):
         self,
         config: UserCacheConfig,
         format: WordFormat,
-        num_profile_fields: int,
+        num_user_features: int,
         now: Callable[[], tf.Tensor] | None = None,
     ) -> None:
         super().__init__(name="user_cache")
@@ -82,7 +82,7 @@ class UserCache(tf.Module):
         self._chunk = min(CHUNK, config.max_length)
         self._chunks = -(-config.max_length // self._chunk)
         self.headers = unsaved_zeros(
-            "headers", [config.users, HEADER_WORDS + num_profile_fields]
+            "headers", [config.users, HEADER_WORDS + num_user_features]
         )
         self.behaviors = unsaved_zeros(
             "behaviors", [config.users * self._chunks, self._chunk]
@@ -103,22 +103,22 @@ class UserCache(tf.Module):
     def write(
         self,
         users: tf.Tensor,
-        profile: tf.Tensor,
+        features: tf.Tensor,
         rows: tf.Tensor,
-        categories: tf.Tensor,
+        behaviors: Sequence[tf.Tensor],
         mask: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Store histories of users int64 (B,), one after the other.
 
-        They have the shapes of `Histories`; `mask` is True for at most
+        The rest has the shapes of `Histories`; `mask` is True for at most
         `max_length` of each user. Returns lengths and generations int64 (B,),
         both 0 where another writer took the slot.
         """
-        payloads = self.format.pack_behaviors(rows, categories)
+        payloads = self.format.pack_behaviors(rows, behaviors)
         number = tf.TensorSpec([], tf.int64)
         stored: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(
             lambda one: self._write_one(*one),
-            (users, profile, payloads, mask),
+            (users, features, payloads, mask),
             fn_output_signature=(number, number),
             parallel_iterations=1,
         )
@@ -136,15 +136,15 @@ class UserCache(tf.Module):
         hit = wanted & whole
         self._touch(slots, hit)
         self._count(hits=hit, misses=~hit, expired=expired, mixed=wanted & ~hit)
-        rows, categories = self.format.unpack_behaviors(
+        rows, behaviors = self.format.unpack_behaviors(
             self.format.payload_of(words)
         )
         return Histories(
             hit=hit,
             generation=_where(hit, headers.generation),
-            profile=headers.profile,
+            user=headers.features,
             rows=rows,
-            categories=categories,
+            behaviors=behaviors,
             mask=mask & hit[:, tf.newaxis],
         )
 
@@ -182,7 +182,7 @@ class UserCache(tf.Module):
     def _write_one(
         self,
         user: tf.Tensor,
-        profile: tf.Tensor,
+        features: tf.Tensor,
         payloads: tf.Tensor,
         mask: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -200,7 +200,7 @@ class UserCache(tf.Module):
             rows = first + tf.range(tf.shape(words, tf.int64)[0])
             written = scatter_rows(self.behaviors, rows, words)
         header = self.format.pack_header(
-            user, length, generation, self._now(), profile
+            user, length, generation, self._now(), features
         )
         with tf.control_dependencies(_operations(written)):
             published = scatter_rows(

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
+from muse_keras.tensorflow import FeatureNames
 from serving.export.cached_ranking import stamp_of
-from serving.export.request import BEHAVIOR_FIELD, PROFILE_FIELDS
 
 MODEL_NAME = "muse"
 FILE_NAME = "tf_serving_warmup_requests"
@@ -30,8 +30,9 @@ def requests(
     item_table: ItemTable,
 ) -> Iterator[Request]:
     """Yield one request per Example and signature."""
+    specs = signatures["rank"].structured_input_signature[1]
     for serialized in examples:
-        ranking = _rank_inputs(serialized)
+        ranking = _rank_inputs(serialized, specs)
         inputs: dict[str, dict[str, Any]] = {
             "serving_default": {"examples": np.array([serialized], object)},
             "rank": ranking,
@@ -48,18 +49,23 @@ def requests(
                 yield name, inputs[name]
 
 
-def example_of(item_table: ItemTable, size: int = 8) -> bytes:
+def example_of(
+    item_table: ItemTable, names: FeatureNames, size: int = 8
+) -> bytes:
     """Return a small Example of known items, where the caller gives none."""
     ids = item_table.item_ids[:size]
     features = {
-        name: item_table.features[name][1 : size + 1]
-        for name in item_table.features
+        name: values[1 : size + 1]
+        for name, values in item_table.features.items()
     }
     values: dict[str, npt.NDArray[np.int64]] = {
         "user_id": np.ones(1, np.int64),
-        **{field: np.zeros(1, np.int64) for field in PROFILE_FIELDS},
+        **{name: np.zeros(1, np.int64) for name in names.user},
         "behavior_item_ids": ids,
-        "behavior_category_ids": features[BEHAVIOR_FIELD],
+        **{
+            name: features[name.removeprefix("behavior_")]
+            for name in names.behavior
+        },
         "candidate_item_ids": ids,
         **{f"candidate_{name}": ids for name, ids in features.items()},
         "candidate_popularity": np.zeros_like(ids),
@@ -140,12 +146,9 @@ def _cache_inputs(
     that no user has: it can answer no real request.
     """
     user = np.array([WARMUP_USER], np.int64)
-    ids = ranking["behavior_item_ids"]
-    history = {
-        "user_id": user,
-        "user_profile": ranking["user_profile"],
-        "behavior_category_ids": ranking["behavior_category_ids"],
-    }
+    history = {**ranking, "user_id": user}
+    candidates = history.pop("candidate_item_ids")
+    ids = history.pop("behavior_item_ids")
     return {
         "prefetch": {**history, "behavior_item_ids": ids},
         "prefetch_rows": {
@@ -156,10 +159,7 @@ def _cache_inputs(
             "table_stamp": np.array([stamp_of(item_table)], np.int64),
         },
         "resolve_items": {"item_ids": ids[0]},
-        "rank_cached": {
-            "user_id": user,
-            "candidate_item_ids": ranking["candidate_item_ids"],
-        },
+        "rank_cached": {"user_id": user, "candidate_item_ids": candidates},
         "user_cache": {"user_id": user},
     }
 
@@ -171,33 +171,23 @@ def _no_items(specs: Mapping[str, Any], dim: int) -> dict[str, Any]:
     }
 
 
-def _rank_inputs(serialized: bytes) -> dict[str, Any]:
+def _rank_inputs(
+    serialized: bytes, specs: Mapping[str, tf.TensorSpec]
+) -> dict[str, Any]:
+    """Return the inputs of `rank` that an Example holds."""
     features = tf.train.Example.FromString(serialized).features.feature
-
-    def values(name: str) -> npt.NDArray[np.int64]:
-        return np.array(features[name].int64_list.value, np.int64)
-
-    missing = [
-        name
-        for name in ("user_id", *PROFILE_FIELDS, "candidate_item_ids")
-        if not len(values(name))
-    ]
-    if missing:
-        raise ValueError(
-            f"`warmup_examples` must hold the feature {missing[0]!r}. "
-            f"Received: {sorted(features)}"
-        )
-    return {
-        "user_id": values("user_id"),
-        "user_profile": np.stack(
-            [values(field) for field in PROFILE_FIELDS], axis=1
-        ),
-        **{
-            name: values(name)[np.newaxis]
-            for name in (
-                "behavior_item_ids",
-                "behavior_category_ids",
-                "candidate_item_ids",
-            )
-        },
+    given = sorted(features)
+    inputs = {
+        name: np.array(features[name].int64_list.value, np.int64)
+        for name in specs
     }
+    for name, spec in specs.items():
+        if spec.shape.rank == 2:
+            inputs[name] = inputs[name][np.newaxis]
+        # A history may be empty.
+        if not inputs[name].size and not name.startswith("behavior_"):
+            raise ValueError(
+                f"`warmup_examples` must hold the feature {name!r}. "
+                f"Received: {given}"
+            )
+    return inputs

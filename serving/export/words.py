@@ -10,6 +10,7 @@ generation of the write, and the payload.
 """
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -23,7 +24,7 @@ _SET = -(1 << 63)
 # Where the numbers of a header are; 64 bits take two words.
 _USER, _LENGTH, _GENERATION, _WRITTEN = 0, 2, 3, 5
 HEADER_WORDS = 7
-"""Words of a header before the profile."""
+"""Words of a header before the features of the user."""
 
 
 class Headers(NamedTuple):
@@ -34,30 +35,42 @@ class Headers(NamedTuple):
     length: tf.Tensor
     generation: tf.Tensor
     written: tf.Tensor
-    profile: tf.Tensor
+    features: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class WordFormat:
-    """How the 64 bits of a word are shared out."""
+    """How the 64 bits of a word are shared out.
+
+    Attributes:
+        row_bits: bits of the row of an item.
+        feature_bits: bits of the index of each feature of behaviors, by name.
+
+    Raises:
+        ValueError: if too few bits are left.
+    """
 
     row_bits: int
-    category_bits: int
+    feature_bits: Mapping[str, int]
 
     def __post_init__(self) -> None:
         if self.tag_bits < MIN_TAG_BITS:
+            features = ", ".join(
+                f"{name} {bits}" for name, bits in self.feature_bits.items()
+            )
             raise ValueError(
-                f"A word of the user cache holds {self.row_bits} bits of the "
-                f"row and {self.category_bits} of the category, which leaves "
-                f"{self.tag_bits} for the generation; at least {MIN_TAG_BITS} "
-                "are needed. Export with `user_cache.users` 0, or with fewer "
-                "categories."
+                "A word of the user cache holds the row of a behavior "
+                f"({self.row_bits} bits) and its features ({features}), which "
+                f"leaves {self.tag_bits} of 63 bits for the generation; at "
+                f"least {MIN_TAG_BITS} are needed. Export with "
+                "`user_cache.users` 0, with fewer features of behaviors or "
+                "with smaller vocabularies of them."
             )
 
     @property
     def payload_bits(self) -> int:
         """Number of bits of a payload."""
-        return max(HALF_BITS, self.row_bits + self.category_bits)
+        return max(HALF_BITS, self.row_bits + sum(self.feature_bits.values()))
 
     @property
     def tag_bits(self) -> int:
@@ -78,17 +91,25 @@ class WordFormat:
         return words & _ones(self.payload_bits)
 
     def pack_behaviors(
-        self, rows: tf.Tensor, categories: tf.Tensor
+        self, rows: tf.Tensor, features: Iterable[tf.Tensor]
     ) -> tf.Tensor:
-        """Return payloads of int64 rows and categories, of equal shape."""
-        return tf.bitwise.left_shift(rows, self.category_bits) | categories
+        """Return payloads of int64 rows and features, of equal shape."""
+        payloads = rows
+        for bits, values in zip(
+            self.feature_bits.values(), features, strict=True
+        ):
+            payloads = tf.bitwise.left_shift(payloads, bits) | values
+        return payloads
 
     def unpack_behaviors(
         self, payloads: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return int64 rows and categories of payloads."""
-        rows = tf.bitwise.right_shift(payloads, self.category_bits)
-        return rows, payloads & _ones(self.category_bits)
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        """Return int64 rows and features of payloads."""
+        features = []
+        for bits in reversed(tuple(self.feature_bits.values())):
+            features.append(payloads & _ones(bits))
+            payloads = tf.bitwise.right_shift(payloads, bits)
+        return payloads, tuple(reversed(features))
 
     def pack_header(
         self,
@@ -96,9 +117,9 @@ class WordFormat:
         length: tf.Tensor,
         generation: tf.Tensor,
         written: tf.Tensor,
-        profile: tf.Tensor,
+        features: tf.Tensor,
     ) -> tf.Tensor:
-        """Return the words of a header, of int64 numbers and a profile (P,)."""
+        """Return the words of a header, of int64 numbers and features (U,)."""
         numbers = (
             *_halves(user),
             length,
@@ -106,7 +127,7 @@ class WordFormat:
             *_halves(written),
         )
         return self.mark(generation) + tf.concat(
-            [tf.stack(numbers), profile], axis=0
+            [tf.stack(numbers), features], axis=0
         )
 
     def unpack_headers(self, words: tf.Tensor) -> Headers:
@@ -125,7 +146,7 @@ class WordFormat:
             length=payloads[..., _LENGTH],
             generation=value(_GENERATION),
             written=value(_WRITTEN),
-            profile=payloads[..., HEADER_WORDS:],
+            features=payloads[..., HEADER_WORDS:],
         )
 
 

@@ -43,16 +43,6 @@ NO_HISTORY = UserHistory(
 """History of an unknown user."""
 
 
-def request_fields(history: UserHistory) -> dict[str, Any]:
-    """Returns a history as fields of `RankRequest` and `PrefetchRequest`."""
-    user, nothing = history.user or {}, np.zeros(len(history), np.int64)
-    return {
-        "user_profile": [user.get(f"profile_{i}", 0) for i in range(1, 6)],
-        "behavior_item_ids": history.item_ids,
-        "behavior_category_ids": history.behaviors.get("category", nothing),
-    }
-
-
 class Histories:
     """Reads and appends without blocking the event loop.
 

@@ -30,11 +30,7 @@ from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.answer import Answer, Parts
 from serving.ranking_service.config import ServiceConfig
 from serving.ranking_service.failures import Failure
-from serving.ranking_service.histories import (
-    NO_HISTORY,
-    StoreBusyError,
-    request_fields,
-)
+from serving.ranking_service.histories import StoreBusyError
 from serving.ranking_service.records import log_request
 from serving.ranking_service.targets import Target
 from serving.ranking_service.traces import Recorder, Traces
@@ -134,7 +130,8 @@ class RankingService:
         in `path` what it rests on.
 
         Raises:
-            RequestError: there are too many candidates.
+            RequestError: there are too many candidates, or the model does not
+                declare a user feature of the request.
             Overloaded: the service has too much to do.
         """
         recorder = Recorder(self._traces.tracer, self.metrics.stages)
@@ -250,11 +247,7 @@ class RankingService:
         candidates = self._parts.popular[: self.config.num_candidates]
         if not len(candidates):
             candidates = np.arange(1, self.config.num_candidates + 1)
-        request = RankRequest(
-            user_id=0,
-            candidate_item_ids=candidates,
-            **request_fields(NO_HISTORY),
-        )
+        request = RankRequest(user_id=0, candidate_item_ids=candidates)
         async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
             await target.client.rank(request, timeout=left)
 

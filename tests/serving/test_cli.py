@@ -84,15 +84,18 @@ def caller(server):
     return call
 
 
+USER = {f"profile_{number}": number for number in range(1, 6)}
+
+
 def request_of(user: int, candidates: list[int]) -> RankRequest:
     items = USERS[user]
     place = list(USERS).index(user)
     return RankRequest(
         user_id=user,
-        user_profile=[0] * 5 if place == 1 else [1, 2, 3, 4, 5],
-        behavior_item_ids=items,
-        behavior_category_ids=[item % 4 for item in items],
         candidate_item_ids=candidates,
+        behavior_item_ids=items,
+        user={} if place == 1 else USER,
+        behaviors={"category": [item % 4 for item in items]},
     )
 
 
@@ -145,9 +148,9 @@ def test_explain_names_what_was_retrieved(run, data):
 def test_rank_by_request_file(run, tmp_path):
     request = {
         "user_id": 5,
-        "user_profile": [1, 2, 3, 4, 5],
+        "user": USER,
         "behavior_item_ids": [3, 3],
-        "behavior_category_ids": [1, 1],
+        "behaviors": {"category": [1, 1]},
         "candidate_item_ids": [3, 4],
     }
     file = tmp_path / "request.json"
@@ -189,9 +192,9 @@ def test_candidates_of_a_request_file_may_be_left_out(run_both, tmp_path):
     file = tmp_path / "request.json"
     fields = {
         "user_id": 5,
-        "user_profile": [1, 2, 3, 4, 5],
+        "user": USER,
         "behavior_item_ids": [2, 2],
-        "behavior_category_ids": [1, 1],
+        "behaviors": {"category": [1, 1]},
     }
     file.write_text(json.dumps(fields))
     done = run_both("--request", str(file), "--num-candidates", "3")
@@ -244,7 +247,8 @@ def test_rank_errors_are_one_line(run, data, arguments, code, part):
     [
         ("{", "is not JSON"),
         ("[]", "must hold an object"),
-        ('{"user_id": 1}', "user_profile is missing"),
+        ('{"user_id": 1}', "behavior_item_ids is missing"),
+        ('{"user_profile": [1]}', "user_profile is no field of a request"),
     ],
 )
 def test_broken_request_files(run, tmp_path, text, part):

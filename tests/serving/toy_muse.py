@@ -1,11 +1,11 @@
 """A model with MUSE's signatures and formulas simple enough to repeat.
 
 A candidate's score is a logistic function of how often it occurs in the
-history, the user and the profile; what explain retrieves are the K newest
+history, the user and the features; what explain retrieves are the K newest
 behaviors of the candidate's value modulo 3.
 
 It has the real user cache; a behavior's row is the lowest 31 bits of its id,
-and categories and profiles must be less than 2**16.
+and features of behaviors share 16 bits.
 """
 
 from __future__ import annotations
@@ -15,36 +15,26 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from muse_keras.tensorflow import FeatureNames
+from serving.export.request import (
+    EXAMPLES_INPUTS,
+    RANK_CACHED_INPUTS,
+    USER_CACHE_INPUTS,
+    prefetch_inputs,
+    prefetch_rows_inputs,
+    rank_inputs,
+)
 from serving.export.user_cache import STATISTICS, UserCache, UserCacheConfig
 from serving.export.words import WordFormat
 
 K, TIERS, DIM = 4, 3, 8
 TABLE_STAMP = 12345
-ROW_BITS, CATEGORY_BITS = 31, 16
+ROW_BITS, FEATURE_BITS = 31, 16
 CACHE = UserCacheConfig(users=256, ways=4, max_length=4096)
+USER = tuple(f"profile_{i}" for i in range(1, 6))
+BEHAVIOR = ("category",)
 _IDS = tf.int64
-
-
-def _spec(name, *shape):
-    return tf.TensorSpec(shape, _IDS, name=name)
-
-
-_RANK = [
-    _spec("user_id", None),
-    _spec("user_profile", None, None),
-    _spec("behavior_item_ids", None, None),
-    _spec("behavior_category_ids", None, None),
-    _spec("candidate_item_ids", None, None),
-]
-
-
-_PREFETCH = _RANK[:4]
-_PREFETCH_ROWS = [
-    *_RANK[:2],
-    tf.TensorSpec([None, None], tf.int32, name="behavior_rows"),
-    _RANK[3],
-    _spec("table_stamp", None),
-]
+_ITEM_IDS = {"item_ids": tf.TensorSpec([None], _IDS)}
 
 
 def _row(item_ids):
@@ -52,17 +42,50 @@ def _row(item_ids):
 
 
 class ToyMuse(tf.Module):
-    def __init__(self, cache: UserCacheConfig = CACHE):
+    def __init__(self, cache=CACHE, user=USER, behavior=BEHAVIOR):
         super().__init__()
-        self.cache = UserCache(cache, WordFormat(ROW_BITS, CATEGORY_BITS), 5)
+        bits = dict.fromkeys(behavior, FEATURE_BITS // max(1, len(behavior)))
+        self.cache = UserCache(cache, WordFormat(ROW_BITS, bits), len(user))
+        self._user = tuple(f"user_{name}" for name in user)
+        self._behavior = tuple(f"behavior_{name}" for name in behavior)
 
-    def _store(self, user_id, profile, rows, categories, mask):
+    def signatures(self):
+        names = FeatureNames(user=self._user, behavior=self._behavior)
+        inputs = {
+            "rank": rank_inputs(names),
+            "explain": rank_inputs(names),
+            "embed": _ITEM_IDS,
+            "prefetch": prefetch_inputs(names),
+            "prefetch_rows": prefetch_rows_inputs(names),
+            "resolve_items": _ITEM_IDS,
+            "rank_cached": RANK_CACHED_INPUTS,
+            "user_cache": USER_CACHE_INPUTS,
+            "serving_default": EXAMPLES_INPUTS,
+        }
+        return {
+            name: tf.function(
+                getattr(self, name), autograph=False
+            ).get_concrete_function(**specs)
+            for name, specs in inputs.items()
+        }
+
+    def _profile(self, inputs):
+        """Features of users (B, U)."""
+        columns = [inputs[name] for name in self._user]
+        none = tf.zeros([tf.size(inputs["user_id"]), 0], _IDS)
+        return tf.stack(columns, axis=1) if columns else none
+
+    def _behaviors(self, inputs):
+        """Features of behaviors, (B, L) each."""
+        return [inputs[name] for name in self._behavior]
+
+    def _store(self, inputs, rows, mask):
         newest = tf.cumsum(tf.cast(mask, _IDS), axis=1, reverse=True)
         lengths, generations = self.cache.write(
-            user_id,
-            profile,
+            inputs["user_id"],
+            self._profile(inputs),
             rows,
-            categories,
+            self._behaviors(inputs),
             mask & (newest <= self.cache.config.max_length),
         )
         return {
@@ -70,41 +93,20 @@ class ToyMuse(tf.Module):
             "generation": generations,
         }
 
-    @tf.function(input_signature=_PREFETCH)
-    def prefetch(
-        self, user_id, user_profile, behavior_item_ids, behavior_category_ids
-    ):
-        return self._store(
-            user_id,
-            user_profile,
-            _row(behavior_item_ids),
-            behavior_category_ids,
-            behavior_item_ids != 0,
-        )
+    def prefetch(self, **inputs):
+        items = inputs["behavior_item_ids"]
+        return self._store(inputs, _row(items), items != 0)
 
-    @tf.function(input_signature=_PREFETCH_ROWS)
-    def prefetch_rows(
-        self,
-        user_id,
-        user_profile,
-        behavior_rows,
-        behavior_category_ids,
-        table_stamp,
-    ):
-        tf.debugging.assert_equal(
-            table_stamp,
+    def prefetch_rows(self, **inputs):
+        same = tf.debugging.assert_equal(
+            inputs["table_stamp"],
             tf.constant(TABLE_STAMP, _IDS),
             "`table_stamp` must be that of `resolve_items`",
         )
-        return self._store(
-            user_id,
-            user_profile,
-            tf.cast(tf.maximum(behavior_rows, 0), _IDS),
-            behavior_category_ids,
-            behavior_rows >= 0,
-        )
+        with tf.control_dependencies([same]):
+            rows = tf.cast(inputs["behavior_rows"], _IDS)
+        return self._store(inputs, tf.maximum(rows, 0), rows >= 0)
 
-    @tf.function(input_signature=[_spec("item_ids", None)])
     def resolve_items(self, item_ids):
         known = tf.where(item_ids > 0, _row(item_ids), 0)
         return {
@@ -112,16 +114,15 @@ class ToyMuse(tf.Module):
             "table_stamp": tf.ones_like(item_ids) * TABLE_STAMP,
         }
 
-    @tf.function(input_signature=[_RANK[0], _RANK[4]])
     def rank_cached(self, user_id, candidate_item_ids):
         found = self.cache.read(user_id)
         # Real behaviors keep a row of 0 out of the way of padding.
         nothing = -tf.ones_like(found.rows)
         score = self._score(
             user_id,
-            found.profile,
+            found.user,
             tf.where(found.mask, found.rows, nothing),
-            tf.where(found.mask, found.categories, 0),
+            [tf.where(found.mask, ids, 0) for ids in found.behaviors],
             _row(candidate_item_ids),
             real=found.mask,
         )
@@ -132,7 +133,6 @@ class ToyMuse(tf.Module):
             "generation": found.generation,
         }
 
-    @tf.function(input_signature=[_RANK[0]])
     def user_cache(self, user_id):
         known = self.cache.peek(user_id)
         names = ("capacity", "occupied", "max_length", "bytes", *STATISTICS)
@@ -143,51 +143,34 @@ class ToyMuse(tf.Module):
             **{name: known[name] for name in names},
         }
 
-    def _score(
-        self, user_id, profile, items, categories, candidates, real=None
-    ):
+    def _score(self, user_id, profile, items, behaviors, candidates, real=None):
         same = tf.cast(candidates[:, :, None] == items[:, None, :], tf.float32)
         real = tf.cast(items != 0 if real is None else real, tf.float32)
         count = tf.reduce_sum(same * real[:, None, :], -1)
         user = tf.cast(user_id % 7, tf.float32)[:, None]
         length = tf.reduce_sum(real, -1)[:, None]
-        extra = tf.cast(
-            tf.reduce_sum(profile, -1) + tf.reduce_sum(categories, -1),
-            tf.float32,
-        )[:, None]
+        extra = tf.reduce_sum(profile, -1)
+        for values in behaviors:
+            extra += tf.reduce_sum(values, -1)
+        extra = tf.cast(extra, tf.float32)[:, None]
         logit = count - 0.1 * user + 0.01 * length + 0.001 * extra
         score = tf.sigmoid(logit)
         return tf.where(candidates != 0, score, tf.zeros_like(score))
 
-    @tf.function(input_signature=_RANK)
-    def rank(
-        self,
-        user_id,
-        user_profile,
-        behavior_item_ids,
-        behavior_category_ids,
-        candidate_item_ids,
-    ):
+    def rank(self, **inputs):
         return {
             "click_probability": self._score(
-                user_id,
-                user_profile,
-                behavior_item_ids,
-                behavior_category_ids,
-                candidate_item_ids,
+                inputs["user_id"],
+                self._profile(inputs),
+                inputs["behavior_item_ids"],
+                self._behaviors(inputs),
+                inputs["candidate_item_ids"],
             )
         }
 
-    @tf.function(input_signature=_RANK)
-    def explain(
-        self,
-        user_id,
-        user_profile,
-        behavior_item_ids,
-        behavior_category_ids,
-        candidate_item_ids,
-    ):
-        items, candidates = behavior_item_ids, candidate_item_ids
+    def explain(self, **inputs):
+        items = inputs["behavior_item_ids"]
+        candidates = inputs["candidate_item_ids"]
         match = (items[:, None, :] % 3 == candidates[:, :, None] % 3) & (
             (items != 0)[:, None, :] & (candidates != 0)[:, :, None]
         )
@@ -197,13 +180,7 @@ class ToyMuse(tf.Module):
         indices = tf.math.top_k(padded, K).values
         found = indices >= 0
         return {
-            "click_probability": self._score(
-                user_id,
-                user_profile,
-                behavior_item_ids,
-                behavior_category_ids,
-                candidate_item_ids,
-            ),
+            **self.rank(**inputs),
             "behavior_indices": tf.cast(indices, tf.int32),
             "similarities": tf.cast(found, tf.float32) * 0.5,
             "attention": tf.cast(found, tf.float32) / K,
@@ -214,7 +191,6 @@ class ToyMuse(tf.Module):
             ),
         }
 
-    @tf.function(input_signature=[_spec("item_ids", None)])
     def embed(self, item_ids):
         found = item_ids > 0
         vector = tf.cast(item_ids, tf.float32)[:, None] * tf.ones([1, DIM])
@@ -223,35 +199,16 @@ class ToyMuse(tf.Module):
             "found": found,
         }
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.string, name="examples")]
-    )
-    def serve_examples(self, examples):
+    def serving_default(self, examples):
         ragged = tf.io.RaggedFeature(_IDS)
-        one = tf.io.FixedLenFeature([1], _IDS)
-        parsed = tf.io.parse_example(
-            examples,
-            {
-                "user_id": one,
-                **{f"user_profile_{i}": one for i in range(1, 6)},
-                "behavior_item_ids": ragged,
-                "behavior_category_ids": ragged,
-                "candidate_item_ids": ragged,
-            },
-        )
-        candidates = parsed["candidate_item_ids"].to_tensor()
-        return {
-            "click_probability": self._score(
-                parsed["user_id"][:, 0],
-                tf.concat(
-                    [parsed[f"user_profile_{i}"] for i in range(1, 6)], 1
-                ),
-                parsed["behavior_item_ids"].to_tensor(),
-                parsed["behavior_category_ids"].to_tensor(),
-                candidates,
-            ),
-            "candidate_item_ids": candidates,
+        lists = ("behavior_item_ids", "candidate_item_ids", *self._behavior)
+        spec = dict.fromkeys(("user_id", *self._user, *lists), ragged)
+        parsed = {
+            name: values.to_tensor() if name in lists else values.flat_values
+            for name, values in tf.io.parse_example(examples, spec).items()
         }
+        candidates = parsed["candidate_item_ids"]
+        return {**self.rank(**parsed), "candidate_item_ids": candidates}
 
 
 def expected_score(request) -> np.ndarray:
@@ -260,7 +217,8 @@ def expected_score(request) -> np.ndarray:
     candidates = np.asarray(request.candidate_item_ids)
     real = items[items != 0]
     count = (candidates[:, None] == real[None, :]).sum(1)
-    extra = np.sum(request.user_profile) + np.sum(request.behavior_category_ids)
+    extra = sum(request.user.values())
+    extra += sum(map(np.sum, request.behaviors.values()))
     logit = (
         count - 0.1 * (request.user_id % 7) + 0.01 * len(real) + 0.001 * extra
     )
@@ -275,24 +233,14 @@ def expected_retrieved(request, candidate: int) -> list[int]:
 
 
 def export_toy_muse(
-    base: pathlib.Path, version: int = 1, cache: UserCacheConfig = CACHE
+    base: pathlib.Path,
+    version: int = 1,
+    cache: UserCacheConfig = CACHE,
+    user: tuple[str, ...] = USER,
+    behavior: tuple[str, ...] = BEHAVIOR,
 ) -> pathlib.Path:
     """Writes a version."""
-    model = ToyMuse(cache)
+    model = ToyMuse(cache, user, behavior)
     path = base / str(version)
-    tf.saved_model.save(
-        model,
-        str(path),
-        signatures={
-            "serving_default": model.serve_examples,
-            "rank": model.rank,
-            "explain": model.explain,
-            "embed": model.embed,
-            "prefetch": model.prefetch,
-            "prefetch_rows": model.prefetch_rows,
-            "resolve_items": model.resolve_items,
-            "rank_cached": model.rank_cached,
-            "user_cache": model.user_cache,
-        },
-    )
+    tf.saved_model.save(model, str(path), signatures=model.signatures())
     return path

@@ -18,6 +18,7 @@ from tfx.v1.dsl.components import (
 
 from muse_keras.tables import ItemTable
 from serving import export
+from serving.export.feature_names import names_of
 from serving.files import write_json
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import features, progress
@@ -57,7 +58,8 @@ def RankerTrainer(
         model: receives the SavedModel, and the type of the model.
         model_run: receives curves, scores and the Keras model.
         custom_config: JSON of the sections ``model``, ``trainer``,
-            ``transform`` and ``export`` of the configuration.
+            ``transform`` and ``export`` of the configuration, and
+            ``features``, as of ``preprocessing_fn``.
         checkpoint_root: folder of the checkpoints of all trainings.
         code_fingerprint: changes when the code of the training changes.
     """
@@ -78,7 +80,8 @@ def RankerTrainer(
         table.manifest,
     )
     transform_output = tft.TFTransformOutput(transform_graph.uri)
-    vocabularies = trainer.read_vocabularies(transform_output)
+    names = settings.get("features", features.FEATURES)
+    vocabularies = trainer.read_vocabularies(transform_output, names)
     feature_spec = transform_output.transformed_feature_spec()
     run_dir = pathlib.Path(model_run.uri)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -92,6 +95,7 @@ def RankerTrainer(
             vocabularies,
             trainer_config.compute_dtype,
             spare_rows=export_config.fresh_items,
+            names=names,
         )
         optimizer = trainer.build_optimizer(trainer_config)
     start = time.monotonic()
@@ -155,8 +159,9 @@ def _record_scores(
     ``click_probability``.
     """
     users, lengths, candidates, scores = [], [], [], []
+    names = names_of(model)
     for batch in requests:
-        inputs, _, _ = input_fn.training_batch(batch)
+        inputs, _, _ = input_fn.training_batch(batch, names=names)
         mask = inputs["candidate_mask"].numpy()
         probability = keras.ops.convert_to_numpy(
             keras.ops.sigmoid(model(inputs, training=False))

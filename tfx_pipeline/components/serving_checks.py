@@ -205,9 +205,9 @@ def _prefetch(server: Ranker) -> float:
             replay,
             client_lib.PrefetchRequest(
                 replay.request.user_id,
-                replay.request.user_profile,
                 replay.request.behavior_item_ids,
-                replay.request.behavior_category_ids,
+                replay.request.user,
+                replay.request.behaviors,
             ),
         )
         for replay in server.replays
@@ -224,9 +224,8 @@ def _prefetch_rows(server: Ranker) -> float:
         found = server.client.resolve_items(ids[real])
         history = client_lib.PrefetchRequest(
             replay.request.user_id,
-            replay.request.user_profile,
-            None,
-            np.asarray(replay.request.behavior_category_ids)[real],
+            user=replay.request.user,
+            behaviors=_some(replay.request.behaviors, real),
             behavior_rows=found.rows,
             table_stamp=found.table_stamp,
         )
@@ -256,14 +255,19 @@ def _cached(
     if len(history) > state.max_length:
         ids = np.asarray(replay.request.behavior_item_ids)
         newest = np.flatnonzero(ids)[-state.max_length :]
-        categories = np.asarray(replay.request.behavior_category_ids)
         shorter = dataclasses.replace(
             replay.request,
             behavior_item_ids=ids[newest],
-            behavior_category_ids=categories[newest],
+            behaviors=_some(replay.request.behaviors, newest),
         )
         expected = server.client.rank(shorter).click_probability
     return difference(answer.click_probability, expected)
+
+
+def _some(
+    features: Mapping[str, Any], places: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.int64]]:
+    return {name: np.asarray(ids)[places] for name, ids in features.items()}
 
 
 def _unknown_user(server: Ranker) -> int:
@@ -312,11 +316,13 @@ def _upsert_items(server: Ranker) -> float:
     if not vector.any():
         vector = np.eye(1, server.table.dim, dtype=np.float32)
     row = server.table.rows(known)
-    stored = server.client.upsert_items(
-        [new],
-        vector,
-        *(server.table.features[name][row] for name in server.table.features),
-    ).stored
+    inputs = server.client.metadata().signatures["upsert_items"].inputs
+    features = {
+        name: values[row]
+        for name, values in server.table.features.items()
+        if f"item_{name}" in inputs
+    }
+    stored = server.client.upsert_items([new], vector, features).stored
     answer = server.client.embed([new])
     if not (stored.all() and answer.found.all()):
         raise WrongAnswer(f"upsert_items: item {new} is not there afterwards")

@@ -205,10 +205,18 @@ def _decode(serialized: bytes) -> dict[str, np.ndarray]:
 
 
 def _rank_request(example: dict[str, np.ndarray]) -> client_lib.RankRequest:
+    def named(prefix: str, not_a_feature: str) -> dict[str, np.ndarray]:
+        return {
+            name.removeprefix(prefix): values
+            for name, values in example.items()
+            if name.startswith(prefix) and name != not_a_feature
+        }
+
+    users = named("user_", features.USER_ID)
     return client_lib.RankRequest(
         user_id=int(example[features.USER_ID][0]),
-        user_profile=[int(example[name][0]) for name in features.USER_PROFILE],
-        behavior_item_ids=example[features.BEHAVIOR_ITEM_IDS],
-        behavior_category_ids=example[features.BEHAVIOR_CATEGORY_IDS],
         candidate_item_ids=example[features.CANDIDATE_ITEM_IDS],
+        behavior_item_ids=example[features.BEHAVIOR_ITEM_IDS],
+        user={name: int(values[0]) for name, values in users.items()},
+        behaviors=named("behavior_", features.BEHAVIOR_ITEM_IDS),
     )

@@ -8,10 +8,11 @@ from typing import Any
 import tensorflow as tf
 
 from muse_keras.tensorflow import model_inputs
-from serving.export.request import TRANSFORMED
+from serving.export.feature_names import tensor_names
 from tfx_pipeline import features
 from tfx_pipeline.training import records
 
+TRANSFORMED = tensor_names(**features.FEATURES)
 # The click of no candidate.
 PADDING = -1
 
@@ -58,22 +59,27 @@ def request_dataset(
 
 
 def ranking_dataset(
-    requests: tf.data.Dataset, batch_requests: int
+    requests: tf.data.Dataset,
+    batch_requests: int,
+    names: model_inputs.FeatureNames = TRANSFORMED,
 ) -> tf.data.Dataset:
     """Turns request batches into what `keras.Model.fit` takes."""
     return requests.map(
-        lambda batch: training_batch(batch, batch_requests),
+        lambda batch: training_batch(batch, batch_requests, names),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     ).prefetch(tf.data.AUTOTUNE)
 
 
 def training_batch(
-    batch: dict[str, Any], batch_requests: int = 0
+    batch: dict[str, Any],
+    batch_requests: int = 0,
+    names: model_inputs.FeatureNames = TRANSFORMED,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
     """Returns model inputs, clicks and weights of a batch of requests.
 
-    The batch is filled up to ``batch_requests``, unless that is 0.
+    The batch is filled up to ``batch_requests``, unless that is 0; ``names``
+    are those of its features.
 
     Returns:
         ``(inputs, clicks, weights)``; clicks and weights are float32 (B, C).
@@ -82,7 +88,7 @@ def training_batch(
         batch is split over devices.
     """
     clicks = tf.cast(batch[features.CLICKS], tf.float32)
-    inputs = model_inputs.dense_model_inputs(batch, TRANSFORMED)
+    inputs = model_inputs.dense_model_inputs(batch, names)
     inputs["candidate_mask"] = tf.not_equal(clicks, PADDING)
     clicks = tf.maximum(clicks, 0.0)
     if batch_requests:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,8 @@ import tensorflow_transform as tft
 from muse_keras import losses, models, optimizers
 from muse_keras._keras_internals import flattened_layers
 from muse_keras.tables import ItemTable
+from muse_keras.tensorflow import FeatureNames
+from serving.export.feature_names import names_of
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import features
 from tfx_pipeline.training import checkpoints, input_fn, records
@@ -34,14 +37,22 @@ _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 def read_vocabularies(
     transform_output: tft.TFTransformOutput,
+    names: Mapping[str, Sequence[str]] = features.FEATURES,
 ) -> dict[str, np.ndarray]:
-    """Returns the raw ids of each vocabulary in index order, int64 (V,)."""
+    """Returns the raw ids of each vocabulary in index order, int64 (V,).
+
+    Of the features ``names``, the vocabularies are ``user_<f>`` and
+    ``item_<f>``.
+    """
     return {
         name: np.array(
             [int(value) for value in transform_output.vocabulary_by_name(name)],
             np.int64,
         )
-        for name in features.VOCABULARIES
+        for name in (
+            *(f"user_{feature}" for feature in names["user"]),
+            *(f"item_{feature}" for feature in names["item"]),
+        )
     }
 
 
@@ -51,20 +62,22 @@ def build_model(
     vocabularies: dict[str, np.ndarray],
     compute_dtype: str = "float32",
     spare_rows: int = 0,
+    names: Mapping[str, Sequence[str]] = features.FEATURES,
 ) -> keras.Model:
     """Returns an untrained ranker with its item table filled.
 
-    ``spare_rows`` is the number of items that can be added while it serves.
+    ``names`` are the declared names of its features, by group; ``spare_rows``
+    is the number of items that can be added while it serves.
     """
     # Every vocabulary has two more indices: missing and unseen.
     sizes = {name: len(values) + 2 for name, values in vocabularies.items()}
     model = MODELS[config.type](
         num_items=item_table.num_items,
         vector_dim=item_table.dim,
-        user_sizes={name: sizes[name] for name in features.USER_PROFILE},
-        item_sizes={name: sizes[name] for name in features.ITEM_FEATURES},
-        behavior_features=features.BEHAVIOR_FEATURES,
-        matches=features.MATCHES,
+        user_sizes={name: sizes[f"user_{name}"] for name in names["user"]},
+        item_sizes={name: sizes[f"item_{name}"] for name in names["item"]},
+        behavior_features=names["behavior"],
+        matches=names["matches"],
         dtype=_POLICIES[compute_dtype],
         spare_rows=spare_rows,
         **config.model_dump(exclude={"type"}),
@@ -106,7 +119,9 @@ def train(
     compile_model(model, optimizer, strategy)
     checkpoints.fit(
         model,
-        lambda done: training_dataset(files, feature_spec, config, done),
+        lambda done: training_dataset(
+            files, feature_spec, config, done, names_of(model)
+        ),
         -(-requests * config.epochs // config.batch_requests),
         directory=checkpoint_dir,
         curve=curves_path,
@@ -135,6 +150,7 @@ def training_dataset(
     feature_spec: dict[str, Any],
     config: config_lib.TrainerConfig,
     done: int = 0,
+    names: FeatureNames = input_fn.TRANSFORMED,
 ) -> tf.data.Dataset:
     """Returns the batches that are left after some steps."""
     requests = input_fn.request_dataset(
@@ -146,7 +162,7 @@ def training_dataset(
         seed=config.seed,
         skip_batches=done,
     )
-    return input_fn.ranking_dataset(requests, config.batch_requests)
+    return input_fn.ranking_dataset(requests, config.batch_requests, names)
 
 
 def compute_in_float32(model: keras.Model) -> None:

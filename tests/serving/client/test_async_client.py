@@ -36,9 +36,9 @@ def make_request(seed: int) -> RankRequest:
     items = generator.integers(1, 40, 3 * seed)
     return RankRequest(
         user_id=seed,
-        user_profile=generator.integers(0, 9, 5),
+        user=dict(zip(toy_muse.USER, generator.integers(0, 9, 5), strict=True)),
         behavior_item_ids=items,
-        behavior_category_ids=items % 5,
+        behaviors={"category": items % 5},
         candidate_item_ids=generator.integers(1, 40, 1 + seed),
     )
 

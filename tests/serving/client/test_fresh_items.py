@@ -17,16 +17,18 @@ from muse_tools.datasets import raw_tables
 from serving.client import (
     FreshItems,
     InvalidArgumentError,
+    MuseClient,
     RequestError,
     SignatureError,
     UnavailableError,
     UpsertResult,
     VersionStatus,
 )
-from serving.client.item_file import COLUMNS, read_item_file
-from serving.client.upserts import joined_result, upsert_inputs
+from serving.client.item_file import read_item_file
+from serving.client.testing import MockTransport
+from serving.client.upserts import joined_result
 
-NONE = {"category_ids": None, "city_ids": None, "province_ids": None}
+FEATURES = ("category", "city", "province")
 
 
 def write(path: pathlib.Path, columns: dict) -> pathlib.Path:
@@ -49,28 +51,21 @@ def floats(rows: list) -> pa.Array:
         ({"embedding": [1.0, 2.0]}, "one row for each"),
         ({"embedding": [[1.0], ["x"]]}, "array of numbers"),
         ({"embedding": [[1.0], [1.0, 2.0]]}, "array of numbers"),
-        ({"city_ids": [1]}, "`city_ids` must be as long as item_ids, 2"),
-        ({"province_ids": [1, "a"]}, "`province_ids` must be a list"),
+        ({"features": [5, 6]}, "`features` must map names"),
+        ({"features": {"city": [1]}}, r"\['city'\]` must be as long .* 2"),
+        ({"features": {"city": [1, "a"]}}, r"\['city'\]` must be a list"),
     ],
 )
 def test_wrong_arguments_are_named(change: dict, words: str) -> None:
-    good = {"item_ids": [1, 2], "embedding": [[1.0], [2.0]], **NONE} | change
-    ids, vectors = good.pop("item_ids"), good.pop("embedding")
-    with pytest.raises(RequestError, match=words):
-        upsert_inputs(ids, vectors, good)
+    good = {"item_ids": [1, 2], "embedding": [[1.0], [2.0]]}
+    transport = MockTransport()
+    with MuseClient("t", transport) as client:
+        with pytest.raises(RequestError, match=words):
+            client.upsert_items(**good | change)
+    assert not transport.calls
 
 
-def test_unknown_features_are_zero_and_answers_are_joined() -> None:
-    inputs = upsert_inputs(
-        [1, -2], [[1, 2], [3, 4]], NONE | {"city_ids": (5, 6)}
-    )
-    assert {k: v.dtype.name for k, v in inputs.items()} == {
-        "item_ids": "int64",
-        "embedding": "float32",
-        **dict.fromkeys(NONE, "int64"),
-    }
-    assert not inputs["category_ids"].any()
-    assert inputs["city_ids"].tolist() == [5, 6]
+def test_answers_are_joined() -> None:
     answers = [
         {
             "row": np.array([n]),
@@ -112,12 +107,13 @@ def test_good_rows_and_reasons(tmp_path: pathlib.Path) -> None:
             "note": [str(n) for n in range(len(rows))],
         },
     )
-    found = read_item_file(file, dim=2)
+    found = read_item_file(file, 2, FEATURES)
     # The bad last row of item 1 does not hide the good one before it.
     assert found.item_ids.tolist() == [-8, 1]
     assert found.embedding.tolist() == [[3, 4], [5, 6]]
-    assert found.features["category_ids"].tolist() == [0, 6]
-    assert found.features["city_ids"].tolist() == [0, 0]
+    assert {k: v.tolist() for k, v in found.features.items()} == {
+        "category": [0, 6]
+    }
     assert found.superseded == 1
     assert found.rejected == {
         "item_id is null": 1,
@@ -135,30 +131,41 @@ def test_good_rows_and_reasons(tmp_path: pathlib.Path) -> None:
     assert rejected["reason"][2] == "embedding is null"
     # The next good file leaves no rejected rows of before.
     write(file, {"item_id": [9], "embedding": floats([[1.0, 1.0]])})
-    assert read_item_file(file, dim=2).rejected == {}
+    assert read_item_file(file, 2, FEATURES).rejected == {}
     assert [p.name for p in tmp_path.iterdir()] == ["a.parquet"]
 
 
-def test_columns_of_the_raw_tables(tmp_path: pathlib.Path) -> None:
-    names = {
-        "item_id": raw_tables.ITEM_ID,
-        "embedding": raw_tables.SCL_EMBEDDING,
-        "category_ids": raw_tables.ITEM_CATEGORY,
-        "city_ids": raw_tables.ITEM_CITY,
-        "province_ids": raw_tables.ITEM_PROVINCE,
-    }
-    for column, code in names.items():
-        assert {code, raw_tables.NAME_OF_CODE[code]} <= set(COLUMNS[column])
+@pytest.mark.parametrize("logical", [False, True])
+def test_columns_of_the_raw_tables(
+    tmp_path: pathlib.Path, logical: bool
+) -> None:
     codes = [[127, -127, 0], [1, 2, 3], [0, 0, 0]]
     columns = {
-        names["item_id"]: [5, 6, 7],
-        names["embedding"]: pa.array(codes, pa.list_(pa.int8())),
-        names["city_ids"]: [8, 9, 9],
+        raw_tables.ITEM_ID: [5, 6, 7],
+        raw_tables.SCL_EMBEDDING: pa.array(codes, pa.list_(pa.int8())),
+        raw_tables.ITEM_CATEGORY: [3, 4, 4],
+        raw_tables.ITEM_CITY: [8, 9, 9],
+        raw_tables.ITEM_PROVINCE: [1, 2, 2],
     }
-    found = read_item_file(write(tmp_path / "a.parquet", columns), dim=3)
+    if logical:
+        columns = {raw_tables.NAME_OF_CODE[k]: v for k, v in columns.items()}
+    file = write(tmp_path / "a.parquet", columns)
+    found = read_item_file(file, 3, FEATURES)
     assert np.rint(127 * found.embedding).tolist() == codes[:2]
-    assert found.features["city_ids"].tolist() == [8, 9]
+    assert {k: v.tolist() for k, v in found.features.items()} == {
+        "category": [3, 4],
+        "city": [8, 9],
+        "province": [1, 2],
+    }
     assert found.rejected == {"embedding is zero": 1}
+
+
+@pytest.mark.parametrize("column", ["item_brand", "brand", "brand_id"])
+def test_features_by_declared_name(tmp_path: pathlib.Path, column: str) -> None:
+    columns = {"item_id": [5], "embedding": [[1.0]], column: [8], "other": [9]}
+    file = write(tmp_path / "a.parquet", columns)
+    found = read_item_file(file, 1, ("brand", "color"))
+    assert {k: v.tolist() for k, v in found.features.items()} == {"brand": [8]}
 
 
 @pytest.mark.parametrize(
@@ -188,22 +195,26 @@ def test_a_file_of_another_kind_is_refused(
     tmp_path: pathlib.Path, columns: dict, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        read_item_file(write(tmp_path / "a.parquet", columns), dim=1)
+        read_item_file(write(tmp_path / "a.parquet", columns), 1, FEATURES)
 
 
 def test_no_file_no_parquet_no_rows(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
-        read_item_file(tmp_path / "a.parquet", dim=1)
+        read_item_file(tmp_path / "a.parquet", 1, FEATURES)
     for content in (b"", b"PAR1 is not all", b"PAR1 \4\0\0\0\4\0\0\0PAR1"):
         (tmp_path / "a.parquet").write_bytes(content)
         with pytest.raises(ValueError, match="a.parquet: is not a Parquet"):
-            read_item_file(tmp_path / "a.parquet", dim=1)
+            read_item_file(tmp_path / "a.parquet", 1, FEATURES)
     fixed = pa.array([[1.0]], pa.list_(pa.float64(), 1))
     write(tmp_path / "a.parquet", {"item_id": [1], "embedding": fixed})
-    assert read_item_file(tmp_path / "a.parquet", 1).embedding.tolist() == [[1]]
+    assert read_item_file(
+        tmp_path / "a.parquet", 1, FEATURES
+    ).embedding.tolist() == [[1]]
     none = {"item_id": pa.array([], pa.int64()), "embedding": floats([])}
     write(tmp_path / "a.parquet", none)
-    assert read_item_file(tmp_path / "a.parquet", 1).item_ids.shape == (0,)
+    assert read_item_file(
+        tmp_path / "a.parquet", 1, FEATURES
+    ).item_ids.shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -217,9 +228,9 @@ def test_no_file_no_parquet_no_rows(tmp_path: pathlib.Path) -> None:
 )
 def test_whole_numbers_of_any_type_are_ids(tmp_path, ids) -> None:
     columns = {"item_id": ids, "embedding": [[1.0]] * 3, "category_id": ids}
-    found = read_item_file(write(tmp_path / "a.parquet", columns), dim=1)
+    found = read_item_file(write(tmp_path / "a.parquet", columns), 1, FEATURES)
     assert found.item_ids.tolist() == [7]
-    assert found.features["category_ids"].tolist() == [7]
+    assert found.features["category"].tolist() == [7]
     assert found.rejected == {"item_id is null": 2}
 
 
@@ -228,13 +239,13 @@ def test_types_of_newer_writers(tmp_path: pathlib.Path) -> None:
     folder = pathlib.Path(__file__).parents[2] / "muse_tools/datasets/foreign"
     file = tmp_path / "a.parquet"
     shutil.copy(folder / "polars_array.parquet", file)
-    found = read_item_file(file, dim=128)
+    found = read_item_file(file, 128, FEATURES)
     codes = np.arange(384).reshape(3, 128) % 100
     assert np.rint(127 * found.embedding).tolist() == codes.tolist()
     # It has no vectors, but can be read.
     shutil.copy(folder / "arrow_list_views.parquet", file)
     with pytest.raises(ValueError, match="must be named item_id or 205"):
-        read_item_file(file, dim=128)
+        read_item_file(file, 128, FEATURES)
 
 
 class FakeServer:
@@ -261,17 +272,22 @@ class FakeServer:
     def metadata(self):
         outputs = {"embedding": types.SimpleNamespace(shape=(-1, 1))}
         embed = types.SimpleNamespace(outputs=outputs)
+        names = ("item_ids", "embedding", "item_category")
+        upsert = types.SimpleNamespace(inputs=dict.fromkeys(names))
         return types.SimpleNamespace(
-            signatures={"embed": embed, "upsert_items": None}
+            signatures={"embed": embed, "upsert_items": upsert}
             if self.capacity
             else {"embed": embed}
         )
 
-    def upsert_items(self, item_ids, embedding, **features):
+    def upsert_items(self, item_ids, embedding, features):
         wanted = {
             int(item): (float(vector[0]), int(category))
             for item, vector, category in zip(
-                item_ids, embedding, features["category_ids"], strict=True
+                item_ids,
+                embedding,
+                features.get("category", np.zeros_like(item_ids)),
+                strict=True,
             )
         }
         stored = [self.items.get(i) != value for i, value in wanted.items()]

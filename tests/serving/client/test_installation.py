@@ -31,7 +31,7 @@ import numpy as np
 client = serving.client.MuseClient("127.0.0.1:1")
 client.close()
 serving.client.make_example(
-    serving.client.RankRequest(1, [0] * 5, [1], [2], [3])
+    serving.client.RankRequest(1, [3], [1], {"age": 2}, {"brand": [2]})
 )
 try:
     import tensorflow

@@ -36,7 +36,7 @@ def tenth(inputs):
 
 
 def make_request(candidates) -> RankRequest:
-    return RankRequest(7, [1, 2, 0, 0, 3], [11], [5], candidates)
+    return RankRequest(7, candidates, [11], {"age": 3}, {"brand": [5]})
 
 
 def test_the_example_of_the_class():

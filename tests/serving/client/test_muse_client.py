@@ -34,9 +34,9 @@ def make_request(seed: int, behaviors: int, candidates: int) -> RankRequest:
     items = generator.integers(1, 40, behaviors)
     return RankRequest(
         user_id=int(generator.integers(-(2**62), 2**62)),
-        user_profile=generator.integers(0, 9, 5),
+        user=dict(zip(toy_muse.USER, generator.integers(0, 9, 5), strict=True)),
         behavior_item_ids=items,
-        behavior_category_ids=items % 5,
+        behaviors={"category": items % 5},
         candidate_item_ids=generator.integers(1, 40, candidates),
     )
 

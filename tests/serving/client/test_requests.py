@@ -12,19 +12,18 @@ from serving.client.batches import RANK, rank_inputs
 
 GOOD = {
     "user_id": 1,
-    "user_profile": [1, 2, 3, 4, 5],
-    "behavior_item_ids": [7, 0, 8],
-    "behavior_category_ids": [1, 0, 1],
     "candidate_item_ids": [9, -9],
+    "behavior_item_ids": [7, 0, 8],
+    "user": {"age": 3},
+    "behaviors": {"brand": [1, 0, 1]},
 }
 
 
 def test_lists_become_int64():
     request = RankRequest(**GOOD)
     assert request.behavior_item_ids.dtype == np.int64
-    assert RankRequest(
-        **{**GOOD, "behavior_item_ids": [], "behavior_category_ids": []}
-    ).behavior_item_ids.shape == (0,)
+    assert request.behaviors["brand"].dtype == np.int64
+    assert RankRequest(1, [9]).behavior_item_ids.shape == (0,)
     edges = [-(2**63), 2**63 - 1]
     assert (
         RankRequest(
@@ -41,8 +40,12 @@ def test_lists_become_int64():
         ("user_id", True, "be a whole number"),
         ("user_id", "7", "be a whole number"),
         ("user_id", 2**63, "fit into 64 bits"),
-        ("user_profile", [1, 2, 3], "hold 5 ids"),
-        ("user_profile", [1, 2, 3, 4, 5.5], "whole numbers"),
+        ("user", [("age", 3)], "map names of features to ids"),
+        ("user", {"age": 3.5}, "be a whole number"),
+        ("user", {"age": 2**63}, "fit into 64 bits"),
+        ("behaviors", [1, 0, 1], "map names of features to ids"),
+        ("behaviors", {"brand": [1, 0]}, "as long as behavior_item_ids, 3"),
+        ("behaviors", {"brand": [1, 0, 0.5]}, "whole numbers"),
         ("behavior_item_ids", [1, 2], "as long as behavior_item_ids"),
         ("behavior_item_ids", [[1, 2, 3]], "one-dimensional"),
         ("behavior_item_ids", ["a", "b", "c"], "whole numbers"),
@@ -59,17 +62,29 @@ def test_wrong_fields_are_named(field, value, part):
         RankRequest(**{**GOOD, field: value})
     text = str(caught.value)
     assert text.startswith("`") and part in text and "Received: " in text
-    if "as long as" not in part:
+    if isinstance(value, dict):
+        assert caught.value.field == f"{field}[{next(iter(value))!r}]"
+    elif "as long as" not in part:
         assert caught.value.field == field
     assert isinstance(caught.value, ValueError)
 
 
 def test_long_values_are_cut_in_errors():
     with pytest.raises(RequestError) as caught:
-        RankRequest(**{**GOOD, "user_profile": ["x"] * 10_000})
+        RankRequest(**{**GOOD, "behavior_item_ids": ["x"] * 10_000})
     assert len(str(caught.value)) < 300
 
 
+USER, BEHAVIORS = ("age", "home"), ("brand", "shop")
+DECLARED = {
+    "user_id",
+    "user_age",
+    "user_home",
+    "behavior_item_ids",
+    "behavior_brand",
+    "behavior_shop",
+    "candidate_item_ids",
+}
 lists = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=6)
 candidates = st.lists(
     st.integers(-(2**63), 2**63 - 1).filter(bool), min_size=1, max_size=5
@@ -81,31 +96,63 @@ def requests(draw):
     items = draw(lists)
     return RankRequest(
         user_id=draw(st.integers(-(2**63), 2**63 - 1)),
-        user_profile=draw(st.lists(st.integers(0, 9), min_size=5, max_size=5)),
-        behavior_item_ids=items,
-        behavior_category_ids=list(reversed(items)),
         candidate_item_ids=draw(candidates),
+        behavior_item_ids=items,
+        user={
+            name: draw(st.integers(0, 9))
+            for name in draw(st.sets(st.sampled_from(USER)))
+        },
+        behaviors={
+            name: list(reversed(items))
+            for name in draw(st.sets(st.sampled_from(BEHAVIORS)))
+        },
     )
 
 
-@hypothesis.given(st.lists(requests(), min_size=1, max_size=6))
-def test_padding_keeps_every_value_at_its_place(batch):
-    inputs = rank_inputs(batch)
+@hypothesis.given(st.lists(requests(), min_size=1, max_size=6), st.booleans())
+def test_padding_keeps_every_value_at_its_place(batch, is_declared):
+    inputs = rank_inputs(batch, DECLARED if is_declared else ())
+    longest = max(1, *(len(request.behavior_item_ids) for request in batch))
+    if is_declared:
+        assert set(inputs) == DECLARED
+
+    def check(name, row, values):
+        padded = inputs[name][row]
+        assert padded[: len(values)].tolist() == list(values)
+        assert not padded[len(values) :].any()
+        if name.startswith("behavior_"):
+            assert len(padded) == longest
+
     for row, request in enumerate(batch):
         assert inputs["user_id"][row] == request.user_id
-        for name in (
-            "behavior_item_ids",
-            "behavior_category_ids",
-            "candidate_item_ids",
-        ):
-            values = getattr(request, name)
-            padded = inputs[name][row]
-            assert padded[: len(values)].tolist() == values.tolist()
-            assert not padded[len(values) :].any()
-    widths = {name: inputs[name].shape[1] for name in inputs if name[0] != "u"}
-    longest = max(len(r.behavior_item_ids) for r in batch)
-    assert widths["behavior_item_ids"] == max(1, longest)
-    assert widths["behavior_item_ids"] == widths["behavior_category_ids"]
+        for name in ("behavior_item_ids", "candidate_item_ids"):
+            check(name, row, getattr(request, name))
+        # A feature that only others have is 0.
+        for name in USER:
+            if f"user_{name}" in inputs:
+                value = request.user.get(name, 0)
+                assert inputs[f"user_{name}"][row] == value
+        for name in BEHAVIORS:
+            if f"behavior_{name}" in inputs:
+                check(f"behavior_{name}", row, request.behaviors.get(name, []))
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "names"),
+    [
+        ("user", {"height": 1}, "age, home"),
+        ("user", {"id": 1}, "age, home"),
+        ("behaviors", {"rows": [1, 2, 3]}, "brand, shop"),
+        ("behaviors", {"item_ids": [1, 2, 3]}, "brand, shop"),
+    ],
+)
+def test_names_that_are_not_declared(field, given, names):
+    request = RankRequest(1, [9], [1, 2, 3], **{field: given})
+    with pytest.raises(RequestError, match=f"features of the model: {names}"):
+        rank_inputs([request], DECLARED)
+    (name,) = given
+    with pytest.raises(RequestError, match=f"none. Received: '{name}'"):
+        rank_inputs([request], {"user_id"})
 
 
 @hypothesis.given(
@@ -119,6 +166,8 @@ def test_split_sends_every_request_once_within_the_limits(batch, most, ids):
     for part in parts:
         assert len(part) <= most
         chosen = [batch[i] for i in part]
-        width = 2 * max(len(r.behavior_item_ids) for r in chosen)
+        width = max(
+            (1 + len(r.behaviors)) * len(r.behavior_item_ids) for r in chosen
+        )
         width += max(len(r.candidate_item_ids) for r in chosen)
         assert len(part) == 1 or len(part) * width <= ids

@@ -133,7 +133,9 @@ def https(muse, certificates):
 @pytest.mark.parametrize("change", [{}, {"server_name": "muse.test"}])
 def test_rest_through_an_encrypting_proxy(https, certificates, change):
     known = dataclasses.replace(known_client(certificates), **change)
-    request = RankRequest(1, [1, 2, 3, 4, 5], [3, 4], [1, 0], [3, 6])
+    request = RankRequest(
+        1, [3, 6], [3, 4], {"profile_1": 9}, {"category": [1, 0]}
+    )
     with MuseClient(https, "rest", tls=known, retry=ONCE) as client:
         np.testing.assert_allclose(
             client.rank(request).click_probability,
@@ -195,9 +197,9 @@ def commands(tmp_path) -> dict[str, list[str]]:
     """Every command that calls a model server, but for its address."""
     request = {
         "user_id": 5,
-        "user_profile": [1, 2, 3, 4, 5],
+        "user": {"profile_1": 1},
         "behavior_item_ids": [3, 3],
-        "behavior_category_ids": [1, 1],
+        "behaviors": {"category": [1, 1]},
         "candidate_item_ids": [3, 4],
     }
     (tmp_path / "request.json").write_text(json.dumps(request))

@@ -8,13 +8,15 @@ import pytest
 from serving.client import (
     CachedRankRequest,
     Limits,
+    ModelMetadata,
     MuseClient,
     PrefetchRequest,
     RequestError,
     ResponseError,
 )
+from serving.client.calls import GetMetadata
 
-PROFILE = [1, 2, 3, 4, 5]
+USER = {"age": 4}
 
 
 class Recording:
@@ -25,6 +27,8 @@ class Recording:
         self.calls: list[tuple[str, dict]] = []
 
     def send(self, call, seconds):
+        if isinstance(call, GetMetadata):
+            return ModelMetadata("muse", 1, {})
         self.calls.append((call.signature, dict(call.inputs)))
         return self.answer(call.signature, call.inputs)
 
@@ -42,13 +46,17 @@ def prefetched(signature, inputs):
 
 def by_ids(user: int, length: int) -> PrefetchRequest:
     items = np.arange(1, length + 1)
-    return PrefetchRequest(user, PROFILE, items, items + 100)
+    return PrefetchRequest(user, items, USER, {"brand": items + 100})
 
 
 def by_rows(user: int, length: int) -> PrefetchRequest:
     rows = np.arange(length)
     return PrefetchRequest(
-        user, PROFILE, None, rows + 100, behavior_rows=rows, table_stamp=77
+        user,
+        user=USER,
+        behaviors={"brand": rows + 100},
+        behavior_rows=rows,
+        table_stamp=77,
     )
 
 
@@ -65,10 +73,10 @@ def test_prefetch_by_ids_and_rows_goes_apart_and_comes_back_in_order():
     assert (ids, rows) == ("prefetch", "prefetch_rows")
     assert by_id["user_id"].tolist() == [3, 1]
     assert by_id["behavior_item_ids"].tolist() == [[0, 0, 0, 0], [1, 2, 3, 4]]
-    assert by_id["user_profile"].tolist() == [PROFILE, PROFILE]
+    assert by_id["user_age"].tolist() == [4, 4]
     assert by_row["behavior_rows"].tolist() == [[0, -1, -1], [0, 1, 2]]
     assert by_row["behavior_rows"].dtype == np.int32
-    assert by_row["behavior_category_ids"].tolist() == [
+    assert by_row["behavior_brand"].tolist() == [
         [100, 0, 0],
         [100, 101, 102],
     ]
@@ -158,11 +166,11 @@ def test_rows_of_two_tables_are_refused():
     ("change", "field"),
     [
         ({"user_id": 1.5}, "user_id"),
-        ({"user_profile": [1]}, "user_profile"),
+        ({"user": {"age": "x"}}, "user['age']"),
         ({"behavior_item_ids": None}, "behavior_rows"),
         ({"behavior_rows": [1, 2], "table_stamp": 1}, "behavior_rows"),
         ({"table_stamp": 1}, "table_stamp"),
-        ({"behavior_category_ids": [1]}, "behavior_category_ids"),
+        ({"behaviors": {"brand": [1]}}, "behaviors['brand']"),
         (
             {"behavior_item_ids": None, "behavior_rows": [1, 2]},
             "table_stamp",
@@ -188,9 +196,9 @@ def test_rows_of_two_tables_are_refused():
 def test_wrong_fields_are_named(change, field):
     fields = {
         "user_id": 1,
-        "user_profile": PROFILE,
         "behavior_item_ids": [1, 2],
-        "behavior_category_ids": [1, 2],
+        "user": USER,
+        "behaviors": {"brand": [1, 2]},
     }
     with pytest.raises(RequestError) as caught:
         PrefetchRequest(**{**fields, **change})

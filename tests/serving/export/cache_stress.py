@@ -1,7 +1,7 @@
 """Many threads write and read a tiny cache through the server.
 
 Each prefetch stores a history that says the same number in every behavior,
-in its length and in its profile, so that a history mixed of two shows.
+in its length and for its user, so that a history mixed of two shows.
 
     python -m tests.serving.export.cache_stress --operations 100000
 """
@@ -35,7 +35,7 @@ class Echo(tf.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = UserCache(CONFIG, WordFormat(27, 10), 1)
+        self.cache = UserCache(CONFIG, WordFormat(27, {"category": 10}), 1)
 
     def prefetch(self, user_id: Any, number: Any) -> dict[str, Any]:
         """Store a history that consists of `number`."""
@@ -43,7 +43,7 @@ class Echo(tf.Module):
         mask = tf.sequence_mask(lengths, LONGEST)
         rows = tf.where(mask, number[:, tf.newaxis], tf.zeros_like(lengths[:1]))
         stored, generation = self.cache.write(
-            user_id, number[:, tf.newaxis], rows, rows & 1023, mask
+            user_id, number[:, tf.newaxis], rows, [rows & 1023], mask
         )
         return {"cached_length": stored, "generation": generation}
 
@@ -53,7 +53,8 @@ class Echo(tf.Module):
         most = tf.reduce_max(tf.where(found.mask, found.rows, -1), axis=1)
         least = tf.reduce_min(tf.where(found.mask, found.rows, 1 << 40), axis=1)
         categories = tf.reduce_all(
-            tf.equal(found.categories, found.rows & 1023) | ~found.mask, axis=1
+            tf.equal(found.behaviors[0], found.rows & 1023) | ~found.mask,
+            axis=1,
         )
         return {
             "hit": found.hit,
@@ -62,7 +63,7 @@ class Echo(tf.Module):
             "most": most,
             "same_categories": categories,
             "length": tf.reduce_sum(tf.cast(found.mask, tf.int64), axis=1),
-            "profile": found.profile[:, 0],
+            "user": found.user[:, 0],
         }
 
 
@@ -191,7 +192,7 @@ class Stress:
             self._seen.append((answer["generation"], number))
             if (
                 answer["least"] != number
-                or answer["profile"] != number
+                or answer["user"] != number
                 or answer["length"] != length_of(number)
                 or not answer["same_categories"]
                 # Its prefetch was over before a newer one began that was

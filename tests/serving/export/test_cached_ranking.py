@@ -76,14 +76,15 @@ def test_equals_rank_wherever_padding_is(world: World, data: Any) -> None:
     few = st.sampled_from([0, 11, -12, 13, 777])
     inputs = {
         "user_id": np.array([data.draw(st.integers(-(2**63) + 1, 2**63 - 1))]),
-        "user_profile": np.array(
-            [data.draw(st.lists(few, min_size=5, max_size=5))]
-        ),
+        **{
+            f"user_{name}": np.array([data.draw(few)])
+            for name in world.features["user"]
+        },
         "behavior_item_ids": np.array(
             [data.draw(st.lists(ids, min_size=length, max_size=length))],
             np.int64,
         ),
-        "behavior_category_ids": np.array(
+        "behavior_category": np.array(
             [data.draw(st.lists(few, min_size=length, max_size=length))],
             np.int64,
         ),
@@ -129,11 +130,10 @@ def rows_request(
     rows = resolved["row"].reshape(ids.shape)
     stamp = np.unique(resolved["table_stamp"]) if ids.size else np.array([1])
     assert len(stamp) == 1
-    return {
-        "user_id": inputs["user_id"],
-        "user_profile": inputs["user_profile"],
+    history = history_of(inputs)
+    del history["behavior_item_ids"]
+    return history | {
         "behavior_rows": np.where(ids == 0, -1, rows).astype(np.int32),
-        "behavior_category_ids": inputs["behavior_category_ids"],
         "table_stamp": np.repeat(stamp, len(ids)),
     }
 
@@ -169,9 +169,9 @@ def test_wrong_sizes_are_refused(world: World) -> None:
         rank_inputs(make_requests(world.item_table, 2, seed=16))
     )
     for name, wrong in (
-        ("user_profile", np.zeros((2, 4), np.int64)),
-        ("user_profile", np.zeros((3, 5), np.int64)),
-        ("behavior_category_ids", np.zeros((2, 1), np.int64)),
+        ("user_profile_2", np.zeros(3, np.int64)),
+        ("behavior_category", np.zeros((2, 1), np.int64)),
+        ("behavior_category", np.zeros((3, 14), np.int64)),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=name):
             world.call("prefetch", **{**inputs, name: wrong})

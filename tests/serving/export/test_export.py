@@ -216,7 +216,7 @@ def test_never_overwrites(world: World) -> None:
 def test_a_failure_leaves_nothing(world: World, tmp_path: Path) -> None:
     """A warmup record that fails would keep a version from loading."""
     bad = make_requests(world.item_table, 1, seed=32)[0]
-    bad["behavior_category_ids"] = np.zeros(99, np.int64)
+    bad["behavior_category"] = np.zeros(99, np.int64)
     with pytest.raises(ValueError, match="warmup_examples.*'rank'"):
         export_saved_model(
             tmp_path / "1",
@@ -229,12 +229,12 @@ def test_a_failure_leaves_nothing(world: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
-        ("city", lambda v: v[:-1], r"vocabularies\['city'\].*entries"),
-        ("city", lambda v: v * 0, r"vocabularies\['city'\].*not contain 0"),
+        ("item_city", lambda v: v[:-1], r"\['item_city'\].*entries"),
+        ("item_city", lambda v: v * 0, r"\['item_city'\].*not contain 0"),
         (
-            "category",
+            "item_category",
             lambda v: np.full_like(v, 3),
-            r"vocabularies\['category'\].*unique",
+            r"vocabularies\['item_category'\].*unique",
         ),
         ("user_profile_2", lambda v: v * 0.5, "must be integers"),
     ],
@@ -254,8 +254,8 @@ def test_refuses_vocabularies(
 
 def test_refuses_a_missing_vocabulary(world: World, tmp_path: Path) -> None:
     vocabularies = dict(world.vocabularies)
-    del vocabularies["province"]
-    with pytest.raises(ValueError, match="province"):
+    del vocabularies["item_province"]
+    with pytest.raises(ValueError, match="item_province"):
         export_saved_model(
             tmp_path / "1",
             **export_parts(world) | {"vocabularies": vocabularies},
@@ -265,19 +265,14 @@ def test_refuses_a_missing_vocabulary(world: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"user_sizes": {"age": 3}}, "5 features of users.*Received: 1"),
-        (
-            {"behavior_features": ("city",), "matches": ()},
-            "category of behaviors.*city",
-        ),
-        ({"behavior_features": (), "matches": ()}, "behaviors.*none"),
         (
             {"item_sizes": {"category": 9, "brand": 3}},
             "`item_table` must have the feature 'brand'.*category, city",
         ),
+        ({"user_sizes": {"id": 3}}, "Two tensors .* named 'user_id'"),
     ],
 )
-def test_refuses_features_that_no_request_carries(
+def test_refuses_features_that_do_not_fit(
     world: World, tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
     from muse_keras.models import DIN

@@ -63,13 +63,16 @@ def test_a_good_request_passes(served: Any, inputs: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
-        ("user_profile", lambda v: v[:, :4], "must have shape [B, 5]"),
-        ("user_profile", lambda v: v[:1], "as many rows as `user_id`"),
+        ("user_profile_3", lambda v: v[:1], "as many rows as `user_id`"),
         ("candidate_item_ids", lambda v: v[:1], "as many rows"),
         ("behavior_item_ids", lambda v: v[:1], "as many rows"),
-        ("behavior_category_ids", lambda v: v[:1], "as many rows"),
-        ("behavior_category_ids", lambda v: v[:, 1:], "as long as"),
-        ("user_profile", lambda v: v[0], "not compatible with expected shape"),
+        ("behavior_category", lambda v: v[:1], "as many rows"),
+        ("behavior_category", lambda v: v[:, 1:], "as long as"),
+        (
+            "user_profile_1",
+            lambda v: v[0],
+            "not compatible with expected shape",
+        ),
         ("candidate_item_ids", lambda v: v[0], "expected shape"),
         ("behavior_item_ids", lambda v: v[None], "expected shape"),
         ("user_id", lambda v: v[0], "expected shape"),

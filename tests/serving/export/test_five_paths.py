@@ -19,6 +19,7 @@ from tests.serving.export.world import (
     World,
     make_requests,
     rank_inputs,
+    rank_request,
     to_example,
 )
 
@@ -35,8 +36,8 @@ def by_service(
             store.append(
                 number,
                 request.behavior_item_ids,
-                {"category": request.behavior_category_ids},
-                toy_store.user(request.user_profile),
+                request.behaviors,
+                request.user,
             )
     config = ServiceConfig(
         store=url,
@@ -63,16 +64,7 @@ def test_all_paths_give_the_same_scores(
     world: World, server, tmp_path: pathlib.Path
 ) -> None:
     requests = make_requests(world.item_table, 15, seed=8)
-    typed = [
-        RankRequest(
-            user_id=int(r["user_id"][0]),
-            user_profile=r["user_profile"],
-            behavior_item_ids=r["behavior_item_ids"],
-            behavior_category_ids=r["behavior_category_ids"],
-            candidate_item_ids=r["candidate_item_ids"],
-        )
-        for r in requests
-    ]
+    typed = [rank_request(r) for r in requests]
     examples = [to_example(r) for r in requests]
     in_process = world.call("rank", **rank_inputs(requests))
     with (
@@ -84,9 +76,9 @@ def test_all_paths_give_the_same_scores(
             assert grpc.prefetch(
                 PrefetchRequest(
                     request.user_id,
-                    request.user_profile,
                     request.behavior_item_ids,
-                    request.behavior_category_ids,
+                    request.user,
+                    request.behaviors,
                 )
             ).cached
             answer = grpc.rank_cached(

@@ -46,10 +46,9 @@ def request_of(world: World, candidates: list[int]) -> RankRequest:
     """Return a request whose history has vectors."""
     return RankRequest(
         user_id=1,
-        user_profile=[0] * 5,
-        behavior_item_ids=world.item_table.item_ids[30 : 30 + MAX_HISTORY],
-        behavior_category_ids=[11] * MAX_HISTORY,
         candidate_item_ids=candidates,
+        behavior_item_ids=world.item_table.item_ids[30 : 30 + MAX_HISTORY],
+        behaviors={"category": [11] * MAX_HISTORY},
     )
 
 
@@ -75,7 +74,8 @@ def test_an_answered_upsert_is_ranked_from_then_on(
     assert not client.embed(ids).found.any()
     hidden = client.explain(request_of(world, ids))
     assert not hidden.similarities.any()
-    result = client.upsert_items(ids, vectors, [11] * 7, city_ids=[21] * 7)
+    features = {"category": [11] * 7, "city": [21] * 7}
+    result = client.upsert_items(ids, vectors, features)
     assert result.stored.all() and len(np.unique(result.row)) == 7
     assert result.capacity == SPARE_ROWS and result.used >= 7
     assert client.embed(ids).found.all()
@@ -84,7 +84,7 @@ def test_an_answered_upsert_is_ranked_from_then_on(
     assert np.std(seen.click_probability) > 0
     ranked = client.rank(request_of(world, ids)).click_probability
     np.testing.assert_allclose(ranked, seen.click_probability, atol=1e-6)
-    again = client.upsert_items(ids, vectors, [11] * 7, city_ids=[21] * 7)
+    again = client.upsert_items(ids, vectors, features)
     assert not again.stored.any() and again.used == result.used
     np.testing.assert_array_equal(again.row, result.row)
 
@@ -101,9 +101,9 @@ def test_the_server_says_what_is_wrong(client: MuseClient) -> None:
             {
                 "item_ids": ids,
                 "embedding": np.ones((count, DIM), np.float32),
-                "category_ids": zeros,
-                "city_ids": zeros,
-                "province_ids": zeros,
+                "item_category": zeros,
+                "item_city": zeros,
+                "item_province": zeros,
             },
         )
 
@@ -120,12 +120,18 @@ def test_no_ranking_sees_half_an_item(world: World, server: Any) -> None:
     with MuseClient(server.grpc_target) as client:
         parts = np.array(whole + mixed)
         ids = ALIKE + np.arange(len(parts))
-        client.upsert_items(ids, vectors[parts[:, 0]], parts[:, 1], parts[:, 2])
+        client.upsert_items(
+            ids,
+            vectors[parts[:, 0]],
+            {"category": parts[:, 1], "city": parts[:, 2]},
+        )
         scores = client.rank(request_of(world, [*ids])).click_probability
         allowed, impossible = scores[:2], scores[2:]
         assert np.abs(impossible[:, None] - allowed).min() > 1e-4
         assert np.abs(allowed[0] - allowed[1]) > 1e-4
-        client.upsert_items([REPLACED], vectors[:1], [11], [21])
+        client.upsert_items(
+            [REPLACED], vectors[:1], {"category": [11], "city": [21]}
+        )
 
     writes, errors, reads = 60, [], []
     done = threading.Event()
@@ -136,7 +142,9 @@ def test_no_ranking_sees_half_an_item(world: World, server: Any) -> None:
                 for turn in range(first, first + writes):
                     vector, category, city = whole[turn % 2]
                     client.upsert_items(
-                        [REPLACED], vectors[[vector]], [category], [city]
+                        [REPLACED],
+                        vectors[[vector]],
+                        {"category": [category], "city": [city]},
                     )
         except Exception as error:
             errors.append(error)

@@ -59,7 +59,7 @@ class Served:
             state.assign(tf.zeros_like(state))
 
     def upsert(self, ids: Any, vectors: Any, **features: Any) -> Any:
-        names = ("category_ids", "city_ids", "province_ids")
+        names = [f"item_{name}" for name in self._world.features["item"]]
         zeros = dict.fromkeys(names, np.zeros(len(ids)))
         return self(
             "upsert_items",
@@ -115,9 +115,9 @@ def test_a_new_item_is_masked_before_and_similar_after(
     vector = vectors_of(np.random.default_rng(1), 1)
     inputs = {
         "user_id": np.array([1]),
-        "user_profile": np.zeros((1, 5), np.int64),
+        **{f"user_{name}": np.array([0]) for name in world.features["user"]},
         "behavior_item_ids": history[None],
-        "behavior_category_ids": np.full((1, MAX_HISTORY), 11),
+        "behavior_category": np.full((1, MAX_HISTORY), 11),
         "candidate_item_ids": np.array([[NEW, 0, NEW + 1]]),
     }
     before = served("explain", **inputs)
@@ -159,7 +159,7 @@ def grown_module(world: World, folder: Path, items: dict[str, Any]) -> Any:
     given = np.searchsorted(ids, items["item_ids"])
     codes[given] = codes_of(items["embedding"])
     for name in features:
-        features[name][given] = items[f"{name}_ids"]
+        features[name][given] = items[f"item_{name}"]
     table = ItemTable.write(folder / "t", ids, codes, features, "test")
     model = make_model("muse", table, world.vocabularies)
     for mine, theirs in zip(
@@ -189,9 +189,9 @@ def test_scores_are_those_of_a_table_made_with_the_items(
     items = {
         "item_ids": ids,
         "embedding": vectors_of(rng, len(ids)),
-        "category_ids": rng.choice(CATEGORIES, len(ids)),
-        "city_ids": rng.choice([21, 22, 0, 5], len(ids)),
-        "province_ids": rng.choice([31, -32, 8], len(ids)),
+        "item_category": rng.choice(CATEGORIES, len(ids)),
+        "item_city": rng.choice([21, 22, 0, 5], len(ids)),
+        "item_province": rng.choice([31, -32, 8], len(ids)),
     }
     requests = make_requests(old, 30, seed=21)
     for request in requests:
@@ -219,7 +219,7 @@ def test_scores_are_those_of_a_table_made_with_the_items(
     for request in requests:
         for place, item in enumerate(request["candidate_item_ids"].tolist()):
             for field in ("category", "city", "province"):
-                raw = items[f"{field}_ids"]
+                raw = items[f"item_{field}"]
                 request[f"candidate_{field}"][place] = (
                     raw[place_of[item]]
                     if item in place_of
@@ -238,17 +238,17 @@ def test_what_is_there_takes_no_slot_and_the_last_of_a_call_counts(
 ) -> None:
     first = world.item_table.num_items + 1
     vectors = vectors_of(np.random.default_rng(3), 3)
-    features = {"category_ids": np.array([11, 12, 13])}
+    features = {"item_category": np.array([11, 12, 13])}
     answer = served.upsert([NEW, 7, NEW], vectors, **features)
     assert answer["stored"].tolist() == [False, True, True]
     assert answer["row"].tolist() == [first + 1, first, first + 1]
     assert answer["used"].tolist() == [2, 2, 2]
     assert answer["capacity"].tolist() == [SPARE_ROWS] * 3
-    again = served.upsert([NEW, 7], vectors[[2, 1]], category_ids=[13, 12])
+    again = served.upsert([NEW, 7], vectors[[2, 1]], item_category=[13, 12])
     assert not again["stored"].any()
     assert again["row"].tolist() == [first + 1, first]
     # Another category is a change; another unknown category is none.
-    changed = served.upsert([NEW, 7], vectors[[2, 1]], category_ids=[14, 999])
+    changed = served.upsert([NEW, 7], vectors[[2, 1]], item_category=[14, 999])
     assert changed["stored"].tolist() == [True, False]
     assert changed["row"].tolist() == [first + 2, first]
     # An item of the export, just as it is there.
@@ -258,7 +258,7 @@ def test_what_is_there_takes_no_slot_and_the_last_of_a_call_counts(
     same = served.upsert(
         known,
         table.codes[rows] / np.float32(127),
-        **{f"{n}_ids": table.features[n][rows] for n in table.features},
+        **{f"item_{n}": table.features[n][rows] for n in table.features},
     )
     assert not same["stored"].any() and same["row"].tolist() == rows.tolist()
     none = served.upsert([], np.zeros((0, DIM)))
@@ -295,7 +295,7 @@ def bad_inputs() -> Iterator[tuple[str, dict[str, Any]]]:
         "item_ids": np.array([2, 5]),
         "embedding": np.ones((2, DIM), np.float32),
         **dict.fromkeys(
-            ("category_ids", "city_ids", "province_ids"), np.array([1, 2])
+            ("item_category", "item_city", "item_province"), np.array([1, 2])
         ),
     }
     nan, infinite = np.ones((2, DIM), np.float32), np.ones((2, DIM), "f4")
@@ -306,7 +306,7 @@ def bad_inputs() -> Iterator[tuple[str, dict[str, Any]]]:
     wide = np.ones((2, DIM + 1), np.float32)
     yield f"`embedding` must have shape .N, {DIM}.", {**good, "embedding": wide}
     yield "`embedding` must have as many rows", {**good, "embedding": nan[:1]}
-    yield "`city_ids` must have as many rows", {**good, "city_ids": [1, 2, 3]}
+    yield "`item_city` must have as many rows", {**good, "item_city": [1, 2, 3]}
 
 
 @pytest.mark.parametrize(("words", "inputs"), bad_inputs())

@@ -15,7 +15,6 @@ from serving.export import (
 from tests.serving.export.world import (
     DIM,
     MAX_HISTORY,
-    PROFILE_FIELDS,
     K,
     World,
     feature_options,
@@ -70,10 +69,10 @@ def model_inputs(world: World, inputs: dict[str, np.ndarray]) -> dict:
     real = ids != 0
     newest = np.cumsum(real[:, ::-1], axis=1)[:, ::-1] <= MAX_HISTORY
     mask = real & newest
-    categories = index("category", inputs["behavior_category_ids"])
+    categories = index("item_category", inputs["behavior_category"])
     rows = table.rows(inputs["candidate_item_ids"])
     features = [
-        index(field, table.features[field][rows])
+        index(f"item_{field}", table.features[field][rows])
         for field in ("category", "city", "province")
     ]
     asked = features[0]
@@ -82,8 +81,8 @@ def model_inputs(world: World, inputs: dict[str, np.ndarray]) -> dict:
     return {
         "user_features": np.stack(
             [
-                index(field, inputs["user_profile"][:, n])
-                for n, field in enumerate(PROFILE_FIELDS)
+                index(f"user_{name}", inputs[f"user_{name}"])
+                for name in world.features["user"]
             ],
             axis=1,
         ),

@@ -9,7 +9,7 @@ from tests.serving.export.world import (
     DIM,
     INT64,
     MAX_HISTORY,
-    PROFILE_FIELDS,
+    PRESET,
     K,
     World,
     make_requests,
@@ -37,12 +37,12 @@ def oracle_inputs(
     world: World, request: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return the model's inputs for one request, from the definitions."""
-    vocabularies, table = world.vocabularies, world.item_table
+    table, features = world.item_table, world.features
 
-    def indices(field: str, raw: Any) -> np.ndarray:
+    def indices(name: str, raw: Any) -> np.ndarray:
+        known = world.vocabularies[name]
         return np.array(
-            [vocabulary_index(vocabularies[field], int(v)) for v in raw],
-            np.int32,
+            [vocabulary_index(known, int(v)) for v in raw], np.int32
         )
 
     real = [
@@ -50,38 +50,44 @@ def oracle_inputs(
         for position, item in enumerate(request["behavior_item_ids"])
         if item != 0
     ][-MAX_HISTORY:]
-    behaviors = request["behavior_item_ids"][real]
-    categories = indices("category", request["behavior_category_ids"][real])
-    rows = {int(item): row + 1 for row, item in enumerate(table.item_ids)}
-    candidate_rows = [
-        rows.get(int(i), 0) for i in request["candidate_item_ids"]
-    ]
-    candidate_features = [
-        indices(field, table.features[field][candidate_rows])
-        for field in ("category", "city", "province")
-    ]
+    behaviors = {
+        name: indices(f"item_{name}", request[f"behavior_{name}"][real])
+        for name in features["behavior"]
+    }
+    row_of = {int(item): row + 1 for row, item in enumerate(table.item_ids)}
+    rows = [row_of.get(int(item), 0) for item in request["candidate_item_ids"]]
+    candidates = {
+        name: indices(f"item_{name}", table.features[name][rows])
+        for name in features["item"]
+    }
     matches = [
-        0 if c == 0 else int((categories == c).sum())
-        for c in candidate_features[0]
+        [
+            0 if c == 0 else int((behaviors[name] == c).sum())
+            for c in candidates[name]
+        ]
+        for name in features["matches"]
     ]
-    return {
+    ids = request["candidate_item_ids"]
+    inputs = {
         "user_features": np.array(
             [
-                vocabulary_index(vocabularies[f], int(v))
-                for f, v in zip(
-                    PROFILE_FIELDS, request["user_profile"], strict=True
-                )
+                index
+                for name in features["user"]
+                for index in indices(f"user_{name}", request[f"user_{name}"])
             ],
             np.int32,
         ),
-        "behavior_item_ids": behaviors,
-        "behavior_features": categories[:, None],
-        "behavior_mask": np.ones(len(behaviors), bool),
-        "candidate_item_ids": request["candidate_item_ids"],
-        "candidate_features": np.stack(candidate_features, axis=1),
-        "candidate_matches": np.array(matches, np.float32)[:, None],
-        "candidate_mask": request["candidate_item_ids"] != 0,
+        "behavior_item_ids": request["behavior_item_ids"][real],
+        "behavior_mask": np.ones(len(real), bool),
+        "candidate_item_ids": ids,
+        "candidate_features": np.stack([*candidates.values()], axis=1),
+        "candidate_mask": ids != 0,
     }
+    if behaviors:
+        inputs["behavior_features"] = np.stack([*behaviors.values()], axis=1)
+    if matches:
+        inputs["candidate_matches"] = np.array(matches, np.float32).T
+    return inputs
 
 
 def oracle_scores(world: World, request: dict[str, np.ndarray]) -> np.ndarray:
@@ -134,7 +140,7 @@ def test_behaviors_before_the_newest_do_not_count(world: World) -> None:
                     request
                     | {
                         "behavior_item_ids": np.concatenate([old, newest]),
-                        "behavior_category_ids": np.concatenate(
+                        "behavior_category": np.concatenate(
                             [np.full(len(old), 13), categories]
                         ),
                     }
@@ -182,13 +188,12 @@ def test_empty_sizes(world: World) -> None:
     none = np.zeros((1, 0), np.int64)
     no_history = world.call(
         "rank",
-        **inputs | {"behavior_item_ids": none, "behavior_category_ids": none},
+        **inputs | {"behavior_item_ids": none, "behavior_category": none},
     )["click_probability"]
     padding = np.zeros((1, 7), np.int64)
     all_padding = world.call(
         "rank",
-        **inputs
-        | {"behavior_item_ids": padding, "behavior_category_ids": padding},
+        **inputs | {"behavior_item_ids": padding, "behavior_category": padding},
     )["click_probability"]
     assert np.isfinite(no_history).all() and (no_history > 0).all()
     np.testing.assert_allclose(no_history, all_padding, atol=1e-6)
@@ -304,27 +309,25 @@ def test_declared_interface(world: World) -> None:
         for name in signatures
     }
     assert declared["rank"] == declared["explain"]
-    assert declared["rank"] == {
+    history = {
         "user_id": ("int64", [None]),
-        "user_profile": ("int64", [None, None]),
+        **{f"user_profile_{n}": ("int64", [None]) for n in range(1, 6)},
+        "behavior_category": ("int64", [None, None]),
+    }
+    assert declared["rank"] == {
+        **history,
         "behavior_item_ids": ("int64", [None, None]),
-        "behavior_category_ids": ("int64", [None, None]),
         "candidate_item_ids": ("int64", [None, None]),
     }
     assert declared["embed"] == {"item_ids": ("int64", [None])}
     assert declared["upsert_items"] == {
         "item_ids": ("int64", [None]),
         "embedding": ("float32", [None, None]),
-        "category_ids": ("int64", [None]),
-        "city_ids": ("int64", [None]),
-        "province_ids": ("int64", [None]),
+        "item_category": ("int64", [None]),
+        "item_city": ("int64", [None]),
+        "item_province": ("int64", [None]),
     }
     assert declared["serving_default"] == {"examples": ("string", [None])}
-    history = {
-        "user_id": ("int64", [None]),
-        "user_profile": ("int64", [None, None]),
-        "behavior_category_ids": ("int64", [None, None]),
-    }
     assert declared["prefetch"] == {
         **history,
         "behavior_item_ids": ("int64", [None, None]),
@@ -394,41 +397,32 @@ def test_declared_interface(world: World) -> None:
     }
 
 
-# The transformed features of candidates, by the raw features that they are of.
-TRANSFORMED = {
-    "category": "candidate_categories",
-    "city": "candidate_cities",
-    "province": "candidate_provinces",
-}
-
-
 def untruncated_examples(world: World) -> RankingModule:
     """A module whose Transform graph keeps histories of any length."""
     known = {
-        field: Vocabulary(field, values)
-        for field, values in world.vocabularies.items()
+        name: Vocabulary(name, values)
+        for name, values in world.vocabularies.items()
     }
+    users = [f"user_{name}" for name in PRESET["user"]]
 
     def transform(raw: dict[str, Any]) -> dict[str, Any]:
         raw = {name: densify(values) for name, values in raw.items()}
-        behaviors = known["category"](raw["behavior_category_ids"])
+        behaviors = known["item_category"](raw["behavior_category"])
         candidates = {
-            name: known[field](raw[f"candidate_{field}"])
-            for field, name in TRANSFORMED.items()
+            f"candidate_{name}": known[f"item_{name}"](raw[f"candidate_{name}"])
+            for name in PRESET["item"]
         }
         return {
-            "user_profile": tf.concat(
-                [known[field](raw[field]) for field in PROFILE_FIELDS], axis=1
-            ),
+            **{name: known[name](raw[name]) for name in users},
             "behavior_item_ids": raw["behavior_item_ids"],
-            "behavior_categories": behaviors,
+            "behavior_category": behaviors,
             "candidate_item_ids": raw["candidate_item_ids"],
             **candidates,
             "candidate_category_matches": feature_matches(
                 behaviors,
                 raw["behavior_item_ids"] != 0,
-                candidates["candidate_categories"],
-                known["category"].size,
+                candidates["candidate_category"],
+                known["item_category"].size,
             ),
         }
 
@@ -441,11 +435,11 @@ def untruncated_examples(world: World) -> RankingModule:
         raw_feature_spec={
             name: tf.io.VarLenFeature(tf.int64)
             for name in (
-                *PROFILE_FIELDS,
+                *users,
                 "behavior_item_ids",
-                "behavior_category_ids",
+                "behavior_category",
                 "candidate_item_ids",
-                *(f"candidate_{field}" for field in TRANSFORMED),
+                *(f"candidate_{name}" for name in PRESET["item"]),
             )
         },
     )
@@ -469,9 +463,9 @@ def test_examples_meet_few_lengths_of_history_as_in_rank(
     for length in (0, 1, 99, 100, 101, 250, 399, 5_001, 5_499):
         places = rng.integers(0, world.item_table.num_items, length)
         request["behavior_item_ids"] = world.item_table.item_ids[places]
-        request["behavior_category_ids"] = world.item_table.features[
-            "category"
-        ][places + 1]
+        request["behavior_category"] = world.item_table.features["category"][
+            places + 1
+        ]
         by_example = module.serve_examples(tf.constant([to_example(request)]))
         by_ids = module.rank(
             **{k: tf.constant(v) for k, v in rank_inputs([request]).items()}

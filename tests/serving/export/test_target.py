@@ -32,9 +32,11 @@ def request(world: World, length: int) -> dict[str, tf.Tensor]:
     ids = world.item_table.item_ids
     return {
         "user_id": tf.constant([7], tf.int64),
-        "user_profile": tf.constant([[1, 2, 3, 4, 5]], tf.int64),
+        **{
+            f"user_profile_{n}": tf.constant([n], tf.int64) for n in range(1, 6)
+        },
         "behavior_item_ids": tf.constant(rng.choice(ids, (1, length))),
-        "behavior_category_ids": tf.constant(
+        "behavior_category": tf.constant(
             rng.integers(1, 5, (1, length)), tf.int64
         ),
         "candidate_item_ids": tf.constant(rng.choice(ids, (1, 9))),

@@ -35,7 +35,10 @@ class Cache:
             }
         )
         self.cache = UserCache(
-            config, WordFormat(27, 10), 2, now=lambda: self.clock.read_value()
+            config,
+            WordFormat(27, {"category": 10}),
+            2,
+            now=lambda: self.clock.read_value(),
         )
         ids = tf.TensorSpec([None], tf.int64)
         table = tf.TensorSpec([None, None], tf.int64)
@@ -44,7 +47,7 @@ class Cache:
         def traced(function: Any, *specs: Any) -> Any:
             return tf.function(function, specs, autograph=False)
 
-        self.write = traced(self.cache.write, ids, table, table, table, mask)
+        self.write = traced(self.cache.write, ids, table, table, (table,), mask)
         self.read = traced(self.cache.read, ids)
         self.peek = traced(self.cache.peek, ids)
 
@@ -54,7 +57,7 @@ class Cache:
         self.clock.assign(SECOND)
 
     def put(self, users: list[int], rows: list[list[int]]) -> Any:
-        """Write histories of rows; categories and profile follow from them."""
+        """Write histories of rows; features follow from them."""
         width = max(map(len, rows), default=0)
         padded = np.zeros((len(users), width), np.int64)
         mask = np.zeros(padded.shape, bool)
@@ -66,7 +69,7 @@ class Cache:
             users_array,
             np.stack([users_array & 7, padded.sum(1) & 0xFFFF], 1),
             padded,
-            padded % 1000,
+            (padded % 1000,),
             mask,
         )
         return lengths.numpy().tolist(), generations.numpy().tolist()
@@ -81,9 +84,9 @@ class Cache:
         mask = found.mask.numpy()[0]
         rows = found.rows.numpy()[0][mask]
         np.testing.assert_array_equal(
-            found.categories.numpy()[0][mask], rows % 1000
+            found.behaviors[0].numpy()[0][mask], rows % 1000
         )
-        assert found.profile.numpy()[0].tolist() == [
+        assert found.user.numpy()[0].tolist() == [
             user & 7,
             rows.sum() & 0xFFFF,
         ]
@@ -298,7 +301,7 @@ def test_without_the_marks_a_mixture_would_be_ranked_with(
 def test_marks_of_nearby_generations_differ() -> None:
     from serving.export.words import WordFormat
 
-    words = WordFormat(26, 11)
+    words = WordFormat(26, {"category": 11})
     assert (words.payload_bits, words.tag_bits) == (37, 26)
     generations = tf.constant([0, 1, 2, (1 << 26) - 1, 1 << 26, (1 << 26) + 1])
     marks = words.mark(tf.cast(generations, tf.int64)).numpy()
@@ -315,9 +318,32 @@ def test_marks_of_nearby_generations_differ() -> None:
 def test_refuses_words_without_room_for_the_generation() -> None:
     from serving.export.words import WordFormat
 
-    assert WordFormat(31, 16).tag_bits == 16
-    with pytest.raises(ValueError, match="31 bits of the row and 17 of the"):
-        WordFormat(31, 17)
+    assert WordFormat(31, {"category": 9, "brand": 7}).tag_bits == 16
+    with pytest.raises(
+        ValueError,
+        match=r"31 bits.*\(category 9, brand 8\), which leaves 15 of 63",
+    ):
+        WordFormat(31, {"category": 9, "brand": 8})
+
+
+@pytest.mark.parametrize("bits", [(), (10,), (3, 1, 9)])
+def test_a_word_keeps_the_row_and_all_features(bits: tuple[int, ...]) -> None:
+    from serving.export.words import WordFormat
+
+    words = WordFormat(27, {f"f{n}": size for n, size in enumerate(bits)})
+    rng = np.random.default_rng(0)
+    rows = np.append(rng.integers(0, 1 << 27, 50), (1 << 27) - 1)
+    features = [
+        np.append(rng.integers(0, 1 << size, 50), (1 << size) - 1)
+        for size in bits
+    ]
+    payloads = words.pack_behaviors(tf.constant(rows), features)
+    np.testing.assert_array_equal(words.payload_of(payloads), payloads)
+    found, kept = words.unpack_behaviors(payloads)
+    np.testing.assert_array_equal(found, rows)
+    assert len(kept) == len(features)
+    for mine, packed in zip(kept, features, strict=True):
+        np.testing.assert_array_equal(mine, packed)
 
 
 def test_one_way_replaces_the_users_own(cache: Cache) -> None:

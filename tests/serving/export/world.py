@@ -1,6 +1,8 @@
 """One small world: a table, a ranker, a transform graph and its export."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,28 @@ import numpy as np
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
+from serving.client import RankRequest
 
 MAX_HISTORY = 6
 K = 4
 DIM = 16
 SPARE_ROWS = 2048
 INT64 = np.iinfo(np.int64)
-PROFILE_FIELDS = tuple(f"user_profile_{i}" for i in range(1, 6))
+Features = dict[str, tuple[str, ...]]
+PRESET: Features = {
+    "user": tuple(f"profile_{i}" for i in range(1, 6)),
+    "item": ("category", "city", "province"),
+    "behavior": ("category",),
+    "matches": ("category",),
+}
+# Raw ids of items, by feature.
+_IDS = {
+    "category": [11, -12, 13, 14, 15, 0],
+    "city": [21, 22, 23, 999],
+    "province": [31, -32],
+    "brand": [41, 42, -43, 0, INT64.max],
+    "shop": [51, 52],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +39,17 @@ class World:
     """What the tests share.
 
     Attributes:
+        features: declared names of features, by group.
         item_table: the table; ids reach both ends of int64.
         model: a MUSE ranker with random weights.
-        vocabularies: raw ids by field, in the order of the transform graph.
+        vocabularies: raw ids by `user_<f>` and `item_<f>`, in the order of the
+            transform graph.
         transform_output: folder of the transform graph.
         export: the `Export`.
         loaded: the SavedModel, loaded again.
     """
 
+    features: Features
     item_table: ItemTable
     model: Any
     vocabularies: dict[str, np.ndarray]
@@ -45,7 +65,9 @@ class World:
         return {name: value.numpy() for name, value in outputs.items()}
 
 
-def make_item_table(folder: Path) -> ItemTable:
+def make_item_table(
+    folder: Path, names: tuple[str, ...] = PRESET["item"]
+) -> ItemTable:
     """Return 200 items with vectors that prefer one of four directions."""
     rng = np.random.default_rng(1)
     ids = np.unique(rng.integers(INT64.min, INT64.max, 197))
@@ -57,16 +79,15 @@ def make_item_table(folder: Path) -> ItemTable:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     codes = np.trunc(127 * vectors).astype(np.int8)
     codes[10:20] = 0  # Items without an embedding.
-    features = {
-        "category": rng.choice([11, -12, 13, 14, 15, 0], len(ids)),
-        "city": rng.choice([21, 22, 23, 999], len(ids)),
-        "province": rng.choice([31, -32], len(ids)),
-    }
+    features = {name: rng.choice(_IDS[name], len(ids)) for name in names}
     return ItemTable.write(folder, ids, codes, features, source="test")
 
 
 def make_requests(
-    item_table: ItemTable, count: int, seed: int
+    item_table: ItemTable,
+    count: int,
+    seed: int,
+    features: Features = PRESET,
 ) -> list[dict[str, np.ndarray]]:
     """Return ragged requests, with unknown ids, empty histories and zeros."""
     rng = np.random.default_rng(seed)
@@ -76,21 +97,29 @@ def make_requests(
         candidates = int(rng.integers(1, 6))
         known = rng.integers(0, item_table.num_items, history)
         behaviors = item_table.item_ids[known].copy()
-        categories = item_table.features["category"][known + 1].copy()
+        of_behaviors = {
+            f"behavior_{name}": item_table.features[name][known + 1].copy()
+            for name in features["behavior"]
+        }
         behaviors[rng.random(history) < 0.2] = 12345  # Unknown to the table.
-        categories[rng.random(history) < 0.1] = 777  # Out of vocabulary.
+        for values in of_behaviors.values():
+            values[rng.random(history) < 0.1] = 777  # Out of vocabulary.
         ids = rng.choice(item_table.item_ids, candidates, replace=False)
         rows = item_table.rows(ids)
         requests.append(
             {
                 "user_id": np.array([rng.integers(1, 1 << 60)]),
-                "user_profile": rng.choice([0, 5, -6, 7, 555], 5),
+                **{
+                    f"user_{name}": rng.choice([0, 5, -6, 7, 555], 1)
+                    for name in features["user"]
+                },
                 "behavior_item_ids": behaviors,
-                "behavior_category_ids": categories,
+                **of_behaviors,
                 "candidate_item_ids": ids,
-                "candidate_category": item_table.features["category"][rows],
-                "candidate_city": item_table.features["city"][rows],
-                "candidate_province": item_table.features["province"][rows],
+                **{
+                    f"candidate_{name}": item_table.features[name][rows]
+                    for name in features["item"]
+                },
                 "clicks": rng.integers(0, 2, candidates),
             }
         )
@@ -116,33 +145,48 @@ def rank_inputs(
 ) -> dict[str, np.ndarray]:
     """Return the inputs of `rank`, padded on a side of the history."""
     longest = max(len(r["behavior_item_ids"]) for r in requests) + extra
-    return {
-        "user_id": np.concatenate([r["user_id"] for r in requests]),
-        "user_profile": np.stack([r["user_profile"] for r in requests]),
-        "behavior_item_ids": pad(
-            [r["behavior_item_ids"] for r in requests], longest, left
-        ),
-        "behavior_category_ids": pad(
-            [r["behavior_category_ids"] for r in requests], longest, left
-        ),
-        "candidate_item_ids": pad([r["candidate_item_ids"] for r in requests]),
-    }
+    inputs = {}
+    for name in requests[0]:
+        values = [request[name] for request in requests]
+        if name.startswith("user_"):
+            inputs[name] = np.concatenate(values)
+        elif name.startswith("behavior_"):
+            inputs[name] = pad(values, longest, left)
+    candidates = [request["candidate_item_ids"] for request in requests]
+    return inputs | {"candidate_item_ids": pad(candidates)}
+
+
+def rank_request(request: dict[str, np.ndarray]) -> RankRequest:
+    """Return a request as the client takes it."""
+
+    def named(prefix: str, *others: str) -> dict[str, np.ndarray]:
+        return {
+            name.removeprefix(prefix): values
+            for name, values in request.items()
+            if name.startswith(prefix) and name not in others
+        }
+
+    return RankRequest(
+        user_id=int(request["user_id"][0]),
+        candidate_item_ids=request["candidate_item_ids"],
+        behavior_item_ids=request["behavior_item_ids"],
+        user={
+            name: int(value[0])
+            for name, value in named("user_", "user_id").items()
+        },
+        behaviors=named("behavior_", "behavior_item_ids"),
+    )
 
 
 def to_example(request: dict[str, np.ndarray]) -> bytes:
     """Return a request as a serialized Example."""
-    values = dict(request)
-    profile = values.pop("user_profile")
-    values |= {
-        field: profile[i : i + 1] for i, field in enumerate(PROFILE_FIELDS)
-    }
     return tf.train.Example(
         features=tf.train.Features(
             feature={
                 name: tf.train.Feature(
                     int64_list=tf.train.Int64List(value=value.tolist())
                 )
-                for name, value in values.items()
+                for name, value in request.items()
             }
         )
     ).SerializeToString()
@@ -169,38 +213,35 @@ def preprocessing_fn(inputs: dict[str, Any]) -> dict[str, Any]:
     def ragged(values: Any, keep: Any) -> Any:
         return tf.ragged.boolean_mask(values, keep).to_sparse()
 
-    category = learn("category", dense["candidate_category"])
-    behaviors = apply(dense["behavior_category_ids"], category)
+    category = learn("item_category", dense["candidate_category"])
+    behaviors = apply(dense["behavior_category"], category)
     candidates = apply(dense["candidate_category"], category)
     keep = newest_mask(dense["behavior_item_ids"], MAX_HISTORY)
-    size = tft.experimental.get_vocabulary_size_by_name("category") + 2
+    size = tft.experimental.get_vocabulary_size_by_name("item_category") + 2
     ids = inputs["candidate_item_ids"]
     given = tf.sparse.to_dense(
         ids.with_values(tf.ones_like(ids.values, tf.bool)), False
     )
-    profile = [tf.reshape(dense[name], [-1, 1]) for name in PROFILE_FIELDS]
+    users = [f"user_{name}" for name in PRESET["user"]]
+    # One vocabulary for all: each costs seconds of Beam.
+    profile = learn("profile", *(dense[name] for name in users))
+    others = {
+        f"candidate_{name}": learn(f"item_{name}", dense[f"candidate_{name}"])
+        for name in ("city", "province")
+    }
     return {
-        # One vocabulary for all fields: each costs seconds of Beam.
-        "user_profile": apply(
-            tf.concat(profile, axis=1), learn("profile", *profile)
-        ),
+        **{
+            name: apply(tf.reshape(dense[name], [-1, 1]), profile)
+            for name in users
+        },
         "behavior_item_ids": ragged(dense["behavior_item_ids"], keep),
-        "behavior_categories": ragged(behaviors, keep),
+        "behavior_category": ragged(behaviors, keep),
         "candidate_item_ids": ids,
-        "candidate_categories": ragged(candidates, given),
-        "candidate_cities": ragged(
-            apply(
-                dense["candidate_city"], learn("city", dense["candidate_city"])
-            ),
-            given,
-        ),
-        "candidate_provinces": ragged(
-            apply(
-                dense["candidate_province"],
-                learn("province", dense["candidate_province"]),
-            ),
-            given,
-        ),
+        "candidate_category": ragged(candidates, given),
+        **{
+            name: ragged(apply(dense[name], vocabulary), given)
+            for name, vocabulary in others.items()
+        },
         "candidate_category_matches": ragged(
             feature_matches(behaviors, keep, candidates, size), given
         ),
@@ -209,7 +250,9 @@ def preprocessing_fn(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_transform_output(
-    requests: list[dict[str, np.ndarray]], folder: Path
+    requests: list[dict[str, np.ndarray]],
+    folder: Path,
+    preprocess: Callable[[dict[str, Any]], dict[str, Any]] = preprocessing_fn,
 ) -> Path:
     """Learn a transform graph from requests with Beam."""
     import apache_beam as beam
@@ -221,30 +264,20 @@ def make_transform_output(
 
     beam_internals.spare_local_runs()
 
-    names = [*PROFILE_FIELDS, *requests[0]]
-    names.remove("user_profile")
     schema = schema_utils.schema_from_feature_spec(
-        {name: tf.io.VarLenFeature(tf.int64) for name in names}
+        dict.fromkeys(requests[0], tf.io.VarLenFeature(tf.int64))
     )
     metadata = tft.DatasetMetadata(schema)
     rows = [
-        {
-            **{name: r[name].tolist() for name in r if name != "user_profile"},
-            **{
-                f: [int(r["user_profile"][i])]
-                for i, f in enumerate(PROFILE_FIELDS)
-            },
-        }
-        for r in requests
+        {name: values.tolist() for name, values in request.items()}
+        for request in requests
     ]
     with (
         beam.Pipeline(runner="DirectRunner") as pipeline,
         tft_beam.Context(temp_dir=str(folder / "tmp")),
     ):
         data = pipeline | beam.Create(rows)
-        transform_fn = (data, metadata) | tft_beam.AnalyzeDataset(
-            preprocessing_fn
-        )
+        transform_fn = (data, metadata) | tft_beam.AnalyzeDataset(preprocess)
         _ = transform_fn | tft_beam.WriteTransformFn(str(folder / "out"))
         _ = metadata | tft_beam.WriteMetadata(
             str(folder / "out" / "metadata"), pipeline
@@ -252,31 +285,40 @@ def make_transform_output(
     return folder / "out"
 
 
-def read_vocabularies(transform_output: Path) -> dict[str, np.ndarray]:
+def read_vocabularies(
+    transform_output: Path, features: Features = PRESET
+) -> dict[str, np.ndarray]:
     """Return the vocabularies that a transform graph learned."""
     import tensorflow_transform as tft
 
     output = tft.TFTransformOutput(str(transform_output))
-    learned = {
-        name: np.array(
-            [int(v) for v in output.vocabulary_by_name(name)], np.int64
-        )
-        for name in ("profile", "category", "city", "province")
-    }
-    profile = learned.pop("profile")
-    return learned | dict.fromkeys(PROFILE_FIELDS, profile)
 
+    def learned(name: str) -> np.ndarray:
+        found = output.vocabulary_by_name(name)
+        return np.array([int(value) for value in found], np.int64)
 
-def feature_options(vocabularies: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return a ranker's arguments about features."""
-    sizes = {field: len(ids) + 2 for field, ids in vocabularies.items()}
     return {
-        "user_sizes": {field: sizes[field] for field in PROFILE_FIELDS},
-        "item_sizes": {
-            field: sizes[field] for field in ("category", "city", "province")
+        f"user_{name}": learned(
+            "profile" if features is PRESET else f"user_{name}"
+        )
+        for name in features["user"]
+    } | {f"item_{name}": learned(f"item_{name}") for name in features["item"]}
+
+
+def feature_options(
+    vocabularies: dict[str, np.ndarray], features: Features = PRESET
+) -> dict[str, Any]:
+    """Return a ranker's arguments about features."""
+    sizes = {name: len(ids) + 2 for name, ids in vocabularies.items()}
+    return {
+        "user_sizes": {
+            name: sizes[f"user_{name}"] for name in features["user"]
         },
-        "behavior_features": ("category",),
-        "matches": ("category",),
+        "item_sizes": {
+            name: sizes[f"item_{name}"] for name in features["item"]
+        },
+        "behavior_features": features["behavior"],
+        "matches": features["matches"],
     }
 
 
@@ -285,6 +327,7 @@ def make_model(
     item_table: ItemTable,
     vocabularies: dict[str, np.ndarray],
     spare_rows: int = 0,
+    features: Features = PRESET,
 ) -> Any:
     """Return a ranker with random weights and its table assigned."""
     import keras
@@ -294,7 +337,7 @@ def make_model(
     keras.utils.set_random_seed(3)
     options: dict[str, Any] = {
         "num_items": item_table.num_items,
-        **feature_options(vocabularies),
+        **feature_options(vocabularies, features),
         "vector_dim": DIM,
         "embedding_dim": 8,
         "recent": 3,
@@ -311,15 +354,30 @@ def make_model(
     return model
 
 
-def make_world(folder: Path) -> World:
-    """Export a small world with every signature into an empty folder."""
-    from serving.export import UserCacheConfig, export_saved_model
+def make_world(folder: Path, features: Features = PRESET) -> World:
+    """Export a small world with every signature into an empty folder.
 
-    item_table = make_item_table(folder / "table")
-    requests = make_requests(item_table, 40, seed=5)
-    transform_output = make_transform_output(requests, folder)
-    vocabularies = read_vocabularies(transform_output)
-    model = make_model("muse", item_table, vocabularies, SPARE_ROWS)
+    The transform of other features than the preset's is the product's.
+    """
+    from serving.export import UserCacheConfig, export_saved_model
+    from tfx_pipeline import preprocessing
+
+    preprocess = preprocessing_fn
+    if features is not PRESET:
+        config = {
+            "features": features,
+            "max_history": MAX_HISTORY,
+            "vocabulary_size": 100,
+            "vocabulary_frequency_threshold": 1,
+        }
+        preprocess = functools.partial(
+            preprocessing.preprocessing_fn, custom_config=config
+        )
+    item_table = make_item_table(folder / "table", features["item"])
+    requests = make_requests(item_table, 40, 5, features)
+    transform_output = make_transform_output(requests, folder, preprocess)
+    vocabularies = read_vocabularies(transform_output, features)
+    model = make_model("muse", item_table, vocabularies, SPARE_ROWS, features)
     export = export_saved_model(
         folder / "muse" / "1",
         model=model,
@@ -332,6 +390,7 @@ def make_world(folder: Path) -> World:
         user_cache=UserCacheConfig(users=16, ways=4, max_length=1100),
     )
     return World(
+        features=features,
         item_table=item_table,
         model=model,
         vocabularies=vocabularies,

@@ -17,11 +17,17 @@ NEVER_ASKED = 10119, 10120
 
 def history(user: int) -> RankRequest:
     items = np.arange(1, 2 + user % 50)
-    return RankRequest(user, PROFILE, items, items % 7, CANDIDATES)
+    return RankRequest(
+        user,
+        CANDIDATES,
+        items,
+        toy_store.user(PROFILE),
+        {"category": items % 7},
+    )
 
 
 def no_history(user: int, profile: list[int]) -> RankRequest:
-    return RankRequest(user, profile, [], [], CANDIDATES)
+    return RankRequest(user, CANDIDATES, user=toy_store.user(profile))
 
 
 def fill(url: str, users=USERS) -> None:
@@ -31,8 +37,8 @@ def fill(url: str, users=USERS) -> None:
             store.append(
                 user,
                 request.behavior_item_ids,
-                {"category": request.behavior_category_ids},
-                toy_store.user(request.user_profile),
+                request.behaviors,
+                request.user,
             )
 
 

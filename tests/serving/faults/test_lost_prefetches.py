@@ -18,8 +18,6 @@ from serving.client import (
     PrefetchRequest,
 )
 from serving.client.ranking import RankingClient
-from serving.export.user_cache import UserCache
-from serving.export.words import WordFormat
 from serving.ranking_service import ServiceConfig, running_service
 from tests.serving import toy_muse
 from tests.serving.faults.ranked_users import ask, fill
@@ -32,8 +30,7 @@ STRANGERS = np.arange(1, 8_000)
 @pytest.fixture(scope="module")
 def neighbors():
     """For each user the strangers that share the few places of a set."""
-    format_ = WordFormat(toy_muse.ROW_BITS, toy_muse.CATEGORY_BITS)
-    cache = UserCache(toy_muse.CACHE, format_, 5)
+    cache = toy_muse.ToyMuse().cache
 
     def sets(users) -> np.ndarray:
         return cache._slots(np.asarray(users, np.int64)).numpy()[:, 0]
@@ -41,7 +38,7 @@ def neighbors():
     theirs = sets(STRANGERS)
     return {
         user: [
-            PrefetchRequest(int(neighbor), [0] * 5, [7, 7], [0, 0])
+            PrefetchRequest(int(neighbor), [7, 7])
             for neighbor in STRANGERS[theirs == own][: 2 * toy_muse.CACHE.ways]
         ]
         for user, own in zip(USERS, sets(USERS), strict=True)

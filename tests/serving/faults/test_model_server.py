@@ -41,15 +41,16 @@ GARBAGE = settings(
 def make_request(user: int) -> RankRequest:
     """A request whose scores tell the user apart by the history."""
     items = np.arange(1, 2 + user % 50)
-    return RankRequest(user, [0] * 5, items, items % 7, [1, 2, 40, 60])
+    return RankRequest(
+        user, [1, 2, 40, 60], items, behaviors={"category": items % 7}
+    )
 
 
 def prefetch_request(request: RankRequest) -> PrefetchRequest:
     return PrefetchRequest(
         request.user_id,
-        request.user_profile,
         request.behavior_item_ids,
-        request.behavior_category_ids,
+        behaviors=request.behaviors,
     )
 
 
@@ -201,9 +202,9 @@ def test_garbage_by_grpc(model_server, data):
         "rank",
         {
             "user_id": np.array([4]),
-            "user_profile": request.user_profile[None],
+            **{f"user_{name}": np.array([0]) for name in toy_muse.USER},
             "behavior_item_ids": request.behavior_item_ids[None],
-            "behavior_category_ids": request.behavior_category_ids[None],
+            "behavior_category": request.behaviors["category"][None],
             "candidate_item_ids": request.candidate_item_ids[None],
         },
     )

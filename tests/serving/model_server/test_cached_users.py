@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import os
 import pathlib
@@ -34,20 +33,21 @@ LARGE = UserCacheConfig(users=64, ways=4, max_length=MEGABYTES * 2**11)
 
 
 def prefetched(user: int, shift: int = 0) -> PrefetchRequest:
+    items = HISTORY + shift
     return PrefetchRequest(
-        user, [1, 2, 3, 4, 5], HISTORY + shift, (HISTORY + shift) % 7
+        user, items, {"profile_1": 3}, {"category": items % 7}
     )
 
 
 def full_score(client: MuseClient, user: int, shift: int = 0) -> np.ndarray:
-    request = dataclasses.asdict(prefetched(user, shift))
+    request = prefetched(user, shift)
     return client.rank(
         RankRequest(
-            user_id=user,
-            user_profile=request["user_profile"],
-            behavior_item_ids=request["behavior_item_ids"],
-            behavior_category_ids=request["behavior_category_ids"],
-            candidate_item_ids=CANDIDATES,
+            user,
+            CANDIDATES,
+            request.behavior_item_ids,
+            request.user,
+            request.behaviors,
         )
     ).click_probability
 

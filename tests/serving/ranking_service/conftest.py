@@ -61,9 +61,9 @@ def site(
         requests.append(
             RankRequest(
                 user_id=1000 + index,
-                user_profile=rng.integers(0, 90, 5),
+                user=toy_store.user(rng.integers(0, 90, 5)),
                 behavior_item_ids=rng.integers(1, 20, length),
-                behavior_category_ids=rng.integers(0, 40, length),
+                behaviors={"category": rng.integers(0, 40, length)},
                 candidate_item_ids=rng.integers(1, 20, int(rng.integers(1, 9))),
             )
         )
@@ -81,8 +81,8 @@ def fill(url: str, requests: list[RankRequest]) -> None:
             store.append(
                 request.user_id,
                 request.behavior_item_ids,
-                {"category": request.behavior_category_ids},
-                toy_store.user(request.user_profile),
+                request.behaviors,
+                request.user,
             )
 
 

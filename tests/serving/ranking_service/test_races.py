@@ -13,7 +13,7 @@ from serving.ranking_service import RankingService, ServiceConfig
 from serving.ranking_service import service as service_module
 from serving.ranking_service.targets import by_user
 from serving.ranking_service.traces import Recorder
-from tests.serving import toy_muse
+from tests.serving import toy_muse, toy_store
 from tests.serving.ranking_service.conftest import fill, settings
 from tests.serving.ranking_service.test_failures import silent_server
 
@@ -34,8 +34,11 @@ def run(site, work, **changes) -> None:
 def test_an_older_prefetch_that_ends_last_is_not_used(site, tmp_path) -> None:
     """Events were appended while it hung; the answer has them."""
     user, candidates = 901, [1, 2, 7]
-    old = RankRequest(user, [1] * 5, [1, 1], [3, 3], candidates)
-    new = RankRequest(user, [1] * 5, [1, 1, 7], [3, 3, 5], candidates)
+    features = toy_store.user([1] * 5)
+    old = RankRequest(user, candidates, [1, 1], features, {"category": [3, 3]})
+    new = RankRequest(
+        user, candidates, [1, 1, 7], features, {"category": [3, 3, 5]}
+    )
     url = f"lmdb:{tmp_path}/store"
     fill(url, [old])
 

@@ -48,7 +48,7 @@ def check(app, user: int, items: list[int], categories: list[int]) -> None:
     np.testing.assert_allclose(
         answer.click_probability,
         toy_muse.expected_score(
-            RankRequest(user, [0] * 5, items, categories, CANDIDATES)
+            RankRequest(user, CANDIDATES, items, {}, {"category": categories})
         ),
         atol=1e-5,
     )

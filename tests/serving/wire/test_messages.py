@@ -146,18 +146,18 @@ def test_examples_are_real_examples():
 
     request = RankRequest(
         user_id=-5,
-        user_profile=[1, 2, 3, 4, 5],
-        behavior_item_ids=[],
-        behavior_category_ids=[],
         candidate_item_ids=[2**62, -1],
+        user={"age": 5},
+        behaviors={"brand": []},
     )
     example = tf.train.Example.FromString(
-        make_example(request, {"candidate_city": [7, 8]})
+        make_example(request, {"city": [7, 8]})
     )
     features = example.features.feature
     assert features["user_id"].int64_list.value == [-5]
-    assert features["user_profile_5"].int64_list.value == [5]
-    assert features["behavior_item_ids"].WhichOneof("kind") == "int64_list"
+    assert features["user_age"].int64_list.value == [5]
+    for name in ("behavior_item_ids", "behavior_brand"):
+        assert features[name].WhichOneof("kind") == "int64_list"
     assert features["candidate_item_ids"].int64_list.value == [2**62, -1]
     assert features["candidate_city"].int64_list.value == [7, 8]
 
@@ -201,7 +201,7 @@ def test_the_client_needs_no_tensorflow():
         sys.meta_path.insert(0, Blocked())
         import serving.client as c
 
-        request = c.RankRequest(1, [0] * 5, [1], [2], [3])
+        request = c.RankRequest(1, [3], [1], {"age": 2}, {"brand": [2]})
         c.make_example(request)
         for kind in ("grpc", "rest"):
             with c.MuseClient(
