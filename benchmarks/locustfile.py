@@ -154,7 +154,9 @@ class ServiceByGrpc(Asking, User):
         user, candidates = self.draw()
         self.measured(
             "service append",
-            lambda: self.client.append_events(user, candidates[:1], [1]),
+            lambda: self.client.append_events(
+                user, candidates[:1], {"category": [1]}
+            ),
         )
 
     def _rank(self, name: str, request: RankingRequest) -> None:

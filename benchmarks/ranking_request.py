@@ -25,6 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks import models
+from benchmarks.load.workload import LAYOUT, Workload
 
 USER = 7
 DEADLINE_MS = 5_000
@@ -119,15 +120,9 @@ def write_matching(path: str, num_items: int, num_candidates: int) -> None:
 def _fill(store: str, given: argparse.Namespace) -> None:
     from serving.stores import open_store
 
-    wanted = models.rank_request(given.items, 1, given.history)
-    with open_store(store) as opened:
-        profile = [wanted[f"user_{name}"][0] for name in models.USER]
-        opened.set_profile(USER, profile)
-        opened.append(
-            USER,
-            wanted["behavior_item_ids"][0],
-            wanted["behavior_category"][0],
-        )
+    (user,) = Workload(given.items, [(given.history, 1)], 1).users
+    with open_store(store, LAYOUT) as opened:
+        opened.append(USER, user.item_ids, user.behaviors, user.user)
 
 
 @contextlib.contextmanager

@@ -49,6 +49,11 @@ from benchmarks.load.processes import (
     redis_server,
 )
 from benchmarks.load.truth import REFERENCES, Known, Truth
+from benchmarks.load.workload import (
+    LAYOUT,
+    random_behaviors,
+    random_user,
+)
 from benchmarks.load.zipf import Zipf
 from serving.client import (
     AsyncMuseClient,
@@ -187,20 +192,18 @@ def _users(store: str) -> list[Known]:
     users = [
         Known(
             user_id=user + 1,
-            profile=generator.integers(1, models.PROFILES, 5),
+            user=random_user(generator),
             item_ids=generator.choice(ids, lengths[user % 4]),
-            category_ids=generator.integers(
-                1, models.CATEGORIES, lengths[user % 4]
-            ),
+            behaviors=random_behaviors(generator, lengths[user % 4]),
             limit=LIMIT,
             still=user < STILL,
         )
         for user in range(STILL + MOVING)
     ]
-    with open_store(store, limit=LIMIT) as opened:
+    with open_store(store, LAYOUT, limit=LIMIT) as opened:
         opened.replace_many(
             [
-                UserRecord(u.user_id, u.profile, u.item_ids, u.category_ids)
+                UserRecord(u.user_id, u.user, u.item_ids, u.behaviors)
                 for u in users
             ]
         )
@@ -393,13 +396,13 @@ class Asking:
             return
         count = random.randint(1, 3)
         items = self._items.draw(count, self._generator)
-        categories = self._generator.integers(1, models.CATEGORIES, count)
+        behaviors = random_behaviors(self._generator, count)
         try:
-            await self._service.append_events(user.user_id, items, categories)
+            await self._service.append_events(user.user_id, items, behaviors)
         except MuseClientError:
             self._lost.add(user.user_id)  # They may be stored, or not.
             raise
-        user.did(items, categories)
+        user.did(items, behaviors)
         candidates = self._candidates()
         result = await self._service.rank(
             RankingRequest(user.user_id, candidates, deadline_ms=2_000)

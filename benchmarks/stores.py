@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.load.workload import LAYOUT
 from serving.stores import BehaviorStore, UserRecord, open_store
 
 EVENTS = 100_000
@@ -41,7 +42,7 @@ def measure(name: str, store: BehaviorStore, times: int) -> None:
     """Prints the figures of one store."""
     draw = np.random.default_rng(0)
     items, categories = draw.integers(1, 2**62, (2, EVENTS))
-    store.replace_many([UserRecord(1, None, items, categories)])
+    store.replace_many([UserRecord(1, None, items, {"category": categories})])
     for count in (1_000, 10_000, EVENTS):
         figures = milliseconds(lambda n=count: store.read(1, n), times)
         print(f"{name}: read {count:,} events: {figures}")
@@ -49,10 +50,11 @@ def measure(name: str, store: BehaviorStore, times: int) -> None:
     store.set_rows(1, rows, 1)
     figures = milliseconds(lambda: store.read(1), times)
     print(f"{name}: read {EVENTS:,} events and rows: {figures}")
-    figures = milliseconds(lambda: store.append(1, 5, 6), times)
+    figures = milliseconds(lambda: store.append(1, 5, {"category": 6}), times)
     print(f"{name}: append 1 event to {EVENTS:,}: {figures}")
     figures = milliseconds(
-        lambda: store.append(1, items[:100], categories[:100]), times
+        lambda: store.append(1, items[:100], {"category": categories[:100]}),
+        times,
     )
     print(f"{name}: append 100 events to {EVENTS:,}: {figures}")
     before = store.stats()
@@ -62,9 +64,9 @@ def measure(name: str, store: BehaviorStore, times: int) -> None:
             [
                 UserRecord(
                     2 + first + user,
-                    [1] * 5,
+                    dict.fromkeys(LAYOUT.user, 1),
                     items[user : user + LOADED_EVENTS],
-                    categories[user : user + LOADED_EVENTS],
+                    {"category": categories[user : user + LOADED_EVENTS]},
                 )
                 for user in range(500)
             ]
@@ -87,7 +89,7 @@ def main() -> None:
     times = parser.parse_args().times
     with tempfile.TemporaryDirectory(prefix="muse-stores-") as folder:
         root = pathlib.Path(folder)
-        with open_store(f"lmdb:{root}/lmdb") as store:
+        with open_store(f"lmdb:{root}/lmdb", LAYOUT) as store:
             measure("lmdb", store, times)
         program = shutil.which("redis-server")
         if program is None:
@@ -101,7 +103,9 @@ def main() -> None:
         try:
             while not (root / "r.sock").exists():
                 time.sleep(0.05)
-            with open_store(f"unix://{root}/r.sock", timeout=60) as store:
+            with open_store(
+                f"unix://{root}/r.sock", LAYOUT, timeout=60
+            ) as store:
                 measure("redis", store, times)
         finally:
             server.terminate()

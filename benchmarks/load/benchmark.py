@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from benchmarks import harness
 from benchmarks.load import agreement, runs
 from benchmarks.load.processes import Server, ranking_service
-from benchmarks.load.workload import Workload
+from benchmarks.load.workload import LAYOUT, Workload
 from benchmarks.remote import Remote
 
 ANSWER_BYTES = 4_100
@@ -101,16 +101,15 @@ def _fill(url: str, workload: Workload, muse: Server) -> None:
     from serving.client import MuseClient
     from serving.stores import UserRecord, open_store
 
-    with open_store(url) as store, MuseClient(muse.grpc) as client:
+    with open_store(url, LAYOUT) as store, MuseClient(muse.grpc) as client:
         store.replace_many(
             [
                 UserRecord(
-                    user.user_id, user.profile, user.item_ids,
-                    user.category_ids,
+                    user.user_id, user.user, user.item_ids, user.behaviors
                 )
                 for user in workload.users
             ]
-        )  # fmt: skip
+        )
         for user in workload.users:
             found = client.resolve_items(user.item_ids)
             store.set_rows(user.user_id, found.rows, int(found.table_stamp))

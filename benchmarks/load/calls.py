@@ -21,6 +21,7 @@ from serving.client import (
     RecommendRequest,
     wire_grpc,
 )
+from serving.client.batches import rank_inputs
 
 MATCHED_BEHAVIORS = 50
 """Newest behaviors that retrieval gets, as the ranking service gives them."""
@@ -76,15 +77,7 @@ def raw(clients: Clients, workload: Workload) -> Call:
     """Send the bytes of `rank` to a server that does not look at them."""
     request = rank_request(*workload.next())
     message = wire_grpc.predict_request(
-        wire_grpc.Target("muse"),
-        "rank",
-        {
-            "user_id": np.array([request.user_id]),
-            "user_profile": np.array([request.user_profile]),
-            "behavior_item_ids": np.array([request.behavior_item_ids]),
-            "behavior_category_ids": np.array([request.behavior_category_ids]),
-            "candidate_item_ids": np.array([request.candidate_item_ids]),
-        },
+        wire_grpc.Target("muse"), "rank", rank_inputs([request])
     )
     method: Any = None
 
@@ -180,9 +173,9 @@ def rank_request(user: User, candidates: np.ndarray) -> RankRequest:
     """Return a request with the user's whole history."""
     return RankRequest(
         user_id=user.user_id,
-        user_profile=user.profile,
+        user=user.user,
         behavior_item_ids=user.item_ids,
-        behavior_category_ids=user.category_ids,
+        behaviors=user.behaviors,
         candidate_item_ids=candidates,
     )
 
@@ -191,9 +184,9 @@ def prefetch_request(user: User) -> PrefetchRequest:
     """Return the user's whole history for the cache."""
     return PrefetchRequest(
         user_id=user.user_id,
-        user_profile=user.profile,
+        user=user.user,
         behavior_item_ids=user.item_ids,
-        behavior_category_ids=user.category_ids,
+        behaviors=user.behaviors,
     )
 
 

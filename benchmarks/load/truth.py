@@ -16,7 +16,6 @@ from serving.client import AsyncMuseClient, RankingResult, RankRequest
 
 TOLERANCE = 1e-5
 REFERENCES = ("reference_a", "reference_b")
-NO_PROFILE = np.zeros(5, np.int64)
 
 
 @dataclasses.dataclass(eq=False)
@@ -25,31 +24,34 @@ class Known:
 
     Attributes:
         user_id: the id.
-        profile: int64 (5,).
+        user: features of the user.
         item_ids: int64 (N,), oldest first.
-        category_ids: int64 (N,).
+        behaviors: features of the behaviors, int64 (N,) each.
         limit: newest behaviors that the store keeps.
         still: whether nothing is ever added, so that answers can be kept.
     """
 
     user_id: int
-    profile: np.ndarray
+    user: dict[str, int]
     item_ids: np.ndarray
-    category_ids: np.ndarray
+    behaviors: dict[str, np.ndarray]
     limit: int
     still: bool = True
 
-    def did(self, items: np.ndarray, categories: np.ndarray) -> None:
+    def did(self, items: np.ndarray, behaviors: dict[str, np.ndarray]) -> None:
         """Note further behaviors."""
         self.item_ids = np.concatenate([self.item_ids, items])
-        self.category_ids = np.concatenate([self.category_ids, categories])
+        self.behaviors = {
+            name: np.concatenate([known, behaviors[name]])
+            for name, known in self.behaviors.items()
+        }
 
     def request(
         self,
         candidates: np.ndarray,
         length: int,
         missing: int = 0,
-        with_profile: bool = True,
+        with_user: bool = True,
     ) -> RankRequest:
         """Return a request with `length` behaviors.
 
@@ -57,15 +59,17 @@ class Known:
             candidates: int64 (C,).
             length: how many behaviors.
             missing: newest behaviors that are left out before.
-            with_profile: whether the profile is known.
+            with_user: whether the features of the user are known.
         """
         stop = len(self.item_ids) - missing
         part = slice(max(0, stop - length), stop)
         return RankRequest(
             user_id=self.user_id,
-            user_profile=self.profile if with_profile else NO_PROFILE,
+            user=self.user if with_user else {},
             behavior_item_ids=self.item_ids[part],
-            behavior_category_ids=self.category_ids[part],
+            behaviors={
+                name: values[part] for name, values in self.behaviors.items()
+            },
             candidate_item_ids=candidates,
         )
 
@@ -80,7 +84,7 @@ class Truth:
 
     def __init__(self, target: str, names: Sequence[str] = REFERENCES) -> None:
         self._clients = [AsyncMuseClient(target, model=name) for name in names]
-        self._kept: dict[tuple[int, bytes, int], list[np.ndarray]] = {}
+        self._kept: dict[tuple[int, bool, bytes, int], list[np.ndarray]] = {}
 
     async def scores(self, request: RankRequest) -> list[np.ndarray]:
         """Return what each version must answer."""
@@ -101,13 +105,8 @@ class Truth:
         """
         key = (
             request.user_id,
-            b"".join(
-                np.asarray(part).tobytes()
-                for part in (
-                    request.user_profile,
-                    request.candidate_item_ids,
-                )
-            ),
+            bool(request.user),
+            np.asarray(request.candidate_item_ids).tobytes(),
             len(request.behavior_item_ids),
         )
         expected = self._kept.get(key) if keep else None

@@ -9,8 +9,14 @@ import numpy as np
 
 from benchmarks import models
 from benchmarks.load.zipf import Zipf
+from serving.stores import Layout
 
 CANDIDATE_LISTS = 32
+LAYOUT = Layout(
+    user=tuple(f"profile_{n + 1}" for n in range(models.PROFILE_FIELDS)),
+    behaviors=("category",),
+)
+"""What a store of the users keeps."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,15 +25,15 @@ class User:
 
     Attributes:
         user_id: the id.
-        profile: int64 (5,).
+        user: features of the user.
         item_ids: int64 (L,), oldest first.
-        category_ids: int64 (L,).
+        behaviors: features of the behaviors, int64 (L,) each.
     """
 
     user_id: int
-    profile: np.ndarray
+    user: dict[str, int]
     item_ids: np.ndarray
-    category_ids: np.ndarray
+    behaviors: dict[str, np.ndarray]
 
 
 class Workload:
@@ -90,7 +96,20 @@ def _user(
 ) -> User:
     return User(
         user_id=user_id,
-        profile=generator.integers(1, models.PROFILES + 1, len(models.USER)),
+        user=random_user(generator),
         item_ids=generator.choice(ids, length),
-        category_ids=generator.integers(1, models.CATEGORIES + 1, length),
+        behaviors=random_behaviors(generator, length),
     )
+
+
+def random_user(generator: np.random.Generator) -> dict[str, int]:
+    """Draw the features of a user."""
+    values = generator.integers(1, models.PROFILES + 1, len(LAYOUT.user))
+    return dict(zip(LAYOUT.user, values.tolist(), strict=True))
+
+
+def random_behaviors(
+    generator: np.random.Generator, length: int
+) -> dict[str, np.ndarray]:
+    """Draw the features of behaviors, int64 (length,) each."""
+    return {"category": generator.integers(1, models.CATEGORIES + 1, length)}

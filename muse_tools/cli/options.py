@@ -92,11 +92,12 @@ def check_store(url: str) -> None:
     """
     if not url:
         return
-    from serving.stores import check_url, open_store
+    from serving.stores import StoreUnavailableError, check_url, open_store
 
     with output.wrong_usage("--store"):
         check_url(url)
-    open_store(url, create=False).close()
+    with contextlib.suppress(StoreUnavailableError):
+        open_store(url).close()
 
 
 ConfigOption = Annotated[

@@ -30,7 +30,7 @@ from muse_tools.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from serving.stores import BehaviorStore, LoadReport, UserHistory
+    from serving.stores import BehaviorStore, Layout, LoadReport, UserHistory
 
 app = output.group(
     "store", "Keep histories of users for serving, in LMDB or Redis."
@@ -55,28 +55,40 @@ class _Store:
         ),
     ] = 30.0
 
-    def opened(self, create: bool = False) -> BehaviorStore:
-        from serving.stores import check_url, open_store
+    def opened(self, layout: Layout | None = None) -> BehaviorStore:
+        return self._opened(self.store, layout)
 
-        with output.wrong_usage("--store"):
-            check_url(self.store)
-        return open_store(
-            self.store, limit=self.limit, timeout=self.timeout, create=create
-        )
+    def old(self) -> BehaviorStore:
+        """The store, which may have format 1."""
+        return self._opened(self.store, format_1=True)
 
     @contextlib.contextmanager
-    def writable(self) -> Iterator[BehaviorStore]:
+    def made(
+        self, layout: Layout, url: str | None = None
+    ) -> Iterator[BehaviorStore]:
         """A store, made if need be; a failure leaves no new empty one."""
-        from serving.stores import LmdbStore
-
-        with self.opened(create=True) as opened:
+        with self._opened(url or self.store, layout) as opened:
             try:
                 yield opened
             except BaseException:
-                if isinstance(opened, LmdbStore) and opened.is_new:
-                    if not opened.stats().users:
-                        opened.remove()
+                if opened.is_new and not opened.stats().users:
+                    opened.remove()
                 raise
+
+    def _opened(
+        self, url: str, layout: Layout | None = None, format_1: bool = False
+    ) -> BehaviorStore:
+        from serving.stores import check_url, open_store
+
+        with output.wrong_usage("--store" if url == self.store else "--to"):
+            check_url(url)
+        return open_store(
+            url,
+            layout,
+            limit=self.limit,
+            timeout=self.timeout,
+            format_1=format_1,
+        )
 
 
 @app.command()
@@ -107,8 +119,9 @@ def load(
     """Load every user of a raw table, in place of what was there of them.
 
     Reads test_user_features (or, with --split train, train_user_features) of
-    --data: profile and history, oldest first. A new store is made; of a
-    history longer than --limit the newest events are kept.
+    --data: features and history, oldest first. A new store is made for the
+    features of the table; of a history longer than --limit the newest events
+    are kept.
 
     The time grows with the events: docs/stores.md measured 7,000 users of
     1,000 events per second.
@@ -135,7 +148,7 @@ def load(
             )
 
         user_store.user_table(data, split.value)  # Before a store is made.
-        with place.writable() as opened:
+        with place.made(user_store.LAYOUT) as opened:
             report = user_store.load_table(
                 opened, data, split.value, folder, progress
             )
@@ -173,18 +186,23 @@ def stats(
     place: _Store,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how many users and events there are, and the bytes they take.
+    """Show how many users and events there are, their features and bytes.
 
     Example: muse store stats --store lmdb:/tmp/store
     """
     with output.one_line_errors(), place.opened() as opened:
-        found = opened.stats()
+        found, layout = opened.stats(), opened.layout
         if as_json:
-            output.write_json(dataclasses.asdict(found), indent=None)
+            kept = {**vars(found), "layout": dataclasses.asdict(layout)}
+            output.write_json(kept, indent=None)
             return
-        sys.stdout.write(
-            f"{found.users} users, {found.events} events, {found.rows} users "
-            f"with rows, {found.bytes:,} bytes\n"
+        output.write_lines(
+            [
+                f"{found.users} users, {found.events} events, {found.rows} "
+                f"users with rows, {found.bytes:,} bytes",
+                f"user features: {', '.join(layout.user) or 'none'}",
+                f"behavior features: {', '.join(layout.behaviors) or 'none'}",
+            ]
         )
 
 
@@ -198,7 +216,7 @@ def get(
     ] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a user's profile and newest events, newest first.
+    """Show a user's features and newest events, newest first.
 
     Example: muse store get --store lmdb:/tmp/store --user 1
     """
@@ -217,29 +235,81 @@ def append(
     items: Annotated[
         str, typer.Option(help="Item ids, comma-separated, oldest first.")
     ],
-    categories: Annotated[
-        str, typer.Option(help="Category ids, as many as items.")
-    ],
+    behavior: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=IDS of a behavior feature, as many ids as items; may "
+            "be repeated. Features left out are 0."
+        ),
+    ] = None,
+    user_feature: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=ID of a user feature to set; may be repeated. With one, "
+            "those left out become 0."
+        ),
+    ] = None,
 ) -> None:
-    """Append events of a user.
+    """Append events of a user, and set the user's features.
 
     Example: muse store append --store lmdb:/tmp/store --user 1 --items 11,12
-    --categories 3,3
+    --behavior category=3,3
     """
     with output.one_line_errors():
         item_ids = parse_ids("--items", items)
-        category_ids = parse_ids("--categories", categories)
-        if len(item_ids) != len(category_ids):
-            raise typer.BadParameter(
-                f"expected as many as --items, {len(item_ids)}. "
-                f"Received: {len(category_ids)}",
-                param_hint="--categories",
-            )
-        with place.writable() as opened:
-            opened.append(user, item_ids, category_ids)
+        behaviors = _features("--behavior", behavior)
+        features = _features("--user-feature", user_feature, most=1)
+        set_to = {name: ids[0] for name, ids in features.items()}
+        with place.opened() as opened:
+            opened.append(user, item_ids, behaviors, set_to or None)
             found = opened.read(user)
         count = 0 if found is None else len(found)
         sys.stdout.write(f"user {user}: {count} events\n")
+
+
+def _features(
+    option: str, given: list[str] | None, most: int | None = None
+) -> dict[str, list[int]]:
+    """Reads features that are written as NAME=IDS."""
+    found = {}
+    for text in given or ():
+        name, is_there, ids = text.partition("=")
+        found[name] = parse_ids(option, ids) if is_there else []
+        if not is_there or len(found[name]) > (most or len(found[name])):
+            raise typer.BadParameter(
+                f"expected NAME={'ID' if most else 'IDS'}. Received: {text!r}",
+                param_hint=option,
+            )
+    return found
+
+
+@app.command()
+@grouped
+def migrate(
+    place: _Store,
+    to: Annotated[
+        str, typer.Option(help="URL of the store to copy to, as --store.")
+    ],
+) -> None:
+    """Copy the users of a store, of format 1 or newer, into another store.
+
+    A new store is made with the features of --store. Started again after a
+    failure, it goes on where it stopped: users that --to has stay as they are.
+    Append to --to only after that. Rows are not copied (muse store rows).
+
+    Example: muse store migrate --store lmdb:/tmp/old --to lmdb:/tmp/store
+    """
+    with output.one_line_errors(), place.old() as source:
+        from serving.stores import copy_users
+
+        total, say = source.stats().users, output.Reporter()
+        with place.made(source.layout, to) as target:
+            copied = copy_users(
+                source,
+                target,
+                lambda done: say(f"{done:,} of {total:,} users"),
+            )
+        sys.stdout.write(f"{copied} users copied\n")
 
 
 @app.command()
@@ -322,30 +392,33 @@ def _server(
 
 def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
     newest = found.newest(last)
-    pairs = zip(newest.item_ids, newest.category_ids, strict=True)
-    events = [(int(item), int(category)) for item, category in pairs][::-1]
+    item_ids = newest.item_ids[::-1].tolist()
+    behaviors = {
+        name: values[::-1].tolist() for name, values in newest.behaviors.items()
+    }
     if as_json:
-        shown = [{"item_id": i, "category_id": c} for i, c in events]
         output.write_json(
             {
                 "user_id": found.user_id,
-                "profile": found.profile.tolist(),
+                "user": found.user,
                 "events": len(found),
                 "has_rows": found.rows is not None,
-                "newest": shown,
+                "newest": {"item_ids": item_ids, "behaviors": behaviors},
             },
             indent=None,
         )
         return
-    profile = " ".join(str(value) for value in found.profile)
+    known = [f"{name} {value}" for name, value in (found.user or {}).items()]
     resolved = "" if found.rows is None else ", resolved to rows"
-    output.write_lines(
-        [
-            f"user {found.user_id}: profile {profile}, {len(found)} events"
-            f"{resolved}",
-            *(f"item {item}, category {category}" for item, category in events),
-        ]
-    )
+    lines = [
+        f"user {found.user_id}: {', '.join([*known, ''])}{len(found)} events"
+        f"{resolved}"
+    ]
+    columns = {"item": item_ids, **behaviors}
+    for event in zip(*columns.values(), strict=True):
+        pairs = zip(columns, event, strict=True)
+        lines.append(", ".join(f"{name} {value}" for name, value in pairs))
+    output.write_lines(lines)
 
 
 def _resolve_all(opened: BehaviorStore, connection: Connection) -> None:

@@ -103,7 +103,7 @@ def ask(
         ],
     )
     store = f"lmdb:{config.root / 'store'}"
-    with open_store(store) as opened:
+    with open_store(store, user_store.LAYOUT) as opened:
         loaded = user_store.load_table(opened, directory)
     report(
         f"{loaded.users:,} users with {loaded.events:,} events loaded into "

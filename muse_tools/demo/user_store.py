@@ -11,9 +11,29 @@ import numpy as np
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.fingerprints import file_state
 from serving.client import MuseClient
-from serving.stores import BehaviorStore, LoadReport, UserHistory, load_users
+from serving.stores import (
+    BehaviorStore,
+    Layout,
+    LoadReport,
+    UserHistory,
+    load_users,
+)
 
 Progress = Callable[[LoadReport, int], None]
+
+COLUMNS = {
+    "user_id": raw_tables.USER_ID,
+    **{
+        f"user_profile_{field}": code
+        for field, code in enumerate(raw_tables.USER_PROFILE, 1)
+    },
+    "behavior_item_ids": raw_tables.BEHAVIOR_ITEM_IDS,
+    "behavior_category": raw_tables.BEHAVIOR_CATEGORY_IDS,
+}
+"""Columns of the user tables, by the names that `load_users` takes."""
+LAYOUT = Layout.of_columns(COLUMNS)
+"""What a store of these users keeps."""
+
 _RESOLVE_IDS = 100_000
 
 
@@ -48,6 +68,7 @@ def load_table(
     return load_users(
         store,
         table.iter_batches(),
+        columns=COLUMNS,
         source=_fingerprint(table.name, table.paths),
         rejected=rejected or directory / f"{table.name}.rejected",
         on_progress=tell,

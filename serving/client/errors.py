@@ -41,6 +41,7 @@ class RequestError(MuseClientError, ValueError):
         super().__init__(f"`{field}` must {expected}. Received: {shown}")
         self.field = field
         self.expected = expected
+        self.received = received
 
 
 class ClientClosedError(MuseClientError):

@@ -26,7 +26,9 @@ from serving.client.types import (
     IntegerList,
     id_array,
     item_array,
+    list_features,
     set_checked,
+    user_features,
     whole_number,
 )
 from serving.client.wire_grpc import Method
@@ -54,6 +56,9 @@ class RankingRequest:
             where empty.
         sort: whether the answer has the best candidate first.
         top: how many of the best to return, sorted; 0 takes all.
+        user: features of the user by the names that the model declares, in
+            place of those that the service's store keeps, for this request
+            alone. With any, the scores do not come from the user cache.
 
     Raises:
         RequestError: a field is not as described.
@@ -66,9 +71,14 @@ class RankingRequest:
     request_id: str = ""
     sort: bool = False
     top: int = 0
+    user: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        set_checked(self, user_id=whole_number(self.user_id))
+        set_checked(
+            self,
+            user_id=whole_number(self.user_id),
+            user=user_features(self.user),
+        )
         if self.candidate_item_ids is not None:
             ids = item_array("candidate_item_ids", self.candidate_item_ids)
             set_checked(self, candidate_item_ids=ids)
@@ -174,7 +184,8 @@ class AppendEvents(Call[int]):
 
     user_id: int
     item_ids: np.ndarray
-    category_ids: np.ndarray
+    behaviors: Mapping[str, np.ndarray]
+    user: Mapping[str, int]
 
     def may_repeat(self, error: CallError) -> bool:
         """Only if nothing was sent: events sent twice are stored twice."""
@@ -250,16 +261,22 @@ class RankingClient(_Settings[Transport], BlockingClient):
         self,
         user_id: int,
         item_ids: IntegerList,
-        category_ids: IntegerList,
+        behaviors: Mapping[str, IntegerList] | None = None,
+        user: Mapping[str, int] | None = None,
         *,
         timeout: float | None = None,
     ) -> int:
-        """Appends behaviors of a user, oldest first.
+        """Appends behaviors of a user, oldest first, and sets features.
+
+        Features go by the names that the service's store keeps; other names
+        are an `InvalidArgumentError` that lists them.
 
         Args:
             user_id: the user.
-            item_ids: (N,), none of them 0.
-            category_ids: (N,).
+            item_ids: (N,), none of them 0; may be empty where `user` is not.
+            behaviors: features of the behaviors, (N,) each; 0 where left out.
+            user: features of the user, all of them: those left out become 0.
+                Without any they stay as they are.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Returns:
@@ -269,7 +286,7 @@ class RankingClient(_Settings[Transport], BlockingClient):
             RequestError: an argument is not as described.
             CallError: the call failed.
         """
-        events = check_events(item_ids, category_ids)
+        events = check_events(item_ids, behaviors or {}, user or {})
         call = AppendEvents(whole_number(user_id), *events)
         return self._run(call.plan(), timeout)
 
@@ -302,6 +319,7 @@ def read_request(message: Any, deadline_ms: float) -> RankingRequest:
         for field in dataclasses.fields(RankingRequest)
     }
     fields["candidate_item_ids"] = list(message.candidate_item_ids) or None
+    fields["user"] = dict(message.user)
     return RankingRequest(**{**fields, "deadline_ms": deadline_ms})
 
 
@@ -309,18 +327,27 @@ def _append_message(call: AppendEvents) -> bytes:
     message = wire.AppendEventsRequest(
         user_id=call.user_id,
         item_ids=call.item_ids.tolist(),
-        category_ids=call.category_ids.tolist(),
+        behaviors=[
+            wire.Feature(name=name, values=values.tolist())
+            for name, values in call.behaviors.items()
+        ],
+        user=call.user,
     )
     return bytes(message.SerializeToString())
 
 
 def check_events(
-    item_ids: IntegerList, category_ids: IntegerList
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns events as two int64 arrays of one length, at least one event."""
-    items = item_array("item_ids", item_ids)
+    item_ids: IntegerList,
+    behaviors: Mapping[str, IntegerList],
+    user: Mapping[str, int],
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, int]]:
+    """Returns the arguments of `append_events` as int64, or `RequestError`."""
+    features = user_features(user)
+    items = id_array("item_ids", item_ids)
+    if len(items) or not features:
+        items = item_array("item_ids", items)
     length = ("item_ids", len(items))
-    return items, id_array("category_ids", category_ids, length)
+    return items, list_features("behaviors", behaviors, length), features
 
 
 _SAME = (

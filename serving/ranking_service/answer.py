@@ -18,11 +18,14 @@ import numpy as np
 from serving.client import (
     CachedRankRequest,
     RankRequest,
+    RankResult,
     RecommendRequest,
+    RequestError,
     ResponseError,
 )
 from serving.client.ranking import RankingRequest, RankingResult
 from serving.ranking_service.config import ServiceConfig
+from serving.ranking_service.features import request_fields, send_declared
 from serving.ranking_service.histories import NO_HISTORY, Histories
 from serving.ranking_service.metrics import ServiceMetrics
 from serving.ranking_service.prefetches import Flow, Prefetches
@@ -80,6 +83,8 @@ class Answer:
         self._ends = ends
         self._order = parts.targets.order(request.user_id)
         self._silent: set[Target] = set()
+        # Why a path was refused: a feature that no version declares.
+        self._refused: RequestError | None = None
         budgets = self._config.stage_budget_ms
         kept = (budgets.rank_shortened + budgets.rank_no_history) / 1e3
         # A short deadline keeps back half of its time at most.
@@ -88,11 +93,16 @@ class Answer:
     async def find(self, overloaded: Callable[[], bool]) -> RankingResult:
         """Returns the answer, at the latest when the time is over.
 
-        `overloaded` tells whether a late prefetch must not go on.
+        `overloaded` tells whether a late prefetch must not go on. Raises
+        `RequestError` where the model does not declare a user feature of the
+        request.
         """
         prefetches, request = self._parts.prefetches, self._request
         if self._parts.histories.exist:
-            self._flow = prefetches.join(request.user_id, self._recorder)
+            # The cache holds what the store has, not what the request says.
+            self._flow = prefetches.join(
+                request.user_id, self._recorder, not request.user
+            )
         try:
             self._candidates, source = await self._find_candidates()
             scores = None
@@ -108,6 +118,8 @@ class Answer:
                 prefetches.leave(self._flow, overloaded())
         for span in self._flow.spans if self._flow else ():
             self._recorder.adopt(span)
+        if scores is None and self._refused is not None:
+            raise self._refused
         if scores is None:
             scores = _Scores("unranked", np.zeros(0, np.float32), 0)
         return RankingResult(
@@ -177,12 +189,14 @@ class Answer:
 
         A path that cannot succeed is left out: as long as the history was not
         read, only the cache may have one; a history that was read and is not
-        in the cache is newer than anything the cache may have.
+        in the cache is newer than anything the cache may have. The cache knows
+        nothing of the request's user features.
         """
         flow, found = self._flow, None
         history = None if flow is None else flow.history
         if flow is None or (flow.cached if history else not flow.unknown):
-            found = await self._from_cache()
+            if not self._request.user:
+                found = await self._from_cache()
         if found is None and history:
             short = history.newest(self._config.shortened_length)
             shortens = len(short) < len(history)
@@ -249,18 +263,24 @@ class Answer:
         seconds: float,
         order: list[Target] | None = None,
     ) -> _Scores | None:
+        user = self._request.user
+
         async def call(target: Target, seconds: float) -> _Scores:
             request = RankRequest(
                 user_id=self._request.user_id,
-                user={
-                    f"profile_{n}": value
-                    for n, value in enumerate(history.profile, 1)
-                },
-                behavior_item_ids=history.item_ids,
-                behaviors={"category": history.category_ids},
                 candidate_item_ids=self._candidates,
+                **request_fields(history, user),
             )
-            found = await target.client.rank(request, timeout=seconds)
+
+            async def send(request: RankRequest) -> RankResult:
+                return await target.client.rank(request, timeout=seconds)
+
+            try:
+                found = await send_declared(send, request, user)
+            except RequestError as error:
+                if error.field == "user":
+                    self._refused = error
+                raise
             scores = self._checked(found.click_probability)
             return _Scores(path, scores, len(history))
 

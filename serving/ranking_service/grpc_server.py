@@ -38,7 +38,10 @@ def add_service(server: grpc.aio.Server, service: RankingService) -> None:
     async def append(data: bytes, context: grpc.aio.ServicerContext) -> Any:
         message = _parse(wire.AppendEventsRequest, data)
         count = await service.append_events(
-            message.user_id, list(message.item_ids), list(message.category_ids)
+            message.user_id,
+            list(message.item_ids),
+            {one.name: list(one.values) for one in message.behaviors},
+            dict(message.user),
         )
         return wire.AppendEventsResponse(appended=count)
 

@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -22,7 +22,6 @@ from serving.stores import (
     UserHistory,
     open_store,
 )
-from serving.stores.records import PROFILE_FIELDS
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -34,9 +33,9 @@ class StoreBusyError(StoreError):
 
 NO_HISTORY = UserHistory(
     user_id=0,
-    profile=np.zeros(PROFILE_FIELDS, np.int64),
+    user=None,
     item_ids=np.zeros(0, np.int64),
-    category_ids=np.zeros(0, np.int64),
+    behaviors={},
     rows=None,
     table_stamp=None,
     end=0,
@@ -79,12 +78,18 @@ class Histories:
         return found
 
     async def append(
-        self, user_id: int, item_ids: np.ndarray, category_ids: np.ndarray
+        self,
+        user_id: int,
+        item_ids: np.ndarray,
+        behaviors: Mapping[str, np.ndarray],
+        user: Mapping[str, int],
     ) -> None:
-        """Appends behaviors, oldest first."""
+        """Appends behaviors, oldest first; sets user features if any."""
         await self._call(
             self._appends,
-            lambda store: store.append(user_id, item_ids, category_ids),
+            lambda store: store.append(
+                user_id, item_ids, behaviors, user or None
+            ),
         )
 
     def close(self, seconds: float) -> None:
@@ -156,8 +161,6 @@ class _SharedStore:
                 self.url,
                 limit=self.limit,
                 timeout=self._timeout,
-                # A new, empty store would hide that the path is wrong.
-                create=False,
             )
         return self._store
 

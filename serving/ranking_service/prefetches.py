@@ -16,6 +16,7 @@ from serving.client import (
     SignatureError,
 )
 from serving.ranking_service.config import ServiceConfig
+from serving.ranking_service.features import request_fields, send_declared
 from serving.ranking_service.histories import Histories
 from serving.ranking_service.targets import Target, Targets
 from serving.ranking_service.traces import Recorder
@@ -32,6 +33,8 @@ class Flow:
     recorder: Recorder
     # Whether an older flow of the user may still write.
     overlaps: bool
+    # Whether the history is prefetched, and not only read.
+    prefetches: bool
     # None until it is read, and if it cannot be read.
     history: UserHistory | None = None
     # Whether the store has no such user.
@@ -91,14 +94,22 @@ class Prefetches:
         """Flows without a request."""
         return sum(not flow.waiting for flow in self._running)
 
-    def join(self, user_id: int, recorder: Recorder) -> Flow:
-        """The user's flow, a new one where none runs; `leave` it later."""
-        flow = self._shared.get(user_id)
+    def join(
+        self, user_id: int, recorder: Recorder, prefetches: bool = True
+    ) -> Flow:
+        """The user's flow, a new one where none runs; `leave` it later.
+
+        A flow that does not prefetch is never shared.
+        """
+        flow = self._shared.get(user_id) if prefetches else None
         if flow is None:
-            overlaps = any(f.user_id == user_id for f in self._running)
-            flow = Flow(user_id, recorder, overlaps)
+            overlaps = any(
+                f.user_id == user_id and f.prefetches for f in self._running
+            )
+            flow = Flow(user_id, recorder, overlaps, prefetches)
             flow.task = asyncio.create_task(self._run(flow))
-            self._shared[user_id] = flow
+            if prefetches:
+                self._shared[user_id] = flow
             self._running.add(flow)
             flow.task.add_done_callback(lambda _: self._ended(flow))
         flow.waiting += 1
@@ -147,7 +158,7 @@ class Prefetches:
             if flow.unknown:
                 stage.outcome = "miss"
         history = flow.history
-        if history is None:
+        if history is None or not flow.prefetches:
             return
         with flow.recorder.stage("prefetch") as stage:
             flow.spans.append(stage.span)
@@ -169,14 +180,11 @@ class Prefetches:
     async def _prefetch(
         self, target: Target, history: UserHistory
     ) -> PrefetchResult:
+        async def send(request: PrefetchRequest) -> PrefetchResult:
+            return await target.client.prefetch(request, timeout=self._timeout)
+
         by_ids = PrefetchRequest(
-            user_id=history.user_id,
-            user={
-                f"profile_{n}": value
-                for n, value in enumerate(history.profile, 1)
-            },
-            behavior_item_ids=history.item_ids,
-            behaviors={"category": history.category_ids},
+            user_id=history.user_id, **request_fields(history)
         )
         if history.rows is not None:
             by_rows = dataclasses.replace(
@@ -186,12 +194,10 @@ class Prefetches:
                 table_stamp=history.table_stamp,
             )
             try:
-                return await target.client.prefetch(
-                    by_rows, timeout=self._timeout
-                )
+                return await send_declared(send, by_rows)
             except (InvalidArgumentError, SignatureError):
                 pass  # They are rows of another item table.
-        return await target.client.prefetch(by_ids, timeout=self._timeout)
+        return await send_declared(send, by_ids)
 
     def _remember(
         self, target: Target, user_id: int, result: PrefetchResult

@@ -22,7 +22,7 @@ from serving.ranking_service.failures import (
 from serving.ranking_service.service import RankingService
 
 _RANK_FIELDS = {field.name for field in dataclasses.fields(RankingRequest)}
-_EVENT_FIELDS = {"user_id", "item_ids", "category_ids"}
+_EVENT_FIELDS = {"user_id", "item_ids", "behaviors", "user"}
 _IDS = {*_EVENT_FIELDS, "candidate_item_ids"}
 _CODES = {
     404: "NOT_FOUND",
@@ -48,11 +48,9 @@ def make_rest_app(service: RankingService) -> web.Application:
         return _json(_as_json(asked, result, shown), headers=headers)
 
     async def append(request: web.Request) -> web.Response:
-        fields = await _fields(request, _EVENT_FIELDS, _EVENT_FIELDS)
-        user_id = RankingRequest(fields["user_id"]).user_id
-        count = await service.append_events(
-            user_id, fields["item_ids"], fields["category_ids"]
-        )
+        fields = await _fields(request, _EVENT_FIELDS, {"user_id", "item_ids"})
+        fields["user_id"] = RankingRequest(fields["user_id"]).user_id
+        count = await service.append_events(**fields)
         return _json({"appended": count})
 
     async def alive(_: web.Request) -> web.Response:
@@ -134,6 +132,8 @@ def _whole(name: str, value: Any) -> Any:
     """Ids as numbers: JavaScript can write large ones as text only."""
     if isinstance(value, list):
         return [_whole(name, one) for one in value]
+    if isinstance(value, dict):
+        return {key: _whole(name, one) for key, one in value.items()}
     if not isinstance(value, str):
         return value
     if not re.fullmatch(r"-?[0-9]{1,19}", value, re.ASCII):

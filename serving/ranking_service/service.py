@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import numpy as np
 
@@ -130,7 +130,8 @@ class RankingService:
         in `path` what it rests on.
 
         Raises:
-            RequestError: there are too many candidates.
+            RequestError: there are too many candidates, or the model does not
+                declare a user feature of the request.
             Overloaded: the service has too much to do.
         """
         recorder = Recorder(self._traces.tracer, self.metrics.stages)
@@ -158,29 +159,35 @@ class RankingService:
         return result
 
     async def append_events(
-        self, user_id: int, item_ids: IntegerList, category_ids: IntegerList
+        self,
+        user_id: int,
+        item_ids: IntegerList,
+        behaviors: Mapping[str, IntegerList] | None = None,
+        user: Mapping[str, int] | None = None,
     ) -> int:
         """Appends behaviors, oldest first, and returns how many.
 
-        The next request sees them.
+        Arguments are those of `RankingClient.append_events`. The next request
+        sees them.
 
         Raises:
             RequestError: an argument is not as described, or there is no
                 store.
+            ValueError: the store does not keep a feature.
             Overloaded: the service is stopping; nothing was appended.
             StoreError: the store failed.
             asyncio.TimeoutError: the store takes too long.
         """
-        items, categories = check_events(item_ids, category_ids)
+        events = check_events(item_ids, behaviors or {}, user or {})
         if not self._parts.histories.exist:
             raise RequestError("store", "be configured to append events", "")
         if self._draining:
             raise Overloaded("draining", 1)
         try:
-            await self._parts.histories.append(user_id, items, categories)
+            await self._parts.histories.append(user_id, *events)
         finally:  # A failed append may be stored.
             self._parts.prefetches.forget(user_id)
-        return len(items)
+        return len(events[0])
 
     def refuses(self, result: RankingResult) -> bool:
         """Whether callers by gRPC or REST get an error for this answer."""
@@ -240,10 +247,7 @@ class RankingService:
         candidates = self._parts.popular[: self.config.num_candidates]
         if not len(candidates):
             candidates = np.arange(1, self.config.num_candidates + 1)
-        request = RankRequest(
-            user_id=0,
-            candidate_item_ids=candidates,
-        )
+        request = RankRequest(user_id=0, candidate_item_ids=candidates)
         async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
             await target.client.rank(request, timeout=left)
 

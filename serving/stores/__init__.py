@@ -18,12 +18,15 @@ from serving.stores.errors import (
     StoreMovedError,
     StoreUnavailableError,
 )
+from serving.stores.layout import Layout
 from serving.stores.lmdb_store import LmdbStore
+from serving.stores.migration import copy_users
 from serving.stores.opening import check_url, open_store
 from serving.stores.redis_store import RedisStore
 
 __all__ = [
     "BehaviorStore",
+    "Layout",
     "LmdbStore",
     "LoadReport",
     "RedisStore",
@@ -35,6 +38,7 @@ __all__ = [
     "UserHistory",
     "UserRecord",
     "check_url",
+    "copy_users",
     "load_users",
     "open_store",
 ]

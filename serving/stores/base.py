@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from serving.stores.layout import Layout
 from serving.stores.records import (
+    Codec,
     Header,
-    checked_events,
-    checked_profile,
+    Ids,
     checked_user_id,
     pack_rows,
     unpack_rows,
@@ -21,10 +22,8 @@ from serving.stores.records import (
 LIMIT = 100_000
 """Events kept of a user unless another limit is asked for."""
 
-_Ids = Sequence[int] | np.ndarray | int
-Events = tuple[int, _Ids, _Ids]
-CheckedEvents = tuple[int, np.ndarray, np.ndarray]
-CheckedUser = tuple[Header, np.ndarray, np.ndarray]
+CheckedUser = tuple[Header, np.ndarray]
+"""Header and events, int64 (1 + F, N), of a `UserRecord`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,9 +34,9 @@ class UserHistory:
 
     Attributes:
         user_id: the user.
-        profile: int64 (5,), zeros if none was set.
+        user: the user features of the layout; None if none were set.
         item_ids: int64 (N,).
-        category_ids: int64 (N,).
+        behaviors: the behavior features of the layout, int64 (N,) each.
         rows: int32 (N,), rows of the item table that `table_stamp` names; -1
             is padding, 0 an unknown item. None if there are none for every
             one of these events.
@@ -47,9 +46,9 @@ class UserHistory:
     """
 
     user_id: int
-    profile: np.ndarray
+    user: dict[str, int] | None
     item_ids: np.ndarray
-    category_ids: np.ndarray
+    behaviors: dict[str, np.ndarray]
     rows: np.ndarray | None
     table_stamp: int | None
     end: int
@@ -60,7 +59,9 @@ class UserHistory:
         return dataclasses.replace(
             self,
             item_ids=self.item_ids[start:],
-            category_ids=self.category_ids[start:],
+            behaviors={
+                name: values[start:] for name, values in self.behaviors.items()
+            },
             rows=None if self.rows is None else self.rows[start:],
         )
 
@@ -88,19 +89,20 @@ class StoreStats:
 
 
 class UserRecord(NamedTuple):
-    """A whole user, as bulk loading writes one.
+    """A user with features and events to write.
 
     Attributes:
         user_id: the user.
-        profile: five ids, or None to leave it unknown.
-        item_ids: int64 (N,), oldest first, none 0.
-        category_ids: int64 (N,).
+        user: user features by name; those left out are 0. None sets none.
+        item_ids: one id, or several, oldest first; none 0.
+        behaviors: behavior features by name, as many values as item ids;
+            those left out are 0.
     """
 
     user_id: int
-    profile: Sequence[int] | np.ndarray | None
-    item_ids: Sequence[int] | np.ndarray
-    category_ids: Sequence[int] | np.ndarray
+    user: Mapping[str, int] | None = None
+    item_ids: Ids = ()
+    behaviors: Mapping[str, Ids] = {}
 
 
 class Mark(NamedTuple):
@@ -114,22 +116,32 @@ class BehaviorStore(abc.ABC):
     """Histories of users.
 
     Threads may share a store. Every method raises `StoreUnavailableError`
-    where the store does not answer, `StoreCorruptError` where a record
-    cannot be trusted, `StoreError` for anything else that is the store's,
-    and `ValueError` for wrong arguments, which are checked before anything
-    is written.
+    where the store does not answer, `StoreMovedError` where another one took
+    its place, `StoreCorruptError` where a record cannot be trusted,
+    `StoreError` for anything else that is the store's, and `ValueError` for
+    wrong arguments, such as features that the layout does not have, which are
+    checked before anything is written.
 
     Args:
         limit: events kept of a user.
 
     Attributes:
         limit: as given.
+        is_new: whether it was made when it was opened.
     """
+
+    is_new = False
+    _codec: Codec
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
             raise ValueError(f"limit: expected 1 or more. Received: {limit}")
         self.limit = limit
+
+    @property
+    def layout(self) -> Layout:
+        """Which features it keeps."""
+        return self._codec.layout
 
     def read(
         self, user_id: int, limit: int | None = None
@@ -149,8 +161,9 @@ class BehaviorStore(abc.ABC):
     def append(
         self,
         user_id: int,
-        item_ids: _Ids,
-        category_ids: _Ids,
+        item_ids: Ids,
+        behaviors: Mapping[str, Ids] | None = None,
+        user: Mapping[str, int] | None = None,
     ) -> None:
         """Appends events of a user: all of them, durably, or none.
 
@@ -159,30 +172,28 @@ class BehaviorStore(abc.ABC):
         Args:
             user_id: the user; a new one is made.
             item_ids: one id, or several, oldest first; none 0.
-            category_ids: as many.
+            behaviors: behavior features by name, as many values; those left
+                out are 0.
+            user: as in `set_user`, with the events or not at all; None leaves
+                the user features as they are.
         """
-        self.append_many([(user_id, item_ids, category_ids)])
+        self.append_many([UserRecord(user_id, user, item_ids, behaviors or {})])
 
-    def append_many(self, events: Iterable[Events]) -> None:
+    def append_many(self, users: Iterable[UserRecord]) -> None:
         """Appends events of several users.
 
-        Each user's events are written whole or not at all.
+        Each record is written whole or not at all.
+        """
+        self._append_many(list(map(self._checked, users)))
+
+    def set_user(self, user_id: int, user: Mapping[str, int]) -> None:
+        """Sets all user features of a user; a new user is made.
 
         Args:
-            events: user id, item ids and category ids, oldest first.
+            user_id: the user.
+            user: user features by name; those left out are 0.
         """
-        self._append_many(
-            [
-                (checked_user_id(user), *checked_events(items, categories))
-                for user, items, categories in events
-            ]
-        )
-
-    def set_profile(
-        self, user_id: int, profile: Sequence[int] | np.ndarray
-    ) -> None:
-        """Sets a user's profile, five ids; a new user is made."""
-        self._set_profile(checked_user_id(user_id), checked_profile(profile))
+        self.append(user_id, (), user=user)
 
     def set_rows(
         self,
@@ -219,24 +230,16 @@ class BehaviorStore(abc.ABC):
         self._trim(checked_user_id(user_id), _checked_limit(limit))
 
     def replace_many(
-        self, users: Sequence[UserRecord], mark: Mark | None = None
+        self, users: Iterable[UserRecord], mark: Mark | None = None
     ) -> None:
         """Writes whole users in place of what was there.
 
         Args:
-            users: the users; the last record of an id is kept.
+            users: the users; the last record of an id is kept. Its user
+                features, where it has None, are unknown.
             mark: a note kept with them; there whenever they are.
         """
-        checked = []
-        for user in users:
-            profile = user.profile
-            header = Header(
-                checked_user_id(user.user_id),
-                profile=None if profile is None else checked_profile(profile),
-            )
-            events = checked_events(user.item_ids, user.category_ids)
-            checked.append((header, *events))
-        self._replace_many(checked, mark)
+        self._replace_many(list(map(self._checked, users)), mark)
 
     def delete_many(self, user_ids: Iterable[int]) -> int:
         """Deletes users with all that is known of them, damaged ones too.
@@ -262,6 +265,10 @@ class BehaviorStore(abc.ABC):
         """Returns the size of the store."""
 
     @abc.abstractmethod
+    def remove(self) -> None:
+        """Removes a store without users, so that there is none."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Closes the store; a second time does nothing."""
 
@@ -277,10 +284,7 @@ class BehaviorStore(abc.ABC):
     def _read(self, user_id: int, count: int) -> UserHistory | None: ...
 
     @abc.abstractmethod
-    def _append_many(self, users: list[CheckedEvents]) -> None: ...
-
-    @abc.abstractmethod
-    def _set_profile(self, user_id: int, profile: tuple[int, ...]) -> None: ...
+    def _append_many(self, users: list[CheckedUser]) -> None: ...
 
     @abc.abstractmethod
     def _set_rows(
@@ -298,23 +302,39 @@ class BehaviorStore(abc.ABC):
     @abc.abstractmethod
     def _delete_many(self, user_ids: list[int]) -> int: ...
 
-
-def history_of(
-    header: Header,
-    end: int,
-    events: tuple[np.ndarray, np.ndarray],
-    resolved: bytes | memoryview | None,
-    rows_key: str,
-) -> UserHistory:
-    """Makes a history of the records that a store has read."""
-    rows, stamp = None, None
-    if resolved is not None:
-        rows, stamp = unpack_rows(
-            header.user_id, resolved, rows_key, end, len(events[0])
+    def _checked(self, given: UserRecord) -> CheckedUser:
+        codec, user = self._codec, given.user
+        features = None if user is None else codec.checked_user(user)
+        return (
+            Header(checked_user_id(given.user_id), user=features),
+            codec.checked_events(given.item_ids, given.behaviors),
         )
-    return UserHistory(
-        header.user_id, header.profile_array(), *events, rows, stamp, end
-    )
+
+    def _history(
+        self,
+        header: Header,
+        end: int,
+        events: np.ndarray,
+        resolved: bytes | memoryview | None,
+        rows_key: str,
+    ) -> UserHistory:
+        """Makes a history of the records that the store has read."""
+        rows, stamp = None, None
+        items, *features = events
+        if resolved is not None:
+            rows, stamp = unpack_rows(
+                header.user_id, resolved, rows_key, end, len(items)
+            )
+        user, names = header.user, self.layout
+        return UserHistory(
+            header.user_id,
+            None if user is None else dict(zip(names.user, user, strict=True)),
+            items,
+            dict(zip(names.behaviors, features, strict=True)),
+            rows,
+            stamp,
+            end,
+        )
 
 
 def rows_record(

@@ -13,19 +13,10 @@ import numpy as np
 
 from serving.files import appearing
 from serving.stores.base import BehaviorStore, Mark, UserRecord
-from serving.stores.records import PROFILE_FIELDS
+from serving.stores.layout import Layout
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_PROFILE = tuple(f"user_profile_{i + 1}" for i in range(PROFILE_FIELDS))
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "user_id": ("user_id", "129_1"),
-    **{name: (name, f"130_{field}") for field, name in enumerate(_PROFILE, 1)},
-    "item_ids": ("behavior_item_ids", "150_2_180"),
-    "category_ids": ("behavior_category_ids", "151_2_180"),
-}
-"""What each column may be called: plain, or as in the published data set."""
 
 _COMMIT_USERS = 2048
 _COMMIT_EVENTS = 2_000_000
@@ -58,6 +49,7 @@ def load_users(
     store: BehaviorStore,
     batches: Iterable[pa.RecordBatch],
     *,
+    columns: Mapping[str, str],
     source: str,
     rejected: pathlib.Path,
     on_progress: Callable[[LoadReport], None] | None = None,
@@ -73,8 +65,11 @@ def load_users(
 
     Args:
         store: where to.
-        batches: rows of users with the columns of `COLUMNS`; the same ones
-            in the same order whenever `source` is the same.
+        batches: rows of users; the same ones in the same order whenever
+            `source` is the same.
+        columns: the columns of `user_id`, `behavior_item_ids` and the features
+            `user_<f>` and `behavior_<f>` by these names; see
+            `Layout.of_columns`.
         source: identifies the table and its state.
         rejected: folder for rows that cannot be loaded: files
             `part-<row>.parquet`, with a column `reason`. Those of an earlier
@@ -82,7 +77,8 @@ def load_users(
         on_progress: called after each write.
 
     Raises:
-        ValueError: a column is missing.
+        ValueError: a column is missing, or the store's layout lacks a
+            feature.
         StoreError: the store cannot be written to.
     """
     begin = time.monotonic()
@@ -92,15 +88,18 @@ def load_users(
             part.unlink()
     seen = np.zeros(0, np.int64)
     for batch in batches:
-        reasons = _reasons(batch)
-        seen = _reject_repeated(batch, reasons, seen)
+        named = _named(batch, columns)
+        reasons = _reasons(named)
+        seen = _reject_repeated(named, reasons, seen)
         skip = min(batch.num_rows, max(0, report.resumed - report.rows))
         report.rows += skip
         offset = skip
         while offset < batch.num_rows:
-            part = batch.slice(offset, _rows_to_commit(batch, offset))
+            part = named.slice(offset, _rows_to_commit(named, offset))
             why = reasons[offset : offset + part.num_rows]
-            _load(store, part, why, source, rejected, report)
+            raw = batch.slice(offset, part.num_rows)
+            _write_rejected(rejected, report.rows, raw, why)
+            _load(store, part, why, source, report)
             offset += part.num_rows
             report.seconds = time.monotonic() - begin
             if on_progress is not None:
@@ -124,20 +123,23 @@ def _mark(source: str, rows: int, done: bool) -> Mark:
 
 def _rows_to_commit(batch: pa.RecordBatch, offset: int) -> int:
     """Returns how many rows from `offset` on make one write."""
-    lengths = _lengths(_column(batch, "item_ids"))
+    lengths = _lengths(batch["behavior_item_ids"])
     total = np.cumsum(lengths[offset : offset + _COMMIT_USERS])
     return max(1, int(np.searchsorted(total, _COMMIT_EVENTS, side="right")))
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    for known in COLUMNS[name]:
-        index = batch.schema.get_field_index(known)
-        if index >= 0:
-            return batch.column(index)
-    raise ValueError(
-        f"a column must be named {' or '.join(COLUMNS[name])}. "
-        f"Received: {batch.schema.names}"
-    )
+def _named(batch: pa.RecordBatch, columns: Mapping[str, str]) -> pa.RecordBatch:
+    """Returns the columns that are loaded, under their names."""
+    for name, column in columns.items():
+        if batch.schema.get_field_index(column) < 0:
+            raise ValueError(
+                f"the table needs a column {column} ({name}). Received: "
+                f"{batch.schema.names}"
+            )
+    import pyarrow as pa
+
+    arrays = [batch[column] for column in columns.values()]
+    return pa.RecordBatch.from_arrays(arrays, list(columns))
 
 
 def _load(
@@ -145,39 +147,39 @@ def _load(
     batch: pa.RecordBatch,
     reasons: np.ndarray,
     source: str,
-    rejected: pathlib.Path,
     report: LoadReport,
 ) -> None:
-    """Writes the good rows to the store and the others to a file."""
-    ids = _column(batch, "user_id")
-    items, categories = (
-        _column(batch, name) for name in ("item_ids", "category_ids")
-    )
+    """Writes the good rows to the store."""
+    layout = Layout.of_columns(batch.schema.names)
+    user = {name: _numbers(batch[f"user_{name}"]) for name in layout.user}
     users = []
-    profiles = np.stack(
-        [_numbers(_column(batch, name)) for name in _PROFILE], axis=1
-    )
     for row in np.flatnonzero(reasons == "").tolist():
-        history = items[row].values.to_numpy(zero_copy_only=False)
-        kinds = categories[row].values.to_numpy(zero_copy_only=False)
-        real = history != 0
+        items = _list(batch, "behavior_item_ids", row)
+        real = items != 0
         report.padding += int(len(real) - real.sum())
         report.events += min(int(real.sum()), store.limit)
         users.append(
             UserRecord(
-                ids[row].as_py(),
-                profiles[row],
-                history[real].astype(np.int64, copy=False),
-                kinds[real].astype(np.int64, copy=False),
+                batch["user_id"][row].as_py(),
+                {name: int(values[row]) for name, values in user.items()},
+                items[real],
+                {
+                    name: _list(batch, f"behavior_{name}", row)[real]
+                    for name in layout.behaviors
+                },
             )
         )
-    _write_rejected(rejected, report.rows, batch, reasons)
     done = report.rows + batch.num_rows
     store.replace_many(users, _mark(source, done, False))
     report.rows = done
     report.users += len(users)
     for reason in reasons[reasons != ""].tolist():
         report.rejected[reason] = report.rejected.get(reason, 0) + 1
+
+
+def _list(batch: pa.RecordBatch, name: str, row: int) -> np.ndarray:
+    values = batch[name][row].values.to_numpy(zero_copy_only=False)
+    return values.astype(np.int64, copy=False)
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
@@ -193,7 +195,7 @@ def _reject_repeated(
 ) -> np.ndarray:
     """Rejects good rows of users that had one; returns all users seen."""
     good = np.flatnonzero(reasons == "")
-    ids = _numbers(_column(batch, "user_id"))[good]
+    ids = _numbers(batch["user_id"])[good]
     distinct, first = np.unique(ids, return_index=True)
     place = np.asarray(np.searchsorted(seen, distinct))
     new = np.append(seen, 0)[place] != distinct
@@ -206,9 +208,9 @@ def _reject_repeated(
 
 def _reasons(batch: pa.RecordBatch) -> np.ndarray:
     """Returns why each row cannot be loaded, str (N,), empty if it can."""
-    ids, items, categories = (
-        _column(batch, name) for name in ("user_id", "item_ids", "category_ids")
-    )
+    ids, items = batch["user_id"], batch["behavior_item_ids"]
+    layout = Layout.of_columns(batch.schema.names)
+    lists = ["behavior_item_ids", *(f"behavior_{f}" for f in layout.behaviors)]
 
     def is_null(column: pa.Array) -> np.ndarray:
         return column.is_null().to_numpy(zero_copy_only=False)
@@ -216,20 +218,22 @@ def _reasons(batch: pa.RecordBatch) -> np.ndarray:
     def has_null(column: pa.Array) -> np.ndarray:
         if not column.flatten().null_count:
             return np.zeros(len(column), bool)
-        lists = (value.values for value in column)
-        return np.array([bool(one and one.null_count) for one in lists])
+        values = (value.values for value in column)
+        return np.array([bool(one and one.null_count) for one in values])
 
     reasons = np.full(len(ids), "", object)
     for reason, rows in (
         ("user_id is null", is_null(ids)),
         ("user_id is 0, which means padding", _numbers(ids) == 0),
-        ("behavior_item_ids is null", is_null(items)),
-        ("behavior_category_ids is null", is_null(categories)),
-        (
-            "behavior_item_ids and behavior_category_ids differ in length",
-            _lengths(items) != _lengths(categories),
+        *((f"{name} is null", is_null(batch[name])) for name in lists),
+        *(
+            (
+                f"behavior_item_ids and {name} differ in length",
+                _lengths(items) != _lengths(batch[name]),
+            )
+            for name in lists[1:]
         ),
-        ("a behavior is null", has_null(items) | has_null(categories)),
+        *(("a behavior is null", has_null(batch[name])) for name in lists),
     ):
         reasons[rows & (reasons == "")] = reason
     return reasons

@@ -1,6 +1,6 @@
 """What an LMDB store keeps of its users, inside one transaction.
 
-A history lies in blocks of `BLOCK_EVENTS` events, numbered from the first
+A history lies in blocks of a fixed number of events, numbered from the first
 event that was ever appended. The header says which of them are kept.
 """
 
@@ -16,18 +16,11 @@ import lmdb
 import numpy as np
 
 from serving.stores.errors import StoreCorruptError
-from serving.stores.records import (
-    EVENT_BYTES,
-    HEADER_BYTES,
-    Header,
-    pack_events,
-    unpack_events,
-)
+from serving.stores.records import Codec, Header
 
-BLOCK_EVENTS = 408
-"""Events of a block: two pages of LMDB, so an append rewrites at most these."""
+BLOCK_BYTES = 8176
+"""Most bytes of a block: two pages of LMDB; an append rewrites one block."""
 
-_BLOCK_BYTES = BLOCK_EVENTS * EVENT_BYTES
 _END = struct.Struct("<qI")
 _TOTALS = struct.Struct("<qqq")
 _SIGN = 1 << 63
@@ -45,9 +38,13 @@ class Tables(NamedTuple):
 class LmdbRecords:
     """Reads and writes records in one transaction."""
 
-    def __init__(self, txn: lmdb.Transaction, tables: Tables) -> None:
+    def __init__(
+        self, txn: lmdb.Transaction, tables: Tables, codec: Codec
+    ) -> None:
         self._txn = txn
         self._tables = tables
+        self._codec = codec
+        self._block_events = max(1, BLOCK_BYTES // codec.event_bytes)
 
     def header(self, user_id: int) -> tuple[Header, int] | None:
         """Returns a user's header and the number after the newest event."""
@@ -55,11 +52,12 @@ class LmdbRecords:
         if data is None:
             return None
         name = f"users/{user_id}"
-        if len(data) != HEADER_BYTES + _END.size:
+        size = self._codec.header_bytes
+        if len(data) != size + _END.size:
             raise StoreCorruptError(user_id, name, f"has {len(data)} bytes")
-        body = data[:HEADER_BYTES]
-        end, check = _END.unpack(data[HEADER_BYTES:])
-        header = Header.unpack(user_id, body, name)
+        body = data[:size]
+        end, check = _END.unpack(data[size:])
+        header = self._codec.unpack_header(user_id, body, name)
         if check != _end_check(body, end) or not header.start <= end:
             raise StoreCorruptError(user_id, name, "the end fails its check")
         return header, end
@@ -74,50 +72,40 @@ class LmdbRecords:
 
     def put_header(self, header: Header, end: int) -> None:
         """Writes what `header` returns."""
-        body = header.pack()
+        body = self._codec.pack_header(header)
         data = body + _END.pack(end, _end_check(body, end))
         self._txn.put(_user_key(header.user_id), data, db=self._tables.users)
 
-    def events(
-        self, user_id: int, first: int, end: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns ids of the events numbered first to end, oldest first."""
-        numbers = range(first // BLOCK_EVENTS, -(-end // BLOCK_EVENTS))
+    def events(self, user_id: int, first: int, end: int) -> np.ndarray:
+        """Returns the events numbered first to end, int64 (1 + F, N)."""
+        size = self._block_events
+        numbers = range(first // size, -(-end // size))
         data = b"".join(self._block(user_id, number, end) for number in numbers)
-        skip = first % BLOCK_EVENTS * EVENT_BYTES
-        return unpack_events(
+        skip = first % size * self._codec.event_bytes
+        return self._codec.unpack_events(
             user_id, memoryview(data)[skip:], f"events/{user_id}"
         )
 
-    def append(
-        self,
-        user_id: int,
-        items: np.ndarray,
-        categories: np.ndarray,
-        limit: int,
-    ) -> None:
-        """Appends events and trims; only the last block is written again."""
+    def append(self, user: Header, events: np.ndarray, limit: int) -> None:
+        """Appends events and trims; only the last block is written again.
+
+        User features are set where `user` has any.
+        """
+        user_id, count = user.user_id, events.shape[1]
         header, end = self.header_or_new(user_id)
-        data = pack_events(user_id, items, categories)
-        number, inside = divmod(end, BLOCK_EVENTS)
-        if inside:
-            data = b"".join((self._block(user_id, number, end), data))
-        for offset in range(0, len(data), _BLOCK_BYTES):
-            self._txn.put(
-                _block_key(user_id, number + offset // _BLOCK_BYTES),
-                data[offset : offset + _BLOCK_BYTES],
-                db=self._tables.events,
-            )
-        self._count(events=len(items))
-        if len(items):
+        if user.user is not None:
+            header = dataclasses.replace(header, user=user.user)
+        if count:
+            self._append(user_id, end, self._codec.pack_events(user_id, events))
+            self._count(events=count)
             self._forget_rows(user_id)
-        self.trim(header, end + len(items), limit)
+        self.trim(header, end + count, limit)
 
     def trim(self, header: Header, end: int, limit: int) -> None:
         """Deletes blocks before the newest `limit` events, and says so."""
         start = max(header.start, end - limit)
-        first, stop = header.start // BLOCK_EVENTS, start // BLOCK_EVENTS
-        for number in range(first, stop):
+        size = self._block_events
+        for number in range(header.start // size, start // size):
             key = _block_key(header.user_id, number)
             self._txn.delete(key, db=self._tables.events)
         if start != header.start:
@@ -153,7 +141,7 @@ class LmdbRecords:
         while is_there and bytes(cursor.key())[: len(mine)] == mine:
             is_there = cursor.delete()
         self._forget_rows(user_id)
-        return -(-end // BLOCK_EVENTS) * BLOCK_EVENTS
+        return -(-end // self._block_events) * self._block_events
 
     def delete(self, user_id: int) -> bool:
         """Deletes a user; returns whether there was one."""
@@ -195,12 +183,25 @@ class LmdbRecords:
             raise lmdb.CorruptedError("its totals are damaged")
         return _TOTALS.unpack(found)
 
+    def _append(self, user_id: int, end: int, data: bytes) -> None:
+        """Writes packed events behind the `end` of a history."""
+        number, inside = divmod(end, self._block_events)
+        if inside:
+            data = b"".join((self._block(user_id, number, end), data))
+        size = self._block_events * self._codec.event_bytes
+        for offset in range(0, len(data), size):
+            self._txn.put(
+                _block_key(user_id, number + offset // size),
+                data[offset : offset + size],
+                db=self._tables.events,
+            )
+
     def _block(self, user_id: int, number: int, end: int) -> bytes | memoryview:
         """Returns a block of a history of `end` events, of the right size."""
         key = _block_key(user_id, number)
         block = self._txn.get(key, db=self._tables.events)
-        events = min(BLOCK_EVENTS, end - number * BLOCK_EVENTS)
-        size = events * EVENT_BYTES
+        events = min(self._block_events, end - number * self._block_events)
+        size = events * self._codec.event_bytes
         if block is None or len(block) != size:
             reason = "none" if block is None else f"{len(block)} bytes"
             raise StoreCorruptError(

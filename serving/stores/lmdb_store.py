@@ -17,11 +17,13 @@ from serving.stores.errors import (
     StoreMovedError,
     StoreUnavailableError,
 )
+from serving.stores.layout import Layout, no_store, read_layout
 from serving.stores.lmdb_records import LmdbRecords, Tables, user_of
+from serving.stores.records import Codec
 
 _MAP_BYTES = 1 << 40
 _MAX_READERS = 1024
-_FORMAT = b"1"
+_FORMAT = b"format"
 _USERS_AT_ONCE = 4096
 
 
@@ -42,28 +44,28 @@ class LmdbStore(base.BehaviorStore):
 
     Args:
         path: the folder.
+        layout: features of a new store; None where there must be one, which
+            has its own.
         limit: events kept of a user.
-        create: whether to make a folder that is not there.
+        format_1: whether a store of format 1 is opened, to copy it.
         sync: whether a change is on the disk when the call returns. Without
             it a crash of the machine, but not of the process, can lose or
             damage what was written last.
         map_bytes: most bytes that the file may grow to. It is address space,
             not memory and not disk.
 
-    Attributes:
-        is_new: whether it was not there before.
-
     Raises:
         ValueError: limit below 1.
-        StoreError: no such folder, or not a behavior store.
+        StoreError: no store and no layout for one, or not a behavior store.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
+        layout: Layout | None = None,
         *,
         limit: int = base.LIMIT,
-        create: bool = True,
+        format_1: bool = False,
         sync: bool = True,
         map_bytes: int = _MAP_BYTES,
     ) -> None:
@@ -71,8 +73,8 @@ class LmdbStore(base.BehaviorStore):
         self.path = pathlib.Path(path)
         self._name = f"the behavior store in {self.path}"
         self.is_new = not (self.path / "data.mdb").is_file()
-        if self.is_new and not create:
-            raise StoreError(f"no behavior store in {self.path}")
+        if self.is_new and layout is None:
+            raise no_store(str(self.path))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(
@@ -88,7 +90,7 @@ class LmdbStore(base.BehaviorStore):
                 f"{self._name} cannot be opened: {error}"
             ) from error
         try:
-            self._tables = self._open_tables()
+            self._tables, self._codec = self._open_tables(layout, format_1)
             # Entries of killed readers would keep old pages alive.
             self._env.reader_check()
             self._file = self._file_now()
@@ -109,7 +111,7 @@ class LmdbStore(base.BehaviorStore):
                 return None
             header, end = found
             first = max(header.start, end - count)
-            return base.history_of(
+            return self._history(
                 header,
                 end,
                 records.events(user_id, first, end),
@@ -117,17 +119,11 @@ class LmdbStore(base.BehaviorStore):
                 f"rows/{user_id}",
             )
 
-    def _append_many(self, users: list[base.CheckedEvents]) -> None:
+    def _append_many(self, users: list[base.CheckedUser]) -> None:
         """Appends events of all users in one transaction."""
         with self._records(write=True) as records:
-            for events in users:
-                records.append(*events, self.limit)
-
-    def _set_profile(self, user_id: int, profile: tuple[int, ...]) -> None:
-        with self._records(write=True) as records:
-            header, end = records.header_or_new(user_id)
-            header = dataclasses.replace(header, profile=profile)
-            records.put_header(header, end)
+            for header, events in users:
+                records.append(header, events, self.limit)
 
     def _set_rows(
         self, user_id: int, rows: np.ndarray, table_stamp: int, end: int | None
@@ -155,11 +151,11 @@ class LmdbStore(base.BehaviorStore):
     ) -> None:
         """Replaces all users in one transaction, the mark with them."""
         with self._records(write=True) as records:
-            for header, items, categories in users:
+            for header, events in users:
                 start = records.forget(header.user_id)
                 header = dataclasses.replace(header, start=start)
                 records.put_header(header, start)
-                records.append(header.user_id, items, categories, self.limit)
+                records.append(header, events, self.limit)
             if mark is not None:
                 records.put_note(_mark_key(mark.name), mark.text.encode())
 
@@ -195,7 +191,7 @@ class LmdbStore(base.BehaviorStore):
         self._env.close()
 
     def remove(self) -> None:
-        """Deletes the store's files, and its folder if no more is in it."""
+        """Deletes the files, and the folder if no more is in it."""
         for name in ("data.mdb", "lock.mdb"):
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -216,7 +212,7 @@ class LmdbStore(base.BehaviorStore):
             )
         try:
             with self._env.begin(write=write, buffers=True) as txn:
-                yield LmdbRecords(txn, self._tables)
+                yield LmdbRecords(txn, self._tables, self._codec)
         except lmdb.MapFullError as error:
             raise StoreError(
                 f"{self._name} has reached its map_bytes; open it with more"
@@ -230,7 +226,9 @@ class LmdbStore(base.BehaviorStore):
             hint = "; is the disk full?" if "commit" in str(error) else ""
             raise StoreError(f"{self._name}: {error}{hint}") from error
 
-    def _open_tables(self) -> Tables:
+    def _open_tables(
+        self, layout: Layout | None, format_1: bool
+    ) -> tuple[Tables, Codec]:
         """Opens the tables, and makes them in a new store.
 
         The transaction is ours: the package would wait for another writer with
@@ -243,15 +241,13 @@ class LmdbStore(base.BehaviorStore):
                     for name in Tables._fields
                 )
             )
-            records = LmdbRecords(txn, tables)
-            found = records.note(b"format")
+            found = txn.get(_FORMAT, db=tables.info)
             if found is None:
-                records.put_note(b"format", _FORMAT)
-            elif found != _FORMAT:
-                raise StoreError(
-                    f"{self._name} has format {found!r}. Expected: {_FORMAT!r}"
-                )
-            return tables
+                if layout is None:
+                    raise no_store(str(self.path))
+                found = layout.record()
+                txn.put(_FORMAT, found, db=tables.info)
+            return tables, Codec(read_layout(found, self._name, format_1))
 
     def _file_now(self) -> tuple[int, int] | None:
         """Tells the file apart from one that takes its place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.parse
 
 from serving.stores.base import LIMIT, BehaviorStore
+from serving.stores.layout import Layout
 from serving.stores.lmdb_store import LmdbStore
 from serving.stores.redis_store import RedisStore, hide_password
 
@@ -13,30 +14,35 @@ _REDIS = ("redis://", "rediss://", "unix://")
 
 def open_store(
     url: str,
+    layout: Layout | None = None,
     *,
     limit: int = LIMIT,
     timeout: float = 1.0,
-    create: bool = True,
+    format_1: bool = False,
 ) -> BehaviorStore:
-    """Opens a behavior store.
+    """Opens a behavior store, which has its own layout, or makes one.
 
     Args:
         url: `lmdb:/path` of a folder, `redis://host:6379/0`, `rediss://` for
             TLS, or `unix:///path/of/redis.sock`.
+        layout: features of a store that is made where there is none; with
+            None that is an error.
         limit: events kept of a user.
         timeout: seconds to wait for a Redis server, to connect and for each
             answer. LMDB has no use for it.
-        create: whether a missing LMDB folder is made.
+        format_1: whether a store of format 1 is opened, to copy it.
 
     Raises:
         ValueError: a URL of another kind, or a limit below 1.
-        StoreError: the store cannot be opened. A Redis server that is down
-            shows only when it is used.
+        StoreUnavailableError: a Redis server does not answer.
+        StoreError: the store cannot be opened.
     """
     check_url(url)
     if url.startswith(_REDIS):
-        return RedisStore(url, limit=limit, timeout=timeout)
-    return LmdbStore(_lmdb_path(url), limit=limit, create=create)
+        return RedisStore(
+            url, layout, limit=limit, timeout=timeout, format_1=format_1
+        )
+    return LmdbStore(_lmdb_path(url), layout, limit=limit, format_1=format_1)
 
 
 def check_url(url: str) -> None:

@@ -1,9 +1,10 @@
 """The records of a user as bytes: header, events and resolved rows.
 
-An event takes 20 bytes, so that the n-th lies at a known place: item id and
-category id, little-endian int64, and a 32-bit check over user, item and
-category. The check finds damaged bytes, a cut in the wrong place and events of
-another user. Header and rows carry a CRC.
+All events of a store have the same size, so that the n-th lies at a known
+place: item id and features in the order of the layout, little-endian int64,
+and a 32-bit check over user, item and features. The check finds damaged bytes,
+a cut in the wrong place and events of another user. Header and rows carry a
+CRC.
 """
 
 from __future__ import annotations
@@ -11,28 +12,22 @@ from __future__ import annotations
 import dataclasses
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from serving.stores.errors import StoreCorruptError
+from serving.stores.layout import Layout
 
-PROFILE_FIELDS = 5
-"""Anonymized fields of a user's profile."""
+Ids = Sequence[int] | np.ndarray | int
 
 _MAGIC = b"MUSEHIS1"
-_HEADER = struct.Struct(f"<8sqqq{PROFILE_FIELDS}qQ")
-HEADER_BYTES = _HEADER.size
-
 _ROWS_MAGIC = b"MUSEROW1"
 _ROWS = struct.Struct("<8sqqqqQ")
 
-_EVENT = np.dtype([("item", "<i8"), ("category", "<i8"), ("check", "<u4")])
-EVENT_BYTES = _EVENT.itemsize
-
 _USER = 0x9E3779B97F4A7C15
 _ITEM = np.uint64(0xD6E8FEB86659FD93)
-_CATEGORY = np.uint64(0xA0761D6478BD642F)
+_FEATURE = 0xA0761D6478BD642F
 _LAST = np.uint64(0xE7037ED1A0B428DB)
 _HALF = np.uint64(32)
 _MASK = (1 << 64) - 1
@@ -43,79 +38,122 @@ class Header:
     """What is known about a user beside the events.
 
     `start` counts the events that were dropped. It lies outside the check, so
-    that a store can count on without computing one.
+    that a store can count on without computing one. `user` has the features in
+    the order of the layout, or is None where none were set.
     """
 
     user_id: int
     start: int = 0
-    profile: tuple[int, ...] | None = None
+    user: tuple[int, ...] | None = None
 
-    def pack(self) -> bytes:
-        """Returns `HEADER_BYTES` bytes."""
-        known = int(self.profile is not None)
-        profile = self.profile or (0,) * PROFILE_FIELDS
-        check = _header_check(self.user_id, known, profile)
-        return _HEADER.pack(
-            _MAGIC, self.user_id, self.start, known, *profile, check
+
+class Codec:
+    """Turns what a caller gives into records of a layout, and back.
+
+    Events are int64 (1 + F, N): item ids, then each behavior feature.
+
+    Args:
+        layout: which features.
+
+    Attributes:
+        layout: as given.
+        header_bytes: size of a header.
+        event_bytes: size of an event.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._header = struct.Struct(f"<8sqqq{len(layout.user)}qQ")
+        ids = (1 + len(layout.behaviors),)
+        self._event = np.dtype([("ids", "<i8", ids), ("check", "<u4")])
+        self.header_bytes = self._header.size
+        self.event_bytes = self._event.itemsize
+
+    def pack_header(self, header: Header) -> bytes:
+        """Returns `header_bytes` bytes; the first 16 name the user."""
+        known = int(header.user is not None)
+        user = header.user or (0,) * len(self.layout.user)
+        check = _header_check(header.user_id, known, user)
+        return self._header.pack(
+            _MAGIC, header.user_id, header.start, known, *user, check
         )
 
-    @classmethod
-    def unpack(cls, user_id: int, data: bytes | memoryview, key: str) -> Header:
+    def unpack_header(
+        self, user_id: int, data: bytes | memoryview, key: str
+    ) -> Header:
         """Reads a user's header."""
-        if len(data) != HEADER_BYTES or bytes(data[:8]) != _MAGIC:
+        if len(data) != self.header_bytes or bytes(data[:8]) != _MAGIC:
             raise StoreCorruptError(
                 user_id,
                 key,
                 f"does not begin with {_MAGIC.decode()}, but with "
                 f"{bytes(data[:8])!r}",
             )
-        _, owner, start, known, *profile, check = _HEADER.unpack(data)
+        _, owner, start, known, *user, check = self._header.unpack(data)
         if owner != user_id:
             raise StoreCorruptError(user_id, key, f"belongs to user {owner}")
-        if start < 0 or check != _header_check(owner, known, tuple(profile)):
+        if start < 0 or check != _header_check(owner, known, user):
             raise StoreCorruptError(user_id, key, "the header fails its check")
-        return cls(user_id, start, tuple(profile) if known else None)
+        return Header(user_id, start, tuple(user) if known else None)
 
-    def profile_array(self) -> np.ndarray:
-        """Returns int64 (5,), zeros if unknown."""
-        return np.array(self.profile or (0,) * PROFILE_FIELDS, np.int64)
+    def pack_events(self, user_id: int, events: np.ndarray) -> bytes:
+        """Returns the bytes of events, int64 (1 + F, N)."""
+        packed = np.empty(events.shape[1], self._event)
+        packed["ids"] = events.T
+        packed["check"] = _check(user_id, events)
+        return packed.tobytes()
 
+    def unpack_events(
+        self, user_id: int, data: bytes | bytearray | memoryview, key: str
+    ) -> np.ndarray:
+        """Returns int64 (1 + F, N) of packed events."""
+        if len(data) % self.event_bytes:
+            raise StoreCorruptError(
+                user_id,
+                key,
+                f"{len(data)} bytes are not a multiple of {self.event_bytes}",
+            )
+        packed = np.frombuffer(data, self._event)
+        # A copy: contiguous, and no longer tied to the store's memory.
+        events = np.array(packed["ids"].T, np.int64, order="C")
+        wrong = _check(user_id, events) != packed["check"]
+        if wrong.any():
+            raise StoreCorruptError(
+                user_id,
+                key,
+                f"{int(wrong.sum())} of {len(packed)} events fail their check",
+            )
+        return events
 
-def pack_events(
-    user_id: int, item_ids: np.ndarray, category_ids: np.ndarray
-) -> bytes:
-    """Returns the bytes of events, int64 (N,) each."""
-    events = np.empty(len(item_ids), _EVENT)
-    events["item"] = item_ids
-    events["category"] = category_ids
-    events["check"] = _check(user_id, item_ids, category_ids)
-    return events.tobytes()
+    def checked_user(self, user: Mapping[str, int]) -> tuple[int, ...]:
+        """Returns a caller's user features by layout; 0 is left out."""
+        _check_names("user", user, self.layout.user)
+        given = dict(zip(user, _ids("user", list(user.values())), strict=True))
+        return tuple(int(given.get(name, 0)) for name in self.layout.user)
 
-
-def unpack_events(
-    user_id: int, data: bytes | bytearray | memoryview, key: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns item and category ids, int64 (N,) each, of packed events."""
-    if len(data) % EVENT_BYTES:
-        raise StoreCorruptError(
-            user_id,
-            key,
-            f"{len(data)} bytes are not a multiple of {EVENT_BYTES}",
-        )
-    events = np.frombuffer(data, _EVENT)
-    # Copies: contiguous, and no longer tied to the store's memory.
-    items, categories = (
-        np.ascontiguousarray(events[name]).astype(np.int64, copy=False)
-        for name in ("item", "category")
-    )
-    wrong = _check(user_id, items, categories) != events["check"]
-    if wrong.any():
-        raise StoreCorruptError(
-            user_id,
-            key,
-            f"{int(wrong.sum())} of {len(events)} events fail their check",
-        )
-    return items, categories
+    def checked_events(
+        self, item_ids: Ids, behaviors: Mapping[str, Ids]
+    ) -> np.ndarray:
+        """Returns a caller's events, int64 (1 + F, N); 0 is left out."""
+        items = _ids("item_ids", item_ids)
+        if not items.all():
+            raise ValueError(
+                "item_ids: expected ids other than 0, which means padding. "
+                f"Received: 0 at position {int(np.argmin(items != 0))}"
+            )
+        names = self.layout.behaviors
+        _check_names("behaviors", behaviors, names)
+        events = np.zeros((1 + len(names), len(items)), np.int64)
+        events[0] = items
+        for name, values in behaviors.items():
+            ids = _ids(f"behaviors[{name!r}]", values)
+            if len(ids) != len(items):
+                raise ValueError(
+                    f"item_ids and behaviors[{name!r}]: expected the same "
+                    f"length. Received: {len(items)} and {len(ids)}"
+                )
+            events[1 + names.index(name)] = ids
+        return events
 
 
 def pack_rows(
@@ -153,37 +191,6 @@ def unpack_rows(
     return rows[len(rows) - count :], stamp
 
 
-def checked_events(
-    item_ids: Sequence[int] | np.ndarray | int,
-    category_ids: Sequence[int] | np.ndarray | int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a caller's ids as int64 (N,) each, or raises `ValueError`."""
-    items = _ids("item_ids", item_ids)
-    categories = _ids("category_ids", category_ids)
-    if len(items) != len(categories):
-        raise ValueError(
-            "item_ids and category_ids: expected the same length. Received: "
-            f"{len(items)} and {len(categories)}"
-        )
-    if not items.all():
-        raise ValueError(
-            "item_ids: expected ids other than 0, which means padding. "
-            f"Received: 0 at position {int(np.argmin(items != 0))}"
-        )
-    return items, categories
-
-
-def checked_profile(values: object) -> tuple[int, ...]:
-    """Returns a caller's profile; raises `ValueError` unless five ids."""
-    given = np.asarray(values)
-    if given.shape != (PROFILE_FIELDS,) or given.dtype.kind not in "iu":
-        raise ValueError(
-            f"profile: expected {PROFILE_FIELDS} whole numbers. "
-            f"Received: {values!r}"
-        )
-    return tuple(given.astype(np.int64).tolist())
-
-
 def checked_user_id(user_id: int) -> int:
     """Returns a caller's user id; raises `ValueError` unless an int64."""
     if (
@@ -198,7 +205,17 @@ def checked_user_id(user_id: int) -> int:
     return int(user_id)
 
 
-def _ids(name: str, values: Sequence[int] | np.ndarray | int) -> np.ndarray:
+def _check_names(
+    field: str, given: Iterable[str], names: tuple[str, ...]
+) -> None:
+    if unknown := sorted(set(given) - set(names)):
+        raise ValueError(
+            f"{field}: expected features of the store's layout, "
+            f"{list(names)}. Received: {unknown}"
+        )
+
+
+def _ids(name: str, values: Ids) -> np.ndarray:
     given = np.atleast_1d(values)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         raise ValueError(
@@ -210,24 +227,24 @@ def _ids(name: str, values: Sequence[int] | np.ndarray | int) -> np.ndarray:
     return given.astype(np.int64)
 
 
-def _header_check(user_id: int, known: int, profile: tuple[int, ...]) -> int:
-    return zlib.crc32(_MAGIC + struct.pack("<7q", user_id, known, *profile))
+def _header_check(user_id: int, known: int, user: Sequence[int]) -> int:
+    fields = (user_id, known, *user)
+    return zlib.crc32(_MAGIC + struct.pack(f"<{len(fields)}q", *fields))
 
 
 def _rows_check(plain: tuple[int, ...], body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(struct.pack("<4q", *plain)))
 
 
-def _check(
-    user_id: int, item_ids: np.ndarray, category_ids: np.ndarray
-) -> np.ndarray:
+def _check(user_id: int, events: np.ndarray) -> np.ndarray:
     """Returns uint32 (N,); the order of the products is the format's."""
-    mixed = item_ids.astype(np.int64, copy=False).view(np.uint64) * _ITEM
+    items, *features = events.view(np.uint64)
+    mixed = items * _ITEM
     mixed ^= mixed >> _HALF
-    mixed += (
-        category_ids.astype(np.int64, copy=False).view(np.uint64) * _CATEGORY
-    )
-    mixed ^= mixed >> _HALF
+    for place, values in enumerate(features):
+        # A factor for each place, so that exchanged features are found.
+        mixed += values * np.uint64(_FEATURE * (2 * place + 1) & _MASK)
+        mixed ^= mixed >> _HALF
     mixed += np.uint64(((user_id + 1) * _USER) & _MASK)
     mixed *= _LAST
     return (mixed >> _HALF).astype(np.uint32)

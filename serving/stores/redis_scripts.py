@@ -1,20 +1,28 @@
 """What runs inside the Redis server, so that it happens all at once.
 
-Keys of every script: the user's history, the user's rows, the totals. A
-history is a header and then events (`records`); bytes 16 to 23 of the header
-count the events that were dropped.
+Keys of every script: the user's history, the user's rows, the totals, the
+record of the layout. The last argument is this record as it was when the store
+was opened. A history is a header and then events (`records`); bytes 16 to 23 of
+the header count the events that were dropped, byte 24 says whether it has user
+features.
 """
 
 from __future__ import annotations
 
-from serving.stores.records import EVENT_BYTES, HEADER_BYTES
+from serving.stores.records import Codec
 
 CORRUPT = "MUSECORRUPT"
 """First word of the error where a history is not one."""
 
+MOVED = "MUSEMOVED"
+"""First word of the error where the layout is not that of the store."""
+
 _COMMON = f"""
-local HEADER, EVENT = {HEADER_BYTES}, {EVENT_BYTES}
 local history, rows, totals = KEYS[1], KEYS[2], KEYS[3]
+
+if redis.call('GET', KEYS[4]) ~= ARGV[#ARGV] then
+  return redis.error_reply('{MOVED} another layout')
+end
 
 -- Number of events, or nil where there is no history.
 local function count_of(begin)
@@ -62,6 +70,8 @@ if count == nil then
   redis.call('SET', history, ARGV[1])
   redis.call('HINCRBY', totals, 'users', 1)
   count = 0
+elseif string.byte(ARGV[1], 25) == 1 then
+  redis.call('SETRANGE', history, 24, string.sub(ARGV[1], 25))
 end
 local added = #ARGV[2] / EVENT
 if added > 0 then
@@ -79,18 +89,6 @@ local count = count_of(ARGV[1])
 if count == -1 then return corrupt() end
 local limit = tonumber(ARGV[2])
 if count and count > limit then keep(count, limit) end
-return 1
-""",
-    "SET_PROFILE": """
--- header with the profile
-local count = count_of(string.sub(ARGV[1], 1, 16))
-if count == -1 then return corrupt() end
-if count == nil then
-  redis.call('SET', history, ARGV[1])
-  redis.call('HINCRBY', totals, 'users', 1)
-else
-  redis.call('SETRANGE', history, 24, string.sub(ARGV[1], 25))
-end
 return 1
 """,
     "SET_ROWS": """
@@ -138,5 +136,8 @@ return 1
 """,
 }
 
-SCRIPTS = {name: _COMMON + body for name, body in _BODIES.items()}
-"""Lua by the name of the change."""
+
+def scripts(codec: Codec) -> dict[str, str]:
+    """Returns Lua by the name of the change, for the records of a layout."""
+    sizes = f"local HEADER, EVENT = {codec.header_bytes}, {codec.event_bytes}"
+    return {name: sizes + _COMMON + body for name, body in _BODIES.items()}

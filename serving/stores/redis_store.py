@@ -17,11 +17,14 @@ from serving.stores import base, records, redis_scripts
 from serving.stores.errors import (
     StoreCorruptError,
     StoreError,
+    StoreMovedError,
     StoreUnavailableError,
 )
+from serving.stores.layout import RECORD_1, Layout, no_store, read_layout
 
 _PIPELINE = 64
 _TOTALS = "muse:totals"
+_FORMAT = "muse:format"
 _Call = tuple[int, list[Any]]
 _KEY = re.compile(rb"muse:\{(-?\d+)\}:history")
 
@@ -41,22 +44,29 @@ class RedisStore(base.BehaviorStore):
     Args:
         url: `redis://[[user]:password@]host:port/db`, `rediss://` for TLS,
             `unix:///path`.
+        layout: features of a new store; None where there must be one, which
+            has its own.
         limit: events kept of a user.
         timeout: seconds to connect, and for each answer.
         slack: events beyond the limit before the oldest are cut off; a
             quarter of the limit by default.
+        format_1: whether a store of format 1 is opened, to copy it.
 
     Raises:
         ValueError: a limit below 1, or a URL that Redis does not know.
+        StoreUnavailableError: the server does not answer.
+        StoreError: no store and no layout for one, or another format.
     """
 
     def __init__(
         self,
         url: str,
+        layout: Layout | None = None,
         *,
         limit: int = base.LIMIT,
         timeout: float = 1.0,
         slack: int | None = None,
+        format_1: bool = False,
     ) -> None:
         super().__init__(limit)
         self._slack = max(1, limit // 4) if slack is None else slack
@@ -68,14 +78,23 @@ class RedisStore(base.BehaviorStore):
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
         )
+        try:
+            self._record = self._find_record(layout)
+            self._codec = records.Codec(
+                read_layout(self._record, f"the store {self._where}", format_1)
+            )
+        except StoreError:
+            self._redis.close()
+            raise
         self._scripts = {
             name: self._redis.register_script(script)
-            for name, script in redis_scripts.SCRIPTS.items()
+            for name, script in redis_scripts.scripts(self._codec).items()
         }
 
     def _read(self, user_id: int, count: int) -> base.UserHistory | None:
-        history, rows_key, _ = _keys(user_id)
-        tail = max(1, count * records.EVENT_BYTES)
+        history, rows_key, *_ = _keys(user_id)
+        size = self._codec.event_bytes
+        tail = max(1, count * size)
         found, newest, resolved = self._header(
             user_id,
             lambda pipeline: pipeline.getrange(history, -tail, -1).get(
@@ -86,27 +105,23 @@ class RedisStore(base.BehaviorStore):
             return None
         header, kept = found
         number = min(kept, count)
-        data = newest[len(newest) - number * records.EVENT_BYTES :]
-        return base.history_of(
+        data = newest[len(newest) - number * size :]
+        return self._history(
             header,
             header.start + kept,
-            records.unpack_events(user_id, data, history),
+            self._codec.unpack_events(user_id, data, history),
             resolved,
             rows_key,
         )
 
-    def _append_many(self, users: list[base.CheckedEvents]) -> None:
+    def _append_many(self, users: list[base.CheckedUser]) -> None:
         """Appends events of whole users, one after another."""
         calls: list[_Call] = []
-        for user_id, items, categories in users:
-            header = records.Header(user_id).pack()
-            data = records.pack_events(user_id, items, categories)
-            calls.append((user_id, [header, data, self.limit, self._slack]))
+        for header, events in users:
+            begin, data = self._packed(header, events)
+            arguments = [begin, data, self.limit, self._slack]
+            calls.append((header.user_id, arguments))
         self._run("APPEND", calls)
-
-    def _set_profile(self, user_id: int, profile: tuple[int, ...]) -> None:
-        header = records.Header(user_id, 0, profile)
-        self._run("SET_PROFILE", [(user_id, [header.pack()])])
 
     def _set_rows(
         self, user_id: int, rows: np.ndarray, table_stamp: int, end: int | None
@@ -121,28 +136,27 @@ class RedisStore(base.BehaviorStore):
         record = base.rows_record(
             user_id, rows, table_stamp, min(kept, self.limit), now
         )
-        call = (user_id, [_begin(user_id), now, record])
+        call = (user_id, [self._begin(user_id), now, record])
         return bool(self._run("SET_ROWS", [call])[0])
 
     def _trim(self, user_id: int, limit: int) -> None:
-        self._run("TRIM", [(user_id, [_begin(user_id), limit])])
+        self._run("TRIM", [(user_id, [self._begin(user_id), limit])])
 
     def _replace_many(
         self, users: list[base.CheckedUser], mark: base.Mark | None
     ) -> None:
         """Replaces one user after another, and writes the mark last."""
-        calls: list[_Call] = []
-        for header, items, categories in users:
-            newest = items[-self.limit :], categories[-self.limit :]
-            data = records.pack_events(header.user_id, *newest)
-            calls.append((header.user_id, [header.pack(), data]))
+        calls: list[_Call] = [
+            (header.user_id, self._packed(header, events[:, -self.limit :]))
+            for header, events in users
+        ]
         self._run("REPLACE", calls)
         if mark is not None:
             with self._errors():
                 self._redis.set(f"muse:mark:{mark.name}", mark.text)
 
     def _delete_many(self, user_ids: list[int]) -> int:
-        calls: list[_Call] = [(user, [_begin(user)]) for user in user_ids]
+        calls: list[_Call] = [(user, [self._begin(user)]) for user in user_ids]
         return sum(map(int, self._run("DELETE", calls)))
 
     def read_mark(self, name: str) -> str | None:
@@ -172,9 +186,31 @@ class RedisStore(base.BehaviorStore):
             users, kept, rows, int(memory["used_memory"]), self.limit
         )
 
+    def remove(self) -> None:
+        """Deletes the record of the layout."""
+        with self._errors():
+            self._redis.delete(_FORMAT)
+
     def close(self) -> None:
         """See `BehaviorStore.close`."""
         self._redis.close()
+
+    def _find_record(self, layout: Layout | None) -> bytes:
+        """Returns the record of the layout, of a new store a new one."""
+        with self._errors():
+            with self._redis.pipeline() as pipeline:
+                pipeline.get(_FORMAT).exists(_TOTALS)
+                found, has_users = pipeline.execute()
+            if found is None and has_users:
+                return RECORD_1
+            if found is None and layout is not None:
+                # Another process may make it at the same time.
+                made = self._redis.set(_FORMAT, layout.record(), nx=True)
+                self.is_new = bool(made)
+                found = self._redis.get(_FORMAT)
+        if found is None:
+            raise no_store(self._where)
+        return bytes(found)
 
     def _header(
         self, user_id: int, ask: Callable[[Any], Any] = lambda pipeline: None
@@ -183,15 +219,17 @@ class RedisStore(base.BehaviorStore):
 
         The further answers follow; the first is None for an unknown user.
         """
-        key = _keys(user_id)[0]
+        key, length = _keys(user_id)[0], self._codec.header_bytes
         with self._errors(user_id), self._redis.pipeline() as pipeline:
-            pipeline.getrange(key, 0, records.HEADER_BYTES - 1).strlen(key)
+            pipeline.get(_FORMAT).getrange(key, 0, length - 1).strlen(key)
             ask(pipeline)
-            begin, size, *answers = pipeline.execute()
+            record, begin, size, *answers = pipeline.execute()
+        if (record or RECORD_1) != self._record:
+            raise self._moved()
         if not size:
             return None, *answers
-        header = records.Header.unpack(user_id, begin, key)
-        kept, rest = divmod(size - records.HEADER_BYTES, records.EVENT_BYTES)
+        header = self._codec.unpack_header(user_id, begin, key)
+        kept, rest = divmod(size - length, self._codec.event_bytes)
         if rest:
             raise StoreCorruptError(
                 user_id, key, f"{size} bytes are not a header and whole events"
@@ -208,7 +246,11 @@ class RedisStore(base.BehaviorStore):
             with self._errors(user_id):
                 with self._redis.pipeline(transaction=False) as pipeline:
                     for user, arguments in chunk:
-                        script(_keys(user), arguments, client=pipeline)
+                        script(
+                            _keys(user),
+                            [*arguments, self._record],
+                            client=pipeline,
+                        )
                     answers = pipeline.execute(raise_on_error=False)
             for (user, _), answer in zip(chunk, answers, strict=True):
                 if isinstance(answer, Exception):
@@ -224,6 +266,8 @@ class RedisStore(base.BehaviorStore):
             yield
         except redis.ResponseError as error:
             text = str(error)
+            if redis_scripts.MOVED in text:
+                raise self._moved() from error
             if user_id is not None and (
                 "WRONGTYPE" in text or redis_scripts.CORRUPT in text
             ):
@@ -238,18 +282,28 @@ class RedisStore(base.BehaviorStore):
         except redis.RedisError as error:
             raise StoreError(f"the store {self._where}: {error}") from error
 
+    def _moved(self) -> StoreMovedError:
+        return StoreMovedError(
+            f"the store {self._where} was removed or replaced; open it again"
+        )
+
+    def _packed(self, header: records.Header, events: np.ndarray) -> list[Any]:
+        return [
+            self._codec.pack_header(header),
+            self._codec.pack_events(header.user_id, events),
+        ]
+
+    def _begin(self, user_id: int) -> bytes:
+        """Returns the bytes that every header of a user begins with."""
+        return self._codec.pack_header(records.Header(user_id))[:16]
+
 
 def hide_password(url: str) -> str:
     """Returns a URL as messages may show it."""
     return re.sub(r"//[^@/]*@", "//***@", url)
 
 
-def _keys(user_id: int) -> tuple[str, str, str]:
-    """Returns the names of a user's history and rows, and of the totals."""
+def _keys(user_id: int) -> tuple[str, ...]:
+    """Returns the keys of a user's history and rows, and of the store."""
     name = f"muse:{{{user_id}}}"
-    return f"{name}:history", f"{name}:rows", _TOTALS
-
-
-def _begin(user_id: int) -> bytes:
-    """Returns the bytes that every header of a user begins with."""
-    return records.Header(user_id).pack()[:16]
+    return f"{name}:history", f"{name}:rows", _TOTALS, _FORMAT

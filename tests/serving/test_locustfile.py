@@ -59,14 +59,12 @@ def requests_by_name(
 def test_every_kind_of_user_gets_answers(muse_and_matching, tmp_path):
     from serving.ranking_service import ServiceConfig, running_service
     from serving.stores import UserRecord, open_store
+    from tests.serving.toy_store import LAYOUT
 
     store = f"lmdb:{tmp_path / 'store'}"
-    with open_store(store) as opened:
+    with open_store(store, LAYOUT) as opened:
         opened.replace_many(
-            [
-                UserRecord(user, [1] * 5, np.arange(1, 10), np.arange(1, 10))
-                for user in range(1, 6)
-            ]
+            [UserRecord(user, {}, np.arange(1, 10)) for user in range(1, 6)]
         )
     config = ServiceConfig(
         store=store,

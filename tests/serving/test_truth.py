@@ -21,9 +21,9 @@ CANDIDATES = np.array([3, 5, 8])
 def user() -> Known:
     return Known(
         user_id=4,
-        profile=np.arange(1, 6),
+        user={"profile_1": 1, "profile_5": 9},
         item_ids=np.array([3, 5, 3, 9, 3, 8]),
-        category_ids=np.arange(6),
+        behaviors={"category": np.arange(6)},
         limit=4,
     )
 
@@ -57,7 +57,7 @@ def test_the_newest_behaviors_are_right(muse, user, path, length):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_no_history_is_right_with_and_without_the_profile(muse, user, known):
+def test_no_history_is_right_with_and_without_user_features(muse, user, known):
     request = user.request(CANDIDATES, 0, 0, known)
     assert right(muse, user, answer("no_history", request, 0))
 

@@ -447,7 +447,7 @@ def test_the_ranking_service_serves_what_was_pushed(world, first):
     assert json.loads(file.read_text()) == json.loads(
         json.dumps(dataclasses.asdict(sent))
     )
-    with open_store(f"lmdb:{config.root / 'store'}", create=False) as store:
+    with open_store(f"lmdb:{config.root / 'store'}") as store:
         assert f"{store.stats().users:,} users" in lines[0]
         assert len(store.read(sent.user_id)) == length
 

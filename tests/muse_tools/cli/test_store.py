@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from muse_tools.cli.commands import app
 from muse_tools.datasets import raw_tables, synth
 from serving.stores import open_store
+from tests.serving.toy_store import LAYOUT
 
 
 def test_a_load_without_a_user_fails(tmp_path: pathlib.Path) -> None:
@@ -44,7 +45,7 @@ def test_a_setting_that_is_wrong_is_told_in_few_words(
     [
         ("load --data nowhere", "NO_DIRECTORY"),
         ("load --data . --split train", "NO_TABLES"),
-        ("append --user 1 --items 0 --categories 1", "0 at position 0"),
+        ("append --user 1 --items 1", "no behavior store in"),
     ],
 )
 def test_a_failure_leaves_no_new_store(
@@ -60,7 +61,7 @@ def test_a_failure_leaves_no_new_store(
     assert done.output.count("\n") == 1
     assert not list(tmp_path.iterdir())
     # What was there before stays.
-    with open_store("lmdb:store"):
-        pass
+    open_store("lmdb:store", LAYOUT).close()
+    command = command.replace("--items 1", "--items 0")
     assert CliRunner().invoke(app, command.split()).exit_code == 1
     assert (tmp_path / "store" / "data.mdb").exists()

@@ -50,8 +50,8 @@ def run(*arguments: str):
         ("store get --timeout 0 --user 1 " + STORE, "--timeout"),
         ("store rows --target foo " + STORE, "HOST:PORT"),
         ("store load --data x --target foo " + STORE, "HOST:PORT"),
-        ("store append --user 1 --items 1 --categories 1,2 " + STORE, "as man"),
-        ("store append --user 1 --items= --categories 1 " + STORE, "--items"),
+        ("store append --user 1 --items 1 --behavior x " + STORE, "NAME=IDS"),
+        ("store append --user 1 --items= " + STORE, "--items"),
         ("pipeline run --set nope", "section.key=value"),
         ("pipeline status --set =1", "section.key=value"),
         ("report nowhere --set nope", "section.key=value"),
@@ -91,7 +91,8 @@ def test_a_file_is_no_folder_to_write_to(
 def test_a_service_makes_no_store(command: str, tmp_path: pathlib.Path) -> None:
     done = run(*command.split(), "--store", f"lmdb:{tmp_path}/slip")
     assert done.exit_code == 1
-    assert done.output == f"error: no behavior store in {tmp_path}/slip\n"
+    assert done.output.count("\n") == 1
+    assert f"no behavior store in {tmp_path}/slip. Load" in done.output
     assert not list(tmp_path.iterdir())
 
 

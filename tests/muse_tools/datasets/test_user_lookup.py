@@ -37,7 +37,7 @@ def first_good_rows(rows):
 def check(folder, rows, rows_per_group=2):
     oracle.write(folder, {TABLE: rows}, rows_per_group)
     users, reasons = first_good_rows(rows)
-    with open_store(f"lmdb:{folder}/store") as store:
+    with open_store(f"lmdb:{folder}/store", user_store.LAYOUT) as store:
         report = user_store.load_table(store, folder)
         assert report.users == len(users)
         assert sum(report.rejected.values()) == len(reasons)

@@ -27,7 +27,7 @@ from serving.client import (
     UnavailableError,
 )
 from serving.model_server import ServerConfig, StartupError, running
-from serving.stores import open_store
+from serving.stores import Layout, open_store
 from tests.serving import toy_muse
 from tests.serving.certificates import make_certificates, ssl_config
 from tests.serving.relay import Relay
@@ -207,8 +207,8 @@ def commands(tmp_path) -> dict[str, list[str]]:
     items = pa.table({"item_id": [7], "embedding": vectors})
     pq.write_table(items, tmp_path / "items.parquet")
     store = f"lmdb:{tmp_path}/store"
-    with open_store(store) as opened:
-        opened.append(1, [7, 11], [1, 1])
+    with open_store(store, Layout()) as opened:
+        opened.append(1, [7, 11])
     return {
         "rank": ["rank", "--request", str(tmp_path / "request.json")],
         "items": ["items", "push", str(tmp_path / "items.parquet")],

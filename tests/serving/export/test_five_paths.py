@@ -13,6 +13,7 @@ from serving.client import (
 from serving.client.ranking import RankingClient, RankingRequest
 from serving.ranking_service import ServiceConfig, running_service
 from serving.stores import open_store
+from tests.serving import toy_store
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import (
     World,
@@ -30,15 +31,14 @@ def by_service(
 ) -> list[np.ndarray]:
     """Scores by the ranking service, from histories in a store."""
     url = f"lmdb:{folder / 'store'}"
-    with open_store(url) as store:
+    with open_store(url, toy_store.LAYOUT) as store:
         for number, request in enumerate(requests, 1):
-            store.set_profile(number, list(request.user.values()))
-            if len(request.behavior_item_ids):
-                store.append(
-                    number,
-                    request.behavior_item_ids,
-                    request.behaviors["category"],
-                )
+            store.append(
+                number,
+                request.behavior_item_ids,
+                request.behaviors,
+                request.user,
+            )
     config = ServiceConfig(
         store=url,
         targets=(target,),

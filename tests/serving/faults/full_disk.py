@@ -19,9 +19,19 @@ import numpy as np
 import pyarrow as pa
 
 from serving.stores import StoreError, load_users, open_store
+from tests.serving import toy_store
 
 USERS, LENGTH, BATCH = 12, 5_000, 3
 SMALL, LARGE = 600_000, 16_000_000
+
+
+COLUMNS = {
+    name: name
+    for name in (
+        *("user_id", "behavior_item_ids", "behavior_category"),
+        *(f"user_{name}" for name in toy_store.LAYOUT.user),
+    )
+}
 
 
 def items(user: int) -> np.ndarray:
@@ -40,7 +50,7 @@ def batches():
                     for field in range(1, 6)
                 },
                 "behavior_item_ids": lists,
-                "behavior_category_ids": lists,
+                "behavior_category": lists,
             }
         )
 
@@ -60,10 +70,14 @@ def make_room(folder: pathlib.Path, how: str, size: int) -> None:
 
 def load(folder: pathlib.Path) -> dict:
     """One try of `muse store load`."""
-    with open_store(f"lmdb:{folder}/store") as store:
+    with open_store(f"lmdb:{folder}/store", toy_store.LAYOUT) as store:
         try:
             report = load_users(
-                store, batches(), source="table", rejected=folder / "rejected"
+                store,
+                batches(),
+                columns=COLUMNS,
+                source="table",
+                rejected=folder / "rejected",
             )
             error, resumed = "", report.resumed
         except StoreError as failed:
@@ -73,7 +87,7 @@ def load(folder: pathlib.Path) -> dict:
             found = store.read(user)
             if found is not None:
                 assert found.item_ids.tolist() == items(user).tolist()
-                assert found.profile.tolist() == [1, 2, 3, 4, 5]
+                assert found.user == toy_store.user([1, 2, 3, 4, 5])
                 right += 1
         assert store.stats().users == right
     return {"error": error, "resumed": resumed, "users": right}

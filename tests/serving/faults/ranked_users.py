@@ -7,7 +7,7 @@ import numpy as np
 from serving.client import RankRequest
 from serving.client.ranking import RankingRequest, RankingResult
 from serving.stores import open_store
-from tests.serving import toy_muse
+from tests.serving import toy_muse, toy_store
 
 CANDIDATES = [1, 2, 40, 60]
 PROFILE = [1, 2, 3, 4, 5]
@@ -17,20 +17,28 @@ NEVER_ASKED = 10119, 10120
 
 def history(user: int) -> RankRequest:
     items = np.arange(1, 2 + user % 50)
-    return RankRequest(user, PROFILE, items, items % 7, CANDIDATES)
+    return RankRequest(
+        user,
+        CANDIDATES,
+        items,
+        toy_store.user(PROFILE),
+        {"category": items % 7},
+    )
 
 
 def no_history(user: int, profile: list[int]) -> RankRequest:
-    return RankRequest(user, profile, [], [], CANDIDATES)
+    return RankRequest(user, CANDIDATES, user=toy_store.user(profile))
 
 
 def fill(url: str, users=USERS) -> None:
-    with open_store(url) as store:
+    with open_store(url, toy_store.LAYOUT) as store:
         for user in users:
             request = history(user)
-            store.set_profile(user, request.user_profile)
             store.append(
-                user, request.behavior_item_ids, request.behavior_category_ids
+                user,
+                request.behavior_item_ids,
+                request.behaviors,
+                request.user,
             )
 
 

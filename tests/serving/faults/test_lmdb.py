@@ -93,12 +93,12 @@ def test_a_full_disk_refuses_events_and_keeps_histories(
     many = list(range(1, 60_000))
     try:
         with pytest.raises(UnavailableError, match="behavior store"):
-            client.append_events(77, many, many)
+            client.append_events(77, many)
         assert ask(client, OTHERS[1]).path in ("cached", "full")
     finally:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, old)
     assert ask(client, OTHERS[2]).path in ("cached", "full")
-    assert client.append_events(77, many, many) == len(many)
+    assert client.append_events(77, many) == len(many)
 
 
 def test_a_locked_store_delays_events_not_rankings(client, folder):
@@ -113,7 +113,7 @@ def test_a_locked_store_delays_events_not_rankings(client, folder):
         codes = []
         for _ in range(5):  # One more than threads and seats.
             with pytest.raises(CallError, match="behavior store") as error:
-                client.append_events(APPENDED, [1], [0])
+                client.append_events(APPENDED, [1])
             codes.append(type(error.value))
         assert codes[0] is DeadlineError
         assert codes[-1] is UnavailableError
@@ -128,7 +128,7 @@ def test_a_locked_store_delays_events_not_rankings(client, folder):
 
 def refused(client) -> bool:
     try:
-        client.append_events(88, [1], [0])
+        client.append_events(88, [1])
     except CallError:
         return True
     return False
@@ -141,7 +141,7 @@ def test_a_store_that_is_removed_and_comes_back(client, folder):
     answer = ask(client, OTHERS[6])
     assert (answer.path, outcome(answer)) == ("no_history", "error")
     with pytest.raises(UnavailableError):
-        client.append_events(OTHERS[7], [1], [0])
+        client.append_events(OTHERS[7], [1])
     assert not (folder / "store").exists()
     fill(f"lmdb:{folder}/new", OTHERS)
     with open_store(f"lmdb:{folder}/new") as store:
@@ -174,7 +174,7 @@ def test_stopping_does_not_wait_for_a_locked_store(
         with RankingClient(service.grpc) as client:
             # Neither opening the store nor waiting for it holds anything up.
             with pytest.raises(DeadlineError, match="behavior store"):
-                client.append_events(5, [1], [0])
+                client.append_events(5, [1])
             assert client.rank(RankingRequest(5, [1])).path == "no_history"
         service.stop()
     finally:

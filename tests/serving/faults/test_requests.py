@@ -81,7 +81,8 @@ FIELDS = (
     "deadline_ms",
     "request_id",
     "item_ids",
-    "category_ids",
+    "behaviors",
+    "user",
 )
 
 
@@ -92,7 +93,12 @@ def bodies(draw):
         st.sampled_from(
             [
                 {"user_id": 5, "candidate_item_ids": [1, 2], "deadline_ms": 9},
-                {"user_id": 5, "item_ids": [1, 2], "category_ids": [3, 4]},
+                {
+                    "user_id": 5,
+                    "item_ids": [1, 2],
+                    "behaviors": {"category": [3, 4]},
+                    "user": {"profile_1": 5},
+                },
             ]
         )
     )
@@ -134,7 +140,10 @@ def test_any_message_by_grpc(service, method, noise, place):
             user_id=USER, candidate_item_ids=CANDIDATES, request_id="x"
         ),
         wire.APPEND: wire.AppendEventsRequest(
-            user_id=9, item_ids=[1, 2], category_ids=[3, 4]
+            user_id=9,
+            item_ids=[1, 2],
+            behaviors=[wire.Feature(name="category", values=[3, 4])],
+            user={"profile_1": 5},
         ),
     }[method].SerializeToString()
     place %= len(message)
@@ -159,7 +168,7 @@ def test_too_large_for_grpc(service):
         (wire.RANK, wire.RankRequest(user_id=1, request_id="x" * LIMIT)),
         (
             wire.APPEND,
-            wire.AppendEventsRequest(user_id=1, item_ids=ids, category_ids=ids),
+            wire.AppendEventsRequest(user_id=1, item_ids=ids),
         ),
     ):
         code, text = call(service, method, message.SerializeToString())

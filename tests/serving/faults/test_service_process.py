@@ -136,7 +136,7 @@ def test_the_store_is_killed_and_started_again(service, fault_redis):
                 await asyncio.sleep(0.01)
             async with AsyncRankingClient(service.grpc) as client:
                 with pytest.raises(UnavailableError, match="behavior store"):
-                    await client.append_events(USERS[0], [1], [1])
+                    await client.append_events(USERS[0], [1])
                 unknown = await client.rank(
                     RankingRequest(NEVER_ASKED[0], CANDIDATES)
                 )

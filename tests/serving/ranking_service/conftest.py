@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from serving.client import RankRequest
+from tests.serving import toy_store
 
 HERE = pathlib.Path(__file__).parent
 USERS = 20
@@ -60,9 +61,9 @@ def site(
         requests.append(
             RankRequest(
                 user_id=1000 + index,
-                user_profile=rng.integers(0, 90, 5),
+                user=toy_store.user(rng.integers(0, 90, 5)),
                 behavior_item_ids=rng.integers(1, 20, length),
-                behavior_category_ids=rng.integers(0, 40, length),
+                behaviors={"category": rng.integers(0, 40, length)},
                 candidate_item_ids=rng.integers(1, 20, int(rng.integers(1, 9))),
             )
         )
@@ -75,15 +76,14 @@ def fill(url: str, requests: list[RankRequest]) -> None:
     """Writes users into a store."""
     from serving.stores import open_store
 
-    with open_store(url) as store:
+    with open_store(url, toy_store.LAYOUT) as store:
         for request in requests:
-            store.set_profile(request.user_id, request.user_profile)
-            if len(request.behavior_item_ids):
-                store.append(
-                    request.user_id,
-                    request.behavior_item_ids,
-                    request.behavior_category_ids,
-                )
+            store.append(
+                request.user_id,
+                request.behavior_item_ids,
+                request.behaviors,
+                request.user,
+            )
 
 
 # For tests of what comes from the cache, however busy the machine is.

@@ -37,6 +37,7 @@ from serving.stores import open_store
 from tests.serving import toy_matching, toy_muse
 from tests.serving.certificates import make_certificates, ssl_config
 from tests.serving.relay import Relay
+from tests.serving.toy_store import LAYOUT
 
 ROOT = pathlib.Path(__file__).parents[3]
 START_S = 200.0
@@ -276,7 +277,7 @@ def test_options_of_the_service_are_its_settings(monkeypatch, tmp_path):
     )
     runner = CliRunner()
     store = f"lmdb:{tmp_path}"
-    open_store(store).close()
+    open_store(store, LAYOUT).close()
     done = runner.invoke(
         app,
         [

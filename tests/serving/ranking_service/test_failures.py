@@ -62,10 +62,10 @@ def newest(request: RankRequest, count: int) -> RankRequest:
     start = len(request.behavior_item_ids) - count
     return RankRequest(
         request.user_id,
-        request.user_profile if count else [0] * 5,
-        request.behavior_item_ids[start:],
-        request.behavior_category_ids[start:],
         request.candidate_item_ids,
+        request.behavior_item_ids[start:],
+        request.user if count else {},
+        {"category": request.behaviors["category"][start:]},
     )
 
 
@@ -124,7 +124,7 @@ def test_store_that_is_down(site) -> None:
     down = settings(site, store=f"redis://{closed_port()}/0")
     with running_service(ServiceConfig(**down)) as app:
         cached = rank(app, request)
-        stranger = RankRequest(77, [0] * 5, [], [], [3, 4])
+        stranger = RankRequest(77, [3, 4])
         uncached = rank(app, stranger)
     # What an earlier request left in the model's cache still serves.
     assert (cached.path, cached.generation) == ("cached", before.generation)

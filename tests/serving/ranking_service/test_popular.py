@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import grpc
 import numpy as np
 import pytest
 
-from serving.client import RankRequest
 from serving.client.ranking import RankingClient, RankingRequest
 from serving.ranking_service import ServiceConfig, running_service
 from tests.serving import toy_matching, toy_muse
@@ -49,13 +50,7 @@ def test_matching_has_none_in_time(site, fault, outcomes_known) -> None:
         np.testing.assert_allclose(
             answer.click_probability,
             toy_muse.expected_score(
-                RankRequest(
-                    request.user_id,
-                    request.user_profile,
-                    request.behavior_item_ids,
-                    request.behavior_category_ids,
-                    popular[:3],
-                )
+                dataclasses.replace(request, candidate_item_ids=popular[:3])
             ),
             atol=1e-5,
         )

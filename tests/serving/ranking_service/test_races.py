@@ -13,7 +13,7 @@ from serving.ranking_service import RankingService, ServiceConfig
 from serving.ranking_service import service as service_module
 from serving.ranking_service.targets import by_user
 from serving.ranking_service.traces import Recorder
-from tests.serving import toy_muse
+from tests.serving import toy_muse, toy_store
 from tests.serving.ranking_service.conftest import fill, settings
 from tests.serving.ranking_service.test_failures import silent_server
 
@@ -34,8 +34,11 @@ def run(site, work, **changes) -> None:
 def test_an_older_prefetch_that_ends_last_is_not_used(site, tmp_path) -> None:
     """Events were appended while it hung; the answer has them."""
     user, candidates = 901, [1, 2, 7]
-    old = RankRequest(user, [1] * 5, [1, 1], [3, 3], candidates)
-    new = RankRequest(user, [1] * 5, [1, 1, 7], [3, 3, 5], candidates)
+    features = toy_store.user([1] * 5)
+    old = RankRequest(user, candidates, [1, 1], features, {"category": [3, 3]})
+    new = RankRequest(
+        user, candidates, [1, 1, 7], features, {"category": [3, 3, 5]}
+    )
     url = f"lmdb:{tmp_path}/store"
     fill(url, [old])
 
@@ -66,7 +69,7 @@ def test_an_older_prefetch_that_ends_last_is_not_used(site, tmp_path) -> None:
         assert first.path != "cached"
         target.client.prefetch = prefetch
         target.client.rank_cached = after_the_older
-        await service.append_events(user, [7], [5])
+        await service.append_events(user, [7], {"category": [5]})
         answer = await service.rank(RankingRequest(user, candidates))
         outcomes = {stage.name: stage.outcome for stage in answer.stages}
         assert (outcomes["prefetch"], outcomes["rank_cached"]) == ("ok", "miss")
@@ -110,7 +113,7 @@ def test_events_that_may_be_stored_are_read_anew(site, error) -> None:
         service._parts.histories.append = unsure
         flow = prefetches.join(request.user_id, recorder(service))
         with pytest.raises(error):
-            await service.append_events(request.user_id, [1], [1])
+            await service.append_events(request.user_id, [1], {"category": [1]})
         assert prefetches.join(request.user_id, recorder(service)) is not flow
 
     run(site, work)

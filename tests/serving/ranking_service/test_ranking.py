@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import urllib.request
 
@@ -88,7 +89,7 @@ def test_unknown_user_is_ranked_without_history(site, service) -> None:
         answer = client.rank(RankingRequest(5, [3, 4]))
     assert answer.path == "no_history"
     assert (answer.history_length, answer.cache_hit) == (0, False)
-    expected = toy_muse.expected_score(RankRequest(5, [0] * 5, [], [], [3, 4]))
+    expected = toy_muse.expected_score(RankRequest(5, [3, 4]))
     np.testing.assert_allclose(
         answer.click_probability, expected, atol=TOLERANCE
     )
@@ -99,18 +100,20 @@ def test_appended_events_count_at_once(site, service) -> None:
     candidates = base.candidate_item_ids
     with RankingClient(service.grpc_target) as client:
         client.rank(RankingRequest(base.user_id, candidates))
-        assert client.append_events(base.user_id, [7], [11]) == 1
+        assert client.append_events(base.user_id, [7], {"category": [11]}) == 1
         post(
             service.rest_url + "/v1/events",
-            {"user_id": base.user_id, "item_ids": [8], "category_ids": [13]},
+            {
+                "user_id": base.user_id,
+                "item_ids": [8],
+                "behaviors": {"category": [13]},
+            },
         )
         after = client.rank(RankingRequest(base.user_id, candidates))
-    longer = RankRequest(
-        base.user_id,
-        base.user_profile,
-        [*base.behavior_item_ids, 7, 8],
-        [*base.behavior_category_ids, 11, 13],
-        candidates,
+    longer = dataclasses.replace(
+        base,
+        behavior_item_ids=[*base.behavior_item_ids, 7, 8],
+        behaviors={"category": [*base.behaviors["category"], 11, 13]},
     )
     site.requests[-1] = longer
     assert after.path == "cached"

@@ -13,6 +13,7 @@ from serving.ranking_service import ServiceConfig, running_service
 from serving.stores import open_store
 from tests.serving import toy_muse
 from tests.serving.ranking_service.conftest import UNHURRIED, settings
+from tests.serving.toy_store import LAYOUT
 
 ITEMS, ROWS, CANDIDATES = [1, 2, 3], [7, 7, 9], [1, 2, 3, 7, 9]
 SAME_TABLE, OTHER_TABLE, APPENDED = 501, 502, 503
@@ -26,9 +27,9 @@ def app(site, tmp_path_factory) -> Iterator:
         OTHER_TABLE: toy_muse.TABLE_STAMP + 1,
         APPENDED: toy_muse.TABLE_STAMP,
     }
-    with open_store(url) as store:
+    with open_store(url, LAYOUT) as store:
         for user, stamp in stamps.items():
-            store.append(user, ITEMS, [4, 5, 6])
+            store.append(user, ITEMS, {"category": [4, 5, 6]})
             # Rows that are not the items' tell which of both was used.
             assert store.set_rows(user, ROWS, stamp)
     with running_service(
@@ -47,7 +48,7 @@ def check(app, user: int, items: list[int], categories: list[int]) -> None:
     np.testing.assert_allclose(
         answer.click_probability,
         toy_muse.expected_score(
-            RankRequest(user, [0] * 5, items, categories, CANDIDATES)
+            RankRequest(user, CANDIDATES, items, {}, {"category": categories})
         ),
         atol=1e-5,
     )
@@ -64,5 +65,5 @@ def test_rows_of_another_table_are_not(app) -> None:
 def test_events_make_rows_useless(app) -> None:
     check(app, APPENDED, ROWS, [4, 5, 6])
     with RankingClient(app.grpc_target) as client:
-        client.append_events(APPENDED, [9], [1])
+        client.append_events(APPENDED, [9], {"category": [1]})
     check(app, APPENDED, [*ITEMS, 9], [4, 5, 6, 1])

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from serving.stores import BehaviorStore, open_store
+from tests.serving.toy_store import LAYOUT
 
 OpenStore = Callable[..., BehaviorStore]
 
@@ -78,5 +79,5 @@ def store_url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[BehaviorStore]:
-    with open_store(store_url, limit=1000, timeout=20) as opened:
+    with open_store(store_url, LAYOUT, limit=1000, timeout=20) as opened:
         yield opened

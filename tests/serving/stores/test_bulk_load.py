@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from muse_tools.cli.store import app
 from muse_tools.datasets import raw_tables
+from muse_tools.demo import user_store
 from serving.client import MuseClient
-from serving.stores import load_users, open_store
+from serving.stores import Layout, load_users, open_store
+from tests.serving.toy_store import LAYOUT, user
 
 ROOT = pathlib.Path(__file__).parents[3]
 GOOD = {
@@ -27,12 +29,12 @@ BAD = [
     (None, [1], [1], "user_id is null"),
     (0, [1], [1], "user_id is 0, which means padding"),
     (21, None, [1], "behavior_item_ids is null"),
-    (22, [1], None, "behavior_category_ids is null"),
+    (22, [1], None, "behavior_category is null"),
     (
         23,
         [1, 2],
         [1],
-        "behavior_item_ids and behavior_category_ids differ in length",
+        "behavior_item_ids and behavior_category differ in length",
     ),
     (24, [1, None], [1, 1], "a behavior is null"),
     (25, [1], [None], "a behavior is null"),
@@ -87,26 +89,43 @@ def test_load_stats_get_append(tmp_path, store_url):
         (row[0], row[3]) for row in BAD
     ]
     with open_store(store_url) as store:
-        for user, (items, _) in GOOD.items():
-            found = store.read(user)
+        assert store.layout == LAYOUT
+        for user_id, (items, _) in GOOD.items():
+            found = store.read(user_id)
             expected = [item for item in items if item]
             assert found.item_ids.tolist() == expected
-            profile = [0] * 5 if user == 8 else [1, 2, 3, 4, 5]
-            assert found.profile.tolist() == profile
-        assert store.read(5).category_ids.tolist() == [1, 2, 3]
+            profile = [0] * 5 if user_id == 8 else [1, 2, 3, 4, 5]
+            assert found.user == user(profile)
+        assert store.read(5).behaviors["category"].tolist() == [1, 2, 3]
         assert store.read(23) is None
-    shown = run("stats", "--store", store_url, "--json")
-    assert json.loads(shown.stdout)["users"] == 3
+    shown = json.loads(run("stats", "--store", store_url, "--json").stdout)
+    assert shown["users"] == 3
+    assert shown["layout"]["behaviors"] == ["category"]
+    shown = run("stats", "--store", store_url).stdout
+    assert "\nbehavior features: category\n" in shown
     done = run(
         "append", "--store", store_url, "--user", "5",
-        "--items", "77,78", "--categories", "1,2",
+        "--items", "77,78", "--behavior", "category=1,2",
     )  # fmt: skip
     assert done.stdout == "user 5: 5 events\n"
-    shown = run("get", "--store", store_url, "--user", "5", "--last", "2")
-    assert shown.stdout == (
-        "user 5: profile 1 2 3 4 5, 5 events\n"
+    get = ("get", "--store", store_url, "--user", "5", "--last", "2")
+    assert run(*get).stdout == (
+        "user 5: profile_1 1, profile_2 2, profile_3 3, profile_4 4, "
+        "profile_5 5, 5 events\n"
         "item 78, category 2\nitem 77, category 1\n"
     )
+    done = run(
+        "append", "--store", store_url, "--user", "5", "--items", "79",
+        "--user-feature", "profile_2=7", "--user-feature", "profile_5=8",
+    )  # fmt: skip
+    assert done.stdout == "user 5: 6 events\n"
+    assert json.loads(run(*get, "--json").stdout) == {
+        "user_id": 5,
+        "user": user([0, 7, 0, 0, 8]),
+        "events": 6,
+        "has_rows": False,
+        "newest": {"item_ids": [79, 78], "behaviors": {"category": [0, 2]}},
+    }
 
 
 @pytest.mark.parametrize(
@@ -114,17 +133,36 @@ def test_load_stats_get_append(tmp_path, store_url):
     [
         (["get", "--user", "99"], "the store has no user 99"),
         (
-            ["append", "--user", "1", "--items", "0", "--categories", "1"],
+            ["append", "--user", "1", "--items", "0"],
             "Received: 0 at position 0",
+        ),
+        (
+            ["append", "--user", "1", "--items", "2", "--behavior", "x=3"],
+            "layout, ['category']. Received: ['x']",
         ),
     ],
 )
 def test_errors_are_one_line(store_url, arguments, text):
-    with open_store(store_url) as store:
-        store.append(1, 1, 1)
+    with open_store(store_url, LAYOUT) as store:
+        store.append(1, 1)
     done = run(*arguments, "--store", store_url)
     assert done.exit_code == 1
     assert text in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--behavior", "category"),
+        ("--behavior", "category=x"),
+        ("--user-feature", "profile_1=1,2"),
+    ],
+)
+def test_features_that_are_not_written_so(store_url, option):
+    open_store(store_url, LAYOUT).close()
+    append = ("append", "--store", store_url, "--user", "1", "--items", "1")
+    done = run(*append, *option)
+    assert done.exit_code == 2 and "expected" in done.stderr
 
 
 def test_what_is_counted_is_what_is_kept(tmp_path, store_url):
@@ -194,14 +232,63 @@ store.app(sys.argv[1:])
 
 def test_a_missing_column_is_named(tmp_path, store_url):
     batch = table_of([(1, [1], [1])]).drop(["151_2_180"])
-    with open_store(store_url) as store:
-        with pytest.raises(ValueError, match="behavior_category_ids or 151_2"):
+    with open_store(store_url, LAYOUT) as store:
+        with pytest.raises(ValueError, match="151_2_180 .behavior_category"):
             load_users(
                 store,
                 batch.to_batches(),
+                columns=user_store.COLUMNS,
                 source="x",
                 rejected=tmp_path / "rejected",
             )
+
+
+@pytest.mark.parametrize("missing", [(), ("action",)])
+def test_a_table_of_other_features(tmp_path, store_url, missing):
+    """The layout is that of the columns; a null list is rejected by name."""
+    table = pa.table(
+        {
+            "who": [1, 2],
+            "age": [30, None],
+            "what": [[7, 0, 8], [9]],
+            "dwell": [[1, 2, 3], None],
+            "action": [[4, 5, 6], [7]],
+        }
+    )
+    columns = {
+        "user_id": "who",
+        "user_age": "age",
+        "behavior_item_ids": "what",
+        "behavior_dwell": "dwell",
+        "behavior_action": "action",
+    }
+    layout = Layout.of_columns(columns)
+    assert layout == Layout(("age",), ("dwell", "action"))
+    kept = tuple(f for f in layout.behaviors if f not in missing)
+    with open_store(store_url, Layout(layout.user, kept)) as store:
+
+        def load():
+            return load_users(
+                store,
+                table.to_batches(),
+                columns=columns,
+                source="x",
+                rejected=tmp_path / "rejected",
+            )
+
+        if missing:
+            with pytest.raises(ValueError, match=r"\['dwell'\]. .*'action'"):
+                load()
+            assert store.read(1) is None
+            return
+        report = load()
+        assert report.rejected == {"behavior_dwell is null": 1}
+        found = store.read(1)
+        assert found.user == {"age": 30} and found.item_ids.tolist() == [7, 8]
+        assert found.behaviors["dwell"].tolist() == [1, 3]
+        assert found.behaviors["action"].tolist() == [4, 6]
+    (row,) = pq.read_table(tmp_path / "rejected").to_pylist()
+    assert row["who"] == 2 and row["reason"] == "behavior_dwell is null"
 
 
 @pytest.mark.tf
@@ -209,10 +296,10 @@ def test_rows_come_from_the_served_model(tmp_path, muse):
     """What `muse store rows` keeps is what the server resolves."""
     url = f"lmdb:{tmp_path}/store"
     items = [2**40 + 5, 7, 2**40 + 5, 11]
-    with open_store(url) as store:
-        store.append(1, items, [1] * 4)
-        store.append(2, [9], [1])
-        store.set_profile(3, [1] * 5)
+    with open_store(url, LAYOUT) as store:
+        store.append(1, items)
+        store.append(2, [9])
+        store.set_user(3, user([1] * 5))
     done = run("rows", "--store", url, "--target", muse.grpc)
     assert done.exit_code == 0, done.output
     assert done.stdout == "3 users resolved to rows\n"
@@ -225,7 +312,7 @@ def test_rows_come_from_the_served_model(tmp_path, muse):
         nine = client.resolve_items([9]).rows.tolist()
         assert store.read(2).rows.tolist() == nine
         # The next event makes them count no more.
-        store.append(1, 8, 1)
+        store.append(1, 8)
         assert store.read(1).rows is None
     gone = run("rows", "--store", url, "--target", "127.0.0.1:1")
     assert gone.exit_code == 1 and "no server answers" in gone.stderr

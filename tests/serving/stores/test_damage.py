@@ -14,13 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.stores import (
+    Layout,
     StoreCorruptError,
     StoreError,
+    StoreMovedError,
     UserRecord,
     open_store,
 )
+from tests.serving.toy_store import LAYOUT, user
 
 ITEMS = list(range(1, 1001))
+KINDS_OF_ITEMS = {"category": ITEMS}
 KINDS = {
     "history": (b"users", ":history"),
     "events": (b"events", ":history"),
@@ -53,11 +57,11 @@ class Vandal:
 
 @pytest.fixture
 def vandal(store_url) -> Vandal:
-    with open_store(store_url) as store:
-        store.set_profile(5, [1, 2, 3, 4, 5])
-        store.append(5, ITEMS, ITEMS)
+    with open_store(store_url, LAYOUT) as store:
+        store.set_user(5, user([1, 2, 3, 4, 5]))
+        store.append(5, ITEMS, KINDS_OF_ITEMS)
         assert store.set_rows(5, ITEMS, 1)
-        store.append(6, ITEMS, ITEMS)
+        store.append(6, ITEMS, KINDS_OF_ITEMS)
     return Vandal(store_url)
 
 
@@ -93,32 +97,33 @@ def test_damage_is_told_and_a_load_mends_it(vandal, store_url, kind, change):
         assert pickle.loads(pickle.dumps(told.value)).key == told.value.key
         # No other user's.
         assert store.read(6).item_ids.tolist() == ITEMS
-        store.replace_many([UserRecord(5, [9] * 5, [3, 4], [0, 0])])
+        store.replace_many([UserRecord(5, user([9] * 5), [3, 4])])
         found = store.read(5)
         assert found.item_ids.tolist() == [3, 4]
-        assert found.profile.tolist() == [9] * 5 and found.rows is None
+        assert found.user == user([9] * 5) and found.rows is None
 
 
 def test_another_type_in_redis(redis_server):
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
         client.hset("muse:{5}:history", "a", "b")
-    with open_store(redis_server.url) as store:
-        for call in (lambda: store.read(5), lambda: store.append(5, 1, 1)):
+    with open_store(redis_server.url, LAYOUT) as store:
+        for call in (lambda: store.read(5), lambda: store.append(5, 1)):
             with pytest.raises(StoreCorruptError, match="not a history"):
                 call()
-        store.replace_many([UserRecord(5, None, [3], [0])])
+        store.replace_many([UserRecord(5, None, [3])])
         assert store.read(5).item_ids.tolist() == [3]
 
 
 def test_events_of_another_user_are_not_taken(redis_server):
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
     with (
-        open_store(redis_server.url) as store,
+        open_store(redis_server.url, LAYOUT) as store,
         redis.Redis.from_url(redis_server.url) as client,
     ):
-        client.flushall()
-        store.append(5, [1, 2], [3, 4])
-        store.append(6, [7, 8], [9, 9])
+        store.append(5, [1, 2], {"category": [3, 4]})
+        store.append(6, [7, 8], {"category": [9, 9]})
         mine = client.get("muse:{5}:history")
         other = client.get("muse:{6}:history")
         client.set("muse:{5}:history", other)
@@ -138,12 +143,12 @@ def test_events_of_another_user_are_not_taken(redis_server):
 def test_no_flipped_bit_gives_a_wrong_history(redis_server, place, bit):
     """Any one bit: an error, or the same history (the count of drops)."""
     with (
-        open_store(redis_server.url) as store,
+        open_store(redis_server.url, LAYOUT) as store,
         redis.Redis.from_url(redis_server.url) as client,
     ):
-        client.flushall()
-        store.set_profile(5, [1, 2, 3, 4, 5])
-        store.append(5, ITEMS, ITEMS)
+        store.delete_many([5])
+        store.set_user(5, user([1, 2, 3, 4, 5]))
+        store.append(5, ITEMS, KINDS_OF_ITEMS)
         data = bytearray(client.get("muse:{5}:history"))
         data[place] ^= 1 << bit
         client.set("muse:{5}:history", bytes(data))
@@ -153,30 +158,75 @@ def test_no_flipped_bit_gives_a_wrong_history(redis_server, place, bit):
             return
         assert 16 <= place < 24
         np.testing.assert_array_equal(found.item_ids, ITEMS)
-        assert found.profile.tolist() == [1, 2, 3, 4, 5]
+        assert found.user == user([1, 2, 3, 4, 5])
+
+
+def test_exchanged_features_are_found(redis_server):
+    """The check knows which feature a value belongs to."""
+    layout = Layout((), ("category", "action", "dwell"))
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        with open_store(redis_server.url, layout) as store:
+            values = {"category": [7], "action": [8], "dwell": [9]}
+            store.append(5, [1], values)
+            data = client.get("muse:{5}:history")
+            head, event = data[:40], data[40:]
+            parts = [event[start : start + 8] for start in range(0, 32, 8)]
+            assert [int.from_bytes(p, "little") for p in parts] == [1, 7, 8, 9]
+            for order in ((0, 2, 1, 3), (0, 1, 3, 2), (0, 3, 2, 1)):
+                mixed = b"".join(parts[place] for place in order)
+                client.set("muse:{5}:history", head + mixed + event[32:])
+                with pytest.raises(StoreCorruptError, match="1 of 1 events"):
+                    store.read(5)
+
+
+def test_another_store_in_place_of_an_open_one(redis_server):
+    """Neither read as if it were the old one nor written to."""
+    other = Layout(("age",), ("action",))
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        with open_store(redis_server.url, LAYOUT) as store:
+            store.append(5, [1], {"category": [2]})
+            client.flushall()
+            for _ in range(2):
+                for call in (
+                    lambda: store.read(5),
+                    lambda: store.append(5, 1),
+                    lambda: store.set_user(5, {}),
+                    lambda: store.set_rows(5, [1], 1),
+                    lambda: store.replace_many([UserRecord(5)]),
+                    lambda: store.delete_many([5]),
+                    lambda: store.trim(5, 0),
+                ):
+                    with pytest.raises(StoreMovedError, match="open it again"):
+                        call()
+                assert not client.exists("muse:{5}:history", "muse:totals")
+                open_store(redis_server.url, other).close()
+            with open_store(redis_server.url) as again:
+                assert again.layout == other
 
 
 def test_folders_that_are_no_store(tmp_path: pathlib.Path):
     with pytest.raises(StoreError, match="no behavior store in"):
-        open_store(f"lmdb:{tmp_path}/none", create=False)
+        open_store(f"lmdb:{tmp_path}/none")
     assert not (tmp_path / "none").exists()
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "data.mdb").write_bytes(b"garbage" * 4096)
     with pytest.raises(StoreError, match="cannot be opened|is not a behavior"):
-        open_store(f"lmdb:{broken}")
+        open_store(f"lmdb:{broken}", LAYOUT)
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="cannot be opened"):
-        open_store(f"lmdb:{tmp_path}/file")
+        open_store(f"lmdb:{tmp_path}/file", LAYOUT)
 
 
 def test_a_full_map_says_so_and_keeps_what_was_there(tmp_path):
     from serving.stores import LmdbStore
 
-    with LmdbStore(tmp_path / "small", map_bytes=400_000) as store:
-        store.append(1, [1, 2], [3, 4])
+    with LmdbStore(tmp_path / "small", LAYOUT, map_bytes=400_000) as store:
+        store.append(1, [1, 2])
         with pytest.raises(StoreError, match="map_bytes"):
-            store.append(2, np.arange(1, 50_000), np.ones(49_999, int))
+            store.append(2, np.arange(1, 50_000))
         assert store.read(2) is None
         assert store.read(1).item_ids.tolist() == [1, 2]
         assert store.stats().users == 1

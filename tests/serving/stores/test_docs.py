@@ -12,4 +12,6 @@ def test_example_of_the_page(tmp_path, capsys):
     assert "/var/lib/muse/store" in code
     code = code.replace("/var/lib/muse/store", str(tmp_path / "store"))
     exec(compile(code, "stores.md", "exec"), {})  # noqa: S102
-    assert capsys.readouterr().out == "[12, 13] [1, 0, 2, 5, 9]\n"
+    assert capsys.readouterr().out == (
+        "[12, 13] [0, 1] {'age': 30, 'city': 0}\n"
+    )

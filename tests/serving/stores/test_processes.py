@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from serving.stores import open_store
+from tests.serving.toy_store import LAYOUT
 
 ROOT = pathlib.Path(__file__).parents[3]
 SIZE = 700
@@ -30,7 +31,7 @@ with open_store(sys.argv[1], timeout=20) as store:
         assert (counts[1:] == 700).all() and counts[0] <= 700, counts
         assert (np.diff(items) == 1).all(), items
         assert (np.diff(found.item_ids) >= 0).all()
-        assert (found.item_ids == found.category_ids).all()
+        assert (found.item_ids == found.behaviors["category"]).all()
         assert items[-1] >= last
         seen, last = seen + 1, items[-1]
 assert seen > 3, seen
@@ -98,8 +99,8 @@ def test_a_killed_writer_leaves_the_last_good_state(store_url):
 def test_killed_in_the_middle_of_a_transaction(tmp_path):
     """Killed after the writes and before the commit: nothing of it shows."""
     url = f"lmdb:{tmp_path}/store"
-    with open_store(url) as store:
-        store.append(1, [1, 2, 3], [4, 5, 6])
+    with open_store(url, LAYOUT) as store:
+        store.append(1, [1, 2, 3], {"category": [4, 5, 6]})
     code = """
 import os, signal, sys
 from serving.stores import open_store
@@ -111,7 +112,7 @@ def kill(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 LmdbRecords.put_header = kill
-open_store(sys.argv[1]).append(1, range(10, 5000), range(10, 5000))
+open_store(sys.argv[1]).append(1, range(10, 5000))
 """
     writer = start("-c", code, url)
     writer.communicate(timeout=60)
@@ -120,29 +121,29 @@ open_store(sys.argv[1]).append(1, range(10, 5000), range(10, 5000))
         assert store.read(1).item_ids.tolist() == [1, 2, 3]
         assert store.stats().events == 3
         # The dead writer's lock is free.
-        store.append(1, 7, 8)
+        store.append(1, 7)
         assert store.read(1).item_ids.tolist() == [1, 2, 3, 7]
 
 
 def test_opening_twice_in_a_process_is_refused_clearly(tmp_path):
     from serving.stores import StoreError
 
-    with open_store(f"lmdb:{tmp_path}"):
+    with open_store(f"lmdb:{tmp_path}", LAYOUT):
         with pytest.raises(StoreError, match="already open in this process"):
             open_store(f"lmdb:{tmp_path}")
 
 
 FORKED = """
 import os, sys, threading
-from serving.stores import StoreError, open_store
+from serving.stores import Layout, StoreError, open_store
 
-store = open_store(sys.argv[1])
-store.append(1, 11, 3)
+store = open_store(sys.argv[1], Layout())
+store.append(1, 11)
 child = os.fork()
 if not child:
     refused = 0
     for call in (
-        lambda: store.append(1, 12, 3),
+        lambda: store.append(1, 12),
         lambda: store.read(1),
         lambda: store.delete_many([1]),
     ):
@@ -152,10 +153,10 @@ if not child:
             refused += "opened before a fork" in str(error)
     store.close()
     with open_store(sys.argv[1]) as own:
-        own.append(1, 13, 3)
+        own.append(1, 13)
     os._exit(0 if refused == 3 else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-store.append(1, 14, 3)
+store.append(1, 14)
 print(store.read(1).item_ids.tolist())
 """
 

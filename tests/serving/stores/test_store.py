@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 import serving.stores
 from muse_tools.cli.commands import app as muse_command
 from serving.stores import (
+    Layout,
+    StoreError,
     StoreUnavailableError,
     UserRecord,
     open_store,
 )
-from serving.stores.lmdb_records import BLOCK_EVENTS
+from serving.stores.lmdb_records import BLOCK_BYTES
+from tests.serving.toy_store import LAYOUT, user
 
 USER = -(2**62) - 1
 
@@ -39,112 +42,232 @@ def test_unknown_user_is_none(store):
     assert store.stats().users == 0
 
 
-def test_oldest_first_with_profile_and_int64_extremes(store):
+def test_oldest_first_with_features_and_int64_extremes(store):
     items = [2**63 - 1, -(2**63), -1, 5]
     categories = [0, -(2**63), 2**63 - 1, 7]
-    store.append(USER, items[:3], categories[:3])
-    store.append(USER, items[3], categories[3])
-    store.set_profile(USER, [1, -2, 3, 2**63 - 1, 0])
+    store.append(USER, items[:3], {"category": categories[:3]})
+    store.append(USER, items[3], {"category": categories[3]})
+    store.set_user(USER, user([1, -2, 3, 2**63 - 1, 0]))
     found = store.read(USER)
     assert found.item_ids.tolist() == items
-    assert found.category_ids.tolist() == categories
-    assert found.profile.tolist() == [1, -2, 3, 2**63 - 1, 0]
+    assert {n: v.tolist() for n, v in found.behaviors.items()} == {
+        "category": categories
+    }
+    assert found.user == user([1, -2, 3, 2**63 - 1, 0])
     assert found.rows is None and found.table_stamp is None
-    assert found.item_ids.dtype == found.category_ids.dtype == np.int64
+    assert found.item_ids.dtype == found.behaviors["category"].dtype == np.int64
     assert found.end == len(found) == 4
     newest = found.newest(2)
     assert newest.item_ids.tolist() == [-1, 5] and newest.rows is None
+    assert newest.behaviors["category"].tolist() == [2**63 - 1, 7]
     assert store.read(USER, 2).item_ids.tolist() == [-1, 5]
     assert len(store.read(USER, 0)) == 0
 
 
-def test_user_with_a_profile_alone(store):
-    store.set_profile(7, [1, 2, 3, 4, 5])
+def test_user_features_stay_until_they_are_set_again(store):
+    store.set_user(7, {"profile_2": 2, "profile_4": 4})
     found = store.read(7)
-    assert len(found) == 0 and found.profile.tolist() == [1, 2, 3, 4, 5]
-    store.append(7, 3, 3)
-    assert store.read(7).profile.tolist() == [1, 2, 3, 4, 5]
+    assert len(found) == 0 and found.user == user([0, 2, 0, 4, 0])
+    store.append(7, 3)
+    assert store.read(7).user == user([0, 2, 0, 4, 0])
+    assert store.read(7).behaviors["category"].tolist() == [0]
+    # With the events or not at all; what is left out is missing.
+    store.append(7, [4], user={"profile_1": 1})
+    found = store.read(7)
+    assert found.user == user([1, 0, 0, 0, 0])
+    assert found.item_ids.tolist() == [3, 4]
+    store.append(8, [4])
+    assert store.read(8).user is None
 
 
+LAYOUTS = [
+    Layout(),
+    Layout((), ("category", "action", "dwell")),
+    Layout(("age", "city"), ("category",)),
+]
+
+
+def numbers(first, count, factor):
+    """Any int64, none of them 0."""
+    odd = np.arange(first, first + count, dtype=np.int64) * 2 + 1
+    return (odd * np.int64(factor)).tolist()
+
+
+class Plain:
+    """What a store must say of a user, kept in lists."""
+
+    def __init__(self, layout):
+        self.layout = layout
+        self.user, self.events, self.rows = None, [], None
+
+    def set(self, given):
+        self.user = {name: given.get(name, 0) for name in self.layout.user}
+
+    def add(self, items, behaviors):
+        zeros = [0] * len(items)
+        columns = [behaviors.get(n, zeros) for n in self.layout.behaviors]
+        self.events = [*self.events, *zip(items, *columns, strict=True)][-1000:]
+        self.rows = None if items else self.rows
+
+    def check(self, found, most):
+        kept = self.events[max(0, len(self.events) - most) :]
+        columns = [found.item_ids, *found.behaviors.values()]
+        assert list(found.behaviors) == list(self.layout.behaviors)
+        assert [c.tolist() for c in columns] == [
+            [event[place] for event in kept]
+            for place in range(1 + len(self.layout.behaviors))
+        ]
+        assert found.user == self.user
+        if self.rows is None:
+            assert found.rows is None
+        else:
+            rows = self.rows[len(self.rows) - len(kept) :]
+            assert found.rows.tolist() == rows and found.table_stamp == 17
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["append", "replace"]), st.integers(0, 1500)),
+        st.tuples(st.just("trim"), st.integers(0, 1200)),
+        st.tuples(st.just("read"), st.integers(0, 1100)),
+        st.tuples(st.sampled_from(["rows", "user", "open"]), st.just(0)),
+    ),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["none", "three", "both"])
 @settings(
-    max_examples=15,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(
-    steps=st.lists(
-        st.one_of(
-            st.tuples(st.just("append"), st.integers(0, 700)),
-            st.tuples(st.just("trim"), st.integers(0, 1200)),
-            st.tuples(st.just("replace"), st.integers(0, 1500)),
-            st.tuples(st.just("read"), st.integers(0, 1100)),
-            st.tuples(st.just("rows"), st.just(0)),
-        ),
-        max_size=12,
-    )
-)
-def test_any_sequence_is_that_of_a_list(store, steps):
+@given(steps=STEPS, data=st.data())
+def test_any_sequence_is_that_of_a_list(layout, store_url, steps, data):
     """Blocks, cuts and numbers never show: a store is a list per user."""
-    # Two neighbors must stay as they are.
-    for user in (-1, 1):
-        store.replace_many([UserRecord(user, None, [user], [9])])
-    store.replace_many([UserRecord(0, None, [], [])])
-    expected: list[int] = []
-    rows: list[int] | None = None
-    counter = 1
-    ends = {store.read(0).end}
-    for kind, number in steps:
-        ids = list(range(counter, counter + number))
-        categories = [item % 7 for item in ids]
-        if kind == "append":
-            store.append(0, ids, categories)
-            counter += number
-            expected = (expected + ids)[-1000:]
-            rows = rows if not ids else None
-        elif kind == "replace":
-            store.replace_many([UserRecord(0, [5] * 5, ids, categories)])
-            counter += number
-            expected, rows = ids[-1000:], None
-        elif kind == "trim":
-            store.trim(0, number)
-            expected = expected[max(0, len(expected) - number) :]
-        elif kind == "rows":
-            rows = [-item for item in expected]
-            assert store.set_rows(0, rows, 17, end=store.read(0).end)
-        limit = number if kind == "read" else None
-        found = store.read(0, limit)
-        most = 1000 if limit is None else limit
-        wanted = expected[max(0, len(expected) - most) :]
-        assert of(found) == wanted
-        assert found.category_ids.tolist() == [i % 7 for i in wanted]
-        if rows is None:
-            assert found.rows is None
-        else:
-            assert found.rows.tolist() == [-i for i in wanted]
-            assert found.table_stamp == 17
-        if kind == "append" and number:
-            assert found.end not in ends
-            ends.add(found.end)
-    assert of(store.read(-1)) == [-1] and of(store.read(1)) == [1]
-    assert sorted(store.user_ids()) == [-1, 0, 1]
+
+    def features(names):
+        return (
+            data.draw(st.lists(st.sampled_from(names), unique=True))
+            if (names)
+            else []
+        )
+
+    store = open_store(store_url, layout, limit=1000, timeout=20)
+    try:
+        # Two neighbors must stay as they are.
+        for neighbor in (-1, 1):
+            store.replace_many([UserRecord(neighbor, None, [neighbor])])
+        store.replace_many([UserRecord(0)])
+        plain, counter = Plain(layout), 0
+        ends = {store.read(0).end}
+        for kind, number in steps:
+            items = numbers(counter, number, 0x9E3779B97F4A7C1)
+            behaviors = {
+                name: numbers(counter, number, 2**40 + 2 * place + 1)
+                for place, name in enumerate(features(layout.behaviors))
+            }
+            given = None
+            if kind == "user" or data.draw(st.booleans()):
+                given = {name: counter - 7 for name in features(layout.user)}
+            if kind in ("append", "replace", "user"):
+                if kind == "replace":
+                    record = UserRecord(0, given, items, behaviors)
+                    store.replace_many([record])
+                    plain = Plain(layout)
+                elif kind == "append":
+                    store.append(0, items, behaviors, given)
+                else:
+                    store.set_user(0, given)
+                plain.add(items, behaviors)
+                if given is not None:
+                    plain.set(given)
+                counter += number
+            elif kind == "trim":
+                store.trim(0, number)
+                plain.events = plain.events[
+                    max(0, len(plain.events) - number) :
+                ]
+            elif kind == "rows":
+                plain.rows = list(range(len(plain.events)))
+                assert store.set_rows(0, plain.rows, 17, end=store.read(0).end)
+            elif kind == "open":
+                store.close()
+                store = open_store(store_url, limit=1000, timeout=20)
+                assert store.layout == layout and not store.is_new
+            most = number if kind == "read" else 1000
+            found = store.read(0, most)
+            plain.check(found, most)
+            if kind == "append" and number:
+                assert found.end not in ends
+                ends.add(found.end)
+        assert of(store.read(-1)) == [-1] and of(store.read(1)) == [1]
+        assert sorted(store.user_ids()) == [-1, 0, 1]
+        assert store.stats().events >= 2 + len(plain.events)
+    finally:
+        store.close()
+
+
+def test_a_store_keeps_its_own_layout(store_url):
+    layout = Layout(("b", "a"), ("z", "y"))
+    with pytest.raises(StoreError, match="no behavior store in"):
+        open_store(store_url, timeout=20)
+    with open_store(store_url, layout, timeout=20) as store:
+        assert store.layout == layout and store.is_new
+        store.append(1, [5], {"y": [6]}, {"a": 7})
+    for other in (None, LAYOUT):
+        with open_store(store_url, other, timeout=20) as store:
+            assert store.layout == layout and not store.is_new
+            found = store.read(1)
+            assert found.user == {"b": 0, "a": 7}
+            assert list(found.behaviors) == ["z", "y"]
+            assert found.behaviors["z"].tolist() == [0]
+            assert found.behaviors["y"].tolist() == [6]
+            with pytest.raises(
+                ValueError,
+                match=r"behaviors: expected .*'z', 'y'.* \['category'\]",
+            ):
+                store.append(1, [5], {"category": [1]})
+            with pytest.raises(
+                ValueError, match=r"user: expected .*'b', 'a'.* \['c'\]"
+            ):
+                store.set_user(1, {"a": 1, "c": 1})
+            assert len(store.read(1)) == 1
+
+
+def test_a_removed_store_is_made_anew(store_url):
+    with open_store(store_url, LAYOUT, timeout=20) as store:
+        store.remove()
+    with pytest.raises(StoreError, match="no behavior store in"):
+        open_store(store_url, timeout=20)
+    with open_store(store_url, Layout(), timeout=20) as store:
+        assert store.layout == Layout()
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "")])
+def test_names_that_are_no_layout(names):
+    with pytest.raises(ValueError, match="layout: expected distinct names"):
+        Layout(user=names)
+    with pytest.raises(ValueError, match="of behaviors features"):
+        Layout(behaviors=names)
 
 
 def test_a_full_history(store_url):
     items = np.arange(1, 100_001) * 2**40
-    with open_store(store_url, timeout=20) as store:
-        store.append(1, items, -items)
+    with open_store(store_url, LAYOUT, timeout=20) as store:
+        store.append(1, items, {"category": -items})
         found = store.read(1)
         assert found.item_ids.tolist() == items.tolist()
-        assert found.category_ids.tolist() == (-items).tolist()
+        assert found.behaviors["category"].tolist() == (-items).tolist()
         # One more drops one.
-        store.append(1, 5, 6)
+        store.append(1, 5)
         found = store.read(1)
         assert len(found) == 100_000
         assert found.item_ids[-1] == 5 and found.item_ids[0] == items[1]
 
 
 def test_rows_need_the_whole_history_as_it_was(store):
-    store.append(1, [1, 2, 3], [0, 0, 0])
+    store.append(1, [1, 2, 3])
     before = store.read(1)
     assert store.set_rows(1, [7, 8, 9], -5, end=before.end)
     assert store.read(1).rows.tolist() == [7, 8, 9]
@@ -152,7 +275,7 @@ def test_rows_need_the_whole_history_as_it_was(store):
     assert store.read(1).table_stamp == -5
     assert store.read(1).rows.dtype == np.int32
     assert store.stats().rows == 1
-    store.append(1, 4, 0)
+    store.append(1, 4)
     assert store.read(1).rows is None
     assert store.stats().rows == 0
     # Rows of the history before the append come too late.
@@ -164,8 +287,16 @@ def test_rows_need_the_whole_history_as_it_was(store):
 
 
 def test_stats_count_what_is_there(store):
-    store.append_many([(1, [1, 2], [1, 2]), (2, [3], [3]), (1, [4], [4])])
-    store.replace_many([UserRecord(2, None, [5, 6, 7], [0, 0, 0])])
+    store.append_many(
+        [
+            UserRecord(1, None, [1, 2]),
+            UserRecord(2, user([1] * 5), [3]),
+            UserRecord(1, None, [4], {"category": [4]}),
+        ]
+    )
+    assert store.read(2).user == user([1] * 5)
+    store.replace_many([UserRecord(2, None, [5, 6, 7])])
+    assert store.read(2).user is None
     store.trim(1, 1)
     found = store.stats()
     assert (found.users, found.events) == (2, 4)
@@ -175,17 +306,30 @@ def test_stats_count_what_is_there(store):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda s: s.append(1, [1], [1, 2]), "same length. Received: 1 and 2"),
-        (lambda s: s.append(1, [1, 0], [1, 1]), "0 at position 1"),
-        (lambda s: s.append(1, [1.5], [1]), "whole numbers"),
-        (lambda s: s.append(2**63, [1], [1]), "user_id: expected a whole"),
-        (lambda s: s.append(True, [1], [1]), "user_id: expected a whole"),
-        (lambda s: s.append(1, np.array([2**63], np.uint64), [1]), "int64"),
-        (lambda s: s.set_profile(1, [1, 2]), "profile: expected 5 whole"),
+        (
+            lambda s: s.append(1, [1], {"category": [1, 2]}),
+            "same length. Received: 1 and 2",
+        ),
+        (lambda s: s.append(1, [1, 0]), "0 at position 1"),
+        (lambda s: s.append(1, [1.5]), "whole numbers"),
+        (lambda s: s.append(1, [1], {"category": [1.5]}), "'category'.*whole"),
+        (lambda s: s.append(1, [1], {"x": [1]}), "behaviors: expected"),
+        (lambda s: s.append(1, [1], user={"x": 1}), "user: expected"),
+        (lambda s: s.append(2**63, [1]), "user_id: expected a whole"),
+        (lambda s: s.append(True, [1]), "user_id: expected a whole"),
+        (lambda s: s.append(1, np.array([2**63], np.uint64)), "int64"),
+        (lambda s: s.set_user(1, {"profile_1": 0.5}), "user: expected a flat"),
+        (lambda s: s.set_user(1, {"profile_1": 2**63}), "user: expected ids"),
+        (lambda s: s.set_user(1, {"profile_1": [1, 2]}), "user: expected a"),
         (lambda s: s.read(1, -1), "limit: expected 0 or more"),
         (lambda s: s.trim(1, -1), "limit: expected 0 or more"),
         # The good user before the bad one is not written either.
-        (lambda s: s.append_many([(1, [1], [1]), (2, [0], [1])]), "0 at"),
+        (
+            lambda s: s.append_many(
+                [UserRecord(1, None, [1]), UserRecord(2, None, [0])]
+            ),
+            "0 at",
+        ),
     ],
 )
 def test_wrong_arguments_change_nothing(store, call, text):
@@ -209,9 +353,9 @@ def test_threads_share_a_store(store):
     def work(worker: int) -> None:
         try:
             for step in range(1, 41):
-                store.append(5, [worker * 1000 + step], [worker])
+                store.append(5, [worker * 1000 + step], {"category": [worker]})
                 history = store.read(5)
-                mine = history.item_ids[history.category_ids == worker]
+                mine = history.item_ids[history.behaviors["category"] == worker]
                 assert mine.tolist() == [
                     worker * 1000 + n for n in range(1, step + 1)
                 ]
@@ -228,56 +372,55 @@ def test_threads_share_a_store(store):
 
 
 def test_redis_that_is_down_is_unavailable(tmp_path):
-    with open_store(f"unix://{tmp_path}/none.sock", timeout=0.2) as store:
-        for call in (
-            lambda: store.read(1),
-            lambda: store.append(1, 1, 1),
-            lambda: list(store.user_ids()),
-            store.stats,
-        ):
-            with pytest.raises(StoreUnavailableError, match="does not answer"):
-                call()
+    with pytest.raises(StoreUnavailableError, match="does not answer"):
+        open_store(f"unix://{tmp_path}/none.sock", LAYOUT, timeout=0.2)
 
 
 def test_redis_that_hangs_is_unavailable(redis_server):
     import redis
 
     with (
-        open_store(redis_server.url, timeout=0.2) as store,
+        open_store(redis_server.url, LAYOUT, timeout=0.2) as store,
         redis.Redis.from_url(redis_server.url) as client,
     ):
         client.client_pause(1500)
-        with pytest.raises(StoreUnavailableError, match="does not answer"):
-            store.read(1)
+        for call in (
+            lambda: store.read(1),
+            lambda: store.append(1, 1),
+            lambda: list(store.user_ids()),
+            store.stats,
+            lambda: open_store(redis_server.url, timeout=0.2),
+        ):
+            with pytest.raises(StoreUnavailableError, match="does not answer"):
+                call()
         client.client_unpause()
         assert store.read(987654321) is None
 
 
 def test_secrets_do_not_show():
-    with open_store("redis://me:hunter2@127.0.0.1:1/0", timeout=0.2) as store:
-        with pytest.raises(StoreUnavailableError) as caught:
-            store.read(1)
+    with pytest.raises(StoreUnavailableError) as caught:
+        open_store("redis://me:hunter2@127.0.0.1:1/0", timeout=0.2)
     assert "hunter2" not in str(caught.value)
 
 
 def test_an_append_to_lmdb_rewrites_a_block_not_the_history(tmp_path):
     """Pages that a transaction writes do not grow with the history."""
-    with open_store(f"lmdb:{tmp_path}") as store:
-        store.append(1, np.arange(1, 50_001), np.zeros(50_000, int))
+    with open_store(f"lmdb:{tmp_path}", LAYOUT) as store:
+        store.append(1, np.arange(1, 50_001))
         before = store.stats().bytes
-        store.append(1, 1, 1)
-        store.append(1, 1, 1)
-        store.append(1, 1, 1)
+        store.append(1, 1)
+        store.append(1, 1)
+        store.append(1, 1)
         # The pages of three copies of a block and of the tree above it.
-        assert store.stats().bytes - before < 3 * BLOCK_EVENTS * 20 + 200_000
+        assert store.stats().bytes - before < 3 * BLOCK_BYTES + 200_000
         assert before > 50_000 * 20
 
 
 def test_deleted_users_are_gone_and_others_are_not(store) -> None:
     large = 2**60 + 1
-    for user in (1, 2, large):
-        store.append(user, [11, 12], [3, 3])
-    store.set_profile(1, [1, 2, 3, 4, 5])
+    for one in (1, 2, large):
+        store.append(one, [11, 12])
+    store.set_user(1, user([1, 2, 3, 4, 5]))
     store.set_rows(1, [5, 6], 77)
     before = store.stats()
     assert (before.users, before.events, before.rows) == (3, 6, 1)
@@ -287,16 +430,16 @@ def test_deleted_users_are_gone_and_others_are_not(store) -> None:
     after = store.stats()
     assert (after.users, after.events, after.rows) == (1, 2, 0)
     assert list(store.user_ids()) == [2]
-    store.append(1, 13, 4)
+    store.append(1, 13)
     again = store.read(1)
     assert again.item_ids.tolist() == [13]
-    assert again.profile.tolist() == [0] * 5 and again.rows is None
+    assert again.user is None and again.rows is None
 
 
 def test_delete_by_command(store_url, tmp_path) -> None:
-    with open_store(store_url, timeout=20) as opened:
-        for user in (1, 2, 3, 2**60 + 1):
-            opened.append(user, 11, 3)
+    with open_store(store_url, LAYOUT, timeout=20) as opened:
+        for one in (1, 2, 3, 2**60 + 1):
+            opened.append(one, 11)
     file = tmp_path / "users.txt"
     file.write_text(f"2\n\n{2**60 + 1}\n77\n")
 

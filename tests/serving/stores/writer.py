@@ -12,14 +12,15 @@ import itertools
 import sys
 
 from serving.stores import open_store
+from tests.serving.toy_store import LAYOUT
 
 
 def main(url: str, size: int) -> None:
-    with open_store(url, timeout=20) as store:
+    with open_store(url, LAYOUT, timeout=20) as store:
         found = store.read(1, 1)
         first = 1 if found is None else int(found.item_ids[-1]) + 1
         for step in itertools.count(first):
-            store.append(1, [step] * size, [step] * size)
+            store.append(1, [step] * size, {"category": [step] * size})
             sys.stdout.write(f"{step}\n")
             sys.stdout.flush()
 
