@@ -35,6 +35,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness, remote
+from schemas.ranking_schema import preset
+from serving.export.feature_names import tensor_names
 
 REQUESTS, LENGTH, CANDIDATES, K, DIM = 91, 1_000, 11, 50, 128
 IMPRESSIONS = REQUESTS * CANDIDATES
@@ -42,7 +44,9 @@ ITEMS = 100_000
 SAME_FIRST_LOSS = 5e-5
 SAME_LOSS = 1e-3
 SAME_COSINE = 1e-6
-USER = tuple(f"user_profile_{number}" for number in range(1, 6))
+NAMES = preset("taobao_mm").names
+TENSORS = tensor_names(**NAMES)
+USER = TENSORS.user
 VOCABULARIES = {
     **dict.fromkeys(USER, np.arange(1, 101)),
     "item_category": np.arange(1, 1_001),
@@ -250,13 +254,16 @@ class _Ours:
             config.ModelConfig(k=K, oov_rate=0.0),
             items,
             VOCABULARIES,
+            NAMES,
             compute_dtype,
         )
         self.optimizer = RowSparseAdam()
         trainer.compile_model(
             self.model, self.optimizer, tf.distribute.get_strategy()
         )
-        dataset = trainer.training_dataset(self._files, _spec(), self._config)
+        dataset = trainer.training_dataset(
+            self._files, _spec(), self._config, TENSORS
+        )
         self._data = dataset
         self._first = [
             batch for batch, _ in zip(dataset, range(batches), strict=False)

@@ -25,7 +25,7 @@ def preprocessing_fn(
         custom_config: ``max_history``, ``vocabulary_size``,
             ``vocabulary_frequency_threshold`` and ``features``, the declared
             names of the groups ``user``, ``item``, ``behavior`` and
-            ``matches``; without them those of ``features.FEATURES``.
+            ``matches``.
 
     Returns:
         Vocabulary indices ``user_<f>`` int64 (B, 1); of the newest
@@ -35,7 +35,7 @@ def preprocessing_fn(
         ``user_id``, ``clicks``. The vocabularies are ``user_<f>`` and
         ``item_<f>``.
     """
-    names = custom_config.get("features", features.FEATURES)
+    names = custom_config["features"]
     threshold = custom_config["vocabulary_frequency_threshold"]
     settings = {
         "top_k": custom_config["vocabulary_size"],

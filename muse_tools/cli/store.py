@@ -147,8 +147,9 @@ def load(
                 f"events, {rate:,.0f} users/s"
             )
 
-        user_store.user_table(data, split.value)  # Before a store is made.
-        with place.made(user_store.LAYOUT) as opened:
+        # Before a store is made.
+        table = user_store.user_table(data, split.value)
+        with place.made(user_store.layout_of(table)) as opened:
             report = user_store.load_table(
                 opened, data, split.value, folder, progress
             )

@@ -16,6 +16,7 @@ import tensorflow_transform as tft
 from muse_keras.tables import ItemTable
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import METRICS_FILE, Plan, Prepared, Task
+from serving.export.feature_names import names_of
 from serving.files import replaced_folder, write_json
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline.evaluation.ranking_metrics import ranking_metrics
@@ -66,6 +67,7 @@ def _train(
     model_config = pipeline_config.ModelConfig(**task.settings["model"])
     trainer_config = pipeline_config.TrainerConfig(**task.settings["trainer"])
     history = task.settings["history"]
+    names = task.settings["features"]
     transform = tft.TFTransformOutput(data.transform_graph)
     spec = transform.transformed_feature_spec()
     table = ItemTable.open(data.item_tables[task.settings["embeddings"]])
@@ -75,7 +77,8 @@ def _train(
         model = trainer.build_model(
             model_config,
             table,
-            trainer.read_vocabularies(transform),
+            trainer.read_vocabularies(transform, names),
+            names,
             trainer_config.compute_dtype,
         )
         optimizer = trainer.build_optimizer(trainer_config)
@@ -116,6 +119,7 @@ def _scores(
     model: keras.Model, pattern: str, spec: dict[str, Any], batch: int
 ) -> npt.NDArray[np.float32]:
     """Returns click probabilities, float32 (impressions,)."""
+    names = names_of(model)
 
     @tf.function(reduce_retracing=True)
     def score(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -123,7 +127,7 @@ def _scores(
 
     found = [np.zeros(0, np.float32)]
     for requests in input_fn.request_dataset([pattern], spec, batch):
-        inputs, _, _ = input_fn.training_batch(requests)
+        inputs, _, _ = input_fn.training_batch(requests, names)
         scores = score(inputs).numpy()
         found.append(scores[inputs["candidate_mask"].numpy()])
     return np.concatenate(found)

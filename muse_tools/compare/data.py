@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from muse_tools.compare.config import (
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import Prepared
 from muse_tools.datasets.arrow_lists import find_sorted
+from muse_tools.datasets.raw_tables import RawTables
 from schemas.settings_file import ConfigError
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline import features
@@ -137,7 +138,8 @@ def _derived(
         for split, pattern in splits.items()
     }
     output = tft.TFTransformOutput(str(graph))
-    vocabularies = trainer.read_vocabularies(output)
+    names = RawTables.open(pipeline.data.raw_dir).declared.names
+    vocabularies = trainer.read_vocabularies(output, names)
     spec = output.transformed_feature_spec()
     digests["vocabularies"] = keys.digest(
         {name: values.tolist() for name, values in vocabularies.items()}
@@ -163,7 +165,10 @@ def _derived(
                     [pattern],
                     spec,
                     length,
-                    len(vocabularies["category"]) + 2,
+                    {
+                        name: len(vocabularies[f"item_{name}"]) + 2
+                        for name in names["matches"]
+                    },
                     target,
                 )
             files[split][length] = str(target)
@@ -199,6 +204,7 @@ def _derived(
         settings={
             "model": pipeline.model.model_dump(mode="json"),
             "trainer": pipeline.trainer.model_dump(mode="json"),
+            "features": names,
         },
         max_history=pipeline.transform.max_history,
         description={
@@ -254,13 +260,14 @@ def write_shorter(
     files: Sequence[str],
     spec: dict[str, Any],
     length: int,
-    num_categories: int,
+    matches: Mapping[str, int],
     target: pathlib.Path,
 ) -> None:
     """Writes requests whose histories keep their newest behaviors only.
 
-    The counts of behaviors in a candidate's category are counted again: a
-    shorter history knows nothing of what was cut off.
+    `matches` are the features whose equal values are counted, and how many
+    indices each has. They are counted again: a shorter history knows nothing
+    of what was cut off.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -268,13 +275,14 @@ def write_shorter(
         for batch in input_fn.request_dataset(files, spec, _BATCH):
             ids = batch[features.BEHAVIOR_ITEM_IDS]
             keep = request_features.newest_mask(ids, length)
-            matches = request_features.feature_matches(
-                batch[input_fn.TRANSFORMED.behavior[0]],
-                keep,
-                batch[input_fn.TRANSFORMED.item[0]],
-                num_categories,
-            )
-            changed = {**batch, input_fn.TRANSFORMED.matches[0]: matches}
+            changed = dict(batch)
+            for name, size in matches.items():
+                candidate = f"candidate_{name}"
+                changed[f"{candidate}_matches"] = (
+                    request_features.feature_matches(
+                        batch[f"behavior_{name}"], keep, batch[candidate], size
+                    )
+                )
             arrays = {name: value.numpy() for name, value in changed.items()}
             kept = keep.numpy()
             real = arrays[features.CLICKS] != input_fn.PADDING

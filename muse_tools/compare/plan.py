@@ -115,6 +115,7 @@ def _task(cell: Cell, data: Prepared) -> Task:
     settings = {
         "model": model.model_dump(mode="json"),
         "trainer": trainer.model_dump(mode="json"),
+        "features": data.settings["features"],
     }
     key = keys.digest(
         {

@@ -98,7 +98,8 @@ def measure(
     spec = tft.TFTransformOutput(
         data.transform_graph
     ).transformed_feature_spec()
-    batches = list(_read(pattern, spec, chosen))
+    match = data.settings["features"]["matches"][0]
+    batches = list(_read(pattern, spec, chosen, f"candidate_{match}_matches"))
     users, clicks, matches, repeats = (
         np.concatenate([getattr(one, name)[one.real] for one in batches])
         for name in ("users", "clicks", "matches", "repeats")
@@ -124,13 +125,16 @@ def measure(
         percentiles=list(PERCENTILES),
         clicks_repeated=_share(repeated[clicks == 1]),
         others_repeated=_share(repeated[clicks == 0]),
-        scores={"same item": gauc(repeats), "same category": gauc(matches)},
+        scores={"same item": gauc(repeats), f"same {match}": gauc(matches)},
         rows=rows,
     )
 
 
 def _read(
-    pattern: str, spec: dict[str, Any], chosen: npt.NDArray[np.bool_]
+    pattern: str,
+    spec: dict[str, Any],
+    chosen: npt.NDArray[np.bool_],
+    matches: str,
 ) -> Iterable[_Batch]:
     start = 0
     for batch in input_fn.request_dataset([pattern], spec, _BATCH):
@@ -149,7 +153,7 @@ def _read(
             arrays[features.BEHAVIOR_ITEM_IDS][kept],
             clicks != input_fn.PADDING,
             clicks,
-            arrays[input_fn.TRANSFORMED.matches[0]][kept],
+            arrays[matches][kept],
         )
 
 

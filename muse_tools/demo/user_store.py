@@ -21,19 +21,6 @@ from serving.stores import (
 
 Progress = Callable[[LoadReport, int], None]
 
-COLUMNS = {
-    "user_id": raw_tables.USER_ID,
-    **{
-        f"user_profile_{field}": code
-        for field, code in enumerate(raw_tables.USER_PROFILE, 1)
-    },
-    "behavior_item_ids": raw_tables.BEHAVIOR_ITEM_IDS,
-    "behavior_category": raw_tables.BEHAVIOR_CATEGORY_IDS,
-}
-"""Columns of the user tables, by the names that `load_users` takes."""
-LAYOUT = Layout.of_columns(COLUMNS)
-"""What a store of these users keeps."""
-
 _RESOLVE_IDS = 100_000
 
 
@@ -44,6 +31,11 @@ def user_table(
     table = raw_tables.RawTables.open(directory)[f"{split}_user_features"]
     table.check()
     return table
+
+
+def layout_of(table: raw_tables.RawTable) -> Layout:
+    """Returns what a store of a table's users keeps."""
+    return Layout.of_columns(table.schema.names)
 
 
 def load_table(
@@ -68,7 +60,7 @@ def load_table(
     return load_users(
         store,
         table.iter_batches(),
-        columns=COLUMNS,
+        columns={name: name for name in table.schema.names},
         source=_fingerprint(table.name, table.paths),
         rejected=rejected or directory / f"{table.name}.rejected",
         on_progress=tell,

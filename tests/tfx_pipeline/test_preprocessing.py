@@ -12,18 +12,22 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
+from schemas.ranking_schema import preset
+from serving.export.feature_names import tensor_names
 from tfx_pipeline import features, preprocessing
 from tfx_pipeline.training import trainer
 
 pytestmark = pytest.mark.tf
 
+NAMES = preset("taobao_mm").names
+TENSORS = tensor_names(**NAMES)
 FEATURES = (
     features.USER_ID,
-    *features.USER_PROFILE,
+    *TENSORS.user,
     features.BEHAVIOR_ITEM_IDS,
-    features.BEHAVIOR_CATEGORY_IDS,
+    "behavior_category",
     features.CANDIDATE_ITEM_IDS,
-    *features.CANDIDATE_FEATURES,
+    *TENSORS.item,
     features.CANDIDATE_POPULARITY,
     features.CLICKS,
 )
@@ -53,12 +57,10 @@ def row(
         features.USER_ID: [user],
         **{
             name: [value]
-            for name, value in zip(
-                features.USER_PROFILE, user_profile, strict=True
-            )
+            for name, value in zip(TENSORS.user, user_profile, strict=True)
         },
         features.BEHAVIOR_ITEM_IDS: list(history),
-        features.BEHAVIOR_CATEGORY_IDS: list(categories),
+        "behavior_category": list(categories),
         features.CANDIDATE_ITEM_IDS: list(items),
         "candidate_category": list(category or zeros),
         "candidate_city": list(city or zeros),
@@ -71,6 +73,7 @@ def row(
 def transform(folder, train, other=(), **settings):
     """Analyzes `train`; returns it, `other` and the output transformed."""
     config = {
+        "features": NAMES,
         "max_history": 1000,
         "vocabulary_size": 100,
         "vocabulary_frequency_threshold": 1,
@@ -98,8 +101,7 @@ def transform(folder, train, other=(), **settings):
 
 def profile(*indices):
     return {
-        name: [index]
-        for name, index in zip(features.USER_PROFILE, indices, strict=True)
+        name: [index] for name, index in zip(TENSORS.user, indices, strict=True)
     }
 
 
@@ -205,9 +207,7 @@ def test_values_never_seen_share_the_index_after_the_last(literal):
     _, (unseen,), _, _ = literal
     (found,) = lists([unseen])
     # Vocabularies have 2, 2, 1 (nothing but missing), 2 and 2 values.
-    assert {n: found[n] for n in features.USER_PROFILE} == profile(
-        3, 2, 2, 1, 3
-    )
+    assert {n: found[n] for n in TENSORS.user} == profile(3, 2, 2, 1, 3)
     assert found["behavior_item_ids"] == [3, 4, 5]
     assert found["behavior_category"] == [5, 5, 0]
     assert found["candidate_category"] == [5, 1, 0]
@@ -233,7 +233,7 @@ def test_schema(literal):
         """,
         schema_pb2.Schema(),
     )
-    for name in features.USER_PROFILE:
+    for name in TENSORS.user:
         text = f"""name: "{name}" type: INT presence {{ min_fraction: 1.0 }}
                    shape {{ dim {{ size: 1 }} }}"""
         text_format.Parse(text, expected.feature.add())
@@ -245,7 +245,7 @@ def test_vocabularies_are_read_in_index_order(literal):
     _, _, _, output = literal
     vocabularies = {
         name: values.tolist()
-        for name, values in trainer.read_vocabularies(output).items()
+        for name, values in trainer.read_vocabularies(output, NAMES).items()
     }
     # TFT writes -1 for a field that is missing everywhere.
     assert vocabularies.pop("user_profile_3") == [-1]
@@ -278,7 +278,7 @@ def test_rare_and_surplus_values_are_out_of_vocabulary(tmp_path):
     )
     found = lists(rows)
     # Category 20 and 10 come three times, 30 once; one is kept.
-    (kept,) = trainer.read_vocabularies(output)["item_category"].tolist()
+    (kept,) = trainer.read_vocabularies(output, NAMES)["item_category"].tolist()
     index = {kept: 1}
     assert [one["behavior_category"] for one in found] == [
         [index.get(value, 2) for value in (10, 10, 20, 30)],

@@ -80,7 +80,7 @@ def RankerTrainer(
         table.manifest,
     )
     transform_output = tft.TFTransformOutput(transform_graph.uri)
-    names = settings.get("features", features.FEATURES)
+    names = settings["features"]
     vocabularies = trainer.read_vocabularies(transform_output, names)
     feature_spec = transform_output.transformed_feature_spec()
     run_dir = pathlib.Path(model_run.uri)
@@ -93,9 +93,9 @@ def RankerTrainer(
             model_config,
             table,
             vocabularies,
+            names,
             trainer_config.compute_dtype,
             spare_rows=export_config.fresh_items,
-            names=names,
         )
         optimizer = trainer.build_optimizer(trainer_config)
     start = time.monotonic()
@@ -161,7 +161,7 @@ def _record_scores(
     users, lengths, candidates, scores = [], [], [], []
     names = names_of(model)
     for batch in requests:
-        inputs, _, _ = input_fn.training_batch(batch, names=names)
+        inputs, _, _ = input_fn.training_batch(batch, names)
         mask = inputs["candidate_mask"].numpy()
         probability = keras.ops.convert_to_numpy(
             keras.ops.sigmoid(model(inputs, training=False))

@@ -8,11 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from muse_keras.tensorflow import model_inputs
-from serving.export.feature_names import tensor_names
 from tfx_pipeline import features
 from tfx_pipeline.training import records
 
-TRANSFORMED = tensor_names(**features.FEATURES)
 # The click of no candidate.
 PADDING = -1
 
@@ -61,11 +59,11 @@ def request_dataset(
 def ranking_dataset(
     requests: tf.data.Dataset,
     batch_requests: int,
-    names: model_inputs.FeatureNames = TRANSFORMED,
+    names: model_inputs.FeatureNames,
 ) -> tf.data.Dataset:
     """Turns request batches into what `keras.Model.fit` takes."""
     return requests.map(
-        lambda batch: training_batch(batch, batch_requests, names),
+        lambda batch: training_batch(batch, names, batch_requests),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     ).prefetch(tf.data.AUTOTUNE)
@@ -73,8 +71,8 @@ def ranking_dataset(
 
 def training_batch(
     batch: dict[str, Any],
+    names: model_inputs.FeatureNames,
     batch_requests: int = 0,
-    names: model_inputs.FeatureNames = TRANSFORMED,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
     """Returns model inputs, clicks and weights of a batch of requests.
 

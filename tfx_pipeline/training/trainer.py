@@ -17,7 +17,6 @@ from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import FeatureNames
 from serving.export.feature_names import names_of
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import features
 from tfx_pipeline.training import checkpoints, input_fn, records
 
 CURVES_FILE = "training.jsonl"
@@ -37,7 +36,7 @@ _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 def read_vocabularies(
     transform_output: tft.TFTransformOutput,
-    names: Mapping[str, Sequence[str]] = features.FEATURES,
+    names: Mapping[str, Sequence[str]],
 ) -> dict[str, np.ndarray]:
     """Returns the raw ids of each vocabulary in index order, int64 (V,).
 
@@ -60,9 +59,9 @@ def build_model(
     config: config_lib.ModelConfig,
     item_table: ItemTable,
     vocabularies: dict[str, np.ndarray],
+    names: Mapping[str, Sequence[str]],
     compute_dtype: str = "float32",
     spare_rows: int = 0,
-    names: Mapping[str, Sequence[str]] = features.FEATURES,
 ) -> keras.Model:
     """Returns an untrained ranker with its item table filled.
 
@@ -120,7 +119,7 @@ def train(
     checkpoints.fit(
         model,
         lambda done: training_dataset(
-            files, feature_spec, config, done, names_of(model)
+            files, feature_spec, config, names_of(model), done
         ),
         -(-requests * config.epochs // config.batch_requests),
         directory=checkpoint_dir,
@@ -149,8 +148,8 @@ def training_dataset(
     files: list[str],
     feature_spec: dict[str, Any],
     config: config_lib.TrainerConfig,
+    names: FeatureNames,
     done: int = 0,
-    names: FeatureNames = input_fn.TRANSFORMED,
 ) -> tf.data.Dataset:
     """Returns the batches that are left after some steps."""
     requests = input_fn.request_dataset(

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from muse_tools.datasets import raw_tables
-from muse_tools.datasets.arrow_lists import Ints, Mask, ranges
+from muse_tools.datasets.arrow_lists import Ints, Mask, ranges, values_of
 from schemas.ranking_schema import Log, RankingSchema
 from tfx_pipeline.transforms.arrow_batches import column, numpy_column
 from tfx_pipeline.transforms.steps import POSITION
@@ -97,11 +97,16 @@ def known_times(events: pa.RecordBatch) -> Ints:
 
 def is_repeated(events: pa.RecordBatch) -> Mask:
     """Returns which events equal one before them in the table."""
-    order = np.argsort(numpy_column(events, POSITION))
-    names = [name for name in events.schema.names if name != POSITION]
+    keys = [
+        values_of(column(events, name).dictionary_encode().indices)
+        for name in events.schema.names
+        if name != POSITION
+    ]
+    order = np.lexsort((numpy_column(events, POSITION), *keys))
     found = np.zeros(events.num_rows, bool)
-    rows = events.select(names).to_pandas()
-    found[order] = rows.iloc[order].duplicated().to_numpy()
+    found[order[1:]] = np.all(
+        [key[order[1:]] == key[order[:-1]] for key in keys], axis=0
+    )
     return found
 
 
@@ -119,12 +124,10 @@ def request_ends(
     times = numpy_column(samples, raw_tables.TIME)
     requests = np.zeros(len(times), np.int64)
     if log.as_of == "day":
-        days = pd.to_datetime(times, unit="s", utc=True)
-        local = days.tz_convert(zoneinfo.ZoneInfo(log.timezone))
-        # Midnight may be skipped by a change of clocks.
-        floor = local.normalize()
-        times = (floor - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(1, "s")
-        times = times.to_numpy().astype(np.int64)
+        moments = pd.DatetimeIndex(times.astype("datetime64[s]"), tz="UTC")
+        days = moments.tz_convert(zoneinfo.ZoneInfo(log.timezone)).normalize()
+        since = days - pd.Timestamp(0, tz="UTC")
+        times = (since // pd.Timedelta(1, "s")).to_numpy(np.int64)
     elif raw_tables.REQUEST_ID in samples.schema.names:
         requests = numpy_column(samples, raw_tables.REQUEST_ID)
         # A request begins with its first impression.

@@ -37,7 +37,8 @@ def first_good_rows(rows):
 def check(folder, rows, rows_per_group=2):
     oracle.write(folder, {TABLE: rows}, rows_per_group)
     users, reasons = first_good_rows(rows)
-    with open_store(f"lmdb:{folder}/store", user_store.LAYOUT) as store:
+    layout = user_store.layout_of(user_store.user_table(folder))
+    with open_store(f"lmdb:{folder}/store", layout) as store:
         report = user_store.load_table(store, folder)
         assert report.users == len(users)
         assert sum(report.rejected.values()) == len(reasons)
@@ -57,7 +58,12 @@ def check(folder, rows, rows_per_group=2):
             assert {k: v.tolist() for k, v in found["behaviors"].items()} == {
                 "category": row[oracle.CATEGORIES]
             }
-            assert stored.item_ids.tolist() == [i for i in row[oracle.IDS] if i]
+            behaviors = zip(
+                row[oracle.IDS], row[oracle.CATEGORIES], strict=True
+            )
+            kept = [(item, kind) for item, kind in behaviors if item]
+            assert stored.item_ids.tolist() == [item for item, _ in kept]
+            assert stored.behaviors["category"].tolist() == [k for _, k in kept]
     for row in rows:
         if row["129_1"] and row["129_1"] not in users:
             with pytest.raises(DataError, match="no usable row") as error:

@@ -10,8 +10,8 @@ import pytest
 
 from muse_keras.models.search_ranker import ESUS, GSUS
 from muse_keras.tables import ItemTable
+from tests.tfx_pipeline.training import toy_training
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import features
 from tfx_pipeline.training import trainer
 
 TYPES = {
@@ -57,14 +57,11 @@ def item_table(tmp_path_factory):
 
 
 def build(item_table, **settings):
-    names = (
-        *features.USER_PROFILE,
-        *("item_category", "item_city", "item_province"),
-    )
     return trainer.build_model(
         config_lib.ModelConfig(k=3, hidden_units=(4,), **settings),
         item_table,
-        dict.fromkeys(names, np.array([7, 8])),
+        dict.fromkeys(toy_training.VOCABULARIES, np.array([7, 8])),
+        toy_training.NAMES,
     )
 
 

@@ -58,6 +58,7 @@ def make(data, kind, oov_rate):
         ),
         data[1],
         toy_training.VOCABULARIES,
+        toy_training.NAMES,
     )
     return model, RowSparseAdam(
         CONFIG.learning_rate, table_learning_rate=CONFIG.table_learning_rate
@@ -168,7 +169,7 @@ def test_the_loss_is_the_mean_over_real_impressions(data, tmp_path):
             )
         )
     )
-    inputs, clicks, _ = input_fn.training_batch(batch)
+    inputs, clicks, _ = input_fn.training_batch(batch, toy_training.TENSORS)
     # Training takes the batch's own statistics in Dice.
     logits = np.asarray(model(inputs, training=True), np.float64)
     losses = np.logaddexp(0.0, logits) - clicks.numpy() * logits

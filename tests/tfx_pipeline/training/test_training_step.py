@@ -28,7 +28,9 @@ def batch(tmp_path_factory):
         tmp_path_factory.mktemp("requests"), 6
     )
     requests = input_fn.request_dataset([pattern], toy_training.SPEC, 6)
-    return next(iter(input_fn.ranking_dataset(requests, 6)))
+    return next(
+        iter(input_fn.ranking_dataset(requests, 6, toy_training.TENSORS))
+    )
 
 
 def make(items, kind="muse", compute_dtype="float32", oov_rate=0.1):
@@ -39,6 +41,7 @@ def make(items, kind="muse", compute_dtype="float32", oov_rate=0.1):
         ),
         items,
         toy_training.VOCABULARIES,
+        toy_training.NAMES,
         compute_dtype,
     )
     optimizer = RowSparseAdam(1e-2, table_learning_rate=1e-1)

@@ -8,8 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from tfx_pipeline.features import USER_PROFILE
+from schemas.ranking_schema import preset
+from serving.export.feature_names import tensor_names
 
+NAMES = preset("taobao_mm").names
+TENSORS = tensor_names(**NAMES)
+USER_PROFILE = TENSORS.user
 ITEMS = np.arange(1, 21) * 1_000_003
 VOCABULARIES = {
     **dict.fromkeys(USER_PROFILE, np.arange(1, 4)),

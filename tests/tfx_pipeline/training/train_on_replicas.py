@@ -46,6 +46,7 @@ def main(kind: str, requests: int, folder: pathlib.Path) -> None:
                 ),
                 table,
                 toy_training.VOCABULARIES,
+                toy_training.NAMES,
             )
             optimizer = RowSparseAdam(1e-2, table_learning_rate=1e-1)
         run = folder / f"run{replicas}"

@@ -36,7 +36,7 @@ features:
   matches: [category]
 log:
   time: shown_at
-  request: {request}
+  request: "{request}"
   event_time: at
   known_time: arrived
   action: what
