@@ -124,7 +124,8 @@ def file_names(declared: RankingSchema) -> dict[str, str]:
     found = {name: name for name in schemas(declared)}
     if declared.log:
         found |= {ITEM_FEATURES: "items", EMBEDDINGS: "vectors"}
-        return {n: declared.log.tables.get(f, f) for n, f in found.items()}
+        own: Mapping[str, str] = {**declared.log.tables}
+        return {name: own.get(file, file) for name, file in found.items()}
     return found
 
 
@@ -138,6 +139,10 @@ _TYPE_HINTS = {
     LABEL: (
         "make {column} list<int8> of two: [1, 0] where the item was not "
         "clicked, [0, 1] where it was, that is [1 - c, c] for a click c."
+    ),
+    "plain label": (
+        "write {column} as int64, 1 where the item was clicked, else 0; or "
+        "declare label.at_least for scores, label.one_hot for lists [1 - c, c]."
     ),
     SCL_EMBEDDING: (
         f"make {{column}} a list of {EMBEDDING_DIM} floats or int8 codes "
@@ -221,8 +226,9 @@ def wrong_type(
     example = f", which holds {value}" if value else ""
     column = column_of(field)
     hint = casting.hint(field.with_name(column), received, same_ids(field))
-    if field.name != LABEL or casting.is_list(field.type):
-        hint = _TYPE_HINTS.get(field.name, hint).format(column=column)
+    plain = field.name == LABEL and not casting.is_list(field.type)
+    key = "plain label" if plain else field.name
+    hint = _TYPE_HINTS.get(key, hint).format(column=column)
     return DataError(
         "WRONG_TYPE",
         f"table {table}: column {describe_column(field)} has the wrong "

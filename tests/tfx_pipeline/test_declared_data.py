@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import pathlib
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tfx.types import standard_artifacts
+from typer.testing import CliRunner
 
+from muse_tools.cli.data import app
 from muse_tools.datasets import inspection
 from muse_tools.datasets.errors import DataError
 from tests.tfx_pipeline import own_layouts
@@ -287,6 +288,36 @@ def test_labels_out_of_range_are_counted_and_all_of_them_an_error(news):
     assert error.value.hint.startswith("make the label 1 where")
 
 
+@pytest.mark.parametrize(
+    "label", [True, "yes", [0, 1]], ids=["flag", "text", "list"]
+)
+def test_labels_of_another_type_are_told_what_to_be(news, label):
+    folder, _ = news
+
+    def other(rows):
+        place = rows.schema.get_field_index("opened")
+        return rows.set_column(place, "opened", pa.array([label] * len(rows)))
+
+    rewrite(folder, "train_samples", other)
+    ((code, text),) = problems(folder)
+    assert code == "WRONG_TYPE" and "column opened (click)" in text
+    assert "write opened as int64, 1 where the item was clicked, else 0" in text
+    assert "label.at_least for scores, label.one_hot for lists" in text
+
+
+def test_numbers_without_a_gap_are_told_with_all_their_columns(news):
+    """Values of features are 0 to 4, as pd.factorize numbers them."""
+    folder, _ = news
+    notes = [n for n in inspection.inspect(folder)["notes"] if "0 is in" in n]
+    for name, columns in (
+        ("user_age", "age_band"),
+        ("item_topic", "subject and read_subjects"),
+        ("item_source", "source and read_sources"),
+    ):
+        (note,) = (n for n in notes if f"0 is in use as {name}:" in n)
+        assert note.endswith(f"add 1 to all of {columns}.")
+
+
 @pytest.mark.parametrize("column", ["read_sources", "read_subjects"])
 def test_lists_of_unequal_length_are_counted(news, column):
     folder, tables = news
@@ -312,6 +343,10 @@ def test_a_declaration_that_is_wrong_is_said_before_any_row(news):
     folder, _ = news
     path = folder / "schema.yaml"
     path.write_text(NEWS.text.replace("user: reader", "usr: reader"))
+    done = CliRunner().invoke(app, ["inspect", str(folder)])
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {path}: usr: there is no such key")
     for read in (inspection.inspect, write_examples):
         with pytest.raises(ValueError, match="usr: there is no such key") as e:
             read(folder)
@@ -323,6 +358,26 @@ def test_a_declaration_that_is_wrong_is_said_before_any_row(news):
 def test_tables_of_another_declaration_are_told_apart(news):
     """Without the declaration they are taken for the published ones."""
     folder, _ = news
-    pathlib.Path(folder / "schema.yaml").unlink()
+    path = folder / "schema.yaml"
+    path = path.rename(folder / "news.yaml")
     codes = {code for code, _ in problems(folder)}
     assert codes == {"MISSING_COLUMN"}
+
+    def inspect(schema):
+        return CliRunner().invoke(
+            app, ["inspect", str(folder), "--schema", schema, "--json"]
+        )
+
+    found = json.loads(inspect(str(path)).stdout)
+    assert found["ok"] and found["schema"] == "news"
+    done = inspect("complete_journey")
+    assert done.exit_code == 1
+    assert "column household_id (user_id) is missing" in done.stderr
+    for name, text in (
+        ("taobao", "expected complete_journey, taobao_mm. Received: 'taobao'"),
+        ("none.yaml", "none.yaml: No such file or directory"),
+    ):
+        done = inspect(name)
+        assert done.exit_code == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ") and text in line
