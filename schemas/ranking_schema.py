@@ -159,7 +159,7 @@ class Log(Section):
             )
         return self
 
-    def seconds(self, split: Literal["train", "eval"]) -> tuple[int, int]:
+    def seconds(self, split: str) -> tuple[int, int]:
         """Returns the first second of a split, and that after its last."""
         zone = zoneinfo.ZoneInfo(self.timezone)
         first, last = getattr(self, split)

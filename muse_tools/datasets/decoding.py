@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muse_tools.datasets import casting
+from muse_tools.datasets.arrow_lists import list_lengths
 from schemas.hashing import stable_ids
 
 TEXT, TIME, AT_LEAST = b"text", b"time", b"at_least"
@@ -56,8 +57,7 @@ def decode(array: pa.Array, field: pa.Field) -> pa.Array:
     value = field.metadata[kind].decode()
     if casting.is_list(array.type):
         values = decode(array.flatten(), field)
-        lengths = array.value_lengths().fill_null(0)
-        offsets = np.r_[0, np.cumsum(lengths.to_numpy(zero_copy_only=False))]
+        offsets = np.r_[0, np.cumsum(list_lengths(array))]
         return pa.ListArray.from_arrays(
             pa.array(offsets, pa.int32()),
             values,

@@ -124,7 +124,7 @@ def file_names(declared: RankingSchema) -> dict[str, str]:
     found = {name: name for name in schemas(declared)}
     if declared.log:
         found |= {ITEM_FEATURES: "items", EMBEDDINGS: "vectors"}
-        own: Mapping[str, str] = {**declared.log.tables}
+        own = {str(file): one for file, one in declared.log.tables.items()}
         return {name: own.get(file, file) for name, file in found.items()}
     return found
 

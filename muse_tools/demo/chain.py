@@ -103,7 +103,8 @@ def ask(
         ],
     )
     store = f"lmdb:{config.root / 'store'}"
-    with open_store(store, user_store.LAYOUT) as opened:
+    layout = user_store.layout_of(user_store.user_table(directory))
+    with open_store(store, layout) as opened:
         loaded = user_store.load_table(opened, directory)
     report(
         f"{loaded.users:,} users with {loaded.events:,} events loaded into "

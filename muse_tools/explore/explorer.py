@@ -115,8 +115,8 @@ class Explorer:
 
     def _explained(self, user: dict[str, Any], item_id: int) -> dict[str, Any]:
         history = np.asarray(user["behavior_item_ids"], np.int64)
-        categories = np.asarray(user["behaviors"]["category"], np.int64)
         model = self._model
+        categories = np.asarray(user["behaviors"][model.category], np.int64)
         answer = {
             name: value[0]
             for name, value in model.explain(user, [item_id]).items()

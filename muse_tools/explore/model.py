@@ -56,9 +56,14 @@ class ExplainedModel:
         self._item_ids = variables["table.item_ids"].numpy()
         self._codes = variables["table.codes"]
         self._item_embedding = variables["item_embedding.embeddings"]
-        self._category_embedding = variables["category_embedding.embeddings"]
-        self._item_categories = self._loaded._item_features.by_field["category"]
-        vocabulary = self._loaded._vocabularies["item_category"]
+        # The feature that SIM-hard searches by.
+        self.category: str = manifest["features"]["matches"][0]
+        self._category_embedding = variables[
+            f"{self.category}_embedding.embeddings"
+        ]
+        features = self._loaded._item_features
+        self._item_categories = features.by_field[self.category]
+        vocabulary = self._loaded._vocabularies[f"item_{self.category}"]
         self._category_keys = vocabulary._keys.numpy()
         self._category_indices = vocabulary._indices.numpy()
 

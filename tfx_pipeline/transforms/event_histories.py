@@ -127,7 +127,7 @@ def request_ends(
         moments = pd.DatetimeIndex(times.astype("datetime64[s]"), tz="UTC")
         days = moments.tz_convert(zoneinfo.ZoneInfo(log.timezone)).normalize()
         since = days - pd.Timestamp(0, tz="UTC")
-        times = (since // pd.Timedelta(1, "s")).to_numpy(np.int64)
+        times = np.asarray(since // pd.Timedelta(1, "s"), np.int64)
     elif raw_tables.REQUEST_ID in samples.schema.names:
         requests = numpy_column(samples, raw_tables.REQUEST_ID)
         # A request begins with its first impression.

@@ -46,7 +46,8 @@ def shortened(one, length):
 def test_shorter_histories(tmp_path, length):
     pattern, requests = toy_training.write_requests(tmp_path / "all", 30)
     target = tmp_path / "short" / "train.gz"
-    data.write_shorter([pattern], toy_training.SPEC, length, CATEGORIES, target)
+    matches = {"category": CATEGORIES}
+    data.write_shorter([pattern], toy_training.SPEC, length, matches, target)
     found = read(str(target))
     assert found == {
         one["user_id"][0]: shortened(one, length) for one in requests

@@ -12,6 +12,7 @@ from muse_tools.compare.grid import Cell, Column, Method
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import Plan, Prepared, Task
 from muse_tools.compare.scores import StoredCell
+from schemas.ranking_schema import preset
 
 MODEL = {
     "embedding_dim": 4,
@@ -52,7 +53,11 @@ def prepared(**changes) -> Prepared:
             "vocabularies": "c",
             "items/base": "d",
         },
-        "settings": {"model": MODEL, "trainer": {"batch_requests": 4}},
+        "settings": {
+            "model": MODEL,
+            "trainer": {"batch_requests": 4},
+            "features": preset("taobao_mm").names,
+        },
         "max_history": 30,
         "description": {"source": "toy", "item_embeddings": "imported"},
     }
