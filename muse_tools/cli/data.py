@@ -232,6 +232,7 @@ def _show_inspection(found: dict[str, Any]) -> None:
     sections = {
         **{f"{split} samples": s for split, s in found["samples"].items()},
         **{f"{split} users": s for split, s in found["users"].items()},
+        "events": found["events"],
         "items": found["items"],
         "embeddings": found["embeddings"],
         **found["search"],

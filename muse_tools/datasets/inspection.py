@@ -54,18 +54,24 @@ def inspect(
     overview = dict(_overview(reading, directory))
     items, item_keys = table_inspection.inspect_items(reading)
     embeddings, embedded = table_inspection.inspect_embeddings(reading)
-    samples, users = {}, {}
-    for split in raw_tables.SPLITS:
-        keys, repeats = table_inspection.user_keys(reading, split)
+    samples, users, events = {}, {}, None
+    log = tables.declared.log
+    for split in ("all",) if log else raw_tables.SPLITS:
+        of_users = raw_tables.USERS if log else f"{split}_user_features"
+        of_samples = raw_tables.IMPRESSIONS if log else f"{split}_samples"
+        keys, repeats = table_inspection.user_keys(reading, of_users)
         known = {"users": keys, "items": item_keys, "embedded": embedded}
-        found = table_inspection.inspect_samples(reading, split, known)
+        found = table_inspection.inspect_samples(reading, of_samples, known)
         if found is not None:
             samples[split] = found
+        if log:
+            events = table_inspection.inspect_events(reading, item_keys)
+            continue
         found = table_inspection.inspect_users(
-            reading, split, max_users, embedded
+            reading, of_users, max_users, embedded
         )
         if found is not None:
-            rows = overview[f"{split}_user_features"]["rows"]
+            rows = overview[of_users]["rows"]
             complete = {"complete": found["read"] == rows}
             users[split] = found | complete | {"duplicate_rows": repeats}
     search = inspect_search(directory, item_keys, reading)
@@ -85,6 +91,7 @@ def inspect(
         "tables": overview,
         "samples": samples,
         "users": users,
+        "events": events,
         "items": items,
         "embeddings": embeddings,
         "search": search,
@@ -96,7 +103,7 @@ def _overview(
     reading: Reading, directory: str | os.PathLike[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Looks at presence, footers and schemas of all tables."""
-    for name in raw_tables.TABLES:
+    for name in raw_tables.schemas(reading.tables.declared):
         if name == raw_tables.EMBEDDINGS and name not in reading.tables:
             _check_vectors(reading, directory)
             continue
@@ -173,12 +180,14 @@ def _check_samples(
         return
     total = f"{found['accepted']:,} {split} impressions"
     declared = reading.tables.declared
+    table = "impressions" if declared.log else f"{split}_samples"
+    of_users = "users" if declared.log else f"{split}_user_features"
     if found["click_rate"] in (0, 1):
         some = "none" if found["clicks"] == 0 else "every one"
         reading.problems.append(
             DataError(
                 "ONE_LABEL",
-                f"table {split}_samples: {some} of the {total} is a "
+                f"table {table}: {some} of the {total} is a "
                 "click. Expected: some that are and some that are not.",
                 "write clicked and other impressions; a model cannot be "
                 "trained or evaluated on one kind.",
@@ -189,10 +198,9 @@ def _check_samples(
             DataError(
                 "NO_JOIN",
                 f"The tables do not join: none of the {total} has both a "
-                f"user row ({found['with_user_row']:.2%} have) and an "
-                f"item row ({found['with_item_row']:.2%} have).",
-                f"write the same ids into {split}_samples, "
-                f"{split}_user_features "
+                f"user row ({_percent(found['with_user_row'])} have) and an "
+                f"item row ({_percent(found['with_item_row'])} have).",
+                f"write the same ids into {table}, {of_users} "
                 f"({declared.tables['users']['user_id']}) and item_features "
                 f"({declared.tables['items']['item_id']}).",
             )
@@ -200,9 +208,9 @@ def _check_samples(
     elif joined is not None and joined < 1:
         reading.notes.append(
             f"{1 - joined:.4%} of the {total} do not join: user row "
-            f"{found['with_user_row']:.4%}, item row "
-            f"{found['with_item_row']:.4%}. The pipeline rejects and "
-            "counts them."
+            f"{_percent(found['with_user_row'], 4)}, item row "
+            f"{_percent(found['with_item_row'], 4)}. The pipeline rejects "
+            "and counts them."
         )
     usable = found["accepted"] * (1 if joined is None else joined)
     lost = 1 - usable / found["read"]
@@ -213,3 +221,8 @@ def _check_samples(
             f"{MAX_REJECTED:.0%} by default: mend the rows or raise "
             "data.max_rejected_fraction."
         )
+
+
+def _percent(share: float | None, digits: int = 2) -> str:
+    """Returns a share; all have what needs no table."""
+    return f"{1.0 if share is None else share:.{digits}%}"

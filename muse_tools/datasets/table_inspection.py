@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -63,6 +65,11 @@ class Reading:
     def can_read(self, name: str) -> bool:
         """Returns whether a table was admitted and is not damaged."""
         return name in self._readable
+
+    def needs_users(self) -> bool:
+        """Returns whether every impression needs a row of its user."""
+        declared = self.tables.declared
+        return declared.log is None or bool(declared.features.user)
 
     def unused_columns(
         self, table: raw_tables.RawTable, found: pa.Schema
@@ -204,9 +211,8 @@ def _shares(missing: Mapping[str, int], rows: int) -> dict[str, float | None]:
     return {name: share(count, rows) for name, count in missing.items()}
 
 
-def user_keys(reading: Reading, split: str) -> tuple[Ints | None, int]:
+def user_keys(reading: Reading, name: str) -> tuple[Ints | None, int]:
     """Reads all user ids; returns the distinct ones and the repeats."""
-    name = f"{split}_user_features"
     if not reading.can_read(name):
         return None, 0
     rows = RowCounts()
@@ -217,10 +223,9 @@ def user_keys(reading: Reading, split: str) -> tuple[Ints | None, int]:
 
 
 def inspect_users(
-    reading: Reading, split: str, limit: int, embedded: Ints | None
+    reading: Reading, name: str, limit: int, embedded: Ints | None
 ) -> dict[str, Any] | None:
-    """Returns the section of a split's users; at most `limit` are read."""
-    name = f"{split}_user_features"
+    """Returns the section of a table of users; at most `limit` are read."""
     if not reading.can_read(name):
         return None
     rows = RowCounts()
@@ -261,14 +266,13 @@ def inspect_users(
 
 
 def inspect_samples(
-    reading: Reading, split: str, known: Mapping[str, Ints | None]
+    reading: Reading, name: str, known: Mapping[str, Ints | None]
 ) -> dict[str, Any] | None:
-    """Returns the section of a split's impressions.
+    """Returns the section of a table of impressions.
 
     `known` are ids by ``users``, ``items`` and ``embedded``, None where their
     table cannot be read.
     """
-    name = f"{split}_samples"
     if not reading.can_read(name):
         return None
     rows = RowCounts()
@@ -309,7 +313,46 @@ def inspect_samples(
         "with_user_row": shares["users"],
         "with_item_row": shares["items"],
         "candidates_with_embedding": shares["embedded"],
+        # Without features of users, logs need no table of them.
         "joined": None
-        if known["users"] is None or known["items"] is None
+        if known["items"] is None
+        or (known["users"] is None and reading.needs_users())
         else share(joined, total),
     }
+
+
+def inspect_events(
+    reading: Reading, items: Ints | None
+) -> dict[str, Any] | None:
+    """Returns the section of the events; `items` are those with a row."""
+    if not reading.can_read(raw_tables.EVENTS):
+        return None
+    rows = RowCounts()
+    users = UniqueKeys(raw_tables.USER_ID, "seen")
+    times: list[int] = []
+    actions: collections.Counter[str] = collections.Counter()
+    known = 0
+    for _, good, _ in reading.batches(raw_tables.EVENTS, rows):
+        users.first(values_of(good[raw_tables.USER_ID]))
+        seconds = values_of(good[raw_tables.TIME])
+        times += [int(seconds.min()), int(seconds.max())] if len(good) else []
+        if items is not None:
+            ids = values_of(good[raw_tables.ITEM_ID])
+            known += int(validation.contains(items, ids).sum())
+        if raw_tables.ACTION in good.schema.names:
+            for one in good[raw_tables.ACTION].value_counts().to_pylist():
+                actions[str(one["values"])] += one["counts"]
+    reading.check_usable(raw_tables.EVENTS, rows)
+    return {
+        **rows.to_dict(),
+        "users": len(users),
+        "first": _moment(min(times)) if times else None,
+        "last": _moment(max(times)) if times else None,
+        "with_item_row": share(known, rows.accepted),
+        "actions": dict(actions.most_common(20)),
+    }
+
+
+def _moment(seconds: int) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.isoformat()
