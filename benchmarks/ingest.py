@@ -191,7 +191,7 @@ COPY (
             "130_1" AS user_profile_1, "130_2" AS user_profile_2,
             "130_3" AS user_profile_3, "130_4" AS user_profile_4,
             "130_5" AS user_profile_5, "150_2_180" AS behavior_item_ids,
-            "151_2_180" AS behavior_category_ids
+            "151_2_180" AS behavior_category
         FROM read_parquet(
             '{raw}/{table}_user_features.parquet', file_row_number = true
         )

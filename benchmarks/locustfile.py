@@ -206,7 +206,9 @@ class ModelServerRank(Asking, User):
         """Rank given candidates."""
         user, candidates = self.draw()
         items, categories = _history(self.environment, self.items)
-        request = RankRequest(user, [0] * 5, items, categories, candidates)
+        request = RankRequest(
+            user, candidates, items, behaviors={"category": categories}
+        )
         self.measured("rank", lambda: self.client.rank(request))
 
 
@@ -226,7 +228,9 @@ class ModelServerCached(Asking, User):
         """Prefetch and rank."""
         user, _ = self.draw()
         items, categories = _history(self.environment, self.items)
-        history = PrefetchRequest(user, [0] * 5, items, categories)
+        history = PrefetchRequest(
+            user, items, behaviors={"category": categories}
+        )
         self.measured("prefetch", lambda: self.client.prefetch(history))
         for _ in range(self.times):
             request = CachedRankRequest(user, self.draw()[1])

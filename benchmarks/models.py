@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 DIM = 128
-PROFILE_FIELDS = 5
+USER = tuple(f"profile_{number}" for number in range(1, 6))
 CATEGORIES = 1_000
 CITIES = 300
 PROVINCES = 34
@@ -61,10 +61,7 @@ def export_muse(
     )
     model = MUSE(
         num_items,
-        {
-            f"user_profile_{field}": PROFILES + 2
-            for field in range(1, PROFILE_FIELDS + 1)
-        },
+        dict.fromkeys(USER, PROFILES + 2),
         {
             "category": CATEGORIES + 2,
             "city": CITIES + 2,
@@ -76,12 +73,11 @@ def export_muse(
     )
     model.table.assign(table)
     vocabularies = {
-        "category": np.arange(1, CATEGORIES + 1),
-        "city": np.arange(1, CITIES + 1),
-        "province": np.arange(1, PROVINCES + 1),
+        **{f"user_{name}": np.arange(1, PROFILES + 1) for name in USER},
+        "item_category": np.arange(1, CATEGORIES + 1),
+        "item_city": np.arange(1, CITIES + 1),
+        "item_province": np.arange(1, PROVINCES + 1),
     }
-    for field in range(1, PROFILE_FIELDS + 1):
-        vocabularies[f"user_profile_{field}"] = np.arange(1, PROFILES + 1)
     export = export_saved_model(
         folder / "muse" / "1",
         model=model,
@@ -104,34 +100,30 @@ def export_echo(folder: pathlib.Path) -> pathlib.Path:
     """
     import tensorflow as tf
 
-    from serving.export.request import RANK_INPUTS
+    from serving.export.feature_names import tensor_names
+    from serving.export.request import rank_inputs
 
     class Echo(tf.Module):
         @tf.function(autograph=False)
-        def rank(
-            self,
-            user_id: tf.Tensor,
-            user_profile: tf.Tensor,
-            behavior_item_ids: tf.Tensor,
-            behavior_category_ids: tf.Tensor,
-            candidate_item_ids: tf.Tensor,
-        ) -> dict[str, tf.Tensor]:
+        def rank(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
             # Each input is looked at, or it would be cut from the graph.
-            used = (
-                user_id[:, tf.newaxis]
-                + user_profile[:, :1]
-                + behavior_item_ids[:, -1:]
-                + behavior_category_ids[:, -1:]
+            candidates = inputs.pop("candidate_item_ids")
+            used = tf.add_n(
+                [
+                    tf.reshape(v, [tf.shape(v)[0], -1])[:, -1:]
+                    for v in inputs.values()
+                ]
             )
-            scores = tf.cast((candidate_item_ids + used) % 1009, tf.float32)
+            scores = tf.cast((candidates + used) % 1009, tf.float32)
             return {"click_probability": scores / 1009.0}
 
     module = Echo()
+    inputs = rank_inputs(tensor_names(user=USER, behavior=("category",)))
     path = folder / "echo" / "1"
     tf.saved_model.save(
         module,
         str(path),
-        signatures={"rank": module.rank.get_concrete_function(**RANK_INPUTS)},
+        signatures={"rank": module.rank.get_concrete_function(**inputs)},
     )
     return path
 
@@ -213,21 +205,18 @@ def rank_request(
         seed: of the choice.
 
     Returns:
-        `user_id` (1,), `user_profile` (1, 5), `behavior_item_ids` and
-        `behavior_category_ids` (1, length), `candidate_item_ids`
-        (1, candidates); int64.
+        `user_id` and `user_profile_1` to `_5` (1,), `behavior_item_ids` and
+        `behavior_category` (1, length), `candidate_item_ids` (1, candidates);
+        int64.
     """
     generator = np.random.default_rng(seed)
     ids = item_ids(num_items)
+    profile = generator.integers(1, PROFILES + 1, (len(USER), 1))
     return {
         "user_id": np.array([seed + 1], np.int64),
-        "user_profile": generator.integers(
-            1, PROFILES + 1, (1, PROFILE_FIELDS)
-        ),
+        **{f"user_{n}": value for n, value in zip(USER, profile, strict=True)},
         "behavior_item_ids": generator.choice(ids, (1, length)),
-        "behavior_category_ids": generator.integers(
-            1, CATEGORIES + 1, (1, length)
-        ),
+        "behavior_category": generator.integers(1, CATEGORIES + 1, (1, length)),
         "candidate_item_ids": generator.choice(ids, (1, candidates)),
     }
 

@@ -237,9 +237,12 @@ def _request(
 
     return {
         "user_id": np.ones(1, np.int64),
-        "user_profile": generator.integers(1, 1_000, (1, 5)),
+        **{
+            f"user_profile_{number}": generator.integers(1, 1_000, 1)
+            for number in range(1, 6)
+        },
         "behavior_item_ids": some(length),
-        "behavior_category_ids": generator.integers(1, 1_001, (1, length)),
+        "behavior_category": generator.integers(1, 1_001, (1, length)),
         "candidate_item_ids": some(candidates),
     }
 

@@ -96,7 +96,7 @@ def export(table: str, target: str) -> dict[str, Any]:
     imported = harness.rss_mb()
     keras.utils.set_random_seed(0)
     items = ItemTable.open(table)
-    users = [f"user_profile_{number}" for number in range(1, 6)]
+    users = [f"profile_{number}" for number in range(1, 6)]
     start = time.perf_counter()
     model = MUSE(
         items.num_items,
@@ -113,12 +113,13 @@ def export(table: str, target: str) -> dict[str, Any]:
     built = time.perf_counter()
     model.table.assign(items)
     assigned = time.perf_counter()
-    fields = [*FEATURES, *users]
+    names = [f"item_{name}" for name in FEATURES]
+    names += [f"user_{name}" for name in users]
     exported = export_saved_model(
         target,
         model=model,
         item_table=items,
-        vocabularies=dict.fromkeys(fields, np.arange(1, VOCABULARY + 1)),
+        vocabularies=dict.fromkeys(names, np.arange(1, VOCABULARY + 1)),
     )
     return {
         "model_s": round(built - start, 1),

@@ -42,11 +42,12 @@ ITEMS = 100_000
 SAME_FIRST_LOSS = 5e-5
 SAME_LOSS = 1e-3
 SAME_COSINE = 1e-6
+USER = tuple(f"user_profile_{number}" for number in range(1, 6))
 VOCABULARIES = {
-    **{f"user_profile_{i}": np.arange(1, 101) for i in range(1, 6)},
-    "category": np.arange(1, 1_001),
-    "city": np.arange(1, 301),
-    "province": np.arange(1, 35),
+    **dict.fromkeys(USER, np.arange(1, 101)),
+    "item_category": np.arange(1, 1_001),
+    "item_city": np.arange(1, 301),
+    "item_province": np.arange(1, 35),
 }
 
 
@@ -399,16 +400,16 @@ def _spec() -> dict[str, Any]:
     lists = {
         "user_id": tf.int64,
         "behavior_item_ids": tf.int64,
-        "behavior_categories": tf.int64,
+        "behavior_category": tf.int64,
         "candidate_item_ids": tf.int64,
-        "candidate_categories": tf.int64,
-        "candidate_cities": tf.int64,
-        "candidate_provinces": tf.int64,
+        "candidate_category": tf.int64,
+        "candidate_city": tf.int64,
+        "candidate_province": tf.int64,
         "candidate_category_matches": tf.float32,
         "clicks": tf.int64,
     }
     return {
-        "user_profile": tf.io.FixedLenFeature([5], tf.int64),
+        **dict.fromkeys(USER, tf.io.FixedLenFeature([1], tf.int64)),
         **{name: tf.io.VarLenFeature(dtype) for name, dtype in lists.items()},
     }
 
@@ -440,15 +441,15 @@ def _write_examples(folder: pathlib.Path, items: Items, batches: int) -> None:
         unknown = draw.integers(1, 2**62, LENGTH)
         values = {
             "user_id": [user + 1],
-            "user_profile": draw.integers(1, 101, 5),
+            **{name: draw.integers(1, 101, 1) for name in USER},
             "behavior_item_ids": np.where(
                 known, items.item_ids[behaviors], unknown
             ),
-            "behavior_categories": 1 + behaviors % 1_000,
+            "behavior_category": 1 + behaviors % 1_000,
             "candidate_item_ids": items.item_ids[candidates],
-            "candidate_categories": 1 + candidates % 1_000,
-            "candidate_cities": draw.integers(1, 301, CANDIDATES),
-            "candidate_provinces": draw.integers(1, 35, CANDIDATES),
+            "candidate_category": 1 + candidates % 1_000,
+            "candidate_city": draw.integers(1, 301, CANDIDATES),
+            "candidate_province": draw.integers(1, 35, CANDIDATES),
             "clicks": draw.random(CANDIDATES) < 0.14,
         }
         example = tf.train.Example()

@@ -38,7 +38,7 @@ BIG = 2**62
 def row(
     *,
     user=1,
-    profile=(0, 0, 0, 0, 0),
+    user_profile=(0, 0, 0, 0, 0),
     history=(),
     categories=(),
     items=(1,),
@@ -53,7 +53,9 @@ def row(
         features.USER_ID: [user],
         **{
             name: [value]
-            for name, value in zip(features.USER_PROFILE, profile, strict=True)
+            for name, value in zip(
+                features.USER_PROFILE, user_profile, strict=True
+            )
         },
         features.BEHAVIOR_ITEM_IDS: list(history),
         features.BEHAVIOR_CATEGORY_IDS: list(categories),
@@ -94,6 +96,13 @@ def transform(folder, train, other=(), **settings):
     return rows, others, metadata, tft.TFTransformOutput(path)
 
 
+def profile(*indices):
+    return {
+        name: [index]
+        for name, index in zip(features.USER_PROFILE, indices, strict=True)
+    }
+
+
 def lists(rows):
     return [
         {
@@ -110,7 +119,7 @@ def literal(tmp_path_factory):
     train = [
         row(
             user=-BIG,
-            profile=(7, 7, 0, -3, BIG),
+            user_profile=(7, 7, 0, -3, BIG),
             # 30 three times, 31 twice, 32 once, with padding in between.
             history=(101, 0, 102, 103, 0, 104),
             categories=(30, 0, 31, 30, 0, 32),
@@ -120,10 +129,10 @@ def literal(tmp_path_factory):
             province=(8, 9),
             clicks=(1, 0),
         ),
-        row(user=2, profile=(7, 8, 0, 4, BIG), items=(0,), city=(6,)),
+        row(user=2, user_profile=(7, 8, 0, 4, BIG), items=(0,), city=(6,)),
         row(
             user=3,
-            profile=(9, 7, 0, 4, 1),
+            user_profile=(9, 7, 0, 4, 1),
             history=(0, 0),
             categories=(0, 0),
             items=(203, 204, 205),
@@ -135,7 +144,7 @@ def literal(tmp_path_factory):
     ]
     unseen = row(
         user=4,
-        profile=(1000, 8, 5, 4, 2),
+        user_profile=(1000, 8, 5, 4, 2),
         history=(1, 2, 3, 4, 5),
         categories=(999, 30, 999, 998, 0),
         items=(1, 2, 3),
@@ -155,37 +164,37 @@ def test_literal_rows(literal):
     assert lists(rows) == [
         {
             "user_id": [-BIG],
-            "user_profile": [1, 1, 0, 2, 1],
+            **profile(1, 1, 0, 2, 1),
             "behavior_item_ids": [102, 103, 104],
-            "behavior_categories": [2, 1, 4],
+            "behavior_category": [2, 1, 4],
             "candidate_item_ids": [201, 202],
-            "candidate_categories": [1, 2],
-            "candidate_cities": [1, 0],
-            "candidate_provinces": [2, 1],
+            "candidate_category": [1, 2],
+            "candidate_city": [1, 0],
+            "candidate_province": [2, 1],
             "candidate_category_matches": [1.0, 1.0],
             "clicks": [1, 0],
         },
         {
             "user_id": [2],
-            "user_profile": [1, 2, 0, 1, 1],
+            **profile(1, 2, 0, 1, 1),
             "behavior_item_ids": [],
-            "behavior_categories": [],
+            "behavior_category": [],
             "candidate_item_ids": [0],
-            "candidate_categories": [0],
-            "candidate_cities": [2],
-            "candidate_provinces": [0],
+            "candidate_category": [0],
+            "candidate_city": [2],
+            "candidate_province": [0],
             "candidate_category_matches": [0.0],
             "clicks": [0],
         },
         {
             "user_id": [3],
-            "user_profile": [2, 1, 0, 1, 2],
+            **profile(2, 1, 0, 1, 2),
             "behavior_item_ids": [],
-            "behavior_categories": [],
+            "behavior_category": [],
             "candidate_item_ids": [203, 204, 205],
-            "candidate_categories": [0, 1, 3],
-            "candidate_cities": [1, 1, 1],
-            "candidate_provinces": [1, 1, 1],
+            "candidate_category": [0, 1, 3],
+            "candidate_city": [1, 1, 1],
+            "candidate_province": [1, 1, 1],
             "candidate_category_matches": [0.0, 0.0, 0.0],
             "clicks": [0, 0, 1],
         },
@@ -196,15 +205,14 @@ def test_values_never_seen_share_the_index_after_the_last(literal):
     _, (unseen,), _, _ = literal
     (found,) = lists([unseen])
     # Vocabularies have 2, 2, 1 (nothing but missing), 2 and 2 values.
-    assert found["user_profile"][0] == 3
-    assert found["user_profile"][1] == 2
-    assert found["user_profile"][3] == 1
-    assert found["user_profile"][4] == 3
+    assert {n: found[n] for n in features.USER_PROFILE} == profile(
+        3, 2, 2, 1, 3
+    )
     assert found["behavior_item_ids"] == [3, 4, 5]
-    assert found["behavior_categories"] == [5, 5, 0]
-    assert found["candidate_categories"] == [5, 1, 0]
-    assert found["candidate_cities"] == [3, 0, 2]
-    assert found["candidate_provinces"] == [2, 3, 0]
+    assert found["behavior_category"] == [5, 5, 0]
+    assert found["candidate_category"] == [5, 1, 0]
+    assert found["candidate_city"] == [3, 0, 2]
+    assert found["candidate_province"] == [2, 3, 0]
     # Two unknown categories match each other; category 30 left the history.
     assert found["candidate_category_matches"] == [2.0, 0.0, 0.0]
 
@@ -214,20 +222,21 @@ def test_schema(literal):
     expected = text_format.Parse(
         """
         feature { name: "user_id" type: INT }
-        feature { name: "user_profile" type: INT
-                  presence { min_fraction: 1.0 }
-                  shape { dim { size: 5 } } }
         feature { name: "behavior_item_ids" type: INT }
-        feature { name: "behavior_categories" type: INT }
+        feature { name: "behavior_category" type: INT }
         feature { name: "candidate_item_ids" type: INT }
-        feature { name: "candidate_categories" type: INT }
-        feature { name: "candidate_cities" type: INT }
-        feature { name: "candidate_provinces" type: INT }
+        feature { name: "candidate_category" type: INT }
+        feature { name: "candidate_city" type: INT }
+        feature { name: "candidate_province" type: INT }
         feature { name: "candidate_category_matches" type: FLOAT }
         feature { name: "clicks" type: INT }
         """,
         schema_pb2.Schema(),
     )
+    for name in features.USER_PROFILE:
+        text = f"""name: "{name}" type: INT presence {{ min_fraction: 1.0 }}
+                   shape {{ dim {{ size: 1 }} }}"""
+        text_format.Parse(text, expected.feature.add())
     by_name = {feature.name: feature for feature in metadata.schema.feature}
     assert by_name == {feature.name: feature for feature in expected.feature}
 
@@ -245,9 +254,9 @@ def test_vocabularies_are_read_in_index_order(literal):
         "user_profile_2": [7, 8],
         "user_profile_4": [4, -3],
         "user_profile_5": [BIG, 1],
-        "category": [30, 31, 77, 32],
-        "city": [5, 6],
-        "province": [9, 8],
+        "item_category": [30, 31, 77, 32],
+        "item_city": [5, 6],
+        "item_province": [9, 8],
     }
 
 
@@ -255,29 +264,29 @@ def test_vocabularies_are_read_in_index_order(literal):
 def test_rare_and_surplus_values_are_out_of_vocabulary(tmp_path):
     train = [
         row(
-            profile=(1, 0, 0, 0, 0),
+            user_profile=(1, 0, 0, 0, 0),
             history=(1, 2, 3, 4),
             categories=(10, 10, 20, 30),
             category=(20,),
             city=(1,),
         ),
-        row(profile=(1, 0, 0, 0, 0), category=(10,), city=(2,)),
-        row(profile=(2, 0, 0, 0, 0), category=(20,), city=(2,)),
+        row(user_profile=(1, 0, 0, 0, 0), category=(10,), city=(2,)),
+        row(user_profile=(2, 0, 0, 0, 0), category=(20,), city=(2,)),
     ]
     rows, _, _, output = transform(
         tmp_path, train, vocabulary_frequency_threshold=2, vocabulary_size=1
     )
     found = lists(rows)
     # Category 20 and 10 come three times, 30 once; one is kept.
-    (kept,) = trainer.read_vocabularies(output)["category"].tolist()
+    (kept,) = trainer.read_vocabularies(output)["item_category"].tolist()
     index = {kept: 1}
-    assert [one["behavior_categories"] for one in found] == [
+    assert [one["behavior_category"] for one in found] == [
         [index.get(value, 2) for value in (10, 10, 20, 30)],
         [],
         [],
     ]
-    assert [one["candidate_cities"] for one in found] == [[2], [1], [1]]
-    assert [one["user_profile"][0] for one in found] == [1, 1, 2]
+    assert [one["candidate_city"] for one in found] == [[2], [1], [1]]
+    assert [one["user_profile_1"][0] for one in found] == [1, 1, 2]
     # Matches count indices: all values outside the vocabulary are one.
     assert found[0]["candidate_category_matches"] == [1.0 + 2.0 * (kept != 20)]
 

@@ -30,14 +30,14 @@ def read(pattern):
 
 def shortened(one, length):
     """Returns a request with its newest behaviors, counted in Python."""
-    categories = one["behavior_categories"][-length:]
+    categories = one["behavior_category"][-length:]
     return {
         **one,
         "behavior_item_ids": one["behavior_item_ids"][-length:],
-        "behavior_categories": categories,
+        "behavior_category": categories,
         "candidate_category_matches": [
             float(categories.count(category)) if category else 0.0
-            for category in one["candidate_categories"]
+            for category in one["candidate_category"]
         ],
     }
 

@@ -42,7 +42,7 @@ def world(tmp_path_factory):
         one["behavior_item_ids"] = rng.choice(
             toy_training.ITEMS, user * 5 % 11
         ).tolist()
-        one["behavior_categories"] = [1] * (user * 5 % 11)
+        one["behavior_category"] = [1] * (user * 5 % 11)
         requests.append(one)
     (folder / "eval").mkdir()
     with vectors.tf.io.TFRecordWriter(

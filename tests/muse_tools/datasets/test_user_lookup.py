@@ -48,7 +48,7 @@ def check(folder, rows, rows_per_group=2):
             found = user_lookup.find_user(folder, user)
             stored = store.read(user)
             profile = [row[code] for code in oracle.PROFILE]
-            assert found["user_profile"] == profile
+            assert list(found["user"].values()) == profile
             assert list(stored.user.values()) == profile
             assert found["behavior_item_ids"].tolist() == row[oracle.IDS]
             assert stored.item_ids.tolist() == [i for i in row[oracle.IDS] if i]

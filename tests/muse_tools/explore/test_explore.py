@@ -28,7 +28,7 @@ def get(url, path, headers=None):
 
 def index_of(kind):
     """Vocabulary index of a raw category."""
-    known = world.VOCABULARIES["category"].tolist()
+    known = world.VOCABULARIES["item_category"].tolist()
     if kind == 0:
         return 0
     return known.index(kind) + 1 if kind in known else len(known) + 1

@@ -15,10 +15,13 @@ K, MAX_HISTORY = export_world.K, export_world.MAX_HISTORY
 LONG, EMPTY, BIG = 7, 8, (1 << 62) + 1
 """Users: a long history, none, and an id that no float holds."""
 VOCABULARIES = {
-    **dict.fromkeys(export_world.PROFILE_FIELDS, np.array([5, -6, 7])),
-    "category": np.array([11, -12, 13, 14]),
-    "city": np.array([21, 22, 23]),
-    "province": np.array([31, -32]),
+    **{
+        f"user_{name}": np.array([5, -6, 7])
+        for name in export_world.PRESET["user"]
+    },
+    "item_category": np.array([11, -12, 13, 14]),
+    "item_city": np.array([21, 22, 23]),
+    "item_province": np.array([31, -32]),
 }
 
 

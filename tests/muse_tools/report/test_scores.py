@@ -86,3 +86,54 @@ def test_summary_is_that_of_the_requests(tmp_path):
             "longest_history": max(lengths),
         }
     }
+
+
+def test_an_export_is_asked_by_the_names_of_its_inputs(tmp_path):
+    import tensorflow as tf
+
+    from muse_tools.report import scores
+    from serving.client import RankRequest, make_example
+    from tests.serving import toy_muse
+
+    model = toy_muse.export_toy_muse(
+        tmp_path, user=("age",), behavior=("brand",)
+    )
+    rng = np.random.default_rng(3)
+    file = tmp_path / "part.gz"
+    requests, clicks = [], []
+    with tf.io.TFRecordWriter(str(file), options="GZIP") as writer:
+        for user, length in enumerate((5, 0, 9, 2), 1):
+            items = rng.integers(1, 20, length)
+            request = RankRequest(
+                user,
+                rng.integers(1, 20, 1 + length),
+                items,
+                {"age": user},
+                {"brand": items % 5},
+            )
+            requests.append(request)
+            clicks.append(rng.integers(0, 2, 1 + length))
+            example = tf.train.Example.FromString(make_example(request))
+            example.features.feature["clicks"].int64_list.value.extend(
+                clicks[-1].tolist()
+            )
+            writer.write(example.SerializeToString())
+    found = scores.score_models({"toy": model}, [file], tmp_path / "kept.npz")
+    np.testing.assert_array_equal(found["clicks"], np.concatenate(clicks))
+    np.testing.assert_allclose(
+        found["toy"],
+        np.concatenate([toy_muse.expected_score(r) for r in requests]),
+        rtol=1e-5,
+    )
+    tiers = scores.tier_histograms(model, [file], requests=100)
+    counts = np.array(
+        [
+            len(toy_muse.expected_retrieved(request, candidate))
+            for request in requests
+            for candidate in request.candidate_item_ids
+        ]
+    )
+    clicked = np.concatenate(clicks) > 0
+    for name, rows in (("clicked", clicked), ("not_clicked", ~clicked)):
+        mean = counts[rows].mean()
+        assert tiers[name] == pytest.approx([mean] * toy_muse.TIERS)

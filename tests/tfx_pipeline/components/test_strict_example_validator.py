@@ -19,7 +19,7 @@ REQUESTS = {
     "user_id": [[1], [2]],
     **{f"user_profile_{i}": [[1], [0]] for i in range(1, 6)},
     "behavior_item_ids": [[1, 2, 3], []],
-    "behavior_category_ids": [[1, 2, 3], []],
+    "behavior_category": [[1, 2, 3], []],
     "candidate_item_ids": [[4, 5], [6]],
     "candidate_category": [[1, 1], [2]],
     "candidate_city": [[1, 1], [2]],

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.tfx_pipeline.training import toy_training
+from tfx_pipeline.features import USER_PROFILE
 from tfx_pipeline.training import input_fn, records
 
 pytestmark = pytest.mark.tf
@@ -36,11 +37,11 @@ def test_inputs_clicks_and_weights_are_those_of_the_requests(data):
     by_user = {one["user_id"][0]: one for one in data[1]}
     columns = {
         ("behavior_item_ids", None): "behavior_item_ids",
-        ("behavior_features", 0): "behavior_categories",
+        ("behavior_features", 0): "behavior_category",
         ("candidate_item_ids", None): "candidate_item_ids",
-        ("candidate_features", 0): "candidate_categories",
-        ("candidate_features", 1): "candidate_cities",
-        ("candidate_features", 2): "candidate_provinces",
+        ("candidate_features", 0): "candidate_category",
+        ("candidate_features", 1): "candidate_city",
+        ("candidate_features", 2): "candidate_province",
         ("candidate_matches", 0): "candidate_category_matches",
     }
     seen = 0
@@ -61,10 +62,9 @@ def test_inputs_clicks_and_weights_are_those_of_the_requests(data):
                 wanted = one[source]
                 assert values[: len(wanted)] == wanted
                 assert not any(values[len(wanted) :])
-            assert (
-                inputs["user_features"].numpy()[row].tolist()
-                == one["user_profile"]
-            )
+            assert inputs["user_features"].numpy()[row].tolist() == [
+                one[name][0] for name in USER_PROFILE
+            ]
             assert clicks.numpy()[row, :count].tolist() == one["clicks"]
             mask = inputs["candidate_mask"].numpy()[row]
             assert mask.tolist() == [True] * count + [False] * (width - count)
@@ -124,13 +124,13 @@ def test_a_candidate_without_an_id_is_no_padding(tmp_path):
     """A candidate counts because it has a label, whatever its id."""
     given = {
         "user_id": [1],
-        "user_profile": [1] * 5,
+        **{name: [1] for name in USER_PROFILE},
         "behavior_item_ids": [3],
-        "behavior_categories": [2],
+        "behavior_category": [2],
         "candidate_item_ids": [0, 7],
-        "candidate_categories": [1, 2],
-        "candidate_cities": [1, 1],
-        "candidate_provinces": [1, 1],
+        "candidate_category": [1, 2],
+        "candidate_city": [1, 1],
+        "candidate_province": [1, 1],
         "candidate_category_matches": [0.0, 1.0],
         "clicks": [0, 1],
     }

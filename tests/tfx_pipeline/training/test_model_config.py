@@ -57,7 +57,10 @@ def item_table(tmp_path_factory):
 
 
 def build(item_table, **settings):
-    names = (*features.USER_PROFILE, "category", "city", "province")
+    names = (
+        *features.USER_PROFILE,
+        *("item_category", "item_city", "item_province"),
+    )
     return trainer.build_model(
         config_lib.ModelConfig(k=3, hidden_units=(4,), **settings),
         item_table,

@@ -8,27 +8,28 @@ import numpy as np
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
+from tfx_pipeline.features import USER_PROFILE
 
 ITEMS = np.arange(1, 21) * 1_000_003
 VOCABULARIES = {
-    **{f"user_profile_{i}": np.arange(1, 4) for i in range(1, 6)},
-    "category": np.arange(1, 7),
-    "city": np.arange(1, 3),
-    "province": np.arange(1, 3),
+    **dict.fromkeys(USER_PROFILE, np.arange(1, 4)),
+    "item_category": np.arange(1, 7),
+    "item_city": np.arange(1, 3),
+    "item_province": np.arange(1, 3),
 }
 _LISTS = {
     "user_id": tf.int64,
     "behavior_item_ids": tf.int64,
-    "behavior_categories": tf.int64,
+    "behavior_category": tf.int64,
     "candidate_item_ids": tf.int64,
-    "candidate_categories": tf.int64,
-    "candidate_cities": tf.int64,
-    "candidate_provinces": tf.int64,
+    "candidate_category": tf.int64,
+    "candidate_city": tf.int64,
+    "candidate_province": tf.int64,
     "candidate_category_matches": tf.float32,
     "clicks": tf.int64,
 }
 SPEC = {
-    "user_profile": tf.io.FixedLenFeature([5], tf.int64),
+    **{name: tf.io.FixedLenFeature([1], tf.int64) for name in USER_PROFILE},
     **{name: tf.io.VarLenFeature(dtype) for name, dtype in _LISTS.items()},
 }
 
@@ -38,14 +39,14 @@ def request(rng: np.random.Generator, user: int) -> dict[str, list]:
     length, candidates = rng.integers(0, 9), rng.integers(1, 6)
     return {
         "user_id": [user],
-        "user_profile": rng.integers(0, 5, 5).tolist(),
+        **{name: rng.integers(0, 5, 1).tolist() for name in USER_PROFILE},
         "behavior_item_ids": rng.choice(ITEMS, length).tolist(),
-        "behavior_categories": rng.integers(1, 8, length).tolist(),
+        "behavior_category": rng.integers(1, 8, length).tolist(),
         # Some candidates are not in the table.
         "candidate_item_ids": (rng.choice([*ITEMS, 5, 6], candidates).tolist()),
-        "candidate_categories": rng.integers(0, 8, candidates).tolist(),
-        "candidate_cities": rng.integers(0, 4, candidates).tolist(),
-        "candidate_provinces": rng.integers(0, 4, candidates).tolist(),
+        "candidate_category": rng.integers(0, 8, candidates).tolist(),
+        "candidate_city": rng.integers(0, 4, candidates).tolist(),
+        "candidate_province": rng.integers(0, 4, candidates).tolist(),
         "candidate_category_matches": (
             rng.integers(0, 5, candidates).astype(float).tolist()
         ),

@@ -188,7 +188,7 @@ def _example(user, shown, items, popularity):
             for i, code in enumerate(PROFILE)
         },
         "behavior_item_ids": user[IDS],
-        "behavior_category_ids": user[CATEGORIES],
+        "behavior_category": user[CATEGORIES],
         "candidate_item_ids": [row["205"] for row in shown],
         "candidate_category": [item["206"] for item in chosen],
         "candidate_city": [item["213"] for item in chosen],
