@@ -67,15 +67,12 @@ class _Store:
     @contextlib.contextmanager
     def writable(self) -> Iterator[BehaviorStore]:
         """A store, made if need be; a failure leaves no new empty one."""
-        from serving.stores import LmdbStore
-
         with self.opened(create=True) as opened:
             try:
                 yield opened
             except BaseException:
-                if isinstance(opened, LmdbStore) and opened.is_new:
-                    if not opened.stats().users:
-                        opened.remove()
+                if opened.is_new and not opened.stats().users:
+                    opened.remove()
                 raise
 
 

@@ -124,12 +124,18 @@ class BehaviorStore(abc.ABC):
 
     Attributes:
         limit: as given.
+        is_new: whether opening made it; `remove` then deletes what was made.
     """
+
+    is_new = False
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
             raise ValueError(f"limit: expected 1 or more. Received: {limit}")
         self.limit = limit
+
+    def remove(self) -> None:
+        """Deletes the store's files, where it has files of its own."""
 
     def read(
         self, user_id: int, limit: int | None = None

@@ -50,9 +50,6 @@ class LmdbStore(base.BehaviorStore):
         map_bytes: most bytes that the file may grow to. It is address space,
             not memory and not disk.
 
-    Attributes:
-        is_new: whether it was not there before.
-
     Raises:
         ValueError: limit below 1.
         StoreError: no such folder, or not a behavior store.
