@@ -134,7 +134,7 @@ class BehaviorStore(abc.ABC):
             raise ValueError(f"limit: expected 1 or more. Received: {limit}")
         self.limit = limit
 
-    def remove(self) -> None:
+    def remove(self) -> None:  # noqa: B027
         """Deletes the store's files, where it has files of its own."""
 
     def read(
