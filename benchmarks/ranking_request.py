@@ -111,7 +111,7 @@ def write_matching(path: str, num_items: int, num_candidates: int) -> None:
         vectors,
         generator.random(num_items, np.float32),
         num_candidates=num_candidates,
-        max_behaviors=50,
+        max_behaviors=1_000,
         scoring=Scoring(10.0, 0.1, 0.1),
     )
     tf.saved_model.save(matcher, path, signatures=matcher.signatures())

@@ -12,10 +12,7 @@ from benchmarks.load.zipf import Zipf
 from serving.stores import Layout
 
 CANDIDATE_LISTS = 32
-LAYOUT = Layout(
-    user=tuple(f"profile_{n + 1}" for n in range(models.PROFILE_FIELDS)),
-    behaviors=("category",),
-)
+LAYOUT = Layout(user=models.USER, behaviors=("category",))
 """What a store of the users keeps."""
 
 

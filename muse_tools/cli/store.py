@@ -55,40 +55,37 @@ class _Store:
         ),
     ] = 30.0
 
-    def opened(self, layout: Layout | None = None) -> BehaviorStore:
-        return self._opened(self.store, layout)
+    def opened(
+        self,
+        layout: Layout | None = None,
+        to: str | None = None,
+        format_1: bool = False,
+    ) -> BehaviorStore:
+        """The store, or the one at `to`; see `open_store`."""
+        from serving.stores import check_url, open_store
 
-    def old(self) -> BehaviorStore:
-        """The store, which may have format 1."""
-        return self._opened(self.store, format_1=True)
+        with output.wrong_usage("--to" if to else "--store"):
+            check_url(to or self.store)
+        return open_store(
+            to or self.store,
+            layout,
+            limit=self.limit,
+            timeout=self.timeout,
+            format_1=format_1,
+        )
 
     @contextlib.contextmanager
     def made(
-        self, layout: Layout, url: str | None = None
+        self, layout: Layout, to: str | None = None
     ) -> Iterator[BehaviorStore]:
         """A store, made if need be; a failure leaves no new empty one."""
-        with self._opened(url or self.store, layout) as opened:
+        with self.opened(layout, to) as opened:
             try:
                 yield opened
             except BaseException:
                 if opened.is_new and not opened.stats().users:
                     opened.remove()
                 raise
-
-    def _opened(
-        self, url: str, layout: Layout | None = None, format_1: bool = False
-    ) -> BehaviorStore:
-        from serving.stores import check_url, open_store
-
-        with output.wrong_usage("--store" if url == self.store else "--to"):
-            check_url(url)
-        return open_store(
-            url,
-            layout,
-            limit=self.limit,
-            timeout=self.timeout,
-            format_1=format_1,
-        )
 
 
 @app.command()
@@ -300,7 +297,7 @@ def migrate(
 
     Example: muse store migrate --store lmdb:/tmp/old --to lmdb:/tmp/store
     """
-    with output.one_line_errors(), place.old() as source:
+    with output.one_line_errors(), place.opened(format_1=True) as source:
         from serving.stores import copy_users
 
         total, say = source.stats().users, output.Reporter()

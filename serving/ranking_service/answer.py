@@ -168,7 +168,7 @@ class Answer:
         return popular, "popular"
 
     async def _read_newest(self) -> UserHistory:
-        """Reads the few behaviors that retrieval needs."""
+        """Reads the behaviors that retrieval needs."""
         length, name = self._config.matching_length, "store_read_newest"
         histories = self._parts.histories
         if histories.exist and length:

@@ -72,7 +72,8 @@ class ServiceConfig(pydantic.BaseModel):
         max_candidates: that one request may bring or ask for.
         history_limit: newest behaviors that are read.
         shortened_length: newest behaviors of a shortened history.
-        matching_length: newest behaviors that retrieval gets.
+        matching_length: newest behaviors that retrieval gets; the pipeline's
+            `matching.max_behaviors`, which its recall is measured with.
         max_concurrent: requests being answered at once.
         max_queue: requests that wait for a place; more are refused.
         max_queue_ms: how long one may wait for it.
@@ -114,7 +115,7 @@ class ServiceConfig(pydantic.BaseModel):
     max_candidates: int = pydantic.Field(default=10_000, ge=1)
     history_limit: int = pydantic.Field(default=100_000, ge=1)
     shortened_length: int = pydantic.Field(default=1_000, ge=1)
-    matching_length: int = pydantic.Field(default=50, ge=0)
+    matching_length: int = pydantic.Field(default=1_000, ge=0)
     max_concurrent: int = pydantic.Field(default=32, ge=1)
     max_queue: int = pydantic.Field(default=64, ge=0)
     max_queue_ms: float = pydantic.Field(default=50.0, ge=0)

@@ -66,6 +66,7 @@ class RankingService:
         self._pollers: list[asyncio.Task[None]] = []
         self._warm: set[str] = set()
         self._store_up = not self._parts.histories.exist
+        self._store_failed = False
         self._draining = False
 
     @property
@@ -297,11 +298,11 @@ class RankingService:
             if silent > self.config.store_timeout_ms / 1e3:
                 self._store_up = False
         except (StoreError, asyncio.TimeoutError) as error:
-            if self._store_up:
+            if not self._store_failed:
                 _logger.warning("The store does not answer: %r", error)
-            self._store_up = False
+            self._store_up, self._store_failed = False, True
         else:
-            self._store_up = True
+            self._store_up, self._store_failed = True, False
 
     async def _poll_news(self) -> None:
         serving = [t for t in self._parts.targets.all if self._serves(t)]

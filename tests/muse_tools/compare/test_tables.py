@@ -1,7 +1,11 @@
 """Tables and claims of hand-made cells, against oracles and by design."""
 
+import pathlib
+
 import numpy as np
+import pydantic
 import pytest
+import yaml
 
 from muse_tools.compare import claims, groups, tables
 from muse_tools.compare.grid import Column, Method, sections
@@ -9,6 +13,7 @@ from muse_tools.compare.results import Interval
 from muse_tools.compare.scores import Judge, Term
 from tests.muse_tools.compare import worlds
 from tests.tfx_pipeline.evaluation import metric_oracles
+from tfx_pipeline.config import ModelConfig
 from tfx_pipeline.evaluation import bootstrap
 from tfx_pipeline.evaluation.bootstrap import resampled_means
 
@@ -293,3 +298,15 @@ def test_gain_by_group_is_a_difference_of_differences(shown):
     assert claim.contrasts[0].difference.value == pytest.approx(
         active.value, abs=1e-5
     )
+
+
+def test_stated_claims_name_what_there_is():
+    """A wrong name would not fail: its claim "cannot be tested"."""
+    stated = yaml.safe_load(
+        (pathlib.Path(claims.__file__).parent / "claims.yaml").read_text()
+    )
+    for part, key in {"methods": "type", "gsu": "gsu", "esu": "esu"}.items():
+        field = pydantic.TypeAdapter(ModelConfig.model_fields[key].annotation)
+        for claim in stated[part]:
+            for name in (*claim["better"], *claim["worse"]):
+                field.validate_python(name)

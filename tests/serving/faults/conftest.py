@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from serving.stores import open_store
 from tests.serving.stores.conftest import RedisServer, redis_program
+from tests.serving.toy_store import LAYOUT
 
 HERE = pathlib.Path(__file__).parent
 
@@ -180,6 +182,7 @@ def fault_redis() -> Iterator[RestartableRedis]:
     # A socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="muse-redis-") as folder:
         server = RestartableRedis(pathlib.Path(folder))
+        open_store(server.url, LAYOUT).close()
         yield server
         server.kill()
 

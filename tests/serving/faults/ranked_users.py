@@ -31,7 +31,9 @@ def no_history(user: int, profile: list[int]) -> RankRequest:
 
 
 def fill(url: str, users=USERS) -> None:
+    """Makes these the users of a store."""
     with open_store(url, toy_store.LAYOUT) as store:
+        store.delete_many(store.user_ids())
         for user in users:
             request = history(user)
             store.append(

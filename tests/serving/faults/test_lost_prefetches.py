@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import redis
 
 from serving.client import (
     MuseClient,
@@ -47,8 +46,6 @@ def neighbors():
 
 @pytest.fixture
 def store(fault_redis) -> str:
-    with redis.Redis.from_url(fault_redis.url) as client:
-        client.flushall()
     fill(fault_redis.url, USERS)
     return str(fault_redis.url)
 

@@ -8,7 +8,6 @@ import json
 
 import grpc
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,8 +30,6 @@ USER = 10401
 
 @pytest.fixture(autouse=True)
 def full_store(fault_redis):
-    with redis.Redis.from_url(fault_redis.url) as client:
-        client.flushall()
     fill(fault_redis.url, [USER])
 
 

@@ -13,7 +13,6 @@ import urllib.request
 
 import grpc
 import pytest
-import redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import OverloadedError, UnavailableError
@@ -39,8 +38,6 @@ USERS = [*ASKED, *NEVER_ASKED]
 
 @pytest.fixture(autouse=True)
 def full_store(fault_redis):
-    with redis.Redis.from_url(fault_redis.url) as client:
-        client.flushall()
     fill(fault_redis.url, USERS)
 
 
@@ -58,6 +55,15 @@ def is_ready(service) -> bool:
     except urllib.error.HTTPError as error:
         assert error.code == 503
         return False
+
+
+def is_healthy(service) -> bool:
+    """What gRPC says, which is told of changes a little later."""
+    with grpc.insecure_channel(service.grpc) as channel:
+        state = health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=20
+        )
+    return bool(state.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 class Load:
@@ -151,6 +157,7 @@ def test_the_store_is_killed_and_started_again(service, fault_redis):
                 check(again, NEVER_ASKED[1])
                 assert again.path in ("cached", "full")
             await load.seen("cached", 30)
+            await asyncio.to_thread(wait_for, lambda: is_healthy(service))
 
     asyncio.run(asyncio.wait_for(run(), 120))
 

@@ -6,6 +6,7 @@ import pydantic
 import pytest
 
 from serving.ranking_service import ServiceConfig
+from tfx_pipeline.config import MatchingConfig
 
 DEFAULTS = {
     "store": "",
@@ -26,7 +27,7 @@ DEFAULTS = {
     "max_candidates": 10_000,
     "history_limit": 100_000,
     "shortened_length": 1_000,
-    "matching_length": 50,
+    "matching_length": 1_000,
     "max_concurrent": 32,
     "max_queue": 64,
     "max_queue_ms": 50,
@@ -54,6 +55,11 @@ DEFAULTS = {
 
 def test_defaults() -> None:
     assert ServiceConfig().model_dump() == DEFAULTS
+
+
+def test_retrieval_gets_as_many_behaviors_as_it_was_measured_with() -> None:
+    measured = MatchingConfig().max_behaviors
+    assert ServiceConfig().matching_length == measured
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,6 @@ from typer.testing import CliRunner
 from muse_tools.cli.commands import app as muse_command
 from serving.client import (
     CallError,
-    InvalidArgumentError,
-    RequestError,
     Retry,
     UnavailableError,
 )
@@ -36,7 +34,7 @@ from serving.ranking_service import (
     running_service,
 )
 from serving.ranking_service import service as service_module
-from serving.stores import Layout, open_store
+from serving.stores import open_store
 from serving.wire import ranking_messages as wire
 from tests.serving.front import front_of
 from tests.serving.ranking_service.conftest import settings
@@ -137,47 +135,6 @@ def test_events_with_ids_as_text(site, tmp_path):
         assert found.item_ids.tolist() == [11, 12]
         assert found.behaviors["category"].tolist() == [3, LARGE]
         assert found.user == user([0, LARGE, 0, 0, 0])
-
-
-def test_features_of_events_and_users(site, tmp_path):
-    """Set with the events or alone; other names are refused with the known."""
-    store = f"lmdb:{tmp_path}/store"
-    open_store(store, Layout(("age", "city"), ("action", "dwell"))).close()
-    with (
-        running_service(ServiceConfig(**settings(site, store=store))) as app,
-        RankingClient(app.grpc_target) as client,
-    ):
-        assert client.append_events(5, [11], {"dwell": [7]}, {"age": 30}) == 1
-        assert client.append_events(5, [12, 13], {"action": [1, 2]}) == 2
-        assert client.append_events(6, [], user={"city": 4}) == 0
-        for features, told in (
-            ({"behaviors": {"category": [1]}}, "['action', 'dwell']"),
-            ({"user": {"profile_1": 1}}, "['age', 'city']"),
-        ):
-            with pytest.raises(InvalidArgumentError) as refused:
-                client.append_events(5, [14], **features)
-            body = {"user_id": 5, "item_ids": [14], **features}
-            status, _, answer = post(app, "/v1/events", body)
-            name = next(iter(*features.values()))
-            assert status == 400 and answer["error"] in str(refused.value)
-            assert f"layout, {told}. Received: ['{name}']" in answer["error"]
-        for arguments in (
-            ([],),
-            ([1], {"action": [1, 2]}),
-            ([1], {"action": 1}),
-            ([1], {}, {"age": [1]}),
-            ([1], [1]),
-        ):
-            with pytest.raises(RequestError):
-                client.append_events(5, *arguments)
-    with open_store(store) as opened:
-        found = opened.read(5)
-        assert found.item_ids.tolist() == [11, 12, 13]
-        assert found.behaviors["action"].tolist() == [0, 1, 2]
-        assert found.behaviors["dwell"].tolist() == [7, 0, 0]
-        assert found.user == {"age": 30, "city": 0}
-        assert opened.read(6).user == {"age": 0, "city": 4}
-        assert len(opened.read(6)) == 0
 
 
 def test_the_best_come_first_when_asked(site, service):
