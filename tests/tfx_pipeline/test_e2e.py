@@ -428,6 +428,8 @@ def test_the_ranking_service_serves_what_was_pushed(world, first):
     from muse_tools.datasets import user_lookup
     from muse_tools.demo import chain as demo
     from muse_tools.demo import ranked_request
+    from serving.client import RankRequest
+    from serving.client.batches import rank_inputs
     from serving.stores import open_store
 
     config = world.config()
@@ -454,18 +456,11 @@ def test_the_ranking_service_serves_what_was_pushed(world, first):
     user = user_lookup.find_user(
         pathlib.Path(config.data.raw_dir), sent.user_id
     )
-    request = {
-        **user,
-        "candidate_item_ids": [row["item_id"] for row in sent.top],
-    }
+    top = [row["item_id"] for row in sent.top]
+    request = rank_inputs([RankRequest(**user, candidate_item_ids=top)])
     served = tf.saved_model.load(str(pushed))
     scores = served.signatures["rank"](
-        **{
-            name: tf.constant(np.atleast_1d(value)[np.newaxis], tf.int64)
-            if name != "user_id"
-            else tf.constant([value], tf.int64)
-            for name, value in request.items()
-        }
+        **{name: tf.constant(value) for name, value in request.items()}
     )["click_probability"].numpy()[0]
     np.testing.assert_allclose(
         [row["click_probability"] for row in sent.top], scores, atol=1e-5
