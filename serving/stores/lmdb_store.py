@@ -69,7 +69,10 @@ class LmdbStore(base.BehaviorStore):
         self._name = f"the behavior store in {self.path}"
         self.is_new = not (self.path / "data.mdb").is_file()
         if self.is_new and not create:
-            raise StoreError(f"no behavior store in {self.path}")
+            raise StoreError(
+                f"no behavior store in {self.path}; make one with: muse store "
+                f"load --data DIR --store lmdb:{self.path}"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(
