@@ -16,7 +16,13 @@ PAGES = sorted(
     ]
 )
 # These need a server or a trained model; tests/serving runs them.
-WITH_SERVER = {"serving.md", "export.md", "ranking-service.md"}
+WITH_SERVER = {
+    "clients.md",
+    "export.md",
+    "ranking-service.md",
+    "serving.md",
+    "user-cache.md",
+}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
