@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import pathlib
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -32,6 +33,7 @@ class Section(pydantic.BaseModel):
 
 
 _Settings = TypeVar("_Settings", bound=Section)
+_SHOWN = 3
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
@@ -71,17 +73,19 @@ def parse(
     try:
         return kind.model_validate(changed)
     except pydantic.ValidationError as error:
-        problems = "; ".join(
-            _problem(kind, item, keys) for item in error.errors()
-        )
+        errors = error.errors()
+        said = [_problem(kind, item) for item in errors[:_SHOWN]]
+        if len(errors) > _SHOWN:
+            said.append(f"and {len(errors) - _SHOWN} more")
+        problems = "; ".join([*said, keys])
         given = [one.partition("=")[0].split(".") for one in overrides]
-        places = [[*map(str, item["loc"])] for item in error.errors()]
+        places = [[*map(str, item["loc"])] for item in errors]
         if any(k[: len(p)] == p[: len(k)] for k in given for p in places):
             raise OverrideError(problems) from error
         raise ConfigError(f"{path}: {problems}") from error
 
 
-def _problem(kind: type[Section], item: Any, keys: str) -> str:
+def _problem(kind: type[Section], item: Any) -> str:
     """Returns what is wrong with a key, expected and received."""
     if not item["loc"]:
         return str(item["msg"]).removeprefix("Value error, ")
@@ -89,13 +93,11 @@ def _problem(kind: type[Section], item: Any, keys: str) -> str:
     key = ".".join([*sections, leaf])
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(leaf, _known(kind, sections), 1)
-        hint = f"did you mean {'.'.join([*sections, *near])}? " if near else ""
-        return (
-            f"{key}: there is no such key; {hint}{keys} "
-            f"(received: {item['input']!r})"
-        )
+        hint = f"; did you mean {'.'.join([*sections, *near])}?" if near else ""
+        received = reprlib.repr(item["input"])
+        return f"{key}: there is no such key{hint} (received: {received})"
     if item["type"] == "missing":
-        return f"{key}: must be given, it has no default; {keys}"
+        return f"{key}: must be given, it has no default"
     said = {
         "tuple_type": "expected a list, such as [64] or [a, b]",
         "model_type": f"expected a section; set its keys as in {key}.KEY=value",

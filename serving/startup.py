@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import signal
+import socket
 import ssl
 import tempfile
 from typing import Any
@@ -15,7 +16,7 @@ import grpc
 from aiohttp import web
 from google.protobuf import text_format
 
-from serving.addresses import join_address
+from serving.addresses import bare_host, join_address
 from serving.files import write_json
 from serving.wire import messages
 
@@ -52,7 +53,8 @@ def read_text_proto(path: str | os.PathLike[str], message: Any) -> Any:
         text = pathlib.Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise StartupError(
-            f"{path}: cannot be read: {error.strerror}"
+            f"{path}: cannot be read: {error.strerror}; expected a text "
+            f"protobuf of {kind}"
         ) from error
     except UnicodeDecodeError as error:
         raise StartupError(f"{path}: is not UTF-8 text") from error
@@ -147,6 +149,26 @@ class Ports:
             self._port_file.unlink(missing_ok=True)
 
 
+def check_port(host: str, port: int, option: str) -> None:
+    """Raises StartupError, which names the option, for a port in use."""
+    if port < 1:
+        return
+    try:
+        found = socket.getaddrinfo(
+            bare_host(host), port, type=socket.SOCK_STREAM
+        )
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1)  # Two sockets may bind a port.
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {join_address(host, port)}: {error.strerror} "
+            f"(choose another {option}; 0 takes a free one)"
+        ) from error
+
+
 def make_grpc_server(max_request_bytes: int) -> grpc.aio.Server:
     """Makes a server without methods and port; -1 takes any message."""
     limit = ("grpc.max_receive_message_length", max_request_bytes)
@@ -154,9 +176,11 @@ def make_grpc_server(max_request_bytes: int) -> grpc.aio.Server:
 
 
 def listen_grpc(
-    server: grpc.aio.Server, address: str, tls: TlsFiles | None
+    server: grpc.aio.Server, host: str, port: int, tls: TlsFiles | None
 ) -> int:
     """Takes a port for gRPC and returns it; 0 takes a free one."""
+    check_port(host, port, "--port")  # gRPC would give no reason.
+    address = join_address(host, port)
     try:
         if tls is None:
             return int(server.add_insecure_port(address))
@@ -167,17 +191,19 @@ def listen_grpc(
         )
         return int(server.add_secure_port(address, credentials))
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {address} for gRPC") from error
+        raise StartupError(f"cannot listen on {address} for gRPC") from error
 
 
 async def listen_rest(
     app: web.Application,
     host: str,
     port: int,
+    option: str,
     tls: TlsFiles | None = None,
     **options: Any,
 ) -> tuple[web.AppRunner, int]:
     """Serves an application; returns what to clean up, and the port."""
+    check_port(host, port, option)
     runner = web.AppRunner(
         app,
         access_log=None,

@@ -124,8 +124,6 @@ Directory = Annotated[
         metavar="DIR",
         help="Holds the tables (or raw/); of the published form train/, test/ "
         "and feature_map/.",
-        exists=True,
-        file_okay=False,
         show_default=False,
     ),
 ]

@@ -39,7 +39,7 @@ def explore(
     """
     with output.one_line_errors():
         from muse_tools.datasets import raw_tables
-        from serving.model_server.preflight import check_port
+        from serving.startup import check_port
 
         tables = raw_tables.RawTables.open(data)
         for name in (f"{split.value}_user_features", f"{split.value}_samples"):

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from muse_tools.cli import output
-from muse_tools.cli.options import (
-    Connection,
-    JsonOption,
-    grouped,
-)
+from muse_tools.cli.options import Connection, JsonOption, grouped
 
 if TYPE_CHECKING:
     from serving.client import FreshItems, MuseClient, PushReport
@@ -67,8 +63,6 @@ def push(
 
         fresh = client.FreshItems(file)
         with connection.opened() as opened:
-            if not (watch or file.exists()):
-                raise ValueError(f"{file}: there is no such Parquet file")
             if watch:
                 _watch(fresh, opened, poll, as_json)
             else:

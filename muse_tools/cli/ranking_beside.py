@@ -107,12 +107,13 @@ def main() -> int:
     """Runs the service until a signal, or until its input ends."""
     from serving.ranking_service import ServiceConfig, run_until_signal
     from serving.ranking_service.records import log_to_stderr
+    from serving.startup import StartupError
 
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     log_to_stderr()
     try:
         run_until_signal(ServiceConfig.model_validate_json(sys.argv[1]))
-    except OSError as error:
+    except (OSError, StartupError) as error:
         sys.stderr.write(f"error: the ranking service: {error}\n")
         return 1
     return 0

@@ -123,7 +123,8 @@ def serve(
             port_file=port_file,
             file_system_poll_wait_seconds=poll,
         )
-        from serving.model_server.preflight import check, check_port
+        from serving.model_server.preflight import check
+        from serving.startup import check_port
 
         with _named_options():
             check(config)

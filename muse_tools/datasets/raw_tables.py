@@ -402,7 +402,8 @@ class RawTables:
             raise DataError(
                 "NO_DIRECTORY",
                 f"{base} is not a directory.",
-                "give the directory that holds the raw tables or raw/.",
+                "give the directory that holds the raw tables or raw/, or make "
+                "one: muse data complete-journey --out DIR.",
             )
         for root in (base, base / "raw"):
             tables = {}

@@ -74,7 +74,7 @@ class ExplorerApp:
             ]
         )
         self._runner, self.port = await listen_rest(
-            app, self._host, self.port, shutdown_timeout=2.0
+            app, self._host, self.port, "--port", shutdown_timeout=2.0
         )
 
     async def stop(self) -> None:

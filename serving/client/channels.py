@@ -185,6 +185,8 @@ class _Channels:
         if code == "UNAVAILABLE":
             if self._proxy:
                 text += f" (through the proxy of {self._proxy})"
+            if "HTTP/2" in text or "http1.x" in text:
+                text += " (this is not gRPC: is it the REST port?)"
             text += without_certificate(self._tls)
         return call_error(code, text)
 

@@ -17,7 +17,7 @@ from serving.client.errors import (
     MuseClientError,
     SignatureError,
 )
-from serving.client.item_file import read_item_file
+from serving.client.item_file import check_exists, read_item_file
 
 _SIGNATURE = "upsert_items"
 _Probe = tuple[dict[str, Any], int]
@@ -70,9 +70,6 @@ class FreshItems:
 
     def push(self, client: MuseClient) -> PushReport:
         """Sends all items of the file.
-
-        Args:
-            client: of the server.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -129,6 +126,7 @@ class FreshItems:
 
     def _push(self, client: MuseClient) -> tuple[PushReport, _Probe | None]:
         """Sends all items; returns what tells whether they are there."""
+        check_exists(self.path)
         version = serving_version(client)
         found = read_item_file(self.path, *_served_items(client))
         counts: dict[str, int] = dict.fromkeys(

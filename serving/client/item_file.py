@@ -47,6 +47,15 @@ def rejected_file(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.stem}.rejected.parquet")
 
 
+def check_exists(path: pathlib.Path) -> None:
+    """Raises FileNotFoundError, with what is expected, if there is no file."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such file; expected Parquet with the columns "
+            "item_id, embedding and, if known, the model's features of items"
+        )
+
+
 def read_item_file(
     path: pathlib.Path, dim: int, features: Sequence[str]
 ) -> ItemFile:
@@ -111,8 +120,7 @@ def _read(path: pathlib.Path) -> tuple[pa, pa.Table]:
         raise ImportError(
             "reading a file of items needs pyarrow: pip install pyarrow"
         ) from error
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    check_exists(path)
     try:
         metadata = pq.read_metadata(pa.BufferReader(parquet_footer(path)))
         with pq.ParquetFile(path, metadata=metadata) as file:

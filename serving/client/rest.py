@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import socket
 import ssl
 import threading
@@ -183,6 +184,8 @@ class RestTransport:
             return f"no connection within {self._connect:.3g} s"
         if isinstance(error, ssl.SSLError):
             return f"TLS: {error.reason}"
+        if type(error) is http.client.BadStatusLine:
+            return "this is not HTTP: is it the gRPC port?"
         text = getattr(error, "strerror", None) or str(error)
         return text or type(error).__name__
 

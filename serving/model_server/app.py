@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import grpc
 from aiohttp import web
 
-from serving.addresses import bare_host, join_address
+from serving.addresses import bare_host
 from serving.model_server.config import ServerConfig
 from serving.model_server.config_files import model_settings, read_monitoring
 from serving.model_server.dispatch import Dispatcher
@@ -20,7 +20,6 @@ from serving.model_server.errors import ServingError
 from serving.model_server.grpc_services import add_services
 from serving.model_server.metrics import Metrics
 from serving.model_server.model_manager import ModelManager
-from serving.model_server.preflight import cannot_listen, check_port
 from serving.model_server.rest_api import make_rest_app
 from serving.startup import (
     Ports,
@@ -128,13 +127,9 @@ class ServerApp(Ports):
             min(self.config.max_request_bytes, 2**31 - 1) or -1
         )
         add_services(server, self.manager, dispatcher)
-        address = join_address(self.config.host, self.config.port)
-        try:
-            port = listen_grpc(server, address, self._tls)
-        except OSError as error:
-            # gRPC gives no reason; `check_port` does, if the port is taken.
-            check_port(self.config.host, self.config.port, "--port")
-            raise StartupError(str(error)) from error
+        port = listen_grpc(
+            server, self.config.host, self.config.port, self._tls
+        )
         await server.start()
         self._grpc = server
         self.grpc_port = port
@@ -155,18 +150,15 @@ class ServerApp(Ports):
             self.metrics,
             self._monitoring,
         )
-        host, port = bare_host(self.config.host), self.config.rest_api_port
-        try:
-            self._runner, self.rest_port = await listen_rest(
-                app,
-                host,
-                port,
-                shutdown_timeout=min(_LAST_SECONDS, self.config.drain_seconds),
-                # A connection without a request, or with half of one, ends.
-                keepalive_timeout=_IDLE_SECONDS,
-            )
-        except OSError as error:
-            raise cannot_listen(host, port, "--rest_api_port", error) from error
+        self._runner, self.rest_port = await listen_rest(
+            app,
+            bare_host(self.config.host),
+            self.config.rest_api_port,
+            "--rest_api_port",
+            shutdown_timeout=min(_LAST_SECONDS, self.config.drain_seconds),
+            # A connection without a request, or with half of one, ends.
+            keepalive_timeout=_IDLE_SECONDS,
+        )
 
     async def _reload(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -42,16 +42,15 @@ class ModelSettings:
 def check_folders(models: Sequence[ModelSettings]) -> None:
     """Looks whether there is something to serve."""
     for model in models:
-        if not os.path.isdir(model.base_path):
+        folder, problem = model.base_path, ""
+        if not os.path.isdir(folder):
+            problem = f"base path {folder} is not a folder"
+        elif not model.policy.select(list(find_versions(folder))):
+            problem = f"no servable version below {folder}"
+        if problem:
             raise StartupError(
-                f"model {model.name!r}: base path {model.base_path} "
-                f"is not a folder"
-            )
-        if not model.policy.select(list(find_versions(model.base_path))):
-            raise StartupError(
-                f"model {model.name!r}: no servable version below "
-                f"{model.base_path} (expected "
-                f"{model.base_path}/<number>/saved_model.pb)"
+                f"model {model.name!r}: {problem} (expected {folder}/<number>/"
+                "saved_model.pb, as `muse demo` or `muse pipeline run` push it)"
             )
 
 

@@ -12,7 +12,6 @@ import grpc
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from serving.addresses import join_address
 from serving.background import in_background
 from serving.ranking_service.config import MAX_REQUEST_BYTES, ServiceConfig
 from serving.ranking_service.grpc_server import add_service
@@ -56,13 +55,15 @@ class ServiceApp(Ports):
                 health_pb2_grpc.add_HealthServicer_to_server(
                     self._health, self._grpc
                 )
-                address = join_address(config.host, config.port)
-                self.grpc_port = listen_grpc(self._grpc, address, self._tls)
+                self.grpc_port = listen_grpc(
+                    self._grpc, config.host, config.port, self._tls
+                )
             if config.rest_port >= 0:
                 self._runner, self.rest_port = await listen_rest(
                     make_rest_app(self.service),
                     config.host,
                     config.rest_port,
+                    "--rest-port",
                     self._tls,
                     shutdown_timeout=1,
                 )
@@ -129,7 +130,7 @@ def running_service(
 ) -> AbstractContextManager[ServiceApp]:
     """Serves from a background thread while the context is open.
 
-    Raises `ValueError` where the TLS configuration is broken and `OSError`
-    where a port is taken.
+    Raises `StartupError` where the TLS configuration is broken or a port is
+    taken.
     """
     return in_background(ServiceApp(config), "muse-service")

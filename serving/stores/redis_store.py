@@ -277,7 +277,8 @@ class RedisStore(base.BehaviorStore):
             raise StoreError(f"the store {self._where}: {error}") from error
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise StoreUnavailableError(
-                f"the store {self._where} does not answer: {error}"
+                f"the store {self._where} does not answer: {error} (is this "
+                "Redis server running; are host, port and password right?)"
             ) from error
         except redis.RedisError as error:
             raise StoreError(f"the store {self._where}: {error}") from error

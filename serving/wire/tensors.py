@@ -138,7 +138,9 @@ def _padded(values: Any, dtype: Any, size: int) -> np.ndarray:
         raise TensorError(f"{count} values for {size} elements")
     if count == 0:
         return np.zeros(size, dtype)
-    array = np.array(values, copy=True).astype(dtype, copy=False)
+    # NumPy's own choice for numbers above and below 2^63 is float64.
+    kind = dtype if dtype is np.uint64 else None
+    array = np.array(values, kind).astype(dtype, copy=False)
     return np.pad(array, (0, size - count), "edge") if count < size else array
 
 

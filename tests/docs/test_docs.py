@@ -16,7 +16,13 @@ PAGES = sorted(
     ]
 )
 # These need a server or a trained model; tests/serving runs them.
-WITH_SERVER = {"serving.md", "export.md", "ranking-service.md"}
+WITH_SERVER = {
+    "clients.md",
+    "export.md",
+    "ranking-service.md",
+    "serving.md",
+    "user-cache.md",
+}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -47,6 +53,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     namespace = {"__name__": "example"}
     for code in blocks(page, "python"):
+        code = code.replace("/var/lib/muse", str(tmp_path))
         exec(compile(code, name(page), "exec"), namespace)  # noqa: S102
 
 

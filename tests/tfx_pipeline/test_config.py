@@ -135,6 +135,16 @@ def test_every_problem_is_told_at_once(tmp_path):
         assert key in text
 
 
+def test_of_many_problems_the_first_few_are_told():
+    file = pathlib.Path(__file__).parents[2] / "configs" / "compare.yaml"
+    with pytest.raises(ConfigError) as found:
+        config_lib.load_config(file)
+    text = str(found.value)
+    assert len(text) < 600 and "data: must be given" in text
+    assert text.endswith("and 8 more; docs/configuration.md lists all keys")
+    assert text.count("lists all keys") == 1
+
+
 @pytest.mark.parametrize(
     ("override", "parts"),
     [

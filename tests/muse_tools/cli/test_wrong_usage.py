@@ -108,12 +108,19 @@ def test_an_exit_is_no_error(capsys):
     ("command", "part"),
     [
         ("rank --request nowhere.json", "--request nowhere.json: No such file"),
-        ("items push nowhere.parquet", "there is no such Parquet file"),
+        ("items push nowhere.parquet", "the columns item_id, embedding and"),
+        ("serve --model-base-path nowhere", "/<number>/saved_model.pb"),
+        ("serve --model-config-file nowhere", "protobuf of ModelServerConfig"),
+        ("data inspect nowhere", "muse data complete-journey --out DIR"),
+        ("data import-joined nowhere --out x", "holds train/, test/ and"),
+        ("store get --user 1 --store lmdb:nowhere", "muse store load --data"),
+        ("store get --user 1 --store redis://127.0.0.1:1/0", "server running"),
     ],
 )
-def test_a_file_that_is_missing_is_named_before_a_server(command, part):
+def test_what_is_missing_is_named_with_what_to_do(command, part):
     done = run(*command.split())
     assert done.exit_code == 1 and part in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_ids_of_a_narrow_table_are_whole(monkeypatch, capsys):

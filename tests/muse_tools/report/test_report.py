@@ -232,6 +232,8 @@ def test_numbers_of_the_page_are_those_found():
         "64 requests replayed",
         "GAUC 0.6400; not pushed: below evaluator.min_gauc 0.9",
         "MUSE ranks better than DIN by +0.0300",
+        "no estimate of MUSE over other searches",
+        "which is nearer than the purchased one",
         "7,600 of 7,654 items",
         "candidates 98.5 %",
         "behaviors 91.3 %",

@@ -199,7 +199,7 @@ def test_a_file_of_another_kind_is_refused(
 
 
 def test_no_file_no_parquet_no_rows(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="no such file; expected"):
         read_item_file(tmp_path / "a.parquet", 1, FEATURES)
     for content in (b"", b"PAR1 is not all", b"PAR1 \4\0\0\0\4\0\0\0PAR1"):
         (tmp_path / "a.parquet").write_bytes(content)

@@ -14,7 +14,9 @@ from serving.client import (
     NotFoundError,
     RankRequest,
     RequestError,
+    Retry,
     SignatureError,
+    UnavailableError,
     make_example,
 )
 from tests.serving import toy_muse
@@ -61,6 +63,23 @@ def test_rank_aligns_scores_with_ragged_candidates(client):
             toy_muse.expected_score(request),
             rtol=1e-5,
         )
+
+
+@pytest.mark.parametrize(
+    ("transport", "words"),
+    [
+        ("rest", "this is not HTTP: is it the gRPC port?"),
+        ("grpc", "this is not gRPC: is it the REST port?"),
+    ],
+)
+def test_the_port_of_the_other_protocol_is_recognized(muse, transport, words):
+    target = muse.grpc if transport == "rest" else muse.rest
+    address = target.removeprefix("http://")
+    with MuseClient(address, transport, retry=Retry(attempts=1)) as client:
+        with pytest.raises(UnavailableError) as caught:
+            client.status()
+    assert words in caught.value.message
+    assert caught.value.message.isprintable()
 
 
 def test_one_request_gives_one_result(client):

@@ -352,6 +352,6 @@ def test_push_command(world: World, server: Any, tmp_path: Path) -> None:
     assert '"stored": 0' in second.output
     missing = run(muse, [*arguments[:2], "nosuch", *arguments[3:]])
     assert missing.exit_code == 1
-    assert "nosuch: there is no such Parquet file" in missing.stderr
+    assert "nosuch: there is no such file; expected Parquet" in missing.stderr
     unserved = run(muse, [*arguments[:3], "--target", "127.0.0.1:1"])
     assert unserved.exit_code == 1 and "no server answers" in unserved.stderr

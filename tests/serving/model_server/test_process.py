@@ -76,7 +76,11 @@ COMMANDS = {
 @pytest.mark.parametrize(
     ("command", "options", "words"),
     [
-        ("muse", {"model_base_path": "{tmp}/nosuch"}, "is not a folder"),
+        (
+            "muse",
+            {"model_base_path": "{tmp}/nosuch"},
+            "/nosuch/<number>/saved_model.pb",
+        ),
         ("flags", {"model_base_path": "{tmp}"}, "no servable version below"),
         ("muse", {"port": "{taken}"}, "cannot listen on 127.0.0.1:{taken}: A"),
         (
@@ -171,5 +175,6 @@ def test_a_server_that_cannot_start_says_so_in_one_line(tmp_path, capsys):
     assert main([f"--model_base_path={tmp_path}", "--port=0"]) == 1
     assert capsys.readouterr().err == (
         f"error: model 'muse': no servable version below {tmp_path} "
-        f"(expected {tmp_path}/<number>/saved_model.pb)\n"
+        f"(expected {tmp_path}/<number>/saved_model.pb, "
+        "as `muse demo` or `muse pipeline run` push it)\n"
     )

@@ -98,6 +98,13 @@ def test_tensors_round_trip(data, dtype, content):
     np.testing.assert_array_equal(found, array)
 
 
+def test_large_numbers_of_64_bits_are_not_rounded():
+    array = np.array([1, 2**63 + 1, 2**64 - 1], np.uint64)
+    proto = messages.TensorProto()
+    fill_proto(proto, array)
+    np.testing.assert_array_equal(array_from_proto(proto), array)
+
+
 @pytest.mark.tf
 @hypothesis.given(st.data(), st.sampled_from(DTYPES), st.booleans())
 @hypothesis.settings(deadline=None)
