@@ -279,10 +279,11 @@ def _read_examples(folder: pathlib.Path) -> Any:
     from tensorflow_metadata.proto.v0 import schema_pb2
     from tfx_bsl.coders import example_coder
 
-    from tfx_pipeline.runs import runner
+    from schemas.ranking_schema import preset
+    from tfx_pipeline.examples_schema import request_schema
 
     schema = text_format.Parse(
-        runner.schema_path().read_text(), schema_pb2.Schema()
+        request_schema(preset("taobao_mm")), schema_pb2.Schema()
     )
     decoder = example_coder.ExamplesToRecordBatchDecoder(
         schema.SerializeToString()
@@ -471,8 +472,9 @@ def _transform(source: pathlib.Path) -> float:
     """Runs TFX's Transform component; returns its seconds."""
     from tfx import v1 as tfx
 
+    from schemas.ranking_schema import preset
     from tfx_pipeline import config
-    from tfx_pipeline.runs import runner
+    from tfx_pipeline.examples_schema import request_schema
     from tfx_pipeline.tfx_internals import (
         artifact_utils,
         example_gen_pb2,
@@ -492,7 +494,9 @@ def _transform(source: pathlib.Path) -> float:
     schema = artifacts.Schema()
     schema.uri = str(folder / "schema")
     (folder / "schema").mkdir(parents=True)
-    shutil.copy(runner.schema_path(), folder / "schema" / "schema.pbtxt")
+    (folder / "schema" / "schema.pbtxt").write_text(
+        request_schema(preset("taobao_mm"))
+    )
     graph = artifacts.TransformGraph()
     graph.uri = str(folder / "graph")
     transformed = artifacts.Examples()

@@ -19,6 +19,7 @@ from muse_tools.datasets import parquet_files, raw_tables, validation
 from muse_tools.datasets.arrow_lists import list_lengths
 from muse_tools.datasets.errors import DataError
 from serving.client import RankRequest
+from serving.client.types import whole_number
 
 NAMES_FILE = "names.parquet"
 _NAMES = pa.schema(
@@ -32,6 +33,7 @@ def find_user(
     directory: pathlib.Path, user_id: int, split: str = "test"
 ) -> dict[str, Any]:
     """Returns the fields of a `RankRequest` but the candidates."""
+    user_id = whole_number(user_id)
     tables = raw_tables.RawTables.open(directory)
     table = tables[f"{split}_user_features"]
     table.check()

@@ -7,9 +7,11 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pyarrow as pa
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.fingerprints import file_state
+from muse_tools.datasets.raw_tables import column_of
 from serving.client import MuseClient
 from serving.stores import (
     BehaviorStore,
@@ -52,6 +54,7 @@ def load_table(
     """
     table = user_table(directory, split)
     total = table.num_rows()
+    columns = {field.name: column_of(field) for field in table.schema}
 
     def tell(report: LoadReport) -> None:
         if on_progress is not None:
@@ -59,8 +62,12 @@ def load_table(
 
     return load_users(
         store,
-        table.iter_batches(),
-        columns={name: name for name in table.schema.names},
+        # Rejected rows keep the columns that they have in the files.
+        (
+            pa.RecordBatch.from_arrays(batch.columns, [*columns.values()])
+            for batch in table.iter_batches()
+        ),
+        columns=columns,
         source=_fingerprint(table.name, table.paths),
         rejected=rejected or directory / f"{table.name}.rejected",
         on_progress=tell,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ITEM_ID = ("item_id", "205")
-_EMBEDDING = ("embedding", "scl_embedding", "205_c")
+_EMBEDDING = ("embedding", "item_vector", "205_c")
 # Columns of the published data set, by declared name.
 _PUBLISHED = {"category": "206", "city": "213", "province": "214"}
 

@@ -113,6 +113,9 @@ def id_array(
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise RequestError(field, expected, values) from error
+    # NumPy takes true for 1 where numbers stand beside it.
+    if not isinstance(values, np.ndarray) and bool in set(map(type, values)):
+        raise RequestError(field, expected, values)
     if array.ndim != 1:
         raise RequestError(field, expected + ", one-dimensional", values)
     if array.size and (

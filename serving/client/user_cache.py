@@ -49,7 +49,8 @@ class PrefetchRequest:
         behaviors: raw ids of features of the behaviors, by declared name,
             each as long as the history.
         behavior_rows: rows of the items instead of their ids; 0 for an item
-            that the model does not know.
+            that the model does not know, -1 for padding, of which
+            `resolve_items` knows nothing.
         table_stamp: the stamp that came with the rows.
 
     Raises:
@@ -80,12 +81,12 @@ class PrefetchRequest:
         name = "behavior_rows" if self.by_rows else "behavior_item_ids"
         values = id_array(name, getattr(self, name))
         if self.by_rows:
-            wrong = (values < 0) | (values > _INT32.max)
+            wrong = (values < -1) | (values > _INT32.max)
             if wrong.any():
                 place = int(np.argmax(wrong))
                 raise RequestError(
                     name,
-                    f"be rows from 0 to {_INT32.max}",
+                    f"be rows from 0 to {_INT32.max}, or -1 for padding",
                     f"{values[place]} at position {place}",
                 )
             values = values.astype(np.int32)

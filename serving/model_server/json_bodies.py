@@ -60,6 +60,7 @@ def read_predict_body(
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid_argument("'signature_name' key must be a string value.")
+    _encoded("signature_name", name)
     infos = inputs_of(name)
     if not infos:
         raise invalid_argument(
@@ -250,9 +251,16 @@ def _is_base64(value: dict[str, Any]) -> bool:
     return value.keys() == {"b64"} and isinstance(value["b64"], str)
 
 
+def _encoded(what: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise invalid_argument(f"{what}: half of a surrogate pair") from error
+
+
 def _bytes(alias: str, value: Any) -> bytes:
     if isinstance(value, str):
-        return value.encode()
+        return _encoded(f"Input {alias}", value)
     if not _is_base64(value):
         raise invalid_argument(f'Input {alias}: expected {{"b64": "..."}}')
     text = "".join(value["b64"].split())

@@ -103,6 +103,6 @@ def read_layout(record: bytes, store: str, format_1: bool = False) -> Layout:
 def no_store(store: str) -> StoreError:
     """Returns the error where there is no store, and no layout for one."""
     return StoreError(
-        f"no behavior store in {store}. Load users (muse store load), or give "
-        "open_store a layout to make an empty one"
+        f"no behavior store in {store}; make one with: muse store load "
+        "--data DIR --store URL"
     )

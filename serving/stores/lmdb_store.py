@@ -90,6 +90,7 @@ class LmdbStore(base.BehaviorStore):
                 f"{self._name} cannot be opened: {error}"
             ) from error
         try:
+            self._check_size()
             self._tables, self._codec = self._open_tables(layout, format_1)
             # Entries of killed readers would keep old pages alive.
             self._env.reader_check()
@@ -103,6 +104,17 @@ class LmdbStore(base.BehaviorStore):
         except StoreError:
             self._env.close()
             raise
+
+    def _check_size(self) -> None:
+        """Refuses a file that was cut off: to read on would end the process."""
+        pages = self._env.info()["last_pgno"] + 1
+        size = pages * self._env.stat()["psize"]
+        found = (self.path / "data.mdb").stat().st_size
+        if found < size:
+            raise StoreError(
+                f"{self._name} is cut off: data.mdb has {found:,} bytes of at "
+                f"least {size:,}; copy it again, or load the store again"
+            )
 
     def _read(self, user_id: int, count: int) -> base.UserHistory | None:
         with self._records(write=False) as records:

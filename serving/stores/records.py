@@ -217,7 +217,13 @@ def _check_names(
 
 def _ids(name: str, values: Ids) -> np.ndarray:
     given = np.atleast_1d(values)
-    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+    # NumPy takes true for 1 where numbers stand beside it.
+    mixed = isinstance(values, Sequence) and bool in set(map(type, values))
+    if (
+        mixed
+        or given.ndim != 1
+        or (given.size and given.dtype.kind not in "iu")
+    ):
         raise ValueError(
             f"{name}: expected a flat list of whole numbers. "
             f"Received: {given.dtype} of shape {given.shape}"

@@ -20,7 +20,6 @@ import typer
 from typer.testing import CliRunner
 
 from muse_tools.cli import rank as rank_module
-from muse_tools.datasets import raw_tables
 from serving.client import RankRequest
 from tests.serving import toy_matching, toy_muse
 
@@ -35,20 +34,14 @@ def data(tmp_path_factory) -> pathlib.Path:
     """A data set of three users, in two row groups."""
     root = tmp_path_factory.mktemp("data")
     (root / "raw").mkdir()
-    schema = raw_tables.SCHEMAS["test_user_features"]
     columns = {
-        raw_tables.USER_ID: list(USERS),
-        **{
-            code: [place, 0, place]
-            for place, code in enumerate(raw_tables.USER_PROFILE, 1)
-        },
-        raw_tables.BEHAVIOR_ITEM_IDS: list(USERS.values()),
-        raw_tables.BEHAVIOR_CATEGORY_IDS: [
-            [item % 4 for item in items] for items in USERS.values()
-        ],
+        "129_1": list(USERS),
+        **{f"130_{place}": [place, 0, place] for place in range(1, 6)},
+        "150_2_180": list(USERS.values()),
+        "151_2_180": [[item % 4 for item in items] for items in USERS.values()],
     }
     pq.write_table(
-        pa.table(columns, schema=schema),
+        pa.table(columns),
         root / "raw" / "test_user_features.parquet",
         row_group_size=2,
     )
@@ -218,6 +211,11 @@ def test_without_matching_model_it_says_what_to_do(run, data):
     ("arguments", "code", "part"),
     [
         (["--user", "77", "--candidates", "1", "--data"], 1, "no user 77"),
+        (
+            ["--user", str(2**70), "--candidates", "1", "--data"],
+            1,
+            "fit into 64 bits",
+        ),
         (["--user", "5", "--candidates", "0", "--data"], 1, "not contain 0"),
         (["--user", "5", "--candidates", "a", "--data"], 2, "ids like 11"),
         (["--candidates", "1", "--data"], 2, "--user is missing: give"),

@@ -211,22 +211,25 @@ def weak(world, second) -> Run:
 
 
 @pytest.fixture(scope="module")
-def anomalous(world, weak, tmp_path_factory) -> Run:
+def anomalous(world, weak) -> Run:
     """A schema that the data breaks: a popularity is above 0."""
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     from tfx_pipeline.runs import runner
 
-    schema = text_format.Parse(
-        runner.schema_path().read_text(), schema_pb2.Schema()
-    )
-    for feature in schema.feature:
-        if feature.name == "candidate_popularity":
-            feature.int_domain.max = 0
-    path = tmp_path_factory.mktemp("schema") / "strict.pbtxt"
-    path.write_text(text_format.MessageToString(schema))
+    request_schema = runner.request_schema
+
+    def strict(declared):
+        schema = text_format.Parse(
+            request_schema(declared), schema_pb2.Schema()
+        )
+        for feature in schema.feature:
+            if feature.name == "candidate_popularity":
+                feature.int_domain.max = 0
+        return text_format.MessageToString(schema)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "schema_path", lambda: path)
+        patch.setattr(runner, "request_schema", strict)
         return world.run()
 
 

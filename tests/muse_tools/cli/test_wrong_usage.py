@@ -92,7 +92,7 @@ def test_a_service_makes_no_store(command: str, tmp_path: pathlib.Path) -> None:
     done = run(*command.split(), "--store", f"lmdb:{tmp_path}/slip")
     assert done.exit_code == 1
     assert done.output.count("\n") == 1
-    assert f"no behavior store in {tmp_path}/slip. Load" in done.output
+    assert f"no behavior store in {tmp_path}/slip; make one" in done.output
     assert not list(tmp_path.iterdir())
 
 

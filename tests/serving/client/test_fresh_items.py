@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from muse_tools.datasets import raw_tables
 from serving.client import (
     FreshItems,
     InvalidArgumentError,
@@ -141,14 +140,19 @@ def test_columns_of_the_raw_tables(
 ) -> None:
     codes = [[127, -127, 0], [1, 2, 3], [0, 0, 0]]
     columns = {
-        raw_tables.ITEM_ID: [5, 6, 7],
-        raw_tables.SCL_EMBEDDING: pa.array(codes, pa.list_(pa.int8())),
-        raw_tables.ITEM_CATEGORY: [3, 4, 4],
-        raw_tables.ITEM_CITY: [8, 9, 9],
-        raw_tables.ITEM_PROVINCE: [1, 2, 2],
+        "205": [5, 6, 7],
+        "205_c": pa.array(codes, pa.list_(pa.int8())),
+        "206": [3, 4, 4],
+        "213": [8, 9, 9],
+        "214": [1, 2, 2],
     }
     if logical:
-        columns = {raw_tables.NAME_OF_CODE[k]: v for k, v in columns.items()}
+        names = (
+            "item_id",
+            "item_vector",
+            *(f"item_{name}" for name in FEATURES),
+        )
+        columns = dict(zip(names, columns.values(), strict=True))
     file = write(tmp_path / "a.parquet", columns)
     found = read_item_file(file, 3, FEATURES)
     assert np.rint(127 * found.embedding).tolist() == codes[:2]

@@ -50,6 +50,7 @@ def test_lists_become_int64():
         ("behavior_item_ids", [[1, 2, 3]], "one-dimensional"),
         ("behavior_item_ids", ["a", "b", "c"], "whole numbers"),
         ("behavior_item_ids", [True, False, True], "whole numbers"),
+        ("behavior_item_ids", [1, 2, True], "whole numbers"),
         ("behavior_item_ids", [1, 2, 2**63], "of 64 bits"),
         ("behavior_item_ids", [1, 2, 2**70], "of 64 bits"),
         ("behavior_item_ids", [1, [2], 3], "of 64 bits"),

@@ -83,6 +83,13 @@ def test_prefetch_by_ids_and_rows_goes_apart_and_comes_back_in_order():
     assert by_row["table_stamp"].tolist() == [77, 77]
 
 
+def test_rows_may_be_padding_but_nothing_below():
+    request = PrefetchRequest(1, behavior_rows=[-1, 3], table_stamp=9)
+    assert request.behavior_rows.tolist() == [-1, 3]
+    with pytest.raises(RequestError, match="-1 for padding"):
+        PrefetchRequest(1, behavior_rows=[-2, 3], table_stamp=9)
+
+
 def test_an_empty_history_by_rows_is_all_padding():
     transport = Recording(prefetched)
     MuseClient("t", transport).prefetch(by_rows(1, 0))
@@ -178,7 +185,7 @@ def test_rows_of_two_tables_are_refused():
         (
             {
                 "behavior_item_ids": None,
-                "behavior_rows": [1, -1],
+                "behavior_rows": [1, -2],
                 "table_stamp": 1,
             },
             "behavior_rows",

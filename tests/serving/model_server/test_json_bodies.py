@@ -200,3 +200,15 @@ def test_outputs_of_unequal_batch():
     assert json.loads(predictions_json({"a": np.zeros((0, 3))})) == {
         "predictions": []
     }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"signature_name": "\\ud800", "inputs": {"examples": ["x"]}}',
+        b'{"inputs": {"examples": ["\\ud800"]}}',
+    ],
+)
+def test_half_of_a_surrogate_pair_is_a_wrong_argument(body):
+    with pytest.raises(ServingError, match="surrogate"):
+        read_predict_body(body, infos(examples=STRING))

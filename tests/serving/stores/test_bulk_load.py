@@ -13,8 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from muse_tools.cli.store import app
-from muse_tools.datasets import raw_tables
-from muse_tools.demo import user_store
 from serving.client import MuseClient
 from serving.stores import Layout, load_users, open_store
 from tests.serving.toy_store import LAYOUT, user
@@ -42,18 +40,25 @@ BAD = [
 
 
 def table_of(rows) -> pa.Table:
-    schema = raw_tables.SCHEMAS["test_user_features"]
     users, items, categories = zip(*rows, strict=True)
     columns = {
-        raw_tables.USER_ID: list(users),
+        "129_1": list(users),
         **{
-            code: [None if user == 8 else place for user in users]
-            for place, code in enumerate(raw_tables.USER_PROFILE, 1)
+            f"130_{place}": [None if user == 8 else place for user in users]
+            for place in range(1, 6)
         },
-        raw_tables.BEHAVIOR_ITEM_IDS: list(items),
-        raw_tables.BEHAVIOR_CATEGORY_IDS: list(categories),
+        "150_2_180": list(items),
+        "151_2_180": list(categories),
     }
-    return pa.table(columns, schema=schema)
+    lists = pa.list_(pa.int64())
+    return pa.table(
+        {
+            name: pa.array(
+                values, lists if name.startswith("15") else pa.int64()
+            )
+            for name, values in columns.items()
+        }
+    )
 
 
 def write(root: pathlib.Path, rows) -> pathlib.Path:
@@ -231,13 +236,23 @@ store.app(sys.argv[1:])
 
 
 def test_a_missing_column_is_named(tmp_path, store_url):
-    batch = table_of([(1, [1], [1])]).drop(["151_2_180"])
+    batch = table_of([(1, [1], [1])])
+    columns = dict(
+        zip(
+            ("user_id", *(f"user_{name}" for name in LAYOUT.user)),
+            batch.column_names[:6],
+            strict=True,
+        ),
+        behavior_item_ids="150_2_180",
+        behavior_category="151_2_180",
+    )
+    batch = batch.drop(["151_2_180"])
     with open_store(store_url, LAYOUT) as store:
         with pytest.raises(ValueError, match="151_2_180 .behavior_category"):
             load_users(
                 store,
                 batch.to_batches(),
-                columns=user_store.COLUMNS,
+                columns=columns,
                 source="x",
                 rejected=tmp_path / "rejected",
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import pickle
+import subprocess
+import sys
 
 import lmdb
 import numpy as np
@@ -204,6 +206,29 @@ def test_another_store_in_place_of_an_open_one(redis_server):
                 open_store(redis_server.url, other).close()
             with open_store(redis_server.url) as again:
                 assert again.layout == other
+
+
+@pytest.mark.parametrize("kept", [5_000, 0.5, 0.9])
+def test_a_store_that_was_cut_off_is_refused(tmp_path: pathlib.Path, kept):
+    """To read behind the end of the file would end the process."""
+    with open_store(f"lmdb:{tmp_path}/store", LAYOUT) as store:
+        for user in range(1, 60):
+            store.append(user, np.arange(1, 200))
+    file = tmp_path / "store/data.mdb"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(kept if kept > 1 else kept * len(data))])
+    program = (
+        "import sys; from serving.stores import StoreError, open_store\n"
+        "try: open_store(sys.argv[1])\n"
+        "except StoreError as error: sys.exit(f'refused: {error}')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"lmdb:{tmp_path}/store"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stderr.startswith("refused: ")
 
 
 def test_folders_that_are_no_store(tmp_path: pathlib.Path):

@@ -182,6 +182,7 @@ def test_stats_count_what_is_there(store):
         ),
         (lambda s: s.append(1, [1, 0]), "0 at position 1"),
         (lambda s: s.append(1, [1.5]), "whole numbers"),
+        (lambda s: s.append(1, [3, True]), "whole numbers"),
         (lambda s: s.append(1, [1], {"category": [1.5]}), "'category'.*whole"),
         (lambda s: s.append(1, [1], {"x": [1]}), "behaviors: expected"),
         (lambda s: s.append(1, [1], user={"x": 1}), "user: expected"),
