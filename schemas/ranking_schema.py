@@ -217,6 +217,12 @@ class RankingSchema(Section):
                         "digits and _ that begin with a letter, none of "
                         f"{', '.join(sorted(taken))}. Received: {name!r}"
                     )
+        for name in [*features.user]:
+            if name in features.item:
+                yield (
+                    "features.user: expected other names than those of "
+                    f"features.item. Received: {name!r} in both"
+                )
         if not features.item:
             yield "features.item: expected at least one feature. Received: none"
         for kind, names, known in (
@@ -274,8 +280,7 @@ class RankingSchema(Section):
             log, given = self.log, self.features.behavior
             samples["time"] = log.time
             events = {**user, **item, "time": log.event_time}
-            # Of the others the item table knows the value.
-            own = {name: one for name, one in given.items() if one.column}
+            own = {n: one for n, one in given.items() if one.column}
             events |= _columns("behavior_", own)
             for table, name, column in (
                 (samples, "request_id", log.request),
@@ -294,6 +299,14 @@ class RankingSchema(Section):
             },
         }
         return {**found, "events": events} if events else found
+
+    def of_items(self) -> list[str]:
+        """Returns the features of behaviors that are their items' own.
+
+        Event logs hold those with a column.
+        """
+        given = self.features.behavior
+        return [n for n, one in given.items() if self.log and not one.column]
 
     def texts(self) -> dict[str, str]:
         """Returns names whose columns hold texts, and the field to hash as."""

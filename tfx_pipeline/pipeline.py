@@ -109,6 +109,7 @@ def create_pipeline(
                     include={"model", "trainer", "transform", "export"}
                 ),
                 "features": declared.names,
+                "of_items": declared.of_items(),
             }
         ),
         checkpoint_root=str(config.root / "checkpoints"),

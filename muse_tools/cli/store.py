@@ -116,9 +116,9 @@ def load(
     """Load every user of a raw table, in place of what was there of them.
 
     Reads test_user_features (or, with --split train, train_user_features) of
-    --data: features and history, oldest first. A new store is made for the
-    features of the table; of a history longer than --limit the newest events
-    are kept.
+    --data: features and history, oldest first; or the events and users of an
+    event log. A new store is made for their features; of a history longer
+    than --limit the newest events are kept.
 
     The time grows with the events: docs/stores.md measured 7,000 users of
     1,000 events per second.
@@ -134,27 +134,25 @@ def load(
         from muse_tools.demo import user_store
 
         server = _server(tls, target or LOCAL_SERVER, model, place.timeout)
-        folder = rejected or data / f"{split.value}_user_features.rejected"
         say = output.Reporter()
 
         def progress(report: LoadReport, total: int) -> None:
             rate = report.users / max(report.seconds, 1e-9)
             say(
-                f"{report.rows:,} of {total:,} users, {report.events:,} "
-                f"events, {rate:,.0f} users/s"
+                f"{report.rows:,} users of {total:,} {users.main.name} rows, "
+                f"{report.events:,} events, {rate:,.0f} users/s"
             )
 
         # Before a store is made.
-        table = user_store.user_table(data, split.value)
-        with place.made(user_store.layout_of(table)) as opened:
-            report = user_store.load_table(
-                opened, data, split.value, folder, progress
-            )
+        users = user_store.Users.find(data, split.value)
+        folder = rejected or data / f"{users.main.name}.rejected"
+        with place.made(users.layout) as opened:
+            report = user_store.load_table(opened, users, folder, progress)
             if not report.users + report.resumed:
                 raise DataError(
                     "NO_USABLE_ROWS",
                     f"no user was loaded: all {report.rows} rows of "
-                    f"{split.value}_user_features were rejected.",
+                    f"{users.main.name} were rejected.",
                     f"see {output.short(folder)}, and `muse data inspect "
                     f"{data}`.",
                 )

@@ -103,9 +103,9 @@ def ask(
         ],
     )
     store = f"lmdb:{config.root / 'store'}"
-    layout = user_store.layout_of(user_store.user_table(directory))
-    with open_store(store, layout) as opened:
-        loaded = user_store.load_table(opened, directory)
+    users = user_store.Users.find(directory)
+    with open_store(store, users.layout) as opened:
+        loaded = user_store.load_table(opened, users)
     report(
         f"{loaded.users:,} users with {loaded.events:,} events loaded into "
         f"the behavior store in {loaded.seconds:.1f} s"

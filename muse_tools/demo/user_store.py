@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
@@ -26,52 +29,97 @@ Progress = Callable[[LoadReport, int], None]
 _RESOLVE_IDS = 100_000
 
 
-def user_table(
-    directory: pathlib.Path, split: str = "test"
-) -> raw_tables.RawTable:
-    """Finds a user table and checks its columns; DataError if it cannot."""
-    table = raw_tables.RawTables.open(directory)[f"{split}_user_features"]
-    table.check()
-    return table
+@dataclasses.dataclass(frozen=True)
+class Users:
+    """Users of a data set: of a table with histories, or of an event log.
 
+    Raises DataError where a table is missing or has other columns.
+    """
 
-def layout_of(table: raw_tables.RawTable) -> Layout:
-    """Returns what a store of a table's users keeps."""
-    return Layout.of_columns(table.schema.names)
+    directory: pathlib.Path
+    tables: raw_tables.RawTables
+    main: raw_tables.RawTable
+
+    @classmethod
+    def find(cls, directory: pathlib.Path, split: str = "test") -> Users:
+        """Finds the users of a split; an event log has none."""
+        tables = raw_tables.RawTables.open(directory)
+        log = tables.declared.log
+        users = cls(
+            directory,
+            tables,
+            tables[raw_tables.EVENTS if log else f"{split}_user_features"],
+        )
+        users.main.check()
+        return users
+
+    @property
+    def layout(self) -> Layout:
+        """What a store of them keeps."""
+        if not self.tables.declared.log:
+            return Layout.of_columns(self.main.schema.names)
+        from muse_tools.demo import event_users  # Beam is slow to import.
+
+        return Layout.of_columns(event_users.user_names(self.tables))
+
+    @contextlib.contextmanager
+    def read(
+        self, rejected: pathlib.Path, counts: collections.Counter[str]
+    ) -> Iterator[tuple[Iterator[pa.RecordBatch], dict[str, str]]]:
+        """Gives rows, and columns by name, for `load_users`."""
+        if log := self.tables.declared.log:
+            from muse_tools.demo import event_users
+            from tfx_pipeline.components.rejected_rows import RejectedRows
+
+            names = event_users.user_names(self.tables)
+            with RejectedRows(rejected, counts) as bad:
+                rows = event_users.iter_users(self.tables, log, bad)
+                yield rows, {name: name for name in names}
+            return
+        columns = {field.name: column_of(field) for field in self.main.schema}
+        # Rejected rows keep the columns that they have in the files.
+        yield (
+            (
+                pa.RecordBatch.from_arrays(batch.columns, [*columns.values()])
+                for batch in self.main.iter_batches()
+            ),
+            columns,
+        )
 
 
 def load_table(
     store: BehaviorStore,
-    directory: pathlib.Path,
-    split: str = "test",
+    users: Users,
     rejected: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> LoadReport:
-    """Writes every user of a table into a store, in place of what was there.
+    """Writes every user into a store, in place of what was there.
 
     Started again after a failure, it goes on where it stopped. Raises DataError
     or StoreError where a side cannot be read or written.
     """
-    table = user_table(directory, split)
+    table = users.main
     total = table.num_rows()
-    columns = {field.name: column_of(field) for field in table.schema}
 
     def tell(report: LoadReport) -> None:
         if on_progress is not None:
             on_progress(report, total)
 
-    return load_users(
-        store,
-        # Rejected rows keep the columns that they have in the files.
-        (
-            pa.RecordBatch.from_arrays(batch.columns, [*columns.values()])
-            for batch in table.iter_batches()
-        ),
-        columns=columns,
-        source=_fingerprint(table.name, table.paths),
-        rejected=rejected or directory / f"{table.name}.rejected",
-        on_progress=tell,
-    )
+    folder = rejected or users.directory / f"{table.name}.rejected"
+    counts: collections.Counter[str] = collections.Counter()
+    with users.read(folder, counts) as (rows, columns):
+        report = load_users(
+            store,
+            rows,
+            columns=columns,
+            source=_fingerprint(table.name, table.paths),
+            rejected=folder,
+            on_progress=tell,
+        )
+    for reason, count in counts.items():
+        name = reason.removeprefix("rejected/")
+        report.rejected[name] = report.rejected.get(name, 0) + count
+    return report
 
 
 def _fingerprint(name: str, paths: tuple[pathlib.Path, ...]) -> str:

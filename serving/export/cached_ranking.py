@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from muse_keras.tensorflow import newest_mask
-from serving.export.feature_names import names_of
+from muse_keras.tensorflow import FeatureNames, newest_mask
 from serving.export.request import (
     EMBED_INPUTS,
     RANK_CACHED_INPUTS,
@@ -44,9 +43,12 @@ class CachedRanking(tf.Module):
         self,
         config: UserCacheConfig,
         model: "BaseRanker",
+        names: FeatureNames,
         item_table: ItemTable,
         max_history: int | None,
-        indices: Callable[[Tensors], tuple[tf.Tensor, list[tf.Tensor]]],
+        indices: Callable[
+            [Tensors, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]
+        ],
         score: Callable[[tf.Tensor, Histories], tf.Tensor],
     ) -> None:
         super().__init__(name="cached_ranking")
@@ -64,7 +66,6 @@ class CachedRanking(tf.Module):
         )
         self.table_stamp = stamp_of(item_table)
         self._table = Untracked(model.table)
-        names = names_of(model)
         self._prefetch_inputs = Untracked(prefetch_inputs(names))
         self._prefetch_rows_inputs = Untracked(prefetch_rows_inputs(names))
         self._indices = Untracked(indices)
@@ -169,8 +170,8 @@ class CachedRanking(tf.Module):
     def _store(
         self, inputs: Tensors, rows: tf.Tensor, mask: tf.Tensor
     ) -> Tensors:
-        user, behaviors = self._indices.object(inputs)
         rows = tf.cast(rows, tf.int64)
+        user, behaviors = self._indices.object(inputs, rows)
         lengths, generations = self.cache.write(
             inputs["user_id"], user, rows, behaviors, mask
         )

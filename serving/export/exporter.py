@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def export_saved_model(
     source: Mapping[str, str] | None = None,
     target: str = "any",
     user_cache: UserCacheConfig | None = None,
+    of_items: Collection[str] = (),
 ) -> Export:
     """Export a ranking model with its item table and its transform graph.
 
@@ -107,6 +108,8 @@ def export_saved_model(
             GPU kernels.
         user_cache: size of the cache of histories on the device, for
             `prefetch` and `rank_cached`; None, or 0 users, for none.
+        of_items: features of behaviors that requests do not carry: those of
+            the item in the table.
 
     Returns:
         `Export`, with the path and the manifest.
@@ -119,7 +122,7 @@ def export_saved_model(
     version = Path(path)
     _check_version(version)
     _check_target(target)
-    _check_features(model, item_table)
+    _check_features(model, item_table, of_items)
     _check_vocabularies(model, vocabularies)
     _check_table(model, item_table)
 
@@ -134,6 +137,7 @@ def export_saved_model(
         transform=transform,
         raw_feature_spec=spec,
         user_cache=user_cache,
+        of_items=of_items,
     )
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()
@@ -208,8 +212,16 @@ def _check_version(version: Path) -> None:
         )
 
 
-def _check_features(model: BaseRanker, item_table: ItemTable) -> None:
+def _check_features(
+    model: BaseRanker, item_table: ItemTable, of_items: Collection[str]
+) -> None:
     """Refuse names that do not fit, and features that the table lacks."""
+    if others := sorted(set(of_items) - set(model.behavior_features)):
+        raise ValueError(
+            "`of_items` must be features of behaviors, "
+            f"{', '.join(model.behavior_features) or 'none'}. "
+            f"Received: {others[0]!r}"
+        )
     names_of(model)
     missing = set(model.item_sizes) - set(item_table.features)
     if missing:

@@ -6,7 +6,7 @@ of behaviors, `candidate_<f>` of candidates and `item_<f>` of items to store;
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from muse_keras.tensorflow import FeatureNames
@@ -68,9 +68,16 @@ def declared_names(model: "BaseRanker") -> dict[str, list[str]]:
     }
 
 
-def names_of(model: "BaseRanker") -> FeatureNames:
-    """Return `tensor_names` of a model's features."""
-    return tensor_names(**declared_names(model))
+def names_of(
+    model: "BaseRanker", of_items: Collection[str] = ()
+) -> FeatureNames:
+    """Return `tensor_names` of a model's features.
+
+    Without the features of behaviors in `of_items`, which the item table has.
+    """
+    names = declared_names(model)
+    carried = [name for name in names["behavior"] if name not in of_items]
+    return tensor_names(**{**names, "behavior": carried})
 
 
 def vocabulary_sizes(model: "BaseRanker") -> dict[str, int]:

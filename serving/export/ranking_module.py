@@ -1,6 +1,6 @@
 """The served module: one model and its signatures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -50,6 +50,7 @@ class RankingModule(tf.Module):
         transform: Callable[[Any], Any] | None = None,
         raw_feature_spec: Mapping[str, Any] | None = None,
         user_cache: UserCacheConfig | None = None,
+        of_items: Collection[str] = (),
     ) -> None:
         super().__init__(name="ranking_module")
         self._vocabularies = {
@@ -77,13 +78,17 @@ class RankingModule(tf.Module):
         # Not tracked as a Keras object: the file needs no Keras to load. The
         # variables it uses are tracked once the signatures are traced.
         self._model = Untracked(model)
+        self._of_items = tuple(of_items)
+        # Of transformed features, and of what requests carry.
         self._names = Untracked(names_of(model))
+        self._carried = Untracked(names_of(model, of_items))
         self.model_variables: Mapping[str, tf.Variable] = {}
         self.cached: CachedRanking | None = None
         if user_cache is not None and user_cache.users:
             self.cached = CachedRanking(
                 user_cache,
                 model=model,
+                names=self._carried.object,
                 item_table=item_table,
                 max_history=max_history,
                 indices=self._indices,
@@ -92,7 +97,7 @@ class RankingModule(tf.Module):
 
     def signatures(self) -> dict[str, Any]:
         """Trace the signatures and track the variables they use."""
-        ranking = rank_inputs(self._names.object)
+        ranking = rank_inputs(self._carried.object)
         functions: dict[str, tuple[Any, Mapping[str, tf.TensorSpec]]] = {
             "rank": (self.rank, ranking),
             "explain": (self.explain, ranking),
@@ -208,15 +213,16 @@ class RankingModule(tf.Module):
         }
 
     def _model_inputs(self, request: Tensors) -> Tensors:
-        specs = rank_inputs(self._names.object)
+        specs = rank_inputs(self._carried.object)
         request = in_few_lengths(checked_request(request, specs))
         behavior_ids = request["behavior_item_ids"]
         table = self._model.object.table
         fresh_index = table.fresh_index()
-        user, behaviors = self._indices(request)
+        rows = table.lookup(behavior_ids, fresh_index)
+        user, behaviors = self._indices(request, rows)
         histories = Histories(
             user,
-            table.lookup(behavior_ids, fresh_index),
+            rows,
             behaviors,
             newest_mask(behavior_ids, self._max_history),
         )
@@ -265,18 +271,24 @@ class RankingModule(tf.Module):
             inputs["candidate_matches"] = tf.stack(matches, axis=2)
         return inputs
 
-    def _indices(self, request: Tensors) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Return int64 vocabulary indices of raw ids in a request.
+    def _indices(
+        self, request: Tensors, rows: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Return int64 vocabulary indices of a request's features.
 
-        Those of the user are (B, U), those of each behavior feature (B, L).
+        Those of the user are (B, U), those of each behavior feature (B, L):
+        of raw ids in the request, or of the item in the table row.
         """
         model, known = self._model.object, self._vocabularies
+        of_items = self._item_features(rows) if self._of_items else {}
         of_user = [
             known[f"user_{field}"](request[f"user_{field}"])
             for field in model.user_sizes
         ]
         of_behaviors = [
-            known[f"item_{field}"](request[f"behavior_{field}"])
+            of_items[field]
+            if field in self._of_items
+            else known[f"item_{field}"](request[f"behavior_{field}"])
             for field in model.behavior_features
         ]
         if not of_user:

@@ -198,6 +198,11 @@ WRONG = {
     "dash": ("features.item.a-b", None, ["features.item", "'a-b'"]),
     "no letters": ("features.user.", None, ["features.user", "''"]),
     "taken user": ("features.user.id", "x", ["features.user", "none of id"]),
+    "one name twice": (
+        "features.user.topic",
+        "x",
+        ["features.user", "features.item", "'topic'"],
+    ),
     "taken item": (
         "features.item.popularity",
         None,
@@ -403,10 +408,11 @@ def declarations(draw):
     matches = behavior and draw(
         st.lists(st.sampled_from(behavior), unique=True)
     )
+    others = NAMES.filter(lambda name: name not in item)
     values = {
         "name": draw(st.text(max_size=5)),
         "features": {
-            "user": draw(st.dictionaries(NAMES, COLUMN, max_size=4)),
+            "user": draw(st.dictionaries(others, COLUMN, max_size=4)),
             "item": item,
             "behavior": {name: draw(COLUMN) for name in behavior},
             "matches": matches,
@@ -436,7 +442,7 @@ def order(declared):
     return [(kind, list(names)) for kind, names in declared.names.items()]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(declarations(), declarations())
 def test_what_is_written_is_what_is_read(declared, other):
     with tempfile.TemporaryDirectory() as folder:

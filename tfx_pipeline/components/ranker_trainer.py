@@ -58,8 +58,9 @@ def RankerTrainer(
         model: receives the SavedModel, and the type of the model.
         model_run: receives curves, scores and the Keras model.
         custom_config: JSON of the sections ``model``, ``trainer``,
-            ``transform`` and ``export`` of the configuration, and
-            ``features``, as of ``preprocessing_fn``.
+            ``transform`` and ``export`` of the configuration,
+            ``features``, as of ``preprocessing_fn``, and ``of_items``, those
+            of behaviors that are features of the items.
         checkpoint_root: folder of the checkpoints of all trainings.
         code_fingerprint: changes when the code of the training changes.
     """
@@ -140,6 +141,7 @@ def RankerTrainer(
         user_cache=export.UserCacheConfig(
             **export_config.user_cache.model_dump()
         ),
+        of_items=settings["of_items"],
     )
     progress.report(f"exported {exported.memory_summary()}")
     model.set_string_custom_property(MODEL_TYPE, model_config.type)

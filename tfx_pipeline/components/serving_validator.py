@@ -1,6 +1,7 @@
 """ServingValidator: an exported model must answer in a server as it should."""
 
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -82,19 +83,7 @@ def ServingValidator(
         report["worst_difference"] = {}
         blessed, verdict = False, problems[0]
     else:
-        if evaluation:
-            name = MODEL_NAME
-            expected = matching_checks.Expected.read(
-                table, pathlib.Path(evaluation.uri)
-            )
-            report["requests"] = len(expected.histories())
-        else:
-            name = RANKER_NAME
-            replays = _replays(
-                pathlib.Path(model_run.uri) / SCORES_FILE,
-                split_files(examples, [features.EVAL_SPLIT])[0],
-            )
-            report["requests"] = len(replays)
+        name = MODEL_NAME if evaluation else RANKER_NAME
         timeouts = client_lib.Timeouts(call=timeout_s, total=timeout_s)
         with (
             local_server.local_server(
@@ -104,12 +93,22 @@ def ServingValidator(
                 address.grpc, model=name, timeouts=timeouts
             ) as client,
         ):
-            blessed, verdict = _validate(
-                matching_checks.Matcher(client, expected)
-                if evaluation
-                else serving_checks.Ranker(client, replays, table),
-                report,
-            )
+            served: serving_checks.Ranker | matching_checks.Matcher
+            if evaluation:
+                expected = matching_checks.Expected.read(
+                    table, pathlib.Path(evaluation.uri)
+                )
+                report["requests"] = len(expected.histories())
+                served = matching_checks.Matcher(client, expected)
+            else:
+                replays = _replays(
+                    pathlib.Path(model_run.uri) / SCORES_FILE,
+                    split_files(examples, [features.EVAL_SPLIT])[0],
+                    client.metadata().signatures["rank"].inputs,
+                )
+                report["requests"] = len(replays)
+                served = serving_checks.Ranker(client, replays, table)
+            blessed, verdict = _validate(served, report)
     report.update({"blessed": blessed, "verdict": verdict})
     progress.report(f"ServingValidator: {verdict}")
     folder = pathlib.Path(blessing.uri)
@@ -170,8 +169,13 @@ def _expected(path: pathlib.Path) -> dict[_Key, np.ndarray]:
         }
 
 
-def _replays(scores: pathlib.Path, pattern: str) -> list[serving_checks.Replay]:
-    """Returns the requests that the trainer scored, out of the split."""
+def _replays(
+    scores: pathlib.Path, pattern: str, inputs: Collection[str]
+) -> list[serving_checks.Replay]:
+    """Returns the requests that the trainer scored, out of the split.
+
+    They carry the features that are `inputs` of the model.
+    """
     expected = _expected(scores)
     files = tf.data.Dataset.list_files(pattern, shuffle=False)
     found: dict[_Key, serving_checks.Replay] = {}
@@ -184,7 +188,7 @@ def _replays(scores: pathlib.Path, pattern: str) -> list[serving_checks.Replay]:
         )
         if key in expected:
             found[key] = serving_checks.Replay(
-                serialized, _rank_request(example), expected[key]
+                serialized, _rank_request(example, inputs), expected[key]
             )
             if len(found) == len(expected):
                 break
@@ -204,12 +208,15 @@ def _decode(serialized: bytes) -> dict[str, np.ndarray]:
     }
 
 
-def _rank_request(example: dict[str, np.ndarray]) -> client_lib.RankRequest:
+def _rank_request(
+    example: dict[str, np.ndarray], inputs: Collection[str]
+) -> client_lib.RankRequest:
     def named(prefix: str, not_a_feature: str) -> dict[str, np.ndarray]:
         return {
             name.removeprefix(prefix): values
             for name, values in example.items()
             if name.startswith(prefix) and name != not_a_feature
+            if name in inputs
         }
 
     users = named("user_", features.USER_ID)

@@ -7,6 +7,7 @@ import zoneinfo
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.arrow_lists import Ints, Mask, ranges, values_of
@@ -84,6 +85,14 @@ def no_events(declared: RankingSchema) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(
         {name: pa.array([], pa.int64()) for name in (*own, *names)}
     )
+
+
+def behaviors(events: pa.RecordBatch, log: Log) -> pa.RecordBatch:
+    """Returns the events whose action is one of ``log.keep``, if it has any."""
+    if not log.keep:
+        return events
+    actions = column(events, raw_tables.ACTION)
+    return events.filter(pc.is_in(actions, pa.array(log.keep, pa.string())))
 
 
 def known_times(events: pa.RecordBatch) -> Ints:

@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
@@ -261,14 +260,11 @@ class _ReadRowGroup(steps.Step):
         if group.table != "embedding_ids":
             batch, rejected = validation.validate(group.table, batch)
             yield from steps.reject(name, rejected)
-        if group.table == "events" and self._log and self._log.keep:
-            kept = pc.is_in(
-                arrow_batches.column(batch, raw_tables.ACTION),
-                pa.array(self._log.keep, pa.string()),
-            )
-            others = len(kept) - kept.true_count
+        if group.table == "events" and self._log:
+            rows = batch.num_rows
+            batch = event_histories.behaviors(batch, self._log)
+            others = rows - batch.num_rows
             steps.count("read/events_of_other_actions", others)
-            batch = batch.filter(kept)
         by_user = group.table == "user_features"
         if group.table == "samples":
             split = pa.array([group.split] * batch.num_rows, pa.string())
@@ -353,14 +349,8 @@ class _JoinItems(steps.Step):
             "events", extra, event_histories.DUPLICATE_EVENT
         )
         rows = _lookup(items, events)
-        names = events.schema.names
-        wanted = [
-            name
-            for name in self._declared.features.behavior
-            if f"behavior_{name}" not in names
-        ]
         columns = {}
-        for name in wanted:
+        for name in self._declared.of_items():
             values = np.zeros(len(rows), np.int64)
             if items is not None:
                 known = arrow_batches.numpy_column(items, f"item_{name}")

@@ -37,9 +37,10 @@ def first_good_rows(rows):
 def check(folder, rows, rows_per_group=2):
     oracle.write(folder, {TABLE: rows}, rows_per_group)
     users, reasons = first_good_rows(rows)
-    layout = user_store.layout_of(user_store.user_table(folder))
+    users_of = user_store.Users.find(folder)
+    layout = users_of.layout
     with open_store(f"lmdb:{folder}/store", layout) as store:
-        report = user_store.load_table(store, folder)
+        report = user_store.load_table(store, users_of)
         assert report.users == len(users)
         assert sum(report.rejected.values()) == len(reasons)
         assert report.rejected.get("duplicate user row", 0) == reasons.count(

@@ -146,3 +146,64 @@ def test_the_manifest_has_the_declared_names(other: World) -> None:
     assert manifest["vocabulary_sizes"] == {
         name: len(ids) + 2 for name, ids in other.vocabularies.items()
     }
+
+
+def test_features_that_items_have_are_looked_up(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A model without the input scores as one that gets the items' values."""
+    import tensorflow as tf
+
+    from serving.export import UserCacheConfig, export_saved_model
+
+    folder = tmp_path_factory.mktemp("looked_up")
+    world = make_world(folder, LAYOUTS["others"])
+    table = world.item_table
+    parts = {
+        "model": world.model,
+        "item_table": table,
+        "vocabularies": world.vocabularies,
+        "max_history": 6,
+        "user_cache": UserCacheConfig(users=16, ways=4, max_length=100),
+    }
+    export = export_saved_model(
+        folder / "short" / "1", of_items=("brand",), **parts
+    )
+    short = tf.saved_model.load(str(export.path)).signatures
+    requests = make_requests(table, 10, 11, world.features)
+    for request in requests:
+        rows = table.rows(request["behavior_item_ids"])
+        request["behavior_brand"] = table.features["brand"][rows]
+    inputs = rank_inputs(requests)
+    expected = world.call("rank", **inputs)["click_probability"]
+    assert np.std(expected) > 0.05
+    given = {
+        name: tf.constant(values)
+        for name, values in inputs.items()
+        if name != "behavior_brand"
+    }
+    found = short["rank"](**given)["click_probability"].numpy()
+    np.testing.assert_array_equal(found, expected)
+    candidates = given.pop("candidate_item_ids")
+    rows = table.rows(inputs["behavior_item_ids"]).astype(np.int32)
+    rows[inputs["behavior_item_ids"] == 0] = -1
+    stamp = short["resolve_items"](item_ids=tf.constant([1], tf.int64))
+    by_rows = {
+        **given,
+        "behavior_rows": tf.constant(rows),
+        "table_stamp": tf.repeat(stamp["table_stamp"], len(rows)),
+    }
+    del by_rows["behavior_item_ids"]
+    for name, history in (("prefetch", given), ("prefetch_rows", by_rows)):
+        short[name](**history)
+        cached = short["rank_cached"](
+            user_id=given["user_id"], candidate_item_ids=candidates
+        )
+        assert cached["cache_hit"].numpy().all()
+        np.testing.assert_allclose(
+            cached["click_probability"].numpy(), expected, atol=1e-6
+        )
+    with pytest.raises(ValueError, match="`of_items` must be features of"):
+        export_saved_model(
+            folder / "wrong" / "1", of_items=("category",), **parts
+        )
