@@ -51,7 +51,6 @@ def accepts(expected: pa.DataType, received: pa.DataType) -> bool:
     if types.is_integer(expected):
         return (
             types.is_integer(received)
-            or types.is_boolean(received)
             or types.is_floating(received)
             or types.is_decimal(received)
         )

@@ -10,11 +10,12 @@ from muse_tools.datasets import casting
 from muse_tools.datasets.arrow_lists import list_lengths
 from schemas.hashing import stable_ids
 
-TEXT, TIME, AT_LEAST = b"text", b"time", b"at_least"
+TEXT, TIME, AT_LEAST, FLAG = b"text", b"time", b"at_least", b"flag"
 _WANTED = {
     TEXT: "string",
     TIME: "timestamp, date or int64 seconds",
     AT_LEAST: "a number",
+    FLAG: "int64 or bool",
 }
 
 
@@ -42,6 +43,8 @@ def accepts(field: pa.Field, received: pa.DataType) -> bool:
         leaf = leaf.value_type
     if kind == TEXT:
         return types.is_string(leaf) or types.is_large_string(leaf)
+    if kind == FLAG:
+        return types.is_boolean(leaf) or casting.accepts(field.type, leaf)
     if kind == TIME and (types.is_timestamp(leaf) or types.is_date(leaf)):
         return True
     return types.is_integer(leaf) or (
@@ -69,6 +72,9 @@ def decode(array: pa.Array, field: pa.Field) -> pa.Array:
             coded = array.dictionary_encode()
         ids = pa.array(stable_ids(value, coded.dictionary.to_pylist()))
         return pc.take(ids, coded.indices)
+    if kind == FLAG:
+        flags = pa.types.is_boolean(array.type)
+        return array.cast(pa.int64()) if flags else array
     if kind == AT_LEAST:
         return pc.greater_equal(array, float(value)).cast(pa.int64())
     if pa.types.is_date(array.type):

@@ -89,8 +89,10 @@ def schemas(declared: RankingSchema) -> Mapping[str, pa.Schema]:
             metadata[decoding.TEXT] = texts[name]
         if name in (TIME, KNOWN_TIME) and log:
             metadata[decoding.TIME] = log.timezone
-        if name == LABEL and declared.label.at_least is not None:
-            metadata[decoding.AT_LEAST] = str(declared.label.at_least)
+        if name == LABEL and not declared.label.one_hot:
+            least = declared.label.at_least
+            kind_of = decoding.FLAG if least is None else decoding.AT_LEAST
+            metadata[kind_of] = str(least)
         kind = pa.string() if name == ACTION else pa.int64()
         if name == SCL_EMBEDDING or (name == LABEL and declared.label.one_hot):
             kind = list_of(pa.int8())

@@ -113,11 +113,11 @@ def id_array(
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise RequestError(field, expected, values) from error
+    if array.ndim != 1:
+        raise RequestError(field, expected + ", one-dimensional", values)
     # NumPy takes true for 1 where numbers stand beside it.
     if not isinstance(values, np.ndarray) and bool in set(map(type, values)):
         raise RequestError(field, expected, values)
-    if array.ndim != 1:
-        raise RequestError(field, expected + ", one-dimensional", values)
     if array.size and (
         array.dtype.kind not in "iu"
         or (array.dtype == np.uint64 and array.max() > _INT64.max)

@@ -6,6 +6,7 @@ import json
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tfx.types import standard_artifacts
@@ -288,9 +289,21 @@ def test_labels_out_of_range_are_counted_and_all_of_them_an_error(news):
     assert error.value.hint.startswith("make the label 1 where")
 
 
-@pytest.mark.parametrize(
-    "label", [True, "yes", [0, 1]], ids=["flag", "text", "list"]
-)
+def test_true_and_false_are_labels(news):
+    folder, _ = news
+
+    def flags(rows):
+        place = rows.schema.get_field_index("opened")
+        clicked = pc.equal(rows["opened"], 1)
+        return rows.set_column(place, "opened", clicked)
+
+    before = inspection.inspect(folder)["samples"]
+    rewrite(folder, "train_samples", flags)
+    after = inspection.inspect(folder)
+    assert after["ok"] and after["samples"] == before
+
+
+@pytest.mark.parametrize("label", ["yes", [0, 1]], ids=["text", "list"])
 def test_labels_of_another_type_are_told_what_to_be(news, label):
     folder, _ = news
 

@@ -41,7 +41,7 @@ def prepared(tmp_path_factory):
         patch.setattr(
             cell_lib.trainer,
             "read_vocabularies",
-            lambda output: toy_training.VOCABULARIES,
+            lambda output, names: toy_training.VOCABULARIES,
         )
         patch.setattr(data_lib, "prepare", lambda *unused: made)
         yield made

@@ -312,7 +312,6 @@ def test_no_usable_row_is_a_problem(raw_dir, tables):
 
 def test_usage_errors_have_exit_code_2(tmp_path):
     for arguments in (
-        ["inspect", tmp_path / "nowhere"],
         ["inspect"],
         ["complete-journey"],
         ["complete-journey", "--out", tmp_path, "--train-weeks", "x"],
@@ -329,6 +328,7 @@ def test_usage_errors_have_exit_code_2(tmp_path):
 def test_data_errors_have_exit_code_1(raw_dir, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments in (
+        ["inspect", tmp_path / "nowhere"],
         ["inspect", tmp_path / "empty"],
         ["import-joined", tmp_path / "empty", "--out", tmp_path / "x"],
         ["synth", "--out", raw_dir, "--users", 10, "--items", 100],

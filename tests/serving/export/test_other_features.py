@@ -164,7 +164,7 @@ def test_features_that_items_have_are_looked_up(
         "item_table": table,
         "vocabularies": world.vocabularies,
         "max_history": 6,
-        "user_cache": UserCacheConfig(users=16, ways=4, max_length=100),
+        "user_cache": UserCacheConfig(users=64, ways=4, max_length=100),
     }
     export = export_saved_model(
         folder / "short" / "1", of_items=("brand",), **parts

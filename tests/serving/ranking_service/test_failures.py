@@ -28,6 +28,7 @@ from serving.client.ranking import RankingClient, RankingRequest
 from serving.ranking_service import ServiceConfig, running_service
 from serving.ranking_service import service as service_module
 from serving.ranking_service.targets import by_user
+from serving.startup import StartupError
 from tests.serving import toy_muse
 from tests.serving.front import front_of
 from tests.serving.ranking_service.conftest import BUDGETS, settings
@@ -299,8 +300,9 @@ def test_a_service_that_did_not_start_leaves_the_ports_of_another(
     with running_service(ServiceConfig(**config)) as app:
         written = ports.read_bytes()
         config["port"] = app.grpc_port
-        with pytest.raises(OSError), running_service(ServiceConfig(**config)):
-            pass
+        with pytest.raises(StartupError, match="already in use"):
+            with running_service(ServiceConfig(**config)):
+                pass
         assert ports.read_bytes() == written
     assert not ports.exists()
 

@@ -63,7 +63,7 @@ def cache_bytes(users: int) -> int:
     from serving.export.words import WordFormat
 
     config = UserCacheConfig(users=users, ways=4, max_length=LENGTH)
-    return UserCache(config, WordFormat(26, 14), 5).bytes
+    return UserCache(config, WordFormat(26, {"category": 14}), 5).bytes
 
 
 def test_cached_users():

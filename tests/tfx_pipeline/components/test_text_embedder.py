@@ -67,7 +67,7 @@ def test_texts_become_codes_of_their_items(tmp_path):
     folder = pathlib.Path(artifact.uri)
     (file,) = (folder / "embeddings").glob("*.parquet")
     rows = pq.read_table(file).to_pylist()
-    codes = {row["205"]: np.array(row["205_c"]) for row in rows}
+    codes = {row["item_id"]: np.array(row["item_vector"]) for row in rows}
     assert set(codes) == set(TEXTS)
     ordered = sorted(TEXTS)
     wanted = item_text.quantize(
