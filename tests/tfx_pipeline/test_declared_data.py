@@ -204,7 +204,7 @@ def problems(folder):
 @pytest.mark.parametrize(
     ("table", "column", "name", "wanted"),
     [
-        ("train_samples", "opened", "click", "int64"),
+        ("train_samples", "opened", "click", "int64 or bool"),
         ("test_samples", "article", "item_id", "int64"),
         ("train_user_features", "age_band", "user_age", "int64"),
         (

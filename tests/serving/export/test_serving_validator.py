@@ -89,6 +89,7 @@ class Inputs:
         return executor._replays(
             self.root / "run" / "validation_scores.npz",
             str(self.root / "examples" / "Split-eval" / "*"),
+            self.world.export.manifest["signatures"]["rank"]["inputs"],
         )
 
     def validate(self, run: str = "run", **settings: Any) -> dict[str, Any]:
