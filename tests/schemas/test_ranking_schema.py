@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 import yaml
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import schemas
@@ -385,11 +385,11 @@ def test_files_that_cannot_be_read(tmp_path):
     assert "not valid YAML" in error_of(tmp_path / "latin.yaml")
 
 
-COLUMNS = st.text(min_size=1, max_size=9).filter(
+COLUMNS = st.text(min_size=3, max_size=9).filter(
     # YAML has no other control characters; no column is called so.
     lambda text: text.isprintable() or "\n" in text
 )
-NAMES = st.from_regex("[a-z][a-z0-9_]{0,4}", fullmatch=True)
+NAMES = st.from_regex("[a-z][a-z0-9_]{2,6}", fullmatch=True)
 COLUMN = st.one_of(
     st.none(),
     COLUMNS,
@@ -442,7 +442,11 @@ def order(declared):
     return [(kind, list(names)) for kind, names in declared.names.items()]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.filter_too_much],
+)
 @given(declarations(), declarations())
 def test_what_is_written_is_what_is_read(declared, other):
     with tempfile.TemporaryDirectory() as folder:
