@@ -27,10 +27,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
 from muse_tools.datasets import parquet_files, raw_tables, validation
+from muse_tools.datasets.arrow_lists import values_of
 from schemas.ranking_schema import Log, RankingSchema
 from tfx_pipeline import features
 from tfx_pipeline.transforms import (
@@ -242,7 +244,10 @@ class _ReadRowGroup(steps.Step):
             if self._log is None or element.table != "samples":
                 yield from self._send_batch(element, batch)
                 continue
-            seconds = arrow_batches.numpy_column(batch, raw_tables.TIME)
+            times = arrow_batches.column(batch, raw_tables.TIME)
+            # Without a time they are rejected, whatever the split.
+            first, _ = self._log.seconds(features.TRAIN_SPLIT)
+            seconds = values_of(pc.fill_null(times, first))
             for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT):
                 first, end = self._log.seconds(split)
                 inside = (seconds >= first) & (seconds < end)

@@ -342,7 +342,17 @@ def test_rejected_events_are_kept_and_counted(tmp_path):
     write(
         tmp_path, [event, event, {**event, "uid": ""}], shown, "request", 0, ""
     )
+    table = pq.read_table(tmp_path / "impressions.parquet")
+    place = table.schema.get_field_index("shown_at")
+    times = table["shown_at"].to_pylist() + [None]
+    rows = pa.concat_tables([table, table.slice(0, 1)])
+    times = pa.array(times, table.schema.field("shown_at").type)
+    pq.write_table(
+        rows.set_column(place, "shown_at", times),
+        tmp_path / "impressions.parquet",
+    )
     _, counts = run(tmp_path)
+    assert counts["rejected/train_samples/null"] == 1
     assert counts["rejected/events/duplicate event"] == 1
     assert counts["rejected/events/id is 0 (missing)"] == 1
     assert counts["read/impressions_of_other_days"] == 1
