@@ -165,13 +165,15 @@ def write_requests(
     by_item, by_user = options.item_partitions, options.user_partitions
     sample_rows = rows("samples", files.samples, by_item)
     user_rows = rows("user_features", files.users, by_user)
-    event_rows = rows("events", {"": files.events}, by_item)
+    event_rows = (
+        rows("events", {"": files.events}, by_item) if files.events else None
+    )
     item_rows = rows("item_features", {"": files.items}, by_item)
     embedded = rows("embedding_ids", {"": files.embeddings}, by_item)
     with_items = (
         {
             "samples": sample_rows.rows,
-            "events": event_rows.rows,
+            **({"events": event_rows.rows} if event_rows else {}),
             "items": item_rows.rows,
             "embedded": embedded.rows,
         }
@@ -190,7 +192,7 @@ def write_requests(
     written = (
         {
             "samples": with_items.rows,
-            "events": with_items.events,
+            **({"events": with_items.events} if event_rows else {}),
             "users": user_rows.rows,
             "shards": shards,
         }
@@ -200,7 +202,7 @@ def write_requests(
     )
     return (
         sample_rows.rejected,
-        event_rows.rejected,
+        *((event_rows.rejected,) if event_rows else ()),
         user_rows.rejected,
         item_rows.rejected,
         with_items.rejected,
@@ -299,7 +301,7 @@ class _JoinItems(steps.Step):
     def send(self, element: tuple[int, Mapping]) -> Iterator[steps.Sent]:
         _, sent = element
         samples, events, items, embedded = (
-            arrow_batches.concatenate(shuffle_files.read(sent[name]))
+            arrow_batches.concatenate(shuffle_files.read(sent.get(name, ())))
             for name in ("samples", "events", "items", "embedded")
         )
         if items is not None:
@@ -403,7 +405,7 @@ class _WriteRequests(steps.Step):
     ) -> Iterator[steps.Sent]:
         (split, shard), sent = element
         samples, users, events = (
-            arrow_batches.concatenate(shuffle_files.read(sent[name]))
+            arrow_batches.concatenate(shuffle_files.read(sent.get(name, ())))
             for name in ("samples", "users", "events")
         )
         log = self._declared.log
