@@ -104,3 +104,12 @@ def partition(
     for index in np.flatnonzero(counts):
         yield int(index), ordered.slice(start, int(counts[index]))
         start += int(counts[index])
+
+
+def split_by_mask(
+    rows: pa.RecordBatch, good: np.ndarray
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Returns the rows that are good, bool (N,), and the others."""
+    if good.all():
+        return rows, rows.slice(0, 0)
+    return rows.filter(pa.array(good)), rows.filter(pa.array(~good))

@@ -27,17 +27,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
 from muse_tools.datasets import parquet_files, raw_tables, validation
-from muse_tools.datasets.arrow_lists import values_of
 from schemas.ranking_schema import Log, RankingSchema
 from tfx_pipeline import features
 from tfx_pipeline.transforms import (
     arrow_batches,
     event_histories,
+    read_rows,
     requests,
     shuffle_files,
     steps,
@@ -153,7 +152,7 @@ def write_requests(
         # Without its files a table needs no schema.
         schema = schemas.get(kind, pa.schema([]))
         groups = steps.row_groups(kind, schema, paths)
-        step = _ReadRowGroup(
+        step = read_rows.ReadRows(
             options.shuffle_dir, partitions, schema, files.declared.log
         )
         return (
@@ -210,77 +209,10 @@ def write_requests(
     ) | "Rejected" >> beam.Flatten()
 
 
-def _split_by_mask(
-    rows: pa.RecordBatch, good: np.ndarray
-) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    if good.all():
-        return rows, rows.slice(0, 0)
-    return rows.filter(pa.array(good)), rows.filter(pa.array(~good))
-
-
 def _by_split(rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
     splits = arrow_batches.numpy_column(rows, requests.SPLIT)
     for split in np.unique(splits):
         yield str(split), rows.filter(pa.array(splits == split))
-
-
-class _ReadRowGroup(steps.Step):
-    """Reads, validates and partitions one Parquet row group."""
-
-    def __init__(
-        self,
-        shuffle_dir: str | None,
-        partitions: int,
-        schema: pa.Schema,
-        log: Log | None,
-    ) -> None:
-        super().__init__(shuffle_dir)
-        self._partitions = partitions
-        self._schema = schema
-        self._log = log
-
-    def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
-        for position, batch in steps.read_row_group(element, self._schema):
-            place = np.arange(position, position + batch.num_rows)
-            batch = arrow_batches.append(batch, position=pa.array(place))
-            if self._log is None or element.table != "samples":
-                yield from self._send_batch(element, batch)
-                continue
-            times = arrow_batches.column(batch, raw_tables.TIME)
-            # Without a time they are rejected, whatever the split.
-            first, _ = self._log.seconds(features.TRAIN_SPLIT)
-            seconds = values_of(pc.fill_null(times, first))
-            for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT):
-                first, end = self._log.seconds(split)
-                inside = (seconds >= first) & (seconds < end)
-                group = dataclasses.replace(element, split=split)
-                part, batch = _split_by_mask(batch, inside)
-                yield from self._send_batch(group, part)
-                seconds = seconds[~inside]
-            steps.count("read/impressions_of_other_days", batch.num_rows)
-
-    def _send_batch(
-        self, group: steps.RowGroup, batch: pa.RecordBatch
-    ) -> Iterator[steps.Sent]:
-        name = f"{group.split}_{group.table}" if group.split else group.table
-        steps.count(f"read/{name}", batch.num_rows)
-        if group.table != "embedding_ids":
-            batch, rejected = validation.validate(group.table, batch)
-            yield from steps.reject(name, rejected)
-        if group.table == "events" and self._log:
-            rows = batch.num_rows
-            batch = event_histories.behaviors(batch, self._log)
-            others = rows - batch.num_rows
-            steps.count("read/events_of_other_actions", others)
-        by_user = group.table == "user_features"
-        if group.table == "samples":
-            split = pa.array([group.split] * batch.num_rows, pa.string())
-            batch = arrow_batches.append(batch, split=split)
-        code = raw_tables.USER_ID if by_user else raw_tables.ITEM_ID
-        for index, part in arrow_batches.partition(
-            batch, code, self._partitions
-        ):
-            yield "rows", (group.split, index) if by_user else index, part
 
 
 class _JoinItems(steps.Step):
@@ -305,7 +237,7 @@ class _JoinItems(steps.Step):
             for name in ("samples", "events", "items", "embedded")
         )
         if items is not None:
-            items, extra = _split_by_mask(
+            items, extra = arrow_batches.split_by_mask(
                 items, requests.is_first(items, raw_tables.ITEM_ID)
             )
             yield from steps.reject(
@@ -316,7 +248,7 @@ class _JoinItems(steps.Step):
         if samples is None:
             return
         rows = _lookup(items, samples)
-        samples, unknown = _split_by_mask(samples, rows >= 0)
+        samples, unknown = arrow_batches.split_by_mask(samples, rows >= 0)
         for split, rejected in _by_split(unknown):
             yield from steps.reject(
                 f"{split}_samples", rejected, validation.NO_ITEM_FEATURES
@@ -349,7 +281,7 @@ class _JoinItems(steps.Step):
         Each split gets those before its end. Items without a row have
         nothing but their ids: 0 is missing.
         """
-        events, extra = _split_by_mask(
+        events, extra = arrow_batches.split_by_mask(
             events, ~event_histories.is_repeated(events)
         )
         yield from steps.reject(
@@ -367,7 +299,7 @@ class _JoinItems(steps.Step):
         seconds = arrow_batches.numpy_column(joined, raw_tables.TIME)
         for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT):
             _, end = log.seconds(split)
-            before, _ = _split_by_mask(joined, seconds < end)
+            before, _ = arrow_batches.split_by_mask(joined, seconds < end)
             for index, part in arrow_batches.partition(
                 before, raw_tables.USER_ID, self._partitions
             ):
@@ -416,7 +348,7 @@ class _WriteRequests(steps.Step):
                 users, position=pa.array(np.arange(users.num_rows))
             )
         if users is not None:
-            users, extra = _split_by_mask(
+            users, extra = arrow_batches.split_by_mask(
                 users, requests.is_first(users, raw_tables.USER_ID)
             )
             yield from steps.reject(
@@ -429,7 +361,7 @@ class _WriteRequests(steps.Step):
                 raw_tables.USER_ID,
                 arrow_batches.numpy_column(samples, raw_tables.USER_ID),
             )
-            samples, unknown = _split_by_mask(samples, rows >= 0)
+            samples, unknown = arrow_batches.split_by_mask(samples, rows >= 0)
             yield from steps.reject(
                 f"{split}_samples", unknown, validation.NO_USER_FEATURES
             )
@@ -444,7 +376,9 @@ class _WriteRequests(steps.Step):
                         raw_tables.USER_ID,
                         arrow_batches.numpy_column(events, raw_tables.USER_ID),
                     )
-                    events, _ = _split_by_mask(events, of_users >= 0)
+                    events, _ = arrow_batches.split_by_mask(
+                        events, of_users >= 0
+                    )
                     histories = event_histories.EventHistories(
                         events, of_users[of_users >= 0], log
                     )
