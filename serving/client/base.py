@@ -19,7 +19,14 @@ from typing import (
 
 from serving.client.attempts import Attempts
 from serving.client.batches import Limits
-from serving.client.calls import AsyncTransport, Call, Plan, Target, Transport
+from serving.client.calls import (
+    AsyncTransport,
+    Call,
+    Plan,
+    PlanSteps,
+    Target,
+    Transport,
+)
 from serving.client.declared_inputs import DeclaredInputs
 from serving.client.errors import CallError, ClientClosedError, RequestError
 from serving.client.settings import Retry, Timeouts, Tls
@@ -130,20 +137,14 @@ class BlockingClient(BaseClient):
         self.close()
 
     def _run(self, plan: Plan[_T], timeout: float | None) -> _T:
-        attempts = self._attempts(timeout)
-        resume: Callable[[], Call[Any]] = plan.__next__
-        while True:
-            try:
-                call = resume()
-            except StopIteration as end:
-                result: _T = end.value
-                return result
+        attempts, steps = self._attempts(timeout), PlanSteps(plan)
+        while (call := steps.next_call()) is not None:
             attempts.next_call()
             try:
-                answer = self._send(call, attempts)
-                resume = functools.partial(plan.send, answer)
+                steps.answer(self._send(call, attempts))
             except CallError as error:
-                resume = functools.partial(plan.throw, error)
+                steps.fail(error)
+        return steps.result
 
     def _send(self, call: Call[_T], attempts: Attempts) -> _T:
         while True:
@@ -175,20 +176,14 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def _run(self, plan: Plan[_T], timeout: float | None) -> _T:
-        attempts = self._attempts(timeout)
-        resume: Callable[[], Call[Any]] = plan.__next__
-        while True:
-            try:
-                call = resume()
-            except StopIteration as end:
-                result: _T = end.value
-                return result
+        attempts, steps = self._attempts(timeout), PlanSteps(plan)
+        while (call := steps.next_call()) is not None:
             attempts.next_call()
             try:
-                answer = await self._send(call, attempts)
-                resume = functools.partial(plan.send, answer)
+                steps.answer(await self._send(call, attempts))
             except CallError as error:
-                resume = functools.partial(plan.throw, error)
+                steps.fail(error)
+        return steps.result
 
     async def _send(self, call: Call[Any], attempts: Attempts) -> Any:
         while True:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -50,6 +51,36 @@ Plan = Generator[Call[Any], Any, _T]
 A plan yields a call and is sent its answer, or thrown the `CallError` that
 ended its attempts; it returns the result, or raises `ResponseError`.
 """
+
+
+class PlanSteps(Generic[_T]):
+    """Goes through a plan; whether sending waits is up to the client.
+
+    Attributes:
+        result: what the plan returned, once `next_call` is None.
+    """
+
+    result: _T
+
+    def __init__(self, plan: Plan[_T]) -> None:
+        self._plan = plan
+        self._resume: Callable[[], Call[Any]] = plan.__next__
+
+    def next_call(self) -> Call[Any] | None:
+        """Returns the next call, or None at the end of the plan."""
+        try:
+            return self._resume()
+        except StopIteration as end:
+            self.result = end.value
+            return None
+
+    def answer(self, answer: Any) -> None:
+        """Keeps the answer of the call for the plan."""
+        self._resume = functools.partial(self._plan.send, answer)
+
+    def fail(self, error: CallError) -> None:
+        """Keeps the error that ended the call for the plan."""
+        self._resume = functools.partial(self._plan.throw, error)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

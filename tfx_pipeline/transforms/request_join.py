@@ -342,11 +342,8 @@ class _WriteRequests(steps.Step):
         )
         log = self._declared.log
         if log and not self._declared.features.user and samples is not None:
-            # There is no table of users, and nobody to reject.
+            # Logs without features of users need no table of users.
             users = requests.distinct_users(samples)
-            users = arrow_batches.append(
-                users, position=pa.array(np.arange(users.num_rows))
-            )
         if users is not None:
             users, extra = arrow_batches.split_by_mask(
                 users, requests.is_first(users, raw_tables.USER_ID)

@@ -113,9 +113,11 @@ def _request_starts(keys: np.ndarray, max_candidates: int) -> np.ndarray:
 
 
 def distinct_users(samples: pa.RecordBatch) -> pa.RecordBatch:
-    """Returns a table of users that have nothing but their ids."""
+    """Returns the users of samples: their ids and positions."""
     ids = np.unique(numpy_column(samples, raw_tables.USER_ID))
-    return pa.RecordBatch.from_pydict({raw_tables.USER_ID: ids})
+    return pa.RecordBatch.from_pydict(
+        {raw_tables.USER_ID: ids, POSITION: np.arange(len(ids))}
+    )
 
 
 def is_first(rows: pa.RecordBatch, key: str) -> np.ndarray:
