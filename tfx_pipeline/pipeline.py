@@ -109,7 +109,7 @@ def create_pipeline(
                     include={"model", "trainer", "transform", "export"}
                 ),
                 "features": declared.names,
-                "of_items": declared.of_items(),
+                "of_items": declared.features.of_items,
             }
         ),
         checkpoint_root=str(config.root / "checkpoints"),

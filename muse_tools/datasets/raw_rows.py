@@ -24,7 +24,7 @@ def sample_rows(
 ) -> pa.RecordBatch:
     """Returns impressions; `clicked` is 0 or 1, or false or true."""
     label: Any = np.asarray(clicked, np.int64)
-    if declared.label.one_hot:
+    if declared.label_names["click"].one_hot:
         one_hot = np.stack([1 - clicked, clicked], axis=1, dtype=np.int8)
         label = matrix_lists(one_hot, pa.int8())
     return _batch(raw_tables.TRAIN_SAMPLES, [label, users, items], declared)

@@ -70,6 +70,7 @@ def schemas(declared: RankingSchema) -> Mapping[str, pa.Schema]:
     the columns in files, see `column_of`.
     """
     log, texts = declared.log, declared.texts()
+    label = declared.label_names[LABEL]
     items, users = declared.tables["items"], declared.tables["users"]
     groups = {}
     for of_items, of_behaviors in (
@@ -89,12 +90,12 @@ def schemas(declared: RankingSchema) -> Mapping[str, pa.Schema]:
             metadata[decoding.TEXT] = texts[name]
         if name in (TIME, KNOWN_TIME) and log:
             metadata[decoding.TIME] = log.timezone
-        if name == LABEL and not declared.label.one_hot:
-            least = declared.label.at_least
+        if name == LABEL and not label.one_hot:
+            least = label.at_least
             kind_of = decoding.FLAG if least is None else decoding.AT_LEAST
             metadata[kind_of] = str(least)
         kind = pa.string() if name == ACTION else pa.int64()
-        if name == SCL_EMBEDDING or (name == LABEL and declared.label.one_hot):
+        if name == SCL_EMBEDDING or (name == LABEL and label.one_hot):
             kind = list_of(pa.int8())
         if name.startswith("behavior_") and table == "users":
             kind = list_of(pa.int64())

@@ -27,7 +27,7 @@ def user_names(tables: raw_tables.RawTables) -> list[str]:
     Features of behaviors that are their items' own are not among them.
     """
     features = tables.declared.features
-    own = set(features.behavior) - set(tables.declared.of_items())
+    own = set(features.behavior) - set(tables.declared.features.of_items)
     return [
         raw_tables.USER_ID,
         *(f"user_{name}" for name in features.user),

@@ -289,7 +289,7 @@ class _JoinItems(steps.Step):
         )
         rows = _lookup(items, events)
         columns = {}
-        for name in self._declared.of_items():
+        for name in self._declared.features.of_items:
             values = np.zeros(len(rows), np.int64)
             if items is not None:
                 known = arrow_batches.numpy_column(items, f"item_{name}")
