@@ -59,7 +59,7 @@ SPLITS = ("train", "test")
 
 # Columns of the search tables that hold item ids.
 _SEARCHED_ITEMS = ("item_id", "purchased_item_id", "clicked_item_ids")
-_COLUMN, _SAME_IDS = b"column", b"same_ids"
+COLUMN, _SAME_IDS = b"column", b"same_ids"
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def schemas(declared: RankingSchema) -> Mapping[str, pa.Schema]:
 
     def field(table: str, name: str, column: str) -> pa.Field:
         metadata = {
-            _COLUMN: column,
+            COLUMN: column,
             _SAME_IDS: "\n".join(groups.get(name, [column])),
         }
         if name in texts:
@@ -161,7 +161,7 @@ _TYPE_HINTS = {
 
 def column_of(field: pa.Field) -> str:
     """Returns the name of a field's column in files."""
-    return (field.metadata or {}).get(_COLUMN, field.name.encode()).decode()
+    return (field.metadata or {}).get(COLUMN, field.name.encode()).decode()
 
 
 def describe_column(field: pa.Field) -> str:

@@ -3,7 +3,8 @@
 ``item_content`` says what items look like, ``search_events`` what people
 searched for, bought, and clicked without buying. Both lie beside the other
 raw tables, in the same forms (`parquet_files.find_files`), with plain column
-names. A modality is a column ``<modality>_vector`` (of a query:
+names. If the declaration names a ``text`` of the item table, that table takes
+the place of ``item_content``. A modality is a column ``<modality>_vector`` (of a query:
 ``query_<modality>_vector``) or a text column, whose modality is ``text``.
 """
 
@@ -20,12 +21,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from muse_tools.datasets import casting
+from muse_tools.datasets import casting, decoding, raw_tables
 from muse_tools.datasets.arrow_lists import list_lengths, list_of, list_values
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import check_modality
 from muse_tools.datasets.parquet_files import find_files, listing
 from muse_tools.datasets.raw_tables import RawTable, wrong_type
+from schemas import ranking_schema
+from schemas.ranking_schema import RankingSchema
 
 ITEM_CONTENT = "item_content"
 SEARCH_EVENTS = "search_events"
@@ -107,11 +110,38 @@ def find_tables(
 ) -> dict[str, tuple[pathlib.Path, ...]]:
     """Finds the files of both tables in a directory or its ``raw/``."""
     base = pathlib.Path(directory)
+    files = {name: name for name in TABLES}
+    declared = _declared(base)
+    if declared.text:
+        names = raw_tables.file_names(declared)
+        files[ITEM_CONTENT] = names[raw_tables.ITEM_FEATURES]
     for root in (base, base / "raw"):
-        found = {n: paths for n in TABLES if (paths := find_files(root, n))}
+        found = {
+            n: p for n, file in files.items() if (p := find_files(root, file))
+        }
         if found:
             return found
     return {}
+
+
+def _declared(directory: str | os.PathLike[str]) -> RankingSchema:
+    base = pathlib.Path(directory)
+    return ranking_schema.beside(base / "raw", base)
+
+
+def _keys(name: str, declared: RankingSchema) -> pa.Schema:
+    """Returns the columns of ids and times."""
+    if declared.text and name == ITEM_CONTENT:
+        items = raw_tables.schemas(declared)[raw_tables.ITEM_FEATURES]
+        return pa.schema([items.field(ITEM_ID)])
+    if declared.item.type == "int64":
+        return _KEYS[name]
+    return pa.schema(
+        field.with_metadata(
+            {decoding.TEXT: ITEM_ID} if "item" in field.name else {}
+        )
+        for field in _KEYS[name]
+    )
 
 
 def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
@@ -128,12 +158,17 @@ def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
             f"put {name}.parquet there (schemas/README.md describes it), or "
             "set item_embeddings to imported.",
         )
-    found = RawTable(name, paths, _KEYS[name]).file_schema()
-    vectors, text = _modalities(name, found)
-    fields = [
-        field for field in found if field.name in (*vectors.values(), text)
-    ]
-    table = RawTable(name, paths, pa.schema([*_KEYS[name], *fields]))
+    declared = _declared(directory)
+    keys = _keys(name, declared)
+    vectors, text = {}, TEXT
+    if declared.text and name == ITEM_CONTENT:
+        place = {raw_tables.COLUMN: declared.text}
+        fields = [pa.field(TEXT, pa.string(), metadata=place)]
+    else:
+        found = RawTable(name, paths, keys).file_schema()
+        vectors, text = _modalities(name, found)
+        fields = [f for f in found if f.name in (*vectors.values(), text)]
+    table = RawTable(name, paths, pa.schema([*keys, *fields]))
     table.check()
     return SearchTable(table, vectors, text)
 
