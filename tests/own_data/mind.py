@@ -9,14 +9,19 @@ import numpy as np
 CATEGORIES = ["sports", "finance", "travel", "music"]
 
 
+def topics(news: int = 160) -> np.ndarray:
+    """Returns the category of each article."""
+    return np.random.default_rng(0).integers(len(CATEGORIES), size=news)
+
+
 def write(root: pathlib.Path, users: int = 150, news: int = 160) -> None:
     """Writes the folders ``train`` and ``dev``; some readers are in both."""
-    rng = np.random.default_rng(0)
-    topics = rng.integers(len(CATEGORIES), size=news)
+    rng = np.random.default_rng(1)
+    topic = topics(news)
     articles = [
         f"N{n}\t{CATEGORIES[t]}\t{CATEGORIES[t]}{n % 3}\tAll on "
         f'{CATEGORIES[t]} no {n}, today\'s "best"\tAbstract\thttp://n/{n}\t[]\t[]'
-        for n, t in enumerate(topics)
+        for n, t in enumerate(topic)
     ]
     for split, day in (("train", "11/11/2019"), ("dev", "11/15/2019")):
         folder = root / split
@@ -24,12 +29,12 @@ def write(root: pathlib.Path, users: int = 150, news: int = 160) -> None:
         lines = []
         for user in range(users):
             likes = user % len(CATEGORIES)
-            liked = np.flatnonzero(topics == likes)
+            liked = np.flatnonzero(topic == likes)
             history = rng.choice(liked, rng.integers(0, 9))
             for _ in range(2):
                 shown = rng.choice(news, 6, replace=False)
                 clicks = rng.random(6) < np.where(
-                    topics[shown] == likes, 0.8, 0.1
+                    topic[shown] == likes, 0.8, 0.1
                 )
                 pairs = " ".join(
                     f"N{n}-{int(c)}" for n, c in zip(shown, clicks, strict=True)
