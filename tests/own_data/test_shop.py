@@ -223,7 +223,9 @@ def test_matches_add_to_what_the_category_does(world):
         world.term("matches"),
         np.ones(len(world.rows)),
     ]
-    found, *_ = np.linalg.lstsq(np.stack(terms, 1), world.effect("category"))
+    found, *_ = np.linalg.lstsq(
+        np.stack(terms, 1), world.effect("category"), rcond=None
+    )
     assert found[:2].min() > 0.3
 
 
