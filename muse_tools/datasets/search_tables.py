@@ -21,7 +21,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from muse_tools.datasets import casting, decoding, raw_tables
+from muse_tools.datasets import (
+    casting,
+    decoding,
+    raw_tables,
+    table_schemas,
+)
 from muse_tools.datasets.arrow_lists import list_lengths, list_of, list_values
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import check_modality
@@ -162,7 +167,7 @@ def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
     keys = _keys(name, declared)
     vectors, text = {}, TEXT
     if declared.text and name == ITEM_CONTENT:
-        place = {raw_tables.COLUMN: declared.text}
+        place = {table_schemas.COLUMN: declared.text}
         fields = [pa.field(TEXT, pa.string(), metadata=place)]
     else:
         found = RawTable(name, paths, keys).file_schema()
