@@ -3,9 +3,10 @@
 ``item_content`` says what items look like, ``search_events`` what people
 searched for, bought, and clicked without buying. Both lie beside the other
 raw tables, in the same forms (`parquet_files.find_files`), with plain column
-names. If the declaration names a ``text`` of the item table, that table takes
-the place of ``item_content``. A modality is a column ``<modality>_vector`` (of a query:
+names. A modality is a column ``<modality>_vector`` (of a query:
 ``query_<modality>_vector``) or a text column, whose modality is ``text``.
+Where the declaration names a ``text`` of items, the item table takes the place
+of ``item_content``.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class SearchTable:
     rows: RawTable
     vectors: Mapping[str, str]
     text: str | None
+    of_items: bool = False
+    """Whether it is the item table, with its texts."""
 
     @property
     def name(self) -> str:
@@ -134,21 +137,6 @@ def _declared(directory: str | os.PathLike[str]) -> RankingSchema:
     return ranking_schema.beside(base / "raw", base)
 
 
-def _keys(name: str, declared: RankingSchema) -> pa.Schema:
-    """Returns the columns of ids and times."""
-    if declared.text and name == ITEM_CONTENT:
-        items = raw_tables.schemas(declared)[raw_tables.ITEM_FEATURES]
-        return pa.schema([items.field(ITEM_ID)])
-    if declared.item.type == "int64":
-        return _KEYS[name]
-    return pa.schema(
-        field.with_metadata(
-            {decoding.TEXT: ITEM_ID} if "item" in field.name else {}
-        )
-        for field in _KEYS[name]
-    )
-
-
 def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
     """Finds one of the two tables and its modalities."""
     if name not in TABLES:
@@ -164,18 +152,33 @@ def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
             "set item_embeddings to imported.",
         )
     declared = _declared(directory)
-    keys = _keys(name, declared)
-    vectors, text = {}, TEXT
     if declared.text and name == ITEM_CONTENT:
-        place = {table_schemas.COLUMN: declared.text}
-        fields = [pa.field(TEXT, pa.string(), metadata=place)]
+        items = raw_tables.schemas(declared)[raw_tables.ITEM_FEATURES]
+        column = {table_schemas.COLUMN: declared.text}
+        text = pa.field(TEXT, pa.string(), metadata=column)
+        fields = pa.schema([items.field(ITEM_ID), text])
+        found = SearchTable(RawTable(name, paths, fields), {}, TEXT, True)
     else:
-        found = RawTable(name, paths, keys).file_schema()
-        vectors, text = _modalities(name, found)
-        fields = [f for f in found if f.name in (*vectors.values(), text)]
-    table = RawTable(name, paths, pa.schema([*keys, *fields]))
-    table.check()
-    return SearchTable(table, vectors, text)
+        found = _with_modalities(name, paths, declared)
+    found.rows.check()
+    return found
+
+
+def _with_modalities(
+    name: str, paths: tuple[pathlib.Path, ...], declared: RankingSchema
+) -> SearchTable:
+    keys = _KEYS[name]
+    if declared.item.type == "string":
+        hashed = {decoding.TEXT: ITEM_ID}
+        keys = pa.schema(
+            field.with_metadata(hashed) if "item" in field.name else field
+            for field in keys
+        )
+    found = RawTable(name, paths, keys).file_schema()
+    vectors, text = _modalities(name, found)
+    fields = [f for f in found if f.name in (*vectors.values(), text)]
+    rows = RawTable(name, paths, pa.schema([*keys, *fields]))
+    return SearchTable(rows, vectors, text)
 
 
 def _modalities(
