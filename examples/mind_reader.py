@@ -52,12 +52,12 @@ def convert(folder: pathlib.Path, split: str, out: pathlib.Path) -> None:
     rows["hour"] = time.dt.hour + 1  # 0 would be missing.
     rows["history"] = rows["history"].fillna("").str.split()
     users = rows[["user", "history"]].drop_duplicates("user")
-    users.to_parquet(out / f"{split}_user_features.parquet")
+    users.to_parquet(out / f"{split}_user_features.parquet", index=False)
     shown = rows.assign(shown=rows["shown"].str.split()).explode("shown")
     pair = shown["shown"].str.rsplit("-", n=1, expand=True)
     shown["news"], shown["clicked"] = pair[0], pair[1].astype("int64")
     samples = shown[["user", "news", "clicked", "hour"]]
-    samples.to_parquet(out / f"{split}_samples.parquet")
+    samples.to_parquet(out / f"{split}_samples.parquet", index=False)
 
 
 def main(train: str, dev: str, out: str) -> None:
@@ -69,7 +69,7 @@ def main(train: str, dev: str, out: str) -> None:
         convert(pathlib.Path(source), split, folder)
         news.append(read(pathlib.Path(source) / "news.tsv", NEWS))
     items = pd.concat(news).drop_duplicates("news")
-    items.to_parquet(folder / "item_features.parquet")
+    items.to_parquet(folder / "item_features.parquet", index=False)
     (folder / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
 
 
