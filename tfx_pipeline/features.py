@@ -11,6 +11,9 @@ BEHAVIOR_ITEM_IDS = "behavior_item_ids"
 CANDIDATE_ITEM_IDS = "candidate_item_ids"
 CANDIDATE_POPULARITY = "candidate_popularity"
 CLICKS = "clicks"
+WEIGHTS = "weights"
+# Before the names of labels other than the first, which is the click.
+LABEL_PREFIX = "label_"
 
 # Examples of search events: before a modality's name, its vector.
 QUERY_PREFIX = "query_"
