@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from schemas.ranking_schema import RankingSchema
+
 TRAIN_SPLIT = "train"
 EVAL_SPLIT = "eval"
 
@@ -12,8 +14,11 @@ CANDIDATE_ITEM_IDS = "candidate_item_ids"
 CANDIDATE_POPULARITY = "candidate_popularity"
 CLICKS = "clicks"
 WEIGHTS = "weights"
-# Before the names of labels other than the first, which is the click.
-LABEL_PREFIX = "label_"
 
 # Examples of search events: before a modality's name, its vector.
 QUERY_PREFIX = "query_"
+
+
+def labels(declared: RankingSchema) -> list[str]:
+    """Returns the labels in Examples, the first of them the clicks."""
+    return [CLICKS, *list(declared.label_names)[1:]]

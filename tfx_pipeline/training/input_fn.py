@@ -91,7 +91,7 @@ def training_batch(
     inputs = model_inputs.dense_model_inputs(batch, names)
     clicks = tf.cast(batch[features.CLICKS], tf.float32)
     inputs["candidate_mask"] = tf.not_equal(clicks, PADDING)
-    others = [*declared.label_names][1:]
+    others = features.labels(declared)[1:]
     labels = clicks
     if others:
         given = [tf.cast(batch[name], tf.float32) for name in others]
@@ -130,7 +130,7 @@ def _padded(name: str, feature: Any) -> Any:
 
 
 def _is_label(name: str) -> bool:
-    return name == features.CLICKS or name.startswith(features.LABEL_PREFIX)
+    return name == features.CLICKS or name.startswith("label_")
 
 
 def _fill_up(values: tf.Tensor, rows: int) -> tf.Tensor:
