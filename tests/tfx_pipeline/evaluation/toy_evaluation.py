@@ -120,7 +120,7 @@ def random_requests(
 
 
 AGES = {user: 20.5 + 3 * user for user in range(-6, 5)} | {5: math.nan}
-_SHARES = np.arange(1, 41) / np.arange(1, 41).sum()
+_SHARES = np.r_[30, 1:40] / (30 + np.arange(1, 40).sum())
 
 
 def write_requests(folder: pathlib.Path, requests: list[dict]) -> None:
