@@ -365,7 +365,10 @@ def make_world(folder: Path, features: Features = PRESET) -> World:
     preprocess = preprocessing_fn
     if features is not PRESET:
         config = {
-            "features": features,
+            "features": {
+                **{n: dict.fromkeys(features[n], {}) for n in features},
+                "matches": features["matches"],
+            },
             "max_history": MAX_HISTORY,
             "vocabulary_size": 100,
             "vocabulary_frequency_threshold": 1,
