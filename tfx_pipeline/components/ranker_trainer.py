@@ -153,8 +153,8 @@ def RankerTrainer(
 
 def _check_table(table: ItemTable, declared: RankingSchema) -> None:
     """Refuses a table that was made with another declaration."""
-    made_with = table.manifest.get("schema", {}).get("digest", "none")
-    if made_with not in ("none", declared.digest()):
+    made_with = table.manifest.get("schema", {}).get("digest")
+    if made_with not in (None, declared.digest()):
         raise ValueError(
             f"{table.path}: expected an item table of the declaration "
             f"{declared.name}, digest {declared.digest()}; run ItemTableGen "

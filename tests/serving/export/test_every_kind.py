@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.export import kinds as toy
 from tests.serving.export.kinds import (
     DECLARED,
     FEATURES,
@@ -34,11 +33,6 @@ from serving.export.words import pack_numbers, unpack_numbers  # noqa: E402
 
 LABELS = ("click_probability", "buy_probability")
 NEW = 4_000_000_001
-
-
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
-    return toy.make_kinds(tmp_path_factory.mktemp("kinds"))
 
 
 def parts_of(
@@ -374,7 +368,7 @@ def test_other_features_are_refused(kinds: Kinds, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`features` must be given"):
         export_saved_model(tmp_path / "1", **parts)
     longer = FEATURES.item | {"style": Feature(type="vector", dim=4)}
-    with pytest.raises(ValueError, match=r"\['style'\]` must be float32 of"):
+    with pytest.raises(ValueError, match="style.*float32 with 4"):
         export_saved_model(
             tmp_path / "1",
             features=FEATURES.model_copy(update={"item": longer}),
