@@ -14,7 +14,7 @@ import tensorflow_transform as tft
 
 from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import request_features
-from muse_tools.compare import keys, locks
+from muse_tools.compare import keys
 from muse_tools.compare.config import (
     BASE_EMBEDDINGS,
     MADE,
@@ -27,9 +27,11 @@ from muse_tools.compare.plan import Prepared
 from muse_tools.datasets.arrow_lists import find_sorted
 from muse_tools.datasets.raw_tables import RawTables
 from schemas.settings_file import ConfigError
+from serving.export.encodings import index_sizes
+from serving.files import locked
 from tfx_pipeline import config as pipeline_config
-from tfx_pipeline import features
-from tfx_pipeline.training import input_fn, trainer
+from tfx_pipeline import features, preprocessing
+from tfx_pipeline.training import input_fn
 
 Report = Callable[[str], None]
 
@@ -49,7 +51,7 @@ def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
     chosen = config.data_sets[name]
     pipeline = pipeline_config.load_config(chosen.pipeline, chosen.overrides)
     folder = config.root / "data" / name
-    with locks.locked(pipeline.root / ".compare.lock"):
+    with locked(pipeline.root / ".compare.lock"):
         made = _make_raw(chosen, pipeline, report)
         wanted: list[str] = [pipeline.item_embeddings]
         wanted += [one for one in config.embeddings if one in MADE]
@@ -61,7 +63,7 @@ def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
             examples, graph, tables[kind] = _run_pipeline(
                 pipeline, kind, report
             )
-        with locks.locked(folder / ".lock"):
+        with locked(folder / ".lock"):
             return _derived(
                 config,
                 folder,
@@ -138,11 +140,12 @@ def _derived(
         for split, pattern in splits.items()
     }
     output = tft.TFTransformOutput(str(graph))
-    names = RawTables.open(pipeline.data.raw_dir).declared.names
-    vocabularies = trainer.read_vocabularies(output, names)
+    declared = RawTables.open(pipeline.data.raw_dir).declared
+    learned = preprocessing.read_learned(output, declared.features)
+    sizes = index_sizes(declared.features, learned)
     spec = output.transformed_feature_spec()
     digests["vocabularies"] = keys.digest(
-        {name: values.tolist() for name, values in vocabularies.items()}
+        {name: values.tolist() for name, values in learned.items()}
     )
     files = {split: {0: pattern} for split, pattern in splits.items()}
     lengths = [
@@ -166,8 +169,11 @@ def _derived(
                     spec,
                     length,
                     {
-                        name: len(vocabularies[f"item_{name}"]) + 2
-                        for name in names["matches"]
+                        name: (
+                            sizes[f"item_{name}"],
+                            declared.features.item[name].many,
+                        )
+                        for name in declared.features.matches
                     },
                     target,
                 )
@@ -204,7 +210,7 @@ def _derived(
         settings={
             "model": pipeline.model.model_dump(mode="json"),
             "trainer": pipeline.trainer.model_dump(mode="json"),
-            "features": names,
+            "schema": declared.model_dump(mode="json"),
         },
         max_history=pipeline.transform.max_history,
         description={
@@ -260,14 +266,14 @@ def write_shorter(
     files: Sequence[str],
     spec: dict[str, Any],
     length: int,
-    matches: Mapping[str, int],
+    matches: Mapping[str, tuple[int, int]],
     target: pathlib.Path,
 ) -> None:
     """Writes requests whose histories keep their newest behaviors only.
 
-    `matches` are the features whose equal values are counted, and how many
-    indices each has. They are counted again: a shorter history knows nothing
-    of what was cut off.
+    `matches` are the features whose equal values are counted, each with its
+    number of indices, and of values if it has many. They are counted again: a
+    shorter history knows nothing of what was cut off.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -276,11 +282,19 @@ def write_shorter(
             ids = batch[features.BEHAVIOR_ITEM_IDS]
             keep = request_features.newest_mask(ids, length)
             changed = dict(batch)
-            for name, size in matches.items():
-                candidate = f"candidate_{name}"
-                changed[f"{candidate}_matches"] = (
+            for name, (size, many) in matches.items():
+                behaviors, candidates = (
+                    tf.reshape(batch[f"{group}_{name}"], [*of.shape, many])
+                    if many
+                    else batch[f"{group}_{name}"]
+                    for group, of in (
+                        ("behavior", ids),
+                        ("candidate", batch[features.CANDIDATE_ITEM_IDS]),
+                    )
+                )
+                changed[f"candidate_{name}_matches"] = (
                     request_features.feature_matches(
-                        batch[f"behavior_{name}"], keep, batch[candidate], size
+                        behaviors, keep, candidates, size
                     )
                 )
             arrays = {name: value.numpy() for name, value in changed.items()}
@@ -300,10 +314,10 @@ def _request(
     message = tf.train.Example()
     for name, values in arrays.items():
         chosen = values[row]
-        if name.startswith("behavior_"):
-            chosen = chosen[kept]
-        elif name.startswith("candidate_") or name == features.CLICKS:
-            chosen = chosen[real]
+        if not name.startswith("user_"):
+            things = kept if name.startswith("behavior_") else real
+            width = len(chosen) // max(1, len(things))
+            chosen = chosen[np.repeat(things, width)]
         feature = message.features.feature[name]
         if values.dtype.kind == "f":
             feature.float_list.value.extend(chosen.tolist())

@@ -184,6 +184,10 @@ def to_example(request: dict[str, np.ndarray]) -> bytes:
         features=tf.train.Features(
             feature={
                 name: tf.train.Feature(
+                    float_list=tf.train.FloatList(value=value.tolist())
+                )
+                if value.dtype.kind == "f"
+                else tf.train.Feature(
                     int64_list=tf.train.Int64List(value=value.tolist())
                 )
                 for name, value in request.items()
@@ -265,7 +269,12 @@ def make_transform_output(
     beam_internals.spare_local_runs()
 
     schema = schema_utils.schema_from_feature_spec(
-        dict.fromkeys(requests[0], tf.io.VarLenFeature(tf.int64))
+        {
+            name: tf.io.VarLenFeature(
+                tf.float32 if values.dtype.kind == "f" else tf.int64
+            )
+            for name, values in requests[0].items()
+        }
     )
     metadata = tft.DatasetMetadata(schema)
     rows = [
@@ -360,12 +369,13 @@ def make_world(folder: Path, features: Features = PRESET) -> World:
     The transform of other features than the preset's is the product's.
     """
     from serving.export import UserCacheConfig, export_saved_model
+    from serving.export.feature_names import single_categories
     from tfx_pipeline import preprocessing
 
     preprocess = preprocessing_fn
     if features is not PRESET:
         config = {
-            "features": features,
+            "features": single_categories(**features).model_dump(mode="json"),
             "max_history": MAX_HISTORY,
             "vocabulary_size": 100,
             "vocabulary_frequency_threshold": 1,
@@ -382,7 +392,7 @@ def make_world(folder: Path, features: Features = PRESET) -> World:
         folder / "muse" / "1",
         model=model,
         item_table=item_table,
-        vocabularies=vocabularies,
+        learned=vocabularies,
         max_history=MAX_HISTORY,
         transform_output=transform_output,
         warmup_examples=[to_example(r) for r in requests[:2]],
