@@ -27,7 +27,7 @@ from serving.client.item_file import read_item_file
 from serving.client.testing import MockTransport
 from serving.client.upserts import joined_result
 
-FEATURES = ("category", "city", "province")
+FEATURES = dict.fromkeys(("category", "city", "province"), "int64")
 
 
 def write(path: pathlib.Path, columns: dict) -> pathlib.Path:
@@ -168,7 +168,7 @@ def test_columns_of_the_raw_tables(
 def test_features_by_declared_name(tmp_path: pathlib.Path, column: str) -> None:
     columns = {"item_id": [5], "embedding": [[1.0]], column: [8], "other": [9]}
     file = write(tmp_path / "a.parquet", columns)
-    found = read_item_file(file, 1, ("brand", "color"))
+    found = read_item_file(file, 1, dict.fromkeys(("brand", "color"), "int64"))
     assert {k: v.tolist() for k, v in found.features.items()} == {"brand": [8]}
 
 
