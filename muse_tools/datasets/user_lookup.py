@@ -46,7 +46,7 @@ def find_user(
         },
         "behavior_item_ids": _ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
         "behaviors": {
-            name: row[f"behavior_{name}"][0].as_py() or []
+            name: np.asarray(row[f"behavior_{name}"][0].as_py() or [])
             for name in declared.behavior
             if f"behavior_{name}" in row.schema.names
         },

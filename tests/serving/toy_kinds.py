@@ -11,46 +11,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from schemas.ranking_schema import RankingSchema
+from tests.serving.kinds_schema import SCHEMA
 
-SCHEMA = RankingSchema.model_validate(
-    {
-        "name": "kinds",
-        "item": {"column": "sku", "type": "string"},
-        "labels": {"click": {}, "order": {}},
-        "features": {
-            "user": {
-                "age": {},
-                "country": {"type": "string"},
-                "income": {"type": "float"},
-                "interests": {"many": 3, "type": "string"},
-                "taste": {"type": "vector", "dim": 2},
-            },
-            "item": {
-                "category": {"type": "string"},
-                "price": {"type": "float"},
-                "tags": {"many": 2},
-                "look": {"type": "vector", "dim": 3},
-            },
-            "context": {
-                "device": {"type": "string"},
-                "load": {"type": "float"},
-                "pages": {"many": 2},
-            },
-            "candidate": {
-                "offer": {"type": "float"},
-                "shelf": {"hashed": 8},
-                "badges": {"many": 2, "type": "string"},
-                "angle": {"type": "vector", "dim": 2},
-            },
-            "behavior": {
-                "action": {"type": "string"},
-                "dwell": {"type": "float", "buckets": 4},
-                "category": {"column": "categories"},
-            },
-        },
-    }
-)
 _TYPES = {"int64": tf.int64, "float32": tf.float32}
 
 

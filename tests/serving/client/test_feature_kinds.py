@@ -20,6 +20,7 @@ from serving.client import (
 )
 from serving.client.testing import MockTransport
 from serving.client.types import TensorSpec
+from tests.serving.kinds_schema import SCHEMA
 
 NAN = float("nan")
 
@@ -174,8 +175,6 @@ def check(found, expected) -> None:
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 @pytest.mark.parametrize("kind", [MuseClient, AsyncMuseClient])
 def test_every_kind_reaches_the_model(kinds, kind, transport):
-    from tests.serving.toy_kinds import SCHEMA
-
     both = [FULL, BARE]
     prefetched = [
         PrefetchRequest(r.user_id, r.behavior_item_ids, r.user, r.behaviors)
@@ -357,8 +356,6 @@ def test_what_does_not_fit_is_named_and_not_sent(change, message):
 
 
 def test_a_declaration_of_another_type_is_named():
-    from tests.serving.toy_kinds import SCHEMA
-
     specs = {"rank": {**SPECS["rank"], "user_age": TensorSpec("float", (-1,))}}
     transport = MockTransport({"rank": lambda _: {}}, inputs=specs)
     with MuseClient("t", transport, schema=SCHEMA) as client:
@@ -428,8 +425,6 @@ def test_without_metadata_values_say_their_types():
 @pytest.mark.tf
 def test_examples_hold_every_kind():
     import tensorflow as tf
-
-    from tests.serving.toy_kinds import SCHEMA
 
     items = {"category": ["tea", None, "12"], "price": [1, None, 2.5]}
     for request, given in ((FULL, items), (BARE, {})):

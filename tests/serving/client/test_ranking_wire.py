@@ -21,6 +21,7 @@ from serving.client.ranking_wire import (
     write_values,
 )
 from serving.wire import ranking_messages as wire
+from tests.serving.kinds_schema import SCHEMA
 
 numbers = st.integers(-(2**63), 2**63 - 1) | st.none()
 floats = st.floats(width=32, allow_infinity=False) | st.none()
@@ -199,7 +200,6 @@ def test_numbers_and_texts_do_not_mix():
 
 def test_keys_become_numbers():
     from schemas.hashing import stable_id
-    from tests.serving.toy_kinds import SCHEMA
 
     request = RankingRequest("12", ["a"]).with_numbers(Declaration(SCHEMA))
     assert request.user_id == 12
