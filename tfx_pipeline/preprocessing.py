@@ -21,6 +21,8 @@ from tfx_pipeline import features
 
 Inputs = dict[str, tf.SparseTensor]
 
+_ROUNDING = 1e-6
+
 
 def preprocessing_fn(
     inputs: Inputs, custom_config: dict[str, Any]
@@ -194,6 +196,8 @@ def _learn(
     if feature.log:
         flat = feature_encodings.log_of(flat)
     mean, scale = _finite(tft.mean(flat)), _finite(tf.sqrt(tft.var(flat)))
+    # Of one value the variance may be a rounding error.
+    scale *= tf.cast(scale > _ROUNDING * tf.abs(mean), tf.float32)
     _write(name, tf.stack([mean, scale]))
     return _Encoding(
         lambda values: feature_encodings.standardized(
