@@ -25,6 +25,7 @@ beam_internals.let_transform_learn_in_steps()
 Inputs = dict[str, tf.SparseTensor]
 _NUMBERS = "numbers"
 _OF_NUMBERS = ("buckets", "number")
+_ROUNDING = 1e-6
 
 
 def preprocessing_fn(
@@ -207,6 +208,8 @@ def _learn(
     if feature.log:
         flat = feature_encodings.log_of(flat)
     mean, scale = _finite(tft.mean(flat)), _finite(tf.sqrt(tft.var(flat)))
+    # Of one value the variance may be a rounding error.
+    scale *= tf.cast(scale > _ROUNDING * tf.abs(mean), tf.float32)
     return _Encoding(
         lambda values: feature_encodings.standardized(
             values, mean, scale, feature.log
