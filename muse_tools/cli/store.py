@@ -137,7 +137,7 @@ def load(
     """
     with output.one_line_errors():
         from muse_tools.datasets.errors import DataError
-        from muse_tools.demo import user_store
+        from muse_tools.stores import user_store
 
         server = _server(tls, target or LOCAL_SERVER, model, place.timeout)
         say = output.Reporter()
@@ -447,7 +447,7 @@ def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
 
 
 def _resolve_all(opened: BehaviorStore, connection: Connection) -> None:
-    from muse_tools.demo.user_store import resolve_rows
+    from muse_tools.stores.user_store import resolve_rows
 
     with connection.opened() as server:
         done, behind = resolve_rows(opened, server)

@@ -119,6 +119,53 @@ class Layout:
         """Digest of the declaration; empty if there is none."""
         return self.declared.digest() if self.declared else ""
 
+    def difference(self, other: Layout, whose: str) -> str:
+        """Returns where this store is not one for `other`; empty if it is.
+
+        It names the first feature. Those that only the store keeps, and all
+        that the store is not concerned with, do not count.
+
+        Args:
+            other: the layout of what else is declared.
+            whose: what has that declaration.
+        """
+        both = bool(self.declaration and other.declaration)
+        mine, theirs = self._described(both), other._described(both)
+        for name, said in theirs.items():
+            if mine.get(name) != said:
+                return (
+                    f"{name}: the store keeps {mine.get(name, 'none')}; "
+                    f"{whose} has {said}"
+                )
+        return ""
+
+    def _described(self, fully: bool) -> dict[str, str]:
+        """Returns what it keeps in words; not `fully` without a declaration."""
+        found = {
+            f"{group}_{name}": f"{dtype} of {width}" if width > 1 else dtype
+            for group, kinds in (
+                ("user", self.user),
+                ("behavior", self.behaviors),
+            )
+            for name, (dtype, width) in kinds.items()
+        }
+        if self.times:
+            found["times of events"] = "int64"
+        if fully and self.declared is not None:
+            keys = {"user_id": "int64", "item_id": "int64"}
+            texts = self.declared.texts()
+            found = {
+                name: f"texts ({said})" if name in texts else said
+                for name, said in {**keys, **found}.items()
+            }
+            log, features = self.declared.log, self.declared.features
+            for group in ("context", "behavior"):
+                for name, one in getattr(features, group).items():
+                    if one.time and log:
+                        clock = f"{one.time}, {log.as_of}, {log.timezone}"
+                        found[f"{group}_{name}"] = clock
+        return found
+
     def record(self) -> bytes:
         """Returns the record that a store keeps of its layout."""
         declared = self.declared
