@@ -432,12 +432,13 @@ class RankingSchema(Section):
         for table, columns in self.tables.items():
             held: dict[str, str] = {}
             for name, column in columns.items():
-                if name == "action":
+                other = held.get(column, "")
+                if name == "action" and other.startswith("behavior_"):
                     continue  # It may be a feature of behaviors as well.
-                if column in held:
+                if other:
                     yield (
                         f"table {table}: expected a column for each of "
-                        f"{held[column]} and {name}. Received: {column!r} twice"
+                        f"{other} and {name}. Received: {column!r} twice"
                     )
                 held[column] = name
 

@@ -27,6 +27,13 @@ def is_list(data_type: pa.DataType) -> bool:
     )
 
 
+def is_text(data_type: pa.DataType) -> bool:
+    """Returns whether a type is that of texts, plain or coded."""
+    if pa.types.is_dictionary(data_type):
+        data_type = data_type.value_type
+    return pa.types.is_string(data_type) or pa.types.is_large_string(data_type)
+
+
 def leaf(data_type: pa.DataType) -> pa.DataType:
     """Returns the type of a list's values, or the type itself."""
     return data_type.value_type if is_list(data_type) else data_type
@@ -104,7 +111,7 @@ def hint(field: pa.Field, received: pa.DataType, group: Sequence[str]) -> str:
         is_list(field.type) != is_list(received)
     ):
         return f"write column {name} as {wanted}."
-    if types.is_string(found) or types.is_large_string(found):
+    if is_text(found):
         return (
             f"replace the texts of {name} by "
             f"schemas.hashing.stable_ids({group[0]!r}, texts), "

@@ -1,71 +1,169 @@
-"""Columns of files that become whole numbers: texts, times and scores."""
+"""Columns of files as the code needs them: texts, times, scores, lists.
+
+What a column may hold, and how it is read, is in the metadata of its field.
+"""
 
 from __future__ import annotations
+
+import math
+import re
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from muse_tools.datasets import casting
-from muse_tools.datasets.arrow_lists import list_lengths
+from muse_tools.datasets.arrow_lists import list_lengths, values_of
 from schemas.hashing import stable_ids
 
 TEXT, TIME, AT_LEAST, FLAG = b"text", b"time", b"at_least", b"flag"
+NUMBER = b"number"
 _WANTED = {
     TEXT: "string",
     TIME: "timestamp, date or int64 seconds",
     AT_LEAST: "a number",
     FLAG: "int64 or bool",
+    NUMBER: "a number",
 }
+
+SEPARATOR = b"separator"
+"""Lists may be texts with this between the values."""
+
+MANY = b"many"
+"""How many values of a list count."""
+
+DIM = b"dim"
+"""How many numbers a vector has."""
 
 
 def _kind(field: pa.Field) -> bytes | None:
     return next((k for k in _WANTED if k in (field.metadata or {})), None)
 
 
+def _separator(field: pa.Field, received: pa.DataType) -> str:
+    """Returns what stands between the values of a column of texts."""
+    given = (field.metadata or {}).get(SEPARATOR, b"").decode()
+    return given if casting.is_text(received) else ""
+
+
 def describe(field: pa.Field) -> str:
     """Returns what a column may hold, for messages."""
     kind = _kind(field)
     if kind is None:
-        return casting.describe(field.type)
-    known = _WANTED[kind]
-    return f"list<{known}>" if casting.is_list(field.type) else known
+        known = casting.describe(field.type)
+    elif casting.is_list(field.type):
+        known = f"list<{_WANTED[kind]}>"
+    else:
+        known = _WANTED[kind]
+    separator = _separator(field, pa.string())
+    return known + (f", or texts with {separator!r} between" * bool(separator))
 
 
 def accepts(field: pa.Field, received: pa.DataType) -> bool:
     """Returns whether a column of a type can be decoded as a field."""
     kind, leaf, types = _kind(field), casting.leaf(received), pa.types
+    if _separator(field, received):
+        return True
     if kind is None or types.is_null(received):
         return casting.accepts(field.type, received)
     if casting.is_list(field.type) != casting.is_list(received):
         return False
     if types.is_dictionary(leaf):
         leaf = leaf.value_type
+    if types.is_null(leaf):
+        return True
     if kind == TEXT:
-        return types.is_string(leaf) or types.is_large_string(leaf)
+        return casting.is_text(leaf)
     if kind == FLAG:
         return types.is_boolean(leaf) or casting.accepts(field.type, leaf)
     if kind == TIME and (types.is_timestamp(leaf) or types.is_date(leaf)):
         return True
     return types.is_integer(leaf) or (
-        kind == AT_LEAST and types.is_floating(leaf)
+        kind in (AT_LEAST, NUMBER)
+        and (types.is_floating(leaf) or types.is_decimal(leaf))
     )
 
 
 def decode(array: pa.Array, field: pa.Field) -> pa.Array:
-    """Returns the whole numbers that a column of a file stands for."""
-    kind = _kind(field)
+    """Returns the numbers, or lists of them, that a column stands for.
+
+    A `ValueError` names a text that is no number.
+    """
+    if separator := _separator(field, array.type):
+        array = _split(array, separator, DIM in field.metadata)
+    kind, array = _kind(field), _of_any_length(array)
+    if casting.is_list(array.type):
+        parse = casting.is_text(casting.leaf(array.type))
+        if kind is None and not parse:
+            return array
+        return _decode_list(array, field, kind)
     if kind is None or pa.types.is_null(array.type):
         return array
-    value = field.metadata[kind].decode()
-    if casting.is_list(array.type):
-        values = decode(array.flatten(), field)
-        offsets = np.r_[0, np.cumsum(list_lengths(array))]
-        return pa.ListArray.from_arrays(
-            pa.array(offsets, pa.int32()),
-            values,
-            mask=array.is_null() if array.null_count else None,
-        )
+    return _decode_values(array, kind, field.metadata[kind].decode())
+
+
+def _decode_list(
+    array: pa.Array, field: pa.Field, kind: bytes | None
+) -> pa.Array:
+    values, leaf = array.flatten(), casting.leaf(field.type)
+    if kind == TEXT:
+        values = _decode_values(values, TEXT, field.metadata[TEXT].decode())
+    elif casting.is_text(values.type):
+        values = _parse(values, pa.float64() if leaf == pa.int8() else leaf)
+    elif kind is not None and not pa.types.is_null(values.type):
+        values = _decode_values(values, kind, "")
+    if kind == NUMBER:
+        values = pc.fill_null(values.cast(leaf), math.nan)
+    return _lists(list_lengths(array), values, array)
+
+
+def _parse(texts: pa.Array, kind: pa.DataType) -> pa.Array:
+    try:
+        return texts.cast(kind)
+    except pa.ArrowInvalid as error:
+        found = re.search("'.*'", str(error), re.DOTALL)
+        raise ValueError(found[0] if found else str(error)) from error
+
+
+def _of_any_length(array: pa.Array) -> pa.Array:
+    """Returns lists of one length as other lists."""
+    if not pa.types.is_fixed_size_list(array.type):
+        return array
+    size, values = array.type.list_size, array.flatten()
+    given = values_of(array.is_valid())
+    if len(values) > size * given.sum():  # Old versions keep those of nulls.
+        values = values.filter(pa.array(np.repeat(given, size)))
+    return _lists(given * size, values, array)
+
+
+def _lists(lengths: np.ndarray, values: pa.Array, like: pa.Array) -> pa.Array:
+    """Returns lists that are null where an array is."""
+    offsets = np.r_[0, np.cumsum(lengths)]
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()),
+        values,
+        mask=like.is_null() if like.null_count else None,
+    )
+
+
+def _split(array: pa.Array, separator: str, is_vector: bool) -> pa.Array:
+    """Splits texts; an empty one, or none, is no vector or no value."""
+    texts = pc.utf8_trim_whitespace(pc.fill_null(array.cast(pa.string()), ""))
+    parts = (
+        pc.utf8_split_whitespace(texts)
+        if separator == " "
+        else pc.split_pattern(texts, separator)
+    )
+    lengths, given = list_lengths(parts), values_of(pc.not_equal(texts, ""))
+    kept = pa.array(np.repeat(given, lengths))
+    values = pc.utf8_trim_whitespace(parts.flatten().filter(kept))
+    values = pc.if_else(pc.equal(values, ""), None, values)
+    if is_vector:
+        parts = pc.if_else(pa.array(given), texts, None)
+    return _lists(np.where(given, lengths, 0), values, parts)
+
+
+def _decode_values(array: pa.Array, kind: bytes, value: str) -> pa.Array:
     if kind == TEXT:
         coded = array
         if not pa.types.is_dictionary(array.type):
@@ -75,8 +173,12 @@ def decode(array: pa.Array, field: pa.Field) -> pa.Array:
     if kind == FLAG:
         flags = pa.types.is_boolean(array.type)
         return array.cast(pa.int64()) if flags else array
+    if kind == NUMBER:
+        return array.cast(pa.float32(), safe=False)
     if kind == AT_LEAST:
-        return pc.greater_equal(array, float(value)).cast(pa.int64())
+        numbers = array.cast(pa.float64(), safe=False)
+        numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
+        return pc.greater_equal(numbers, float(value)).cast(pa.int64())
     if pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("s"))
     if not pa.types.is_timestamp(array.type):

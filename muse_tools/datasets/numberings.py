@@ -30,8 +30,11 @@ class Numberings:
 
     def add(self, name: str, batch: pa.RecordBatch) -> None:
         """Looks at the ids of a column."""
-        seen, ids = self._seen[name], values_of(batch[name].drop_null())
-        if seen is None or not len(ids):
+        seen = self._seen.get(name)
+        if seen is None:
+            return
+        ids = values_of(batch[name].drop_null())
+        if not len(ids):
             return
         # pd.factorize gives -1 to what is missing.
         if ids.min() < -1 or ids.max() >= _MOST_NUMBERED:

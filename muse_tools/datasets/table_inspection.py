@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from muse_tools.datasets import raw_tables, validation
+from muse_tools.datasets import feature_values, raw_tables, validation
 from muse_tools.datasets.arrow_lists import (
     Ints,
     list_offsets,
@@ -124,9 +124,9 @@ class Reading:
             self.problems.append(error)
 
     def count_missing(self, missing: dict[str, int], batch: Batch) -> None:
-        """Counts features that are 0, and looks whether ids are numbered."""
+        """Counts missing features, and looks whether ids are numbered."""
         for name in missing:
-            missing[name] += int((values_of(batch.good[name]) == 0).sum())
+            missing[name] += feature_values.missing(batch.good[name])
             self.numberings.add(name, batch.read)
 
 

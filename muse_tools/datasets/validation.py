@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from muse_tools.datasets import casting, raw_tables
+from muse_tools.datasets import casting, feature_values, raw_tables
 from muse_tools.datasets.arrow_lists import (
     Ints,
     Mask,
@@ -36,6 +37,10 @@ NULL = "null"
 MISSING_ID = "id is 0 (missing)"
 LABEL_NOT_ONE_HOT = "label not one-hot"
 LABEL_NOT_BINARY = "label is not 0 or 1"
+WRONG_WEIGHT = "weight is not a number from 0 on"
+FUTURE = "time in the future"
+VECTOR_LENGTH = "vector of another length"
+NOT_FINITE = "number that is not finite"
 UNEQUAL_LISTS = "lists of a history of unequal length"
 EMBEDDING_LENGTH = f"embedding length is not {raw_tables.EMBEDDING_DIM}"
 ZERO_VECTOR = "zero vector"
@@ -49,6 +54,10 @@ REASONS = (
     MISSING_ID,
     LABEL_NOT_ONE_HOT,
     LABEL_NOT_BINARY,
+    WRONG_WEIGHT,
+    FUTURE,
+    VECTOR_LENGTH,
+    NOT_FINITE,
     UNEQUAL_LISTS,
     EMBEDDING_LENGTH,
     ZERO_VECTOR,
@@ -64,6 +73,8 @@ WRONG_DIMENSION = "vector of another dimension"
 
 REASON_COLUMN = "reason"
 
+_TOLERANCE_S = 86_400
+
 _HINTS = {
     NULL: "fill in ids, labels and lists; only features may be null.",
     MISSING_ID: (
@@ -74,7 +85,26 @@ _HINTS = {
         "make the label [1, 0] where the item was not clicked and [0, 1] "
         "where it was, that is [1 - c, c] for a click c."
     ),
-    LABEL_NOT_BINARY: "make the label 1 where the item was clicked, else 0.",
+    LABEL_NOT_BINARY: (
+        "make the label 1 where the item was clicked, else 0; or declare "
+        "at_least for scores."
+    ),
+    WRONG_WEIGHT: (
+        "write the weight of each impression as a number from 0 on, or leave "
+        "weight out of the declaration."
+    ),
+    FUTURE: (
+        "write times as timestamps or whole seconds since 1970, not as "
+        "milliseconds; events that have not happened belong elsewhere."
+    ),
+    VECTOR_LENGTH: (
+        "write as many numbers as dim declares, or none where there is no "
+        "vector."
+    ),
+    NOT_FINITE: (
+        "write a number, or null where it is not known; a vector has all of "
+        "its numbers or is null."
+    ),
     UNEQUAL_LISTS: (
         "write one value of each feature per behavior, 0 where it is unknown."
     ),
@@ -224,20 +254,37 @@ def _one_hot(label: pa.Array) -> Mask:
     return good
 
 
-def clicks(batch: pa.RecordBatch) -> npt.NDArray[np.int8]:
-    """Returns the labels of accepted samples, int8 (N,), 1 for a click."""
-    label = batch[raw_tables.LABEL]
+def clicks(
+    batch: pa.RecordBatch, name: str = raw_tables.LABEL
+) -> npt.NDArray[np.int8]:
+    """Returns labels of accepted samples, int8 (N,), 1 for a click."""
+    label = batch[name]
     if not casting.is_list(label.type):
         return values_of(label).astype(np.int8)
     return np.ascontiguousarray(list_values(label).reshape(-1, 2)[:, 1])
 
 
-def _check_label(batch: pa.RecordBatch) -> list[Broken]:
-    label = batch[raw_tables.LABEL]
-    if casting.is_list(label.type):
-        return [(LABEL_NOT_ONE_HOT, ~_one_hot(label))]
-    values = values_of(pc.fill_null(label, 0))
-    return [(LABEL_NOT_BINARY, (values != 0) & (values != 1))]
+def _check_samples(batch: pa.RecordBatch) -> list[Broken]:
+    found = []
+    for field in filter(raw_tables.is_label, batch.schema):
+        label = batch[field.name]
+        if casting.is_list(label.type):
+            found.append((LABEL_NOT_ONE_HOT, ~_one_hot(label)))
+            continue
+        values = values_of(pc.fill_null(label, 0))
+        found.append((LABEL_NOT_BINARY, (values != 0) & (values != 1)))
+    if raw_tables.WEIGHT in batch.schema.names:
+        weights = values_of(pc.fill_null(batch[raw_tables.WEIGHT], np.nan))
+        usable = np.isfinite(weights) & (weights >= 0)
+        found.append((WRONG_WEIGHT, ~usable))
+    return found + _check_times(batch)
+
+
+def _check_times(batch: pa.RecordBatch) -> list[Broken]:
+    if raw_tables.TIME not in batch.schema.names:
+        return []
+    seconds = values_of(pc.fill_null(batch[raw_tables.TIME], 0))
+    return [(FUTURE, seconds > time.time() + _TOLERANCE_S)]
 
 
 def _history(batch: pa.RecordBatch) -> list[str]:
@@ -265,34 +312,43 @@ def _check_codes(batch: pa.RecordBatch) -> list[Broken]:
 
 
 class _Rules(NamedTuple):
-    """Keys of a table, other columns without null, the prefix of features."""
+    """Keys of a table, other columns without null, prefixes of features."""
 
     ids: Sequence[str]
     others: Callable[[pa.RecordBatch], Sequence[str]] = lambda batch: ()
     check: Callable[[pa.RecordBatch], list[Broken]] = lambda batch: []
-    features: str = " "
+    features: tuple[str, ...] = ()
 
 
-_OF_LOGS = (raw_tables.TIME, raw_tables.KNOWN_TIME, raw_tables.REQUEST_ID)
+def _of_samples(batch: pa.RecordBatch) -> list[str]:
+    labels = [f.name for f in filter(raw_tables.is_label, batch.schema)]
+    return [*labels, *_of_logs(batch)]
+
+
+def _of_logs(batch: pa.RecordBatch) -> list[str]:
+    names = (raw_tables.TIME, raw_tables.KNOWN_TIME, raw_tables.REQUEST_ID)
+    return [name for name in names if name in batch.schema.names]
+
+
 _RULES = {
     "samples": _Rules(
         (raw_tables.USER_ID, raw_tables.ITEM_ID),
-        lambda batch: [
-            name
-            for name in (raw_tables.LABEL, *_OF_LOGS)
-            if name in batch.schema.names
-        ],
-        _check_label,
+        _of_samples,
+        _check_samples,
+        ("context_", "candidate_"),
     ),
     "events": _Rules(
         (raw_tables.USER_ID, raw_tables.ITEM_ID),
-        lambda batch: [n for n in _OF_LOGS if n in batch.schema.names],
-        features="behavior_",
+        _of_logs,
+        _check_times,
+        ("behavior_",),
     ),
     "user_features": _Rules(
-        (raw_tables.USER_ID,), _history, _check_lists, "user_"
+        (raw_tables.USER_ID,), _history, _check_lists, ("user_", "behavior_")
     ),
-    raw_tables.ITEM_FEATURES: _Rules((raw_tables.ITEM_ID,), features="item_"),
+    raw_tables.ITEM_FEATURES: _Rules(
+        (raw_tables.ITEM_ID,), features=("item_",)
+    ),
     "embeddings": _Rules(
         (raw_tables.ITEM_ID,),
         lambda batch: (raw_tables.SCL_EMBEDDING,),
@@ -309,10 +365,12 @@ _RULES |= {
 def validate(table: str, batch: pa.RecordBatch) -> Validated:
     """Checks a batch by the rules of its table; extra columns are kept.
 
-    `table` may leave out the split. Samples: no null, no id 0, a label that is
-    0 or 1, or one-hot. User features: no null but in features of the user, no
-    id 0, lists of equal length. Item features: an id. Embeddings: an id and 128
-    codes that are not all 0. Features that are null become 0, which is missing.
+    `table` may leave out the split. Samples: no null, no id 0, labels that are
+    0 or 1, or one-hot, a weight from 0 on. User features: no null but in
+    features of the user, no id 0, lists of equal length. Item features: an
+    id. Embeddings: an id and 128 codes that are not all 0. Times: not in the
+    future. Numbers and vectors: finite, of the declared length. Features that
+    are null become missing (`feature_values.fill`).
     """
     rules = _RULES.get(table.removeprefix("train_").removeprefix("test_"))
     if rules is None:
@@ -323,10 +381,20 @@ def validate(table: str, batch: pa.RecordBatch) -> Validated:
     broken = check_ids(batch, rules.ids, others)
     if others and {*others} <= {*batch.schema.names}:
         broken += rules.check(batch)
+    features = [
+        field
+        for field in batch.schema
+        if rules.features and field.name.startswith(rules.features)
+    ]
+    for field in features:
+        of_length, finite = feature_values.usable(batch[field.name], field)
+        broken += [(VECTOR_LENGTH, ~of_length), (NOT_FINITE, ~finite)]
+    broken = [one for one in broken if one[1].any()]
     good, rejected = split_rows(batch, broken)
-    for name in good.schema.names:
-        if name.startswith(rules.features) and good[name].null_count:
-            good = with_column(good, name, pc.fill_null(good[name], 0))
+    for field in features:
+        good = with_column(
+            good, field.name, feature_values.fill(good[field.name], field)
+        )
     return Validated(good, rejected)
 
 
@@ -398,5 +466,6 @@ def strip_padding(batch: pa.RecordBatch) -> pa.RecordBatch:
     offsets = np.r_[0, np.cumsum(real)][list_offsets(items)]
     for name in _history(batch):
         kept = list_values(batch[name])[real]
-        batch = with_column(batch, name, list_array(kept, offsets, pa.int64()))
+        kind = batch[name].type.value_type
+        batch = with_column(batch, name, list_array(kept, offsets, kind))
     return batch

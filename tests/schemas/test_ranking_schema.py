@@ -19,7 +19,7 @@ GOOD = {
     "name": "news",
     "user": "reader",
     "item": {"column": "article"},
-    "label": {"column": "opened", "one_hot": True},
+    "labels": {"click": {"column": "opened", "one_hot": True}},
     "features": {
         "user": {"age": "age_band", "country": None},
         "item": {"topic": None, "author": "written_by"},
@@ -33,7 +33,7 @@ GOOD = {
 
 LOGS = {
     **GOOD,
-    "label": {"column": "stars", "at_least": 4},
+    "labels": {"click": {"column": "stars", "at_least": 4}},
     "log": {
         "tables": {"impressions": "shown", "events": "done"},
         "time": "shown_at",
@@ -87,6 +87,8 @@ def test_names_and_columns_of_a_declaration(tmp_path):
     assert found.names == {
         "user": ["age", "country"],
         "item": ["topic", "author"],
+        "context": [],
+        "candidate": [],
         "behavior": ["topic", "author"],
         "matches": ["topic", "author"],
     }
@@ -111,7 +113,7 @@ def test_names_and_columns_of_a_declaration(tmp_path):
         },
         "vectors": {"item_id": "article", "item_vector": "embedding"},
     }
-    assert found.label.one_hot
+    assert found.labels["click"].one_hot
 
 
 def test_columns_by_default():
@@ -122,7 +124,7 @@ def test_columns_by_default():
         "items": {"item_id": "item_id", "item_kind": "kind"},
         "vectors": {n: n for n in ("item_id", "item_vector")},
     }
-    assert not found.label.one_hot
+    assert not found.labels["click"].one_hot
 
 
 def test_presets_are_files_and_load():
@@ -137,6 +139,8 @@ def test_presets_are_files_and_load():
     assert ranking_schema.preset("taobao_mm").names == {
         "user": [f"profile_{i}" for i in range(1, 6)],
         "item": ["category", "city", "province"],
+        "context": [],
+        "candidate": [],
         "behavior": ["category"],
         "matches": ["category"],
     }
@@ -180,9 +184,9 @@ WRONG = {
         ["features.itens", "did you mean features.item?", "{}"],
     ),
     "unknown key of a label": (
-        "label.onehot",
+        "labels.click.onehot",
         True,
-        ["label.onehot", "did you mean label.one_hot?", "True"],
+        ["labels.click.onehot", "did you mean labels.click.one_hot?", "True"],
     ),
     "unknown key of a column": (
         "features.user.age",
@@ -197,7 +201,11 @@ WRONG = {
     "digit first": ("features.item.2nd", None, ["features.item", "'2nd'"]),
     "dash": ("features.item.a-b", None, ["features.item", "'a-b'"]),
     "no letters": ("features.user.", None, ["features.user", "''"]),
-    "taken user": ("features.user.id", "x", ["features.user", "none of id"]),
+    "taken user": (
+        "features.user.id",
+        "x",
+        ["features.user", "none of features, id"],
+    ),
     "one name twice": (
         "features.user.topic",
         "x",
@@ -217,11 +225,6 @@ WRONG = {
         "features.item.topic_matches",
         None,
         ["features.item", "'topic_matches'"],
-    ),
-    "behavior without an item feature": (
-        "features.behavior.price",
-        "x",
-        ["features.behavior", "features.item, topic, author", "'price'"],
     ),
     "match without a behavior feature": (
         "features.matches",
@@ -249,7 +252,7 @@ WRONG = {
         ["table items", "item_id and item_topic", "'article' twice"],
     ),
     "column of the label": (
-        "label.column",
+        "labels.click.column",
         "reader",
         ["table samples", "click and user_id", "'reader' twice"],
     ),
@@ -289,9 +292,9 @@ WRONG = {
     "another version": ("version", 2, ["version", "1", "2"]),
     "name that is a number": ("name", 7, ["name", "string", "7"]),
     "one hot that is a text": (
-        "label.one_hot",
+        "labels.click.one_hot",
         "always",
-        ["label.one_hot", "'always'"],
+        ["labels.click.one_hot", "'always'"],
     ),
 }
 
@@ -337,7 +340,7 @@ WRONG_LOGS = {
     "no behaviors": ("log.max_history", 0, ["log.max_history", "0"]),
     "unknown cut": ("log.as_of", "week", ["log.as_of", "'week'"]),
     "actions without their column": ("log.action", "", ["log.action"]),
-    "one hot": ("label.one_hot", True, ["label.one_hot", "true"]),
+    "one hot": ("labels.click.one_hot", True, ["labels.click.one_hot", "true"]),
     "column twice": (
         "log.request",
         "shown_at",
@@ -431,7 +434,7 @@ def declarations(draw):
             if key in some | {"train", "eval", "action"}
         }
     elif draw(st.booleans()):
-        values["label"] = {"one_hot": draw(st.booleans())}
+        values["labels"] = {"open": {"one_hot": draw(st.booleans())}}
     try:
         return RankingSchema(**values)
     except ValueError:
@@ -466,8 +469,8 @@ def test_what_is_written_is_what_is_read(declared, other):
         ("name", "other"),
         ("user", "other"),
         ("item.column", "other"),
-        ("label.column", "other"),
-        ("label.one_hot", False),
+        ("labels.click.column", "other"),
+        ("labels.click.one_hot", False),
         ("history", "other"),
         ("vectors", "other"),
         ("features.user.age", "other"),
@@ -496,7 +499,7 @@ def test_every_part_changes_the_digest(key, value):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("label.at_least", 3.5),
+        ("labels.click.at_least", 3.5),
         ("user", {"column": "reader", "type": "string"}),
         ("log.tables", {"impressions": "shown", "events": "other"}),
         *(

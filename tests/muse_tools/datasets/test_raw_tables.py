@@ -232,13 +232,11 @@ def test_what_is_there_instead_of_tables_is_said(tmp_path, inside, names, part):
         raw_tables.RawTables.open(tmp_path)
     assert one_line(error.value) and part in error.value.message
     assert all(name in error.value.message for name in TABLES)
-    assert "CSV and other files are not read" in error.value.hint
     with pytest.raises(DataError) as error:
         raw_tables.RawTables(tmp_path / inside, {}, preset("taobao_mm"))[
             "item_features"
         ]
     assert error.value.code == "MISSING_TABLE" and part in str(error.value)
-    assert "CSV" in error.value.hint
 
 
 def test_batches_shrink_as_histories_grow(tmp_path):
