@@ -10,6 +10,13 @@ from muse_keras.tensorflow.code_search import (
     has_int8_products,
     int8_products,
 )
+from muse_keras.tensorflow.feature_encodings import (
+    bucket_index,
+    flagged,
+    hashed_index,
+    log_of,
+    standardized,
+)
 from muse_keras.tensorflow.model_inputs import (
     FeatureNames,
     dense_model_inputs,
@@ -23,11 +30,16 @@ from muse_keras.tensorflow.request_features import (
 
 __all__ = [
     "FeatureNames",
+    "bucket_index",
     "dense_model_inputs",
     "densify",
     "feature_matches",
+    "flagged",
     "has_int8_products",
+    "hashed_index",
     "int8_products",
+    "log_of",
     "newest_mask",
     "present",
+    "standardized",
 ]

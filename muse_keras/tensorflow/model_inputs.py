@@ -1,6 +1,6 @@
 """From transformed features to the dense inputs of the ranking models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
@@ -9,19 +9,32 @@ Feature: TypeAlias = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
 
 
 class FeatureNames(NamedTuple):
-    """Names of the transformed features of each group of a model's inputs.
+    """Transformed features of each group of a model's inputs.
+
+    A group maps the names of its features, in the model's order, to how many
+    columns the model gets of each thing, such as a candidate.
 
     Attributes:
-        user: features of the user, (B, n) each; n is often 1.
-        item: features of the candidates, in the order of `item_sizes`.
-        behavior: features of the behaviors, in their order.
+        user: indices of the user.
+        item: indices of the candidates as items, in the order of
+            `item_sizes`.
+        context: indices of each candidate: of the request, then its own.
+        behavior: indices of the behaviors, in their order.
         matches: counts of behaviors, in their order.
+        user_numbers: numbers of the user.
+        item_numbers: numbers of the candidates as items.
+        context_numbers: numbers of each candidate: of the request, then its
+            own.
     """
 
-    user: Sequence[str] = ()
-    item: Sequence[str] = ()
-    behavior: Sequence[str] = ()
-    matches: Sequence[str] = ()
+    user: Mapping[str, int] = {}
+    item: Mapping[str, int] = {}
+    context: Mapping[str, int] = {}
+    behavior: Mapping[str, int] = {}
+    matches: Mapping[str, int] = {}
+    user_numbers: Mapping[str, int] = {}
+    item_numbers: Mapping[str, int] = {}
+    context_numbers: Mapping[str, int] = {}
 
 
 def dense_model_inputs(
@@ -35,30 +48,37 @@ def dense_model_inputs(
 
     Args:
         transformed: `behavior_item_ids`, `candidate_item_ids` and those of
-            `names`, each a sparse, ragged or dense (B, any). Ids are raw
-            int64; the rest are vocabulary indices, and matches are counts.
+            `names`, each a sparse, ragged or dense (B, things * columns). Ids
+            are raw int64; the rest are indices, counts and numbers.
         names: `FeatureNames`.
 
     Returns:
         dict: `behavior_item_ids` int64 (B, L) and `candidate_item_ids` int64
         (B, C), padded with 0; `behavior_mask`, True where the id is not 0;
         `candidate_mask`, True for the candidates given, whatever their id
-        (for dense input: ids other than 0); and the groups that have names:
-        `user_features` int32 (B, U), `behavior_features` int32 (B, L, F),
-        `candidate_features` int32 (B, C, I), `candidate_matches` float32
-        (B, C, M).
+        (for dense input: ids other than 0); and the groups that have names,
+        their columns one after the other: `user_features` int32 (B, U),
+        `behavior_features` int32 (B, L, F), `candidate_features` int32
+        (B, C, I), `context_features` int32 (B, C, X), `candidate_matches`
+        float32 (B, C, M), `user_numbers` float32 (B, V), `candidate_numbers`
+        float32 (B, C, N) and `context_numbers` float32 (B, C, Y).
 
     Raises:
         ValueError: if a feature is missing.
     """
+    behaviors, candidates = "behavior_item_ids", "candidate_item_ids"
     groups = {
-        "user_features": (names.user, tf.int32),
-        "behavior_features": (names.behavior, tf.int32),
-        "candidate_features": (names.item, tf.int32),
-        "candidate_matches": (names.matches, tf.float32),
+        "user_features": (names.user, "", tf.int32),
+        "behavior_features": (names.behavior, behaviors, tf.int32),
+        "candidate_features": (names.item, candidates, tf.int32),
+        "context_features": (names.context, candidates, tf.int32),
+        "candidate_matches": (names.matches, candidates, tf.float32),
+        "user_numbers": (names.user_numbers, "", tf.float32),
+        "candidate_numbers": (names.item_numbers, candidates, tf.float32),
+        "context_numbers": (names.context_numbers, candidates, tf.float32),
     }
-    ids = ("behavior_item_ids", "candidate_item_ids")
-    required = [*ids, *(name for group, _ in groups.values() for name in group)]
+    ids = (behaviors, candidates)
+    required = [*ids, *(name for own, *_ in groups.values() for name in own)]
     missing = [name for name in required if name not in transformed]
     if missing:
         raise ValueError(
@@ -67,16 +87,30 @@ def dense_model_inputs(
         )
     dense = {name: densify(transformed[name]) for name in required}
     inputs = {name: tf.cast(dense[name], tf.int64) for name in ids}
-    inputs["behavior_mask"] = tf.not_equal(inputs["behavior_item_ids"], 0)
-    inputs["candidate_mask"] = present(transformed["candidate_item_ids"])
-    for group, (own, dtype) in groups.items():
+    inputs["behavior_mask"] = tf.not_equal(inputs[behaviors], 0)
+    inputs["candidate_mask"] = present(transformed[candidates])
+    for group, (own, things, dtype) in groups.items():
         if own:
-            join = tf.concat if group == "user_features" else tf.stack
             # int64 until the end: TensorFlow joins int32 on the host.
             wide = tf.int64 if dtype == tf.int32 else dtype
-            values = [tf.cast(dense[name], wide) for name in own]
-            inputs[group] = tf.cast(join(values, axis=-1), dtype)
+            values = [
+                _columns(tf.cast(dense[name], wide), width, inputs.get(things))
+                for name, width in own.items()
+            ]
+            inputs[group] = tf.cast(tf.concat(values, axis=-1), dtype)
     return inputs
+
+
+def _columns(
+    values: tf.Tensor, width: int, things: tf.Tensor | None
+) -> tf.Tensor:
+    """Return (B, T * width) as (B, T, width), for things (B, T)."""
+    if things is None:
+        return tf.ensure_shape(values, [None, width])
+    if width == 1:
+        return values[..., tf.newaxis]
+    shape = tf.shape(things)
+    return tf.reshape(values, [shape[0], shape[1], width])
 
 
 def densify(feature: Feature) -> tf.Tensor:

@@ -44,17 +44,18 @@ def feature_matches(
     candidate_values: tf.Tensor,
     size: int | tf.Tensor,
 ) -> tf.Tensor:
-    """Count the behaviors that have each candidate's value of a feature.
+    """Count the values of behaviors that equal each candidate's.
 
     One histogram per request: O(L + C + size), and exact below 2**24
-    behaviors.
+    behaviors. Of a feature of many values, the counts of a candidate's values
+    are added up.
 
     Args:
-        behavior_values: int32 or int64 (B, L), vocabulary indices in
-            [0, size).
+        behavior_values: int32 or int64 (B, L) or (B, L, W), vocabulary
+            indices in [0, size).
         mask: bool (B, L), True = count this behavior.
-        candidate_values: int32 or int64 (B, C), vocabulary indices in
-            [0, size).
+        candidate_values: int32 or int64 (B, C) or (B, C, W), vocabulary
+            indices in [0, size).
         size: int or integer scalar tensor, number of vocabulary indices, with
             missing (0) and out-of-vocabulary.
 
@@ -63,6 +64,12 @@ def feature_matches(
     """
     behaviors = tf.cast(behavior_values, tf.int64)
     candidates = tf.cast(candidate_values, tf.int64)
+    many = candidates.shape.rank == 3
+    if many:
+        shape = tf.shape(candidates)
+        mask = tf.repeat(mask, behaviors.shape[2], axis=1)
+        behaviors = tf.reshape(behaviors, tf.shape(mask))
+        candidates = tf.reshape(candidates, [shape[0], shape[1] * shape[2]])
     histogram = tf.raw_ops.DenseBincount(
         input=tf.where(mask, behaviors, tf.zeros_like(behaviors)),
         size=tf.cast(size, tf.int64),
@@ -70,4 +77,5 @@ def feature_matches(
         binary_output=False,
     )
     counts = tf.gather(histogram, candidates, batch_dims=1)
-    return tf.where(tf.equal(candidates, 0), tf.zeros_like(counts), counts)
+    counts = tf.where(tf.equal(candidates, 0), tf.zeros_like(counts), counts)
+    return tf.reduce_sum(tf.reshape(counts, shape), axis=2) if many else counts

@@ -30,6 +30,8 @@ def tensor_names(
     item: Iterable[str] = (),
     behavior: Iterable[str] = (),
     matches: Iterable[str] = (),
+    context: Iterable[str] = (),
+    candidate: Iterable[str] = (),
 ) -> FeatureNames:
     """Return the names of transformed features, by declared names.
 
@@ -40,10 +42,14 @@ def tensor_names(
     """
     items = tuple(item)
     names = FeatureNames(
-        user=tuple(f"user_{name}" for name in user),
-        item=tuple(f"candidate_{name}" for name in items),
-        behavior=tuple(f"behavior_{name}" for name in behavior),
-        matches=tuple(f"candidate_{name}_matches" for name in matches),
+        user={f"user_{name}": 1 for name in user},
+        item={f"candidate_{name}": 1 for name in items},
+        context={
+            **{f"context_{name}": 1 for name in context},
+            **{f"candidate_{name}": 1 for name in candidate},
+        },
+        behavior={f"behavior_{name}": 1 for name in behavior},
+        matches={f"candidate_{name}_matches": 1 for name in matches},
     )
     stored = [f"item_{name}" for name in items]
     counts = Counter(

@@ -50,7 +50,10 @@ class ToyMuse(tf.Module):
         self._behavior = tuple(f"behavior_{name}" for name in behavior)
 
     def signatures(self):
-        names = FeatureNames(user=self._user, behavior=self._behavior)
+        names = FeatureNames(
+            user=dict.fromkeys(self._user, 1),
+            behavior=dict.fromkeys(self._behavior, 1),
+        )
         inputs = {
             "rank": rank_inputs(names),
             "explain": rank_inputs(names),

@@ -27,14 +27,31 @@ CANDIDATES = {
     "candidate_brands": [[4], [5, 6, 0], [1, 2]],
     "brand_matches": [[1.0], [0.0, 2.0, 3.0], [1.0, 1.0]],
     "color_matches": [[0.0], [4.0, 1.0, 0.0], [2.0, 1.0]],
+    "candidate_price": [[0.5], [0.0, 2.5, -3.0], [1.0, 1.0]],
+}
+# Two columns of each behavior or candidate.
+WIDE = {
+    "behavior_tags": [[1, 2, 3, 0], [], [5, 6]],
+    "candidate_tags": [[1, 0], [2, 3, 4, 5, 6, 7], [8, 9, 0, 0]],
+    "context_device": [[4, 5], [1, 2, 3, 4, 5, 6], [0, 0, 7, 8]],
+    "context_load": [[0.5, 1.0], [0.0] * 6, [1.5, 1.0, 2.5, 1.0]],
 }
 PROFILE = np.arange(12).reshape(3, 4)
 AGE = [[7], [0], [1]]
+INCOME = [[0.5, 1.0], [0.0, 0.0], [-1.5, 1.0]]
 NAMES = FeatureNames(
-    user=("age", "profile"),
-    item=("candidate_brands", "candidate_colors", "candidate_prices"),
-    behavior=("behavior_colors", "behavior_brands"),
-    matches=("color_matches", "brand_matches"),
+    user={"age": 1, "profile": 4},
+    item={"candidate_brands": 1, "candidate_tags": 2, "candidate_prices": 1},
+    context={"context_device": 2, "candidate_colors": 1},
+    behavior={
+        "behavior_colors": 1,
+        "behavior_tags": 2,
+        "behavior_brands": 1,
+    },
+    matches={"color_matches": 1, "brand_matches": 1},
+    user_numbers={"income": 2},
+    item_numbers={"candidate_price": 1},
+    context_numbers={"context_load": 2},
 )
 
 
@@ -51,10 +68,11 @@ def transformed(kind: str) -> dict[str, Any]:
     """Return a batch of transformed features."""
     features = {
         name: feature(rows, kind)
-        for name, rows in (BEHAVIORS | CANDIDATES).items()
+        for name, rows in (BEHAVIORS | CANDIDATES | WIDE).items()
     }
     return features | {
         "age": tf.constant(AGE),
+        "income": tf.constant(INCOME),
         "profile": tf.constant(PROFILE),
         "user_id": feature([[1], [2], [3]], kind),
         "clicks": feature([[1], [0, 1, 0], [0, 0]], kind),
@@ -72,6 +90,10 @@ def test_dense_model_inputs(kind: str) -> None:
     inputs = dense_model_inputs(transformed(kind), NAMES)
     dtypes = {
         "user_features": "int32",
+        "user_numbers": "float32",
+        "context_features": "int32",
+        "context_numbers": "float32",
+        "candidate_numbers": "float32",
         "behavior_item_ids": "int64",
         "behavior_features": "int32",
         "behavior_mask": "bool",
@@ -87,13 +109,19 @@ def test_dense_model_inputs(kind: str) -> None:
     for group, names in (
         ("behavior_features", NAMES.behavior),
         ("candidate_features", NAMES.item),
+        ("context_features", NAMES.context),
         ("candidate_matches", NAMES.matches),
+        ("candidate_numbers", NAMES.item_numbers),
+        ("context_numbers", NAMES.context_numbers),
     ):
-        assert inputs[group].shape[-1] == len(names)
-        for place, name in enumerate(names):
-            np.testing.assert_array_equal(
-                inputs[group][..., place], padded(given[name])
-            )
+        wanted = []
+        for name, width in names.items():
+            rows = padded((given | WIDE)[name])
+            wanted.append(rows.reshape(*rows.shape[:1], -1, width))
+        np.testing.assert_array_equal(
+            inputs[group], np.concatenate(wanted, axis=2)
+        )
+    np.testing.assert_array_equal(inputs["user_numbers"], INCOME)
     np.testing.assert_array_equal(
         inputs["user_features"], np.concatenate([AGE, PROFILE], axis=1)
     )

@@ -46,13 +46,21 @@ def test_newest_mask_refuses(max_history: int) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(data=st.data(), dtype=st.sampled_from([np.int32, np.int64]))
-def test_feature_matches(data: st.DataObject, dtype: type) -> None:
+@given(
+    data=st.data(),
+    dtype=st.sampled_from([np.int32, np.int64]),
+    many=st.sampled_from([(), (1,), (3,)]),
+)
+def test_feature_matches(
+    data: st.DataObject, dtype: type, many: tuple[int, ...]
+) -> None:
     batch = data.draw(st.integers(0, 4))
     length, count = (data.draw(st.integers(0, 9)) for _ in range(2))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    behaviors = rng.integers(0, CATEGORIES, (batch, length)).astype(dtype)
-    candidates = rng.integers(0, CATEGORIES, (batch, count)).astype(dtype)
+    behaviors, candidates = (
+        rng.integers(0, CATEGORIES, (batch, things, *many)).astype(dtype)
+        for things in (length, count)
+    )
     mask = rng.random((batch, length)) < 0.7
     got = feature_matches(
         tf.constant(behaviors),
@@ -61,10 +69,10 @@ def test_feature_matches(data: st.DataObject, dtype: type) -> None:
         CATEGORIES,
     ).numpy()
     expected = np.zeros((batch, count), np.float32)
-    for b in range(batch):
-        for c, category in enumerate(candidates[b]):
+    for b, c in np.ndindex(batch, count):
+        for category in candidates[b, c].ravel():
             if category != 0:
-                expected[b, c] = (behaviors[b][mask[b]] == category).sum()
+                expected[b, c] += (behaviors[b][mask[b]] == category).sum()
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, expected)
 
