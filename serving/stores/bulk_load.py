@@ -269,6 +269,19 @@ def _reasons(batch: pa.RecordBatch, vectors: Mapping[str, int]) -> np.ndarray:
         values = (value.values for value in column)
         return np.array([bool(one and one.null_count) for one in values])
 
+    def has_infinity(column: pa.Array) -> np.ndarray:
+        lists = pa.types.is_list(column.type)
+        values = column.flatten() if lists else column
+        infinite = np.isinf(values.to_numpy(zero_copy_only=False))
+        rows = np.arange(len(column))
+        rows = np.repeat(rows, _lengths(column)) if lists else rows
+        return np.isin(np.arange(len(column)), rows[infinite])
+
+    floats = [
+        field.name
+        for field in batch.schema
+        if pa.types.is_floating(getattr(field.type, "value_type", field.type))
+    ]
     reasons = np.full(len(ids), "", object)
     for reason, rows in (
         ("user_id is null", is_null(ids)),
@@ -289,6 +302,10 @@ def _reasons(batch: pa.RecordBatch, vectors: Mapping[str, int]) -> np.ndarray:
             )
             for name, length in vectors.items()
             if name in batch.schema.names
+        ),
+        *(
+            (f"{name} is infinite", has_infinity(batch[name]))
+            for name in floats
         ),
     ):
         reasons[rows & (reasons == "")] = reason

@@ -106,7 +106,7 @@ def test_load_stats_get_append(tmp_path, store_url):
         assert store.read(23) is None
     shown = json.loads(run("stats", "--store", store_url, "--json").stdout)
     assert shown["users"] == 3
-    assert shown["layout"]["behaviors"] == ["category"]
+    assert shown["layout"]["behaviors"] == {"category": ["int64", 1]}
     shown = run("stats", "--store", store_url).stdout
     assert "\nbehavior features: category\n" in shown
     done = run(
@@ -307,16 +307,18 @@ def test_a_table_of_other_features(tmp_path, store_url, missing):
 
 def test_values_of_all_kinds(tmp_path, store_url):
     """Missing ones are 0 or NaN; a vector of another length is rejected."""
-    vector = pa.list_(pa.float32())
+    vector, inf = pa.list_(pa.float32()), float("inf")
     table = pa.table(
         {
-            "user_id": [1, 2, 3],
-            "user_tags": [[5, None, 6, 7], None, [8]],
-            "user_height": pa.array([1.5, None, 2], pa.float32()),
-            "user_taste": pa.array([[1, -0.5], None, [1]], vector),
-            "behavior_item_ids": [[7, 0, 8], [9], [9]],
-            "behavior_price": pa.array([[2.5, 1, None], [3], [3]], vector),
-            "behavior_times": [[70, 75, 80], [90], [90]],
+            "user_id": [1, 2, 3, 4, 5],
+            "user_tags": [[5, None, 6, 7], None, [8], [8], [8]],
+            "user_height": pa.array([1.5, None, 2, inf, 2], pa.float32()),
+            "user_taste": pa.array([[1, -0.5], None, [1], None, None], vector),
+            "behavior_item_ids": [[7, 0, 8], [9], [9], [9], [9]],
+            "behavior_price": pa.array(
+                [[2.5, 1, None], [3], [3], [3], [-inf]], vector
+            ),
+            "behavior_times": [[70, 75, 80], [90], [90], [90], [90]],
         }
     )
     layout = Layout(
@@ -336,7 +338,11 @@ def test_values_of_all_kinds(tmp_path, store_url):
             source="x",
             rejected=tmp_path / "rejected",
         )
-        assert report.rejected == {"user_taste does not have 2 numbers": 1}
+        assert report.rejected == {
+            "user_taste does not have 2 numbers": 1,
+            "user_height is infinite": 1,
+            "behavior_price is infinite": 1,
+        }
         one, two = store.read(1), store.read(2)
     assert one.user["tags"].tolist() == [5, 0, 6]
     assert one.user["height"] == 1.5
