@@ -369,6 +369,10 @@ class RankingSchema(Section):
     vectors: Column = Column()
     """Vectors of items, by default ``item_vector``."""
 
+    text: str = ""
+    """Column of the item table with texts that vectors are made of, instead
+    of the table ``item_content``."""
+
     log: Log | None = None
     """Event logs, instead of tables with histories."""
 

@@ -2,8 +2,7 @@
 
 import math
 import numbers
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -37,27 +36,6 @@ def integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
     return tuple(integer(name, value) for value in values)
 
 
-def vocabulary_sizes(
-    name: str, sizes: Mapping[str, Any], taken: Iterable[str]
-) -> dict[str, int]:
-    """Return a constructor's vocabulary sizes by names of features.
-
-    A name becomes a part of names of layers, some of which are `taken`.
-    """
-    good = r"(?!(" + "|".join(taken) + r")$)[A-Za-z0-9][A-Za-z0-9_]*"
-    names = sizes if isinstance(sizes, Mapping) else ("",)
-    if not all(re.fullmatch(good, str(one)) for one in names):
-        raise ValueError(
-            f"`{name}` must map names of features, of letters, digits and _ "
-            f"and other than {', '.join(taken)}, to sizes of vocabularies. "
-            f"Received: {name}={sizes!r}"
-        )
-    return {
-        feature: integer(f"{name}[{feature!r}]", size)
-        for feature, size in sizes.items()
-    }
-
-
 def names_among(
     name: str, names: Iterable[str], known: Iterable[str]
 ) -> tuple[str, ...]:
@@ -69,6 +47,24 @@ def names_among(
             f"{', '.join(known) or 'none'}. Received: {name}={names!r}"
         )
     return chosen
+
+
+def label_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return a constructor's names of labels, which become those of outputs."""
+    names = tuple(labels)
+    if (
+        isinstance(labels, str)
+        or not names
+        or len(set(names)) < len(names)
+        or not all(str(name).isidentifier() for name in names)
+        or "click" in names[1:]
+    ):
+        raise ValueError(
+            "`labels` must be different names of letters, digits and _, at "
+            f'least one, and "click" the first if at all. '
+            f"Received: labels={labels!r}"
+        )
+    return names
 
 
 def seed_of(value: Any) -> int | None:
@@ -173,30 +169,29 @@ def check_names(inputs: Iterable[str], known: Iterable[str]) -> None:
         )
 
 
-def check_indices(
-    name: str, indices: Any, sizes: int | Mapping[str, int], what: str
-) -> None:
+def on_host(values: Any) -> bool:
+    """Tell whether values can be looked into: NumPy arrays and lists.
+
+    Looking into a tensor would hold up the device, and in a compiled program
+    needs ops without GPU kernels.
+    """
+    return isinstance(values, np.ndarray | np.generic | list | tuple | int)
+
+
+def check_indices(name: str, indices: Any, size: int, what: str) -> None:
     """Raise `ValueError` for indices on the host that name no row.
 
-    Only a NumPy array or a list is looked at: looking into a tensor would hold
-    up the device, and in a compiled program needs ops without GPU kernels.
-    There such an index reads row 0. `sizes` is the rows of the table, or those
-    of each last position by its name; `what` says for the message what the
-    indices are of.
+    In a tensor, which is not looked into, such an index reads row 0. `size` is
+    the number of rows; `what` says for the message what the indices are of.
     """
-    if not isinstance(indices, np.ndarray | np.generic | list | tuple | int):
+    if not on_host(indices):
         return
     indices = np.asarray(indices)
     _check_kind(name, indices, "integers")
-    if isinstance(sizes, Mapping):
-        for place, (feature, size) in enumerate(sizes.items()):
-            values = indices[..., place]
-            check_indices(name, values, size, f"{what} of {feature!r}")
-        return
-    wrong = (indices < 0) | (indices >= sizes)
+    wrong = (indices < 0) | (indices >= size)
     if wrong.any():
         raise ValueError(
-            f"`{name}` must be in [0, {sizes}), {what}; 0 is for what is "
+            f"`{name}` must be in [0, {size}), {what}; 0 is for what is "
             f"missing or unknown. Received: {indices[wrong][0]}"
         )
 

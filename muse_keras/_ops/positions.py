@@ -9,8 +9,8 @@ from keras import ops
 def take_positions(values: Any, indices: Any) -> Any:
     """Return `values[b, indices[b, ...]]`, and 0 from an empty history.
 
-    Values are integers (B, L); the result has their dtype and the shape of the
-    int32 `indices` (B, ...).
+    Values are integers (B, L) or (B, L, V); the result has their dtype, and
+    the shape of the int32 `indices` (B, ...) and of V.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -19,10 +19,13 @@ def take_positions(values: Any, indices: Any) -> Any:
         # int64, since TensorFlow keeps int32 on the host. The extra column
         # is there to be read when L is 0.
         wide = tf.cast(values, tf.int64)
-        extra = tf.zeros([tf.shape(wide)[0], 1], tf.int64)
+        count = tf.shape(wide)[0]
+        extra = tf.zeros([count, 1, *values.shape[2:]], tf.int64)
         wide = tf.concat([wide, extra], axis=1)
         taken = tf.gather(wide, indices, axis=1, batch_dims=1)
         return tf.cast(taken, values.dtype)
+    if len(values.shape) == 3:
+        return take_vectors_at(values, indices)
     values = ops.pad(values, [[0, 0], [0, 1]])
     shape = ops.shape(indices)
     flat = ops.reshape(indices, (shape[0], -1))

@@ -25,6 +25,21 @@ def masked_mean(values: Any, mask: Any) -> Any:
     return ops.sum(values * ops.expand_dims(weights, -1), axis=1)
 
 
+def mean_of_given(vectors: Any, indices: Any) -> Any:
+    """Return the mean (..., E) of vectors (..., V, E) of indices but 0.
+
+    Where all indices are 0, for nothing was given, it is the vector of 0.
+    """
+    given = ops.cast(
+        ops.not_equal(ops.cast(indices, "float32"), 0.0), "float32"
+    )
+    some = ops.max(given, axis=-1, keepdims=True) > 0.0
+    given = ops.where(some, given, ops.ones_like(given))
+    weights = given / ops.sum(given, axis=-1, keepdims=True)
+    weights = ops.cast(ops.expand_dims(weights, -1), vectors.dtype)
+    return ops.sum(vectors * weights, axis=-2)
+
+
 def weights_of(values: Any, sample_weight: Any) -> Any:
     """Return a weight for each value, in the shape and dtype of `values`.
 
@@ -34,7 +49,7 @@ def weights_of(values: Any, sample_weight: Any) -> Any:
     weights = ops.cast(ops.convert_to_tensor(sample_weight), values.dtype)
     axes = same_axes(values)
     own = axes[: len(weights.shape)]
-    if own == axes and weights.shape[-1] == 1:
+    if len(own) > 1 and weights.shape[-1] == 1:
         own = own[:-1] + "1"
     if weights.shape != ():
         check_inputs(y_pred=(values, axes), sample_weight=(weights, own))

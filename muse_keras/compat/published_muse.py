@@ -9,6 +9,7 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer, integers
 from muse_keras._ops.cosine import cosine_matrix, cosine_parts
+from muse_keras._ops.feature_columns import Size, columns_of
 from muse_keras.compat.two_logit_tower import TwoLogitTower
 from muse_keras.layers.semantic_aware_target_attention import (
     SemanticAwareTargetAttention,
@@ -60,8 +61,8 @@ class PublishedMUSE(RequestModel):
     def __init__(
         self,
         num_items: int,
-        user_sizes: Mapping[str, int],
-        item_sizes: Mapping[str, int],
+        user_sizes: Mapping[str, Size],
+        item_sizes: Mapping[str, Size],
         behavior_features: Sequence[str] = (),
         matches: Sequence[str] = (),
         user_dims: Sequence[int] | None = None,
@@ -77,6 +78,7 @@ class PublishedMUSE(RequestModel):
             matches,
             **kwargs,
         )
+        self._refuse_what_was_not_published()
         count = len(self.user_sizes)
         if user_dims is None:
             half = max(self.embedding_dim // 2, 1)
@@ -91,9 +93,13 @@ class PublishedMUSE(RequestModel):
         self.k = integer("k", k)
         self.count_padding = count_padding
         self.user_embeddings = [
-            self.embedding(f"user_embedding_{number}", rows, dim)
-            for number, (rows, dim) in enumerate(
-                zip(self.user_sizes.values(), self.user_dims, strict=True)
+            self.embedding(f"user_embedding_{number}", own.size, dim)
+            for number, (own, dim) in enumerate(
+                zip(
+                    columns_of(self.user_sizes).values(),
+                    self.user_dims,
+                    strict=True,
+                )
             )
         ]
         self.search = CosineSearch(self.k, name="search")
@@ -115,6 +121,25 @@ class PublishedMUSE(RequestModel):
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self._build_layers()
         self.built = True
+
+    def _refuse_what_was_not_published(self) -> None:
+        others = {
+            "context_sizes": self.context_sizes,
+            "behavior_sizes": self.behavior_sizes,
+            "user_numbers": self.user_numbers,
+            "item_numbers": self.item_numbers,
+            "context_numbers": self.context_numbers,
+            "labels": self.labels[1:],
+        }
+        given = [name for name, value in others.items() if value]
+        sizes = self.user_sizes | self.item_sizes
+        given += [name for name in sizes if isinstance(sizes[name], tuple)]
+        if given:
+            raise ValueError(
+                "PublishedMUSE has single categories of users and items, and "
+                "one label: take `MUSE` for others. Received also: "
+                f"{', '.join(given)}"
+            )
 
     def _tiers(self, name: str) -> SimTier:
         return SimTier(

@@ -1,5 +1,6 @@
 """The published implementation's tower: two outputs, one logit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -40,6 +41,17 @@ class TwoLogitTower(ScoreTower):
     >>> tuple(tower(np.ones((2, 3, 5), "float32")).shape)
     (2, 3)
     """
+
+    def __init__(
+        self, hidden_units: Sequence[int] = (256, 128, 64), **kwargs: Any
+    ) -> None:
+        super().__init__(hidden_units, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()
+        del config["num_logits"]
+        return config
 
     def _make_layers(self) -> None:
         for units in self.hidden_units:

@@ -26,15 +26,21 @@ class ImpressionCrossentropy(keras.losses.Loss):
 
     Args:
         reduction: str, see `keras.losses.Loss`. The default divides by the
-            number of requests times candidates, padding included;
+            number of requests times candidates (times labels), padding
+            included;
             "mean_with_sample_weight" divides by the sum of weights.
         name: str.
         **kwargs: see `keras.losses.Loss`.
 
+    Several labels of each impression are a last axis, (B, C, T). Each costs
+    its own cross entropy; weights (B, C) hold for all labels of an
+    impression, and weights (B, C, T) give labels weights of their own.
+
     Call arguments:
-        y_true: (B, C), 1 = clicked, 0 = not clicked, negative = padding.
-        y_pred: float (B, C), logits.
-        sample_weight: float (B, C), (B, 1) or (B,), or None.
+        y_true: (B, C) or (B, C, T), 1 = clicked, 0 = not clicked, negative =
+            padding.
+        y_pred: float, logits of the same shape.
+        sample_weight: float (B, C, T), (B, C), (B, 1) or (B,), or None.
 
     Example:
     >>> import numpy as np
@@ -63,9 +69,11 @@ class ImpressionCrossentropy(keras.losses.Loss):
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of every impression, (B, C)."""
+        """Return the loss of every label of every impression."""
         logits = ops.convert_to_tensor(y_pred)
-        check_inputs(y_pred=(logits, "BC"), y_true=(y_true, "BC"))
+        check_inputs(y_pred=(logits, "BC BCT"))
+        axes = "BCT"[: len(logits.shape)]
+        check_inputs(y_pred=(logits, axes), y_true=(y_true, axes))
         labels = ops.cast(y_true, logits.dtype)
         real = ops.cast(labels >= 0.0, logits.dtype)
         # log(1 + exp(-|x|)) + max(x, 0) - x y: never overflows.

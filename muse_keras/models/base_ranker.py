@@ -8,10 +8,12 @@ import numpy as np
 from keras import ops
 
 from muse_keras._ops.checks import integer
-from muse_keras._ops.shapes import masked_mean
+from muse_keras._ops.feature_columns import Size, columns_of
+from muse_keras._ops.shapes import masked_mean, mean_of_given
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.models.behavior_search import BehaviorSearch
 from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.ranker_inputs import features_of
 from muse_keras.models.request_model import Explanation, RequestModel
 from muse_keras.models.score_tower import ScoreTower
 from muse_keras.models.short_term_interest import (
@@ -20,6 +22,9 @@ from muse_keras.models.short_term_interest import (
     newest_behaviors,
 )
 from muse_keras.models.views import FoundBehaviors
+
+# Share of the training requests that lack the features of training alone.
+_HIDDEN_SHARE = 0.1
 
 
 class BaseRanker(RequestModel):
@@ -52,8 +57,8 @@ class BaseRanker(RequestModel):
     def __init__(
         self,
         num_items: int,
-        user_sizes: Mapping[str, int],
-        item_sizes: Mapping[str, int],
+        user_sizes: Mapping[str, Size],
+        item_sizes: Mapping[str, Size],
         behavior_features: Sequence[str] = (),
         matches: Sequence[str] = (),
         num_tiers: int = 20,
@@ -80,8 +85,9 @@ class BaseRanker(RequestModel):
         # All features of the user in one table, one after the other.
         self.user_embedding: Any = None
         if self.user_sizes:
+            columns = columns_of(self.user_sizes).values()
             self.user_embedding = self.embedding(
-                "user_embedding", sum(self.user_sizes.values())
+                "user_embedding", sum(own.size for own in columns)
             )
         self.short_term = ShortTermInterest(
             num_heads=self.num_heads,
@@ -100,7 +106,10 @@ class BaseRanker(RequestModel):
                 f"{self.exact_search_unit}"
             )
         self.tower = ScoreTower(
-            self.hidden_units, dtype=self.dtype_policy, name="tower"
+            self.hidden_units,
+            len(self.labels),
+            dtype=self.dtype_policy,
+            name="tower",
         )
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self._build_layers()
@@ -134,6 +143,9 @@ class BaseRanker(RequestModel):
         candidate_features = [
             target,
             *self.other_embeddings(candidates),
+            *self._numbers(inputs, "candidate_numbers"),
+            *self._context(inputs, training),
+            *self._numbers(inputs, "context_numbers"),
             *self._matches(inputs),
             short,
         ]
@@ -155,6 +167,7 @@ class BaseRanker(RequestModel):
             candidate_features.append(long)
         user_features = [
             *self._user(inputs),
+            *self._numbers(inputs, "user_numbers"),
             masked_mean(recent.embeddings, recent.mask),
         ]
         features = self._join(user_features, candidate_features)
@@ -164,10 +177,13 @@ class BaseRanker(RequestModel):
     def _build_layers(self) -> None:
         target = (None, None, self.target_dim)
         self.short_term.build(target)
-        # Ids and features of the candidate, features of the user; the mean of
-        # the newest behaviors, and interest in them; matches.
+        # Ids and features of the candidate, features of the user and of the
+        # context; the mean of the newest behaviors, and interest in them;
+        # numbers and matches.
         embedded = 1 + len(self.item_sizes) + len(self.user_sizes)
+        embedded += len(self.context_sizes)
         width = embedded * self.embedding_dim + 2 * self.target_dim
+        width += self.user_numbers + self.item_numbers + self.context_numbers
         width += self.num_tiers + len(self.matches)
         if self.search is not None:
             self.search.build()
@@ -189,16 +205,55 @@ class BaseRanker(RequestModel):
         """Return embeddings of the user's features, (B, U * embedding_dim)."""
         if not self.user_sizes:
             return []
-        sizes = np.array(list(self.user_sizes.values()), np.int64)
-        starts = np.cumsum(sizes) - sizes
+        columns = columns_of(self.user_sizes).values()
+        repeats = [own.values for own in columns]
+        sizes = np.array([own.size for own in columns], np.int64)
+        starts = np.repeat(np.cumsum(sizes) - sizes, repeats)
+        sizes = np.repeat(sizes, repeats)
         # An index outside its vocabulary must not read another one's row.
         last = ops.convert_to_tensor(sizes - 1, dtype="float32")
         indices = ops.cast(inputs["user_features"], "float32")
         indices = ops.maximum(ops.minimum(indices, last), 0.0)
         starts = ops.convert_to_tensor(starts, dtype="float32")
         embedded = self.user_embedding(ops.cast(indices + starts, "int32"))
+        if max(repeats) > 1:
+            return [
+                embedded[:, own.place]
+                if own.values == 1
+                else mean_of_given(
+                    embedded[:, own.place], indices[:, own.place]
+                )
+                for own in columns
+            ]
         width = len(sizes) * self.embedding_dim
         return [ops.reshape(embedded, (-1, width))]
+
+    def _context(
+        self, inputs: dict[str, Any], training: bool | None
+    ) -> list[Any]:
+        """Return embeddings (B, C, E) of features of the impressions."""
+        if not self.context_sizes:
+            return []
+        features = features_of(inputs, "context_features", self.context_sizes)
+        if training and self.training_only:
+            requests = ops.shape(inputs["context_features"])[:1]
+            draw = keras.random.uniform(requests, seed=self.seed_generator)
+        for name in self.training_only:
+            values = features[name]
+            nothing = ops.zeros_like(values)
+            if training:
+                shape = (-1, *[1] * (len(values.shape) - 1))
+                hidden = ops.reshape(draw < _HIDDEN_SHARE, shape)
+                nothing = ops.where(hidden, nothing, values)
+            features[name] = nothing
+        return [self.embedded(name, features) for name in self.context_sizes]
+
+    def _numbers(self, inputs: dict[str, Any], name: str) -> list[Any]:
+        """Return numbers as they are given, if the model has any of these."""
+        values = inputs.get(name)
+        if values is None:
+            return []
+        return [ops.cast(values, self.compute_dtype)]
 
     def _matches(self, inputs: dict[str, Any]) -> list[Any]:
         """Return logarithms of the match counts, (B, C, M)."""

@@ -1,20 +1,30 @@
 """Inputs of a ranker: their names, and checks that name what is wrong."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from muse_keras._ops.checks import check_indices, check_inputs, check_names
+from muse_keras._ops.checks import (
+    check_indices,
+    check_inputs,
+    check_names,
+    on_host,
+)
+from muse_keras._ops.feature_columns import Size, columns_of
 
 # The groups of features, and their axes as of `check_inputs`.
 _GROUPS = {
     "user_features": "BU",
+    "user_numbers": "BV",
     "behavior_features": "BbF",
     "candidate_features": "BcI",
+    "candidate_numbers": "BcJ",
     "candidate_matches": "BcM",
+    "context_features": "BcX",
+    "context_numbers": "BcY",
 }
 _OTHERS = tuple(
     f"{kind}_{name}"
@@ -23,22 +33,69 @@ _OTHERS = tuple(
 )
 
 
+def sizes_of_behaviors(model: Any) -> dict[str, Size]:
+    """Return sizes of item features of behaviors, then of their own ones."""
+    shared = {name: model.item_sizes[name] for name in model.behavior_features}
+    return shared | model.behavior_sizes
+
+
 def check_ranker_inputs(inputs: Mapping[str, Any], model: Any) -> None:
     """Raise `ValueError` for inputs that are missing or do not fit.
 
     `model` has the names of the features and the sizes of their vocabularies.
     """
-    sizes: dict[str, Mapping[str, int]] = {
-        "user_features": model.user_sizes,
-        "behavior_features": {
-            name: model.item_sizes[name] for name in model.behavior_features
-        },
-        "candidate_features": model.item_sizes,
+    groups = {
+        "user_features": columns_of(model.user_sizes),
+        "behavior_features": columns_of(sizes_of_behaviors(model)),
+        "candidate_features": columns_of(model.item_sizes),
+        "context_features": columns_of(model.context_sizes),
     }
-    features = {**sizes, "candidate_matches": model.matches}
+    numbers = {
+        "user_numbers": model.user_numbers,
+        "candidate_numbers": model.item_numbers,
+        "context_numbers": model.context_numbers,
+    }
+    # The names of the columns, each as often as it has columns.
+    expected = {
+        name: [one for one, own in columns.items() for _ in range(own.values)]
+        for name, columns in groups.items()
+    }
+    expected["candidate_matches"] = list(model.matches)
+    expected |= {name: [""] * count for name, count in numbers.items()}
+    shapes = _shapes(inputs, expected)
+    for name, names in expected.items():
+        shape = shapes[name][0] if name in shapes else (len(names),)
+        if shape[-1] not in (None, len(names)):
+            known = [
+                f"{one} ({names.count(one)})" if names.count(one) > 1 else one
+                for one in dict.fromkeys(names)
+                if one
+            ]
+            raise ValueError(
+                f"`{name}` must have {len(names)} columns"
+                f"{': ' if known else ''}{', '.join(known)}. "
+                f"Received: {name}.shape={shape}"
+            )
+    rows = model.num_items + 1 + model.spare_rows
+    for name in ("behavior_rows", "candidate_rows"):
+        what = "the rows of the item table"
+        check_indices(name, inputs.get(name), rows, what)
+    for name, columns in groups.items():
+        indices = inputs.get(name)
+        if on_host(indices):
+            for feature, own in columns.items():
+                what = f"the vocabulary of {feature!r}"
+                values = np.asarray(indices)[..., own.place]
+                check_indices(name, values, own.size, what)
+    for name in numbers:
+        _check_numbers(name, inputs.get(name))
+
+
+def _shapes(inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> Any:
+    """Return shapes and axes of inputs that are there and go together."""
     missing = [
         name
-        for name, needed in {**features, "behavior_mask": True}.items()
+        for name, needed in {**expected, "behavior_mask": True}.items()
         if needed and name not in inputs
     ]
     for kind in ("behavior", "candidate"):
@@ -62,19 +119,21 @@ def check_ranker_inputs(inputs: Mapping[str, Any], model: Any) -> None:
             axes = _GROUPS.get(name, f"B{name[0]}")
             shapes[name] = (tuple(np.shape(inputs[name])), axes)
     check_inputs(**shapes)
-    for name, known in features.items():
-        shape = shapes[name][0] if name in shapes else (len(known),)
-        if shape[-1] not in (None, len(known)):
-            raise ValueError(
-                f"`{name}` must have {len(known)} features, "
-                f"{', '.join(known) or 'none'}. Received: {name}.shape={shape}"
-            )
-    rows = model.num_items + 1 + model.spare_rows
-    for name in ("behavior_rows", "candidate_rows"):
-        what = "the rows of the item table"
-        check_indices(name, inputs.get(name), rows, what)
-    for name, own in sizes.items():
-        check_indices(name, inputs.get(name), own, "the vocabulary")
+    return shapes
+
+
+def _check_numbers(name: str, values: Any) -> None:
+    """Raise `ValueError` for numbers on the host that are not finite."""
+    if not on_host(values):
+        return
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        raise ValueError(
+            f"`{name}` must be finite: give 0 for a number that is missing, "
+            "and a column that says so. Received: "
+            f"{np.asarray(values)[wrong][0]} in column "
+            f"{np.argwhere(wrong)[0][-1]}"
+        )
 
 
 def as_tensors(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,11 +151,17 @@ def as_tensors(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def features_of(
-    inputs: Mapping[str, Any], group: str, names: Iterable[str]
+    inputs: Mapping[str, Any], group: str, sizes: Mapping[str, Size]
 ) -> dict[str, Any]:
-    """Return the indices of a group's features by name, without last axis."""
+    """Return the indices of a group's features by name.
+
+    They are without the last axis of the group; those of a feature of many
+    values have an axis of these.
+    """
     values: Any = inputs.get(group)
     if keras.backend.backend() == "tensorflow" and values is not None:
         # TensorFlow slices int32 on the host.
         values = ops.cast(values, "int64")
-    return {name: values[..., place] for place, name in enumerate(names)}
+    return {
+        name: values[..., own.place] for name, own in columns_of(sizes).items()
+    }

@@ -12,19 +12,22 @@ from muse_keras._keras_internals import keep_arrays
 from muse_keras._ops.checks import (
     integer,
     integers,
+    label_names,
     names_among,
     number,
     seed_of,
-    vocabulary_sizes,
 )
 from muse_keras._ops.docstrings import attributes_of, complete_subclass
+from muse_keras._ops.feature_columns import Size, columns_of, feature_sizes
 from muse_keras._ops.rows import assign_rows
+from muse_keras._ops.shapes import mean_of_given
 from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.models.dict_model import DictModel
 from muse_keras.models.ranker_inputs import (
     as_tensors,
     check_ranker_inputs,
     features_of,
+    sizes_of_behaviors,
 )
 from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 from muse_keras.tables import MultimodalEmbeddingTable, gather_rows
@@ -56,12 +59,31 @@ class RequestModel(DictModel):
         num_items: int, items in the item table.
         user_sizes: mapping of the names of the user's features to the sizes
             of their vocabularies, which include index 0 (missing) and the
-            out-of-vocabulary index.
+            out-of-vocabulary index. A feature of many values at once has a
+            pair (size, values); its embedding is the mean over the values
+            other than 0.
         item_sizes: the same of the features of items.
         behavior_features: sequence of str, the item features that each
             behavior has too. They are embedded with the id.
         matches: sequence of str, the behavior features for which a candidate
             has the number of behaviors that share its value.
+        context_sizes: as `user_sizes`, of the features of each impression:
+            of the request (the device) or of the candidate in it (the
+            position). None: no such features.
+        behavior_sizes: as `user_sizes`, of the behaviors' own features (what
+            was done, how long ago). Their embeddings are added to that of
+            the behavior. None: no such features.
+        user_numbers: int, columns of numbers of the user. Numbers enter the
+            tower as they are: standardize them, and give 0 and a column that
+            says so for what is missing.
+        item_numbers: int, columns of numbers of a candidate.
+        context_numbers: int, columns of numbers of an impression.
+        labels: sequence of str, what is predicted of an impression. The first
+            one decides; "click" can be no other one.
+        training_only: sequence of str, features of `context_sizes` that are
+            not known in serving, such as the position. At inference they
+            have index 0, whatever is given; so they have for a tenth of the
+            requests of training.
         vector_dim: int, width of the multimodal vectors.
         embedding_dim: int, width of the trained embeddings.
         recent: int, newest behaviors modeled as short-term interest.
@@ -77,20 +99,25 @@ class RequestModel(DictModel):
     Call arguments:
         inputs: dict. B requests, L behaviors, C candidates:
             `user_features` int32 (B, U), vocabulary indices;
+            `user_numbers` float32 (B, columns);
             `behavior_item_ids` int64 (B, L) or `behavior_rows` int32 (B, L);
             `behavior_features` int32 (B, L, F), vocabulary indices;
             `behavior_mask` bool (B, L), True = real, oldest first;
             `candidate_item_ids` int64 (B, C) or `candidate_rows` int32;
             `candidate_features` int32 (B, C, I), vocabulary indices;
+            `candidate_numbers` float32 (B, C, columns);
             `candidate_matches` float32 (B, C, M), counts of behaviors;
-            `candidate_mask` bool (B, C), True = real; may be left out.
-            Last axes have the order of `user_sizes`, `behavior_features`,
-            `item_sizes` and `matches`; a group of no features may be left
-            out.
+            `candidate_mask` bool (B, C), True = real; may be left out;
+            `context_features` int32 (B, C, X), vocabulary indices;
+            `context_numbers` float32 (B, C, columns).
+            Last axes have the order of `user_sizes`, `behavior_features` and
+            then `behavior_sizes`, `item_sizes`, `matches` and
+            `context_sizes`, with a column for each value of a feature. A
+            group of no columns may be left out.
         training: bool.
 
     Output shape:
-        logits `(B, C)` float32
+        logits `(B, C)` float32; `(B, C, T)` of T > 1 labels
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -101,10 +128,17 @@ class RequestModel(DictModel):
     def __init__(
         self,
         num_items: int,
-        user_sizes: Mapping[str, int],
-        item_sizes: Mapping[str, int],
+        user_sizes: Mapping[str, Size],
+        item_sizes: Mapping[str, Size],
         behavior_features: Sequence[str] = (),
         matches: Sequence[str] = (),
+        context_sizes: Mapping[str, Size] | None = None,
+        behavior_sizes: Mapping[str, Size] | None = None,
+        user_numbers: int = 0,
+        item_numbers: int = 0,
+        context_numbers: int = 0,
+        labels: Sequence[str] = ("click",),
+        training_only: Sequence[str] = (),
         vector_dim: int = 128,
         embedding_dim: int = 16,
         recent: int = 50,
@@ -122,13 +156,30 @@ class RequestModel(DictModel):
         keep_arrays(self)
         self.num_items = integer("num_items", num_items)
         taken = ["item", "user"]  # The tables of ids and of users.
-        self.user_sizes = vocabulary_sizes("user_sizes", user_sizes, taken)
+        self.user_sizes = feature_sizes("user_sizes", user_sizes, taken)
         taken += self.user_sizes
-        self.item_sizes = vocabulary_sizes("item_sizes", item_sizes, taken)
+        self.item_sizes = feature_sizes("item_sizes", item_sizes, taken)
+        taken += self.item_sizes
+        self.context_sizes = feature_sizes(
+            "context_sizes", context_sizes, taken
+        )
+        taken += self.context_sizes
+        self.behavior_sizes = feature_sizes(
+            "behavior_sizes", behavior_sizes, taken
+        )
         self.behavior_features = names_among(
             "behavior_features", behavior_features, self.item_sizes
         )
         self.matches = names_among("matches", matches, self.behavior_features)
+        self.user_numbers = integer("user_numbers", user_numbers, minimum=0)
+        self.item_numbers = integer("item_numbers", item_numbers, minimum=0)
+        self.context_numbers = integer(
+            "context_numbers", context_numbers, minimum=0
+        )
+        self.labels = label_names(labels)
+        self.training_only = names_among(
+            "training_only", training_only, self.context_sizes
+        )
         self.vector_dim = integer("vector_dim", vector_dim)
         self.embedding_dim = integer("embedding_dim", embedding_dim)
         self.recent = integer("recent", recent)
@@ -143,12 +194,17 @@ class RequestModel(DictModel):
         self.item_embedding = self.embedding(
             "item_embedding", self.num_items + 1
         )
-        self.feature_embeddings = {
-            name: self.embedding(f"{name}_embedding", size)
-            for name, size in self.item_sizes.items()
-        }
         # Of an item as the attentions see it: its id and behavior features.
         self.target_dim = (1 + len(self.behavior_features)) * self.embedding_dim
+        self.feature_embeddings = {
+            name: self.embedding(f"{name}_embedding", own.size, dim)
+            for sizes, dim in (
+                (self.item_sizes, self.embedding_dim),
+                (self.context_sizes, self.embedding_dim),
+                (self.behavior_sizes, self.target_dim),
+            )
+            for name, own in columns_of(sizes).items()
+        }
 
     def embedding(
         self, name: str, rows: int, dim: int | None = None
@@ -170,7 +226,7 @@ class RequestModel(DictModel):
         training: bool | None,
         explaining: bool = False,
     ) -> tuple[Any, Any]:
-        """Return logits (B, C), and their `Explanation` or None.
+        """Return logits as `call` does, and their `Explanation` or None.
 
         Args:
             inputs: tensors, as in `call`; raw ids as they were given.
@@ -180,7 +236,7 @@ class RequestModel(DictModel):
         raise NotImplementedError
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
-        """Return logits (B, C); see the class."""
+        """Return logits; see the class."""
         self.check_inputs(inputs)
         return self.score(as_tensors(inputs), training)[0]
 
@@ -191,7 +247,8 @@ class RequestModel(DictModel):
             inputs: as in `call`.
 
         Returns:
-            dict of `click_probability` float32 (B, C); `behavior_indices`
+            dict of `click_probability` float32 (B, C), of the first label,
+            and `<label>_probability` of each other one; `behavior_indices`
             int32 (B, C, K), positions in the history; `similarities` float32
             (B, C, K), cosines; `attention` float32 (B, C, K), mean over
             heads; `tiers` float32 (B, C, N), raw counts; `mask` bool
@@ -201,12 +258,27 @@ class RequestModel(DictModel):
         logits, explanation = self.score(as_tensors(inputs), False, True)
         found = explanation.found
         return {
-            "click_probability": ops.sigmoid(logits),
+            **self.probabilities(logits),
             "behavior_indices": found.indices,
             "similarities": found.similarities,
             "attention": ops.mean(explanation.attention, axis=2),
             "tiers": explanation.tiers,
             "mask": found.mask,
+        }
+
+    def probabilities(self, logits: Any) -> dict[str, Any]:
+        """Return a probability (B, C) of each label, the first one's as click.
+
+        Args:
+            logits: as returned by `call`.
+        """
+        values = ops.sigmoid(logits)
+        if len(self.labels) == 1:
+            return {"click_probability": values}
+        names = ("click", *self.labels[1:])
+        return {
+            f"{name}_probability": values[..., place]
+            for place, name in enumerate(names)
         }
 
     def share_oov_row(self, optimizer: Any) -> int:
@@ -255,6 +327,8 @@ class RequestModel(DictModel):
         self.check_inputs(inputs)
         given = {"candidate_rows", "candidate_item_ids"} & set(inputs)
         shape = tuple(inputs[given.pop()].shape)
+        if len(self.labels) > 1:
+            shape += (len(self.labels),)
         return keras.KerasTensor(shape, "float32")
 
     def get_config(self) -> dict[str, Any]:
@@ -303,20 +377,35 @@ class RequestModel(DictModel):
             inverse_norms=lambda: self.table.inverse_norms_of(behaviors.rows),
             keys=lambda: attention.keys(behaviors.embeddings),
             features=features_of(
-                inputs, "behavior_features", self.behavior_features
+                inputs, "behavior_features", sizes_of_behaviors(self)
             ),
             vectors_of=self.table.vectors,
-            embeddings_of=embed,
+            embeddings_of=functools.partial(self._embed_behaviors, training),
         )
         return candidates, behaviors
 
     def other_embeddings(self, candidates: CandidateView) -> list[Any]:
         """Return embeddings (B, C, E) of what candidates alone have."""
         return [
-            table(candidates.features[name])
-            for name, table in self.feature_embeddings.items()
+            self.embedded(name, candidates.features)
+            for name in self.item_sizes
             if name not in self.behavior_features
         ]
+
+    def embedded(self, name: str, features: Mapping[str, Any]) -> Any:
+        """Return embeddings of a feature, the mean of those of many values.
+
+        Args:
+            name: str, of the feature.
+            features: mapping of names to indices (...), or (..., V) of a
+                feature of many values.
+        """
+        indices = features[name]
+        vectors = self.feature_embeddings[name](indices)
+        sizes = self.item_sizes | self.context_sizes | self.behavior_sizes
+        if isinstance(sizes[name], tuple):
+            return mean_of_given(vectors, indices)
+        return vectors
 
     def _embed_items(
         self, training: bool | None, rows: Any, features: Mapping[str, Any]
@@ -333,12 +422,21 @@ class RequestModel(DictModel):
             [
                 self.item_embedding(rows),
                 *(
-                    self.feature_embeddings[name](features[name])
+                    self.embedded(name, features)
                     for name in self.behavior_features
                 ),
             ],
             axis=-1,
         )
+
+    def _embed_behaviors(
+        self, training: bool | None, rows: Any, features: Mapping[str, Any]
+    ) -> Any:
+        """Return embeddings of items, with those of own features added."""
+        embeddings = self._embed_items(training, rows, features)
+        for name in self.behavior_sizes:
+            embeddings += self.embedded(name, features)
+        return embeddings
 
 
 def _built(layer: Any) -> Any:

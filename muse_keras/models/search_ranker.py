@@ -5,6 +5,7 @@ from typing import Any
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer, number
+from muse_keras._ops.feature_columns import Size
 from muse_keras.models.base_ranker import BaseRanker
 from muse_keras.models.behavior_search import BehaviorSearch, CosineSearch
 from muse_keras.models.category_search import CategorySearch
@@ -95,8 +96,8 @@ class SearchRanker(BaseRanker):
     def __init__(
         self,
         num_items: int,
-        user_sizes: Mapping[str, int],
-        item_sizes: Mapping[str, int],
+        user_sizes: Mapping[str, Size],
+        item_sizes: Mapping[str, Size],
         behavior_features: Sequence[str] = (),
         matches: Sequence[str] = (),
         k: int = 50,
@@ -148,6 +149,13 @@ class SearchRanker(BaseRanker):
                 raise ValueError(
                     '`gsu` "category" searches by the first of `matches`: '
                     "give one, or another `gsu`. Received: matches=()"
+                )
+            if isinstance(self.item_sizes[self.matches[0]], tuple):
+                raise ValueError(
+                    '`gsu` "category" searches by the first of `matches`, '
+                    "which must have one value at once: give another one "
+                    f"first, or another `gsu`. Received: {self.matches[0]!r} "
+                    f"of {self.item_sizes[self.matches[0]]}"
                 )
             options["feature"] = self.matches[0]
         return _SEARCHES[name](**options)

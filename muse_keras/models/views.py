@@ -66,7 +66,7 @@ class CandidateView:
         queries: float (B, C, D'), queries of the exact search unit's
             attention.
         features: mapping of names of features to vocabulary indices, integer
-            (B, C).
+            (B, C), or (B, C, V) of a feature of V values.
 
     Example:
     >>> import numpy as np
@@ -96,12 +96,13 @@ class BehaviorView:
         rows: int32 (B, L), rows of the item table; 0 = unknown item.
         mask: bool (B, L), True = real.
         vectors: int8 (B, L, D), multimodal codes.
-        embeddings: float (B, L, E), trained embeddings of ids and features.
+        embeddings: float (B, L, E), trained embeddings of ids and features,
+            with those of behaviors' own features added.
         inverse_norms: float32 (B, L), 1 / norm of the codes, 0 where there
             is no vector.
         keys: float (B, L, D'), keys of the exact search unit's attention.
         features: mapping of names of features to vocabulary indices, integer
-            (B, L).
+            (B, L), or (B, L, V) of a feature of V values.
         vectors_of: function of rows to their codes, or None. With it, codes
             of a few positions are read without those of the whole history.
         embeddings_of: the same, of rows and features to embeddings.

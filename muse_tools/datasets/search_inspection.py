@@ -47,7 +47,8 @@ def inspect_search(
     for name in tables:
         try:
             table = search_tables.open_table(directory, name)
-            reading.unused_columns(table.rows, table.rows.file_schema())
+            if not table.of_items:  # Their table is noted by itself.
+                reading.unused_columns(table.rows, table.rows.file_schema())
             widths = table.widths(declared=widths)
             rows = RowCounts()
             present = dict.fromkeys(table.modalities, 0)

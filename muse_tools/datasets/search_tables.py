@@ -5,6 +5,8 @@ searched for, bought, and clicked without buying. Both lie beside the other
 raw tables, in the same forms (`parquet_files.find_files`), with plain column
 names. A modality is a column ``<modality>_vector`` (of a query:
 ``query_<modality>_vector``) or a text column, whose modality is ``text``.
+Where the declaration names a ``text`` of items, the item table takes the place
+of ``item_content``.
 """
 
 from __future__ import annotations
@@ -20,12 +22,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from muse_tools.datasets import casting
+from muse_tools.datasets import (
+    casting,
+    decoding,
+    raw_tables,
+    table_schemas,
+)
 from muse_tools.datasets.arrow_lists import list_lengths, list_of, list_values
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import check_modality
 from muse_tools.datasets.parquet_files import find_files, listing
 from muse_tools.datasets.raw_tables import RawTable, wrong_type
+from schemas import ranking_schema
+from schemas.ranking_schema import RankingSchema
 
 ITEM_CONTENT = "item_content"
 SEARCH_EVENTS = "search_events"
@@ -62,6 +71,8 @@ class SearchTable:
     rows: RawTable
     vectors: Mapping[str, str]
     text: str | None
+    of_items: bool = False
+    """Whether it is the item table, with its texts."""
 
     @property
     def name(self) -> str:
@@ -107,11 +118,23 @@ def find_tables(
 ) -> dict[str, tuple[pathlib.Path, ...]]:
     """Finds the files of both tables in a directory or its ``raw/``."""
     base = pathlib.Path(directory)
+    files = {name: name for name in TABLES}
+    declared = _declared(base)
+    if declared.text:
+        names = raw_tables.file_names(declared)
+        files[ITEM_CONTENT] = names[raw_tables.ITEM_FEATURES]
     for root in (base, base / "raw"):
-        found = {n: paths for n in TABLES if (paths := find_files(root, n))}
+        found = {
+            n: p for n, file in files.items() if (p := find_files(root, file))
+        }
         if found:
             return found
     return {}
+
+
+def _declared(directory: str | os.PathLike[str]) -> RankingSchema:
+    base = pathlib.Path(directory)
+    return ranking_schema.beside(base / "raw", base)
 
 
 def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
@@ -128,14 +151,34 @@ def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
             f"put {name}.parquet there (schemas/README.md describes it), or "
             "set item_embeddings to imported.",
         )
-    found = RawTable(name, paths, _KEYS[name]).file_schema()
+    declared = _declared(directory)
+    if declared.text and name == ITEM_CONTENT:
+        items = raw_tables.schemas(declared)[raw_tables.ITEM_FEATURES]
+        column = {table_schemas.COLUMN: declared.text}
+        text = pa.field(TEXT, pa.string(), metadata=column)
+        fields = pa.schema([items.field(ITEM_ID), text])
+        found = SearchTable(RawTable(name, paths, fields), {}, TEXT, True)
+    else:
+        found = _with_modalities(name, paths, declared)
+    found.rows.check()
+    return found
+
+
+def _with_modalities(
+    name: str, paths: tuple[pathlib.Path, ...], declared: RankingSchema
+) -> SearchTable:
+    keys = _KEYS[name]
+    if declared.item.type == "string":
+        hashed = {decoding.TEXT: ITEM_ID}
+        keys = pa.schema(
+            field.with_metadata(hashed) if "item" in field.name else field
+            for field in keys
+        )
+    found = RawTable(name, paths, keys).file_schema()
     vectors, text = _modalities(name, found)
-    fields = [
-        field for field in found if field.name in (*vectors.values(), text)
-    ]
-    table = RawTable(name, paths, pa.schema([*_KEYS[name], *fields]))
-    table.check()
-    return SearchTable(table, vectors, text)
+    fields = [f for f in found if f.name in (*vectors.values(), text)]
+    rows = RawTable(name, paths, pa.schema([*keys, *fields]))
+    return SearchTable(rows, vectors, text)
 
 
 def _modalities(

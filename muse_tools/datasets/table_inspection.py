@@ -75,7 +75,8 @@ class Reading:
         self, table: raw_tables.RawTable, found: pa.Schema
     ) -> list[str]:
         """Returns and notes the columns of a table that are not read."""
-        used = raw_tables.in_files(table.schema).names
+        used = [*raw_tables.in_files(table.schema).names]
+        used.append(self.tables.declared.text)
         unused = [one for one in found.names if one not in used]
         if unused:
             self.notes.append(

@@ -40,7 +40,7 @@ SPLITS = ("train", "test")
 
 # Columns of the search tables that hold item ids.
 _SEARCHED_ITEMS = ("item_id", "purchased_item_id", "clicked_item_ids")
-_COLUMN, _SAME_IDS = b"column", b"same_ids"
+COLUMN, _SAME_IDS = b"column", b"same_ids"
 _LABEL_PREFIX = "label_"
 
 
@@ -120,7 +120,7 @@ def _field(
         how[decoding.TEXT] = texts[name]
     if separator:
         how[decoding.SEPARATOR] = separator
-    metadata = {_COLUMN: column, _SAME_IDS: "\n".join(same_ids), **how}
+    metadata = {COLUMN: column, _SAME_IDS: "\n".join(same_ids), **how}
     return pa.field(name, kind, metadata=metadata)
 
 
@@ -167,7 +167,7 @@ def file_names(declared: RankingSchema) -> dict[str, str]:
 
 def column_of(field: pa.Field) -> str:
     """Returns the name of a field's column in files."""
-    return (field.metadata or {}).get(_COLUMN, field.name.encode()).decode()
+    return (field.metadata or {}).get(COLUMN, field.name.encode()).decode()
 
 
 def describe_column(field: pa.Field) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples"
-HELPERS = {"sample_data.py"}
+# A reader of files is no example of layers: tests/own_data runs it.
+HELPERS = {"sample_data.py", "mind_reader.py"}
 # File: its backend in the tests, and what it must print.
 EXAMPLES = {
     "add_to_functional_model.py": ("tensorflow", ["ids alone", "multimodal"]),

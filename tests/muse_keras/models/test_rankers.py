@@ -9,6 +9,7 @@ from ranker_testing import oracles
 from ranker_testing.data import (
     BARE,
     NUM_ITEMS,
+    OWN,
     RICH,
     SMALL,
     assign_codes,
@@ -65,9 +66,9 @@ def requests(seed=0, **sizes):
 @pytest.mark.parametrize("cls", [MUSE, DIN])
 @pytest.mark.parametrize(
     ("layout", "length"),
-    [(RICH, 12)]
+    [(RICH, 12), (OWN, 12)]
     if ON_JAX
-    else [(SMALL, 12), (SMALL, 3), (RICH, 12), (BARE, 9)],
+    else [(SMALL, 12), (SMALL, 3), (RICH, 12), (BARE, 9), (OWN, 12)],
 )
 def test_the_whole_model_against_numpy(cls, layout, length):
     model, codes = ranker(cls, **layout)
@@ -433,15 +434,15 @@ def test_another_batch_or_length_is_refused(model, name):
             model(inputs)
 
 
-def test_another_number_of_features_is_refused(model):
-    for name, features in (
-        ("candidate_features", "3 features, category, city, province"),
-        ("behavior_features", "1 features, category"),
-        ("candidate_matches", "1 features, category"),
+def test_another_number_of_columns_is_refused(model):
+    for name, columns in (
+        ("candidate_features", "3 columns: category, city, province"),
+        ("behavior_features", "1 columns: category"),
+        ("candidate_matches", "1 columns: category"),
     ):
         inputs = requests()
         inputs[name] = inputs[name].repeat(2, axis=-1)
-        with pytest.raises(ValueError, match=f"`{name}` must have {features}"):
+        with pytest.raises(ValueError, match=f"`{name}` must have {columns}"):
             model(inputs)
         del inputs[name]
         with pytest.raises(ValueError, match=f"`inputs` must have {name}"):
@@ -465,7 +466,7 @@ def test_groups_without_features_may_be_given(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "bare.keras")
     np.testing.assert_allclose(logits(loaded, inputs), expected, atol=1e-6)
     inputs["behavior_features"] = np.zeros((3, 12, 1), "int32")
-    with pytest.raises(ValueError, match="must have 0 features, none"):
+    with pytest.raises(ValueError, match="must have 0 columns. Rec"):
         model(inputs)
 
 

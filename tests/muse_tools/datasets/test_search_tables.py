@@ -9,6 +9,7 @@ import pytest
 
 from muse_tools.datasets import search_tables, search_validation, validation
 from muse_tools.datasets.errors import DataError
+from schemas.hashing import stable_ids
 
 FLOATS = pa.list_(pa.float32())
 NAN, INF = math.nan, math.inf
@@ -312,3 +313,38 @@ def test_matrices_become_lists_and_back():
     part = lists.slice(1, 2)
     np.testing.assert_array_equal(search_tables.vectors(part, 2), matrix[1:3])
     assert search_tables.float_lists(matrix[1:2]).null_count == 0
+
+
+SHOP = """
+name: shop
+item: {column: sku, type: string}
+features: {item: {color: }}
+"""
+
+
+def test_the_item_table_has_texts_if_they_are_declared(tmp_path):
+    (tmp_path / "schema.yaml").write_text(SHOP + "text: title\n")
+    items = {"title": ["tea", None], "sku": ["a", "b"], "color": [1, 2]}
+    write(tmp_path, "item_features", items)
+    table = search_tables.open_table(tmp_path, "item_content")
+    (batch,) = table.rows.iter_batches()
+    assert batch.to_pydict() == {
+        "item_id": stable_ids("item_id", ["a", "b"]).tolist(),
+        "text": ["tea", None],
+    }
+    assert table.modalities == ("text",)
+    write(tmp_path, "item_features", {"sku": ["a"], "color": [1]})
+    with pytest.raises(DataError, match=r"column title \(text\) is missing"):
+        search_tables.open_table(tmp_path, "item_content")
+
+
+def test_texts_of_items_are_ids_as_in_the_other_tables(tmp_path):
+    (tmp_path / "schema.yaml").write_text(SHOP)
+    row = {**EVENT, "purchased_item_id": "a", "clicked_item_ids": ["b", "a"]}
+    columns = {name: [value] for name, value in row.items()}
+    write(tmp_path, "search_events", columns)
+    table = search_tables.open_table(tmp_path, "search_events")
+    (batch,) = table.rows.iter_batches()
+    a, b = stable_ids("item_id", ["a", "b"]).tolist()
+    assert batch["purchased_item_id"].to_pylist() == [a]
+    assert batch["clicked_item_ids"].to_pylist() == [[b, a]]

@@ -33,6 +33,21 @@ BARE = SMALL | {
     "matches": (),
 }
 
+# Features of every kind: pairs are of several values at once.
+OWN = SMALL | {
+    "user_sizes": {"age": 4, "likes": (6, 3), "income": 9},
+    "item_sizes": {"category": 7, "tags": (9, 3), "labels": (5, 2), "price": 5},
+    "behavior_features": ("tags", "category"),
+    "matches": ("category", "tags"),
+    "context_sizes": {"device": 4, "topics": (6, 2), "position": 11},
+    "behavior_sizes": {"action": 5, "since": 8, "rooms": (4, 2)},
+    "user_numbers": 2,
+    "item_numbers": 3,
+    "context_numbers": 1,
+    "labels": ("click", "buy"),
+    "training_only": ("position",),
+}
+
 
 def item_codes(rng: np.random.Generator, num_items: int = NUM_ITEMS):
     """Codes of an item table: row 0 is unknown, row 7 has no vector."""
@@ -71,8 +86,14 @@ def ranker_inputs(
     def index(sizes: Any, *shape: int) -> np.ndarray:
         return rng.integers(0, sizes, shape).astype("int32")
 
+    def tops(sizes: dict[str, Any]) -> list[int]:
+        """What the indices of each column are below."""
+        pairs = [x if isinstance(x, tuple) else (x, 1) for x in sizes.values()]
+        return [size for size, values in pairs for _ in range(values)]
+
     history, listed = (batch, length), (batch, candidates)
     items = layout["item_sizes"]
+    shared = {name: items[name] for name in layout["behavior_features"]}
     inputs = {
         "behavior_rows": index(NUM_ITEMS + 1, *history),
         "behavior_mask": rng.random(history) < 0.8,
@@ -80,27 +101,40 @@ def ranker_inputs(
         "candidate_mask": np.ones(listed, bool),
     }
     for name, sizes, shape in (
-        ("user_features", list(layout["user_sizes"].values()), (batch,)),
+        ("user_features", layout["user_sizes"], (batch,)),
         (
             "behavior_features",
-            [items[name] for name in layout["behavior_features"]],
+            shared | layout.get("behavior_sizes", {}),
             history,
         ),
-        ("candidate_features", list(items.values()), listed),
+        ("candidate_features", items, listed),
+        ("context_features", layout.get("context_sizes", {}), listed),
     ):
         if sizes:
-            inputs[name] = index(sizes, *shape, len(sizes))
+            columns = tops(sizes)
+            inputs[name] = index(columns, *shape, len(columns))
     if layout["matches"]:
         counts = rng.integers(0, 9, (*listed, len(layout["matches"])))
         inputs["candidate_matches"] = counts.astype("float32")
+    for name, key, shape in (
+        ("user_numbers", "user_numbers", (batch,)),
+        ("candidate_numbers", "item_numbers", listed),
+        ("context_numbers", "context_numbers", listed),
+    ):
+        if layout.get(key):
+            values = rng.normal(size=(*shape, layout[key]))
+            inputs[name] = values.astype("float32")
     return inputs
+
+
+PREFIXES = {"behavior": ("behavior",), "candidate": ("candidate", "context")}
 
 
 def padded(inputs: dict[str, np.ndarray], kind: str, count: int) -> dict:
     """Inputs with padding at the end of all candidates or histories."""
     return {
         name: np.pad(array, [(0, 0), (0, count)] + [(0, 0)] * (array.ndim - 2))
-        if name.startswith(kind)
+        if name.startswith(PREFIXES[kind])
         else array
         for name, array in inputs.items()
     }

@@ -163,6 +163,16 @@ def group_auc(labels, scores, groups, weights):
     return total / mass if mass else float("nan")
 
 
+def named(inputs: Any, group: str, sizes: dict[str, Any], *place: int):
+    """Values of a group's features at a place, by name."""
+    found, start = {}, 0
+    for name, size in sizes.items():
+        width = size[1] if isinstance(size, tuple) else 1
+        found[name] = inputs[group][place][start : start + width]
+        start += width
+    return found
+
+
 class Ranker:
     """A ranker's inference from its weights, one candidate at a time."""
 
@@ -177,10 +187,13 @@ class Ranker:
             if "table/" not in variable.path
         }
 
-    def embedding(self, name: str, index: int) -> np.ndarray:
-        return self.weights[f"{name}_embedding/embeddings"][index]
+    def embedding(self, name: str, index: Any, start: int = 0) -> np.ndarray:
+        """Of an index, or the mean of those of many that are not 0."""
+        table = self.weights[f"{name}_embedding/embeddings"]
+        given = [i for i in np.atleast_1d(index) if i] or [0]
+        return sum(table[start + i] for i in given) / len(given)
 
-    def item(self, row: int, features: dict[str, int]) -> np.ndarray:
+    def item(self, row: int, features: dict[str, Any]) -> np.ndarray:
         """The id, then the features that behaviors have."""
         return np.concatenate(
             [
@@ -193,12 +206,14 @@ class Ranker:
         )
 
     def behavior(self, inputs: dict[str, np.ndarray], b: int, i: int):
-        names = self.model.behavior_features
-        values = inputs["behavior_features"][b, i] if names else ()
-        return self.item(
-            inputs["behavior_rows"][b, i],
-            dict(zip(names, values, strict=True)),
-        )
+        model = self.model
+        sizes = {n: model.item_sizes[n] for n in model.behavior_features}
+        sizes |= model.behavior_sizes
+        features = named(inputs, "behavior_features", sizes, b, i)
+        embedded = self.item(inputs["behavior_rows"][b, i], features)
+        for name in model.behavior_sizes:
+            embedded = embedded + self.embedding(name, features[name])
+        return embedded
 
     def kernels(self, part: str):
         return [
@@ -210,14 +225,14 @@ class Ranker:
         counts = tier_counts(similarities, mask, self.model.num_tiers)
         return np.log1p(counts) * self.weights[f"{part}/sim_tier/tier_weights"]
 
-    def logit(self, inputs: dict[str, np.ndarray], b: int, c: int) -> float:
+    def logit(self, inputs: dict[str, np.ndarray], b: int, c: int) -> Any:
         model = self.model
         rows = inputs["behavior_rows"][b]
         real = np.flatnonzero(inputs["behavior_mask"][b])
         row = inputs["candidate_rows"][b, c]
-        names = list(model.item_sizes)
-        values = inputs["candidate_features"][b, c] if names else ()
-        own = dict(zip(names, values, strict=True))
+        own = named(inputs, "candidate_features", model.item_sizes, b, c)
+        context = named(inputs, "context_features", model.context_sizes, b, c)
+        context |= dict.fromkeys(model.training_only, 0)
         target = self.item(row, own)
         vector = self.codes[row]
         recent = real[::-1][: model.recent]
@@ -243,12 +258,14 @@ class Ranker:
             activation=silu,
         )
         users, start = [], 0
-        for place, size in enumerate(model.user_sizes.values()):
-            index = start + int(inputs["user_features"][b, place])
-            users.append(self.embedding("user", index))
-            start += size
+        values = named(inputs, "user_features", model.user_sizes, b)
+        for name, size in model.user_sizes.items():
+            users.append(self.embedding("user", values[name], start))
+            start += size[0] if isinstance(size, tuple) else size
+        nothing = np.zeros((b + 1, c + 1, 0))
         features = [
             *users,
+            inputs.get("user_numbers", np.zeros((b + 1, 0)))[b],
             embedded.mean(axis=0) if len(recent) else 0.0 * target,
             target,
             *[
@@ -256,6 +273,9 @@ class Ranker:
                 for name, index in own.items()
                 if name not in model.behavior_features
             ],
+            inputs.get("candidate_numbers", nothing)[b, c],
+            *[self.embedding(*one) for one in context.items()],
+            inputs.get("context_numbers", nothing)[b, c],
             *[
                 [np.log1p(inputs["candidate_matches"][b, c, place])]
                 for place in range(len(model.matches))
@@ -278,7 +298,8 @@ class Ranker:
                 1e-3,
             )
         x = x @ self.weights["tower/logit/kernel"]
-        return float((x + self.weights["tower/logit/bias"])[0])
+        x = x + self.weights["tower/logit/bias"]
+        return x if len(model.labels) > 1 else float(x[0])
 
     def long_term(self, inputs, b, target, vector):
         rows = inputs["behavior_rows"][b]

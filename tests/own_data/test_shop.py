@@ -1,0 +1,235 @@
+"""Every kind of feature helps: a model of the shop's logs, as it is served.
+
+What a feature adds to a score is the score less that of the same request
+without the feature, and is held against the feature's term in the truth.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from tests.own_data import running, shop
+
+pytestmark = [pytest.mark.e2e, pytest.mark.tf, pytest.mark.timeout(900)]
+
+REQUESTS = 300
+OF_ITEMS = ("category", "seller", "price", "tags", "similarity")
+GROUPS = {
+    "user": ("segment", "income", "age", "spend", "interests", "taste"),
+    "context": ("device", "hour"),
+    "candidates": ("discount",),
+    "behaviors": ("action", "ago", "dwell"),
+}
+
+
+@dataclasses.dataclass
+class World:
+    """The truth, and requests of the eval split to the served model."""
+
+    truth: shop.Shop
+    client: object
+    requests: list[dict]
+    rows: np.ndarray
+    """Impressions of the requests' candidates, in their order."""
+
+    @functools.cache  # noqa: B019
+    def logits(self, without: str = "", label: str = "click") -> np.ndarray:
+        """Returns the scores of all candidates, without a feature."""
+        from serving.client import RankRequest
+
+        results = self.client.rank(
+            [RankRequest(**_without(one, without)) for one in self.requests]
+        )
+        scores = np.concatenate([r.probabilities[label] for r in results])
+        return np.log(scores / (1 - scores))
+
+    def effect(self, feature: str) -> np.ndarray:
+        """Returns what a feature adds to the log-odds of a click."""
+        every = "all" if feature in OF_ITEMS else ""
+        return self.logits(every) - self.logits(feature)
+
+    def term(self, feature: str) -> np.ndarray:
+        weight = shop.WEIGHTS[feature][0]
+        return weight * self.truth.terms[feature][self.rows]
+
+    def true(self, label: str = "click") -> np.ndarray:
+        """Returns the true probabilities, over all positions."""
+        place = list(shop.BIAS).index(label)
+        weight = shop.WEIGHTS["position"][place]
+        positions = np.unique(self.truth.terms["position"])
+        odds = self.truth.log_odds(label)[self.rows, None] + weight * positions
+        return shop.sigmoid(odds).mean(axis=1)
+
+    def loss(self, without: str = "", label: str = "click") -> float:
+        """Returns the expected log loss: labels have no part in it."""
+        return log_loss(
+            self.true(label), shop.sigmoid(self.logits(without, label))
+        )
+
+
+def log_loss(truth, given) -> float:
+    return float(
+        -np.mean(truth * np.log(given) + (1 - truth) * np.log(1 - given))
+    )
+
+
+def _without(request: dict, feature: str) -> dict:
+    """Returns a request that lacks a feature, or has other items."""
+    if feature in (*OF_ITEMS, "all"):
+        ids = [f"{sku}/{feature}" for sku in request["candidate_item_ids"]]
+        return {**request, "candidate_item_ids": ids}
+    return {
+        name: {k: v for k, v in value.items() if k != feature}
+        if isinstance(value, dict)
+        else value
+        for name, value in request.items()
+    }
+
+
+def _columns(table: dict[str, list]) -> dict:
+    """Returns rows of a table by their first column."""
+    names = list(table)
+    return {
+        row[0]: dict(zip(names, row, strict=True))
+        for row in zip(*table.values(), strict=True)
+    }
+
+
+def _requests(truth: shop.Shop) -> tuple[list[dict], np.ndarray]:
+    """Returns requests with histories as of their time, and impressions."""
+    shown, events = truth.tables["impressions"], truth.tables["events"]
+    users = _columns(truth.tables["users"])
+    histories = collections.defaultdict(list)
+    for event in zip(*events.values(), strict=True):
+        event = dict(zip(events, event, strict=True))
+        if event["kind"] != "view":
+            histories[event["uid"]].append(event)
+    visits = collections.defaultdict(list)
+    for row in np.flatnonzero(truth.is_eval).tolist():
+        visits[shown["visit"][row]].append(row)
+    requests, places = [], []
+    for rows in list(visits.values())[:REQUESTS]:
+        first, user = rows[0], users[shown["uid"][rows[0]]]
+        time = shown["shown_at"][first]
+        past = [e for e in histories[user["uid"]] if e["at"] < time]
+        past = past[-shop.MAX_HISTORY :]
+        requests.append(
+            {
+                "user_id": user["uid"],
+                "candidate_item_ids": [shown["sku"][row] for row in rows],
+                "behavior_item_ids": [event["sku"] for event in past],
+                "user": {
+                    **{name: user[name] for name in GROUPS["user"]},
+                    "interests": list(
+                        filter(None, user["interests"].split("|"))
+                    ),
+                    "taste": user["taste"]
+                    and [float(v) for v in user["taste"].split()],
+                },
+                "context": {
+                    "device": shown["device"][first],
+                    "hour": time.hour + 1,
+                },
+                "candidates": {
+                    "discount": [shown["discount"][row] for row in rows]
+                },
+                "behaviors": {
+                    "action": [event["kind"] for event in past],
+                    "ago": [(time - e["at"]).total_seconds() for e in past],
+                    "dwell": [event["dwell"] for event in past],
+                },
+            }
+        )
+        places += rows
+    return requests, np.array(places)
+
+
+def _add_items(client, truth: shop.Shop, requests: list[dict]) -> None:
+    """Adds a copy of each candidate that lacks a feature, and a full one."""
+    items = _columns(truth.tables["items"])
+    vectors = dict(zip(*truth.tables["vectors"].values(), strict=True))
+    skus = sorted({s for one in requests for s in one["candidate_item_ids"]})
+    codes = np.array([vectors[sku].split() for sku in skus], np.float32)
+    other = np.random.default_rng(1).normal(size=codes.shape)
+    for feature in ("all", *OF_ITEMS):
+        client.upsert_items(
+            [f"{sku}/{feature}" for sku in skus],
+            other if feature == "similarity" else codes,
+            {
+                name: [items[sku][name] for sku in skus]
+                for name in ("category", "seller", "price", "tags")
+                if name != feature
+            },
+        )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    from serving.client import MuseClient
+
+    root = tmp_path_factory.mktemp("shop")
+    truth = shop.make()
+    shop.write(truth, root / "shop")
+    config = running.run(
+        root,
+        root / "shop",
+        model={"oov_rate": 0.3},
+        trainer={"epochs": 6},
+        export={"fresh_items": 16_384},
+    )
+    requests, rows = _requests(truth)
+    schema = str(root / "shop" / "schema.yaml")
+    with running.served(config) as target:
+        with MuseClient(target, schema=schema) as client:
+            _add_items(client, truth, requests)
+            yield World(truth, client, requests, rows)
+
+
+@pytest.mark.parametrize("label", shop.BIAS)
+def test_the_model_is_between_the_truth_and_a_constant(world, label):
+    truth = world.true(label)
+    best, constant = log_loss(truth, truth), log_loss(truth, truth.mean())
+    loss = world.loss(label=label)
+    assert best < loss < best + 0.5 * (constant - best)
+
+
+@pytest.mark.parametrize("label", shop.BIAS)
+def test_labels_are_calibrated(world, label):
+    """Half of what was not clicked is missing in the logs of the training."""
+    given = shop.sigmoid(world.logits(label=label))
+    assert given.mean() / world.true(label).mean() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "feature", [*(n for g in GROUPS.values() for n in g), *OF_ITEMS]
+)
+def test_a_feature_adds_what_it_does_in_truth(world, feature):
+    effect, term = world.effect(feature), world.term(feature)
+    if feature == "category":  # Its matches are gone as well.
+        term = term + world.term("matches")
+    assert np.corrcoef(effect, term)[0, 1] > 0.5
+    every = "all" if feature in OF_ITEMS else ""
+    assert world.loss(feature) > world.loss(every) + 0.005
+
+
+def test_matches_add_to_what_the_category_does(world):
+    terms = [
+        world.term("category"),
+        world.term("matches"),
+        np.ones(len(world.rows)),
+    ]
+    found, *_ = np.linalg.lstsq(
+        np.stack(terms, 1), world.effect("category"), rcond=None
+    )
+    assert found[:2].min() > 0.3
+
+
+def test_the_position_is_no_input_and_changes_nothing(world):
+    inputs = world.client.metadata().signatures["rank"].inputs
+    assert "candidate_discount" in inputs
+    assert not [name for name in inputs if "position" in name]
