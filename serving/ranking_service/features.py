@@ -12,7 +12,7 @@ import re
 import time
 import zoneinfo
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -51,11 +51,10 @@ class Declared:
         if schema is not None and schema != self.declaration.schema:
             self.declaration.learn(schema)
 
-    @property
-    def text_items(self) -> bool:
-        """Whether items have keys that are texts."""
+    def has_texts(self, key: Literal["user", "item"]) -> bool:
+        """Whether users, or items, have keys that are texts."""
         schema = self.declaration.schema
-        return schema is not None and schema.item.type == "string"
+        return schema is not None and getattr(schema, key).type == "string"
 
     def context(self, second: int) -> dict[str, int]:
         """Returns features of requests that are made from the clock."""

@@ -68,6 +68,7 @@ class RankingService:
         self._parts = Parts(config)
         self._names = ItemNames(config.item_names)
         self._fit = Fit(config, self._parts.histories, self._parts.declared)
+        self.declared = self._parts.declared
         self.metrics = self._parts.metrics
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
@@ -168,12 +169,10 @@ class RankingService:
         except asyncio.CancelledError:
             self.metrics.failed.labels("CANCELLED").inc()
             raise
-        if result.candidates_from == "request":
-            # As they came: keys may be texts.
-            items: Any = asked.candidate_item_ids
-            result = dataclasses.replace(result, candidate_item_ids=items)
-        elif self._parts.declared.text_items:
-            texts = self._names.of(result.candidate_item_ids)
+        if self.declared.has_texts("item"):
+            texts: Any = asked.candidate_item_ids
+            if result.candidates_from != "request":
+                texts = self._names.of(result.candidate_item_ids)
             result = dataclasses.replace(result, candidate_item_ids=texts)
         result = self._ordered(result, request)
         self._count(result, seconds)
@@ -205,7 +204,7 @@ class RankingService:
         """
         events = AppendEvents(
             user_id, item_ids, behaviors or {}, user or {}, times
-        ).with_numbers(self._parts.declared.declaration)
+        ).with_numbers(self.declared.declaration)
         if not self._parts.histories.exist:
             raise RequestError("store", "be configured to append events", "")
         if self._draining:
@@ -252,7 +251,7 @@ class RankingService:
                 number,
             )
         return dataclasses.replace(
-            request.with_numbers(self._parts.declared.declaration),
+            request.with_numbers(self.declared.declaration),
             deadline_ms=min(
                 request.deadline_ms or config.deadline_ms,
                 config.max_deadline_ms,
