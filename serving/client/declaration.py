@@ -43,7 +43,7 @@ class Declaration:
             schema = ranking_schema.named(os.fspath(schema))
         self.schema = schema
 
-    def learn(self, schema: RankingSchema) -> None:
+    def learn(self, schema: RankingSchema | None) -> None:
         """Takes another declaration, for all that share this object."""
         self.schema = schema
         for name in ("_texts", "_features"):
