@@ -81,8 +81,8 @@ def print_user(found: UserHistory, last: int, as_json: bool) -> None:
         f"{resolved}"
     ]
     columns = {"item": item_ids, **behaviors}
-    if times is not None:
-        columns = {"item": item_ids, "time": times, **behaviors}
+    if times:
+        columns = {"item": item_ids, "time": times["times"], **behaviors}
     for event in zip(*columns.values(), strict=True):
         pairs = zip(columns, event, strict=True)
         lines.append(", ".join(f"{name} {value}" for name, value in pairs))
