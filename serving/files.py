@@ -1,8 +1,9 @@
-"""Files and folders written at once, version folders, strict JSON, Parquet."""
+"""Files and folders written at once, locks, versions, strict JSON, Parquet."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -49,6 +50,22 @@ def replaced_folder(
         fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path, wait: bool = True) -> Iterator[bool]:
+    """Holds a lock, which the kernel releases when the process dies.
+
+    Gives False where it is taken and not waited for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def find_versions(base_path: str | os.PathLike[str]) -> dict[int, str]:

@@ -210,6 +210,13 @@ class EvaluatorConfig(settings_file.Section):
     """Largest drop against the last blessed model of the same type."""
     bootstrap_samples: int = pydantic.Field(default=1000, ge=1)
     """Samples of users behind the confidence intervals."""
+    min_gauc_of: dict[str, Annotated[float, pydantic.Field(ge=0, le=1)]] = {}
+    """Of labels but the first one: GAUC below which a model is not blessed,
+    such as ``{order: 0.6}``."""
+    slices: tuple[str, ...] = ("history_length", "item_popularity")
+    """Groups that metrics are computed for: these, and features of the
+    declaration by group and name: ``user_f``, ``item_f``, ``context_f``,
+    ``candidate_f``."""
 
 
 class ServingValidatorConfig(settings_file.Section):

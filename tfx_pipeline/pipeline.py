@@ -11,10 +11,10 @@ import pathlib
 from collections.abc import Mapping
 
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.proto import config_pb2
 from tfx import v1 as tfx
 
 from schemas.ranking_schema import RankingSchema
+from schemas.settings_file import ConfigError
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import features
 from tfx_pipeline.components import baseline_resolver
@@ -33,7 +33,7 @@ from tfx_pipeline.components.strict_example_validator import (
     StrictExampleValidator,
 )
 from tfx_pipeline.components.text_embedder import TextEmbedder
-from tfx_pipeline.evaluation import extractors
+from tfx_pipeline.evaluation import slices
 from tfx_pipeline.matching.settings import MODEL_NAME, RANKER_NAME
 
 
@@ -128,7 +128,7 @@ def create_pipeline(
         model=model,
         baseline_model=resolver.outputs["model"],
         schema=schema,
-        eval_config=eval_config(config.evaluator),
+        eval_config=eval_config(config.evaluator, declared),
         example_splits=[features.EVAL_SPLIT],
         module_path="tfx_pipeline.evaluation.extractors",
     ).with_id("Evaluator")
@@ -278,33 +278,32 @@ def _matching(
     return [generator, validator, pusher]
 
 
-def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:
-    """Returns metrics, slices and thresholds.
+def eval_config(
+    config: config_lib.EvaluatorConfig, declared: RankingSchema
+) -> tfma.EvalConfig:
+    """Returns metrics of each label, slices and thresholds.
 
-    A model is blessed when its GAUC is at least ``min_gauc`` and, if a model
-    of its type was blessed before, at most ``max_gauc_drop`` below that
-    model's.
+    A model is blessed when the GAUC of the first label is at least
+    ``min_gauc`` and, if a model of its type was blessed before, at most
+    ``max_gauc_drop`` below that model's; and those of ``min_gauc_of`` reach
+    their values.
+
+    Raises:
+        ConfigError: a slice or a label is not declared.
     """
-    threshold = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(
-            lower_bound={"value": config.min_gauc}
-        ),
-        change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
-            absolute={"value": -config.max_gauc_drop},
-        ),
-    )
-    metric = tfma.MetricConfig(
-        class_name="RankingMetrics",
-        module="tfx_pipeline.evaluation.ranking_metrics",
-        config=json.dumps({"bootstrap_samples": config.bootstrap_samples}),
-        # Over all impressions: a plain threshold would hold for every slice,
-        # however few users it has.
-        per_slice_thresholds=[
-            config_pb2.PerSliceMetricThreshold(
-                slicing_specs=[tfma.SlicingSpec()], threshold=threshold
+    slices.check(config.slices, declared)
+    first, *others = declared.labels
+    least = config.min_gauc_of
+    for name in least:
+        if name not in others:
+            raise ConfigError(
+                "evaluator.min_gauc_of: expected labels after the first one, "
+                f"{', '.join(others) or 'of which there are none'}. "
+                f"Received: {name!r}"
             )
-        ],
+    drop = tfma.GenericChangeThreshold(
+        direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+        absolute={"value": -config.max_gauc_drop},
     )
     return tfma.EvalConfig(
         model_specs=[
@@ -314,8 +313,49 @@ def eval_config(config: config_lib.EvaluatorConfig) -> tfma.EvalConfig:
         ],
         slicing_specs=[
             tfma.SlicingSpec(),
-            tfma.SlicingSpec(feature_keys=[extractors.HISTORY_SLICE]),
-            tfma.SlicingSpec(feature_keys=[extractors.POPULARITY_SLICE]),
+            *(tfma.SlicingSpec(feature_keys=[name]) for name in config.slices),
         ],
-        metrics_specs=[tfma.MetricsSpec(metrics=[metric])],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[_metric(config, first, config.min_gauc, drop)]
+            ),
+            *(
+                tfma.MetricsSpec(
+                    metrics=[
+                        _metric(config, name, config.min_gauc_of.get(name))
+                    ],
+                    output_names=[name],
+                )
+                for name in others
+            ),
+        ],
     )
+
+
+def _metric(
+    config: config_lib.EvaluatorConfig,
+    label: str,
+    least: float | None,
+    drop: tfma.GenericChangeThreshold | None = None,
+) -> tfma.MetricConfig:
+    """Returns the metrics of a label, and what its GAUC must be."""
+    metric = tfma.MetricConfig(
+        class_name="RankingMetrics",
+        module="tfx_pipeline.evaluation.ranking_metrics",
+        config=json.dumps(
+            {"bootstrap_samples": config.bootstrap_samples, "label": label}
+        ),
+    )
+    if least is not None:
+        # Over all impressions: a plain threshold would hold for every slice,
+        # however few users it has.
+        metric.per_slice_thresholds.add(
+            slicing_specs=[tfma.SlicingSpec()],
+            threshold=tfma.MetricThreshold(
+                value_threshold=tfma.GenericValueThreshold(
+                    lower_bound={"value": least}
+                ),
+                change_threshold=drop,
+            ),
+        )
+    return metric

@@ -137,13 +137,10 @@ def _answer_lines(answer: Answer) -> list[str]:
 
 def _ranked_lines(ranked: RankedRequest) -> list[str]:
     """Returns the ranking service's answer in words and bars."""
+    from muse_tools.demo.ranked_request import source_words
     from serving.ranking_service import timeline
 
-    source = {
-        "matching": "found by candidate generation",
-        "popular": "the most popular ones",
-        "request": "of the request",
-    }[ranked.candidates_from]
+    source = source_words(ranked.candidates_from)
     lines = [
         f"One request to the ranking service: household {ranked.user_id}, "
         f"{ranked.num_candidates} candidates {source}, deadline "

@@ -14,8 +14,9 @@ from concurrent import futures
 
 from joblib.externals import loky
 
-from muse_tools.compare import locks, progress
+from muse_tools.compare import progress
 from muse_tools.compare.plan import Plan, Task
+from serving import files
 from serving.files import write_json
 
 Train = Callable[[Plan, Task], None]
@@ -85,7 +86,7 @@ def read_failure(plan: Plan, task: Task) -> str:
 
 
 def _is_free(plan: Plan, task: Task) -> bool:
-    with locks.locked(plan.lock(task), wait=False) as free:
+    with files.locked(plan.lock(task), wait=False) as free:
         return free
 
 
@@ -167,7 +168,7 @@ def _work(plan: Plan, task: Task, train: Train, parent: int) -> None:
 
 def _train_one(plan: Plan, task: Task, train: Train) -> None:
     """Trains a cell, unless another command does or did."""
-    with locks.locked(plan.lock(task), wait=False) as mine:
+    with files.locked(plan.lock(task), wait=False) as mine:
         if not mine or not plan.open(task):
             return
         for folder in plan.leftovers(task):

@@ -102,6 +102,14 @@ def decode(array: pa.Array, field: pa.Field) -> pa.Array:
     return _decode_values(array, kind, field.metadata[kind].decode())
 
 
+def texts_of(array: pa.Array, field: pa.Field) -> pa.Array:
+    """Returns the texts of a column, of its lists one after the other."""
+    if separator := _separator(field, array.type):
+        array = _split(array, separator, is_vector=False)
+    texts = array.flatten() if casting.is_list(array.type) else array
+    return texts.cast(pa.string())
+
+
 def _decode_list(
     array: pa.Array, field: pa.Field, kind: bytes | None
 ) -> pa.Array:

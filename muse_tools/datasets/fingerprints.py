@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from muse_tools.datasets import raw_tables, search_tables
 from serving.files import write_json
@@ -92,7 +92,8 @@ def raw_fingerprint(raw_dir: str, digests: FileDigests) -> str:
         DataError: there are no raw tables.
     """
     tables = raw_tables.RawTables.open(raw_dir).tables
-    return _of_tables({n: t.paths for n, t in tables.items()}, raw_dir, digests)
+    files = {n: t.sources or t.paths for n, t in tables.items()}
+    return _of_tables(files, raw_dir, digests)
 
 
 def search_fingerprints(raw_dir: str, digests: FileDigests) -> dict[str, str]:
@@ -101,12 +102,15 @@ def search_fingerprints(raw_dir: str, digests: FileDigests) -> dict[str, str]:
     One per table: new samples or searches of a day do not make the content of
     the items new, and samples do not make the embeddings new.
     """
-    items = raw_tables.RawTables.open(raw_dir)[raw_tables.ITEM_FEATURES]
+    opened = raw_tables.RawTables.open(raw_dir)
+    items = opened[raw_tables.ITEM_FEATURES]
     tables: dict[str, Iterable[pathlib.Path]] = {
         **dict.fromkeys(search_tables.TABLES, ()),
         **search_tables.find_tables(raw_dir),
-        raw_tables.ITEM_FEATURES: items.paths,
+        raw_tables.ITEM_FEATURES: items.sources or items.paths,
     }
+    if opened.declared.text:
+        tables[search_tables.ITEM_CONTENT] = items.sources or items.paths
     return {
         name: _of_tables({name: paths}, raw_dir, digests)
         for name, paths in tables.items()
@@ -114,7 +118,7 @@ def search_fingerprints(raw_dir: str, digests: FileDigests) -> dict[str, str]:
 
 
 def _of_tables(
-    tables: dict[str, Iterable[pathlib.Path]],
+    tables: Mapping[str, Iterable[pathlib.Path]],
     raw_dir: str,
     digests: FileDigests,
 ) -> str:

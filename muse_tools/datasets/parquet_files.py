@@ -50,8 +50,21 @@ _TABLE_FORMATS = {
 }
 
 
-def find_files(root: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
-    """Returns the files of table `name` in `root`, sorted; maybe none."""
+def find_files(
+    root: pathlib.Path, name: str, endings: Sequence[str] = ()
+) -> tuple[pathlib.Path, ...]:
+    """Returns the files of table `name` in `root`, sorted; maybe none.
+
+    With `endings`, files with one of them count beside Parquet. A name with
+    ``*`` or ``?`` is a pattern.
+    """
+    if {*"*?"} & {*name}:
+        found = [p for p in sorted(root.glob(name)) if p.name[0] not in "_."]
+        return tuple(
+            itertools.chain.from_iterable(
+                data_files(p) if p.is_dir() else [p] for p in found
+            )
+        )
     forms: list[tuple[str, tuple[pathlib.Path, ...]]] = []
     shards: list[pathlib.Path] = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
@@ -60,8 +73,10 @@ def find_files(root: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
             # are not Parquet.
             shards += data_files(path) if path.is_dir() else [path]
             continue
-        stem, ending = os.path.splitext(path.name)
-        if ending.lower() not in _ENDINGS or stem != name:
+        ending = path.name.removeprefix(name).lower()
+        if not path.name.startswith(name) or (
+            ending not in (*_ENDINGS, *endings)
+        ):
             continue
         if not path.is_dir():
             forms.append((path.name, (path,)))

@@ -1,12 +1,12 @@
 """The raw tables: schemas, where they lie, reading.
 
-A data set is a directory (or its ``raw/`` subdirectory) with six Parquet
-tables. Each table is one file ``NAME.parquet``, shards
-``NAME-*.parquet``, or a folder ``NAME/`` (`parquet_files`). User features of
-the published set are 44.6 GB in seven row groups, so everything here
-streams: no function reads a whole table. A declaration
-(`schemas.ranking_schema`) says what their columns are called; behind this
-module they have the names that the code uses.
+A data set is a directory (or its ``raw/`` subdirectory) with the tables that a
+declaration (`schemas.ranking_schema`) asks for. Each is one file
+``NAME.parquet``, shards ``NAME-*.parquet``, or a folder ``NAME/``
+(`parquet_files`); CSV and JSON lines become Parquet first (`text_tables`).
+User features of the published set are 44.6 GB in seven row groups, so
+everything here streams: no function reads a whole table. Behind this module
+columns have the names that the code uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from muse_tools.datasets import casting, decoding
+from muse_tools.datasets import casting, decoding, text_tables
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.parquet_files import (
     data_files,
@@ -80,6 +80,8 @@ class RawTable:
     name: str
     paths: tuple[pathlib.Path, ...]
     schema: pa.Schema
+    sources: tuple[pathlib.Path, ...] = ()
+    """What the Parquet files were made from, or they themselves."""
 
     def problems(self) -> list[DataError]:
         """Checks every file's footer; returns all problems found."""
@@ -241,8 +243,18 @@ class RawTables:
             known = declared or ranking_schema.beside(root, base)
             files = file_names(known)
             for name, schema in schemas(known).items():
-                if paths := find_files(root, files[name]):
-                    tables[name] = RawTable(name, paths, schema)
+                found = find_files(root, files[name], text_tables.ENDINGS)
+                if found:
+                    same = [
+                        s
+                        for n, s in schemas(known).items()
+                        if files[n] == files[name]
+                    ]
+                    types = text_tables.column_types(same)
+                    if known.text and name == ITEM_FEATURES:
+                        types.setdefault(known.text, pa.string())
+                    paths = text_tables.as_parquet(root, found, types)
+                    tables[name] = RawTable(name, paths, schema, found)
             if tables:
                 break
         else:
@@ -255,10 +267,10 @@ class RawTables:
                 f"there (docs/data.md has their columns), or "
                 "make some with `muse data complete-journey --out DIR`.",
             )
-        found = cls(root, tables, known)
+        opened = cls(root, tables, known)
         for name in require:
-            found[name]
-        return found
+            opened[name]
+        return opened
 
     def __getitem__(self, name: str) -> RawTable:
         """Returns a table; `DataError` ``MISSING_TABLE`` if not there."""
@@ -269,7 +281,7 @@ class RawTables:
                 f"table {name}: not found in {self.root}. Received: "
                 f"{listing(self.root)}.",
                 f"put {file}.parquet, {file}-*.parquet or a folder {file}/ "
-                "with such files there.",
+                "with such files there, or .csv or .jsonl instead.",
             )
         return self.tables[name]
 

@@ -45,6 +45,16 @@ class RankedRequest:
     top: tuple[dict[str, Any], ...]
 
 
+def source_words(candidates_from: str) -> str:
+    """Returns where candidates came from, in words after "candidates"."""
+    known = {
+        "matching": "found by candidate generation",
+        "popular": "that are the most popular ones",
+        "request": "of the request",
+    }
+    return known.get(candidates_from, f"from {candidates_from}")
+
+
 def send(
     target: str,
     store: str,

@@ -16,16 +16,18 @@ from muse_keras.tables import ItemTable
 from muse_tools.compare.scores import gauc_intervals
 from muse_tools.datasets import search_tables, user_lookup
 from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.raw_tables import RawTables
 from muse_tools.demo import ranked_request
 from muse_tools.explore.model import ExplainedModel
 from muse_tools.report import scores as scores_lib
 from muse_tools.report import summary, weights
 from muse_tools.report.curves import training_curve
+from schemas.ranking_schema import RankingSchema
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.components import item_embeddings
 from tfx_pipeline.components.artifacts import TABLE_DIR
 from tfx_pipeline.components.rejected_rows import COUNTS_FILE
-from tfx_pipeline.evaluation import extractors
+from tfx_pipeline.evaluation import slices
 from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
 from tfx_pipeline.matching import settings as matching_settings
 from tfx_pipeline.runs import lineage, verdict
@@ -70,6 +72,7 @@ def collect(
         name: pathlib.Path(path_utils.serving_model_path(str(run.model_dir)))
         for name, run in runs.items()
     }
+    declared = RawTables.open(config.data.raw_dir).declared
     report("Scoring the eval split for the paired comparison")
     scores = scores_lib.score_models(
         exports, files, config.root / "report_scores.npz"
@@ -82,7 +85,7 @@ def collect(
                 scores[name],
                 config.evaluator.bootstrap_samples,
             ),
-            "slices": _slices(run.evaluation_dir),
+            **_evaluated(run.evaluation_dir, declared),
             "reliability": scores_lib.calibration(
                 scores["clicks"], scores[name]
             ),
@@ -100,6 +103,7 @@ def collect(
     }
     found: dict[str, Any] = {
         "pipeline": config.name,
+        "declared": _declared(declared),
         "models": models,
         "difference": None,
         "tiers": None,
@@ -153,38 +157,71 @@ def paired_difference(
     return found.model_dump(include={"value", "lower", "upper"})
 
 
-def _slices(folder: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
-    """Returns metrics by slice of history length and item popularity."""
+def _evaluated(
+    folder: pathlib.Path | None, declared: RankingSchema
+) -> dict[str, Any]:
+    """Returns what the Evaluator found.
+
+    ``slices`` has rows of the first label by slice; ``labels`` has metrics of
+    all others, and their ``slices``.
+    """
     if folder is None:
-        return {}
-    order = {
-        extractors.HISTORY_SLICE: extractors.bucket_names(
-            extractors.HISTORY_BOUNDS
-        ),
-        extractors.POPULARITY_SLICE: extractors.bucket_names(
-            extractors.POPULARITY_BOUNDS
-        ),
-    }
-    found: dict[str, dict[str, dict[str, Any]]] = {key: {} for key in order}
+        return {"slices": {}, "labels": {}}
+    found: dict[str, dict[str, Any]] = {}
     result = tfma.load_eval_result(str(folder))
-    for slice_key, values in result.slicing_metrics:
-        if len(slice_key) != 1:
-            continue
-        feature, bucket = slice_key[0]
-        flat = values[""][""]
-        flat = flat.get("", flat)
-        found[feature][bucket] = {
-            "bucket": bucket,
-            **{
+    for key, outputs in result.slicing_metrics:
+        for output, metrics in outputs.items():
+            row = {
                 # TFMA gives a value that is not a number as text.
-                name: float(flat[name].get("doubleValue", "nan"))
+                name: float(metrics[""][name].get("doubleValue", "nan"))
                 for name in METRICS
-                if name in flat
-            },
+                if name in metrics[""]
+            }
+            of = found.setdefault(output, {"slices": {}})
+            if not key:
+                of |= row
+                continue
+            ((name, group),) = key
+            of["slices"].setdefault(name, {})[group] = row
+    for of in found.values():
+        of["slices"] = {
+            name: [
+                {"bucket": slices.shown(name, group, declared), **row}
+                for group, row in slices.ordered(name, groups)
+            ]
+            for name in _sliced_by(result.config)
+            if (groups := of["slices"].get(name))
         }
+    first = found.pop("", {"slices": {}})
+    return {"slices": first["slices"], "labels": found}
+
+
+def _sliced_by(config: tfma.EvalConfig) -> list[str]:
+    return [key for one in config.slicing_specs for key in one.feature_keys]
+
+
+def _declared(declared: RankingSchema) -> dict[str, Any]:
+    """Returns the names of the data set, and what its features are."""
+    groups = {
+        name: getattr(declared.features, name)
+        for name in ("user", "item", "context", "candidate")
+    }
+    features = declared.features
     return {
-        feature: [found[feature][b] for b in buckets if b in found[feature]]
-        for feature, buckets in order.items()
+        "name": declared.name,
+        "digest": declared.digest(),
+        "labels": list(declared.labels),
+        "features": {
+            **{
+                group: {name: one.kind for name, one in of.items()}
+                for group, of in groups.items()
+            },
+            "behavior": {
+                name: features.of_behavior(name).kind
+                for name in features.behavior
+            },
+        },
+        "matches": list(features.matches),
     }
 
 

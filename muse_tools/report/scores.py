@@ -89,17 +89,11 @@ def tier_histograms(
     weights: Any = 0.0
     equal: Any = 0.0
     for serialized in chosen.batch(_EXPLAIN_BATCH):
-        parsed = _parsed(serialized, features.CLICKS, *inputs)
-        dense = {name: value.to_tensor() for name, value in parsed.items()}
-        answer = explain(
-            **{
-                name: dense[name][:, 0] if spec.shape.rank == 1 else dense[name]
-                for name, spec in inputs.items()
-            }
-        )
+        clicks = _parsed(serialized, features.CLICKS)[features.CLICKS]
+        answer = explain(**request_inputs(serialized, inputs))
         tiers = answer["tiers"].numpy()
-        real = tf.sequence_mask(parsed[features.CLICKS].row_lengths()).numpy()
-        clicked = dense[features.CLICKS].numpy() > 0
+        real = tf.sequence_mask(clicks.row_lengths()).numpy()
+        clicked = clicks.to_tensor().numpy() > 0
         for kind in (True, False):
             rows = tiers[real & (clicked == kind)]
             sums[kind] = sums[kind] + rows.sum(axis=0)
@@ -122,6 +116,30 @@ def tier_histograms(
             np.atleast_1d(weights), np.atleast_1d(equal), strict=True
         )
     ]
+    return found
+
+
+def request_inputs(
+    serialized: Any, inputs: Mapping[str, tf.TensorSpec]
+) -> dict[str, tf.Tensor]:
+    """Returns the inputs of a signature, of request-grouped Examples.
+
+    A request has one context, in serving: that of its first candidate.
+    """
+    spec = {n: tf.io.RaggedFeature(one.dtype) for n, one in inputs.items()}
+    found = {}
+    for name, values in tf.io.parse_example(serialized, spec).items():
+        shape = inputs[name].shape
+        missing = float("nan") if values.dtype.is_floating else 0
+        dense = values.to_tensor(missing)
+        if shape.rank == 1:
+            found[name] = dense[:, 0]
+        elif shape.rank == 2 and shape[1] is not None:
+            found[name] = dense[:, : shape[1]]
+        else:
+            found[name] = tf.reshape(
+                dense, [len(dense), -1, *shape.as_list()[2:]]
+            )
     return found
 
 

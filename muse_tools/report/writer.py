@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ import markupsafe
 from muse_tools.compare.grid import Method
 from muse_tools.compare.results import Results
 from muse_tools.compare.view import headline, results_view
+from muse_tools.demo.ranked_request import source_words
 from muse_tools.pages import html
 from muse_tools.pages.blocks import Chart, Line, Point
 from muse_tools.report.curves import (
@@ -21,12 +21,13 @@ from muse_tools.report.curves import (
     tier_chart,
     tier_edges,
 )
+from muse_tools.report.groups import group_charts
+from muse_tools.report.labels import declared_table, label_table
 from muse_tools.report.learned import shown_weights
 from serving.client.ranking import Stage
 from serving.files import write_json, write_text
 from serving.ranking_service import timeline
 from tfx_pipeline import config as config_lib
-from tfx_pipeline.evaluation import extractors
 
 
 def write_report(
@@ -104,6 +105,8 @@ def render(found: Mapping[str, Any]) -> str:
     models = found["models"]
     source = found["data"]["source"] or {}
     ranked = found["ranked"]
+    declared = found.get("declared")
+    first_label = declared["labels"][0] if declared else "click"
     stages = [Stage(**stage) for stage in ranked["stages"]] if ranked else []
     charts: dict[str, Chart | None] = collections.defaultdict(lambda: None)
     charts.update(_charts(found))
@@ -126,6 +129,11 @@ def render(found: Mapping[str, Any]) -> str:
         policy=source.get("policy"),
         by_time=_by_time(source.get("parameters", {})),
         learned=shown_weights(models),
+        slices=group_charts(models, first_label),
+        first_label=first_label,
+        labels=label_table(models),
+        declared=declared and declared_table(declared),
+        candidates=ranked and source_words(ranked["candidates_from"]),
         comparison=results and results_view(results),
         comparison_name=results and results.name,
     )
@@ -140,7 +148,8 @@ def _about(found: Mapping[str, Any]) -> str:
     """Returns what was ranked and when."""
     first = next(iter(found["models"].values()))
     source = found["data"]["source"] or {}
-    where = f" of {source['name']}" if source.get("name") else ""
+    name = source.get("name") or (found.get("declared") or {}).get("name")
+    where = f" of {name}" if name else ""
     text = (
         f"Ranked: {first['impressions']:,.0f} impressions{where}, of "
         f"{first['gauc_users']:,.0f} users that count in GAUC"
@@ -158,10 +167,13 @@ def _description(name: str, model: Mapping[str, Any]) -> str:
     method = Method(name, settings.get("gsu") or "", settings.get("esu") or "")
     gsu, esu = method.parts
     recent = f"{settings.get('recent', '?')} newest behaviors"
-    short = (
-        f"target attention over ids and SimTier over the {recent}, and the "
-        "count of behaviors in the candidate's category"
-    )
+    short = f"target attention over ids and SimTier over the {recent}"
+    matches = model["settings"].get("features", {}).get("matches", ())
+    if matches:
+        short += (
+            ", and how many behaviors have the candidate's "
+            f"{', how many its '.join(matches)}"
+        )
     if gsu is None and esu is None:
         return (
             f"{name.upper()}: {short}; no search in the longer history. It is "
@@ -182,26 +194,6 @@ def _charts(found: Mapping[str, Any]) -> Iterator[tuple[str, Chart]]:
         "calibration",
         calibration_chart({n: one["reliability"] for n, one in models.items()}),
     )
-    for name, feature, axis, about in (
-        (
-            "history",
-            extractors.HISTORY_SLICE,
-            "behaviors in the history",
-            "GAUC by the number of behaviors in the request.",
-        ),
-        (
-            "popularity",
-            extractors.POPULARITY_SLICE,
-            "training impressions",
-            "GAUC by how often the candidate was shown in training; 0 is a "
-            "new item.",
-        ),
-    ):
-        slices = {
-            n: one["slices"].get(feature, []) for n, one in models.items()
-        }
-        if chart := _slices(slices, axis, about):
-            yield name, chart
     if found["embeddings"]["evaluation"] is not None:
         yield "recall", _recall(found["embeddings"])
     tiers = found["tiers"]
@@ -271,55 +263,6 @@ def _recall(embeddings: Mapping[str, Any]) -> Chart:
 
 
 _ENDS = ("value", "lower", "upper")
-_GAUC = ("gauc", "gauc_lower", "gauc_upper")
-
-
-def _slices(
-    models: Mapping[str, list[dict[str, Any]]], axis: str, about: str
-) -> Chart | None:
-    """Returns GAUC by bucket; None where no bucket has any."""
-
-    def known(row: Mapping[str, Any]) -> bool:
-        values = [row.get(name) for name in _GAUC]
-        return all(v is not None and math.isfinite(v) for v in values)
-
-    buckets = dict.fromkeys(
-        row["bucket"] for rows in models.values() for row in rows
-    )
-    without = {
-        row["bucket"]
-        for rows in models.values()
-        for row in rows
-        if not known(row)
-    }
-    names = [bucket for bucket in buckets if bucket not in without]
-    if not names:
-        return None
-    if without:
-        left_out = ", ".join(one for one in buckets if one in without)
-        about += (
-            " Without GAUC, since no user has both clicked and not clicked "
-            f"impressions there: {left_out}."
-        )
-    return Chart(
-        f"GAUC with 95 % intervals by {axis}",
-        axis,
-        "GAUC",
-        [
-            Line(
-                name,
-                [
-                    Point(names.index(row["bucket"]), *(row[v] for v in _GAUC))
-                    for row in rows
-                    if row["bucket"] in names
-                ],
-            )
-            for name, rows in models.items()
-        ],
-        about,
-        "dots",
-        names,
-    )
 
 
 def _by_time(parameters: Mapping[str, Any]) -> bool:

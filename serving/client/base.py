@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import (
+    TYPE_CHECKING,
     Any,
     ClassVar,
     Concatenate,
@@ -27,9 +29,13 @@ from serving.client.calls import (
     Target,
     Transport,
 )
+from serving.client.declaration import Declaration
 from serving.client.declared_inputs import DeclaredInputs
 from serving.client.errors import CallError, ClientClosedError, RequestError
 from serving.client.settings import Retry, Timeouts, Tls
+
+if TYPE_CHECKING:
+    from schemas.ranking_schema import RankingSchema
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -95,10 +101,11 @@ class ModelClient(BaseClient, Generic[_Transport]):
         tls: Tls | None = None,
         metadata: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        schema: RankingSchema | str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(target, timeouts, retry, metadata)
         self._model = Target(model, version, label)
-        self._inputs = DeclaredInputs(self._model)
+        self._inputs = DeclaredInputs(self._model, Declaration(schema))
         self._limits = limits or Limits()
         if isinstance(transport, str):
             if transport not in self._transports:

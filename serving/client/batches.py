@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from serving.client.calls import Plan, Predict, Target
-from serving.client.declared_inputs import DeclaredInputs, feature_names
+from serving.client.declaration import Declaration
+from serving.client.declared_inputs import DeclaredInputs, SignatureInputs
 from serving.client.errors import RequestError, ResponseError
+from serving.client.feature_values import number_of_values
 from serving.client.types import (
+    CLICK,
     EmbedResult,
     ExplainResult,
-    IntegerList,
+    IdList,
     RankRequest,
     RankResult,
     some_ids,
@@ -30,6 +27,8 @@ from serving.client.types import (
 _Request = TypeVar("_Request")
 _Result = TypeVar("_Result")
 Outputs = Mapping[str, np.ndarray]
+PROBABILITY = "_probability"
+"""End of the names of the outputs that hold probabilities, after the label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Limits:
 
     Attributes:
         requests: rows.
-        ids: padded ids, history and candidates together.
+        ids: padded ids, history and candidates together, and their features.
         items: items to add or replace.
     """
 
@@ -59,29 +58,28 @@ class RowSignature(Generic[_Request, _Result]):
     """A signature with one row per request; several requests share a call.
 
     `sizes` are the ids in the history of a request, and its candidates;
-    `inputs` makes the inputs of several from the declared names, if any.
-    Requests for different signatures never share a call.
+    `inputs` makes the inputs of several as the signature declares them.
+    Without `has_features` that is not asked for. Requests for different
+    signatures never share a call.
     """
 
     request: type[_Request]
     signature: Callable[[_Request], str]
     sizes: Callable[[_Request], tuple[int, int]]
     inputs: Callable[
-        [Sequence[_Request], Collection[str]], dict[str, np.ndarray]
+        [Sequence[_Request], SignatureInputs], dict[str, np.ndarray]
     ]
     result: Callable[[_Request, Outputs, int], _Result]
+    has_features: bool = True
 
     def plan(
         self,
         target: Target,
         requests: _Request | Sequence[_Request],
         limits: Limits,
-        declared: DeclaredInputs | None = None,
+        declared: DeclaredInputs,
     ) -> Plan[_Result | list[_Result]]:
-        """Asks for one result or a list of them, as the requests are.
-
-        Requests without features need no `declared`.
-        """
+        """Asks for one result or a list of them, as the requests are."""
         asked: Any = requests
         single = isinstance(asked, self.request)
         given: list[Any] = [asked] if single else list(asked)
@@ -96,13 +94,13 @@ class RowSignature(Generic[_Request, _Result]):
         for batch in self.batches(given, limits):
             some = [given[index] for index in batch]
             signature = self.signature(some[0])
-            if declared is None:
-                inputs = self.inputs(some, ())
-                outputs = yield Predict(target, signature, inputs)
-            else:
+            if self.has_features:
                 outputs = yield from declared.predict(
                     signature, functools.partial(self.inputs, some)
                 )
+            else:
+                inputs = self.inputs(some, declared.unknown)
+                outputs = yield Predict(target, signature, inputs)
             for row, index in enumerate(batch):
                 results[index] = self.result(given[index], outputs, row)
         return results[0] if single else results
@@ -139,14 +137,14 @@ class RowSignature(Generic[_Request, _Result]):
                 yield batch
 
 
-def padded(lists: Sequence[IntegerList], width: int = 1) -> np.ndarray:
+def padded(lists: Sequence[np.ndarray]) -> np.ndarray:
     """Returns lists of ids as int64 (B, L), 0 at the end of shorter rows.
 
-    L is the length of the longest list, and at least `width`.
+    L is the length of the longest list, and at least 1.
     """
-    width = max(width, *(len(values) for values in lists)) if lists else width
+    width = max([1, *map(len, lists)])
     if len(lists) == 1 and len(lists[0]) == width:
-        return np.asarray(lists[0])[np.newaxis]
+        return lists[0][np.newaxis]
     out = np.zeros((len(lists), width), np.int64)
     for row, values in zip(out, lists, strict=True):
         row[: len(values)] = values
@@ -191,61 +189,96 @@ def candidate_part(
 
 
 def rank_inputs(
-    requests: Sequence[RankRequest], declared: Collection[str] = ()
+    requests: Sequence[RankRequest],
+    declared: SignatureInputs | None = None,
 ) -> dict[str, np.ndarray]:
     """Pads requests to the inputs of the signatures rank and explain.
 
     Padding is 0 at the end of each row, so positions in a history stay what
     they were. An empty history is one padding id wide. A declared feature
-    that a request leaves out is 0.
+    that a request leaves out is missing.
     """
-    items = padded([r.behavior_item_ids for r in requests])
+    declared = declared or SignatureInputs()
+    items = history_ids(requests, declared)
     return {
-        **feature_inputs(requests, items.shape[1], declared),
+        **behavior_inputs(requests, items.shape[1], declared),
         "behavior_item_ids": items,
-        "candidate_item_ids": padded([r.candidate_item_ids for r in requests]),
+        **candidate_inputs(requests, declared),
     }
 
 
-def feature_inputs(
-    requests: Sequence[Any], width: int, declared: Collection[str]
-) -> dict[str, np.ndarray]:
-    """Returns ids and features of users, and features (B, width) of behaviors.
-
-    Requests have `user_id`, `user` and `behaviors`.
-    """
-    inputs = {"user_id": np.array([r.user_id for r in requests], np.int64)}
-    users = [request.user for request in requests]
-    for name, key in feature_names("user", users, declared).items():
-        values = [user.get(name, 0) for user in users]
-        inputs[key] = np.array(values, np.int64)
-    behaviors = [request.behaviors for request in requests]
-    for name, key in feature_names("behaviors", behaviors, declared).items():
-        lists = [lists.get(name, ()) for lists in behaviors]
-        inputs[key] = padded(lists, width)
-    return inputs
-
-
-def _rank_sizes(request: RankRequest) -> tuple[int, int]:
-    lists = 1 + len(request.behaviors)
-    return (
-        lists * len(request.behavior_item_ids),
-        len(request.candidate_item_ids),
+def history_ids(
+    requests: Sequence[Any], declared: SignatureInputs
+) -> np.ndarray:
+    """Returns the `behavior_item_ids` of requests, padded."""
+    field = "behavior_item_ids"
+    return padded(
+        [declared.ids("item_id", field, getattr(r, field)) for r in requests]
     )
 
 
-def scored(
-    candidate_ids: IntegerList, outputs: Outputs, row: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the candidates of a row and their probabilities."""
-    ids = np.asarray(candidate_ids)
-    return ids, candidate_part(outputs, "click_probability", row, len(ids))
+def behavior_inputs(
+    requests: Sequence[Any], length: int, declared: SignatureInputs
+) -> dict[str, np.ndarray]:
+    """Returns ids and features of users, and features of their behaviors."""
+    return {
+        "user_id": declared.user_ids(requests),
+        **declared.features("user", requests),
+        **declared.features("behaviors", requests, length),
+    }
+
+
+def candidate_inputs(
+    requests: Sequence[Any], declared: SignatureInputs
+) -> dict[str, np.ndarray]:
+    """Returns ids and features of candidates, and features of requests."""
+    field = "candidate_item_ids"
+    ids = [declared.ids("item_id", field, getattr(r, field)) for r in requests]
+    items = padded(ids)
+    return {
+        field: items,
+        **declared.features("context", requests),
+        **declared.features("candidates", requests, items.shape[1]),
+    }
+
+
+def _rank_sizes(request: RankRequest) -> tuple[int, int]:
+    history = len(request.behavior_item_ids)
+    return (
+        history + sum(map(number_of_values, request.behaviors.values())),
+        candidate_size(request),
+    )
+
+
+def candidate_size(request: Any) -> int:
+    """Returns how many values the candidates of a request have."""
+    features = request.candidates.values()
+    count = len(request.candidate_item_ids)
+    return count + sum(map(number_of_values, features))
+
+
+def scored(request: Any, outputs: Outputs, row: int) -> dict[str, Any]:
+    """Returns the candidates of a row and their probabilities, by field."""
+    ids = request.candidate_item_ids
+    return {
+        "candidate_item_ids": ids,
+        "click_probability": candidate_part(
+            outputs, CLICK + PROBABILITY, row, len(ids)
+        ),
+        "probabilities": {
+            name.removesuffix(PROBABILITY): candidate_part(
+                outputs, name, row, len(ids)
+            )
+            for name in sorted(outputs)
+            if name.endswith(PROBABILITY)
+        },
+    }
 
 
 def _rank_result(
     request: RankRequest, outputs: Outputs, row: int
 ) -> RankResult:
-    return RankResult(*scored(request.candidate_item_ids, outputs, row))
+    return RankResult(**scored(request, outputs, row))
 
 
 def _explain_result(
@@ -257,7 +290,7 @@ def _explain_result(
 
     indices = part("behavior_indices")
     return ExplainResult(
-        *scored(request.candidate_item_ids, outputs, row),
+        **scored(request, outputs, row),
         behavior_indices=indices,
         similarities=part("similarities"),
         attention=part("attention"),
@@ -274,10 +307,12 @@ EXPLAIN = RowSignature(
 )
 
 
-def embed_plan(target: Target, item_ids: IntegerList) -> Plan[EmbedResult]:
+def embed_plan(
+    target: Target, item_ids: IdList, declaration: Declaration
+) -> Plan[EmbedResult]:
     """Looks up the vectors of items."""
-    inputs = {"item_ids": some_ids("item_ids", item_ids)}
-    outputs = yield Predict(target, "embed", inputs)
+    ids = declaration.ids("item_id", "item_ids", some_ids("item_ids", item_ids))
+    outputs = yield Predict(target, "embed", {"item_ids": ids})
     return EmbedResult(
         embedding=named_output(outputs, "embedding"),
         found=named_output(outputs, "found"),

@@ -18,6 +18,7 @@ from serving.client.calls import (
 )
 from serving.client.channels import GrpcTransport
 from serving.client.examples import examples_plan
+from serving.client.feature_values import Values
 from serving.client.matching import (
     MATCHING_MODEL,
     RECOMMEND,
@@ -29,7 +30,7 @@ from serving.client.rest import RestTransport
 from serving.client.types import (
     EmbedResult,
     ExplainResult,
-    IntegerList,
+    IdList,
     ModelMetadata,
     RankRequest,
     RankResult,
@@ -59,8 +60,9 @@ class MuseClient(ModelClient[Transport], BlockingClient):
     returns one result, or a list of them in the order of the requests. Every
     method takes `timeout`, seconds for all that it does; None leaves the
     client's limits. Features of requests go by the names that the model
-    declares; it is asked for them before the first request that may have any,
-    and another name is a `RequestError` that lists them. Besides what their
+    declares; it is asked for them before the first request that may have any.
+    Another name is a `RequestError` that lists them; so is a value of another
+    type, and a list that is too long. Nothing is sent then. Besides what their
     descriptions name, all methods raise `CallError` where a call failed, and
     `ResponseError` where an answer does not fit the request.
 
@@ -76,9 +78,14 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         metadata: sent with every call: gRPC metadata or HTTP headers, for
             example `{"authorization": "Bearer …"}`. Never shown by `repr`.
         limits: how many requests share a call.
+        schema: the declaration of the data that the model was trained on, its
+            file, or the name of a preset. With it texts are hashed where it
+            says that keys or features are texts; without it, texts are
+            numbers in decimal.
 
     Raises:
         RequestError: an argument is not as described.
+        schemas.settings_file.ConfigError: the declaration cannot be read.
 
     Example:
         >>> request = RankRequest(
@@ -193,11 +200,13 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         Raises:
             SignatureError: the model keeps no histories.
         """
-        plan = RANK_CACHED.plan(self._model, requests, self._limits)
+        plan = RANK_CACHED.plan(
+            self._model, requests, self._limits, self._inputs
+        )
         return self._run(plan, timeout)
 
     def user_cache(
-        self, user_ids: IntegerList, *, timeout: float | None = None
+        self, user_ids: IdList, *, timeout: float | None = None
     ) -> UserCacheStats:
         """Asks what the model keeps, without changing it.
 
@@ -209,10 +218,12 @@ class MuseClient(ModelClient[Transport], BlockingClient):
             RequestError: the ids are not whole numbers of 64 bits.
             SignatureError: the model keeps no histories.
         """
-        return self._run(user_cache_plan(self._model, user_ids), timeout)
+        declaration = self._inputs.declaration
+        plan = user_cache_plan(self._model, user_ids, declaration)
+        return self._run(plan, timeout)
 
     def resolve_items(
-        self, item_ids: IntegerList, *, timeout: float | None = None
+        self, item_ids: IdList, *, timeout: float | None = None
     ) -> ResolvedItems:
         """Finds the rows of items, to prefetch by row.
 
@@ -226,11 +237,14 @@ class MuseClient(ModelClient[Transport], BlockingClient):
             ResponseError: the answer does not fit, or another version came in
                 between two calls.
         """
-        plan = resolve_items_plan(self._model, item_ids, self._limits)
+        declaration = self._inputs.declaration
+        plan = resolve_items_plan(
+            self._model, item_ids, self._limits, declaration
+        )
         return self._run(plan, timeout)
 
     def embed(
-        self, item_ids: IntegerList, *, timeout: float | None = None
+        self, item_ids: IdList, *, timeout: float | None = None
     ) -> EmbedResult:
         """Looks up the vectors of items.
 
@@ -241,13 +255,15 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
         """
-        return self._run(embed_plan(self._model, item_ids), timeout)
+        declaration = self._inputs.declaration
+        plan = embed_plan(self._model, item_ids, declaration)
+        return self._run(plan, timeout)
 
     def upsert_items(
         self,
-        item_ids: IntegerList,
+        item_ids: IdList,
         embedding: Sequence[Sequence[float]] | np.ndarray,
-        features: Mapping[str, IntegerList] | None = None,
+        features: Mapping[str, Values] | None = None,
         *,
         timeout: float | None = None,
     ) -> UpsertResult:
@@ -261,8 +277,8 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         Args:
             item_ids: (N,), at least one, none of them 0.
             embedding: (N, D), of any length: it is scaled to 1.
-            features: raw ids (N,) by declared name; one that is left out is
-                missing.
+            features: a value, or a list of them, for each item, by declared
+                name; one that is left out is missing.
             timeout: seconds for all of it; None leaves the client's limits.
 
         Raises:
@@ -328,7 +344,9 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         Raises:
             NotFoundError: the server has no such model.
         """
-        plan = RECOMMEND.plan(Target(model), requests, self._limits)
+        plan = RECOMMEND.plan(
+            Target(model), requests, self._limits, self._inputs
+        )
         return self._run(plan, timeout)
 
     def search(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from serving.client.client import MuseClient
-from serving.client.declared_inputs import feature_names
+from serving.client.declared_inputs import SignatureInputs
 from serving.client.errors import (
     CallError,
     InvalidArgumentError,
@@ -177,7 +177,8 @@ def _served_items(client: MuseClient) -> tuple[int, list[str]]:
             "the model takes no fresh items; export it with "
             "`export.fresh_items` above 0",
         )
-    names = feature_names("features", [], signatures[_SIGNATURE].inputs)
+    declared = SignatureInputs(signatures[_SIGNATURE].inputs)
+    names = declared.names("features", [])
     shape = signatures["embed"].outputs["embedding"].shape or (0,)
     return int(shape[-1]), list(names)
 

@@ -6,10 +6,15 @@ import dataclasses
 
 import numpy as np
 
-from serving.client.batches import Outputs, RowSignature, named_output, padded
+from serving.client.batches import (
+    Outputs,
+    RowSignature,
+    history_ids,
+    named_output,
+)
 from serving.client.calls import Plan, Predict, Target
 from serving.client.errors import RequestError, ResponseError
-from serving.client.types import IntegerList, id_array, set_checked
+from serving.client.types import IdList, id_array, set_checked
 
 MATCHING_MODEL = "matching"
 """Name under which the pipeline serves the model."""
@@ -28,7 +33,7 @@ class RecommendRequest:
         RequestError: a field is not as described.
     """
 
-    behavior_item_ids: IntegerList
+    behavior_item_ids: IdList
     num_candidates: int | None = None
 
     def __post_init__(self) -> None:
@@ -97,10 +102,11 @@ RECOMMEND = RowSignature(
     RecommendRequest,
     lambda _: "recommend",
     lambda request: (len(request.behavior_item_ids), 0),
-    lambda requests, _: {
-        "behavior_item_ids": padded([r.behavior_item_ids for r in requests])
+    lambda requests, declared: {
+        "behavior_item_ids": history_ids(requests, declared)
     },
     lambda request, outputs, row: recommend_result(
         outputs, row, request.num_candidates
     ),
+    has_features=False,
 )

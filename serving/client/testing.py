@@ -9,13 +9,18 @@ import numpy as np
 
 from serving.client.calls import Call, GetMetadata, GetStatus, Predict
 from serving.client.errors import call_error
-from serving.client.ranking import (
+from serving.client.ranking_types import (
     AppendEvents,
     Rank,
     RankingRequest,
     RankingResult,
 )
-from serving.client.types import ModelMetadata, Signature, VersionStatus
+from serving.client.types import (
+    ModelMetadata,
+    Signature,
+    TensorSpec,
+    VersionStatus,
+)
 
 _T = TypeVar("_T")
 Outputs = Mapping[str, np.ndarray]
@@ -32,6 +37,8 @@ class MockTransport:
             from the inputs. To try a failure, raise what `call_error` of
             `serving.client.errors` returns.
         ranking: makes the result of `RankingClient.rank`.
+        inputs: declared inputs by signature, so that requests are checked as
+            a served model would have them; a signature without takes all.
 
     Attributes:
         calls: what was sent, attempt by attempt.
@@ -51,9 +58,11 @@ class MockTransport:
         self,
         signatures: Mapping[str, Callable[[Outputs], Outputs]] | None = None,
         ranking: Callable[[RankingRequest], RankingResult] | None = None,
+        inputs: Mapping[str, Mapping[str, TensorSpec]] | None = None,
     ) -> None:
         self._signatures = dict(signatures or {})
         self._ranking = ranking
+        self._inputs = dict(inputs or {})
         self.calls: list[Call[Any]] = []
 
     def send(self, call: Call[_T], seconds: float) -> _T:
@@ -70,8 +79,12 @@ class MockTransport:
         elif isinstance(call, GetStatus):
             answer = [VersionStatus(1, "AVAILABLE")]
         elif isinstance(call, GetMetadata):
-            names = dict.fromkeys(self._signatures, Signature({}, {}))
-            answer = ModelMetadata(call.target.model, 1, names)
+            names = dict.fromkeys((*self._signatures, *self._inputs))
+            signatures = {
+                name: Signature(self._inputs.get(name, {}), {})
+                for name in names
+            }
+            answer = ModelMetadata(call.target.model, 1, signatures)
         elif isinstance(call, Rank) and self._ranking is not None:
             answer = self._ranking(call.request)
         elif isinstance(call, AppendEvents):

@@ -9,52 +9,79 @@ from typing import Any
 import numpy as np
 
 from serving.client.errors import RequestError
+from serving.client.feature_values import (
+    Value,
+    Values,
+    features_of_each,
+    features_of_one,
+)
 
 _INT64 = np.iinfo(np.int64)
+CLICK = "click"
+"""Name of the first label."""
 IntegerList = Sequence[int] | np.ndarray
+Id = int | str
+IdList = Sequence[int] | Sequence[str] | np.ndarray
+"""Ids are numbers, or texts: keys as the declaration has them, or decimals."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankRequest:
     """One user and the items to score for them.
 
-    Lists become int64 arrays; anything that is not whole numbers of 64 bits
-    is refused when the request is made. Features go by the names that the
-    model declares; one that is left out is missing, which is 0.
+    Ids are whole numbers of 64 bits, or texts. Features go by the names that
+    the model declares; one that is left out is missing. A value is a number, a
+    text, None, or a list of these; what the model takes is checked when the
+    request is sent.
 
     Attributes:
         user_id: the user.
         candidate_item_ids: items to score, at least one, none of them 0.
         behavior_item_ids: items of the history, oldest first; may be empty.
-        user: raw ids of features of the user.
-        behaviors: raw ids of features of the behaviors, each as long as
+        user: features of the user.
+        behaviors: features of the behaviors, each as long as
             `behavior_item_ids`.
+        context: features of the request.
+        candidates: features of the candidates, each as long as
+            `candidate_item_ids`.
 
     Raises:
         RequestError: a field is not as described.
     """
 
-    user_id: int
-    candidate_item_ids: IntegerList
-    behavior_item_ids: IntegerList = ()
-    user: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    behaviors: Mapping[str, IntegerList] = dataclasses.field(
-        default_factory=dict
-    )
+    user_id: Id
+    candidate_item_ids: IdList
+    behavior_item_ids: IdList = ()
+    user: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    behaviors: Mapping[str, Values] = dataclasses.field(default_factory=dict)
+    context: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    candidates: Mapping[str, Values] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         items = id_array("behavior_item_ids", self.behavior_item_ids)
         length = ("behavior_item_ids", len(items))
         set_checked(
             self,
-            user_id=whole_number(self.user_id),
-            candidate_item_ids=item_array(
-                "candidate_item_ids", self.candidate_item_ids
-            ),
             behavior_item_ids=items,
-            user=user_features(self.user),
-            behaviors=list_features("behaviors", self.behaviors, length),
+            user=features_of_one("user", self.user),
+            behaviors=features_of_each("behaviors", self.behaviors, length),
+            **scoring_fields(self),
         )
+
+
+def scoring_fields(request: Any) -> dict[str, Any]:
+    """Returns the checked fields of all requests that score candidates."""
+    items = item_array("candidate_item_ids", request.candidate_item_ids)
+    return {
+        "user_id": one_id(request.user_id),
+        "candidate_item_ids": items,
+        "context": features_of_one("context", request.context),
+        "candidates": features_of_each(
+            "candidates",
+            request.candidates,
+            ("candidate_item_ids", len(items)),
+        ),
+    }
 
 
 def set_checked(request: object, **values: object) -> None:
@@ -72,82 +99,68 @@ def whole_number(value: object, field: str = "user_id") -> int:
     return int(value)
 
 
-def user_features(features: Mapping[str, int]) -> dict[str, int]:
-    """Returns features of a user by name, or raises `RequestError`."""
-    return {
-        name: whole_number(value, f"user[{name!r}]")
-        for name, value in _by_name("user", features).items()
-    }
-
-
-def list_features(
-    field: str,
-    features: Mapping[str, IntegerList],
-    as_long_as: tuple[str, int],
-) -> dict[str, np.ndarray]:
-    """Returns lists of ids by name, or raises `RequestError`.
-
-    `as_long_as` is another field, and its length.
-    """
-    return {
-        name: id_array(f"{field}[{name!r}]", ids, as_long_as)
-        for name, ids in _by_name(field, features).items()
-    }
-
-
-def _by_name(field: str, features: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(features, Mapping):
-        raise RequestError(field, "map names of features to ids", features)
-    return features
+def one_id(value: object, field: str = "user_id") -> Id:
+    """Returns an int of 64 bits or a text, or raises `RequestError`."""
+    if isinstance(value, str) and value:
+        return value
+    try:
+        return whole_number(value, field)
+    except RequestError as error:
+        expected = f"{error.expected}, or be a text"
+        raise RequestError(field, expected, value) from None
 
 
 def id_array(
-    field: str, values: IntegerList, as_long_as: tuple[str, int] | None = None
+    field: str, values: IdList, as_long_as: tuple[str, int] | None = None
 ) -> np.ndarray:
-    """Returns ids as int64 (N,), or raises `RequestError`.
+    """Returns ids as int64 (N,), or texts (N,); raises `RequestError`.
 
     `as_long_as` is another field, and its length.
     """
-    expected = "be a list of whole numbers of 64 bits"
+    expected = "be a list of whole numbers of 64 bits, or of texts"
+    # NumPy takes true for 1 where numbers stand beside it, and 1 for a text
+    # where texts do.
+    kinds = set() if isinstance(values, np.ndarray) else set(map(type, values))
+    if bool in kinds or (len(kinds) > 1 and str in kinds):
+        raise RequestError(field, expected, values)
     try:
-        array = np.asarray(values)
+        array = np.asarray(values, object if kinds == {str} else None)
     except (ValueError, OverflowError) as error:
         raise RequestError(field, expected, values) from error
     if array.ndim != 1:
         raise RequestError(field, expected + ", one-dimensional", values)
-    # NumPy takes true for 1 where numbers stand beside it.
-    if not isinstance(values, np.ndarray) and bool in set(map(type, values)):
-        raise RequestError(field, expected, values)
-    if array.size and (
-        array.dtype.kind not in "iu"
-        or (array.dtype == np.uint64 and array.max() > _INT64.max)
-    ):
-        raise RequestError(field, expected, values)
+    texts = array.dtype.kind in "OU" and set(map(type, array.tolist())) == {str}
+    if array.size and not texts:
+        if array.dtype.kind not in "iu" or (
+            array.dtype == np.uint64 and array.max() > _INT64.max
+        ):
+            raise RequestError(field, expected, values)
     if as_long_as is not None and len(array) != as_long_as[1]:
         raise RequestError(
             field,
             "be as long as {}, {}".format(*as_long_as),
             f"{len(array)} ids",
         )
-    return np.ascontiguousarray(array, np.int64)
+    return np.ascontiguousarray(array, object if texts else np.int64)
 
 
-def some_ids(field: str, values: IntegerList) -> np.ndarray:
-    """Returns at least one id as int64 (N,), or raises `RequestError`."""
+def some_ids(field: str, values: IdList) -> np.ndarray:
+    """Returns at least one id, (N,), or raises `RequestError`."""
     ids = id_array(field, values)
     if ids.size == 0:
         raise RequestError(field, "hold at least one id", [])
     return ids
 
 
-def item_array(field: str, values: IntegerList) -> np.ndarray:
-    """Returns at least one id, none of them 0, or raises `RequestError`."""
+def item_array(field: str, values: IdList) -> np.ndarray:
+    """Returns at least one id, none of them missing; or `RequestError`."""
     ids = some_ids(field, values)
     if not ids.all():
+        empty = int(np.argmin(ids.astype(bool)))
         raise RequestError(
             field,
             "not contain 0, which means padding",
-            f"0 at position {int(np.argmin(ids != 0))}",
+            f"{ids[empty]!r} at position {empty}",
         )
     return ids
 
@@ -157,12 +170,22 @@ class RankResult:
     """Scores of one request.
 
     Attributes:
-        candidate_item_ids: int64 (C,), as the caller gave them.
-        click_probability: float32 (C,), in the same order.
+        candidate_item_ids: (C,), as the caller gave them.
+        click_probability: float32 (C,), in the same order: of the first
+            label.
+        probabilities: float32 (C,) by label; the first one is `click`.
     """
 
     candidate_item_ids: np.ndarray
     click_probability: np.ndarray
+    probabilities: Mapping[str, np.ndarray] = dataclasses.field(
+        default_factory=dict, kw_only=True
+    )
+
+    def __post_init__(self) -> None:
+        clicks = {CLICK: self.click_probability}
+        others = {**clicks, **self.probabilities}
+        set_checked(self, probabilities=others | clicks)
 
     def order(self) -> np.ndarray:
         """Positions of the candidates, best first; equal ones in order."""

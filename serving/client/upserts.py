@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from serving.client.batches import Limits, Outputs, named_output
 from serving.client.calls import Plan
-from serving.client.declared_inputs import DeclaredInputs, feature_names
+from serving.client.declared_inputs import DeclaredInputs, SignatureInputs
 from serving.client.errors import RequestError, ResponseError
-from serving.client.types import IntegerList, item_array, list_features
+from serving.client.feature_values import Values, features_of_each
+from serving.client.types import IdList, item_array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,15 +40,15 @@ class UpsertResult:
 
 def upsert_plan(
     declared: DeclaredInputs,
-    item_ids: IntegerList,
+    item_ids: IdList,
     embedding: Sequence[Sequence[float]] | np.ndarray,
-    features: Mapping[str, IntegerList],
+    features: Mapping[str, Values],
     limits: Limits,
 ) -> Plan[UpsertResult]:
     """Adds items, or replaces them, `limits.items` in each call."""
     items = checked_items(item_ids, embedding)
     count = len(items["item_ids"])
-    given = list_features("features", features, ("item_ids", count))
+    given = features_of_each("features", features, ("item_ids", count))
     answers = []
     for start in range(0, count, limits.items):
         part = slice(start, start + limits.items)
@@ -63,17 +64,20 @@ def upsert_inputs(
     items: Mapping[str, np.ndarray],
     features: Mapping[str, np.ndarray],
     part: slice,
-    declared: Collection[str],
+    declared: SignatureInputs,
 ) -> dict[str, np.ndarray]:
-    """Returns the inputs of a part; declared features left out are 0."""
-    unknown = np.zeros_like(items["item_ids"])
-    names = feature_names("features", [features], declared)
-    named = {key: features.get(name, unknown) for name, key in names.items()}
-    return {name: values[part] for name, values in {**items, **named}.items()}
+    """Returns the inputs of a part; declared features left out are missing."""
+    ids = declared.ids("item_id", "item_ids", items["item_ids"][part])
+    given = {name: values[part] for name, values in features.items()}
+    return {
+        "item_ids": ids,
+        "embedding": items["embedding"][part],
+        **declared.item_features(given, len(ids)),
+    }
 
 
 def checked_items(
-    item_ids: IntegerList,
+    item_ids: IdList,
     embedding: Sequence[Sequence[float]] | np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Returns ids and float32 vectors, or raises `RequestError`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,22 +11,34 @@ from serving.client.batches import (
     Limits,
     Outputs,
     RowSignature,
+    behavior_inputs,
+    candidate_inputs,
+    candidate_size,
     column,
-    feature_inputs,
-    padded,
+    history_ids,
     scored,
 )
 from serving.client.calls import Plan, Predict, Target
+from serving.client.declaration import Declaration
+from serving.client.declared_inputs import SignatureInputs
 from serving.client.errors import RequestError, ResponseError
+from serving.client.feature_values import (
+    Value,
+    Values,
+    features_of_each,
+    features_of_one,
+    number_of_values,
+)
 from serving.client.types import (
+    Id,
+    IdList,
     IntegerList,
     RankResult,
     id_array,
-    item_array,
-    list_features,
+    one_id,
+    scoring_fields,
     set_checked,
     some_ids,
-    user_features,
     whole_number,
 )
 
@@ -45,9 +57,9 @@ class PrefetchRequest:
         user_id: the user.
         behavior_item_ids: items of the history, oldest first; may be empty.
             None where rows are given.
-        user: raw ids of features of the user, by declared name.
-        behaviors: raw ids of features of the behaviors, by declared name,
-            each as long as the history.
+        user: features of the user, by declared name.
+        behaviors: features of the behaviors, by declared name, each as long
+            as the history.
         behavior_rows: rows of the items instead of their ids; 0 for an item
             that the model does not know, -1 for padding, of which
             `resolve_items` knows nothing.
@@ -57,12 +69,10 @@ class PrefetchRequest:
         RequestError: a field is not as described.
     """
 
-    user_id: int
-    behavior_item_ids: IntegerList | None = None
-    user: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    behaviors: Mapping[str, IntegerList] = dataclasses.field(
-        default_factory=dict
-    )
+    user_id: Id
+    behavior_item_ids: IdList | None = None
+    user: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    behaviors: Mapping[str, Values] = dataclasses.field(default_factory=dict)
     behavior_rows: IntegerList | None = None
     table_stamp: int | None = None
 
@@ -81,6 +91,8 @@ class PrefetchRequest:
         name = "behavior_rows" if self.by_rows else "behavior_item_ids"
         values = id_array(name, getattr(self, name))
         if self.by_rows:
+            if values.dtype == object:
+                raise RequestError(name, "be rows", values.tolist())
             wrong = (values < -1) | (values > _INT32.max)
             if wrong.any():
                 place = int(np.argmax(wrong))
@@ -94,9 +106,9 @@ class PrefetchRequest:
             set_checked(self, table_stamp=stamp)
         set_checked(
             self,
-            user_id=whole_number(self.user_id),
-            user=user_features(self.user),
-            behaviors=list_features(
+            user_id=one_id(self.user_id),
+            user=features_of_one("user", self.user),
+            behaviors=features_of_each(
                 "behaviors", self.behaviors, (name, len(values))
             ),
             **{name: values},
@@ -137,19 +149,21 @@ class CachedRankRequest:
     Attributes:
         user_id: the user.
         candidate_item_ids: items to score, at least one, none of them 0.
+        context: features of the request, by declared name.
+        candidates: features of the candidates, by declared name, each as long
+            as `candidate_item_ids`.
 
     Raises:
         RequestError: a field is not as described.
     """
 
-    user_id: int
-    candidate_item_ids: IntegerList
+    user_id: Id
+    candidate_item_ids: IdList
+    context: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    candidates: Mapping[str, Values] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        ids = item_array("candidate_item_ids", self.candidate_item_ids)
-        set_checked(
-            self, user_id=whole_number(self.user_id), candidate_item_ids=ids
-        )
+        set_checked(self, **scoring_fields(self))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,7 +237,7 @@ class ResolvedItems:
 
 
 def _prefetch_inputs(
-    requests: Sequence[PrefetchRequest], declared: Collection[str]
+    requests: Sequence[PrefetchRequest], declared: SignatureInputs
 ) -> dict[str, np.ndarray]:
     """Pads requests, all of them by ids or all by rows; -1 pads rows."""
     inputs: dict[str, np.ndarray]
@@ -238,10 +252,10 @@ def _prefetch_inputs(
             "table_stamp": np.array(stamps, np.int64),
         }
     else:
-        items = padded([r.behavior_item_ids for r in requests])  # type: ignore[misc]
+        items = history_ids(requests, declared)
         width = items.shape[1]
         inputs = {"behavior_item_ids": items}
-    return {**feature_inputs(requests, width, declared), **inputs}
+    return {**behavior_inputs(requests, width, declared), **inputs}
 
 
 def _prefetch_result(
@@ -254,11 +268,11 @@ def _prefetch_result(
 
 
 def _cached_rank_inputs(
-    requests: Sequence[CachedRankRequest], _: Collection[str]
+    requests: Sequence[CachedRankRequest], declared: SignatureInputs
 ) -> dict[str, np.ndarray]:
     return {
-        "user_id": np.array([r.user_id for r in requests], np.int64),
-        "candidate_item_ids": padded([r.candidate_item_ids for r in requests]),
+        "user_id": declared.user_ids(requests),
+        **candidate_inputs(requests, declared),
     }
 
 
@@ -266,7 +280,7 @@ def _cached_rank_result(
     request: CachedRankRequest, outputs: Outputs, row: int
 ) -> CachedRankResult:
     return CachedRankResult(
-        *scored(request.candidate_item_ids, outputs, row),
+        **scored(request, outputs, row),
         cache_hit=bool(column(outputs, "cache_hit", row + 1)[row]),
         generation=int(column(outputs, "generation", row + 1)[row]),
     )
@@ -275,24 +289,28 @@ def _cached_rank_result(
 PREFETCH = RowSignature(
     PrefetchRequest,
     lambda request: "prefetch_rows" if request.by_rows else "prefetch",
-    lambda request: ((1 + len(request.behaviors)) * len(request), 0),
+    lambda request: (
+        len(request) + sum(map(number_of_values, request.behaviors.values())),
+        0,
+    ),
     _prefetch_inputs,
     _prefetch_result,
 )
 RANK_CACHED = RowSignature(
     CachedRankRequest,
     lambda _: "rank_cached",
-    lambda request: (0, len(request.candidate_item_ids)),
+    lambda request: (0, candidate_size(request)),
     _cached_rank_inputs,
     _cached_rank_result,
 )
 
 
 def user_cache_plan(
-    target: Target, user_ids: IntegerList
+    target: Target, user_ids: IdList, declaration: Declaration
 ) -> Plan[UserCacheStats]:
     """Asks what is in the cache."""
-    ids = some_ids("user_ids", user_ids)
+    given = some_ids("user_ids", user_ids)
+    ids = declaration.ids("user_id", "user_ids", given)
 
     outputs = yield Predict(target, "user_cache", {"user_id": ids})
     users = {name: column(outputs, name, len(ids)) for name in _PER_USER}
@@ -303,10 +321,10 @@ def user_cache_plan(
 
 
 def resolve_items_plan(
-    target: Target, item_ids: IntegerList, limits: Limits
+    target: Target, item_ids: IdList, limits: Limits, declaration: Declaration
 ) -> Plan[ResolvedItems]:
     """Finds the rows of items."""
-    ids = some_ids("item_ids", item_ids)
+    ids = declaration.ids("item_id", "item_ids", some_ids("item_ids", item_ids))
     rows, stamps = [], set()
     for start in range(0, len(ids), limits.ids):
         part = ids[start : start + limits.ids]

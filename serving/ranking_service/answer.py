@@ -278,7 +278,7 @@ class Answer:
             try:
                 found = await send_declared(send, request, user)
             except RequestError as error:
-                if error.field == "user":
+                if error.field.startswith("user"):
                     self._refused = error
                 raise
             scores = self._checked(found.click_probability)

@@ -8,7 +8,11 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.client.errors import RequestError
-from serving.client.ranking import read_request, write_rank
+from serving.client.ranking_wire import (
+    read_events,
+    read_request,
+    write_rank,
+)
 from serving.ranking_service.failures import (
     PATH_HEADER,
     UnrankedError,
@@ -37,11 +41,13 @@ def add_service(server: grpc.aio.Server, service: RankingService) -> None:
 
     async def append(data: bytes, context: grpc.aio.ServicerContext) -> Any:
         message = _parse(wire.AppendEventsRequest, data)
+        events = read_events(message)
         count = await service.append_events(
-            message.user_id,
-            list(message.item_ids),
-            {one.name: list(one.values) for one in message.behaviors},
-            dict(message.user),
+            events.user_id,
+            events.item_ids,
+            events.behaviors,
+            events.user,
+            events.times,
         )
         return wire.AppendEventsResponse(appended=count)
 

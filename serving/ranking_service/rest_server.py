@@ -153,6 +153,10 @@ def _as_json(
         **vars(result),
         "candidate_item_ids": item_ids,
         "click_probability": result.click_probability.tolist(),
+        "probabilities": {
+            label: values.tolist()
+            for label, values in result.probabilities.items()
+        },
         "stages": [dataclasses.asdict(stage) for stage in result.stages],
     }
 

@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,15 @@ from serving.client import (
     RankRequest,
     RecommendRequest,
 )
+from serving.client.declaration import Declaration
 from serving.client.errors import OverloadedError, RequestError
-from serving.client.ranking import (
+from serving.client.feature_values import Value, Values
+from serving.client.ranking_types import (
+    AppendEvents,
     RankingRequest,
     RankingResult,
-    check_events,
 )
-from serving.client.types import IntegerList
+from serving.client.types import Id, IdList, IntegerList
 from serving.client.user_cache import CACHE_STATISTICS
 from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.answer import Answer, Parts
@@ -60,6 +63,7 @@ class RankingService:
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
         self._parts = Parts(config)
+        self._declaration = Declaration()
         self.metrics = self._parts.metrics
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
@@ -136,7 +140,7 @@ class RankingService:
             Overloaded: the service has too much to do.
         """
         recorder = Recorder(self._traces.tracer, self.metrics.stages)
-        request = self._completed(request)
+        asked, request = request, self._completed(request)
         seconds = request.deadline_ms / 1e3
         # The margin leaves nine tenths of a short deadline.
         margin = min(self.config.margin_ms / 1e3, seconds / 10)
@@ -152,6 +156,10 @@ class RankingService:
         except asyncio.CancelledError:
             self.metrics.failed.labels("CANCELLED").inc()
             raise
+        if result.candidates_from == "request":
+            # As they came: keys may be texts.
+            items: Any = asked.candidate_item_ids
+            result = dataclasses.replace(result, candidate_item_ids=items)
         result = _ordered(result, request)
         self._count(result, seconds)
         recorder.end(request, result)
@@ -161,10 +169,11 @@ class RankingService:
 
     async def append_events(
         self,
-        user_id: int,
-        item_ids: IntegerList,
-        behaviors: Mapping[str, IntegerList] | None = None,
-        user: Mapping[str, int] | None = None,
+        user_id: Id,
+        item_ids: IdList,
+        behaviors: Mapping[str, Values] | None = None,
+        user: Mapping[str, Value] | None = None,
+        times: IntegerList | None = None,
     ) -> int:
         """Appends behaviors, oldest first, and returns how many.
 
@@ -179,16 +188,20 @@ class RankingService:
             StoreError: the store failed.
             asyncio.TimeoutError: the store takes too long.
         """
-        events = check_events(item_ids, behaviors or {}, user or {})
+        events = AppendEvents(
+            user_id, item_ids, behaviors or {}, user or {}, times
+        ).with_numbers(self._declaration)
         if not self._parts.histories.exist:
             raise RequestError("store", "be configured to append events", "")
         if self._draining:
             raise Overloaded("draining", 1)
         try:
-            await self._parts.histories.append(user_id, *events)
+            await self._parts.histories.append(
+                events.user_id, events.item_ids, events.behaviors, events.user
+            )
         finally:  # A failed append may be stored.
-            self._parts.prefetches.forget(user_id)
-        return len(events[0])
+            self._parts.prefetches.forget(events.user_id)
+        return len(events.item_ids)
 
     def refuses(self, result: RankingResult) -> bool:
         """Whether callers by gRPC or REST get an error for this answer."""
@@ -226,7 +239,7 @@ class RankingService:
                 number,
             )
         return dataclasses.replace(
-            request,
+            request.with_numbers(self._declaration),
             deadline_ms=min(
                 request.deadline_ms or config.deadline_ms,
                 config.max_deadline_ms,
@@ -342,13 +355,4 @@ def _ordered(result: RankingResult, request: RankingRequest) -> RankingResult:
     """The answer as the request wants it: sorted, or the best of it."""
     if not (request.sort or request.top):
         return result
-    order = result.order()[: request.top or None]
-    return dataclasses.replace(
-        result,
-        candidate_item_ids=result.candidate_item_ids[order],
-        click_probability=(
-            result.click_probability[order]
-            if len(result.click_probability)
-            else result.click_probability
-        ),
-    )
+    return result.at(result.order()[: request.top or None])

@@ -6,6 +6,7 @@ that it refuses only that it does.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -35,8 +36,9 @@ class Executor(evaluator_executor.Executor):
     ) -> None:
         """Evaluates a model as TFX does.
 
-        The property `RESULT` of the evaluation has ``gauc``, its interval and
-        ``baseline_gauc`` (or null).
+        The property `RESULT` of the evaluation has ``gauc`` of the first
+        label, its interval and ``baseline_gauc`` (or null), ``label``, its
+        declared name, and ``labels``: GAUC and interval of all others.
         """
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(
@@ -45,56 +47,85 @@ class Executor(evaluator_executor.Executor):
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         has_baseline = bool(input_dict.get("baseline_model"))
         model = tfma.constants.CANDIDATE_KEY if has_baseline else None
-        found: dict[str, Any] = {
-            name: _overall(evaluation.uri, model)[name] for name in _VALUES
-        }
-        baseline = (
-            _overall(evaluation.uri, tfma.constants.BASELINE_KEY)["gauc"]
-            if has_baseline
-            else None
-        )
         config = tfma.EvalConfig()
         proto_utils.json_to_proto(exec_properties["eval_config"], config)
+        result = tfma.load_eval_result(evaluation.uri, model_name=model)
+        gaucs = {}
+        for spec in config.metrics_specs:
+            (output,) = spec.output_names or [""]
+            gaucs[output] = _overall(result, output)
+        baseline = None
+        if has_baseline:
+            before = tfma.load_eval_result(
+                evaluation.uri, model_name=tfma.constants.BASELINE_KEY
+            )
+            baseline = _overall(before)["gauc"]
         blessed = blessing.get_int_custom_property("blessed") == 1
-        found |= {
+        found = {
+            **gaucs.pop(""),
             "baseline_gauc": baseline,
-            "refused": ""
-            if blessed
-            else _refused(found["gauc"], baseline, config),
+            "refused": "",
+            "label": _settings(config.metrics_specs[0])["label"],
+            "labels": gaucs,
         }
+        if not blessed:
+            found["refused"] = _refused(found, config)
         evaluation.set_string_custom_property(RESULT, dumps(found))
 
 
-def _overall(folder: str, model: str | None) -> dict[str, float]:
-    """Returns the metrics over all impressions."""
-    result = tfma.load_eval_result(folder, model_name=model)
+def _overall(
+    result: tfma.EvalResult, output_name: str = ""
+) -> dict[str, float]:
+    """Returns GAUC and its interval over all impressions."""
+    metrics = result.get_metrics_for_slice((), output_name)
     # NaN comes as text.
-    return {
-        name: float(value["doubleValue"])
-        for name, value in result.get_metrics_for_slice(()).items()
-        if "doubleValue" in value
-    }
+    return {name: float(metrics[name]["doubleValue"]) for name in _VALUES}
 
 
-def _refused(
-    gauc: float, baseline: float | None, config: tfma.EvalConfig
-) -> str:
+def _settings(spec: tfma.MetricsSpec) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(spec.metrics[0].config)
+    return found
+
+
+def _refused(found: dict[str, Any], config: tfma.EvalConfig) -> str:
     """Returns why TFMA's thresholds refuse a model."""
-    ((bounds,),) = (
-        metric.per_slice_thresholds
-        for spec in config.metrics_specs
-        for metric in spec.metrics
-    )
-    least = bounds.threshold.value_threshold.lower_bound.value
-    allowed = -bounds.threshold.change_threshold.absolute.value
+    first, *others = config.metrics_specs
+    gauc, baseline = found["gauc"], found["baseline_gauc"]
+    bounds = first.metrics[0].per_slice_thresholds[0].threshold
+    allowed = -bounds.change_threshold.absolute.value
+    least = _least(first)
     if math.isnan(gauc):
-        return "no user has clicked and not clicked impressions, so no GAUC"
-    if gauc < least or baseline is None:
+        return _no_gauc(found["label"])
+    if least is not None and gauc < least:
         return f"below evaluator.min_gauc {least:g}"
+    for spec in others:
+        (name,) = spec.output_names
+        value = found["labels"][name]["gauc"]
+        least = _least(spec)
+        if least is not None and math.isnan(value):
+            return _no_gauc(name)
+        if least is not None and value < least:
+            return (
+                f"GAUC of {name} {value:.4f} below evaluator.min_gauc_of "
+                f"{least:g}"
+            )
     return (
         f"{baseline - gauc:.4f} below the last blessed model's GAUC "
         f"{baseline:.4f}, more than evaluator.max_gauc_drop {allowed:g}"
     )
+
+
+def _least(spec: tfma.MetricsSpec) -> float | None:
+    for bounds in spec.metrics[0].per_slice_thresholds:
+        least: float = bounds.threshold.value_threshold.lower_bound.value
+        return least
+    return None
+
+
+def _no_gauc(label: str) -> str:
+    if label == "click":
+        return "no user has clicked and not clicked impressions, so no GAUC"
+    return f"no user has impressions with and without {label}, so no GAUC of it"
 
 
 class RecordedEvaluator(evaluator_component.Evaluator):

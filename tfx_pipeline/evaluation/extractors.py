@@ -1,14 +1,15 @@
 """From request-grouped Examples to what TFMA evaluates.
 
 TFMA's own extractors expect one label and one prediction per Example. Here an
-Example is a request with many candidates, and popularity is a property of the
-candidate. So each request becomes one extract per popularity bucket, with
-vectors of labels and predictions; TFMA's metrics flatten them.
+Example is a request with many candidates, and slices are properties of the
+candidate. So each request becomes one extract for each combination of them,
+with vectors of labels and predictions; TFMA's metrics flatten them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import collections
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -18,34 +19,20 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 
 from tfx_pipeline import features
+from tfx_pipeline.evaluation import slices
 
-HISTORY_SLICE = "history_length"
-HISTORY_BOUNDS = (100, 300, 1000)
-"""Lower bounds of the buckets of a request's number of behaviors."""
-POPULARITY_SLICE = "item_popularity"
-POPULARITY_BOUNDS = (1, 10, 100)
-"""Lower bounds of the buckets of an item's training impressions."""
 _SIGNATURE = "serving_default"
 _BATCH = 64
-_FEATURE_SPEC = {
-    name: tf.io.RaggedFeature(tf.int64)
-    for name in (
-        features.USER_ID,
-        features.BEHAVIOR_ITEM_IDS,
-        features.CANDIDATE_POPULARITY,
-        features.CLICKS,
-    )
-}
 
 
-def bucket_names(bounds: Sequence[int]) -> list[str]:
-    """Returns readable names of the buckets that bounds make."""
-    edges = [0, *bounds]
-    inner = [
-        str(low) if low == high - 1 else f"{low}-{high - 1}"
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
-    ]
-    return [*inner, f"{edges[-1]}+"]
+def label_column(label: str) -> str:
+    """Returns the column of a label in Examples; "" is the first one."""
+    return f"label_{label}" if label else features.CLICKS
+
+
+def output_of(label: str) -> str:
+    """Returns the output of the model for a label; "" is the first one."""
+    return f"{label or 'click'}_probability"
 
 
 def custom_eval_shared_model(
@@ -79,17 +66,22 @@ def custom_extractors(
         if isinstance(eval_shared_model, list)
         else [eval_shared_model]
     )
+    names = [
+        key for spec in eval_config.slicing_specs for key in spec.feature_keys
+    ]
+    labels = [
+        name
+        for spec in eval_config.metrics_specs
+        for name in spec.output_names or [""]
+    ]
+    paths = {
+        model.model_name if len(models) > 1 else "": model.model_path
+        for model in models
+    }
     return [
         tfma.extractors.Extractor(
             stage_name="ExtractRequests",
-            ptransform=_ExtractRequests(
-                {
-                    model.model_name if len(models) > 1 else "": (
-                        model.model_path
-                    )
-                    for model in models
-                }
-            ),
+            ptransform=_ExtractRequests(paths, labels, names),
         ),
         tfma.extractors.SliceKeyExtractor(
             eval_config=eval_config, materialize=False
@@ -98,19 +90,29 @@ def custom_extractors(
 
 
 class _ExtractRequests(beam.PTransform):
-    def __init__(self, model_paths: dict[str, str]) -> None:
+    def __init__(
+        self, model_paths: dict[str, str], labels: list[str], names: list[str]
+    ) -> None:
         super().__init__()
-        self._model_paths = model_paths
+        self._scored = _Extract(model_paths, labels, names)
 
     def expand(self, extracts: beam.PCollection) -> beam.PCollection:
-        return extracts | beam.ParDo(_Extract(self._model_paths))
+        scored = extracts | "Score" >> beam.ParDo(self._scored)
+        kept = scored | "Count" >> beam.CombineGlobally(_KeptValues())
+        return scored | "Name" >> beam.Map(
+            _named, beam.pvalue.AsSingleton(kept)
+        )
 
 
 class _Extract(beam.DoFn):
-    def __init__(self, model_paths: dict[str, str]) -> None:
+    """Scores requests; slices have their values, not yet names."""
+
+    def __init__(
+        self, model_paths: dict[str, str], labels: list[str], names: list[str]
+    ) -> None:
         self._model_paths = model_paths
-        self._history_names = bucket_names(HISTORY_BOUNDS)
-        self._popularity_names = bucket_names(POPULARITY_BOUNDS)
+        self._labels = labels
+        self._names = names
 
     def setup(self) -> None:
         # The loaded object must outlive its signatures.
@@ -130,49 +132,84 @@ class _Extract(beam.DoFn):
 
     def _requests(self, serialized: list[bytes]) -> Iterator[dict[str, Any]]:
         examples = tf.constant(serialized)
-        parsed = {
-            name: value.to_list()
-            for name, value in tf.io.parse_example(
-                examples, _FEATURE_SPEC
-            ).items()
-        }
-        predictions = {
-            name: model.signatures[_SIGNATURE](examples=examples)[
-                "click_probability"
-            ].numpy()
+        answers = {
+            name: model.signatures[_SIGNATURE](examples=examples)
             for name, model in self._loaded.items()
         }
-        for row in range(len(serialized)):
-            clicks = np.asarray(parsed[features.CLICKS][row], np.float32)
-            popularity = np.digitize(
-                parsed[features.CANDIDATE_POPULARITY][row],
-                POPULARITY_BOUNDS,
-            )
-            length = np.digitize(
-                np.count_nonzero(parsed[features.BEHAVIOR_ITEM_IDS][row]),
-                HISTORY_BOUNDS,
-            )
-            for bucket in np.unique(popularity):
-                chosen = popularity == bucket
-                scores = {
-                    name: values[row, : len(clicks)][chosen]
-                    for name, values in predictions.items()
+        scores = {
+            name: {
+                label: answer[output_of(label)].numpy()
+                for label in self._labels
+            }
+            for name, answer in answers.items()
+        }
+        for row, text in enumerate(serialized):
+            example = tf.train.Example.FromString(text)
+            labels = {
+                label: slices.example_values(example, label_column(label))
+                for label in self._labels
+            }
+            for values, chosen in slices.of_request(example, self._names):
+                predictions = {
+                    model: {label: s[row, chosen] for label, s in of.items()}
+                    for model, of in scores.items()
                 }
                 yield {
                     constants.FEATURES_KEY: {
-                        features.USER_ID: np.asarray(
-                            parsed[features.USER_ID][row]
+                        features.USER_ID: slices.example_values(
+                            example, features.USER_ID
                         ),
-                        HISTORY_SLICE: np.asarray(
-                            [self._history_names[int(length)]]
-                        ),
-                        POPULARITY_SLICE: np.asarray(
-                            [self._popularity_names[int(bucket)]]
-                        ),
+                        **values,
                     },
-                    constants.LABELS_KEY: clicks[chosen],
+                    constants.LABELS_KEY: {
+                        label: of[chosen].astype(np.float32)
+                        for label, of in labels.items()
+                    },
                     constants.PREDICTIONS_KEY: (
-                        scores if len(scores) > 1 else scores[""]
+                        predictions if len(predictions) > 1 else predictions[""]
                     ),
                     constants.EXAMPLE_WEIGHTS_KEY: np.ones(1, np.float32),
                 }
+
+
+class _KeptValues(beam.CombineFn):
+    """Counts the impressions of each value, and returns `slices.kept`."""
+
+    def create_accumulator(self) -> slices.Counts:
+        return {}
+
+    def add_input(
+        self, accumulator: slices.Counts, element: dict[str, Any]
+    ) -> slices.Counts:
+        impressions = len(element[constants.LABELS_KEY][""])
+        for name, values in element[constants.FEATURES_KEY].items():
+            if name != features.USER_ID:
+                counter = accumulator.setdefault(name, collections.Counter())
+                for value in values:
+                    counter[value] += impressions
+        return accumulator
+
+    def merge_accumulators(
+        self, accumulators: Iterable[slices.Counts]
+    ) -> slices.Counts:
+        merged: slices.Counts = {}
+        for accumulator in accumulators:
+            for name, counter in accumulator.items():
+                merged.setdefault(name, collections.Counter()).update(counter)
+        return merged
+
+    def extract_output(self, accumulator: slices.Counts) -> dict[str, list]:
+        return slices.kept(accumulator)
+
+
+def _named(
+    extracts: dict[str, Any], kept: dict[str, list[Any]]
+) -> dict[str, Any]:
+    """Puts names of groups in the place of values; several are all its own."""
+    values = extracts[constants.FEATURES_KEY]
+    named = {
+        name: np.asarray(slices.names_of(of, kept[name]))
+        for name, of in values.items()
+        if name != features.USER_ID
+    }
+    return {**extracts, constants.FEATURES_KEY: {**values, **named}}

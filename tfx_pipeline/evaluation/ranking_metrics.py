@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.metrics import metric_types, metric_util
+from tensorflow_model_analysis.metrics import metric_types
 
 from muse_keras import metrics
 from tfx_pipeline import features
@@ -45,8 +45,8 @@ def ranking_metrics(
 
     Args:
         user_ids: int64 (n,).
-        clicks: 0 or 1, (n,).
-        scores: click probabilities, (n,).
+        clicks: 0 or 1, of the label, (n,).
+        scores: probabilities of the label, (n,).
         bootstrap_samples: resamples of the users for the interval.
 
     Returns:
@@ -83,17 +83,25 @@ def ranking_metrics(
 
 
 class RankingMetrics(tfma.metrics.Metric):
-    """`ranking_metrics` over the whole set, for each slice and model.
+    """`ranking_metrics` over the whole set, for each slice, model and label.
 
-    A user may come in several requests; the result is exact. While it is
-    computed a slice takes 20 bytes per impression.
+    Labels are TFMA's outputs, the first one is "". ``label`` is its declared
+    name, for who reads the results. A user may come in several requests; the
+    result is exact. While it is computed a slice takes 20 bytes per impression
+    and label.
     """
 
     def __init__(
-        self, bootstrap_samples: int = 1000, name: str = "gauc"
+        self,
+        bootstrap_samples: int = 1000,
+        name: str = "gauc",
+        label: str = "",
     ) -> None:
         super().__init__(
-            _computations, bootstrap_samples=bootstrap_samples, name=name
+            _computations,
+            bootstrap_samples=bootstrap_samples,
+            name=name,
+            label=label,
         )
 
 
@@ -103,6 +111,7 @@ metric_types.register_metric(RankingMetrics)
 def _computations(
     bootstrap_samples: int,
     name: str,
+    label: str,
     eval_config: tfma.EvalConfig | None = None,
     model_names: Iterable[str] | None = None,
     output_names: Iterable[str] | None = None,
@@ -121,7 +130,7 @@ def _computations(
                 for key in METRICS
             ]
             combiner = _Combiner(
-                keys, bootstrap_samples, eval_config, model_name, output_name
+                keys, bootstrap_samples, model_name, output_name
             )
             computations.append(
                 metric_types.MetricComputation(
@@ -144,13 +153,11 @@ class _Combiner(beam.CombineFn):
         self,
         keys: list[metric_types.MetricKey],
         bootstrap_samples: int,
-        eval_config: tfma.EvalConfig | None,
         model_name: str,
         output_name: str,
     ) -> None:
         self._keys = keys
         self._bootstrap_samples = bootstrap_samples
-        self._eval_config = eval_config
         self._model_name = model_name
         self._output_name = output_name
 
@@ -160,22 +167,16 @@ class _Combiner(beam.CombineFn):
     def add_input(
         self, accumulator: _Accumulator, element: Any
     ) -> _Accumulator:
-        labels, scores, _ = next(
-            metric_util.to_label_prediction_example_weight(
-                element,
-                eval_config=self._eval_config,
-                model_name=self._model_name,
-                output_name=self._output_name,
-                flatten=False,
-            )
-        )
+        scores = element.predictions
+        if self._model_name:
+            scores = scores[self._model_name]
         user = np.asarray(element.features[features.USER_ID]).reshape(-1)[0]
-        clicks = np.asarray(labels, np.float32).reshape(-1)
+        clicks = np.asarray(element.labels[self._output_name], np.float32)
         accumulator.append(
             (
                 np.full(len(clicks), user, np.int64),
                 clicks,
-                np.asarray(scores, np.float64).reshape(-1),
+                np.asarray(scores[self._output_name], np.float64),
             )
         )
         return accumulator

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import pathlib
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,7 +62,7 @@ def open_store(
     """Opens the metadata of a pipeline.
 
     Raises:
-        DataError: the pipeline has not run.
+        DataError: the pipeline has not run, or the file is damaged.
     """
     if not config.metadata_path.exists():
         raise DataError(
@@ -68,12 +70,31 @@ def open_store(
             f"{config.metadata_path} does not exist: the pipeline has not run.",
             "run it with `muse pipeline run`.",
         )
+    _check_database(config.metadata_path)
     connection = mlmd.ConnectionConfig()
     connection.sqlite.filename_uri = str(config.metadata_path)
     connection.sqlite.connection_mode = (
         mlmd.SqliteMetadataSourceConfig.READWRITE
     )
     return metadata_store.MetadataStore(connection)
+
+
+def _check_database(path: pathlib.Path) -> None:
+    # ML Metadata would give the SQL statement that it failed in.
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok":
+        raise DataError(
+            "DAMAGED_METADATA",
+            f"{path} is damaged: {' '.join(found.split())}.",
+            "restore a copy of it, or remove it; then every component runs "
+            "again.",
+        )
 
 
 def last_executions(config: config_lib.PipelineConfig) -> list[dict[str, str]]:

@@ -14,7 +14,8 @@ from absl import logging as absl_logging
 from tfx import v1 as tfx
 
 from muse_tools.datasets import fingerprints, raw_tables, search_tables
-from serving.files import write_text
+from schemas.settings_file import ConfigError
+from serving.files import locked, write_text
 from tfx_pipeline import beam_internals, pipeline, progress, tfx_internals
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.examples_schema import request_schema
@@ -94,9 +95,22 @@ def run(
 
     Raises:
         ComponentFailed: a component failed.
+        ConfigError: another run writes to the same folder.
         DataError: the raw tables cannot be found.
     """
-    config.root.mkdir(parents=True, exist_ok=True)
+    with locked(config.root / ".lock", wait=False) as free:
+        if not free:
+            raise ConfigError(
+                "output_dir: expected a folder that no other run writes to. "
+                f"Received: {config.root}; wait for that run, or name another "
+                "folder"
+            )
+        _run(config, report, to_nodes)
+
+
+def _run(
+    config: config_lib.PipelineConfig, report: Report, to_nodes: Sequence[str]
+) -> None:
     beam_internals.spare_local_runs()
     tfx_internals.send_no_package_to_local_workers()
     graph = compile_pipeline(config, report)

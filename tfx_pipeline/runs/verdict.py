@@ -19,8 +19,10 @@ class Verdict:
     """What became of one model, a ranker or the retrieval model ``matching``.
 
     ``value`` is a metric over the eval split, with its 95 % interval; None if
-    there is none. ``pushed_to`` is a version folder, or None for ``reason``;
-    ``before``: an earlier run pushed it, and nothing is new.
+    there is none. ``label`` is what it is of, a declared name, and ``labels``
+    has GAUC and interval of all other labels. ``pushed_to`` is a version
+    folder, or None for ``reason``; ``before``: an earlier run pushed it, and
+    nothing is new.
     """
 
     model: str
@@ -31,13 +33,20 @@ class Verdict:
     pushed_to: str | None
     reason: str
     before: bool
+    label: str
+    labels: dict[str, dict[str, float | None]]
 
     def __str__(self) -> str:
-        number = "unknown" if self.value is None else f"{self.value:.4f}"
-        if self.lower is not None and self.upper is not None:
-            number += f" [{self.lower:.4f}, {self.upper:.4f}]"
         name = "Retrieval" if self.model == MODEL_NAME else self.model.upper()
-        return f"{name} {self.metric} {number}; {self.outcome}"
+        of = ""
+        if self.labels or self.label not in ("", "click"):
+            of = f" of {self.label}"
+        numbers = [_number(self.value, self.lower, self.upper)]
+        numbers += [
+            f"of {label} {_number(*found.values())}"
+            for label, found in self.labels.items()
+        ]
+        return f"{name} {self.metric}{of} {', '.join(numbers)}; {self.outcome}"
 
     @property
     def outcome(self) -> str:
@@ -95,7 +104,18 @@ def of_model(run: lineage.ModelRun) -> Verdict:
         pushed_to=None if pushed_to is None else str(pushed_to),
         reason="" if pushed_to else reason,
         before=run.pushed_before and pushed_to is not None,
+        label=result.get("label", ""),
+        labels=result.get("labels", {}),
     )
+
+
+def _number(
+    value: float | None, lower: float | None, upper: float | None
+) -> str:
+    number = "unknown" if value is None else f"{value:.4f}"
+    if lower is not None and upper is not None:
+        number += f" [{lower:.4f}, {upper:.4f}]"
+    return number
 
 
 def _why(folder: pathlib.Path | None) -> str:

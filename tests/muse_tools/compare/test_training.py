@@ -11,8 +11,9 @@ import time
 import cloudpickle
 import pytest
 
-from muse_tools.compare import locks, progress, training
+from muse_tools.compare import progress, training
 from muse_tools.compare.plan import Plan, Task
+from serving import files
 from tests.muse_tools.compare import worlds
 
 # A worker cannot import the tests: other packages have a folder of that name.
@@ -21,8 +22,8 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 # Takes a cell's lock, says so, and never finishes.
 HOLDER = """
 import pathlib, sys, time
-from muse_tools.compare import locks
-with locks.locked(pathlib.Path(sys.argv[1])):
+from serving import files
+with files.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -224,11 +225,11 @@ def test_an_interrupt_ends_the_workers_and_the_rest_goes_on_later(tmp_path):
 def test_a_lock_has_one_holder(tmp_path):
     path = tmp_path / "locks" / "one"
     with (
-        locks.locked(path, wait=False) as first,
-        locks.locked(path, wait=False) as second,
+        files.locked(path, wait=False) as first,
+        files.locked(path, wait=False) as second,
     ):
         assert (first, second) == (True, False)
-    with locks.locked(path, wait=False) as again:
+    with files.locked(path, wait=False) as again:
         assert again
 
 

@@ -220,7 +220,7 @@ def test_table_formats_are_refused(tmp_path, marker, name):
     assert error.value.code == "TABLE_FORMAT" and str(folder) in str(error)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "part-1.csv", "empty.parquet"])
+@pytest.mark.parametrize("name", ["notes.txt", "part-1.xls", "empty.parquet"])
 def test_what_is_no_parquet_is_named(tmp_path, name):
     folder = tmp_path / "train_samples"
     folder.mkdir()

@@ -218,7 +218,7 @@ def test_missing_table_and_directory(raw_dir, tmp_path):
     ("names", "part"),
     [
         ([], "Received: nothing."),
-        (["a.csv", "train_samples.csv"], "Received: a.csv, train_samples.csv."),
+        (["a.csv", "train_samples.xls"], "Received: a.csv, train_samples.xls."),
         ([f"{n}.csv" for n in range(10)], "6.csv, 7.csv and 2 more."),
         (["train_samples/"], "Received: train_samples/."),
     ],

@@ -326,6 +326,72 @@ def test_no_number_at_all_is_said_in_words():
     assert "“–” is no number" in words
 
 
+DECLARED = {
+    "name": "a <shop>",
+    "digest": "d1635",
+    "labels": ["opened", "order"],
+    "features": {
+        "user": {"age": "buckets"},
+        "item": {"topic": "vocabulary"},
+        "context": {},
+        "candidate": {},
+        "behavior": {"topic": "vocabulary"},
+    },
+    "matches": ["topic"],
+}
+
+
+def test_declared_names_and_other_labels():
+    found = changed(declared=DECLARED)
+    for one in found["models"].values():
+        one["slices"] = {"item_topic": one["slices"]["history_length"]}
+        one["labels"] = {
+            "order": {**model(0.7), "click_rate": 0.0123},
+            "return": {**model(float("nan")), "calibration": float("nan")},
+        }
+        one["settings"]["features"] = {"matches": ["topic", "source"]}
+    rendered = writer.render(found)
+    self_contained(rendered)
+    page = Page(rendered)
+    words = " ".join(" ".join(page.text).split())
+    for expected in (
+        "judged by the label opened",
+        "behaviors have the candidate's topic, how many its source",
+        "Label order",
+        "topic of the item",
+        "a <shop> digest d1635",
+        "opened, order",
+        "age (buckets)",
+        "0.6900 to 0.7100",
+        "1.23 %",
+        "impressions of a <shop>",
+    ):
+        assert expected in words, expected
+    rows = page.under["models"][1]
+    assert [row[:3] for row in rows[1:]] == [
+        ["order", "DIN", "0.7000"],
+        ["order", "MUSE", "0.7000"],
+        ["return", "DIN", "–"],
+        ["return", "MUSE", "–"],
+    ]
+    assert "judged by" not in " ".join(Page(writer.render(FOUND)).text)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("popular", "that are the most popular ones"),
+        ("request", "of the request"),
+        ("elsewhere", "from elsewhere"),
+    ],
+)
+def test_where_candidates_come_from(source, words):
+    found = changed()
+    found["ranked"]["candidates_from"] = source
+    text = " ".join(Page(writer.render(found)).text)
+    assert f"100 candidates {words}:" in text
+
+
 def test_page_without_what_may_be_missing():
     one = changed(
         difference=None, tiers=None, example=None, matching=None, ranked=None

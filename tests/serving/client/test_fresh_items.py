@@ -52,7 +52,7 @@ def floats(rows: list) -> pa.Array:
         ({"embedding": [[1.0], [1.0, 2.0]]}, "array of numbers"),
         ({"features": [5, 6]}, "`features` must map names"),
         ({"features": {"city": [1]}}, r"\['city'\]` must be as long .* 2"),
-        ({"features": {"city": [1, "a"]}}, r"\['city'\]` must be a list"),
+        ({"features": {"city": [1, b"a"]}}, r"\['city'\]` must be a finite"),
     ],
 )
 def test_wrong_arguments_are_named(change: dict, words: str) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from serving.client import Limits, RankRequest, RequestError
+from serving.client import Limits, RankRequest, RequestError, TensorSpec
 from serving.client.batches import RANK, rank_inputs
+from serving.client.declared_inputs import SignatureInputs
 
 GOOD = {
     "user_id": 1,
@@ -38,17 +39,30 @@ def test_lists_become_int64():
     [
         ("user_id", 1.5, "be a whole number"),
         ("user_id", True, "be a whole number"),
-        ("user_id", "7", "be a whole number"),
+        ("user_id", "", "be a whole number"),
+        ("user_id", None, "be a whole number"),
         ("user_id", 2**63, "fit into 64 bits"),
-        ("user", [("age", 3)], "map names of features to ids"),
-        ("user", {"age": 3.5}, "be a whole number"),
-        ("user", {"age": 2**63}, "fit into 64 bits"),
-        ("behaviors", [1, 0, 1], "map names of features to ids"),
+        ("user", [("age", 3)], "map names of features to values"),
+        ("user", {"age": True}, "be a finite number"),
+        ("user", {"age": float("inf")}, "be a finite number"),
+        ("user", {"age": 2**63}, "of 64 bits"),
+        ("user", {"age": b"3"}, "a text or a list"),
+        ("user", {"age": {"a": 1}}, "a text or a list"),
+        ("user", {"age": [1, [2]]}, "be a finite number"),
+        ("user", {"age": np.array([[1]])}, "one list for each thing"),
+        ("user", {"age": [1, True]}, "be a finite number"),
+        ("behaviors", [1, 0, 1], "map names of features to values"),
+        ("behaviors", {"brand": 3}, "be a list of values"),
+        ("behaviors", {"brand": "abc"}, "be a list of values"),
         ("behaviors", {"brand": [1, 0]}, "as long as behavior_item_ids, 3"),
-        ("behaviors", {"brand": [1, 0, 0.5]}, "whole numbers"),
+        ("behaviors", {"brand": [1, 0, 2**63]}, "of 64 bits"),
+        ("behaviors", {"brand": [[1], [2, np.inf], []]}, "finite"),
+        ("candidates", {"place": [1]}, "as long as candidate_item_ids, 2"),
+        ("context", {"hour": 1e400}, "be a finite number"),
         ("behavior_item_ids", [1, 2], "as long as behavior_item_ids"),
         ("behavior_item_ids", [[1, 2, 3]], "one-dimensional"),
-        ("behavior_item_ids", ["a", "b", "c"], "whole numbers"),
+        ("behavior_item_ids", [1, "b", "c"], "whole numbers"),
+        ("behavior_item_ids", [1.0, 2.0, 3.0], "whole numbers"),
         ("behavior_item_ids", [True, False, True], "whole numbers"),
         ("behavior_item_ids", [1, 2, True], "whole numbers"),
         ("behavior_item_ids", [1, 2, 2**63], "of 64 bits"),
@@ -56,6 +70,7 @@ def test_lists_become_int64():
         ("behavior_item_ids", [1, [2], 3], "of 64 bits"),
         ("candidate_item_ids", [], "hold at least one id"),
         ("candidate_item_ids", [5, 0], "not contain 0"),
+        ("candidate_item_ids", ["a", ""], "not contain 0"),
     ],
 )
 def test_wrong_fields_are_named(field, value, part):
@@ -72,19 +87,22 @@ def test_wrong_fields_are_named(field, value, part):
 
 def test_long_values_are_cut_in_errors():
     with pytest.raises(RequestError) as caught:
-        RankRequest(**{**GOOD, "behavior_item_ids": ["x"] * 10_000})
+        RankRequest(**{**GOOD, "behavior_item_ids": [0.5] * 10_000})
     assert len(str(caught.value)) < 300
 
 
 USER, BEHAVIORS = ("age", "home"), ("brand", "shop")
 DECLARED = {
-    "user_id",
-    "user_age",
-    "user_home",
-    "behavior_item_ids",
-    "behavior_brand",
-    "behavior_shop",
-    "candidate_item_ids",
+    **dict.fromkeys(
+        ("user_id", "user_age", "user_home"), TensorSpec("int64", (-1,))
+    ),
+    **dict.fromkeys(
+        (
+            *("behavior_item_ids", "behavior_brand", "behavior_shop"),
+            "candidate_item_ids",
+        ),
+        TensorSpec("int64", (-1, -1)),
+    ),
 }
 lists = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=6)
 candidates = st.lists(
@@ -112,10 +130,11 @@ def requests(draw):
 
 @hypothesis.given(st.lists(requests(), min_size=1, max_size=6), st.booleans())
 def test_padding_keeps_every_value_at_its_place(batch, is_declared):
-    inputs = rank_inputs(batch, DECLARED if is_declared else ())
+    declared = SignatureInputs(DECLARED if is_declared else {})
+    inputs = rank_inputs(batch, declared)
     longest = max(1, *(len(request.behavior_item_ids) for request in batch))
     if is_declared:
-        assert set(inputs) == DECLARED
+        assert set(inputs) == set(DECLARED)
 
     def check(name, row, values):
         padded = inputs[name][row]
@@ -150,10 +169,11 @@ def test_padding_keeps_every_value_at_its_place(batch, is_declared):
 def test_names_that_are_not_declared(field, given, names):
     request = RankRequest(1, [9], [1, 2, 3], **{field: given})
     with pytest.raises(RequestError, match=f"features of the model: {names}"):
-        rank_inputs([request], DECLARED)
+        rank_inputs([request], SignatureInputs(DECLARED))
     (name,) = given
+    declared = SignatureInputs({"user_id": DECLARED["user_id"]})
     with pytest.raises(RequestError, match=f"none. Received: '{name}'"):
-        rank_inputs([request], {"user_id"})
+        rank_inputs([request], declared)
 
 
 @hypothesis.given(

@@ -173,7 +173,15 @@ def test_rows_of_two_tables_are_refused():
     ("change", "field"),
     [
         ({"user_id": 1.5}, "user_id"),
-        ({"user": {"age": "x"}}, "user['age']"),
+        ({"user": {"age": b"x"}}, "user['age']"),
+        (
+            {
+                "behavior_item_ids": None,
+                "behavior_rows": ["1", "2"],
+                "table_stamp": 1,
+            },
+            "behavior_rows",
+        ),
         ({"behavior_item_ids": None}, "behavior_rows"),
         ({"behavior_rows": [1, 2], "table_stamp": 1}, "behavior_rows"),
         ({"table_stamp": 1}, "table_stamp"),

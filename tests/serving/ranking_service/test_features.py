@@ -161,7 +161,7 @@ def test_features_of_events_and_users(site, tmp_path):
             ([1], {}, {"age": [1]}),
             ([1], [1]),
         ):
-            with pytest.raises(RequestError):
+            with pytest.raises((RequestError, InvalidArgumentError)):
                 client.append_events(5, *arguments)
     with open_store(store) as opened:
         found = opened.read(5)

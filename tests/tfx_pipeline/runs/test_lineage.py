@@ -113,3 +113,16 @@ def test_an_artifact_without_an_execution_has_no_origins(store):
     from tfx_pipeline.runs import lineage
 
     assert lineage.origins(store.config, pathlib.Path("/none")) == []
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
+def test_a_truncated_file_is_one_clear_line(store, kept):
+    from muse_tools.datasets.errors import DataError
+    from tfx_pipeline.runs import lineage
+
+    path = store.config.metadata_path
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(DataError, match="metadata.sqlite is damaged") as error:
+        lineage.last_executions(store.config)
+    assert "SELECT" not in str(error.value) and "\n" not in str(error.value)

@@ -10,6 +10,9 @@ from absl import logging as absl_logging
 from tfx.dsl.compiler import compiler
 
 from schemas.ranking_schema import RankingSchema, preset
+from schemas.settings_file import ConfigError
+from serving import files
+from tfx_pipeline import config as config_lib
 from tfx_pipeline import progress
 from tfx_pipeline.runs import runner
 
@@ -91,8 +94,6 @@ def test_every_documented_encoder_makes_a_graph(tmp_path, monkeypatch, source):
 
 def test_a_declaration_that_changes_changes_the_graph(tmp_path):
     """ImportSchemaGen reads a file whose name stays the same."""
-    from tfx_pipeline import config as config_lib
-
     folder = tmp_path / "raw"
     folder.mkdir()
     for name in ("train_samples", "item_features"):
@@ -131,6 +132,20 @@ def test_a_declaration_that_changes_changes_the_graph(tmp_path):
     other["features"]["item"]["city"] = {"column": "another"}
     found = changed(RankingSchema(**other))
     assert found >= tables and not found & features_too
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(tmp_path):
+    config = config_lib.PipelineConfig(
+        output_dir=str(tmp_path), data={"raw_dir": str(tmp_path / "none")}
+    )
+    # A lock of the kernel is one of an open file: a second one is another's.
+    with files.locked(tmp_path / ".lock") as mine:
+        assert mine
+        with pytest.raises(ConfigError, match="no other run") as error:
+            runner.run(config, print)
+    assert str(tmp_path) in str(error.value)
+    with pytest.raises(ValueError, match="not a directory"):
+        runner.run(config, print)
 
 
 def test_watch_reports_components_and_restores_logging(tmp_path):

@@ -52,6 +52,25 @@ def test_a_pushed_model(run):
     )
 
 
+def test_labels_have_their_declared_names(run):
+    opened = {**GOOD, "label": "opened", "labels": {}}
+    line = said(run, evaluation=opened)
+    assert line.startswith(
+        "MUSE GAUC of opened 0.6020 [0.5930, 0.6110]; pushed"
+    )
+    order = {"gauc": 0.7, "gauc_lower": 0.6, "gauc_upper": 0.8}
+    labels = {"order": order, "return": dict.fromkeys(order)}
+    several = {**GOOD, "label": "click", "labels": labels}
+    assert said(run, evaluation=several).startswith(
+        "MUSE GAUC of click 0.6020 [0.5930, 0.6110], of order 0.7000 [0.6000, "
+        "0.8000], of return unknown; pushed"
+    )
+    assert (
+        verdict.of_model(dataclasses.replace(run, evaluation=several)).labels
+        == labels
+    )
+
+
 def test_a_refused_model(run):
     refused = {**GOOD, "refused": "below evaluator.min_gauc 0.9"}
     for before in (False, True):

@@ -1,0 +1,169 @@
+"""Rows of CSV files, in batches of bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.csv
+
+from muse_tools.datasets import casting
+from muse_tools.datasets.errors import DataError
+
+BLOCK_BYTES = 16 << 20
+_NULLS = ["\\N", "None", *pyarrow.csv.ConvertOptions().null_values]
+_DELIMITERS = ",;\t|"
+
+
+def read(
+    path: pathlib.Path, types: Mapping[str, pa.DataType | None]
+) -> Iterator[pa.RecordBatch]:
+    """Streams a file, see `text_tables.read`.
+
+    What separates values (comma, semicolon, tab or bar) is told from the
+    header. Texts stay texts, whatever they look like.
+    """
+    delimiter, names = _header(path)
+    wanted = [name for name in names if name in types]
+    chosen: dict[str, pa.DataType] = {}
+    try:
+        if wanted:
+            seen = _open(path, delimiter, wanted, {}).schema
+            for field in seen:
+                chosen[field.name] = _type_of(types[field.name], field.type)
+        schema = pa.schema((n, chosen.get(n, pa.null())) for n in names)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array([], field.type) for field in schema], schema=schema
+        )
+        for batch in _open(path, delimiter, wanted, chosen) if wanted else ():
+            columns = [
+                batch[name] if name in chosen else pa.nulls(batch.num_rows)
+                for name in names
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+    except pa.ArrowInvalid as error:
+        raise _diagnosis(path, delimiter, chosen, error) from error
+
+
+def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
+    """Returns the first rows with the types they look like, and if all."""
+    delimiter, names = _header(path)
+    reader = _open(path, delimiter, names, {})
+    first = next(iter(reader), None)
+    if first is None:
+        return reader.schema.empty_table(), True
+    more = next(iter(reader), None) is not None or first.num_rows > rows
+    return pa.Table.from_batches([first.slice(0, rows)]), not more
+
+
+def _type_of(declared: pa.DataType | None, seen: pa.DataType) -> pa.DataType:
+    """Returns what to read a column as, by what its first rows look like."""
+    types = pa.types
+    if types.is_timestamp(seen) or types.is_date(seen):
+        moment = pa.timestamp("us", getattr(seen, "tz", None))
+        return moment if declared is None else declared
+    if declared is None:
+        return pa.int64() if types.is_null(seen) else seen
+    if casting.is_list(declared):
+        return pa.string()
+    # Whole numbers may be written as 1.0 where others are missing.
+    whole = types.is_integer(declared) and types.is_floating(seen)
+    return pa.float64() if whole else declared
+
+
+def _open(
+    path: pathlib.Path,
+    delimiter: str,
+    names: list[str],
+    types: Mapping[str, pa.DataType],
+) -> pyarrow.csv.CSVStreamingReader:
+    zipped = path.suffix.lower() == ".gz"
+    return pyarrow.csv.open_csv(
+        pa.input_stream(str(path), compression="gzip" if zipped else None),
+        read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=delimiter, newlines_in_values=True
+        ),
+        convert_options=pyarrow.csv.ConvertOptions(
+            include_columns=names, column_types=types, null_values=_NULLS
+        ),
+    )
+
+
+def _text(path: pathlib.Path) -> io.TextIOWrapper:
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    return opened(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _header(path: pathlib.Path) -> tuple[str, list[str]]:
+    """Returns what separates values, and the names of the columns."""
+    with _text(path) as file:
+        line = file.readline()
+    if not line.strip():
+        raise DataError(
+            "EMPTY_TABLE",
+            f"{path}: no header. Expected: the names of the columns first.",
+            "write the file again, with its header.",
+        )
+    delimiter = max(_DELIMITERS, key=line.count)
+    names = next(csv.reader([line], delimiter=delimiter))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            "DUPLICATE_COLUMN",
+            f"{path}: line 1 names column {twice[0]} more than once.",
+            "give each column another name.",
+        )
+    return delimiter, names
+
+
+def _diagnosis(
+    path: pathlib.Path,
+    delimiter: str,
+    types: Mapping[str, pa.DataType],
+    error: Exception,
+) -> DataError:
+    """Returns the error with the line of the value that cannot be read."""
+    reason = str(error)
+    found = re.search("invalid value '(.*)'", reason, re.DOTALL)
+    value = found[1] if found else ""
+    with _text(path) as file:
+        rows = csv.reader(file, delimiter=delimiter)
+        header = next(rows)
+        for row in rows:
+            if row and len(row) != len(header):
+                return DataError(
+                    "UNREADABLE_ROW",
+                    f"{path}: line {rows.line_num} has {len(row)} values. "
+                    f"Expected: {len(header)}, as in the header.",
+                    "mend the line; put values that hold a "
+                    f"{delimiter!r} into quotes.",
+                )
+            for name, text in zip(header, row, strict=False):
+                kind = types.get(name, pa.string())
+                if value and text == value and not _fits(text, kind):
+                    return DataError(
+                        "UNREADABLE_ROW",
+                        f"{path}: line {rows.line_num}, column {name}: "
+                        f"{text!r}. Expected: {kind}, as in the rows before.",
+                        "mend the value, leave it empty, or declare another "
+                        "type for the column.",
+                    )
+    return DataError(
+        "UNREADABLE_ROW",
+        f"{path}: {reason}.",
+        "mend the file, or write it as Parquet.",
+    )
+
+
+def _fits(text: str, kind: pa.DataType) -> bool:
+    try:
+        pa.array([text]).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -1,0 +1,172 @@
+"""CSV and JSON lines as Parquet: converted once, read as any other table.
+
+The Parquet files lie in ``.muse_parquet/`` beside the data, or in the folder
+that the environment variable MUSE_PARQUET_CACHE names. Their names hold a
+digest of the source's name, size and time, and one of the declared types, so
+a file is converted again when either changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from muse_tools.datasets import casting, csv_rows, decoding, json_rows
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.table_schemas import ACTION, column_of
+from serving.files import appearing
+
+CACHE_VARIABLE = "MUSE_PARQUET_CACHE"
+_CACHE = ".muse_parquet"
+_VERSION = "1"
+_READERS = {
+    ".csv": csv_rows.read,
+    ".csv.gz": csv_rows.read,
+    ".tsv": csv_rows.read,
+    ".tsv.gz": csv_rows.read,
+    ".jsonl": json_rows.read,
+    ".jsonl.gz": json_rows.read,
+}
+ENDINGS = tuple(_READERS)
+"""How the names of files end that are converted."""
+
+
+def ending_of(path: pathlib.Path) -> str:
+    """Returns the one of `ENDINGS` that a file has, or nothing."""
+    name = path.name.lower()
+    return next((one for one in ENDINGS if name.endswith(one)), "")
+
+
+def column_types(
+    schemas: Sequence[pa.Schema],
+) -> dict[str, pa.DataType | None]:
+    """Returns the type of each declared column; None where the file decides.
+
+    The file decides between numbers and texts as a time, and between 0 or 1
+    and true or false as a label.
+    """
+    found: dict[str, pa.DataType | None] = {}
+    for schema in schemas:
+        for field in schema:
+            how, column = field.metadata or {}, column_of(field)
+            kind: pa.DataType | None = casting.leaf(field.type)
+            if decoding.TEXT in how or field.name == ACTION:
+                kind = pa.string()
+            elif decoding.NUMBER in how or decoding.AT_LEAST in how:
+                kind = pa.float64()
+            elif decoding.TIME in how or decoding.FLAG in how:
+                kind = None
+            elif pa.types.is_int8(kind):
+                kind = pa.float64()
+            if casting.is_list(field.type):
+                kind = pa.list_(kind)
+            if found.get(column) != pa.string():
+                found[column] = kind
+    return found
+
+
+def as_parquet(
+    root: pathlib.Path,
+    paths: Sequence[pathlib.Path],
+    types: Mapping[str, pa.DataType | None],
+) -> tuple[pathlib.Path, ...]:
+    """Returns Parquet files with the rows of files; Parquet stays itself."""
+    return tuple(
+        _converted(root, path, types) if ending_of(path) else path
+        for path in paths
+    )
+
+
+def _converted(
+    root: pathlib.Path,
+    path: pathlib.Path,
+    types: Mapping[str, pa.DataType | None],
+) -> pathlib.Path:
+    own = os.environ.get(CACHE_VARIABLE)
+    cache = root / _CACHE
+    if own:
+        place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        cache = pathlib.Path(own).expanduser() / place
+    # Folders stay, as they may be partitions.
+    folder = cache / path.parent.relative_to(root)
+    state = path.stat()
+    source = _digest(path.name, state.st_size, state.st_mtime_ns)
+    how = _digest(_VERSION, *sorted(types.items(), key=lambda one: one[0]))
+    target = folder / f"{path.name}-{source}-{how}.parquet"
+    if target.is_file():
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _convert(path, types, target)
+    except PermissionError as error:
+        raise DataError(
+            "UNWRITABLE_CACHE",
+            f"{path} cannot be converted to Parquet in {folder}: {error}.",
+            f"set {CACHE_VARIABLE} to a folder that can be written.",
+        ) from error
+    for old in folder.glob(f"{glob_safe(path.name)}-*-*.parquet"):
+        if f"-{source}-" not in old.name:
+            old.unlink(missing_ok=True)
+    return target
+
+
+def glob_safe(name: str) -> str:
+    """Returns a pattern that only this name fits."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:12]
+
+
+def _convert(
+    path: pathlib.Path,
+    types: Mapping[str, pa.DataType | None],
+    target: pathlib.Path,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        batches = read(path, types)
+        schema = next(batches).schema
+        writer = stack.enter_context(
+            pq.ParquetWriter(
+                stack.enter_context(appearing(target)),
+                schema,
+                version="2.6",
+                compression="snappy",
+            )
+        )
+        for batch in batches:
+            writer.write_table(pa.Table.from_batches([batch], schema))
+
+
+def read(
+    path: pathlib.Path, types: Mapping[str, pa.DataType | None]
+) -> Iterator[pa.RecordBatch]:
+    """Streams a file of text; the first batch is empty and has the schema.
+
+    Columns of other names are there without values, of type null.
+    """
+    try:
+        yield from _READERS[ending_of(path)](path, types)
+    except (
+        pa.ArrowException,
+        EOFError,
+        OSError,
+        UnicodeDecodeError,
+        zlib.error,
+    ) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise DataError(
+            "UNREADABLE_FILE",
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read: {error}.",
+            "write it as UTF-8 text with the ending that says what it is "
+            f"({', '.join(ENDINGS)}), or as Parquet.",
+        ) from error

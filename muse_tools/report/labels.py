@@ -1,0 +1,63 @@
+"""Declared names, and the metrics of each label, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from muse_tools.pages.blocks import NO_VALUE, Entry, Table
+
+_COLUMNS = ["label", "model", "GAUC", "95 % interval", "AUC", "log loss"]
+
+
+def label_table(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """Returns the metrics of the labels after the first one, if any."""
+    rows = [
+        [(label,), (name.upper(),), *_numbers(found)]
+        for name, model in models.items()
+        for label, found in model.get("labels", {}).items()
+    ]
+    columns = [*_COLUMNS, "calibration", "rate"]
+    return Table(columns, sorted(rows), names=2) if rows else None
+
+
+def _numbers(found: Mapping[str, Any]) -> list[Entry]:
+    low, high = (_digits(found[f"gauc_{end}"]) for end in ("lower", "upper"))
+    return [
+        (_digits(found["gauc"]),),
+        (f"{low} to {high}",),
+        (_digits(found["auc"]),),
+        (_digits(found["log_loss"]),),
+        (_digits(found["calibration"], 3),),
+        (f"{100 * found['click_rate']:.2f} %",),
+    ]
+
+
+def _digits(value: float | None, digits: int = 4) -> str:
+    if value is None or value != value:
+        return NO_VALUE
+    return f"{value:.{digits}f}"
+
+
+def declared_table(declared: Mapping[str, Any]) -> Table:
+    """Returns what the data set is called, its labels and its features."""
+    rows: list[list[Entry]] = [
+        [("data set",), (declared["name"], f"digest {declared['digest']}")],
+        [("labels",), (", ".join(declared["labels"]),)],
+    ]
+    rows += [
+        [
+            (f"{group} features",),
+            (
+                ", ".join(
+                    name if kind == "vocabulary" else f"{name} ({kind})"
+                    for name, kind in features.items()
+                ),
+            ),
+        ]
+        for group, features in declared["features"].items()
+        if features
+    ]
+    if declared["matches"]:
+        rows.append([("matches",), (", ".join(declared["matches"]),)])
+    return Table(["declared", "names"], rows, names=2)

@@ -1,0 +1,207 @@
+"""Groups of impressions that metrics are computed for.
+
+A group is named by a property of the request, or of the candidate, and by a
+value. Values of features are those of the raw tables: the most frequent ones
+have a group each, numbers have groups of about equal size.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from schemas.ranking_schema import Feature, RankingSchema
+from schemas.settings_file import ConfigError
+from tfx_pipeline import features
+
+HISTORY = "history_length"
+HISTORY_BOUNDS = (100, 300, 1000)
+"""Lower bounds of the buckets of a request's number of behaviors."""
+POPULARITY = "item_popularity"
+POPULARITY_BOUNDS = (1, 10, 100)
+"""Lower bounds of the buckets of an item's training impressions."""
+MOST = 24
+"""Values of a category with groups of their own: the hours of a day."""
+OTHER = "other"
+MISSING = "missing"
+_NUMBER_GROUPS = 5
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday") + (
+    "Saturday",
+    "Sunday",
+)
+
+Values = tuple[Any, ...]
+Counts = dict[str, collections.Counter[Any]]
+
+
+def check(names: Sequence[str], declared: RankingSchema) -> None:
+    """Refuses a slice that the data do not have.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    known = [HISTORY, POPULARITY, *_features(declared)]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"evaluator.slices: expected {', '.join(known)}. "
+                f"Received: {name!r}"
+            )
+
+
+def _features(declared: RankingSchema) -> dict[str, Feature]:
+    """Returns the features that can be sliced by, under their slice's name."""
+    return {
+        name: feature
+        for name, feature in declared.features.learned().items()
+        if not name.startswith("behavior_") and feature.kind != "vector"
+    }
+
+
+def bucket_names(bounds: Sequence[int]) -> list[str]:
+    """Returns readable names of the buckets that bounds make."""
+    edges = [0, *bounds]
+    inner = [
+        str(low) if low == high - 1 else f"{low}-{high - 1}"
+        for low, high in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    return [*inner, f"{edges[-1]}+"]
+
+
+_BUCKETS = {
+    HISTORY: bucket_names(HISTORY_BOUNDS),
+    POPULARITY: bucket_names(POPULARITY_BOUNDS),
+}
+
+
+def of_request(
+    example: tf.train.Example, names: Sequence[str]
+) -> Iterator[tuple[dict[str, Values], np.ndarray]]:
+    """Yields values by slice, and which candidates have them.
+
+    Together these are all candidates of the request, each once.
+    """
+    count = len(example_values(example, features.CLICKS))
+    columns = [_per_candidate(example, name, count) for name in names]
+    groups: dict[tuple[Values, ...], list[int]] = {}
+    rows = zip(*columns, strict=True) if columns else [()] * count
+    for candidate, row in enumerate(rows):
+        groups.setdefault(row, []).append(candidate)
+    for row, candidates in groups.items():
+        yield dict(zip(names, row, strict=True)), np.asarray(candidates)
+
+
+def _per_candidate(
+    example: tf.train.Example, name: str, count: int
+) -> list[Values]:
+    """Returns what each candidate has; a missing value is none."""
+    if name == HISTORY:
+        items = example_values(example, features.BEHAVIOR_ITEM_IDS)
+        return [_bucket(HISTORY_BOUNDS, name, np.count_nonzero(items))] * count
+    if name == POPULARITY:
+        return [
+            _bucket(POPULARITY_BOUNDS, name, value)
+            for value in example_values(example, features.CANDIDATE_POPULARITY)
+        ]
+    if name.startswith("user_"):
+        return [_given(example_values(example, name))] * count
+    column = name.replace("item_", "candidate_", 1)
+    values = example_values(example, column).reshape(count, -1)
+    return [_given(row) for row in values]
+
+
+def _bucket(bounds: Sequence[int], name: str, value: int) -> Values:
+    return (_BUCKETS[name][int(np.digitize(value, bounds))],)
+
+
+def _given(values: np.ndarray) -> Values:
+    present = values == values if values.dtype.kind == "f" else values != 0
+    return tuple(dict.fromkeys(values[present].tolist()))
+
+
+def example_values(example: tf.train.Example, name: str) -> np.ndarray:
+    """Returns a column of an Example, int64 or float32."""
+    feature = example.features.feature[name]
+    if feature.HasField("float_list"):
+        return np.asarray(feature.float_list.value, np.float32)
+    return np.asarray(feature.int64_list.value, np.int64)
+
+
+def kept(counts: Counts) -> dict[str, list[Any]]:
+    """Returns the values that have a group of their own, by slice.
+
+    Of categories these are the most frequent ones, of numbers the bounds
+    between groups of about equally many impressions.
+    """
+    return {name: _kept(counter) for name, counter in counts.items()}
+
+
+def _kept(counter: collections.Counter[Any]) -> list[Any]:
+    if not any(isinstance(value, float) for value in counter):
+        order = sorted(counter, key=lambda value: (-counter[value], value))
+        return order[:MOST]
+    values = sorted(counter)
+    shares = np.cumsum([counter[value] for value in values])
+    places = np.arange(1, _NUMBER_GROUPS) / _NUMBER_GROUPS * shares[-1]
+    chosen = np.searchsorted(shares, places, side="right")
+    bounds = {
+        float(f"{values[min(place, len(values) - 1)]:.4g}") for place in chosen
+    }
+    return sorted(bounds)
+
+
+def names_of(values: Values, kept_values: Sequence[Any]) -> list[str]:
+    """Returns the names of the groups that values belong to."""
+    if not values:
+        return [MISSING]
+    if isinstance(values[0], str):
+        return list(values)
+    if isinstance(values[0], float):
+        edges = [f"{bound:.4g}" for bound in kept_values]
+        place = int(np.digitize(values[0], kept_values))
+        if not place:
+            return [f"below {edges[0]}"]
+        if place == len(edges):
+            return [f"{edges[-1]} and above"]
+        return [f"{edges[place - 1]} to {edges[place]}"]
+    found = (str(v) if v in kept_values else OTHER for v in values)
+    return list(dict.fromkeys(found))
+
+
+def ordered(
+    name: str, rows: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Sorts the groups of a slice.
+
+    Buckets and numbers rise, of categories the largest comes first; then come
+    all others, and what is missing.
+    """
+    buckets = _BUCKETS.get(name, [])
+
+    def place(item: tuple[str, Mapping[str, Any]]) -> tuple[Any, ...]:
+        group, row = item
+        if group in buckets:
+            return 0, buckets.index(group)
+        if group in (OTHER, MISSING):
+            return 2, group == MISSING
+        if group.startswith("below "):
+            return 0, -math.inf
+        if " " in group:
+            return 0, float(group.partition(" ")[0])
+        return 1, -row["impressions"], group
+
+    return sorted(rows.items(), key=place)
+
+
+def shown(name: str, group: str, declared: RankingSchema) -> str:
+    """Returns what a page calls a group: hours and days by their names."""
+    feature = _features(declared).get(name)
+    if feature is None or not feature.time or not group.isdigit():
+        return group
+    value = int(group) - 1  # 0 is missing.
+    return f"{value}:00" if feature.time == "hour" else _WEEKDAYS[value]
