@@ -21,7 +21,7 @@ class EmbeddingTables(DictModel):
     """A model with tables of multimodal vectors and trained embeddings.
 
     A subclass sets the attributes, which its constructor checks, and then
-    calls `make_tables`; before it is called it sets `seed_generator`.
+    calls `_make_tables`; before it is called it sets `seed_generator`.
     """
 
     num_items: int
@@ -35,7 +35,7 @@ class EmbeddingTables(DictModel):
     behavior_features: tuple[str, ...]
     seed_generator: Any
 
-    def make_tables(self) -> None:
+    def _make_tables(self) -> None:
         """Make the tables of items and of features."""
         table = MultimodalEmbeddingTable(
             self.num_items, self.vector_dim, self.spare_rows, name="table"

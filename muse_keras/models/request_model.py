@@ -181,7 +181,7 @@ class RequestModel(EmbeddingTables):
         self.oov_rate = number("oov_rate", oov_rate, "[0, 1)")
         self.seed = seed_of(seed)
         self.spare_rows = integer("spare_rows", spare_rows, minimum=0)
-        self.make_tables()
+        self._make_tables()
 
     def score(
         self,
