@@ -90,7 +90,7 @@ def create_pipeline(
         preprocessing_fn="tfx_pipeline.preprocessing.preprocessing_fn",
         custom_config={
             **config.transform.model_dump(),
-            "features": declared.names,
+            "features": declared.features.model_dump(mode="json"),
         },
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.TRAIN_SPLIT],
@@ -108,8 +108,7 @@ def create_pipeline(
                 **config.model_dump(
                     include={"model", "trainer", "transform", "export"}
                 ),
-                "features": declared.names,
-                "of_items": declared.features.of_items,
+                "schema": declared.model_dump(mode="json"),
             }
         ),
         checkpoint_root=str(config.root / "checkpoints"),
