@@ -63,7 +63,7 @@ def test_every_candidate_has_a_logit_for_each_label(model):
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(parts[f"{name}_probability"]),
             oracles.sigmoid(result[..., place]),
-            atol=1e-6,
+            atol=1e-5,
         )
 
 
