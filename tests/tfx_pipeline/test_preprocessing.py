@@ -19,7 +19,7 @@ from tfx_pipeline import features, preprocessing
 pytestmark = pytest.mark.tf
 
 DECLARED = preset("taobao_mm").features
-TENSORS = tensor_names(**preset("taobao_mm").names)
+TENSORS = tensor_names(DECLARED)
 FEATURES = (
     features.USER_ID,
     *TENSORS.user,
