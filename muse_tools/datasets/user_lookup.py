@@ -46,7 +46,9 @@ def find_user(
         },
         "behavior_item_ids": _ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
         "behaviors": {
-            name: _ids(row[f"behavior_{name}"]) for name in declared.behavior
+            name: np.asarray(row[f"behavior_{name}"][0].as_py() or [])
+            for name in declared.behavior
+            if f"behavior_{name}" in row.schema.names
         },
     }
 
