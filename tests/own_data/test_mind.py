@@ -10,7 +10,12 @@ import pytest
 from tests.docs.test_docs import ROOT
 from tests.own_data import mind, running
 
-pytestmark = [pytest.mark.e2e, pytest.mark.tf, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.once,
+    pytest.mark.tf,
+    pytest.mark.timeout(900),
+]
 READER = ROOT / "examples" / "mind_reader.py"
 
 

@@ -27,7 +27,7 @@ from tfx_pipeline.config import ModelConfig, TransformConfig
 from tfx_pipeline.examples_schema import request_schema
 from tfx_pipeline.training import trainer
 
-pytestmark = [pytest.mark.tf, pytest.mark.slow]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.tf]
 
 LINE = "    device: {type: string}\n"
 

@@ -15,7 +15,12 @@ import pytest
 
 from tests.own_data import running, shop
 
-pytestmark = [pytest.mark.e2e, pytest.mark.tf, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.once,
+    pytest.mark.tf,
+    pytest.mark.timeout(900),
+]
 
 REQUESTS = 300
 OF_ITEMS = ("category", "seller", "price", "tags", "similarity")
