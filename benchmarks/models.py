@@ -82,7 +82,7 @@ def export_muse(
         folder / "muse" / "1",
         model=model,
         item_table=table,
-        vocabularies=vocabularies,
+        learned=vocabularies,
         user_cache=UserCacheConfig() if with_user_cache else None,
         target=target,
     )
@@ -100,7 +100,7 @@ def export_echo(folder: pathlib.Path) -> pathlib.Path:
     """
     import tensorflow as tf
 
-    from serving.export.feature_names import tensor_names
+    from serving.export.feature_names import single_categories
     from serving.export.request import rank_inputs
 
     class Echo(tf.Module):
@@ -118,7 +118,7 @@ def export_echo(folder: pathlib.Path) -> pathlib.Path:
             return {"click_probability": scores / 1009.0}
 
     module = Echo()
-    inputs = rank_inputs(tensor_names(user=USER, behavior=("category",)))
+    inputs = rank_inputs(single_categories(USER, behavior=("category",)))
     path = folder / "echo" / "1"
     tf.saved_model.save(
         module,

@@ -119,7 +119,7 @@ def export(table: str, target: str) -> dict[str, Any]:
         target,
         model=model,
         item_table=items,
-        vocabularies=dict.fromkeys(names, np.arange(1, VOCABULARY + 1)),
+        learned=dict.fromkeys(names, np.arange(1, VOCABULARY + 1)),
     )
     return {
         "model_s": round(built - start, 1),

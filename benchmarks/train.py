@@ -36,7 +36,6 @@ import numpy as np
 
 from benchmarks import harness, remote
 from schemas.ranking_schema import preset
-from serving.export.feature_names import tensor_names
 
 REQUESTS, LENGTH, CANDIDATES, K, DIM = 91, 1_000, 11, 50, 128
 IMPRESSIONS = REQUESTS * CANDIDATES
@@ -44,9 +43,8 @@ ITEMS = 100_000
 SAME_FIRST_LOSS = 5e-5
 SAME_LOSS = 1e-3
 SAME_COSINE = 1e-6
-NAMES = preset("taobao_mm").names
-TENSORS = tensor_names(**NAMES)
-USER = TENSORS.user
+DECLARED = preset("taobao_mm")
+USER = [f"user_{name}" for name in DECLARED.features.user]
 VOCABULARIES = {
     **dict.fromkeys(USER, np.arange(1, 101)),
     "item_category": np.arange(1, 1_001),
@@ -253,8 +251,8 @@ class _Ours:
         self.model = trainer.build_model(
             config.ModelConfig(k=K, oov_rate=0.0),
             items,
+            DECLARED,
             VOCABULARIES,
-            NAMES,
             compute_dtype,
         )
         self.optimizer = RowSparseAdam()
@@ -262,7 +260,7 @@ class _Ours:
             self.model, self.optimizer, tf.distribute.get_strategy()
         )
         dataset = trainer.training_dataset(
-            self._files, _spec(), self._config, TENSORS
+            self._files, _spec(), self._config, DECLARED
         )
         self._data = dataset
         self._first = [

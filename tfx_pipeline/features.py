@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from schemas.ranking_schema import RankingSchema
+
 TRAIN_SPLIT = "train"
 EVAL_SPLIT = "eval"
 
@@ -11,6 +13,12 @@ BEHAVIOR_ITEM_IDS = "behavior_item_ids"
 CANDIDATE_ITEM_IDS = "candidate_item_ids"
 CANDIDATE_POPULARITY = "candidate_popularity"
 CLICKS = "clicks"
+WEIGHTS = "weights"
 
 # Examples of search events: before a modality's name, its vector.
 QUERY_PREFIX = "query_"
+
+
+def labels(declared: RankingSchema) -> list[str]:
+    """Returns the labels in Examples, the first of them the clicks."""
+    return [CLICKS, *list(declared.label_names)[1:]]

@@ -108,8 +108,7 @@ def create_pipeline(
                 **config.model_dump(
                     include={"model", "trainer", "transform", "export"}
                 ),
-                "features": declared.names,
-                "of_items": declared.features.of_items,
+                "schema": declared.model_dump(mode="json"),
             }
         ),
         checkpoint_root=str(config.root / "checkpoints"),

@@ -16,9 +16,10 @@ import tensorflow_transform as tft
 from muse_keras.tables import ItemTable
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.plan import METRICS_FILE, Plan, Prepared, Task
-from serving.export.feature_names import names_of
+from schemas.ranking_schema import RankingSchema
 from serving.files import replaced_folder, write_json
 from tfx_pipeline import config as pipeline_config
+from tfx_pipeline import preprocessing
 from tfx_pipeline.evaluation.ranking_metrics import ranking_metrics
 from tfx_pipeline.training import devices, input_fn, trainer
 
@@ -67,7 +68,7 @@ def _train(
     model_config = pipeline_config.ModelConfig(**task.settings["model"])
     trainer_config = pipeline_config.TrainerConfig(**task.settings["trainer"])
     history = task.settings["history"]
-    names = task.settings["features"]
+    declared = RankingSchema.model_validate(task.settings["schema"])
     transform = tft.TFTransformOutput(data.transform_graph)
     spec = transform.transformed_feature_spec()
     table = ItemTable.open(data.item_tables[task.settings["embeddings"]])
@@ -77,8 +78,8 @@ def _train(
         model = trainer.build_model(
             model_config,
             table,
-            trainer.read_vocabularies(transform, names),
-            names,
+            declared,
+            preprocessing.read_learned(transform, declared.features),
             trainer_config.compute_dtype,
         )
         optimizer = trainer.build_optimizer(trainer_config)
@@ -89,6 +90,7 @@ def _train(
         [data.train_files[history]],
         spec,
         trainer_config,
+        declared,
         strategy=strategy,
         checkpoint_dir=working / "checkpoints",
         curves_path=working / CURVES_FILE,
@@ -97,7 +99,7 @@ def _train(
     shutil.rmtree(working / "checkpoints")
     trainer.compute_in_float32(model)
     model.share_oov_row(optimizer)
-    scores = _scores(model, data.eval_files[history], spec, batch)
+    scores = _scores(model, data.eval_files[history], spec, batch, declared)
     record = {
         "parameters": _count(model.trainable_variables),
         "parameters_without_tables": _count(model.trainable_variables)
@@ -116,18 +118,22 @@ def _train(
 
 
 def _scores(
-    model: keras.Model, pattern: str, spec: dict[str, Any], batch: int
+    model: keras.Model,
+    pattern: str,
+    spec: dict[str, Any],
+    batch: int,
+    declared: RankingSchema,
 ) -> npt.NDArray[np.float32]:
     """Returns click probabilities, float32 (impressions,)."""
-    names = names_of(model)
 
     @tf.function(reduce_retracing=True)
     def score(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        return tf.sigmoid(model(inputs, training=False))
+        logits = model(inputs, training=False)
+        return model.probabilities(logits)["click_probability"]
 
     found = [np.zeros(0, np.float32)]
     for requests in input_fn.request_dataset([pattern], spec, batch):
-        inputs, _, _ = input_fn.training_batch(requests, names)
+        inputs, _, _ = input_fn.training_batch(requests, declared)
         scores = score(inputs).numpy()
         found.append(scores[inputs["candidate_mask"].numpy()])
     return np.concatenate(found)

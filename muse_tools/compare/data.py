@@ -27,9 +27,10 @@ from muse_tools.compare.plan import Prepared
 from muse_tools.datasets.arrow_lists import find_sorted
 from muse_tools.datasets.raw_tables import RawTables
 from schemas.settings_file import ConfigError
+from serving.export.encodings import index_sizes
 from tfx_pipeline import config as pipeline_config
-from tfx_pipeline import features
-from tfx_pipeline.training import input_fn, trainer
+from tfx_pipeline import features, preprocessing
+from tfx_pipeline.training import input_fn
 
 Report = Callable[[str], None]
 
@@ -138,11 +139,12 @@ def _derived(
         for split, pattern in splits.items()
     }
     output = tft.TFTransformOutput(str(graph))
-    names = RawTables.open(pipeline.data.raw_dir).declared.names
-    vocabularies = trainer.read_vocabularies(output, names)
+    declared = RawTables.open(pipeline.data.raw_dir).declared
+    learned = preprocessing.read_learned(output, declared.features)
+    sizes = index_sizes(declared.features, learned)
     spec = output.transformed_feature_spec()
     digests["vocabularies"] = keys.digest(
-        {name: values.tolist() for name, values in vocabularies.items()}
+        {name: values.tolist() for name, values in learned.items()}
     )
     files = {split: {0: pattern} for split, pattern in splits.items()}
     lengths = [
@@ -166,8 +168,11 @@ def _derived(
                     spec,
                     length,
                     {
-                        name: len(vocabularies[f"item_{name}"]) + 2
-                        for name in names["matches"]
+                        name: (
+                            sizes[f"item_{name}"],
+                            declared.features.item[name].many,
+                        )
+                        for name in declared.features.matches
                     },
                     target,
                 )
@@ -204,7 +209,7 @@ def _derived(
         settings={
             "model": pipeline.model.model_dump(mode="json"),
             "trainer": pipeline.trainer.model_dump(mode="json"),
-            "features": names,
+            "schema": declared.model_dump(mode="json"),
         },
         max_history=pipeline.transform.max_history,
         description={
@@ -260,14 +265,14 @@ def write_shorter(
     files: Sequence[str],
     spec: dict[str, Any],
     length: int,
-    matches: Mapping[str, int],
+    matches: Mapping[str, tuple[int, int]],
     target: pathlib.Path,
 ) -> None:
     """Writes requests whose histories keep their newest behaviors only.
 
-    `matches` are the features whose equal values are counted, and how many
-    indices each has. They are counted again: a shorter history knows nothing
-    of what was cut off.
+    `matches` are the features whose equal values are counted, each with its
+    number of indices, and of values if it has many. They are counted again: a
+    shorter history knows nothing of what was cut off.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -276,11 +281,19 @@ def write_shorter(
             ids = batch[features.BEHAVIOR_ITEM_IDS]
             keep = request_features.newest_mask(ids, length)
             changed = dict(batch)
-            for name, size in matches.items():
-                candidate = f"candidate_{name}"
-                changed[f"{candidate}_matches"] = (
+            for name, (size, many) in matches.items():
+                behaviors, candidates = (
+                    tf.reshape(batch[f"{group}_{name}"], [*of.shape, many])
+                    if many
+                    else batch[f"{group}_{name}"]
+                    for group, of in (
+                        ("behavior", ids),
+                        ("candidate", batch[features.CANDIDATE_ITEM_IDS]),
+                    )
+                )
+                changed[f"candidate_{name}_matches"] = (
                     request_features.feature_matches(
-                        batch[f"behavior_{name}"], keep, batch[candidate], size
+                        behaviors, keep, candidates, size
                     )
                 )
             arrays = {name: value.numpy() for name, value in changed.items()}
@@ -300,10 +313,10 @@ def _request(
     message = tf.train.Example()
     for name, values in arrays.items():
         chosen = values[row]
-        if name.startswith("behavior_"):
-            chosen = chosen[kept]
-        elif name.startswith("candidate_") or name == features.CLICKS:
-            chosen = chosen[real]
+        if not name.startswith("user_"):
+            things = kept if name.startswith("behavior_") else real
+            width = len(chosen) // max(1, len(things))
+            chosen = chosen[np.repeat(things, width)]
         feature = message.features.feature[name]
         if values.dtype.kind == "f":
             feature.float_list.value.extend(chosen.tolist())

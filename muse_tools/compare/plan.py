@@ -115,7 +115,7 @@ def _task(cell: Cell, data: Prepared) -> Task:
     settings = {
         "model": model.model_dump(mode="json"),
         "trainer": trainer.model_dump(mode="json"),
-        "features": data.settings["features"],
+        "schema": data.settings["schema"],
     }
     key = keys.digest(
         {

@@ -98,7 +98,7 @@ def measure(
     spec = tft.TFTransformOutput(
         data.transform_graph
     ).transformed_feature_spec()
-    match = data.settings["features"]["matches"][0]
+    match = data.settings["schema"]["features"]["matches"][0]
     batches = list(_read(pattern, spec, chosen, f"candidate_{match}_matches"))
     users, clicks, matches, repeats = (
         np.concatenate([getattr(one, name)[one.real] for one in batches])

@@ -4,21 +4,24 @@
 `prefetch_rows` stores one that was resolved before, by `resolve_items`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from muse_keras.tensorflow import FeatureNames, newest_mask
+from muse_keras.tensorflow import newest_mask
+from schemas.ranking_schema import Features
+from serving.export.feature_names import tensor_names
 from serving.export.request import (
     EMBED_INPUTS,
-    RANK_CACHED_INPUTS,
     USER_CACHE_INPUTS,
+    Specs,
     checked_item_ids,
     checked_request,
     prefetch_inputs,
     prefetch_rows_inputs,
+    rank_cached_inputs,
     require,
 )
 from serving.export.saving import Untracked
@@ -28,7 +31,7 @@ from serving.export.user_cache import (
     UserCache,
     UserCacheConfig,
 )
-from serving.export.words import WordFormat
+from serving.export.words import WordFormat, pack_numbers, unpack_numbers
 
 if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
     from muse_keras.models import BaseRanker
@@ -43,38 +46,40 @@ class CachedRanking(tf.Module):
         self,
         config: UserCacheConfig,
         model: "BaseRanker",
-        names: FeatureNames,
+        features: Features,
+        behavior_sizes: Mapping[str, int],
         item_table: ItemTable,
         max_history: int | None,
-        indices: Callable[
-            [Tensors, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]
-        ],
-        score: Callable[[tf.Tensor, Histories], tf.Tensor],
+        resolve: Callable[[Tensors, tf.Tensor, tf.Tensor], Histories],
+        score: Callable[[Tensors, Histories], Tensors],
     ) -> None:
         super().__init__(name="cached_ranking")
         last_row = model.table.num_items + model.table.spare_rows
+        columns = sum(tensor_names(features).user.values())
+        self._numbers = model.user_numbers
         self.cache = UserCache(
             config,
             WordFormat(
                 row_bits=last_row.bit_length(),
                 feature_bits={
-                    name: (model.item_sizes[name] - 1).bit_length()
-                    for name in model.behavior_features
+                    name: (size - 1).bit_length()
+                    for name, size in behavior_sizes.items()
                 },
             ),
-            len(model.user_sizes),
+            columns + self._numbers,
         )
         self.table_stamp = stamp_of(item_table)
         self._table = Untracked(model.table)
-        self._prefetch_inputs = Untracked(prefetch_inputs(names))
-        self._prefetch_rows_inputs = Untracked(prefetch_rows_inputs(names))
-        self._indices = Untracked(indices)
+        self._prefetch_inputs = Untracked(prefetch_inputs(features))
+        self._prefetch_rows_inputs = Untracked(prefetch_rows_inputs(features))
+        self._rank_cached_inputs = Untracked(rank_cached_inputs(features))
+        self._resolve = Untracked(resolve)
         self._score = Untracked(score)
         self._limit = min(config.max_length, max_history or config.max_length)
 
     def functions(
         self,
-    ) -> dict[str, tuple[Any, dict[str, tf.TensorSpec]]]:
+    ) -> dict[str, tuple[Any, Specs]]:
         """Return what to trace, and its inputs, by signature name."""
         return {
             "prefetch": (self.prefetch, self._prefetch_inputs.object),
@@ -83,7 +88,10 @@ class CachedRanking(tf.Module):
                 self._prefetch_rows_inputs.object,
             ),
             "resolve_items": (self.resolve_items, EMBED_INPUTS),
-            "rank_cached": (self.rank_cached, RANK_CACHED_INPUTS),
+            "rank_cached": (
+                self.rank_cached,
+                self._rank_cached_inputs.object,
+            ),
             "user_cache": (self.user_cache, USER_CACHE_INPUTS),
         }
 
@@ -141,16 +149,22 @@ class CachedRanking(tf.Module):
     def rank_cached(self, **inputs: tf.Tensor) -> Tensors:
         """Rank with the stored history.
 
-        `click_probability` float32 (B, C), `cache_hit` bool (B,) and
-        `generation` int64 (B,); 0 for a miss.
+        The probabilities of `rank`, `cache_hit` bool (B,) and `generation`
+        int64 (B,); 0 for a miss.
         """
-        inputs = checked_request(inputs, RANK_CACHED_INPUTS)
+        inputs = checked_request(inputs, self._rank_cached_inputs.object)
         found = self.cache.read(inputs["user_id"])
-        scores = self._score.object(inputs["candidate_item_ids"], found)
+        if self._numbers:
+            found = found._replace(
+                user=found.user[:, : -self._numbers],
+                user_numbers=unpack_numbers(found.user[:, -self._numbers :]),
+            )
+        hit = found.hit[:, tf.newaxis]
         return {
-            "click_probability": tf.where(
-                found.hit[:, tf.newaxis], scores, tf.zeros_like(scores)
-            ),
+            **{
+                name: tf.where(hit, scores, tf.zeros_like(scores))
+                for name, scores in self._score.object(inputs, found).items()
+            },
             "cache_hit": found.hit,
             "generation": found.generation,
         }
@@ -170,10 +184,12 @@ class CachedRanking(tf.Module):
     def _store(
         self, inputs: Tensors, rows: tf.Tensor, mask: tf.Tensor
     ) -> Tensors:
-        rows = tf.cast(rows, tf.int64)
-        user, behaviors = self._indices.object(inputs, rows)
+        found = self._resolve.object(inputs, tf.cast(rows, tf.int64), mask)
+        user = found.user
+        if self._numbers:
+            user = tf.concat([user, pack_numbers(found.user_numbers)], axis=1)
         lengths, generations = self.cache.write(
-            inputs["user_id"], user, rows, behaviors, mask
+            inputs["user_id"], user, found.rows, found.behaviors, mask
         )
         return {
             "cached_length": tf.cast(lengths, tf.int32),

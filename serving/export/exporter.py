@@ -16,16 +16,19 @@ from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tensorflow import has_int8_products, int8_products
+from schemas.ranking_schema import Features, RankingSchema
 from serving.export import manifest as manifests
 from serving.export import warmup
-from serving.export.feature_names import names_of, vocabulary_sizes
+from serving.export.encodings import check_learned, model_arguments
+from serving.export.feature_names import features_of, prefixed, tensor_names
 from serving.export.ranking_module import RankingModule
-from serving.export.saving import clear_devices
+from serving.export.saving import clear_devices, declare_inputs
 from serving.export.user_cache import UserCacheConfig
 from serving.files import find_versions, write_json
 
-# In the Examples for training and evaluation only.
-UNSERVED_FEATURES = ("clicks", "candidate_popularity")
+# In the Examples for training and evaluation only, as are further labels and
+# features that are for training alone.
+UNSERVED_FEATURES = ("clicks", "weights", "candidate_popularity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,9 @@ def export_saved_model(
     *,
     model: BaseRanker,
     item_table: ItemTable,
-    vocabularies: Mapping[str, npt.ArrayLike],
+    features: Features | None = None,
+    learned: Mapping[str, npt.ArrayLike],
+    schema: RankingSchema | None = None,
     max_history: int | None = None,
     transform_output: str | os.PathLike[str] | None = None,
     warmup_examples: Sequence[bytes] = (),
@@ -71,7 +76,6 @@ def export_saved_model(
     source: Mapping[str, str] | None = None,
     target: str = "any",
     user_cache: UserCacheConfig | None = None,
-    of_items: Collection[str] = (),
 ) -> Export:
     """Export a ranking model with its item table and its transform graph.
 
@@ -88,11 +92,14 @@ def export_saved_model(
             It may exist if it is empty.
         model: a built model of `muse_keras.models` (or of the same
             interface), with `model.table` assigned from `item_table`.
-        item_table: `ItemTable`; its raw features become vocabulary indices
-            in the SavedModel.
-        vocabularies: raw int64 ids in index order, without 0: `user_<f>` for
-            each name f in the model's `user_sizes`, `item_<f>` for each in
-            its `item_sizes`.
+        item_table: `ItemTable`; the SavedModel has its features encoded.
+        features: declared features, those of the model. None: its names are
+            single categories, which requests carry for behaviors too.
+        learned: what Transform learned, by the names of `Features.learned`:
+            raw int64 ids in index order, without 0; boundaries of buckets,
+            which rise; mean and scale of numbers.
+        schema: the declaration that the features are part of, kept in the
+            manifest.
         max_history: int or None. `rank` and `explain` count the newest
             `max_history` real behaviors, as the Transform graph does.
         transform_output: folder of a `tft.TFTransformOutput`, or None for no
@@ -108,8 +115,6 @@ def export_saved_model(
             GPU kernels.
         user_cache: size of the cache of histories on the device, for
             `prefetch` and `rank_cached`; None, or 0 users, for none.
-        of_items: features of behaviors that requests do not carry: those of
-            the item in the table.
 
     Returns:
         `Export`, with the path and the manifest.
@@ -122,32 +127,44 @@ def export_saved_model(
     version = Path(path)
     _check_version(version)
     _check_target(target)
-    _check_features(model, item_table, of_items)
-    _check_vocabularies(model, vocabularies)
+    if features is None:
+        features = features_of(model)
+    _check_item_features(features, item_table)
+    tensor_names(features)
+    check_learned(features, learned)
+    _check_model(model, features, learned)
     _check_table(model, item_table)
 
     transform, spec = None, None
     if transform_output is not None:
-        transform, spec = _load_transform(transform_output, unserved_features)
+        unserved = {
+            *unserved_features,
+            *(f"label_{label}" for label in model.labels),
+            *_training_only(features),
+        }
+        transform, spec = _load_transform(transform_output, unserved)
     module = RankingModule(
         model=model,
         item_table=item_table,
-        vocabularies=vocabularies,
+        features=features,
+        learned=learned,
         max_history=max_history,
         transform=transform,
         raw_feature_spec=spec,
         user_cache=user_cache,
-        of_items=of_items,
     )
     with int8_products() if target == "cpu" else contextlib.nullcontext():
         signatures = module.signatures()
     examples = tuple(warmup_examples) or (
-        warmup.example_of(item_table, names_of(model)),
+        warmup.example_of(item_table, features),
     )
-    requests = list(warmup.requests(examples, signatures, item_table))
+    requests = list(warmup.requests(examples, signatures, item_table, features))
     warmup.run(signatures, requests)
     manifest = {
-        **manifests.describe(module, model, item_table, signatures),
+        **manifests.describe(
+            module, model, item_table, signatures, features, learned
+        ),
+        "schema": manifests.schema_entry(schema) if schema else None,
         "max_history": max_history,
         "target": target,
         "source": dict(source or {}),
@@ -158,6 +175,10 @@ def export_saved_model(
     ) as temporary:
         folder = Path(temporary) / "model"
         tf.saved_model.save(module, str(folder), signatures=signatures)
+        inputs = {
+            name: specs for name, (_, specs) in module.functions().items()
+        }
+        declare_inputs(folder, inputs)
         clear_devices(folder)
         extra = folder / "assets.extra"
         extra.mkdir()
@@ -175,7 +196,7 @@ def next_version(base: str | os.PathLike[str]) -> Path:
 
 
 def _load_transform(
-    folder: str | os.PathLike[str], unserved_features: Sequence[str]
+    folder: str | os.PathLike[str], unserved_features: Collection[str]
 ) -> tuple[Any, dict[str, Any]]:
     import tensorflow_transform as tft
 
@@ -212,42 +233,53 @@ def _check_version(version: Path) -> None:
         )
 
 
-def _check_features(
-    model: BaseRanker, item_table: ItemTable, of_items: Collection[str]
-) -> None:
-    """Refuse names that do not fit, and features that the table lacks."""
-    if others := sorted(set(of_items) - set(model.behavior_features)):
-        raise ValueError(
-            "`of_items` must be features of behaviors, "
-            f"{', '.join(model.behavior_features) or 'none'}. "
-            f"Received: {others[0]!r}"
-        )
-    names_of(model)
-    missing = set(model.item_sizes) - set(item_table.features)
-    if missing:
-        raise ValueError(
-            f"`item_table` must have the feature {min(missing)!r}, which the "
-            f"model has. Received: {', '.join(item_table.features)}"
-        )
+def _training_only(features: Features) -> list[str]:
+    """Return the names in Examples of what is for training alone."""
+    return [
+        name
+        for group in ("context", "candidate")
+        for name, one in prefixed(group, getattr(features, group)).items()
+        if one.training_only
+    ]
 
 
-def _check_vocabularies(
-    model: BaseRanker, vocabularies: Mapping[str, npt.ArrayLike]
-) -> None:
-    expected = vocabulary_sizes(model)
-    if set(vocabularies) != set(expected):
-        raise ValueError(
-            f"`vocabularies` must be exactly {sorted(expected)}. "
-            f"Received: {sorted(vocabularies)}"
-        )
-    for name, size in expected.items():
-        entries = np.asarray(vocabularies[name]).size
-        if entries + 2 != size:
+def _check_item_features(features: Features, item_table: ItemTable) -> None:
+    """Refuse a table that lacks features, or has them in another form."""
+    for name, one in features.item.items():
+        if name not in item_table.features:
             raise ValueError(
-                f"`vocabularies[{name!r}]` must have {size - 2} entries, "
-                f"since the model has {size} indices with missing and "
-                f"out-of-vocabulary. Received: {entries}"
+                f"`item_table` must have the feature {name!r}, which the "
+                f"model has. Received: {', '.join(item_table.features)}"
             )
+        column = item_table.features[name]
+        width = (one.raw_width,) if one.many or one.dim else ()
+        if (column.dtype, column.shape[1:]) != (one.dtype, width):
+            raise ValueError(
+                f"`item_table.features[{name!r}]` must be {one.dtype} of "
+                f"shape {('rows', *width)}, as it is declared. Received: "
+                f"{column.dtype}, {column.shape}"
+            )
+
+
+def _check_model(
+    model: BaseRanker,
+    features: Features,
+    learned: Mapping[str, npt.ArrayLike],
+) -> None:
+    for name, expected in model_arguments(features, learned).items():
+        given = getattr(model, name)
+        if isinstance(expected, tuple):
+            given = tuple(given)
+        if given != expected or [*_ordered(given)] != [*_ordered(expected)]:
+            raise ValueError(
+                f"`model.{name}` must be {expected}, as `features` and "
+                f"`learned` say. Received: {given}"
+            )
+
+
+def _ordered(value: Any) -> Collection[Any]:
+    """Return names in their order, which the columns of inputs have."""
+    return value if isinstance(value, dict) else ()
 
 
 def _check_table(model: BaseRanker, item_table: ItemTable) -> None:

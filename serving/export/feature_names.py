@@ -1,15 +1,17 @@
 """Names of a model's features in Examples and in signatures.
 
-A feature has a declared name `f`. It is `user_<f>` of a user, `behavior_<f>`
-of behaviors, `candidate_<f>` of candidates and `item_<f>` of items to store;
-`candidate_<f>_matches` counts behaviors that have the candidate's value.
+A feature has a declared name `f`. It is `user_<f>` of a user, `context_<f>`
+of a request, `behavior_<f>` of behaviors, `candidate_<f>` of candidates and
+`item_<f>` of items to store; `candidate_<f>_matches` counts behaviors that
+have the candidate's value.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from muse_keras.tensorflow import FeatureNames
+from schemas.ranking_schema import Feature, Features
 
 if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
     from muse_keras.models import BaseRanker
@@ -25,33 +27,34 @@ _TAKEN = (
 )
 
 
-def tensor_names(
-    user: Iterable[str] = (),
-    item: Iterable[str] = (),
-    behavior: Iterable[str] = (),
-    matches: Iterable[str] = (),
-    context: Iterable[str] = (),
-    candidate: Iterable[str] = (),
-) -> FeatureNames:
-    """Return the names of transformed features, by declared names.
-
-    Those of users and behaviors are also the inputs of signatures.
+def tensor_names(features: Features) -> FeatureNames:
+    """Return the names of transformed features, and their widths.
 
     Raises:
         ValueError: if two tensors would have the same name.
     """
-    items = tuple(item)
+    user = prefixed("user", features.user)
+    item = prefixed("candidate", features.item)
+    context = {
+        **prefixed("context", features.context),
+        **prefixed("candidate", features.candidate),
+    }
+    of_items = [name for name in features.behavior if name in features.item]
+    behavior = {
+        f"behavior_{name}": features.of_behavior(name)
+        for name in (*of_items, *features.of_events)
+    }
     names = FeatureNames(
-        user={f"user_{name}": 1 for name in user},
-        item={f"candidate_{name}": 1 for name in items},
-        context={
-            **{f"context_{name}": 1 for name in context},
-            **{f"candidate_{name}": 1 for name in candidate},
-        },
-        behavior={f"behavior_{name}": 1 for name in behavior},
-        matches={f"candidate_{name}_matches": 1 for name in matches},
+        user=_widths(user, True),
+        item=_widths(item, True),
+        context=_widths(context, True),
+        behavior=_widths(behavior, True),
+        matches={f"candidate_{name}_matches": 1 for name in features.matches},
+        user_numbers=_widths(user, False),
+        item_numbers=_widths(item, False),
+        context_numbers=_widths(context, False),
     )
-    stored = [f"item_{name}" for name in items]
+    stored = prefixed("item", features.item)
     counts = Counter(
         name for group in (_TAKEN, stored, *names) for name in group
     )
@@ -64,39 +67,58 @@ def tensor_names(
     return names
 
 
-def declared_names(model: "BaseRanker") -> dict[str, list[str]]:
-    """Return the declared names of a model's features, by group."""
-    return {
-        "user": list(model.user_sizes),
-        "item": list(model.item_sizes),
-        "behavior": list(model.behavior_features),
-        "matches": list(model.matches),
-    }
+def prefixed(group: str, features: Mapping[str, Feature]) -> dict[str, Feature]:
+    """Return features by the names of their tensors."""
+    return {f"{group}_{name}": one for name, one in features.items()}
 
 
-def names_of(
-    model: "BaseRanker", of_items: Collection[str] = ()
-) -> FeatureNames:
-    """Return `tensor_names` of a model's features.
+def single_categories(
+    user: Iterable[str] = (),
+    item: Iterable[str] = (),
+    behavior: Iterable[str] = (),
+    matches: Iterable[str] = (),
+) -> Features:
+    """Return features that are one category each, those of behaviors carried.
 
-    Without the features of behaviors in `of_items`, which the item table has.
+    They are declared by names alone.
     """
-    names = declared_names(model)
-    carried = [name for name in names["behavior"] if name not in of_items]
-    return tensor_names(**{**names, "behavior": carried})
+    return Features(
+        user={name: Feature() for name in user},
+        item={name: Feature() for name in item},
+        behavior={name: Feature(column=name) for name in behavior},
+        matches=tuple(matches),
+    )
 
 
-def vocabulary_sizes(model: "BaseRanker") -> dict[str, int]:
-    """Return the number of indices of each vocabulary.
+def features_of(model: "BaseRanker") -> Features:
+    """Return `single_categories` with the names that a model has.
 
-    Vocabularies are named `user_<f>` and `item_<f>`; candidates and behaviors
-    share the latter.
+    Raises:
+        ValueError: if the model has others than these.
     """
-    return {
-        f"{group}_{name}": size
-        for group, sizes in (
-            ("user", model.user_sizes),
-            ("item", model.item_sizes),
+    sizes = [*model.user_sizes.values(), *model.item_sizes.values()]
+    others = (
+        *(size for size in sizes if not isinstance(size, int)),
+        *model.context_sizes,
+        *model.behavior_sizes,
+    )
+    numbers = model.user_numbers + model.item_numbers + model.context_numbers
+    if others or numbers:
+        raise ValueError(
+            "`features` must be given, as the model has others than single "
+            "categories of users and items. Received: None"
         )
-        for name, size in sizes.items()
+    return single_categories(
+        model.user_sizes,
+        model.item_sizes,
+        model.behavior_features,
+        model.matches,
+    )
+
+
+def _widths(features: Mapping[str, Feature], is_index: bool) -> dict[str, int]:
+    return {
+        name: one.width
+        for name, one in features.items()
+        if one.is_index == is_index
     }

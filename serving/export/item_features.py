@@ -1,6 +1,6 @@
-"""Candidate features that the model looks up by table row."""
+"""Features of items that the model looks up by table row."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,75 +10,91 @@ import tensorflow as tf
 from muse_keras.tables import ItemTable, gather_rows
 from muse_keras.tables.array_blocks import read_blocks
 from muse_keras.tables.row_gather import scatter_rows
-from serving.export.vocabulary import Vocabulary
+from serving.export.encodings import Encoding
 
 
 class ItemFeatures(tf.Module):
-    """Vocabulary indices of the table's features that have a vocabulary.
+    """The encoded features of the table's items.
 
-    They are resolved at export, so that a client never sends an item's
-    features, and stored in the narrowest type that holds them.
+    They are encoded at export, so that a client never sends an item's
+    features: indices in the narrowest type that holds them, (rows,) or
+    (rows, many), and numbers float32 (rows, width).
     """
 
     def __init__(
         self,
         item_table: ItemTable,
-        vocabularies: Mapping[str, Vocabulary],
+        encodings: Mapping[str, Encoding],
         spare_rows: int = 0,
     ) -> None:
         super().__init__(name="item_features")
-        self._vocabularies = vocabularies
+        self._encodings = encodings
         self.by_field = {
             field: tf.Variable(
-                _resolve(item_table.features[field], vocabulary, spare_rows),
+                _encoded(item_table.features[field], encoding, spare_rows),
                 trainable=False,
                 name=field,
             )
-            for field, vocabulary in vocabularies.items()
+            for field, encoding in encodings.items()
         }
 
-    def __call__(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return int64 indices by field, of rows of any shape."""
+    def __call__(
+        self, rows: tf.Tensor, fields: Collection[str] | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Return encoded features by field, of rows of any shape.
+
+        Indices are int64; `fields` are those to look up, by default all.
+        """
         return {
             field: tf.cast(values, tf.int64)
-            for field, values in self.stored(rows).items()
+            if self._encodings[field].size
+            else values
+            for field, values in self.stored(rows, fields).items()
         }
 
-    def indices(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return vocabulary indices of raw ids (N,), as they are stored."""
+    def encoded(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return raw values of items (N,) or (N, n), as they are stored."""
         return {
             field: tf.cast(
-                self._vocabularies[field](ids), self.by_field[field].dtype
+                self._encodings[field](values), self.by_field[field].dtype
             )
-            for field, ids in raw.items()
+            for field, values in raw.items()
         }
 
-    def stored(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return indices as they are stored, by field."""
+    def stored(
+        self, rows: tf.Tensor, fields: Collection[str] | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Return features as they are stored, by field."""
         return {
             field: gather_rows(variable, rows)
             for field, variable in self.by_field.items()
+            if fields is None or field in fields
         }
 
     def write(
-        self, rows: tf.Tensor, indices: Mapping[str, tf.Tensor]
+        self, rows: tf.Tensor, encoded: Mapping[str, tf.Tensor]
     ) -> list[tf.Operation]:
-        """Write `indices` into int64 rows (N,); return the operations."""
+        """Write `encoded` into int64 rows (N,); return the operations."""
         return [
             scatter_rows(self.by_field[field], rows, values)
-            for field, values in indices.items()
+            for field, values in encoded.items()
         ]
 
 
-def _resolve(
-    raw: npt.NDArray[np.int64], vocabulary: Vocabulary, spare_rows: int
+def _encoded(
+    raw: npt.NDArray[Any], encoding: Encoding, spare_rows: int
 ) -> npt.NDArray[Any]:
-    """Return the vocabulary index of every row's raw id, 0 in spare rows."""
-    # Not int32: TensorFlow keeps int32 variables on the host.
-    narrow = vocabulary.size - 1 <= np.iinfo(np.uint16).max
-    resolved = np.zeros(
-        len(raw) + spare_rows, np.uint16 if narrow else np.uint32
-    )
-    for block, ids in read_blocks(raw):
-        resolved[block] = vocabulary.host_indices(ids)
-    return resolved
+    """Return every row's encoded values; missing in spare rows."""
+    rows = len(raw) + spare_rows
+    if encoding.size:
+        # Not int32: TensorFlow keeps int32 variables on the host.
+        narrow = encoding.size - 1 <= np.iinfo(np.uint16).max
+        encoded = np.zeros(
+            (rows, *raw.shape[1:]), np.uint16 if narrow else np.uint32
+        )
+    else:
+        encoded = np.zeros((rows, encoding.feature.width), np.float32)
+    for block, values in read_blocks(raw):
+        encoded[block] = encoding.on_host(values)
+    encoded[0] = 0  # Of unknown items everything is missing.
+    return encoded

@@ -13,8 +13,16 @@ from muse_keras.tables.fresh_rows import last_of_equal, sort_ids
 from muse_keras.tables.multimodal_embedding_table import (
     MultimodalEmbeddingTable,
 )
+from schemas.ranking_schema import Features
 from serving.export.item_features import ItemFeatures
-from serving.export.request import as_long_as, require, with_rank
+from serving.export.request import (
+    Specs,
+    as_declared,
+    as_long_as,
+    item_inputs,
+    require,
+    with_rank,
+)
 from serving.export.saving import Untracked
 
 Tensors = dict[str, tf.Tensor]
@@ -33,20 +41,20 @@ class ItemUpsert(tf.Module):
     """Adds items to a table, and replaces them."""
 
     def __init__(
-        self, table: MultimodalEmbeddingTable, features: ItemFeatures
+        self,
+        table: MultimodalEmbeddingTable,
+        item_features: ItemFeatures,
+        features: Features,
     ) -> None:
         super().__init__(name="item_upsert")
         self._table = Untracked(table)
-        self._features = features
+        self._features = item_features
         # Names of inputs by the features that they hold.
-        self._names = {field: f"item_{field}" for field in features.by_field}
-        self.inputs = {
+        self._names = {field: f"item_{field}" for field in features.item}
+        self.inputs: Specs = {
             "item_ids": tf.TensorSpec([None], tf.int64, name="item_ids"),
             "embedding": tf.TensorSpec([None, None], tf.float32, "embedding"),
-            **{
-                name: tf.TensorSpec([None], tf.int64, name=name)
-                for name in self._names.values()
-            },
+            **item_inputs(features),
         }
         # State of the generator: two words of the counter, and a key.
         self.counter = tf.Variable(
@@ -57,7 +65,7 @@ class ItemUpsert(tf.Module):
         )
 
     def __call__(self, **inputs: tf.Tensor) -> Tensors:
-        """Add or replace items: `inputs`, raw ids, 0 = unknown feature.
+        """Add or replace items: `inputs`, raw values, 0 or NaN = missing.
 
         Returns `row` int64 (N,), where the item is now; `stored` bool (N,),
         False if the table already holds the item with these values, and, where
@@ -67,13 +75,15 @@ class ItemUpsert(tf.Module):
         another one, what was stored before is forgotten.
         """
         table = self._table.object
-        inputs = _checked(with_rank(inputs, self.inputs), table.dim)
+        inputs = _checked(
+            with_rank(inputs, self.inputs), self.inputs, table.dim
+        )
         ids, codes = inputs["item_ids"], quantize(inputs["embedding"])
-        indices = self._features.indices(
+        encoded = self._features.encoded(
             {field: inputs[name] for field, name in self._names.items()}
         )
         now = table.lookup(ids)
-        stored = _is_last(ids) & ~self._is_there(now, codes, indices)
+        stored = _is_last(ids) & ~self._is_there(now, codes, encoded)
         chosen = tf.where(stored)
         slots = self._take_slots(chosen)
 
@@ -84,7 +94,7 @@ class ItemUpsert(tf.Module):
         written = table.write_slots(slots, of_chosen(codes), known)
         written += self._features.write(
             slots + (table.num_items + 1),
-            {field: of_chosen(values) for field, values in indices.items()},
+            {field: of_chosen(values) for field, values in encoded.items()},
         )
         with tf.control_dependencies(written):
             published = table.publish_slots(slots, of_chosen(ids))
@@ -99,13 +109,16 @@ class ItemUpsert(tf.Module):
             }
 
     def _is_there(
-        self, rows: tf.Tensor, codes: tf.Tensor, indices: Tensors
+        self, rows: tf.Tensor, codes: tf.Tensor, encoded: Tensors
     ) -> tf.Tensor:
         """Return whether each item already has this vector and features."""
         vectors = self._table.object.vectors(rows)
         same = (rows > 0) & tf.reduce_all(tf.equal(vectors, codes), axis=1)
         for field, values in self._features.stored(rows).items():
-            same &= tf.equal(values, indices[field])
+            equal = tf.equal(values, encoded[field])
+            if equal.shape.rank > 1:
+                equal = tf.reduce_all(equal, axis=1)
+            same &= equal
         return same
 
     def _take_slots(self, chosen: tf.Tensor) -> tf.Tensor:
@@ -184,11 +197,25 @@ def quantize(vectors: tf.Tensor) -> tf.Tensor:
     return tf.where(is_coded, tf.cast(whole, tf.int8), tf.cast(fresh, tf.int8))
 
 
-def _checked(inputs: Tensors, dim: int) -> Tensors:
+def _checked(inputs: Tensors, specs: Specs, dim: int) -> Tensors:
     ids, embedding = inputs["item_ids"], inputs["embedding"]
     shapes = {name: tf.shape(value) for name, value in inputs.items()}
+    numbers = {
+        name: value
+        for name, value in inputs.items()
+        if value.dtype.is_floating and name != "embedding"
+    }
     checks = [
         *as_long_as("item_ids", shapes),
+        *(
+            require(
+                tf.logical_not(tf.reduce_any(tf.math.is_inf(value))),
+                f"`{name}` must be finite, or NaN where it is missing. "
+                "Received infinity at:",
+                tf.where(tf.math.is_inf(value)),
+            )
+            for name, value in numbers.items()
+        ),
         require(
             tf.equal(shapes["embedding"][1], dim),
             f"`embedding` must have shape [N, {dim}]. Received shape:",
@@ -206,8 +233,7 @@ def _checked(inputs: Tensors, dim: int) -> Tensors:
             tf.where(tf.logical_not(tf.math.is_finite(embedding))),
         ),
     ]
-    with tf.control_dependencies(checks):
-        checked = {name: tf.identity(value) for name, value in inputs.items()}
+    checked = as_declared(inputs, specs, checks)
     checked["embedding"] = tf.ensure_shape(checked["embedding"], [None, dim])
     return checked
 

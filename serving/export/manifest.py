@@ -10,12 +10,13 @@ import tensorflow as tf
 
 from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
+from schemas.ranking_schema import Features, RankingSchema
 from serving.export.cached_ranking import CachedRanking
-from serving.export.feature_names import declared_names, vocabulary_sizes
+from serving.export.encodings import index_sizes
 from serving.export.ranking_module import RankingModule
 
 FILE_NAME = "muse_export.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def describe(
@@ -23,6 +24,8 @@ def describe(
     model: BaseRanker,
     item_table: ItemTable,
     signatures: Mapping[str, Any],
+    features: Features,
+    learned: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the manifest of an export, but for its caller's arguments."""
     sizes = {
@@ -44,16 +47,19 @@ def describe(
         "fresh_items": model.table.spare_rows,
         "user_cache": _cache_of(module.cached),
         "dim": item_table.dim,
-        "features": declared_names(model),
-        "vocabulary_sizes": vocabulary_sizes(model),
+        "features": {
+            group: list(names) for group, names in features.model_dump().items()
+        },
+        "labels": list(model.labels),
+        "index_sizes": index_sizes(features, learned),
         "total_bytes": sum(size["bytes"] for size in sizes.values()),
         "variables": sizes,
         "signatures": {
             name: {
-                "inputs": _specs(function.structured_input_signature[1]),
-                "outputs": _specs(function.structured_outputs),
+                "inputs": _specs(inputs),
+                "outputs": _specs(signatures[name].structured_outputs),
             }
-            for name, function in signatures.items()
+            for name, (_, inputs) in module.functions().items()
         },
         "item_table": {
             "path": str(item_table.path),
@@ -67,6 +73,16 @@ def describe(
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         },
+    }
+
+
+def schema_entry(schema: RankingSchema) -> dict[str, Any]:
+    """Return what a manifest holds of a declaration."""
+    return {
+        "digest": schema.digest(),
+        "version": schema.version,
+        "name": schema.name,
+        "declaration": schema.model_dump(mode="json"),
     }
 
 

@@ -1,32 +1,36 @@
 """The served module: one model and its signatures."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import keras
+import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import (
     dense_model_inputs,
-    feature_matches,
+    densify,
     newest_mask,
 )
+from schemas.ranking_schema import Features
 from serving.export.cached_ranking import CachedRanking
-from serving.export.feature_names import names_of, vocabulary_sizes
+from serving.export.encodings import Encoding
+from serving.export.feature_names import prefixed, tensor_names
 from serving.export.item_features import ItemFeatures
 from serving.export.item_upsert import ItemUpsert
 from serving.export.request import (
     EMBED_INPUTS,
     EXAMPLES_INPUTS,
+    Specs,
     checked_item_ids,
     checked_request,
     in_few_lengths,
     rank_inputs,
+    traced,
 )
+from serving.export.request_inputs import RequestInputs
 from serving.export.saving import Untracked
 from serving.export.user_cache import Histories, UserCacheConfig
-from serving.export.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
     from muse_keras.models import BaseRanker
@@ -38,35 +42,35 @@ class RankingModule(tf.Module):
     """Ranks, explains and embeds, from raw ids alone.
 
     The item table and all weights are the variables of the Keras model; the
-    module adds the vocabularies and the item features and copies nothing.
+    module adds the encodings and the item features and copies nothing.
     """
 
     def __init__(
         self,
         model: "BaseRanker",
         item_table: ItemTable,
-        vocabularies: Mapping[str, Any],
+        features: Features,
+        learned: Mapping[str, npt.ArrayLike],
         max_history: int | None,
         transform: Callable[[Any], Any] | None = None,
         raw_feature_spec: Mapping[str, Any] | None = None,
         user_cache: UserCacheConfig | None = None,
-        of_items: Collection[str] = (),
     ) -> None:
         super().__init__(name="ranking_module")
-        self._vocabularies = {
-            name: Vocabulary(name, vocabularies[name])
-            for name in vocabulary_sizes(model)
+        self._encodings = {
+            name: Encoding(name, one, learned.get(name, ()))
+            for name, one in features.learned().items()
         }
         self._item_features = ItemFeatures(
             item_table,
             {
-                field: self._vocabularies[f"item_{field}"]
-                for field in model.item_sizes
+                field: self._encodings[f"item_{field}"]
+                for field in features.item
             },
             model.table.spare_rows,
         )
         self.upsert = (
-            ItemUpsert(model.table, self._item_features)
+            ItemUpsert(model.table, self._item_features, features)
             if model.table.spare_rows
             else None
         )
@@ -78,27 +82,29 @@ class RankingModule(tf.Module):
         # Not tracked as a Keras object: the file needs no Keras to load. The
         # variables it uses are tracked once the signatures are traced.
         self._model = Untracked(model)
-        self._of_items = tuple(of_items)
-        # Of transformed features, and of what requests carry.
-        self._names = Untracked(names_of(model))
-        self._carried = Untracked(names_of(model, of_items))
+        self._features = features
+        self._names = Untracked(tensor_names(features))
+        self._inputs = Untracked(
+            RequestInputs(model, features, self._encodings, self._item_features)
+        )
         self.model_variables: Mapping[str, tf.Variable] = {}
         self.cached: CachedRanking | None = None
         if user_cache is not None and user_cache.users:
             self.cached = CachedRanking(
                 user_cache,
                 model=model,
-                names=self._carried.object,
+                features=features,
+                behavior_sizes=self._inputs.object.stored_sizes(),
                 item_table=item_table,
                 max_history=max_history,
-                indices=self._indices,
+                resolve=self._inputs.object.resolve,
                 score=self._score_cached,
             )
 
-    def signatures(self) -> dict[str, Any]:
-        """Trace the signatures and track the variables they use."""
-        ranking = rank_inputs(self._carried.object)
-        functions: dict[str, tuple[Any, Mapping[str, tf.TensorSpec]]] = {
+    def functions(self) -> dict[str, tuple[Any, Specs]]:
+        """Return what to trace, and its inputs, by signature name."""
+        ranking = rank_inputs(self._features)
+        functions: dict[str, tuple[Any, Specs]] = {
             "rank": (self.rank, ranking),
             "explain": (self.explain, ranking),
             "embed": (self.embed, EMBED_INPUTS),
@@ -112,16 +118,20 @@ class RankingModule(tf.Module):
             )
         if self.cached is not None:
             functions |= self.cached.functions()
-        traced = {
+        return functions
+
+    def signatures(self) -> dict[str, Any]:
+        """Trace the signatures and track the variables they use."""
+        signatures = {
             name: tf.function(function, autograph=False).get_concrete_function(
-                **inputs
+                **traced(inputs)
             )
-            for name, (function, inputs) in functions.items()
+            for name, (function, inputs) in self.functions().items()
         }
         # Not `graph.variables`: it misses what only `gather_nd` reads.
         used = {
             id(captured)
-            for function in traced.values()
+            for function in signatures.values()
             for captured in function.captured_inputs
         }
         self.model_variables = {
@@ -131,13 +141,13 @@ class RankingModule(tf.Module):
                 id(part.handle) in used for part in _components(variable.value)
             )
         }
-        return traced
+        return signatures
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return the variables of a loaded version, by a readable name."""
         named = dict(self.model_variables)
-        for name, vocabulary in self._vocabularies.items():
-            for variable in vocabulary.variables:
+        for name, encoding in self._encodings.items():
+            for variable in encoding.variables:
                 short = variable.name.rpartition("/")[2].partition(":")[0]
                 named[f"vocabulary.{name}.{short}"] = variable
         for field, variable in self._item_features.by_field.items():
@@ -151,14 +161,17 @@ class RankingModule(tf.Module):
         return named
 
     def rank(self, **request: tf.Tensor) -> Tensors:
-        """Return `click_probability` float32 (B, C), 0 where padded."""
-        inputs = self._model_inputs(request)
-        return {"click_probability": self._click_probability(inputs)}
+        """Return probabilities float32 (B, C), 0 where padded.
+
+        They are `click_probability` of the first label, `<label>_probability`
+        of others.
+        """
+        return self._probabilities(self._model_inputs(request))
 
     def explain(self, **request: tf.Tensor) -> Tensors:
         """Return the scores and what the model looked at.
 
-        `click_probability` (B, C); `behavior_indices` int32 (B, C, K), the
+        Those of `rank`; `behavior_indices` int32 (B, C, K), the
         positions in the history that were retrieved, -1 where there is none;
         `similarities` and `attention` float32 (B, C, K), 0 there; `tiers`
         float32 (B, C, N), counts. All 0 (or -1) for a padded candidate.
@@ -170,7 +183,11 @@ class RankingModule(tf.Module):
         # int64 until the end: int32 arithmetic would run on the host.
         positions = tf.cast(explained["behavior_indices"], tf.int64)
         return {
-            "click_probability": _where(real, explained["click_probability"]),
+            **{
+                name: _where(real, values)
+                for name, values in explained.items()
+                if name.endswith("_probability")
+            },
             "behavior_indices": tf.cast(
                 tf.where(found, positions, -tf.ones_like(positions)), tf.int32
             ),
@@ -202,104 +219,61 @@ class RankingModule(tf.Module):
         if self.transform is None:
             raise ValueError("`serving_default` needs a transform graph.")
         raw = tf.io.parse_example(examples, self._raw_feature_spec)
-        inputs = dense_model_inputs(self.transform(raw), self._names.object)
+        transformed = self.transform(raw)
+        candidates = densify(transformed["candidate_item_ids"])
+        inputs = dense_model_inputs(
+            {**transformed, **self._not_served(candidates)}, self._names.object
+        )
         inputs = in_few_lengths(inputs)
         ids = inputs["candidate_item_ids"]
         return {
-            "click_probability": self._click_probability(inputs),
+            **self._probabilities(inputs),
             "candidate_item_ids": tf.where(
                 inputs["candidate_mask"], ids, tf.zeros_like(ids)
             ),
         }
 
+    def _not_served(self, candidates: tf.Tensor) -> Tensors:
+        """Return what is for training alone, missing, as if transformed."""
+        features = self._features
+        every = {
+            **prefixed("context", features.context),
+            **prefixed("candidate", features.candidate),
+        }
+        return {
+            name: tf.repeat(tf.zeros_like(candidates), one.width, axis=1)
+            for name, one in every.items()
+            if one.training_only
+        }
+
     def _model_inputs(self, request: Tensors) -> Tensors:
-        specs = rank_inputs(self._carried.object)
+        specs = rank_inputs(self._features)
         request = in_few_lengths(checked_request(request, specs))
         behavior_ids = request["behavior_item_ids"]
         table = self._model.object.table
         fresh_index = table.fresh_index()
-        rows = table.lookup(behavior_ids, fresh_index)
-        user, behaviors = self._indices(request, rows)
-        histories = Histories(
-            user,
-            rows,
-            behaviors,
+        histories = self._inputs.object.resolve(
+            request,
+            table.lookup(behavior_ids, fresh_index),
             newest_mask(behavior_ids, self._max_history),
         )
-        candidate_ids = request["candidate_item_ids"]
-        return self._combined(histories, candidate_ids, fresh_index)
+        return self._inputs.object.combine(request, histories, fresh_index)
 
-    def _score_cached(
-        self, candidate_ids: tf.Tensor, found: Histories
-    ) -> tf.Tensor:
-        """Return probabilities (B, C) with the histories of the cache."""
+    def _score_cached(self, request: Tensors, found: Histories) -> Tensors:
+        """Return probabilities with the histories of the cache."""
         fresh_index = self._model.object.table.fresh_index()
-        inputs = self._combined(found, candidate_ids, fresh_index)
-        return self._click_probability(inputs)
-
-    def _combined(
-        self, histories: Histories, candidate_ids: tf.Tensor, fresh_index: Any
-    ) -> Tensors:
-        model = self._model.object
-        candidate_rows = model.table.lookup(candidate_ids, fresh_index)
-        features = self._item_features(candidate_rows)
-        behaviors = dict(
-            zip(model.behavior_features, histories.behaviors, strict=True)
+        return self._probabilities(
+            self._inputs.object.combine(request, found, fresh_index)
         )
-        inputs = {
-            "user_features": tf.cast(histories.user, tf.int32),
-            "behavior_rows": tf.cast(histories.rows, tf.int32),
-            "behavior_mask": histories.mask,
-            "candidate_rows": candidate_rows,
-            "candidate_features": tf.stack([*features.values()], axis=2),
-            "candidate_mask": tf.not_equal(candidate_ids, 0),
+
+    def _probabilities(self, inputs: Tensors) -> Tensors:
+        """Return the probabilities of labels, 0 where padded."""
+        model = self._model.object
+        logits = tf.cast(model(inputs, training=False), tf.float32)
+        return {
+            name: _where(inputs["candidate_mask"], values)
+            for name, values in model.probabilities(logits).items()
         }
-        if behaviors:
-            inputs["behavior_features"] = tf.stack(
-                [*behaviors.values()], axis=2
-            )
-        if model.matches:
-            matches = [
-                feature_matches(
-                    behaviors[field],
-                    histories.mask,
-                    features[field],
-                    model.item_sizes[field],
-                )
-                for field in model.matches
-            ]
-            inputs["candidate_matches"] = tf.stack(matches, axis=2)
-        return inputs
-
-    def _indices(
-        self, request: Tensors, rows: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Return int64 vocabulary indices of a request's features.
-
-        Those of the user are (B, U), those of each behavior feature (B, L):
-        of raw ids in the request, or of the item in the table row.
-        """
-        model, known = self._model.object, self._vocabularies
-        of_items = self._item_features(rows) if self._of_items else {}
-        of_user = [
-            known[f"user_{field}"](request[f"user_{field}"])
-            for field in model.user_sizes
-        ]
-        of_behaviors = [
-            of_items[field]
-            if field in self._of_items
-            else known[f"item_{field}"](request[f"behavior_{field}"])
-            for field in model.behavior_features
-        ]
-        if not of_user:
-            users = tf.size(request["user_id"])
-            return tf.zeros([users, 0], tf.int64), of_behaviors
-        return tf.stack(of_user, axis=1), of_behaviors
-
-    def _click_probability(self, inputs: Tensors) -> tf.Tensor:
-        logits = self._model.object(inputs, training=False)
-        probability = keras.ops.sigmoid(tf.cast(logits, tf.float32))
-        return _where(inputs["candidate_mask"], probability)
 
 
 def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

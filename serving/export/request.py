@@ -5,11 +5,14 @@ while its graph optimizer believes them. They are asserted inside instead, and
 a failed assertion reaches the client as INVALID_ARGUMENT with the text below.
 """
 
+import math
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import tensorflow as tf
 
-from muse_keras.tensorflow import FeatureNames
+from schemas.ranking_schema import Feature, Features
+from serving.export.feature_names import prefixed
 
 Specs: TypeAlias = dict[str, tf.TensorSpec]
 
@@ -19,39 +22,90 @@ def _ids(name: str, rank: int, dtype: tf.DType = tf.int64) -> Specs:
 
 
 USER_CACHE_INPUTS = _ids("user_id", 1)
-RANK_CACHED_INPUTS = {**USER_CACHE_INPUTS, **_ids("candidate_item_ids", 2)}
 EMBED_INPUTS = _ids("item_ids", 1)
 EXAMPLES_INPUTS = _ids("examples", 1, tf.string)
 # Lengths that histories are filled up to: a multiple of the first number of
 # behaviors, of the second from that number of behaviors on.
 _SHORT_STEP, _LONG_STEP, _LONG = 100, 500, 5_000
+# Ids that other inputs of the same prefix are as long as.
+_PER_ITEM = ("behavior_item_ids", "behavior_rows", "candidate_item_ids")
 
 
-def rank_inputs(names: FeatureNames) -> Specs:
-    """Return the inputs of `rank` and `explain`."""
-    return {**prefetch_inputs(names), **RANK_CACHED_INPUTS}
+def rank_inputs(features: Features) -> Specs:
+    """Return the inputs of `rank` and `explain`.
+
+    Here and below with the number of values of features that have several,
+    which a graph does not declare; see `traced`.
+    """
+    return {**prefetch_inputs(features), **rank_cached_inputs(features)}
 
 
-def prefetch_inputs(names: FeatureNames) -> Specs:
+def rank_cached_inputs(features: Features) -> Specs:
+    """Return the inputs of `rank_cached`."""
+    return {
+        **USER_CACHE_INPUTS,
+        **_ids("candidate_item_ids", 2),
+        **_of_features(1, "context", _served(features.context)),
+        **_of_features(2, "candidate", _served(features.candidate)),
+    }
+
+
+def prefetch_inputs(features: Features) -> Specs:
     """Return the inputs of `prefetch`."""
-    return {**_features(names), **_ids("behavior_item_ids", 2)}
+    return {**_of_users(features), **_ids("behavior_item_ids", 2)}
 
 
-def prefetch_rows_inputs(names: FeatureNames) -> Specs:
+def prefetch_rows_inputs(features: Features) -> Specs:
     """Return the inputs of `prefetch_rows`."""
     return {
-        **_features(names),
+        **_of_users(features),
         **_ids("behavior_rows", 2, tf.int32),
         **_ids("table_stamp", 1),
     }
 
 
-def _features(names: FeatureNames) -> Specs:
-    specs = dict(USER_CACHE_INPUTS)
-    for rank, group in ((1, names.user), (2, names.behavior)):
-        for name in group:
-            specs |= _ids(name, rank)
-    return specs
+def item_inputs(features: Features) -> Specs:
+    """Return the features among the inputs of `upsert_items`."""
+    return _of_features(1, "item", features.item)
+
+
+def traced(specs: Specs) -> Specs:
+    """Return the inputs as a graph declares them: no size is known."""
+    return {
+        name: tf.TensorSpec([None] * spec.shape.rank, spec.dtype, name)
+        for name, spec in specs.items()
+    }
+
+
+def _of_users(features: Features) -> Specs:
+    carried = {
+        name: features.of_behavior(name)
+        for name in features.behavior
+        if name not in features.of_items
+    }
+    return {
+        **USER_CACHE_INPUTS,
+        **_of_features(1, "user", features.user),
+        **_of_features(2, "behavior", carried),
+    }
+
+
+def _of_features(
+    rank: int, group: str, features: Mapping[str, Feature]
+) -> Specs:
+    """Return inputs of the features of things that have `rank` axes."""
+    return {
+        name: tf.TensorSpec(
+            [None] * rank + ([one.raw_width] if one.many or one.dim else []),
+            one.dtype,
+            name,
+        )
+        for name, one in prefixed(group, features).items()
+    }
+
+
+def _served(features: Mapping[str, Feature]) -> dict[str, Feature]:
+    return {n: one for n, one in features.items() if not one.training_only}
 
 
 def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -59,7 +113,8 @@ def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
     On a CPU TensorFlow keeps compiled matrix products for each shape it has
     seen, about 0.2 MB for one length of history: with lengths as they come, a
-    server grows for hours.
+    server grows for hours. What is added is missing, NaN of numbers, and has
+    the item id 0.
     """
     # Shapes are on the host.
     shape = tf.shape(request["behavior_item_ids"])
@@ -70,7 +125,11 @@ def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     for name, values in request.items():
         if name.startswith("behavior_"):
             shape = [batch, missing, *values.shape[2:]]
-            padding = tf.zeros(shape, values.dtype)
+            padding = (
+                tf.fill(shape, tf.constant(math.nan, values.dtype))
+                if values.dtype.is_floating
+                else tf.zeros(shape, values.dtype)
+            )
             filled[name] = tf.concat([values, padding], axis=1)
     return filled
 
@@ -86,7 +145,8 @@ def checked_request(
     inputs = with_rank(inputs, specs)
     shapes = {name: tf.shape(value) for name, value in inputs.items()}
     checks = as_long_as("user_id", shapes)
-    for items in {"behavior_item_ids", "behavior_rows"} & set(shapes):
+    for items in (name for name in _PER_ITEM if name in shapes):
+        group = items.partition("_")[0]
         checks += [
             require(
                 tf.equal(shape[1], shapes[items][1]),
@@ -95,10 +155,34 @@ def checked_request(
                 shapes[items],
             )
             for name, shape in shapes.items()
-            if name.startswith("behavior_") and name != items
+            if name.startswith(f"{group}_") and name != items
         ]
+    return as_declared(inputs, specs, checks)
+
+
+def as_declared(
+    inputs: dict[str, tf.Tensor], specs: Specs, checks: list[tf.Operation]
+) -> dict[str, tf.Tensor]:
+    """Assert the number of values where it is declared, and other checks."""
+    widths = {name: spec.shape[-1] for name, spec in specs.items()}
+    checks = checks + [
+        require(
+            tf.equal(tf.shape(inputs[name])[-1], width),
+            f"`{name}` must have {width} values on its last axis. "
+            "Received shape:",
+            tf.shape(inputs[name]),
+        )
+        for name, width in widths.items()
+        if width is not None
+    ]
     with tf.control_dependencies(checks):
-        return {name: tf.identity(value) for name, value in inputs.items()}
+        checked = {name: tf.identity(value) for name, value in inputs.items()}
+    return {
+        name: value
+        if widths[name] is None
+        else tf.ensure_shape(value, specs[name].shape)
+        for name, value in checked.items()
+    }
 
 
 def checked_item_ids(item_ids: tf.Tensor) -> tf.Tensor:
@@ -111,7 +195,7 @@ def with_rank(
 ) -> dict[str, tf.Tensor]:
     """Check ranks when the graph runs; a server lets any rank in."""
     return {
-        name: tf.ensure_shape(inputs[name], spec.shape)
+        name: tf.ensure_shape(inputs[name], [None] * spec.shape.rank)
         for name, spec in specs.items()
     }
 

@@ -1,6 +1,6 @@
 """Which parts of a module are saved, and on which device they are placed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,24 @@ class ZeroFill(tf.saved_model.experimental.TrackableResource):
     def _initialize(self) -> None:
         for variable in self._filled:
             variable.assign(tf.zeros(variable.shape, variable.dtype))
+
+
+def declare_inputs(
+    folder: Path, inputs: Mapping[str, Mapping[str, tf.TensorSpec]]
+) -> None:
+    """Tell clients the shapes of inputs, by signature.
+
+    A graph does not declare the sizes that it asserts. What a signature
+    declares is read by clients alone.
+    """
+    file = folder / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for meta_graph in saved.meta_graphs:
+        for signature, specs in inputs.items():
+            declared = meta_graph.signature_def[signature].inputs
+            for name, spec in specs.items():
+                declared[name].tensor_shape.CopyFrom(spec.shape.as_proto())
+    file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def clear_devices(folder: Path) -> None:

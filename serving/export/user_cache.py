@@ -57,10 +57,11 @@ _NEVER = (1 << 63) - 1
 class Histories(NamedTuple):
     """Features and histories of B users, and of `read` how it found them."""
 
-    user: tf.Tensor  # int64 (B, U), vocabulary indices.
+    user: tf.Tensor  # int64 (B, U), indices.
     rows: tf.Tensor  # integer (B, L), table rows, oldest first.
-    behaviors: Sequence[tf.Tensor]  # int64 (B, L) each, vocabulary indices.
+    behaviors: Sequence[tf.Tensor]  # int64 (B, L) each, indices.
     mask: tf.Tensor  # bool (B, L), True for the user's behaviors.
+    user_numbers: Any = None  # float32 (B, V), which the cache has in `user`.
     hit: Any = None  # bool (B,), whether the rest is one whole history.
     generation: Any = None  # int64 (B,), 0 for a miss.
 

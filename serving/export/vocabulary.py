@@ -22,7 +22,7 @@ class Vocabulary(tf.Module):
 
     def __init__(self, field: str, values: npt.ArrayLike) -> None:
         super().__init__(name=f"vocabulary_{field}")
-        name = f"vocabularies[{field!r}]"
+        name = f"learned[{field!r}]"
         entries = as_int64(name, values)
         order = np.zeros(0, np.intp)
         if entries.size:

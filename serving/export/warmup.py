@@ -11,8 +11,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from muse_keras.tensorflow import FeatureNames
+from schemas.ranking_schema import Feature, Features
 from serving.export.cached_ranking import stamp_of
+from serving.export.feature_names import prefixed
+from serving.export.request import (
+    Specs,
+    item_inputs,
+    prefetch_inputs,
+    rank_cached_inputs,
+    rank_inputs,
+)
 
 MODEL_NAME = "muse"
 FILE_NAME = "tf_serving_warmup_requests"
@@ -28,9 +36,10 @@ def requests(
     examples: Sequence[bytes],
     signatures: Mapping[str, Any],
     item_table: ItemTable,
+    features: Features,
 ) -> Iterator[Request]:
     """Yield one request per Example and signature."""
-    specs = signatures["rank"].structured_input_signature[1]
+    specs = rank_inputs(features)
     for serialized in examples:
         ranking = _rank_inputs(serialized, specs)
         inputs: dict[str, dict[str, Any]] = {
@@ -38,11 +47,10 @@ def requests(
             "rank": ranking,
             "explain": ranking,
             "embed": {"item_ids": ranking["candidate_item_ids"][0]},
-            **_cache_inputs(ranking, item_table),
+            **_cache_inputs(ranking, item_table, features),
         }
         if "upsert_items" in signatures:
-            upsert = signatures["upsert_items"].structured_input_signature[1]
-            inputs["upsert_items"] = _no_items(upsert, item_table.dim)
+            inputs["upsert_items"] = _no_items(features, item_table.dim)
         # In this order: what is prefetched is then ranked with.
         for name in signatures:
             if name in inputs:
@@ -50,30 +58,47 @@ def requests(
 
 
 def example_of(
-    item_table: ItemTable, names: FeatureNames, size: int = 8
+    item_table: ItemTable, features: Features, size: int = 8
 ) -> bytes:
     """Return a small Example of known items, where the caller gives none."""
     ids = item_table.item_ids[:size]
-    features = {
-        name: values[1 : size + 1]
-        for name, values in item_table.features.items()
+    items = {
+        name: item_table.features[name][1 : size + 1] for name in features.item
     }
-    values: dict[str, npt.NDArray[np.int64]] = {
+
+    def zeros(group: str, own: Mapping[str, Feature], count: int) -> Any:
+        return {
+            name: np.zeros(count * one.raw_width, one.dtype)
+            for name, one in prefixed(group, own).items()
+        }
+
+    behaviors = {
+        f"behavior_{name}": items[name]
+        for name in features.behavior
+        if name in items
+    }
+    values: dict[str, npt.NDArray[Any]] = {
         "user_id": np.ones(1, np.int64),
-        **{name: np.zeros(1, np.int64) for name in names.user},
+        **zeros("user", features.user, 1),
         "behavior_item_ids": ids,
-        **{
-            name: features[name.removeprefix("behavior_")]
-            for name in names.behavior
-        },
+        **behaviors,
+        **zeros("behavior", features.of_events, len(ids)),
         "candidate_item_ids": ids,
-        **{f"candidate_{name}": ids for name, ids in features.items()},
+        **{f"candidate_{name}": values for name, values in items.items()},
+        **zeros("context", features.context, len(ids)),
+        **zeros("candidate", features.candidate, len(ids)),
         "candidate_popularity": np.zeros_like(ids),
         "clicks": np.zeros_like(ids),
     }
     example = tf.train.Example()
     for name, array in values.items():
-        example.features.feature[name].int64_list.value.extend(array.tolist())
+        feature = example.features.feature[name]
+        kind = (
+            feature.float_list
+            if array.dtype.kind == "f"
+            else feature.int64_list
+        )
+        kind.value.extend(array.ravel().tolist())
     serialized: bytes = example.SerializeToString()
     return serialized
 
@@ -138,16 +163,15 @@ def write_requests(
 
 
 def _cache_inputs(
-    ranking: Mapping[str, Any], item_table: ItemTable
+    ranking: Mapping[str, Any], item_table: ItemTable, features: Features
 ) -> dict[str, dict[str, Any]]:
     """Return inputs for the signatures of the user cache.
 
     They store and rank a history of the length of the Example's, for an id
     that no user has: it can answer no real request.
     """
-    user = np.array([WARMUP_USER], np.int64)
-    history = {**ranking, "user_id": user}
-    candidates = history.pop("candidate_item_ids")
+    given = {**ranking, "user_id": np.array([WARMUP_USER], np.int64)}
+    history = {name: given[name] for name in prefetch_inputs(features)}
     ids = history.pop("behavior_item_ids")
     return {
         "prefetch": {**history, "behavior_item_ids": ids},
@@ -159,35 +183,55 @@ def _cache_inputs(
             "table_stamp": np.array([stamp_of(item_table)], np.int64),
         },
         "resolve_items": {"item_ids": ids[0]},
-        "rank_cached": {"user_id": user, "candidate_item_ids": candidates},
-        "user_cache": {"user_id": user},
+        "rank_cached": {
+            name: given[name] for name in rank_cached_inputs(features)
+        },
+        "user_cache": {"user_id": given["user_id"]},
     }
 
 
-def _no_items(specs: Mapping[str, Any], dim: int) -> dict[str, Any]:
+def _no_items(features: Features, dim: int) -> dict[str, Any]:
+    inputs = {
+        name: np.zeros([n or 0 for n in spec.shape], spec.dtype.as_numpy_dtype)
+        for name, spec in item_inputs(features).items()
+    }
     return {
-        name: np.zeros((0, dim)[: spec.shape.rank], spec.dtype.as_numpy_dtype)
-        for name, spec in specs.items()
+        "item_ids": np.zeros(0, np.int64),
+        "embedding": np.zeros((0, dim), np.float32),
+        **inputs,
     }
 
 
-def _rank_inputs(
-    serialized: bytes, specs: Mapping[str, tf.TensorSpec]
-) -> dict[str, Any]:
-    """Return the inputs of `rank` that an Example holds."""
+def _rank_inputs(serialized: bytes, specs: Specs) -> dict[str, Any]:
+    """Return the inputs of `rank` that an Example holds.
+
+    A request has one value of each feature of context: that of its first
+    candidate.
+    """
     features = tf.train.Example.FromString(serialized).features.feature
     given = sorted(features)
-    inputs = {
-        name: np.array(features[name].int64_list.value, np.int64)
-        for name in specs
-    }
+    inputs = {}
     for name, spec in specs.items():
-        if spec.shape.rank == 2:
-            inputs[name] = inputs[name][np.newaxis]
+        held = features[name]
+        floats = spec.dtype.is_floating
+        values = np.array(
+            held.float_list.value if floats else held.int64_list.value,
+            spec.dtype.as_numpy_dtype,
+        )
         # A history may be empty.
-        if not inputs[name].size and not name.startswith("behavior_"):
+        if not values.size and not name.startswith("behavior_"):
             raise ValueError(
                 f"`warmup_examples` must hold the feature {name!r}. "
                 f"Received: {given}"
             )
+        shape = [1, *(-1 if n is None else n for n in spec.shape[1:])]
+        if name.startswith("context_"):
+            values = values[: abs(int(np.prod(shape)))]
+        try:
+            inputs[name] = values.reshape(shape)
+        except ValueError as error:
+            raise ValueError(
+                f"`warmup_examples` must hold {name!r} in the shape "
+                f"{spec.shape} of a request. Received: {values.size} values"
+            ) from error
     return inputs

@@ -150,6 +150,16 @@ class WordFormat:
         )
 
 
+def pack_numbers(numbers: tf.Tensor) -> tf.Tensor:
+    """Return float32 numbers as payloads: their bits, int64."""
+    return tf.cast(tf.bitcast(numbers, tf.uint32), tf.int64)
+
+
+def unpack_numbers(payloads: tf.Tensor) -> tf.Tensor:
+    """Return the float32 numbers of payloads."""
+    return tf.bitcast(tf.cast(payloads, tf.uint32), tf.float32)
+
+
 def _halves(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the low and the high half of int64 values, each a payload."""
     high = tf.bitwise.right_shift(values, HALF_BITS)

@@ -15,13 +15,13 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from muse_keras.tensorflow import FeatureNames
+from serving.export.feature_names import single_categories
 from serving.export.request import (
     EXAMPLES_INPUTS,
-    RANK_CACHED_INPUTS,
     USER_CACHE_INPUTS,
     prefetch_inputs,
     prefetch_rows_inputs,
+    rank_cached_inputs,
     rank_inputs,
 )
 from serving.export.user_cache import STATISTICS, UserCache, UserCacheConfig
@@ -46,22 +46,20 @@ class ToyMuse(tf.Module):
         super().__init__()
         bits = dict.fromkeys(behavior, FEATURE_BITS // max(1, len(behavior)))
         self.cache = UserCache(cache, WordFormat(ROW_BITS, bits), len(user))
+        self._features = single_categories(user, behavior=behavior)
         self._user = tuple(f"user_{name}" for name in user)
         self._behavior = tuple(f"behavior_{name}" for name in behavior)
 
     def signatures(self):
-        names = FeatureNames(
-            user=dict.fromkeys(self._user, 1),
-            behavior=dict.fromkeys(self._behavior, 1),
-        )
+        features = self._features
         inputs = {
-            "rank": rank_inputs(names),
-            "explain": rank_inputs(names),
+            "rank": rank_inputs(features),
+            "explain": rank_inputs(features),
             "embed": _ITEM_IDS,
-            "prefetch": prefetch_inputs(names),
-            "prefetch_rows": prefetch_rows_inputs(names),
+            "prefetch": prefetch_inputs(features),
+            "prefetch_rows": prefetch_rows_inputs(features),
             "resolve_items": _ITEM_IDS,
-            "rank_cached": RANK_CACHED_INPUTS,
+            "rank_cached": rank_cached_inputs(features),
             "user_cache": USER_CACHE_INPUTS,
             "serving_default": EXAMPLES_INPUTS,
         }

@@ -17,11 +17,11 @@ from tfx.v1.dsl.components import (
 )
 
 from muse_keras.tables import ItemTable
+from schemas.ranking_schema import RankingSchema
 from serving import export
-from serving.export.feature_names import names_of
 from serving.files import write_json
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import features, progress
+from tfx_pipeline import features, preprocessing, progress
 from tfx_pipeline.components.artifacts import (
     MODEL_TYPE,
     SCORES_FILE,
@@ -58,9 +58,8 @@ def RankerTrainer(
         model: receives the SavedModel, and the type of the model.
         model_run: receives curves, scores and the Keras model.
         custom_config: JSON of the sections ``model``, ``trainer``,
-            ``transform`` and ``export`` of the configuration,
-            ``features``, as of ``preprocessing_fn``, and ``of_items``, those
-            of behaviors that are features of the items.
+            ``transform`` and ``export`` of the configuration, and
+            ``schema``, the declaration.
         checkpoint_root: folder of the checkpoints of all trainings.
         code_fingerprint: changes when the code of the training changes.
     """
@@ -81,8 +80,9 @@ def RankerTrainer(
         table.manifest,
     )
     transform_output = tft.TFTransformOutput(transform_graph.uri)
-    names = settings["features"]
-    vocabularies = trainer.read_vocabularies(transform_output, names)
+    declared = RankingSchema.model_validate(settings["schema"])
+    _check_table(table, declared)
+    learned = preprocessing.read_learned(transform_output, declared.features)
     feature_spec = transform_output.transformed_feature_spec()
     run_dir = pathlib.Path(model_run.uri)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -93,8 +93,8 @@ def RankerTrainer(
         ranker = trainer.build_model(
             model_config,
             table,
-            vocabularies,
-            names,
+            declared,
+            learned,
             trainer_config.compute_dtype,
             spare_rows=export_config.fresh_items,
         )
@@ -106,6 +106,7 @@ def RankerTrainer(
         [train_files],
         feature_spec,
         trainer_config,
+        declared,
         strategy=strategy,
         checkpoint_dir=checkpoint_dir,
         curves_path=run_dir / trainer.CURVES_FILE,
@@ -122,6 +123,7 @@ def RankerTrainer(
     write_json(run_dir / trainer.RUN_FILE, record)
     _record_scores(
         ranker,
+        declared,
         input_fn.request_dataset(
             [eval_files], feature_spec, trainer_config.batch_requests
         ),
@@ -134,22 +136,35 @@ def RankerTrainer(
         path_utils.serving_model_dir(model.uri),
         model=ranker,
         item_table=table,
-        vocabularies=vocabularies,
+        features=declared.features,
+        learned=learned,
+        schema=declared,
         max_history=settings["transform"]["max_history"],
         transform_output=transform_graph.uri,
         target=export_config.target,
         user_cache=export.UserCacheConfig(
             **export_config.user_cache.model_dump()
         ),
-        of_items=settings["of_items"],
     )
     progress.report(f"exported {exported.memory_summary()}")
     model.set_string_custom_property(MODEL_TYPE, model_config.type)
     shutil.rmtree(checkpoint_dir, ignore_errors=True)
 
 
+def _check_table(table: ItemTable, declared: RankingSchema) -> None:
+    """Refuses a table that was made with another declaration."""
+    made_with = table.manifest.get("schema_digest")
+    if made_with not in (None, declared.digest()):
+        raise ValueError(
+            f"{table.path}: expected an item table of the declaration "
+            f"{declared.name}, digest {declared.digest()}; run ItemTableGen "
+            f"again. Received: digest {made_with}"
+        )
+
+
 def _record_scores(
     model: keras.Model,
+    declared: RankingSchema,
     requests: tf.data.Dataset,
     count: int,
     path: pathlib.Path,
@@ -157,21 +172,21 @@ def _record_scores(
     """Writes the model's scores of some requests.
 
     A request is known again by its user and its candidates. The ``.npz`` has
-    ``user_id`` (n,), ``lengths`` (n,), and the flat ``candidate_item_ids`` and
-    ``click_probability``.
+    ``user_id`` (n,), ``lengths`` (n,), and the flat ``candidate_item_ids``,
+    ``click_probability`` and ``<label>_probability`` of other labels.
     """
-    users, lengths, candidates, scores = [], [], [], []
-    names = names_of(model)
+    users, lengths, candidates = [], [], []
+    scores: dict[str, list[np.ndarray]] = {}
     for batch in requests:
-        inputs, _, _ = input_fn.training_batch(batch, names)
+        inputs, _, _ = input_fn.training_batch(batch, declared)
         mask = inputs["candidate_mask"].numpy()
-        probability = keras.ops.convert_to_numpy(
-            keras.ops.sigmoid(model(inputs, training=False))
-        )
+        logits = model(inputs, training=False)
+        for name, values in model.probabilities(logits).items():
+            found = keras.ops.convert_to_numpy(values)[mask]
+            scores.setdefault(name, []).append(found)
         users.append(batch[features.USER_ID].numpy()[:, 0])
         lengths.append(mask.sum(axis=1))
         candidates.append(inputs[features.CANDIDATE_ITEM_IDS].numpy()[mask])
-        scores.append(probability[mask])
         if sum(map(len, users)) >= count:
             break
     np.savez(
@@ -179,5 +194,5 @@ def _record_scores(
         user_id=np.concatenate(users),
         lengths=np.concatenate(lengths),
         candidate_item_ids=np.concatenate(candidates),
-        click_probability=np.concatenate(scores),
+        **{name: np.concatenate(found) for name, found in scores.items()},
     )

@@ -28,6 +28,7 @@ from serving import client as client_lib
 REQUIRED = ("rank", "serving_default")
 """Signatures that every ranker has."""
 
+Scores = Mapping[str, npt.NDArray[np.float32]]
 _BATCH = 16
 _Served = TypeVar("_Served")
 
@@ -41,13 +42,22 @@ class Replay(NamedTuple):
 
     Attributes:
         example: the serialized Example.
-        request: the same request.
-        expected: float32 (C,), the trainer's scores.
+        request: the same request, for the candidates that share a context.
+        scores: the trainer's scores of all candidates, by label.
+        places: int64 (C,), which of them the request has.
     """
 
     example: bytes
     request: client_lib.RankRequest
-    expected: npt.NDArray[np.float32]
+    scores: Scores
+    places: npt.NDArray[np.int64]
+
+    @property
+    def expected(self) -> Scores:
+        """The trainer's scores of the candidates of the request."""
+        return {
+            label: values[self.places] for label, values in self.scores.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,18 +165,31 @@ def difference(answer: npt.ArrayLike, expected: np.ndarray | float) -> float:
 
 def _worst_score(answers: Iterable[tuple[Any, Replay]]) -> float:
     return max(
-        difference(answer.click_probability, replay.expected)
-        for answer, replay in answers
+        _score_difference(answer, replay.expected) for answer, replay in answers
+    )
+
+
+def _score_difference(answer: Any, expected: Scores) -> float:
+    """Returns the largest difference of any label."""
+    given = answer.probabilities
+    if set(given) != set(expected):
+        raise WrongAnswer(
+            f"the model answers the labels {', '.join(sorted(given))}, the "
+            f"trainer scored {', '.join(sorted(expected))}"
+        )
+    return max(
+        difference(given[label], values) for label, values in expected.items()
     )
 
 
 def _serving_default(server: Ranker) -> float:
-    return _worst_score(
-        server.answers(
-            lambda chunk: server.client.predict_examples(
-                [one.example for one in chunk]
-            )
+    answers = server.answers(
+        lambda chunk: server.client.predict_examples(
+            [one.example for one in chunk]
         )
+    )
+    return max(
+        _score_difference(answer, replay.scores) for answer, replay in answers
     )
 
 
@@ -239,9 +262,7 @@ def _cached(
     """Prefetches a user, ranks from the cache; returns the difference."""
     user = replay.request.user_id
     kept = server.client.prefetch(history)
-    answer = server.client.rank_cached(
-        client_lib.CachedRankRequest(user, replay.request.candidate_item_ids)
-    )
+    answer = server.client.rank_cached(_cached_request(replay.request, user))
     state = server.client.user_cache([user])
     told = int(state.cached_length[0]), int(state.generation[0])
     if not answer.cache_hit or answer.generation != kept.generation:
@@ -260,14 +281,28 @@ def _cached(
             behavior_item_ids=ids[newest],
             behaviors=_some(replay.request.behaviors, newest),
         )
-        expected = server.client.rank(shorter).click_probability
-    return difference(answer.click_probability, expected)
+        expected = server.client.rank(shorter).probabilities
+    return _score_difference(answer, expected)
+
+
+def _cached_request(
+    request: client_lib.RankRequest, user_id: int
+) -> client_lib.CachedRankRequest:
+    """Returns the request of a user whose history is stored."""
+    return client_lib.CachedRankRequest(
+        user_id,
+        request.candidate_item_ids,
+        context=request.context,
+        candidates=request.candidates,
+    )
 
 
 def _some(
     features: Mapping[str, Any], places: npt.NDArray[np.int64]
-) -> dict[str, npt.NDArray[np.int64]]:
-    return {name: np.asarray(ids)[places] for name, ids in features.items()}
+) -> dict[str, npt.NDArray[Any]]:
+    return {
+        name: np.asarray(values)[places] for name, values in features.items()
+    }
 
 
 def _unknown_user(server: Ranker) -> int:
@@ -278,13 +313,15 @@ def _unknown_user(server: Ranker) -> int:
 
 def _rank_cached(server: Ranker) -> float:
     """A user who was not prefetched is a miss, without scores."""
-    candidates = server.replays[0].request.candidate_item_ids
+    request = server.replays[0].request
     answer = server.client.rank_cached(
-        client_lib.CachedRankRequest(_unknown_user(server), candidates)
+        _cached_request(request, _unknown_user(server))
     )
     if answer.cache_hit or answer.generation:
         raise WrongAnswer("rank_cached: a hit of a user who is not prefetched")
-    return difference(answer.click_probability, 0.0)
+    return max(
+        difference(values, 0.0) for values in answer.probabilities.values()
+    )
 
 
 def _user_cache(server: Ranker) -> float:
@@ -326,12 +363,15 @@ def _upsert_items(server: Ranker) -> float:
     answer = server.client.embed([new])
     if not (stored.all() and answer.found.all()):
         raise WrongAnswer(f"upsert_items: item {new} is not there afterwards")
+    first = server.replays[0].request
     request = dataclasses.replace(
-        server.replays[0].request, candidate_item_ids=[new]
+        first,
+        candidate_item_ids=[new],
+        candidates={name: one[:1] for name, one in first.candidates.items()},
     )
-    score = server.client.rank(request).click_probability
-    if not ((score >= 0) & (score <= 1)).all():
-        raise WrongAnswer(f"upsert_items: item {new} is ranked {score[0]}")
+    for score in server.client.rank(request).probabilities.values():
+        if not ((score >= 0) & (score <= 1)).all():
+            raise WrongAnswer(f"upsert_items: item {new} is ranked {score[0]}")
     return max(difference(answer.embedding, vector), _rank(server))
 
 

@@ -1,7 +1,7 @@
 """ServingValidator: an exported model must answer in a server as it should."""
 
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -153,24 +153,37 @@ def judged(report: dict[str, Any]) -> tuple[bool, str]:
 
 
 _Key = tuple[int, bytes]
+_NO_FEATURES = (
+    features.USER_ID,
+    features.BEHAVIOR_ITEM_IDS,
+    features.CANDIDATE_ITEM_IDS,
+)
 
 
-def _expected(path: pathlib.Path) -> dict[_Key, np.ndarray]:
-    """Returns the trainer's scores by user and candidates."""
+def _expected(path: pathlib.Path) -> dict[_Key, serving_checks.Scores]:
+    """Returns the trainer's scores of each label by user and candidates."""
     with np.load(path) as stored:
         ends = np.cumsum(stored["lengths"])[:-1]
         candidates = np.split(stored["candidate_item_ids"], ends)
-        scores = np.split(stored["click_probability"], ends)
+        scores = {
+            name.removesuffix("_probability"): np.split(stored[name], ends)
+            for name in stored.files
+            if name.endswith("_probability")
+        }
         return {
-            (int(user), ids.tobytes()): values
-            for user, ids, values in zip(
-                stored["user_id"], candidates, scores, strict=True
+            (int(user), ids.tobytes()): {
+                label: values[place] for label, values in scores.items()
+            }
+            for place, (user, ids) in enumerate(
+                zip(stored["user_id"], candidates, strict=True)
             )
         }
 
 
 def _replays(
-    scores: pathlib.Path, pattern: str, inputs: Collection[str]
+    scores: pathlib.Path,
+    pattern: str,
+    inputs: Mapping[str, client_lib.TensorSpec],
 ) -> list[serving_checks.Replay]:
     """Returns the requests that the trainer scored, out of the split.
 
@@ -187,8 +200,12 @@ def _replays(
             example[features.CANDIDATE_ITEM_IDS].tobytes(),
         )
         if key in expected:
+            places = _of_one_context(example, inputs)
             found[key] = serving_checks.Replay(
-                serialized, _rank_request(example, inputs), expected[key]
+                serialized,
+                _rank_request(example, inputs, places),
+                expected[key],
+                places,
             )
             if len(found) == len(expected):
                 break
@@ -203,27 +220,67 @@ def _replays(
 def _decode(serialized: bytes) -> dict[str, np.ndarray]:
     example = tf.train.Example.FromString(serialized)
     return {
-        name: np.asarray(feature.int64_list.value, np.int64)
+        name: np.asarray(feature.float_list.value, np.float32)
+        if feature.HasField("float_list")
+        else np.asarray(feature.int64_list.value, np.int64)
         for name, feature in example.features.feature.items()
     }
 
 
-def _rank_request(
+def _of_one_context(
     example: dict[str, np.ndarray], inputs: Collection[str]
+) -> np.ndarray:
+    """Returns the places of the candidates in the context of the first one.
+
+    An Example has the context of each candidate, a request one for all.
+    """
+    count = len(example[features.CANDIDATE_ITEM_IDS])
+    same = np.ones(count, bool)
+    for name in inputs:
+        if name.startswith("context_"):
+            values = example[name].reshape(count, -1)
+            missing = np.isnan(values) & np.isnan(values[:1])
+            same &= ((values == values[:1]) | missing).all(axis=1)
+    return np.flatnonzero(same)
+
+
+def _rank_request(
+    example: dict[str, np.ndarray],
+    inputs: Mapping[str, client_lib.TensorSpec],
+    places: np.ndarray,
 ) -> client_lib.RankRequest:
-    def named(prefix: str, not_a_feature: str) -> dict[str, np.ndarray]:
+    """Returns the request for the candidates at some places."""
+    items = example[features.CANDIDATE_ITEM_IDS]
+    history = example[features.BEHAVIOR_ITEM_IDS]
+
+    def named(prefix: str, count: int, axes: int) -> dict[str, Any]:
+        found = {
+            name: example[name].reshape(count, -1)
+            for name in inputs
+            if name.startswith(prefix) and name in example
+            if name not in _NO_FEATURES
+        }
         return {
             name.removeprefix(prefix): values
-            for name, values in example.items()
-            if name.startswith(prefix) and name != not_a_feature
-            if name in inputs
+            if len(inputs[name].shape or ()) > axes
+            else values[:, 0]
+            for name, values in found.items()
         }
 
-    users = named("user_", features.USER_ID)
+    def first(values: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {name: one[0] for name, one in values.items()}
+
+    candidates = named("candidate_", len(items), 2)
     return client_lib.RankRequest(
         user_id=int(example[features.USER_ID][0]),
-        candidate_item_ids=example[features.CANDIDATE_ITEM_IDS],
-        behavior_item_ids=example[features.BEHAVIOR_ITEM_IDS],
-        user={name: int(values[0]) for name, values in users.items()},
-        behaviors=named("behavior_", features.BEHAVIOR_ITEM_IDS),
+        candidate_item_ids=items[places],
+        behavior_item_ids=history,
+        user=first(named("user_", 1, 1)),
+        behaviors={
+            name.removeprefix("behavior_"): example[name]
+            for name in inputs
+            if name.startswith("behavior_") and name not in _NO_FEATURES
+        },
+        context=first(named("context_", len(items), 1)),
+        candidates={name: one[places] for name, one in candidates.items()},
     )

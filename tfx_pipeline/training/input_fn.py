@@ -8,10 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from muse_keras.tensorflow import model_inputs
+from schemas.ranking_schema import RankingSchema
+from serving.export.feature_names import tensor_names
 from tfx_pipeline import features
 from tfx_pipeline.training import records
 
-# The click of no candidate.
+# The labels of no candidate.
 PADDING = -1
 
 
@@ -37,7 +39,7 @@ def request_dataset(
 
     Returns:
         Dataset of dictionaries of dense tensors (B, n), padded with 0, and
-        ``clicks`` with `PADDING`.
+        labels with `PADDING`.
     """
     dataset = records.record_dataset(
         file_patterns, shuffle=shuffle_requests, epochs=epochs, seed=seed
@@ -59,11 +61,11 @@ def request_dataset(
 def ranking_dataset(
     requests: tf.data.Dataset,
     batch_requests: int,
-    names: model_inputs.FeatureNames,
+    declared: RankingSchema,
 ) -> tf.data.Dataset:
     """Turns request batches into what `keras.Model.fit` takes."""
     return requests.map(
-        lambda batch: training_batch(batch, names, batch_requests),
+        lambda batch: training_batch(batch, declared, batch_requests),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     ).prefetch(tf.data.AUTOTUNE)
@@ -71,35 +73,48 @@ def ranking_dataset(
 
 def training_batch(
     batch: dict[str, Any],
-    names: model_inputs.FeatureNames,
+    declared: RankingSchema,
     batch_requests: int = 0,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-    """Returns model inputs, clicks and weights of a batch of requests.
+    """Returns model inputs, labels and weights of a batch of requests.
 
-    The batch is filled up to ``batch_requests``, unless that is 0; ``names``
-    are those of its features.
+    The batch is filled up to ``batch_requests``, unless that is 0.
 
     Returns:
-        ``(inputs, clicks, weights)``; clicks and weights are float32 (B, C).
-        Weights are 0 on padding and average 1 over the batch, so that the
-        mean over (B, C) is the mean over real impressions, also when the
-        batch is split over devices.
+        ``(inputs, labels, weights)``; labels and weights are float32 (B, C),
+        or (B, C, T) of T > 1 labels. Weights are 0 on padding and average 1
+        over the batch, so that the mean over it is the weighted mean over
+        real impressions and labels, also when the batch is split over
+        devices.
     """
-    clicks = tf.cast(batch[features.CLICKS], tf.float32)
+    names = tensor_names(declared.features)
     inputs = model_inputs.dense_model_inputs(batch, names)
+    clicks = tf.cast(batch[features.CLICKS], tf.float32)
     inputs["candidate_mask"] = tf.not_equal(clicks, PADDING)
-    clicks = tf.maximum(clicks, 0.0)
+    others = features.labels(declared)[1:]
+    labels = clicks
+    if others:
+        given = [tf.cast(batch[name], tf.float32) for name in others]
+        labels = tf.stack([clicks, *given], axis=-1)
+    labels = tf.maximum(labels, 0.0)
+    mask = tf.cast(inputs["candidate_mask"], tf.float32)
+    if declared.weight:
+        mask *= batch[features.WEIGHTS]
     if batch_requests:
         inputs = {
             name: _fill_up(values, batch_requests)
             for name, values in inputs.items()
         }
-        clicks = _fill_up(clicks, batch_requests)
-    mask = tf.cast(inputs["candidate_mask"], tf.float32)
+        labels = _fill_up(labels, batch_requests)
+        mask = _fill_up(mask, batch_requests)
     weights = mask * tf.math.divide_no_nan(
         tf.cast(tf.size(mask), tf.float32), tf.reduce_sum(mask)
     )
-    return inputs, clicks, weights
+    if others:
+        counts = [one.loss_weight for one in declared.labels.values()]
+        mean = sum(counts) / len(counts)
+        weights = weights[..., tf.newaxis] * [one / mean for one in counts]
+    return inputs, labels, weights
 
 
 def _padded(name: str, feature: Any) -> Any:
@@ -110,8 +125,12 @@ def _padded(name: str, feature: Any) -> Any:
         [],
         feature.dtype,
         allow_missing=True,
-        default_value=PADDING if name == features.CLICKS else None,
+        default_value=PADDING if _is_label(name) else None,
     )
+
+
+def _is_label(name: str) -> bool:
+    return name == features.CLICKS or name.startswith("label_")
 
 
 def _fill_up(values: tf.Tensor, rows: int) -> tf.Tensor:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from muse_keras import losses, models, optimizers
 from muse_keras._keras_internals import flattened_layers
 from muse_keras.tables import ItemTable
-from muse_keras.tensorflow import FeatureNames
-from serving.export.feature_names import names_of
+from schemas.ranking_schema import RankingSchema
+from serving.export.encodings import model_arguments
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.training import checkpoints, input_fn, records
 
@@ -34,49 +33,24 @@ MODELS = {
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def read_vocabularies(
-    transform_output: tft.TFTransformOutput,
-    names: Mapping[str, Sequence[str]],
-) -> dict[str, np.ndarray]:
-    """Returns the raw ids of each vocabulary in index order, int64 (V,).
-
-    Of the features ``names``, the vocabularies are ``user_<f>`` and
-    ``item_<f>``.
-    """
-    return {
-        name: np.array(
-            [int(value) for value in transform_output.vocabulary_by_name(name)],
-            np.int64,
-        )
-        for name in (
-            *(f"user_{feature}" for feature in names["user"]),
-            *(f"item_{feature}" for feature in names["item"]),
-        )
-    }
-
-
 def build_model(
     config: config_lib.ModelConfig,
     item_table: ItemTable,
-    vocabularies: dict[str, np.ndarray],
-    names: Mapping[str, Sequence[str]],
+    declared: RankingSchema,
+    learned: Mapping[str, npt.ArrayLike],
     compute_dtype: str = "float32",
     spare_rows: int = 0,
 ) -> keras.Model:
     """Returns an untrained ranker with its item table filled.
 
-    ``names`` are the declared names of its features, by group; ``spare_rows``
-    is the number of items that can be added while it serves.
+    ``learned`` is what Transform learned of the declared features;
+    ``spare_rows`` is the number of items that can be added while it serves.
     """
-    # Every vocabulary has two more indices: missing and unseen.
-    sizes = {name: len(values) + 2 for name, values in vocabularies.items()}
     model = MODELS[config.type](
         num_items=item_table.num_items,
         vector_dim=item_table.dim,
-        user_sizes={name: sizes[f"user_{name}"] for name in names["user"]},
-        item_sizes={name: sizes[f"item_{name}"] for name in names["item"]},
-        behavior_features=names["behavior"],
-        matches=names["matches"],
+        **model_arguments(declared.features, learned),
+        labels=tuple(declared.labels),
         dtype=_POLICIES[compute_dtype],
         spare_rows=spare_rows,
         **config.model_dump(exclude={"type"}),
@@ -101,6 +75,7 @@ def train(
     files: list[str],
     feature_spec: dict[str, Any],
     config: config_lib.TrainerConfig,
+    declared: RankingSchema,
     *,
     strategy: tf.distribute.Strategy,
     checkpoint_dir: pathlib.Path,
@@ -119,7 +94,7 @@ def train(
     checkpoints.fit(
         model,
         lambda done: training_dataset(
-            files, feature_spec, config, names_of(model), done
+            files, feature_spec, config, declared, done
         ),
         -(-requests * config.epochs // config.batch_requests),
         directory=checkpoint_dir,
@@ -148,7 +123,7 @@ def training_dataset(
     files: list[str],
     feature_spec: dict[str, Any],
     config: config_lib.TrainerConfig,
-    names: FeatureNames,
+    declared: RankingSchema,
     done: int = 0,
 ) -> tf.data.Dataset:
     """Returns the batches that are left after some steps."""
@@ -161,7 +136,7 @@ def training_dataset(
         seed=config.seed,
         skip_batches=done,
     )
-    return input_fn.ranking_dataset(requests, config.batch_requests, names)
+    return input_fn.ranking_dataset(requests, config.batch_requests, declared)
 
 
 def compute_in_float32(model: keras.Model) -> None:

@@ -39,9 +39,9 @@ def prepared(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell_lib.tft, "TFTransformOutput", toy_training.Transform)
         patch.setattr(
-            cell_lib.trainer,
-            "read_vocabularies",
-            lambda output, names: toy_training.VOCABULARIES,
+            cell_lib.preprocessing,
+            "read_learned",
+            lambda output, features: toy_training.VOCABULARIES,
         )
         patch.setattr(data_lib, "prepare", lambda *unused: made)
         yield made

@@ -46,7 +46,7 @@ def shortened(one, length):
 def test_shorter_histories(tmp_path, length):
     pattern, requests = toy_training.write_requests(tmp_path / "all", 30)
     target = tmp_path / "short" / "train.gz"
-    matches = {"category": CATEGORIES}
+    matches = {"category": (CATEGORIES, 0)}
     data.write_shorter([pattern], toy_training.SPEC, length, matches, target)
     found = read(str(target))
     assert found == {

@@ -56,7 +56,7 @@ def prepared(**changes) -> Prepared:
         "settings": {
             "model": MODEL,
             "trainer": {"batch_requests": 4},
-            "features": preset("taobao_mm").names,
+            "schema": preset("taobao_mm").model_dump(mode="json"),
         },
         "max_history": 30,
         "description": {"source": "toy", "item_embeddings": "imported"},

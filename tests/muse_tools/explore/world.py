@@ -38,7 +38,7 @@ def export_model(folder: pathlib.Path):
         folder / "muse" / "3",
         model=model,
         item_table=table,
-        vocabularies=VOCABULARIES,
+        learned=VOCABULARIES,
         max_history=MAX_HISTORY,
     )
     return model, table

@@ -173,7 +173,7 @@ def export_parts(world: World) -> dict[str, Any]:
     return {
         "model": world.model,
         "item_table": world.item_table,
-        "vocabularies": world.vocabularies,
+        "learned": world.vocabularies,
         "max_history": MAX_HISTORY,
     }
 
@@ -229,12 +229,12 @@ def test_a_failure_leaves_nothing(world: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
-        ("item_city", lambda v: v[:-1], r"\['item_city'\].*entries"),
+        ("item_city", lambda v: v[:-1], r"item_sizes.*`learned` say"),
         ("item_city", lambda v: v * 0, r"\['item_city'\].*not contain 0"),
         (
             "item_category",
             lambda v: np.full_like(v, 3),
-            r"vocabularies\['item_category'\].*unique",
+            r"learned\['item_category'\].*unique",
         ),
         ("user_profile_2", lambda v: v * 0.5, "must be integers"),
     ],
@@ -248,7 +248,7 @@ def test_refuses_vocabularies(
     with pytest.raises(ValueError, match=message):
         export_saved_model(
             tmp_path / "1",
-            **export_parts(world) | {"vocabularies": vocabularies},
+            **export_parts(world) | {"learned": vocabularies},
         )
 
 
@@ -258,7 +258,7 @@ def test_refuses_a_missing_vocabulary(world: World, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="item_province"):
         export_saved_model(
             tmp_path / "1",
-            **export_parts(world) | {"vocabularies": vocabularies},
+            **export_parts(world) | {"learned": vocabularies},
         )
 
 

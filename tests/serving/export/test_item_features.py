@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
+from schemas.ranking_schema import Feature
+from serving.export.encodings import Encoding
 from serving.export.item_features import ItemFeatures
-from serving.export.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,8 @@ def test_indices_in_the_narrowest_type(
         {**columns, "unused": raw},
         "test",
     )
-    vocabularies = {name: Vocabulary(name, known) for name in columns}
-    features = ItemFeatures(table, vocabularies)
+    encodings = {name: Encoding(name, Feature(), known) for name in columns}
+    features = ItemFeatures(table, encodings)
     stored = features.by_field.values()
     assert {v.dtype for v in stored} == {tf.as_dtype(dtype)}
     index = {int(item): place for place, item in enumerate(known, 1)} | {0: 0}

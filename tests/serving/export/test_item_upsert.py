@@ -11,11 +11,13 @@ import pytest
 from muse_keras.tables import ItemTable
 from muse_tools.datasets.item_text import quantize as pipeline_quantize
 from serving.export import kernel_report
+from serving.export.feature_names import single_categories
 from serving.export.ranking_module import RankingModule
 from tests.serving.export.world import (
     DIM,
     INT64,
     MAX_HISTORY,
+    PRESET,
     SPARE_ROWS,
     World,
     make_model,
@@ -172,7 +174,8 @@ def grown_module(world: World, folder: Path, items: dict[str, Any]) -> Any:
     return RankingModule(
         model=model,
         item_table=table,
-        vocabularies=world.vocabularies,
+        features=single_categories(**PRESET),
+        learned=world.vocabularies,
         max_history=MAX_HISTORY,
     )
 
@@ -354,7 +357,8 @@ def test_without_spare_rows_there_is_no_trace_of_it(world: World) -> None:
     module = RankingModule(
         model=model,
         item_table=world.item_table,
-        vocabularies=world.vocabularies,
+        features=single_categories(**PRESET),
+        learned=world.vocabularies,
         max_history=MAX_HISTORY,
     )
     signatures = module.signatures()

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from schemas.ranking_schema import Feature, Features
 from serving.client import CachedRankRequest, MuseClient, PrefetchRequest
 from serving.export import kernel_report
+from serving.export.feature_names import single_categories
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import (
     DIM,
-    Features,
     World,
     make_requests,
     make_world,
@@ -21,7 +22,7 @@ from tests.serving.export.world import (
 
 pytest.importorskip("tensorflow")
 
-LAYOUTS: dict[str, Features] = {
+LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "others": {
         "user": ("age", "home_town"),
         "item": ("shop", "brand", "category"),
@@ -141,9 +142,11 @@ def test_runs_on_a_gpu(other: World) -> None:
 def test_the_manifest_has_the_declared_names(other: World) -> None:
     manifest = other.export.manifest
     assert manifest["features"] == {
-        group: list(names) for group, names in other.features.items()
+        "context": [],
+        "candidate": [],
+        **{group: list(names) for group, names in other.features.items()},
     }
-    assert manifest["vocabulary_sizes"] == {
+    assert manifest["index_sizes"] == {
         name: len(ids) + 2 for name, ids in other.vocabularies.items()
     }
 
@@ -162,12 +165,19 @@ def test_features_that_items_have_are_looked_up(
     parts = {
         "model": world.model,
         "item_table": table,
-        "vocabularies": world.vocabularies,
+        "learned": world.vocabularies,
         "max_history": 6,
         "user_cache": UserCacheConfig(users=64, ways=4, max_length=100),
     }
+    features = single_categories(**world.features)
+    features = Features(
+        **{
+            **dict(features),
+            "behavior": {**features.behavior, "brand": Feature()},
+        }
+    )
     export = export_saved_model(
-        folder / "short" / "1", of_items=("brand",), **parts
+        folder / "short" / "1", features=features, **parts
     )
     short = tf.saved_model.load(str(export.path)).signatures
     requests = make_requests(table, 10, 11, world.features)
@@ -202,8 +212,4 @@ def test_features_that_items_have_are_looked_up(
         assert cached["cache_hit"].numpy().all()
         np.testing.assert_allclose(
             cached["click_probability"].numpy(), expected, atol=1e-6
-        )
-    with pytest.raises(ValueError, match="`of_items` must be features of"):
-        export_saved_model(
-            folder / "wrong" / "1", of_items=("category",), **parts
         )

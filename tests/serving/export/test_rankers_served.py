@@ -110,7 +110,7 @@ def test_served_as_computed(name: str, world: World, tmp_path: Path) -> None:
         tmp_path / "1",
         model=model,
         item_table=world.item_table,
-        vocabularies=world.vocabularies,
+        learned=world.vocabularies,
         max_history=MAX_HISTORY,
         user_cache=UserCacheConfig(users=16, ways=4, max_length=50),
     )

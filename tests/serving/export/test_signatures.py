@@ -21,6 +21,7 @@ tf = pytest.importorskip("tensorflow")
 
 from muse_keras.tensorflow import densify, feature_matches  # noqa: E402
 from serving.export import ranking_module  # noqa: E402
+from serving.export.feature_names import single_categories  # noqa: E402
 from serving.export.ranking_module import RankingModule  # noqa: E402
 from serving.export.vocabulary import Vocabulary  # noqa: E402
 
@@ -429,7 +430,8 @@ def untruncated_examples(world: World) -> RankingModule:
     return RankingModule(
         model=world.model,
         item_table=world.item_table,
-        vocabularies=world.vocabularies,
+        features=single_categories(**PRESET),
+        learned=world.vocabularies,
         max_history=None,
         transform=transform,
         raw_feature_spec={
@@ -450,14 +452,14 @@ def test_examples_meet_few_lengths_of_history_as_in_rank(
 ) -> None:
     """TensorFlow keeps a compiled product for each length it has seen."""
     module = untruncated_examples(world)
-    score = module._click_probability
+    score = module._probabilities
     seen = set()
 
     def seeing(inputs: dict[str, Any]) -> Any:
         seen.add(inputs["behavior_mask"].shape[1])
         return score(inputs)
 
-    monkeypatch.setattr(module, "_click_probability", seeing)
+    monkeypatch.setattr(module, "_probabilities", seeing)
     (request,) = make_requests(world.item_table, 1, seed=3)
     rng = np.random.default_rng(3)
     for length in (0, 1, 99, 100, 101, 250, 399, 5_001, 5_499):
@@ -475,7 +477,7 @@ def test_examples_meet_few_lengths_of_history_as_in_rank(
         )
         with monkeypatch.context() as as_it_comes:
             as_it_comes.setattr(ranking_module, "in_few_lengths", dict)
-            as_it_comes.setattr(module, "_click_probability", score)
+            as_it_comes.setattr(module, "_probabilities", score)
             np.testing.assert_array_equal(
                 by_example["click_probability"],
                 module.serve_examples(tf.constant([to_example(request)]))[

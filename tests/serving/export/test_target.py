@@ -20,7 +20,7 @@ def export(world: World, path: Path, **arguments: str) -> Path:
         path,
         model=world.model,
         item_table=world.item_table,
-        vocabularies=world.vocabularies,
+        learned=world.vocabularies,
         max_history=None,
         **arguments,
     ).path

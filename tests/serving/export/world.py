@@ -360,12 +360,13 @@ def make_world(folder: Path, features: Features = PRESET) -> World:
     The transform of other features than the preset's is the product's.
     """
     from serving.export import UserCacheConfig, export_saved_model
+    from serving.export.feature_names import single_categories
     from tfx_pipeline import preprocessing
 
     preprocess = preprocessing_fn
     if features is not PRESET:
         config = {
-            "features": features,
+            "features": single_categories(**features).model_dump(mode="json"),
             "max_history": MAX_HISTORY,
             "vocabulary_size": 100,
             "vocabulary_frequency_threshold": 1,
@@ -382,7 +383,7 @@ def make_world(folder: Path, features: Features = PRESET) -> World:
         folder / "muse" / "1",
         model=model,
         item_table=item_table,
-        vocabularies=vocabularies,
+        learned=vocabularies,
         max_history=MAX_HISTORY,
         transform_output=transform_output,
         warmup_examples=[to_example(r) for r in requests[:2]],

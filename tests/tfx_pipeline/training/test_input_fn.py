@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.tfx_pipeline.training import toy_training
-from tests.tfx_pipeline.training.toy_training import TENSORS, USER_PROFILE
+from tests.tfx_pipeline.training.toy_training import DECLARED, USER_PROFILE
 from tfx_pipeline.training import input_fn, records
 
 pytestmark = pytest.mark.tf
@@ -46,7 +46,7 @@ def test_inputs_clicks_and_weights_are_those_of_the_requests(data):
     }
     seen = 0
     for batch in dataset(data):
-        inputs, clicks, weights = input_fn.training_batch(batch, TENSORS)
+        inputs, clicks, weights = input_fn.training_batch(batch, DECLARED)
         (shown,) = users([batch])
         seen += len(shown)
         requests = [by_user[user] for user in shown]
@@ -143,7 +143,7 @@ def test_a_candidate_without_an_id_is_no_padding(tmp_path):
     (batch,) = input_fn.request_dataset(
         [str(tmp_path / "one")], toy_training.SPEC, 2
     )
-    inputs, clicks, weights = input_fn.training_batch(batch, TENSORS)
+    inputs, clicks, weights = input_fn.training_batch(batch, DECLARED)
     assert inputs["candidate_mask"].numpy().tolist() == [
         [True, True, False],
         [True, True, True],
@@ -154,8 +154,8 @@ def test_a_candidate_without_an_id_is_no_padding(tmp_path):
 
 def test_the_last_batch_is_filled_up_with_empty_requests(data):
     requests = dataset(data, batch=5, shuffle_requests=9, epochs=1, seed=1)
-    plain = [input_fn.training_batch(batch, TENSORS) for batch in requests]
-    filled = list(input_fn.ranking_dataset(requests, 5, TENSORS))
+    plain = [input_fn.training_batch(batch, DECLARED) for batch in requests]
+    filled = list(input_fn.ranking_dataset(requests, 5, DECLARED))
     assert [len(clicks) for _, clicks, _ in plain] == [5, 5, 5, 5, 3]
     assert len(filled) == len(plain)
     for (inputs, *rest), (wanted, *wanted_rest) in zip(

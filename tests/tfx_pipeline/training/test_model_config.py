@@ -60,8 +60,8 @@ def build(item_table, **settings):
     return trainer.build_model(
         config_lib.ModelConfig(k=3, hidden_units=(4,), **settings),
         item_table,
+        toy_training.DECLARED,
         dict.fromkeys(toy_training.VOCABULARIES, np.array([7, 8])),
-        toy_training.NAMES,
     )
 
 

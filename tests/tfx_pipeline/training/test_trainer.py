@@ -57,8 +57,8 @@ def make(data, kind, oov_rate):
             oov_rate=oov_rate,
         ),
         data[1],
+        toy_training.DECLARED,
         toy_training.VOCABULARIES,
-        toy_training.NAMES,
     )
     return model, RowSparseAdam(
         CONFIG.learning_rate, table_learning_rate=CONFIG.table_learning_rate
@@ -73,6 +73,7 @@ def train(data, kind, oov_rate, folder, config=CONFIG):
         [data[0]],
         toy_training.SPEC,
         config,
+        toy_training.DECLARED,
         strategy=tf.distribute.get_strategy(),
         checkpoint_dir=folder / "checkpoints",
         curves_path=folder / "training.jsonl",
@@ -169,7 +170,7 @@ def test_the_loss_is_the_mean_over_real_impressions(data, tmp_path):
             )
         )
     )
-    inputs, clicks, _ = input_fn.training_batch(batch, toy_training.TENSORS)
+    inputs, clicks, _ = input_fn.training_batch(batch, toy_training.DECLARED)
     # Training takes the batch's own statistics in Dice.
     logits = np.asarray(model(inputs, training=True), np.float64)
     losses = np.logaddexp(0.0, logits) - clicks.numpy() * logits

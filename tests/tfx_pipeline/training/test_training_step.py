@@ -29,7 +29,7 @@ def batch(tmp_path_factory):
     )
     requests = input_fn.request_dataset([pattern], toy_training.SPEC, 6)
     return next(
-        iter(input_fn.ranking_dataset(requests, 6, toy_training.TENSORS))
+        iter(input_fn.ranking_dataset(requests, 6, toy_training.DECLARED))
     )
 
 
@@ -40,8 +40,8 @@ def make(items, kind="muse", compute_dtype="float32", oov_rate=0.1):
             type=kind, k=3, recent=3, hidden_units=(8,), oov_rate=oov_rate
         ),
         items,
+        toy_training.DECLARED,
         toy_training.VOCABULARIES,
-        toy_training.NAMES,
         compute_dtype,
     )
     optimizer = RowSparseAdam(1e-2, table_learning_rate=1e-1)

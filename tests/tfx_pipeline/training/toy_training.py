@@ -9,11 +9,9 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 from schemas.ranking_schema import preset
-from serving.export.feature_names import tensor_names
 
-NAMES = preset("taobao_mm").names
-TENSORS = tensor_names(**NAMES)
-USER_PROFILE = TENSORS.user
+DECLARED = preset("taobao_mm")
+USER_PROFILE = [f"user_{name}" for name in DECLARED.features.user]
 ITEMS = np.arange(1, 21) * 1_000_003
 VOCABULARIES = {
     **dict.fromkeys(USER_PROFILE, np.arange(1, 4)),

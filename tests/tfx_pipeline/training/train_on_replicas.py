@@ -45,8 +45,8 @@ def main(kind: str, requests: int, folder: pathlib.Path) -> None:
                     oov_rate=0.0,
                 ),
                 table,
+                toy_training.DECLARED,
                 toy_training.VOCABULARIES,
-                toy_training.NAMES,
             )
             optimizer = RowSparseAdam(1e-2, table_learning_rate=1e-1)
         run = folder / f"run{replicas}"
@@ -56,6 +56,7 @@ def main(kind: str, requests: int, folder: pathlib.Path) -> None:
             [pattern],
             toy_training.SPEC,
             config_lib.TrainerConfig(epochs=3, batch_requests=8),
+            toy_training.DECLARED,
             strategy=strategy,
             checkpoint_dir=run / "checkpoints",
             curves_path=run / "curve.jsonl",
