@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +30,13 @@ from muse_tools.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from serving.stores import BehaviorStore, Layout, LoadReport, UserHistory
+    from serving.stores import (
+        BehaviorStore,
+        Kind,
+        Layout,
+        LoadReport,
+        UserHistory,
+    )
 
 app = output.group(
     "store", "Keep histories of users for serving, in LMDB or Redis."
@@ -59,7 +65,7 @@ class _Store:
         self,
         layout: Layout | None = None,
         to: str | None = None,
-        format_1: bool = False,
+        old_format: bool = False,
     ) -> BehaviorStore:
         """The store, or the one at `to`; see `open_store`."""
         from serving.stores import check_url, open_store
@@ -71,7 +77,7 @@ class _Store:
             layout,
             limit=self.limit,
             timeout=self.timeout,
-            format_1=format_1,
+            old_format=old_format,
         )
 
     @contextlib.contextmanager
@@ -131,7 +137,7 @@ def load(
     """
     with output.one_line_errors():
         from muse_tools.datasets.errors import DataError
-        from muse_tools.demo import user_store
+        from muse_tools.stores import user_store
 
         server = _server(tls, target or LOCAL_SERVER, model, place.timeout)
         say = output.Reporter()
@@ -189,17 +195,40 @@ def stats(
     with output.one_line_errors(), place.opened() as opened:
         found, layout = opened.stats(), opened.layout
         if as_json:
-            kept = {**vars(found), "layout": dataclasses.asdict(layout)}
+            kept = {
+                **vars(found),
+                "layout": {
+                    **dataclasses.asdict(layout),
+                    "digest": layout.digest,
+                },
+            }
             output.write_json(kept, indent=None)
             return
         output.write_lines(
             [
                 f"{found.users} users, {found.events} events, {found.rows} "
                 f"users with rows, {found.bytes:,} bytes",
-                f"user features: {', '.join(layout.user) or 'none'}",
-                f"behavior features: {', '.join(layout.behaviors) or 'none'}",
+                f"user features: {_named(layout.user)}",
+                f"behavior features: {_named(layout.behaviors)}",
+                f"times of events: {'kept' if layout.times else 'none'}",
+                f"declaration: {_declaration(layout)}",
             ]
         )
+
+
+def _named(kinds: Mapping[str, Kind]) -> str:
+    """Names of features, with their kinds if these are not one int64."""
+    texts = []
+    for name, (dtype, width) in kinds.items():
+        many = f" of {width}" if width > 1 else ""
+        plain = dtype == "int64" and not many
+        texts.append(name if plain else f"{name} ({dtype}{many})")
+    return ", ".join(texts) or "none"
+
+
+def _declaration(layout: Layout) -> str:
+    declared = layout.declared
+    return f"{declared.name}, {layout.digest}" if declared else "none"
 
 
 @app.command()
@@ -287,7 +316,7 @@ def migrate(
         str, typer.Option(help="URL of the store to copy to, as --store.")
     ],
 ) -> None:
-    """Copy the users of a store, of format 1 or newer, into another store.
+    """Copy the users of a store, of any format, into another store.
 
     A new store is made with the features of --store. Started again after a
     failure, it goes on where it stopped: users that --to has stay as they are.
@@ -295,7 +324,7 @@ def migrate(
 
     Example: muse store migrate --store lmdb:/tmp/old --to lmdb:/tmp/store
     """
-    with output.one_line_errors(), place.opened(format_1=True) as source:
+    with output.one_line_errors(), place.opened(old_format=True) as source:
         from serving.stores import copy_users
 
         total, say = source.stats().users, output.Reporter()
@@ -418,7 +447,7 @@ def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
 
 
 def _resolve_all(opened: BehaviorStore, connection: Connection) -> None:
-    from muse_tools.demo.user_store import resolve_rows
+    from muse_tools.stores.user_store import resolve_rows
 
     with connection.opened() as server:
         done, behind = resolve_rows(opened, server)

@@ -5,25 +5,19 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from serving.stores.layout import Layout
-from serving.stores.records import (
-    Codec,
-    Header,
-    Ids,
-    checked_user_id,
-    pack_rows,
-    unpack_rows,
-)
+from serving.stores.records import Codec, Header, pack_rows, unpack_rows
+from serving.stores.values import Ids, Value, Values, checked_user_id
 
 LIMIT = 100_000
 """Events kept of a user unless another limit is asked for."""
 
 CheckedUser = tuple[Header, np.ndarray]
-"""Header and events, int64 (1 + F, N), of a `UserRecord`."""
+"""Header, and words of events (see `Codec`), of a `UserRecord`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,9 +28,12 @@ class UserHistory:
 
     Attributes:
         user_id: the user.
-        user: the user features of the layout; None if none were set.
+        user: the user features of the layout, numbers or arrays (width,);
+            None if none were set.
         item_ids: int64 (N,).
-        behaviors: the behavior features of the layout, int64 (N,) each.
+        behaviors: the behavior features of the layout, (N,) or (N, width)
+            each.
+        times: int64 (N,), seconds; None if the layout has none.
         rows: int32 (N,), rows of the item table that `table_stamp` names; -1
             is padding, 0 an unknown item. None if there are none for every
             one of these events.
@@ -46,9 +43,10 @@ class UserHistory:
     """
 
     user_id: int
-    user: dict[str, int] | None
+    user: dict[str, Any] | None
     item_ids: np.ndarray
     behaviors: dict[str, np.ndarray]
+    times: np.ndarray | None
     rows: np.ndarray | None
     table_stamp: int | None
     end: int
@@ -62,6 +60,7 @@ class UserHistory:
             behaviors={
                 name: values[start:] for name, values in self.behaviors.items()
             },
+            times=None if self.times is None else self.times[start:],
             rows=None if self.rows is None else self.rows[start:],
         )
 
@@ -93,16 +92,19 @@ class UserRecord(NamedTuple):
 
     Attributes:
         user_id: the user.
-        user: user features by name; those left out are 0. None sets none.
+        user: user features by name; those left out are missing. None sets
+            none.
         item_ids: one id, or several, oldest first; none 0.
         behaviors: behavior features by name, as many values as item ids;
-            those left out are 0.
+            those left out are missing.
+        times: seconds, as many as item ids, if the layout has times.
     """
 
     user_id: int
-    user: Mapping[str, int] | None = None
+    user: Mapping[str, Value] | None = None
     item_ids: Ids = ()
-    behaviors: Mapping[str, Ids] = {}
+    behaviors: Mapping[str, Values] = {}
+    times: Ids | None = None
 
 
 class Mark(NamedTuple):
@@ -162,8 +164,9 @@ class BehaviorStore(abc.ABC):
         self,
         user_id: int,
         item_ids: Ids,
-        behaviors: Mapping[str, Ids] | None = None,
-        user: Mapping[str, int] | None = None,
+        behaviors: Mapping[str, Values] | None = None,
+        user: Mapping[str, Value] | None = None,
+        times: Ids | None = None,
     ) -> None:
         """Appends events of a user: all of them, durably, or none.
 
@@ -173,11 +176,14 @@ class BehaviorStore(abc.ABC):
             user_id: the user; a new one is made.
             item_ids: one id, or several, oldest first; none 0.
             behaviors: behavior features by name, as many values; those left
-                out are 0.
+                out are missing.
             user: as in `set_user`, with the events or not at all; None leaves
                 the user features as they are.
+            times: seconds, as many as item ids, if the layout has times.
         """
-        self.append_many([UserRecord(user_id, user, item_ids, behaviors or {})])
+        self.append_many(
+            [UserRecord(user_id, user, item_ids, behaviors or {}, times)]
+        )
 
     def append_many(self, users: Iterable[UserRecord]) -> None:
         """Appends events of several users.
@@ -186,12 +192,12 @@ class BehaviorStore(abc.ABC):
         """
         self._append_many(list(map(self._checked, users)))
 
-    def set_user(self, user_id: int, user: Mapping[str, int]) -> None:
+    def set_user(self, user_id: int, user: Mapping[str, Value]) -> None:
         """Sets all user features of a user; a new user is made.
 
         Args:
             user_id: the user.
-            user: user features by name; those left out are 0.
+            user: user features by name; those left out are missing.
         """
         self.append(user_id, (), user=user)
 
@@ -307,7 +313,7 @@ class BehaviorStore(abc.ABC):
         features = None if user is None else codec.checked_user(user)
         return (
             Header(checked_user_id(given.user_id), user=features),
-            codec.checked_events(given.item_ids, given.behaviors),
+            codec.checked_events(given.item_ids, given.behaviors, given.times),
         )
 
     def _history(
@@ -320,17 +326,17 @@ class BehaviorStore(abc.ABC):
     ) -> UserHistory:
         """Makes a history of the records that the store has read."""
         rows, stamp = None, None
-        items, *features = events
+        codec, items = self._codec, events[0]
         if resolved is not None:
             rows, stamp = unpack_rows(
                 header.user_id, resolved, rows_key, end, len(items)
             )
-        user, names = header.user, self.layout
         return UserHistory(
             header.user_id,
-            None if user is None else dict(zip(names.user, user, strict=True)),
+            None if header.user is None else codec.user_of(header.user),
             items,
-            dict(zip(names.behaviors, features, strict=True)),
+            codec.behaviors_of(events),
+            events[1] if codec.layout.times else None,
             rows,
             stamp,
             end,
