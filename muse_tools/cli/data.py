@@ -196,6 +196,44 @@ def inspect_command(
         raise typer.Exit(1)
 
 
+@app.command("init")
+def init_command(
+    directory: Directory,
+    out: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="File to write. [default: DIR/schema.yaml]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write a first declaration of your own files, to be edited: seconds.
+
+    Looks at the first rows of Parquet, .csv and .jsonl files and guesses
+    tables, keys, times, labels and features. What could not be decided is in
+    the file as a comment, # QUESTION. No file is overwritten.
+
+    Example: muse data init movies
+    """
+    from muse_tools.datasets import first_declaration
+
+    with _working("init") as tell:
+        path, text = first_declaration.write(directory, out)
+        tell("done", 1.0)
+    questions = text.count(first_declaration.QUESTION)
+    schema = "" if out is None else f" --schema {path}"
+    vectors = " --set item_embeddings=text_svd" * ("\ntext:" in text)
+    output.write_lines(
+        [
+            text.removesuffix("\n"),
+            f"Wrote {path}. Questions in it: {questions}.",
+            "Next: answer them, then muse data inspect "
+            f"{directory}{schema}, then muse pipeline run --config "
+            f"configs/demo.yaml --set data.raw_dir={directory}{vectors}",
+        ]
+    )
+
+
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in counts.items())
 

@@ -50,6 +50,17 @@ def read(
         raise _diagnosis(path, delimiter, chosen, error) from error
 
 
+def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
+    """Returns the first rows with the types they look like, and if all."""
+    delimiter, names = _header(path)
+    reader = _open(path, delimiter, names, {})
+    first = next(iter(reader), None)
+    if first is None:
+        return reader.schema.empty_table(), True
+    more = next(iter(reader), None) is not None or first.num_rows > rows
+    return pa.Table.from_batches([first.slice(0, rows)]), not more
+
+
 def _type_of(declared: pa.DataType | None, seen: pa.DataType) -> pa.DataType:
     """Returns what to read a column as, by what its first rows look like."""
     types = pa.types

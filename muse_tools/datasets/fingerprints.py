@@ -102,12 +102,15 @@ def search_fingerprints(raw_dir: str, digests: FileDigests) -> dict[str, str]:
     One per table: new samples or searches of a day do not make the content of
     the items new, and samples do not make the embeddings new.
     """
-    items = raw_tables.RawTables.open(raw_dir)[raw_tables.ITEM_FEATURES]
+    opened = raw_tables.RawTables.open(raw_dir)
+    items = opened[raw_tables.ITEM_FEATURES]
     tables: dict[str, Iterable[pathlib.Path]] = {
         **dict.fromkeys(search_tables.TABLES, ()),
         **search_tables.find_tables(raw_dir),
         raw_tables.ITEM_FEATURES: items.sources or items.paths,
     }
+    if opened.declared.text:
+        tables[search_tables.ITEM_CONTENT] = items.sources or items.paths
     return {
         name: _of_tables({name: paths}, raw_dir, digests)
         for name, paths in tables.items()

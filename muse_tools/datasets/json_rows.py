@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import itertools
@@ -59,6 +60,29 @@ def read(
         ]
         table = pa.Table.from_arrays(columns, schema=schema)
         yield from table.combine_chunks().to_batches()
+
+
+def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
+    """Returns the first rows with the types they look like, and if all."""
+    blocks = _blocks(path)
+    data, line = next(blocks, (b"", 1))
+    lines = data.splitlines()
+    found = [_values(path, line + i, t) for i, t in enumerate(lines[:rows])]
+    names = dict.fromkeys(name for one in found for name in one)
+    columns = {}
+    for name in names:
+        values = [one.get(name) for one in found]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowException, TypeError, ValueError):
+            columns[name] = pa.array([v and str(v) for v in values])
+        for zone in (None, "UTC"):
+            if pa.types.is_string(columns[name].type):
+                with contextlib.suppress(pa.ArrowInvalid):
+                    moment = pa.timestamp("us", zone)
+                    columns[name] = columns[name].cast(moment)
+    more = len(lines) > rows or next(blocks, None) is not None
+    return pa.table(columns), not more
 
 
 def _kinds(path: pathlib.Path, data: bytes, line: int) -> dict[str, set[type]]:

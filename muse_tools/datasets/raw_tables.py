@@ -251,6 +251,8 @@ class RawTables:
                         if files[n] == files[name]
                     ]
                     types = text_tables.column_types(same)
+                    if known.text and name == ITEM_FEATURES:
+                        types.setdefault(known.text, pa.string())
                     paths = text_tables.as_parquet(root, found, types)
                     tables[name] = RawTable(name, paths, schema, found)
             if tables:

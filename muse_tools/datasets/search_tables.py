@@ -118,18 +118,15 @@ def find_tables(
 ) -> dict[str, tuple[pathlib.Path, ...]]:
     """Finds the files of both tables in a directory or its ``raw/``."""
     base = pathlib.Path(directory)
-    files = {name: name for name in TABLES}
-    declared = _declared(base)
-    if declared.text:
-        names = raw_tables.file_names(declared)
-        files[ITEM_CONTENT] = names[raw_tables.ITEM_FEATURES]
+    found: dict[str, tuple[pathlib.Path, ...]] = {}
     for root in (base, base / "raw"):
-        found = {
-            n: p for n, file in files.items() if (p := find_files(root, file))
-        }
-        if found:
-            return found
-    return {}
+        if not found:
+            found = {n: p for n in TABLES if (p := find_files(root, n))}
+    if _declared(base).text and base.is_dir():
+        tables = raw_tables.RawTables.open(base).tables
+        if raw_tables.ITEM_FEATURES in tables:
+            found[ITEM_CONTENT] = tables[raw_tables.ITEM_FEATURES].paths
+    return found
 
 
 def _declared(directory: str | os.PathLike[str]) -> RankingSchema:

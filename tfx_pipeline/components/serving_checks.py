@@ -260,7 +260,7 @@ def _cached(
     server: Ranker, replay: Replay, history: client_lib.PrefetchRequest
 ) -> float:
     """Prefetches a user, ranks from the cache; returns the difference."""
-    user = replay.request.user_id
+    user = int(replay.request.user_id)
     kept = server.client.prefetch(history)
     answer = server.client.rank_cached(_cached_request(replay.request, user))
     state = server.client.user_cache([user])
