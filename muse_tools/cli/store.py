@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import pathlib
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from muse_tools.cli import output
@@ -42,7 +44,7 @@ app = output.group(
     "store", "Keep histories of users for serving, in LMDB or Redis."
 )
 
-User = Annotated[int, typer.Option(help="User id.")]
+User = Annotated[str, typer.Option(help="User id.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,15 +265,23 @@ def append(
     behavior: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=IDS of a behavior feature, as many ids as items; may "
-            "be repeated. Features left out are 0."
+            help="NAME=VALUES of a behavior feature, as many as items; may be "
+            "repeated. Features left out are missing."
         ),
     ] = None,
     user_feature: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=ID of a user feature to set; may be repeated. With one, "
-            "those left out become 0."
+            help="NAME=VALUE of a user feature to set, or several values "
+            "where it has a list; may be repeated. With one, those left out "
+            "become missing."
+        ),
+    ] = None,
+    times: Annotated[
+        str | None,
+        typer.Option(
+            help="Seconds since 1970 of each item, if the store keeps times. "
+            "[default: now]"
         ),
     ] = None,
 ) -> None:
@@ -281,30 +291,56 @@ def append(
     --behavior category=3,3
     """
     with output.one_line_errors():
-        item_ids = parse_ids("--items", items)
         behaviors = _features("--behavior", behavior)
-        features = _features("--user-feature", user_feature, most=1)
-        set_to = {name: ids[0] for name, ids in features.items()}
+        features = _features("--user-feature", user_feature)
+        item_ids = [one.strip() for one in items.split(",")]
         with place.opened() as opened:
-            opened.append(user, item_ids, behaviors, set_to or None)
+            layout = opened.layout
+            at = parse_ids("--times", times) if times else None
+            if layout.times and not times:
+                at = [int(time.time())] * len(item_ids)
+            opened.append(
+                user,
+                item_ids,
+                _typed(layout.behaviors, behaviors),
+                {
+                    name: values if len(values) > 1 else values[0]
+                    for name, values in _typed(layout.user, features).items()
+                }
+                or None,
+                at,
+            )
             found = opened.read(user)
         count = 0 if found is None else len(found)
         sys.stdout.write(f"user {user}: {count} events\n")
 
 
-def _features(
-    option: str, given: list[str] | None, most: int | None = None
-) -> dict[str, list[int]]:
-    """Reads features that are written as NAME=IDS."""
+def _features(option: str, given: list[str] | None) -> dict[str, list[str]]:
+    """Reads features that are written as NAME=VALUES."""
     found = {}
     for text in given or ():
-        name, is_there, ids = text.partition("=")
-        found[name] = parse_ids(option, ids) if is_there else []
-        if not is_there or len(found[name]) > (most or len(found[name])):
+        name, is_there, values = text.partition("=")
+        found[name] = [value.strip() for value in values.split(",")]
+        if not is_there:
             raise typer.BadParameter(
-                f"expected NAME={'ID' if most else 'IDS'}. Received: {text!r}",
-                param_hint=option,
+                f"expected NAME=VALUES. Received: {text!r}", param_hint=option
             )
+    return found
+
+
+def _typed(
+    kinds: Mapping[str, Kind], given: Mapping[str, list[str]]
+) -> dict[str, list[Any]]:
+    """Returns values with numbers where the store keeps float32."""
+    found: dict[str, list[Any]] = dict(given)
+    for name, values in given.items():
+        if name in kinds and kinds[name].dtype == "float32":
+            try:
+                found[name] = [float(one) if one else None for one in values]
+            except ValueError as error:
+                raise ValueError(
+                    f"{name}: expected numbers. Received: {','.join(values)}"
+                ) from error
     return found
 
 
@@ -342,7 +378,7 @@ def migrate(
 def delete(
     place: _Store,
     user: Annotated[
-        list[int] | None, typer.Option(help="User id; may be repeated.")
+        list[str] | None, typer.Option(help="User id; may be repeated.")
     ] = None,
     users_file: Annotated[
         pathlib.Path | None,
@@ -357,23 +393,23 @@ def delete(
     Example: muse store delete --store lmdb:/tmp/store --user 1 --user 2
     """
     with output.one_line_errors():
-        users = set(user or [])
-        if users_file is not None:
-            users |= _read_users(users_file)
-        if not users:
+        if not user and users_file is None:
             raise typer.BadParameter("--user or --users-file is needed")
         with place.opened() as opened:
+            users = set(map(opened.user_id, user or []))
+            if users_file is not None:
+                users |= _read_users(users_file, opened)
             found = opened.delete_many(users)
         sys.stdout.write(f"{found} of {len(users)} users deleted\n")
 
 
-def _read_users(file: pathlib.Path) -> set[int]:
+def _read_users(file: pathlib.Path, store: BehaviorStore) -> set[int]:
     users = set()
     lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                users.add(int(line))
+                users.add(store.user_id(line.strip()))
         except ValueError as error:
             raise ValueError(
                 f"{file}, line {number}: expected a user id. Received: {line!r}"
@@ -419,31 +455,52 @@ def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
     newest = found.newest(last)
     item_ids = newest.item_ids[::-1].tolist()
     behaviors = {
-        name: values[::-1].tolist() for name, values in newest.behaviors.items()
+        name: _shown(values[::-1]) for name, values in newest.behaviors.items()
     }
+    user = found.user
+    if user is not None:
+        user = {name: _shown(value) for name, value in user.items()}
+    times = (
+        {} if newest.times is None else {"times": _shown(newest.times[::-1])}
+    )
     if as_json:
         output.write_json(
             {
                 "user_id": found.user_id,
-                "user": found.user,
+                "user": user,
                 "events": len(found),
                 "has_rows": found.rows is not None,
-                "newest": {"item_ids": item_ids, "behaviors": behaviors},
+                "newest": {
+                    "item_ids": item_ids,
+                    **times,
+                    "behaviors": behaviors,
+                },
             },
             indent=None,
         )
         return
-    known = [f"{name} {value}" for name, value in (found.user or {}).items()]
+    known = [f"{name} {value}" for name, value in (user or {}).items()]
     resolved = "" if found.rows is None else ", resolved to rows"
     lines = [
         f"user {found.user_id}: {', '.join([*known, ''])}{len(found)} events"
         f"{resolved}"
     ]
     columns = {"item": item_ids, **behaviors}
+    if times is not None:
+        columns = {"item": item_ids, "time": times, **behaviors}
     for event in zip(*columns.values(), strict=True):
         pairs = zip(columns, event, strict=True)
         lines.append(", ".join(f"{name} {value}" for name, value in pairs))
     output.write_lines(lines)
+
+
+def _shown(values: Any) -> Any:
+    """Returns values as JSON has them: None is missing."""
+    if isinstance(values, np.ndarray):
+        return [_shown(one) for one in values.tolist()]
+    if isinstance(values, list):
+        return [_shown(one) for one in values]
+    return None if values != values else values
 
 
 def _resolve_all(opened: BehaviorStore, connection: Connection) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.stores.layout import Layout
 from serving.stores.records import Codec, Header, pack_rows, unpack_rows
-from serving.stores.values import Ids, Value, Values, checked_user_id
+from serving.stores.values import Ids, UserId, Value, Values
 
 LIMIT = 100_000
 """Events kept of a user unless another limit is asked for."""
@@ -100,7 +100,7 @@ class UserRecord(NamedTuple):
         times: seconds, as many as item ids, if the layout has times.
     """
 
-    user_id: int
+    user_id: UserId
     user: Mapping[str, Value] | None = None
     item_ids: Ids = ()
     behaviors: Mapping[str, Values] = {}
@@ -117,7 +117,8 @@ class Mark(NamedTuple):
 class BehaviorStore(abc.ABC):
     """Histories of users.
 
-    Threads may share a store. Every method raises `StoreUnavailableError`
+    Ids and categories may be texts where these are declared (`Texts`). Threads
+    may share a store. Every method raises `StoreUnavailableError`
     where the store does not answer, `StoreMovedError` where another one took
     its place, `StoreCorruptError` where a record cannot be trusted,
     `StoreError` for anything else that is the store's, and `ValueError` for
@@ -145,8 +146,12 @@ class BehaviorStore(abc.ABC):
         """Which features it keeps."""
         return self._codec.layout
 
+    def user_id(self, user_id: UserId) -> int:
+        """Returns the id that the store has of a user, known or not."""
+        return self._codec.checked_user_id(user_id)
+
     def read(
-        self, user_id: int, limit: int | None = None
+        self, user_id: UserId, limit: int | None = None
     ) -> UserHistory | None:
         """Reads the newest events of a user, in one round trip.
 
@@ -158,11 +163,11 @@ class BehaviorStore(abc.ABC):
             The history, or None for an unknown user.
         """
         wanted = self.limit if limit is None else _checked_limit(limit)
-        return self._read(checked_user_id(user_id), min(wanted, self.limit))
+        return self._read(self.user_id(user_id), min(wanted, self.limit))
 
     def append(
         self,
-        user_id: int,
+        user_id: UserId,
         item_ids: Ids,
         behaviors: Mapping[str, Values] | None = None,
         user: Mapping[str, Value] | None = None,
@@ -192,7 +197,7 @@ class BehaviorStore(abc.ABC):
         """
         self._append_many(list(map(self._checked, users)))
 
-    def set_user(self, user_id: int, user: Mapping[str, Value]) -> None:
+    def set_user(self, user_id: UserId, user: Mapping[str, Value]) -> None:
         """Sets all user features of a user; a new user is made.
 
         Args:
@@ -203,7 +208,7 @@ class BehaviorStore(abc.ABC):
 
     def set_rows(
         self,
-        user_id: int,
+        user_id: UserId,
         rows: Sequence[int] | np.ndarray,
         table_stamp: int,
         *,
@@ -227,13 +232,11 @@ class BehaviorStore(abc.ABC):
             ValueError: not one row per event.
         """
         values = np.asarray(rows, np.int32)
-        return self._set_rows(
-            checked_user_id(user_id), values, table_stamp, end
-        )
+        return self._set_rows(self.user_id(user_id), values, table_stamp, end)
 
-    def trim(self, user_id: int, limit: int) -> None:
+    def trim(self, user_id: UserId, limit: int) -> None:
         """Drops all but the newest `limit` events of a user."""
-        self._trim(checked_user_id(user_id), _checked_limit(limit))
+        self._trim(self.user_id(user_id), _checked_limit(limit))
 
     def replace_many(
         self, users: Iterable[UserRecord], mark: Mark | None = None
@@ -247,7 +250,7 @@ class BehaviorStore(abc.ABC):
         """
         self._replace_many(list(map(self._checked, users)), mark)
 
-    def delete_many(self, user_ids: Iterable[int]) -> int:
+    def delete_many(self, user_ids: Iterable[UserId]) -> int:
         """Deletes users with all that is known of them, damaged ones too.
 
         Args:
@@ -256,7 +259,7 @@ class BehaviorStore(abc.ABC):
         Returns:
             How many were there.
         """
-        return self._delete_many(sorted(set(map(checked_user_id, user_ids))))
+        return self._delete_many(sorted(set(map(self.user_id, user_ids))))
 
     @abc.abstractmethod
     def read_mark(self, name: str) -> str | None:
@@ -312,7 +315,7 @@ class BehaviorStore(abc.ABC):
         codec, user = self._codec, given.user
         features = None if user is None else codec.checked_user(user)
         return (
-            Header(checked_user_id(given.user_id), user=features),
+            Header(codec.checked_user_id(given.user_id), user=features),
             codec.checked_events(given.item_ids, given.behaviors, given.times),
         )
 

@@ -19,14 +19,17 @@ import numpy as np
 
 from serving.stores.errors import StoreCorruptError
 from serving.stores.layout import Kind, Layout
+from serving.stores.texts import Texts
 from serving.stores.values import (
     Ids,
+    UserId,
     Value,
     Values,
     check_length,
     check_names,
     checked_ids,
     checked_times,
+    checked_user_id,
     checked_words,
 )
 
@@ -34,6 +37,7 @@ _MAGIC = b"MUSEHIS1"
 _ROWS_MAGIC = b"MUSEROW1"
 _ROWS = struct.Struct("<8sqqqqQ")
 
+_ONE_INT64 = Kind()
 _USER = 0x9E3779B97F4A7C15
 _ITEM = np.uint64(0xD6E8FEB86659FD93)
 _FEATURE = 0xA0761D6478BD642F
@@ -73,6 +77,7 @@ class Codec:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self._texts = Texts(layout)
         self._user, floats = _places(layout.user, 0)
         self._user_missing = _missing(layout.user, self._user)
         longs = len(self._user_missing) - floats
@@ -172,17 +177,26 @@ class Codec:
             for name, (dtype, width) in self.layout.behaviors.items()
         }
 
+    def checked_user_id(self, user_id: UserId) -> int:
+        """Returns a caller's user id as an int64."""
+        return checked_user_id(self._texts.ids("user_id", "user_id", user_id))
+
     def checked_user(self, user: Mapping[str, Value]) -> tuple[int, ...]:
         """Returns words of a caller's user features; missing is left out."""
         check_names("user", user, self.layout.user)
         words = list(self._user_missing)
         for name, value in user.items():
             kind, place = self.layout.user[name], self._user[name]
-            plain = type(value) is int and kind == Kind()
-            if plain and -(2**63) <= value < 2**63:
+            if (
+                type(value) is int
+                and kind == _ONE_INT64
+                and -(2**63) <= value < 2**63
+            ):
                 words[place.start] = value  # Most are; this is fast.
             elif value is not None:
                 field = f"user[{name!r}]"
+                if kind.dtype == "int64":
+                    value = self._texts.ids(f"user_{name}", field, value)
                 words[place] = checked_words(field, [value], kind)[:, 0]
         return tuple(map(int, words))
 
@@ -193,7 +207,8 @@ class Codec:
         times: Ids | None = None,
     ) -> np.ndarray:
         """Returns words (W, N) of a caller's events; missing is left out."""
-        items = checked_ids("item_ids", item_ids)
+        given = self._texts.ids("item_id", "item_ids", item_ids)
+        items = checked_ids("item_ids", given)
         if not items.all():
             raise ValueError(
                 "item_ids: expected ids other than 0, which means padding. "
@@ -209,8 +224,11 @@ class Codec:
                 "times: expected none, as the store keeps no times. Received: "
                 f"{np.size(times)} times"
             )
+        values: Any
         for name, values in behaviors.items():
             field, kind = f"behaviors[{name!r}]", self.layout.behaviors[name]
+            if kind.dtype == "int64":
+                values = self._texts.ids(f"behavior_{name}", field, values)
             is_list = isinstance(values, Sequence) or np.ndim(values)
             words = checked_words(field, values if is_list else [values], kind)
             check_length(field, words.shape[1], len(items))

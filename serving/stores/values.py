@@ -9,10 +9,11 @@ import numpy as np
 
 from serving.stores.layout import Kind
 
-Ids = Sequence[int] | np.ndarray | int
-Value = int | float | Sequence[int] | Sequence[float] | np.ndarray
-"""Of one feature: a number, or a list of them."""
-Values = Value | Sequence[Sequence[int]] | Sequence[Sequence[float]]
+UserId = int | str
+Ids = Sequence[int] | Sequence[str] | np.ndarray | int | str
+Value = int | float | str | Sequence[Any] | np.ndarray | None
+"""Of one feature: a number or a text, or a list of them; None is missing."""
+Values = Value
 """Of one feature of several events: the first axis is that of the events."""
 
 _LATEST = 253_402_300_800
@@ -27,7 +28,7 @@ def checked_user_id(user_id: int) -> int:
         or not -(2**63) <= int(user_id) < 2**63
     ):
         raise ValueError(
-            f"user_id: expected a whole number of 64 bits. Received: "
+            "user_id: expected a whole number of 64 bits. Received: "
             f"{user_id!r}"
         )
     return int(user_id)
@@ -110,7 +111,7 @@ def check_names(field: str, given: Iterable[str], names: Iterable[str]) -> None:
         )
 
 
-def checked_ids(name: str, values: Ids) -> np.ndarray:
+def checked_ids(name: str, values: Any) -> np.ndarray:
     """Returns a caller's ids, int64 (N,)."""
     given = np.atleast_1d(values)
     # NumPy takes true for 1 where numbers stand beside it.

@@ -85,11 +85,11 @@ def write_table(folder: pathlib.Path) -> None:
     table = users_table()
     prices = pa.array([[None, 2.5], []], pa.list_(pa.float32()))
     for name, lists in (
-        ("behavior_item_ids", [["tea", "tea"], []]),
-        ("what", [["order", "click"], []]),
+        ("behavior_item_ids", pa.array([["tea", "tea"], []])),
+        ("what", pa.array([["order", "click"], []])),
         ("price", prices),
     ):
-        table = table.append_column(name, pa.array(lists))
+        table = table.append_column(name, lists)
     pq.write_table(table, folder / "test_user_features.parquet")
 
 
@@ -156,6 +156,6 @@ def test_a_store_of_other_data(tmp_path):
     (tmp_path / "schema.yaml").write_text(text)
     users = user_store.Users.find(tmp_path)
     with open_store(f"lmdb:{tmp_path}/store") as store:
-        told = "user_tags: the store keeps .* of 3; the data has .* of 2"
+        told = "user_tags: the store keeps .* of 3.; the data has .* of 2"
         with pytest.raises(DataError, match=told):
             user_store.load_table(store, users)

@@ -146,6 +146,21 @@ def test_load_stats_get_append(tmp_path, store_url):
             ["append", "--user", "1", "--items", "2", "--behavior", "x=3"],
             "layout, ['category']. Received: ['x']",
         ),
+        (
+            ["append", "--user", "1", "--items", "2"]
+            + ["--behavior", "category=x"],
+            "behaviors['category']: expected a whole number",
+        ),
+        (
+            ["append", "--user", "1", "--items", "2"]
+            + ["--user-feature", "profile_1=1,2"],
+            "user['profile_1']: expected a flat list",
+        ),
+        (
+            ["append", "--user", "1", "--items", "2", "--times", "3"],
+            "times: expected none",
+        ),
+        (["get", "--user", "ann"], "user_id: expected a whole number"),
     ],
 )
 def test_errors_are_one_line(store_url, arguments, text):
@@ -160,8 +175,8 @@ def test_errors_are_one_line(store_url, arguments, text):
     "option",
     [
         ("--behavior", "category"),
-        ("--behavior", "category=x"),
-        ("--user-feature", "profile_1=1,2"),
+        ("--user-feature", "profile_1"),
+        ("--times", "now"),
     ],
 )
 def test_features_that_are_not_written_so(store_url, option):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from muse_tools.cli.store import app
 from schemas import ranking_schema
+from schemas.hashing import stable_id
 from serving.stores import Kind, Layout, open_store
 from serving.stores.records import Codec
 from tests.serving.toy_store import LAYOUT
@@ -124,3 +129,51 @@ def test_differences_of_declarations_name_the_feature(old, new, told):
     found = store.difference(Layout.of(model), "the model")
     assert re.search(told, found) if told else found == ""
     assert store.difference(store, "itself") == ""
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_texts_are_hashed_as_declared(store_url):
+    """By the store, and by the commands: appended, shown and deleted."""
+    with open_store(store_url, Layout.of(declared()), timeout=20) as store:
+        store.append("5", [7], {"brand": 2}, {"city": "rome"}, [70])
+        found = store.read("5")
+        assert found.user_id == stable_id("user_id", "5") and found.times == 70
+        assert found.user["city"] == stable_id("user_city", "rome")
+        assert store.read(5) is None
+        with pytest.raises(ValueError, match="user_id: expected a text"):
+            store.read("")
+        for arguments in (([7, "tea"],), ([7], {"brand": ["x"]})):
+            with pytest.raises(ValueError, match="expected a (whole|flat)"):
+                store.append("5", *arguments, times=[1])
+    options = ("--store", store_url, "--user", "5")
+    append = ("append", *options, "--items", "8,9", "--behavior")
+    done = run(
+        *append, "price=0.5,", "--times", "80,90", "--user-feature",
+        "taste=1,-2", "--user-feature", "tags=4,6",
+    )  # fmt: skip
+    assert done.stdout == "user 5: 3 events\n", done.output
+    shown = json.loads(run("get", *options, "--last", "2", "--json").stdout)
+    assert shown["user"] == {"city": 0, "tags": [4, 6, 0], "taste": [1, -2]}
+    assert shown["newest"] == {
+        "item_ids": [9, 8],
+        "times": [90, 80],
+        "behaviors": {"brand": [0, 0], "price": [None, 0.5]},
+    }
+    lines = run("get", *options, "--last", "1").stdout.splitlines()
+    assert lines[1] == "item 9, time 90, brand 0, price None"
+    done = run(*append, "price=cheap,1")
+    assert done.exit_code == 1 and "price: expected numbers" in done.stderr
+    # Without --times, events happen now.
+    before = int(time.time())
+    assert run("append", *options, "--items", "3").exit_code == 0
+    with open_store(store_url, timeout=20) as store:
+        assert before <= store.read("5").times[-1] <= time.time()
+    done = run("stats", "--store", store_url).stdout
+    assert (
+        "user features: city, tags (int64 of 3), taste (float32 of 2)" in done
+    )
+    assert f"declaration: shop, {declared().digest()}" in done
+    assert run("delete", *options).stdout == "1 of 1 users deleted\n"

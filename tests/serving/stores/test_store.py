@@ -190,7 +190,7 @@ def test_stats_count_what_is_there(store):
         (lambda s: s.append(True, [1]), "user_id: expected a whole"),
         (lambda s: s.append(1, np.array([2**63], np.uint64)), "int64"),
         (lambda s: s.set_user(1, {"profile_1": 0.5}), "profile_1.*a flat list"),
-        (lambda s: s.set_user(1, {"profile_1": "3"}), "profile_1.*a flat list"),
+        (lambda s: s.set_user(1, {"profile_1": "x"}), "profile_1.*a whole"),
         (lambda s: s.set_user(1, {"profile_1": 2**63}), "profile_1.*in int64"),
         (lambda s: s.set_user(1, {"profile_1": [1, 2]}), "profile_1.*flat"),
         (lambda s: s.append(1, [1], times=[5]), "times: expected none"),
