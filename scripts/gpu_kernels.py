@@ -1,10 +1,11 @@
 """Writes this TensorFlow's column of the table in docs/gpu-kernels.md.
 
-    .venv/bin/python scripts/gpu_kernels.py demo_output/serving/muse/1
+    .venv/bin/python scripts/gpu_kernels.py VERSION kinds/muse/1
 
-Every kind of op that the signatures of an export run between ids and scores,
+Every kind of op that the signatures of exports run between ids and scores,
 with its dtypes, is a row. Columns of other TensorFlow releases stay: run it on
-both stacks, each with an export of its own.
+both stacks, each with exports of its own. `tests.serving.export.kinds` writes
+an export with features of every kind.
 """
 
 from __future__ import annotations
@@ -76,8 +77,10 @@ def main() -> None:
     import tensorflow as tf
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("export", help="folder of a version")
-    found = used(parser.parse_args().export)
+    parser.add_argument("exports", nargs="+", help="folders of versions")
+    found: dict[Row, str] = {}
+    for path in parser.parse_args().exports:
+        found |= used(path)
     text = FILE.read_text(encoding="utf-8")
     table = read(text)
     for row in table.values():

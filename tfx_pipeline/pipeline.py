@@ -90,7 +90,7 @@ def create_pipeline(
         preprocessing_fn="tfx_pipeline.preprocessing.preprocessing_fn",
         custom_config={
             **config.transform.model_dump(),
-            "features": declared.names,
+            "features": declared.features.model_dump(mode="json"),
         },
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.TRAIN_SPLIT],

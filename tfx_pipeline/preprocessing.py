@@ -1,85 +1,260 @@
 """What TF-Transform computes, in training and inside the SavedModel.
 
-Index convention of every vocabulary: 0 is missing, value i of the vocabulary
-is i + 1, everything else shares the index after the last value.
+Of indices 0 is missing. Value i of a vocabulary is i + 1, everything else
+shares the index after the last value; buckets count from 1. Numbers come with a
+flag, 1 where they are given.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from muse_keras.tensorflow import request_features
+from muse_keras.tensorflow import feature_encodings, request_features
+from schemas.ranking_schema import Feature, Features
 from tfx_pipeline import features
+
+Inputs = dict[str, tf.SparseTensor]
 
 
 def preprocessing_fn(
-    inputs: dict[str, tf.SparseTensor], custom_config: dict[str, Any]
+    inputs: Inputs, custom_config: dict[str, Any]
 ) -> dict[str, tf.Tensor | tf.SparseTensor]:
     """Turns raw request features into the features of the model.
 
     Args:
-        inputs: request-grouped features, int64 SparseTensors of shape (B, n).
+        inputs: request-grouped features, SparseTensors of shape (B, n): the
+            values of a thing, such as a candidate, one after the other.
         custom_config: ``max_history``, ``vocabulary_size``,
             ``vocabulary_frequency_threshold`` and ``features``, the declared
-            names of the groups ``user``, ``item``, ``behavior`` and
-            ``matches``.
+            `Features` as JSON values.
 
     Returns:
-        Vocabulary indices ``user_<f>`` int64 (B, 1); of the newest
-        ``max_history`` real behaviors, oldest first, ``behavior_item_ids``
-        (raw) and indices ``behavior_<f>``; ``candidate_item_ids`` (raw),
-        indices ``candidate_<f>`` and counts ``candidate_<f>_matches`` float32;
-        ``user_id``, ``clicks``. The vocabularies are ``user_<f>`` and
-        ``item_<f>``.
+        Indices int64 or numbers float32, ``width`` of each thing:
+        ``user_<f>`` (B, width); ``context_<f>`` and ``candidate_<f>`` of the
+        candidates; of the newest ``max_history`` real behaviors, oldest first,
+        ``behavior_<f>``. Ids ``behavior_item_ids``, ``candidate_item_ids``
+        and ``user_id`` (raw), counts ``candidate_<f>_matches`` float32, and
+        labels and weights as they are. What is learned is written as
+        vocabularies, see `read_learned`.
     """
-    names = custom_config["features"]
+    declared = Features.model_validate(custom_config["features"])
     threshold = custom_config["vocabulary_frequency_threshold"]
     settings = {
         "top_k": custom_config["vocabulary_size"],
         "frequency_threshold": threshold if threshold > 1 else None,
     }
-    behavior_ids = tf.sparse.to_dense(inputs[features.BEHAVIOR_ITEM_IDS])
-    keep = request_features.newest_mask(
-        behavior_ids, custom_config["max_history"]
+    things = _Things.of(inputs, custom_config["max_history"])
+    given = (
+        features.USER_ID,
+        features.CANDIDATE_ITEM_IDS,
+        features.CLICKS,
+        features.WEIGHTS,
     )
-    candidates = inputs[features.CANDIDATE_ITEM_IDS]
-    real = tf.sequence_mask(
-        _row_lengths(candidates), tf.cast(candidates.dense_shape[1], tf.int32)
-    )
-    outputs = {
-        features.USER_ID: inputs[features.USER_ID],
-        features.BEHAVIOR_ITEM_IDS: _sparse(behavior_ids, keep),
-        features.CANDIDATE_ITEM_IDS: candidates,
-        features.CLICKS: inputs[features.CLICKS],
+    outputs: dict[str, tf.Tensor | tf.SparseTensor] = {
+        name: values
+        for name, values in inputs.items()
+        if name in given or name.startswith("label_")
     }
-    for name in (f"user_{feature}" for feature in names["user"]):
-        values = _single(inputs[name])
-        vocabulary = _vocabulary([values], name, settings)
-        outputs[name] = _apply(values, vocabulary)
-    for feature in names["item"]:
-        candidate = f"candidate_{feature}"
-        behavior = f"behavior_{feature}"
-        given = [candidate]
-        if feature in names["behavior"]:
-            given = [behavior, candidate]
-        values = [tf.sparse.to_dense(inputs[name]) for name in given]
-        vocabulary = _vocabulary(values, f"item_{feature}", settings)
-        indices = [_apply(some, vocabulary) for some in values]
-        outputs[candidate] = _sparse(indices[-1], real)
-        if feature in names["behavior"]:
-            outputs[behavior] = _sparse(indices[0], keep)
-        if feature in names["matches"]:
+    outputs[features.BEHAVIOR_ITEM_IDS] = _sparse(
+        things.behavior_ids, things.kept
+    )
+    for name, feature in declared.learned().items():
+        group, _, own = name.partition("_")
+        places = [name]
+        if group == "item":
+            places = [f"behavior_{own}"] if own in declared.behavior else []
+            places.append(f"candidate_{own}")
+        raw = [things.dense(inputs[place], place, feature) for place in places]
+        encoding = _learn(name, feature, raw, settings)
+        encoded = [encoding.encode(values) for values in raw]
+        for place, values in zip(places, encoded, strict=True):
+            outputs[place] = things.output(values, place)
+        if group == "item" and own in declared.matches:
             matches = request_features.feature_matches(
-                tf.cast(indices[0], tf.int32),
-                keep,
-                tf.cast(indices[-1], tf.int32),
-                vocabulary_size(f"item_{feature}"),
+                encoded[0], things.kept, encoded[-1], encoding.size
             )
-            outputs[f"{candidate}_matches"] = _sparse(matches, real)
+            outputs[f"candidate_{own}_matches"] = _sparse(matches, things.real)
     return outputs
+
+
+class _Things(NamedTuple):
+    """Behaviors and candidates of a batch.
+
+    Attributes:
+        behavior_ids: int64 (B, L).
+        kept: bool (B, L), the newest real behaviors.
+        real: bool (B, C), candidates that are none of the padding.
+    """
+
+    behavior_ids: tf.Tensor
+    kept: tf.Tensor
+    real: tf.Tensor
+
+    @classmethod
+    def of(cls, inputs: Inputs, max_history: int) -> _Things:
+        behavior_ids = tf.sparse.to_dense(inputs[features.BEHAVIOR_ITEM_IDS])
+        kept = request_features.newest_mask(behavior_ids, max_history)
+        candidates = inputs[features.CANDIDATE_ITEM_IDS]
+        real = tf.sequence_mask(
+            _row_lengths(candidates),
+            tf.cast(candidates.dense_shape[1], tf.int32),
+        )
+        return cls(behavior_ids, kept, real)
+
+    def dense(
+        self, values: tf.SparseTensor, place: str, feature: Feature
+    ) -> tf.Tensor:
+        """Returns raw values; what is not there is missing.
+
+        They are (B, T), or (B, T, raw_width) of many and of vectors; T is 1
+        of users.
+        """
+        rows, things = values.dense_shape[0], tf.constant(1, tf.int64)
+        static = None
+        if place.startswith("user_"):
+            static = 1
+        else:
+            things = tf.shape(self._mask(place), tf.int64)[1]
+        width = feature.raw_width
+        shape = tf.stack([rows, things * width])
+        dense = tf.sparse.to_dense(
+            tf.SparseTensor(values.indices, values.values, shape),
+            default_value=np.nan if feature.dtype == "float32" else 0,
+        )
+        if width == 1 and not feature.dim:
+            return tf.ensure_shape(dense, [None, static])
+        dense = tf.reshape(dense, tf.stack([rows, things, width]))
+        return tf.ensure_shape(dense, [None, static, width])
+
+    def output(
+        self, values: tf.Tensor, place: str
+    ) -> tf.Tensor | tf.SparseTensor:
+        """Returns encoded values (B, T) or (B, T, width), one by one."""
+        if place.startswith("user_"):
+            width = values.shape[2] if values.shape.rank == 3 else 1
+            return tf.reshape(values, [-1, width])
+        mask = self._mask(place)
+        if values.shape.rank == 3:
+            mask = tf.repeat(mask, values.shape[2], axis=1)
+            values = tf.reshape(values, tf.shape(mask))
+        return _sparse(values, mask)
+
+    def _mask(self, place: str) -> tf.Tensor:
+        return self.kept if place.startswith("behavior_") else self.real
+
+
+class _Encoding(NamedTuple):
+    """What is learned of a feature.
+
+    Attributes:
+        encode: raw values to indices of the same shape, or to numbers.
+        size: number of indices.
+    """
+
+    encode: Callable[[tf.Tensor], tf.Tensor]
+    size: int | tf.Tensor = 0
+
+
+def _learn(
+    name: str,
+    feature: Feature,
+    given: list[tf.Tensor],
+    settings: dict[str, Any],
+) -> _Encoding:
+    flat = tf.concat([tf.reshape(some, [-1]) for some in given], axis=0)
+    if feature.kind == "vocabulary":
+        vocabulary = tft.vocabulary(
+            tf.boolean_mask(flat, flat != 0), vocab_filename=name, **settings
+        )
+        return _Encoding(
+            lambda values: _apply(values, vocabulary), vocabulary_size(name)
+        )
+    if feature.kind == "hashed":
+        buckets = feature.hashed
+        return _Encoding(
+            lambda ids: feature_encodings.hashed_index(ids, buckets),
+            buckets + 1,
+        )
+    if feature.kind == "vector":
+        return _Encoding(feature_encodings.flagged)
+    flat = tf.boolean_mask(flat, tf.math.is_finite(flat))
+    if feature.kind == "buckets":
+        boundaries = _boundaries(flat, feature.buckets)
+        _write(name, boundaries)
+        return _Encoding(
+            lambda values: feature_encodings.bucket_index(values, boundaries),
+            tf.size(boundaries, tf.int64) + 2,
+        )
+    if feature.log:
+        flat = feature_encodings.log_of(flat)
+    mean, scale = _finite(tft.mean(flat)), _finite(tf.sqrt(tft.var(flat)))
+    _write(name, tf.stack([mean, scale]))
+    return _Encoding(
+        lambda values: feature_encodings.standardized(
+            values, mean, scale, feature.log
+        )
+    )
+
+
+def _boundaries(values: tf.Tensor, buckets: int) -> tf.Tensor:
+    """Returns float32 (n,), rising: quantiles, each value once."""
+    found = tft.quantiles(values, buckets, epsilon=0.1 / buckets)
+    # Without any value they are not numbers.
+    found = tf.reshape(tf.cast(found, tf.float32), [-1])
+    found = tf.boolean_mask(found, tf.math.is_finite(found))
+    return tf.unique(found)[0]
+
+
+def _finite(value: tf.Tensor) -> tf.Tensor:
+    value = tf.cast(value, tf.float32)
+    return tf.where(tf.math.is_finite(value), value, tf.zeros_like(value))
+
+
+def _write(name: str, values: tf.Tensor) -> None:
+    """Writes float32 (n,) as the vocabulary of ``i value``."""
+    places = tf.strings.as_string(tf.range(tf.size(values)))
+    # Nine digits are exact, and so many stand behind the point.
+    texts = tf.strings.as_string(values, precision=9, scientific=True)
+    tft.vocabulary(
+        tf.strings.join([places, texts], separator=" "), vocab_filename=name
+    )
+
+
+def read_learned(
+    transform_output: tft.TFTransformOutput, declared: Features
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns what was learned of features, by their names there.
+
+    Returns:
+        Ids int64 of vocabularies, in the order of their indices; rising
+        boundaries float32 of buckets; float32 [mean, scale] of numbers. None
+        of hashed features and vectors.
+    """
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, feature in declared.learned().items():
+        if feature.kind in ("hashed", "vector"):
+            continue
+        lines = transform_output.vocabulary_by_name(name)
+        if feature.kind == "vocabulary":
+            found[name] = np.array([int(line) for line in lines], np.int64)
+        else:
+            found[name] = np.array(
+                [value for _, value in sorted(_numbered(lines))], np.float32
+            )
+    return found
+
+
+def _numbered(lines: list[bytes]) -> Iterator[tuple[int, float]]:
+    for line in lines:
+        place, found, value = line.partition(b" ")
+        if found:  # An empty vocabulary has a line of its own making.
+            yield int(place), float(value)
 
 
 def vocabulary_size(name: str) -> tf.Tensor:
@@ -93,27 +268,9 @@ def vocabulary_size(name: str) -> tf.Tensor:
     )
 
 
-def _vocabulary(
-    values: list[tf.Tensor], name: str, settings: dict[str, Any]
-) -> tf.Tensor:
-    flat = tf.concat([tf.reshape(some, [-1]) for some in values], axis=0)
-    return tft.vocabulary(
-        tf.boolean_mask(flat, flat != 0), vocab_filename=name, **settings
-    )
-
-
 def _apply(values: tf.Tensor, vocabulary: tf.Tensor) -> tf.Tensor:
     known = tft.apply_vocabulary(values, vocabulary, num_oov_buckets=1)
     return tf.where(values == 0, tf.zeros_like(known), known + 1)
-
-
-def _single(values: tf.SparseTensor) -> tf.Tensor:
-    """Returns a feature of one value per request as (B, 1)."""
-    shape = tf.stack([values.dense_shape[0], 1])
-    dense = tf.sparse.to_dense(
-        tf.SparseTensor(values.indices, values.values, shape)
-    )
-    return tf.reshape(dense, [-1, 1])
 
 
 def _row_lengths(values: tf.SparseTensor) -> tf.Tensor:

@@ -5,9 +5,10 @@ A directory of four files, written once and memory-mapped by its readers:
 - `item_ids.npy` int64 (N,): sorted, unique, never 0.
 - `scl_int8.npy` int8 (N + 1, D): row 0 is zero and means "unknown item", row
   i + 1 belongs to `item_ids[i]`. A vector is `codes / 127`.
-- `item_features.npz`: an int64 (N + 1,) for each feature, raw ids, rows as
-  above.
-- `manifest.json`: sizes, scale, source, SHA-256 of each file.
+- `item_features.npz`: an int64 or float32 (N + 1,) or (N + 1, W) for each
+  feature, raw values, rows as above. Missing is 0, or NaN of floats.
+- `manifest.json`: sizes, scale, source, what declared the data if anything
+  did, SHA-256 of each file.
 """
 
 import os
@@ -53,7 +54,8 @@ class ItemTable:
         item_ids: int64 (N,). Sorted, unique, without 0.
         codes: int8 (N + 1, D). Row 0 is zero; a vector is `codes * scale`.
         features: dict of names, in the order in which they were written, to
-            raw ids, int64 (N + 1,). Row 0, and an item without features, is 0.
+            raw values, int64 or float32 (N + 1,) or (N + 1, W). Row 0, and an
+            item without features, is missing: 0, or NaN of floats.
         num_items: int, N.
         dim: int, D.
         scale: float, 1 / 127.
@@ -103,8 +105,8 @@ class ItemTable:
         return SCALE
 
     @cached_property
-    def features(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Raw feature ids by name, each int64 (N + 1,), memory-mapped."""
+    def features(self) -> dict[str, npt.NDArray[Any]]:
+        """Raw values of features by name, memory-mapped."""
         return map_members(self.path / FEATURES_FILE)
 
     def rows(self, ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
@@ -141,6 +143,7 @@ class ItemTable:
         codes: npt.ArrayLike,
         features: Mapping[str, npt.ArrayLike],
         source: str,
+        schema: Mapping[str, Any] | None = None,
     ) -> "ItemTable":
         """Sort, check and write a table, then open it.
 
@@ -154,9 +157,10 @@ class ItemTable:
             item_ids: integers (N,), any order, unique, without 0.
             codes: int8 (N, D), aligned with `item_ids`; a zero row is an item
                 without a vector.
-            features: mapping of names to integers (N,) aligned with
-                `item_ids`; 0 where unknown.
+            features: mapping of names to integers or floats, (N,) or (N, W),
+                aligned with `item_ids`; 0, or NaN of floats, where unknown.
             source: where the vectors come from, kept in the manifest.
+            schema: what declared the data, JSON values kept in the manifest.
 
         Returns:
             The opened `ItemTable`.
@@ -171,7 +175,7 @@ class ItemTable:
         order = check_ids(ids)
         _check_codes(vectors, len(ids))
         with table_directory(
-            Path(path), ids, order, vectors.shape[1], features, source
+            Path(path), ids, order, vectors.shape[1], features, source, schema
         ) as mapped:
             for block in blocks(len(ids)):
                 mapped[block] = vectors[order[block]]
@@ -187,6 +191,7 @@ class ItemTable:
         dim: int,
         features: Mapping[str, npt.ArrayLike],
         source: str,
+        schema: Mapping[str, Any] | None = None,
     ) -> Iterator[npt.NDArray[np.int8]]:
         """Write a table whose vectors the caller fills in, in any order.
 
@@ -199,6 +204,7 @@ class ItemTable:
             dim: D.
             features: as of `write`.
             source: as of `write`.
+            schema: as of `write`.
 
         Yields:
             int8 (N, D), the file of the vectors, mapped, zeros. Row i is that
@@ -215,7 +221,7 @@ class ItemTable:
                 "`item_ids` must rise from row to row. Received: other order"
             )
         with table_directory(
-            Path(path), ids, order, dim, features, source
+            Path(path), ids, order, dim, features, source, schema
         ) as mapped:
             yield mapped
 

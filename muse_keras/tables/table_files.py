@@ -34,10 +34,12 @@ def table_directory(
     dim: int,
     features: Mapping[str, npt.ArrayLike],
     source: str,
+    schema: Mapping[str, Any] | None,
 ) -> Iterator[npt.NDArray[np.int8]]:
     """Make a table next to its place, and rename it when its codes are there.
 
-    `order` sorts the checked `ids`; `features` are as of `ItemTable.write`.
+    `order` sorts the checked `ids`; `features` and `schema` are as of
+    `ItemTable.write`.
     Yields int8 zeros (N, dim), mapped, whose row i is that of `ids[order[i]]`.
     """
     columns = _check_features(features, len(ids))
@@ -62,20 +64,27 @@ def table_directory(
             dim=dim,
             scale=SCALE,
             source=source,
+            **({"schema": dict(schema)} if schema else {}),
         )
         os.replace(folder, target)
 
 
 def _check_features(
     features: Mapping[str, npt.ArrayLike], num_items: int
-) -> dict[str, npt.NDArray[np.int64]]:
-    columns = {}
+) -> dict[str, npt.NDArray[Any]]:
+    columns: dict[str, npt.NDArray[Any]] = {}
     for name, values in features.items():
-        column = as_int64(f"features[{name!r}]", values)
-        if column.shape != (num_items,):
+        label = f"features[{name!r}]"
+        column = np.asarray(values)
+        if column.dtype.kind == "f":
+            column = column.astype(np.float32, copy=False)
+        else:
+            column = as_int64(label, column)
+        if column.shape[:1] != (num_items,) or column.ndim > 2:
             raise ValueError(
-                f"`features[{name!r}]` must have shape ({num_items},), one "
-                f"value per item id. Received: shape={column.shape}"
+                f"`{label}` must have shape ({num_items},) or ({num_items}, "
+                "width), a row for each item id. "
+                f"Received: shape={column.shape}"
             )
         columns[name] = column
     return columns
@@ -102,10 +111,10 @@ def _mapped_zeros(file: Path, shape: tuple[int, int]) -> np.memmap:
 
 def _write_features(
     file: Path,
-    columns: Mapping[str, npt.NDArray[np.int64]],
+    columns: Mapping[str, npt.NDArray[Any]],
     order: npt.NDArray[np.intp],
 ) -> None:
-    """Write the features in sorted order after a zero row, as `np.savez`."""
+    """Write features in sorted order after a missing row, as `np.savez`."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, column in columns.items():
             # Without a date, so that equal tables make equal files.
@@ -117,7 +126,7 @@ def _write_features(
 def _write_sorted(
     stream: IO[bytes], values: npt.NDArray[Any], order: npt.NDArray[np.intp]
 ) -> None:
-    """Write `values[order]` after a zero row as .npy, block by block."""
+    """Write `values[order]` after a row of missing values, as .npy."""
     np.lib.format.write_array_header_1_0(
         stream,
         {
@@ -126,7 +135,8 @@ def _write_sorted(
             "shape": (len(values) + 1, *values.shape[1:]),
         },
     )
-    stream.write(np.zeros(values.shape[1:], values.dtype).tobytes())
+    missing = np.nan if values.dtype.kind == "f" else 0
+    stream.write(np.full(values.shape[1:], missing, values.dtype).tobytes())
     for block in blocks(len(values)):
         stream.write(values[order[block]].tobytes())
 
@@ -216,7 +226,7 @@ def map_array(
     return array
 
 
-def map_members(file: Path) -> dict[str, npt.NDArray[np.int64]]:
+def map_members(file: Path) -> dict[str, npt.NDArray[Any]]:
     """Memory-map the arrays of an uncompressed .npz archive, by name."""
     with zipfile.ZipFile(file) as archive:
         return {
@@ -225,7 +235,7 @@ def map_members(file: Path) -> dict[str, npt.NDArray[np.int64]]:
         }
 
 
-def _map_member(file: Path, member: zipfile.ZipInfo) -> npt.NDArray[np.int64]:
+def _map_member(file: Path, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{file}: {member.filename} must not be compressed.")
     with file.open("rb") as stream:

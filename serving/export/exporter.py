@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -252,12 +253,12 @@ def _check_item_features(features: Features, item_table: ItemTable) -> None:
                 f"model has. Received: {', '.join(item_table.features)}"
             )
         column = item_table.features[name]
-        width = (one.raw_width,) if one.many or one.dim else ()
-        if (column.dtype, column.shape[1:]) != (one.dtype, width):
+        width = math.prod(column.shape[1:])
+        if (column.dtype, width) != (one.dtype, one.raw_width):
             raise ValueError(
-                f"`item_table.features[{name!r}]` must be {one.dtype} of "
-                f"shape {('rows', *width)}, as it is declared. Received: "
-                f"{column.dtype}, {column.shape}"
+                f"`item_table.features[{name!r}]` must be {one.dtype} with "
+                f"{one.raw_width} values for each item, as it is declared. "
+                f"Received: {column.dtype} with {width}"
             )
 
 

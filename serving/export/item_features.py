@@ -85,16 +85,16 @@ def _encoded(
     raw: npt.NDArray[Any], encoding: Encoding, spare_rows: int
 ) -> npt.NDArray[Any]:
     """Return every row's encoded values; missing in spare rows."""
+    feature = encoding.feature
+    width = (feature.raw_width,) if feature.many or feature.dim else ()
     rows = len(raw) + spare_rows
     if encoding.size:
         # Not int32: TensorFlow keeps int32 variables on the host.
         narrow = encoding.size - 1 <= np.iinfo(np.uint16).max
-        encoded = np.zeros(
-            (rows, *raw.shape[1:]), np.uint16 if narrow else np.uint32
-        )
+        encoded = np.zeros((rows, *width), np.uint16 if narrow else np.uint32)
     else:
-        encoded = np.zeros((rows, encoding.feature.width), np.float32)
+        encoded = np.zeros((rows, feature.width), np.float32)
     for block, values in read_blocks(raw):
-        encoded[block] = encoding.on_host(values)
+        encoded[block] = encoding.on_host(values.reshape(-1, *width))
     encoded[0] = 0  # Of unknown items everything is missing.
     return encoded

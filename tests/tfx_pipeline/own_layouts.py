@@ -48,7 +48,7 @@ NEWS = Layout(
 name: news
 user: reader
 item: {column: article}
-label: opened
+labels: {click: opened}
 features:
   user: {age: age_band, country: , plan: subscription}
   item: {topic: subject, source: }

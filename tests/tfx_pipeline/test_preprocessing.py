@@ -15,12 +15,11 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from schemas.ranking_schema import preset
 from serving.export.feature_names import tensor_names
 from tfx_pipeline import features, preprocessing
-from tfx_pipeline.training import trainer
 
 pytestmark = pytest.mark.tf
 
-NAMES = preset("taobao_mm").names
-TENSORS = tensor_names(**NAMES)
+DECLARED = preset("taobao_mm").features
+TENSORS = tensor_names(DECLARED)
 FEATURES = (
     features.USER_ID,
     *TENSORS.user,
@@ -73,7 +72,7 @@ def row(
 def transform(folder, train, other=(), **settings):
     """Analyzes `train`; returns it, `other` and the output transformed."""
     config = {
-        "features": NAMES,
+        "features": DECLARED.model_dump(mode="json"),
         "max_history": 1000,
         "vocabulary_size": 100,
         "vocabulary_frequency_threshold": 1,
@@ -245,7 +244,7 @@ def test_vocabularies_are_read_in_index_order(literal):
     _, _, _, output = literal
     vocabularies = {
         name: values.tolist()
-        for name, values in trainer.read_vocabularies(output, NAMES).items()
+        for name, values in preprocessing.read_learned(output, DECLARED).items()
     }
     # TFT writes -1 for a field that is missing everywhere.
     assert vocabularies.pop("user_profile_3") == [-1]
@@ -278,7 +277,8 @@ def test_rare_and_surplus_values_are_out_of_vocabulary(tmp_path):
     )
     found = lists(rows)
     # Category 20 and 10 come three times, 30 once; one is kept.
-    (kept,) = trainer.read_vocabularies(output, NAMES)["item_category"].tolist()
+    learned = preprocessing.read_learned(output, DECLARED)
+    (kept,) = learned["item_category"].tolist()
     index = {kept: 1}
     assert [one["behavior_category"] for one in found] == [
         [index.get(value, 2) for value in (10, 10, 20, 30)],

@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import release_pages
 from muse_tools.datasets import raw_tables, validation
 from muse_tools.datasets.errors import DataError
+from schemas.ranking_schema import Feature
 from serving.files import replaced_folder
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import (
@@ -24,7 +26,7 @@ from tfx_pipeline.components.artifacts import (
     ItemEmbeddingsArtifact,
     ItemTableArtifact,
 )
-from tfx_pipeline.transforms import arrow_batches
+from tfx_pipeline.transforms import arrow_batches, feature_columns
 
 # The levels of a Parquet list take more memory than its int8 values: about
 # 2 KB per row while a batch is decoded.
@@ -89,14 +91,17 @@ def build_item_table(
             feature_ids, _, features = _read(
                 tables[raw_tables.ITEM_FEATURES],
                 "item_features",
-                [*tables.declared.tables["items"]][1:],
+                {
+                    f"item_{name}": feature
+                    for name, feature in tables.declared.features.item.items()
+                },
                 counts,
                 rejected,
             )
             vector_ids, is_first, _ = _read(
                 tables[raw_tables.EMBEDDINGS],
                 "embeddings",
-                [],
+                {},
                 counts,
                 rejected,
             )
@@ -107,9 +112,14 @@ def build_item_table(
         rejected_rows.write_counts(folder, counts)
     rows = np.searchsorted(ids, feature_ids)
     columns = {}
-    for name in tables.declared.features.item:
-        columns[name] = np.zeros(len(ids), np.int64)
-        columns[name][rows] = features.pop(f"item_{name}")
+    for name, feature in tables.declared.features.item.items():
+        given = features.pop(f"item_{name}")
+        columns[name] = np.full(
+            (len(ids), *given.shape[1:]),
+            feature_columns.missing(feature),
+            given.dtype,
+        )
+        columns[name][rows] = given
     del feature_ids, vector_ids, rows
     with ItemTable.filled(
         target,
@@ -117,6 +127,11 @@ def build_item_table(
         raw_tables.EMBEDDING_DIM,
         columns,
         source=str(tables.root.name),
+        schema={
+            "name": tables.declared.name,
+            "version": tables.declared.version,
+            "digest": tables.declared.digest(),
+        },
     ) as codes:
         _fill(codes, ids, tables[raw_tables.EMBEDDINGS], is_first)
     return ItemTable.open(target)
@@ -125,7 +140,7 @@ def build_item_table(
 def _read(
     table: raw_tables.RawTable,
     kind: str,
-    columns: list[str],
+    columns: Mapping[str, Feature],
     counts: collections.Counter[str],
     rejected: rejected_rows.RejectedRows,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -133,8 +148,8 @@ def _read(
 
     Returns:
         Ids int64 (N,), rising; bool (n,), which of the n accepted rows, in
-        the table's order, is the first of its item; the columns, each (N,) as
-        the ids are.
+        the table's order, is the first of its item; the columns, each (N,) or
+        (N, W) as the ids are.
     """
     parts: dict[str, list[np.ndarray]] = {
         name: [] for name in (raw_tables.ITEM_ID, *columns)
@@ -143,9 +158,11 @@ def _read(
         counts[f"read/{kind}"] += batch.num_rows
         good, bad = validation.validate(kind, batch)
         rejected.write(kind, bad)
+        good = feature_columns.with_filled(good, columns)
         for name, part in parts.items():
+            column = arrow_batches.column(good, name)
             # A copy: a view would keep the whole batch, vectors included.
-            part.append(arrow_batches.numpy_column(good, name).copy())
+            part.append(feature_columns.by_thing(column).copy())
     if not any(map(len, parts[raw_tables.ITEM_ID])):
         raise DataError(
             "NO_USABLE_ROWS",

@@ -153,7 +153,7 @@ def RankerTrainer(
 
 def _check_table(table: ItemTable, declared: RankingSchema) -> None:
     """Refuses a table that was made with another declaration."""
-    made_with = table.manifest.get("schema_digest")
+    made_with = table.manifest.get("schema", {}).get("digest")
     if made_with not in (None, declared.digest()):
         raise ValueError(
             f"{table.path}: expected an item table of the declaration "

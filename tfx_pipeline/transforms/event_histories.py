@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,8 @@ import pyarrow.compute as pc
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.arrow_lists import Ints, Mask, ranges, values_of
-from schemas.ranking_schema import Log, RankingSchema
+from schemas.ranking_schema import Feature, Log, RankingSchema
+from tfx_pipeline.transforms import feature_columns
 from tfx_pipeline.transforms.arrow_batches import column, numpy_column
 from tfx_pipeline.transforms.steps import POSITION
 
@@ -27,15 +29,24 @@ class EventHistories:
         events: rows with a user, an item, a time and features of behaviors.
         user_rows: int64 (E,), their users, not below 0.
         log: how to cut.
+        since: names of features of behaviors that are the seconds since them.
     """
 
     def __init__(
-        self, events: pa.RecordBatch, user_rows: Ints, log: Log
+        self,
+        events: pa.RecordBatch,
+        user_rows: Ints,
+        log: Log,
+        since: Sequence[str] = (),
     ) -> None:
         times = known_times(events)
         position = numpy_column(events, POSITION)
         order = np.lexsort((position, times, user_rows))
         self._limit = log.max_history
+        # A history of a day ends earlier than its requests.
+        self._delay = log.delay_s if log.as_of == "request" else 0
+        self._since = tuple(since)
+        self._happened = numpy_column(events, raw_tables.TIME)[order]
         self._columns = {
             raw_tables.BEHAVIOR_ITEM_IDS: column(events, raw_tables.ITEM_ID),
             **{
@@ -64,27 +75,52 @@ class EventHistories:
             ends: int64 (R,), seconds; an event at this second is left out.
 
         Returns:
-            Lists (R,) of items and of each feature of behaviors.
+            Lists (R,) of items and of each feature of behaviors. Seconds since
+            them are up to the request, or up to the end in histories of days.
         """
         places = np.searchsorted(self._times, ends)
         stops = np.searchsorted(self._keys, self._key(users, places))
         starts = np.searchsorted(self._keys, self._key(users, 0))
         lengths = np.minimum(stops - starts, self._limit)
-        offsets = pa.array(np.r_[0, np.cumsum(lengths)], pa.int32())
-        chosen = pa.array(ranges(stops - lengths, lengths))
-        return {
-            name: pa.ListArray.from_arrays(offsets, values.take(chosen))
+        offsets = np.r_[0, np.cumsum(lengths)]
+        chosen = ranges(stops - lengths, lengths)
+        found = {
+            name: feature_columns.lists(offsets, values.take(pa.array(chosen)))
             for name, values in self._columns.items()
         }
+        if self._since:
+            ages = np.repeat(ends + self._delay, lengths)
+            ages -= self._happened[chosen]
+            since = pa.array(ages.astype(np.float32))
+            found |= dict.fromkeys(
+                self._since, feature_columns.lists(offsets, since)
+            )
+        return found
 
 
 def no_events(declared: RankingSchema) -> pa.RecordBatch:
     """Returns events of no user, with their columns."""
-    names = [f"behavior_{name}" for name in declared.features.behavior]
+    features = declared.features
     own = (raw_tables.USER_ID, raw_tables.ITEM_ID, raw_tables.TIME, POSITION)
     return pa.RecordBatch.from_pydict(
-        {name: pa.array([], pa.int64()) for name in (*own, *names)}
+        {name: pa.array([], pa.int64()) for name in own}
+        | {
+            f"behavior_{name}": feature_columns.empty(
+                features.of_behavior(name)
+            )
+            for name, one in features.behavior.items()
+            if not one.time
+        }
     )
+
+
+def since_features(declared: RankingSchema) -> list[str]:
+    """Returns the features of behaviors that are the seconds since them."""
+    return [
+        f"behavior_{name}"
+        for name, one in declared.features.behavior.items()
+        if one.time
+    ]
 
 
 def behaviors(events: pa.RecordBatch, log: Log) -> pa.RecordBatch:
@@ -133,8 +169,7 @@ def request_ends(
     times = numpy_column(samples, raw_tables.TIME)
     requests = np.zeros(len(times), np.int64)
     if log.as_of == "day":
-        moments = pd.DatetimeIndex(times.astype("datetime64[s]"), tz="UTC")
-        days = moments.tz_convert(zoneinfo.ZoneInfo(log.timezone)).normalize()
+        days = _moments(times, log).normalize()
         since = days - pd.Timestamp(0, tz="UTC")
         times = np.asarray(since // pd.Timedelta(1, "s"), np.int64)
     elif raw_tables.REQUEST_ID in samples.schema.names:
@@ -148,3 +183,14 @@ def request_ends(
         np.minimum.at(first, number, times)
         times = first[number]
     return times - log.delay_s, requests
+
+
+def of_clock(times: Ints, feature: Feature, log: Log) -> Ints:
+    """Returns the hour or the weekday of seconds (N,), from 1 on."""
+    return np.asarray(getattr(_moments(times, log), feature.time), np.int64) + 1
+
+
+def _moments(times: Ints, log: Log) -> pd.DatetimeIndex:
+    """Returns seconds as moments in the zone of a log."""
+    moments = pd.DatetimeIndex(times.astype("datetime64[s]"), tz="UTC")
+    return moments.tz_convert(zoneinfo.ZoneInfo(log.timezone))

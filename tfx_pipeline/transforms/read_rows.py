@@ -11,9 +11,14 @@ import pyarrow.compute as pc
 
 from muse_tools.datasets import raw_tables, validation
 from muse_tools.datasets.arrow_lists import values_of
-from schemas.ranking_schema import Log
+from schemas.ranking_schema import RankingSchema
 from tfx_pipeline import features
-from tfx_pipeline.transforms import arrow_batches, event_histories, steps
+from tfx_pipeline.transforms import (
+    arrow_batches,
+    event_histories,
+    ready_histories,
+    steps,
+)
 
 
 class ReadRows(steps.Step):
@@ -24,12 +29,15 @@ class ReadRows(steps.Step):
         shuffle_dir: str | None,
         partitions: int,
         schema: pa.Schema,
-        log: Log | None,
+        declared: RankingSchema,
+        item_partitions: int,
     ) -> None:
         super().__init__(shuffle_dir)
         self._partitions = partitions
         self._schema = schema
-        self._log = log
+        self._log = declared.log
+        self._looked_up = ready_histories.looked_up(declared)
+        self._item_partitions = item_partitions
 
     def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
         """Sends impressions of logs by the split of their time."""
@@ -69,6 +77,13 @@ class ReadRows(steps.Step):
         if group.table == "samples":
             split = pa.array([group.split] * batch.num_rows, pa.string())
             batch = arrow_batches.append(batch, split=split)
+        if by_user and self._looked_up:
+            for index, part in arrow_batches.partition(
+                ready_histories.behaviors(batch, group.split),
+                raw_tables.ITEM_ID,
+                self._item_partitions,
+            ):
+                yield "events", index, part
         code = raw_tables.USER_ID if by_user else raw_tables.ITEM_ID
         for index, part in arrow_batches.partition(
             batch, code, self._partitions

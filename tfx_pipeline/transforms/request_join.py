@@ -25,18 +25,18 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
 from muse_tools.datasets import parquet_files, raw_tables, validation
-from schemas.ranking_schema import Log, RankingSchema
-from tfx_pipeline import features
+from schemas.ranking_schema import RankingSchema
 from tfx_pipeline.transforms import (
     arrow_batches,
     event_histories,
+    item_join,
     read_rows,
+    ready_histories,
     requests,
     shuffle_files,
     steps,
@@ -106,9 +106,16 @@ class RawFiles:
 
 def choose_partitions(files: RawFiles) -> tuple[int, int]:
     """Returns the partitions by item and by user for tables of this size."""
+    looked_up = ready_histories.looked_up(files.declared)
     by_item = _decoded_bytes(
         files,
         samples=[path for paths in files.samples.values() for path in paths],
+        user_features=[
+            path
+            for paths in files.users.values()
+            for path in paths
+            if looked_up
+        ],
         events=files.events,
         item_features=files.items,
         embedding_ids=files.embeddings,
@@ -153,7 +160,7 @@ def write_requests(
         schema = schemas.get(kind, pa.schema([]))
         groups = steps.row_groups(kind, schema, paths)
         step = read_rows.ReadRows(
-            options.shuffle_dir, partitions, schema, files.declared.log
+            options.shuffle_dir, partitions, schema, files.declared, by_item
         )
         return (
             pipeline
@@ -167,19 +174,24 @@ def write_requests(
     event_rows = (
         rows("events", {"": files.events}, by_item) if files.events else None
     )
+    behaviors: beam.PCollection | None = None
+    if event_rows:
+        behaviors = event_rows.rows
+    elif ready_histories.looked_up(files.declared):
+        behaviors = user_rows.events
     item_rows = rows("item_features", {"": files.items}, by_item)
     embedded = rows("embedding_ids", {"": files.embeddings}, by_item)
     with_items = (
         {
             "samples": sample_rows.rows,
-            **({"events": event_rows.rows} if event_rows else {}),
+            **({"events": behaviors} if behaviors else {}),
             "items": item_rows.rows,
             "embedded": embedded.rows,
         }
         | "ByItem" >> beam.CoGroupByKey()
         | "JoinItems"
         >> steps.step(
-            _JoinItems(
+            item_join.JoinItems(
                 options.shuffle_dir,
                 by_user,
                 files.declared,
@@ -191,7 +203,7 @@ def write_requests(
     written = (
         {
             "samples": with_items.rows,
-            **({"events": with_items.events} if event_rows else {}),
+            **({"events": with_items.events} if behaviors else {}),
             "users": user_rows.rows,
             "shards": shards,
         }
@@ -207,111 +219,6 @@ def write_requests(
         with_items.rejected,
         written.rejected,
     ) | "Rejected" >> beam.Flatten()
-
-
-def _by_split(rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
-    splits = arrow_batches.numpy_column(rows, requests.SPLIT)
-    for split in np.unique(splits):
-        yield str(split), rows.filter(pa.array(splits == split))
-
-
-class _JoinItems(steps.Step):
-    """Gives the samples of one partition their item's features."""
-
-    def __init__(
-        self,
-        shuffle_dir: str | None,
-        partitions: int,
-        declared: RankingSchema,
-        imported: bool = True,
-    ) -> None:
-        super().__init__(shuffle_dir)
-        self._partitions = partitions
-        self._declared = declared
-        self._imported = imported
-
-    def send(self, element: tuple[int, Mapping]) -> Iterator[steps.Sent]:
-        _, sent = element
-        samples, events, items, embedded = (
-            arrow_batches.concatenate(shuffle_files.read(sent.get(name, ())))
-            for name in ("samples", "events", "items", "embedded")
-        )
-        if items is not None:
-            items, extra = arrow_batches.split_by_mask(
-                items, requests.is_first(items, raw_tables.ITEM_ID)
-            )
-            yield from steps.reject(
-                "item_features", extra, validation.DUPLICATE_ITEM
-            )
-        if events is not None and self._declared.log:
-            yield from self._send_events(events, items, self._declared.log)
-        if samples is None:
-            return
-        rows = _lookup(items, samples)
-        samples, unknown = arrow_batches.split_by_mask(samples, rows >= 0)
-        for split, rejected in _by_split(unknown):
-            yield from steps.reject(
-                f"{split}_samples", rejected, validation.NO_ITEM_FEATURES
-            )
-        if items is None or not samples.num_rows:
-            return
-        rows = pa.array(rows[rows >= 0])
-        columns = {
-            name: arrow_batches.column(items, name).take(rows)
-            for name in requests.item_features(items)
-        }
-        columns[requests.POPULARITY] = pa.array(
-            requests.popularity(samples, features.TRAIN_SPLIT)
-        )
-        if self._imported:
-            without = (_lookup(embedded, samples) < 0).sum()
-            steps.count("joined/candidates_without_embedding", without)
-        joined = arrow_batches.append(samples, **columns)
-        for split, part in _by_split(joined):
-            for index, rows_of_users in arrow_batches.partition(
-                part, raw_tables.USER_ID, self._partitions
-            ):
-                yield "rows", (split, index), rows_of_users
-
-    def _send_events(
-        self, events: pa.RecordBatch, items: pa.RecordBatch | None, log: Log
-    ) -> Iterator[steps.Sent]:
-        """Gives events the features of behaviors that their items have.
-
-        Each split gets those before its end. Items without a row have
-        nothing but their ids: 0 is missing.
-        """
-        events, extra = arrow_batches.split_by_mask(
-            events, ~event_histories.is_repeated(events)
-        )
-        yield from steps.reject(
-            "events", extra, event_histories.DUPLICATE_EVENT
-        )
-        rows = _lookup(items, events)
-        columns = {}
-        for name in self._declared.features.of_items:
-            values = np.zeros(len(rows), np.int64)
-            if items is not None:
-                known = arrow_batches.numpy_column(items, f"item_{name}")
-                values[rows >= 0] = known[rows[rows >= 0]]
-            columns[f"behavior_{name}"] = pa.array(values)
-        joined = arrow_batches.append(events, **columns)
-        seconds = arrow_batches.numpy_column(joined, raw_tables.TIME)
-        for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT):
-            _, end = log.seconds(split)
-            before, _ = arrow_batches.split_by_mask(joined, seconds < end)
-            for index, part in arrow_batches.partition(
-                before, raw_tables.USER_ID, self._partitions
-            ):
-                yield "events", (split, index), part
-
-
-def _lookup(
-    table: pa.RecordBatch | None, samples: pa.RecordBatch
-) -> np.ndarray:
-    """Returns the table's row of each sample's item, or -1."""
-    wanted = arrow_batches.numpy_column(samples, raw_tables.ITEM_ID)
-    return requests.rows_of(table, raw_tables.ITEM_ID, wanted)
 
 
 class _WriteRequests(steps.Step):
@@ -365,6 +272,10 @@ class _WriteRequests(steps.Step):
             steps.count(f"joined/{split}_impressions", samples.num_rows)
             if users is not None and samples.num_rows:
                 histories = None
+                if ready_histories.looked_up(self._declared):
+                    users = ready_histories.with_features(
+                        users, events, self._declared
+                    )
                 if log:
                     if events is None:
                         events = event_histories.no_events(self._declared)
@@ -377,14 +288,17 @@ class _WriteRequests(steps.Step):
                         events, of_users >= 0
                     )
                     histories = event_histories.EventHistories(
-                        events, of_users[of_users >= 0], log
+                        events,
+                        of_users[of_users >= 0],
+                        log,
+                        event_histories.since_features(self._declared),
                     )
                 batches = requests.build_requests(
                     samples,
                     users,
                     rows[rows >= 0],
                     self._options.max_candidates,
-                    log,
+                    self._declared,
                     histories,
                 )
         path = steps.shard_path(

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muse_tools.datasets import raw_tables, validation
-from schemas.ranking_schema import Log
+from schemas.ranking_schema import RankingSchema
 from tfx_pipeline import features
-from tfx_pipeline.transforms import event_histories
+from tfx_pipeline.transforms import event_histories, feature_columns
 from tfx_pipeline.transforms.arrow_batches import column, mix, numpy_column
 from tfx_pipeline.transforms.event_histories import EventHistories
 from tfx_pipeline.transforms.steps import POSITION
@@ -29,7 +29,7 @@ def build_requests(
     users: pa.RecordBatch,
     user_rows: np.ndarray,
     max_candidates: int,
-    log: Log | None = None,
+    declared: RankingSchema,
     histories: EventHistories | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Groups joined samples into requests.
@@ -43,6 +43,7 @@ def build_requests(
         Batches of about 8 MB, one row per request, every column a list, named
         as in the request-grouped Example.
     """
+    log = declared.log
     keys = mix(numpy_column(users, raw_tables.USER_ID))[user_rows]
     ends = numbers = np.zeros(len(keys), np.int64)
     if log:
@@ -53,16 +54,8 @@ def build_requests(
         np.stack([user_rows, ends, numbers[order]]), max_candidates
     )
     bounds = np.r_[starts, len(order)]
-    samples = samples.take(pa.array(order))
-    candidates = {
-        features.CANDIDATE_ITEM_IDS: column(samples, raw_tables.ITEM_ID),
-        **{
-            f"candidate_{name.removeprefix('item_')}": column(samples, name)
-            for name in item_features(samples)
-        },
-        features.CANDIDATE_POPULARITY: column(samples, POPULARITY),
-        features.CLICKS: pa.array(validation.clicks(samples).astype(np.int64)),
-    }
+    candidates = _candidates(samples.take(pa.array(order)), declared)
+    users = feature_columns.with_filled(users, declared.features.learned())
     names = users.schema.names
     longest = (
         log.max_history
@@ -75,12 +68,12 @@ def build_requests(
     for first in range(0, len(starts), step):
         chosen = slice(first, first + step)
         rows = pa.array(user_rows[starts[chosen]])
-        singles = pa.array(np.arange(len(rows) + 1), pa.int32())
-        offsets = pa.array(bounds[first : first + len(rows) + 1], pa.int32())
+        singles = np.arange(len(rows) + 1)
+        offsets = bounds[first : first + len(rows) + 1]
         columns = {}
         for name in (n for n in names if n.startswith("user_")):
             values = column(users, name).take(rows)
-            columns[name] = pa.ListArray.from_arrays(singles, values)
+            columns[name] = feature_columns.lists(singles, values)
         if histories:
             of_requests = starts[chosen]
             columns |= histories.before(
@@ -88,11 +81,46 @@ def build_requests(
             )
         for name in (n for n in names if n.startswith("behavior_")):
             columns[name] = column(users, name).take(rows)
+        things = slice(offsets[0], offsets[-1])
         for name, values in candidates.items():
-            columns[name] = pa.ListArray.from_arrays(offsets, values)
+            columns[name] = feature_columns.lists(
+                offsets - offsets[0], values[things]
+            )
         yield pa.RecordBatch.from_arrays(
             list(columns.values()), names=list(columns)
         )
+
+
+def _candidates(
+    samples: pa.RecordBatch, declared: RankingSchema
+) -> dict[str, pa.Array]:
+    """Returns what Examples hold of each candidate, by its name there."""
+    own = declared.features.learned()
+    samples = feature_columns.with_filled(samples, own)
+    found = {
+        features.CANDIDATE_ITEM_IDS: column(samples, raw_tables.ITEM_ID),
+        **{
+            f"candidate_{name.removeprefix('item_')}": column(samples, name)
+            for name in item_features(samples)
+        },
+    }
+    for name, feature in own.items():
+        if feature.time and declared.log and name.startswith("context_"):
+            times = numpy_column(samples, raw_tables.TIME)
+            found[name] = pa.array(
+                event_histories.of_clock(times, feature, declared.log)
+            )
+        elif name.startswith(("context_", "candidate_")):
+            found[name] = column(samples, name)
+    found[features.CANDIDATE_POPULARITY] = column(samples, POPULARITY)
+    for label, name in zip(
+        features.labels(declared), declared.label_names, strict=True
+    ):
+        labels = validation.clicks(samples, name).astype(np.int64)
+        found[label] = pa.array(labels)
+    if declared.weight:
+        found[features.WEIGHTS] = column(samples, raw_tables.WEIGHT)
+    return found
 
 
 def item_features(rows: pa.RecordBatch) -> list[str]:

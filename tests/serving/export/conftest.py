@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.serving.export.kinds import Kinds, make_kinds
 from tests.serving.export.world import World, make_world
 
 tf = pytest.importorskip("tensorflow")
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Return the exported world."""
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
+    """Return the exported toy with features of every kind."""
+    return make_kinds(tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.fixture(scope="session")

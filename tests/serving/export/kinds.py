@@ -1,11 +1,12 @@
 """An export with features of every kind, and what each becomes, in NumPy.
 
-    python tests/serving/export/kinds.py FOLDER
+    python -m tests.serving.export.kinds FOLDER
 
 writes it, for `scripts/gpu_kernels.py`.
 """
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import tensorflow as tf
 from muse_keras.tables import ItemTable
 from schemas.ranking_schema import Feature, RankingSchema
 from serving.export.request import rank_inputs
+from tests.serving.export.world import make_transform_output, to_example
 
 DIM, K, MAX_HISTORY = 8, 3, 6
 DECLARED = RankingSchema.model_validate(
@@ -63,28 +65,6 @@ DECLARED = RankingSchema.model_validate(
 )
 FEATURES = DECLARED.features
 _IDS = [0, 5, -6, 7, 8, 555]
-LEARNED: dict[str, np.ndarray] = {
-    **{
-        name: np.array([7, -6, 5, 8])
-        for name in (
-            *("user_town", "user_tastes", "item_brand", "context_device"),
-            *("context_slots", "context_themes", "candidate_position"),
-        )
-    },
-    **{
-        name: np.array(values, np.float32)
-        for name, values in {
-            "user_age": [0.4, 1.5],
-            "item_price": [-0.2, 0.7],
-            "context_heat": [0.1, 0.0],
-            "candidate_discount": [0.0, 2.0],
-            "user_income": [-0.5, 0.25, 1.0],
-            "item_grade": [-0.25, 0.5],
-            "candidate_stock": [0.0],
-            "behavior_dwell": [-1.0, 0.0, 1.0],
-        }.items()
-    },
-}
 Request = dict[str, np.ndarray]
 
 
@@ -94,12 +74,14 @@ class Kinds:
 
     Attributes:
         item_table: 60 items.
+        learned: what Transform learned.
         model: a MUSE ranker with random weights.
         export: the `Export`.
         loaded: the SavedModel, loaded again.
     """
 
     item_table: ItemTable
+    learned: dict[str, np.ndarray]
     model: Any
     export: Any
     loaded: Any
@@ -135,15 +117,9 @@ def make_table(folder: Path, count: int = 60) -> ItemTable:
     features = {n: raw_values(rng, f, count) for n, f in FEATURES.item.items()}
     for name, values in features.items():
         values[0] = 0 if FEATURES.item[name].dtype == "int64" else np.nan
-    table = ItemTable.write(
-        folder, np.arange(1, count + 1) * 1_000_003, codes, {}, "test"
+    return ItemTable.write(
+        folder, np.arange(1, count + 1) * 1_000_003, codes, features, "test"
     )
-    # SHIM until the table has numbers.
-    table.__dict__["features"] = {
-        name: np.concatenate([0 * values[:1], values])
-        for name, values in features.items()
-    }
-    return table
 
 
 def make_requests(table: ItemTable, count: int, seed: int) -> list[Request]:
@@ -208,8 +184,8 @@ def batched(requests: list[Request]) -> Request:
     return inputs
 
 
-def to_example(table: ItemTable, request: Request) -> bytes:
-    """Return a request as a serialized Example, with items' features."""
+def example_values(table: ItemTable, request: Request) -> Request:
+    """Return a request as in an Example: flat, with features of items."""
     rows = table.rows(request["candidate_item_ids"])
     history = table.rows(request["behavior_item_ids"])
     values = {
@@ -227,19 +203,10 @@ def to_example(table: ItemTable, request: Request) -> bytes:
             f"behavior_{name}": known_values(table, name, history)
             for name in FEATURES.of_items
         },
-        "clicks": np.zeros(len(rows), np.int64),
+        "clicks": np.arange(len(rows)) % 2,
         "label_buy": np.zeros(len(rows), np.int64),
     }
-    example = tf.train.Example()
-    for name, array in values.items():
-        feature = example.features.feature[name]
-        held = (
-            feature.float_list
-            if array.dtype.kind == "f"
-            else feature.int64_list
-        )
-        held.value.extend(array.ravel().tolist())
-    return example.SerializeToString()
+    return {name: one.ravel() for name, one in values.items()}
 
 
 def known_values(table: ItemTable, name: str, rows: np.ndarray) -> np.ndarray:
@@ -249,10 +216,11 @@ def known_values(table: ItemTable, name: str, rows: np.ndarray) -> np.ndarray:
     return values
 
 
-def encoded(name: str, feature: Feature, raw: Any) -> np.ndarray:
+def encoded(
+    feature: Feature, learned: np.ndarray, raw: np.ndarray
+) -> np.ndarray:
     """Return what a feature becomes, (things, width), by its definition."""
-    values = np.asarray(raw).reshape(-1, feature.raw_width)
-    learned = LEARNED.get(name, np.zeros(0))
+    values = raw.reshape(-1, feature.raw_width)
     if feature.kind == "vector":
         given = ~np.isnan(values[:, :1])
         return np.concatenate([np.where(given, values, 0), given], axis=1)
@@ -289,6 +257,11 @@ def bucket_of(value: int, buckets: int) -> int:
 def model_inputs(kinds: Kinds, request: Request) -> dict[str, np.ndarray]:
     """Return the model's inputs of one request, from the definitions."""
     table, features = kinds.item_table, FEATURES
+
+    def by_definition(name: str, raw: np.ndarray) -> np.ndarray:
+        learned = kinds.learned.get(name, np.zeros(0))
+        return encoded(features.learned()[name], learned, raw)
+
     items = request["candidate_item_ids"]
     rows = table.rows(items)
     kept = np.flatnonzero(request["behavior_item_ids"])[-MAX_HISTORY:]
@@ -296,7 +269,7 @@ def model_inputs(kinds: Kinds, request: Request) -> dict[str, np.ndarray]:
 
     def group(names: dict[str, Feature], of: str, is_index: bool) -> list:
         return [
-            encoded(f"{of}_{name}", one, request[f"{of}_{name}"])
+            by_definition(f"{of}_{name}", request[f"{of}_{name}"])
             for name, one in names.items()
             if one.is_index == is_index
         ]
@@ -307,13 +280,12 @@ def model_inputs(kinds: Kinds, request: Request) -> dict[str, np.ndarray]:
         return columns + group(features.candidate, "candidate", is_index)
 
     of_candidates = {
-        name: encoded(f"item_{name}", one, known_values(table, name, rows))
-        for name, one in features.item.items()
+        name: by_definition(f"item_{name}", known_values(table, name, rows))
+        for name in features.item
     }
     behaviors = {
-        name: encoded(
+        name: by_definition(
             f"item_{name}" if name in features.item else f"behavior_{name}",
-            features.of_behavior(name),
             known_values(table, name, history)
             if name in features.of_items
             else request[f"behavior_{name}"][kept],
@@ -363,7 +335,7 @@ def expected_scores(kinds: Kinds, request: Request) -> np.ndarray:
     return 1 / (1 + np.exp(-np.asarray(logits, np.float64)[0]))
 
 
-def make_model(item_table: ItemTable, spare_rows: int = 256) -> Any:
+def make_model(item_table: ItemTable, learned: dict[str, np.ndarray]) -> Any:
     """Return a ranker with random weights and its table assigned."""
     import keras
 
@@ -373,7 +345,7 @@ def make_model(item_table: ItemTable, spare_rows: int = 256) -> Any:
     keras.utils.set_random_seed(3)
     model = MUSE(
         item_table.num_items,
-        **model_arguments(FEATURES, LEARNED),
+        **model_arguments(FEATURES, learned),
         labels=("click", "buy"),
         k=K,
         vector_dim=DIM,
@@ -381,7 +353,7 @@ def make_model(item_table: ItemTable, spare_rows: int = 256) -> Any:
         recent=3,
         num_tiers=5,
         hidden_units=(16, 8),
-        spare_rows=spare_rows,
+        spare_rows=256,
     )
     model.table.assign(item_table)
     rng = np.random.default_rng(4)
@@ -392,24 +364,47 @@ def make_model(item_table: ItemTable, spare_rows: int = 256) -> Any:
 
 
 def make_kinds(folder: Path) -> Kinds:
-    """Export the toy with every signature but `serving_default`."""
+    """Export the toy with every signature into an empty folder."""
+    import tensorflow_transform as tft
+
     from serving.export import UserCacheConfig, export_saved_model
+    from tfx_pipeline import preprocessing
 
     item_table = make_table(folder / "table")
-    model = make_model(item_table)
+    requests = [
+        example_values(item_table, one)
+        for one in make_requests(item_table, 40, 5)
+    ]
+    config = {
+        "features": FEATURES.model_dump(mode="json"),
+        "max_history": MAX_HISTORY,
+        "vocabulary_size": 100,
+        "vocabulary_frequency_threshold": 1,
+    }
+    transform_output = make_transform_output(
+        requests,
+        folder,
+        functools.partial(preprocessing.preprocessing_fn, custom_config=config),
+    )
+    learned = preprocessing.read_learned(
+        tft.TFTransformOutput(str(transform_output)), FEATURES
+    )
+    model = make_model(item_table, learned)
     export = export_saved_model(
         folder / "muse" / "1",
         model=model,
         item_table=item_table,
         features=FEATURES,
-        learned=LEARNED,
+        learned=learned,
         schema=DECLARED,
         max_history=MAX_HISTORY,
+        transform_output=transform_output,
+        warmup_examples=[to_example(one) for one in requests[:2]],
         # As long as `rank` fills up histories of these lengths.
         user_cache=UserCacheConfig(users=16, ways=4, max_length=100),
     )
     loaded = tf.saved_model.load(str(export.path))
-    return Kinds(item_table, model, export, loaded)
+    return Kinds(item_table, learned, model, export, loaded)
 
 
 if __name__ == "__main__":

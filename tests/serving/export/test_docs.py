@@ -24,7 +24,7 @@ def test_example_of_the_page(
     names = {
         "model": world.model,
         "item_table": world.item_table,
-        "vocabularies": world.vocabularies,
+        "learned": world.vocabularies,
         "examples": [to_example(request) for request in requests],
     }
     code = "".join(BLOCK.findall(PAGE.read_text(encoding="utf-8")))

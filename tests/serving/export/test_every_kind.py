@@ -7,26 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.export import kinds as toy
 from tests.serving.export.kinds import (
     DECLARED,
     FEATURES,
-    LEARNED,
     MAX_HISTORY,
     Kinds,
     batched,
+    example_values,
     expected_scores,
     make_requests,
-    to_example,
 )
+from tests.serving.export.world import to_example
 
 tf = pytest.importorskip("tensorflow")
 
-from muse_keras.tensorflow import densify, feature_matches  # noqa: E402
+from schemas.ranking_schema import Feature  # noqa: E402
 from serving.export import export_saved_model, kernel_report  # noqa: E402
-from serving.export.encodings import Encoding  # noqa: E402
-from serving.export.feature_names import prefixed  # noqa: E402
-from serving.export.ranking_module import RankingModule  # noqa: E402
 from serving.export.request import (  # noqa: E402
     in_few_lengths,
     prefetch_inputs,
@@ -37,11 +33,6 @@ from serving.export.words import pack_numbers, unpack_numbers  # noqa: E402
 
 LABELS = ("click_probability", "buy_probability")
 NEW = 4_000_000_001
-
-
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
-    return toy.make_kinds(tmp_path_factory.mktemp("kinds"))
 
 
 def parts_of(
@@ -153,81 +144,28 @@ def test_explain_has_all_labels(kinds: Kinds) -> None:
         np.testing.assert_allclose(shown[label], ranked[label], atol=1e-6)
 
 
-def stand_in(raw: dict[str, Any]) -> dict[str, Any]:
-    """Encode Examples as Transform does."""
-    raw = {name: densify(values) for name, values in raw.items()}
-    every = {
-        **prefixed("user", FEATURES.user),
-        **prefixed("candidate", FEATURES.item),
-        **prefixed("candidate", FEATURES.candidate),
-        **prefixed("context", FEATURES.context),
-        **{
-            f"behavior_{name}": FEATURES.of_behavior(name)
-            for name in FEATURES.behavior
-        },
-    }
-    learned = {
-        **LEARNED,
-        "candidate_brand": LEARNED["item_brand"],
-        "candidate_price": LEARNED["item_price"],
-        "candidate_grade": LEARNED["item_grade"],
-        "behavior_brand": LEARNED["item_brand"],
-        "behavior_grade": LEARNED["item_grade"],
-    }
-    things = {}
-    for name, one in every.items():
-        if name in raw:
-            shape = [tf.shape(raw[name])[0], -1, one.raw_width]
-            values = tf.reshape(raw[name], shape)
-            if one.kind == "number":
-                values = values[..., 0]
-            things[name] = Encoding(name, one, learned.get(name, ()))(values)
-    ids = raw["behavior_item_ids"]
-    matches = {
-        f"candidate_{name}_matches": feature_matches(
-            things[f"behavior_{name}"], ids != 0, things[f"candidate_{name}"], 9
-        )
-        for name in FEATURES.matches
-    }
-    flat = {
-        name: tf.reshape(values, [tf.shape(values)[0], -1])
-        for name, values in things.items()
-    }
-    items = {name: raw[name] for name in raw if name.endswith("_item_ids")}
-    return {**flat, **matches, **items}
-
-
 def test_examples_give_the_scores_of_rank(kinds: Kinds) -> None:
-    unserved = {"clicks", "label_buy", "context_slots", "candidate_badges"}
-    unserved.add("candidate_position")
-    requests = make_requests(kinds.item_table, 8, seed=12)
-    for request in requests:  # The stand-in does not cut histories.
-        for name in [n for n in request if n.startswith("behavior_")]:
-            request[name] = request[name][-MAX_HISTORY:]
-    examples = [to_example(kinds.item_table, one) for one in requests]
-    fields = tf.train.Example.FromString(examples[0]).features.feature
-    module = RankingModule(
-        model=kinds.model,
-        item_table=kinds.item_table,
-        features=FEATURES,
-        learned=LEARNED,
-        max_history=MAX_HISTORY,
-        transform=stand_in,
-        raw_feature_spec={
-            name: tf.io.VarLenFeature(
-                tf.float32 if field.HasField("float_list") else tf.int64
-            )
-            for name, field in fields.items()
-            if name not in unserved
-        },
-    )
-    for request, example in zip(requests, examples, strict=True):
-        answer = module.serve_examples(tf.constant([example]))
+    """By the graph of Transform, with and without what is not served."""
+    hidden = ("context_slots", "candidate_badges", "candidate_position")
+    unserved = ("clicks", "label_buy", *hidden)
+    for request in make_requests(kinds.item_table, 8, seed=12):
         expected = kinds.call("rank", **batched([request]))
-        for label in LABELS:
-            np.testing.assert_allclose(
-                answer[label], expected[label], atol=2e-6
+        values = example_values(kinds.item_table, request)
+        rng = np.random.default_rng(1)
+        for name in hidden:
+            one = FEATURES.learned()[name]
+            count = len(request["candidate_item_ids"]) * one.raw_width
+            values[name] = rng.choice([5, 7], count)
+        served = {n: one for n, one in values.items() if n not in unserved}
+        for given in (values, served):
+            answer = kinds.call(
+                "serving_default",
+                examples=np.array([to_example(given)], object),
             )
+            for label in LABELS:
+                np.testing.assert_allclose(
+                    answer[label], expected[label], atol=2e-6
+                )
 
 
 def upsert(kinds: Kinds, row: int, item_id: int, **changed: Any) -> Any:
@@ -387,8 +325,9 @@ def test_the_manifest_has_the_declaration(kinds: Kinds) -> None:
         "declaration": DECLARED.model_dump(mode="json"),
     }
     assert manifest["index_sizes"]["item_tags"] == 8
-    assert manifest["index_sizes"]["item_brand"] == 6
-    assert manifest["index_sizes"]["behavior_dwell"] == 5
+    for name in ("item_brand", "behavior_dwell"):
+        wanted = len(kinds.learned[name]) + 2
+        assert manifest["index_sizes"][name] == wanted > 3
     stored = manifest["variables"]
     rows = kinds.item_table.num_items + 1 + 256
     assert stored["item_features.tags"]["shape"] == [rows, 2]
@@ -400,33 +339,41 @@ def test_the_manifest_has_the_declaration(kinds: Kinds) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learned": {"item_brand": np.array([1])}}, "`learned` must be exact"),
-        (
-            {"learned": LEARNED | {"item_brand": np.array([1])}},
-            r"`model.item_sizes` must be .*'brand': 3",
-        ),
-        (
-            {"learned": LEARNED | {"user_age": np.array([1.0])}},
-            r"`learned\['user_age'\]` must be a mean and a scale",
-        ),
-        (
-            {"learned": LEARNED | {"item_grade": np.array([1.0, 0.5])}},
-            r"`learned\['item_grade'\]` must be boundaries that rise",
-        ),
-        ({"features": None}, "`features` must be given"),
+        ({"item_brand": None}, "`learned` must be exactly"),
+        ({"item_brand": [1]}, r"`model.item_sizes` must be .*'brand': 3"),
+        ({"user_age": [1.0]}, r"`learned\['user_age'\]` must be a mean and"),
+        ({"item_grade": [1.0, 0.5]}, r"\['item_grade'\]` must be .* rise"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(
+def test_what_was_not_learned_of_these_is_refused(
     kinds: Kinds, tmp_path: Path, change: Any, message: str
 ) -> None:
+    learned = kinds.learned | change
+    with pytest.raises(ValueError, match=message):
+        export_saved_model(
+            tmp_path / "1",
+            model=kinds.model,
+            item_table=kinds.item_table,
+            features=FEATURES,
+            learned={n: v for n, v in learned.items() if v is not None},
+        )
+
+
+def test_other_features_are_refused(kinds: Kinds, tmp_path: Path) -> None:
     parts = {
         "model": kinds.model,
         "item_table": kinds.item_table,
-        "features": FEATURES,
-        "learned": LEARNED,
+        "learned": kinds.learned,
     }
-    with pytest.raises(ValueError, match=message):
-        export_saved_model(tmp_path / "1", **(parts | change))
+    with pytest.raises(ValueError, match="`features` must be given"):
+        export_saved_model(tmp_path / "1", **parts)
+    longer = FEATURES.item | {"style": Feature(type="vector", dim=4)}
+    with pytest.raises(ValueError, match="style.*float32 with 4"):
+        export_saved_model(
+            tmp_path / "1",
+            features=FEATURES.model_copy(update={"item": longer}),
+            **parts,
+        )
 
 
 def test_added_behaviors_are_missing() -> None:

@@ -11,6 +11,7 @@ from serving.export import kernel_report
 from serving.export.gpu_kernels import allows
 from serving.export.graph_walk import DATA, WAIT
 from serving.export.kernel_report import main
+from tests.serving.export.kinds import Kinds
 from tests.serving.export.world import World
 
 tf = pytest.importorskip("tensorflow")
@@ -196,7 +197,9 @@ def test_a_kernel_may_be_for_some_strings_only(
     assert not allows(kernel, node)
 
 
-def test_the_table_of_the_docs_is_that_of_this_tensorflow(world: World) -> None:
+def test_the_table_of_the_docs_is_that_of_this_tensorflow(
+    world: World, kinds: Kinds
+) -> None:
     """`scripts/gpu_kernels.py` writes it."""
     spec = importlib.util.spec_from_file_location(
         "gpu_kernels", ROOT / "scripts" / "gpu_kernels.py"
@@ -207,7 +210,7 @@ def test_the_table_of_the_docs_is_that_of_this_tensorflow(world: World) -> None:
     stated = {
         row: states.get(tf.__version__, "") for row, states in table.items()
     }
-    used = script.used(world.export.path)
+    used = script.used(world.export.path) | script.used(kinds.export.path)
     assert {row: stated.get(row, "") for row in used} == used
     releases = set().union(*table.values())
     assert releases == {"2.16.2", "2.21.0"}

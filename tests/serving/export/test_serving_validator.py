@@ -24,6 +24,12 @@ from serving.local_server import (
     ServerDidNotStart,
     local_server,
 )
+from tests.serving.export.kinds import (
+    Kinds,
+    example_values,
+    expected_scores,
+)
+from tests.serving.export.kinds import make_requests as make_kinds_requests
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import World, make_requests, to_example
 from tests.tfx_pipeline import metadata
@@ -344,3 +350,56 @@ def test_a_server_that_does_not_come_up_in_time_is_an_error(
 ) -> None:
     with pytest.raises(ServerDidNotStart):
         inputs.validate(timeout_s=0.01)
+
+
+def test_every_kind_of_feature_is_replayed(
+    kinds: Kinds, tmp_path: pathlib.Path
+) -> None:
+    """By all signatures, with all labels; one context in a request."""
+    table = kinds.item_table
+    requests = make_kinds_requests(table, 7, seed=15)
+    contexts = make_kinds_requests(table, 7, seed=16)
+    scores = []
+    with tf.io.TFRecordWriter(
+        str(tmp_path / "data.gz"), tf.io.TFRecordOptions("GZIP")
+    ) as writer:
+        for request, other in zip(requests, contexts, strict=True):
+            values = example_values(table, request)
+            scores.append(expected_scores(kinds, request))
+            if len(scores) % 2:
+                # The last candidate was shown in another context.
+                own = {n: v for n, v in other.items() if "context" in n}
+                for name, value in own.items():
+                    values[name][-value.size :] = value.ravel()
+                scores[-1][-1] = expected_scores(kinds, request | own)[-1]
+            writer.write(to_example(values))
+    ids = [one["candidate_item_ids"] for one in requests]
+    flat = np.concatenate(scores).astype(np.float32)
+    recorded = {
+        "user_id": np.concatenate([one["user_id"] for one in requests]),
+        "lengths": np.array([len(one) for one in ids]),
+        "candidate_item_ids": np.concatenate(ids),
+        "click_probability": flat[:, 0],
+    }
+    np.savez(tmp_path / "good.npz", **recorded, buy_probability=flat[:, 1])
+    np.savez(tmp_path / "bad.npz", **recorded, buy_probability=flat[:, 1] + 0.1)
+    with (
+        local_server(kinds.export.path) as address,
+        MuseClient(address.grpc) as client,
+    ):
+        inputs = client.metadata().signatures["rank"].inputs
+
+        def replays(name: str) -> list[checks.Replay]:
+            return executor._replays(
+                tmp_path / name, str(tmp_path / "data.gz"), inputs
+            )
+
+        shown = replays("good.npz")
+        assert any(len(one.places) < len(one.scores["buy"]) for one in shown)
+        found = checks.Ranker(client, shown, table).differences()
+        assert set(found) == set(checks.CHECKS)
+        assert max(found.values()) < 1e-5
+        bad = checks.Ranker(client, replays("bad.npz"), table)
+        for name in ("serving_default", "rank", "explain", "prefetch"):
+            difference = checks.CHECKS[name](bad)
+            assert difference == pytest.approx(0.1, abs=1e-4)

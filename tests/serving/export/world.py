@@ -184,6 +184,10 @@ def to_example(request: dict[str, np.ndarray]) -> bytes:
         features=tf.train.Features(
             feature={
                 name: tf.train.Feature(
+                    float_list=tf.train.FloatList(value=value.tolist())
+                )
+                if value.dtype.kind == "f"
+                else tf.train.Feature(
                     int64_list=tf.train.Int64List(value=value.tolist())
                 )
                 for name, value in request.items()
@@ -265,7 +269,12 @@ def make_transform_output(
     beam_internals.spare_local_runs()
 
     schema = schema_utils.schema_from_feature_spec(
-        dict.fromkeys(requests[0], tf.io.VarLenFeature(tf.int64))
+        {
+            name: tf.io.VarLenFeature(
+                tf.float32 if values.dtype.kind == "f" else tf.int64
+            )
+            for name, values in requests[0].items()
+        }
     )
     metadata = tft.DatasetMetadata(schema)
     rows = [

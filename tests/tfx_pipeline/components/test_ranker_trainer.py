@@ -8,12 +8,16 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from muse_keras.tables import ItemTable
+from schemas.ranking_schema import preset
+from tests.tfx_pipeline.training import toy_training
+from tfx_pipeline.components import ranker_trainer
 from tfx_pipeline.components.artifacts import ItemTableArtifact
 from tfx_pipeline.components.ranker_trainer import RankerTrainer
-from tfx_pipeline.training import checkpoints
+from tfx_pipeline.training import checkpoints, input_fn
 
 pytestmark = pytest.mark.tf
 
@@ -121,3 +125,55 @@ def test_another_training_has_another_checkpoint(world, change):
     first = world.checkpoint_dir()
     change(world)
     assert world.checkpoint_dir().name != first.name
+
+
+def test_a_table_of_another_declaration_is_refused(world):
+    declared = preset("taobao_mm")
+    table = ItemTable.write(
+        world.root / "other",
+        np.array([4]),
+        np.zeros((1, 4), np.int8),
+        {},
+        "test",
+        schema={"digest": "f" * 16},
+    )
+    with pytest.raises(ValueError, match=f"{declared.digest()}.*digest ffff"):
+        ranker_trainer._check_table(table, declared)
+    own = ItemTable.write(
+        world.root / "own",
+        np.array([4]),
+        np.zeros((1, 4), np.int8),
+        {},
+        "test",
+        schema={"digest": declared.digest()},
+    )
+    ranker_trainer._check_table(own, declared)
+
+
+def test_scores_of_all_labels_are_recorded(tmp_path):
+    class Model:
+        def __call__(self, inputs, training):
+            ids = tf.cast(inputs["candidate_item_ids"], tf.float32)
+            return tf.stack([ids, -ids], axis=-1)
+
+        def probabilities(self, logits):
+            both = tf.sigmoid(logits)
+            return {
+                "click_probability": both[..., 0],
+                "buy_probability": both[..., 1],
+            }
+
+    pattern, requests = toy_training.write_requests(tmp_path / "data", 3)
+    dataset = input_fn.request_dataset([pattern], toy_training.SPEC, 2)
+    ranker_trainer._record_scores(
+        Model(), toy_training.DECLARED, dataset, 3, tmp_path / "scores.npz"
+    )
+    with np.load(tmp_path / "scores.npz") as stored:
+        items = stored["candidate_item_ids"]
+        wanted = 1 / (1 + np.exp(-items.astype(np.float64)))
+        np.testing.assert_allclose(stored["click_probability"], wanted)
+        np.testing.assert_allclose(
+            stored["buy_probability"], 1 - wanted, atol=1e-6
+        )
+        assert len(items) == stored["lengths"].sum()
+    assert len(items) == sum(len(one["clicks"]) for one in requests)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from schemas.ranking_schema import RankingSchema
 from tests.tfx_pipeline.training import toy_training
 from tests.tfx_pipeline.training.toy_training import DECLARED, USER_PROFILE
 from tfx_pipeline.training import input_fn, records
@@ -176,3 +177,78 @@ def test_the_last_batch_is_filled_up_with_empty_requests(data):
         assert (losses * weights).mean() == pytest.approx(
             losses[:real][mask].mean()
         )
+
+
+def test_labels_weights_and_columns_of_declared_features(tmp_path):
+    declared = RankingSchema.model_validate(
+        {
+            "name": "toy",
+            "labels": {"click": {}, "buy": {"loss_weight": 3}},
+            "weight": "counts_as",
+            "features": {
+                "user": {"age": {"type": "float"}},
+                "item": {"brand": {}, "tags": {"many": 2}},
+                "candidate": {"position": {"training_only": True}},
+            },
+        }
+    )
+    rng = np.random.default_rng(3)
+    requests = []
+    for count in (2, 4, 1):
+        requests.append(
+            {
+                "user_age": [0.5, 1.0],
+                "behavior_item_ids": [3] * count,
+                "candidate_item_ids": [*range(1, count + 1)],
+                "candidate_brand": rng.integers(1, 5, count).tolist(),
+                "candidate_tags": rng.integers(0, 5, 2 * count).tolist(),
+                "candidate_position": [*range(1, count + 1)],
+                "clicks": rng.integers(0, 2, count).tolist(),
+                "label_buy": rng.integers(0, 2, count).tolist(),
+                "weights": rng.uniform(0.5, 4, count).tolist(),
+            }
+        )
+    floats = ("user_age", "weights")
+    with tf.io.TFRecordWriter(str(tmp_path / "one"), options="GZIP") as writer:
+        for one in requests:
+            message = tf.train.Example()
+            for name, values in one.items():
+                kind = "float_list" if name in floats else "int64_list"
+                held = getattr(message.features.feature[name], kind)
+                held.value.extend(values)
+            writer.write(message.SerializeToString())
+    spec = {
+        name: tf.io.VarLenFeature(tf.float32 if name in floats else tf.int64)
+        for name in requests[0]
+    }
+    (batch,) = input_fn.request_dataset([str(tmp_path / "one")], spec, 3)
+    for rows in (0, 5):  # Also filled up with empty requests.
+        inputs, labels, weights = (
+            tf.nest.map_structure(np.asarray, part)
+            for part in input_fn.training_batch(batch, declared, rows)
+        )
+        assert labels.shape == weights.shape == (rows or 3, 4, 2)
+        assert weights.mean() == pytest.approx(1.0)
+        total = sum(sum(one["weights"]) for one in requests)
+        slots = weights.size / 2
+        for row, one in enumerate(requests):
+            count = len(one["clicks"])
+            for place, name in enumerate(("clicks", "label_buy")):
+                assert labels[row, :count, place].tolist() == one[name]
+                # A buy counts three times a click, and both 1 on average.
+                np.testing.assert_allclose(
+                    weights[row, :count, place],
+                    np.multiply(
+                        one["weights"], slots / total * (0.5, 1.5)[place]
+                    ),
+                    rtol=1e-6,
+                )
+            assert not labels[row, count:].any()
+            assert not weights[row, count:].any()
+            features = inputs["candidate_features"][row, :count]
+            assert features[:, 0].tolist() == one["candidate_brand"]
+            assert features[:, 1:].ravel().tolist() == one["candidate_tags"]
+            positions = inputs["context_features"][row, :count, 0]
+            assert positions.tolist() == one["candidate_position"]
+            assert inputs["user_numbers"][row].tolist() == one["user_age"]
+        assert not labels[3:].any() and not weights[3:].any()

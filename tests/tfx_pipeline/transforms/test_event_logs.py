@@ -28,7 +28,7 @@ SCHEMA = """
 name: shop
 user: {{column: uid, type: string}}
 item: {{column: sku, type: string}}
-label: clicked
+labels: {{click: clicked}}
 features:
   user: {{age: }}
   item: {{category: {{type: string}}, brand: }}

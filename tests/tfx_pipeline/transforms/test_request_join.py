@@ -27,7 +27,12 @@ from tests.tfx_pipeline.transforms.join_oracle import (
     vector_row,
 )
 from tfx_pipeline.components.request_example_gen import RequestExampleGen
-from tfx_pipeline.transforms import arrow_batches, request_join, shuffle_files
+from tfx_pipeline.transforms import (
+    arrow_batches,
+    item_join,
+    request_join,
+    shuffle_files,
+)
 
 pytestmark = pytest.mark.tf
 
@@ -374,7 +379,7 @@ def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
     rows = [(0, item_row(21)), (1, item_row(20, 5)), (9, item_row(20, 6))]
     for order in itertools.permutations(rows):
         outputs = list(
-            request_join._JoinItems(None, 1, preset("taobao_mm")).process(
+            item_join.JoinItems(None, 1, preset("taobao_mm")).process(
                 (
                     0,
                     {

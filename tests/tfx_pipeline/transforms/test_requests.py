@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from schemas.ranking_schema import preset
 from tests.tfx_pipeline.transforms.join_oracle import (
     NAMES,
     SCHEMAS,
@@ -33,6 +34,7 @@ def build(samples, users, user_rows, max_candidates=3):
             batch_of(users, "user_features"),
             np.array(user_rows),
             max_candidates,
+            preset("taobao_mm"),
         )
     )
     rows = [row for batch in batches for row in batch.to_pylist()]

@@ -1,0 +1,105 @@
+"""Columns of features: as many values for each thing, such as an item.
+
+A column of one value per thing is an array of them. Of more it is of lists of
+one length: many values are filled up with 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from muse_tools.datasets.arrow_lists import (
+    Ints,
+    list_lengths,
+    list_values,
+    ranges,
+    values_of,
+    with_column,
+)
+from schemas.ranking_schema import Feature
+
+
+def missing(feature: Feature) -> float | int:
+    """Returns what stands for a missing value."""
+    return np.nan if feature.dtype == "float32" else 0
+
+
+def filled(column: pa.Array, feature: Feature) -> pa.Array:
+    """Returns a column whose things have ``raw_width`` values each."""
+    if not pa.types.is_list(column.type):
+        return column
+    lengths = list_lengths(column)
+    values = np.full(
+        len(column) * feature.raw_width, missing(feature), feature.dtype
+    )
+    starts = np.arange(len(column)) * feature.raw_width
+    values[ranges(starts, lengths)] = list_values(column)
+    return _of_width(values, feature.raw_width)
+
+
+def with_filled(
+    batch: pa.RecordBatch, features: Mapping[str, Feature]
+) -> pa.RecordBatch:
+    """Returns a batch with its columns of some features `filled`."""
+    for field in batch.schema:
+        if field.name in features and pa.types.is_list(field.type):
+            column = batch.column(batch.schema.get_field_index(field.name))
+            column = filled(column, features[field.name])
+            batch = with_column(batch, field.name, column)
+    return batch
+
+
+def by_thing(column: pa.Array) -> npt.NDArray[Any]:
+    """Returns the values of filled things, (N,) or (N, W)."""
+    if pa.types.is_fixed_size_list(column.type):
+        values = values_of(column.flatten())
+        return values.reshape(-1, column.type.list_size)
+    return values_of(column)
+
+
+def rows_or_missing(
+    column: pa.Array | None, rows: Ints, feature: Feature
+) -> pa.Array:
+    """Returns the values of rows of a filled column; -1 is a missing thing."""
+    width, known = feature.raw_width, rows >= 0
+    values = np.full((len(rows), width), missing(feature), feature.dtype)
+    if column is not None:
+        things = by_thing(column).reshape(-1, width)
+        values[known] = things[rows[known]]
+    return _of_width(values.reshape(-1), width)
+
+
+def lists(offsets: npt.ArrayLike, column: pa.Array) -> pa.ListArray:
+    """Returns lists of the values of filled things.
+
+    Args:
+        offsets: integers (N + 1,), where each list begins among the things.
+        column: the things.
+    """
+    bounds = np.asarray(offsets, np.int64)
+    if pa.types.is_fixed_size_list(column.type):
+        bounds = bounds * column.type.list_size
+        column = column.flatten()
+    if bounds[-1] > np.iinfo(np.int32).max:
+        raise ValueError(
+            "column: expected fewer than 2**31 values in a batch. Received: "
+            f"{int(bounds[-1])}"
+        )
+    return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), column)
+
+
+def empty(feature: Feature) -> pa.Array:
+    """Returns a filled column of no thing."""
+    return _of_width(np.zeros(0, feature.dtype), feature.raw_width)
+
+
+def _of_width(values: npt.NDArray[Any], width: int) -> pa.Array:
+    column = pa.array(values, from_pandas=False)
+    if width == 1:
+        return column
+    return pa.FixedSizeListArray.from_arrays(column, width)
