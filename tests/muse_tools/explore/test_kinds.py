@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 
 from schemas.hashing import stable_id
 from tests.serving.export import kinds as toy
@@ -23,13 +24,37 @@ FEATURES = {
     "profile": ([0.5, 1.0, 2.0], "3 numbers"),
 }
 
+_OF_KIND = {
+    "vocabulary": np.array([7, -6, 5, 8]),
+    "buckets": np.array([-0.5, 0.25, 1.0], np.float32),
+    "number": np.array([0.4, 1.5], np.float32),
+}
+LEARNED = {
+    name: _OF_KIND[one.kind][: one.buckets - 1 if one.buckets else None]
+    for name, one in toy.FEATURES.learned().items()
+    if one.kind in _OF_KIND
+}
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     from muse_tools import explore
+    from serving.export import export_saved_model
 
     folder = tmp_path_factory.mktemp("kinds")
-    made = toy.make_kinds(folder)
+    table = toy.make_table(folder / "table")
+    model = toy.make_model(table, LEARNED)
+    export = export_saved_model(
+        folder / "muse" / "1",
+        model=model,
+        item_table=table,
+        features=toy.FEATURES,
+        learned=LEARNED,
+        schema=toy.DECLARED,
+        max_history=toy.MAX_HISTORY,
+    )
+    loaded = tf.saved_model.load(str(export.path))
+    made = toy.Kinds(table, LEARNED, model, export, loaded)
     ids = made.item_table.item_ids
     history = ids[[3, 4, 3, 9, 12]]
     data = folder / "data"
@@ -45,8 +70,8 @@ def world(tmp_path_factory):
         **{name: [raw] for name, (raw, _) in FEATURES.items()},
         behavior_item_ids=[history],
         brand_then=[[7, -6, 7, 5, 0]],
-        action=[["look", "buy", None, "look", "buy"]],
-        dwell=pa.array([[0.5, -2.0, None, 9.0, 0.0]]),
+        action=[["look", "buy", "", "look", "buy"]],
+        dwell=[[0.5, -2.0, float("nan"), 9.0, 0.0]],
     )
     shown = ids[[2, 5, 6]]
     write(
@@ -70,10 +95,13 @@ def world(tmp_path_factory):
         item_id=ids,
         **{n: pa.array(v.tolist()) for n, v in features.items()},
     )
-    model = explore.ExplainedModel(folder / "muse")
-    explorer = explore.Explorer(model, explore.ExplorerData(data))
+    explained = explore.ExplainedModel(folder / "muse")
     return types.SimpleNamespace(
-        made=made, model=model, explorer=explorer, history=history, shown=shown
+        made=made,
+        model=explained,
+        explorer=explore.Explorer(explained, explore.ExplorerData(data)),
+        history=history,
+        shown=shown,
     )
 
 
@@ -151,7 +179,15 @@ def test_scores_are_those_of_rank_without_context(world):
         "candidate_discount": np.full((1, 3), np.nan, np.float32),
         "candidate_stock": np.full((1, 3), np.nan, np.float32),
     }
-    answer = made.call("rank", **one)
+    answer = made.call(
+        "rank",
+        **{
+            name: values
+            if isinstance(values, np.ndarray)
+            else np.array(values, np.int64)
+            for name, values in one.items()
+        },
+    )
     expected = dict(
         zip(
             map(str, world.shown.tolist()),
