@@ -29,6 +29,7 @@ _SHARES = {
     "click_rate",
     "items_with_content",
     "joined",
+    "label_rates",
     "missing_values",
     "modalities",
     "with_item_row",

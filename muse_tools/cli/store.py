@@ -7,13 +7,12 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from muse_tools.cli import output
+from muse_tools.cli import output, store_texts
 from muse_tools.cli.options import (
     LOCAL_SERVER,
     Connection,
@@ -34,10 +33,8 @@ from muse_tools.cli.options import (
 if TYPE_CHECKING:
     from serving.stores import (
         BehaviorStore,
-        Kind,
         Layout,
         LoadReport,
-        UserHistory,
     )
 
 app = output.group(
@@ -210,27 +207,12 @@ def stats(
             [
                 f"{found.users} users, {found.events} events, {found.rows} "
                 f"users with rows, {found.bytes:,} bytes",
-                f"user features: {_named(layout.user)}",
-                f"behavior features: {_named(layout.behaviors)}",
+                f"user features: {store_texts.named(layout.user)}",
+                f"behavior features: {store_texts.named(layout.behaviors)}",
                 f"times of events: {'kept' if layout.times else 'none'}",
-                f"declaration: {_declaration(layout)}",
+                f"declaration: {store_texts.declaration(layout)}",
             ]
         )
-
-
-def _named(kinds: Mapping[str, Kind]) -> str:
-    """Names of features, with their kinds if these are not one int64."""
-    texts = []
-    for name, (dtype, width) in kinds.items():
-        many = f" of {width}" if width > 1 else ""
-        plain = dtype == "int64" and not many
-        texts.append(name if plain else f"{name} ({dtype}{many})")
-    return ", ".join(texts) or "none"
-
-
-def _declaration(layout: Layout) -> str:
-    declared = layout.declared
-    return f"{declared.name}, {layout.digest}" if declared else "none"
 
 
 @app.command()
@@ -251,7 +233,7 @@ def get(
         found = opened.read(user)
         if found is None:
             raise ValueError(f"the store has no user {user}")
-        _print_user(found, last, as_json)
+        store_texts.print_user(found, last, as_json)
 
 
 @app.command()
@@ -302,10 +284,12 @@ def append(
             opened.append(
                 user,
                 item_ids,
-                _typed(layout.behaviors, behaviors),
+                store_texts.typed(layout.behaviors, behaviors),
                 {
                     name: values if len(values) > 1 else values[0]
-                    for name, values in _typed(layout.user, features).items()
+                    for name, values in store_texts.typed(
+                        layout.user, features
+                    ).items()
                 }
                 or None,
                 at,
@@ -325,22 +309,6 @@ def _features(option: str, given: list[str] | None) -> dict[str, list[str]]:
             raise typer.BadParameter(
                 f"expected NAME=VALUES. Received: {text!r}", param_hint=option
             )
-    return found
-
-
-def _typed(
-    kinds: Mapping[str, Kind], given: Mapping[str, list[str]]
-) -> dict[str, list[Any]]:
-    """Returns values with numbers where the store keeps float32."""
-    found: dict[str, list[Any]] = dict(given)
-    for name, values in given.items():
-        if name in kinds and kinds[name].dtype == "float32":
-            try:
-                found[name] = [float(one) if one else None for one in values]
-            except ValueError as error:
-                raise ValueError(
-                    f"{name}: expected numbers. Received: {','.join(values)}"
-                ) from error
     return found
 
 
@@ -449,58 +417,6 @@ def _server(
     return Connection(
         **dataclasses.asdict(tls), target=target, model=model, timeout=timeout
     )
-
-
-def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
-    newest = found.newest(last)
-    item_ids = newest.item_ids[::-1].tolist()
-    behaviors = {
-        name: _shown(values[::-1]) for name, values in newest.behaviors.items()
-    }
-    user = found.user
-    if user is not None:
-        user = {name: _shown(value) for name, value in user.items()}
-    times = (
-        {} if newest.times is None else {"times": _shown(newest.times[::-1])}
-    )
-    if as_json:
-        output.write_json(
-            {
-                "user_id": found.user_id,
-                "user": user,
-                "events": len(found),
-                "has_rows": found.rows is not None,
-                "newest": {
-                    "item_ids": item_ids,
-                    **times,
-                    "behaviors": behaviors,
-                },
-            },
-            indent=None,
-        )
-        return
-    known = [f"{name} {value}" for name, value in (user or {}).items()]
-    resolved = "" if found.rows is None else ", resolved to rows"
-    lines = [
-        f"user {found.user_id}: {', '.join([*known, ''])}{len(found)} events"
-        f"{resolved}"
-    ]
-    columns = {"item": item_ids, **behaviors}
-    if times is not None:
-        columns = {"item": item_ids, "time": times, **behaviors}
-    for event in zip(*columns.values(), strict=True):
-        pairs = zip(columns, event, strict=True)
-        lines.append(", ".join(f"{name} {value}" for name, value in pairs))
-    output.write_lines(lines)
-
-
-def _shown(values: Any) -> Any:
-    """Returns values as JSON has them: None is missing."""
-    if isinstance(values, np.ndarray):
-        return [_shown(one) for one in values.tolist()]
-    if isinstance(values, list):
-        return [_shown(one) for one in values]
-    return None if values != values else values
 
 
 def _resolve_all(opened: BehaviorStore, connection: Connection) -> None:

@@ -14,7 +14,7 @@ import tensorflow_transform as tft
 
 from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import request_features
-from muse_tools.compare import keys, locks
+from muse_tools.compare import keys
 from muse_tools.compare.config import (
     BASE_EMBEDDINGS,
     MADE,
@@ -28,6 +28,7 @@ from muse_tools.datasets.arrow_lists import find_sorted
 from muse_tools.datasets.raw_tables import RawTables
 from schemas.settings_file import ConfigError
 from serving.export.encodings import index_sizes
+from serving.files import locked
 from tfx_pipeline import config as pipeline_config
 from tfx_pipeline import features, preprocessing
 from tfx_pipeline.training import input_fn
@@ -50,7 +51,7 @@ def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
     chosen = config.data_sets[name]
     pipeline = pipeline_config.load_config(chosen.pipeline, chosen.overrides)
     folder = config.root / "data" / name
-    with locks.locked(pipeline.root / ".compare.lock"):
+    with locked(pipeline.root / ".compare.lock"):
         made = _make_raw(chosen, pipeline, report)
         wanted: list[str] = [pipeline.item_embeddings]
         wanted += [one for one in config.embeddings if one in MADE]
@@ -62,7 +63,7 @@ def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
             examples, graph, tables[kind] = _run_pipeline(
                 pipeline, kind, report
             )
-        with locks.locked(folder / ".lock"):
+        with locked(folder / ".lock"):
             return _derived(
                 config,
                 folder,

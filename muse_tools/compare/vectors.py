@@ -19,12 +19,12 @@ import tensorflow_transform as tft
 from muse_keras.layers import GSUTopK, SimTier
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.tables import ItemTable
-from muse_tools.compare import keys, locks
+from muse_tools.compare import keys
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 from muse_tools.compare.plan import Prepared
 from muse_tools.compare.results import Interval, VectorsRow, VectorsTable
 from muse_tools.compare.scores import finite, gauc_intervals
-from serving.files import write_text
+from serving.files import locked, write_text
 from tfx_pipeline import features
 from tfx_pipeline.training import input_fn, records
 
@@ -72,7 +72,7 @@ def vectors_table(
         ]
     )
     path = config.root / "data" / name / f"vectors-{key}.json"
-    with locks.locked(path.with_name(".vectors.lock")):
+    with locked(path.with_name(".vectors.lock")):
         if not path.exists():
             report(f"{name}: looking at what the item vectors tell apart")
             made = measure(data, names, config.bootstrap_samples)

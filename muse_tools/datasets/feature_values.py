@@ -24,6 +24,11 @@ def _declared(field: pa.Field, key: bytes) -> int:
     return int((field.metadata or {}).get(key, 0))
 
 
+def many_of(field: pa.Field) -> int:
+    """Returns how many values of lists count, 0 for all."""
+    return _declared(field, decoding.MANY)
+
+
 def usable(column: pa.Array, field: pa.Field) -> tuple[Mask, Mask]:
     """Returns which rows (N,) have the declared length, and finite numbers.
 

@@ -22,8 +22,8 @@ from muse_tools.datasets import (
 )
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.reading import Reading
 from muse_tools.datasets.search_inspection import inspect_search
-from muse_tools.datasets.table_inspection import Reading
 from schemas.ranking_schema import RankingSchema
 
 DEFAULT_MAX_USERS = 200_000
@@ -57,23 +57,28 @@ def inspect(
     samples, users, events = {}, {}, None
     log = tables.declared.log
     for split in ("all",) if log else raw_tables.SPLITS:
-        of_users = raw_tables.USERS if log else f"{split}_user_features"
+        of_users = f"{split}_user_features"
         of_samples = raw_tables.IMPRESSIONS if log else f"{split}_samples"
-        keys, repeats = table_inspection.user_keys(reading, of_users)
+        if log:
+            section, keys = table_inspection.inspect_users_of_logs(reading)
+        else:
+            keys, repeats = table_inspection.user_keys(reading, of_users)
         known = {"users": keys, "items": item_keys, "embedded": embedded}
         found = table_inspection.inspect_samples(reading, of_samples, known)
         if found is not None:
             samples[split] = found
         if log:
             events = table_inspection.inspect_events(reading, item_keys)
-            continue
-        found = table_inspection.inspect_users(
-            reading, of_users, max_users, embedded
-        )
-        if found is not None:
-            rows = overview[of_users]["rows"]
-            complete = {"complete": found["read"] == rows}
-            users[split] = found | complete | {"duplicate_rows": repeats}
+        else:
+            section = table_inspection.inspect_users(
+                reading, of_users, max_users, embedded
+            )
+            if section is not None:
+                rows = overview[of_users]["rows"]
+                complete = {"complete": section["read"] == rows}
+                section |= complete | {"duplicate_rows": repeats}
+        if section is not None:
+            users[split] = section
     search = inspect_search(directory, item_keys, reading)
     for split, found in samples.items():
         _check_samples(split, found, reading)
@@ -87,7 +92,12 @@ def inspect(
         else None,
         "ok": not reading.problems,
         "problems": [vars(problem) for problem in reading.problems],
-        "notes": [*reading.notes, *reading.numberings.notes()],
+        "notes": [
+            *reading.notes,
+            *reading.rejections.notes(),
+            *reading.numberings.notes(),
+        ],
+        "rejections": reading.rejections.as_json(),
         "tables": overview,
         "samples": samples,
         "users": users,

@@ -18,7 +18,7 @@ from muse_tools.datasets import search_tables, search_validation, validation
 from muse_tools.datasets.arrow_lists import Ints, list_lengths, values_of
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
-from muse_tools.datasets.table_inspection import Reading
+from muse_tools.datasets.reading import Reading
 from muse_tools.datasets.validation import RowCounts, share
 
 

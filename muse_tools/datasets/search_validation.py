@@ -67,7 +67,7 @@ def validate(
     A vector may be null or empty, that is missing; a null inside one is not.
     """
     broken = validation.check_ids(batch, *_KEYS[table.name])
-    nulls = broken[0][1]
+    nulls = broken[0].rows
     wrong, infinite, zero, present = np.zeros((4, batch.num_rows), bool)
     for modality, name in table.vectors.items():
         column, width = batch[name], widths[modality]
@@ -95,10 +95,10 @@ def validate(
         batch,
         [
             *broken,
-            (WRONG_DIMENSION, wrong),
-            (NOT_FINITE, infinite),
-            (ZERO_VECTOR, zero),
-            (NO_CONTENT, ~present),
+            validation.Broken(WRONG_DIMENSION, wrong),
+            validation.Broken(NOT_FINITE, infinite),
+            validation.Broken(ZERO_VECTOR, zero),
+            validation.Broken(NO_CONTENT, ~present),
         ],
     )
 
@@ -110,7 +110,9 @@ def drop_empty(
     present = np.zeros(batch.num_rows, bool)
     for values in features.values():
         present |= np.any(values, axis=1)
-    good, bad = validation.split_rows(batch, [(NO_CONTENT, ~present)])
+    good, bad = validation.split_rows(
+        batch, [validation.Broken(NO_CONTENT, ~present)]
+    )
     if bad.num_rows:
         features = {k: values[present] for k, values in features.items()}
     return good, bad, dict(features)

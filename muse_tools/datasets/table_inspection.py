@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import collections
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from muse_tools.datasets import feature_values, raw_tables, validation
+from muse_tools.datasets import raw_tables, validation
 from muse_tools.datasets.arrow_lists import (
     Ints,
     list_offsets,
     list_values,
     values_of,
 )
-from muse_tools.datasets.dataset_dir import Progress
-from muse_tools.datasets.errors import DataError
-from muse_tools.datasets.numberings import Numberings
+from muse_tools.datasets.reading import Reading
 from muse_tools.datasets.validation import RowCounts, UniqueKeys, share
 
 _QUANTILES = {
@@ -31,104 +28,6 @@ _QUANTILES = {
     "max": 1.0,
 }
 _SCALE = 127
-
-
-class Batch(NamedTuple):
-    """Rows as read, and what became of them."""
-
-    read: pa.RecordBatch
-    good: pa.RecordBatch
-    rejected: pa.RecordBatch
-
-
-class Reading:
-    """The tables that can be read, how far they are, and what was found."""
-
-    def __init__(
-        self, tables: raw_tables.RawTables, progress: Progress
-    ) -> None:
-        self.tables = tables
-        self.progress = progress
-        self.problems: list[DataError] = []
-        self.notes: list[str] = []
-        self.numberings = Numberings(raw_tables.schemas(tables.declared))
-        self._readable: set[str] = set()
-        self._total_rows = 1
-        self._rows_read = 0
-
-    def admit(self, name: str, rows: int) -> None:
-        """Adds a table whose schema is as it has to be."""
-        self._readable.add(name)
-        # User ids are read before the histories.
-        self._total_rows += rows * (2 if name.endswith("user_features") else 1)
-
-    def can_read(self, name: str) -> bool:
-        """Returns whether a table was admitted and is not damaged."""
-        return name in self._readable
-
-    def needs_users(self) -> bool:
-        """Returns whether every impression needs a row of its user."""
-        declared = self.tables.declared
-        return declared.log is None or bool(declared.features.user)
-
-    def unused_columns(
-        self, table: raw_tables.RawTable, found: pa.Schema
-    ) -> list[str]:
-        """Returns and notes the columns of a table that are not read."""
-        used = [*raw_tables.in_files(table.schema).names]
-        used.append(self.tables.declared.text)
-        unused = [one for one in found.names if one not in used]
-        if unused:
-            self.notes.append(
-                f"{table.name}: columns that are not used: {', '.join(unused)}."
-            )
-        return unused
-
-    def batches(
-        self,
-        name: str,
-        rows: RowCounts,
-        unique: UniqueKeys | None = None,
-        columns: list[str] | None = None,
-        limit: int = 0,
-    ) -> Iterator[Batch]:
-        """Streams and counts `limit` rows of a table, or all (0).
-
-        A damaged file ends the table and is a problem, as are no usable rows.
-        """
-        try:
-            for batch in self.tables[name].iter_batches(columns):
-                batch = batch.slice(0, limit - rows.read) if limit else batch
-                steps = [validation.validate(name, batch)]
-                if unique is not None:
-                    steps.append(unique.check(steps[0].good))
-                good = rows.add(*steps)
-                yield Batch(batch, good, steps[0].rejected)
-                self._rows_read += batch.num_rows
-                self.progress(
-                    f"reading {name}",
-                    min(1.0, self._rows_read / self._total_rows),
-                )
-                if limit and rows.read >= limit:
-                    break
-        except DataError as error:
-            self._readable.discard(name)
-            self.problems.append(error)
-
-    def check_usable(
-        self, name: str, rows: RowCounts, received: str = ""
-    ) -> None:
-        """Notes a table of which nothing was usable, and what it held."""
-        try:
-            rows.check_usable(name, received)
-        except DataError as error:
-            self.problems.append(error)
-
-    def count_missing(self, missing: dict[str, int], batch: Batch) -> None:
-        """Counts missing features, and looks whether ids are numbered."""
-        for name in missing:
-            missing[name] += feature_values.missing(batch.good[name])
-            self.numberings.add(name, batch.read)
 
 
 def inspect_items(
@@ -212,6 +111,13 @@ def _shares(missing: Mapping[str, int], rows: int) -> dict[str, float | None]:
     return {name: share(count, rows) for name, count in missing.items()}
 
 
+def _features(
+    reading: Reading, table: str, prefixes: tuple[str, ...]
+) -> dict[str, int]:
+    names = reading.tables[table].schema.names
+    return {name: 0 for name in names if name.startswith(prefixes)}
+
+
 def user_keys(reading: Reading, name: str) -> tuple[Ints | None, int]:
     """Reads all user ids; returns the distinct ones and the repeats."""
     if not reading.can_read(name):
@@ -221,6 +127,25 @@ def user_keys(reading: Reading, name: str) -> tuple[Ints | None, int]:
     for batch in reading.batches(name, rows, unique, [raw_tables.USER_ID]):
         reading.numberings.add(raw_tables.USER_ID, batch.read)
     return unique.keys(), rows.rejected[validation.DUPLICATE_USER]
+
+
+def inspect_users_of_logs(
+    reading: Reading,
+) -> tuple[dict[str, Any] | None, Ints | None]:
+    """Returns the section of users without histories, and their ids."""
+    name = raw_tables.USERS
+    if not reading.can_read(name):
+        return None, None
+    rows = RowCounts()
+    unique = UniqueKeys(raw_tables.USER_ID, validation.DUPLICATE_USER)
+    missing = _features(reading, name, ("user_",))
+    missing.pop(raw_tables.USER_ID)
+    for batch in reading.batches(name, rows, unique):
+        reading.numberings.add(raw_tables.USER_ID, batch.read)
+        reading.count_missing(missing, batch)
+    reading.check_usable(name, rows)
+    shares = _shares(missing, rows.accepted)
+    return {**rows.to_dict(), "missing_values": shares}, unique.keys()
 
 
 def inspect_users(
@@ -280,9 +205,19 @@ def inspect_samples(
     users = UniqueKeys(raw_tables.USER_ID, "seen")
     items = UniqueKeys(raw_tables.ITEM_ID, "seen")
     hits = dict.fromkeys(known, 0)
-    clicks = joined = 0
-    for _, good, _ in reading.batches(name, rows):
-        clicks += int(validation.clicks(good).sum(dtype=np.int64))
+    hints = {
+        "users": (raw_tables.USER_ID, validation.NO_USER_FEATURES),
+        "items": (raw_tables.ITEM_ID, validation.NO_ITEM_FEATURES),
+    }
+    labels = dict.fromkeys(reading.tables.declared.label_names, 0)
+    missing = _features(reading, name, ("context_", "candidate_"))
+    joined = 0
+    for batch in reading.batches(name, rows):
+        good = batch.good
+        reading.count_missing(missing, batch)
+        for label in labels:
+            some = validation.clicks(good, label)
+            labels[label] += int(some.sum(dtype=np.int64))
         user_ids = values_of(good[raw_tables.USER_ID])
         item_ids = values_of(good[raw_tables.ITEM_ID])
         users.first(user_ids)
@@ -293,11 +228,14 @@ def inspect_samples(
                 ids = user_ids if what == "users" else item_ids
                 hit = validation.contains(keys, ids)
                 hits[what] += int(hit.sum())
+                if what in hints and (what == "items" or reading.needs_users()):
+                    column, reason = hints[what]
+                    reading.rejections.count(name, reason, column, ids[~hit])
                 if what != "embedded":
                     found &= hit
         joined += int(found.sum())
     reading.check_usable(name, rows)
-    total = rows.accepted
+    total, clicks = rows.accepted, labels[raw_tables.LABEL]
     shares = {
         what: None if keys is None else share(hits[what], total)
         for what, keys in known.items()
@@ -306,6 +244,8 @@ def inspect_samples(
         **rows.to_dict(),
         "clicks": clicks,
         "click_rate": share(clicks, total),
+        **({"label_rates": _shares(labels, total)} if len(labels) > 1 else {}),
+        **({"missing_values": _shares(missing, total)} if missing else {}),
         "users": len(users),
         "items": len(items),
         "impressions_per_user": round(total / len(users), 2)
@@ -333,7 +273,10 @@ def inspect_events(
     times: list[int] = []
     actions: collections.Counter[str] = collections.Counter()
     known = 0
-    for _, good, _ in reading.batches(raw_tables.EVENTS, rows):
+    missing = _features(reading, raw_tables.EVENTS, ("behavior_",))
+    for batch in reading.batches(raw_tables.EVENTS, rows):
+        good = batch.good
+        reading.count_missing(missing, batch)
         users.first(values_of(good[raw_tables.USER_ID]))
         seconds = values_of(good[raw_tables.TIME])
         times += [int(seconds.min()), int(seconds.max())] if len(good) else []
@@ -351,6 +294,11 @@ def inspect_events(
         "last": _moment(max(times)) if times else None,
         "with_item_row": share(known, rows.accepted),
         "actions": dict(actions.most_common(20)),
+        **(
+            {"missing_values": _shares(missing, rows.accepted)}
+            if missing
+            else {}
+        ),
     }
 
 

@@ -135,10 +135,12 @@ def ask(
         ranked = ranked_request.send(
             address.grpc,
             store,
-            request.user_id,
+            int(request.user_id),
             directory,
             pushed.name,
-            None if "matching" in models else request.candidate_item_ids,
+            None
+            if "matching" in models
+            else np.asarray(request.candidate_item_ids),
         )
     path = config.root / ranked_request.FILE
     write_json(path, dataclasses.asdict(ranked))

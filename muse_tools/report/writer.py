@@ -168,7 +168,8 @@ def _description(name: str, model: Mapping[str, Any]) -> str:
     gsu, esu = method.parts
     recent = f"{settings.get('recent', '?')} newest behaviors"
     short = f"target attention over ids and SimTier over the {recent}"
-    matches = model["settings"].get("features", {}).get("matches", ())
+    declared = model["settings"].get("schema", {}).get("features", {})
+    matches = declared.get("matches", ())
     if matches:
         short += (
             ", and how many behaviors have the candidate's "

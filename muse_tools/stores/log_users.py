@@ -148,7 +148,7 @@ def history(
             f"{user_id}.",
             "choose a user of those tables, or give --request FILE.json.",
         )
-    columns = _cut(events, end, log) if events else {}
+    columns = _cut(events, end, log)
     times = columns.get(TIMES, np.zeros(0, np.int64))
     found: dict[str, Any] = {}
     for name, feature in features.behavior.items():
@@ -177,6 +177,8 @@ def _cut(
 ) -> dict[str, np.ndarray]:
     """Returns the newest events of one user before a second."""
     whole = arrow_batches.concatenate(events)
+    if whole is None:
+        return {}
     whole = whole.filter(pa.array(~event_histories.is_repeated(whole)))
     times = arrow_batches.column(whole, raw_tables.TIME)
     whole = arrow_batches.append(whole, **{TIMES: times})

@@ -55,7 +55,7 @@ class Parts:
         self.config = config
         self.metrics = ServiceMetrics(with_store=bool(config.store))
         self.declared = Declared()
-        self.targets = Targets(config, self.declared.declaration)
+        self.targets = Targets(config, self.declared.of_model)
         self.histories = Histories(config)
         self.prefetches = Prefetches(
             config, self.histories, self.targets, self.declared

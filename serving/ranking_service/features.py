@@ -12,7 +12,7 @@ import re
 import time
 import zoneinfo
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -40,22 +40,28 @@ class Declared:
     """What the declaration of the data says of requests, once it is known.
 
     Attributes:
-        declaration: how clients of the model make ids of texts.
+        declaration: how the service makes ids of keys that are texts.
+        of_model: how clients of the model make ids of texts; without a
+            declaration as long as none is known to be the model's.
     """
 
     def __init__(self) -> None:
         self.declaration = Declaration()
+        self.of_model = Declaration()
 
-    def learn(self, schema: RankingSchema | None) -> None:
-        """Takes a declaration; None leaves the one that is known."""
-        if schema is not None and schema != self.declaration.schema:
-            self.declaration.learn(schema)
+    def learn(self, schema: RankingSchema | None, fits: bool) -> None:
+        """Takes the declaration; `fits` if it is that of the model, too."""
+        for one, known in (
+            (self.declaration, schema),
+            (self.of_model, schema if fits else None),
+        ):
+            if known is not one.schema:
+                one.learn(known)
 
-    @property
-    def text_items(self) -> bool:
-        """Whether items have keys that are texts."""
+    def has_texts(self, key: Literal["user", "item"]) -> bool:
+        """Whether users, or items, have keys that are texts."""
         schema = self.declaration.schema
-        return schema is not None and schema.item.type == "string"
+        return schema is not None and getattr(schema, key).type == "string"
 
     def context(self, second: int) -> dict[str, int]:
         """Returns features of requests that are made from the clock."""

@@ -43,7 +43,9 @@ def make_rest_app(service: RankingService) -> web.Application:
         headers = {PATH_HEADER: result.path}
         if service.refuses(result):
             return failed(UnrankedError(), headers)
-        return _json(_as_json(asked, result, shown), headers=headers)
+        is_text = service.declared.has_texts("user")
+        answer = _as_json(asked, result, shown, is_text)
+        return _json(answer, headers=headers)
 
     async def append(request: web.Request) -> web.Response:
         fields = await _fields(request, _EVENT_FIELDS, {"user_id", "item_ids"})
@@ -122,13 +124,18 @@ async def _fields(
     missing = sorted(needed - set(fields))
     if missing:
         raise RequestError("body", f"hold {missing[0]}", sorted(fields))
+    for name in ("candidate_item_ids", "item_ids"):
+        # JavaScript can write large numbers as texts only.
+        ids = fields.get(name)
+        if isinstance(ids, list) and set(map(type, ids)) == {int, str}:
+            fields[name] = list(map(str, ids))
     return fields
 
 
 def _as_json(
-    asked: RankingRequest, result: RankingResult, shown: str
+    asked: RankingRequest, result: RankingResult, shown: str, is_text: bool
 ) -> dict[str, Any]:
-    user_id: Any = asked.user_id
+    user_id: Any = asked.user_id if is_text else int(asked.user_id)
     item_ids: list[Any] = result.candidate_item_ids.tolist()
     if shown == "string":
         user_id, item_ids = str(user_id), [str(item) for item in item_ids]

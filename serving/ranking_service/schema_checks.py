@@ -58,9 +58,11 @@ class Fit:
 
     def learn(self) -> None:
         """Takes the declaration of the model, or else of the store."""
-        layout = self._histories.layout
-        stored = layout.declared if layout else None
-        self._declared.learn(self._exported or stored)
+        layout, known = self._histories.layout, self._exported
+        fits = bool(known or (self._compared and not self.problem))
+        if known is None and layout is not None:
+            known = layout.declared
+        self._declared.learn(known or self._declared.declaration.schema, fits)
 
     def compare(
         self, address: str, version: int, metadata: ModelMetadata
@@ -68,7 +70,6 @@ class Fit:
         """Compares a version of a server with the store."""
         layout, folder = self._histories.layout, self._config.model_base_path
         self._exported = exported_schema(folder, version) if folder else None
-        self.learn()
         found = label_problem(self._config.label, metadata)
         if not found and layout is not None:
             found = problem(layout, self._exported, metadata)
@@ -76,6 +77,7 @@ class Fit:
             _logger.warning("Model server %s: %s", address, found)
         self._problems[address] = found
         self._compared[address] = version, layout
+        self.learn()
 
 
 def exported_schema(folder: str, version: int) -> RankingSchema | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from serving.client import (
     MuseClientError,
     RankRequest,
     RecommendRequest,
+    VersionStatus,
 )
 from serving.client.errors import OverloadedError, RequestError
 from serving.client.feature_values import Value, Values
@@ -68,6 +68,7 @@ class RankingService:
         self._parts = Parts(config)
         self._names = ItemNames(config.item_names)
         self._fit = Fit(config, self._parts.histories, self._parts.declared)
+        self.declared = self._parts.declared
         self.metrics = self._parts.metrics
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
@@ -168,12 +169,10 @@ class RankingService:
         except asyncio.CancelledError:
             self.metrics.failed.labels("CANCELLED").inc()
             raise
-        if result.candidates_from == "request":
-            # As they came: keys may be texts.
-            items: Any = asked.candidate_item_ids
-            result = dataclasses.replace(result, candidate_item_ids=items)
-        elif self._parts.declared.text_items:
-            texts = self._names.of(result.candidate_item_ids)
+        if self.declared.has_texts("item"):
+            texts: Any = asked.candidate_item_ids
+            if result.candidates_from != "request":
+                texts = self._names.of(result.candidate_item_ids)
             result = dataclasses.replace(result, candidate_item_ids=texts)
         result = self._ordered(result, request)
         self._count(result, seconds)
@@ -205,7 +204,7 @@ class RankingService:
         """
         events = AppendEvents(
             user_id, item_ids, behaviors or {}, user or {}, times
-        ).with_numbers(self._parts.declared.declaration)
+        ).with_numbers(self.declared.declaration)
         if not self._parts.histories.exist:
             raise RequestError("store", "be configured to append events", "")
         if self._draining:
@@ -252,7 +251,7 @@ class RankingService:
                 number,
             )
         return dataclasses.replace(
-            request.with_numbers(self._parts.declared.declaration),
+            request.with_numbers(self.declared.declaration),
             deadline_ms=min(
                 request.deadline_ms or config.deadline_ms,
                 config.max_deadline_ms,
@@ -310,6 +309,7 @@ class RankingService:
                 versions = await target.client.status(timeout=left)
             if not any(version.state == "AVAILABLE" for version in versions):
                 raise MuseClientError("no version is available")
+            await self._compare(target, versions)
             if target.address not in self._warm:
                 await self._warm_up(target)
         except MuseClientError as error:
@@ -326,19 +326,25 @@ class RankingService:
             return
         target.answered()
         self._warm.add(target.address)
-        version = max(v.version for v in versions if v.state == "AVAILABLE")
-        if not self._fit.is_known(target.address, version):
-            with contextlib.suppress(MuseClientError):  # The next poll may do.
-                until = time.monotonic() + _POLL_TIMEOUT_S
-                async with target.place(until) as left:
-                    metadata = await target.client.metadata(timeout=left)
-                self._fit.compare(target.address, version, metadata)
+
+    async def _compare(
+        self, target: Target, versions: Sequence[VersionStatus]
+    ) -> None:
+        """Compares a new version, or a new store, with the other."""
+        serving = [v.version for v in versions if v.state == "AVAILABLE"]
+        if self._fit.is_known(target.address, max(serving)):
+            return
+        until = time.monotonic() + _POLL_TIMEOUT_S
+        async with target.place(until) as left:
+            metadata = await target.client.metadata(timeout=left)
+        self._fit.compare(target.address, max(serving), metadata)
 
     async def _poll_store(self) -> None:
         if not self._parts.histories.exist:
             return
         try:
             await self._parts.histories.read(0, 1)
+            self._fit.learn()
         except StoreBusyError:
             # A store that is busy is up if it answers other reads.
             silent = time.monotonic() - self._parts.histories.answered
@@ -350,7 +356,6 @@ class RankingService:
             self._store_up, self._store_failed = False, True
         else:
             self._store_up, self._store_failed = True, False
-            self._fit.learn()
 
     async def _poll_news(self) -> None:
         loop = asyncio.get_running_loop()

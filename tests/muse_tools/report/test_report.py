@@ -349,7 +349,9 @@ def test_declared_names_and_other_labels():
             "order": {**model(0.7), "click_rate": 0.0123},
             "return": {**model(float("nan")), "calibration": float("nan")},
         }
-        one["settings"]["features"] = {"matches": ["topic", "source"]}
+        one["settings"]["schema"] = {
+            "features": {"matches": ["topic", "source"]}
+        }
     rendered = writer.render(found)
     self_contained(rendered)
     page = Page(rendered)

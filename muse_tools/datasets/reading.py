@@ -1,0 +1,118 @@
+"""Reading of raw tables for ``muse data inspect``, and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from muse_tools.datasets import feature_values, raw_tables, validation
+from muse_tools.datasets.dataset_dir import Progress
+from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.numberings import Numberings
+from muse_tools.datasets.rejections import Rejections
+from muse_tools.datasets.validation import RowCounts, UniqueKeys
+
+
+class Batch(NamedTuple):
+    """Rows as read, and what became of them."""
+
+    read: pa.RecordBatch
+    good: pa.RecordBatch
+    rejected: pa.RecordBatch
+
+
+class Reading:
+    """The tables that can be read, how far they are, and what was found."""
+
+    def __init__(
+        self, tables: raw_tables.RawTables, progress: Progress
+    ) -> None:
+        self.tables = tables
+        self.progress = progress
+        self.problems: list[DataError] = []
+        self.notes: list[str] = []
+        self.rejections = Rejections(raw_tables.schemas(tables.declared))
+        self.numberings = Numberings(raw_tables.schemas(tables.declared))
+        self._readable: set[str] = set()
+        self._total_rows = 1
+        self._rows_read = 0
+
+    def admit(self, name: str, rows: int) -> None:
+        """Adds a table whose schema is as it has to be."""
+        self._readable.add(name)
+        # User ids are read before the histories.
+        self._total_rows += rows * (2 if name.endswith("user_features") else 1)
+
+    def can_read(self, name: str) -> bool:
+        """Returns whether a table was admitted and is not damaged."""
+        return name in self._readable
+
+    def needs_users(self) -> bool:
+        """Returns whether every impression needs a row of its user."""
+        declared = self.tables.declared
+        return declared.log is None or bool(declared.features.user)
+
+    def unused_columns(
+        self, table: raw_tables.RawTable, found: pa.Schema
+    ) -> list[str]:
+        """Returns and notes the columns of a table that are not read."""
+        used = [*raw_tables.in_files(table.schema).names]
+        used.append(self.tables.declared.text)
+        unused = [one for one in found.names if one not in used]
+        if unused:
+            self.notes.append(
+                f"{table.name}: columns that are not used: {', '.join(unused)}."
+            )
+        return unused
+
+    def batches(
+        self,
+        name: str,
+        rows: RowCounts,
+        unique: UniqueKeys | None = None,
+        columns: list[str] | None = None,
+        limit: int = 0,
+    ) -> Iterator[Batch]:
+        """Streams and counts `limit` rows of a table, or all (0).
+
+        A damaged file ends the table and is a problem, as are no usable rows.
+        """
+        try:
+            for batch in self.tables[name].iter_batches(columns):
+                batch = batch.slice(0, limit - rows.read) if limit else batch
+                steps = [validation.validate(name, batch)]
+                if unique is not None:
+                    steps.append(unique.check(steps[0].good))
+                good = rows.add(*steps)
+                if columns is None:  # Else the table is read twice.
+                    for step in steps:
+                        self.rejections.add(name, step.rejected)
+                    self.rejections.count_longer(name, batch)
+                yield Batch(batch, good, steps[0].rejected)
+                self._rows_read += batch.num_rows
+                self.progress(
+                    f"reading {name}",
+                    min(1.0, self._rows_read / self._total_rows),
+                )
+                if limit and rows.read >= limit:
+                    break
+        except DataError as error:
+            self._readable.discard(name)
+            self.problems.append(error)
+
+    def check_usable(
+        self, name: str, rows: RowCounts, received: str = ""
+    ) -> None:
+        """Notes a table of which nothing was usable, and what it held."""
+        try:
+            rows.check_usable(name, received)
+        except DataError as error:
+            self.problems.append(error)
+
+    def count_missing(self, missing: dict[str, int], batch: Batch) -> None:
+        """Counts missing features, and looks whether ids are numbered."""
+        for name in missing:
+            missing[name] += feature_values.missing(batch.good[name])
+            self.numberings.add(name, batch.read)
