@@ -43,6 +43,12 @@ class Declaration:
             schema = ranking_schema.named(os.fspath(schema))
         self.schema = schema
 
+    def learn(self, schema: RankingSchema | None) -> None:
+        """Takes another declaration, for all that share this object."""
+        self.schema = schema
+        for name in ("_texts", "_features"):
+            self.__dict__.pop(name, None)
+
     def ids(self, name: str, field: str, values: Any) -> np.ndarray:
         """Returns keys as int64 (N,); raises `RequestError`.
 
