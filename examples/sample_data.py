@@ -13,6 +13,7 @@ import numpy as np
 ITEMS, STYLES, DIM = 2_000, 24, 32
 LENGTH, CANDIDATES = 40, 4
 CATEGORIES = STYLES // 4 + 2
+TAGS = 9
 # What a model is told of the features: names, and how many values each has.
 FEATURES = {
     "user_sizes": {"age": 8, "income": 6},
@@ -27,7 +28,8 @@ class Requests(NamedTuple):
 
     Attributes:
         inputs: dict of arrays, see `muse_keras.models.BaseRanker`.
-        clicks: float32 (users, candidates), 0 or 1.
+        clicks: float32 (users, candidates), 0 or 1; with a last axis of
+            labels if there are several.
     """
 
     inputs: dict[str, np.ndarray]
@@ -93,6 +95,35 @@ def requests(users: int, seed: int, liking: float = 0.7) -> Requests:
     }
     clicks = (rng.random(chance.shape) < chance).astype("float32")
     return Requests(inputs, clicks)
+
+
+def requests_with_own_features(users: int, seed: int) -> Requests:
+    """Make requests with further features and a second label.
+
+    What is clicked is also bought, mostly if it is cheap or on sale (tag 1)
+    and the device is a desktop (1). Labels are (users, candidates, 2).
+    """
+    inputs, clicks = requests(users, seed)
+    rng = np.random.default_rng(1)
+    tags = rng.integers(0, TAGS, (ITEMS + 1, 3)).astype("int32")
+    price = rng.normal(size=ITEMS + 1).astype("float32")  # standardized
+    rng = np.random.default_rng(seed)
+    shown = inputs["candidate_rows"]
+    device = rng.integers(1, 3, (users, 1)) + np.zeros_like(shown)
+    action = rng.integers(1, 4, inputs["behavior_rows"].shape)
+    inputs["behavior_features"] = np.concatenate(
+        [inputs["behavior_features"], action[:, :, None].astype("int32")], 2
+    )
+    inputs["candidate_features"] = np.concatenate(
+        [inputs["candidate_features"][:, :, :1], tags[shown]], 2
+    )
+    known = np.ones_like(price)  # 0 where an item has no price
+    inputs["candidate_numbers"] = np.stack([price, known], 1)[shown]
+    inputs["context_features"] = device[:, :, None].astype("int32")
+    wanted = (price[shown] < 0) | (tags[shown] == 1).any(axis=2)
+    chance = np.where(wanted, 0.9, 0.1) * np.where(device == 1, 1.0, 0.5)
+    buys = clicks * (rng.random(chance.shape) < chance)
+    return Requests(inputs, np.stack([clicks, buys], 2).astype("float32"))
 
 
 def category(rows: np.ndarray) -> np.ndarray:

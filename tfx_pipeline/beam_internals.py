@@ -10,6 +10,7 @@ import functools
 import weakref
 from typing import Any
 
+from apache_beam import pipeline
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import statecache
 from apache_beam.transforms import userstate
@@ -25,6 +26,18 @@ def spare_local_runs() -> None:
     # them, Beam weighs each against the globals of all modules.
     worker_handlers.StateCache = lambda max_weight: statecache.StateCache(0)
     _remember_dofn_specs()
+
+
+def let_transform_learn_in_steps() -> None:
+    """Lets TF-Transform learn from what it has learned, such as boundaries.
+
+    It copies a part of the graph for each further step, with fewer arguments
+    than a newer Beam asks for. A second call changes nothing.
+    """
+    init = pipeline.AppliedPTransform.__init__
+    names = init.__code__.co_varnames[: init.__code__.co_argcount]
+    if names[-2:] == ("environment_id", "annotations"):
+        init.__defaults__ = (None, None)
 
 
 def _remember_dofn_specs() -> None:

@@ -7,7 +7,7 @@ flag, 1 where they are given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +17,15 @@ import tensorflow_transform as tft
 
 from muse_keras.tensorflow import feature_encodings, request_features
 from schemas.ranking_schema import Feature, Features
-from tfx_pipeline import features
+from tfx_pipeline import beam_internals, features
+
+# Every executor of Transform imports this module before it builds its graph.
+beam_internals.let_transform_learn_in_steps()
 
 Inputs = dict[str, tf.SparseTensor]
+_NUMBERS = "numbers"
+_OF_NUMBERS = ("buckets", "number")
+_ROUNDING = 1e-6
 
 
 def preprocessing_fn(
@@ -41,7 +47,7 @@ def preprocessing_fn(
         ``behavior_<f>``. Ids ``behavior_item_ids``, ``candidate_item_ids``
         and ``user_id`` (raw), counts ``candidate_<f>_matches`` float32, and
         labels and weights as they are. What is learned is written as
-        vocabularies, see `read_learned`.
+        vocabularies, one for all numbers, see `read_learned`.
     """
     declared = Features.model_validate(custom_config["features"])
     threshold = custom_config["vocabulary_frequency_threshold"]
@@ -64,6 +70,7 @@ def preprocessing_fn(
     outputs[features.BEHAVIOR_ITEM_IDS] = _sparse(
         things.behavior_ids, things.kept
     )
+    numbers = []
     for name, feature in declared.learned().items():
         group, _, own = name.partition("_")
         places = [name]
@@ -72,6 +79,8 @@ def preprocessing_fn(
             places.append(f"candidate_{own}")
         raw = [things.dense(inputs[place], place, feature) for place in places]
         encoding = _learn(name, feature, raw, settings)
+        if encoding.numbers is not None:
+            numbers.append(_numbered(name, encoding.numbers))
         encoded = [encoding.encode(values) for values in raw]
         for place, values in zip(places, encoded, strict=True):
             outputs[place] = things.output(values, place)
@@ -80,6 +89,9 @@ def preprocessing_fn(
                 encoded[0], things.kept, encoded[-1], encoding.size
             )
             outputs[f"candidate_{own}_matches"] = _sparse(matches, things.real)
+    if numbers:
+        # One, as each takes a dozen steps of Beam.
+        tft.vocabulary(tf.concat(numbers, axis=0), vocab_filename=_NUMBERS)
     return outputs
 
 
@@ -155,10 +167,12 @@ class _Encoding(NamedTuple):
     Attributes:
         encode: raw values to indices of the same shape, or to numbers.
         size: number of indices.
+        numbers: float32 (n,), boundaries of buckets, or mean and scale.
     """
 
     encode: Callable[[tf.Tensor], tf.Tensor]
     size: int | tf.Tensor = 0
+    numbers: tf.Tensor | None = None
 
 
 def _learn(
@@ -186,19 +200,21 @@ def _learn(
     flat = tf.boolean_mask(flat, tf.math.is_finite(flat))
     if feature.kind == "buckets":
         boundaries = _boundaries(flat, feature.buckets)
-        _write(name, boundaries)
         return _Encoding(
             lambda values: feature_encodings.bucket_index(values, boundaries),
             tf.size(boundaries, tf.int64) + 2,
+            boundaries,
         )
     if feature.log:
         flat = feature_encodings.log_of(flat)
     mean, scale = _finite(tft.mean(flat)), _finite(tf.sqrt(tft.var(flat)))
-    _write(name, tf.stack([mean, scale]))
+    # Of one value the variance may be a rounding error.
+    scale *= tf.cast(scale > _ROUNDING * tf.abs(mean), tf.float32)
     return _Encoding(
         lambda values: feature_encodings.standardized(
             values, mean, scale, feature.log
-        )
+        ),
+        numbers=tf.stack([mean, scale]),
     )
 
 
@@ -216,14 +232,13 @@ def _finite(value: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_finite(value), value, tf.zeros_like(value))
 
 
-def _write(name: str, values: tf.Tensor) -> None:
-    """Writes float32 (n,) as the vocabulary of ``i value``."""
+def _numbered(name: str, values: tf.Tensor) -> tf.Tensor:
+    """Returns texts ``name i value`` of float32 (n,)."""
     places = tf.strings.as_string(tf.range(tf.size(values)))
     # Nine digits are exact, and so many stand behind the point.
     texts = tf.strings.as_string(values, precision=9, scientific=True)
-    tft.vocabulary(
-        tf.strings.join([places, texts], separator=" "), vocab_filename=name
-    )
+    names = tf.fill(tf.shape(places), name)
+    return tf.strings.join([names, places, texts], separator=" ")
 
 
 def read_learned(
@@ -236,25 +251,25 @@ def read_learned(
         boundaries float32 of buckets; float32 [mean, scale] of numbers. None
         of hashed features and vectors.
     """
+    kinds = {name: one.kind for name, one in declared.learned().items()}
+    numbers: dict[str, dict[int, float]] = {
+        name: {} for name, kind in kinds.items() if kind in _OF_NUMBERS
+    }
+    for line in (
+        transform_output.vocabulary_by_name(_NUMBERS) if numbers else ()
+    ):
+        parts = line.decode().split()
+        if len(parts) == 3:  # An empty vocabulary has a line of its own making.
+            numbers[parts[0]][int(parts[1])] = float(parts[2])
     found: dict[str, npt.NDArray[Any]] = {}
-    for name, feature in declared.learned().items():
-        if feature.kind in ("hashed", "vector"):
-            continue
-        lines = transform_output.vocabulary_by_name(name)
-        if feature.kind == "vocabulary":
+    for name, kind in kinds.items():
+        if kind == "vocabulary":
+            lines = transform_output.vocabulary_by_name(name)
             found[name] = np.array([int(line) for line in lines], np.int64)
-        else:
-            found[name] = np.array(
-                [value for _, value in sorted(_numbered(lines))], np.float32
-            )
+        elif kind in _OF_NUMBERS:
+            in_order = [value for _, value in sorted(numbers[name].items())]
+            found[name] = np.array(in_order, np.float32)
     return found
-
-
-def _numbered(lines: list[bytes]) -> Iterator[tuple[int, float]]:
-    for line in lines:
-        place, found, value = line.partition(b" ")
-        if found:  # An empty vocabulary has a line of its own making.
-            yield int(place), float(value)
 
 
 def vocabulary_size(name: str) -> tf.Tensor:

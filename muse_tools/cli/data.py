@@ -20,7 +20,7 @@ from muse_tools.cli.options import JsonOption, OutOption, grouped
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.options import CompleteJourneyOptions, SyntheticOptions
 
-app = output.group("data", "Make, convert and inspect raw Taobao-MM tables.")
+app = output.group("data", "Declare, make, convert and inspect raw tables.")
 
 
 _SHARES = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from muse_tools.cli import output
+from muse_tools.cli.feature_options import SchemaOption
 from muse_tools.cli.options import Connection, JsonOption, grouped
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def push(
         float,
         typer.Option(help="Seconds between two looks of --watch.", min=0.05),
     ] = 0.5,
+    schema: SchemaOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Send the items of a file to a running server.
@@ -59,10 +61,12 @@ def push(
     Example: muse items push fresh.parquet --watch
     """
     with output.one_line_errors():
+        from schemas import ranking_schema
         from serving import client
 
+        declared = ranking_schema.named(schema) if schema else None
         fresh = client.FreshItems(file)
-        with connection.opened() as opened:
+        with connection.opened(declared) as opened:
             if watch:
                 _watch(fresh, opened, poll, as_json)
             else:

@@ -22,6 +22,7 @@ from muse_tools.cli import output
 from serving.addresses import split_address
 
 if TYPE_CHECKING:
+    from schemas.ranking_schema import RankingSchema
     from serving.client import MuseClient, Tls
 
 LOCAL_SERVER = "127.0.0.1:8500"
@@ -261,7 +262,9 @@ class Connection(TargetTls):
         return f"127.0.0.1:{port}" if self.target is None else self.target
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[MuseClient]:
+    def opened(
+        self, schema: RankingSchema | None = None
+    ) -> Iterator[MuseClient]:
         """Gives a client; a call that fails is a RuntimeError, one line."""
         from serving import client
 
@@ -278,6 +281,7 @@ class Connection(TargetTls):
                 ),
                 retry=client.Retry(attempts=2),
                 tls=tls,
+                schema=schema,
             )
         try:
             with made as opened:

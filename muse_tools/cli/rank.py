@@ -6,9 +6,17 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from muse_tools.cli import output
+from muse_tools.cli.feature_options import (
+    CandidateFeatureOption,
+    ContextOption,
+    SchemaOption,
+    UserFeatureOption,
+    read_features,
+)
 from muse_tools.cli.options import (
     Connection,
     JsonOption,
@@ -20,18 +28,23 @@ from muse_tools.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from schemas.ranking_schema import RankingSchema
     from serving.client import MuseClient, RankRequest, RankResult
+    from serving.client.declaration import Declaration
 
 _DEMO_DATA = pathlib.Path("demo_output/data")
 _CANDIDATES = "candidate_item_ids"
-_FIELDS = ("user_id", "behavior_item_ids", "user", "behaviors", _CANDIDATES)
+_FIELDS = (
+    *("user_id", "behavior_item_ids", "user", "behaviors", _CANDIDATES),
+    *("context", "candidates"),
+)
 
 
 @grouped
 def rank(
     connection: Connection,
     user: Annotated[
-        int | None, typer.Option(help="User id, looked up in --data.")
+        str | None, typer.Option(help="User id, looked up in --data.")
     ] = None,
     candidates: Annotated[
         str | None,
@@ -48,6 +61,10 @@ def rank(
         ),
     ] = None,
     split: SplitOption = Split.TEST,
+    user_feature: UserFeatureOption = None,
+    context: ContextOption = None,
+    candidate_feature: CandidateFeatureOption = None,
+    schema: SchemaOption = "",
     request: Annotated[
         pathlib.Path | None,
         typer.Option(help="JSON file with the whole request, instead."),
@@ -69,24 +86,40 @@ def rank(
 
     Needs a running server (muse serve). Without --candidates the retrieval
     model that it also serves finds them. A request file holds user_id,
-    behavior_item_ids, the features user (by name) and behaviors (lists by
-    name, as long as the history) and, unless they are to be found,
-    candidate_item_ids.
+    behavior_item_ids, the features user and context (by name), behaviors
+    (lists by name, as long as the history) and, unless they are to be found,
+    candidate_item_ids and candidates (lists by name). Without --schema, that
+    beside --data counts.
 
     Example: muse rank --user 1 --candidates 9655212,1070214 --explain
+
+    Features: muse rank --user 1 --candidates 7,8 --context device=phone
+    --user-feature income=1200.5 --candidate-feature price=9.5,12
     """
     with output.one_line_errors():
         from serving import client
+        from serving.client.declaration import Declaration
 
-        ids = (
-            None
-            if candidates is None
-            else parse_ids("--candidates", candidates)
-        )
         if data is None and request is None and _DEMO_DATA.is_dir():
             data = _DEMO_DATA
-        with connection.opened() as opened:
-            fields = _fields(user, ids, data, split.value, request)
+        known = Declaration(_schema(schema, data))
+        ids = _candidate_ids(candidates, known)
+        with connection.opened(known.schema) as opened:
+            fields = _fields(user, ids, data, split.value, request, known)
+            if user_feature or context or candidate_feature:
+                inputs = opened.metadata().signatures["rank"].inputs
+                for field, option, prefix, given in (
+                    ("user", "--user-feature", "user_", user_feature),
+                    ("context", "--context", "context_", context),
+                    (
+                        "candidates",
+                        "--candidate-feature",
+                        "candidate_",
+                        candidate_feature,
+                    ),
+                ):
+                    found = read_features(option, prefix, given, inputs)
+                    fields[field] = {**fields.get(field, {}), **found}
             matched = _find_candidates(
                 opened,
                 fields,
@@ -97,12 +130,7 @@ def rank(
             wanted = client.RankRequest(**fields)
             call = opened.explain if explain else opened.rank
             result = call(wanted)
-        names: dict[int, str] = {}
-        if data is not None:
-            from muse_tools.datasets.user_lookup import item_names
-
-            shown = (*wanted.candidate_item_ids, *wanted.behavior_item_ids)
-            names = item_names(data, list(map(int, shown)))
+        names = {} if data is None else _item_names(data, wanted, known)
         rows = candidate_rows(wanted, result, names, top)
         for row in rows:
             if row["item_id"] in matched:
@@ -113,12 +141,48 @@ def rank(
             _print_tables(wanted, rows, names)
 
 
+def _schema(given: str, data: pathlib.Path | None) -> RankingSchema | None:
+    """The declaration that texts are hashed by, if there is any."""
+    from schemas import ranking_schema
+
+    if given:
+        return ranking_schema.named(given)
+    folders = () if data is None else (data, data / "raw")
+    found = [f for f in folders if (f / ranking_schema.FILE_NAME).is_file()]
+    return ranking_schema.beside(*found) if found else None
+
+
+def _candidate_ids(text: str | None, known: Declaration) -> Any:
+    """The ids of --candidates: texts where items have texts as keys."""
+    if text is None:
+        return None
+    if known.schema is not None and known.schema.item.type == "string":
+        return text.split(",")
+    return parse_ids("--candidates", text)
+
+
+def _item_names(
+    data: pathlib.Path, request: RankRequest, known: Declaration
+) -> dict[Any, str]:
+    """Names of items, by id as in the request."""
+    from muse_tools.datasets.user_lookup import item_names
+
+    keys: dict[Any, int] = {}
+    for field in (_CANDIDATES, "behavior_item_ids"):
+        given: Any = getattr(request, field)
+        ids = known.ids("item_id", field, given)
+        keys |= zip(given.tolist(), ids.tolist(), strict=True)
+    names = item_names(data, keys.values())
+    return {key: names[item] for key, item in keys.items() if item in names}
+
+
 def _fields(
-    user: int | None,
-    ids: list[int] | None,
+    user: str | None,
+    ids: Any,
     data: pathlib.Path | None,
     split: str,
     file: pathlib.Path | None,
+    known: Declaration,
 ) -> dict[str, Any]:
     """The fields of the request; candidates only where they were given."""
     if file is not None:
@@ -141,10 +205,20 @@ def _fields(
             "there"
         )
     else:
-        from muse_tools.datasets.user_lookup import find_user
-
-        fields = find_user(data, user, split)
+        with output.wrong_usage("--user"):
+            user_id = known.id("user_id", "--user", user)
+        fields = _user(data, user_id, split)
     return fields if ids is None else {**fields, _CANDIDATES: ids}
+
+
+def _user(data: pathlib.Path, user: int, split: str) -> dict[str, Any]:
+    from muse_tools.datasets import raw_tables, user_lookup
+
+    if raw_tables.RawTables.open(data).declared.log is None:
+        return user_lookup.find_user(data, user, split)
+    from muse_tools.stores import log_users  # Beam is slow to import.
+
+    return log_users.find_user(data, user, split)
 
 
 def _find_candidates(
@@ -202,28 +276,33 @@ def _read_fields(file: pathlib.Path) -> dict[str, Any]:
 def candidate_rows(
     request: RankRequest,
     result: RankResult,
-    names: dict[int, str],
+    names: dict[Any, str],
     top: int,
 ) -> list[dict[str, Any]]:
     """Returns the candidates, best first, with `top` retrieved behaviors."""
     from serving.client import ExplainResult
 
-    def named(item: int, **values: Any) -> dict[str, Any]:
+    history: list[Any] = np.asarray(request.behavior_item_ids).tolist()
+    items = result.candidate_item_ids.tolist()
+
+    def named(item: Any, **values: Any) -> dict[str, Any]:
         name = {"name": names[item]} if item in names else {}
         return {"item_id": item, **values, **name}
 
     rows = []
     for candidate in result.order().tolist():
-        item = int(result.candidate_item_ids[candidate])
-        score = float(result.click_probability[candidate])
-        rows.append(named(item, click_probability=score))
+        scores = {
+            f"{label}_probability": float(values[candidate])
+            for label, values in result.probabilities.items()
+        }
+        rows.append(named(items[candidate], **scores))
         if not isinstance(result, ExplainResult):
             continue
         places = result.retrieved[candidate].nonzero()[0][:top].tolist()
         positions = result.behavior_indices[candidate, places].tolist()
         rows[-1]["behaviors"] = [
             named(
-                int(request.behavior_item_ids[position]),
+                history[position],
                 position=position,
                 similarity=float(result.similarities[candidate, place]),
                 attention=float(result.attention[candidate, place]),
@@ -247,7 +326,7 @@ _COLUMNS = {
 
 
 def _print_tables(
-    request: RankRequest, rows: list[dict[str, Any]], names: dict[int, str]
+    request: RankRequest, rows: list[dict[str, Any]], names: dict[Any, str]
 ) -> None:
     _print_table(
         f"User {request.user_id}, {len(request.behavior_item_ids)} past "
@@ -269,9 +348,12 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
 
     table = Table(title=title)
     keys = [key for key in _COLUMNS if any(key in row for row in rows)]
+    more = [key for key in rows[0] if key.endswith("_probability")]
     columns = []
-    for key in keys:
-        heading, form = _COLUMNS[key]
+    for key in dict.fromkeys((*keys, *more)):
+        label = key.removesuffix("_probability").replace("_", " ")
+        other = (f"{label.capitalize()} probability", "{:.4f}")
+        heading, form = _COLUMNS.get(key, other)
         entries = [form.format(row[key]) if key in row else "" for row in rows]
         text = key == "name"
         table.add_column(

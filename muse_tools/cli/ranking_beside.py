@@ -46,13 +46,15 @@ class RankingBeside:
     ) -> None:
         """Starts the process; `settings` are more of a `ServiceConfig`."""
         names = app.model_names
+        model = model if model in names else names[0]
         self._host = settings["host"]
         self._scheme = "https" if settings["ssl_config_file"] else "http"
         self._ports = pathlib.Path(folder) / "ranking.json"
         settings |= {
             "targets": [app.grpc_target],
             "calls_per_target": app.config.grpc_max_threads - 1,
-            "model": model if model in names else names[0],
+            "model": model,
+            "model_base_path": app.base_paths[model],
             "matching_model": "matching" if "matching" in names else "",
             "target_tls": target_tls and dataclasses.asdict(target_tls),
             "port_file": str(self._ports),

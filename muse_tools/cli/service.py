@@ -42,6 +42,24 @@ class _Settings:
     store: StoreOption = ""
     model: ModelOption = "muse"
     matching_model: MatchingModelOption = "matching"
+    model_base_path: Annotated[
+        str,
+        typer.Option(
+            help="Folder of the ranking model's versions, if this machine has "
+            "it: their declaration of the data is compared with the store's."
+        ),
+    ] = ""
+    item_names: Annotated[
+        str,
+        typer.Option(
+            help="item_names.parquet of the pipeline, for items whose keys "
+            "are texts."
+        ),
+    ] = ""
+    label: Annotated[
+        str,
+        typer.Option(help="Label to sort by. [default: the first one]"),
+    ] = ""
     host: HostOption = "127.0.0.1"
     port: PortOption = 8600
     rest_port: RestPortOption = 8601

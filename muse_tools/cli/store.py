@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import pathlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from muse_tools.cli import output
+from muse_tools.cli import output, store_texts
 from muse_tools.cli.options import (
     LOCAL_SERVER,
     Connection,
@@ -30,13 +31,17 @@ from muse_tools.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from serving.stores import BehaviorStore, Layout, LoadReport, UserHistory
+    from serving.stores import (
+        BehaviorStore,
+        Layout,
+        LoadReport,
+    )
 
 app = output.group(
     "store", "Keep histories of users for serving, in LMDB or Redis."
 )
 
-User = Annotated[int, typer.Option(help="User id.")]
+User = Annotated[str, typer.Option(help="User id.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +64,7 @@ class _Store:
         self,
         layout: Layout | None = None,
         to: str | None = None,
-        format_1: bool = False,
+        old_format: bool = False,
     ) -> BehaviorStore:
         """The store, or the one at `to`; see `open_store`."""
         from serving.stores import check_url, open_store
@@ -71,7 +76,7 @@ class _Store:
             layout,
             limit=self.limit,
             timeout=self.timeout,
-            format_1=format_1,
+            old_format=old_format,
         )
 
     @contextlib.contextmanager
@@ -131,7 +136,7 @@ def load(
     """
     with output.one_line_errors():
         from muse_tools.datasets.errors import DataError
-        from muse_tools.demo import user_store
+        from muse_tools.stores import user_store
 
         server = _server(tls, target or LOCAL_SERVER, model, place.timeout)
         say = output.Reporter()
@@ -189,15 +194,23 @@ def stats(
     with output.one_line_errors(), place.opened() as opened:
         found, layout = opened.stats(), opened.layout
         if as_json:
-            kept = {**vars(found), "layout": dataclasses.asdict(layout)}
+            kept = {
+                **vars(found),
+                "layout": {
+                    **dataclasses.asdict(layout),
+                    "digest": layout.digest,
+                },
+            }
             output.write_json(kept, indent=None)
             return
         output.write_lines(
             [
                 f"{found.users} users, {found.events} events, {found.rows} "
                 f"users with rows, {found.bytes:,} bytes",
-                f"user features: {', '.join(layout.user) or 'none'}",
-                f"behavior features: {', '.join(layout.behaviors) or 'none'}",
+                f"user features: {store_texts.named(layout.user)}",
+                f"behavior features: {store_texts.named(layout.behaviors)}",
+                f"times of events: {'kept' if layout.times else 'none'}",
+                f"declaration: {store_texts.declaration(layout)}",
             ]
         )
 
@@ -220,7 +233,7 @@ def get(
         found = opened.read(user)
         if found is None:
             raise ValueError(f"the store has no user {user}")
-        _print_user(found, last, as_json)
+        store_texts.print_user(found, last, as_json)
 
 
 @app.command()
@@ -234,15 +247,23 @@ def append(
     behavior: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=IDS of a behavior feature, as many ids as items; may "
-            "be repeated. Features left out are 0."
+            help="NAME=VALUES of a behavior feature, as many as items; may be "
+            "repeated. Features left out are missing."
         ),
     ] = None,
     user_feature: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=ID of a user feature to set; may be repeated. With one, "
-            "those left out become 0."
+            help="NAME=VALUE of a user feature to set, or several values "
+            "where it has a list; may be repeated. With one, those left out "
+            "become missing."
+        ),
+    ] = None,
+    times: Annotated[
+        str | None,
+        typer.Option(
+            help="Seconds since 1970 of each item, if the store keeps times. "
+            "[default: now]"
         ),
     ] = None,
 ) -> None:
@@ -252,29 +273,41 @@ def append(
     --behavior category=3,3
     """
     with output.one_line_errors():
-        item_ids = parse_ids("--items", items)
         behaviors = _features("--behavior", behavior)
-        features = _features("--user-feature", user_feature, most=1)
-        set_to = {name: ids[0] for name, ids in features.items()}
+        features = _features("--user-feature", user_feature)
+        item_ids = [one.strip() for one in items.split(",")]
         with place.opened() as opened:
-            opened.append(user, item_ids, behaviors, set_to or None)
+            layout = opened.layout
+            at = parse_ids("--times", times) if times else None
+            if layout.times and not times:
+                at = [int(time.time())] * len(item_ids)
+            opened.append(
+                user,
+                item_ids,
+                store_texts.typed(layout.behaviors, behaviors),
+                {
+                    name: values if len(values) > 1 else values[0]
+                    for name, values in store_texts.typed(
+                        layout.user, features
+                    ).items()
+                }
+                or None,
+                at,
+            )
             found = opened.read(user)
         count = 0 if found is None else len(found)
         sys.stdout.write(f"user {user}: {count} events\n")
 
 
-def _features(
-    option: str, given: list[str] | None, most: int | None = None
-) -> dict[str, list[int]]:
-    """Reads features that are written as NAME=IDS."""
+def _features(option: str, given: list[str] | None) -> dict[str, list[str]]:
+    """Reads features that are written as NAME=VALUES."""
     found = {}
     for text in given or ():
-        name, is_there, ids = text.partition("=")
-        found[name] = parse_ids(option, ids) if is_there else []
-        if not is_there or len(found[name]) > (most or len(found[name])):
+        name, is_there, values = text.partition("=")
+        found[name] = [value.strip() for value in values.split(",")]
+        if not is_there:
             raise typer.BadParameter(
-                f"expected NAME={'ID' if most else 'IDS'}. Received: {text!r}",
-                param_hint=option,
+                f"expected NAME=VALUES. Received: {text!r}", param_hint=option
             )
     return found
 
@@ -287,7 +320,7 @@ def migrate(
         str, typer.Option(help="URL of the store to copy to, as --store.")
     ],
 ) -> None:
-    """Copy the users of a store, of format 1 or newer, into another store.
+    """Copy the users of a store, of any format, into another store.
 
     A new store is made with the features of --store. Started again after a
     failure, it goes on where it stopped: users that --to has stay as they are.
@@ -295,7 +328,7 @@ def migrate(
 
     Example: muse store migrate --store lmdb:/tmp/old --to lmdb:/tmp/store
     """
-    with output.one_line_errors(), place.opened(format_1=True) as source:
+    with output.one_line_errors(), place.opened(old_format=True) as source:
         from serving.stores import copy_users
 
         total, say = source.stats().users, output.Reporter()
@@ -313,7 +346,7 @@ def migrate(
 def delete(
     place: _Store,
     user: Annotated[
-        list[int] | None, typer.Option(help="User id; may be repeated.")
+        list[str] | None, typer.Option(help="User id; may be repeated.")
     ] = None,
     users_file: Annotated[
         pathlib.Path | None,
@@ -328,23 +361,23 @@ def delete(
     Example: muse store delete --store lmdb:/tmp/store --user 1 --user 2
     """
     with output.one_line_errors():
-        users = set(user or [])
-        if users_file is not None:
-            users |= _read_users(users_file)
-        if not users:
+        if not user and users_file is None:
             raise typer.BadParameter("--user or --users-file is needed")
         with place.opened() as opened:
+            users = set(map(opened.user_id, user or []))
+            if users_file is not None:
+                users |= _read_users(users_file, opened)
             found = opened.delete_many(users)
         sys.stdout.write(f"{found} of {len(users)} users deleted\n")
 
 
-def _read_users(file: pathlib.Path) -> set[int]:
+def _read_users(file: pathlib.Path, store: BehaviorStore) -> set[int]:
     users = set()
     lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                users.add(int(line))
+                users.add(store.user_id(line.strip()))
         except ValueError as error:
             raise ValueError(
                 f"{file}, line {number}: expected a user id. Received: {line!r}"
@@ -386,39 +419,8 @@ def _server(
     )
 
 
-def _print_user(found: UserHistory, last: int, as_json: bool) -> None:
-    newest = found.newest(last)
-    item_ids = newest.item_ids[::-1].tolist()
-    behaviors = {
-        name: values[::-1].tolist() for name, values in newest.behaviors.items()
-    }
-    if as_json:
-        output.write_json(
-            {
-                "user_id": found.user_id,
-                "user": found.user,
-                "events": len(found),
-                "has_rows": found.rows is not None,
-                "newest": {"item_ids": item_ids, "behaviors": behaviors},
-            },
-            indent=None,
-        )
-        return
-    known = [f"{name} {value}" for name, value in (found.user or {}).items()]
-    resolved = "" if found.rows is None else ", resolved to rows"
-    lines = [
-        f"user {found.user_id}: {', '.join([*known, ''])}{len(found)} events"
-        f"{resolved}"
-    ]
-    columns = {"item": item_ids, **behaviors}
-    for event in zip(*columns.values(), strict=True):
-        pairs = zip(columns, event, strict=True)
-        lines.append(", ".join(f"{name} {value}" for name, value in pairs))
-    output.write_lines(lines)
-
-
 def _resolve_all(opened: BehaviorStore, connection: Connection) -> None:
-    from muse_tools.demo.user_store import resolve_rows
+    from muse_tools.stores.user_store import resolve_rows
 
     with connection.opened() as server:
         done, behind = resolve_rows(opened, server)

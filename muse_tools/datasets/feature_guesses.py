@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from muse_tools.datasets import table_roles
+from muse_tools.datasets.arrow_lists import values_of
 from muse_tools.datasets.samples import Column, Sample
 from muse_tools.datasets.table_roles import Roles, matches
 
@@ -93,7 +94,7 @@ class Guesses:
         if label.is_list:
             yield "click", {"column": label.name, "one_hot": True}
         elif span and (int(span[0]), int(span[1])) != (0, 1):
-            least = np.quantile(label.values.drop_null().to_numpy(), 0.6)
+            least = np.quantile(values_of(label.values.drop_null()), 0.6)
             self.questions.append(
                 f"labels: {label.name} is from {span[0]} to {span[1]}; from "
                 "which value on is it a success?"
@@ -191,7 +192,7 @@ class Guesses:
         return few or column.distinct <= _MOST_CATEGORIES
 
     def _number(self, column: Column) -> dict[str, Any]:
-        values = column.values.drop_null().cast(pa.float64()).to_numpy()
+        values = values_of(column.values.drop_null().cast(pa.float64()))
         values = values[np.isfinite(values)]
         whole = bool((values == np.trunc(values)).all())
         if whole and column.distinct <= _FEW_CATEGORIES and len(values):

@@ -11,7 +11,8 @@ import numpy as np
 
 from muse_tools.datasets import complete_journey, user_lookup
 from muse_tools.datasets.errors import DataError
-from muse_tools.demo import ranked_request, user_store
+from muse_tools.demo import ranked_request
+from muse_tools.stores import user_store
 from serving import client as client_lib
 from serving import local_server
 from serving.files import newest_version, write_json
@@ -134,10 +135,12 @@ def ask(
         ranked = ranked_request.send(
             address.grpc,
             store,
-            request.user_id,
+            int(request.user_id),
             directory,
             pushed.name,
-            None if "matching" in models else request.candidate_item_ids,
+            None
+            if "matching" in models
+            else np.asarray(request.candidate_item_ids),
         )
     path = config.root / ranked_request.FILE
     write_json(path, dataclasses.asdict(ranked))

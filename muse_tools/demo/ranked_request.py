@@ -6,6 +6,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from muse_tools.datasets import user_lookup
 from serving.client.ranking import (
     RankingClient,
@@ -13,7 +15,7 @@ from serving.client.ranking import (
     RankingResult,
     Stage,
 )
-from serving.client.types import IntegerList
+from serving.client.types import Id, IdList
 from serving.ranking_service import ServiceConfig, running_service, timeline
 
 FILE = "ranked_request.json"
@@ -31,7 +33,7 @@ class RankedRequest:
     """
 
     model_version: str
-    user_id: int
+    user_id: Id
     history_length: int
     num_candidates: int
     candidates_from: str
@@ -58,10 +60,10 @@ def source_words(candidates_from: str) -> str:
 def send(
     target: str,
     store: str,
-    user_id: int,
+    user_id: Id,
     directory: pathlib.Path,
     model_version: str,
-    candidate_item_ids: IntegerList | None = None,
+    candidate_item_ids: IdList | None = None,
 ) -> RankedRequest:
     """Starts a ranking service beside a model server and asks it.
 
@@ -103,8 +105,10 @@ def _top(
     result: RankingResult, directory: pathlib.Path
 ) -> tuple[dict[str, Any], ...]:
     best = result.order()[:TOP].tolist()
-    ids = [int(result.candidate_item_ids[place]) for place in best]
-    names = user_lookup.item_names(directory, ids)
+    ids = result.candidate_item_ids[best].tolist()
+    names = {one: one for one in ids}  # Keys that are texts.
+    if result.candidate_item_ids.dtype == np.int64:
+        names = user_lookup.item_names(directory, ids)
     scores = result.click_probability
     return tuple(
         {

@@ -101,11 +101,17 @@ class ModelClient(BaseClient, Generic[_Transport]):
         tls: Tls | None = None,
         metadata: Mapping[str, str] | None = None,
         limits: Limits | None = None,
-        schema: RankingSchema | str | os.PathLike[str] | None = None,
+        schema: RankingSchema
+        | Declaration
+        | str
+        | os.PathLike[str]
+        | None = None,
     ) -> None:
         super().__init__(target, timeouts, retry, metadata)
         self._model = Target(model, version, label)
-        self._inputs = DeclaredInputs(self._model, Declaration(schema))
+        if not isinstance(schema, Declaration):
+            schema = Declaration(schema)
+        self._inputs = DeclaredInputs(self._model, schema)
         self._limits = limits or Limits()
         if isinstance(transport, str):
             if transport not in self._transports:

@@ -43,6 +43,12 @@ class Declaration:
             schema = ranking_schema.named(os.fspath(schema))
         self.schema = schema
 
+    def learn(self, schema: RankingSchema | None) -> None:
+        """Takes another declaration, for all that share this object."""
+        self.schema = schema
+        for name in ("_texts", "_features"):
+            self.__dict__.pop(name, None)
+
     def ids(self, name: str, field: str, values: Any) -> np.ndarray:
         """Returns keys as int64 (N,); raises `RequestError`.
 
@@ -80,14 +86,12 @@ class Declaration:
             value = int(text)
             if _INT64.min <= value <= _INT64.max:
                 return value
-        way_out = (
-            "(for other texts give the client the declaration, `schema=`)"
+        why = (
+            "texts need the declaration, schema"
             if self.schema is None
-            else "(the declaration says int64)"
+            else "the declaration says int64"
         )
-        raise RequestError(
-            field, f"be a whole number of 64 bits {way_out}", text
-        )
+        raise RequestError(field, f"be a whole number of 64 bits ({why})", text)
 
     @functools.cached_property
     def _texts(self) -> dict[str, str]:

@@ -102,10 +102,10 @@ def _each(field: str, values: Any, as_long_as: tuple[str, int]) -> np.ndarray:
             "be as long as {}, {}".format(*as_long_as),
             f"{len(values)} values",
         )
-    if isinstance(values, np.ndarray):
-        if values.ndim == 2 and values.dtype != object:
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        if values.ndim == 2:
             return _numbers(field, values)
-    elif any(map(_is_list, values)):
+    elif any(issubclass(kind, _LISTS) for kind in set(map(type, values))):
         return objects([_one(field, value) for value in values])
     return _flat(field, values)
 

@@ -168,8 +168,8 @@ def serving_version(client: MuseClient) -> int:
     return max(versions)
 
 
-def _served_items(client: MuseClient) -> tuple[int, list[str]]:
-    """Returns the width of vectors, and names of features of items."""
+def _served_items(client: MuseClient) -> tuple[int, dict[str, str]]:
+    """Returns the width of vectors, and types of features of items."""
     signatures = client.metadata().signatures
     if _SIGNATURE not in signatures:
         raise SignatureError(
@@ -177,10 +177,11 @@ def _served_items(client: MuseClient) -> tuple[int, list[str]]:
             "the model takes no fresh items; export it with "
             "`export.fresh_items` above 0",
         )
-    declared = SignatureInputs(signatures[_SIGNATURE].inputs)
-    names = declared.names("features", [])
+    specs = signatures[_SIGNATURE].inputs
+    names = SignatureInputs(specs).names("features", [])
     shape = signatures["embed"].outputs["embedding"].shape or (0,)
-    return int(shape[-1]), list(names)
+    types = {name: specs[key].dtype for name, key in names.items()}
+    return int(shape[-1]), types
 
 
 def _is_forgotten(client: MuseClient, probe: _Probe) -> bool:

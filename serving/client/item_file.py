@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from serving.client.feature_values import objects
 from serving.files import appearing, parquet_footer
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ _LARGEST_CODE = np.float32(127)
 class ItemFile:
     """The items of a file: the last good row of each id.
 
-    Arrays are int64 (N,), but the embedding float32 (N, D). `features` are
-    those that the file has, by declared name; `superseded` counts good rows
-    with a newer one of the same id further down, `rejected` the rows by reason.
+    Ids are int64 (N,) or texts, the embedding is float32 (N, D). `features`
+    are those that the file has, (N,) by declared name: numbers, texts or
+    lists. `superseded` counts good rows with a newer one of the same id
+    further down, `rejected` the rows by reason.
     """
 
     item_ids: np.ndarray
@@ -57,14 +59,15 @@ def check_exists(path: pathlib.Path) -> None:
 
 
 def read_item_file(
-    path: pathlib.Path, dim: int, features: Sequence[str]
+    path: pathlib.Path, dim: int, features: Mapping[str, str]
 ) -> ItemFile:
     """Reads a file of items, and writes what it rejects beside it.
 
-    Columns: `item_id` int, `embedding` list of `dim` numbers (floats of any
-    length, or int8 codes, which are 127 times the vector), and optionally a
-    feature `f` as `item_<f>`, `<f>` or `<f>_id` int, or all as in the
-    published data set. A null feature is missing. Further columns are ignored.
+    Columns: `item_id` int or text, `embedding` list of `dim` numbers (floats
+    of any length, or int8 codes, which are 127 times the vector), and
+    optionally a feature `f` as `item_<f>`, `<f>` or `<f>_id`, or all as in the
+    published data set: int, float, text, or lists of these. A null feature is
+    missing. Further columns are ignored.
 
     Rejected rows go to `<name>.rejected.parquet` with a column `reason`; the
     file is absent if there are none.
@@ -72,7 +75,7 @@ def read_item_file(
     Args:
         path: Parquet file.
         dim: width of a vector in the served table.
-        features: declared names of the model's features of items.
+        features: type, `int64` or `float`, of the model's features of items.
 
     Raises:
         FileNotFoundError: no such file.
@@ -81,13 +84,13 @@ def read_item_file(
     """
     pa, table = _read(path)
     item_id = _column(path, table, _ITEM_ID)
-    ids = _integers(pa, path, item_id)
+    ids = _ids(pa, path, item_id)
     embedding = _column(path, table, _EMBEDDING)
     vectors, faults = _vectors(pa, path, embedding, dim)
     reasons = np.full(table.num_rows, "", object)
     for reason, rows in (
         ("item_id is null", _is_null(item_id)),
-        ("item_id is 0, which means padding", ids == 0),
+        ("item_id is 0, which means padding", ~ids.astype(bool)),
         *faults,
     ):
         reasons[rows & (reasons == "")] = reason
@@ -103,8 +106,8 @@ def read_item_file(
         item_ids=ids[chosen],
         embedding=vectors[chosen],
         features={
-            name: _integers(pa, path, column)[chosen]
-            for name in features
+            name: _values(pa, path, column, dtype)[chosen]
+            for name, dtype in features.items()
             if (column := _feature(table, name)) is not None
         },
         superseded=len(good) - len(chosen),
@@ -149,6 +152,36 @@ def _feature(table: pa.Table, name: str) -> pa.Array | None:
     names = [f"item_{name}", name, f"{name}_id", _PUBLISHED.get(name)]
     found = [column for column in names if column in table.column_names]
     return table.column(found[0]).combine_chunks() if found else None
+
+
+def _ids(pa: pa, path: pathlib.Path, column: pa.Array) -> np.ndarray:
+    """Returns keys (N,): int64, or texts; 0 or an empty one for null."""
+    if not _is_text(pa, column.type):
+        return _integers(pa, path, column)
+    return objects([text or "" for text in column.to_pylist()])
+
+
+def _values(
+    pa: pa, path: pathlib.Path, column: pa.Array, dtype: str
+) -> np.ndarray:
+    """Returns values of a feature (N,): numbers, texts or lists."""
+    if _is_text(pa, column.type) or pa.types.is_nested(column.type):
+        return objects(column.to_pylist())
+    if dtype != "float":
+        return _integers(pa, path, column)
+    try:
+        values = column.cast(pa.float64())
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"{path}: a feature that the model declares as float must be "
+            f"numbers. Received: {column.type}"
+        ) from error
+    return values.to_numpy(zero_copy_only=False)
+
+
+def _is_text(pa: pa, kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _integers(pa: pa, path: pathlib.Path, column: pa.Array) -> np.ndarray:

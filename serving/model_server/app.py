@@ -61,6 +61,11 @@ class ServerApp(Ports):
         return [model.name for model in self._models]
 
     @property
+    def base_paths(self) -> dict[str, str]:
+        """Folders of the configured models, by name."""
+        return {model.name: model.base_path for model in self._models}
+
+    @property
     def metrics_path(self) -> str:
         """Path of the metrics page; empty when it is off."""
         return self._monitoring.path if self._monitoring.enabled else ""

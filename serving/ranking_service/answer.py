@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from serving.client import (
     CachedRankRequest,
+    CachedRankResult,
     RankRequest,
     RankResult,
     RecommendRequest,
@@ -24,8 +25,15 @@ from serving.client import (
     ResponseError,
 )
 from serving.client.ranking import RankingRequest, RankingResult
+from serving.client.types import CLICK
+from serving.ranking_service import features
 from serving.ranking_service.config import ServiceConfig
-from serving.ranking_service.features import request_fields, send_declared
+from serving.ranking_service.features import (
+    FIELDS,
+    Declared,
+    feature_of,
+    send_declared,
+)
 from serving.ranking_service.histories import NO_HISTORY, Histories
 from serving.ranking_service.metrics import ServiceMetrics
 from serving.ranking_service.prefetches import Flow, Prefetches
@@ -34,6 +42,7 @@ from serving.ranking_service.traces import Recorder
 from serving.stores import UserHistory
 
 _T = TypeVar("_T")
+_Request = TypeVar("_Request", RankRequest, CachedRankRequest)
 _TRIES = 3
 _PAUSE_S = 0.01
 _FALLBACKS = ("rank_shortened", "rank_no_history")
@@ -45,19 +54,22 @@ class Parts:
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
         self.metrics = ServiceMetrics(with_store=bool(config.store))
-        self.targets = Targets(config)
+        self.declared = Declared()
+        self.targets = Targets(config, self.declared.of_model)
         self.histories = Histories(config)
-        self.prefetches = Prefetches(config, self.histories, self.targets)
+        self.prefetches = Prefetches(
+            config, self.histories, self.targets, self.declared
+        )
         # Candidates if retrieval gives none in time.
         self.popular = np.zeros(0, np.int64)
 
 
 @dataclasses.dataclass(eq=False)
 class _Scores:
-    """What one path found; `length` is -1 where it is not known."""
+    """What one path found, by label; `length` is -1 where it is not known."""
 
     path: str
-    values: np.ndarray
+    values: Mapping[str, np.ndarray]
     length: int
     generation: int = 0
 
@@ -75,15 +87,24 @@ class Answer:
         self._parts = parts
         self._config = parts.config
         self._request = request
+        self._user_id = int(request.user_id)
+        self._second = features.now()
+        # What the request brings is not left out, whatever the model takes.
+        self._given = {field: getattr(request, field) for field in FIELDS}
+        clock = parts.declared.context(self._second)
+        self._scoring: dict[str, Any] = {
+            "context": {**clock, **request.context},
+            "candidates": request.candidates,
+        }
         self._recorder = recorder
         # Read and prefetch of the user's history; None without a store.
         self._flow: Flow | None = None
         self._newest: UserHistory | None = None
         self._candidates = np.zeros(0, np.int64)
         self._ends = ends
-        self._order = parts.targets.order(request.user_id)
+        self._order = parts.targets.order(self._user_id)
         self._silent: set[Target] = set()
-        # Why a path was refused: a feature that no version declares.
+        # Why a path was refused: a feature that no version takes so.
         self._refused: RequestError | None = None
         budgets = self._config.stage_budget_ms
         kept = (budgets.rank_shortened + budgets.rank_no_history) / 1e3
@@ -94,14 +115,13 @@ class Answer:
         """Returns the answer, at the latest when the time is over.
 
         `overloaded` tells whether a late prefetch must not go on. Raises
-        `RequestError` where the model does not declare a user feature of the
-        request.
+        `RequestError` where the model does not take a feature of the request.
         """
         prefetches, request = self._parts.prefetches, self._request
         if self._parts.histories.exist:
             # The cache holds what the store has, not what the request says.
             self._flow = prefetches.join(
-                request.user_id, self._recorder, not request.user
+                self._user_id, self._recorder, not request.user
             )
         try:
             self._candidates, source = await self._find_candidates()
@@ -121,10 +141,11 @@ class Answer:
         if scores is None and self._refused is not None:
             raise self._refused
         if scores is None:
-            scores = _Scores("unranked", np.zeros(0, np.float32), 0)
+            scores = _Scores("unranked", {CLICK: np.zeros(0, np.float32)}, 0)
         return RankingResult(
             candidate_item_ids=self._candidates,
-            click_probability=scores.values,
+            click_probability=scores.values[CLICK],
+            probabilities=scores.values,
             path=scores.path,
             history_length=scores.length,
             generation=scores.generation,
@@ -178,7 +199,7 @@ class Answer:
             else:
                 with self._recorder.stage(name) as stage:
                     self._newest = await asyncio.wait_for(
-                        histories.read(self._request.user_id, length), seconds
+                        histories.read(self._user_id, length), seconds
                     )
                     if self._newest is None:
                         stage.outcome = "miss"
@@ -209,14 +230,20 @@ class Answer:
         return found or await self._without_history()
 
     async def _from_cache(self) -> _Scores | None:
-        flow, user_id = self._flow, self._request.user_id
+        flow, user_id = self._flow, self._user_id
         order = self._servers()[:1]
         if flow is not None and flow.target is not None:
             order = [flow.target]
 
         async def call(target: Target, seconds: float) -> _Scores | None:
-            request = CachedRankRequest(user_id, self._candidates)
-            found = await target.client.rank_cached(request, timeout=seconds)
+            request = CachedRankRequest(
+                user_id, self._candidates, **self._scoring
+            )
+
+            async def send(request: CachedRankRequest) -> CachedRankResult:
+                return await target.client.rank_cached(request, timeout=seconds)
+
+            found = await self._taken(send, request)
             generation = int(found.generation)
             outdated = flow is not None and flow.outdates(generation)
             hit = found.cache_hit and not outdated
@@ -224,7 +251,7 @@ class Answer:
             if not hit:
                 return None
             length = self._parts.prefetches.length(target, user_id, generation)
-            scores = self._checked(found.click_probability)
+            scores = self._checked(found)
             return _Scores("cached", scores, length, generation)
 
         seconds = self._time_for("rank_cached", "rank_no_history")
@@ -263,36 +290,51 @@ class Answer:
         seconds: float,
         order: list[Target] | None = None,
     ) -> _Scores | None:
-        user = self._request.user
+        second = self._second if self._flow is None else self._flow.second
+        fields: dict[str, Any] = self._parts.declared.history_fields(
+            history, second
+        )
+        fields["user"] = {**fields["user"], **self._request.user}
 
         async def call(target: Target, seconds: float) -> _Scores:
             request = RankRequest(
-                user_id=self._request.user_id,
+                user_id=self._user_id,
                 candidate_item_ids=self._candidates,
-                **request_fields(history, user),
+                **fields,
+                **self._scoring,
             )
 
             async def send(request: RankRequest) -> RankResult:
                 return await target.client.rank(request, timeout=seconds)
 
-            try:
-                found = await send_declared(send, request, user)
-            except RequestError as error:
-                if error.field.startswith("user"):
-                    self._refused = error
-                raise
-            scores = self._checked(found.click_probability)
+            scores = self._checked(await self._taken(send, request))
             return _Scores(path, scores, len(history))
 
         return await self._stage(f"rank_{path}", seconds, call, order)
 
-    def _checked(self, values: Any) -> np.ndarray:
-        scores = np.asarray(values, np.float32)
-        # NaN fails both comparisons.
-        if scores.shape != self._candidates.shape or not (
-            (scores >= 0).all() and (scores <= 1).all()
-        ):
-            raise ResponseError("the scores are no probabilities")
+    async def _taken(
+        self, send: Callable[[_Request], Awaitable[_T]], request: _Request
+    ) -> _T:
+        """Sends a request; notes which of its features is not taken."""
+        try:
+            return await send_declared(send, request, self._given)
+        except RequestError as error:
+            field, name = feature_of(error)
+            if name in self._given.get(field, ()):
+                self._refused = error
+            raise
+
+    def _checked(self, found: RankResult) -> dict[str, np.ndarray]:
+        scores = {
+            label: np.asarray(values, np.float32)
+            for label, values in found.probabilities.items()
+        }
+        for values in scores.values():
+            # NaN fails both comparisons.
+            if values.shape != self._candidates.shape or not (
+                (values >= 0).all() and (values <= 1).all()
+            ):
+                raise ResponseError("the scores are no probabilities")
         return scores
 
     @property

@@ -57,6 +57,14 @@ class ServiceConfig(pydantic.BaseModel):
             their deadline. A TensorFlow Serving works on one less than its
             `--grpc_max_threads`; several services share them.
         model: name of the ranking model.
+        model_base_path: folder of that model's versions, if this machine has
+            it: the declaration in their manifests is that of the data, and is
+            compared with the store's. Empty takes the store's, and compares
+            with the inputs that the model server tells.
+        item_names: Parquet file with `item_id` and `name`, as the pipeline
+            writes it where keys of items are texts: answers give the texts of
+            items that the service found. Empty gives decimal numbers.
+        label: what answers are sorted by; empty is the first label.
         matching_model: name of the model that finds candidates; empty has
             none.
         host: interface to listen on.
@@ -102,6 +110,9 @@ class ServiceConfig(pydantic.BaseModel):
     target_tls: Tls | None = None
     calls_per_target: int = pydantic.Field(default=63, ge=1)
     model: str = "muse"
+    model_base_path: str = ""
+    item_names: str = ""
+    label: str = ""
     matching_model: str = "matching"
     host: str = "127.0.0.1"
     port: int = pydantic.Field(default=8600, ge=-1, le=65535)

@@ -7,15 +7,17 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import numpy as np
 
+from serving.client.ranking_types import AppendEvents
 from serving.ranking_service.config import ServiceConfig
 from serving.stores import (
     BehaviorStore,
+    Layout,
     StoreError,
     StoreMovedError,
     StoreUnavailableError,
@@ -36,6 +38,7 @@ NO_HISTORY = UserHistory(
     user=None,
     item_ids=np.zeros(0, np.int64),
     behaviors={},
+    times=None,
     rows=None,
     table_stamp=None,
     end=0,
@@ -77,20 +80,31 @@ class Histories:
         self.answered = time.monotonic()
         return found
 
-    async def append(
-        self,
-        user_id: int,
-        item_ids: np.ndarray,
-        behaviors: Mapping[str, np.ndarray],
-        user: Mapping[str, int],
-    ) -> None:
-        """Appends behaviors, oldest first; sets user features if any."""
-        await self._call(
-            self._appends,
-            lambda store: store.append(
-                user_id, item_ids, behaviors, user or None
-            ),
-        )
+    @property
+    def layout(self) -> Layout | None:
+        """What the store keeps; None before it was opened."""
+        return self._store.layout
+
+    async def append(self, events: AppendEvents, second: int) -> None:
+        """Appends behaviors, oldest first; sets user features if any.
+
+        Behaviors without times happened at `second`, if the store keeps
+        times.
+        """
+
+        def append(store: BehaviorStore) -> None:
+            times = events.times
+            if times is None and store.layout.times:
+                times = np.full(len(events.item_ids), second, np.int64)
+            store.append(
+                events.user_id,
+                events.item_ids,
+                events.behaviors,
+                events.user or None,
+                times,
+            )
+
+        await self._call(self._appends, append)
 
     def close(self, seconds: float) -> None:
         """Closes the store once the calls in flight have ended."""
@@ -145,6 +159,11 @@ class _SharedStore:
         finally:
             with self._lock:
                 self._users -= 1
+
+    @property
+    def layout(self) -> Layout | None:
+        store = self._store
+        return None if store is None else store.layout
 
     def close(self) -> None:
         if self._store is not None:

@@ -15,8 +15,9 @@ from serving.client import (
     PrefetchResult,
     SignatureError,
 )
+from serving.ranking_service import features
 from serving.ranking_service.config import ServiceConfig
-from serving.ranking_service.features import request_fields, send_declared
+from serving.ranking_service.features import Declared, send_declared
 from serving.ranking_service.histories import Histories
 from serving.ranking_service.targets import Target, Targets
 from serving.ranking_service.traces import Recorder
@@ -35,6 +36,8 @@ class Flow:
     overlaps: bool
     # Whether the history is prefetched, and not only read.
     prefetches: bool
+    # Up to which the times since behaviors are counted.
+    second: int
     # None until it is read, and if it cannot be read.
     history: UserHistory | None = None
     # Whether the store has no such user.
@@ -77,8 +80,13 @@ class Prefetches:
     """
 
     def __init__(
-        self, config: ServiceConfig, histories: Histories, targets: Targets
+        self,
+        config: ServiceConfig,
+        histories: Histories,
+        targets: Targets,
+        declared: Declared,
     ) -> None:
+        self._declared = declared
         self._histories = histories
         self._targets = targets
         self._timeout = config.prefetch_timeout_ms / 1e3
@@ -106,7 +114,8 @@ class Prefetches:
             overlaps = any(
                 f.user_id == user_id and f.prefetches for f in self._running
             )
-            flow = Flow(user_id, recorder, overlaps, prefetches)
+            second = features.now()
+            flow = Flow(user_id, recorder, overlaps, prefetches, second)
             flow.task = asyncio.create_task(self._run(flow))
             if prefetches:
                 self._shared[user_id] = flow
@@ -165,7 +174,9 @@ class Prefetches:
             target, result = await asyncio.wait_for(
                 self._targets.call(
                     self._targets.order(flow.user_id),
-                    lambda target, _: self._prefetch(target, history),
+                    lambda target, _: self._prefetch(
+                        target, history, flow.second
+                    ),
                     time.monotonic() + self._timeout,
                     prefetch=True,
                 ),
@@ -178,13 +189,14 @@ class Prefetches:
                 stage.outcome = "miss"
 
     async def _prefetch(
-        self, target: Target, history: UserHistory
+        self, target: Target, history: UserHistory, second: int
     ) -> PrefetchResult:
         async def send(request: PrefetchRequest) -> PrefetchResult:
             return await target.client.prefetch(request, timeout=self._timeout)
 
         by_ids = PrefetchRequest(
-            user_id=history.user_id, **request_fields(history)
+            user_id=history.user_id,
+            **self._declared.history_fields(history, second),
         )
         if history.rows is not None:
             by_rows = dataclasses.replace(
@@ -194,10 +206,10 @@ class Prefetches:
                 table_stamp=history.table_stamp,
             )
             try:
-                return await send_declared(send, by_rows)
+                return await send_declared(send, by_rows, {})
             except (InvalidArgumentError, SignatureError):
                 pass  # They are rows of another item table.
-        return await send_declared(send, by_ids)
+        return await send_declared(send, by_ids, {})
 
     def _remember(
         self, target: Target, user_id: int, result: PrefetchResult

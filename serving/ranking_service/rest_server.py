@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,7 @@ from serving.ranking_service.failures import (
 from serving.ranking_service.service import RankingService
 
 _RANK_FIELDS = {field.name for field in dataclasses.fields(RankingRequest)}
-_EVENT_FIELDS = {"user_id", "item_ids", "behaviors", "user"}
-_IDS = {*_EVENT_FIELDS, "candidate_item_ids"}
+_EVENT_FIELDS = {"user_id", "item_ids", "behaviors", "user", "times"}
 _CODES = {
     404: "NOT_FOUND",
     405: "UNIMPLEMENTED",
@@ -45,11 +43,12 @@ def make_rest_app(service: RankingService) -> web.Application:
         headers = {PATH_HEADER: result.path}
         if service.refuses(result):
             return failed(UnrankedError(), headers)
-        return _json(_as_json(asked, result, shown), headers=headers)
+        is_text = service.declared.has_texts("user")
+        answer = _as_json(asked, result, shown, is_text)
+        return _json(answer, headers=headers)
 
     async def append(request: web.Request) -> web.Response:
         fields = await _fields(request, _EVENT_FIELDS, {"user_id", "item_ids"})
-        fields["user_id"] = RankingRequest(fields["user_id"]).user_id
         count = await service.append_events(**fields)
         return _json({"appended": count})
 
@@ -59,7 +58,9 @@ def make_rest_app(service: RankingService) -> web.Application:
     async def ready(_: web.Request) -> web.Response:
         if service.ready:
             return _json({"status": "ready"})
-        return _json({"status": "not ready"}, 503)
+        problem = service.problem
+        more = {"problem": problem} if problem else {}
+        return _json({"status": "not ready", **more}, 503)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
@@ -123,28 +124,18 @@ async def _fields(
     missing = sorted(needed - set(fields))
     if missing:
         raise RequestError("body", f"hold {missing[0]}", sorted(fields))
-    for name in _IDS & set(fields):
-        fields[name] = _whole(name, fields[name])
+    for name in ("candidate_item_ids", "item_ids"):
+        # JavaScript can write large numbers as texts only.
+        ids = fields.get(name)
+        if isinstance(ids, list) and set(map(type, ids)) == {int, str}:
+            fields[name] = list(map(str, ids))
     return fields
 
 
-def _whole(name: str, value: Any) -> Any:
-    """Ids as numbers: JavaScript can write large ones as text only."""
-    if isinstance(value, list):
-        return [_whole(name, one) for one in value]
-    if isinstance(value, dict):
-        return {key: _whole(name, one) for key, one in value.items()}
-    if not isinstance(value, str):
-        return value
-    if not re.fullmatch(r"-?[0-9]{1,19}", value, re.ASCII):
-        raise RequestError(name, "be whole numbers", value)
-    return int(value)
-
-
 def _as_json(
-    asked: RankingRequest, result: RankingResult, shown: str
+    asked: RankingRequest, result: RankingResult, shown: str, is_text: bool
 ) -> dict[str, Any]:
-    user_id: Any = asked.user_id
+    user_id: Any = asked.user_id if is_text else int(asked.user_id)
     item_ids: list[Any] = result.candidate_item_ids.tolist()
     if shown == "string":
         user_id, item_ids = str(user_id), [str(item) for item in item_ids]

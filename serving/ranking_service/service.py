@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from serving.client import (
     MuseClientError,
     RankRequest,
     RecommendRequest,
+    VersionStatus,
 )
-from serving.client.declaration import Declaration
 from serving.client.errors import OverloadedError, RequestError
 from serving.client.feature_values import Value, Values
 from serving.client.ranking_types import (
@@ -27,14 +27,17 @@ from serving.client.ranking_types import (
     RankingRequest,
     RankingResult,
 )
-from serving.client.types import Id, IdList, IntegerList
+from serving.client.types import CLICK, Id, IdList, IntegerList
 from serving.client.user_cache import CACHE_STATISTICS
+from serving.ranking_service import features
 from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.answer import Answer, Parts
 from serving.ranking_service.config import ServiceConfig
 from serving.ranking_service.failures import Failure
 from serving.ranking_service.histories import StoreBusyError
+from serving.ranking_service.item_names import ItemNames
 from serving.ranking_service.records import log_request
+from serving.ranking_service.schema_checks import Fit
 from serving.ranking_service.targets import Target
 from serving.ranking_service.traces import Recorder, Traces
 from serving.stores import StoreError
@@ -63,7 +66,9 @@ class RankingService:
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
         self._parts = Parts(config)
-        self._declaration = Declaration()
+        self._names = ItemNames(config.item_names)
+        self._fit = Fit(config, self._parts.histories, self._parts.declared)
+        self.declared = self._parts.declared
         self.metrics = self._parts.metrics
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
@@ -77,14 +82,20 @@ class RankingService:
     def ready(self) -> bool:
         """Whether requests get scores.
 
-        A model server answers and has ranked once, the store answers, and the
-        service is not stopping.
+        A model server answers and has ranked once, the store answers and
+        keeps what the model takes, and the service is not stopping.
         """
         return (
             any(self._serves(target) for target in self._parts.targets.all)
             and (self._store_up or self.config.ready_without_store)
             and not self._draining
+            and not self.problem
         )
+
+    @property
+    def problem(self) -> str:
+        """Why store, model and settings do not fit together, in one line."""
+        return self._fit.problem
 
     async def start(self) -> None:
         """Looks for its parts; model servers rank once."""
@@ -92,8 +103,9 @@ class RankingService:
             functools.partial(self._poll_target, target)
             for target in self._parts.targets.all
         ]
-        polls.append(self._poll_store)
+        await self._poll_store()  # Models are compared with it.
         await asyncio.gather(*(poll() for poll in polls))
+        polls.append(self._poll_store)
         await self._poll_news()
         self._pollers = [
             asyncio.create_task(self._keep(poll, self.config.poll_seconds))
@@ -135,8 +147,9 @@ class RankingService:
         in `path` what it rests on.
 
         Raises:
-            RequestError: there are too many candidates, or the model does not
-                declare a user feature of the request.
+            RequestError: there are too many candidates, a text where a number
+                is declared, or a feature of the request that the model does
+                not take.
             Overloaded: the service has too much to do.
         """
         recorder = Recorder(self._traces.tracer, self.metrics.stages)
@@ -156,11 +169,12 @@ class RankingService:
         except asyncio.CancelledError:
             self.metrics.failed.labels("CANCELLED").inc()
             raise
-        if result.candidates_from == "request":
-            # As they came: keys may be texts.
-            items: Any = asked.candidate_item_ids
-            result = dataclasses.replace(result, candidate_item_ids=items)
-        result = _ordered(result, request)
+        if self.declared.has_texts("item"):
+            texts: Any = asked.candidate_item_ids
+            if result.candidates_from != "request":
+                texts = self._names.of(result.candidate_item_ids)
+            result = dataclasses.replace(result, candidate_item_ids=texts)
+        result = self._ordered(result, request)
         self._count(result, seconds)
         recorder.end(request, result)
         if self.config.log_requests:
@@ -175,7 +189,7 @@ class RankingService:
         user: Mapping[str, Value] | None = None,
         times: IntegerList | None = None,
     ) -> int:
-        """Appends behaviors, oldest first, and returns how many.
+        """Appends behaviors, oldest first, and returns how many are kept.
 
         Arguments are those of `RankingClient.append_events`. The next request
         sees them.
@@ -190,18 +204,16 @@ class RankingService:
         """
         events = AppendEvents(
             user_id, item_ids, behaviors or {}, user or {}, times
-        ).with_numbers(self._declaration)
+        ).with_numbers(self.declared.declaration)
         if not self._parts.histories.exist:
             raise RequestError("store", "be configured to append events", "")
         if self._draining:
             raise Overloaded("draining", 1)
         try:
-            await self._parts.histories.append(
-                events.user_id, events.item_ids, events.behaviors, events.user
-            )
+            await self._parts.histories.append(events, features.now())
         finally:  # A failed append may be stored.
-            self._parts.prefetches.forget(events.user_id)
-        return len(events.item_ids)
+            self._parts.prefetches.forget(int(events.user_id))
+        return min(len(events.item_ids), self.config.history_limit)
 
     def refuses(self, result: RankingResult) -> bool:
         """Whether callers by gRPC or REST get an error for this answer."""
@@ -239,13 +251,27 @@ class RankingService:
                 number,
             )
         return dataclasses.replace(
-            request.with_numbers(self._declaration),
+            request.with_numbers(self.declared.declaration),
             deadline_ms=min(
                 request.deadline_ms or config.deadline_ms,
                 config.max_deadline_ms,
             ),
             request_id=request.request_id or uuid.uuid4().hex[:16],
         )
+
+    def _ordered(
+        self, result: RankingResult, request: RankingRequest
+    ) -> RankingResult:
+        """Returns the answer as it is wanted: sorted, or the best of it."""
+        if not (request.sort or request.top):
+            return result
+        values = result.probabilities.get(
+            self.config.label or CLICK, result.click_probability
+        )
+        order = np.argsort(-values, kind="stable")
+        if not len(values):  # Unranked.
+            order = result.order()
+        return result.at(order[: request.top or None])
 
     def _count(self, result: RankingResult, seconds: float) -> None:
         self.metrics.requests.labels(result.path, result.candidates_from).inc()
@@ -283,6 +309,7 @@ class RankingService:
                 versions = await target.client.status(timeout=left)
             if not any(version.state == "AVAILABLE" for version in versions):
                 raise MuseClientError("no version is available")
+            await self._compare(target, versions)
             if target.address not in self._warm:
                 await self._warm_up(target)
         except MuseClientError as error:
@@ -300,11 +327,24 @@ class RankingService:
         target.answered()
         self._warm.add(target.address)
 
+    async def _compare(
+        self, target: Target, versions: Sequence[VersionStatus]
+    ) -> None:
+        """Compares a new version, or a new store, with the other."""
+        serving = [v.version for v in versions if v.state == "AVAILABLE"]
+        if self._fit.is_known(target.address, max(serving)):
+            return
+        until = time.monotonic() + _POLL_TIMEOUT_S
+        async with target.place(until) as left:
+            metadata = await target.client.metadata(timeout=left)
+        self._fit.compare(target.address, max(serving), metadata)
+
     async def _poll_store(self) -> None:
         if not self._parts.histories.exist:
             return
         try:
             await self._parts.histories.read(0, 1)
+            self._fit.learn()
         except StoreBusyError:
             # A store that is busy is up if it answers other reads.
             silent = time.monotonic() - self._parts.histories.answered
@@ -318,6 +358,11 @@ class RankingService:
             self._store_up, self._store_failed = True, False
 
     async def _poll_news(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, self._names.read)
+        except (OSError, ValueError, LookupError) as error:
+            _logger.warning("%s: %s", self.config.item_names, error)
         serving = [t for t in self._parts.targets.all if self._serves(t)]
         await asyncio.gather(*map(self._poll_cache, serving))
         if self.config.matching_model and serving:
@@ -349,10 +394,3 @@ class RankingService:
             return  # Keeps the previous ones.
         ids = np.asarray(found.candidate_item_ids, np.int64)
         self._parts.popular = ids[ids != 0]
-
-
-def _ordered(result: RankingResult, request: RankingRequest) -> RankingResult:
-    """The answer as the request wants it: sorted, or the best of it."""
-    if not (request.sort or request.top):
-        return result
-    return result.at(result.order()[: request.top or None])

@@ -22,6 +22,7 @@ from serving.client import (
     Retry,
     UnavailableError,
 )
+from serving.client.declaration import Declaration
 from serving.ranking_service.admission import Admission, Overloaded
 from serving.ranking_service.config import ServiceConfig
 
@@ -35,7 +36,9 @@ _LONGEST_PAUSE_S = 5.0
 class Target:
     """One model server."""
 
-    def __init__(self, address: str, config: ServiceConfig) -> None:
+    def __init__(
+        self, address: str, config: ServiceConfig, declaration: Declaration
+    ) -> None:
         self.address = address
         calls = config.calls_per_target
         self._places = Admission(calls, sys.maxsize)
@@ -45,6 +48,7 @@ class Target:
             model=config.model,
             retry=Retry(attempts=1),
             tls=config.target_tls,
+            schema=declaration,
         )
         self._pause = 0.0
         self._down_until = 0.0
@@ -106,8 +110,10 @@ class Target:
 class Targets:
     """All model servers."""
 
-    def __init__(self, config: ServiceConfig) -> None:
-        self.all = [Target(address, config) for address in config.targets]
+    def __init__(self, config: ServiceConfig, declaration: Declaration) -> None:
+        self.all = [
+            Target(address, config, declaration) for address in config.targets
+        ]
 
     def order(self, user_id: int) -> list[Target]:
         """The servers for a user: the user's own first, those down last."""

@@ -18,7 +18,7 @@ from serving.stores.errors import (
     StoreMovedError,
     StoreUnavailableError,
 )
-from serving.stores.layout import Layout
+from serving.stores.layout import Kind, Layout
 from serving.stores.lmdb_store import LmdbStore
 from serving.stores.migration import copy_users
 from serving.stores.opening import check_url, open_store
@@ -26,6 +26,7 @@ from serving.stores.redis_store import RedisStore
 
 __all__ = [
     "BehaviorStore",
+    "Kind",
     "Layout",
     "LmdbStore",
     "LoadReport",

@@ -5,25 +5,19 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from serving.stores.layout import Layout
-from serving.stores.records import (
-    Codec,
-    Header,
-    Ids,
-    checked_user_id,
-    pack_rows,
-    unpack_rows,
-)
+from serving.stores.records import Codec, Header, pack_rows, unpack_rows
+from serving.stores.values import Ids, UserId, Value, Values
 
 LIMIT = 100_000
 """Events kept of a user unless another limit is asked for."""
 
 CheckedUser = tuple[Header, np.ndarray]
-"""Header and events, int64 (1 + F, N), of a `UserRecord`."""
+"""Header, and words of events (see `Codec`), of a `UserRecord`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,9 +28,12 @@ class UserHistory:
 
     Attributes:
         user_id: the user.
-        user: the user features of the layout; None if none were set.
+        user: the user features of the layout, numbers or arrays (width,);
+            None if none were set.
         item_ids: int64 (N,).
-        behaviors: the behavior features of the layout, int64 (N,) each.
+        behaviors: the behavior features of the layout, (N,) or (N, width)
+            each.
+        times: int64 (N,), seconds; None if the layout has none.
         rows: int32 (N,), rows of the item table that `table_stamp` names; -1
             is padding, 0 an unknown item. None if there are none for every
             one of these events.
@@ -46,9 +43,10 @@ class UserHistory:
     """
 
     user_id: int
-    user: dict[str, int] | None
+    user: dict[str, Any] | None
     item_ids: np.ndarray
     behaviors: dict[str, np.ndarray]
+    times: np.ndarray | None
     rows: np.ndarray | None
     table_stamp: int | None
     end: int
@@ -62,6 +60,7 @@ class UserHistory:
             behaviors={
                 name: values[start:] for name, values in self.behaviors.items()
             },
+            times=None if self.times is None else self.times[start:],
             rows=None if self.rows is None else self.rows[start:],
         )
 
@@ -93,16 +92,19 @@ class UserRecord(NamedTuple):
 
     Attributes:
         user_id: the user.
-        user: user features by name; those left out are 0. None sets none.
+        user: user features by name; those left out are missing. None sets
+            none.
         item_ids: one id, or several, oldest first; none 0.
         behaviors: behavior features by name, as many values as item ids;
-            those left out are 0.
+            those left out are missing.
+        times: seconds, as many as item ids, if the layout has times.
     """
 
-    user_id: int
-    user: Mapping[str, int] | None = None
+    user_id: UserId
+    user: Mapping[str, Value] | None = None
     item_ids: Ids = ()
-    behaviors: Mapping[str, Ids] = {}
+    behaviors: Mapping[str, Values] = {}
+    times: Ids | None = None
 
 
 class Mark(NamedTuple):
@@ -115,7 +117,8 @@ class Mark(NamedTuple):
 class BehaviorStore(abc.ABC):
     """Histories of users.
 
-    Threads may share a store. Every method raises `StoreUnavailableError`
+    Ids and categories may be texts where these are declared (`Texts`). Threads
+    may share a store. Every method raises `StoreUnavailableError`
     where the store does not answer, `StoreMovedError` where another one took
     its place, `StoreCorruptError` where a record cannot be trusted,
     `StoreError` for anything else that is the store's, and `ValueError` for
@@ -143,8 +146,12 @@ class BehaviorStore(abc.ABC):
         """Which features it keeps."""
         return self._codec.layout
 
+    def user_id(self, user_id: UserId) -> int:
+        """Returns the id that the store has of a user, known or not."""
+        return self._codec.checked_user_id(user_id)
+
     def read(
-        self, user_id: int, limit: int | None = None
+        self, user_id: UserId, limit: int | None = None
     ) -> UserHistory | None:
         """Reads the newest events of a user, in one round trip.
 
@@ -156,14 +163,15 @@ class BehaviorStore(abc.ABC):
             The history, or None for an unknown user.
         """
         wanted = self.limit if limit is None else _checked_limit(limit)
-        return self._read(checked_user_id(user_id), min(wanted, self.limit))
+        return self._read(self.user_id(user_id), min(wanted, self.limit))
 
     def append(
         self,
-        user_id: int,
+        user_id: UserId,
         item_ids: Ids,
-        behaviors: Mapping[str, Ids] | None = None,
-        user: Mapping[str, int] | None = None,
+        behaviors: Mapping[str, Values] | None = None,
+        user: Mapping[str, Value] | None = None,
+        times: Ids | None = None,
     ) -> None:
         """Appends events of a user: all of them, durably, or none.
 
@@ -173,11 +181,14 @@ class BehaviorStore(abc.ABC):
             user_id: the user; a new one is made.
             item_ids: one id, or several, oldest first; none 0.
             behaviors: behavior features by name, as many values; those left
-                out are 0.
+                out are missing.
             user: as in `set_user`, with the events or not at all; None leaves
                 the user features as they are.
+            times: seconds, as many as item ids, if the layout has times.
         """
-        self.append_many([UserRecord(user_id, user, item_ids, behaviors or {})])
+        self.append_many(
+            [UserRecord(user_id, user, item_ids, behaviors or {}, times)]
+        )
 
     def append_many(self, users: Iterable[UserRecord]) -> None:
         """Appends events of several users.
@@ -186,18 +197,18 @@ class BehaviorStore(abc.ABC):
         """
         self._append_many(list(map(self._checked, users)))
 
-    def set_user(self, user_id: int, user: Mapping[str, int]) -> None:
+    def set_user(self, user_id: UserId, user: Mapping[str, Value]) -> None:
         """Sets all user features of a user; a new user is made.
 
         Args:
             user_id: the user.
-            user: user features by name; those left out are 0.
+            user: user features by name; those left out are missing.
         """
         self.append(user_id, (), user=user)
 
     def set_rows(
         self,
-        user_id: int,
+        user_id: UserId,
         rows: Sequence[int] | np.ndarray,
         table_stamp: int,
         *,
@@ -221,13 +232,11 @@ class BehaviorStore(abc.ABC):
             ValueError: not one row per event.
         """
         values = np.asarray(rows, np.int32)
-        return self._set_rows(
-            checked_user_id(user_id), values, table_stamp, end
-        )
+        return self._set_rows(self.user_id(user_id), values, table_stamp, end)
 
-    def trim(self, user_id: int, limit: int) -> None:
+    def trim(self, user_id: UserId, limit: int) -> None:
         """Drops all but the newest `limit` events of a user."""
-        self._trim(checked_user_id(user_id), _checked_limit(limit))
+        self._trim(self.user_id(user_id), _checked_limit(limit))
 
     def replace_many(
         self, users: Iterable[UserRecord], mark: Mark | None = None
@@ -241,7 +250,7 @@ class BehaviorStore(abc.ABC):
         """
         self._replace_many(list(map(self._checked, users)), mark)
 
-    def delete_many(self, user_ids: Iterable[int]) -> int:
+    def delete_many(self, user_ids: Iterable[UserId]) -> int:
         """Deletes users with all that is known of them, damaged ones too.
 
         Args:
@@ -250,7 +259,7 @@ class BehaviorStore(abc.ABC):
         Returns:
             How many were there.
         """
-        return self._delete_many(sorted(set(map(checked_user_id, user_ids))))
+        return self._delete_many(sorted(set(map(self.user_id, user_ids))))
 
     @abc.abstractmethod
     def read_mark(self, name: str) -> str | None:
@@ -306,8 +315,8 @@ class BehaviorStore(abc.ABC):
         codec, user = self._codec, given.user
         features = None if user is None else codec.checked_user(user)
         return (
-            Header(checked_user_id(given.user_id), user=features),
-            codec.checked_events(given.item_ids, given.behaviors),
+            Header(codec.checked_user_id(given.user_id), user=features),
+            codec.checked_events(given.item_ids, given.behaviors, given.times),
         )
 
     def _history(
@@ -320,17 +329,17 @@ class BehaviorStore(abc.ABC):
     ) -> UserHistory:
         """Makes a history of the records that the store has read."""
         rows, stamp = None, None
-        items, *features = events
+        codec, items = self._codec, events[0]
         if resolved is not None:
             rows, stamp = unpack_rows(
                 header.user_id, resolved, rows_key, end, len(items)
             )
-        user, names = header.user, self.layout
         return UserHistory(
             header.user_id,
-            None if user is None else dict(zip(names.user, user, strict=True)),
+            None if header.user is None else codec.user_of(header.user),
             items,
-            dict(zip(names.behaviors, features, strict=True)),
+            codec.behaviors_of(events),
+            events[1] if codec.layout.times else None,
             rows,
             stamp,
             end,

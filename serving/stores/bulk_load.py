@@ -7,17 +7,18 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from serving.files import appearing
 from serving.stores.base import BehaviorStore, Mark, UserRecord
-from serving.stores.layout import Layout
+from serving.stores.layout import Kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_TIMES = "behavior_times"
 _COMMIT_USERS = 2048
 _COMMIT_EVENTS = 2_000_000
 
@@ -67,9 +68,10 @@ def load_users(
         store: where to.
         batches: rows of users; the same ones in the same order whenever
             `source` is the same.
-        columns: the columns of `user_id`, `behavior_item_ids` and the features
-            `user_<f>` and `behavior_<f>` by these names; see
-            `Layout.of_columns`.
+        columns: the columns of `user_id`, `behavior_item_ids`, the features
+            `user_<f>` and `behavior_<f>`, and `behavior_times` if the layout
+            has times, by these names. Of lists of user features that are
+            longer than the layout has it, the first values are loaded.
         source: identifies the table and its state.
         rejected: folder for rows that cannot be loaded: files
             `part-<row>.parquet`, with a column `reason`. Those of an earlier
@@ -87,9 +89,14 @@ def load_users(
         for part in rejected.glob("part-*.parquet"):
             part.unlink()
     seen = np.zeros(0, np.int64)
+    vectors = {
+        f"user_{name}": kind.width
+        for name, kind in store.layout.user.items()
+        if kind.dtype == "float32" and kind.width > 1
+    }
     for batch in batches:
         named = _named(batch, columns)
-        reasons = _reasons(named)
+        reasons = _reasons(named, vectors)
         seen = _reject_repeated(named, reasons, seen)
         skip = min(batch.num_rows, max(0, report.resumed - report.rows))
         report.rows += skip
@@ -150,8 +157,14 @@ def _load(
     report: LoadReport,
 ) -> None:
     """Writes the good rows to the store."""
-    layout = Layout.of_columns(batch.schema.names)
-    user = {name: _numbers(batch[f"user_{name}"]) for name in layout.user}
+    behaviors = _behaviors(batch)
+    user = {
+        name.removeprefix("user_"): _user_values(
+            batch[name], store.layout.user.get(name.removeprefix("user_"))
+        )
+        for name in batch.schema.names
+        if name.startswith("user_") and name != "user_id"
+    }
     users = []
     for row in np.flatnonzero(reasons == "").tolist():
         items = _list(batch, "behavior_item_ids", row)
@@ -161,12 +174,18 @@ def _load(
         users.append(
             UserRecord(
                 batch["user_id"][row].as_py(),
-                {name: int(values[row]) for name, values in user.items()},
+                {name: values[row] for name, values in user.items()},
                 items[real],
                 {
-                    name: _list(batch, f"behavior_{name}", row)[real]
-                    for name in layout.behaviors
+                    name.removeprefix("behavior_"): _list(batch, name, row)[
+                        real
+                    ]
+                    for name in behaviors
+                    if name != _TIMES
                 },
+                _list(batch, _TIMES, row)[real]
+                if _TIMES in behaviors
+                else None,
             )
         )
     done = report.rows + batch.num_rows
@@ -179,7 +198,31 @@ def _load(
 
 def _list(batch: pa.RecordBatch, name: str, row: int) -> np.ndarray:
     values = batch[name][row].values.to_numpy(zero_copy_only=False)
-    return values.astype(np.int64, copy=False)
+    kind = np.float32 if values.dtype.kind == "f" else np.int64
+    return values.astype(kind, copy=False)
+
+
+def _behaviors(batch: pa.RecordBatch) -> list[str]:
+    """Returns the names of lists that are as long as those of items."""
+    names: list[str] = batch.schema.names
+    return [
+        name
+        for name in names
+        if name.startswith("behavior_") and name != "behavior_item_ids"
+    ]
+
+
+def _user_values(column: pa.Array, kind: Kind | None) -> list[Any]:
+    """Returns a user feature of each row, None where it is missing."""
+    values: list[Any] = column.to_pylist()
+    if kind is None or kind.width == 1:
+        return values
+    # Within a list of categories, null and 0 are the same.
+    zero = 0 if kind.dtype == "int64" else None
+    return [
+        one and [zero if n is None else n for n in one[: kind.width]]
+        for one in values
+    ]
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
@@ -206,11 +249,16 @@ def _reject_repeated(
     return np.insert(seen, place[new], distinct[new])
 
 
-def _reasons(batch: pa.RecordBatch) -> np.ndarray:
-    """Returns why each row cannot be loaded, str (N,), empty if it can."""
+def _reasons(batch: pa.RecordBatch, vectors: Mapping[str, int]) -> np.ndarray:
+    """Returns why each row cannot be loaded, str (N,), empty if it can.
+
+    `vectors` has the lengths of vectors by name.
+    """
+    import pyarrow as pa
+
     ids, items = batch["user_id"], batch["behavior_item_ids"]
-    layout = Layout.of_columns(batch.schema.names)
-    lists = ["behavior_item_ids", *(f"behavior_{f}" for f in layout.behaviors)]
+    lists = ["behavior_item_ids", *_behaviors(batch)]
+    whole = [n for n in lists if pa.types.is_integer(batch[n].type.value_type)]
 
     def is_null(column: pa.Array) -> np.ndarray:
         return column.is_null().to_numpy(zero_copy_only=False)
@@ -221,6 +269,19 @@ def _reasons(batch: pa.RecordBatch) -> np.ndarray:
         values = (value.values for value in column)
         return np.array([bool(one and one.null_count) for one in values])
 
+    def has_infinity(column: pa.Array) -> np.ndarray:
+        lists = pa.types.is_list(column.type)
+        values = column.flatten() if lists else column
+        infinite = np.isinf(values.to_numpy(zero_copy_only=False))
+        rows = np.arange(len(column))
+        rows = np.repeat(rows, _lengths(column)) if lists else rows
+        return np.isin(np.arange(len(column)), rows[infinite])
+
+    floats = [
+        field.name
+        for field in batch.schema
+        if pa.types.is_floating(getattr(field.type, "value_type", field.type))
+    ]
     reasons = np.full(len(ids), "", object)
     for reason, rows in (
         ("user_id is null", is_null(ids)),
@@ -233,7 +294,19 @@ def _reasons(batch: pa.RecordBatch) -> np.ndarray:
             )
             for name in lists[1:]
         ),
-        *(("a behavior is null", has_null(batch[name])) for name in lists),
+        *(("a behavior is null", has_null(batch[name])) for name in whole),
+        *(
+            (
+                f"{name} does not have {length} numbers",
+                (_lengths(batch[name]) != length) & ~is_null(batch[name]),
+            )
+            for name, length in vectors.items()
+            if name in batch.schema.names
+        ),
+        *(
+            (f"{name} is infinite", has_infinity(batch[name]))
+            for name in floats
+        ),
     ):
         reasons[rows & (reasons == "")] = reason
     return reasons

@@ -1,102 +1,245 @@
-"""Which features a store keeps, and the record in the store that says so."""
+"""What a store keeps of users and events, and the record that says so."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from serving.stores.errors import StoreError
 
-FORMAT = 2
+if TYPE_CHECKING:
+    from schemas.ranking_schema import RankingSchema
+
+FORMAT = 3
 """Version of what lies in a store."""
 RECORD_1 = b"1"
 """The record of format 1, which had one layout for all stores."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Names of the features that a store keeps, all of them int64.
+class Kind(NamedTuple):
+    """Values of a feature: their type, and how many there are of each thing.
 
-    Attributes:
-        user: features of a user.
-        behaviors: features of each event, beside its item id.
-
-    Raises:
-        ValueError: a name is empty or comes twice.
+    What is missing is 0, or NaN.
     """
 
-    user: tuple[str, ...] = ()
-    behaviors: tuple[str, ...] = ()
+    dtype: Literal["int64", "float32"] = "int64"
+    width: int = 1
 
-    def __post_init__(self) -> None:
-        for field, names in vars(self).items():
-            if not all(names) or len(set(names)) < len(names):
-                raise ValueError(
-                    f"layout: expected distinct names of {field} features, "
-                    f"none of them empty. Received: {list(names)}"
-                )
+
+Kinds = Mapping[str, Kind] | Iterable[str]
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Layout:
+    """What a store keeps.
+
+    Args:
+        user: features of a user; names alone are of one int64 each.
+        behaviors: features of each event, beside its item id.
+        times: whether events have times, int64 seconds.
+        declaration: YAML of the data's declaration (`schemas`), if any.
+
+    Attributes:
+        user: kinds of features by name.
+        behaviors: kinds of features by name.
+        times: as given.
+        declaration: as given.
+
+    Raises:
+        ValueError: a name is empty or comes twice, or a kind is none.
+    """
+
+    user: Mapping[str, Kind]
+    behaviors: Mapping[str, Kind]
+    times: bool
+    declaration: str
+
+    def __init__(
+        self,
+        user: Kinds = (),
+        behaviors: Kinds = (),
+        times: bool = False,
+        declaration: str = "",
+    ) -> None:
+        for name, value in (
+            ("user", _kinds("user", user)),
+            ("behaviors", _kinds("behaviors", behaviors)),
+            ("times", times),
+            ("declaration", declaration),
+        ):
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def of_columns(cls, columns: Iterable[str]) -> Layout:
-        """Returns the features of a table of users, from its column names.
+    def of(cls, declared: RankingSchema) -> Layout:
+        """Returns what a store of declared users and behaviors keeps.
 
-        Columns are named `user_<f>` and `behavior_<f>`; `user_id` and
-        `behavior_item_ids` are no features.
+        Not kept are features that the item table has, and what is made from
+        times.
         """
-        names = list(columns)
-
-        def features(prefix: str, key: str) -> tuple[str, ...]:
-            return tuple(
-                name.removeprefix(prefix)
-                for name in names
-                if name.startswith(prefix) and name != key
-            )
-
-        return cls(
-            features("user_", "user_id"),
-            features("behavior_", "behavior_item_ids"),
+        features = declared.features
+        behaviors = {
+            name: features.of_behavior(name)
+            for name, one in features.behavior.items()
+            if name not in features.of_items and not one.time
+        }
+        user, own = (
+            {name: Kind(one.dtype, one.raw_width) for name, one in group}
+            for group in (features.user.items(), behaviors.items())
         )
+        return cls(user, own, declared.log is not None, declared.yaml())
+
+    @functools.cached_property
+    def declared(self) -> RankingSchema | None:
+        """The declaration of the data; None if the store has none.
+
+        Raises `StoreError` where this version cannot read it.
+        """
+        if not self.declaration:
+            return None
+        import yaml
+
+        from schemas.ranking_schema import RankingSchema
+
+        try:
+            return RankingSchema.model_validate(
+                yaml.safe_load(self.declaration)
+            )
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(
+                "the store's declaration cannot be read; load the store again "
+                f"with this version: {reason}"
+            ) from error
+
+    @property
+    def digest(self) -> str:
+        """Digest of the declaration; empty if there is none."""
+        return self.declared.digest() if self.declared else ""
+
+    def difference(self, other: Layout, whose: str) -> str:
+        """Returns where this store is not one for `other`; empty if it is.
+
+        It names the first feature. Those that only the store keeps, and all
+        that the store is not concerned with, do not count.
+
+        Args:
+            other: the layout of what else is declared.
+            whose: what has that declaration.
+        """
+        both = bool(self.declaration and other.declaration)
+        mine, theirs = self._described(both), other._described(both)
+        for name, said in theirs.items():
+            if mine.get(name) != said:
+                return (
+                    f"{name}: the store keeps {mine.get(name, 'none')}; "
+                    f"{whose} has {said}"
+                )
+        return ""
+
+    def _described(self, fully: bool) -> dict[str, str]:
+        """Returns what it keeps in words; not `fully` without a declaration."""
+        found = {
+            f"{group}_{name}": f"{dtype} of {width}" if width > 1 else dtype
+            for group, kinds in (
+                ("user", self.user),
+                ("behavior", self.behaviors),
+            )
+            for name, (dtype, width) in kinds.items()
+        }
+        if self.times:
+            found["times of events"] = "int64"
+        if fully and self.declared is not None:
+            keys = {"user_id": "int64", "item_id": "int64"}
+            texts = self.declared.texts()
+            found = {
+                name: f"texts ({said})" if name in texts else said
+                for name, said in {**keys, **found}.items()
+            }
+            log, features = self.declared.log, self.declared.features
+            for group in ("context", "behavior"):
+                for name, one in getattr(features, group).items():
+                    if one.time and log:
+                        clock = f"{one.time}, {log.as_of}, {log.timezone}"
+                        found[f"{group}_{name}"] = clock
+        return found
 
     def record(self) -> bytes:
         """Returns the record that a store keeps of its layout."""
-        known = {"format": FORMAT, **dataclasses.asdict(self)}
+        declared = self.declared
+        known = {
+            "format": FORMAT,
+            "digest": self.digest,
+            "version": declared.version if declared else 0,
+            **dataclasses.asdict(self),
+        }
         return json.dumps(known).encode()
 
 
+def _kinds(field: str, given: Kinds) -> Mapping[str, Kind]:
+    names = list(given)
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(
+            f"layout: expected distinct names of {field} features, none of "
+            f"them empty. Received: {names}"
+        )
+    kinds = given if isinstance(given, Mapping) else {}
+    found = {name: Kind(*kinds.get(name, ())) for name in names}
+    for name, kind in found.items():
+        if kind.dtype not in ("int64", "float32") or kind.width < 1:
+            raise ValueError(
+                f"layout: {field} {name}: expected int64 or float32, and a "
+                f"width of 1 or more. Received: {kind.dtype}, {kind.width}"
+            )
+    return found
+
+
 LAYOUT_1 = Layout(
-    user=tuple(f"profile_{field}" for field in range(1, 6)),
+    user=(f"profile_{field}" for field in range(1, 6)),
     behaviors=("category",),
 )
-"""The layout of every store of format 1, whose records have not changed."""
+"""The layout of every store of format 1.
+
+Records of users are the same in formats 1 and 2, and in format 3 if all
+features are of one int64 and there are no times.
+"""
 
 
-def read_layout(record: bytes, store: str, format_1: bool = False) -> Layout:
+def read_layout(record: bytes, store: str, old_format: bool = False) -> Layout:
     """Returns the layout that a store's record names.
 
     Args:
         record: as `Layout.record` made it, or `RECORD_1`.
         store: the store's name, for errors.
-        format_1: whether a store of format 1 is accepted.
+        old_format: whether stores of formats 1 and 2 are accepted.
 
     Raises:
         StoreError: the store has another format.
     """
-    if record == RECORD_1:
-        if format_1:
-            return LAYOUT_1
-        raise StoreError(
-            f"{store} has format 1, without the names of its features. Copy "
-            "it: muse store migrate --store URL --to NEW_URL"
-        )
+    found, layout = 0, LAYOUT_1
     try:
         known = json.loads(record)
-        if known["format"] == FORMAT:
-            return Layout(tuple(known["user"]), tuple(known["behaviors"]))
+        found = known if record == RECORD_1 else known["format"]
+        if found in (2, FORMAT):
+            layout = Layout(
+                known["user"],
+                known["behaviors"],
+                known.get("times", False),
+                known.get("declaration", ""),
+            )
     except (ValueError, LookupError, TypeError):
-        pass
+        found = 0
+    if found == FORMAT or (found in (1, 2) and old_format):
+        return layout
+    if found in (1, 2):
+        raise StoreError(
+            f"{store} has format {found}, without the kinds of its features. "
+            "Copy it: muse store migrate --store URL --to NEW_URL"
+        )
     raise StoreError(
-        f"{store} has format {record!r}. Expected: format {FORMAT}"
+        f"{store} has format {record[:200]!r}. Expected: format {FORMAT}"
     )
 
 

@@ -77,7 +77,7 @@ class LmdbRecords:
         self._txn.put(_user_key(header.user_id), data, db=self._tables.users)
 
     def events(self, user_id: int, first: int, end: int) -> np.ndarray:
-        """Returns the events numbered first to end, int64 (1 + F, N)."""
+        """Returns the events numbered first to end, words (W, N)."""
         size = self._block_events
         numbers = range(first // size, -(-end // size))
         data = b"".join(self._block(user_id, number, end) for number in numbers)

@@ -47,7 +47,7 @@ class LmdbStore(base.BehaviorStore):
         layout: features of a new store; None where there must be one, which
             has its own.
         limit: events kept of a user.
-        format_1: whether a store of format 1 is opened, to copy it.
+        old_format: whether stores of formats 1 and 2 are opened, to copy them.
         sync: whether a change is on the disk when the call returns. Without
             it a crash of the machine, but not of the process, can lose or
             damage what was written last.
@@ -65,7 +65,7 @@ class LmdbStore(base.BehaviorStore):
         layout: Layout | None = None,
         *,
         limit: int = base.LIMIT,
-        format_1: bool = False,
+        old_format: bool = False,
         sync: bool = True,
         map_bytes: int = _MAP_BYTES,
     ) -> None:
@@ -91,7 +91,7 @@ class LmdbStore(base.BehaviorStore):
             ) from error
         try:
             self._check_size()
-            self._tables, self._codec = self._open_tables(layout, format_1)
+            self._tables, self._codec = self._open_tables(layout, old_format)
             # Entries of killed readers would keep old pages alive.
             self._env.reader_check()
             self._file = self._file_now()
@@ -239,7 +239,7 @@ class LmdbStore(base.BehaviorStore):
             raise StoreError(f"{self._name}: {error}{hint}") from error
 
     def _open_tables(
-        self, layout: Layout | None, format_1: bool
+        self, layout: Layout | None, old_format: bool
     ) -> tuple[Tables, Codec]:
         """Opens the tables, and makes them in a new store.
 
@@ -259,7 +259,7 @@ class LmdbStore(base.BehaviorStore):
                     raise no_store(str(self.path))
                 found = layout.record()
                 txn.put(_FORMAT, found, db=tables.info)
-            return tables, Codec(read_layout(found, self._name, format_1))
+            return tables, Codec(read_layout(found, self._name, old_format))
 
     def _file_now(self) -> tuple[int, int] | None:
         """Tells the file apart from one that takes its place."""

@@ -43,7 +43,7 @@ def copy_users(
     def write() -> None:
         nonlocal copied
         target.replace_many(
-            UserRecord(u.user_id, u.user, u.item_ids, u.behaviors)
+            UserRecord(u.user_id, u.user, u.item_ids, u.behaviors, u.times)
             for u in group
         )
         copied += len(group)

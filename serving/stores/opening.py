@@ -18,7 +18,7 @@ def open_store(
     *,
     limit: int = LIMIT,
     timeout: float = 1.0,
-    format_1: bool = False,
+    old_format: bool = False,
 ) -> BehaviorStore:
     """Opens a behavior store, which has its own layout, or makes one.
 
@@ -30,7 +30,7 @@ def open_store(
         limit: events kept of a user.
         timeout: seconds to wait for a Redis server, to connect and for each
             answer. LMDB has no use for it.
-        format_1: whether a store of format 1 is opened, to copy it.
+        old_format: whether stores of formats 1 and 2 are opened, to copy them.
 
     Raises:
         ValueError: a URL of another kind, or a limit below 1.
@@ -40,9 +40,11 @@ def open_store(
     check_url(url)
     if url.startswith(_REDIS):
         return RedisStore(
-            url, layout, limit=limit, timeout=timeout, format_1=format_1
+            url, layout, limit=limit, timeout=timeout, old_format=old_format
         )
-    return LmdbStore(_lmdb_path(url), layout, limit=limit, format_1=format_1)
+    return LmdbStore(
+        _lmdb_path(url), layout, limit=limit, old_format=old_format
+    )
 
 
 def check_url(url: str) -> None:

@@ -1,10 +1,10 @@
 """The records of a user as bytes: header, events and resolved rows.
 
 All events of a store have the same size, so that the n-th lies at a known
-place: item id and features in the order of the layout, little-endian int64,
-and a 32-bit check over user, item and features. The check finds damaged bytes,
-a cut in the wrong place and events of another user. Header and rows carry a
-CRC.
+place: item id, time if the layout has times, features of int64 and then those
+of float32 in the order of the layout, little-endian, and a 32-bit check over
+user and all of these. The check finds damaged bytes, a cut in the wrong place
+and events of another user. Header and rows carry a CRC.
 """
 
 from __future__ import annotations
@@ -12,19 +12,32 @@ from __future__ import annotations
 import dataclasses
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from serving.stores.errors import StoreCorruptError
-from serving.stores.layout import Layout
-
-Ids = Sequence[int] | np.ndarray | int
+from serving.stores.layout import Kind, Layout
+from serving.stores.texts import Texts
+from serving.stores.values import (
+    Ids,
+    UserId,
+    Value,
+    Values,
+    check_length,
+    check_names,
+    checked_ids,
+    checked_times,
+    checked_user_id,
+    checked_words,
+)
 
 _MAGIC = b"MUSEHIS1"
 _ROWS_MAGIC = b"MUSEROW1"
 _ROWS = struct.Struct("<8sqqqqQ")
 
+_ONE_INT64 = Kind()
 _USER = 0x9E3779B97F4A7C15
 _ITEM = np.uint64(0xD6E8FEB86659FD93)
 _FEATURE = 0xA0761D6478BD642F
@@ -38,8 +51,8 @@ class Header:
     """What is known about a user beside the events.
 
     `start` counts the events that were dropped. It lies outside the check, so
-    that a store can count on without computing one. `user` has the features in
-    the order of the layout, or is None where none were set.
+    that a store can count on without computing one. `user` has the words of
+    the features, or is None where none were set.
     """
 
     user_id: int
@@ -50,10 +63,11 @@ class Header:
 class Codec:
     """Turns what a caller gives into records of a layout, and back.
 
-    Events are int64 (1 + F, N): item ids, then each behavior feature.
+    Words are int64: ids, numbers of 64 bits, and the bits of floats, which are
+    packed into 32. Those of events are (W, N): item id, time, features.
 
     Args:
-        layout: which features.
+        layout: what is kept.
 
     Attributes:
         layout: as given.
@@ -63,16 +77,26 @@ class Codec:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._header = struct.Struct(f"<8sqqq{len(layout.user)}qQ")
-        ids = (1 + len(layout.behaviors),)
-        self._event = np.dtype([("ids", "<i8", ids), ("check", "<u4")])
+        self._texts = Texts(layout)
+        self._user, floats = _places(layout.user, 0)
+        self._user_missing = _missing(layout.user, self._user)
+        longs = len(self._user_missing) - floats
+        self._header = struct.Struct(f"<8sqqq{longs}q{floats}IQ")
+        self._own, floats = _places(layout.behaviors, 1 + layout.times)
+        self._event_missing = np.array(
+            [0] * (1 + layout.times) + _missing(layout.behaviors, self._own)
+        )[:, None]
+        self._longs = len(self._event_missing) - floats
+        fields: list[Any] = [("longs", "<i8", (self._longs,))]
+        fields += [("floats", "<u4", (floats,))] if floats else []
+        self._event = np.dtype([*fields, ("check", "<u4")])
         self.header_bytes = self._header.size
         self.event_bytes = self._event.itemsize
 
     def pack_header(self, header: Header) -> bytes:
         """Returns `header_bytes` bytes; the first 16 name the user."""
         known = int(header.user is not None)
-        user = header.user or (0,) * len(self.layout.user)
+        user = header.user or (0,) * len(self._user_missing)
         check = _header_check(header.user_id, known, user)
         return self._header.pack(
             _MAGIC, header.user_id, header.start, known, *user, check
@@ -97,16 +121,18 @@ class Codec:
         return Header(user_id, start, tuple(user) if known else None)
 
     def pack_events(self, user_id: int, events: np.ndarray) -> bytes:
-        """Returns the bytes of events, int64 (1 + F, N)."""
+        """Returns the bytes of events, words (W, N)."""
         packed = np.empty(events.shape[1], self._event)
-        packed["ids"] = events.T
+        packed["longs"] = events[: self._longs].T
+        if self._longs < len(events):
+            packed["floats"] = events[self._longs :].T
         packed["check"] = _check(user_id, events)
         return packed.tobytes()
 
     def unpack_events(
         self, user_id: int, data: bytes | bytearray | memoryview, key: str
     ) -> np.ndarray:
-        """Returns int64 (1 + F, N) of packed events."""
+        """Returns words (W, N) of packed events."""
         if len(data) % self.event_bytes:
             raise StoreCorruptError(
                 user_id,
@@ -115,7 +141,10 @@ class Codec:
             )
         packed = np.frombuffer(data, self._event)
         # A copy: contiguous, and no longer tied to the store's memory.
-        events = np.array(packed["ids"].T, np.int64, order="C")
+        events = np.empty((len(self._event_missing), len(packed)), np.int64)
+        events[: self._longs] = packed["longs"].T
+        if self._longs < len(events):
+            events[self._longs :] = packed["floats"].T
         wrong = _check(user_id, events) != packed["check"]
         if wrong.any():
             raise StoreCorruptError(
@@ -125,35 +154,115 @@ class Codec:
             )
         return events
 
-    def checked_user(self, user: Mapping[str, int]) -> tuple[int, ...]:
-        """Returns a caller's user features by layout; 0 is left out."""
-        _check_names("user", user, self.layout.user)
-        given = dict(zip(user, _ids("user", list(user.values())), strict=True))
-        return tuple(int(given.get(name, 0)) for name in self.layout.user)
+    def user_of(self, words: Sequence[int]) -> dict[str, Any]:
+        """Returns user features by name: numbers, or arrays (width,)."""
+        found: dict[str, Any] = {}
+        for name, (dtype, width) in self.layout.user.items():
+            if dtype == "int64" and width == 1:
+                found[name] = words[self._user[name].start]
+                continue
+            values = _as(dtype, np.array(words[self._user[name]], np.int64))
+            found[name] = values[0].item() if width == 1 else values
+        return found
+
+    def behaviors_of(self, events: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns features of events by name: (N,), or (N, width)."""
+        return {
+            name: _as(
+                dtype,
+                events[self._own[name].start]
+                if width == 1
+                else np.ascontiguousarray(events[self._own[name]].T),
+            )
+            for name, (dtype, width) in self.layout.behaviors.items()
+        }
+
+    def checked_user_id(self, user_id: UserId) -> int:
+        """Returns a caller's user id as an int64."""
+        return checked_user_id(self._texts.ids("user_id", "user_id", user_id))
+
+    def checked_user(self, user: Mapping[str, Value]) -> tuple[int, ...]:
+        """Returns words of a caller's user features; missing is left out."""
+        check_names("user", user, self.layout.user)
+        words = list(self._user_missing)
+        for name, value in user.items():
+            kind, place = self.layout.user[name], self._user[name]
+            if (
+                type(value) is int
+                and kind == _ONE_INT64
+                and -(2**63) <= value < 2**63
+            ):
+                words[place.start] = value  # Most are; this is fast.
+            elif value is not None:
+                field = f"user[{name!r}]"
+                if kind.dtype == "int64":
+                    value = self._texts.ids(f"user_{name}", field, value)
+                words[place] = checked_words(field, [value], kind)[:, 0]
+        return tuple(map(int, words))
 
     def checked_events(
-        self, item_ids: Ids, behaviors: Mapping[str, Ids]
+        self,
+        item_ids: Ids,
+        behaviors: Mapping[str, Values],
+        times: Ids | None = None,
     ) -> np.ndarray:
-        """Returns a caller's events, int64 (1 + F, N); 0 is left out."""
-        items = _ids("item_ids", item_ids)
+        """Returns words (W, N) of a caller's events; missing is left out."""
+        given = self._texts.ids("item_id", "item_ids", item_ids)
+        items = checked_ids("item_ids", given)
         if not items.all():
             raise ValueError(
                 "item_ids: expected ids other than 0, which means padding. "
                 f"Received: 0 at position {int(np.argmin(items != 0))}"
             )
-        names = self.layout.behaviors
-        _check_names("behaviors", behaviors, names)
-        events = np.zeros((1 + len(names), len(items)), np.int64)
+        check_names("behaviors", behaviors, self.layout.behaviors)
+        events = np.repeat(self._event_missing, len(items), 1)
         events[0] = items
+        if self.layout.times:
+            events[1] = checked_times(times, len(items))
+        elif times is not None:
+            raise ValueError(
+                "times: expected none, as the store keeps no times. Received: "
+                f"{np.size(times)} times"
+            )
+        values: Any
         for name, values in behaviors.items():
-            ids = _ids(f"behaviors[{name!r}]", values)
-            if len(ids) != len(items):
-                raise ValueError(
-                    f"item_ids and behaviors[{name!r}]: expected the same "
-                    f"length. Received: {len(items)} and {len(ids)}"
-                )
-            events[1 + names.index(name)] = ids
+            field, kind = f"behaviors[{name!r}]", self.layout.behaviors[name]
+            if kind.dtype == "int64":
+                values = self._texts.ids(f"behavior_{name}", field, values)
+            is_list = isinstance(values, Sequence) or np.ndim(values)
+            words = checked_words(field, values if is_list else [values], kind)
+            check_length(field, words.shape[1], len(items))
+            events[self._own[name]] = words
         return events
+
+
+def _places(kinds: Mapping[str, Kind], first: int) -> tuple[Any, int]:
+    """Returns the slice of words by feature, and how many are of floats."""
+    places, floats = {}, 0
+    for dtype in ("int64", "float32"):
+        for name, kind in kinds.items():
+            if kind.dtype == dtype:
+                places[name] = slice(first, first + kind.width)
+                first += kind.width
+                floats += kind.width * (dtype == "float32")
+    return places, floats
+
+
+def _missing(kinds: Mapping[str, Kind], places: Mapping[str, slice]) -> list:
+    """Returns the words of features that are all missing."""
+    nan = int(np.float32(np.nan).view(np.uint32))
+    return [
+        nan if kinds[name].dtype == "float32" else 0
+        for name in places
+        for _ in range(kinds[name].width)
+    ]
+
+
+def _as(dtype: str, words: np.ndarray) -> np.ndarray:
+    """Returns what words of one type say."""
+    if dtype == "int64":
+        return words
+    return words.astype(np.uint32).view(np.float32)
 
 
 def pack_rows(
@@ -189,48 +298,6 @@ def unpack_rows(
     if end != last or count > len(rows):
         return None, None
     return rows[len(rows) - count :], stamp
-
-
-def checked_user_id(user_id: int) -> int:
-    """Returns a caller's user id; raises `ValueError` unless an int64."""
-    if (
-        isinstance(user_id, bool)
-        or not isinstance(user_id, (int, np.integer))
-        or not -(2**63) <= int(user_id) < 2**63
-    ):
-        raise ValueError(
-            f"user_id: expected a whole number of 64 bits. Received: "
-            f"{user_id!r}"
-        )
-    return int(user_id)
-
-
-def _check_names(
-    field: str, given: Iterable[str], names: tuple[str, ...]
-) -> None:
-    if unknown := sorted(set(given) - set(names)):
-        raise ValueError(
-            f"{field}: expected features of the store's layout, "
-            f"{list(names)}. Received: {unknown}"
-        )
-
-
-def _ids(name: str, values: Ids) -> np.ndarray:
-    given = np.atleast_1d(values)
-    # NumPy takes true for 1 where numbers stand beside it.
-    mixed = isinstance(values, Sequence) and bool in set(map(type, values))
-    if (
-        mixed
-        or given.ndim != 1
-        or (given.size and given.dtype.kind not in "iu")
-    ):
-        raise ValueError(
-            f"{name}: expected a flat list of whole numbers. "
-            f"Received: {given.dtype} of shape {given.shape}"
-        )
-    if given.dtype == np.uint64 and (given > np.uint64(2**63 - 1)).any():
-        raise ValueError(f"{name}: expected ids that fit in int64")
-    return given.astype(np.int64)
 
 
 def _header_check(user_id: int, known: int, user: Sequence[int]) -> int:

@@ -50,7 +50,7 @@ class RedisStore(base.BehaviorStore):
         timeout: seconds to connect, and for each answer.
         slack: events beyond the limit before the oldest are cut off; a
             quarter of the limit by default.
-        format_1: whether a store of format 1 is opened, to copy it.
+        old_format: whether stores of formats 1 and 2 are opened, to copy them.
 
     Raises:
         ValueError: a limit below 1, or a URL that Redis does not know.
@@ -66,7 +66,7 @@ class RedisStore(base.BehaviorStore):
         limit: int = base.LIMIT,
         timeout: float = 1.0,
         slack: int | None = None,
-        format_1: bool = False,
+        old_format: bool = False,
     ) -> None:
         super().__init__(limit)
         self._slack = max(1, limit // 4) if slack is None else slack
@@ -81,7 +81,9 @@ class RedisStore(base.BehaviorStore):
         try:
             self._record = self._find_record(layout)
             self._codec = records.Codec(
-                read_layout(self._record, f"the store {self._where}", format_1)
+                read_layout(
+                    self._record, f"the store {self._where}", old_format
+                )
             )
         except StoreError:
             self._redis.close()

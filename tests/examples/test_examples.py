@@ -16,7 +16,7 @@ EXAMPLES = {
     "add_to_functional_model.py": ("tensorflow", ["ids alone", "multimodal"]),
     "torch_data_loader.py": ("torch", ["epoch 1"]),
     "jax_training_step.py": ("jax", ["step 60"]),
-    "muse_on_your_arrays.py": ("torch", ["AUC", "most similar:"]),
+    "muse_on_your_arrays.py": ("torch", ["click: ", "most similar:"]),
     "fine_tune_saved_model.py": ("torch", ["as loaded", "fine-tuned"]),
     "mixed_precision_and_int8.py": ("torch", ["mixed_bfloat16", "int8 tower"]),
 }
@@ -69,6 +69,11 @@ def it_learns(output):
     assert found[-1] > 0.75
 
 
+def it_learns_both_labels(output):
+    assert len(numbers(output, "AUC")) == 2
+    assert min(numbers(output, "AUC")) > 0.75
+
+
 def fine_tuning_helps(output):
     before, after = numbers(output, "log loss")
     assert after < before - 0.02
@@ -94,7 +99,7 @@ CLAIMS = {
     "add_to_functional_model.py": multimodal_is_better,
     "torch_data_loader.py": it_learns,
     "jax_training_step.py": it_learns,
-    "muse_on_your_arrays.py": it_learns,
+    "muse_on_your_arrays.py": it_learns_both_labels,
     "fine_tune_saved_model.py": fine_tuning_helps,
     "mixed_precision_and_int8.py": scores_stay,
 }

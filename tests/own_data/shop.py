@@ -9,11 +9,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
+import json
 import pathlib
 import zoneinfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 SCHEMA = """
@@ -367,8 +369,17 @@ def _lists(rng, names: list[str], count: int):
 
 
 def write(shop: Shop, folder: pathlib.Path) -> None:
-    """Writes the tables and their declaration."""
+    """Writes the tables, in every form of files, and their declaration."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
     for name, columns in shop.tables.items():
-        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+        table = pa.table(columns)
+        if name in ("users", "vectors"):
+            pa.csv.write_csv(table, folder / f"{name}.csv")
+        elif name == "events":
+            with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as file:
+                for row in table.to_pylist():
+                    row["at"] = row["at"].isoformat()
+                    file.write(json.dumps(row) + "\n")
+        else:
+            pq.write_table(table, folder / f"{name}.parquet")

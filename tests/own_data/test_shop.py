@@ -33,6 +33,7 @@ class World:
 
     truth: shop.Shop
     client: object
+    schema: str
     requests: list[dict]
     rows: np.ndarray
     """Impressions of the requests' candidates, in their order."""
@@ -187,7 +188,7 @@ def world(tmp_path_factory):
     with running.served(config) as target:
         with MuseClient(target, schema=schema) as client:
             _add_items(client, truth, requests)
-            yield World(truth, client, requests, rows)
+            yield World(truth, client, schema, requests, rows)
 
 
 @pytest.mark.parametrize("label", shop.BIAS)
@@ -230,6 +231,39 @@ def test_matches_add_to_what_the_category_does(world):
 
 
 def test_the_position_is_no_input_and_changes_nothing(world):
+    """Neither of requests nor of Examples, which have the same scores."""
+    from serving.client import RankRequest, RequestError, make_example
+
     inputs = world.client.metadata().signatures["rank"].inputs
     assert "candidate_discount" in inputs
     assert not [name for name in inputs if "position" in name]
+    items = _columns(world.truth.tables["items"])
+
+    def placed(request: dict, position: int) -> dict:
+        shown = request["candidate_item_ids"]
+        places = {"position": [position] * len(shown)}
+        return {**request, "candidates": {**request["candidates"], **places}}
+
+    def scores(position: int) -> np.ndarray:
+        examples = []
+        for one in world.requests[:20]:
+            past = one["behavior_item_ids"]
+            known = [items[sku]["category"] for sku in past]
+            request = placed(one, position)
+            request["behaviors"] = {**one["behaviors"], "category": known}
+            features = {
+                name: [items[sku][name] for sku in one["candidate_item_ids"]]
+                for name in OF_ITEMS[:-1]
+            }
+            examples.append(
+                make_example(RankRequest(**request), features, world.schema)
+            )
+        found = world.client.predict_examples(examples)
+        return np.concatenate([one.click_probability for one in found])
+
+    first = scores(1)
+    np.testing.assert_array_equal(first, scores(shop.CANDIDATES))
+    served = shop.sigmoid(world.logits()[: len(first)])
+    np.testing.assert_allclose(first, served, atol=1e-5)
+    with pytest.raises(RequestError, match="position"):
+        world.client.rank(RankRequest(**placed(world.requests[0], 1)))

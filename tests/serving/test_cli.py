@@ -213,8 +213,8 @@ def test_without_matching_model_it_says_what_to_do(run, data):
         (["--user", "77", "--candidates", "1", "--data"], 1, "no user 77"),
         (
             ["--user", str(2**70), "--candidates", "1", "--data"],
-            1,
-            "fit into 64 bits",
+            2,
+            "be a whole number of 64 bits",
         ),
         (["--user", "5", "--candidates", "0", "--data"], 1, "not contain 0"),
         (["--user", "5", "--candidates", "a", "--data"], 2, "ids like 11"),

@@ -27,10 +27,11 @@ class Layout:
     user: dict[str, str]
     item: dict[str, str]
     behavior: dict[str, str]
+    """Columns of behaviors; an empty one is looked up by the item."""
 
     @property
     def lists(self):
-        return [self.history, *self.behavior.values()]
+        return [self.history, *filter(None, self.behavior.values())]
 
     def columns(self, table):
         """Columns of a table of the data set."""
@@ -78,7 +79,13 @@ BARE = Layout(
     item={"kind": "kind"},
     behavior={},
 )
-LAYOUTS = {"news": NEWS, "bare": BARE}
+# Some features of behaviors are those of their items.
+MIXED = dataclasses.replace(
+    NEWS,
+    text=NEWS.text.replace("topic: read_subjects", "topic: "),
+    behavior={"source": "read_sources", "topic": ""},
+)
+LAYOUTS = {"news": NEWS, "bare": BARE, "mixed": MIXED}
 # Types of files; the others are int64.
 TYPES = {
     "opened": pa.int8(),
@@ -110,7 +117,7 @@ def make(layout: Layout, seed: int = 0, broken: bool = True) -> dict:
         length = int(rng.integers(4))
         lists = [
             [one(items, 0, None) for _ in range(length)],
-            *([value() for _ in range(length)] for _ in layout.behavior),
+            *([value() for _ in range(length)] for _ in layout.lists[1:]),
         ]
         if broken and rng.random() < 0.3:
             place = int(rng.integers(len(lists)))
@@ -290,7 +297,15 @@ def _example(layout, user, shown, items, popularity):
         "user_id": [user[layout.user_key]],
         **{f"user_{f}": [user[column]] for f, column in layout.user.items()},
         "behavior_item_ids": user[layout.history],
-        **{f"behavior_{f}": user[c] for f, c in layout.behavior.items()},
+        **{
+            f"behavior_{f}": user[column]
+            if column
+            else [
+                items.get(item, {}).get(layout.item[f], 0)
+                for item in user[layout.history]
+            ]
+            for f, column in layout.behavior.items()
+        },
         "candidate_item_ids": ids,
         **{
             f"candidate_{f}": [items[item][column] for item in ids]

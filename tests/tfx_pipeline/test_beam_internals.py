@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import apache_beam as beam
 import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
 from apache_beam.coders import VarIntCoder
 from apache_beam.runners.worker import statecache
 from apache_beam.testing import util
 from apache_beam.transforms import userstate
+from tensorflow_transform.tf_metadata import dataset_metadata
 
 from tfx_pipeline import beam_internals
 
@@ -79,3 +85,25 @@ def test_state_cache_guards_in_memory_workers(
         )
         util.assert_that(products, util.equal_to([7, 8, 15, 20]))
     assert not weighed
+
+
+def test_transform_learns_from_what_it_has_learned(
+    tmp_path: pathlib.Path,
+) -> None:
+    """As TFX runs it: with a copy of the input for each further step."""
+    beam_internals.let_transform_learn_in_steps()
+
+    def prepare(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        above = tf.abs(inputs["x"] - tft.mean(inputs["x"]))
+        return {"share": above / tft.max(above)}
+
+    spec = {"x": tf.io.FixedLenFeature([], tf.float32)}
+    metadata = dataset_metadata.DatasetMetadata.from_feature_spec(spec)
+    rows = [{"x": 1.0}, {"x": 3.0}, {"x": 8.0}]
+    with tft_beam.Context(str(tmp_path), use_deep_copy_optimization=True):
+        (found, _), _ = (
+            rows,
+            metadata,
+        ) | tft_beam.AnalyzeAndTransformDataset(prepare)
+    shares = [float(row["share"]) for row in found]
+    assert sorted(shares) == pytest.approx([0.25, 0.75, 1.0])

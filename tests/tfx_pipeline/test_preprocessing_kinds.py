@@ -22,28 +22,24 @@ NUMBER, LOG = {"type": "float"}, {"type": "float", "log": True}
 DECLARED = Features.model_validate(
     {
         "user": {
-            "age": NUMBER,
-            "income": LOG,
-            "interests": {"many": 3},
-            "region": {"hashed": 5},
+            "age": LOG,
+            "interests": {"many": 3, "hashed": 5},
             "taste": {"type": "vector", "dim": 2},
-            "tenure": {"type": "float", "buckets": 4},
         },
         "item": {
             "category": {},
             "tags": {"many": 2},
             "words": {"many": 2, "hashed": 7},
             "size": {"type": "float", "buckets": 3},
-            "price": LOG,
+            "price": NUMBER,
             "constant": NUMBER,
             "unknown": NUMBER,
             "unmeasured": {"type": "float", "buckets": 5},
             "same": {"type": "float", "buckets": 5},
             "look": {"type": "vector", "dim": 3},
-            "weight": {"type": "vector", "dim": 1},
         },
-        "context": {"device": {}, "load": NUMBER},
-        "candidate": {"position": {"training_only": True}, "discount": NUMBER},
+        "context": {"device": {}, "load": {"type": "vector", "dim": 1}},
+        "candidate": {"position": {"training_only": True}},
         "behavior": {
             "category": {},
             "tags": {},
@@ -201,7 +197,7 @@ def test_what_is_learned(world, learned):
             if feature.log:
                 known = np.sign(known) * np.log1p(np.abs(known))
             wanted = [known.mean(), known.std()] if len(known) else [0, 0]
-            np.testing.assert_allclose(found, wanted, rtol=1e-5)
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
             continue
         assert (np.diff(found) > 0).all() and set(found) <= set(values)
         if name == "item_unmeasured":

@@ -15,7 +15,7 @@ from tfx.v1.dsl.components import (
 
 from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import release_pages
-from muse_tools.datasets import raw_tables, validation
+from muse_tools.datasets import item_names, raw_tables, validation
 from muse_tools.datasets.errors import DataError
 from schemas.ranking_schema import Feature
 from serving.files import replaced_folder
@@ -43,6 +43,8 @@ def ItemTableGen(
 ) -> None:
     """Joins item embeddings and item features.
 
+    Where items are texts, their names lie beside the table.
+
     Args:
         item_table: artifact to write.
         raw_dir: directory of the raw tables.
@@ -63,6 +65,10 @@ def ItemTableGen(
         tables,
         pathlib.Path(item_table.uri) / TABLE_DIR,
         pathlib.Path(rejected_dir),
+    )
+    collisions = item_names.write_item_names(tables, item_table.uri)
+    item_table.set_int_custom_property(
+        "id_collisions", sum(collisions.values())
     )
     item_table.set_int_custom_property("num_items", table.num_items)
     item_table.set_int_custom_property("dim", table.dim)

@@ -63,11 +63,11 @@ def with_features(
         order = np.lexsort((numpy_column(events, _PLACE), rows))
         order = order[(rows < 0).sum() :]
     columns = {}
-    for name in (f"behavior_{one}" for one in declared.features.of_items):
+    for name in declared.features.of_items:
         values = (
-            feature_columns.empty(declared.features.item[name[9:]])
+            feature_columns.empty(declared.features.item[name])
             if events is None
-            else column(events, name).take(pa.array(order))
+            else column(events, f"behavior_{name}").take(pa.array(order))
         )
-        columns[name] = feature_columns.lists(offsets, values)
+        columns[f"behavior_{name}"] = feature_columns.lists(offsets, values)
     return append(users, **columns)

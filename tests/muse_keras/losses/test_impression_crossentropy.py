@@ -58,6 +58,27 @@ def test_weights_of_requests_hold_for_their_candidates(candidates, reduction):
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+def test_labels_have_weights_together_or_each_its_own():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(-1, 2, (3, 2, 4))
+    logits = rng.normal(size=(3, 2, 4)).astype("float32")
+    each = np.logaddexp(0.0, logits.astype("float64")) - logits * labels
+    each = np.where(labels < 0, 0.0, each)
+    loss = ImpressionCrossentropy()
+    for shape in ((3, 2, 4), (3, 2, 1), (3, 2), (3, 1), (3,)):
+        weights = rng.random(shape).astype("float32")
+        full = weights.reshape((*shape, *[1] * (3 - len(shape))))
+        np.testing.assert_allclose(
+            float(loss(labels, logits, weights)),
+            (each * full).mean(),
+            rtol=2e-5,
+        )
+    with pytest.raises(ValueError, match="`y_true` must have rank 3"):
+        loss(labels[..., 0], logits)
+    with pytest.raises(ValueError, match="`sample_weight` must have"):
+        loss(labels, logits, np.ones((3, 4)))
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (3, 4), (3, 1, 1)])
 def test_weights_that_do_not_fit_are_refused(shape):
     with pytest.raises(ValueError, match="`sample_weight` must have"):

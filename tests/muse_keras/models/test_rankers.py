@@ -19,7 +19,7 @@ from ranker_testing.data import (
 )
 
 from muse_keras.losses import ImpressionCrossentropy
-from muse_keras.models import DIN, MUSE, request_model
+from muse_keras.models import DIN, MUSE, embedding_tables
 from muse_keras.optimizers import RowSparseAdam
 from muse_keras.tables import ItemTable, array_blocks
 
@@ -331,7 +331,7 @@ def test_items_training_never_saw_share_the_unknown_row(monkeypatch):
     expected = np.where(untouched[:, None], trained[0], trained)
     for block in (7, 1 << 16):
         monkeypatch.setattr(
-            request_model,
+            embedding_tables,
             "blocks",
             lambda size, block=block: array_blocks.blocks(size, block),
         )

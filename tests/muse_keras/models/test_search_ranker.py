@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from ranker_testing import oracles
-from ranker_testing.data import RICH, SMALL, fill_table, ranker_inputs
+from ranker_testing.data import OWN, RICH, SMALL, fill_table, ranker_inputs
 
 from muse_keras.losses import ImpressionCrossentropy
 from muse_keras.models import (
@@ -179,21 +179,12 @@ def test_din_has_a_long_part_only_if_asked():
 
 
 def embedded(model, inputs, kind):
-    """Id and category embeddings, read from the weights."""
-    item, category = (
-        numpy(layer.embeddings)
-        for layer in (
-            model.item_embedding,
-            model.feature_embeddings["category"],
-        )
-    )
-    return np.concatenate(
-        [
-            item[inputs[f"{kind}_rows"]],
-            category[inputs[f"{kind}_features"][..., 0]],
-        ],
-        axis=-1,
-    ).astype("float64")
+    """What the oracle reads from the weights, (B, C or L, E)."""
+    oracle = oracles.Ranker(model, codes=np.zeros(0))
+    one = getattr(oracle, kind)
+    shape = inputs[f"{kind}_rows"].shape
+    vectors = [one(inputs, *place) for place in np.ndindex(shape)]
+    return np.reshape(vectors, (*shape, -1))
 
 
 def found_by(scores, inputs):
@@ -224,9 +215,9 @@ def found_sets(parts):
     ]
 
 
-def long_requests():
+def long_requests(layout=SMALL):
     """No item twice in a history: nothing ties."""
-    inputs = requests(3, length=30)
+    inputs = requests(3, length=30, layout=layout)
     rng = np.random.default_rng(3)
     for row in inputs["behavior_rows"]:
         row[:] = rng.permutation(SMALL["num_items"])[:30] + 1
@@ -234,9 +225,10 @@ def long_requests():
 
 
 @not_on_jax
-def test_soft_search_looks_at_the_weights_of_now():
-    model, _ = ranker(SIMSoft)
-    inputs = long_requests()
+@pytest.mark.parametrize("layout", [SMALL, OWN])
+def test_soft_search_looks_at_the_weights_of_now(layout):
+    model, _ = ranker(SIMSoft, **layout)
+    inputs = long_requests(layout)
     seen = []
     for seed in (4, 5):
         rng = np.random.default_rng(seed)
@@ -255,11 +247,17 @@ def test_soft_search_looks_at_the_weights_of_now():
 
 @not_on_jax
 @pytest.mark.parametrize(
-    ("esu", "heads"), [("ta", 1), ("sa_ta_simtier", 2), ("simtier", 1)]
+    ("esu", "heads", "layout"),
+    [
+        ("ta", 1, SMALL),
+        ("sa_ta_simtier", 2, SMALL),
+        ("simtier", 1, SMALL),
+        ("ta", 1, OWN),
+    ],
 )
-def test_twin_finds_what_its_attention_weighs_most(esu, heads):
-    model, _ = ranker(TWIN, esu=esu, num_heads=heads)
-    inputs = long_requests()
+def test_twin_finds_what_its_attention_weighs_most(esu, heads, layout):
+    model, _ = ranker(TWIN, esu=esu, num_heads=heads, **layout)
+    inputs = long_requests(layout)
     layer = model.exact_search_unit.attention or model.short_term.attention
     query, key = (
         oracles.silu(
@@ -296,9 +294,11 @@ def test_hard_search_finds_the_first_match_only(layout, asked, held):
         assert len(shown) == (min(K, same.sum()) if value else 0)
 
 
-def test_a_hard_search_needs_a_match():
+@pytest.mark.parametrize("changed", [{"matches": ()}, OWN])
+def test_a_hard_search_needs_a_match_of_one_value(changed):
+    changed = changed | {"matches": changed["matches"][1:]}
     with pytest.raises(ValueError, match='`gsu` "category".*first of `matc'):
-        ranker(SIMHard, matches=())
+        ranker(SIMHard, **changed)
 
 
 @not_on_jax

@@ -114,6 +114,28 @@ def test_blocks_do_not_show(
         ItemTable.write(tmp_path / "c", **repeated)
 
 
+def test_features_of_every_type_and_width(tmp_path: Path) -> None:
+    features = {
+        "tags": np.array([[7, 8], [1, 0], [3, 0]]),
+        "price": np.array([1.5, np.nan, -2.0]),
+        "look": np.array([[1, 2, 3], [4, 5, 6], [np.nan] * 3], np.float32),
+    }
+    schema = {"name": "shop", "version": 1, "digest": "0123"}
+    table = ItemTable.write(
+        tmp_path / "t",
+        **parts([9, -4, 7]) | {"features": features, "schema": schema},
+    )
+    assert table.manifest["schema"] == schema
+    nan = np.nan
+    for name, dtype, wanted in (
+        ("tags", np.int64, [[0, 0], [1, 0], [3, 0], [7, 8]]),
+        ("price", np.float32, [nan, nan, -2.0, 1.5]),
+        ("look", np.float32, [[nan] * 3, [4, 5, 6], [nan] * 3, [1, 2, 3]]),
+    ):
+        assert table.features[name].dtype == dtype
+        np.testing.assert_array_equal(table.features[name], wanted)
+
+
 def test_writing_is_deterministic(tmp_path: Path) -> None:
     given_parts = parts([9, -4, 7])
     first = ItemTable.write(tmp_path / "a", **given_parts).manifest
@@ -146,6 +168,10 @@ def test_writing_is_deterministic(tmp_path: Path) -> None:
                 }
             },
             r"`features\['city'\]` must have shape \(2,\)",
+        ),
+        (
+            {"features": {"look": np.zeros((2, 3, 4))}},
+            r"`features\['look'\]` must have shape \(2,\) or \(2, width\)",
         ),
     ],
 )

@@ -144,7 +144,7 @@ def test_no_column_leaves_arrow_by_another_way():
         ROOT / "muse_tools/datasets",
         ROOT / "tfx_pipeline/transforms",
         ROOT / "muse_tools/datasets/user_lookup.py",
-        ROOT / "muse_tools/demo/user_store.py",
+        ROOT / "muse_tools/stores",
     ]
     found = []
     for place in places:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from muse_tools.datasets import user_lookup
 from muse_tools.datasets.errors import DataError
-from muse_tools.demo import user_store
+from muse_tools.stores import user_store
 from serving.stores import open_store
 from tests.tfx_pipeline.transforms import join_oracle as oracle
 from tests.tfx_pipeline.transforms.join_oracle import user_row

@@ -16,9 +16,12 @@ import pytest
 from serving.client import (
     FreshItems,
     InvalidArgumentError,
+    ModelMetadata,
     MuseClient,
     RequestError,
+    Signature,
     SignatureError,
+    TensorSpec,
     UnavailableError,
     UpsertResult,
     VersionStatus,
@@ -26,8 +29,9 @@ from serving.client import (
 from serving.client.item_file import read_item_file
 from serving.client.testing import MockTransport
 from serving.client.upserts import joined_result
+from tests.serving.kinds_schema import SCHEMA
 
-FEATURES = ("category", "city", "province")
+FEATURES = dict.fromkeys(("category", "city", "province"), "int64")
 
 
 def write(path: pathlib.Path, columns: dict) -> pathlib.Path:
@@ -168,7 +172,7 @@ def test_columns_of_the_raw_tables(
 def test_features_by_declared_name(tmp_path: pathlib.Path, column: str) -> None:
     columns = {"item_id": [5], "embedding": [[1.0]], column: [8], "other": [9]}
     file = write(tmp_path / "a.parquet", columns)
-    found = read_item_file(file, 1, ("brand", "color"))
+    found = read_item_file(file, 1, dict.fromkeys(("brand", "color"), "int64"))
     assert {k: v.tolist() for k, v in found.features.items()} == {"brand": [8]}
 
 
@@ -178,8 +182,8 @@ def test_features_by_declared_name(tmp_path: pathlib.Path, column: str) -> None:
         ({"id": [1]}, "must be named item_id or 205"),
         ({"item_id": [1]}, "must be named embedding"),
         (
-            {"item_id": ["a"], "embedding": [[1.0]]},
-            "ids must be integers.*Received: string",
+            {"item_id": [b"a"], "embedding": [[1.0]]},
+            "ids must be integers.*Received: binary",
         ),
         ({"item_id": [1.5], "embedding": [[1.0]]}, "ids must be integers"),
         ({"item_id": [2.0**53], "embedding": [[1.0]]}, r"floats below 2\^53"),
@@ -252,6 +256,63 @@ def test_types_of_newer_writers(tmp_path: pathlib.Path) -> None:
         read_item_file(file, 128, FEATURES)
 
 
+def test_columns_of_every_kind_go_to_the_model(tmp_path: pathlib.Path) -> None:
+    from schemas.hashing import stable_id
+
+    columns = {
+        "item_id": ["a", None, "b"],
+        "embedding": [[1.0], [2.0], [3.0]],
+        "category": pa.array(["tea", "x", None]).dictionary_encode(),
+        "price": pa.array([2, 3, None], pa.int32()),
+        "item_tags": [[5, 6], [1], None],
+        "look": [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], None],
+    }
+    one, two = (-1,), (-1, -1)
+    inputs = {
+        "item_ids": TensorSpec("int64", one),
+        "embedding": TensorSpec("float", two),
+        "item_category": TensorSpec("int64", one),
+        "item_price": TensorSpec("float", one),
+        "item_tags": TensorSpec("int64", two),
+        "item_look": TensorSpec("float", two),
+    }
+    names = ("row", "stored", "used", "capacity", "load_id")
+    signatures = {
+        "upsert_items": lambda i: dict.fromkeys(names, i["item_ids"] * 0)
+    }
+
+    class Served(MockTransport):
+        def send(self, call, seconds):
+            answer = super().send(call, seconds)
+            if isinstance(answer, ModelMetadata):
+                outputs = {"embedding": TensorSpec("float", (-1, 1))}
+                embed = Signature({}, outputs)
+                known = {**answer.signatures, "embed": embed}
+                return ModelMetadata("muse", 1, known)
+            return answer
+
+    transport = Served(signatures, inputs={"upsert_items": inputs})
+    file = write(tmp_path / "a.parquet", columns)
+    with MuseClient("t", transport, schema=SCHEMA) as client:
+        report = FreshItems(file).push(client)
+    assert report.rejected == {"item_id is null": 1}
+    nan = np.nan
+    want = {
+        "item_ids": [stable_id("item_id", "a"), stable_id("item_id", "b")],
+        "embedding": [[1], [3]],
+        "item_category": [stable_id("item_category", "tea"), 0],
+        "item_price": [2, nan],
+        "item_tags": [[5, 6], [0, 0]],
+        "item_look": [[1, 2, 3], [nan, nan, nan]],
+    }
+    sent = transport.calls[-1].inputs
+    assert set(sent) == set(want)
+    for name, values in want.items():
+        dtype = np.float32 if inputs[name].dtype == "float" else np.int64
+        assert sent[name].dtype == dtype
+        np.testing.assert_array_equal(sent[name], np.array(values, dtype))
+
+
 class FakeServer:
     """A server of one model that forgets, swaps, fails and fills up."""
 
@@ -277,7 +338,8 @@ class FakeServer:
         outputs = {"embedding": types.SimpleNamespace(shape=(-1, 1))}
         embed = types.SimpleNamespace(outputs=outputs)
         names = ("item_ids", "embedding", "item_category")
-        upsert = types.SimpleNamespace(inputs=dict.fromkeys(names))
+        spec = TensorSpec("int64", (-1,))
+        upsert = types.SimpleNamespace(inputs=dict.fromkeys(names, spec))
         return types.SimpleNamespace(
             signatures={"embed": embed, "upsert_items": upsert}
             if self.capacity

@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from muse_tools.cli.store import app
+from schemas import ranking_schema
 from serving.client import MuseClient
-from serving.stores import Layout, load_users, open_store
+from serving.stores import Kind, Layout, load_users, open_store
 from tests.serving.toy_store import LAYOUT, user
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -94,7 +95,7 @@ def test_load_stats_get_append(tmp_path, store_url):
         (row[0], row[3]) for row in BAD
     ]
     with open_store(store_url) as store:
-        assert store.layout == LAYOUT
+        assert store.layout == Layout.of(ranking_schema.preset("taobao_mm"))
         for user_id, (items, _) in GOOD.items():
             found = store.read(user_id)
             expected = [item for item in items if item]
@@ -105,7 +106,7 @@ def test_load_stats_get_append(tmp_path, store_url):
         assert store.read(23) is None
     shown = json.loads(run("stats", "--store", store_url, "--json").stdout)
     assert shown["users"] == 3
-    assert shown["layout"]["behaviors"] == ["category"]
+    assert shown["layout"]["behaviors"] == {"category": ["int64", 1]}
     shown = run("stats", "--store", store_url).stdout
     assert "\nbehavior features: category\n" in shown
     done = run(
@@ -145,6 +146,21 @@ def test_load_stats_get_append(tmp_path, store_url):
             ["append", "--user", "1", "--items", "2", "--behavior", "x=3"],
             "layout, ['category']. Received: ['x']",
         ),
+        (
+            ["append", "--user", "1", "--items", "2"]
+            + ["--behavior", "category=x"],
+            "behaviors['category']: expected a whole number",
+        ),
+        (
+            ["append", "--user", "1", "--items", "2"]
+            + ["--user-feature", "profile_1=1,2"],
+            "user['profile_1']: expected a flat list",
+        ),
+        (
+            ["append", "--user", "1", "--items", "2", "--times", "3"],
+            "times: expected none",
+        ),
+        (["get", "--user", "ann"], "user_id: expected a whole number"),
     ],
 )
 def test_errors_are_one_line(store_url, arguments, text):
@@ -159,8 +175,8 @@ def test_errors_are_one_line(store_url, arguments, text):
     "option",
     [
         ("--behavior", "category"),
-        ("--behavior", "category=x"),
-        ("--user-feature", "profile_1=1,2"),
+        ("--user-feature", "profile_1"),
+        ("--times", "now"),
     ],
 )
 def test_features_that_are_not_written_so(store_url, option):
@@ -277,10 +293,8 @@ def test_a_table_of_other_features(tmp_path, store_url, missing):
         "behavior_dwell": "dwell",
         "behavior_action": "action",
     }
-    layout = Layout.of_columns(columns)
-    assert layout == Layout(("age",), ("dwell", "action"))
-    kept = tuple(f for f in layout.behaviors if f not in missing)
-    with open_store(store_url, Layout(layout.user, kept)) as store:
+    kept = tuple(f for f in ("dwell", "action") if f not in missing)
+    with open_store(store_url, Layout(("age",), kept)) as store:
 
         def load():
             return load_users(
@@ -304,6 +318,55 @@ def test_a_table_of_other_features(tmp_path, store_url, missing):
         assert found.behaviors["action"].tolist() == [4, 6]
     (row,) = pq.read_table(tmp_path / "rejected").to_pylist()
     assert row["who"] == 2 and row["reason"] == "behavior_dwell is null"
+
+
+def test_values_of_all_kinds(tmp_path, store_url):
+    """Missing ones are 0 or NaN; a vector of another length is rejected."""
+    vector, inf = pa.list_(pa.float32()), float("inf")
+    table = pa.table(
+        {
+            "user_id": [1, 2, 3, 4, 5],
+            "user_tags": [[5, None, 6, 7], None, [8], [8], [8]],
+            "user_height": pa.array([1.5, None, 2, inf, 2], pa.float32()),
+            "user_taste": pa.array([[1, -0.5], None, [1], None, None], vector),
+            "behavior_item_ids": [[7, 0, 8], [9], [9], [9], [9]],
+            "behavior_price": pa.array(
+                [[2.5, 1, None], [3], [3], [3], [-inf]], vector
+            ),
+            "behavior_times": [[70, 75, 80], [90], [90], [90], [90]],
+        }
+    )
+    layout = Layout(
+        {
+            "tags": Kind("int64", 3),
+            "height": Kind("float32"),
+            "taste": Kind("float32", 2),
+        },
+        {"price": Kind("float32")},
+        times=True,
+    )
+    with open_store(store_url, layout) as store:
+        report = load_users(
+            store,
+            table.to_batches(),
+            columns={name: name for name in table.column_names},
+            source="x",
+            rejected=tmp_path / "rejected",
+        )
+        assert report.rejected == {
+            "user_taste does not have 2 numbers": 1,
+            "user_height is infinite": 1,
+            "behavior_price is infinite": 1,
+        }
+        one, two = store.read(1), store.read(2)
+    assert one.user["tags"].tolist() == [5, 0, 6]
+    assert one.user["height"] == 1.5
+    assert one.user["taste"].tolist() == [1, -0.5]
+    assert one.item_ids.tolist() == [7, 8] and one.times.tolist() == [70, 80]
+    assert repr(one.behaviors["price"].tolist()) == "[2.5, nan]"
+    assert two.user["tags"].tolist() == [0, 0, 0]
+    assert repr(two.user["height"]) == "nan"
+    assert repr(two.user["taste"].tolist()) == "[nan, nan]"
 
 
 @pytest.mark.tf

@@ -1,8 +1,11 @@
-"""Stores of format 1 are refused by name and copied, byte by byte as it was."""
+"""Stores of old formats are refused by name and copied, byte by byte as they
+were: format 1 without a record of its features, format 2 with their names.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import struct
 import subprocess
@@ -15,12 +18,23 @@ import redis
 from typer.testing import CliRunner
 
 from muse_tools.cli.store import app
-from serving.stores import Layout, StoreError, open_store
+from serving.stores import Kind, Layout, StoreError, open_store
 from tests.serving.toy_store import LAYOUT, user
 
 ROOT = pathlib.Path(__file__).parents[3]
 BLOCK = 408
 """Events of a block in LMDB."""
+
+RECORDS = {
+    1: b"1",
+    2: json.dumps(
+        {
+            "format": 2,
+            "user": [f"profile_{place}" for place in range(1, 6)],
+            "behaviors": ["category"],
+        }
+    ).encode(),
+}
 
 # User: features or None, number of the first event kept, events kept.
 USERS = {
@@ -32,7 +46,7 @@ USERS = {
 
 
 def event(user_id: int, item: int, category: int) -> bytes:
-    """20 bytes of an event, by the definition of format 1."""
+    """20 bytes of an event, by the definition of both formats."""
     whole = 2**64
     mixed = item * 0xD6E8FEB86659FD93 % whole
     mixed ^= mixed >> 32
@@ -50,7 +64,7 @@ def header(user_id: int, profile: list[int] | None, start: int) -> bytes:
     return b"MUSEHIS1" + fields
 
 
-def write_lmdb(path: pathlib.Path) -> None:
+def write_lmdb(path: pathlib.Path, record: bytes = b"1") -> None:
     with contextlib.closing(lmdb.open(str(path), max_dbs=4)) as env:
         tables = {
             name: env.open_db(name)
@@ -77,13 +91,15 @@ def write_lmdb(path: pathlib.Path) -> None:
                         ),
                         db=tables[b"events"],
                     )
-            txn.put(b"format", b"1", db=tables[b"info"])
+            txn.put(b"format", record, db=tables[b"info"])
             totals = struct.pack("<3q", *totals_of(), 0)
             txn.put(b"totals", totals, db=tables[b"info"])
 
 
-def write_redis(url: str) -> None:
+def write_redis(url: str, record: bytes) -> None:
     with redis.Redis.from_url(url) as client:
+        if record != b"1":  # In Redis, format 1 had none.
+            client.set("muse:format", record)
         for user_id, (profile, start, events) in USERS.items():
             client.set(
                 f"muse:{{{user_id}}}:history",
@@ -99,13 +115,18 @@ def totals_of() -> tuple[int, int]:
     return len(USERS), sum(len(events) for _, _, events in USERS.values())
 
 
+@pytest.fixture(params=RECORDS)
+def old_format(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
 @pytest.fixture
-def old_url(store_url: str, tmp_path: pathlib.Path) -> str:
-    """A store of format 1."""
+def old_url(store_url: str, old_format: int, tmp_path: pathlib.Path) -> str:
+    """A store of an old format."""
     if store_url.startswith("lmdb:"):
-        write_lmdb(tmp_path / "store")
+        write_lmdb(tmp_path / "store", RECORDS[old_format])
     else:
-        write_redis(store_url)
+        write_redis(store_url, RECORDS[old_format])
     return store_url
 
 
@@ -134,11 +155,12 @@ def check(store, user_id: int, newest: int = 10**6) -> None:
     assert kinds == [category for _, category in events]
 
 
-def test_format_1_is_refused_with_the_way_out(old_url):
+def test_old_formats_are_refused_with_the_way_out(old_url, old_format):
     for layout in (None, LAYOUT):
         with pytest.raises(StoreError, match="muse store migrate") as told:
             open_store(old_url, layout)
         assert "\n" not in str(told.value)
+        assert f"has format {old_format}," in str(told.value)
     done = CliRunner().invoke(app, ["stats", "--store", old_url])
     assert done.exit_code == 1 and done.stderr.count("\n") == 1
     assert "muse store migrate --store URL --to NEW_URL" in done.stderr
@@ -163,8 +185,10 @@ def test_users_are_the_same_in_the_new_store(old_url, new_url):
     with open_store(new_url) as store:
         assert store.read(9).item_ids.tolist() == [1, 2]
     assert migrate(new_url, old_url).exit_code == 1
-    # The old store was not written to.
-    with open_store(old_url, format_1=True) as store:
+    # The old store was not written to: it is still refused.
+    with pytest.raises(StoreError, match="muse store migrate"):
+        open_store(old_url)
+    with open_store(old_url, old_format=True) as store:
         for user_id in USERS:
             check(store, user_id)
 
@@ -234,12 +258,21 @@ def test_a_target_that_lacks_a_feature(old_url, new_url):
 
 
 def test_a_store_of_any_features_is_copied(store_url, new_url):
-    layout = Layout((), ("a", "b"))
+    layout = Layout((), {"a": Kind("float32"), "b": Kind()}, times=True)
     with open_store(store_url, layout) as store:
-        store.append(1, [5, 6], {"a": [1, 2], "b": [3, 4]})
+        store.append(1, [5, 6], {"a": [1, 0.5], "b": [3, 4]}, times=[70, 80])
     assert migrate(store_url, new_url).exit_code == 0
     with open_store(new_url) as store:
         assert store.layout == layout
         found = store.read(1)
         assert found.item_ids.tolist() == [5, 6] and found.user is None
         assert found.behaviors["b"].tolist() == [3, 4]
+        assert found.behaviors["a"].tolist() == [1, 0.5]
+        assert found.times.tolist() == [70, 80]
+
+
+def test_a_target_with_times_needs_times(old_url, new_url):
+    layout = Layout(LAYOUT.user, LAYOUT.behaviors, times=True)
+    open_store(new_url, layout).close()
+    done = migrate(old_url, new_url)
+    assert done.exit_code == 1 and "times: expected the same" in done.stderr

@@ -15,6 +15,7 @@ import pytest
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.errors import DataError
+from schemas.hashing import stable_id
 from tfx_pipeline.components import item_table_gen
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
@@ -272,3 +273,57 @@ def test_a_failure_while_vectors_are_written_leaves_nothing(
     with pytest.raises(OSError, match="No space left"):
         build(tables, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "rejected"}
+
+
+def test_features_of_every_kind(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    declaration = """
+name: shop
+item: {column: sku, type: string}
+features:
+  item:
+    brand: {type: string}
+    tags: {type: string, many: 2}
+    price: {type: float}
+    look: {type: vector, dim: 2}
+vectors: vector
+"""
+    (raw / "schema.yaml").write_text(declaration)
+    items = {
+        "sku": ["a", "b", "c"],
+        "brand": ["x", None, "y"],
+        "tags": [["new"], ["red", "big", "cut"], None],
+        "price": [2.5, None, -1.0],
+        "look": [[0.5, 1.0], [2.0, 3.0], None],
+    }
+    pq.write_table(pa.table(items), raw / "item_features.parquet")
+    pq.write_table(
+        pa.table({"sku": ["c", "d"], "vector": [vector(1), vector(2)]}),
+        raw / "scl_embedding_int8_p90.parquet",
+    )
+    tables = raw_tables.RawTables.open(raw)
+    table, _ = build(tables, tmp_path)
+    assert table.manifest["schema"] == {
+        "name": "shop",
+        "version": 1,
+        "digest": tables.declared.digest(),
+    }
+    nan = float("nan")
+    wanted = {
+        "a": ("x", ["new", ""], 2.5, [0.5, 1.0]),
+        "b": ("", ["red", "big"], nan, [2.0, 3.0]),
+        "c": ("y", ["", ""], -1.0, [nan, nan]),
+        "d": ("", ["", ""], nan, [nan, nan]),
+        "unknown": ("", ["", ""], nan, [nan, nan]),
+    }
+    assert [*table.features] == ["brand", "tags", "price", "look"]
+    for sku, (brand, tags, price, look) in wanted.items():
+        row = int(table.rows(stable_id("item_id", sku)))
+        assert bool(row) == (sku != "unknown")
+        found = {name: one[row] for name, one in table.features.items()}
+        assert found["brand"] == stable_id("item_brand", brand)
+        ids = [stable_id("item_tags", tag) for tag in tags]
+        assert found["tags"].tolist() == ids
+        np.testing.assert_array_equal(found["price"], np.float32(price))
+        np.testing.assert_array_equal(found["look"], np.float32(look))

@@ -12,10 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_data_validation.api import validation_api
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import standard_artifacts
 
+from schemas import ranking_schema
 from schemas.hashing import stable_id
+from tests.tfx_pipeline.test_examples_schema import statistics
 from tfx_pipeline.components.request_example_gen import RequestExampleGen
+from tfx_pipeline.examples_schema import request_schema
 
 pytestmark = pytest.mark.tf
 
@@ -302,10 +308,14 @@ def run(folder):
     }
 
 
-def read(split: pathlib.Path):
+def records_of(split: pathlib.Path):
     files = sorted(map(str, split.glob("*.gz")))
+    return tf.data.TFRecordDataset(files, compression_type="GZIP")
+
+
+def read(split: pathlib.Path):
     found = []
-    for record in tf.data.TFRecordDataset(files, compression_type="GZIP"):
+    for record in records_of(split):
         values = tf.train.Example.FromString(record.numpy()).features.feature
         row = {}
         for name, one in values.items():
@@ -332,6 +342,29 @@ def test_examples_equal_those_of_plain_loops(tmp_path, as_of):
     wanted = oracle(tables, as_of)
     found = run(tmp_path)
     for split, rows in wanted.items():
-        assert len(rows) > 3
+        assert len(rows) > 2
         assert any(row["behavior_item_ids"] for row in rows)
         assert in_order(found[split]) == in_order(rows)
+    check_schema(tmp_path)
+
+
+def check_schema(folder):
+    """The schema of Examples says what was written, in every environment."""
+    text = request_schema(ranking_schema.beside(folder))
+    schema = text_format.Parse(text, schema_pb2.Schema())
+    records = [r.numpy() for r in records_of(folder / "examples/Split-train")]
+    of_training = {
+        *("clicks", "label_order", "label_share", "weights"),
+        *("candidate_popularity", "candidate_position"),
+    }
+    since = {"behavior_since"}
+    for environment, lacking, wanted in (
+        ("TRAINING", set(), set()),
+        ("TRAINING", of_training, of_training),
+        ("SERVING", of_training, set()),
+        ("SERVING", of_training | since, since),
+    ):
+        found = validation_api.validate_statistics(
+            statistics(records, lacking), schema, environment=environment
+        )
+        assert set(found.anomaly_info) == wanted, (environment, lacking)

@@ -205,6 +205,11 @@ class Ranker:
             ]
         )
 
+    def candidate(self, inputs: dict[str, np.ndarray], b: int, c: int):
+        sizes = self.model.item_sizes
+        features = named(inputs, "candidate_features", sizes, b, c)
+        return self.item(inputs["candidate_rows"][b, c], features)
+
     def behavior(self, inputs: dict[str, np.ndarray], b: int, i: int):
         model = self.model
         sizes = {n: model.item_sizes[n] for n in model.behavior_features}

@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 
 from muse_tools.datasets import raw_tables, table_writer, validation
 from schemas.ranking_schema import Log
+from serving.stores import Layout
 from tfx_pipeline.components.rejected_rows import RejectedRows
 from tfx_pipeline.transforms import arrow_batches, event_histories, requests
 from tfx_pipeline.transforms.steps import POSITION, partitions_for
 
+_TIMES = "behavior_times"
 _BUFFER_BYTES = 1 << 20
 _LATER_THAN_ALL = np.iinfo(np.int64).max
 
@@ -24,15 +26,15 @@ _LATER_THAN_ALL = np.iinfo(np.int64).max
 def user_names(tables: raw_tables.RawTables) -> list[str]:
     """Returns the columns of `iter_users`.
 
-    Features of behaviors that are their items' own are not among them.
+    They are what a store of them keeps.
     """
-    features = tables.declared.features
-    own = set(features.behavior) - set(tables.declared.features.of_items)
+    layout = Layout.of(tables.declared)
     return [
         raw_tables.USER_ID,
-        *(f"user_{name}" for name in features.user),
+        *(f"user_{name}" for name in layout.user),
         raw_tables.BEHAVIOR_ITEM_IDS,
-        *(f"behavior_{name}" for name in features.behavior if name in own),
+        *(f"behavior_{name}" for name in layout.behaviors),
+        _TIMES,
     ]
 
 
@@ -106,6 +108,8 @@ def _joined(
 ) -> pa.RecordBatch:
     """Returns all users of one part: of both tables, by id."""
     events = events.filter(pa.array(~event_histories.is_repeated(events)))
+    times = arrow_batches.column(events, raw_tables.TIME)
+    events = arrow_batches.append(events, **{_TIMES: times})
     known = [arrow_batches.numpy_column(events, raw_tables.USER_ID)]
     if users is not None:
         users = users.filter(
@@ -118,11 +122,12 @@ def _joined(
     ).before(np.arange(len(ids)), np.full(len(ids), _LATER_THAN_ALL))
     rows = requests.rows_of(users, raw_tables.USER_ID, ids)
     columns = {raw_tables.USER_ID: pa.array(ids), **histories}
+    places = pa.array(rows, mask=rows < 0)
     for name in names:
         if name not in columns:  # A feature of users.
-            values = np.zeros(len(ids), np.int64)
-            if users is not None:
-                given = arrow_batches.numpy_column(users, name)
-                values[rows >= 0] = given[rows[rows >= 0]]
-            columns[name] = pa.array(values)
+            columns[name] = (
+                pa.nulls(len(ids), pa.int64())
+                if users is None
+                else arrow_batches.column(users, name).take(places)
+            )
     return pa.RecordBatch.from_arrays([columns[n] for n in names], names)

@@ -9,10 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from muse_tools.demo import user_store
+from muse_tools.stores import user_store
+from schemas import ranking_schema
 from schemas.hashing import stable_id
 from serving.stores import Layout, open_store
-from tests.tfx_pipeline.transforms.test_event_logs import AGES, worlds, write
+from tests.tfx_pipeline.transforms.test_event_logs import (
+    AGES,
+    moment,
+    worlds,
+    write,
+)
 
 pytestmark = pytest.mark.tf
 
@@ -44,7 +50,10 @@ def test_a_store_gets_the_newest_events_of_every_user(world):
         write(folder, [*events, broken], shown, "request", 0, "")
         users = user_store.Users.find(folder)
         # The category is the item's own, and is not stored.
-        assert users.layout == Layout(("age",), ("brand",))
+        declared = ranking_schema.load(folder / "schema.yaml")
+        assert users.layout == Layout(
+            ("age",), ("brand",), True, declared.yaml()
+        )
         with open_store(f"lmdb:{folder}/store", users.layout) as store:
             report = user_store.load_table(store, users)
             assert report.rejected == {"events/id is 0 (missing)": 1}
@@ -57,6 +66,9 @@ def test_a_store_gets_the_newest_events_of_every_user(world):
                 ]
                 assert found.behaviors["brand"].tolist() == [
                     event["paid_brand"] for event in expected
+                ]
+                assert found.times.tolist() == [
+                    int(moment(event["at"]).timestamp()) for event in expected
                 ]
         (row,) = pq.read_table(
             folder / "events.rejected" / "events-0.parquet"

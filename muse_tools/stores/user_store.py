@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from muse_tools.datasets import raw_tables
+from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.fingerprints import file_state
 from muse_tools.datasets.raw_tables import column_of
 from serving.client import MuseClient
@@ -56,11 +57,7 @@ class Users:
     @property
     def layout(self) -> Layout:
         """What a store of them keeps."""
-        if not self.tables.declared.log:
-            return Layout.of_columns(self.main.schema.names)
-        from muse_tools.demo import event_users  # Beam is slow to import.
-
-        return Layout.of_columns(event_users.user_names(self.tables))
+        return Layout.of(self.tables.declared)
 
     @contextlib.contextmanager
     def read(
@@ -68,7 +65,7 @@ class Users:
     ) -> Iterator[tuple[Iterator[pa.RecordBatch], dict[str, str]]]:
         """Gives rows, and columns by name, for `load_users`."""
         if log := self.tables.declared.log:
-            from muse_tools.demo import event_users
+            from muse_tools.stores import event_users  # Beam is slow.
             from tfx_pipeline.components.rejected_rows import RejectedRows
 
             names = event_users.user_names(self.tables)
@@ -96,8 +93,15 @@ def load_table(
     """Writes every user into a store, in place of what was there.
 
     Started again after a failure, it goes on where it stopped. Raises DataError
-    or StoreError where a side cannot be read or written.
+    or StoreError where a side cannot be read or written, or the store was made
+    for other data.
     """
+    if problem := store.layout.difference(users.layout, "the data"):
+        raise DataError(
+            "OTHER_LAYOUT",
+            f"the store was made for other data: {problem}.",
+            "load them into a new store.",
+        )
     table = users.main
     total = table.num_rows()
 

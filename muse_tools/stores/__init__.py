@@ -1,0 +1,1 @@
+"""From raw tables and served models into behavior stores."""
