@@ -42,7 +42,10 @@ def explore(
         from serving.startup import check_port
 
         tables = raw_tables.RawTables.open(data)
-        for name in (f"{split.value}_user_features", f"{split.value}_samples"):
+        needed = (f"{split.value}_user_features", f"{split.value}_samples")
+        if tables.declared.log:
+            needed = (raw_tables.EVENTS, raw_tables.IMPRESSIONS)
+        for name in needed:
             tables[name].check()
         names = ("saved_model.pb", "*/saved_model.pb")
         if not any(path for n in names for path in model_base_path.glob(n)):

@@ -205,12 +205,20 @@ def _fields(
             "there"
         )
     else:
-        from muse_tools.datasets.user_lookup import find_user
-
         with output.wrong_usage("--user"):
             user_id = known.id("user_id", "--user", user)
-        fields = find_user(data, user_id, split)
+        fields = _user(data, user_id, split)
     return fields if ids is None else {**fields, _CANDIDATES: ids}
+
+
+def _user(data: pathlib.Path, user: int, split: str) -> dict[str, Any]:
+    from muse_tools.datasets import raw_tables, user_lookup
+
+    if raw_tables.RawTables.open(data).declared.log is None:
+        return user_lookup.find_user(data, user, split)
+    from muse_tools.stores import log_users  # Beam is slow to import.
+
+    return log_users.find_user(data, user, split)
 
 
 def _find_candidates(

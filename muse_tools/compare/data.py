@@ -215,6 +215,11 @@ def _derived(
         max_history=pipeline.transform.max_history,
         description={
             "source": made.get("name", "raw tables"),
+            "declaration": {
+                "name": declared.name,
+                "digest": declared.digest(),
+                "labels": ", ".join(declared.labels),
+            },
             "parameters": made.get("parameters", {}),
             "splits": made.get("splits", {}),
             "item_embeddings": pipeline.item_embeddings,

@@ -44,11 +44,11 @@ def find_user(
         "user": {
             name: row[f"user_{name}"][0].as_py() for name in declared.user
         },
-        "behavior_item_ids": _ids(row[raw_tables.BEHAVIOR_ITEM_IDS]),
+        "behavior_item_ids": _values(row[raw_tables.BEHAVIOR_ITEM_IDS]),
         "behaviors": {
-            name: np.asarray(row[f"behavior_{name}"][0].as_py() or [])
+            name: _values(row[f"behavior_{name}"])
             for name in declared.behavior
-            if f"behavior_{name}" in row.schema.names
+            if name not in declared.of_items
         },
     }
 
@@ -172,5 +172,6 @@ def _first_id(table: raw_tables.RawTable) -> int | None:
     return None
 
 
-def _ids(column: pa.Array) -> np.ndarray:
-    return np.asarray(column[0].as_py() or [], np.int64)
+def _values(column: pa.Array) -> np.ndarray:
+    """Returns the list in the first row of a column."""
+    return np.asarray(column.slice(0, 1).flatten())

@@ -1,17 +1,24 @@
-"""Users, impressions and names of items of a raw data set."""
+"""Users, impressions and names of items of a raw data set.
+
+Of an event log the users are those with impressions in the days of the split.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from muse_tools.datasets import raw_tables, user_lookup, validation
+from muse_tools.explore.words import Words
+
+if TYPE_CHECKING:
+    from muse_tools.stores.log_users import LogUsers
 
 LISTED_USERS = 10_000
 """Users that are listed; any other can be asked for by id."""
@@ -42,10 +49,18 @@ class ExplorerData:
     def __init__(self, directory: pathlib.Path, split: str = "test") -> None:
         self.directory, self.split = directory, split
         tables = raw_tables.RawTables.open(directory)
-        self._users = tables[f"{split}_user_features"]
-        self._samples = tables[f"{split}_samples"]
-        for table in (self._users, self._samples):
-            table.check()
+        self.declared = tables.declared
+        self._log: LogUsers | None = None
+        if tables.declared.log:
+            from muse_tools.stores.log_users import LogUsers  # Beam is slow.
+
+            self._log = LogUsers(tables, split)
+        else:
+            self._users = tables[f"{split}_user_features"]
+            self._samples = tables[f"{split}_samples"]
+            for table in (self._users, self._samples):
+                table.check()
+        self.words = Words(tables)
         self._names = user_lookup.read_names(directory)
         self.user = functools.lru_cache(_CACHED_USERS)(self._user)
         self.impressions = functools.lru_cache(_CACHED_USERS)(self._impressions)
@@ -53,11 +68,21 @@ class ExplorerData:
     @functools.cached_property
     def num_users(self) -> int:
         """Users of the table."""
+        if self._log:
+            return len(self._log.ends[0])
         return self._users.num_rows()
 
     @functools.cached_property
     def listed(self) -> list[ListedUser]:
         """The first users of the table, longest histories first."""
+        found = self._lengths()
+        shown = [ListedUser(*row) for row in found.items()][:LISTED_USERS]
+        return sorted(shown, key=lambda u: (-u.history_length, u.user_id))
+
+    def _lengths(self) -> dict[int, int]:
+        if self._log:
+            ids = self._log.ends[0].tolist()
+            return dict(zip(ids, self._log.lengths.tolist(), strict=True))
         found: dict[int, int] = {}
         columns = [raw_tables.USER_ID, raw_tables.BEHAVIOR_ITEM_IDS]
         for batch in self._users.iter_batches(columns):
@@ -70,8 +95,7 @@ class ExplorerData:
                     found.setdefault(user, length)
             if len(found) >= LISTED_USERS:
                 break
-        shown = [ListedUser(*row) for row in found.items()][:LISTED_USERS]
-        return sorted(shown, key=lambda u: (-u.history_length, u.user_id))
+        return found
 
     def find_users(self, query: str, limit: int) -> list[ListedUser]:
         """Returns listed users whose id starts with `query`."""
@@ -79,15 +103,29 @@ class ExplorerData:
         return list(itertools.islice(chosen, limit))
 
     def names(self, item_ids: Iterable[int]) -> list[tuple[str, str]]:
-        """Returns name and category of items, `item ID` and "" if unknown."""
+        """Returns name and category of items, `item ID` and "" if unknown.
+
+        Without a category of its own it is the first matched feature.
+        """
         wanted = list(item_ids)
         places = pc.index_in(
             pa.array(wanted, pa.int64()), value_set=self._names["item_id"]
         )
         found = self._names.take(places).to_pylist()
+        categories = [row["category"] for row in found]
+        matches = self.declared.features.matches
+        if matches and not all(categories):
+            categories = [
+                category or features.get(matches[0], "")
+                for category, features in zip(
+                    categories, self.words.items(wanted), strict=True
+                )
+            ]
         return [
-            (row["name"] or f"item {item}", row["category"] or "")
-            for item, row in zip(wanted, found, strict=True)
+            (row["name"] or f"item {item}", category or "")
+            for item, row, category in zip(
+                wanted, found, categories, strict=True
+            )
         ]
 
     def find_items(self, query: str, limit: int) -> list[int]:
@@ -100,17 +138,25 @@ class ExplorerData:
 
     def _user(self, user_id: int) -> dict[str, Any]:
         """Returns the fields of a `RankRequest` but the candidates."""
+        if self._log:
+            return self._log.find(user_id)
         return user_lookup.find_user(self.directory, user_id, self.split)
 
     def _impressions(self, user_id: int) -> list[Impression]:
         """Returns the distinct items that were shown to the user."""
         times: dict[int, int] = {}
         clicked: dict[int, bool] = {}
-        for batch in self._samples.iter_batches():
-            mine = pc.equal(batch[raw_tables.USER_ID], user_id)
-            good = validation.validate("samples", batch.filter(mine)).good
+        for good in self._shown(user_id):
             items = good[raw_tables.ITEM_ID].to_pylist()
             for item, click in zip(items, validation.clicks(good), strict=True):
                 times[item] = times.get(item, 0) + 1
                 clicked[item] = clicked.get(item, False) or bool(click)
         return [Impression(i, clicked[i], times[i]) for i in times]
+
+    def _shown(self, user_id: int) -> Iterator[pa.RecordBatch]:
+        if self._log:
+            yield from self._log.impressions(user_id)
+            return
+        for batch in self._samples.iter_batches():
+            mine = pc.equal(batch[raw_tables.USER_ID], user_id)
+            yield validation.validate("samples", batch.filter(mine)).good

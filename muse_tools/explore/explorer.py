@@ -42,6 +42,9 @@ class Explorer:
             "items": self._model.num_items,
             "users": self._data.num_users,
             "split": self._data.split,
+            "data_set": self._data.declared.name,
+            "labels": self._model.labels,
+            "category": self._model.category,
         }
 
     def users(self, query: str) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class Explorer:
                 row["click_probability"] = float(score)
             return {
                 "user_id": str(user_id),
+                "features": self._data.words.of_all("user", user["user"]),
                 "history_length": len(user["behavior_item_ids"]),
                 "impressions": sorted(
                     rows, key=lambda row: -row["click_probability"]
@@ -116,29 +120,23 @@ class Explorer:
     def _explained(self, user: dict[str, Any], item_id: int) -> dict[str, Any]:
         history = np.asarray(user["behavior_item_ids"], np.int64)
         model = self._model
-        categories = np.asarray(user["behaviors"][model.category], np.int64)
         answer = {
             name: value[0]
             for name, value in model.explain(user, [item_id]).items()
         }
         candidate = model.candidate(item_id)
-        behaviors = model.behaviors(history, categories)
+        behaviors = model.behaviors(history, user["behaviors"])
         mask = model.counted(history)
         by_id = searches.cosines(candidate.embeddings[0], behaviors.embeddings)
         found = answer["behavior_indices"] >= 0
         lists = {
             "model": answer["behavior_indices"][found],
-            "sim_hard": searches.by_category(
-                int(candidate.categories[0]),
-                behaviors.categories,
-                mask,
-                model.k,
-            ),
+            "sim_hard": _of_category(candidate, behaviors, mask, model.k),
             "sim_soft": searches.by_cosine(by_id, mask, model.k),
         }
         num_tiers = len(answer["tiers"])
         shown = {
-            key: self._behaviors(positions, history, candidate, behaviors)
+            key: self._behaviors(positions, user, candidate, behaviors)
             for key, positions in lists.items()
         }
         for row, similarity, attention in zip(
@@ -166,7 +164,13 @@ class Explorer:
             "counted": int(mask.sum()),
             "candidate": {
                 **self._named([item_id])[0],
+                "features": self._data.words.items([item_id])[0],
                 "click_probability": float(answer["click_probability"]),
+                "probabilities": {
+                    label: float(answer[name])
+                    for label in model.labels[1:]
+                    if (name := f"{label}_probability") in answer
+                },
                 "has_vector": bool(candidate.codes.any()),
             },
             "tiers": [
@@ -191,11 +195,16 @@ class Explorer:
     def _behaviors(
         self,
         positions: npt.NDArray[Any],
-        history: npt.NDArray[np.int64],
+        user: dict[str, Any],
         candidate: ItemViews,
         behaviors: ItemViews,
     ) -> list[dict[str, Any]]:
-        """Returns a row for each position, with its multimodal cosine."""
+        """Returns a row for each position, with its multimodal cosine.
+
+        ``own`` has the features that the behavior has besides its item's, and
+        when it was, if that is known.
+        """
+        history, words = user["behavior_item_ids"], self._data.words
         values = searches.cosines(
             candidate.codes[0], behaviors.codes[positions]
         )
@@ -205,7 +214,14 @@ class Explorer:
                 "position": int(position),
                 "ago": len(history) - int(position),
                 "similarity": float(value),
+                "own": {
+                    name: text
+                    for name, values in user["behaviors"].items()
+                    if (text := words.behavior(name, values[position].item()))
+                },
             }
+            if "times" in user:
+                row["time"] = words.time(int(user["times"][position]))
         return rows
 
     def _named(self, item_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -215,6 +231,19 @@ class Explorer:
                 item_ids, self._data.names(item_ids), strict=True
             )
         ]
+
+
+def _of_category(
+    candidate: ItemViews,
+    behaviors: ItemViews,
+    mask: npt.NDArray[np.bool_],
+    k: int,
+) -> npt.NDArray[np.int64]:
+    if candidate.categories is None or behaviors.categories is None:
+        return np.zeros(0, np.int64)
+    return searches.by_category(
+        candidate.categories[0], behaviors.categories, mask, k
+    )
 
 
 def _as_id(text: str) -> int | None:

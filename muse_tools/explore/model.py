@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ import tensorflow as tf
 
 from muse_keras.tables.item_ids import rows_of
 from muse_tools.datasets.errors import DataError
+from muse_tools.explore import tensors
+from schemas.ranking_schema import Features, RankingSchema
 from serving.export import manifest as manifests
+from serving.export.encodings import Encoding
+from serving.export.feature_names import single_categories
 from serving.files import newest_version
 
 _SIGNATURES = ("rank", "explain")
@@ -23,10 +28,11 @@ _SIGNATURES = ("rank", "explain")
 class ItemViews:
     """What the searches see of n items."""
 
-    categories: npt.NDArray[np.int64]
-    """(n,), vocabulary indices."""
+    categories: npt.NDArray[np.int64] | None
+    """(n,) or (n, many), indices of `ExplainedModel.category`, if any."""
     embeddings: npt.NDArray[np.float32]
-    """(n, E), trained, id and category side by side."""
+    """(n, E), trained, of ids and features of behaviors side by side; those
+    of behaviors' own are added."""
     codes: npt.NDArray[np.int8]
     """(n, D), multimodal; zero where there is no vector."""
 
@@ -56,16 +62,40 @@ class ExplainedModel:
         self._item_ids = variables["table.item_ids"].numpy()
         self._codes = variables["table.codes"]
         self._item_embedding = variables["item_embedding.embeddings"]
+        self.features = _features(manifest)
+        self.labels: list[str] = manifest.get("labels", ["click"])
         # The feature that SIM-hard searches by.
-        self.category: str = manifest["features"]["matches"][0]
-        self._category_embedding = variables[
-            f"{self.category}_embedding.embeddings"
-        ]
-        features = self._loaded._item_features
-        self._item_categories = features.by_field[self.category]
-        vocabulary = self._loaded._vocabularies[f"item_{self.category}"]
-        self._category_keys = vocabulary._keys.numpy()
-        self._category_indices = vocabulary._indices.numpy()
+        self.category = next(iter(self.features.matches), None)
+        self._embeddings = {
+            name: variables[f"{name}_embedding.embeddings"]
+            for name in self.features.behavior
+        }
+        self._by_field = self._loaded._item_features.by_field
+        boundaries = manifest.get("boundaries", {})
+        self._encodings = {
+            name: self._encoding(name, boundaries)
+            for name in self.features.behavior
+            if name not in self.features.of_items
+        }
+        self._inputs = {
+            name: manifest["signatures"][name]["inputs"] for name in _SIGNATURES
+        }
+
+    def _encoding(
+        self, name: str, boundaries: dict[str, list[float]]
+    ) -> Encoding:
+        """Returns what encodes values of behaviors, as the model does."""
+        group = "item" if name in self.features.item else "behavior"
+        learned_as = f"{group}_{name}"
+        feature = self.features.of_behavior(name)
+        learned: Any = boundaries.get(learned_as, ())
+        if feature.kind == "vocabulary":
+            vocabulary = self._loaded._encodings[learned_as].vocabulary
+            keys = vocabulary._keys.numpy()
+            order = vocabulary._indices.numpy()[1:] - 1
+            learned = np.zeros(len(order), np.int64)
+            learned[order] = keys[: len(order)]
+        return Encoding(learned_as, feature, learned)
 
     def rows(self, item_ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """Returns the table row of every id, 0 for items it does not have."""
@@ -82,18 +112,33 @@ class ExplainedModel:
     def candidate(self, item_id: int) -> ItemViews:
         """Returns what a search sees of a candidate, with n = 1."""
         rows = self.rows([item_id])
-        return self._views(rows, _gather(self._item_categories, rows))
+        of_items = [n for n in self._embeddings if n in self.features.item]
+        return self._views(rows, self._stored(of_items, rows))
 
     def behaviors(
         self,
         item_ids: npt.NDArray[np.int64],
-        category_ids: npt.NDArray[np.int64],
+        carried: Mapping[str, npt.NDArray[Any]],
     ) -> ItemViews:
-        """Returns what a search sees of a history."""
-        places = rows_of(self._category_keys, category_ids)
-        indices = self._category_indices[places]
-        indices = np.where(category_ids == 0, 0, indices)
-        return self._views(self.rows(item_ids), indices)
+        """Returns what a search sees of a history.
+
+        `carried` are raw values of the features that items do not have.
+        """
+        rows = self.rows(item_ids)
+        indices = self._stored(self.features.of_items, rows)
+        for name, encoding in self._encodings.items():
+            dtype = encoding.feature.dtype
+            raw = np.asarray(carried[name], dtype)
+            indices[name] = encoding.on_host(raw).astype(np.int64)
+        return self._views(rows, indices)
+
+    def _stored(
+        self, names: Sequence[str], rows: npt.NDArray[Any]
+    ) -> dict[str, npt.NDArray[np.int64]]:
+        return {
+            name: _gather(self._by_field[name], rows).astype(np.int64)
+            for name in names
+        }
 
     def explain(
         self, user: dict[str, Any], item_ids: list[int]
@@ -112,41 +157,61 @@ class ExplainedModel:
     def _run(
         self, signature: str, user: dict[str, Any], item_ids: list[int]
     ) -> dict[str, npt.NDArray[Any]]:
-        fields = {
-            "user_id": user["user_id"],
-            **{f"user_{name}": value for name, value in user["user"].items()},
-            "behavior_item_ids": user["behavior_item_ids"],
-            **{f"behavior_{n}": ids for n, ids in user["behaviors"].items()},
-            "candidate_item_ids": item_ids,
-        }
-        answer = self._loaded.signatures[signature](
-            **{
-                name: tf.constant([value], tf.int64)
-                for name, value in fields.items()
-            }
-        )
+        fields = tensors.of_request(self._inputs[signature], user, item_ids)
+        answer = self._loaded.signatures[signature](**fields)
         return {name: value.numpy()[0] for name, value in answer.items()}
 
     def _views(
-        self, rows: npt.NDArray[Any], categories: npt.NDArray[Any]
+        self,
+        rows: npt.NDArray[Any],
+        indices: Mapping[str, npt.NDArray[np.int64]],
     ) -> ItemViews:
-        categories = categories.astype(np.int64)
-        return ItemViews(
-            categories,
-            np.concatenate(
-                [
-                    _gather(self._item_embedding, rows),
-                    _gather(self._category_embedding, categories),
-                ],
-                axis=1,
-            ),
-            _gather(self._codes, rows),
+        items = self.features.item
+        embedded = {
+            name: self._embedded(name, of) for name, of in indices.items()
+        }
+        embeddings = np.concatenate(
+            [
+                _gather(self._item_embedding, rows),
+                # In the order of the model.
+                *(embedded[n] for n in self._embeddings if n in items),
+            ],
+            axis=1,
         )
+        for name, own in embedded.items():
+            if name not in items:
+                embeddings = embeddings + own
+        categories = indices[self.category] if self.category else None
+        return ItemViews(categories, embeddings, _gather(self._codes, rows))
+
+    def _embedded(
+        self, name: str, indices: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Returns embeddings (n, E), the mean of those of many values."""
+        found: npt.NDArray[np.float32] = _gather(
+            self._embeddings[name], indices
+        )
+        if indices.ndim == 1:
+            return found
+        given = indices != 0
+        count = np.maximum(1, given.sum(axis=1, keepdims=True))
+        mean = (found * given[..., None]).sum(axis=1) / count
+        return np.where(given.any(axis=1)[:, None], mean, found[:, 0])
 
 
 def _gather(variable: tf.Variable, rows: npt.NDArray[Any]) -> Any:
     # A variable may be too large to copy.
     return tf.gather(variable, rows.astype(np.int64)).numpy()
+
+
+def _features(manifest: dict[str, Any]) -> Features:
+    """Returns the declared features, or those that names alone declare."""
+    schema = manifest.get("schema")
+    if schema:
+        return RankingSchema.model_validate(schema["declaration"]).features
+    groups = ("user", "item", "behavior", "matches")
+    names = manifest["features"]
+    return single_categories(**{group: names[group] for group in groups})
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:

@@ -14,15 +14,23 @@ import numpy.typing as npt
 
 
 def by_category(
-    candidate: int, behaviors: npt.ArrayLike, mask: npt.ArrayLike, k: int
+    candidate: npt.ArrayLike,
+    behaviors: npt.ArrayLike,
+    mask: npt.ArrayLike,
+    k: int,
 ) -> npt.NDArray[np.int64]:
     """Returns positions of the newest behaviors of a category, newest first.
 
     SIM (hard search), arXiv 2006.05639. `behaviors` (L,) are categories, oldest
-    first; a missing candidate category (0) finds nothing.
+    first; a missing candidate category (0) finds nothing. Of many values, each
+    (many,) and (L, many), one has to be the same.
     """
-    same = np.asarray(mask) & (np.asarray(behaviors) == candidate)
-    return np.flatnonzero(same & (candidate > 0))[::-1][:k]
+    mine = np.atleast_1d(np.asarray(candidate))
+    mine = mine[mine > 0]
+    same = np.isin(behaviors, mine)
+    if same.ndim > 1:
+        same = same.any(axis=1)
+    return np.flatnonzero(np.asarray(mask) & same)[::-1][:k]
 
 
 def by_cosine(

@@ -28,6 +28,8 @@ MODELS = (
 """Names of the models, in the order of their colors."""
 _LABELS = 6
 """As many labels of an axis fit a phone; of more every other is hidden."""
+_LETTERS = 9
+"""Of one such label."""
 _VERDICTS = {
     "above": "its interval is above 0",
     "below": "its interval is below 0",
@@ -119,14 +121,17 @@ class _Frame:
         if block.diagonal:
             yield _line("ideal", *(self.x(low), self.y(low)), 100, 0)
         labels = [(place, f"{place:g}") for place in ticks(first, last)]
+        # Long names take the place of several.
+        letters = max(map(len, block.categories), default=0)
+        room = max(1.0, letters / _LETTERS)
         if block.categories:
-            step = math.ceil(len(block.categories) / (2 * _LABELS))
+            step = math.ceil(room * len(block.categories) / (2 * _LABELS))
             labels = [
                 (float(place), name)
                 for place, name in enumerate(block.categories)
             ][::step]
         for number, (place, label) in enumerate(labels):
-            hidden = len(labels) > _LABELS and number % 2
+            hidden = room * len(labels) > _LABELS and number % 2
             yield _text(
                 f"{self.x(place):.2f}%",
                 100,

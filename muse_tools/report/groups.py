@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from muse_tools.pages.blocks import Chart, Line, Point
+from muse_tools.pages.blocks import (
+    NO_VALUE,
+    Chart,
+    Details,
+    Line,
+    Point,
+    Table,
+)
+from muse_tools.report.labels import digits
 from tfx_pipeline.evaluation import slices
 
 _GAUC = ("gauc", "gauc_lower", "gauc_upper")
@@ -25,8 +33,11 @@ _KNOWN = {
 
 def group_charts(
     models: Mapping[str, Mapping[str, Any]], first_label: str
-) -> dict[str, list[Chart]]:
-    """Returns charts by label, the first one first; none without a GAUC."""
+) -> dict[str, list[Chart | Details]]:
+    """Returns charts by label, the first one first; none without a GAUC.
+
+    Each has its numbers as a table behind it.
+    """
     labels = dict.fromkeys(
         label for model in models.values() for label in model.get("labels", {})
     )
@@ -45,16 +56,45 @@ def group_charts(
     return {label: charts for label, charts in found.items() if charts}
 
 
-def _charts(models: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
-    names = dict.fromkeys(name for of in models.values() for name in of)
-    charts = [
-        _chart(
-            {model.upper(): of.get(name, []) for model, of in models.items()},
-            *_words(name),
-        )
-        for name in names
-    ]
-    return [chart for chart in charts if chart]
+def _charts(
+    models: Mapping[str, Mapping[str, Any]],
+) -> list[Chart | Details]:
+    found: list[Chart | Details] = []
+    for name in dict.fromkeys(name for of in models.values() for name in of):
+        rows = {model.upper(): of.get(name, []) for model, of in models.items()}
+        axis, about = _words(name)
+        if chart := _chart(rows, axis, about):
+            found += [chart, Details(f"GAUC by {axis}", [_table(rows, axis)])]
+    return found
+
+
+def _table(models: Mapping[str, list[dict[str, Any]]], axis: str) -> Table:
+    sizes = {
+        row["bucket"]: row.get("impressions")
+        for rows in models.values()
+        for row in rows
+    }
+    numbers = {
+        model: {
+            row["bucket"]: (
+                digits(row["gauc"]),
+                f"{digits(row['gauc_lower'])} to {digits(row['gauc_upper'])}",
+            )
+            for row in rows
+        }
+        for model, rows in models.items()
+    }
+    return Table(
+        [axis, "impressions", *models],
+        [
+            [
+                (group,),
+                (NO_VALUE if size is None else f"{size:,.0f}",),
+                *(of.get(group, (NO_VALUE,)) for of in numbers.values()),
+            ]
+            for group, size in sizes.items()
+        ],
+    )
 
 
 def _words(name: str) -> tuple[str, str]:

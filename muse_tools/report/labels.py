@@ -22,21 +22,22 @@ def label_table(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
 
 
 def _numbers(found: Mapping[str, Any]) -> list[Entry]:
-    low, high = (_digits(found[f"gauc_{end}"]) for end in ("lower", "upper"))
+    low, high = (digits(found[f"gauc_{end}"]) for end in ("lower", "upper"))
     return [
-        (_digits(found["gauc"]),),
+        (digits(found["gauc"]),),
         (f"{low} to {high}",),
-        (_digits(found["auc"]),),
-        (_digits(found["log_loss"]),),
-        (_digits(found["calibration"], 3),),
+        (digits(found["auc"]),),
+        (digits(found["log_loss"]),),
+        (digits(found["calibration"], 3),),
         (f"{100 * found['click_rate']:.2f} %",),
     ]
 
 
-def _digits(value: float | None, digits: int = 4) -> str:
+def digits(value: float | None, places: int = 4) -> str:
+    """Returns a number; a dash for none."""
     if value is None or value != value:
         return NO_VALUE
-    return f"{value:.{digits}f}"
+    return f"{value:.{places}f}"
 
 
 def declared_table(declared: Mapping[str, Any]) -> Table:

@@ -186,7 +186,8 @@ def export_saved_model(
         manifest["warmup_records"] = warmup.write_requests(
             extra, requests, warmup.MODEL_NAME
         )
-        write_json(extra / manifests.FILE_NAME, manifest, sort_keys=True)
+        # Labels and features of the declaration keep their order.
+        write_json(extra / manifests.FILE_NAME, manifest)
         os.replace(folder, version)
     return Export(version, manifest)
 

@@ -52,6 +52,11 @@ def describe(
         },
         "labels": list(model.labels),
         "index_sizes": index_sizes(features, learned),
+        "boundaries": {
+            name: [float(value) for value in learned[name]]
+            for name, one in features.learned().items()
+            if one.kind == "buckets"
+        },
         "total_bytes": sum(size["bytes"] for size in sizes.values()),
         "variables": sizes,
         "signatures": {

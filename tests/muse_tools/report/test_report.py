@@ -369,6 +369,12 @@ def test_declared_names_and_other_labels():
         "impressions of a <shop>",
     ):
         assert expected in words, expected
+    assert page.under["slices"][0][0] == [
+        "topic of the item",
+        "impressions",
+        "DIN",
+        "MUSE",
+    ]
     rows = page.under["models"][1]
     assert [row[:3] for row in rows[1:]] == [
         ["order", "DIN", "0.7000"],
