@@ -34,7 +34,7 @@ for name in ("tensorflow", "tensorflow_serving", "tfx"):
     assert importlib.util.find_spec(name) is None, f"{name} is installed"
 assert "site-packages" in serving.client.__file__, serving.client.__file__
 grpc, rest = sys.argv[1:]
-request = RankRequest(7, [1, 2, 3, 4, 5], [11, 12], [5, 6], [21, 22, 23])
+request = RankRequest(7, [1, 2, 3, 4, 5], [11, 12], {"profile_1": 5})
 
 async def by_event_loop():
     async with AsyncMuseClient(grpc) as client:

@@ -220,11 +220,9 @@ def _learn(
 
 def _boundaries(values: tf.Tensor, buckets: int) -> tf.Tensor:
     """Returns float32 (n,), rising: quantiles, each value once."""
+    # Without any value all of them are 0.
     found = tft.quantiles(values, buckets, epsilon=0.1 / buckets)
-    # Without any value they are not numbers.
-    found = tf.reshape(tf.cast(found, tf.float32), [-1])
-    found = tf.boolean_mask(found, tf.math.is_finite(found))
-    return tf.unique(found)[0]
+    return tf.unique(tf.reshape(tf.cast(found, tf.float32), [-1]))[0]
 
 
 def _finite(value: tf.Tensor) -> tf.Tensor:

@@ -45,8 +45,8 @@ class RankingBeside:
         **settings: Any,
     ) -> None:
         """Starts the process; `settings` are more of a `ServiceConfig`."""
-        names = app.model_names
-        model = model if model in names else names[0]
+        paths = app.base_paths
+        model = model if model in paths else next(iter(paths))
         self._host = settings["host"]
         self._scheme = "https" if settings["ssl_config_file"] else "http"
         self._ports = pathlib.Path(folder) / "ranking.json"
@@ -54,8 +54,8 @@ class RankingBeside:
             "targets": [app.grpc_target],
             "calls_per_target": app.config.grpc_max_threads - 1,
             "model": model,
-            "model_base_path": app.base_paths[model],
-            "matching_model": "matching" if "matching" in names else "",
+            "model_base_path": paths[model],
+            "matching_model": "matching" if "matching" in paths else "",
             "target_tls": target_tls and dataclasses.asdict(target_tls),
             "port_file": str(self._ports),
         }

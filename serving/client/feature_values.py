@@ -105,7 +105,7 @@ def _each(field: str, values: Any, as_long_as: tuple[str, int]) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.dtype != object:
         if values.ndim == 2:
             return _numbers(field, values)
-    elif any(map(_is_list, values)):
+    elif any(issubclass(kind, _LISTS) for kind in set(map(type, values))):
         return objects([_one(field, value) for value in values])
     return _flat(field, values)
 

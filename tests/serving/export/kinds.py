@@ -1,6 +1,6 @@
 """An export with features of every kind, and what each becomes, in NumPy.
 
-    python -m tests.serving.export.kinds FOLDER
+    PYTHONPATH=. python tests/serving/export/kinds.py FOLDER
 
 writes it, for `scripts/gpu_kernels.py`.
 """

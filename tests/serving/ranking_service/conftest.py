@@ -89,7 +89,9 @@ def fill(url: str, requests: list[RankRequest]) -> None:
 # For tests of what comes from the cache, however busy the machine is.
 UNHURRIED = {
     "prefetch_timeout_ms": 6000,
-    "stage_budget_ms": {"prefetch": 6000, "rank_cached": 6000},
+    "stage_budget_ms": dict.fromkeys(
+        ("prefetch", "rank_cached", "rank_full"), 6000
+    ),
 }
 
 

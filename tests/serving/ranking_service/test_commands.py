@@ -318,7 +318,9 @@ def test_serve_ends_with_its_ranking_service(tmp_path, monkeypatch, capfd):
     told = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
     app = types.SimpleNamespace(
-        grpc_target="127.0.0.1:1", model_names=["muse"], config=ServerConfig()
+        grpc_target="127.0.0.1:1",
+        base_paths={"muse": ""},
+        config=ServerConfig(),
     )
     try:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -350,7 +352,7 @@ import sys, time, types
 from serving.model_server import ServerConfig
 from muse_tools.cli.ranking_beside import RankingBeside
 app = types.SimpleNamespace(
-    grpc_target="127.0.0.1:1", model_names=["muse"], config=ServerConfig()
+    grpc_target="127.0.0.1:1", base_paths={"muse": ""}, config=ServerConfig()
 )
 RankingBeside(
     app, sys.argv[1], store="", host="127.0.0.1", port=-1, rest_port=0,
