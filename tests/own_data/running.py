@@ -20,6 +20,7 @@ SETTINGS = {
     },
     "trainer": {"batch_requests": 16, "learning_rate": 3e-3},
     "evaluator": {"bootstrap_samples": 50},
+    "export": {"user_cache": {"max_length": 1000}},
     "matching": {"enabled": False},
 }
 

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.once,
     pytest.mark.tf,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 READER = ROOT / "examples" / "mind_reader.py"
 

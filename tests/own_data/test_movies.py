@@ -130,7 +130,7 @@ def _printed(printed, *words):
 
 @pytest.mark.e2e
 @pytest.mark.tf
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_page_leads_from_two_files_to_answers(outputs):
     folder, printed = outputs
     first = _printed(printed, "data init")

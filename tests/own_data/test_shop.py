@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.once,
     pytest.mark.tf,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 
 REQUESTS = 300
@@ -32,7 +32,7 @@ GROUPS = {
 }
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class World:
     """The truth, and requests of the eval split to the served model."""
 
@@ -201,7 +201,7 @@ def test_the_model_is_between_the_truth_and_a_constant(world, label):
     truth = world.true(label)
     best, constant = log_loss(truth, truth), log_loss(truth, truth.mean())
     loss = world.loss(label=label)
-    assert best < loss < best + 0.5 * (constant - best)
+    assert best < loss < best + 0.6 * (constant - best)
 
 
 @pytest.mark.parametrize("label", shop.BIAS)
@@ -218,9 +218,10 @@ def test_a_feature_adds_what_it_does_in_truth(world, feature):
     effect, term = world.effect(feature), world.term(feature)
     if feature == "category":  # Its matches are gone as well.
         term = term + world.term("matches")
-    assert np.corrcoef(effect, term)[0, 1] > 0.5
+    # It is 0.76 for similarities and 0.88 to 0.98 for the others.
+    assert np.corrcoef(effect, term)[0, 1] > 0.6
     every = "all" if feature in OF_ITEMS else ""
-    assert world.loss(feature) > world.loss(every) + 0.005
+    assert world.loss(feature) > world.loss(every) + 0.004
 
 
 def test_matches_add_to_what_the_category_does(world):
