@@ -29,7 +29,23 @@ from tfx_pipeline.training import trainer
 
 pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.tf]
 
-LINE = "    device: {type: string}\n"
+SCHEMA = """
+name: shop
+user: {column: uid, type: string}
+item: {column: sku, type: string}
+labels: {click: clicked}
+features:
+  item: {category: {type: string}}
+  context:
+    hour: {time: hour}
+vectors: {column: vector, separator: " "}
+log:
+  time: shown_at
+  event_time: at
+  train: [2026-03-21, 2026-03-27]
+  eval: [2026-03-28, 2026-03-29]
+"""
+LINE = "    discount: {type: float, buckets: 4}\n"
 
 
 def exported(folder, tables, text):
@@ -89,12 +105,12 @@ def models(tmp_path_factory):
     """Models without and with the line."""
     root = tmp_path_factory.mktemp("one_line")
     shop.write(shop.make(num_users=40, num_items=60), root / "tables")
-    assert shop.SCHEMA.count(LINE) == 1
+    above = "  context:\n"
     return {
         name: exported(root / name, root / "tables", text)
         for name, text in (
-            ("without", shop.SCHEMA.replace(LINE, "")),
-            ("with", shop.SCHEMA),
+            ("without", SCHEMA),
+            ("with", SCHEMA.replace(above, above + LINE)),
         )
     }
 
@@ -104,7 +120,7 @@ def inputs(client):
 
 
 def test_one_line_adds_a_feature(models):
-    request = RankRequest(7, [1, 2], context={"device": 3})
+    request = RankRequest(7, [1, 2], context={"discount": 12.5})
     found = {}
     for name, folder in models.items():
         server = ServerConfig(model_base_path=folder, port=0, rest_api_port=-1)
@@ -114,7 +130,7 @@ def test_one_line_adds_a_feature(models):
                 if name == "with":
                     assert len(client.rank(request).click_probability) == 2
                 else:
-                    with pytest.raises(RequestError, match="device"):
+                    with pytest.raises(RequestError, match="discount"):
                         client.rank(request)
-    assert set(found["with"]) - set(found["without"]) == {"context_device"}
+    assert set(found["with"]) - set(found["without"]) == {"context_discount"}
     assert set(found["without"]) < set(found["with"])
