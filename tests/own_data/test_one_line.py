@@ -10,6 +10,7 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import metadata_io
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 from tfx.types import standard_artifacts
 
@@ -73,13 +74,14 @@ def exported(folder, tables, text):
             "features": declared.features.model_dump(mode="json"),
         },
     )
+    raw, graph = DatasetMetadata(schema), str(folder / "transform")
     with tft_beam.Context(temp_dir=str(folder / "tmp")):
-        function = (
-            examples,
-            DatasetMetadata(schema),
-        ) | tft_beam.AnalyzeDataset(prepare)
-        _ = function | tft_beam.WriteTransformFn(str(folder / "transform"))
-    output = tft.TFTransformOutput(str(folder / "transform"))
+        function = (examples, raw) | tft_beam.AnalyzeDataset(prepare)
+        _ = function | tft_beam.WriteTransformFn(graph)
+    metadata_io.write_metadata(
+        raw, f"{graph}/{tft.TFTransformOutput.RAW_METADATA_DIR}"
+    )
+    output = tft.TFTransformOutput(graph)
     learned = preprocessing.read_learned(output, declared.features)
     table = build_item_table(
         raw_tables.RawTables.open(tables),
@@ -95,7 +97,7 @@ def exported(folder, tables, text):
         learned=learned,
         schema=declared,
         max_history=20,
-        transform_output=str(folder / "transform"),
+        transform_output=graph,
     )
     return str(folder / "model")
 
