@@ -11,20 +11,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from muse_keras.tensorflow import feature_encodings, request_features
 from schemas.ranking_schema import Feature, Features
-from tfx_pipeline import beam_internals, features
+from tfx_pipeline import beam_internals, features, learned_values
 
 # Every executor of Transform imports this module before it builds its graph.
 beam_internals.let_transform_learn_in_steps()
 
 Inputs = dict[str, tf.SparseTensor]
-_NUMBERS = "numbers"
-_OF_NUMBERS = ("buckets", "number")
 _ROUNDING = 1e-6
 
 
@@ -47,7 +44,8 @@ def preprocessing_fn(
         ``behavior_<f>``. Ids ``behavior_item_ids``, ``candidate_item_ids``
         and ``user_id`` (raw), counts ``candidate_<f>_matches`` float32, and
         labels and weights as they are. What is learned is written as
-        vocabularies, one for all numbers, see `read_learned`.
+        vocabularies, one for all numbers, see
+        `learned_values`.
     """
     declared = Features.model_validate(custom_config["features"])
     threshold = custom_config["vocabulary_frequency_threshold"]
@@ -91,7 +89,9 @@ def preprocessing_fn(
             outputs[f"candidate_{own}_matches"] = _sparse(matches, things.real)
     if numbers:
         # One, as each takes a dozen steps of Beam.
-        tft.vocabulary(tf.concat(numbers, axis=0), vocab_filename=_NUMBERS)
+        tft.vocabulary(
+            tf.concat(numbers, axis=0), vocab_filename=learned_values.NUMBERS
+        )
     return outputs
 
 
@@ -237,37 +237,6 @@ def _numbered(name: str, values: tf.Tensor) -> tf.Tensor:
     texts = tf.strings.as_string(values, precision=9, scientific=True)
     names = tf.fill(tf.shape(places), name)
     return tf.strings.join([names, places, texts], separator=" ")
-
-
-def read_learned(
-    transform_output: tft.TFTransformOutput, declared: Features
-) -> dict[str, npt.NDArray[Any]]:
-    """Returns what was learned of features, by their names there.
-
-    Returns:
-        Ids int64 of vocabularies, in the order of their indices; rising
-        boundaries float32 of buckets; float32 [mean, scale] of numbers. None
-        of hashed features and vectors.
-    """
-    kinds = {name: one.kind for name, one in declared.learned().items()}
-    numbers: dict[str, dict[int, float]] = {
-        name: {} for name, kind in kinds.items() if kind in _OF_NUMBERS
-    }
-    for line in (
-        transform_output.vocabulary_by_name(_NUMBERS) if numbers else ()
-    ):
-        parts = line.decode().split()
-        if len(parts) == 3:  # An empty vocabulary has a line of its own making.
-            numbers[parts[0]][int(parts[1])] = float(parts[2])
-    found: dict[str, npt.NDArray[Any]] = {}
-    for name, kind in kinds.items():
-        if kind == "vocabulary":
-            lines = transform_output.vocabulary_by_name(name)
-            found[name] = np.array([int(line) for line in lines], np.int64)
-        elif kind in _OF_NUMBERS:
-            in_order = [value for _, value in sorted(numbers[name].items())]
-            found[name] = np.array(in_order, np.float32)
-    return found
 
 
 def vocabulary_size(name: str) -> tf.Tensor:

@@ -19,7 +19,7 @@ from muse_tools.compare.plan import METRICS_FILE, Plan, Prepared, Task
 from schemas.ranking_schema import RankingSchema
 from serving.files import replaced_folder, write_json
 from tfx_pipeline import config as pipeline_config
-from tfx_pipeline import preprocessing
+from tfx_pipeline import learned_values
 from tfx_pipeline.evaluation.ranking_metrics import ranking_metrics
 from tfx_pipeline.training import devices, input_fn, trainer
 
@@ -79,7 +79,7 @@ def _train(
             model_config,
             table,
             declared,
-            preprocessing.read_learned(transform, declared.features),
+            learned_values.read_learned(transform, declared.features),
             trainer_config.compute_dtype,
         )
         optimizer = trainer.build_optimizer(trainer_config)

@@ -30,7 +30,7 @@ from schemas.settings_file import ConfigError
 from serving.export.encodings import index_sizes
 from serving.files import locked
 from tfx_pipeline import config as pipeline_config
-from tfx_pipeline import features, preprocessing
+from tfx_pipeline import features, learned_values
 from tfx_pipeline.training import input_fn
 
 Report = Callable[[str], None]
@@ -141,7 +141,7 @@ def _derived(
     }
     output = tft.TFTransformOutput(str(graph))
     declared = RawTables.open(pipeline.data.raw_dir).declared
-    learned = preprocessing.read_learned(output, declared.features)
+    learned = learned_values.read_learned(output, declared.features)
     sizes = index_sizes(declared.features, learned)
     spec = output.transformed_feature_spec()
     digests["vocabularies"] = keys.digest(

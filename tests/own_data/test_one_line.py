@@ -21,7 +21,7 @@ from serving.client import MuseClient, RankRequest, RequestError
 from serving.model_server import ServerConfig, running
 from tests.own_data import shop
 from tests.tfx_pipeline.transforms.test_request_join import read_examples
-from tfx_pipeline import preprocessing
+from tfx_pipeline import learned_values, preprocessing
 from tfx_pipeline.components.item_table_gen import build_item_table
 from tfx_pipeline.components.request_example_gen import RequestExampleGen
 from tfx_pipeline.config import ModelConfig, TransformConfig
@@ -82,7 +82,7 @@ def exported(folder, tables, text):
         raw, f"{graph}/{tft.TFTransformOutput.RAW_METADATA_DIR}"
     )
     output = tft.TFTransformOutput(graph)
-    learned = preprocessing.read_learned(output, declared.features)
+    learned = learned_values.read_learned(output, declared.features)
     table = build_item_table(
         raw_tables.RawTables.open(tables),
         folder / "table",

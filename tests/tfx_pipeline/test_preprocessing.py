@@ -14,7 +14,7 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from schemas.ranking_schema import preset
 from serving.export.feature_names import tensor_names
-from tfx_pipeline import features, preprocessing
+from tfx_pipeline import features, learned_values, preprocessing
 
 pytestmark = pytest.mark.tf
 
@@ -244,7 +244,9 @@ def test_vocabularies_are_read_in_index_order(literal):
     _, _, _, output = literal
     vocabularies = {
         name: values.tolist()
-        for name, values in preprocessing.read_learned(output, DECLARED).items()
+        for name, values in learned_values.read_learned(
+            output, DECLARED
+        ).items()
     }
     # TFT writes -1 for a field that is missing everywhere.
     assert vocabularies.pop("user_profile_3") == [-1]
@@ -277,7 +279,7 @@ def test_rare_and_surplus_values_are_out_of_vocabulary(tmp_path):
     )
     found = lists(rows)
     # Category 20 and 10 come three times, 30 once; one is kept.
-    learned = preprocessing.read_learned(output, DECLARED)
+    learned = learned_values.read_learned(output, DECLARED)
     (kept,) = learned["item_category"].tolist()
     index = {kept: 1}
     assert [one["behavior_category"] for one in found] == [

@@ -14,7 +14,7 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from muse_keras import tensorflow as encodings
 from schemas.ranking_schema import Features
-from tfx_pipeline import preprocessing
+from tfx_pipeline import learned_values, preprocessing
 
 pytestmark = pytest.mark.tf
 
@@ -162,7 +162,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learned(world):
-    return preprocessing.read_learned(world[4], DECLARED)
+    return learned_values.read_learned(world[4], DECLARED)
 
 
 def train_values(world, name):

@@ -21,7 +21,7 @@ from schemas.ranking_schema import RankingSchema
 from serving import export
 from serving.files import write_json
 from tfx_pipeline import config as config_lib
-from tfx_pipeline import features, preprocessing, progress
+from tfx_pipeline import features, learned_values, progress
 from tfx_pipeline.components.artifacts import (
     MODEL_TYPE,
     SCORES_FILE,
@@ -82,7 +82,7 @@ def RankerTrainer(
     transform_output = tft.TFTransformOutput(transform_graph.uri)
     declared = RankingSchema.model_validate(settings["schema"])
     _check_table(table, declared)
-    learned = preprocessing.read_learned(transform_output, declared.features)
+    learned = learned_values.read_learned(transform_output, declared.features)
     feature_spec = transform_output.transformed_feature_spec()
     run_dir = pathlib.Path(model_run.uri)
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def prepared(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell_lib.tft, "TFTransformOutput", toy_training.Transform)
         patch.setattr(
-            cell_lib.preprocessing,
+            cell_lib.learned_values,
             "read_learned",
             lambda output, features: toy_training.VOCABULARIES,
         )

@@ -368,7 +368,7 @@ def make_kinds(folder: Path) -> Kinds:
     import tensorflow_transform as tft
 
     from serving.export import UserCacheConfig, export_saved_model
-    from tfx_pipeline import preprocessing
+    from tfx_pipeline import learned_values, preprocessing
 
     item_table = make_table(folder / "table")
     requests = [
@@ -386,7 +386,7 @@ def make_kinds(folder: Path) -> Kinds:
         folder,
         functools.partial(preprocessing.preprocessing_fn, custom_config=config),
     )
-    learned = preprocessing.read_learned(
+    learned = learned_values.read_learned(
         tft.TFTransformOutput(str(transform_output)), FEATURES
     )
     model = make_model(item_table, learned)

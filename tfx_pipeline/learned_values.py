@@ -1,0 +1,45 @@
+"""What Transform has learned of features: where it is, and how it is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow_transform as tft
+
+from schemas.ranking_schema import Features
+
+NUMBERS = "numbers"
+"""Name of the vocabulary of all learned numbers: lines "name place number"."""
+OF_NUMBERS = ("buckets", "number")
+"""Kinds of features of which numbers are learned."""
+
+
+def read_learned(
+    transform_output: tft.TFTransformOutput, declared: Features
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns what was learned of features, by their names there.
+
+    Returns:
+        Ids int64 of vocabularies, in the order of their indices; rising
+        boundaries float32 of buckets; float32 [mean, scale] of numbers. None
+        of hashed features and vectors.
+    """
+    kinds = {name: one.kind for name, one in declared.learned().items()}
+    numbers: dict[str, dict[int, float]] = {
+        name: {} for name, kind in kinds.items() if kind in OF_NUMBERS
+    }
+    for line in transform_output.vocabulary_by_name(NUMBERS) if numbers else ():
+        parts = line.decode().split()
+        if len(parts) == 3:  # An empty vocabulary has a line of its own making.
+            numbers[parts[0]][int(parts[1])] = float(parts[2])
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, kind in kinds.items():
+        if kind == "vocabulary":
+            lines = transform_output.vocabulary_by_name(name)
+            found[name] = np.array([int(line) for line in lines], np.int64)
+        elif kind in OF_NUMBERS:
+            in_order = [value for _, value in sorted(numbers[name].items())]
+            found[name] = np.array(in_order, np.float32)
+    return found
