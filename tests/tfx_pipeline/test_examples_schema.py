@@ -58,7 +58,6 @@ def written(tmp_path_factory):
             }
             join_oracle.write(folder, tables, rows_per_group=2)
         declared = ranking_schema.beside(folder)
-        assert declared.name == name
         write_examples(folder)
         files = pathlib.Path(folder / "examples").rglob("*.gz")
         records = tf.data.TFRecordDataset(
