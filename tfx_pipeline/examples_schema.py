@@ -9,7 +9,8 @@ from __future__ import annotations
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from schemas.ranking_schema import Feature, RankingSchema
+from schemas.columns import Feature
+from schemas.ranking_schema import RankingSchema
 from tfx_pipeline import features
 
 _ID = Feature()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_transform as tft
 
-from schemas.ranking_schema import Features
+from schemas.columns import Features
 
 NUMBERS = "numbers"
 """Name of the vocabulary of all learned numbers: lines "name place number"."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from muse_keras.tensorflow import feature_encodings, request_features
-from schemas.ranking_schema import Feature, Features
+from schemas.columns import Feature, Features
 from tfx_pipeline import beam_internals, features, learned_values
 
 # Every executor of Transform imports this module before it builds its graph.

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from muse_tools.datasets import decoding
 from muse_tools.datasets.arrow_lists import list_of
-from schemas.ranking_schema import Feature, Label, Place, RankingSchema
+from schemas.columns import Feature, Label, Place
+from schemas.ranking_schema import RankingSchema
 
 EMBEDDING_DIM = 128
 """Number of int8 codes of one item vector."""

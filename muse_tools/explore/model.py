@@ -15,7 +15,8 @@ import tensorflow as tf
 from muse_keras.tables.item_ids import rows_of
 from muse_tools.datasets.errors import DataError
 from muse_tools.explore import tensors
-from schemas.ranking_schema import Features, RankingSchema
+from schemas.columns import Features
+from schemas.ranking_schema import RankingSchema
 from serving.export import manifest as manifests
 from serving.export.encodings import Encoding
 from serving.export.feature_names import single_categories

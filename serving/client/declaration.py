@@ -17,7 +17,8 @@ import numpy as np
 from serving.client.errors import RequestError
 
 if TYPE_CHECKING:
-    from schemas.ranking_schema import Feature, RankingSchema
+    from schemas.columns import Feature
+    from schemas.ranking_schema import RankingSchema
 
 _DECIMAL = re.compile("-?[0-9]{1,19}")
 _INT64 = np.iinfo(np.int64)

@@ -19,7 +19,8 @@ from serving.client.types import RankRequest, RankResult, TensorSpec
 from serving.wire import messages
 
 if TYPE_CHECKING:
-    from schemas.ranking_schema import Feature, Features, RankingSchema
+    from schemas.columns import Feature, Features
+    from schemas.ranking_schema import RankingSchema
 
 _TYPES = {"int64": "int64", "float32": "float"}
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from muse_keras.tables import ItemTable
 from muse_keras.tensorflow import newest_mask
-from schemas.ranking_schema import Features
+from schemas.columns import Features
 from serving.export.feature_names import tensor_names
 from serving.export.request import (
     EMBED_INPUTS,

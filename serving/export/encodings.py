@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tensorflow import feature_encodings
-from schemas.ranking_schema import Feature, Features
+from schemas.columns import Feature, Features
 from serving.export.vocabulary import Vocabulary
 
 # Kinds of which something is learned.

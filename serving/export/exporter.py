@@ -17,7 +17,8 @@ from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tensorflow import has_int8_products, int8_products
-from schemas.ranking_schema import Features, RankingSchema
+from schemas.columns import Features
+from schemas.ranking_schema import RankingSchema
 from serving.export import manifest as manifests
 from serving.export import warmup
 from serving.export.encodings import check_learned, model_arguments

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from muse_keras.tensorflow import FeatureNames
-from schemas.ranking_schema import Feature, Features
+from schemas.columns import Feature, Features
 
 if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
     from muse_keras.models import BaseRanker

@@ -13,7 +13,7 @@ from muse_keras.tables.fresh_rows import last_of_equal, sort_ids
 from muse_keras.tables.multimodal_embedding_table import (
     MultimodalEmbeddingTable,
 )
-from schemas.ranking_schema import Features
+from schemas.columns import Features
 from serving.export.item_features import ItemFeatures
 from serving.export.request import (
     Specs,

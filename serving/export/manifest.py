@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
-from schemas.ranking_schema import Features, RankingSchema
+from schemas.columns import Features
+from schemas.ranking_schema import RankingSchema
 from serving.export.cached_ranking import CachedRanking
 from serving.export.encodings import index_sizes
 from serving.export.ranking_module import RankingModule

@@ -12,7 +12,7 @@ from muse_keras.tensorflow import (
     densify,
     newest_mask,
 )
-from schemas.ranking_schema import Features
+from schemas.columns import Features
 from serving.export.cached_ranking import CachedRanking
 from serving.export.encodings import Encoding
 from serving.export.feature_names import prefixed, tensor_names

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from schemas.ranking_schema import Feature, Features
+from schemas.columns import Feature, Features
 from serving.export.feature_names import prefixed
 
 Specs: TypeAlias = dict[str, tf.TensorSpec]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from muse_keras.tensorflow import feature_matches
-from schemas.ranking_schema import Feature, Features
+from schemas.columns import Feature, Features
 from serving.export.encodings import Encoding
 from serving.export.item_features import ItemFeatures
 from serving.export.user_cache import Histories

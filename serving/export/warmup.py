@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from schemas.ranking_schema import Feature, Features
+from schemas.columns import Feature, Features
 from serving.export.cached_ranking import stamp_of
 from serving.export.feature_names import prefixed
 from serving.export.request import (

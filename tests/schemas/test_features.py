@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from schemas import ranking_schema
-from schemas.ranking_schema import Feature, RankingSchema
+from schemas.columns import Feature
+from schemas.ranking_schema import RankingSchema
 
 # Declared, kind, whether an index, raw type, raw width, width.
 KINDS = [

@@ -13,7 +13,7 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from muse_keras import tensorflow as encodings
-from schemas.ranking_schema import Features
+from schemas.columns import Features
 from tfx_pipeline import learned_values, preprocessing
 
 pytestmark = pytest.mark.tf

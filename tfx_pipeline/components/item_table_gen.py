@@ -17,7 +17,7 @@ from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import release_pages
 from muse_tools.datasets import item_names, raw_tables, validation
 from muse_tools.datasets.errors import DataError
-from schemas.ranking_schema import Feature
+from schemas.columns import Feature
 from serving.files import replaced_folder
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import (

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from schemas.ranking_schema import Feature, RankingSchema
+from schemas.columns import Feature
+from schemas.ranking_schema import RankingSchema
 from schemas.settings_file import ConfigError
 from tfx_pipeline import features
 

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.arrow_lists import Ints, Mask, ranges, values_of
-from schemas.ranking_schema import Feature, Log, RankingSchema
+from schemas.columns import Feature
+from schemas.ranking_schema import Log, RankingSchema
 from tfx_pipeline.transforms import feature_columns
 from tfx_pipeline.transforms.arrow_batches import column, numpy_column
 from tfx_pipeline.transforms.steps import POSITION

@@ -21,7 +21,7 @@ from muse_tools.datasets.arrow_lists import (
     values_of,
     with_column,
 )
-from schemas.ranking_schema import Feature
+from schemas.columns import Feature
 
 
 def missing(feature: Feature) -> float | int:

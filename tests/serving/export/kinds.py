@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from schemas.ranking_schema import Feature, RankingSchema
+from schemas.columns import Feature
+from schemas.ranking_schema import RankingSchema
 from serving.export.request import rank_inputs
 from tests.serving.export.world import make_transform_output, to_example
 

@@ -21,7 +21,7 @@ from tests.serving.export.world import to_example
 
 tf = pytest.importorskip("tensorflow")
 
-from schemas.ranking_schema import Feature  # noqa: E402
+from schemas.columns import Feature  # noqa: E402
 from serving.export import export_saved_model, kernel_report  # noqa: E402
 from serving.export.request import (  # noqa: E402
     in_few_lengths,

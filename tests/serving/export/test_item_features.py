@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
-from schemas.ranking_schema import Feature
+from schemas.columns import Feature
 from serving.export.encodings import Encoding
 from serving.export.item_features import ItemFeatures
 

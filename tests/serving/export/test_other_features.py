@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.ranking_schema import Feature, Features
+from schemas.columns import Feature, Features
 from serving.client import CachedRankRequest, MuseClient, PrefetchRequest
 from serving.export import kernel_report
 from serving.export.feature_names import single_categories
