@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 _SHOWN = 80
 
 
@@ -35,6 +37,9 @@ class RequestError(MuseClientError, ValueError):
     """
 
     def __init__(self, field: str, expected: str, received: Any) -> None:
+        # NumPy 2 shows the types of scalars, which the caller did not write.
+        if isinstance(received, np.generic):
+            received = received.item()
         shown = repr(received)
         if len(shown) > _SHOWN:
             shown = shown[:_SHOWN] + "…"
