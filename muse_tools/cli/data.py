@@ -208,7 +208,7 @@ def init_command(
         ),
     ] = None,
 ) -> None:
-    """Write a first declaration of your own files, to be edited: seconds.
+    """Write a first declaration of your own files, to edit: 1 to 5 seconds.
 
     Looks at the first rows of Parquet, .csv and .jsonl files and guesses
     tables, keys, times, labels and features. What could not be decided is in

@@ -276,6 +276,11 @@ def append(
         behaviors = _features("--behavior", behavior)
         features = _features("--user-feature", user_feature)
         item_ids = [one.strip() for one in items.split(",")]
+        if not all(item_ids):
+            raise typer.BadParameter(
+                f"expected ids, separated by commas. Received: {items!r}",
+                param_hint="--items",
+            )
         with place.opened() as opened:
             layout = opened.layout
             at = parse_ids("--times", times) if times else None

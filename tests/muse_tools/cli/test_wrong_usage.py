@@ -50,7 +50,10 @@ def run(*arguments: str):
         ("store get --timeout 0 --user 1 " + STORE, "--timeout"),
         ("store rows --target foo " + STORE, "HOST:PORT"),
         ("store load --data x --target foo " + STORE, "HOST:PORT"),
-        ("store append --user 1 --items 1 --behavior x " + STORE, "NAME=IDS"),
+        (
+            "store append --user 1 --items 1 --behavior x " + STORE,
+            "NAME=VALUES",
+        ),
         ("store append --user 1 --items= " + STORE, "--items"),
         ("pipeline run --set nope", "section.key=value"),
         ("pipeline status --set =1", "section.key=value"),

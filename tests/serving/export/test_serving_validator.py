@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from muse_keras.tables import ItemTable
-from serving.client import MuseClient
+from serving.client import MuseClient, TensorSpec
 from serving.local_server import (
     ServerAddress,
     ServerDidNotStart,
@@ -92,10 +92,14 @@ class Inputs:
         )
 
     def replays(self) -> list[checks.Replay]:
+        inputs = self.world.export.manifest["signatures"]["rank"]["inputs"]
         return executor._replays(
             self.root / "run" / "validation_scores.npz",
             str(self.root / "examples" / "Split-eval" / "*"),
-            self.world.export.manifest["signatures"]["rank"]["inputs"],
+            {
+                name: TensorSpec(one["dtype"], tuple(one["shape"]))
+                for name, one in inputs.items()
+            },
         )
 
     def validate(self, run: str = "run", **settings: Any) -> dict[str, Any]:

@@ -191,6 +191,7 @@ def test_devices_must_share_a_batch_equally(data, tmp_path):
             [data[0]],
             toy_training.SPEC,
             CONFIG,
+            toy_training.DECLARED,
             strategy=Three(),
             checkpoint_dir=tmp_path,
             curves_path=tmp_path / "curve",
