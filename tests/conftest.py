@@ -7,8 +7,12 @@ need TensorFlow and are left out on another backend.
 import gc
 import os
 
+import hypothesis
 import pytest
 
+# A machine may be busy: no test depends on its time.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 # Before anything imports Keras: not the choice in ~/.keras/keras.json.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # TensorFlow's remarks about the processor say nothing about a test.
