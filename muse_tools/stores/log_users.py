@@ -182,8 +182,8 @@ def _cut(
     whole = whole.filter(pa.array(~event_histories.is_repeated(whole)))
     times = arrow_batches.column(whole, raw_tables.TIME)
     whole = arrow_batches.append(whole, **{TIMES: times})
-    nobody = np.zeros(whole.num_rows, np.int64)
-    lists = event_histories.EventHistories(whole, nobody, log).before(
+    user_rows = np.zeros(whole.num_rows, np.int64)
+    lists = event_histories.EventHistories(whole, user_rows, log).before(
         np.zeros(1, np.int64), np.array([end])
     )
     return {

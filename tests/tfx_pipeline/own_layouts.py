@@ -167,7 +167,7 @@ def make(layout: Layout, seed: int = 0, broken: bool = True) -> dict:
 
 
 def write(folder: pathlib.Path, layout: Layout, tables: dict) -> None:
-    """Writes Parquet, columns in no order, one that nobody reads, and YAML."""
+    """Writes Parquet, columns in no order, one of them unread, and YAML."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "schema.yaml").write_text(layout.text, encoding="utf-8")
     for name, rows in tables.items():

@@ -85,10 +85,10 @@ def ranking_metrics(
 class RankingMetrics(tfma.metrics.Metric):
     """`ranking_metrics` over the whole set, for each slice, model and label.
 
-    Labels are TFMA's outputs, the first one is "". ``label`` is its declared
-    name, for who reads the results. A user may come in several requests; the
-    result is exact. While it is computed a slice takes 20 bytes per impression
-    and label.
+    Labels are TFMA's outputs, the first one is "". ``label`` is the declared
+    name, which results are recorded under. A user may come in several
+    requests; the result is exact. While it is computed, a slice takes 20 bytes
+    for each impression and label.
     """
 
     def __init__(
