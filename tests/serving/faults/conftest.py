@@ -203,6 +203,8 @@ def fault_service(
         deadline_ms=5000,
         max_concurrent=PLACES,
         max_queue=PLACES,
+        # A busy machine may be slow: nothing but a full queue is refused.
+        max_queue_ms=2000,
         poll_seconds=0.5,
     )
     try:
