@@ -41,6 +41,7 @@ class SemanticAwareTargetAttention(ProjectedAttention):
         behaviors: float (B, C, K, E') or (B, K, E').
         similarities: float (B, C, K), or (B, K) for a target of rank 2.
         mask: bool (B, C, K) or (B, K), True = real. None: all are real.
+            What is masked must be finite: its weight is 0.
         return_attention_scores: bool, also return the weights.
 
     Input shape:

@@ -23,7 +23,7 @@ class SimTier(keras.layers.Layer):
     `[-1 + 2n/N, -1 + 2(n + 1)/N)`, and the last tier includes 1. The edges
     are the float32 numbers nearest to these, compared in float32 under every
     dtype policy. A value outside [-1, 1] (rounding makes such) counts in the
-    first or last tier. Masked values count nowhere.
+    first or last tier. Masked values and NaN count nowhere.
 
     With `edges="ceil"` tier `n` counts the similarities `r` whose
     `ceil(M r) + M`, with `M = (N - 2) / 2`, is `n`: upper edges are included,
@@ -35,7 +35,7 @@ class SimTier(keras.layers.Layer):
     Args:
         num_tiers: int, number of tiers N.
         scale: "log1p" for `log(1 + count)`, "count" for the count itself,
-            "fraction" for the count over the number of unmasked values (0 if
+            "fraction" for the count over the number of counted values (0 if
             there are none).
         learnable: bool, multiply each tier by a trained weight that starts
             at 1.
@@ -122,16 +122,15 @@ class SimTier(keras.layers.Layer):
         similarities = ops.cast(similarities, "float32")
         if self.edges == "ceil":
             return self._count_by_upper_edges(similarities, mask)
-        if mask is None:
-            counted = ops.ones_like(similarities)
-        else:
+        is_counted = ops.logical_not(ops.isnan(similarities))
+        if mask is not None:
             mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-            counted = ops.cast(mask, "float32")
-            # Below every inner edge: counted in no tier.
+            is_counted = ops.logical_and(is_counted, mask)
+            # Below every inner edge, as a NaN is: counted in no tier.
             similarities = ops.where(
                 mask, similarities, ops.full_like(similarities, -2.0)
             )
-        total = ops.sum(counted, axis=-1, keepdims=True)
+        total = ops.sum(ops.cast(is_counted, "float32"), axis=-1, keepdims=True)
         if self.num_tiers == 1:
             return total
         # How many are at or above each inner edge; neighbors' difference is

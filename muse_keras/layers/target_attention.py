@@ -37,6 +37,7 @@ class TargetAttention(ProjectedAttention):
         target: float (B, C, E), or (B, E) for one candidate a request.
         behaviors: float (B, K, E') or, for candidates, (B, C, K, E').
         mask: bool (B, K) or (B, C, K), True = real. None: all are real.
+            What is masked must be finite: its weight is 0.
         return_attention_scores: bool, also return the weights.
 
     Input shape:

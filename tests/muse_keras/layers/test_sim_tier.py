@@ -87,6 +87,17 @@ def test_nothing_real_is_zero(scale):
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(result), 0.0)
 
 
+@pytest.mark.parametrize("edges", ["floor", "ceil"])
+@pytest.mark.parametrize("mask", [None, [[True, True, False]]])
+def test_nan_counts_nowhere(edges, mask):
+    layer = SimTier(4, scale="count", learnable=False, edges=edges)
+    values = np.array([[np.nan, 0.2, np.nan]], "float32")
+    mask = None if mask is None else np.array(mask)
+    found = keras.ops.convert_to_numpy(layer(values, mask=mask))
+    expected = layer(np.array([[0.2]], "float32"))
+    np.testing.assert_array_equal(found, keras.ops.convert_to_numpy(expected))
+
+
 def test_half_precision_moves_nothing_across_an_edge():
     """float16 would round 0.09999 up to the edge."""
     values = np.array([[0.09999, 0.1]], "float32")

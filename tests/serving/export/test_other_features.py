@@ -1,14 +1,10 @@
-"""Exports of models with other features than the preset's, or with none."""
-
-from pathlib import Path
+"""Exports of models without features of users and behaviors."""
 
 import numpy as np
 import pytest
 
-from schemas.columns import Feature, Features
 from serving.client import CachedRankRequest, MuseClient, PrefetchRequest
 from serving.export import kernel_report
-from serving.export.feature_names import single_categories
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import (
     DIM,
@@ -22,24 +18,18 @@ from tests.serving.export.world import (
 
 pytest.importorskip("tensorflow")
 
-LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "others": {
-        "user": ("age", "home_town"),
-        "item": ("shop", "brand", "category"),
-        "behavior": ("brand", "shop"),
-        "matches": ("shop", "brand"),
-    },
-    "none": {"user": (), "item": ("brand",), "behavior": (), "matches": ()},
+LAYOUT: dict[str, tuple[str, ...]] = {
+    "user": (),
+    "item": ("brand",),
+    "behavior": (),
+    "matches": (),
 }
 NEW = 4_000_000_001
 
 
-@pytest.fixture(scope="module", params=list(LAYOUTS))
-def other(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> World:
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    return make_world(folder, LAYOUTS[request.param])
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("other"), LAYOUT)
 
 
 def test_every_path_gives_the_scores_of_the_model(other: World) -> None:
@@ -104,8 +94,6 @@ def test_a_fresh_item_scores_as_one_of_the_table(other: World) -> None:
     row = 31
     (request,) = make_requests(table, 1, 9, other.features)
     request["behavior_item_ids"] = table.item_ids[40:44]
-    for name in other.features["behavior"]:
-        request[f"behavior_{name}"] = table.features[name][41:45]
     request["candidate_item_ids"] = table.item_ids[row - 1 : row]
     # The new id has the trained embedding of unknown items.
     embeddings = other.model.item_embedding.embeddings
@@ -149,67 +137,3 @@ def test_the_manifest_has_the_declared_names(other: World) -> None:
     assert manifest["index_sizes"] == {
         name: len(ids) + 2 for name, ids in other.vocabularies.items()
     }
-
-
-def test_features_that_items_have_are_looked_up(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """A model without the input scores as one that gets the items' values."""
-    import tensorflow as tf
-
-    from serving.export import UserCacheConfig, export_saved_model
-
-    folder = tmp_path_factory.mktemp("looked_up")
-    world = make_world(folder, LAYOUTS["others"])
-    table = world.item_table
-    parts = {
-        "model": world.model,
-        "item_table": table,
-        "learned": world.vocabularies,
-        "max_history": 6,
-        "user_cache": UserCacheConfig(users=64, ways=4, max_length=100),
-    }
-    features = single_categories(**world.features)
-    features = Features(
-        **{
-            **dict(features),
-            "behavior": {**features.behavior, "brand": Feature()},
-        }
-    )
-    export = export_saved_model(
-        folder / "short" / "1", features=features, **parts
-    )
-    short = tf.saved_model.load(str(export.path)).signatures
-    requests = make_requests(table, 10, 11, world.features)
-    for request in requests:
-        rows = table.rows(request["behavior_item_ids"])
-        request["behavior_brand"] = table.features["brand"][rows]
-    inputs = rank_inputs(requests)
-    expected = world.call("rank", **inputs)["click_probability"]
-    assert np.std(expected) > 0.05
-    given = {
-        name: tf.constant(values)
-        for name, values in inputs.items()
-        if name != "behavior_brand"
-    }
-    found = short["rank"](**given)["click_probability"].numpy()
-    np.testing.assert_array_equal(found, expected)
-    candidates = given.pop("candidate_item_ids")
-    rows = table.rows(inputs["behavior_item_ids"]).astype(np.int32)
-    rows[inputs["behavior_item_ids"] == 0] = -1
-    stamp = short["resolve_items"](item_ids=tf.constant([1], tf.int64))
-    by_rows = {
-        **given,
-        "behavior_rows": tf.constant(rows),
-        "table_stamp": tf.repeat(stamp["table_stamp"], len(rows)),
-    }
-    del by_rows["behavior_item_ids"]
-    for name, history in (("prefetch", given), ("prefetch_rows", by_rows)):
-        short[name](**history)
-        cached = short["rank_cached"](
-            user_id=given["user_id"], candidate_item_ids=candidates
-        )
-        assert cached["cache_hit"].numpy().all()
-        np.testing.assert_allclose(
-            cached["click_probability"].numpy(), expected, atol=1e-6
-        )
