@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
 import pathlib
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import grpc
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf import text_format
 
 from serving.addresses import bare_host, join_address
@@ -204,6 +206,8 @@ async def listen_rest(
 ) -> tuple[web.AppRunner, int]:
     """Serves an application; returns what to clean up, and the port."""
     check_port(host, port, option)
+    logger = logging.getLogger("aiohttp.server")
+    logger.addFilter(_in_one_line)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -221,6 +225,16 @@ async def listen_rest(
         await runner.cleanup()
         raise
     return runner, runner.addresses[0][1]
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Takes the traceback of a malformed request out of the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        reason = error.message.partition("\n")[0]
+        record.msg = f"{record.getMessage()}: {error.code} {reason}"
+        record.args, record.exc_info = (), None
+    return True
 
 
 def stop_signal() -> asyncio.Event:
