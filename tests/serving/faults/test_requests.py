@@ -139,8 +139,8 @@ def test_any_message_by_grpc(service, method, noise, place):
         wire.APPEND: wire.AppendEventsRequest(
             user_id=9,
             item_ids=[1, 2],
-            behaviors={"category": wire.Values(values=[3, 4])},
-            user={"profile_1": wire.Values(values=[5])},
+            behaviors={"category": wire.Values(ids=[3, 4])},
+            user={"profile_1": wire.Values(ids=[5])},
         ),
     }[method].SerializeToString()
     place %= len(message)
