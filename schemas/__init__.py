@@ -1,1 +1,1 @@
-"""TFMD schemas, the reader of YAML settings; README.md names all fields."""
+"""Declarations of data sets and TFMD schemas; README.md lists all fields."""

@@ -13,13 +13,13 @@ _SINCE_BUCKETS = 16
 
 
 class Place(Section):
-    """Where values stand; in YAML the name alone is enough."""
+    """The column that holds some values; in YAML its name alone is enough."""
 
     column: str = ""
-    """Name in the file; by default that of the feature."""
+    """Name of the column in the file; the default is the declared name."""
 
     separator: str = ""
-    """Lists may be texts with this between the values."""
+    """Separates the values of lists that are stored as text."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -28,8 +28,8 @@ class Place(Section):
             return {}
         if isinstance(value, (bool, int, float, datetime.date)):
             raise ValueError(
-                "expected the name of a column, in quotes where YAML takes it "
-                f"for something else. Received: {value}"
+                "expected the name of a column, quoted if YAML would read it "
+                f"as another type. Received: {value}"
             )
         return {"column": value} if isinstance(value, str) else value
 
@@ -38,57 +38,57 @@ class Column(Place):
     """A column of keys or ids."""
 
     type: Literal["int64", "string"] = "int64"
-    """Type in the file. A text is its `schemas.hashing.stable_id` behind it."""
+    """Type in the file; a string becomes its `schemas.hashing.stable_id`."""
 
 
 class Label(Place):
     """What the ranker predicts."""
 
     one_hot: bool = False
-    """Whether the column holds [1 - label, label] instead of 0 or 1."""
+    """Whether the column holds lists [1 - label, label], not 0 or 1."""
 
     at_least: float | None = None
-    """The label is whether the column is at least this, such as a rating."""
+    """Threshold for a column of scores: from this value on, the label is 1."""
 
     loss_weight: float = pydantic.Field(default=1.0, gt=0)
-    """What its loss counts, beside those of the other labels."""
+    """Weight of this label's loss in the sum over all labels."""
 
 
 class Feature(Place):
-    """One feature; its ``kind`` says what becomes of its values.
+    """One feature; its ``kind`` says how its values are encoded.
 
-    Categories, ``type`` int64 or string, are indices of a vocabulary, or of
-    ``hashed`` buckets. Numbers, ``type`` float, are standardized, or are
-    indices of ``buckets``. What is missing has an index, or a flag, of its
-    own.
+    Categories (``type`` int64 or string) become indices of a vocabulary or of
+    ``hashed`` buckets. Numbers (``type`` float) are standardized, or become
+    indices of ``buckets``. Missing values have their own index, or a flag of
+    0.
     """
 
     type: Literal["int64", "string", "float", "vector"] = "int64"
-    """Type in the file. A text is its `schemas.hashing.stable_id` behind it."""
+    """Type in the file; a string becomes its `schemas.hashing.stable_id`."""
 
     many: int = pydantic.Field(default=0, ge=0, le=1000)
-    """Of lists of categories: how many values count, the first ones."""
+    """For lists of categories: how many values, from the first, are used."""
 
     hashed: int = pydantic.Field(default=0, ge=0)
-    """Of categories: buckets of a hash, instead of a vocabulary."""
+    """For categories: number of hash buckets, instead of a vocabulary."""
 
     buckets: int = pydantic.Field(default=0, ge=0, le=1000)
-    """Of numbers: quantiles, each with an embedding."""
+    """For numbers: number of quantiles, each with an embedding."""
 
     log: bool = False
-    """Of numbers without buckets: the logarithm, sign(x) log(1 + |x|)."""
+    """For numbers without buckets: use the logarithm, sign(x) log(1 + |x|)."""
 
     dim: int = pydantic.Field(default=0, ge=0)
-    """Of vectors: how many numbers."""
+    """For vectors: number of elements."""
 
     training_only: bool = False
-    """Of context and candidates: not known in serving, such as the position.
-    There it is missing; so it is for some of the training."""
+    """For context and candidate features that are unknown in serving, such as
+    the position: missing there, and in a part of the training requests."""
 
     time: Literal["", "hour", "weekday", "since"] = ""
-    """Made from the times of logs: of context ``hour`` (0 to 23, of the day
-    in ``log.timezone``) or ``weekday`` (0 is Monday); of behaviors ``since``,
-    the seconds up to the request, in 16 buckets unless it says otherwise."""
+    """Computed from the times of a log. For context: ``hour`` (0 to 23) or
+    ``weekday`` (0 is Monday), in ``log.timezone``. For behaviors: ``since``,
+    the seconds until the request, by default in 16 buckets."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -109,16 +109,15 @@ class Feature(Place):
         ):
             if getattr(self, key) and not allowed:
                 raise ValueError(
-                    f"{key} is of features with {what}. "
-                    f"Received: type: {self.type}"
+                    f"{key} needs {what}. Received: type: {self.type}"
                 )
         if self.type == "vector" and not self.dim:
             raise ValueError(
-                "a vector needs dim, how many numbers it has. Received: none"
+                "a vector needs dim, its number of elements. Received: none"
             )
         if self.separator and not (self.many or self.dim):
             raise ValueError(
-                "separator is of lists: features with many, and vectors. "
+                "separator is for lists only: features with many, vectors. "
                 f"Received: {self.separator!r}"
             )
         if self.buckets == 1 or (self.log and self.buckets):
@@ -132,7 +131,7 @@ class Feature(Place):
     def kind(
         self,
     ) -> Literal["vocabulary", "hashed", "buckets", "number", "vector"]:
-        """What becomes of values: indices (the first three) or numbers."""
+        """How values are encoded: the first three as indices."""
         if self.type == "vector":
             return "vector"
         if self.type == "float":
@@ -141,52 +140,52 @@ class Feature(Place):
 
     @property
     def is_index(self) -> bool:
-        """Whether the model gets indices, to embed, and not numbers."""
+        """Whether the model gets indices to embed instead of numbers."""
         return self.kind in ("vocabulary", "hashed", "buckets")
 
     @property
     def dtype(self) -> Literal["int64", "float32"]:
-        """Type of raw values behind the tables; NaN, or 0, is missing."""
+        """Type of the raw values once read; NaN or 0 stands for missing."""
         return "float32" if self.type in ("float", "vector") else "int64"
 
     @property
     def raw_width(self) -> int:
-        """Raw values of one thing: 1, ``many`` or ``dim``."""
+        """Number of raw values per user, item, request or behavior."""
         return self.dim or self.many or 1
 
     @property
     def width(self) -> int:
-        """What the model gets of one thing: indices, or numbers and a flag."""
+        """Number of encoded values: indices, or numbers and a flag."""
         return self.raw_width if self.is_index else self.raw_width + 1
 
 
 class Features(Section):
-    """Features by group. Names differ between groups, but for behaviors."""
+    """Features by group; names are unique, but behaviors may repeat items'."""
 
     user: dict[str, Feature] = {}
-    """Of users."""
+    """Features of users."""
 
     item: dict[str, Feature]
-    """Of items, as candidates and in histories."""
+    """Features of items, both as candidates and in histories."""
 
     context: dict[str, Feature] = {}
-    """Of requests: columns of the impressions."""
+    """Features of requests, read from columns of the impressions."""
 
     candidate: dict[str, Feature] = {}
-    """Of impressions, one for each candidate, such as the position: columns
+    """Features of single impressions, such as the position, read from columns
     of the impressions."""
 
     behavior: dict[str, Feature] = {}
-    """Of each behavior. With the name of an item feature it is that: as the
-    item table has it, or, with a column, as it was when it happened. Any other
-    is the behavior's own, such as what was done."""
+    """Features of behaviors. The name of an item feature stands for that
+    feature: its value in the item table or, with a column, its value at the
+    time of the event. Any other name is an event's own, such as the action."""
 
     matches: tuple[str, ...] = ()
-    """Features of behaviors: how many share the value of the candidate."""
+    """Item features: count the behaviors that share the candidate's value."""
 
     @property
     def of_items(self) -> list[str]:
-        """Features of behaviors that the item table has, and nothing else."""
+        """Behavior features whose values come from the item table."""
         return [
             name
             for name, one in self.behavior.items()
@@ -195,20 +194,20 @@ class Features(Section):
 
     @property
     def of_events(self) -> dict[str, Feature]:
-        """Features of behaviors that are their own."""
+        """Behavior features that are not features of items."""
         return {n: f for n, f in self.behavior.items() if n not in self.item}
 
     def of_behavior(self, name: str) -> Feature:
-        """Returns the feature that values of behaviors are encoded as."""
+        """Returns the feature whose encoding a behavior feature uses."""
         return self.item.get(name) or self.behavior[name]
 
     def learned(self) -> dict[str, Feature]:
-        """Returns each feature by the name of what Transform learns of it.
+        """Returns each feature by the name under which Transform learns it.
 
-        That is ``user_<f>``, ``item_<f>``, ``context_<f>``, ``candidate_<f>``,
-        and ``behavior_<f>`` of behaviors' own. What is learned is a
-        vocabulary, boundaries of buckets, or mean and scale; nothing of
-        hashed features and vectors.
+        The names are ``user_<f>``, ``item_<f>``, ``context_<f>``,
+        ``candidate_<f>`` and, for `of_events`, ``behavior_<f>``. Transform
+        learns a vocabulary, bucket boundaries, or mean and scale; for hashed
+        features and vectors it learns nothing.
         """
         groups = {
             "user": self.user,

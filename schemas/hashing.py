@@ -1,9 +1,9 @@
-"""The 64-bit ids of texts: in the pipeline, in clients and in stores.
+"""The 64-bit ids of texts, used by the pipeline, clients and stores.
 
-An id is the first 8 bytes, little-endian and signed, of BLAKE2b with a digest
-of 8 bytes over the name of the field, the byte 0x1F and the text, in UTF-8; 1
-where these are 0, and 0 (missing) for no text. Keys are hashed as fields
-``user_id`` and ``item_id``, features ``f`` as ``user_<f>`` and ``item_<f>``.
+An id is the 8-byte BLAKE2b digest of the name of the field, the byte 0x1F and
+the text (all UTF-8), read as a signed little-endian integer. A digest of 0
+becomes 1, because 0 stands for missing and for the empty text. Keys use the
+fields ``user_id`` and ``item_id``, features ``user_<f>``, ``item_<f>`` etc.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 
 def stable_id(field: str, value: str | None) -> int:
-    """Hashes a field's value to a signed 64-bit id, the same everywhere."""
+    """Returns the signed 64-bit id of a text; 0 for None and the empty text."""
     if not value:
         return 0
     digest = hashlib.blake2b(
@@ -28,7 +28,7 @@ def stable_id(field: str, value: str | None) -> int:
 def stable_ids(
     field: str, values: Iterable[str | None]
 ) -> npt.NDArray[np.int64]:
-    """Hashes many values of one field; each distinct value once."""
+    """Returns the ids of N texts as int64 (N,); hashes each text once."""
     given = list(values)
     known = {value: stable_id(field, value) for value in set(given)}
     return np.array([known[value] for value in given], np.int64)

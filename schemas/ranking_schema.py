@@ -1,8 +1,8 @@
 """The declaration of a ranking data set: its columns and its features.
 
-A feature ``f`` has one name everywhere behind the raw tables: ``user_<f>`` of
-users, ``item_<f>`` of items (``candidate_<f>`` in Examples), ``behavior_<f>``
-of behaviors. Columns of files may be called anything.
+Columns of files may have any name. Once read, a feature ``f`` has one name
+everywhere: ``user_<f>`` for users, ``item_<f>`` for items (``candidate_<f>`` in
+Examples), ``behavior_<f>`` for behaviors.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FOLDER = pathlib.Path(__file__).parent
 
 
 class Log(Section):
-    """Event logs, from which histories are made as of each request.
+    """Event logs, from which the join cuts the history of each request.
 
-    Tables are ``impressions``, ``events``, ``users``, ``items`` and
+    The tables are ``impressions``, ``events``, ``users``, ``items`` and
     ``vectors``. A behavior is an event strictly before its request. Times are
     whole seconds, timestamps or dates.
     """
@@ -37,44 +37,44 @@ class Log(Section):
     tables: dict[
         Literal["impressions", "events", "users", "items", "vectors"], str
     ] = {}
-    """Names of files other than those."""
+    """Names of files that differ from the names of their tables."""
 
     time: str = "time"
     """Column of impressions: when the item was shown."""
 
     request: Column = Column()
-    """Column of impressions: equal for those of one request. Without it,
-    impressions of a user at one time are a request."""
+    """Column of impressions: the request. If it is not declared, impressions
+    of one user at the same time form a request."""
 
     event_time: str = "time"
-    """Column of events: when it happened."""
+    """Column of events: when the event happened."""
 
     known_time: str = ""
-    """Column of events: when it was known, if events come late."""
+    """Column of events: when the event became known, if events arrive late."""
 
     action: str = ""
-    """Column of events: what was done, a text."""
+    """Column of events: the action, a text."""
 
     keep: tuple[str, ...] = ()
-    """Actions that are behaviors; by default all."""
+    """Actions that count as behaviors; by default all of them."""
 
     as_of: Literal["request", "day"] = "request"
-    """Whether a history ends before the request, or before its day."""
+    """Whether a history ends at its request or at the start of that day."""
 
     delay_s: int = pydantic.Field(default=0, ge=0)
-    """Seconds that a history ends earlier, as it does in serving."""
+    """Seconds by which histories end earlier, to match the delay in serving."""
 
     max_history: int = pydantic.Field(default=1000, ge=1)
-    """Newest behaviors that are kept of a history."""
+    """Length of a history; the newest behaviors are kept."""
 
     timezone: str = "UTC"
-    """Zone of days, and of times without a zone, such as Europe/Berlin."""
+    """Time zone of days and of times without one, such as Europe/Berlin."""
 
     train: tuple[datetime.date, datetime.date]
     """First and last day of the training impressions."""
 
     eval: tuple[datetime.date, datetime.date]
-    """First and last day of the impressions that a model is judged by."""
+    """First and last day of the evaluation impressions."""
 
     @pydantic.field_validator("timezone")
     @classmethod
@@ -92,18 +92,18 @@ class Log(Section):
         days = (*self.train, *self.eval)
         if list(days) != sorted(days) or self.train[1] == self.eval[0]:
             raise ValueError(
-                "log: expected train: [first, last] and then eval: [first, "
-                f"last] on later days. Received: {', '.join(map(str, days))}"
+                "log: expected train: [first, last] and eval: [first, last] "
+                f"on later days. Received: {', '.join(map(str, days))}"
             )
         if self.keep and not self.action:
             raise ValueError(
-                "log.keep: expected log.action, the column of the action. "
+                "log.keep: expected log.action to name a column as well. "
                 "Received: none"
             )
         return self
 
     def seconds(self, split: str) -> tuple[int, int]:
-        """Returns the first second of a split, and that after its last."""
+        """Returns the first second of a split and the second after its last."""
         zone = zoneinfo.ZoneInfo(self.timezone)
         first, last = getattr(self, split)
         start, end = (
@@ -114,13 +114,13 @@ class Log(Section):
 
 
 class RankingSchema(Section):
-    """One data set. Names in YAML are those of columns in the files."""
+    """The declaration of one data set."""
 
     name: str
-    """For people."""
+    """Name of the data set, used in reports only."""
 
     version: Literal[1] = 1
-    """Version of this form of declaration."""
+    """Version of the declaration's format."""
 
     user: Column = Column()
     """Key of users, by default ``user_id``."""
@@ -129,11 +129,11 @@ class RankingSchema(Section):
     """Key of items, by default ``item_id``."""
 
     labels: dict[str, Label] = pydantic.Field({"click": Label()}, min_length=1)
-    """What the ranker predicts, by name. The first one decides whether a
-    model is good; behind the tables it is the click."""
+    """What the ranker predicts, by name. The first label decides whether a
+    model is good; once read, it is called ``click``."""
 
     weight: Place | None = None
-    """Column of impressions: what each counts in the loss, a number."""
+    """Column of impressions: the weight of each in the loss."""
 
     features: Features
     """Features by group."""
@@ -146,8 +146,8 @@ class RankingSchema(Section):
     """Vectors of items, by default ``item_vector``."""
 
     text: str = ""
-    """Column of the item table with texts that vectors are made of, instead
-    of the table ``item_content``."""
+    """Column of the item table with the texts that item vectors are computed
+    from, instead of the table ``item_content``."""
 
     log: Log | None = None
     """Event logs, instead of tables with histories."""
@@ -160,10 +160,10 @@ class RankingSchema(Section):
 
     @functools.cached_property
     def tables(self) -> dict[str, dict[str, str]]:
-        """Names and columns of each table.
+        """For each table, the column in the file by its name in the code.
 
-        Tables are ``samples``, ``users``, ``items``, ``vectors``, and
-        ``events`` in logs.
+        The tables are ``samples``, ``users``, ``items``, ``vectors`` and, for
+        logs, ``events``.
         """
         user = {"user_id": self.user.column or "user_id"}
         item = {"item_id": self.item.column or "item_id"}
@@ -217,14 +217,14 @@ class RankingSchema(Section):
 
     @property
     def label_names(self) -> dict[str, Label]:
-        """Labels by their names behind the tables: click, label_<name>."""
+        """Labels by their names in the code: ``click``, ``label_<name>``."""
         return {
             f"label_{name}" if place else "click": label
             for place, (name, label) in enumerate(self.labels.items())
         }
 
     def texts(self) -> dict[str, str]:
-        """Returns names whose columns hold texts, and the field to hash as."""
+        """Returns, by name, the field under which a text column is hashed."""
         found: dict[str, str] = {}
         keys = {"user_id": self.user, "item_id": self.item}
         if self.log:
@@ -241,7 +241,7 @@ class RankingSchema(Section):
 
     @property
     def names(self) -> dict[str, list[str]]:
-        """Names of the features by group, as in `Features`."""
+        """Names of the features by group, in the order of `Features`."""
         return {
             group: list(names)
             for group, names in self.features.model_dump().items()
@@ -251,12 +251,12 @@ class RankingSchema(Section):
         return hash(self.digest())
 
     def digest(self) -> str:
-        """Returns 16 hex digits of all that it declares, in its order."""
+        """Returns 16 hex digits that identify the content and its order."""
         text = json.dumps(self.model_dump(mode="json"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def yaml(self) -> str:
-        """Returns the file that `load` reads."""
+        """Returns the text of a file that `load` reads."""
         import yaml
 
         values = self.model_dump(exclude_defaults=True)
@@ -271,7 +271,7 @@ def _columns(prefix: str, features: dict[str, Feature]) -> dict[str, str]:
 
 
 def load(path: str | os.PathLike[str]) -> RankingSchema:
-    """Reads a declaration; raises `ConfigError`, one line, naming the key."""
+    """Reads a declaration; a `ConfigError` names the key in one line."""
     file = pathlib.Path(path)
     return settings_file.parse(
         RankingSchema, settings_file.read(file), file, "see docs/own-data.md"
@@ -280,7 +280,7 @@ def load(path: str | os.PathLike[str]) -> RankingSchema:
 
 @functools.cache
 def preset(name: str) -> RankingSchema:
-    """Returns one of the declarations that come with this package."""
+    """Returns a declaration of this package; `ConfigError` if there is none."""
     path = _FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
@@ -289,7 +289,7 @@ def preset(name: str) -> RankingSchema:
 
 
 def named(text: str) -> RankingSchema:
-    """Returns the declaration of a file, or the preset of this name."""
+    """Returns the declaration in a file, or else the preset of that name."""
     path = pathlib.Path(text)
     return load(path) if path.suffix or path.exists() else preset(text)
 
@@ -297,7 +297,7 @@ def named(text: str) -> RankingSchema:
 def beside(*folders: pathlib.Path) -> RankingSchema:
     """Returns the declaration in the first folder that has one.
 
-    Data without one are in the form of Taobao-MM.
+    If there is none, the data have the columns of Taobao-MM.
     """
     for folder in folders:
         if (folder / FILE_NAME).is_file():

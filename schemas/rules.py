@@ -1,4 +1,4 @@
-"""What parts of a declaration have to fit each other."""
+"""Rules that involve several parts of a declaration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile("[a-z][a-z0-9_]*")
 _OF_CANDIDATES = {"item_ids", "rows", "mask", "popularity", "features"}
-# What a prefix and these would make is the name of something else.
+# With the prefix of the group, these would be names of other tensors.
 _TAKEN = {
     "user": {"id", "features", "numbers"},
     "item": {"id", "ids", "vector", "numbers", "matches"} | _OF_CANDIDATES,
@@ -24,14 +24,14 @@ _TAKEN = {
 
 
 def problems(declared: RankingSchema) -> Iterator[str]:
-    """Yields what does not go together, each as a sentence for the user."""
+    """Yields a message for each conflict between parts of a declaration."""
     features = declared.features
     for group, taken in _TAKEN.items():
         for name in getattr(features, group):
             if not _NAME.fullmatch(name) or name in taken:
                 yield (
                     f"features.{group}: expected names of small letters, "
-                    "digits and _ that begin with a letter, none of "
+                    "digits and _ that begin with a letter and are none of "
                     f"{', '.join(sorted(taken))}. Received: {name!r}"
                 )
     seen: dict[str, str] = {}
@@ -39,8 +39,8 @@ def problems(declared: RankingSchema) -> Iterator[str]:
         for name in getattr(features, group):
             if name in seen:
                 yield (
-                    f"features.{group}: expected other names than those "
-                    f"of features.{seen[name]}. Received: {name!r} in both"
+                    f"features.{group}: expected names that differ from those "
+                    f"in features.{seen[name]}. Received: {name!r} in both"
                 )
             seen[name] = group
     if not features.item:
@@ -56,15 +56,15 @@ def problems(declared: RankingSchema) -> Iterator[str]:
         for group in ("item", "candidate"):
             if f"{name}_matches" in getattr(features, group):
                 yield (
-                    f"features.{group}: expected no name of a count of "
-                    f"matches. Received: '{name}_matches'"
+                    f"features.{group}: expected another name, because a count "
+                    f"of matches has this one. Received: '{name}_matches'"
                 )
     for group in ("user", "item", "behavior"):
         for name, feature in getattr(features, group).items():
             if feature.training_only:
                 yield (
-                    f"features.{group}.{name}.training_only: it is of "
-                    "context and candidate features. Received: true"
+                    f"features.{group}.{name}.training_only: expected only "
+                    "in context and candidate features. Received: true"
                 )
     for group in ("context", "candidate"):
         for name, feature in getattr(features, group).items():
@@ -80,10 +80,10 @@ def problems(declared: RankingSchema) -> Iterator[str]:
         for name, column in columns.items():
             other = held.get(column, "")
             if name == "action" and other.startswith("behavior_"):
-                continue  # It may be a feature of behaviors as well.
+                continue  # The action may also be a behavior feature.
             if other:
                 yield (
-                    f"table {table}: expected a column for each of "
+                    f"table {table}: expected different columns for "
                     f"{other} and {name}. Received: {column!r} twice"
                 )
             held[column] = name
@@ -99,20 +99,20 @@ def _behavior_problems(
             same = Feature(column=feature.column)
             if feature != same:
                 yield (
-                    f"{key}: expected a column or nothing, as it is the "
+                    f"{key}: expected at most a column, because it is the "
                     f"item feature {name}. Received: "
                     f"{feature.model_dump(exclude_defaults=True)}"
                 )
             item = features.item[name]
             if not item.is_index or (item.many and feature.column):
                 yield (
-                    f"{key}: expected an item feature of categories or "
-                    "buckets, and without a column if it has many. "
+                    f"{key}: expected an item feature with categories or "
+                    "buckets, and no column if it has many. "
                     f"Received: {item.model_dump(exclude_defaults=True)}"
                 )
         elif group:
             yield (
-                f"{key}: expected other names than those of "
+                f"{key}: expected a name that differs from those in "
                 f"features.{group}. Received: {name!r} in both"
             )
         elif not feature.is_index or feature.many:
@@ -145,8 +145,8 @@ def _time_problems(declared: RankingSchema) -> Iterator[str]:
                 )
             if feature.time and feature.column:
                 yield (
-                    f"features.{group}.{name}: expected no column, as it "
-                    f"is made from times. Received: {feature.column!r}"
+                    f"features.{group}.{name}: expected no column, because it "
+                    f"is computed from times. Received: {feature.column!r}"
                 )
 
 
@@ -154,8 +154,8 @@ def _label_problems(declared: RankingSchema) -> Iterator[str]:
     for place, (name, label) in enumerate(declared.labels.items()):
         if not _NAME.fullmatch(name) or (place and name == "click"):
             yield (
-                "labels: expected names of small letters, digits and _ "
-                "that begin with a letter; click is the first one's. "
+                "labels: expected names of small letters, digits and _ that "
+                "begin with a letter; only the first may be click. "
                 f"Received: {name!r}"
             )
         if declared.log and label.one_hot:

@@ -1,4 +1,4 @@
-"""YAML files of settings: read, overridden, and turned into a typed object."""
+"""Reads YAML settings, applies overrides and returns a typed object."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import yaml
 
 
 class ConfigError(ValueError):
-    """The configuration file or an override is not usable."""
+    """A configuration file or an override cannot be used."""
 
 
 class OverrideError(ConfigError):
-    """An override names a key that does not exist, or a wrong value."""
+    """An override has an unknown key or a wrong value."""
 
 
 class Section(pydantic.BaseModel):
-    """Part of a file; its docstrings are the meanings of its keys."""
+    """A section of a file; its docstrings describe its keys."""
 
     model_config = pydantic.ConfigDict(
         extra="forbid",
@@ -37,7 +37,7 @@ _SHOWN = 3
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
-    """Reads a YAML mapping; raises ConfigError, one line, for other files."""
+    """Reads a YAML mapping; any other file raises a one-line ConfigError."""
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
         values = yaml.safe_load(text) or {}
@@ -61,11 +61,11 @@ def parse(
     keys: str,
     overrides: Sequence[str] = (),
 ) -> _Settings:
-    """Checks what `read` returned; ``keys`` says where all keys are listed.
+    """Turns what `read` returned into a ``kind``, after the overrides.
 
-    Overrides are ``section.key=value``, the value in YAML. ConfigError (or
-    OverrideError, where one is to blame) names each key, what was expected and
-    what was received.
+    Overrides are ``section.key=value``, the value in YAML. A ConfigError (an
+    OverrideError if an override is wrong) names each key with the expected and
+    the received value, and ends with ``keys``, where all keys are listed.
     """
     changed = copy.deepcopy({**values})
     for override in overrides:
@@ -86,7 +86,7 @@ def parse(
 
 
 def _problem(kind: type[Section], item: Any) -> str:
-    """Returns what is wrong with a key, expected and received."""
+    """Returns the message for one validation error of pydantic."""
     if not item["loc"]:
         return str(item["msg"]).removeprefix("Value error, ")
     *sections, leaf = map(str, item["loc"])
@@ -108,7 +108,7 @@ def _problem(kind: type[Section], item: Any) -> str:
 
 
 def _known(kind: type[Section], sections: Sequence[str]) -> Sequence[str]:
-    """Returns the keys of a section, below a mapping of free keys too."""
+    """Returns the keys of a section, also inside a mapping with free keys."""
     here: Any = kind
     for section in sections:
         field = getattr(here, "model_fields", {}).get(section)

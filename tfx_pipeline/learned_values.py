@@ -1,4 +1,4 @@
-"""What Transform has learned of features: where it is, and how it is read."""
+"""Reads what Transform has learned about features."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import tensorflow_transform as tft
 from schemas.columns import Features
 
 NUMBERS = "numbers"
-"""Name of the vocabulary of all learned numbers: lines "name place number"."""
+"""Vocabulary that holds all learned numbers as lines "name place number"."""
 OF_NUMBERS = ("buckets", "number")
-"""Kinds of features of which numbers are learned."""
+"""Kinds of features for which numbers are learned."""
 
 
 def read_learned(
     transform_output: tft.TFTransformOutput, declared: Features
 ) -> dict[str, npt.NDArray[Any]]:
-    """Returns what was learned of features, by their names there.
+    """Returns the learned values by the names of `Features.learned`.
 
     Returns:
-        Ids int64 of vocabularies, in the order of their indices; rising
-        boundaries float32 of buckets; float32 [mean, scale] of numbers. None
-        of hashed features and vectors.
+        For vocabularies, ids int64 (V,) in the order of their indices; for
+        buckets, rising boundaries float32 (n,); for numbers, float32 (2,), mean
+        and scale. Hashed features and vectors are left out.
     """
     kinds = {name: one.kind for name, one in declared.learned().items()}
     numbers: dict[str, dict[int, float]] = {
@@ -32,7 +32,7 @@ def read_learned(
     }
     for line in transform_output.vocabulary_by_name(NUMBERS) if numbers else ():
         parts = line.decode().split()
-        if len(parts) == 3:  # An empty vocabulary has a line of its own making.
+        if len(parts) == 3:  # TFT writes a dummy line if there are none.
             numbers[parts[0]][int(parts[1])] = float(parts[2])
     found: dict[str, npt.NDArray[Any]] = {}
     for name, kind in kinds.items():

@@ -1,8 +1,8 @@
-"""What TF-Transform computes, in training and inside the SavedModel.
+"""The preprocessing function of TF-Transform, which learns the encodings.
 
-Of indices 0 is missing. Value i of a vocabulary is i + 1, everything else
-shares the index after the last value; buckets count from 1. Numbers come with a
-flag, 1 where they are given.
+Index 0 stands for missing. Value i of a vocabulary has the index i + 1, and all
+unseen values share the index after the last one; buckets are numbered from 1.
+Numbers come with a flag, which is 1 where a number is given.
 """
 
 from __future__ import annotations
@@ -31,21 +31,20 @@ def preprocessing_fn(
     """Turns raw request features into the features of the model.
 
     Args:
-        inputs: request-grouped features, SparseTensors of shape (B, n): the
-            values of a thing, such as a candidate, one after the other.
+        inputs: request-grouped features, SparseTensors of shape (B, n), in
+            which the values of each candidate or behavior are concatenated.
         custom_config: ``max_history``, ``vocabulary_size``,
             ``vocabulary_frequency_threshold`` and ``features``, the declared
             `Features` as JSON values.
 
     Returns:
-        Indices int64 or numbers float32, ``width`` of each thing:
-        ``user_<f>`` (B, width); ``context_<f>`` and ``candidate_<f>`` of the
-        candidates; of the newest ``max_history`` real behaviors, oldest first,
-        ``behavior_<f>``. Ids ``behavior_item_ids``, ``candidate_item_ids``
-        and ``user_id`` (raw), counts ``candidate_<f>_matches`` float32, and
-        labels and weights as they are. What is learned is written as
-        vocabularies, one for all numbers, see
-        `learned_values`.
+        Indices int64 or numbers float32: ``user_<f>``, dense (B, width);
+        sparse, with ``width`` values each, ``context_<f>`` and
+        ``candidate_<f>`` of the candidates and ``behavior_<f>`` of the newest
+        ``max_history`` real behaviors, oldest first. Also raw ids
+        (``behavior_item_ids``, ``candidate_item_ids``, ``user_id``), counts
+        ``candidate_<f>_matches`` float32, and unchanged labels and weights.
+        Learned values are written as vocabularies, see `learned_values`.
     """
     declared = Features.model_validate(custom_config["features"])
     threshold = custom_config["vocabulary_frequency_threshold"]
@@ -88,7 +87,7 @@ def preprocessing_fn(
             )
             outputs[f"candidate_{own}_matches"] = _sparse(matches, things.real)
     if numbers:
-        # One, as each takes a dozen steps of Beam.
+        # A single vocabulary, because each one takes a dozen Beam steps.
         tft.vocabulary(
             tf.concat(numbers, axis=0), vocab_filename=learned_values.NUMBERS
         )
@@ -101,7 +100,7 @@ class _Things(NamedTuple):
     Attributes:
         behavior_ids: int64 (B, L).
         kept: bool (B, L), the newest real behaviors.
-        real: bool (B, C), candidates that are none of the padding.
+        real: bool (B, C), False for padding.
     """
 
     behavior_ids: tf.Tensor
@@ -122,10 +121,10 @@ class _Things(NamedTuple):
     def dense(
         self, values: tf.SparseTensor, place: str, feature: Feature
     ) -> tf.Tensor:
-        """Returns raw values; what is not there is missing.
+        """Returns raw values as a dense tensor, filled with missing values.
 
-        They are (B, T), or (B, T, raw_width) of many and of vectors; T is 1
-        of users.
+        The shape is (B, T), or (B, T, raw_width) for lists and vectors; T is
+        the number of behaviors or candidates, and 1 for users.
         """
         rows, things = values.dense_shape[0], tf.constant(1, tf.int64)
         static = None
@@ -147,7 +146,7 @@ class _Things(NamedTuple):
     def output(
         self, values: tf.Tensor, place: str
     ) -> tf.Tensor | tf.SparseTensor:
-        """Returns encoded values (B, T) or (B, T, width), one by one."""
+        """Returns encoded values (B, T) or (B, T, width) as an output."""
         if place.startswith("user_"):
             width = values.shape[2] if values.shape.rank == 3 else 1
             return tf.reshape(values, [-1, width])
@@ -162,12 +161,12 @@ class _Things(NamedTuple):
 
 
 class _Encoding(NamedTuple):
-    """What is learned of a feature.
+    """What is learned about a feature.
 
     Attributes:
-        encode: raw values to indices of the same shape, or to numbers.
-        size: number of indices.
-        numbers: float32 (n,), boundaries of buckets, or mean and scale.
+        encode: maps raw values to indices of the same shape, or to numbers.
+        size: number of indices, 0 if there are none.
+        numbers: float32 (n,), bucket boundaries, or mean and scale.
     """
 
     encode: Callable[[tf.Tensor], tf.Tensor]
@@ -208,7 +207,7 @@ def _learn(
     if feature.log:
         flat = feature_encodings.log_of(flat)
     mean, scale = _finite(tft.mean(flat)), _finite(tf.sqrt(tft.var(flat)))
-    # Of one value the variance may be a rounding error.
+    # If all values are equal, the variance may be a rounding error.
     scale *= tf.cast(scale > _ROUNDING * tf.abs(mean), tf.float32)
     return _Encoding(
         lambda values: feature_encodings.standardized(
@@ -219,8 +218,8 @@ def _learn(
 
 
 def _boundaries(values: tf.Tensor, buckets: int) -> tf.Tensor:
-    """Returns float32 (n,), rising: quantiles, each value once."""
-    # Without any value all of them are 0.
+    """Returns the distinct quantiles, float32 (n,), rising."""
+    # Without any value, all quantiles are 0.
     found = tft.quantiles(values, buckets, epsilon=0.1 / buckets)
     return tf.unique(tf.reshape(tf.cast(found, tf.float32), [-1]))[0]
 
@@ -231,18 +230,18 @@ def _finite(value: tf.Tensor) -> tf.Tensor:
 
 
 def _numbered(name: str, values: tf.Tensor) -> tf.Tensor:
-    """Returns texts ``name i value`` of float32 (n,)."""
+    """Returns texts ``name i value`` (n,) for values float32 (n,)."""
     places = tf.strings.as_string(tf.range(tf.size(values)))
-    # Nine digits are exact, and so many stand behind the point.
+    # Nine significant digits are exact; this writes ten.
     texts = tf.strings.as_string(values, precision=9, scientific=True)
     names = tf.fill(tf.shape(places), name)
     return tf.strings.join([names, places, texts], separator=" ")
 
 
 def vocabulary_size(name: str) -> tf.Tensor:
-    """Returns the number of indices of a vocabulary inside Transform.
+    """Returns the number of indices of a vocabulary, int32 ().
 
-    Includes the indices of missing and unseen values.
+    The indices of missing and unseen values are included.
     """
     return (
         tf.cast(tft.experimental.get_vocabulary_size_by_name(name), tf.int32)
@@ -263,5 +262,5 @@ def _row_lengths(values: tf.SparseTensor) -> tf.Tensor:
 
 
 def _sparse(values: tf.Tensor, keep: tf.Tensor) -> tf.SparseTensor:
-    """Returns the kept values, left-justified."""
+    """Returns the kept values, moved to the left."""
     return tf.RaggedTensor.to_sparse(tf.ragged.boolean_mask(values, keep))

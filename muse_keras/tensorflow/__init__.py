@@ -1,9 +1,8 @@
 """TensorFlow-only parts: features of a request and model inputs.
 
-The functions here are used by the Transform preprocessing, by the trainer's
-input and by the exported signatures alike, so that a feature is computed by
-one code everywhere. Everything outside this sub-package runs on any Keras
-backend.
+Transform, the trainer's input and the exported signatures all call these
+functions, so each feature is computed by the same code everywhere. Everything
+outside this sub-package runs on any Keras backend.
 """
 
 from muse_keras.tensorflow.code_search import (

@@ -1,21 +1,20 @@
 """Exact top-K by cosine of int8 codes, in TensorFlow graphs.
 
-The idea. A scalar product of int8 codes is an exact integer, and the norm of
-the candidate does not change its order of behaviors, so behaviors are
-ordered by the *key* `product * |product| / squared norm`: one correctly
-rounded division of integers, equal for equal cosines. The products of all
-pairs are one matrix product; the expensive part is to choose K of 100,000 for
-each candidate. So products are cut into blocks of `BLOCK` behaviors, and of
-each block only its largest product is looked at, which bounds its keys. The
-`WIDTH` blocks of the highest bounds are searched exactly. If the K-th key
-found there is above the bound of every other block, the result is proven; it
-nearly always is. The candidates for which it is not (many behaviors tie, or
-few are alike at all) are searched again with eight times as many blocks, until
-it is.
+A scalar product of int8 codes is an exact integer, and the norm of the
+candidate does not change its order of behaviors. So behaviors are ordered by
+the *key* `product * |product| / squared norm`: one correctly rounded division
+of integers, equal for equal cosines. The products of all pairs are one matrix
+product; the expensive part is to choose K of 100,000 for each candidate. For
+this, products are cut into blocks of `BLOCK` behaviors. The largest product of
+a block bounds its keys, and the `WIDTH` blocks with the highest bounds are
+searched exactly. If the K-th key found there is above the bound of every other
+block, the result is proven, which is nearly always the case. The other
+candidates (many behaviors tie, or few are similar at all) are searched again
+with eight times as many blocks until their result is proven.
 
-Every op has a GPU kernel with `products="float32"`, and the sums stay exact
-there: TensorFloat-32 holds 8-bit codes. `products="int8"` uses oneDNN's 8-bit
-matrix product, a quarter of the bytes, for which there are CPU kernels only.
+With `products="float32"` every op has a GPU kernel, and the sums stay exact,
+because TensorFloat-32 holds 8-bit codes. `products="int8"` uses oneDNN's 8-bit
+matrix product, which needs a quarter of the bytes and runs on CPUs only.
 """
 
 import contextlib
@@ -26,14 +25,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-# Behaviors in a block, and blocks that are searched at first.
+# Behaviors per block, and blocks in the first search.
 BLOCK = 20
 WIDTH = 64
-# Shorter histories are searched whole.
+# Shorter histories are searched completely.
 SHORT = 4_096
 # Below every key: a key is at least -(2**21).
 MASKED = -1e30
-# More than the rounding of a bound in float32.
+# Factor that exceeds the rounding error of a bound in float32.
 _UP = 1.0 + 2.0**-20
 # Makes int8 codes unsigned.
 _OFFSET = 128
@@ -49,8 +48,8 @@ class _History(NamedTuple):
     Attributes:
         codes: (N * BLOCK, D), float32, or uint8 with 128 added.
         squares: float64 (N * BLOCK,), squared norms; 0 = masked.
-        factors: float32 (N, 1), at least 1 / norm of all in the block.
-        penalties: float32 (N, 1), `MASKED` where a block is all masked.
+        factors: float32 (N, 1), upper bounds of 1 / norm in each block.
+        penalties: float32 (N, 1), `MASKED` if a whole block is masked, else 0.
     """
 
     codes: tf.Tensor
@@ -60,12 +59,12 @@ class _History(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What was found for C candidates.
+    """The result for C candidates.
 
     Attributes:
-        keys: float64 (C, K).
+        keys: float64 (C, K), descending.
         positions: int64 (C, K).
-        proven: int64 (C,), 1 where the result is certainly exact.
+        proven: int64 (C,), 1 if the result is proven to be exact.
     """
 
     keys: tf.Tensor
@@ -77,9 +76,9 @@ class _Found(NamedTuple):
 def int8_products() -> Iterator[None]:
     """Trace searches with 8-bit matrix products, for CPUs only.
 
-    A graph traced within runs on x86 processors with 8-bit dot products
-    (AVX-512 VNNI, AVX-VNNI) in a TensorFlow built with oneDNN, as its Linux
-    packages are; `has_int8_products` tells whether this process is one.
+    A graph traced inside this context needs an x86 processor with 8-bit dot
+    products (AVX-512 VNNI, AVX-VNNI) and a TensorFlow built with oneDNN, like
+    its Linux packages; `has_int8_products` tells whether both are there.
     """
     token = _PRODUCTS.set("int8")
     try:
@@ -89,9 +88,9 @@ def int8_products() -> Iterator[None]:
 
 
 def has_int8_products() -> bool:
-    """Tell whether 8-bit matrix products run here, and run exactly.
+    """Tell whether 8-bit matrix products run here and are exact.
 
-    Older processors add pairs of products in 16 bits, which overflow.
+    Older processors add pairs of products in 16 bits, which may overflow.
     """
     codes = np.full((8, 64), 127, np.int8)
     codes[1::2] = -127
@@ -112,20 +111,20 @@ def search_codes(
     k: int,
     block_size: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the K behaviors of the highest cosine to each candidate.
+    """Return the K behaviors with the highest cosines to each candidate.
 
-    Candidates are int8 (B, C, D), behaviors int8 (B, L, D), `squares` float64
-    (B, L) their squared norms (0 = never found). At most `block_size` products
-    are held at once.
+    Candidates are int8 (B, C, D) and behaviors int8 (B, L, D); `squares`,
+    float64 (B, L), are the squared norms of behaviors, 0 to exclude one. At
+    most `block_size` products are in memory at a time.
 
-    Returns cosines float64 (B, C, K), descending, `MASKED` where nothing was
-    found, and positions int64 (B, C, K), the smaller first of equals.
+    Returns cosines float64 (B, C, K), descending, `MASKED` where there are no
+    more behaviors, and positions int64 (B, C, K), ascending for equal cosines.
     """
 
     def in_blocks() -> tuple[tf.Tensor, tf.Tensor]:
         codes = _as_multiplied(candidates, behaviors)
-        # Map over indices: slicing one user's codes copies nothing, an
-        # element of a mapped tensor would be a copy.
+        # Maps over indices, because a slice of one user's codes is no copy,
+        # unlike an element of a mapped tensor.
         return tf.map_fn(
             lambda user: _search_history(
                 codes[0][user], codes[1][user], squares[user], k, block_size
@@ -150,7 +149,7 @@ def search_codes(
         sizes = tf.shape(behaviors, tf.int64)
         pairs = sizes[0] * sizes[1] * tf.shape(candidates, tf.int64)[1]
         is_long = tf.logical_or(sizes[1] >= SHORT, pairs > block_size)
-        # A loop must run at least once to know the shape of its result.
+        # The shape of a loop's result is known only if it runs at least once.
         is_long = tf.logical_and(is_long, sizes[0] > 0)
         keys, positions = tf.cond(is_long, in_blocks, whole)
     shape = (*candidates.shape[:2], k)
@@ -161,7 +160,7 @@ def search_codes(
 def _as_multiplied(
     candidates: tf.Tensor, behaviors: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return codes in the types in which they are multiplied."""
+    """Cast codes to the types in which they are multiplied."""
     if _PRODUCTS.get() == "int8":
         return candidates, _unsigned(behaviors)
     return tf.cast(candidates, tf.float32), tf.cast(behaviors, tf.float32)
@@ -176,8 +175,8 @@ def squared_norms(codes: tf.Tensor) -> tf.Tensor:
 def squares_of_inverse_norms(inverse_norms: tf.Tensor) -> tf.Tensor:
     """Return the squared norms that belong to float32 inverse norms.
 
-    Squared norms of codes are integers, and float32 is near enough to tell
-    which one was rounded.
+    Squared norms of codes are integers, and float32 is precise enough to
+    recover them.
     """
     inverse = tf.cast(inverse_norms, tf.float64)
     squares = tf.math.divide_no_nan(tf.ones_like(inverse), inverse * inverse)
@@ -187,7 +186,7 @@ def squares_of_inverse_norms(inverse_norms: tf.Tensor) -> tf.Tensor:
 def _search_whole(
     candidates: tf.Tensor, behaviors: tf.Tensor, squares: tf.Tensor, k: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return keys and positions (B, C, K), looking at every key."""
+    """Return keys and positions (B, C, K), computed from all keys."""
     missing = tf.maximum(k - tf.shape(behaviors)[1], 0)
     behaviors = tf.pad(behaviors, [[0, 0], [0, missing], [0, 0]])
     squares = tf.pad(squares, [[0, 0], [0, missing]])
@@ -265,13 +264,13 @@ def _search_groups(
     width: tf.Tensor,
     block_size: int,
 ) -> _Found:
-    """Search (C, D) in groups so small that memory is bounded."""
+    """Search for (C, D) in groups that are small enough to bound memory."""
     length = tf.shape(history.codes, tf.int64)[0]
     count = tf.shape(candidates, tf.int64)[0]
-    # Up to four numbers are held of each product that is read exactly.
+    # Each key that is computed exactly holds up to four numbers.
     held = tf.maximum(length, 4 * width * BLOCK)
     size = tf.maximum(block_size // held, 1)
-    # Groups of equal size, none empty; the last is filled up with zeros.
+    # Groups have equal size and are not empty; the last is padded with zeros.
     groups = tf.maximum(-(-count // size), 1)
     size = tf.maximum(-(-count // groups), 1)
     padded = tf.pad(candidates, [[0, groups * size - count], [0, 0]])
@@ -299,15 +298,15 @@ def _search_blocks(
     count = tf.shape(candidates, tf.int64)[0]
     dots = products(candidates, history.codes)
     largest = tf.reduce_max(tf.reshape(dots, (-1, BLOCK, count)), axis=1)
-    # A bound below 0 holds for the order of blocks only, not for their keys.
+    # A negative bound serves to order blocks, but does not bound their keys.
     bounds = tf.cast(largest, tf.float32) * history.factors + history.penalties
-    # One more column, below all others, that stands for no block.
+    # An additional lowest column stands for no block.
     bounds = tf.pad(
         tf.transpose(bounds), [[0, 0], [0, 1]], constant_values=MASKED
     )
     width = tf.minimum(width, tf.shape(bounds, tf.int64)[1] - 1)
     highest, blocks = _top_k(bounds, tf.cast(width + 1, tf.int32))
-    # In order of positions, so that the first of equal keys is chosen.
+    # Sorted by position, so that the first of equal keys is chosen.
     blocks = tf.sort(blocks[:, :width], axis=1)
     members = tf.range(BLOCK, dtype=tf.int64)
     positions = blocks[:, :, tf.newaxis] * BLOCK + members
@@ -321,7 +320,7 @@ def _search_blocks(
     others, worst = highest[:, -1], keys[:, -1]
     above = worst > tf.square(tf.cast(tf.nn.relu(others), tf.float64))
     nothing_else = tf.less_equal(others, MASKED)
-    # A zero vector finds nothing, whatever its keys.
+    # A zero vector finds nothing, so its keys do not matter.
     empty = tf.reduce_all(tf.equal(candidates, 0), axis=1)
     return _Found(
         keys,
@@ -372,7 +371,7 @@ def _keys(dots: tf.Tensor, squares: tf.Tensor) -> tf.Tensor:
 
 
 def _cosines(keys: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
-    """Return cosines of keys (B, C, K); `MASKED` as it is."""
+    """Return cosines for keys (B, C, K); `MASKED` stays."""
     squares = squared_norms(candidates)[:, :, tf.newaxis]
     real = tf.logical_and(keys > MASKED, squares > 0.0)
     ratios = keys / tf.where(squares > 0.0, squares, 1.0)

@@ -1,8 +1,8 @@
-"""Raw values of a feature to what a model gets: indices or numbers.
+"""Encodes raw values of a feature as indices or numbers for a model.
 
 Transform and the exported signatures both call these functions. Every op has
-a GPU kernel for its dtypes; see `request_features`. A missing value is 0 of
-integers and NaN of floats.
+a GPU kernel for its dtypes; see `request_features`. A missing value is 0 for
+integers and NaN for floats.
 """
 
 import tensorflow as tf
@@ -14,8 +14,8 @@ _MULTIPLIERS = (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)
 def hashed_index(ids: tf.Tensor, buckets: int) -> tf.Tensor:
     """Return the bucket of each id.
 
-    The bucket is the upper half of a 64-bit hash, scaled to the number of
-    buckets: a remainder of int64 has no GPU kernel.
+    The upper half of a 64-bit hash is scaled to the number of buckets, because
+    the remainder of int64 has no GPU kernel.
 
     Args:
         ids: int64 (...), 0 where missing.
@@ -41,8 +41,8 @@ def bucket_index(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
         boundaries: float32 (n,), rising.
 
     Returns:
-        int64 (...): 1 + the number of boundaries up to the value, 0 where
-        missing.
+        int64 (...): 1 + the number of boundaries that are not above the value,
+        0 where missing.
     """
     missing = tf.math.is_nan(values)
     flat = tf.reshape(tf.where(missing, tf.zeros_like(values), values), [1, -1])
@@ -58,17 +58,16 @@ def bucket_index(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
 def standardized(
     values: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, log: bool
 ) -> tf.Tensor:
-    """Return numbers in units of a deviation, each with a flag.
+    """Return standardized numbers, each with a flag.
 
     Args:
-        values: float32 (...), NaN where missing; so is an infinite one.
-        mean: float32 (), subtracted.
-        scale: float32 (), divided by; all numbers are 0 if it is 0.
-        log: bool, whether to take `log_of` the values first.
+        values: float32 (...); NaN and infinite values are missing.
+        mean: float32 (), subtracted from each value.
+        scale: float32 (), the divisor; if it is 0, all numbers are 0.
+        log: bool, whether to apply `log_of` first.
 
     Returns:
-        float32 (..., 2): the number, and 1 where it is given; 0 and 0 where
-        it is missing.
+        float32 (..., 2): the number and 1, or 0 and 0 where it is missing.
     """
     given = tf.math.is_finite(values)
     known = tf.where(given, values, tf.zeros_like(values))
@@ -85,15 +84,15 @@ def log_of(values: tf.Tensor) -> tf.Tensor:
 
 
 def flagged(vectors: tf.Tensor) -> tf.Tensor:
-    """Return vectors, each with a flag.
+    """Return vectors, each with a flag as its last number.
 
     Args:
         vectors: float32 (..., D); a vector is missing if its first number is
             NaN.
 
     Returns:
-        float32 (..., D + 1): the vector, 0 where a number is NaN, and 1;
-        zeros where it is missing.
+        float32 (..., D + 1): the vector (0 for NaN) and 1, or all zeros where
+        it is missing.
     """
     missing = tf.math.is_nan(vectors)
     given = tf.logical_not(missing[..., :1])

@@ -1,8 +1,8 @@
-"""All that this project uses of TensorFlow beyond its public API.
+"""Everything that this project uses of TensorFlow's private API.
 
 Any of it may change with a release of TensorFlow; tests/muse_keras/tensorflow/
-test_internals.py holds a test for each, named after what it guards. `serving`
-imports these names from here, too.
+test_internals.py has a test for each function. `serving` also imports these
+names from here.
 """
 
 import os
@@ -28,27 +28,27 @@ __all__ = [
 
 
 def registered_kernels(op: str) -> tuple[kernel_def_pb2.KernelDef, ...]:
-    """Returns the kernels of an op for all devices, of this release."""
+    """Returns this release's kernels of an op for all devices."""
     return tuple(kernels.get_registered_kernels_for_op(op).kernel)
 
 
 def op_definition(op: str) -> op_def_pb2.OpDef | None:
-    """Returns what this release registers of an op, None if it has none."""
+    """Returns this release's definition of an op, or None."""
     return op_def_registry.get(op)
 
 
 def write_fingerprint(folder: str | os.PathLike[str]) -> None:
-    """Writes `fingerprint.pb` of the SavedModel in a folder."""
+    """Writes `fingerprint.pb` for the SavedModel in a folder."""
     fingerprinting_utils.write_fingerprint(str(folder))
 
 
 def replica_variable(variable: Any) -> tf.Variable:
-    """Returns the variable of the replica that this is called in."""
+    """Returns a variable's copy on the replica that calls this."""
     return variable._get()
 
 
 def keep_out_of_checkpoints(variable: tf.Variable) -> None:
-    """Lets no checkpoint hold a variable, nor that of its SavedModel."""
+    """Excludes a variable from checkpoints, including the SavedModel's."""
     original = variable._export_to_saved_model_graph
 
     def export(object_map: Any, **kwargs: Any) -> Any:
@@ -62,7 +62,7 @@ def keep_out_of_checkpoints(variable: tf.Variable) -> None:
 
 
 def session_output(tensor: tf.Tensor) -> Any:
-    """Returns the handle by which `run_session` knows a tensor."""
+    """Returns the handle that `run_session` takes for a tensor."""
     return tensor._as_tf_output()
 
 
@@ -72,10 +72,10 @@ def run_session(
     fetches: Sequence[Any],
     timeout_ms: int | None,
 ) -> list[npt.NDArray[Any]]:
-    """Calls `Session::Run` itself, without the checks of `Session.run`.
+    """Calls `Session::Run` directly, without the checks of `Session.run`.
 
-    Feeds and fetches are by `session_output`. After `timeout_ms` the run is
-    canceled and raises `tf.errors.DeadlineExceededError`; None is no limit.
+    Feeds and fetches are handles from `session_output`. After `timeout_ms` the
+    run is canceled with `tf.errors.DeadlineExceededError`; None sets no limit.
     """
     if timeout_ms is None:
         return session._call_tf_sessionrun(None, feeds, fetches, [], None)

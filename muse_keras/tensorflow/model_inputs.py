@@ -1,4 +1,4 @@
-"""From transformed features to the dense inputs of the ranking models."""
+"""Turns transformed features into the dense inputs of the ranking models."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
@@ -9,22 +9,22 @@ Feature: TypeAlias = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
 
 
 class FeatureNames(NamedTuple):
-    """Transformed features of each group of a model's inputs.
+    """Names of transformed features by group of a model's inputs.
 
-    A group maps the names of its features, in the model's order, to how many
-    columns the model gets of each thing, such as a candidate.
+    A group maps the names of its features, in the model's order, to the number
+    of columns that the model gets per user, behavior or candidate.
 
     Attributes:
-        user: indices of the user.
-        item: indices of the candidates as items, in the order of
+        user: indices of user features.
+        item: indices of the candidates' item features, in the order of
             `item_sizes`.
-        context: indices of each candidate: of the request, then its own.
-        behavior: indices of the behaviors, in their order.
-        matches: counts of behaviors, in their order.
-        user_numbers: numbers of the user.
-        item_numbers: numbers of the candidates as items.
-        context_numbers: numbers of each candidate: of the request, then its
-            own.
+        context: indices per candidate: context, then candidate features.
+        behavior: indices of behavior features.
+        matches: counts of matching behaviors.
+        user_numbers: numbers of user features.
+        item_numbers: numbers of the candidates' item features.
+        context_numbers: numbers per candidate: context, then candidate
+            features.
     """
 
     user: Mapping[str, int] = {}
@@ -47,17 +47,18 @@ def dense_model_inputs(
     left out (use `densify` for labels).
 
     Args:
-        transformed: `behavior_item_ids`, `candidate_item_ids` and those of
-            `names`, each a sparse, ragged or dense (B, things * columns). Ids
-            are raw int64; the rest are indices, counts and numbers.
+        transformed: `behavior_item_ids`, `candidate_item_ids` and the features
+            in `names`, sparse, ragged or dense: (B, L * columns) of behaviors,
+            (B, C * columns) of candidates, (B, columns) of users. Ids are raw
+            int64; the rest are indices, counts and numbers.
         names: `FeatureNames`.
 
     Returns:
         dict: `behavior_item_ids` int64 (B, L) and `candidate_item_ids` int64
-        (B, C), padded with 0; `behavior_mask`, True where the id is not 0;
-        `candidate_mask`, True for the candidates given, whatever their id
-        (for dense input: ids other than 0); and the groups that have names,
-        their columns one after the other: `user_features` int32 (B, U),
+        (B, C), padded with 0; `behavior_mask` bool (B, L), True if the id is
+        not 0; `candidate_mask` bool (B, C), True for each given candidate (in
+        dense input, for ids other than 0); and for each group with names, the
+        concatenated columns: `user_features` int32 (B, U),
         `behavior_features` int32 (B, L, F), `candidate_features` int32
         (B, C, I), `context_features` int32 (B, C, X), `candidate_matches`
         float32 (B, C, M), `user_numbers` float32 (B, V), `candidate_numbers`
@@ -91,7 +92,7 @@ def dense_model_inputs(
     inputs["candidate_mask"] = present(transformed[candidates])
     for group, (own, things, dtype) in groups.items():
         if own:
-            # int64 until the end: TensorFlow joins int32 on the host.
+            # int64 until here, as TensorFlow concatenates int32 on the host.
             wide = tf.int64 if dtype == tf.int32 else dtype
             values = [
                 _columns(tf.cast(dense[name], wide), width, inputs.get(things))
@@ -104,7 +105,7 @@ def dense_model_inputs(
 def _columns(
     values: tf.Tensor, width: int, things: tf.Tensor | None
 ) -> tf.Tensor:
-    """Return (B, T * width) as (B, T, width), for things (B, T)."""
+    """Reshape (B, T * width) to (B, T, width), for T ids (B, T) or one user."""
     if things is None:
         return tf.ensure_shape(values, [None, width])
     if width == 1:
@@ -123,7 +124,7 @@ def densify(feature: Feature) -> tf.Tensor:
 
 
 def present(feature: Feature) -> tf.Tensor:
-    """Return which positions of the densified feature hold a given value.
+    """Return which positions of the densified feature are not padding.
 
     Args:
         feature: sparse, ragged or dense (B, n).

@@ -12,8 +12,8 @@ def newest_mask(
 ) -> tf.Tensor:
     """Mark the newest real behaviors of every history.
 
-    A behavior is real if its item id is not 0. Padding may stand anywhere;
-    the order is oldest first.
+    A behavior is real if its item id is not 0. The oldest behavior comes first;
+    padding may be anywhere.
 
     Args:
         behavior_item_ids: int64 (B, L), 0 = padding.
@@ -44,11 +44,11 @@ def feature_matches(
     candidate_values: tf.Tensor,
     size: int | tf.Tensor,
 ) -> tf.Tensor:
-    """Count the values of behaviors that equal each candidate's.
+    """Count the behaviors that share the value of each candidate.
 
-    One histogram per request: O(L + C + size), and exact below 2**24
-    behaviors. Of a feature of many values, the counts of a candidate's values
-    are added up.
+    A histogram per request takes O(L + C + size) and is exact below 2**24
+    behaviors. If a feature has many values, the counts of all values of a
+    candidate are added up.
 
     Args:
         behavior_values: int32 or int64 (B, L) or (B, L, W), vocabulary
@@ -56,11 +56,11 @@ def feature_matches(
         mask: bool (B, L), True = count this behavior.
         candidate_values: int32 or int64 (B, C) or (B, C, W), vocabulary
             indices in [0, size).
-        size: int or integer scalar tensor, number of vocabulary indices, with
-            missing (0) and out-of-vocabulary.
+        size: int or integer scalar tensor, number of vocabulary indices,
+            including missing (0) and out-of-vocabulary.
 
     Returns:
-        float32 (B, C): the count, 0 for a candidate of value 0.
+        float32 (B, C): the count; 0 for a candidate with the value 0.
     """
     behaviors = tf.cast(behavior_values, tf.int64)
     candidates = tf.cast(candidate_values, tf.int64)

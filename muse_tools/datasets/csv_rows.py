@@ -1,4 +1,4 @@
-"""Rows of CSV files, in batches of bounded memory."""
+"""Reads rows of CSV files in batches of bounded memory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Streams a file, see `text_tables.read`.
 
-    What separates values (comma, semicolon, tab or bar) is told from the
-    header. Texts stay texts, whatever they look like.
+    The delimiter (comma, semicolon, tab or bar) is recognized by the header.
+    Declared texts stay texts even if they look like numbers.
     """
     delimiter, names = _header(path)
     wanted = [name for name in names if name in types]
@@ -51,7 +51,7 @@ def read(
 
 
 def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
-    """Returns the first rows with the types they look like, and if all."""
+    """Returns the first rows with inferred types, and whether they are all."""
     delimiter, names = _header(path)
     reader = _open(path, delimiter, names, {})
     first = next(iter(reader), None)
@@ -62,7 +62,7 @@ def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
 
 
 def _type_of(declared: pa.DataType | None, seen: pa.DataType) -> pa.DataType:
-    """Returns what to read a column as, by what its first rows look like."""
+    """Returns the type to read a column as, given that of its first rows."""
     types = pa.types
     if types.is_timestamp(seen) or types.is_date(seen):
         moment = pa.timestamp("us", getattr(seen, "tz", None))
@@ -71,7 +71,7 @@ def _type_of(declared: pa.DataType | None, seen: pa.DataType) -> pa.DataType:
         return pa.int64() if types.is_null(seen) else seen
     if casting.is_list(declared):
         return pa.string()
-    # Whole numbers may be written as 1.0 where others are missing.
+    # pandas writes whole numbers as 1.0 if some are missing.
     whole = types.is_integer(declared) and types.is_floating(seen)
     return pa.float64() if whole else declared
 
@@ -101,7 +101,7 @@ def _text(path: pathlib.Path) -> io.TextIOWrapper:
 
 
 def _header(path: pathlib.Path) -> tuple[str, list[str]]:
-    """Returns what separates values, and the names of the columns."""
+    """Returns the delimiter and the names of the columns."""
     with _text(path) as file:
         line = file.readline()
     if not line.strip():
@@ -117,7 +117,7 @@ def _header(path: pathlib.Path) -> tuple[str, list[str]]:
         raise DataError(
             "DUPLICATE_COLUMN",
             f"{path}: line 1 names column {twice[0]} more than once.",
-            "give each column another name.",
+            "give each column its own name.",
         )
     return delimiter, names
 
@@ -128,7 +128,7 @@ def _diagnosis(
     types: Mapping[str, pa.DataType],
     error: Exception,
 ) -> DataError:
-    """Returns the error with the line of the value that cannot be read."""
+    """Returns an error that names the line of the unreadable value."""
     reason = str(error)
     found = re.search("invalid value '(.*)'", reason, re.DOTALL)
     value = found[1] if found else ""
@@ -141,8 +141,8 @@ def _diagnosis(
                     "UNREADABLE_ROW",
                     f"{path}: line {rows.line_num} has {len(row)} values. "
                     f"Expected: {len(header)}, as in the header.",
-                    "mend the line; put values that hold a "
-                    f"{delimiter!r} into quotes.",
+                    "correct the line; quote values that contain a "
+                    f"{delimiter!r}.",
                 )
             for name, text in zip(header, row, strict=False):
                 kind = types.get(name, pa.string())
@@ -151,13 +151,13 @@ def _diagnosis(
                         "UNREADABLE_ROW",
                         f"{path}: line {rows.line_num}, column {name}: "
                         f"{text!r}. Expected: {kind}, as in the rows before.",
-                        "mend the value, leave it empty, or declare another "
+                        "correct the value, leave it empty or declare another "
                         "type for the column.",
                     )
     return DataError(
         "UNREADABLE_ROW",
         f"{path}: {reason}.",
-        "mend the file, or write it as Parquet.",
+        "correct the file, or write it as Parquet.",
     )
 
 

@@ -1,10 +1,10 @@
-"""A generated data set on disk: all of it or nothing, reused when equal.
+"""Generated data sets on disk: complete or absent, reused if equal.
 
 Layout::
 
-    DIR/dataset.json        what it is; written last, so it marks completion
+    DIR/dataset.json        description; written last, so it marks completion
     DIR/raw/*.parquet       the raw tables
-    DIR/*.parquet           optional extras for people
+    DIR/*.parquet           optional extras, such as names
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FORMAT = "muse-raw-tables"
 _STAGING = ".partial"
 
 Progress = Callable[[str, float], None]
-"""Called with a stage's name and the share of all work done (0 to 1)."""
+"""Called with the name of a stage and the share of work done, 0 to 1."""
 
 
 def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns ``dataset.json``; an empty dict where there is none."""
+    """Returns ``dataset.json``, or an empty dict if there is none."""
     path = pathlib.Path(directory) / DESCRIPTION
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -51,9 +51,9 @@ def make(
     progress: Progress | None = None,
     **about: Any,
 ) -> tuple[dict[str, Any], bool]:
-    """Writes a data set, unless an equal complete one is there.
+    """Writes a data set, unless an equal, complete one exists.
 
-    Returns its description, to which `write` adds, and whether it was there.
+    Returns its description, to which `write` adds, and whether it existed.
     """
     found = reusable(directory, parameters, version)
     if found is not None:
@@ -80,7 +80,7 @@ def reusable(
 ) -> dict[str, Any] | None:
     """Returns the description of a complete output with equal parameters.
 
-    Complete means that every file is there with its recorded size.
+    An output is complete if every file exists with its recorded size.
     """
     root = pathlib.Path(directory)
     found = read_description(root)
@@ -103,11 +103,11 @@ def reusable(
 def staged(
     directory: str | os.PathLike[str], description: dict[str, Any]
 ) -> Iterator[pathlib.Path]:
-    """Gives a staging directory that becomes the output at the end.
+    """Yields a staging directory that becomes the output at the end.
 
-    When the ``with`` block ends without an error, the old output is replaced
-    and ``dataset.json`` (the description plus the list of files) written last.
-    After an error or a kill the old output is as it was, or absent.
+    If the ``with`` block succeeds, its files replace the old output, and
+    ``dataset.json`` (the description and the list of files) is written last.
+    After an error or a kill, the old output is unchanged or absent.
     """
     root = pathlib.Path(directory)
     staging = root / _STAGING
@@ -138,17 +138,17 @@ def staged(
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         with contextlib.suppress(OSError):
-            root.rmdir()  # only if it is empty
+            root.rmdir()  # Fails unless it is empty.
         raise
-    # From here a kill leaves no dataset.json but a staging directory: the
-    # next run starts over instead of taking the tables for foreign ones.
+    # A kill from here on leaves the staging directory but no dataset.json, so
+    # the next run starts over and does not take the tables for foreign ones.
     (root / DESCRIPTION).unlink(missing_ok=True)
     for path in sorted(staging.iterdir()):
         target = root / path.name
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(path, target)
-    # By way of the staging directory, which a kill leaves to the next run.
+    # Written to the staging directory first, which a kill leaves in place.
     write_text(
         staging / DESCRIPTION,
         dumps(description, indent=2, ensure_ascii=False) + "\n",

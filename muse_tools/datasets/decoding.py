@@ -1,6 +1,6 @@
-"""Columns of files as the code needs them: texts, times, scores, lists.
+"""Decodes columns of files: texts, times, scores, flags and lists.
 
-What a column may hold, and how it is read, is in the metadata of its field.
+The metadata of a field say what its column may hold and how it is decoded.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _WANTED = {
 }
 
 SEPARATOR = b"separator"
-"""Lists may be texts with this between the values."""
+"""Separates the values of lists that are stored as text."""
 
 MANY = b"many"
-"""How many values of a list count."""
+"""How many values of a list are used."""
 
 DIM = b"dim"
 """How many numbers a vector has."""
@@ -41,13 +41,13 @@ def _kind(field: pa.Field) -> bytes | None:
 
 
 def _separator(field: pa.Field, received: pa.DataType) -> str:
-    """Returns what stands between the values of a column of texts."""
+    """Returns the separator of the lists in a column of texts, or nothing."""
     given = (field.metadata or {}).get(SEPARATOR, b"").decode()
     return given if casting.is_text(received) else ""
 
 
 def describe(field: pa.Field) -> str:
-    """Returns what a column may hold, for messages."""
+    """Returns what a column may hold, in words for messages."""
     kind = _kind(field)
     if kind is None:
         known = casting.describe(field.type)
@@ -60,7 +60,7 @@ def describe(field: pa.Field) -> str:
 
 
 def accepts(field: pa.Field, received: pa.DataType) -> bool:
-    """Returns whether a column of a type can be decoded as a field."""
+    """Returns whether `decode` takes a column of a received type."""
     kind, leaf, types = _kind(field), casting.leaf(received), pa.types
     if _separator(field, received):
         return True
@@ -85,9 +85,9 @@ def accepts(field: pa.Field, received: pa.DataType) -> bool:
 
 
 def decode(array: pa.Array, field: pa.Field) -> pa.Array:
-    """Returns the numbers, or lists of them, that a column stands for.
+    """Returns a column as numbers or lists of numbers.
 
-    A `ValueError` names a text that is no number.
+    A `ValueError` names a text that is not a number.
     """
     if separator := _separator(field, array.type):
         array = _split(array, separator, DIM in field.metadata)
@@ -103,7 +103,7 @@ def decode(array: pa.Array, field: pa.Field) -> pa.Array:
 
 
 def texts_of(array: pa.Array, field: pa.Field) -> pa.Array:
-    """Returns the texts of a column, of its lists one after the other."""
+    """Returns the texts of a column; those of lists are concatenated."""
     if separator := _separator(field, array.type):
         array = _split(array, separator, is_vector=False)
     texts = array.flatten() if casting.is_list(array.type) else array
@@ -134,18 +134,18 @@ def _parse(texts: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _of_any_length(array: pa.Array) -> pa.Array:
-    """Returns lists of one length as other lists."""
+    """Turns lists of fixed size into lists of variable size."""
     if not pa.types.is_fixed_size_list(array.type):
         return array
     size, values = array.type.list_size, array.flatten()
     given = values_of(array.is_valid())
-    if len(values) > size * given.sum():  # Old versions keep those of nulls.
+    if len(values) > size * given.sum():  # Old pyarrow keeps values of nulls.
         values = values.filter(pa.array(np.repeat(given, size)))
     return _lists(given * size, values, array)
 
 
 def _lists(lengths: np.ndarray, values: pa.Array, like: pa.Array) -> pa.Array:
-    """Returns lists that are null where an array is."""
+    """Builds lists that are null in the same rows as another array."""
     offsets = np.r_[0, np.cumsum(lengths)]
     return pa.ListArray.from_arrays(
         pa.array(offsets, pa.int32()),
@@ -155,7 +155,7 @@ def _lists(lengths: np.ndarray, values: pa.Array, like: pa.Array) -> pa.Array:
 
 
 def _split(array: pa.Array, separator: str, is_vector: bool) -> pa.Array:
-    """Splits texts; an empty one, or none, is no vector or no value."""
+    """Splits texts; an empty or null text is a null vector or an empty list."""
     texts = pc.utf8_trim_whitespace(pc.fill_null(array.cast(pa.string()), ""))
     parts = (
         pc.utf8_split_whitespace(texts)
@@ -192,7 +192,7 @@ def _decode_values(array: pa.Array, kind: bytes, value: str) -> pa.Array:
     if not pa.types.is_timestamp(array.type):
         return array
     if array.type.tz is None:
-        # The hour that a change of clocks repeats is taken as the earlier.
+        # A time that occurs twice, as clocks go back, is the earlier one.
         array = pc.assume_timezone(
             array, value, ambiguous="earliest", nonexistent="earliest"
         )

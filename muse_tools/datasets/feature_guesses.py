@@ -1,4 +1,4 @@
-"""Features, labels and the like of tables, guessed from their first rows."""
+"""Guesses features, labels and other columns from the first rows of tables."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _FEW_CATEGORIES = 100
 
 
 class Guesses:
-    """What is declared of the columns that are no keys and no times.
+    """Declarations for the columns that are neither keys nor times.
 
     Attributes:
-        questions: what could not be decided.
-        text: column of items that tells what they are, such as a title.
-        weight: column of impressions.
-        request: column of impressions, one value for each request.
-        action: column of events.
-        history: column of users, of ready-made histories.
+        questions: decisions that are left to the user.
+        text: column of items that describes them, such as a title; or empty.
+        weight: column of impressions with their weights, or empty.
+        request: column of impressions with the id of their request.
+        action: column of events with the action.
+        history: column of users with the items of ready-made histories.
     """
 
     def __init__(self, roles: Roles) -> None:
@@ -60,15 +60,15 @@ class Guesses:
             self._find_events()
 
     def labels(self) -> dict[str, Any]:
-        """Returns the labels, the one to decide first."""
+        """Returns declarations of labels by name, the main label first."""
         return self._labels
 
     def features(self) -> dict[str, dict[str, Any]]:
-        """Returns the features by group."""
+        """Returns declarations of features by group and name."""
         return self._groups
 
     def matches(self) -> list[str]:
-        """Returns the features that behaviors and candidates may share."""
+        """Returns the features that behaviors share with candidates."""
         return [
             n for n in self._groups["behavior"] if n in self._groups["item"]
         ]
@@ -77,7 +77,7 @@ class Guesses:
         return [self._roles.user, self._roles.item]
 
     def _rest(self, sample: Sample, *others: str) -> Iterator[Column]:
-        """Yields columns that are no keys, times or such others."""
+        """Yields columns that are not keys, times or one of the others."""
         time = table_roles.time_of(sample)
         used = {*self._keys(), *others, time.name if time else ""}
         for name, column in sample.columns.items():
@@ -96,7 +96,7 @@ class Guesses:
         elif span and (int(span[0]), int(span[1])) != (0, 1):
             least = np.quantile(values_of(label.values.drop_null()), 0.6)
             self.questions.append(
-                f"labels: {label.name} is from {span[0]} to {span[1]}; from "
+                f"labels: {label.name} is from {span[0]} to {span[1]}. From "
                 "which value on is it a success?"
             )
             yield "click", {"column": label.name, "at_least": float(least)}
@@ -107,15 +107,15 @@ class Guesses:
         items = self._roles.items
         if items is None:
             self.questions.append(
-                "items: no table has one row for each item. It needs the key "
-                "and a feature, such as a category"
+                "items: no table has one row for each item. One is needed, "
+                "with the key and a feature, such as a category"
             )
             return
         self._add_all("item", items)
         if not self._groups["item"]:
             self.questions.append(
-                f"features.item: {items.name} has no column that looks like "
-                "one. At least one is needed"
+                f"features.item: no column of {items.name} looks like a "
+                "feature. At least one is needed"
             )
         for name, feature in self._groups["item"].items():
             is_category = (feature or {}).get("type") not in _NUMBERS
@@ -139,7 +139,7 @@ class Guesses:
         self._groups[group][name] = feature or None
 
     def _name(self, group: str, column: str) -> str:
-        """Returns a name that is free in all groups."""
+        """Returns a name for a column that no group has yet."""
         text = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", column).lower()
         text = re.sub("[^a-z0-9_]+", "_", text).strip("_")
         taken = "ids?|item_ids|rows|mask|popularity|features|numbers|vector"
@@ -154,17 +154,17 @@ class Guesses:
     def _feature(
         self, group: str, column: Column, table: str
     ) -> dict[str, Any] | None:
-        """Returns how to declare a column; None if it is no feature."""
+        """Returns the declaration of a column; None if it is not a feature."""
         place, kind = f"{table}.{column.name}", column.kind
         if column.is_list:
             return self._list_feature(column, place)
         if column.distinct < 2:
             self.questions.append(
-                f"{place} has one value only in the rows looked at: left out"
+                f"{place} has only one value in the rows looked at: left out"
             )
         elif kind in ("moment", "bool", "other"):
             self.questions.append(
-                f"{place} ({column.values.type}) is no feature as it is. "
+                f"{place} ({column.values.type}) cannot be a feature. "
                 "Features are int64, texts, numbers, and lists of them"
             )
         elif kind == "float":
@@ -181,7 +181,7 @@ class Guesses:
             self.text = column.name
         else:
             self.questions.append(
-                f"{place} is a text of its own in nearly every row: left out"
+                f"{place} differs in nearly every row: left out"
             )
         return None
 
@@ -196,7 +196,7 @@ class Guesses:
         values = values[np.isfinite(values)]
         whole = bool((values == np.trunc(values)).all())
         if whole and column.distinct <= _FEW_CATEGORIES and len(values):
-            return {}  # Whole numbers, as pandas writes them with missing ones.
+            return {}  # pandas writes whole numbers as floats if some miss.
         skewed = len(values) and values.min() >= 0
         skewed = skewed and values.max() > 50 * max(np.median(values), 1e-9)
         return {"type": "float", "log": True} if skewed else {"type": "float"}
@@ -209,13 +209,13 @@ class Guesses:
             if column.width:
                 return {"type": "vector", "dim": column.width, **how}
             self.questions.append(
-                f"{place} has lists of numbers of different lengths: left out"
+                f"{place} has lists of numbers with unequal lengths: left out"
             )
             return None
         lengths = column.lengths
         if column.kind not in ("int", "text") or lengths is None:
             self.questions.append(
-                f"{place} ({column.values.type}) is no feature as it is"
+                f"{place} ({column.values.type}) cannot be a feature"
             )
             return None
         most = int(np.ceil(np.quantile(lengths, 0.95))) if len(lengths) else 1
@@ -238,14 +238,14 @@ class Guesses:
                 self._add_behavior(column)
 
     def _is_aligned(self, column: Column) -> bool:
-        """Returns whether lists are as long as the histories."""
+        """Returns whether each list is as long as the history beside it."""
         lengths = self.history.lengths if self.history else None
         if lengths is None or column.lengths is None:
             return False
         return np.array_equal(column.lengths, lengths)
 
     def _add_behavior(self, column: Column) -> None:
-        """Adds lists beside histories, as that of an item if one fits."""
+        """Adds lists beside histories, as an item feature if one fits."""
         items = self._groups["item"]
         for name, feature in items.items():
             one_value = not {"many", "dim"} & (feature or {}).keys()
@@ -297,11 +297,11 @@ class Guesses:
             else:
                 self.questions.append(
                     f"{shown.name}.{column.name} is not used. Is it known "
-                    "before the item is shown (a feature of context), or after?"
+                    "before the item is shown (a context feature), or after?"
                 )
 
     def _group(self, shown: Sample, column: Column) -> str:
-        """Returns whether a column is of requests or of each candidate."""
+        """Returns the group of a column: ``context`` if equal per request."""
         user = shown.columns.get(self._roles.user)
         keys = (
             [self.request]

@@ -1,7 +1,7 @@
-"""Values of features: which are usable, and what stands for missing ones.
+"""Checks values of features and fills in missing ones.
 
-Fields are those of `table_schemas`: their metadata have the length of vectors
-and how many values of a list count.
+Fields are those of `table_schemas`: their metadata hold the length of vectors
+and how many values of a list are used.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def _declared(field: pa.Field, key: bytes) -> int:
 
 
 def many_of(field: pa.Field) -> int:
-    """Returns how many values of lists count, 0 for all."""
+    """Returns how many values of lists are used, 0 for all."""
     return _declared(field, decoding.MANY)
 
 
 def usable(column: pa.Array, field: pa.Field) -> tuple[Mask, Mask]:
-    """Returns which rows (N,) have the declared length, and finite numbers.
+    """Returns two masks (N,): rows of the declared length, of finite numbers.
 
-    Null is usable: it is missing. So is NaN where it is not in a vector.
+    Null means missing and is usable, as is NaN outside of vectors.
     """
     dim = _declared(field, decoding.DIM)
     fits = np.ones(len(column), bool)
@@ -51,10 +51,10 @@ def usable(column: pa.Array, field: pa.Field) -> tuple[Mask, Mask]:
 
 
 def fill(column: pa.Array, field: pa.Field) -> pa.Array:
-    """Returns a column of usable rows without null.
+    """Fills the nulls in a column of `usable` rows and cuts longer lists.
 
-    Missing are: category 0, number NaN, a vector all NaN, no value of many. Of
-    longer lists the first values count.
+    A missing category becomes 0, a number NaN, a vector all NaN, a list empty.
+    Lists with more than ``many`` values keep the first ones.
     """
     dim, many = (_declared(field, k) for k in (decoding.DIM, decoding.MANY))
     kind = casting.leaf(column.type)
@@ -80,7 +80,7 @@ def fill(column: pa.Array, field: pa.Field) -> pa.Array:
 
 
 def missing(column: pa.Array) -> int:
-    """Returns in how many rows of a filled column the feature is missing."""
+    """Counts the rows of a filled column in which the feature is missing."""
     if casting.is_list(column.type):
         lengths = list_lengths(column)
         first = pc.list_element(column.filter(pa.array(lengths > 0)), 0)
@@ -91,7 +91,7 @@ def missing(column: pa.Array) -> int:
 
 
 def longer(batch: pa.RecordBatch) -> dict[str, int]:
-    """Returns, by name, in how many rows values of lists do not count."""
+    """Counts, by name, the rows whose lists have more than ``many`` values."""
     found = {}
     for field in batch.schema:
         if many := _declared(field, decoding.MANY):

@@ -1,4 +1,4 @@
-"""Digests of the raw tables, so that the cache notices other data."""
+"""Digests of the raw tables, by which the cache notices changed data."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def file_fingerprint(path: pathlib.Path) -> str:
 class FileDigests:
     """Digests of the content of files, each read once.
 
-    A file is read again when its size, its times or its inode are others.
-    Writing sets the time of change (``ctime``), which no program can set
-    back, so other content of the same size and modification time is noticed,
-    too. A JSON file keeps the digests between runs.
+    A file is read again if its size, times or inode change. Writing sets
+    ``ctime``, which no program can set back, so a change that keeps size and
+    modification time is noticed as well. A JSON file keeps the digests between
+    runs.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FileDigests:
             self._known = json.loads(memory.read_text(encoding="utf-8"))
 
     def of(self, paths: Iterable[pathlib.Path]) -> list[str]:
-        """Returns the digest of each file."""
+        """Returns the digest of each file, in the given order."""
         states = {str(path.absolute()): file_state(path) for path in paths}
         new = [
             name
@@ -70,8 +70,8 @@ class FileDigests:
     def save(self) -> None:
         """Keeps the digests for the next run.
 
-        Not those of files that changed a moment ago: the next change may
-        fall into the same tick of the file system's clock.
+        Files that changed a moment ago are left out, because their next change
+        may fall into the same tick of the file system's clock.
         """
         if self._memory:
             old = time.time_ns() - _FRESH_NS
@@ -80,7 +80,7 @@ class FileDigests:
 
 
 def file_state(path: pathlib.Path) -> list[int]:
-    """Returns what is other after a file was written: size, times, inode."""
+    """Returns what changes when a file is written: size, times, inode."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
@@ -89,7 +89,7 @@ def raw_fingerprint(raw_dir: str, digests: FileDigests) -> str:
     """Returns a digest of the names and contents of the raw tables.
 
     Raises:
-        DataError: there are no raw tables.
+        DataError: if there are no raw tables.
     """
     tables = raw_tables.RawTables.open(raw_dir).tables
     files = {n: t.sources or t.paths for n, t in tables.items()}
@@ -99,8 +99,8 @@ def raw_fingerprint(raw_dir: str, digests: FileDigests) -> str:
 def search_fingerprints(raw_dir: str, digests: FileDigests) -> dict[str, str]:
     """Returns a digest of each table that item embeddings are made from.
 
-    One per table: new samples or searches of a day do not make the content of
-    the items new, and samples do not make the embeddings new.
+    Each table has its own, so that new searches do not encode the items again
+    and new samples do not train the embeddings again.
     """
     opened = raw_tables.RawTables.open(raw_dir)
     items = opened[raw_tables.ITEM_FEATURES]
@@ -126,7 +126,7 @@ def _of_tables(
     for name in sorted(tables):
         paths = list(tables[name])
         for path, content in zip(paths, digests.of(paths), strict=True):
-            # Folders are part of the data where they name partitions.
+            # Folders are part of the data if they name partitions.
             place = os.path.relpath(path, pathlib.Path(raw_dir).expanduser())
             digest.update(repr((name, place, content)).encode())
     return digest.hexdigest()[:16]

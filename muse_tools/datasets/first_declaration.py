@@ -1,6 +1,6 @@
-"""A first declaration of a folder of files, to be edited: guesses, questions.
+"""Writes a first declaration of a folder of files, to be edited by the user.
 
-Only the first rows of each file are looked at, so large files take seconds.
+Only the first rows of each file are read, so large files take seconds.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from schemas.settings_file import ConfigError
 from serving.files import write_text
 
 QUESTION = "# QUESTION: "
-"""What a line begins with that needs an answer."""
+"""Begins each line that needs an answer."""
 
 
 def write(
     directory: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
 ) -> tuple[pathlib.Path, str]:
-    """Writes a first declaration; returns its file and its text.
+    """Writes a first declaration; returns its path and its text.
 
     Raises:
-        DataError: there is such a file already, or nothing to declare.
+        DataError: if the file exists, or the folder holds no table.
     """
     base = pathlib.Path(directory)
     path = pathlib.Path(out) if out else base / ranking_schema.FILE_NAME
     if path.exists():
         raise DataError(
             "FILE_EXISTS",
-            f"{path} is there already; it is not overwritten.",
-            "give another file by --out, or move that one away.",
+            f"{path} exists and is not overwritten.",
+            "give another file with --out, or move this one away.",
         )
     text = declare(base)
     write_text(path, text)
@@ -131,7 +131,7 @@ def _key(column: str, roles: Roles) -> Any:
 
 
 def _sources(roles: Roles, guesses: Guesses) -> Iterator[str]:
-    """Yields where histories and vectors are."""
+    """Yields the lines that declare histories and vectors."""
     history = guesses.history
     if history:
         yield f"history: {_flow(_place(history))}"
@@ -141,12 +141,12 @@ def _sources(roles: Roles, guesses: Guesses) -> Iterator[str]:
     if vector:
         yield f"vectors: {_flow(_place(vector))}"
     elif guesses.text:
-        yield "# Vectors of items are made of this text."
+        yield "# Item vectors are computed from this text."
         yield f"text: {_flow(guesses.text)}"
     else:
         yield (
-            f"{QUESTION}vectors: no table has a vector of each item. Write "
-            "one, or say text: COLUMN of the items."
+            f"{QUESTION}vectors: no table has a vector for each item. Write "
+            "one, or declare text: COLUMN, a column of the items."
         )
 
 
@@ -185,7 +185,7 @@ def _log(roles: Roles, guesses: Guesses) -> Iterator[str]:
 
 
 def _days(impressions: Sample | None) -> Iterator[str]:
-    """Yields the days: the last tenth of them is for the evaluation."""
+    """Yields the days of train and eval; the last tenth is for eval."""
     time = table_roles.time_of(impressions) if impressions else None
     span = time.span() if time else None
     if not impressions or not span:

@@ -1,7 +1,7 @@
-"""Impressions and histories made of purchases.
+"""Constructs impressions and histories from purchases.
 
-Pure functions of arrays; every random choice comes from a generator that the
-caller passes in.
+These are pure functions of arrays; random choices come from a generator that
+the caller passes in.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHUNK = 2048
 
 @dataclasses.dataclass(frozen=True)
 class Purchases:
-    """Purchase rows in order of household, then time."""
+    """Purchases: int64 columns (N,), sorted by household, then time."""
 
     household: Ints
     product: Ints
@@ -46,7 +46,7 @@ class Purchases:
 
 @dataclasses.dataclass(frozen=True)
 class Impressions:
-    """Generated impressions."""
+    """Constructed impressions: columns (N,), and counts by name."""
 
     household: Ints
     product: Ints
@@ -57,10 +57,10 @@ class Impressions:
 def choose_positives(
     window: Purchases, limit: int, rng: np.random.Generator
 ) -> tuple[Purchases, int]:
-    """Picks a window's positives, at most `limit` per household; 0: all.
+    """Chooses a window's positives, at most `limit` per household; 0: all.
 
     Returns one row per (household, product, week), in order of household and
-    time, and how many there were before the limit.
+    time, and the number of such rows before the limit.
     """
     bought = pd.DataFrame(vars(window))
     repeated = bought.duplicated(["household", "product", "week"])
@@ -83,12 +83,14 @@ def sample_negatives(
     negatives: int,
     rng: np.random.Generator,
 ) -> tuple[Ints, Ints]:
-    """Draws each positive's negatives from its store and week.
+    """Draws negatives for each positive from its store and week.
 
-    Weighted sampling without replacement by exponential races: product j
-    with weight w_j gets the key Exp(1) / w_j and the smallest keys win,
-    which is the same as drawing one after the other in proportion to the
-    remaining weights (Efraimidis and Spirakis, 2006). Exact, no rejection.
+    Weighted sampling without replacement by exponential races: product j with
+    weight w_j gets the key Exp(1) / w_j, and the smallest keys win. This is
+    equivalent to drawing one product after the other in proportion to the
+    remaining weights (Efraimidis and Spirakis, 2006).
+
+    Returns int64 (M,): the row of the positive, and the negative product.
     """
     place = sold.store * _MAX_WEEK + sold.week
     products, code = np.unique(sold.product, return_inverse=True)
@@ -139,7 +141,7 @@ def make_impressions(
     negatives: int,
     rng: np.random.Generator,
 ) -> Impressions:
-    """Makes a split's impressions."""
+    """Constructs the impressions of a split, see `complete_journey`."""
     inside = (purchases.week >= weeks[0]) & (purchases.week <= weeks[1])
     in_window = purchases.where(inside)
     listed = np.isin(in_window.product, catalog)
@@ -152,7 +154,7 @@ def make_impressions(
     row, product = sample_negatives(positives, window, sold, negatives, rng)
     drawn = np.bincount(row, minlength=len(positives))
     usable = np.flatnonzero(drawn)
-    # One set per positive: the positive first, then shuffled by a key.
+    # Shuffles each set of a positive and its negatives by a random key.
     rows = np.concatenate([usable, row])
     products = np.concatenate([positives.product[usable], product])
     click = np.repeat(np.array([1, 0], np.int8), [len(usable), len(row)])
@@ -186,7 +188,7 @@ def make_impressions(
 def make_histories(
     purchases: Purchases, households: Ints, before_week: int, max_history: int
 ) -> tuple[Ints, Ints]:
-    """Cuts out the purchases before a week."""
+    """Returns products bought before a week, and offsets of each history."""
     past = purchases.where(purchases.week < before_week)
     start = np.searchsorted(past.household, households, side="left")
     stop = np.searchsorted(past.household, households, side="right")

@@ -1,9 +1,9 @@
-"""What is in a directory of raw tables: one streaming pass over each table.
+"""Summarizes a directory of raw tables in one streaming pass over each table.
 
-Problems (a missing table or column, a wrong type, an unreadable or empty
-file, no usable row, no click, no impression that joins) mean that the pipeline
-cannot run. Rejected rows, impressions that do not join, columns that are not
-read and ids numbered from 0 are reported, but they are no problems.
+With a problem (a missing table or column, a wrong type, an unreadable or empty
+file, no usable row, no click, no impression that joins) the pipeline cannot
+run. Rejected rows, impressions that do not join, unused columns and ids
+numbered from 0 are reported as notes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from muse_tools.datasets.search_inspection import inspect_search
 from schemas.ranking_schema import RankingSchema
 
 DEFAULT_MAX_USERS = 200_000
-"""User rows per table whose histories are read by default."""
+"""Default number of user rows per table whose histories are read."""
 
 MAX_REJECTED = 0.01
 """Default of ``data.max_rejected_fraction``, above which the join stops."""
@@ -39,11 +39,10 @@ def inspect(
     progress: Progress | None = None,
     declared: RankingSchema | None = None,
 ) -> dict[str, Any]:
-    """Summarizes the raw tables of a directory, as declared.
+    """Summarizes the declared raw tables of a directory as JSON values.
 
     Memory holds the distinct item and user ids (eight bytes each) and one
-    batch; time grows with the rows, and `max_users` bounds the part that
-    grows with the histories.
+    batch. Time grows with the rows; `max_users` bounds the time for histories.
     """
     if max_users < 0:
         raise ValueError(
@@ -112,7 +111,7 @@ def inspect(
 def _overview(
     reading: Reading, directory: str | os.PathLike[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Looks at presence, footers and schemas of all tables."""
+    """Checks the presence, footers and schemas of all tables."""
     for name in raw_tables.schemas(reading.tables.declared):
         if name == raw_tables.EMBEDDINGS and name not in reading.tables:
             _check_vectors(reading, directory)
@@ -124,7 +123,7 @@ def _overview(
             continue
         problems = table.problems()
         rows, columns, unused = None, {}, []
-        with contextlib.suppress(DataError):  # `problems` has it already.
+        with contextlib.suppress(DataError):  # Already among the problems.
             rows = table.num_rows()
             found = table.file_schema()
             unused = reading.unused_columns(table, found)
@@ -156,7 +155,7 @@ def _overview(
 
 
 def _check_vectors(reading: Reading, directory: str | os.PathLike[str]) -> None:
-    """Notes that there are no item vectors, and what else there is."""
+    """Notes that item vectors are missing, and what they can be made from."""
     name, content = raw_tables.EMBEDDINGS, search_tables.ITEM_CONTENT
     found = search_tables.find_tables(directory)
     ways = ["learned"] if {*search_tables.TABLES} <= set(found) else []
@@ -184,7 +183,7 @@ def _check_vectors(reading: Reading, directory: str | os.PathLike[str]) -> None:
 def _check_samples(
     split: str, found: Mapping[str, Any], reading: Reading
 ) -> None:
-    """Adds why nothing can be learned from a split, and what does not join."""
+    """Adds problems that make a split unusable, and notes on missing joins."""
     joined = found["joined"]
     if not found["accepted"]:
         return
@@ -228,11 +227,11 @@ def _check_samples(
         reading.notes.append(
             f"The pipeline would reject {lost:.2%} of the {found['read']:,} "
             f"{split} impressions and stop, since it allows "
-            f"{MAX_REJECTED:.0%} by default: mend the rows or raise "
+            f"{MAX_REJECTED:.0%} by default: correct the rows or raise "
             "data.max_rejected_fraction."
         )
 
 
 def _percent(share: float | None, digits: int = 2) -> str:
-    """Returns a share; all have what needs no table."""
+    """Formats a share; None, for a table that is not needed, counts as all."""
     return f"{1.0 if share is None else share:.{digits}%}"

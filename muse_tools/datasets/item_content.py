@@ -1,10 +1,10 @@
-"""Item content on disk: what every item looks like, by modality.
+"""Item content on disk: the vectors of every item by modality.
 
-A directory, written once and memory-mapped by its readers:
+The content is a directory, written once and memory-mapped by its readers:
 
 - ``item_ids.npy`` int64 (N,): sorted, unique, never 0.
 - ``<modality>.npy`` float16 or float32 (N, width): row i belongs to
-  ``item_ids[i]``; a zero row means that the item has nothing of it.
+  ``item_ids[i]``; a zero row means that the item lacks this modality.
 - ``manifest.json``: modalities and their widths, number of items, text
   encoder, source, size and SHA-256 of each file.
 """
@@ -50,9 +50,9 @@ def check_modality(name: str) -> None:
 class ItemContent:
     """Item ids and their modality vectors, opened read-only.
 
-    Use `ItemContentWriter` to make one and `ItemContent.open` to read one.
-    Arrays are memory-mapped: opening costs milliseconds whatever the size.
-    `modalities` are widths by name, in alphabetical order.
+    `ItemContentWriter` writes content and `ItemContent.open` reads it. Arrays
+    are memory-mapped, so opening takes milliseconds for any size.
+    `modalities` maps names to widths, in alphabetical order.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class ItemContent:
         return len(self.item_ids)
 
     def rows_of(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Returns the row of every id."""
+        """Returns the row of every id, int64 of the same shape; or -1."""
         return rows_of(self.item_ids, ids).astype(np.int64) - 1
 
     def features(
         self, rows: npt.ArrayLike
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """Reads the vectors of rows."""
+        """Reads the vectors (..., width) of rows (...); zeros for row -1."""
         wanted = np.asarray(rows, np.int64)
         flat = wanted.reshape(-1)
         known = flat >= 0
@@ -93,7 +93,11 @@ class ItemContent:
     def open(
         cls, path: str | os.PathLike[str], verify: bool = False
     ) -> ItemContent:
-        """Memory-maps item content."""
+        """Memory-maps item content; `verify` checks files and ids as well.
+
+        Raises:
+            ValueError: if a file is missing, damaged or of another shape.
+        """
         folder = pathlib.Path(path)
         manifest = read_manifest(folder, "modalities")
         count = manifest["num_items"]
@@ -120,11 +124,11 @@ class ItemContent:
 
 
 class ItemContentWriter:
-    """Writes item content of modalities (name to width), items in any order.
+    """Writes item content; `modalities` maps names to widths.
 
-    The vectors go to disk as they come and are put in the order of the ids at
-    the end, block by block: memory holds eight bytes per item. The directory
-    appears under its name when the ``with`` block ends without an error.
+    Items may come in any order. Their vectors are written at once and sorted by
+    id at the end, block by block, so memory holds only eight bytes per item.
+    The directory gets its name when the ``with`` block ends without an error.
     """
 
     def __init__(
@@ -171,7 +175,7 @@ class ItemContentWriter:
         item_ids: npt.ArrayLike,
         features: Mapping[str, npt.ArrayLike],
     ) -> None:
-        """Appends items."""
+        """Appends items: ids (N,), and vectors (N, width) by modality."""
         ids = np.asarray(item_ids, np.int64)
         if set(features) != set(self.modalities):
             raise ValueError(

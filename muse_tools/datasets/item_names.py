@@ -1,4 +1,4 @@
-"""Names of items whose keys are texts, and texts that share an id."""
+"""Writes names of items whose keys are texts, and counts hash collisions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.hashing import stable_ids
 FILE_NAME = "item_names.parquet"
 SCHEMA = pa.schema([("item_id", pa.int64()), ("name", pa.string())])
 _TABLES = (raw_tables.ITEM_FEATURES, raw_tables.EMBEDDINGS)
-# Texts are told apart by ids of another field.
+# Ids under a second field tell texts apart that share an id.
 _OTHER = "\x1fother"
 
 
@@ -30,13 +30,13 @@ def write_item_names(
 ) -> dict[str, int]:
     """Writes ``item_names.parquet`` into `folder`, and counts collisions.
 
-    The file has ``item_id`` (int64) and ``name`` of each item of the tables of
-    items and vectors, the first name of an id. There is none where keys are
-    numbers. Memory holds 16 bytes for each text.
+    The file has ``item_id`` (int64) and ``name`` of each item in the tables of
+    items and vectors; if two texts have the same id, the first is its name.
+    Without text keys there is no file. Memory holds 16 bytes for each text.
 
     Returns:
-        By ``item_id`` and text features ``item_<f>``: how many texts have the
-        id of another one.
+        For ``item_id`` and each text feature ``item_<f>``, the number of texts
+        that have the id of another text.
     """
     texts = tables.declared.texts()
     collisions = {}
@@ -59,7 +59,7 @@ def write_item_names(
 
 
 class _Distinct:
-    """Texts of a field by their ids, over all batches."""
+    """The distinct texts of a field over all batches, known by their ids."""
 
     def __init__(self, field: str) -> None:
         self._field = field
@@ -79,7 +79,7 @@ class _Distinct:
 
     @property
     def collisions(self) -> int:
-        """Texts with the id of another one."""
+        """Number of texts that have the id of another text."""
         return len(self._others) - len(self._ids)
 
 
@@ -91,7 +91,7 @@ def _texts(
         return
     field = tables[table].schema.field(name)
     if decoding.TEXT not in (field.metadata or {}):
-        return  # Made by the pipeline, which writes ids.
+        return  # The pipeline wrote this table, with ids in place of texts.
     column = raw_tables.column_of(field)
     for path in tables[table].paths:
         with parquet_files.open_file(table, path) as file:

@@ -1,8 +1,8 @@
-"""Item vectors from item text: the stand-in for a trained content tower.
+"""Item vectors from item text, a stand-in for a trained content tower.
 
-Hashed character n-grams of every field, weighted by rarity, cut down by a
-truncated singular value decomposition to 128 dimensions. Nothing specific to
-one item enters: items with the same text get the same vector.
+Character n-grams of every field are hashed, weighted by rarity and reduced to
+128 dimensions by a truncated singular value decomposition. Items with the same
+text get the same vector.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NUM_FEATURES = 1 << 15
 
 
 def quantize(vectors: npt.ArrayLike) -> npt.NDArray[np.int8]:
-    """Codes unit vectors as the published tables do."""
+    """Returns int8 codes of unit vectors, as in the published tables."""
     clipped = np.clip(np.asarray(vectors, np.float64), -1.0, 1.0)
     return np.trunc(SCALE * clipped).astype(np.int8)
 
@@ -30,7 +30,7 @@ def text_vectors(
     weights: Mapping[str, float],
     seed: int,
 ) -> npt.NDArray[np.float32]:
-    """Computes one unit vector per item from its text fields."""
+    """Returns unit vectors, float32 (N, 128); each field has N texts."""
     import scipy.sparse
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import (
@@ -47,8 +47,8 @@ def text_vectors(
         norm=None,
         dtype=np.float32,
     )
-    # Few distinct values per field, few distinct combinations: the text
-    # work is done once per value, the decomposition once per combination.
+    # Fields have few distinct values and combinations: texts are processed
+    # once per value and decomposed once per combination.
     codes = []
     blocks = []
     for name, texts in fields.items():

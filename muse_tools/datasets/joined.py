@@ -1,10 +1,9 @@
-"""The published joined form, and its conversion into raw tables.
+"""Converts the published joined form into raw tables.
 
 ``train/train-shard-NNNNNN.parquet`` and ``test/test-shard-NNNNNN.parquet``
-hold one row per impression with all features of user and item repeated;
-``feature_map/*.npy`` holds the distinct ids of most fields and the item
-vectors. The pipeline reads raw tables, where every history is stored once, so
-the joined form is converted, streaming.
+hold one row per impression, in which all features of the user and the item are
+repeated; ``feature_map/*.npy`` holds the distinct ids of most fields and the
+item vectors. The pipeline reads raw tables, which store every history once.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ def iter_vectors(folder: pathlib.Path) -> Iterator[pa.RecordBatch]:
 def _load(
     path: pathlib.Path, dtype: type, shape: tuple[int | None, ...]
 ) -> npt.NDArray[Any]:
-    """Maps an array; a size may be None for any."""
+    """Memory-maps an array and checks it; None allows any size of an axis."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -126,10 +125,10 @@ def _load(
 
 
 def _fingerprints(batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
-    """Hashes the user columns of each row: equal rows, equal hashes.
+    """Hashes the user columns of each row, uint64 (N,).
 
-    A user whose rows differ has several of them, so that keeping the first
-    row only does not go unnoticed.
+    A user whose rows differ has several hashes, which are counted, because only
+    the first row is kept.
     """
     found = np.zeros(batch.num_rows, np.uint64)
     multiplier = np.uint64(0x9E3779B97F4A7C15)
@@ -156,13 +155,13 @@ def import_joined(
     out: str | os.PathLike[str],
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Turns joined shards and feature maps into raw tables, streaming.
+    """Converts joined shards and feature maps into raw tables, streaming.
 
-    The first row of each user (per split) and item is kept; padding (item id
-    0) is removed from histories; rows that break a rule of
+    The first row of each user (per split) and of each item is kept. Padding
+    (item id 0) is removed from histories. Rows that break a rule of
     `muse_tools.datasets.validation` go to ``rejected/`` with their reason.
-    Memory holds the distinct ids and one batch. Input whose content is that of
-    before is not read again; its digests lie in ``input_digests.json``.
+    Memory holds the distinct ids and one batch. Unchanged input, as told by the
+    digests in ``input_digests.json``, is not converted again.
     """
     root = pathlib.Path(directory)
     shards = find_shards(root)

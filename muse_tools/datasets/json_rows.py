@@ -1,4 +1,4 @@
-"""Rows of files of JSON lines, in batches of bounded memory."""
+"""Reads rows of JSON lines in batches of bounded memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Streams a file, see `text_tables.read`.
 
-    A column is there if one of the first rows, about 16 MB, has it.
+    The columns are those that occur in the first rows, about 16 MB.
     """
     blocks = _blocks(path)
     first = next(blocks, None)
@@ -63,7 +63,7 @@ def read(
 
 
 def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
-    """Returns the first rows with the types they look like, and if all."""
+    """Returns the first rows with inferred types, and whether they are all."""
     blocks = _blocks(path)
     data, line = next(blocks, (b"", 1))
     lines = data.splitlines()
@@ -86,7 +86,7 @@ def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
 
 
 def _kinds(path: pathlib.Path, data: bytes, line: int) -> dict[str, set[type]]:
-    """Returns which types of Python the values of each name have."""
+    """Returns the Python types of the values under each name."""
     found: dict[str, set[type]] = {}
     for row, text in enumerate(data.splitlines()):
         for name, value in _values(path, line + row, text).items():
@@ -95,14 +95,14 @@ def _kinds(path: pathlib.Path, data: bytes, line: int) -> dict[str, set[type]]:
 
 
 def _type_of(declared: pa.DataType | None, kinds: set[type]) -> pa.DataType:
-    """Returns what to read a column as, by what its first rows look like."""
+    """Returns the type to read a column as, given those of its first rows."""
     if declared is None:
         if str in kinds:
             return pa.string()
         return pa.bool_() if kinds <= {bool, type(None)} else pa.int64()
     if casting.is_list(declared) and str in kinds:
         return pa.string()
-    # Whole numbers may be written as 1.0 where others are missing.
+    # pandas writes whole numbers as 1.0 if some are missing.
     whole = pa.types.is_integer(declared) and float in kinds
     return pa.float64() if whole else declared
 
@@ -113,7 +113,7 @@ def _written(
     types: Mapping[str, pa.DataType | None],
     name: str,
 ) -> pa.DataType:
-    """Returns the type of a column in Parquet; texts as times are times."""
+    """Returns the type of a column in Parquet; texts may become timestamps."""
     if name not in asked.names:
         return pa.null()
     kind = asked.field(name).type
@@ -145,16 +145,16 @@ def _column(
 def _wrong(path: pathlib.Path, line: int, what: str) -> DataError:
     return DataError(
         "UNREADABLE_ROW",
-        f"{path}: line {line}, {what}. Expected: one JSON object a line, with "
-        "values of the declared types.",
-        "mend the line, or declare another type for the column.",
+        f"{path}: line {line}, {what}. Expected: one JSON object per line, "
+        "with values of the declared types.",
+        "correct the line, or declare another type for the column.",
     )
 
 
 def _parse(
     path: pathlib.Path, data: bytes, line: int, schema: pa.Schema
 ) -> pa.Table:
-    """Parses lines, of which the first is the `line`-th of the file."""
+    """Parses lines; the first one is line number `line` of the file."""
     how = pyarrow.json.ParseOptions(
         explicit_schema=schema, unexpected_field_behavior="ignore"
     )
@@ -178,14 +178,14 @@ def _values(path: pathlib.Path, line: int, text: bytes) -> dict[str, Any]:
     try:
         values = json.loads(text) if text.strip() else {}
     except ValueError as error:
-        raise _wrong(path, line, f"no JSON: {error}") from error
+        raise _wrong(path, line, f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise _wrong(path, line, f"received {text[:80]!r}")
     return values
 
 
 def _blocks(path: pathlib.Path) -> Iterator[tuple[bytes, int]]:
-    """Yields whole lines, about 16 MB, and the number of the first of them."""
+    """Yields about 16 MB of whole lines and the number of the first line."""
     line = 1
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rb") as file:

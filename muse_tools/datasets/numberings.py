@@ -1,4 +1,4 @@
-"""Ids numbered 0, 1, 2, … as pd.factorize gives them: there 0 is a value."""
+"""Detects ids numbered 0, 1, 2, … by pd.factorize, where 0 is a value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_NUMBERED = 1 << 22
 
 
 class Numberings:
-    """Which columns hold all numbers from 0 to their largest."""
+    """Finds columns that hold all numbers from 0 to their maximum."""
 
     def __init__(self, schemas: Mapping[str, pa.Schema]) -> None:
         self._fields: dict[str, pa.Field] = {
@@ -29,14 +29,14 @@ class Numberings:
         }
 
     def add(self, name: str, batch: pa.RecordBatch) -> None:
-        """Looks at the ids of a column."""
+        """Adds the ids of a column."""
         seen = self._seen.get(name)
         if seen is None:
             return
         ids = values_of(batch[name].drop_null())
         if not len(ids):
             return
-        # pd.factorize gives -1 to what is missing.
+        # pd.factorize gives -1 to missing values.
         if ids.min() < -1 or ids.max() >= _MOST_NUMBERED:
             self._seen[name] = None
             return
@@ -46,7 +46,7 @@ class Numberings:
         self._seen[name] = grown
 
     def notes(self) -> Iterator[str]:
-        """Yields a line for each column that is numbered."""
+        """Yields a note for each numbered column."""
         for name, seen in self._seen.items():
             if seen is None or len(seen) < 2 or not seen.all():
                 continue

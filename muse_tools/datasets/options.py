@@ -1,7 +1,7 @@
-"""What determines a generated data set: names, defaults, limits, meanings.
+"""Options of the generated data sets: defaults, limits and help texts.
 
-The generators check their options here, and ``muse data`` makes its options
-out of the same fields. Nothing heavy is imported.
+The generators check their options here, and ``muse data`` builds its command
+line from the same fields, so this module imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Parquet files as other writers leave them: found, opened, diagnosed.
+"""Finds, opens and diagnoses Parquet files as other writers leave them.
 
-A path is a path here, never a pattern, and what lies in a table's folder is
-data unless its name says that it is not (`data_files`).
+A path is never a pattern, and every file in a table's folder is data unless
+its name says otherwise (`data_files`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from serving.files import PARQUET_MAGIC, parquet_footer
 _READ_BUFFER_BYTES = 4 << 20
 _TARGET_BATCH_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1 << 17
-# Memory of a float while it is cast to an integer or a code.
+# Bytes of memory per float while it is cast to an integer or a code.
 _BYTES_OF_FLOATS = 40
 _ENDINGS = (".parquet", ".parq", ".pq", "")
-# Encodings that every reader knows.
+# Encodings that every reader supports.
 _OLD_ENCODINGS = {
     "PLAIN",
     "PLAIN_DICTIONARY",
@@ -55,8 +55,8 @@ def find_files(
 ) -> tuple[pathlib.Path, ...]:
     """Returns the files of table `name` in `root`, sorted; maybe none.
 
-    With `endings`, files with one of them count beside Parquet. A name with
-    ``*`` or ``?`` is a pattern.
+    Files with one of the `endings` are found as well as Parquet. A name with
+    ``*`` or ``?`` is a pattern. Raises `DataError` if there are several forms.
     """
     if {*"*?"} & {*name}:
         found = [p for p in sorted(root.glob(name)) if p.name[0] not in "_."]
@@ -69,8 +69,7 @@ def find_files(
     shards: list[pathlib.Path] = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
         if path.name.startswith(f"{name}-") and path.suffix != ".crc":
-            # Files and folders of any ending: reading reports the ones that
-            # are not Parquet.
+            # Any ending is taken; a file that is not Parquet fails on reading.
             shards += data_files(path) if path.is_dir() else [path]
             continue
         ending = path.name.removeprefix(name).lower()
@@ -97,9 +96,9 @@ def find_files(
 def data_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
     """Returns the files of a table's folder, sorted by path.
 
-    All files count, whatever their ending, also those in folders, such as
-    ``dt=2026-11-29/``. Left out is what starts with ``_`` or ``.`` (markers,
-    files being written) and checksums (``.crc``).
+    These are all files with any ending, also in subfolders such as
+    ``dt=2026-11-29/``, except names that begin with ``_`` or ``.`` (markers,
+    unfinished files) and checksums (``.crc``).
     """
     found: list[pathlib.Path] = []
     for path in sorted(folder.iterdir()):
@@ -124,7 +123,7 @@ def data_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
 
 
 def listing(folder: pathlib.Path) -> str:
-    """Names what is in a folder, the first few, for messages."""
+    """Returns the first few names in a folder as text for messages."""
     names = [
         f"{path.name}/" if path.is_dir() else path.name
         for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
@@ -134,7 +133,7 @@ def listing(folder: pathlib.Path) -> str:
 
 
 def _partition(path: pathlib.Path) -> dict[str, str | int | None]:
-    """Returns the columns that the folders next above a file stand for."""
+    """Returns the columns that partition folders above a file stand for."""
     folders = itertools.takewhile(
         lambda part: part.partition("=")[0] and "=" in part,
         reversed(path.parts[:-1]),
@@ -155,15 +154,15 @@ def _partition(path: pathlib.Path) -> dict[str, str | int | None]:
 
 @contextlib.contextmanager
 def open_file(table: str, path: pathlib.Path) -> Iterator[pq.ParquetFile]:
-    """Opens a file; every Arrow or I/O error inside names table and file.
+    """Opens a file; Arrow and I/O errors become a `DataError` that names it.
 
-    The types are those of Parquet (`parquet_footer`).
+    Column types are those of Parquet (`parquet_footer`).
     """
     metadata = None
     try:
         metadata = pq.read_metadata(pa.BufferReader(parquet_footer(path)))
-        # A buffer makes column chunks stream: without it a whole chunk,
-        # gigabytes of histories, is read at once.
+        # With a buffer, column chunks are streamed; without it, a whole chunk
+        # (gigabytes of histories) is read at once.
         with pq.ParquetFile(
             path, metadata=metadata, buffer_size=_READ_BUFFER_BYTES
         ) as file:
@@ -173,7 +172,7 @@ def open_file(table: str, path: pathlib.Path) -> Iterator[pq.ParquetFile]:
 
 
 def schema_of(file: pq.ParquetFile, path: pathlib.Path) -> pa.Schema:
-    """Returns a file's columns, then those of its partition folders."""
+    """Returns the columns of a file, then those of its partition folders."""
     schema = file.schema_arrow.remove_metadata()
     for name, value in _partition(path).items():
         if name not in schema.names:
@@ -188,7 +187,7 @@ def iter_batches(
     batch_rows: int,
     row_groups: Sequence[int] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Streams columns of a file and of its partition folders."""
+    """Streams columns of an open file and of its partition folders."""
     inside = [name for name in columns if name in file.schema_arrow.names]
     constants = {
         name: value
@@ -220,7 +219,7 @@ def _leaf_bytes(data_type: pa.DataType) -> int:
 def decoded_bytes(
     metadata: pq.FileMetaData, schema: pa.Schema
 ) -> Iterator[tuple[int, int]]:
-    """Yields rows, and bytes of a schema's values, of each row group."""
+    """Yields, per row group, its rows and the decoded bytes of a schema."""
     types = {f.name: f.type for f in schema}
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
@@ -238,7 +237,7 @@ def decoded_bytes(
 
 
 def rows_per_batch(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
-    """Returns how many rows of a file decode to about 32 MB."""
+    """Returns a number of rows that decode to about 32 MB."""
     widest = max(
         (size / rows for rows, size in decoded_bytes(metadata, schema) if rows),
         default=1.0,
@@ -278,9 +277,9 @@ def _diagnosis(
                 f"{reason} is not a complete Parquet file: it begins with "
                 f"{start!r}. Expected: {PARQUET_MAGIC!r} at its beginning and "
                 "end.",
-                "write the rows as Parquet; what is not data has to lie "
-                "elsewhere, or be named with a leading _ or .; a file that was "
-                "cut off or damaged has to be copied again.",
+                "write the rows as Parquet; move a file that is not data, or "
+                "rename it with a leading _ or .; copy a file again that was "
+                "cut off or damaged.",
             )
     what = _unsupported(error, metadata)
     if what:
@@ -298,7 +297,7 @@ def _diagnosis(
 
 
 def _unsupported(error: Exception, metadata: pq.FileMetaData | None) -> str:
-    """Returns what this pyarrow cannot read; empty if the file is damaged."""
+    """Returns what this pyarrow does not support; empty for a damaged file."""
     text = str(error)
     if metadata is None:
         known = "LogicalType" in text

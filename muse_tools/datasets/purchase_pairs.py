@@ -1,10 +1,10 @@
-"""Stand-ins for searches, made of purchases.
+"""Constructs stand-ins for searches from purchases.
 
 The data hold no searches. A product that a household bought earlier is the
-query, another product of the same type in a later basket is the purchase, and
+query; another product of the same type in a later basket is the purchase;
 products of the same category that were on offer and that the household never
-bought are the items clicked in vain. Pure functions of arrays; every random
-choice comes from a generator that the caller passes in.
+bought are the clicks without a purchase. These are pure functions of arrays;
+random choices come from a generator that the caller passes in.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from muse_tools.datasets.impressions import Purchases, sample_negatives
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Pairs of products in order of time."""
+    """Pairs of products in order of time: columns int64 (E,)."""
 
     seconds: Ints
     query: Ints
     purchased: Ints
-    # Products not bought, one pair after the other; `offsets` (E + 1,) cut.
+    # Products not bought, of all pairs; `offsets` (E + 1,) delimit pairs.
     clicked: Ints
     offsets: Ints
     counts: dict[str, int]
@@ -41,11 +41,11 @@ def make_pairs(
     clicks: int,
     rng: np.random.Generator,
 ) -> Pairs:
-    """Makes pairs out of the purchases before a week.
+    """Constructs pairs from the purchases before a week.
 
-    `products` are sorted and may occur; `types` (0 where unknown) and
-    `categories` are theirs. Of all pairs `limit` are chosen at random, each
-    with at most `clicks` products clicked in vain.
+    Only `products`, which are sorted, are used; `types` (0 if unknown) and
+    `categories` describe them. At most `limit` pairs are chosen at random, each
+    with at most `clicks` products that were clicked but not bought.
     """
     past = purchases.where(purchases.week < before_week)
     place, known = find_sorted(products, past.product)
@@ -62,7 +62,7 @@ def make_pairs(
     )
     basket = group.copy()
     basket[1:] |= own.seconds[1:] != own.seconds[:-1]
-    # The last purchase of the basket before, if it is of the same group.
+    # The last purchase of the previous basket, if it is in the same group.
     row = np.arange(len(own))
     before = np.maximum.accumulate(np.where(basket, row, 0)) - 1
     first_of_group = np.maximum.accumulate(np.where(group, row, 0))
@@ -75,7 +75,7 @@ def make_pairs(
     chosen = chosen[np.argsort(own.seconds[chosen], kind="stable")]
 
     positives = own.where(chosen)
-    # One "store" per store and category: what is on offer there is alike.
+    # One "store" per store and category, so that its products are alike.
     row, clicked = sample_negatives(
         _by_category(positives, products, categories),
         own,

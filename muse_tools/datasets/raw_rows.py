@@ -1,4 +1,4 @@
-"""Rows of the raw tables, built from arrays."""
+"""Builds rows of the raw tables from arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sample_rows(
     clicked: npt.NDArray[Any],
     declared: RankingSchema = TAOBAO_MM,
 ) -> pa.RecordBatch:
-    """Returns impressions; `clicked` is 0 or 1, or false or true."""
+    """Returns N impressions; `clicked` (N,) is 0 or 1, or bool."""
     label: Any = np.asarray(clicked, np.int64)
     if declared.label_names["click"].one_hot:
         one_hot = np.stack([1 - clicked, clicked], axis=1, dtype=np.int8)
@@ -38,7 +38,7 @@ def user_rows(
     offsets: Ints,
     declared: RankingSchema = TAOBAO_MM,
 ) -> pa.RecordBatch:
-    """Returns users; `offsets` cut items and their features into histories."""
+    """Returns N users; `offsets` (N + 1,) delimit histories in the items."""
     lists = [list_array(v, offsets, pa.int64()) for v in (items, *behaviors)]
     return _batch(
         raw_tables.TRAIN_USER_FEATURES, [users, *features, *lists], declared
@@ -48,7 +48,7 @@ def user_rows(
 def item_rows(
     ids: Ints, features: Iterable[Ints], declared: RankingSchema = TAOBAO_MM
 ) -> pa.RecordBatch:
-    """Returns items with their features."""
+    """Returns N items; each feature is int64 (N,)."""
     return _batch(raw_tables.ITEM_FEATURES, [ids, *features], declared)
 
 

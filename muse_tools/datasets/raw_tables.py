@@ -1,12 +1,11 @@
-"""The raw tables: schemas, where they lie, reading.
+"""Finds, checks and reads the raw tables.
 
-A data set is a directory (or its ``raw/`` subdirectory) with the tables that a
-declaration (`schemas.ranking_schema`) asks for. Each is one file
+A data set is a directory (or its ``raw/`` subdirectory) with the tables that
+follow from its declaration (`schemas.ranking_schema`). Each is one file
 ``NAME.parquet``, shards ``NAME-*.parquet``, or a folder ``NAME/``
-(`parquet_files`); CSV and JSON lines become Parquet first (`text_tables`).
-User features of the published set are 44.6 GB in seven row groups, so
-everything here streams: no function reads a whole table. Behind this module
-columns have the names that the code uses.
+(`parquet_files`); CSV and JSON lines become Parquet first (`text_tables`). No
+function reads a whole table, because the published user features are 44.6 GB in
+seven row groups. Columns get the names that the code uses.
 """
 
 from __future__ import annotations
@@ -75,16 +74,16 @@ TABLES = tuple(schemas(ranking_schema.preset("taobao_mm")))
 
 @dataclasses.dataclass(frozen=True)
 class RawTable:
-    """One raw table: its files and the schema that it has to have."""
+    """One raw table: its files and its expected schema."""
 
     name: str
     paths: tuple[pathlib.Path, ...]
     schema: pa.Schema
     sources: tuple[pathlib.Path, ...] = ()
-    """What the Parquet files were made from, or they themselves."""
+    """Files that `paths` were converted from; equal to them for Parquet."""
 
     def problems(self) -> list[DataError]:
-        """Checks every file's footer; returns all problems found."""
+        """Checks the footers of all files; returns the problems found."""
         found: list[DataError] = []
         for path in self.paths:
             label = self._label(path)
@@ -98,14 +97,14 @@ class RawTable:
         return found
 
     def check(self) -> None:
-        """Checks every file's footer."""
+        """Checks the footers of all files; raises the first `DataError`."""
         for problem in self.problems():
             raise problem
         if self.num_rows() == 0:
             raise empty_table(self.name)
 
     def file_schema(self) -> pa.Schema:
-        """Returns the columns of all files, as the first that has one."""
+        """Returns the columns of all files; the first file decides the type."""
         fields: dict[str, pa.Field] = {}
         for path in self.paths:
             with open_file(self.name, path) as file:
@@ -122,7 +121,7 @@ class RawTable:
         return rows
 
     def num_bytes(self) -> int:
-        """Returns the bytes of all files."""
+        """Returns the size of all files in bytes."""
         return sum(path.stat().st_size for path in self.paths)
 
     def iter_batches(
@@ -132,7 +131,10 @@ class RawTable:
     ) -> Iterator[pa.RecordBatch]:
         """Streams the table in batches of `batch_rows`, or of about 32 MB.
 
-        Columns come in schema order, cast to the schema's exact types.
+        Columns have the order and the exact types of the schema.
+
+        Raises:
+            DataError: if a file cannot be read or has a wrong column.
         """
         for path in self.paths:
             with open_file(self.name, path) as file:
@@ -146,7 +148,7 @@ class RawTable:
         row_groups: Sequence[int] | None = None,
         batch_rows: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Streams an open file of the table, see `iter_batches`."""
+        """Streams row groups of an open file, see `iter_batches`."""
         wanted = self.schema.names if columns is None else columns
         if unknown := set(wanted) - set(self.schema.names):
             raise ValueError(
@@ -174,7 +176,7 @@ def read_rows(
     row_groups: Sequence[int] | None,
     table: str,
 ) -> Iterator[pa.RecordBatch]:
-    """Streams the columns of a schema from a file that has them."""
+    """Streams the columns of a schema from an open file."""
     columns = in_files(schema).names
     for batch in iter_batches(file, path, columns, batch_rows, row_groups):
         arrays = []
@@ -193,7 +195,7 @@ def read_rows(
 def conform(
     batch: pa.RecordBatch, schema: pa.Schema, table: str = ""
 ) -> pa.RecordBatch:
-    """Selects and casts a batch's columns to a schema, in its order."""
+    """Selects columns in the order of a schema and casts them to its types."""
     arrays = []
     for field in schema:
         array = batch[field.name]
@@ -211,7 +213,7 @@ def conform(
 
 @dataclasses.dataclass(frozen=True)
 class RawTables:
-    """The raw tables found in a directory, and what declares them."""
+    """The raw tables found in a directory, and their declaration."""
 
     root: pathlib.Path
     tables: Mapping[str, RawTable]
@@ -226,9 +228,11 @@ class RawTables:
     ) -> RawTables:
         """Finds the tables in `directory` or `directory`/raw.
 
-        Only names are looked at; call `check` for the schemas. The
-        declaration is the file ``schema.yaml`` beside the tables, else that of
-        Taobao-MM.
+        Call `check` to see whether their columns are right. Unless it is given,
+        the declaration is ``schema.yaml`` beside the tables, or else Taobao-MM.
+
+        Raises:
+            DataError: if there are no tables, or one of `require` is missing.
         """
         base = pathlib.Path(directory)
         if not base.is_dir():
@@ -273,7 +277,7 @@ class RawTables:
         return opened
 
     def __getitem__(self, name: str) -> RawTable:
-        """Returns a table; `DataError` ``MISSING_TABLE`` if not there."""
+        """Returns a table; raises `DataError` ``MISSING_TABLE``."""
         if name not in self.tables:
             file = file_names(self.declared).get(name, name)
             raise DataError(
@@ -291,7 +295,7 @@ class RawTables:
     def with_table(
         self, name: str, folder: str | os.PathLike[str]
     ) -> RawTables:
-        """Returns the same tables, one of them read from another folder."""
+        """Returns a copy in which one table is read from another folder."""
         paths = data_files(pathlib.Path(folder))
         if not paths:
             raise DataError(
@@ -305,9 +309,9 @@ class RawTables:
         return dataclasses.replace(self, tables=tables)
 
     def check(self, vectors: bool = True) -> None:
-        """Checks presence, schema and non-emptiness of all tables.
+        """Checks that all tables exist, have their columns and are not empty.
 
-        Without ``vectors``, that of the item vectors need not be there.
+        The table of item vectors is checked only if `vectors` is true.
         """
         for name in schemas(self.declared):
             if vectors or name != EMBEDDINGS:

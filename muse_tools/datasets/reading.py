@@ -1,4 +1,4 @@
-"""Reading of raw tables for ``muse data inspect``, and what it found."""
+"""Reads raw tables for ``muse data inspect`` and collects its findings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from muse_tools.datasets.validation import RowCounts, UniqueKeys
 
 
 class Batch(NamedTuple):
-    """Rows as read, and what became of them."""
+    """Rows as read, and the good and rejected ones among them."""
 
     read: pa.RecordBatch
     good: pa.RecordBatch
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
 
 class Reading:
-    """The tables that can be read, how far they are, and what was found."""
+    """The readable tables, the progress of reading, and the findings."""
 
     def __init__(
         self, tables: raw_tables.RawTables, progress: Progress
@@ -40,7 +40,7 @@ class Reading:
         self._rows_read = 0
 
     def admit(self, name: str, rows: int) -> None:
-        """Adds a table whose schema is as it has to be."""
+        """Adds a table whose schema is correct."""
         self._readable.add(name)
         # User ids are read before the histories.
         self._total_rows += rows * (2 if name.endswith("user_features") else 1)
@@ -57,7 +57,7 @@ class Reading:
     def unused_columns(
         self, table: raw_tables.RawTable, found: pa.Schema
     ) -> list[str]:
-        """Returns and notes the columns of a table that are not read."""
+        """Returns the unused columns of a table, and adds a note about them."""
         used = [*raw_tables.in_files(table.schema).names]
         used.append(self.tables.declared.text)
         unused = [one for one in found.names if one not in used]
@@ -75,9 +75,9 @@ class Reading:
         columns: list[str] | None = None,
         limit: int = 0,
     ) -> Iterator[Batch]:
-        """Streams and counts `limit` rows of a table, or all (0).
+        """Streams and counts `limit` rows of a table; 0 for all.
 
-        A damaged file ends the table and is a problem, as are no usable rows.
+        A damaged file ends the stream and becomes a problem.
         """
         try:
             for batch in self.tables[name].iter_batches(columns):
@@ -86,7 +86,7 @@ class Reading:
                 if unique is not None:
                     steps.append(unique.check(steps[0].good))
                 good = rows.add(*steps)
-                if columns is None:  # Else the table is read twice.
+                if columns is None:  # Otherwise a second pass counts them.
                     for step in steps:
                         self.rejections.add(name, step.rejected)
                     self.rejections.count_longer(name, batch)
@@ -105,14 +105,14 @@ class Reading:
     def check_usable(
         self, name: str, rows: RowCounts, received: str = ""
     ) -> None:
-        """Notes a table of which nothing was usable, and what it held."""
+        """Adds a problem if no row of a table was usable."""
         try:
             rows.check_usable(name, received)
         except DataError as error:
             self.problems.append(error)
 
     def count_missing(self, missing: dict[str, int], batch: Batch) -> None:
-        """Counts missing features, and looks whether ids are numbered."""
+        """Counts missing features, and checks whether ids are numbered."""
         for name in missing:
             missing[name] += feature_values.missing(batch.good[name])
             self.numberings.add(name, batch.read)

@@ -1,4 +1,4 @@
-"""Why rows are rejected, and what to do about it."""
+"""Reasons for rejecting rows, and hints on how to fix the rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ REASONS = (
 """Every reason, in order of precedence."""
 
 WRONG_DIMENSION = "vector of another dimension"
-"""Of a modality of the search tables."""
+"""Reason in the search tables: a vector differs in width from the others."""
 
 _HINTS = {
     NULL: "fill in ids, labels and lists; only features may be null.",
@@ -75,7 +75,7 @@ _HINTS = {
         "its numbers or is null."
     ),
     UNEQUAL_LISTS: (
-        "write one value of each feature per behavior, 0 where it is unknown."
+        "write one value of each feature per behavior, 0 where unknown."
     ),
     EMBEDDING_LENGTH: (
         f"write vectors of {EMBEDDING_DIM} numbers: fill shorter "
@@ -100,6 +100,6 @@ _HINTS = {
 
 
 def hint_for(rejected: Mapping[str, int]) -> str:
-    """Returns what to do about the reason that most rows were rejected for."""
+    """Returns the hint for the most frequent reason."""
     reason = max(rejected, key=lambda name: rejected[name])
-    return _HINTS.get(reason, f"mend or leave out the rows with: {reason}.")
+    return _HINTS.get(reason, f"correct or omit the rows with: {reason}.")

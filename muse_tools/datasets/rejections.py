@@ -1,4 +1,4 @@
-"""Rejected rows by table, column and reason, each with an example."""
+"""Counts rejected rows by table, column and reason, with examples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Found:
 
 
 class Rejections:
-    """Rejected rows, and rows of which some values do not count."""
+    """Rejected rows, and rows whose lists were cut to ``many`` values."""
 
     def __init__(self, schemas: Mapping[str, pa.Schema]) -> None:
         self._schemas = schemas
@@ -45,7 +45,7 @@ class Rejections:
         self._longer: dict[tuple[str, str], int] = {}
 
     def add(self, table: str, rejected: pa.RecordBatch) -> None:
-        """Adds rows that were rejected for what is in their columns."""
+        """Adds rows that were rejected because of their own values."""
         if not rejected.num_rows:
             return
         of_rows = np.array(rejected[validation.REASON_COLUMN].to_pylist())
@@ -53,18 +53,18 @@ class Rejections:
             rows = np.flatnonzero(of_rows == reason)
             self._add(table, reason, column, rejected, rows)
         for one in row_rules.broken_rows(table, rejected):
-            # Of several columns the first is to blame.
+            # Only the first of several wrong columns is counted.
             rows = np.flatnonzero(one.rows & (of_rows == one.reason))
             of_rows[rows] = ""
             self._add(table, one.reason, one.column, rejected, rows)
 
     def count(self, table: str, reason: str, column: str, ids: Ints) -> None:
-        """Adds rows that do not join, by their ids."""
+        """Adds rows that do not join, given their ids, int64 (N,)."""
         if len(ids):
             self._count(table, reason, column, len(ids), str(ids[0]))
 
     def count_longer(self, table: str, batch: pa.RecordBatch) -> None:
-        """Counts lists with more values than are declared to count."""
+        """Counts rows whose lists have more than ``many`` values."""
         for name, rows in feature_values.longer(batch).items():
             key = (table, name)
             self._longer[key] = self._longer.get(key, 0) + rows
@@ -95,7 +95,7 @@ class Rejections:
         return raw_tables.describe_column(self._schemas[table].field(name))
 
     def notes(self) -> Iterator[str]:
-        """Yields a line for each table, column and reason."""
+        """Yields a note for each table, column and reason."""
         for (table, reason, column), found in self._found.items():
             hint = reasons.hint_for({reason: found.rows})
             yield (
@@ -109,12 +109,12 @@ class Rejections:
                 yield (
                     f"{table}, column {self._column(table, name)}: {rows:,} "
                     f"rows have more values than "
-                    f"{feature_values.many_of(field)}; the first ones count. "
-                    "To count more, raise many."
+                    f"{feature_values.many_of(field)}; only the first ones are "
+                    "used. To use more, raise many."
                 )
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Returns the rejected rows as JSON values."""
+        """Returns the counts of rejected rows as JSON values."""
         return [
             {
                 "table": table,

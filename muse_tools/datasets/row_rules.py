@@ -1,7 +1,7 @@
-"""Which rows of a table cannot be used, by reason and column.
+"""Rules that decide which rows of a table cannot be used.
 
-Pure functions of a record batch, but for the time of day: rows of the future
-are rejected.
+They depend on a record batch and on the current time, because rows with a time
+in the future are rejected.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TOLERANCE_S = 86_400
 
 
 class Broken(NamedTuple):
-    """A reason, the rows (N,) that it holds for, and the column to blame."""
+    """A reason, a mask (N,) of the rows it applies to, and their column."""
 
     reason: str
     rows: Mask
@@ -42,7 +42,7 @@ class Broken(NamedTuple):
 
 
 def _with_null(column: pa.Array) -> Mask:
-    """Rows with a null value, null list or null inside a list."""
+    """Returns rows with a null value, a null list or a null inside a list."""
     found = np.array(values_of(column.is_null()))
     if casting.is_list(column.type):
         values = column.flatten()
@@ -55,9 +55,9 @@ def _with_null(column: pa.Array) -> Mask:
 def check_ids(
     batch: pa.RecordBatch, ids: Sequence[str], others: Sequence[str] = ()
 ) -> list[Broken]:
-    """Returns the first two rules: no null anywhere, no id 0.
+    """Applies the first two rules: no null in any column, and no id 0.
 
-    A column that is not in the batch is not checked.
+    Columns that are not in the batch are skipped.
     """
     names = set(batch.schema.names)
     nulls = [
@@ -109,12 +109,12 @@ def _check_times(batch: pa.RecordBatch) -> list[Broken]:
 
 
 def history(batch: pa.RecordBatch) -> list[str]:
-    """Returns the lists of histories, items first."""
+    """Returns the names of the list columns of histories, items first."""
     return [n for n in batch.schema.names if n.startswith("behavior_")]
 
 
 def _check_lists(batch: pa.RecordBatch) -> list[Broken]:
-    """Histories of equal length; users of logs have none."""
+    """Checks that the lists of a history are equally long."""
     first, *others = history(batch)
     items = list_lengths(batch[first], -1)
     return [
@@ -137,7 +137,7 @@ def _check_codes(batch: pa.RecordBatch) -> list[Broken]:
 
 
 class _Rules(NamedTuple):
-    """Keys of a table, other columns without null, prefixes of features."""
+    """Keys, other columns without null, more checks, prefixes of features."""
 
     ids: Sequence[str]
     others: Callable[[pa.RecordBatch], Sequence[str]] = lambda batch: ()
@@ -188,7 +188,7 @@ _RULES |= {
 
 
 def broken_rows(table: str, batch: pa.RecordBatch) -> list[Broken]:
-    """Returns what breaks the rules of a table, in order of precedence."""
+    """Returns the broken rules of a table, in order of precedence."""
     rules = rules_of(table)
     others = rules.others(batch)
     broken = check_ids(batch, rules.ids, others)
@@ -202,13 +202,13 @@ def broken_rows(table: str, batch: pa.RecordBatch) -> list[Broken]:
 
 
 def features_of(table: str, batch: pa.RecordBatch) -> list[pa.Field]:
-    """Returns the fields of features, which may be missing."""
+    """Returns the fields of features, whose values may be missing."""
     prefixes = rules_of(table).features
     return [f for f in batch.schema if prefixes and f.name.startswith(prefixes)]
 
 
 def rules_of(table: str) -> _Rules:
-    """Returns the rules of a table; its name may leave out the split."""
+    """Returns the rules of a table, whose name may omit the split."""
     rules = _RULES.get(table.removeprefix("train_").removeprefix("test_"))
     if rules is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The first rows of files, with the types that they look like."""
+"""Reads the first rows of files and infers the kinds of their columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from muse_tools.datasets import (
 from muse_tools.datasets.arrow_lists import list_lengths
 
 ROWS = 50_000
-"""Rows that are looked at."""
+"""Number of rows that are read from each table."""
 
 _PARQUET = (".parquet", ".parq", ".pq")
 _SEPARATORS = "|;, "
@@ -30,51 +30,51 @@ _SEPARATORS = "|;, "
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column, by what its first rows look like."""
+    """A column, described by its first rows."""
 
     name: str
     values: pa.ChunkedArray
     kind: str
     """``int``, ``float``, ``text``, ``bool``, ``moment``, ``empty``, or
-    ``other``; of lists the kind of their values."""
+    ``other``; for lists, the kind of their values."""
 
     lengths: np.ndarray | None = None
-    """Lengths of lists, also of those that are texts."""
+    """Lengths of the lists, including lists that are stored as text."""
 
     separator: str = ""
-    """What is between the values of lists that are texts."""
+    """Separates the values of lists that are stored as text."""
 
     distinct: int = 0
-    """Different values, of lists those inside."""
+    """Number of distinct values; for lists, of the values inside."""
 
     @property
     def share(self) -> float:
-        """Different values in relation to the rows that have one."""
+        """Distinct values divided by rows that are not null."""
         given = len(self.values) - self.values.null_count
         return self.distinct / max(1, given)
 
     @property
     def is_list(self) -> bool:
-        """Whether there is a list in each row."""
+        """Whether the rows hold lists."""
         return self.lengths is not None
 
     @property
     def width(self) -> int:
-        """The one length of all lists, else 0."""
+        """The length of all lists, or 0 if they differ."""
         if self.lengths is None or not len(self.lengths):
             return 0
         same = (self.lengths == self.lengths[0]).all()
         return int(self.lengths[0]) if same else 0
 
     def span(self) -> tuple[Any, Any] | None:
-        """Returns the smallest and the largest value."""
+        """Returns the smallest and the largest value; None if all are null."""
         found = pc.min_max(self.values).as_py()
         return None if found["min"] is None else (found["min"], found["max"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A table of a folder: the name of its files and its first rows."""
+    """The first rows of a table in a folder, and the name of its files."""
 
     name: str
     columns: dict[str, Column]
@@ -83,7 +83,7 @@ class Sample:
 
 
 def find(root: pathlib.Path) -> list[Sample]:
-    """Returns the tables of a folder: files, shards and folders of files."""
+    """Returns the tables in a folder: files, shards and folders of files."""
     groups: dict[str, list[pathlib.Path]] = {}
     for path in sorted(root.iterdir()) if root.is_dir() else ():
         if path.name.startswith((".", "_")):
@@ -164,7 +164,7 @@ def _column(name: str, values: pa.ChunkedArray) -> Column:
 
 
 def _as_list(name: str, values: pa.ChunkedArray) -> Column | None:
-    """Returns a column of texts that are lists, such as ``a|b`` or ``1 2``."""
+    """Returns a column of lists in text form, such as ``a|b``, or None."""
     texts = [text for text in values.to_pylist() if text]
     for separator in _SEPARATORS:
         split = [text.split(separator) for text in texts]
@@ -173,7 +173,7 @@ def _as_list(name: str, values: pa.ChunkedArray) -> Column | None:
         parts = [part.strip() for one in split for part in one if part.strip()]
         numbers = _numbers(parts)
         distinct = len(set(parts))
-        # Titles and sentences have many words; categories are few.
+        # Words of titles and sentences are many; categories are few.
         if not numbers and (separator in ", " or distinct > len(parts) / 4):
             continue
         lengths = np.array([len(one) for one in split])

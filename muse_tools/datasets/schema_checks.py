@@ -1,4 +1,4 @@
-"""Whether the columns of a file are those that a table has to have."""
+"""Checks the columns of a file against the schema of its table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TYPE_HINTS = {
 def schema_problems(
     schema: pa.Schema, expected: pa.Schema, table: str
 ) -> list[DataError]:
-    """Compares a table's schema with what it has to be."""
+    """Returns the errors of a file's schema, compared with the expected one."""
     problems = []
     for field in expected:
         name, column = column_of(field), describe_column(field)
@@ -76,7 +76,7 @@ def schema_problems(
 def wrong_type(
     table: str, field: pa.Field, received: pa.DataType, value: str = ""
 ) -> DataError:
-    """Returns the error of a column of another type."""
+    """Returns the error for a column whose type is not accepted."""
     example = f", which holds {value}" if value else ""
     column = column_of(field)
     hint = casting.hint(field.with_name(column), received, same_ids(field))
@@ -93,7 +93,7 @@ def wrong_type(
 
 
 def empty_table(name: str) -> DataError:
-    """Returns the error of a table without rows."""
+    """Returns the error for a table without rows."""
     return DataError(
         "EMPTY_TABLE",
         f"table {name}: no rows. Expected: at least one.",

@@ -1,7 +1,6 @@
-"""What is in the two search tables: one streaming pass over each.
+"""Summarizes ``item_content`` and ``search_events`` in one streaming pass.
 
-The part of `inspect` for the optional tables ``item_content`` and
-``search_events``.
+This is the part of `inspect` for the two optional tables.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def inspect_search(
 ) -> dict[str, dict[str, Any]]:
     """Summarizes the search tables of a directory.
 
-    Texts are counted, not encoded: a text without any word passes here.
+    Texts are counted but not encoded, so a text without words is accepted here.
     """
     sections: dict[str, dict[str, Any]] = {}
     known: Ints | None = None
@@ -47,7 +46,7 @@ def inspect_search(
     for name in tables:
         try:
             table = search_tables.open_table(directory, name)
-            if not table.of_items:  # Their table is noted by itself.
+            if not table.of_items:  # `inspect` notes columns of the items.
                 reading.unused_columns(table.rows, table.rows.file_schema())
             widths = table.widths(declared=widths)
             rows = RowCounts()
@@ -86,7 +85,7 @@ def _accepted(
     present: dict[str, int],
     progress: Progress,
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the good rows, counting rows and modalities."""
+    """Yields the good rows, and counts rows and modalities."""
     unique = validation.UniqueKeys(
         search_tables.ITEM_ID, validation.DUPLICATE_ITEM
     )

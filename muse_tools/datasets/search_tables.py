@@ -1,12 +1,12 @@
 """The optional raw tables that item embeddings are learned from.
 
-``item_content`` says what items look like, ``search_events`` what people
-searched for, bought, and clicked without buying. Both lie beside the other
-raw tables, in the same forms (`parquet_files.find_files`), with plain column
-names. A modality is a column ``<modality>_vector`` (of a query:
+``item_content`` describes the items; ``search_events`` holds what users
+searched for, bought, and clicked without buying. Both lie beside the other raw
+tables in the same forms (`parquet_files.find_files`) and have fixed column
+names. A modality is a column ``<modality>_vector`` (for queries,
 ``query_<modality>_vector``) or a text column, whose modality is ``text``.
-Where the declaration names a ``text`` of items, the item table takes the place
-of ``item_content``.
+If the declaration names a ``text`` of items, the item table replaces
+``item_content``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PURCHASED_ITEM_ID = "purchased_item_id"
 CLICKED_ITEM_IDS = "clicked_item_ids"
 
 TEXT = "text"
-"""The modality that text columns become."""
+"""The modality of text columns."""
 
 _SUFFIX = "_vector"
 _PREFIX = {ITEM_CONTENT: "", SEARCH_EVENTS: "query_"}
@@ -66,13 +66,13 @@ _KEYS = {
 
 @dataclasses.dataclass(frozen=True)
 class SearchTable:
-    """One of the two tables, and which of its columns hold what."""
+    """One of the two tables, with its vector columns and its text column."""
 
     rows: RawTable
     vectors: Mapping[str, str]
     text: str | None
     of_items: bool = False
-    """Whether it is the item table, with its texts."""
+    """Whether this is the item table, which has the texts."""
 
     @property
     def name(self) -> str:
@@ -81,13 +81,13 @@ class SearchTable:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Every modality, vectors first."""
+        """Names of all modalities, vectors first."""
         return (*self.vectors, *((TEXT,) if self.text else ()))
 
     def widths(
         self, declared: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        """Returns the width of every vector column's modality."""
+        """Returns the width of each vector modality, the most frequent one."""
         widths = dict(declared or {})
         unknown = {k: v for k, v in self.vectors.items() if k not in widths}
         found = {name: collections.Counter[int]() for name in unknown}
@@ -109,7 +109,7 @@ class SearchTable:
 
 
 def vector_column(table: str, modality: str) -> str:
-    """Returns the column that holds a modality's vectors."""
+    """Returns the column that holds the vectors of a modality."""
     return f"{_PREFIX[table]}{modality}{_SUFFIX}"
 
 
@@ -135,7 +135,7 @@ def _declared(directory: str | os.PathLike[str]) -> RankingSchema:
 
 
 def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
-    """Finds one of the two tables and its modalities."""
+    """Finds one of the two tables and its modalities, or raises `DataError`."""
     if name not in TABLES:
         raise ValueError(f"name: expected one of {TABLES}. Received: {name}")
     paths = find_tables(directory).get(name)
@@ -230,7 +230,7 @@ def _modalities(
 
 
 def vectors(column: pa.Array, width: int) -> npt.NDArray[np.float32]:
-    """Returns a vector column as a matrix."""
+    """Returns a vector column as (N, width); missing vectors are zeros."""
     present = list_lengths(column) > 0
     values = list_values(column)
     with np.errstate(over="ignore"):
@@ -243,7 +243,7 @@ def vectors(column: pa.Array, width: int) -> npt.NDArray[np.float32]:
 
 
 def texts(column: pa.Array) -> list[str]:
-    """Returns a text column, an empty string where there is no text."""
+    """Returns N texts without outer spaces; null becomes an empty text."""
     trimmed = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
     return trimmed.to_pylist()
 
@@ -254,7 +254,7 @@ def features(
     batch: pa.RecordBatch,
     encoder: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Returns the vectors of accepted rows by modality."""
+    """Returns the vectors (N, width) of accepted rows by modality."""
     found = {
         name: vectors(batch[column], widths[name])
         for name, column in table.vectors.items()

@@ -1,9 +1,8 @@
 """Rejects rows of the search tables that cannot be used, with a reason.
 
-The rules of `validation` for ``item_content`` and ``search_events``: every
-row read is accepted or rejected exactly once, and the first rule it breaks, in
-the order of `REASONS`, is its reason. A modality may be missing in a row
-(null, an empty list, a blank text); all of them may not.
+As in `validation`, every row is accepted or rejected exactly once; its reason
+is the first rule that it breaks, in the order of `REASONS`. In a row, some
+modalities may be missing (null, an empty list, a blank text), but not all.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ REASONS = (
 """Every reason of the search tables, in order of precedence."""
 
 
-# Columns with ids, and others that may not be null.
+# Columns of ids, and other columns that may not be null.
 _KEYS = {
     search_tables.ITEM_CONTENT: ((search_tables.ITEM_ID,), ()),
     search_tables.SEARCH_EVENTS: (
@@ -62,9 +61,9 @@ _KEYS = {
 def validate(
     table: SearchTable, widths: Mapping[str, int], batch: pa.RecordBatch
 ) -> Validated:
-    """Checks rows by themselves: ids, vectors, texts.
+    """Checks the ids, vectors and texts of each row.
 
-    A vector may be null or empty, that is missing; a null inside one is not.
+    A null or empty vector is missing; a null inside a vector is an error.
     """
     broken = validation.check_ids(batch, *_KEYS[table.name])
     nulls = broken[0].rows
@@ -106,7 +105,10 @@ def validate(
 def drop_empty(
     batch: pa.RecordBatch, features: Mapping[str, npt.NDArray[np.float32]]
 ) -> tuple[pa.RecordBatch, pa.RecordBatch, dict[str, npt.NDArray[np.float32]]]:
-    """Rejects rows whose text gave nothing, and that have nothing else."""
+    """Rejects rows whose vectors are all zero, as after a text without words.
+
+    Returns the good rows, the rejected ones, and the vectors of the good rows.
+    """
     present = np.zeros(batch.num_rows, bool)
     for values in features.values():
         present |= np.any(values, axis=1)
@@ -121,11 +123,11 @@ def drop_empty(
 def clean_clicks(
     batch: pa.RecordBatch, known_items: Ints
 ) -> tuple[pa.RecordBatch, dict[str, int]]:
-    """Takes clicks out of the lists that are no negatives.
+    """Removes clicks that are not negatives.
 
     These are padding (id 0), the purchased item, items without content, and
-    items clicked before in the same event; each click counts once, in this
-    order. Returns the events, and how many clicks were taken out, by reason.
+    items clicked before in the same event; the first of these is the reason.
+    Returns the events, and the number of removed clicks by reason.
     """
     column = batch[search_tables.CLICKED_ITEM_IDS]
     clicked = list_values(column).astype(np.int64, copy=False)

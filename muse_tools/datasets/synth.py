@@ -1,16 +1,16 @@
-"""Synthetic users, items and clicks in exactly the raw layout.
+"""Generates synthetic users, items and clicks in the raw layout.
 
-Items belong to latent styles inside categories; users keep a few interests
-for good and pass through others. What a user clicks depends on how well the
-candidate's latent style agrees with the interests behind the user's past,
-recent and far, on its category, and on the user. Item vectors are noisy int8
-views of the latent style. No formula of a ranking model occurs here (no
-retrieval, no similarity tiers), so beating a baseline on this data means
-something; `dataset.json` tells the GAUC of the true probabilities.
+Items belong to latent styles inside categories; users have a few permanent
+interests and several temporary ones. A click depends on the similarity of the
+candidate's latent style to the interests behind the user's recent and distant
+past, on the candidate's category, and on the user. Item vectors are noisy int8
+views of the latent style. The generator uses no formula of a ranking model (no
+retrieval, no similarity tiers), so that it favors none; `dataset.json` holds
+the GAUC of the true probabilities.
 
-Item noise comes from a counter-based hash, so latents are recomputed where
-needed instead of stored, and users are made in chunks: memory is about 40
-bytes per item plus one chunk, whatever the number and length of histories.
+Item noise comes from a counter-based hash, so latents are recomputed instead of
+stored, and users are generated in chunks: memory is about 40 bytes per item
+plus one chunk, for any number and length of histories.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _CHUNK_ITEMS = 1 << 15
 
 
 def _chunks(total: Ints) -> Iterator[slice]:
-    """Cuts users into runs of bounded positions; at least one user each."""
+    """Yields runs of at least one user with a bounded number of positions."""
     begin = 0
     ends = np.cumsum(total)
     while begin < len(total):
@@ -115,7 +115,7 @@ def generate(
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Writes synthetic raw tables."""
+    """Writes synthetic raw tables, see `dataset_dir.make`."""
     options = options or Options()
     return dataset_dir.make(
         out,
@@ -214,7 +214,7 @@ def _write(
 
 
 def _history_lengths(options: Options, rng: np.random.Generator) -> Ints:
-    """Draws train history lengths: most long, a tail of short ones."""
+    """Draws lengths of train histories: mostly long, with a short tail."""
     drawn = rng.lognormal(np.log(options.history), 0.8, options.users)
     lengths = np.minimum(drawn, options.history).astype(np.int64)
     lengths[rng.random(options.users) < _EMPTY_HISTORIES] = 0
@@ -222,7 +222,7 @@ def _history_lengths(options: Options, rng: np.random.Generator) -> Ints:
 
 
 def _pilot_bias(options: Options, catalog: Catalog) -> float:
-    """Finds the common bias on pilot users that are not written."""
+    """Calibrates the common bias on users that are not written."""
     rng = np.random.default_rng([options.seed, 3])
     users = make_users(4096, catalog, rng)
     shown = make_candidates(
@@ -355,7 +355,7 @@ def _write_searches(
     catalog: Catalog,
     broken: synth_broken.Rows,
 ) -> dict[str, int]:
-    """Writes item content and searches; adds to what is broken."""
+    """Writes item content and searches; adds their broken rows to `broken`."""
     views = synth_search.Views(catalog)
     events = synth_search.make_events(options.search_events, catalog, views)
     content = (

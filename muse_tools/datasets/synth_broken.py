@@ -1,4 +1,4 @@
-"""Broken rows of the synthetic data, by table and by reason to reject them."""
+"""Broken rows of the synthetic data, by table and reason of rejection."""
 
 from __future__ import annotations
 

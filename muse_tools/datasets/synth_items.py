@@ -1,7 +1,7 @@
 """Items of the synthetic data: styles, popularity, latents, ids.
 
-Whatever a latent vector needs comes from a counter-based hash of the item's
-index, so nothing of 128 dimensions is stored per item.
+The noise in a latent vector comes from a counter-based hash of the item's
+index, so no vector is stored per item.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Catalog:
             np.repeat(centers, STYLES_PER_CATEGORY, axis=0)
             + _STYLE_SPREAD * spread
         ).astype(np.float32)
-        # Larger styles and smaller ones, none of them empty.
+        # Styles differ in size, and each has a share above 0.
         shares = rng.pareto(1.5, num_styles) + 0.3
         style = rng.choice(num_styles, size, p=shares / shares.sum())
         self.style = np.sort(style).astype(np.int32)
@@ -98,7 +98,7 @@ class Catalog:
         self._known = np.cumsum(np.where(self.is_new, 0.0, weight))
         self._all = np.cumsum(weight)
         self.start = np.searchsorted(self.style, np.arange(num_styles + 1))
-        # Styles people can have had: those with an item that is not new.
+        # Styles that may occur in histories: they have an item that is not new.
         bounds = np.r_[0.0, self._known][self.start]
         self.usable = np.flatnonzero(np.diff(bounds) > 0)
         self.category_of_style = np.arange(num_styles) // STYLES_PER_CATEGORY
@@ -106,7 +106,7 @@ class Catalog:
         self.city = city.astype(np.int32)
 
     def draw(self, style: Ints, uniform: _Floats, new: bool) -> Ints:
-        """Draws an item of each style by popularity."""
+        """Draws an item of each style (N,) by popularity; -1 is any style."""
         cumulative = self._all if new else self._known
         bounds = np.r_[0.0, cumulative]
         free = style < 0

@@ -1,14 +1,14 @@
-"""Searches of the synthetic data: what items look like, what people buy.
+"""Item content and searches of the synthetic data.
 
-Every item has, besides its style, a few fine attributes (think of color or
-material). An image and a text are views of style and attributes, under strong
-nuisance: the photographer's studio, the seller's manner of writing. A query
-is a view of what is wanted, with a nuisance of its own. Of the items of
-the wanted style the one with the wanted attributes is bought; near misses,
-alike but for an attribute, are clicked and left.
+Every item has a style and a few fine attributes, such as color or material.
+Its image and its text are views of style and attributes under strong nuisance,
+such as the photographer's studio or the seller's manner of writing. A query is
+a view of the wanted style and attributes with its own nuisance. The item of
+the wanted style that has the wanted attributes is bought; items that differ in
+an attribute are clicked but not bought.
 
 Views are linear and lossy: an image shows some attributes well and others
-hardly, a text the reverse. No formula of a model occurs here.
+poorly, and a text does the reverse. No formula of a model occurs here.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from muse_tools.datasets.synth_items import (
 )
 
 MODALITIES = {"image": 64, "text": 64}
-"""Modality to the width of its vectors."""
+"""Width of the vectors of each modality."""
 
 ATTRIBUTES = 4
 VALUES = 5
-"""Fine attributes of an item, and values of each."""
+"""Number of attributes of an item, and of values of each attribute."""
 
 SECONDS = (1_600_000_000, 30 * 86_400)
-"""When the searches begin, and how long they last."""
+"""Start and length of the period of the searches."""
 
 _Floats = npt.NDArray[np.float32]
 
@@ -97,7 +97,7 @@ class Events:
     style: Ints
     wanted: Ints  # Attributes, (E, A).
     purchased: Ints
-    # Items not bought, one event after the other; `offsets` (E + 1,) cut.
+    # Items not bought, of all events; `offsets` (E + 1,) delimit events.
     clicked: Ints
     offsets: Ints
 
@@ -111,7 +111,7 @@ def attributes(item: Ints, catalog: Catalog) -> Ints:
 
 
 class Views:
-    """How styles and attributes show in the modalities."""
+    """Maps styles and attributes to the vectors of each modality."""
 
     def __init__(self, catalog: Catalog) -> None:
         """Draws the fixed maps from latents to views."""
@@ -134,7 +134,7 @@ class Views:
             ).astype(np.float32)
 
     def of_items(self, item: Ints) -> dict[str, _Floats]:
-        """Returns the vectors of items; zeros where there are none."""
+        """Returns vectors of items, float32 (N, width); zeros for none."""
         return self._views(
             self._catalog.latents(item),
             attributes(item, self._catalog),
@@ -146,7 +146,7 @@ class Views:
     def of_queries(
         self, event: Ints, style: Ints, wanted: Ints
     ) -> dict[str, _Floats]:
-        """Returns the vectors of queries; zeros where there are none."""
+        """Returns vectors of queries, float32 (N, width); zeros for none."""
         vectors = self._catalog.style_vectors
         noise = hash_noise(event, self._salt(_QUERY_SALT))
         latents = vectors[style] + noise * np.float32(
@@ -161,7 +161,7 @@ class Views:
         return self._views(latents, wanted, event, "query", missing)
 
     def have_content(self, item: Ints) -> Mask:
-        """Returns which items have an image or a text."""
+        """Returns whether each item has an image or a text, bool (N,)."""
         missing = self._missing(item)
         return ~(missing["image"] & missing["text"])
 
@@ -206,13 +206,12 @@ def _uniform(index: Ints, salt: int) -> npt.NDArray[np.float64]:
 
 
 def make_events(count: int, catalog: Catalog, views: Views) -> Events:
-    """Draws searches, what was bought and what was clicked.
+    """Draws searches with the items that were bought and clicked.
 
-    Items that are new in test or without content take no part. The wanted
-    style follows popularity, the wanted attributes are those of a popular
-    item of it. An item on the shelf (at most 256 items of the style) is
-    bought the more likely the more popular it is and the fewer wanted
-    attributes it lacks; the other items that are near are clicked.
+    Items that are new in test or lack content are excluded. The wanted style
+    and attributes are those of an item drawn by popularity. One of at most 256
+    items of the style is bought; the probability grows with its popularity and
+    with the wanted attributes that it has. The next ones drawn are clicked.
     """
     rng = np.random.default_rng([catalog.seed, 6])
     time = np.sort(rng.integers(0, SECONDS[1], count)) + SECONDS[0]
@@ -249,7 +248,7 @@ def _choose(
     catalog: Catalog,
     rng: np.random.Generator,
 ) -> tuple[Ints, Ints, Ints]:
-    """Returns the item bought, the items clicked, and how many of these."""
+    """Returns items bought (E,), all items clicked, and their number (E,)."""
     style = catalog.style[meant]
     first, stop = catalog.start[style], catalog.start[style + 1]
     start = meant - rng.integers(0, _SHELF, len(meant))
@@ -272,7 +271,7 @@ def _choose(
 
 
 def content_rows(item: Ints, catalog: Catalog, views: Views) -> pa.RecordBatch:
-    """Returns rows of ``item_content``; items without anything are left out."""
+    """Returns rows of ``item_content`` for the items that have content."""
     item = item[views.have_content(item)]
     vectors = views.of_items(item)
     return batch(
@@ -285,7 +284,7 @@ def content_rows(item: Ints, catalog: Catalog, views: Views) -> pa.RecordBatch:
 
 
 def batch(columns: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
-    """Returns a batch of columns in the order of a schema."""
+    """Returns a batch of columns, which are in the order of a schema."""
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, field.type)
         for column, field in zip(columns, schema, strict=True)

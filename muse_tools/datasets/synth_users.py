@@ -1,4 +1,4 @@
-"""Users of the synthetic data: interests, timelines, what they click.
+"""Users of the synthetic data: interests, timelines and clicks.
 
 No formula of a ranking model occurs here: no retrieval, no similarity tiers.
 """
@@ -20,7 +20,7 @@ from muse_tools.datasets.synth_items import (
 )
 
 PHASES = 8
-"""Passing interests per user; the last one begins after the train history."""
+"""Temporary interests per user; the last begins after the train history."""
 
 PROFILE_SIZES = (8, 3, 50, 30, 6)
 """Distinct values of the five profile fields."""
@@ -49,9 +49,9 @@ _NOISE_DEVIATION = 0.2
 class Users:
     """Tastes of a chunk of users: each array has a row per user."""
 
-    interests: Ints  # Styles that stay.
-    weights: _Floats  # Of the interests; rows add up to 1.
-    phases: Ints  # Styles that pass.
+    interests: Ints  # Permanent styles.
+    weights: _Floats  # Weights of the interests; rows add up to 1.
+    phases: Ints  # Temporary styles, in order.
     bias: _Floats
     profiles: Ints
 
@@ -61,7 +61,7 @@ def make_users(size: int, catalog: Catalog, rng: np.random.Generator) -> Users:
     usable = catalog.usable
     interests = rng.choice(usable, (size, _INTERESTS))
     weights = rng.dirichlet(np.full(_INTERESTS, 1.5), size)
-    # A passing interest is near a lasting one half of the time.
+    # Half of the temporary interests are near a permanent one.
     anchor = np.take_along_axis(
         interests, rng.integers(0, _INTERESTS, (size, PHASES)), axis=1
     )
@@ -92,11 +92,11 @@ def make_timelines(
     catalog: Catalog,
     rng: np.random.Generator,
 ) -> Ints:
-    """Returns item indices of all timelines, one user after the other."""
+    """Returns the item indices of all timelines, concatenated by user."""
     total = lengths + extra
     user = np.repeat(np.arange(len(total)), total)
     step = ranges(np.zeros(len(total), np.int64), total)
-    # The phases before the cut share the train history evenly.
+    # All phases but the last divide the train history evenly.
     phase = step * (PHASES - 1) // np.maximum(lengths, 1)[user]
     phase = np.minimum(phase, PHASES - 1)
     source = rng.random(len(user))
@@ -114,7 +114,7 @@ def make_timelines(
         ),
     )
     item = catalog.draw(style, rng.random(len(user)), new=False)
-    # People look at the same item several times in a row.
+    # Users look at the same item several times in a row.
     fresh = (step == 0) | (rng.random(len(user)) >= _REPEAT_SHARE)
     origin = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))
     return item[origin]
@@ -131,9 +131,9 @@ def click_logits(
 ) -> _Floats:
     """Returns logits (U, C) without the common bias.
 
-    Every interest behind the user's past pulls, the more the closer the
-    candidate's latent is to it; interests weigh as much as they make up of
-    the past. The current phase pulls once more, and so do the categories.
+    Each interest behind the user's past adds to the logit in proportion to its
+    share of the past and, exponentially, to the similarity of the candidate's
+    latent. The current phase and the category are added once more.
     """
     size, width = candidates.shape
     latents = catalog.latents(candidates.reshape(-1))
@@ -178,7 +178,7 @@ def make_candidates(
     catalog: Catalog,
     rng: np.random.Generator,
 ) -> Ints:
-    """Returns shown items (U, width): liked styles, neighbors, popular."""
+    """Returns items shown (U, width): of liked or near styles, or popular."""
     size = len(users.bias)
     styles = np.concatenate([users.interests, users.phases[:, :phase]], axis=1)
     liked = np.take_along_axis(
@@ -210,7 +210,7 @@ def sigmoid(logits: _Floats) -> _Floats:
 
 
 def calibrated_bias(logits: _Floats, click_rate: float) -> float:
-    """Returns the bias that gives the wanted mean probability."""
+    """Returns the bias for which the mean probability is the click rate."""
     low, high = -30.0, 30.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -222,7 +222,7 @@ def calibrated_bias(logits: _Floats, click_rate: float) -> float:
 
 
 def user_gauc(clicked: Mask, scores: _Floats) -> tuple[float, int]:
-    """Returns the sum of AUC x impressions over users, and impressions."""
+    """Returns the sum of AUC times impressions, and the impressions."""
     positive = clicked[:, :, None] & ~clicked[:, None, :]
     wins = (scores[:, :, None] > scores[:, None, :]) & positive
     pairs = positive.sum((1, 2))

@@ -1,4 +1,4 @@
-"""One pass over each raw table, with what it finds as JSON values."""
+"""Summarizes each raw table in one pass; results are JSON values."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def inspect_embeddings(
         return None, None
     rows = RowCounts()
     unique = UniqueKeys(raw_tables.ITEM_ID, validation.DUPLICATE_ITEM)
-    # Squared norms of int8 codes are small integers: a histogram of them
-    # gives exact quantiles in a fixed amount of memory.
+    # Squared norms of int8 codes are small integers, so a histogram gives
+    # exact quantiles in constant memory.
     histogram = np.zeros(dim * 128**2 + 1, np.int64)
     widths: set[int] = set()
     for _, good, rejected in reading.batches(name, rows, unique):
@@ -102,7 +102,7 @@ def _norm_quantiles(histogram: Ints) -> dict[str, float] | None:
 
 
 def _rounded(values: Sequence[float]) -> dict[str, float]:
-    """Names the quantiles and the mean."""
+    """Returns the rounded quantiles and the mean by name."""
     names = (*_QUANTILES, "mean")
     return {n: round(float(v), 4) for n, v in zip(names, values, strict=True)}
 
@@ -119,7 +119,7 @@ def _features(
 
 
 def user_keys(reading: Reading, name: str) -> tuple[Ints | None, int]:
-    """Reads all user ids; returns the distinct ones and the repeats."""
+    """Returns the distinct user ids, and the number of duplicate rows."""
     if not reading.can_read(name):
         return None, 0
     rows = RowCounts()
@@ -151,7 +151,7 @@ def inspect_users_of_logs(
 def inspect_users(
     reading: Reading, name: str, limit: int, embedded: Ints | None
 ) -> dict[str, Any] | None:
-    """Returns the section of a table of users; at most `limit` are read."""
+    """Returns the section of a table of users, from at most `limit` rows."""
     if not reading.can_read(name):
         return None
     rows = RowCounts()
@@ -196,8 +196,8 @@ def inspect_samples(
 ) -> dict[str, Any] | None:
     """Returns the section of a table of impressions.
 
-    `known` are ids by ``users``, ``items`` and ``embedded``, None where their
-    table cannot be read.
+    `known` has sorted ids of ``users``, ``items`` and ``embedded`` items; None
+    if their table cannot be read.
     """
     if not reading.can_read(name):
         return None
@@ -254,7 +254,7 @@ def inspect_samples(
         "with_user_row": shares["users"],
         "with_item_row": shares["items"],
         "candidates_with_embedding": shares["embedded"],
-        # Without features of users, logs need no table of them.
+        # Logs without user features need no table of users.
         "joined": None
         if known["items"] is None
         or (known["users"] is None and reading.needs_users())
@@ -265,7 +265,7 @@ def inspect_samples(
 def inspect_events(
     reading: Reading, items: Ints | None
 ) -> dict[str, Any] | None:
-    """Returns the section of the events; `items` are those with a row."""
+    """Returns the section of the events; `items` are ids in the item table."""
     if not reading.can_read(raw_tables.EVENTS):
         return None
     rows = RowCounts()

@@ -1,4 +1,4 @@
-"""Which table of a folder is which, guessed from names and first rows."""
+"""Guesses the roles of a folder's tables from names and first rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READY_MADE = (
     "item_features",
     "scl_embedding_int8_p90",
 )
-"""Names of tables with ready-made histories, which they always have."""
+"""Fixed names of the tables of a data set with ready-made histories."""
 
 _USERS = "user|customer|household|reader|member|visitor|uid|client|account"
 _USERS += "|person|player|viewer|buyer"
@@ -34,7 +34,7 @@ _YEAR_2000 = 946_684_800
 
 @dataclasses.dataclass
 class Roles:
-    """What each table is, and which columns join them."""
+    """The role of each table, and the key columns that join the tables."""
 
     user: str = ""
     item: str = ""
@@ -49,17 +49,17 @@ class Roles:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Returns whether a name has one of the words of a pattern."""
+    """Returns whether a pattern occurs in a name, ignoring case."""
     return re.search(pattern, name, re.IGNORECASE) is not None
 
 
 def is_key(column: Column) -> bool:
-    """Returns whether values may be ids."""
+    """Returns whether the values of a column may be ids."""
     return column.kind in ("int", "text") and not column.is_list
 
 
 def time_of(sample: Sample) -> Column | None:
-    """Returns the column of the time: timestamps, or else whole seconds."""
+    """Returns the column of times: timestamps, or else whole seconds."""
     columns = [c for c in sample.columns.values() if not c.is_list]
     moments = [c for c in columns if c.kind == "moment"]
     named = [c for c in moments if matches(_TIMES, c.name)]
@@ -73,7 +73,7 @@ def time_of(sample: Sample) -> Column | None:
 
 
 def label_of(sample: Sample, keys: Sequence[str]) -> Column | None:
-    """Returns the column of 0 and 1, or of scores."""
+    """Returns the column that holds 0 and 1, or scores."""
     found = [
         column
         for column in sample.columns.values()
@@ -99,7 +99,7 @@ def _is_label(column: Column) -> bool:
 
 
 def vector_of(sample: Sample, key: str) -> Column | None:
-    """Returns a column of vectors."""
+    """Returns the first column of vectors, with at least 8 numbers each."""
     return next(
         (
             column
@@ -113,7 +113,7 @@ def vector_of(sample: Sample, key: str) -> Column | None:
 
 
 def find_roles(samples: Sequence[Sample]) -> Roles:
-    """Guesses what the tables of a folder are."""
+    """Guesses the roles of all tables of a folder."""
     roles = Roles()
     by_name = {sample.name: sample for sample in samples}
     if {*READY_MADE[:2]} & {*by_name}:
@@ -157,14 +157,14 @@ def _ready_made(roles: Roles, tables: dict[str, Sample]) -> None:
 
 
 def _common(samples: Sequence[Sample]) -> list[str]:
-    """Returns key columns that all tables have."""
+    """Returns the key columns that all tables have."""
     first = _keys(samples[0]) if samples else []
     return [n for n in first if all(n in s.columns for s in samples)]
 
 
 def _named(pattern: str, names: Sequence[str]) -> str:
     found = [name for name in names if matches(pattern, name)]
-    # A key is called so before it is a name of one.
+    # Names that end in "id" and the like are preferred.
     found.sort(key=lambda name: not matches("id$|^uid|key$|sku|asin", name))
     return found[0] if found else ""
 
@@ -172,7 +172,7 @@ def _named(pattern: str, names: Sequence[str]) -> str:
 def _find_keys(
     roles: Roles, logs: Sequence[Sample], others: Sequence[Sample]
 ) -> None:
-    """Finds the keys among the columns that join tables, then by name."""
+    """Finds the keys, first among columns that join tables, then by name."""
     in_logs = [name for sample in logs for name in _keys(sample)]
     joining: dict[str, list[Sample]] = {}
     for sample in others:
@@ -198,7 +198,7 @@ def _find_keys(
     if not roles.item:
         roles.questions.append(
             "item: no column of ids joins a log with a table of items. Which "
-            "is the key? It has one name in all tables"
+            "column is the key? It needs the same name in all tables"
         )
 
 
@@ -209,7 +209,7 @@ def _is_of_items(sample: Sample) -> bool:
 def _find_entities(roles: Roles, others: Sequence[Sample]) -> None:
     of_items = [s for s in others if roles.item and roles.item in s.columns]
     vectors = [s for s in of_items if vector_of(s, roles.item)]
-    # A table of vectors has little else.
+    # A table of vectors has few other columns.
     vectors.sort(key=lambda s: (not matches(_VECTORS, s.name), len(s.columns)))
     if vectors and (len(of_items) > 1 or len(vectors[0].columns) == 2):
         roles.vectors = vectors[0]
@@ -232,11 +232,11 @@ def _find_logs(roles: Roles, logs: Sequence[Sample]) -> None:
     roles.events = next(iter(done), roles.impressions)
     if roles.impressions is None:
         roles.questions.append(
-            "impressions: no table has users, items and a time. Which items "
-            "were shown to whom, when, and what became of it?"
+            "impressions: no table has users, items and a time. Which table "
+            "says which items were shown to which users, and when?"
         )
     elif not labeled:
         roles.questions.append(
             f"labels: no column of {roles.impressions.name} holds 0 and 1, or "
-            "scores. A ranker needs items that were shown and not chosen, too"
+            "scores. A ranker also needs items that were shown but not chosen"
         )

@@ -1,7 +1,7 @@
-"""Schemas of the raw tables, as a declaration gives them.
+"""Builds the schemas of the raw tables from a declaration.
 
-Fields have the names that the code uses; their metadata say what their columns
-are called in files, and how those are read (`decoding`).
+Fields have the names that the code uses; their metadata hold the names of the
+columns in files and how the columns are decoded (`decoding`).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def schemas(declared: RankingSchema) -> Mapping[str, pa.Schema]:
 
 
 def _same_ids(declared: RankingSchema) -> dict[str, list[str]]:
-    """Returns, by name, the columns of files that hold the same ids."""
+    """Returns, by name, all columns of files that hold the same ids."""
     items, users = declared.tables["items"], declared.tables["users"]
     groups = {}
     for of_items, of_behaviors in (
@@ -126,7 +126,7 @@ def _field(
 
 
 def _places(declared: RankingSchema) -> dict[str, Place]:
-    """Returns what is declared of each name."""
+    """Returns the declared label, feature or column of each name."""
     features, behaviors = declared.features, declared.features.behavior
     found: dict[str, Place] = {**declared.label_names, **features.learned()}
     found[BEHAVIOR_ITEM_IDS] = declared.history
@@ -157,7 +157,7 @@ def _feature_type(feature: Feature) -> tuple[pa.DataType, dict[bytes, str]]:
 
 
 def file_names(declared: RankingSchema) -> dict[str, str]:
-    """Returns how the files of each table are called."""
+    """Returns the name of the files of each table."""
     found = {name: name for name in schemas(declared)}
     if declared.log:
         found |= {ITEM_FEATURES: "items", EMBEDDINGS: "vectors"}
@@ -172,24 +172,24 @@ def column_of(field: pa.Field) -> str:
 
 
 def describe_column(field: pa.Field) -> str:
-    """Returns a column with the name that the code uses: ``205 (item_id)``."""
+    """Returns a column and its name in the code, such as ``205 (item_id)``."""
     column = column_of(field)
     return column if column == field.name else f"{column} ({field.name})"
 
 
 def same_ids(field: pa.Field) -> list[str]:
-    """Returns the columns of files that hold the ids of this one."""
+    """Returns the columns of files that hold the same ids as a field."""
     own = column_of(field).encode()
     return (field.metadata or {}).get(_SAME_IDS, own).decode().split("\n")
 
 
 def in_files(schema: pa.Schema) -> pa.Schema:
-    """Returns the schema of files with these fields."""
+    """Returns a schema with the names that the columns have in files."""
     return pa.schema([pa.field(column_of(f), f.type) for f in schema])
 
 
 def plain(schema: pa.Schema) -> pa.Schema:
-    """Returns a schema whose columns have the names of the code in files."""
+    """Returns a schema for files whose columns have the names in the code."""
     return pa.schema([pa.field(f.name, f.type) for f in schema])
 
 

@@ -1,4 +1,4 @@
-"""Parquet files that appear all at once."""
+"""Writes Parquet files atomically."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from serving.files import appearing
 
 
 class TableWriter:
-    """Writes one Parquet file atomically: all of it or nothing.
+    """Writes one Parquet file atomically: completely or not at all.
 
     Its columns have the names that the metadata of `schema` give them.
-    Rows go to a hidden temporary file next to the target, which replaces
-    the target only when the ``with`` block ends without an error. A row group
-    is closed once its rows take about `row_group_bytes` in memory.
+    Rows go to a hidden temporary file, which replaces the target when the
+    ``with`` block ends without an error. A row group ends when its rows take
+    about `row_group_bytes` in memory.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Texts to dense vectors: the modality ``text`` of items and queries.
+"""Encodes texts as dense vectors: the modality ``text`` of items and queries.
 
-`HashedNgrams` is built in: it needs nothing but the text. Any other encoder
-is a function, named by its import path, that takes a list of strings and
-returns a matrix. `sentence_encoder` makes one of a sentence-embedding model
-that is installed on the machine.
+`HashedNgrams` is built in and needs no model. Any other encoder is a function,
+named by its import path, that takes a list of strings and returns a matrix.
+`sentence_encoder` wraps a sentence-embedding model that is installed on the
+machine.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _PROBE = ("probe",)
 _BLOCK = 4096
 
 Encoder = Callable[[Sequence[str]], npt.NDArray[Any]]
-"""Takes N texts, returns floats (N, width)."""
+"""A function from N texts to floats (N, width)."""
 
 
 class HashedNgrams:
     """Hashes words and character n-grams of a text to a unit vector.
 
     Every word, and every run of two to four characters of a word with its
-    borders, is hashed to a dimension and a sign (BLAKE2b, so the same in
-    every process, on every machine, in every version). A token that occurs c
-    times counts 1 + log(c). Words and n-grams weigh the same in total: both
-    parts are scaled to unit length before they are added up.
+    borders, is hashed to a dimension and a sign by BLAKE2b, which gives the
+    same result in every process and on every machine. A token that occurs c
+    times has the weight 1 + log(c). Words and n-grams have the same total
+    weight, because each part is scaled to unit length before the two are added.
 
-    Case, width and composition of characters do not matter (NFKC, lower
-    case). Words are runs of letters, digits and underscores; in scripts
-    without spaces the n-grams carry the meaning.
+    Texts are normalized by NFKC and lower case. Words are runs of letters,
+    digits and underscores; in scripts without spaces, the n-grams carry the
+    meaning.
     """
 
     def __init__(self, dim: int = 512, seed: int = 0) -> None:
@@ -57,11 +57,11 @@ class HashedNgrams:
 
     @property
     def name(self) -> str:
-        """Everything that determines the vectors."""
+        """Name of the encoder with all parameters of its vectors."""
         return f"{HASHED_NGRAMS}(dim={self.dim}, seed={self.seed})"
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Encodes texts; catalogs repeat theirs, so each once."""
+        """Returns N texts as float32 (N, dim); encodes equal texts once."""
         distinct: dict[str, int] = {}
         row = [distinct.setdefault(text, len(distinct)) for text in texts]
         order = list(distinct)
@@ -110,7 +110,7 @@ class HashedNgrams:
     def _part(
         self, row: Ints, tokens: npt.NDArray[np.uint64], height: int
     ) -> npt.NDArray[np.float64]:
-        """Returns unit rows (height, dim) of one kind of token."""
+        """Returns unit rows (height, dim) for one kind of token."""
         order = np.lexsort((tokens, row))
         row, tokens = row[order], tokens[order]
         first = np.ones(len(row), bool)
@@ -137,16 +137,16 @@ class HashedNgrams:
 
 
 class TextEncoder:
-    """An encoder whose results are checked."""
+    """Wraps an encoder and checks its results; raises `DataError`."""
 
     def __init__(self, name: str, encode: Encoder) -> None:
-        """Finds out the width by encoding one word."""
+        """Encodes one word to learn the width."""
         self.name = name
         self._encode = encode
         self.width = self._checked(_PROBE, None).shape[1]
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Encodes texts; an empty one becomes a zero vector."""
+        """Returns N texts as float32 (N, width), zeros for an empty text."""
         given = [i for i, text in enumerate(texts) if text]
         matrix = np.zeros((len(texts), self.width), np.float32)
         if given:
@@ -167,7 +167,7 @@ class TextEncoder:
                 "WRONG_ENCODER",
                 f"text encoder {self.name} failed on {len(texts)} texts: "
                 f"{type(error).__name__}: {error}.",
-                "it has to take a list of strings and return floats "
+                "the encoder must take a list of strings and return floats "
                 "(number of texts, width).",
             ) from error
         if (
@@ -191,9 +191,9 @@ class TextEncoder:
 def load_encoder(name: str = "") -> TextEncoder:
     """Returns a text encoder by its name.
 
-    Empty or ``hashed_ngrams`` is `HashedNgrams`, ``sentence:MODEL`` is
-    `sentence_encoder`; anything else is the import path ``module:function``
-    of a function from a list of strings to floats (N, width).
+    An empty name or ``hashed_ngrams`` is `HashedNgrams`, ``sentence:MODEL`` is
+    `sentence_encoder`, and ``module:function`` is the import path of any other
+    `Encoder`. Raises `DataError` if there is none.
     """
     if name in ("", HASHED_NGRAMS):
         built_in = HashedNgrams()

@@ -1,9 +1,9 @@
-"""CSV and JSON lines as Parquet: converted once, read as any other table.
+"""Converts CSV and JSON lines to Parquet once, to be read like other tables.
 
 The Parquet files lie in ``.muse_parquet/`` beside the data, or in the folder
-that the environment variable MUSE_PARQUET_CACHE names. Their names hold a
-digest of the source's name, size and time, and one of the declared types, so
-a file is converted again when either changes.
+named by the environment variable MUSE_PARQUET_CACHE. Their names hold a digest
+of the source's name, size and time and a digest of the declared types, so a
+file is converted again when either changes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _READERS = {
     ".jsonl.gz": json_rows.read,
 }
 ENDINGS = tuple(_READERS)
-"""How the names of files end that are converted."""
+"""Endings of the names of files that are converted."""
 
 
 def ending_of(path: pathlib.Path) -> str:
-    """Returns the one of `ENDINGS` that a file has, or nothing."""
+    """Returns the ending of a file among `ENDINGS`, or an empty text."""
     name = path.name.lower()
     return next((one for one in ENDINGS if name.endswith(one)), "")
 
@@ -47,10 +47,10 @@ def ending_of(path: pathlib.Path) -> str:
 def column_types(
     schemas: Sequence[pa.Schema],
 ) -> dict[str, pa.DataType | None]:
-    """Returns the type of each declared column; None where the file decides.
+    """Returns the type of each declared column; None if the file decides.
 
-    The file decides between numbers and texts as a time, and between 0 or 1
-    and true or false as a label.
+    Times may be numbers or texts, and labels may be 0 and 1 or true and false;
+    the content of the file decides.
     """
     found: dict[str, pa.DataType | None] = {}
     for schema in schemas:
@@ -77,7 +77,7 @@ def as_parquet(
     paths: Sequence[pathlib.Path],
     types: Mapping[str, pa.DataType | None],
 ) -> tuple[pathlib.Path, ...]:
-    """Returns Parquet files with the rows of files; Parquet stays itself."""
+    """Returns the Parquet files of paths, after converting other files."""
     return tuple(
         _converted(root, path, types) if ending_of(path) else path
         for path in paths
@@ -94,7 +94,7 @@ def _converted(
     if own:
         place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
         cache = pathlib.Path(own).expanduser() / place
-    # Folders stay, as they may be partitions.
+    # Keeps the names of folders, which may be partitions.
     folder = cache / path.parent.relative_to(root)
     state = path.stat()
     source = _digest(path.name, state.st_size, state.st_mtime_ns)
@@ -118,7 +118,7 @@ def _converted(
 
 
 def glob_safe(name: str) -> str:
-    """Returns a pattern that only this name fits."""
+    """Returns a glob pattern that matches only this name."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
@@ -149,9 +149,9 @@ def _convert(
 def read(
     path: pathlib.Path, types: Mapping[str, pa.DataType | None]
 ) -> Iterator[pa.RecordBatch]:
-    """Streams a file of text; the first batch is empty and has the schema.
+    """Streams a CSV or JSON file; the first batch is empty, with the schema.
 
-    Columns of other names are there without values, of type null.
+    Columns that are not in `types` have the type null and no values.
     """
     try:
         yield from _READERS[ending_of(path)](path, types)

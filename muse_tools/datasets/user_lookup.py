@@ -1,7 +1,7 @@
-"""Finds one user, and names of items, in a raw data set.
+"""Finds one user, and the names of items, in a raw data set.
 
-User tables can be tens of gigabytes: only the id column is read to find the
-user's row group, and only the batch that holds the row after that.
+User tables can be tens of gigabytes, so only the id column is read to find the
+row group of the user, and then only the batches up to the user's row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ _LONG_HISTORY = 200
 def find_user(
     directory: pathlib.Path, user_id: int, split: str = "test"
 ) -> dict[str, Any]:
-    """Returns the fields of a `RankRequest` but the candidates."""
+    """Returns the fields of a `RankRequest` except the candidates.
+
+    Raises:
+        DataError: if the split has no usable row of the user.
+    """
     user_id = whole_number(user_id)
     tables = raw_tables.RawTables.open(directory)
     table = tables[f"{split}_user_features"]
@@ -54,7 +58,7 @@ def find_user(
 
 
 def pick_request(directory: pathlib.Path) -> RankRequest:
-    """Returns a request of the test weeks: a user with a long history."""
+    """Returns a request of the test split for a user with a long history."""
     tables = raw_tables.RawTables.open(directory)
     user = _user_with_history(tables)
     candidates: list[int] = []
@@ -88,7 +92,7 @@ def _user_with_history(tables: raw_tables.RawTables) -> int:
 def item_names(
     directory: pathlib.Path, item_ids: Iterable[int]
 ) -> dict[int, str]:
-    """Returns names of items, where the data set has any."""
+    """Returns the names of items by id, as far as the data set has any."""
     wanted = pa.array(sorted(set(item_ids)), pa.int64())
     found = read_names(directory, pc.field("item_id").isin(wanted))
     return dict(
@@ -101,7 +105,7 @@ def item_names(
 def read_names(
     directory: pathlib.Path, filters: pc.Expression | None = None
 ) -> pa.Table:
-    """Returns ``item_id``, ``name`` and ``category`` of items; maybe no row."""
+    """Returns ``item_id``, ``name`` and ``category`` of items; may be empty."""
     path = directory / NAMES_FILE
     if not path.is_file():
         return _NAMES.empty_table()
@@ -148,7 +152,7 @@ def _find_row(table: raw_tables.RawTable, user_id: int) -> pa.RecordBatch:
 
 
 def _rows(table: raw_tables.RawTable, user_id: int) -> Iterator[pa.RecordBatch]:
-    """Yields the user's rows, of row groups that have any."""
+    """Yields the rows of the user, group by group."""
 
     def mine(batch: pa.RecordBatch) -> pa.Array:
         return pc.equal(batch[raw_tables.USER_ID], user_id)

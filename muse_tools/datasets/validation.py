@@ -1,9 +1,9 @@
 """Rejects rows that cannot be used, with a reason, one batch at a time.
 
-Everything here is a pure function of a record batch, or keeps nothing but
-the keys seen so far, so that Beam, the readers and ``muse data inspect`` share
-one set of rules. Every row read is accepted or rejected exactly once: the
-first rule it breaks, in the order of `REASONS`, is its reason.
+Functions keep no state, and `UniqueKeys` keeps only the keys seen so far, so
+that Beam, the readers and ``muse data inspect`` can share one set of rules.
+Every row is accepted or rejected exactly once; its reason is the first rule
+that it breaks, in the order of `REASONS`.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ REASON_COLUMN = "reason"
 
 
 class Validated(NamedTuple):
-    """What became of a batch; rejected rows have a column ``reason``."""
+    """The parts of a batch; rejected rows have a column ``reason``."""
 
     good: pa.RecordBatch
     rejected: pa.RecordBatch
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rejected rows by reason; they add up with the accepted ones."""
+        """Number of rejected rows by reason."""
         return collections.Counter(self.rejected[REASON_COLUMN].to_pylist())
 
 
@@ -77,7 +77,7 @@ class RowCounts:
     )
 
     def add(self, *steps: Validated) -> pa.RecordBatch:
-        """Counts a batch that went through one rule after the other."""
+        """Counts a batch after one or more steps; returns its good rows."""
         self.read += steps[0].good.num_rows + steps[0].rejected.num_rows
         for step in steps:
             self.rejected.update(step.counts)
@@ -93,7 +93,7 @@ class RowCounts:
         }
 
     def check_usable(self, table: str, received: str = "") -> None:
-        """Raises `DataError` ``NO_USABLE_ROWS`` if all rows are rejected."""
+        """Raises `DataError` ``NO_USABLE_ROWS`` if all rows were rejected."""
         if self.read and not self.accepted:
             reasons = ", ".join(
                 f"{n:,} {why}" for why, n in self.rejected.items()
@@ -107,12 +107,12 @@ class RowCounts:
 
 
 def share(part: int, whole: int) -> float | None:
-    """Returns a share for people; None of nothing."""
+    """Returns a rounded share; None if the whole is 0."""
     return round(part / whole, 6) if whole else None
 
 
 def split_rows(batch: pa.RecordBatch, broken: Sequence[Broken]) -> Validated:
-    """Splits a batch by masks (N,); the first reason of a row is its reason."""
+    """Splits a batch by masks (N,); a row gets the first matching reason."""
     number = np.full(batch.num_rows, -1)
     for i, one in enumerate(broken):
         number[one.rows & (number < 0)] = i
@@ -131,7 +131,7 @@ def split_rows(batch: pa.RecordBatch, broken: Sequence[Broken]) -> Validated:
 def clicks(
     batch: pa.RecordBatch, name: str = raw_tables.LABEL
 ) -> npt.NDArray[np.int8]:
-    """Returns labels of accepted samples, int8 (N,), 1 for a click."""
+    """Returns a label of accepted samples, int8 (N,), 1 for a click."""
     label = batch[name]
     if not casting.is_list(label.type):
         return values_of(label).astype(np.int8)
@@ -141,12 +141,12 @@ def clicks(
 def validate(table: str, batch: pa.RecordBatch) -> Validated:
     """Checks a batch by the rules of its table; extra columns are kept.
 
-    `table` may leave out the split. Samples: no null, no id 0, labels that are
-    0 or 1, or one-hot, a weight from 0 on. User features: no null but in
-    features of the user, no id 0, lists of equal length. Item features: an
-    id. Embeddings: an id and 128 codes that are not all 0. Times: not in the
-    future. Numbers and vectors: finite, of the declared length. Features that
-    are null become missing (`feature_values.fill`).
+    `table` may omit the split. Samples need ids, labels that are 0 or 1 or
+    one-hot, and weights that are not negative. Users need an id and lists of
+    equal length, items an id, embeddings an id and 128 codes that are not all
+    0. Times may not be in the future. Numbers are finite, vectors have the
+    declared length. Only features may be null; they become missing
+    (`feature_values.fill`).
     """
     good, rejected = split_rows(batch, row_rules.broken_rows(table, batch))
     for field in row_rules.features_of(table, good):
@@ -158,8 +158,8 @@ def validate(table: str, batch: pa.RecordBatch) -> Validated:
 class UniqueKeys:
     """Keeps the first row of every int64 key over all batches of a table.
 
-    Holds eight bytes per key: sorted runs of growing size that are merged
-    like a log-structured merge tree, hence O(log n) merges of each key.
+    Memory holds eight bytes per key, in sorted runs of growing size that are
+    merged like a log-structured merge tree: O(log n) merges per key.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -171,16 +171,16 @@ class UniqueKeys:
         return sum(len(run) for run in self._runs)
 
     def keys(self) -> Ints:
-        """Returns all keys seen: int64, sorted, distinct."""
+        """Returns the distinct keys seen so far, int64, sorted."""
         return np.sort(np.concatenate([np.zeros(0, np.int64), *self._runs]))
 
     def check(self, batch: pa.RecordBatch) -> Validated:
-        """Accepts the first row of a key, rejects repeated ones."""
+        """Accepts the first row of each key and rejects later ones."""
         ids = values_of(batch[self._code])
         return split_rows(batch, [Broken(self._reason, ~self.first(ids))])
 
     def first(self, ids: Ints) -> Mask:
-        """Adds keys and tells which occur for the first time over all calls."""
+        """Adds keys (N,); returns which occur for the first time, bool (N,)."""
         found = np.zeros(len(ids), bool)
         distinct, first = np.unique(ids, return_index=True)
         known = np.zeros(len(distinct), bool)
@@ -205,7 +205,7 @@ def contains(sorted_keys: Ints, values: Ints) -> Mask:
 def require_keys(
     batch: pa.RecordBatch, code: str, sorted_keys: Ints, reason: str
 ) -> Validated:
-    """Rejects rows whose key is not known, e.g. items without features."""
+    """Rejects rows whose key is not among the sorted keys."""
     ids = values_of(batch[code])
     return split_rows(batch, [Broken(reason, ~contains(sorted_keys, ids))])
 
@@ -213,8 +213,7 @@ def require_keys(
 def strip_padding(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Removes padding (item id 0) from the lists of accepted users.
 
-    All lists lose the same positions, whichever side the padding is on, so
-    they stay aligned and in order.
+    All lists of a user lose the same positions, so they stay aligned.
     """
     items = batch[raw_tables.BEHAVIOR_ITEM_IDS]
     real = list_values(items) != 0

@@ -1,1 +1,1 @@
-"""From raw tables and served models into behavior stores."""
+"""Loads behavior stores from raw tables and served models."""

@@ -1,4 +1,4 @@
-"""Users of an event log, with the histories that their events make."""
+"""Reads the users of an event log with histories of their events."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ _LATER_THAN_ALL = np.iinfo(np.int64).max
 
 
 def user_names(tables: raw_tables.RawTables) -> list[str]:
-    """Returns the columns of `iter_users`.
-
-    They are what a store of them keeps.
-    """
+    """Returns the columns of `iter_users`, which are those of a store."""
     layout = Layout.of(tables.declared)
     return [
         raw_tables.USER_ID,
@@ -43,8 +40,8 @@ def iter_users(
 ) -> Iterator[pa.RecordBatch]:
     """Yields users with their newest ``log.max_history`` events.
 
-    The order is the same whenever the tables are. Files in a temporary folder
-    keep the memory at one part of the users, about 64 MB of events.
+    The order of users depends on nothing but the tables. Temporary files bound
+    the memory to one part of the users, about 64 MB of events.
     """
     events = tables[raw_tables.EVENTS]
     parts = partitions_for(events.num_bytes())
@@ -75,7 +72,7 @@ def _scatter(
     log: Log,
     rejected: RejectedRows,
 ) -> None:
-    """Writes the usable rows of a table, a file for each part of the users."""
+    """Writes the usable rows of a table to one file per part of the users."""
     position = 0
     writers: dict[int, table_writer.TableWriter] = {}
     with contextlib.ExitStack() as stack:
@@ -106,7 +103,7 @@ def _joined(
     names: list[str],
     log: Log,
 ) -> pa.RecordBatch:
-    """Returns all users of one part: of both tables, by id."""
+    """Returns all users of one part, from both tables, sorted by id."""
     events = events.filter(pa.array(~event_histories.is_repeated(events)))
     times = arrow_batches.column(events, raw_tables.TIME)
     events = arrow_batches.append(events, **{_TIMES: times})
@@ -124,7 +121,7 @@ def _joined(
     columns = {raw_tables.USER_ID: pa.array(ids), **histories}
     places = pa.array(rows, mask=rows < 0)
     for name in names:
-        if name not in columns:  # A feature of users.
+        if name not in columns:  # It is a user feature.
             columns[name] = (
                 pa.nulls(len(ids), pa.int64())
                 if users is None

@@ -1,4 +1,4 @@
-"""Users of an event log, one at a time, as of an impression."""
+"""Reads single users of an event log, with histories as of an impression."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TIMES = "behavior_times"
 
 
 class LogUsers:
-    """Users who were shown something in a split, ``train`` or ``test``.
+    """Users with impressions in a split, ``train`` or ``test``.
 
-    Their histories end where that of their first impression there does, so
-    that they do not hold what came of it.
+    A user's history ends where that of the user's first impression in the split
+    ends, so that it does not contain the outcome of that impression.
     """
 
     def __init__(self, tables: raw_tables.RawTables, split: str) -> None:
@@ -41,7 +41,7 @@ class LogUsers:
 
     @functools.cached_property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of the users, rising, and where their histories end."""
+        """Sorted user ids and the ends of their histories, both int64 (U,)."""
         ids, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for batch in self.impressions():
             users = arrow_batches.numpy_column(batch, raw_tables.USER_ID)
@@ -56,7 +56,7 @@ class LogUsers:
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """Events in the history of each user of `ends`, at most."""
+        """Upper bounds of the history lengths of `ends`, int64 (U,)."""
         known, ends = self.ends
         found = np.zeros(len(known), np.int64)
         for batch in self._events():
@@ -71,7 +71,7 @@ class LogUsers:
     def impressions(
         self, user_id: int | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yields usable impressions of the split, of one user or of all."""
+        """Yields usable impressions of the split, for one user or for all."""
         for batch in _usable(self._tables[raw_tables.IMPRESSIONS], user_id):
             times = batch[raw_tables.TIME]
             inside = pc.and_(
@@ -84,12 +84,12 @@ class LogUsers:
             yield event_histories.behaviors(batch, self._log)
 
     def find(self, user_id: int) -> dict[str, Any]:
-        """Returns the fields of a `RankRequest` but the candidates.
+        """Returns the fields of a `RankRequest` except the candidates.
 
-        ``times`` are seconds of the behaviors.
+        The additional field ``times`` has the seconds of the behaviors.
 
         Raises:
-            DataError: the split shows nothing to the user.
+            DataError: if the user has no impression in the split.
         """
         known, ends = self.ends
         place = int(np.searchsorted(known, user_id))
@@ -107,9 +107,9 @@ class LogUsers:
 def find_user(
     directory: pathlib.Path, user_id: int, split: str = "test"
 ) -> dict[str, Any]:
-    """Returns the fields of a `RankRequest` but the candidates.
+    """Returns the fields of a `RankRequest` except the candidates.
 
-    Of an event log it is the history at the end of the split's last day.
+    The history from an event log ends with the split's last day.
     """
     tables = raw_tables.RawTables.open(directory)
     log = tables.declared.log
@@ -125,10 +125,10 @@ def find_user(
 def history(
     tables: raw_tables.RawTables, log: Log, user_id: int, end: int
 ) -> dict[str, Any]:
-    """Returns features of a user, and the events before a second.
+    """Returns the features of a user, and the events before a second.
 
     Raises:
-        DataError: no table has the user.
+        DataError: if no table has the user.
     """
     features = tables.declared.features
     events = [
@@ -175,7 +175,7 @@ def history(
 def _cut(
     events: list[pa.RecordBatch], end: int, log: Log
 ) -> dict[str, np.ndarray]:
-    """Returns the newest events of one user before a second."""
+    """Returns the newest events of one user before the second `end`."""
     whole = arrow_batches.concatenate(events)
     if whole is None:
         return {}
@@ -194,7 +194,7 @@ def _cut(
 def _usable(
     table: raw_tables.RawTable, user_id: int | None
 ) -> Iterator[pa.RecordBatch]:
-    """Yields usable rows with their positions."""
+    """Yields usable rows with their positions in the table."""
     position = 0
     for batch in table.iter_batches():
         place = np.arange(position, position + batch.num_rows)

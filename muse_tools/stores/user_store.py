@@ -32,10 +32,7 @@ _RESOLVE_IDS = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Users:
-    """Users of a data set: of a table with histories, or of an event log.
-
-    Raises DataError where a table is missing or has other columns.
-    """
+    """Users of a data set, from a table with histories or from an event log."""
 
     directory: pathlib.Path
     tables: raw_tables.RawTables
@@ -43,7 +40,11 @@ class Users:
 
     @classmethod
     def find(cls, directory: pathlib.Path, split: str = "test") -> Users:
-        """Finds the users of a split; an event log has none."""
+        """Finds the users of a split; for an event log it has no effect.
+
+        Raises:
+            DataError: if the table is missing or has wrong columns.
+        """
         tables = raw_tables.RawTables.open(directory)
         log = tables.declared.log
         users = cls(
@@ -56,16 +57,16 @@ class Users:
 
     @property
     def layout(self) -> Layout:
-        """What a store of them keeps."""
+        """The features that a store keeps of these users."""
         return Layout.of(self.tables.declared)
 
     @contextlib.contextmanager
     def read(
         self, rejected: pathlib.Path, counts: collections.Counter[str]
     ) -> Iterator[tuple[Iterator[pa.RecordBatch], dict[str, str]]]:
-        """Gives rows, and columns by name, for `load_users`."""
+        """Yields rows, and columns by name, for `load_users`."""
         if log := self.tables.declared.log:
-            from muse_tools.stores import event_users  # Beam is slow.
+            from muse_tools.stores import event_users  # Slow: imports Beam.
             from tfx_pipeline.components.rejected_rows import RejectedRows
 
             names = event_users.user_names(self.tables)
@@ -74,7 +75,7 @@ class Users:
                 yield rows, {name: name for name in names}
             return
         columns = {field.name: column_of(field) for field in self.main.schema}
-        # Rejected rows keep the columns that they have in the files.
+        # Rejected rows keep the column names of the files.
         yield (
             (
                 pa.RecordBatch.from_arrays(batch.columns, [*columns.values()])
@@ -90,17 +91,19 @@ def load_table(
     rejected: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> LoadReport:
-    """Writes every user into a store, in place of what was there.
+    """Writes every user into a store, replacing earlier histories.
 
-    Started again after a failure, it goes on where it stopped. Raises DataError
-    or StoreError where a side cannot be read or written, or the store was made
-    for other data.
+    After a failure, a second call continues where the first one stopped.
+
+    Raises:
+        DataError: if the data cannot be read or do not match the store.
+        StoreError: if the store cannot be read or written.
     """
     if problem := store.layout.difference(users.layout, "the data"):
         raise DataError(
             "OTHER_LAYOUT",
             f"the store was made for other data: {problem}.",
-            "load them into a new store.",
+            "load these data into a new store.",
         )
     table = users.main
     total = table.num_rows()
@@ -127,7 +130,7 @@ def load_table(
 
 
 def _fingerprint(name: str, paths: tuple[pathlib.Path, ...]) -> str:
-    """Identifies a table and its state without reading it."""
+    """Returns a digest of a table's name and the state of its files."""
     digest = hashlib.sha256(name.encode())
     for path in paths:
         digest.update(f"{path.resolve()} {file_state(path)}\n".encode())
@@ -135,9 +138,10 @@ def _fingerprint(name: str, paths: tuple[pathlib.Path, ...]) -> str:
 
 
 def resolve_rows(store: BehaviorStore, server: MuseClient) -> tuple[int, int]:
-    """Sets the rows of every user's items in the served item table.
+    """Stores, for every user, the item-table rows of the user's items.
 
-    Returns how many users were resolved, and whose history went on meanwhile.
+    Returns how many users were resolved, and how many were not, because their
+    history changed meanwhile.
     """
     done = behind = 0
     for users in _groups(store):
@@ -148,7 +152,7 @@ def resolve_rows(store: BehaviorStore, server: MuseClient) -> tuple[int, int]:
 
 
 def _groups(store: BehaviorStore) -> Iterator[list[UserHistory]]:
-    """Yields groups of users that one call can resolve."""
+    """Yields groups of users whose items one call can resolve."""
     group: list[UserHistory] = []
     ids = 0
     for user_id in store.user_ids():
@@ -167,7 +171,7 @@ def _groups(store: BehaviorStore) -> Iterator[list[UserHistory]]:
 def _resolve(
     store: BehaviorStore, server: MuseClient, users: list[UserHistory]
 ) -> int:
-    """Returns how many users' rows were kept."""
+    """Stores the rows of a group; returns for how many users it succeeded."""
     histories = [user.item_ids for user in users]
     ids, places = np.unique(np.concatenate(histories), return_inverse=True)
     if not len(ids):

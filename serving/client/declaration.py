@@ -1,7 +1,7 @@
-"""What a client knows of the declaration of the data.
+"""The declaration of the data, as far as a client needs it.
 
-The metadata of a model say int64, but not whether the ids are numbers or the
-hashes of texts. Its declaration does.
+A model's metadata say int64 for ids; only the declaration tells whether these
+ids are numbers or hashes of texts.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _INT64 = np.iinfo(np.int64)
 
 
 class Declaration:
-    """Makes ids of texts.
+    """Converts texts to ids.
 
-    Keys and features that the declaration says are texts are hashed. All
-    others take decimal numbers, which keep 64 bits where JSON would not.
+    Texts are hashed for keys and features that are declared as texts. For all
+    others, a text is a decimal number, which unlike JSON keeps 64 bits.
 
     Args:
         schema: the declaration, its file, or the name of a preset; None if it
-            is not known, which leaves decimal numbers alone.
+            is not known, so that only decimal numbers are accepted.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Declaration:
         self.schema = schema
 
     def learn(self, schema: RankingSchema | None) -> None:
-        """Takes another declaration, for all that share this object."""
+        """Replaces the declaration for all users of this object."""
         self.schema = schema
         for name in ("_texts", "_features"):
             self.__dict__.pop(name, None)
@@ -55,21 +55,21 @@ class Declaration:
 
         Args:
             name: `user_id` or `item_id`.
-            field: what an error names.
-            values: int64 (N,), or texts.
+            field: name of the field in errors.
+            values: int64 (N,), or N texts.
         """
         if isinstance(values, np.ndarray) and values.dtype == np.int64:
             return values
         return self._hashed(name, field, values)
 
     def id(self, name: str, field: str, value: int | str) -> int:
-        """Returns a key, or a value of a feature, as a number."""
+        """Returns a key or a feature's value as int; raises `RequestError`."""
         if isinstance(value, int):
             return value
         return int(self._hashed(name, field, [value])[0])
 
     def feature(self, name: str) -> Feature | None:
-        """Returns the feature behind an input of a signature, if declared."""
+        """Returns the declared feature of a signature's input, or None."""
         return self._features.get(name)
 
     def _hashed(
@@ -88,7 +88,7 @@ class Declaration:
             if _INT64.min <= value <= _INT64.max:
                 return value
         why = (
-            "texts need the declaration, schema"
+            "for texts, give the declaration as schema"
             if self.schema is None
             else "the declaration says int64"
         )

@@ -1,7 +1,7 @@
-"""Values of features: as callers give them, and as a signature takes them.
+"""Checks values of features and converts them to tensors of a signature.
 
-A thing (a user, a request, a behavior, a candidate, an item) has one value, a
-number or a text, or a list of values. None, or NaN, is a missing one.
+An entity (a user, request, behavior, candidate or item) has one value, which is
+a number or a text, or a list of values. None and NaN are missing values.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from serving.client.errors import RequestError
 
 Single: TypeAlias = int | float | str | None
 Value: TypeAlias = Single | Sequence[Single] | np.ndarray
-"""Of one thing."""
+"""The value of one entity."""
 Values: TypeAlias = Sequence[Value] | np.ndarray
-"""Of several things."""
+"""The values of several entities."""
 
 _INT64 = np.iinfo(np.int64)
 _FLOAT32 = np.finfo(np.float32)
@@ -30,15 +30,15 @@ _VALUE = "be a finite number of 64 bits, a text or a list of these"
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a signature takes of one thing.
+    """What a signature takes for one entity.
 
     Attributes:
         dtype: `int64` or `float`.
-        width: values of a list; None if it takes no list, and -1 if it does
-            not say how many.
-        exact: whether a list must have just as many, as vectors do.
-        text_id: returns the id of a text, or raises `RequestError`; it gets
-            the field and the text.
+        width: length of a list; None if the signature takes no list, -1 if it
+            takes any length.
+        exact: whether a list must have exactly this length, as vectors must.
+        text_id: returns the id of a text, given the field and the text, or
+            raises `RequestError`.
     """
 
     dtype: str
@@ -48,16 +48,16 @@ class Kind:
 
     @property
     def missing(self) -> float:
-        """What stands for a value that is missing."""
+        """The value that stands for a missing one: NaN or 0."""
         return math.nan if self.dtype == "float" else 0
 
 
 def features_of_one(
     field: str, features: Mapping[str, Value]
 ) -> dict[str, Any]:
-    """Returns values of one thing by name, or raises `RequestError`.
+    """Returns the values of one entity by name, or raises `RequestError`.
 
-    Lists become arrays, (N,) of int64, floats or objects.
+    Lists become arrays (N,) of int64, floats or objects.
     """
     return {
         name: _one(f"{field}[{name!r}]", value)
@@ -68,10 +68,10 @@ def features_of_one(
 def features_of_each(
     field: str, features: Mapping[str, Values], as_long_as: tuple[str, int]
 ) -> dict[str, np.ndarray]:
-    """Returns values of several things by name, or raises `RequestError`.
+    """Returns the values of several entities by name, as arrays.
 
-    They become arrays with one entry, or row, for each thing. `as_long_as` is
-    another field, and its length.
+    Each entity has one entry or row. `as_long_as` is the name and the length of
+    the field that lists the entities. Raises `RequestError`.
     """
     return {
         name: _each(f"{field}[{name!r}]", values, as_long_as)
@@ -115,7 +115,7 @@ def _flat(field: str, values: Any) -> np.ndarray:
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             raise RequestError(
-                field, "have one list for each thing at most", values.shape
+                field, "have at most one list per entry", values.shape
             )
         if values.dtype.kind in "iuf":
             return _numbers(field, values)
@@ -132,7 +132,7 @@ def _flat(field: str, values: Any) -> np.ndarray:
 
 
 def _numbers(field: str, array: np.ndarray) -> np.ndarray:
-    """Returns numbers as int64 or as floats."""
+    """Returns finite numbers as int64 or floats, or raises `RequestError`."""
     if array.dtype.kind == "f":
         if np.isinf(array).any():
             raise RequestError(field, _VALUE, "infinity")
@@ -165,7 +165,7 @@ def objects(values: Sequence[Any]) -> np.ndarray:
 
 
 def number_of_values(values: Any) -> int:
-    """Returns how many numbers the values of several things are padded to."""
+    """Returns the size of the values of several entities after padding."""
     if values.dtype != object:
         return int(values.size)
     widest = max((np.size(value) for value in values), default=1)
@@ -175,9 +175,9 @@ def number_of_values(values: Any) -> int:
 def inferred_kind(
     values: Sequence[Any], text_id: Callable[[str, str], int], each: bool
 ) -> Kind:
-    """Returns the kind of what is given, where no model says it.
+    """Infers the kind of values if no model declares it.
 
-    With `each`, an entry has the values of several things.
+    With `each`, an entry of `values` has the values of several entities.
     """
     is_list = is_float = False
     for value in values:
@@ -199,18 +199,18 @@ def _is_mixed(value: Any) -> bool:
 
 
 def _sample(value: Any) -> list[Any]:
-    """Returns single values that show the type of a value."""
+    """Returns enough single values to show the type of a value."""
     array = np.ravel(value)
     return (array if array.dtype == object else array[:1]).tolist()
 
 
 def tensor(field: str, values: Sequence[Any], kind: Kind) -> np.ndarray:
-    """Returns values of several things as (N,), or (N, width) of lists.
+    """Returns the values of N entities as (N,) or, for lists, (N, width).
 
-    Shorter lists are filled up with what is missing.
+    Arrays are int64 or float32. Shorter lists are padded with missing values.
 
     Raises:
-        RequestError: a value is of another type, or a list too long.
+        RequestError: if a value has a wrong type, or a list a wrong length.
     """
     if kind.width is None:
         return _typed(field, values, kind)
@@ -236,10 +236,10 @@ def tensor(field: str, values: Sequence[Any], kind: Kind) -> np.ndarray:
 def tensor_of_each(
     field: str, values: Sequence[Any], kind: Kind, length: int
 ) -> np.ndarray:
-    """Returns values of the things of several requests, (B, length, …).
+    """Returns the values of several requests' entities, (B, length, …).
 
-    Requests with fewer things are filled up with what is missing; None stands
-    for a request without values.
+    Requests with fewer entities are padded with missing values; None stands for
+    a request without values. Raises `RequestError`.
     """
     rows = [tensor(field, () if one is None else one, kind) for one in values]
     if kind.width is not None and kind.width < 0:
@@ -255,7 +255,7 @@ def tensor_of_each(
 
 
 def padded(rows: Sequence[np.ndarray], length: int, kind: Kind) -> np.ndarray:
-    """Returns arrays (N,) or (N, width) of different lengths as one."""
+    """Stacks arrays (N,) or (N, width) as (B, length) or (B, length, width)."""
     shape = [length] if kind.width is None else [length, kind.width]
     if len(rows) == 1 and list(rows[0].shape) == shape:
         return rows[0][np.newaxis]
@@ -266,7 +266,7 @@ def padded(rows: Sequence[np.ndarray], length: int, kind: Kind) -> np.ndarray:
 
 
 def _row(field: str, value: Any, kind: Kind) -> np.ndarray:
-    """Returns the list of one thing; a missing one is empty."""
+    """Returns the list of one entity; a missing list is empty."""
     if value is None or (not np.ndim(value) and value != value):
         return np.zeros(0, _dtype(kind))
     if not np.ndim(value):
@@ -275,7 +275,7 @@ def _row(field: str, value: Any, kind: Kind) -> np.ndarray:
 
 
 def _typed(field: str, values: Sequence[Any], kind: Kind) -> np.ndarray:
-    """Returns single values as an array of the kind's type."""
+    """Returns single values as an array of the kind's dtype."""
     if not isinstance(values, np.ndarray) or values.dtype == object:
         array = _converted(field, values, kind)
     elif values.ndim != 1 and values.size:

@@ -1,7 +1,7 @@
-"""Encodings of features: raw values to the indices or numbers of a model.
+"""Encodings of features: from raw values to a model's indices or numbers.
 
-They run in the graph on what requests carry, and on the host on the columns
-of an item table: by the same functions, which Transform calls as well.
+Encodings run in the graph on requests and on the host on columns of an item
+table. Both use the functions that Transform calls as well.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from muse_keras.tensorflow import feature_encodings
 from schemas.columns import Feature, Features
 from serving.export.vocabulary import Vocabulary
 
-# Kinds of which something is learned.
+# Kinds of features for which Transform learns something.
 _LEARNED = ("vocabulary", "buckets", "number")
 
 
@@ -24,8 +24,8 @@ class Encoding(tf.Module):
 
     Attributes:
         feature: `Feature`.
-        size: how many indices there are, with missing and
-            out-of-vocabulary; 0 of numbers.
+        size: number of indices, including missing and out-of-vocabulary; 0
+            for numbers.
         vocabulary: `Vocabulary`, or None.
     """
 
@@ -63,7 +63,7 @@ class Encoding(tf.Module):
         return feature_encodings.flagged(raw)
 
     def on_host(self, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Encode an array."""
+        """Encode an array, see `__call__`."""
         if self.vocabulary is not None:
             return self.vocabulary.host_indices(raw)
         with tf.device("CPU:0"):
@@ -71,20 +71,17 @@ class Encoding(tf.Module):
 
 
 def num_indices(feature: Feature, learned: npt.ArrayLike = ()) -> int:
-    """Return how many indices a feature has; 0 of numbers."""
+    """Return the number of indices of a feature; 0 for numbers."""
     if not feature.is_index:
         return 0
-    # Missing, and one more than there are boundaries, or out-of-vocabulary.
+    # Plus missing, and the last bucket or out-of-vocabulary.
     return feature.hashed + 1 if feature.hashed else np.size(learned) + 2
 
 
 def index_sizes(
     features: Features, learned: Mapping[str, npt.ArrayLike]
 ) -> dict[str, int]:
-    """Return `num_indices` of the features that have any.
-
-    They bear the names of `Features.learned`.
-    """
+    """Return `num_indices` by name of `Features.learned`, without numbers."""
     return {
         name: num_indices(one, learned.get(name, ()))
         for name, one in features.learned().items()
@@ -95,7 +92,7 @@ def index_sizes(
 def model_arguments(
     features: Features, learned: Mapping[str, npt.ArrayLike]
 ) -> dict[str, Any]:
-    """Return the arguments of a ranker that follow from its features."""
+    """Return the constructor arguments of a ranker that describe features."""
     known = index_sizes(features, learned)
 
     def sizes(group: str, own: Mapping[str, Feature]) -> dict[str, Any]:
@@ -134,7 +131,10 @@ def model_arguments(
 def check_learned(
     features: Features, learned: Mapping[str, npt.ArrayLike]
 ) -> None:
-    """Refuse what is not learned of these features; vocabularies check more."""
+    """Raise `ValueError` unless `learned` fits the features.
+
+    `Vocabulary` checks the values of vocabularies.
+    """
     wanted = {
         name: one.kind
         for name, one in features.learned().items()
@@ -156,6 +156,6 @@ def check_learned(
             )
         if kind == "buckets" and not (np.diff(values) > 0).all():
             raise ValueError(
-                f"`learned[{name!r}]` must be boundaries that rise. "
+                f"`learned[{name!r}]` must be rising boundaries. "
                 f"Received: {values}"
             )

@@ -1,4 +1,4 @@
-"""From the tensors of a request to the inputs of a model."""
+"""Turns the tensors of a request into the inputs of a model."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,19 +11,19 @@ from serving.export.encodings import Encoding
 from serving.export.item_features import ItemFeatures
 from serving.export.user_cache import Histories
 
-if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
+if TYPE_CHECKING:  # Keeps rankers out of the retrieval model's code key.
     from muse_keras.models import BaseRanker
 
 Tensors = dict[str, tf.Tensor]
 
 
 class RequestInputs:
-    """Encodes what requests carry, and looks up what items have.
+    """Encodes the features in requests, and looks up those of items.
 
     Args:
-        model: the ranker, whose table has the rows of ids.
+        model: the ranker, whose item table maps ids to rows.
         features: `Features`.
-        encodings: by the names of `Features.learned`.
+        encodings: encodings by the names of `Features.learned`.
         item_features: `ItemFeatures`.
     """
 
@@ -50,10 +50,10 @@ class RequestInputs:
         }
 
     def stored_sizes(self) -> dict[str, int]:
-        """Return how many indices the features in `Histories` have.
+        """Return the number of indices of each feature in `Histories`.
 
-        Those are the single ones of behaviors. Lists, which items alone have,
-        are looked up when they are needed.
+        These are the behavior features with one value. Lists, which only items
+        have, are looked up when they are needed.
         """
         return {
             name: encoding.size
@@ -64,10 +64,10 @@ class RequestInputs:
     def resolve(
         self, request: Tensors, rows: tf.Tensor, mask: tf.Tensor
     ) -> Histories:
-        """Return users and histories of items in rows (B, L) of the table.
+        """Return encoded users and histories; `rows` and `mask` are (B, L).
 
-        Features of behaviors are those that the request carries, or those of
-        the item in the row.
+        Behavior features come from the request or, for item features, from the
+        rows of the item table.
         """
         features = self._features
         stored = self.stored_sizes()
@@ -123,7 +123,7 @@ class RequestInputs:
         return {n: value for n, value in inputs.items() if value is not None}
 
     def _behaviors(self, histories: Histories) -> Tensors:
-        """Return indices (B, L) or (B, L, many) of all features."""
+        """Return indices (B, L) or (B, L, many) of all behavior features."""
         stored = dict(
             zip(self.stored_sizes(), histories.behaviors, strict=True)
         )
@@ -133,7 +133,7 @@ class RequestInputs:
         return {name: stored[name] for name in self._of_behaviors}
 
     def _context(self, request: Tensors, is_index: bool) -> tf.Tensor | None:
-        """Return indices or numbers (B, C, n): of requests, of candidates."""
+        """Return indices or numbers (B, C, n) of context and candidates."""
         features = self._features
         candidates = request["candidate_item_ids"]
         parts = []
@@ -159,7 +159,7 @@ class RequestInputs:
         request: Tensors,
         things: tf.Tensor,
     ) -> Tensors:
-        """Return encoded features; what is for training alone is missing."""
+        """Return encoded features; those for training only are missing."""
         return {
             name: _missing(things, one)
             if one.training_only
@@ -169,7 +169,7 @@ class RequestInputs:
 
 
 def _missing(things: tf.Tensor, feature: Feature) -> tf.Tensor:
-    """Return indices 0 of a feature of things."""
+    """Return indices 0, the missing value of a feature."""
     if not feature.many:
         return tf.zeros_like(things)
     return tf.repeat(
@@ -183,7 +183,7 @@ def _joined(
     is_index: bool,
     rank: int,
 ) -> tf.Tensor | None:
-    """Return the indices, or the numbers, among values side by side."""
+    """Concatenate the indices, or the numbers, among encoded values."""
     return _side_by_side(
         (values[n] for n, one in features.items() if one.is_index == is_index),
         rank,
@@ -191,7 +191,7 @@ def _joined(
 
 
 def _side_by_side(values: Iterable[tf.Tensor], rank: int) -> tf.Tensor | None:
-    """Return values of things, which have `rank` axes, on one more axis."""
+    """Concatenate values of rank `rank`, or one more, on a last axis."""
     columns = [*values]
     if not columns:
         return None

@@ -1,1 +1,1 @@
-"""Beam transforms; what they compute per batch is plain NumPy and Arrow."""
+"""Beam transforms; per batch they use plain NumPy and Arrow."""

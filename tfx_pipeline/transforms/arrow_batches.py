@@ -1,8 +1,7 @@
 """Arrow record batches as Beam elements.
 
-A batch travels between workers as one Arrow IPC stream: thousands of rows cost
-one element, and a slice costs its own bytes rather than those of the batch it
-was cut from.
+A batch travels between workers as one Arrow IPC stream, so thousands of rows
+are one element, and a slice does not carry the bytes of its whole batch.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import pyarrow.compute as pc
 
 from muse_tools.datasets.arrow_lists import values_of
 
-# The 64-bit finalizer of MurmurHash3: ids that are small or share their low
-# bits still spread evenly over the partitions.
+# The 64-bit finalizer of MurmurHash3 spreads ids evenly over the partitions,
+# even if they are small or share their low bits.
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT = np.uint64(33)
 
-# Histories repeat items and categories: LZ4 makes them about three times
-# smaller and costs less than writing and reading what it saves.
+# Histories repeat items and categories, so LZ4 makes them about three times
+# smaller, which saves more time than it takes.
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -41,7 +40,7 @@ def deserialize(data: bytes) -> pa.RecordBatch:
 
 
 def concatenate(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch | None:
-    """Joins batches of one schema; None when there are none."""
+    """Concatenates batches of one schema; None if there are none."""
     parts = list(batches)
     if not parts:
         return None
@@ -64,7 +63,7 @@ def numpy_column(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 
 def append(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
-    """Returns a batch with more columns at its end."""
+    """Returns a batch with columns appended to its own."""
     schema = batch.schema
     for name, values in columns.items():
         schema = schema.append(pa.field(name, values.type))
@@ -74,7 +73,7 @@ def append(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
 
 
 def mix(ids: np.ndarray) -> np.ndarray:
-    """Maps int64 ids one to one to evenly spread uint64 numbers."""
+    """Maps int64 ids (N,) one to one to evenly spread uint64 numbers (N,)."""
     mixed = np.ascontiguousarray(ids, dtype=np.int64).view(np.uint64)
     mixed = (mixed ^ (mixed >> _SHIFT)) * _MIX_1
     mixed = (mixed ^ (mixed >> _SHIFT)) * _MIX_2
@@ -82,17 +81,17 @@ def mix(ids: np.ndarray) -> np.ndarray:
 
 
 def partition_of(ids: np.ndarray, partitions: int) -> np.ndarray:
-    """Returns the partition of each int64 id, int64 in [0, partitions)."""
+    """Returns the partition of each id, int64 (N,) in [0, partitions)."""
     return (mix(ids) % np.uint64(partitions)).astype(np.int64)
 
 
 def partition(
     batch: pa.RecordBatch, key: str, partitions: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Cuts a batch by the partition of its key column.
+    """Yields each partition that has rows, and its rows.
 
     Args:
-        batch: rows to distribute; their order is kept inside a partition.
+        batch: rows to distribute; a partition keeps their order.
         key: name of an int64 column.
         partitions: number of partitions.
     """
@@ -109,7 +108,7 @@ def partition(
 def split_by_mask(
     rows: pa.RecordBatch, good: np.ndarray
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Returns the rows that are good, bool (N,), and the others."""
+    """Returns the rows where `good`, bool (N,), is true, and the others."""
     if good.all():
         return rows, rows.slice(0, 0)
     return rows.filter(pa.array(good)), rows.filter(pa.array(~good))

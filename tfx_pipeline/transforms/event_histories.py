@@ -1,4 +1,4 @@
-"""Histories of events, each as of the time of a request."""
+"""Cuts histories out of events, as of the time of each request."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DUPLICATE_EVENT = "duplicate event"
 class EventHistories:
     """The events of some users, from which histories are cut.
 
-    An event counts from the second on at which it was known.
+    An event is visible from the second at which it became known.
 
     Args:
-        events: rows with a user, an item, a time and features of behaviors.
-        user_rows: int64 (E,), their users, not below 0.
-        log: how to cut.
-        since: names of features of behaviors that are the seconds since them.
+        events: rows with an item, a time, a position and behavior features.
+        user_rows: int64 (E,), the user of each event, not below 0.
+        log: settings of histories.
+        since: names of behavior features with the seconds since the event.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class EventHistories:
         position = numpy_column(events, POSITION)
         order = np.lexsort((position, times, user_rows))
         self._limit = log.max_history
-        # A history of a day ends earlier than its requests.
+        # Ages are relative to end + delay: the request, or the end for days.
         self._delay = log.delay_s if log.as_of == "request" else 0
         self._since = tuple(since)
         self._happened = numpy_column(events, raw_tables.TIME)[order]
@@ -60,7 +60,7 @@ class EventHistories:
             name: values.take(pa.array(order))
             for name, values in self._columns.items()
         }
-        # User and time as one number: times by their place among all times.
+        # Combines user and time into one number; ranks stand for the times.
         self._times = np.unique(times)
         places = np.searchsorted(self._times, times)
         self._keys = self._key(user_rows, places)[order]
@@ -69,15 +69,15 @@ class EventHistories:
         return users.astype(np.int64) * (len(self._times) + 1) + places
 
     def before(self, users: Ints, ends: Ints) -> dict[str, pa.ListArray]:
-        """Returns histories: the newest events before their ends, oldest first.
+        """Returns R histories: the newest events before each end, oldest first.
 
         Args:
-            users: int64 (R,), rows of users.
-            ends: int64 (R,), seconds; an event at this second is left out.
+            users: int64 (R,), user of each history, as in `user_rows`.
+            ends: int64 (R,), seconds; an event at this second is excluded.
 
         Returns:
-            Lists (R,) of items and of each feature of behaviors. Seconds since
-            them are up to the request, or up to the end in histories of days.
+            Lists (R,) of items and of each behavior feature. Ages are seconds
+            until the request or, with ``as_of: day``, until the end.
         """
         places = np.searchsorted(self._times, ends)
         stops = np.searchsorted(self._keys, self._key(users, places))
@@ -100,7 +100,7 @@ class EventHistories:
 
 
 def no_events(declared: RankingSchema) -> pa.RecordBatch:
-    """Returns events of no user, with their columns."""
+    """Returns an empty batch with the columns of events."""
     features = declared.features
     own = (raw_tables.USER_ID, raw_tables.ITEM_ID, raw_tables.TIME, POSITION)
     return pa.RecordBatch.from_pydict(
@@ -116,7 +116,7 @@ def no_events(declared: RankingSchema) -> pa.RecordBatch:
 
 
 def since_features(declared: RankingSchema) -> list[str]:
-    """Returns the features of behaviors that are the seconds since them."""
+    """Returns the behavior features with the seconds since the event."""
     return [
         f"behavior_{name}"
         for name, one in declared.features.behavior.items()
@@ -125,7 +125,7 @@ def since_features(declared: RankingSchema) -> list[str]:
 
 
 def behaviors(events: pa.RecordBatch, log: Log) -> pa.RecordBatch:
-    """Returns the events whose action is one of ``log.keep``, if it has any."""
+    """Returns the events with an action in ``log.keep``; all if it is empty."""
     if not log.keep:
         return events
     actions = column(events, raw_tables.ACTION)
@@ -133,7 +133,7 @@ def behaviors(events: pa.RecordBatch, log: Log) -> pa.RecordBatch:
 
 
 def known_times(events: pa.RecordBatch) -> Ints:
-    """Returns the second from which each event counts, int64 (E,)."""
+    """Returns the second from which each event is visible, int64 (E,)."""
     times = numpy_column(events, raw_tables.TIME)
     if raw_tables.KNOWN_TIME in events.schema.names:
         known = numpy_column(events, raw_tables.KNOWN_TIME)
@@ -142,7 +142,7 @@ def known_times(events: pa.RecordBatch) -> Ints:
 
 
 def is_repeated(events: pa.RecordBatch) -> Mask:
-    """Returns which events equal one before them in the table."""
+    """Returns which events equal an earlier row of the table, bool (E,)."""
     keys = [
         values_of(column(events, name).dictionary_encode().indices)
         for name in events.schema.names
@@ -159,13 +159,13 @@ def is_repeated(events: pa.RecordBatch) -> Mask:
 def request_ends(
     samples: pa.RecordBatch, user_rows: Ints, log: Log
 ) -> tuple[Ints, Ints]:
-    """Returns where histories of impressions end, and their requests.
+    """Returns the end of the history and the request of each impression.
 
-    Impressions are of one request if their users, ends and requests are equal.
+    Impressions with the same user, end and request form one request.
 
     Returns:
-        int64 (N,): the second before which the history ends; and a number of
-        the request, 0 where impressions of a user and an end are one.
+        Two int64 (N,): the second before which the history ends, and the id of
+        the request, or 0 if user and end alone identify it.
     """
     times = numpy_column(samples, raw_tables.TIME)
     requests = np.zeros(len(times), np.int64)
@@ -187,11 +187,11 @@ def request_ends(
 
 
 def of_clock(times: Ints, feature: Feature, log: Log) -> Ints:
-    """Returns the hour or the weekday of seconds (N,), from 1 on."""
+    """Returns the hour or the weekday of seconds (N,), int64, plus 1."""
     return np.asarray(getattr(_moments(times, log), feature.time), np.int64) + 1
 
 
 def _moments(times: Ints, log: Log) -> pd.DatetimeIndex:
-    """Returns seconds as moments in the zone of a log."""
+    """Returns seconds (N,) as timestamps in the time zone of a log."""
     moments = pd.DatetimeIndex(times.astype("datetime64[s]"), tz="UTC")
     return moments.tz_convert(zoneinfo.ZoneInfo(log.timezone))

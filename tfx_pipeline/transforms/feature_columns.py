@@ -1,7 +1,7 @@
-"""Columns of features: as many values for each thing, such as an item.
+"""Columns of features with a fixed number of values per row.
 
-A column of one value per thing is an array of them. Of more it is of lists of
-one length: many values are filled up with 0.
+A row is a user, an item, a behavior or a candidate. A column with one value per
+row is a flat array; others hold fixed-size lists, padded with missing values.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from schemas.columns import Feature
 
 
 def missing(feature: Feature) -> float | int:
-    """Returns what stands for a missing value."""
+    """Returns the value that stands for a missing one: NaN or 0."""
     return np.nan if feature.dtype == "float32" else 0
 
 
 def filled(column: pa.Array, feature: Feature) -> pa.Array:
-    """Returns a column whose things have ``raw_width`` values each."""
+    """Returns a column with ``raw_width`` values in each row."""
     if not pa.types.is_list(column.type):
         return column
     lengths = list_lengths(column)
@@ -45,7 +45,7 @@ def filled(column: pa.Array, feature: Feature) -> pa.Array:
 def with_filled(
     batch: pa.RecordBatch, features: Mapping[str, Feature]
 ) -> pa.RecordBatch:
-    """Returns a batch with its columns of some features `filled`."""
+    """Returns a batch in which the columns of some features are `filled`."""
     for field in batch.schema:
         if field.name in features and pa.types.is_list(field.type):
             column = batch.column(batch.schema.get_field_index(field.name))
@@ -55,7 +55,7 @@ def with_filled(
 
 
 def by_thing(column: pa.Array) -> npt.NDArray[Any]:
-    """Returns the values of filled things, (N,) or (N, W)."""
+    """Returns the values of a filled column, (N,) or (N, W)."""
     if pa.types.is_fixed_size_list(column.type):
         values = values_of(column.flatten())
         return values.reshape(-1, column.type.list_size)
@@ -65,7 +65,7 @@ def by_thing(column: pa.Array) -> npt.NDArray[Any]:
 def rows_or_missing(
     column: pa.Array | None, rows: Ints, feature: Feature
 ) -> pa.Array:
-    """Returns the values of rows of a filled column; -1 is a missing thing."""
+    """Returns a filled column of selected rows; row -1 gives missing values."""
     width, known = feature.raw_width, rows >= 0
     values = np.full((len(rows), width), missing(feature), feature.dtype)
     if column is not None:
@@ -75,11 +75,14 @@ def rows_or_missing(
 
 
 def lists(offsets: npt.ArrayLike, column: pa.Array) -> pa.ListArray:
-    """Returns lists of the values of filled things.
+    """Groups the rows of a filled column into N lists of values.
 
     Args:
-        offsets: integers (N + 1,), where each list begins among the things.
-        column: the things.
+        offsets: integers (N + 1,), the first row of each list, and the end.
+        column: the filled column.
+
+    Raises:
+        ValueError: if the lists have 2**31 values or more.
     """
     bounds = np.asarray(offsets, np.int64)
     if pa.types.is_fixed_size_list(column.type):
@@ -94,7 +97,7 @@ def lists(offsets: npt.ArrayLike, column: pa.Array) -> pa.ListArray:
 
 
 def empty(feature: Feature) -> pa.Array:
-    """Returns a filled column of no thing."""
+    """Returns a filled column without rows."""
     return _of_width(np.zeros(0, feature.dtype), feature.raw_width)
 
 

@@ -1,4 +1,4 @@
-"""The join by item: samples and behaviors meet the features of their items."""
+"""The join by item, which adds item features to samples and behaviors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tfx_pipeline.transforms import (
 
 
 class JoinItems(steps.Step):
-    """Gives the samples of one partition their item's features."""
+    """Adds item features to the samples and behaviors of one partition."""
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class JoinItems(steps.Step):
     def _send_behaviors(
         self, events: pa.RecordBatch, items: pa.RecordBatch | None
     ) -> Iterator[steps.Sent]:
-        """Gives behaviors the features that their items have.
+        """Adds item features to behaviors, and yields them by split and user.
 
-        Of logs each split gets the events before its end. Items without a row
-        have nothing but their ids: their features are missing.
+        From a log, each split gets the events before its end. The features of
+        items without a row are missing.
         """
         log = self._declared.log
         if log:
@@ -121,7 +121,7 @@ class JoinItems(steps.Step):
 def _until_ends(
     events: pa.RecordBatch, log: Log
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yields the events before the end of each split."""
+    """Yields each split with the events before its end."""
     seconds = arrow_batches.numpy_column(events, raw_tables.TIME)
     for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT):
         _, end = log.seconds(split)
@@ -131,7 +131,7 @@ def _until_ends(
 def _lookup(
     table: pa.RecordBatch | None, samples: pa.RecordBatch
 ) -> np.ndarray:
-    """Returns the table's row of each sample's item, or -1."""
+    """Returns the row of each sample's item, int64 (N,), or -1."""
     wanted = arrow_batches.numpy_column(samples, raw_tables.ITEM_ID)
     return requests.rows_of(table, raw_tables.ITEM_ID, wanted)
 

@@ -1,4 +1,4 @@
-"""Rows of a raw table: read, checked, and sent to their partitions."""
+"""Reads and checks rows of a raw table, and sends them to partitions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ReadRows(steps.Step):
         self._item_partitions = item_partitions
 
     def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
-        """Sends impressions of logs by the split of their time."""
+        """Yields rows by partition; in a log, the time decides the split."""
         for position, batch in steps.read_row_group(element, self._schema):
             place = np.arange(position, position + batch.num_rows)
             batch = arrow_batches.append(batch, position=pa.array(place))
@@ -48,7 +48,7 @@ class ReadRows(steps.Step):
                 yield from self._send_batch(element, batch)
                 continue
             times = arrow_batches.column(batch, raw_tables.TIME)
-            # Without a time they are rejected, whatever the split.
+            # Rows without a time are rejected later, so any split will do.
             first, _ = self._log.seconds(features.TRAIN_SPLIT)
             seconds = values_of(pc.fill_null(times, first))
             for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT):

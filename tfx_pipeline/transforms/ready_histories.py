@@ -1,4 +1,4 @@
-"""Ready-made histories whose items are looked up, as events of logs are."""
+"""Adds item features to ready-made histories by way of the item join."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tfx_pipeline.transforms import feature_columns, requests
 from tfx_pipeline.transforms.arrow_batches import append, column, numpy_column
 from tfx_pipeline.transforms.steps import POSITION
 
-# Place of a behavior in its history.
+# Column with the place of a behavior in its history.
 _PLACE = "place"
 
 
 def looked_up(declared: RankingSchema) -> bool:
-    """Returns whether features of ready-made behaviors are their items'."""
+    """Returns whether ready-made behaviors need features of their items."""
     return declared.log is None and bool(declared.features.of_items)
 
 
 def behaviors(users: pa.RecordBatch, split: str) -> pa.RecordBatch:
-    """Returns the behaviors of users, with the position of the user's row."""
+    """Returns one row per behavior, with the position of its user's row."""
     items = column(users, raw_tables.BEHAVIOR_ITEM_IDS)
     lengths = list_lengths(items)
     return pa.RecordBatch.from_pydict(
@@ -48,17 +48,17 @@ def with_features(
     events: pa.RecordBatch | None,
     declared: RankingSchema,
 ) -> pa.RecordBatch:
-    """Returns users with the features that the items of behaviors have.
+    """Returns users with item features of their behaviors as list columns.
 
     Args:
-        users: rows, each user once.
-        events: their `behaviors` with features, in any order.
-        declared: of the tables.
+        users: one row per user.
+        events: their `behaviors` with item features, in any order; or None.
+        declared: the declaration of the tables.
     """
     offsets = list_offsets(column(users, raw_tables.BEHAVIOR_ITEM_IDS))
     order = np.zeros(0, np.int64)
     if events is not None:
-        # Rows of a user that were rejected have other positions.
+        # Rejected rows have positions that are not among the users.
         rows = requests.rows_of(users, POSITION, numpy_column(events, POSITION))
         order = np.lexsort((numpy_column(events, _PLACE), rows))
         order = order[(rows < 0).sum() :]

@@ -1,22 +1,21 @@
-"""The join: raw tables in, request-grouped ``tf.train.Example`` files out.
+"""Joins raw tables into request-grouped ``tf.train.Example`` files.
 
-Two shuffles, both of Arrow batches keyed by a partition number, so that a
-worker holds one partition at a time and the Python cost is per batch:
+The join has two shuffles of Arrow batches keyed by a partition number, so that
+a worker holds one partition at a time and Python costs time per batch only:
 
-1. by item: samples meet item features, and the item's training impressions
-   are counted (its popularity);
-2. by user: samples meet the user's features and history, which is written once
-   per request instead of once per impression. A partition becomes one file of
-   each split. Where the data are logs, events take the same way, and
-   `event_histories` cuts the history of each request out of them.
+1. By item: samples get item features, and the training impressions of each item
+   are counted (its popularity).
+2. By user: samples get the user's features and history, which is written once
+   per request instead of once per impression. Each partition becomes one file
+   per split. Events of a log go through both shuffles, and `event_histories`
+   cuts the history of each request out of them.
 
-What crosses a shuffle is a batch, or where it lies in a file
-(`shuffle_files`). With files the memory of a local runner does not grow with
-the data: a worker holds one partition, the runner a few bytes per partition and
-row group.
+A shuffle moves batches or their places in a file (`shuffle_files`). With files,
+the memory of a local runner does not grow with the data: a worker holds one
+partition, and the runner a few bytes per partition and row group.
 
-Rows that cannot be joined are not dropped: they leave by the ``rejected``
-output with a reason, and every row is counted exactly once.
+Rows that cannot be joined leave by the ``rejected`` output with a reason, so
+that every row is counted exactly once.
 """
 
 from __future__ import annotations
@@ -46,11 +45,10 @@ from tfx_pipeline.transforms import (
 
 @dataclasses.dataclass(frozen=True)
 class JoinOptions:
-    """How to join.
+    """Settings of the join.
 
-    ``user_partitions`` is also the number of files of each split;
-    ``shuffle_dir`` is seen by all workers, None leaves the batches to the
-    runner.
+    ``user_partitions`` is also the number of files of each split. All workers
+    must share ``shuffle_dir``; with None, the runner shuffles the batches.
     """
 
     max_candidates: int
@@ -69,11 +67,11 @@ class JoinOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RawFiles:
-    """Parquet files of the raw tables, by split where they have one.
+    """Parquet files of the raw tables, by split if they have one.
 
-    Impressions of logs have none yet, and there are events.
-    Of the embeddings only the ids are read, to count candidates without one;
-    there are no files where vectors are not imported.
+    Impressions of a log get their split in the join; only logs have events.
+    From the embeddings only ids are read, to count candidates without one; if
+    vectors are not imported, there are no such files.
     """
 
     samples: Mapping[str, Sequence[str]]
@@ -84,7 +82,7 @@ class RawFiles:
     declared: RankingSchema
 
     def schemas(self) -> dict[str, pa.Schema]:
-        """Returns the schema by kind of table."""
+        """Returns the schema of each kind of table."""
         tables = raw_tables.schemas(self.declared)
         names = {
             "samples": (raw_tables.TRAIN_SAMPLES, raw_tables.IMPRESSIONS),
@@ -98,14 +96,14 @@ class RawFiles:
             for name in ones
             if name in tables
         }
-        # Only which items have an embedding matters here.
+        # The join needs only the ids of items that have an embedding.
         vectors = tables[raw_tables.EMBEDDINGS]
         ids = pa.schema([vectors.field(raw_tables.ITEM_ID)])
         return {**found, "embedding_ids": ids}
 
 
 def choose_partitions(files: RawFiles) -> tuple[int, int]:
-    """Returns the partitions by item and by user for tables of this size."""
+    """Returns numbers of partitions, by item and by user, for these files."""
     looked_up = ready_histories.looked_up(files.declared)
     by_item = _decoded_bytes(
         files,
@@ -128,7 +126,7 @@ def choose_partitions(files: RawFiles) -> tuple[int, int]:
 
 
 def _decoded_bytes(files: RawFiles, **tables: Sequence[str]) -> int:
-    """Returns how large Parquet files, by kind of table, are in memory."""
+    """Returns the size in memory of Parquet files, given by kind of table."""
     schemas = files.schemas()
     return sum(
         size
@@ -149,14 +147,14 @@ def write_requests(
     """Joins raw tables into requests and writes them.
 
     Returns:
-        ``(table name, batches)`` of rejected rows, with a ``reason``.
+        Pairs of a table's name and its rejected rows with their ``reason``.
     """
     schemas = files.schemas()
 
     def rows(
         kind: str, paths: Mapping[str, Sequence[str]], partitions: int
     ) -> beam.PCollection:
-        # Without its files a table needs no schema.
+        # A table without files needs no schema.
         schema = schemas.get(kind, pa.schema([]))
         groups = steps.row_groups(kind, schema, paths)
         step = read_rows.ReadRows(
@@ -236,7 +234,7 @@ class _WriteRequests(steps.Step):
         self._declared = declared
 
     def setup(self) -> None:
-        """Makes the encoder, which cannot travel."""
+        """Creates the encoder, which cannot be pickled."""
         self._encoder = example_coder.RecordBatchToExamplesEncoder()
 
     def send(
@@ -249,7 +247,7 @@ class _WriteRequests(steps.Step):
         )
         log = self._declared.log
         if log and not self._declared.features.user and samples is not None:
-            # Logs without features of users need no table of users.
+            # Logs without user features need no table of users.
             users = requests.distinct_users(samples)
         if users is not None:
             users, extra = arrow_batches.split_by_mask(

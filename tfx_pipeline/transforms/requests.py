@@ -1,4 +1,4 @@
-"""Rows of one partition to requests: NumPy and Arrow, no Beam."""
+"""Groups the rows of one partition into requests, without Beam."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def build_requests(
 ) -> Iterator[pa.RecordBatch]:
     """Groups joined samples into requests.
 
-    A user's samples keep the order they had in the table; every
-    ``max_candidates`` of them, of one request where there is a log, make one
-    request. Requests are in the order of a hash of the user id: it mixes users
-    whatever the order of the tables, and depends on nothing else.
+    A user's samples keep the order of the table. At most ``max_candidates`` of
+    them form one request; in a log, only samples of the same request do.
+    Requests are sorted by a hash of the user id, which mixes the users and does
+    not depend on the order of the tables.
 
     Yields:
-        Batches of about 8 MB, one row per request, every column a list, named
-        as in the request-grouped Example.
+        Batches of about 8 MB with one row per request; all columns are lists,
+        with the names of the request-grouped Example.
     """
     log = declared.log
     keys = mix(numpy_column(users, raw_tables.USER_ID))[user_rows]
@@ -94,7 +94,7 @@ def build_requests(
 def _candidates(
     samples: pa.RecordBatch, declared: RankingSchema
 ) -> dict[str, pa.Array]:
-    """Returns what Examples hold of each candidate, by its name there."""
+    """Returns the values of each candidate by their names in Examples."""
     own = declared.features.learned()
     samples = feature_columns.with_filled(samples, own)
     found = {
@@ -124,7 +124,7 @@ def _candidates(
 
 
 def item_features(rows: pa.RecordBatch) -> list[str]:
-    """Returns the columns of features of items, as declared."""
+    """Returns the names of the columns with item features."""
     return [
         name
         for name in rows.schema.names
@@ -133,7 +133,7 @@ def item_features(rows: pa.RecordBatch) -> list[str]:
 
 
 def _request_starts(keys: np.ndarray, max_candidates: int) -> np.ndarray:
-    """Returns where requests start among samples in order of `keys` (K, N)."""
+    """Returns the starts of requests among samples sorted by `keys` (K, N)."""
     place = np.arange(keys.shape[1])
     new = np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)]
     within = place - np.maximum.accumulate(np.where(new, place, 0))
@@ -141,7 +141,7 @@ def _request_starts(keys: np.ndarray, max_candidates: int) -> np.ndarray:
 
 
 def distinct_users(samples: pa.RecordBatch) -> pa.RecordBatch:
-    """Returns the users of samples: their ids and positions."""
+    """Returns the distinct users of samples, numbered by position."""
     ids = np.unique(numpy_column(samples, raw_tables.USER_ID))
     return pa.RecordBatch.from_pydict(
         {raw_tables.USER_ID: ids, POSITION: np.arange(len(ids))}
@@ -149,7 +149,7 @@ def distinct_users(samples: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def is_first(rows: pa.RecordBatch, key: str) -> np.ndarray:
-    """Returns which rows are the first of their key in the table."""
+    """Returns which rows are the first with their key, bool (N,)."""
     ids = numpy_column(rows, key)
     order = np.lexsort((numpy_column(rows, POSITION), ids))
     ordered = ids[order]
@@ -161,7 +161,7 @@ def is_first(rows: pa.RecordBatch, key: str) -> np.ndarray:
 def rows_of(
     table: pa.RecordBatch | None, key: str, wanted: np.ndarray
 ) -> np.ndarray:
-    """Returns the row of each wanted id, or -1."""
+    """Returns the row of each wanted id, int64 (N,), or -1."""
     if table is None or not table.num_rows:
         return np.full(len(wanted), -1, np.int64)
     ids = numpy_column(table, key)
@@ -172,7 +172,7 @@ def rows_of(
 
 
 def popularity(samples: pa.RecordBatch, train_split: str) -> np.ndarray:
-    """Returns how often each sample's item occurs in the train split."""
+    """Counts the train samples of each sample's item, int64 (N,)."""
     ids = numpy_column(samples, raw_tables.ITEM_ID)
     train = numpy_column(samples, SPLIT) == train_split
     _, item = np.unique(ids, return_inverse=True)

@@ -1,9 +1,9 @@
-"""Search events in, ``tf.train.Example`` files out.
+"""Turns search events into ``tf.train.Example`` files.
 
-One shuffle, of Arrow batches keyed by split and partition: it mixes the
-events, whatever the order of the table. Vectors cross it as they are, texts as
-texts; they become vectors where a partition is written, so that what crosses
-stays small. Rows that cannot be used leave by the output ``rejected``.
+One shuffle of Arrow batches, keyed by split and partition, mixes the events
+independently of their order in the table. Texts are encoded only when a
+partition is written, so that the shuffle moves texts and not their larger
+vectors. Rows that cannot be used leave by the output ``rejected``.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from tfx_pipeline.transforms import (
     tfrecords,
 )
 
-# Events whose vectors are made at a time.
+# Events that are encoded at a time.
 _BATCH_ROWS = 1 << 13
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchJoin:
-    """What the join works with.
+    """Settings of the join.
 
-    ``widths`` are those of the queries' vector modalities; events of
-    ``first_eval_time`` and later are of split ``eval``; ``shuffle_dir`` is seen
-    by all workers, None leaves the batches to the runner.
+    ``widths`` are those of the queries' vector modalities. Events from
+    ``first_eval_time`` on belong to the split ``eval``. All workers must share
+    ``shuffle_dir``; with None, the runner shuffles the batches.
     """
 
     table: search_tables.SearchTable
@@ -60,7 +60,7 @@ def write_search_examples(
     """Checks search events and writes them as Examples.
 
     Returns:
-        ``(table name, batches)`` of rejected rows, with a ``reason``.
+        Pairs of a table's name and its rejected rows with their ``reason``.
     """
     table = join.table.rows
     groups = steps.row_groups(
@@ -137,7 +137,7 @@ class _WriteEvents(steps.Step):
         self._outputs = outputs
 
     def setup(self) -> None:
-        """Makes the encoders, which cannot travel; maps the item ids."""
+        """Creates the encoders, which cannot be pickled; maps the item ids."""
         self._item_ids = ItemContent.open(self._join.content_dir).item_ids
         self._examples = example_coder.RecordBatchToExamplesEncoder()
         self._encoder = (
@@ -185,7 +185,7 @@ class _WriteEvents(steps.Step):
 def _examples(
     batch: pa.RecordBatch, vectors: Mapping[str, np.ndarray]
 ) -> pa.RecordBatch:
-    """Returns events with every column a list, as Examples have them."""
+    """Returns events with list columns only, as the encoder expects."""
     singles = pa.array(np.arange(batch.num_rows + 1), pa.int32())
     columns = {
         name: pa.ListArray.from_arrays(

@@ -1,10 +1,9 @@
-"""Batches on their way through the shuffle between two steps of a join.
+"""Passes batches through the shuffle between two steps of a join.
 
-A step sends each batch under the key it is grouped by. On clusters, whose
-runners shuffle on disk, the batch itself is sent. Local runners keep what they
-shuffle in memory, which then grows with the data. For them a step writes its
-batches to one shuffle file and sends only the places of each key's batches in
-it: a few bytes, however long the histories. The files work with every runner
+A step sends each batch under the key that it is grouped by. On a cluster, whose
+runner shuffles on disk, the batch itself is sent. Local runners keep shuffled
+data in memory, so there a step writes its batches to a shuffle file and sends
+only their places in it, a few bytes per key. Such files work with every runner
 whose workers share the folder.
 """
 
@@ -26,7 +25,7 @@ Sent = bytes | tuple[str, tuple[int, ...]]
 """A serialized batch, or a file with the offset and length of each batch."""
 
 
-# These keep in memory what they shuffle.
+# These runners keep shuffled data in memory.
 _LOCAL_RUNNERS = (
     "DirectRunner",
     "BundleBasedDirectRunner",
@@ -40,7 +39,7 @@ _LOCAL_RUNNERS = (
 def directory_for(
     runner: beam.runners.PipelineRunner, temporary: str
 ) -> Iterator[str | None]:
-    """Gives a folder for the batches between steps, if one is needed."""
+    """Yields a folder for shuffle files, or None if the runner needs none."""
     if type(runner).__name__ not in _LOCAL_RUNNERS:
         yield None
         return
@@ -56,8 +55,8 @@ class ShuffleFile:
     """The batches that a step sends.
 
     Args:
-        directory: where to write them, on any file system of Beam's; None to
-            send the batches themselves.
+        directory: where to write them, on any file system that Beam supports;
+            None to send the batches themselves.
     """
 
     def __init__(self, directory: str | None) -> None:
@@ -70,7 +69,7 @@ class ShuffleFile:
     def put(
         self, key: Hashable, batch: pa.RecordBatch
     ) -> Iterator[tuple[Hashable, Sent]]:
-        """Takes a batch; yields it if it needs no file."""
+        """Writes a batch to the file; without a folder, yields the batch."""
         data = arrow_batches.serialize(batch)
         if self._directory is None:
             yield key, data
@@ -85,7 +84,7 @@ class ShuffleFile:
         self._end += len(data)
 
     def flush(self) -> Iterator[tuple[Hashable, Sent]]:
-        """Completes the file; yields the places of each key in it."""
+        """Closes the file; yields the places of each key's batches in it."""
         self._close()
         for key, places in self._places.items():
             yield key, (self._path, tuple(places))

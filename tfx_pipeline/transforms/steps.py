@@ -1,8 +1,8 @@
 """Steps of a Beam pipeline over Arrow batches: counters and rejected rows.
 
-What the joins have in common. Rows leave a step under the output ``rows`` on
-their way to the next one, or under ``rejected`` with a reason; every row is
-counted in one namespace, so that the counts of a run can be added up.
+This is the common part of the joins. Rows leave a step by the output ``rows``
+to the next step, or by ``rejected`` with a reason. All counters are in one
+namespace, so that the counts of a run can be added up.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import pyarrow as pa
 from muse_tools.datasets import parquet_files, raw_tables, table_writer
 from tfx_pipeline.transforms import arrow_batches, shuffle_files
 
-# A shuffle does not keep the order of rows: their position in the table does.
+# Column with the position in the table, since a shuffle loses the row order.
 POSITION = "position"
 
 _NAMESPACE = "rows"
 
 Sent = tuple[str, Any, pa.RecordBatch]
-"""Output, key and rows: what a step sends."""
+"""Output, key and rows that a step sends."""
 
 
 _PARTITION_BYTES = 64 << 20
@@ -32,24 +32,23 @@ _MIN_PARTITIONS, _MAX_PARTITIONS = 4, 1024
 
 
 def partitions_for(size: int) -> int:
-    """Returns the number of partitions for a number of bytes.
+    """Returns a number of partitions, from 4 to 1,024, for a number of bytes.
 
-    A partition is about 64 MB in memory, which fits any worker; there are at
-    least four and at most 1,024.
+    A partition has about 64 MB in memory, unless it reaches one of the limits.
     """
     wanted = -(-size // _PARTITION_BYTES)
     return min(max(_MIN_PARTITIONS, wanted), _MAX_PARTITIONS)
 
 
 def shard_path(prefix: str, shard: int, shards: int) -> str:
-    """Returns the file of one partition of a split."""
+    """Returns the path of the file of one partition of a split."""
     return f"{prefix}-{shard:05d}-of-{shards:05d}.gz"
 
 
 def shards(
     pipeline: beam.Pipeline, splits: Iterable[str], count: int
 ) -> beam.PCollection:
-    """Returns the key of every file: one without rows has no records."""
+    """Returns the key of every file, so that those without rows are written."""
     return (
         pipeline
         | "Shards"
@@ -62,7 +61,7 @@ def shards(
 class RowGroup:
     """A row group of a Parquet file, the unit of reading.
 
-    ``split`` may be empty; ``first_row`` is the position of its first row in
+    ``split`` may be empty; ``first_row`` is the position of the first row in
     the table and split.
     """
 
@@ -100,7 +99,7 @@ def row_groups(
 def read_row_group(
     group: RowGroup, schema: pa.Schema
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Streams a row group."""
+    """Streams a row group: positions of first rows, and batches."""
     position, path = group.first_row, pathlib.Path(group.path)
     with parquet_files.open_file(group.table, path) as file:
         for batch in raw_tables.read_rows(
@@ -111,7 +110,7 @@ def read_row_group(
 
 
 class Step(beam.DoFn):
-    """A step of a join: what it sends may leave by a file."""
+    """A step of a join, whose output may go through a shuffle file."""
 
     def __init__(self, shuffle_dir: str | None) -> None:
         self._shuffle_dir = shuffle_dir
@@ -121,7 +120,7 @@ class Step(beam.DoFn):
         raise NotImplementedError
 
     def process(self, element: Any) -> Iterator:
-        """Wraps what is sent."""
+        """Tags what `send` yields with its output."""
         with shuffle_files.ShuffleFile(self._shuffle_dir) as file:
             for output, key, rows in self.send(element):
                 yield from _tagged(file.put((output, key), rows))
@@ -134,7 +133,7 @@ def _tagged(sent: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
 
 
 def step(step: Step) -> beam.ParDo:
-    """Returns a step with its outputs."""
+    """Returns a step as a transform with outputs rows, events, rejected."""
     return beam.ParDo(step).with_outputs("rows", "events", "rejected")
 
 
@@ -147,7 +146,7 @@ def count(name: str, amount: int) -> None:
 def reject(
     table: str, rows: pa.RecordBatch, reason: str | None = None
 ) -> Iterator[Sent]:
-    """Sends rows that cannot be used, and counts them by their ``reason``."""
+    """Yields rows that cannot be used, and counts them by their ``reason``."""
     if not rows.num_rows:
         return
     if reason is not None:
@@ -163,7 +162,7 @@ def reject(
 def write_rejected(
     group: tuple[str, Iterable[shuffle_files.Sent]], folder: str
 ) -> None:
-    """Writes the rejected rows of a table in their order."""
+    """Writes the rejected rows of a table in the order of the table."""
     table, batches = group
     # Rows rejected at different points of the join carry different columns.
     by_schema: dict[tuple[str, ...], list[pa.RecordBatch]] = {}

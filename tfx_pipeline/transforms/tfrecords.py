@@ -1,8 +1,8 @@
-"""Gzip TFRecord files, written many records at a time.
+"""Writes gzip TFRecord files, many records at a time.
 
-Compression is most of the work. It runs in a thread of its own, on one block
-of records while the caller makes the next, and at zlib's fastest level:
-against the default level the files are somewhat larger and take half the time.
+Compression takes most of the time. It runs in a separate thread while the
+caller makes the next block of records, and at zlib's fastest level, which takes
+half the time of the default level and makes somewhat larger files.
 """
 
 from __future__ import annotations
@@ -41,11 +41,10 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 class TFRecordWriter:
-    """Writes one gzip TFRecord file: all of it or nothing.
+    """Writes one gzip TFRecord file, completely or not at all.
 
-    The file appears under its name when the ``with`` block ends without an
-    error; a second writer of the same file replaces it, so that a runner may
-    repeat the work.
+    The file gets its name when the ``with`` block ends without an error. A
+    second writer of the same file replaces it, so a runner may repeat the work.
     """
 
     def __init__(self, path: str) -> None:
@@ -56,7 +55,7 @@ class TFRecordWriter:
         self._pending: futures.Future[None] | None = None
 
     def write(self, records: Iterable[bytes]) -> None:
-        """Appends records; waits for those of the call before."""
+        """Appends records, after waiting for those of the previous call."""
         data = frame(records)
         self._wait()
         self._pending = self._pool.submit(self._compress, data)

@@ -283,7 +283,7 @@ WRONG = {
     "no JSON": (
         "ratings.jsonl",
         text_of(RATINGS, ".jsonl") + '{"userId": \n',
-        ["line 10", "no JSON"],
+        ["line 10", "not JSON"],
     ),
     "JSON of another type": (
         "ratings.jsonl",

@@ -334,17 +334,17 @@ DECLARATIONS = {
     ),
     "many of numbers": (
         declare("features.item.price", {"type": "float", "many": 2}),
-        ["features.item.price", "many is of", "int64 or string", "float"],
+        ["features.item.price", "many needs", "int64 or string", "float"],
         declare("features.item.price", {"type": "float"}),
     ),
     "separator of one value": (
         declare("features.item.brand", {"type": "string", "separator": "|"}),
-        ["features.item.brand", "separator is of lists", "many", "'|'"],
+        ["features.item.brand", "separator is for lists", "many", "'|'"],
         declare("features.item.brand", {"type": "string"}),
     ),
     "hashed numbers": (
         declare("features.item.price", {"type": "float", "hashed": 100}),
-        ["features.item.price", "hashed is of", "int64 or string", "float"],
+        ["features.item.price", "hashed needs", "int64 or string", "float"],
         declare("features.item.price", {"type": "float", "buckets": 10}),
     ),
     "one bucket": (
@@ -354,7 +354,7 @@ DECLARATIONS = {
     ),
     "buckets of categories": (
         declare("features.item.size", {"buckets": 4}),
-        ["features.item.size", "buckets is of", "type: float", "int64"],
+        ["features.item.size", "buckets needs", "type: float", "int64"],
         declare("features.item.size", {"type": "float", "buckets": 4}),
     ),
     "vector without dim": (
@@ -451,7 +451,7 @@ def test_the_shop_fits(tmp_path):
 @pytest.mark.parametrize("case", DATA)
 def test_data_that_do_not_fit(tmp_path, case):
     line = follow(tmp_path, DATA[case])
-    assert "Fix: " in line or "To count more" in line
+    assert "Fix: " in line or "To use more" in line
 
 
 @pytest.mark.parametrize("case", DECLARATIONS)

@@ -49,7 +49,7 @@ def test_lists_become_int64():
         ("user", {"age": b"3"}, "a text or a list"),
         ("user", {"age": {"a": 1}}, "a text or a list"),
         ("user", {"age": [1, [2]]}, "be a finite number"),
-        ("user", {"age": np.array([[1]])}, "one list for each thing"),
+        ("user", {"age": np.array([[1]])}, "at most one list per entry"),
         ("user", {"age": [1, True]}, "be a finite number"),
         ("behaviors", [1, 0, 1], "map names of features to values"),
         ("behaviors", {"brand": 3}, "be a list of values"),
