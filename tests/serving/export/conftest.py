@@ -41,3 +41,17 @@ def server(world: World) -> Iterator[Any]:
     )
     with running(config) as app:
         yield app
+
+
+@pytest.fixture(scope="session")
+def kinds_server(
+    kinds: Kinds, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """Return the addresses of a server of that toy, by transport."""
+    from serving.model_server import ServerConfig, running
+
+    base = tmp_path_factory.mktemp("exported")
+    (base / "1").symlink_to(Path(kinds.export.path))
+    config = ServerConfig(model_base_path=str(base), port=0, rest_api_port=0)
+    with running(config) as app:
+        yield {"grpc": app.grpc_target, "rest": app.rest_url}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import numpy as np
 import pytest
 
@@ -21,17 +19,6 @@ pytest.importorskip("tensorflow")
 from tests.serving.export import kinds as toy  # noqa: E402
 
 FEATURES = toy.FEATURES
-
-
-@pytest.fixture(scope="module")
-def served(kinds, tmp_path_factory):
-    from serving.model_server import ServerConfig, running
-
-    base = tmp_path_factory.mktemp("exported")
-    (base / "1").symlink_to(pathlib.Path(kinds.export.path))
-    config = ServerConfig(model_base_path=str(base), port=0, rest_api_port=0)
-    with running(config) as app:
-        yield {"grpc": app.grpc_target, "rest": app.rest_url}
 
 
 def fields_of(raw) -> dict:
@@ -57,7 +44,9 @@ def fields_of(raw) -> dict:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_all_ways_give_the_scores_of_the_signature(kinds, served, transport):
+def test_all_ways_give_the_scores_of_the_signature(
+    kinds, kinds_server, transport
+):
     raw = toy.make_requests(kinds.item_table, 7, seed=3)
     want = kinds.call("rank", **toy.batched(raw))
     fields = [fields_of(one) for one in raw]
@@ -82,7 +71,7 @@ def test_all_ways_give_the_scores_of_the_signature(kinds, served, transport):
         )
         examples.append(make_example(full, items, toy.DECLARED))
     with MuseClient(
-        served[transport], transport, schema=toy.DECLARED
+        kinds_server[transport], transport, schema=toy.DECLARED
     ) as client:
         client.prefetch(
             [

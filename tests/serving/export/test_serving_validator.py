@@ -357,7 +357,7 @@ def test_a_server_that_does_not_come_up_in_time_is_an_error(
 
 
 def test_every_kind_of_feature_is_replayed(
-    kinds: Kinds, tmp_path: pathlib.Path
+    kinds: Kinds, kinds_server: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
     """By all signatures, with all labels; one context in a request."""
     table = kinds.item_table
@@ -387,10 +387,7 @@ def test_every_kind_of_feature_is_replayed(
     }
     np.savez(tmp_path / "good.npz", **recorded, buy_probability=flat[:, 1])
     np.savez(tmp_path / "bad.npz", **recorded, buy_probability=flat[:, 1] + 0.1)
-    with (
-        local_server(kinds.export.path) as address,
-        MuseClient(address.grpc) as client,
-    ):
+    with MuseClient(kinds_server["grpc"]) as client:
         inputs = client.metadata().signatures["rank"].inputs
 
         def replays(name: str) -> list[checks.Replay]:
