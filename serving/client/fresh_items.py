@@ -174,7 +174,7 @@ def _served_items(client: MuseClient) -> tuple[int, dict[str, str]]:
     if _SIGNATURE not in signatures:
         raise SignatureError(
             "FAILED_PRECONDITION",
-            "the model takes no fresh items; export it with "
+            "the model does not accept fresh items; export it with "
             "`export.fresh_items` above 0",
         )
     specs = signatures[_SIGNATURE].inputs

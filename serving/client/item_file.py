@@ -131,7 +131,7 @@ def _read(path: pathlib.Path) -> tuple[pa, pa.Table]:
             return pa, file.read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path}: is not a Parquet file that can be read here: {error}"
+            f"{path}: is not a Parquet file or cannot be read: {error}"
         ) from error
 
 

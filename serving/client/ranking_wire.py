@@ -149,7 +149,7 @@ def _read_features(
         values = read_values(f"{field}[{name!r}]", message)
         if not each and len(values) != 1:
             raise RequestError(
-                f"{field}[{name!r}]", "be of one thing", f"{len(values)}"
+                f"{field}[{name!r}]", "be of one entity", f"{len(values)}"
             )
         found[name] = values if each else values[0]
     return found
@@ -190,7 +190,7 @@ def read_values(field: str, message: Any) -> Any:
     if not fits or min(lengths, default=0) < 0:
         raise RequestError(
             field,
-            "have ids, numbers or texts, as many as its lengths say",
+            "have as many ids, numbers or texts as its lengths add up to",
             f"{count} for {lengths[:9]}",
         )
     if message.texts:
@@ -205,5 +205,5 @@ def read_values(field: str, message: Any) -> Any:
     if message.lists:
         return parts
     if max(lengths) > 1:
-        raise RequestError(field, "have lists to have several values", lengths)
+        raise RequestError(field, "set `lists` for several values", lengths)
     return [part[0] if len(part) else None for part in parts]

@@ -105,8 +105,8 @@ def features_of(model: "BaseRanker") -> Features:
     numbers = model.user_numbers + model.item_numbers + model.context_numbers
     if others or numbers:
         raise ValueError(
-            "`features` must be given, as the model has others than single "
-            "categories of users and items. Received: None"
+            "`features` must be given, as the model has features other than "
+            "single categories of users and items. Received: None"
         )
     return single_categories(
         model.user_sizes,

@@ -334,7 +334,7 @@ class Answer:
             if values.shape != self._candidates.shape or not (
                 (values >= 0).all() and (values <= 1).all()
             ):
-                raise ResponseError("the scores are no probabilities")
+                raise ResponseError("the scores are not probabilities")
         return scores
 
     @property

@@ -82,7 +82,7 @@ class Target:
         except Overloaded as error:
             raise DeadlineError(
                 "DEADLINE_EXCEEDED",
-                f"no free call to {self.address} in time (calls_per_target)",
+                f"no call to {self.address} was free (calls_per_target)",
             ) from error
 
     def lost(self) -> None:

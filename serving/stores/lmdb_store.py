@@ -231,7 +231,7 @@ class LmdbStore(base.BehaviorStore):
             ) from error
         except lmdb.ReadersFullError as error:
             raise StoreUnavailableError(
-                f"{self._name} has {_MAX_READERS} readers at once already"
+                f"{self._name} already has {_MAX_READERS} concurrent readers"
             ) from error
         except lmdb.Error as error:
             # LMDB reports a partial write as an I/O error.

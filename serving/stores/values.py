@@ -75,8 +75,8 @@ def _numbers(field: str, values: Any) -> np.ndarray:
         found = given.astype(np.float32) if given.dtype.kind in "iuf" else None
     if found is None or np.isinf(found).any():
         raise ValueError(
-            f"{field}: expected numbers of 32 bits, or none where they are "
-            f"missing. Received: {values!r}"[:200]
+            f"{field}: expected numbers of 32 bits, or None for missing "
+            f"values. Received: {values!r}"[:200]
         )
     return np.ascontiguousarray(found)
 
