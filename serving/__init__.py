@@ -5,5 +5,5 @@
 `serving.model_server` do. `serving.model_server` also builds its REST sample
 with `serving.client`, and `serving.ranking_service` uses clients and stores.
 docs/architecture.md states the direction of imports. Nothing is imported here,
-so that importing one room does not import another.
+so that importing one part does not import another.
 """

@@ -1,4 +1,4 @@
-"""``host:port``, taken apart and put together; IPv6 hosts in brackets."""
+"""Splits and joins ``host:port``, with IPv6 hosts in brackets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]/@\s]+)):(\d{1,5})")
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Takes an address apart."""
+    """Splits an address into host and port."""
     found = _ADDRESS.fullmatch(address)
     if found is None or int(found[3]) > 65535:
         raise ValueError(
@@ -20,19 +20,19 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int | None) -> str:
-    """Puts an address together; an IPv6 host gets its brackets."""
+    """Joins host and port; an IPv6 host is put in brackets."""
     host = bare_host(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def bare_host(host: str) -> str:
-    """A host without the brackets that an IPv6 one may have."""
+    """Returns a host without the brackets of IPv6."""
     bracketed = host.startswith("[") and host.endswith("]")
     return host[1:-1] if bracketed else host
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host, by its name alone, is the machine that asks."""
+    """Whether the name of a host means this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -40,5 +40,5 @@ def is_this_machine(host: str) -> bool:
     except ValueError:
         return False
     mapped = getattr(found, "ipv4_mapped", None) or found
-    # 0.0.0.0 and :: reach what listens on every interface of this machine.
+    # 0.0.0.0 and :: connect to servers that listen on every interface.
     return bool(mapped.is_loopback or mapped.is_unspecified)

@@ -1,4 +1,4 @@
-"""A server in a thread of its own, for tests and validators."""
+"""Runs a server in a thread, for tests and validators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _App(Protocol):
         """Opens the ports."""
 
     async def stop(self) -> None:
-        """Closes them."""
+        """Closes the ports."""
 
 
 _A = TypeVar("_A", bound=_App)
@@ -22,7 +22,7 @@ _A = TypeVar("_A", bound=_App)
 
 @contextlib.contextmanager
 def in_background(app: _A, name: str) -> Iterator[_A]:
-    """Runs an app in an event loop of its own while the context is open."""
+    """Runs an app in its own event loop while the context is open."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name=name, daemon=True)
     thread.start()
@@ -42,7 +42,7 @@ def in_background(app: _A, name: str) -> Iterator[_A]:
 
 
 async def _end_tasks() -> None:
-    """Cancels tasks that connections left behind."""
+    """Cancels the tasks that connections left."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()

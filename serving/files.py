@@ -1,4 +1,4 @@
-"""Files and folders written at once, locks, versions, strict JSON, Parquet."""
+"""Atomic files and folders, locks, versions, strict JSON, Parquet."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _MAX_VERSION = 2**63 - 1
 
 @contextlib.contextmanager
 def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Lets a file appear all at once, and its folder.
+    """Yields a path to write to, which then replaces `path` atomically.
 
-    A reader finds the old content or the new one, never a part of either.
+    A reader finds the old or the new content, never a part of it. The parent
+    folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -39,7 +40,7 @@ def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def replaced_folder(
     directory: str | os.PathLike[str],
 ) -> Iterator[pathlib.Path]:
-    """Gives an empty folder that replaces a directory, if no error occurs."""
+    """Yields an empty folder that replaces `path` if no error occurs."""
     target = pathlib.Path(directory)
     fresh = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -54,9 +55,9 @@ def replaced_folder(
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock, which the kernel releases when the process dies.
+    """Holds a lock, which the kernel releases when the process ends.
 
-    Gives False where it is taken and not waited for.
+    Yields False if another process holds the lock and `wait` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
@@ -69,11 +70,11 @@ def locked(path: pathlib.Path, wait: bool = True) -> Iterator[bool]:
 
 
 def find_versions(base_path: str | os.PathLike[str]) -> dict[int, str]:
-    """Version folders below a base path.
+    """Returns the version folders of a base path by number.
 
     Folders whose names are not numbers are ignored, so that a version can be
-    written under a temporary name and renamed. Of "7" and
-    "007", the plain spelling is taken.
+    written under a temporary name and renamed. If there are both "7" and
+    "007", "7" is used.
     """
     found: dict[int, str] = {}
     try:
@@ -93,24 +94,24 @@ def find_versions(base_path: str | os.PathLike[str]) -> dict[int, str]:
 
 
 def newest_version(base_path: str | os.PathLike[str]) -> pathlib.Path | None:
-    """The version folder with the highest number, None if there is none."""
+    """Returns the version folder with the highest number, or None."""
     found = find_versions(base_path)
     return pathlib.Path(found[max(found)]) if found else None
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file all at once."""
+    """Writes a file atomically."""
     with appearing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: pathlib.Path, value: Any, **options: Any) -> None:
-    """Writes `dumps` of a value, as `write_text` does."""
+    """Writes `dumps` of a value atomically."""
     write_text(path, dumps(value, indent=2, **options) + "\n")
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """Returns `json.dumps`, with null for NaN and infinities."""
+    """Returns JSON as `json.dumps` does, with null for NaN and infinities."""
     return json.dumps(_finite(value), allow_nan=False, **options)
 
 
@@ -125,11 +126,11 @@ def _finite(value: Any) -> Any:
 
 
 def parquet_footer(path: pathlib.Path) -> bytes:
-    """Returns a file's footer, as a file of its own without Arrow's note.
+    """Returns a file's footer as a separate file without Arrow's schema.
 
-    What the writer noted about its Arrow types may name types that this pyarrow
-    does not know (string_view, list_view, decimal32, 128-bit integers), and
-    turns lists into large or fixed-size ones.
+    The writer's Arrow schema may name types that this pyarrow does not know
+    (string_view, list_view, decimal32, 128-bit integers), and changes lists to
+    large or fixed-size ones.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -139,5 +140,5 @@ def parquet_footer(path: pathlib.Path) -> bytes:
             return tail
         file.seek(max(0, size - 8 - int.from_bytes(tail[:4], "little")))
         footer = file.read()
-    # A key of the same length that means nothing.
+    # A key of the same length that Arrow ignores.
     return PARQUET_MAGIC + footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.lower())

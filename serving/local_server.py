@@ -1,4 +1,4 @@
-"""Runs the embedded server in a process of its own, for as long as needed."""
+"""Runs the embedded model server in a separate process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _STOP_S = 30
 
 
 class ServerDidNotStart(RuntimeError):
-    """The model server ended or was not ready in time."""
+    """The model server ended, or was not ready in time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerAddress:
-    """Where a server listens, each ``host:port``."""
+    """Addresses of a server, each ``host:port``."""
 
     grpc: str
     rest: str
@@ -38,8 +38,8 @@ def local_server(
 ) -> Iterator[ServerAddress]:
     """Serves a version folder, or several by name, on free loopback ports.
 
-    `flags` are further ones of `python -m serving.model_server`. A server that
-    is not ready in time raises `ServerDidNotStart` with the end of its output.
+    `flags` are additional flags of `python -m serving.model_server`. If the
+    server is not ready in time, `ServerDidNotStart` has the end of its output.
     """
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(
@@ -85,7 +85,7 @@ def local_server(
 def _models_config(
     folder: pathlib.Path, models: Mapping[str, pathlib.Path]
 ) -> str:
-    """Makes a base folder for each model, and the configuration of them."""
+    """Creates a base folder for each model, and their configuration."""
     entries = []
     for name, version in models.items():
         base = folder / "models" / name

@@ -1,4 +1,4 @@
-"""What both servers do when they start: files, encryption, ports, signals."""
+"""Startup of both servers: files, encryption, ports and signals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from serving.wire import messages
 _GRPC_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
-    # Clients may ping often, and lost ones are noticed.
+    # Clients may ping often, so that lost connections are detected.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
@@ -35,12 +35,12 @@ _GRPC_OPTIONS = (
 
 
 class StartupError(ValueError):
-    """A server cannot start; the text is one line saying what to do."""
+    """A server cannot start. The text is one line with a remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TlsFiles:
-    """Contents of TensorFlow Serving's `SSLConfig`."""
+    """Contents of the files in TensorFlow Serving's `SSLConfig`."""
 
     key: bytes = dataclasses.field(repr=False)
     certificate: bytes
@@ -49,7 +49,7 @@ class TlsFiles:
 
 
 def read_text_proto(path: str | os.PathLike[str], message: Any) -> Any:
-    """Reads a text protobuf into a message."""
+    """Parses a text protobuf file into a message."""
     kind = message.DESCRIPTOR.name
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def read_text_proto(path: str | os.PathLike[str], message: Any) -> Any:
 
 
 def read_tls(path: str) -> TlsFiles | None:
-    """Reads an `SSLConfig`; an empty path is plain text."""
+    """Reads an `SSLConfig`; returns None, plain text, for an empty path."""
     if not path:
         return None
     proto = read_text_proto(path, messages.SSLConfig())
@@ -82,7 +82,7 @@ def read_tls(path: str) -> TlsFiles | None:
         verify_client=proto.client_verify,
     )
     try:
-        ssl_context(files)  # gRPC would only say that it cannot listen.
+        ssl_context(files)  # gRPC would only report that it cannot listen.
     except ssl.SSLError as error:
         raise StartupError(
             f"{path}: key and certificates cannot be used: {error}"
@@ -91,13 +91,13 @@ def read_tls(path: str) -> TlsFiles | None:
 
 
 def ssl_context(files: TlsFiles) -> ssl.SSLContext:
-    """Returns the encryption of a REST port."""
+    """Returns the TLS context of a REST port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    descriptor, path = tempfile.mkstemp()  # Read by its owner alone.
+    descriptor, path = tempfile.mkstemp()  # Readable only by its owner.
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(files.key + b"\n" + files.certificate)
-        # Without a password OpenSSL would ask for one at the terminal.
+        # Without a password, OpenSSL would prompt for one.
         context.load_cert_chain(path, password="")
         if files.verify_client:
             context.load_verify_locations(cadata=files.client_ca.decode())
@@ -108,7 +108,7 @@ def ssl_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 class Ports:
-    """Where a server listens; its ports are None until then, or when off."""
+    """Addresses of a server. Ports are None before the start or if disabled."""
 
     def __init__(self, host: str, rest_scheme: str = "http") -> None:
         self._host = host
@@ -119,12 +119,12 @@ class Ports:
 
     @property
     def grpc_target(self) -> str:
-        """`host:port` of gRPC."""
+        """The gRPC address, `host:port`."""
         return join_address(self._host, self.grpc_port)
 
     @property
     def rest_url(self) -> str:
-        """Base URL of REST, without a slash at the end."""
+        """The REST base URL, without a trailing slash."""
         address = join_address(self._host, self.rest_port)
         return f"{self._rest_scheme}://{address}"
 
@@ -132,7 +132,7 @@ class Ports:
         """Writes host, ports (REST as `rest`) and process id as JSON."""
         if not path:
             return
-        # The process may change its folder before it removes the file.
+        # The process may change its working directory before removing it.
         self._port_file = pathlib.Path(path).absolute()
         ports = {"port": self.grpc_port, rest: self.rest_port}
         try:
@@ -146,13 +146,13 @@ class Ports:
             ) from error
 
     def remove_port_file(self) -> None:
-        """Removes what was written."""
+        """Removes the port file."""
         if self._port_file is not None:
             self._port_file.unlink(missing_ok=True)
 
 
 def check_port(host: str, port: int, option: str) -> None:
-    """Raises StartupError, which names the option, for a port in use."""
+    """Raises StartupError with the option's name if a port is in use."""
     if port < 1:
         return
     try:
@@ -163,7 +163,7 @@ def check_port(host: str, port: int, option: str) -> None:
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(1)  # Two sockets may bind a port.
+            listener.listen(1)  # Since two sockets may bind the same port.
     except OSError as error:
         raise StartupError(
             f"cannot listen on {join_address(host, port)}: {error.strerror} "
@@ -172,7 +172,7 @@ def check_port(host: str, port: int, option: str) -> None:
 
 
 def make_grpc_server(max_request_bytes: int) -> grpc.aio.Server:
-    """Makes a server without methods and port; -1 takes any message."""
+    """Creates a server without methods and ports; -1 allows any size."""
     limit = ("grpc.max_receive_message_length", max_request_bytes)
     return grpc.aio.server(options=[limit, *_GRPC_OPTIONS])
 
@@ -180,8 +180,8 @@ def make_grpc_server(max_request_bytes: int) -> grpc.aio.Server:
 def listen_grpc(
     server: grpc.aio.Server, host: str, port: int, tls: TlsFiles | None
 ) -> int:
-    """Takes a port for gRPC and returns it; 0 takes a free one."""
-    check_port(host, port, "--port")  # gRPC would give no reason.
+    """Opens a gRPC port and returns its number; 0 chooses a free one."""
+    check_port(host, port, "--port")  # gRPC would not give a reason.
     address = join_address(host, port)
     try:
         if tls is None:
@@ -204,7 +204,7 @@ async def listen_rest(
     tls: TlsFiles | None = None,
     **options: Any,
 ) -> tuple[web.AppRunner, int]:
-    """Serves an application; returns what to clean up, and the port."""
+    """Serves an application; returns its runner and the port."""
     check_port(host, port, option)
     logger = logging.getLogger("aiohttp.server")
     logger.addFilter(_in_one_line)
@@ -212,9 +212,9 @@ async def listen_rest(
         app,
         access_log=None,
         handle_signals=False,
-        # A call whose client has left does not start any more.
+        # A call does not start after its client has disconnected.
         handler_cancellation=True,
-        auto_decompress=False,  # A small body could become any size.
+        auto_decompress=False,  # A small body could expand to any size.
         **options,
     )
     await runner.setup()
@@ -228,7 +228,7 @@ async def listen_rest(
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Takes the traceback of a malformed request out of the log."""
+    """Removes the traceback of a malformed request from the log."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
         reason = error.message.partition("\n")[0]
@@ -238,7 +238,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 
 
 def stop_signal() -> asyncio.Event:
-    """Returns what is set by SIGTERM and SIGINT."""
+    """Returns an event that SIGTERM and SIGINT set."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,7 +1,7 @@
 """Clients of the model server and of the ranking service.
 
-They need grpcio, protobuf, NumPy and urllib3, not TensorFlow, and do padding
-and batching. `serving.client.testing` answers their calls without a server.
+They pad and batch requests, and need grpcio, protobuf, NumPy and urllib3, but
+not TensorFlow. `serving.client.testing` answers their calls without a server.
 """
 
 from serving.client.async_client import AsyncMuseClient

@@ -1,4 +1,4 @@
-"""The client of a model server for event loops."""
+"""The asynchronous client of a model server."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from serving.client.rest import AsyncRestTransport
 
 
 class AsyncMuseClient(ModelClient[Transport | AsyncTransport], AsyncClient):
-    """Asks a served MUSE model without blocking the event loop.
+    """Calls a served MUSE model without blocking the event loop.
 
-    Arguments, methods, results and errors are those of `MuseClient`; the
-    methods are coroutines. Cancelling one by gRPC cancels the call at the
-    server; by REST the calls run in threads, and what was sent runs on. A
-    client belongs to one event loop. Close it, or use it with `async with`.
+    Arguments, results and errors are those of `MuseClient`; the methods are
+    coroutines. Canceling one cancels the call at the server if it uses gRPC; a
+    REST call runs in a thread and continues there. A client belongs to one
+    event loop. Close it, or use it with `async with`.
 
     Example:
         >>> async def clicks(request):  # doctest: +SKIP

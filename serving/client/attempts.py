@@ -19,13 +19,13 @@ from serving.client.settings import Retry, Timeouts
 _BUSY = "Server Threadpool Exhausted"
 _WHEN_BUSY = Retry(first=0.002, factor=2.0, longest=0.1)
 _MAX_GROWTH = 16
-"""Failures after which the pause does not grow any more."""
+"""Number of failures after which the pause no longer grows."""
 
 
 class Attempts:
-    """The attempts at the calls of one method; it never waits itself.
+    """The attempts at the calls of one method. It never waits itself.
 
-    A `timeout` holds for all calls together, the client's limits for each.
+    `timeout` limits all calls together; the client's limits apply to each.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Attempts:
         self._made = self._busy = 0
 
     def next_call(self) -> None:
-        """Forgets the attempts at the call before."""
+        """Starts counting the attempts of the next call."""
         self._made = self._busy = 0
         if not self._is_shared:
             self._end = time.monotonic() + self._total
@@ -63,8 +63,8 @@ class Attempts:
     def pause(self, call: Call[Any], error: CallError) -> float:
         """Returns the pause before the next attempt, or raises `error`.
 
-        A model server whose gRPC threads are all busy refuses calls at once.
-        Such a call is tried until the time is over, whatever the attempts.
+        A model server whose gRPC threads are all busy rejects calls at once.
+        Such a call is repeated until the time runs out, however often.
         """
         busy = error.code == "RESOURCE_EXHAUSTED" and _BUSY in error.message
         if busy:

@@ -1,4 +1,4 @@
-"""What all clients share: settings, attempts, closing."""
+"""Code that all clients share: settings, attempts and closing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _Async = TypeVar("_Async", bound="AsyncClient")
 
 
 class BaseClient:
-    """Settings of a client, and how it shows itself."""
+    """The settings of a client and its `repr`."""
 
     _transport: Any
 
@@ -63,7 +63,7 @@ class BaseClient:
         self._closed = False
 
     def _shown(self) -> list[str]:
-        """Returns what `repr` shows besides target and metadata."""
+        """Returns what `repr` shows in addition to target and metadata."""
         return []
 
     def __repr__(self) -> str:
@@ -214,9 +214,9 @@ def awaited(
 ) -> Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]:
     """Derives a method of an asynchronous client from the blocking one.
 
-    Each method of a client makes a `Plan` and hands it to `_run`, which both
-    clients have: what `_run` of an `AsyncClient` returns has to be awaited.
-    Signature, overloads and docstring stay.
+    Each method creates a `Plan` and passes it to `_run`, which both clients
+    have; the result of `AsyncClient._run` must be awaited. The signature, the
+    overloads and the docstring are kept.
     """
 
     async def call(self: Any, *args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -1,4 +1,4 @@
-"""Ragged requests to padded tensors, and answers back to the requests."""
+"""Converts ragged requests to padded tensors, and outputs to results."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _Request = TypeVar("_Request")
 _Result = TypeVar("_Result")
 Outputs = Mapping[str, np.ndarray]
 PROBABILITY = "_probability"
-"""End of the names of the outputs that hold probabilities, after the label."""
+"""Suffix of the names of probability outputs, after the label."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much goes into one call.
+    """Upper limits of one call.
 
     Attributes:
-        requests: rows.
-        ids: padded ids, history and candidates together, and their features.
-        items: items to add or replace.
+        requests: number of rows.
+        ids: padded ids of histories and candidates, and their features.
+        items: number of items to add or replace.
     """
 
     requests: int = 64
@@ -57,10 +57,10 @@ class Limits:
 class RowSignature(Generic[_Request, _Result]):
     """A signature with one row per request; several requests share a call.
 
-    `sizes` are the ids in the history of a request, and its candidates;
-    `inputs` makes the inputs of several as the signature declares them.
-    Without `has_features` that is not asked for. Requests for different
-    signatures never share a call.
+    `sizes` returns the lengths of a request's history and candidates. `inputs`
+    makes the inputs of several requests as the signature declares them; the
+    declaration is only fetched for requests with features (`has_features`).
+    Requests for different signatures never share a call.
     """
 
     request: type[_Request]
@@ -79,7 +79,7 @@ class RowSignature(Generic[_Request, _Result]):
         limits: Limits,
         declared: DeclaredInputs,
     ) -> Plan[_Result | list[_Result]]:
-        """Asks for one result or a list of them, as the requests are."""
+        """Requests one result, or a list of them if given a list."""
         asked: Any = requests
         single = isinstance(asked, self.request)
         given: list[Any] = [asked] if single else list(asked)
@@ -108,10 +108,10 @@ class RowSignature(Generic[_Request, _Result]):
     def batches(
         self, requests: Sequence[_Request], limits: Limits
     ) -> Iterator[list[int]]:
-        """Yields the positions of the requests that share a call.
+        """Yields the indices of the requests that share a call.
 
-        Requests with histories of similar length go together, so that little is
-        padded. A request that is too big on its own still gets a call.
+        Requests with histories of similar length share a call, to keep padding
+        small. A request that exceeds the limits on its own gets its own call.
         """
         names = [self.signature(request) for request in requests]
         sizes = [self.sizes(request) for request in requests]
@@ -138,7 +138,7 @@ class RowSignature(Generic[_Request, _Result]):
 
 
 def padded(lists: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns lists of ids as int64 (B, L), 0 at the end of shorter rows.
+    """Returns lists of ids as int64 (B, L), padded with 0 at the end.
 
     L is the length of the longest list, and at least 1.
     """
@@ -192,11 +192,11 @@ def rank_inputs(
     requests: Sequence[RankRequest],
     declared: SignatureInputs | None = None,
 ) -> dict[str, np.ndarray]:
-    """Pads requests to the inputs of the signatures rank and explain.
+    """Pads requests to the inputs of the signatures `rank` and `explain`.
 
-    Padding is 0 at the end of each row, so positions in a history stay what
-    they were. An empty history is one padding id wide. A declared feature
-    that a request leaves out is missing.
+    Rows are padded with 0 at the end, so positions in a history do not change.
+    An empty history becomes one padding id. Declared features that a request
+    does not give are missing.
     """
     declared = declared or SignatureInputs()
     items = history_ids(requests, declared)
@@ -251,14 +251,14 @@ def _rank_sizes(request: RankRequest) -> tuple[int, int]:
 
 
 def candidate_size(request: Any) -> int:
-    """Returns how many values the candidates of a request have."""
+    """Returns the number of values of a request's candidates."""
     features = request.candidates.values()
     count = len(request.candidate_item_ids)
     return count + sum(map(number_of_values, features))
 
 
 def scored(request: Any, outputs: Outputs, row: int) -> dict[str, Any]:
-    """Returns the candidates of a row and their probabilities, by field."""
+    """Returns the fields of a row's result: candidates and probabilities."""
     ids = request.candidate_item_ids
     return {
         "candidate_item_ids": ids,

@@ -1,4 +1,4 @@
-"""What clients send, described once for every transport and both clients."""
+"""Descriptions of calls, used by all transports and by both clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Which model a call asks: a version, the one of a label, or the newest."""
+    """The model that a call addresses: a version, a label, or the newest."""
 
     model: str
     version: int | None = None
@@ -33,31 +33,31 @@ class Target:
 
 
 class Call(Generic[_T]):
-    """One call to a server; the type argument is the type of its answer."""
+    """One call to a server. The type argument is the type of its result."""
 
     def may_repeat(self, error: CallError) -> bool:
         """Returns whether the call may be sent again after `error`."""
         return True
 
     def plan(self) -> Plan[_T]:
-        """Only makes this call."""
+        """Returns a plan that consists of this call."""
         answer: _T = yield self
         return answer
 
 
 Plan = Generator[Call[Any], Any, _T]
-"""What a method of a client does: calls, one after the other, and a result.
+"""The steps of a client's method: successive calls, then a result.
 
-A plan yields a call and is sent its answer, or thrown the `CallError` that
-ended its attempts; it returns the result, or raises `ResponseError`.
+A plan yields a call and is sent its answer, or the `CallError` with which the
+last attempt failed. It returns the result, or raises `ResponseError`.
 """
 
 
 class PlanSteps(Generic[_T]):
-    """Goes through a plan; whether sending waits is up to the client.
+    """Runs a plan. The client decides whether sending blocks.
 
     Attributes:
-        result: what the plan returned, once `next_call` is None.
+        result: the plan's result, once `next_call` is None.
     """
 
     result: _T
@@ -75,17 +75,17 @@ class PlanSteps(Generic[_T]):
             return None
 
     def answer(self, answer: Any) -> None:
-        """Keeps the answer of the call for the plan."""
+        """Stores the answer of the call for the plan."""
         self._resume = functools.partial(self._plan.send, answer)
 
     def fail(self, error: CallError) -> None:
-        """Keeps the error that ended the call for the plan."""
+        """Stores the error of the call for the plan."""
         self._resume = functools.partial(self._plan.throw, error)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predict(Call[dict[str, np.ndarray]]):
-    """Runs a signature; no `outputs` mean all."""
+    """Runs a signature. Empty `outputs` request all outputs."""
 
     target: Target
     signature: str
@@ -95,36 +95,36 @@ class Predict(Call[dict[str, np.ndarray]]):
 
 @dataclasses.dataclass(frozen=True)
 class GetMetadata(Call[ModelMetadata]):
-    """Asks for the signatures of a model."""
+    """Requests the signatures of a model."""
 
     target: Target
 
 
 @dataclasses.dataclass(frozen=True)
 class GetStatus(Call[list[VersionStatus]]):
-    """Asks for the states of a model's versions, newest first."""
+    """Requests the states of a model's versions, newest first."""
 
     target: Target
 
 
 class Transport(Protocol):
-    """Makes one attempt at a call; the client makes the others."""
+    """Makes one attempt at a call. Retries are up to the client."""
 
     def send(self, call: Call[_T], seconds: float) -> _T:
         """Returns the answer.
 
         Args:
-            call: what to ask.
-            seconds: time until the whole answer must be there.
+            call: the call.
+            seconds: time limit for the whole answer.
 
         Raises:
             CallError: the call failed.
-            ResponseError: the answer cannot be understood.
+            ResponseError: the answer cannot be parsed.
         """
         ...
 
     def close(self) -> None:
-        """Frees connections."""
+        """Closes the connections."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Calls by gRPC, blocking and for event loops."""
+"""gRPC transports, blocking and asynchronous."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class _Channel:
-    """One channel, with the state of its calls."""
+    """A channel and the state of its calls."""
 
     def __init__(self, channel: Any, methods: Mapping[type, Method]) -> None:
         self.channel = channel
@@ -51,12 +51,12 @@ class _Channel:
 
 
 class _Channels:
-    """The channel to one server, opened anew when its calls time out.
+    """The channel to one server, which is replaced when its calls time out.
 
-    A router on the way may forget a connection without closing it, and gRPC
-    keeps sending into it. Therefore an idle channel is closed after some
-    seconds, a busy one is pinged, and when no call was answered for a second,
-    the next call opens another channel. Calls in flight end on the old one.
+    A router may drop a connection without closing it, while gRPC keeps sending
+    into it. Therefore idle channels are closed after some seconds, busy ones
+    are pinged, and if no call was answered for a second, the next call opens
+    a new channel. Calls in flight finish on the old one.
     """
 
     _kind: Any
@@ -80,28 +80,28 @@ class _Channels:
         keep_freed_memory()
         self._address = address
         self._tls = tls
-        # gRPC wants names in lower case.
+        # gRPC requires lowercase names.
         self._metadata = tuple((k.lower(), v) for k, v in metadata.items())
         self._methods = methods
         self._proxy = "" if is_this_machine(host) else _proxy_of(host)
         self._options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
-            # The least time a connection attempt is given.
+            # The minimum time that gRPC gives a connection attempt.
             ("grpc.min_reconnect_backoff_ms", int(timeouts.connect * 1000)),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
             ("grpc.client_idle_timeout_ms", _IDLE_MS),
-            # Only while calls wait: servers close on other pings.
+            # Only during calls: servers close connections on other pings.
             ("grpc.keepalive_time_ms", _PING_MS),
             ("grpc.keepalive_timeout_ms", _PING_MS),
-            # A new channel would get the connection of the old one.
+            # Otherwise a new channel would reuse the old connection.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", int(bool(self._proxy))),
         ]
         self._credentials: grpc.ChannelCredentials | None = None
         if tls is not None:
-            ssl_context(tls)  # gRPC takes any file and fails later.
+            ssl_context(tls)  # gRPC accepts any file and fails later.
             if tls.server_name:
                 self._options.append(
                     ("grpc.ssl_target_name_override", tls.server_name)
@@ -117,7 +117,7 @@ class _Channels:
 
     @contextlib.contextmanager
     def _attempt(self) -> Iterator[_Channel]:
-        """Lends a call the channel; raises the errors of this package."""
+        """Provides the channel for a call; raises this package's errors."""
         started, answered = time.monotonic(), True
         with self._lock:
             if self._closed:
@@ -141,7 +141,7 @@ class _Channels:
             self._over(used, started, answered)
 
     def _over(self, used: _Channel, started: float, answered: bool) -> None:
-        """Notes the end of a call; one given up at its deadline is silence."""
+        """Records the end of a call. A timeout counts as no answer."""
         with self._lock:
             used.calls -= 1
             if answered:
@@ -155,7 +155,7 @@ class _Channels:
                 self._old.add(used)
 
     def _unused(self) -> list[Any]:
-        """Returns the old channels that no call is on any more, to close."""
+        """Returns the old channels without calls, which can be closed."""
         if not self._old:
             return []
         with self._lock:
@@ -164,7 +164,7 @@ class _Channels:
         return [used.channel for used in unused]
 
     def _end(self) -> list[Any]:
-        """Lets no further call in; returns all channels, to close."""
+        """Rejects further calls and returns all channels, to be closed."""
         with self._lock:
             self._closed = True
             channels = [*self._old, *([self._current] if self._current else [])]
@@ -172,10 +172,10 @@ class _Channels:
         return [used.channel for used in channels]
 
     def _error(self, error: grpc.RpcError) -> MuseClientError:
-        """Returns what a failed call means.
+        """Converts the error of a failed call.
 
-        A call that was canceled by the server, not by its caller, was
-        dropped by a server that stops: it is unavailable.
+        A call that the server canceled, rather than the caller, was dropped
+        because the server is stopping, so it is reported as unavailable.
         """
         code, text = error.code().name, error.details() or ""
         if code == "CANCELLED":
@@ -199,7 +199,7 @@ class _Channels:
 
 
 class GrpcTransport(_Channels):
-    """For threads, which may share it; the arguments are `_Channels`'."""
+    """The blocking transport, which is thread-safe. Arguments: `_Channels`."""
 
     _kind = grpc
 
@@ -225,12 +225,12 @@ class GrpcTransport(_Channels):
 
 
 class AsyncGrpcTransport(_Channels):
-    """For an event loop; its first call makes the channel in it."""
+    """The asynchronous transport. Its first call opens the channel."""
 
     _kind = grpc.aio
 
     async def send(self, call: Call[_T], seconds: float) -> _T:
-        """As `Transport.send`; cancelling it cancels the call."""
+        """As `Transport.send`. Canceling it cancels the call."""
         method = self._methods[type(call)]
         request = method.write(call)
         try:
@@ -251,21 +251,21 @@ class AsyncGrpcTransport(_Channels):
 
 
 def without_certificate(tls: Tls | None) -> str:
-    """Returns a hint: a server that wants one just closes the connection."""
+    """Returns a hint, as a server only closes connections without one."""
     if tls is None or tls.certificate_file is not None:
         return ""
     return " (a server that asks for certificates needs certificate_file)"
 
 
 def _proxy_of(host: str) -> str:
-    """Returns the variable that sends gRPC to a proxy, and the proxy."""
+    """Returns the environment variable and the proxy that gRPC would use."""
     around = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy", "")
     for end in around.replace(",", " ").split():
         if end == "*" or f".{host}".endswith("." + end.lstrip("*.")):
             return ""
     for name in ("grpc_proxy", "https_proxy", "http_proxy"):
         if value := os.environ.get(name):
-            # gRPC supports no other proxies: it logs that and goes without.
+            # gRPC supports only http proxies. It logs others and skips them.
             is_known = value.startswith("http://")
             place = urllib.parse.urlsplit(value).netloc.rpartition("@")[2]
             return f"{name}, {place}" if is_known and place else ""

@@ -1,4 +1,4 @@
-"""The blocking client of a model server; `async_client` is derived from it."""
+"""The blocking client of a model server."""
 
 from __future__ import annotations
 
@@ -52,36 +52,36 @@ from serving.client.user_cache import (
 
 
 class MuseClient(ModelClient[Transport], BlockingClient):
-    """Asks a served MUSE model.
+    """Calls a served MUSE model.
 
-    Threads may share a client. Close it, or use it as a context manager.
+    The client is thread-safe. Close it, or use it as a context manager.
 
-    A method that takes requests takes one, or several of any lengths, and
-    returns one result, or a list of them in the order of the requests. Every
-    method takes `timeout`, seconds for all that it does; None leaves the
-    client's limits. Features of requests go by the names that the model
-    declares; it is asked for them before the first request that may have any.
-    Another name is a `RequestError` that lists them; so is a value of another
-    type, and a list that is too long. Nothing is sent then. Besides what their
-    descriptions name, all methods raise `CallError` where a call failed, and
-    `ResponseError` where an answer does not fit the request.
+    A method that takes requests accepts one, or several of any lengths. It
+    returns one result, or a list in the order of the requests. The `timeout` of
+    a method is its total time in seconds; None applies the client's limits.
+    Features have the names that the model declares; the client fetches the
+    declaration before the first request that may have features. An undeclared
+    name, a value of a wrong type and a list that is too long raise a
+    `RequestError` before anything is sent. In addition to the errors listed
+    below, all methods raise `CallError` if a call failed, and `ResponseError`
+    if an answer does not match the request.
 
     Args:
         target: `host:port`; for REST a URL as well.
-        transport: `grpc` (faster) or `rest`, or a transport of your own.
+        transport: `grpc` (faster), `rest`, or a custom transport.
         model: name of the model.
-        version: a certain version, else the newest.
-        label: the version that this label names.
+        version: number of the version; the newest by default.
+        label: label of the version, instead of its number.
         timeouts: limits in seconds.
-        retry: further attempts when the server is unavailable.
+        retry: further attempts if the server is unavailable.
         tls: encryption; None is plain text.
         metadata: sent with every call: gRPC metadata or HTTP headers, for
-            example `{"authorization": "Bearer …"}`. Never shown by `repr`.
+            example `{"authorization": "Bearer …"}`. `repr` hides the values.
         limits: how many requests share a call.
         schema: the declaration of the data that the model was trained on, its
-            file, or the name of a preset. With it texts are hashed where it
-            says that keys or features are texts; without it, texts are
-            numbers in decimal.
+            file, or the name of a preset. With it, texts are hashed for keys
+            and features that are declared as texts. Without it, texts must be
+            decimal numbers.
 
     Raises:
         RequestError: an argument is not as described.
@@ -138,7 +138,7 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         *,
         timeout: float | None = None,
     ) -> ExplainResult | list[ExplainResult]:
-        """Scores candidates and shows the behaviors behind each score."""
+        """Scores candidates and returns the behaviors behind each score."""
         plan = EXPLAIN.plan(self._model, requests, self._limits, self._inputs)
         return self._run(plan, timeout)
 
@@ -161,15 +161,15 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         *,
         timeout: float | None = None,
     ) -> PrefetchResult | list[PrefetchResult]:
-        """Puts histories into the model, for `rank_cached`.
+        """Stores histories in the model, for `rank_cached`.
 
-        They stay until the version is unloaded, the user is prefetched again,
-        or another user takes the slot.
+        A history stays until the version is unloaded, the user is prefetched
+        again, or another user takes the slot.
 
         Raises:
-            InvalidArgumentError: the rows belong to another item table; give
+            InvalidArgumentError: the rows belong to another item table; send
                 ids instead.
-            SignatureError: the model keeps no histories.
+            SignatureError: the model has no user cache.
         """
         plan = PREFETCH.plan(self._model, requests, self._limits, self._inputs)
         return self._run(plan, timeout)
@@ -193,12 +193,12 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         *,
         timeout: float | None = None,
     ) -> CachedRankResult | list[CachedRankResult]:
-        """Scores candidates for users whose histories are in the model.
+        """Scores candidates for users whose histories are cached.
 
-        A miss is not an error: `cache_hit` is False; call `rank` instead.
+        A miss is no error: `cache_hit` is False. Call `rank` in this case.
 
         Raises:
-            SignatureError: the model keeps no histories.
+            SignatureError: the model has no user cache.
         """
         plan = RANK_CACHED.plan(
             self._model, requests, self._limits, self._inputs
@@ -208,15 +208,15 @@ class MuseClient(ModelClient[Transport], BlockingClient):
     def user_cache(
         self, user_ids: IdList, *, timeout: float | None = None
     ) -> UserCacheStats:
-        """Asks what the model keeps, without changing it.
+        """Returns the state of the user cache without changing it.
 
         Args:
             user_ids: (B,), at least one.
-            timeout: seconds for all of it; None leaves the client's limits.
+            timeout: total time in seconds; None applies the client's limits.
 
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
-            SignatureError: the model keeps no histories.
+            SignatureError: the model has no user cache.
         """
         declaration = self._inputs.declaration
         plan = user_cache_plan(self._model, user_ids, declaration)
@@ -225,17 +225,17 @@ class MuseClient(ModelClient[Transport], BlockingClient):
     def resolve_items(
         self, item_ids: IdList, *, timeout: float | None = None
     ) -> ResolvedItems:
-        """Finds the rows of items, to prefetch by row.
+        """Finds the table rows of items, to prefetch by row.
 
         Args:
             item_ids: (N,), at least one.
-            timeout: seconds for all of it; None leaves the client's limits.
+            timeout: total time in seconds; None applies the client's limits.
 
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
-            SignatureError: the model keeps no histories.
-            ResponseError: the answer does not fit, or another version came in
-                between two calls.
+            SignatureError: the model has no user cache.
+            ResponseError: the answer does not match, or the served version
+                changed between two calls.
         """
         declaration = self._inputs.declaration
         plan = resolve_items_plan(
@@ -250,7 +250,7 @@ class MuseClient(ModelClient[Transport], BlockingClient):
 
         Args:
             item_ids: (N,), at least one.
-            timeout: seconds for all of it; None leaves the client's limits.
+            timeout: total time in seconds; None applies the client's limits.
 
         Raises:
             RequestError: the ids are not whole numbers of 64 bits.
@@ -269,23 +269,23 @@ class MuseClient(ModelClient[Transport], BlockingClient):
     ) -> UpsertResult:
         """Adds items to the served version, or replaces them.
 
-        They are ranked, explained and embedded from the answer on, until the
-        server stops or loads another version; `FreshItems` keeps them beyond
-        that. An item that is stored already takes no slot, so a call may be
-        repeated. If an id is given twice, the last one is stored.
+        From then on they are ranked, explained and embedded, until the server
+        stops or loads another version; `FreshItems` restores them after that.
+        An item that is already stored takes no slot, so a call may be repeated.
+        If an id is given twice, the last item is stored.
 
         Args:
             item_ids: (N,), at least one, none of them 0.
-            embedding: (N, D), of any length: it is scaled to 1.
-            features: a value, or a list of them, for each item, by declared
-                name; one that is left out is missing.
-            timeout: seconds for all of it; None leaves the client's limits.
+            embedding: (N, D), of any length; it is normalized.
+            features: by declared name, a value or a list of values for each
+                item. Features that are not given are missing.
+            timeout: total time in seconds; None applies the client's limits.
 
         Raises:
             RequestError: an argument is not as described.
-            InvalidArgumentError: the slots left are too few. Many items go
-                in several calls; those before are stored.
-            SignatureError: the model takes no fresh items.
+            InvalidArgumentError: too few slots are left. Many items are sent
+                in several calls; the calls before have stored theirs.
+            SignatureError: the model does not accept fresh items.
         """
         plan = upsert_plan(
             self._inputs, item_ids, embedding, features or {}, self._limits
@@ -299,10 +299,10 @@ class MuseClient(ModelClient[Transport], BlockingClient):
 
         Args:
             examples: request-grouped Examples; `make_example` makes them.
-            timeout: seconds for all of it; None leaves the client's limits.
+            timeout: total time in seconds; None applies the client's limits.
 
         Returns:
-            A result per Example, without the padding.
+            One result per Example, without padding.
 
         Raises:
             RequestError: an example is not bytes.
@@ -334,12 +334,12 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         model: str = MATCHING_MODEL,
         timeout: float | None = None,
     ) -> RecommendResult | list[RecommendResult]:
-        """Finds candidates for users, with the retrieval model beside this one.
+        """Finds candidates for users with the retrieval model of the server.
 
         Args:
             requests: one or several, of any lengths.
-            model: name of the retrieval model; its newest version is asked.
-            timeout: seconds for all of it; None leaves the client's limits.
+            model: name of the retrieval model; its newest version is used.
+            timeout: total time in seconds; None applies the client's limits.
 
         Raises:
             NotFoundError: the server has no such model.
@@ -357,17 +357,17 @@ class MuseClient(ModelClient[Transport], BlockingClient):
         model: str = MATCHING_MODEL,
         timeout: float | None = None,
     ) -> list[RecommendResult]:
-        """Finds the items most similar to vectors, with the retrieval model.
+        """Finds the items most similar to vectors with the retrieval model.
 
         Args:
-            query_vectors: floats (N, D) of any length but 0.
-            num_candidates: items wanted; None takes all that the model
-                returns.
+            query_vectors: floats (N, D) of any length except 0.
+            num_candidates: number of items; None returns all that the model
+                finds.
             model: name of the retrieval model.
-            timeout: seconds for all of it; None leaves the client's limits.
+            timeout: total time in seconds; None applies the client's limits.
 
         Returns:
-            A result per vector; its scores are cosines.
+            One result per vector. The scores are cosine similarities.
 
         Raises:
             RequestError: the vectors are not finite numbers of that shape.
@@ -387,23 +387,23 @@ class MuseClient(ModelClient[Transport], BlockingClient):
 
         Args:
             signature: its name.
-            inputs: name to array, of exactly the declared types.
-            outputs: outputs to return; none means all.
-            timeout: seconds for all of it; None leaves the client's limits.
+            inputs: name to array, of exactly the declared dtypes.
+            outputs: names of outputs to return; all by default.
+            timeout: total time in seconds; None applies the client's limits.
 
         Returns:
-            Output name to array; read-only where nothing had to be copied.
+            Output name to array, read-only if no copy was needed.
 
         Raises:
-            RequestError: an input has no tensor type.
+            RequestError: an input's dtype is not a tensor type.
         """
         call = Predict(self._model, signature, inputs, outputs)
         return self._run(call.plan(), timeout)
 
     def metadata(self, *, timeout: float | None = None) -> ModelMetadata:
-        """Asks which signatures the model has."""
+        """Returns the signatures of the model."""
         return self._run(GetMetadata(self._model).plan(), timeout)
 
     def status(self, *, timeout: float | None = None) -> list[VersionStatus]:
-        """Asks for the states of the versions, newest first."""
+        """Returns the states of the versions, newest first."""
         return self._run(GetStatus(self._model).plan(), timeout)

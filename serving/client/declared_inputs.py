@@ -24,8 +24,7 @@ from serving.client.feature_values import (
 )
 from serving.client.types import ModelMetadata, TensorSpec
 
-# Before the name of a feature in the name of its input, by the field of a
-# request.
+# The prefix of a feature's input name, by the field of a request.
 _PREFIXES = {
     "user": "user_",
     "behaviors": "behavior_",
@@ -46,9 +45,9 @@ class SignatureInputs:
     """Makes the inputs of one signature.
 
     Attributes:
-        specs: what it declares; empty where the model does not say, as a
-            mock: then what is given counts.
-        declaration: how texts become ids.
+        specs: the declared inputs. Empty if the model does not declare them,
+            like a mock; then the kind of the given values is used.
+        declaration: converts texts to ids.
     """
 
     specs: Mapping[str, TensorSpec] = dataclasses.field(default_factory=dict)
@@ -72,10 +71,10 @@ class SignatureInputs:
         """Returns the features in a field of requests, padded.
 
         Args:
-            field: `user` or `context`, of one thing per request; `behaviors`
-                or `candidates`, of several.
-            requests: have this field.
-            length: things of a request after padding.
+            field: `user` or `context`, which have one entity per request, or
+                `behaviors` or `candidates`, which have several.
+            requests: requests with this field.
+            length: number of entities of a request after padding.
 
         Raises:
             RequestError: a name is not declared, or a value does not fit.
@@ -95,7 +94,7 @@ class SignatureInputs:
     def item_features(
         self, given: Mapping[str, np.ndarray], count: int
     ) -> dict[str, np.ndarray]:
-        """Returns features of items, (N,) or (N, width) each."""
+        """Returns features of items, each (N,) or (N, width)."""
         inputs = {}
         for name, key in self.names("features", [given]).items():
             values = given.get(name)
@@ -110,8 +109,8 @@ class SignatureInputs:
         """Returns the features to send, and the names of their inputs.
 
         Args:
-            field: a field of requests, or `features` of items.
-            given: that field of each request.
+            field: a field of requests, or `features` for items.
+            given: the value of this field in each request.
 
         Raises:
             RequestError: the model does not declare a feature.
@@ -135,7 +134,7 @@ class SignatureInputs:
         return known
 
     def kind(self, key: str, values: Sequence[Any], each: bool) -> Kind:
-        """Returns what an input takes of one thing."""
+        """Returns what an input takes for one entity."""
 
         def text_id(field: str, text: str) -> int:
             return self.declaration.id(key, field, text)
@@ -159,15 +158,15 @@ class SignatureInputs:
 
 
 def _of_each_row(field: str, values: Any, kind: Kind) -> np.ndarray:
-    """Returns values of one thing per row, (N,) or (N, width)."""
+    """Returns values of one entity per row, (N,) or (N, width)."""
     return tensor_of_each(field, [values], kind, len(values))[0]
 
 
 class DeclaredInputs:
     """Makes the inputs of signatures that take features by name.
 
-    The model is asked once which inputs its signatures have, and again when
-    it refuses them: another version may have come.
+    The inputs of a signature are fetched once, and again if the model rejects
+    them, because another version may be served by then.
     """
 
     def __init__(self, target: Target, declaration: Declaration) -> None:
@@ -177,7 +176,7 @@ class DeclaredInputs:
 
     @functools.cached_property
     def unknown(self) -> SignatureInputs:
-        """Inputs of a signature without features."""
+        """Returns the inputs of a signature without features."""
         return SignatureInputs(declaration=self.declaration)
 
     def predict(
@@ -185,7 +184,7 @@ class DeclaredInputs:
         signature: str,
         inputs: Callable[[SignatureInputs], Mapping[str, np.ndarray]],
     ) -> Plan[Mapping[str, np.ndarray]]:
-        """Runs a signature; `inputs` makes its inputs as it declares them."""
+        """Runs a signature. `inputs` makes the inputs that it declares."""
         if self._metadata is None:
             self._metadata = yield GetMetadata(self._target)
         declared = self._declared(signature)

@@ -1,17 +1,17 @@
-"""Everything that a client may raise.
+"""All errors that a client may raise.
 
 MuseClientError
 ├── RequestError            a field of the request is wrong (a ValueError)
 ├── ClientClosedError       the client was closed
-├── ResponseError           the answer cannot be understood
+├── ResponseError           the answer cannot be parsed
 └── CallError               the call failed; has `code`
-    ├── UnavailableError    no server, or it is stopping
-    ├── DeadlineError       no answer in time
-    ├── InvalidArgumentError    the server refused the request
-    ├── NotFoundError       no such model or version
-    ├── SignatureError      no such signature
-    ├── AuthenticationError not known, or not allowed
-    └── OverloadedError     the server has too much to do
+    ├── UnavailableError    there is no server, or it is stopping
+    ├── DeadlineError       there was no answer in time
+    ├── InvalidArgumentError    the server rejected the request
+    ├── NotFoundError       there is no such model or version
+    ├── SignatureError      there is no such signature
+    ├── AuthenticationError the caller is unknown or not authorized
+    └── OverloadedError     the server is overloaded
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _SHOWN = 80
 
 
 class MuseClientError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all errors of this package."""
 
 
 class RequestError(MuseClientError, ValueError):
-    """A field of a request is not as it must be.
+    """A field of a request has a wrong value.
 
     Args:
         field: name of the field.
-        expected: what it must be, as the end of "`field` must ...".
-        received: what it was.
+        expected: the requirement, as the end of "`field` must ...".
+        received: the value.
     """
 
     def __init__(self, field: str, expected: str, received: Any) -> None:
-        # NumPy 2 shows the types of scalars, which the caller did not write.
+        # NumPy 2 shows the types of scalars, which the caller did not enter.
         if isinstance(received, np.generic):
             received = received.item()
         shown = repr(received)
@@ -50,18 +50,18 @@ class RequestError(MuseClientError, ValueError):
 
 
 class ClientClosedError(MuseClientError):
-    """A call by a client that was closed before."""
+    """The client was closed before the call."""
 
 
 class ResponseError(MuseClientError):
-    """The answer cannot be understood."""
+    """The answer cannot be parsed."""
 
 
 class CallError(MuseClientError):
     """A call failed.
 
     Attributes:
-        code: canonical status code, `"NOT_FOUND"`.
+        code: canonical status code, for example `NOT_FOUND`.
         message: the server's text, or the transport's.
     """
 
@@ -72,15 +72,15 @@ class CallError(MuseClientError):
 
 
 class UnavailableError(CallError):
-    """No server answers there, or it is stopping."""
+    """There is no server at the address, or it is stopping."""
 
 
 class DeadlineError(CallError):
-    """No answer came in time."""
+    """There was no answer in time."""
 
 
 class InvalidArgumentError(CallError):
-    """The server refused the request."""
+    """The server rejected the request."""
 
 
 class NotFoundError(CallError):
@@ -92,11 +92,11 @@ class SignatureError(CallError):
 
 
 class AuthenticationError(CallError):
-    """The caller is not known, or not allowed."""
+    """The caller is unknown or not authorized."""
 
 
 class OverloadedError(CallError):
-    """The server has too much to do."""
+    """The server is overloaded."""
 
 
 _CLASSES = {
@@ -112,5 +112,5 @@ _CLASSES = {
 
 
 def call_error(code: str, message: str) -> CallError:
-    """Returns the error of a canonical status code."""
+    """Returns the error for a canonical status code."""
     return _CLASSES.get(code, CallError)(code, message)

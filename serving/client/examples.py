@@ -1,4 +1,4 @@
-"""Requests as `tf.train.Example`s, for the signature serving_default."""
+"""Requests as `tf.train.Example`s, for the signature `serving_default`."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def make_example(
 ) -> bytes:
     """Serializes a request as a request-grouped Example.
 
-    Unlike the signature rank, serving_default takes all features from the
-    Example, as training does, those of the candidates' items too.
+    Unlike `rank`, `serving_default` takes all features from the Example, as
+    training does, including those of the candidate items.
 
     Args:
         request: the request.
-        item_features: features of the candidates as items, by declared name,
+        item_features: features of the candidate items by declared name, with
             one value for each candidate.
-        schema: the declaration of the data, its file, or the name of a
-            preset. With it the Example has every declared feature, those left
-            out as missing, and texts are hashed as it says. Without it, give
-            every feature that the model declares, lists of their full width.
+        schema: the declaration of the data, its file, or the name of a preset.
+            With it, the Example has every declared feature, missing ones too,
+            and texts are hashed as declared. Without it, give every feature
+            that the model declares, with lists of their full width.
 
     Returns:
-        Bytes of a `tf.train.Example` with the features `user_id`,
+        A serialized `tf.train.Example` with the features `user_id`,
         `user_<f>`, `behavior_item_ids`, `behavior_<f>`, `candidate_item_ids`,
         `candidate_<f>`, and `context_<f>`, which is repeated for each
         candidate.
@@ -89,7 +89,7 @@ def make_example(
 
 
 def _specs(features: Features) -> dict[str, TensorSpec]:
-    """Returns what Examples of a declaration hold, as inputs."""
+    """Returns the features of the declaration's Examples as inputs."""
     groups: list[tuple[str, int, Mapping[str, Feature]]] = [
         ("user", 1, features.user),
         ("context", 1, features.context),

@@ -1,4 +1,4 @@
-"""Keeps the fresh items of a file in a served model."""
+"""Keeps the fresh items of a file stored in a served model."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from serving.client.item_file import check_exists, read_item_file
 
 _SIGNATURE = "upsert_items"
 _Probe = tuple[dict[str, Any], int]
-"""Arguments that sent an item, and the load of the version that took it."""
+"""Arguments that sent an item, and the id of the load that stored it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PushReport:
-    """What a push did.
+    """Result of a push.
 
     Attributes:
-        version: model version that took the items.
+        version: model version that stored the items.
         items: items of the file.
-        stored: items that took a slot; the others were stored already.
-        superseded: rows with a newer row of the same id.
-        rejected: reason to number of rows.
+        stored: items that took a slot; the others were already stored.
+        superseded: rows that a later row with the same id replaces.
+        rejected: number of rows by reason.
         used: slots taken since the version was loaded.
         capacity: slots of the version.
     """
@@ -48,12 +48,12 @@ class PushReport:
 
 
 class FreshItems:
-    """A Parquet file of items, and how they reach a server.
+    """Sends the items of a Parquet file to a server.
 
-    The file is the store: a server forgets fresh items when it stops or loads
-    another version, and gets them from the file again. Append by writing a
-    new file and renaming it over the old one. An item that a server already
-    has takes no slot, so a push may be repeated.
+    The file is the store: a server loses its fresh items when it stops or loads
+    another version, and then receives them again from the file. To append,
+    write a new file and rename it to the old name. An item that a server
+    already has takes no slot, so a push may be repeated.
 
     Args:
         path: Parquet file; see `read_item_file` for its columns.
@@ -72,10 +72,10 @@ class FreshItems:
         """Sends all items of the file.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is not as described.
-            SignatureError: the model takes no fresh items.
-            InvalidArgumentError: they do not fit into its slots.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file has a wrong format.
+            SignatureError: the model does not accept fresh items.
+            InvalidArgumentError: the items exceed the free slots.
             CallError: a call failed. Items sent before it are stored.
         """
         return self._push(client)[0]
@@ -88,22 +88,22 @@ class FreshItems:
         stop: threading.Event | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> Iterator[PushReport]:
-        """Sends the items now, and whenever the server lacks them.
+        """Sends the items now, and again whenever the server lacks them.
 
-        That is when the file changes, when another version serves, or when a
-        restarted server forgot them, which shows in the `load_id` of the
-        answer to one item sent again.
+        The server lacks them if the file changed, if another version is served,
+        or if the server was restarted. The latter shows in the `load_id` of
+        the answer when one item is sent again.
 
         Args:
-            client: of the server.
-            poll: seconds between two looks.
+            client: client of the server.
+            poll: seconds between two checks.
             stop: ends the iteration when set.
-            on_error: called with the reason when a push failed. It is tried
-                again with the next look; if the server refused the items,
+            on_error: called with the error of a failed push. The push is
+                repeated at the next check; if the server rejected the items,
                 only after the file or the version changed.
 
         Yields:
-            A report for every push.
+            A report of each push.
         """
         stop = stop or threading.Event()
         sent: tuple[object, int] | None = None
@@ -125,7 +125,7 @@ class FreshItems:
             stop.wait(poll)
 
     def _push(self, client: MuseClient) -> tuple[PushReport, _Probe | None]:
-        """Sends all items; returns what tells whether they are there."""
+        """Sends all items; also returns the arguments that detect a loss."""
         check_exists(self.path)
         version = serving_version(client)
         found = read_item_file(self.path, *_served_items(client))
@@ -155,13 +155,13 @@ class FreshItems:
         return report, probe
 
     def _stamp(self) -> tuple[int, int, int]:
-        """Returns what changes when the file does."""
+        """Returns values that change when the file does."""
         stat = self.path.stat()
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def serving_version(client: MuseClient) -> int:
-    """Returns the newest version that answers, or raises `CallError`."""
+    """Returns the newest available version, or raises `CallError`."""
     versions = [s.version for s in client.status() if s.state == "AVAILABLE"]
     if not versions:
         raise CallError("UNAVAILABLE", "no version of the model is available")
@@ -169,12 +169,12 @@ def serving_version(client: MuseClient) -> int:
 
 
 def _served_items(client: MuseClient) -> tuple[int, dict[str, str]]:
-    """Returns the width of vectors, and types of features of items."""
+    """Returns the vectors' width and the types of items' features."""
     signatures = client.metadata().signatures
     if _SIGNATURE not in signatures:
         raise SignatureError(
             "FAILED_PRECONDITION",
-            "the model takes no fresh items; export it with "
+            "the model does not accept fresh items; export it with "
             "`export.fresh_items` above 0",
         )
     specs = signatures[_SIGNATURE].inputs
@@ -185,10 +185,10 @@ def _served_items(client: MuseClient) -> tuple[int, dict[str, str]]:
 
 
 def _is_forgotten(client: MuseClient, probe: _Probe) -> bool:
-    """Sends an item again to see whether the server still has all of them.
+    """Sends an item again to see whether the server still has all items.
 
-    Another `load_id` says that it does not. Whether the item itself was there
-    does not say: it may be part of the export, or another process sent it.
+    A new `load_id` means that it does not. `stored` does not tell: the item
+    may be part of the export, or another process may have sent it.
     """
     item, load_id = probe
     return client.upsert_items(**item).load_id != load_id

@@ -1,6 +1,6 @@
-"""The store of fresh items: a Parquet file, one row per item.
+"""The file of fresh items: Parquet with one row per item.
 
-Needs pyarrow, which the rest of the client does not.
+Reading it needs pyarrow, unlike the rest of the client.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LARGEST_CODE = np.float32(127)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ItemFile:
-    """The items of a file: the last good row of each id.
+    """The items of a file: the last valid row of each id.
 
-    Ids are int64 (N,) or texts, the embedding is float32 (N, D). `features`
-    are those that the file has, (N,) by declared name: numbers, texts or
-    lists. `superseded` counts good rows with a newer one of the same id
-    further down, `rejected` the rows by reason.
+    Ids are int64 (N,) or texts; the embedding is float32 (N, D). `features`
+    holds the features in the file by declared name, (N,): numbers, texts or
+    lists. `superseded` counts valid rows that a later row with the same id
+    replaces, `rejected` counts invalid rows by reason.
     """
 
     item_ids: np.ndarray
@@ -45,12 +45,12 @@ class ItemFile:
 
 
 def rejected_file(path: pathlib.Path) -> pathlib.Path:
-    """Returns where the rejected rows of a file go."""
+    """Returns the path for the rejected rows of a file."""
     return path.with_name(f"{path.stem}.rejected.parquet")
 
 
 def check_exists(path: pathlib.Path) -> None:
-    """Raises FileNotFoundError, with what is expected, if there is no file."""
+    """Raises FileNotFoundError, naming the columns, if the file is absent."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: there is no such file; expected Parquet with the columns "
@@ -61,25 +61,26 @@ def check_exists(path: pathlib.Path) -> None:
 def read_item_file(
     path: pathlib.Path, dim: int, features: Mapping[str, str]
 ) -> ItemFile:
-    """Reads a file of items, and writes what it rejects beside it.
+    """Reads a file of items, and writes the rejected rows to a second file.
 
-    Columns: `item_id` int or text, `embedding` list of `dim` numbers (floats
-    of any length, or int8 codes, which are 127 times the vector), and
-    optionally a feature `f` as `item_<f>`, `<f>` or `<f>_id`, or all as in the
-    published data set: int, float, text, or lists of these. A null feature is
-    missing. Further columns are ignored.
+    Columns: `item_id` is int or text; `embedding` is a list of `dim` numbers
+    (floats of any length, or int8 codes, which are 127 times the vector); a
+    feature `f` is optional, under the name `item_<f>`, `<f>` or `<f>_id`, or
+    that of the published data set: int, float, text, or lists of these. A null
+    feature is missing. Other columns are ignored.
 
-    Rejected rows go to `<name>.rejected.parquet` with a column `reason`; the
-    file is absent if there are none.
+    Rejected rows are written to `<name>.rejected.parquet` with a column
+    `reason`. Without rejected rows there is no such file.
 
     Args:
         path: Parquet file.
         dim: width of a vector in the served table.
-        features: type, `int64` or `float`, of the model's features of items.
+        features: type (`int64` or `float`) of each item feature of the model.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not Parquet, or a column is missing or has a wrong type.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not Parquet, or a column is missing or has a
+            wrong type.
         ImportError: pyarrow is not installed.
     """
     pa, table = _read(path)
@@ -95,7 +96,7 @@ def read_item_file(
     ):
         reasons[rows & (reasons == "")] = reason
     good = np.flatnonzero(reasons == "")
-    # The last row of each id.
+    # Keep the last row of each id.
     _, from_end = np.unique(ids[good][::-1], return_index=True)
     chosen = good[np.sort(len(good) - 1 - from_end)]
     _write_rejected(pa, rejected_file(path), table, reasons)
@@ -130,14 +131,14 @@ def _read(path: pathlib.Path) -> tuple[pa, pa.Table]:
             return pa, file.read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path}: is not a Parquet file that can be read here: {error}"
+            f"{path}: is not a Parquet file or cannot be read: {error}"
         ) from error
 
 
 def _column(
     path: pathlib.Path, table: pa.Table, names: Sequence[str]
 ) -> pa.Array:
-    """Returns the first of some columns as one array."""
+    """Returns the first column that the table has of `names`."""
     for name in names:
         if name in table.column_names:
             return table.column(name).combine_chunks()
@@ -148,14 +149,14 @@ def _column(
 
 
 def _feature(table: pa.Table, name: str) -> pa.Array | None:
-    """Returns the column of a feature; None if there is none."""
+    """Returns the column of a feature, or None."""
     names = [f"item_{name}", name, f"{name}_id", _PUBLISHED.get(name)]
     found = [column for column in names if column in table.column_names]
     return table.column(found[0]).combine_chunks() if found else None
 
 
 def _ids(pa: pa, path: pathlib.Path, column: pa.Array) -> np.ndarray:
-    """Returns keys (N,): int64, or texts; 0 or an empty one for null."""
+    """Returns keys (N,), int64 or texts; null becomes 0 or an empty text."""
     if not _is_text(pa, column.type):
         return _integers(pa, path, column)
     return objects([text or "" for text in column.to_pylist()])
@@ -185,13 +186,13 @@ def _is_text(pa: pa, kind: pa.DataType) -> bool:
 
 
 def _integers(pa: pa, path: pathlib.Path, column: pa.Array) -> np.ndarray:
-    """Returns whole numbers (N,) as int64, 0 for null."""
+    """Returns whole numbers (N,) as int64, with 0 for null."""
     types, found = pa.types, column.type
     fits = types.is_integer(found) or types.is_decimal(found)
     if types.is_floating(found):
         values = column.to_numpy(zero_copy_only=False)
         column = pa.array(values, from_pandas=True)  # NaN is null.
-        # From here on the type has no odd numbers: it may have rounded.
+        # Above this limit the float type may have rounded odd numbers.
         limit = 2.0 ** (np.finfo(values.dtype).nmant + 1)
         fits = not (np.abs(values) >= limit).any()
     with contextlib.suppress(pa.ArrowInvalid):
@@ -207,7 +208,7 @@ def _integers(pa: pa, path: pathlib.Path, column: pa.Array) -> np.ndarray:
 def _vectors(
     pa: pa, path: pathlib.Path, column: pa.Array, dim: int
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
-    """Returns float32 (N, dim) and which rows have which fault."""
+    """Returns float32 (N, dim), and the invalid rows by reason."""
     types = pa.types
     if not types.is_list(column.type) or not (
         types.is_floating(column.type.value_type)
@@ -221,7 +222,7 @@ def _vectors(
     lengths = column.value_lengths().fill_null(0).to_numpy()
     values = column.flatten()
     is_coded = values.type == pa.int8()
-    # A null within becomes NaN.
+    # A null inside a list becomes NaN.
     flat = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
     fits = lengths == dim
     vectors = np.zeros((len(column), dim), np.float32)
@@ -241,14 +242,14 @@ def _vectors(
 
 
 def _is_null(column: pa.Array) -> np.ndarray:
-    """Returns bool (N,); NaN is null, too."""
+    """Returns bool (N,), True for null and NaN."""
     return column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
 
 
 def _write_rejected(
     pa: pa, path: pathlib.Path, table: pa.Table, reasons: np.ndarray
 ) -> None:
-    """Writes the rejected rows all at once, or removes those of before."""
+    """Writes the rejected rows atomically, or removes earlier ones."""
     import pyarrow.parquet as pq
 
     rows = np.flatnonzero(reasons != "")

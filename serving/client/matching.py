@@ -1,4 +1,4 @@
-"""Candidate generation: requests, answers and signatures."""
+"""Candidate retrieval: requests, results and signatures."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from serving.client.errors import RequestError, ResponseError
 from serving.client.types import IdList, id_array, set_checked
 
 MATCHING_MODEL = "matching"
-"""Name under which the pipeline serves the model."""
+"""Name under which the pipeline serves the retrieval model."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecommendRequest:
-    """One user to find candidates for.
+    """A user to retrieve candidates for.
 
     Attributes:
-        behavior_item_ids: items of the history, oldest first; may be empty,
-            which asks for the popular items.
-        num_candidates: items wanted; None takes all that the model returns.
+        behavior_item_ids: items of the history, oldest first. If it is empty,
+            popular items are returned.
+        num_candidates: number of items; None returns all that the model finds.
 
     Raises:
-        RequestError: a field is not as described.
+        RequestError: a field has a wrong value.
     """
 
     behavior_item_ids: IdList
@@ -51,12 +51,12 @@ class RecommendRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecommendResult:
-    """Items found for one user or query, best first.
+    """Items retrieved for one user or query, best first.
 
     Attributes:
         candidate_item_ids: int64 (K,).
-        scores: float32 (K,), falling. They compare items of one answer and
-            are not probabilities.
+        scores: float32 (K,), descending. They are only comparable within one
+            answer and are not probabilities.
     """
 
     candidate_item_ids: np.ndarray

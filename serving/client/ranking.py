@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _SLACK_S = 1.0
-"""Seconds beyond the deadline that a call may take, for the network."""
+"""Seconds that a call may take beyond the deadline, for the network."""
 _Transport = TypeVar("_Transport")
 
 
@@ -62,18 +62,18 @@ class _Settings(BaseClient, Generic[_Transport]):
 
 
 class RankingClient(_Settings[Transport], BlockingClient):
-    """Asks the ranking service.
+    """Calls the ranking service.
 
-    Threads may share a client. Close it, or use it as a context manager.
+    The client is thread-safe. Close it, or use it as a context manager.
 
     Args:
         target: `host:port`.
         timeouts: limits in seconds.
-        retry: further attempts at rankings, and at events that were certainly
-            not stored, while the service is unavailable.
+        retry: further attempts if the service is unavailable, for rankings and
+            for events that were certainly not stored.
         tls: encryption; None is plain text.
-        metadata: sent with every call. Never shown by `repr`.
-        transport: a transport of your own instead of gRPC.
+        metadata: sent with every call. `repr` hides the values.
+        transport: a custom transport instead of gRPC.
 
     Raises:
         RequestError: an argument is not as described.
@@ -93,12 +93,12 @@ class RankingClient(_Settings[Transport], BlockingClient):
         """Ranks candidates for a user.
 
         Args:
-            request: the user, and candidates or how many to find.
-            timeout: seconds for all of it; None takes the deadline of the
-                request and a second for the way, or else the client's limits.
+            request: the user, and the candidates or how many to retrieve.
+            timeout: total time in seconds; None applies the deadline of the
+                request plus a second for the network, or the client's limits.
 
         Raises:
-            OverloadedError: the service has too much to do.
+            OverloadedError: the service is overloaded.
             CallError: the call failed.
         """
         if timeout is None and request.deadline_ms:
@@ -117,24 +117,25 @@ class RankingClient(_Settings[Transport], BlockingClient):
     ) -> int:
         """Appends behaviors of a user, oldest first, and sets features.
 
-        Features go by the names that the service's store keeps; other names
-        are an `InvalidArgumentError` that lists them.
+        Features have the names that the service's store declares. Other names
+        raise an `InvalidArgumentError` that lists them.
 
         Args:
             user_id: the user.
-            item_ids: (N,), none of them 0; may be empty where `user` is not.
-            behaviors: features of the behaviors, N values each; missing where
-                left out.
-            user: features of the user, all of them: those left out become
-                missing. Without any they stay as they are.
-            times: (N,), when each happened, seconds since 1970; None is now.
-            timeout: seconds for all of it; None leaves the client's limits.
+            item_ids: (N,), without 0; may be empty if `user` is not.
+            behaviors: features of the behaviors, with N values each. Features
+                that are not given are missing.
+            user: all features of the user; those not given become missing.
+                If this is empty, the stored features are kept.
+            times: (N,), times of the behaviors in seconds since 1970; None is
+                now.
+            timeout: total time in seconds; None applies the client's limits.
 
         Returns:
-            How many were appended.
+            The number of appended behaviors.
 
         Raises:
-            RequestError: an argument is not as described.
+            RequestError: an argument has a wrong value.
             CallError: the call failed.
         """
         events = AppendEvents(
@@ -144,10 +145,10 @@ class RankingClient(_Settings[Transport], BlockingClient):
 
 
 class AsyncRankingClient(_Settings[Transport | AsyncTransport], AsyncClient):
-    """Asks the ranking service from an event loop.
+    """Calls the ranking service from an event loop.
 
-    Arguments, methods, results and errors are those of `RankingClient`; the
-    methods are coroutines. Cancelling one cancels the call in the service.
+    Arguments, results and errors are those of `RankingClient`; the methods are
+    coroutines. Canceling one cancels the call in the service.
     """
 
     _grpc = AsyncGrpcTransport

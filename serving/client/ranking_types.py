@@ -34,23 +34,22 @@ _LONGEST_ID = 256
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankingRequest:
-    """A user to rank for.
+    """A user and the candidates to rank.
 
     Attributes:
         user_id: the user.
-        candidate_item_ids: items to rank, none of them 0; None asks the
-            retrieval model.
-        num_candidates: how many to take from it; 0 takes the service's
+        candidate_item_ids: items to rank, without 0; None retrieves them with
+            the retrieval model.
+        num_candidates: number of items to retrieve; 0 is the service's
             default.
-        deadline_ms: time until an answer must be there; 0 takes the
-            service's default.
-        request_id: comes back in the result and stands in the logs; made up
-            where empty.
+        deadline_ms: time limit for the answer; 0 is the service's default.
+        request_id: returned in the result and written to the logs; generated
+            if empty.
         sort: whether the answer has the best candidate first.
-        top: how many of the best to return, sorted; 0 takes all.
-        user: features of the user by the names that the model declares, in
-            place of those that the service's store keeps, for this request
-            alone. With any, the scores do not come from the user cache.
+        top: number of best candidates to return, sorted; 0 returns all.
+        user: features of the user by the model's names, which replace the
+            features in the service's store for this request. If there are any,
+            the user cache is not used.
         context: features of the request.
         candidates: features of the candidates, each as long as
             `candidate_item_ids`.
@@ -58,7 +57,7 @@ class RankingRequest:
     Values of features are those of `RankRequest`.
 
     Raises:
-        RequestError: a field is not as described.
+        RequestError: a field has a wrong value.
     """
 
     user_id: Id
@@ -113,7 +112,7 @@ class RankingRequest:
             raise RequestError("request_id", "be valid Unicode", name)
 
     def with_numbers(self, declaration: Declaration) -> RankingRequest:
-        """Returns the request with keys as numbers; see `Declaration`."""
+        """Returns the request with numbers as keys; see `Declaration`."""
         user = declaration.id("user_id", "user_id", self.user_id)
         field = "candidate_item_ids"
         ids = self.candidate_item_ids
@@ -124,15 +123,15 @@ class RankingRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What happened while a request was answered.
+    """A step of answering a request.
 
     Attributes:
         name: `store_read`, `prefetch`, `matching`, `rank_cached`,
             `rank_full`, `rank_shortened`, `rank_no_history` …
-        start_ms: after the request came in.
-        duration_ms: how long it took, or was waited for.
-        outcome: `ok`, `timeout`, `error`, `skipped`, `miss`, `cancelled`; or
-            `running`: it goes on after the answer.
+        start_ms: start, since the arrival of the request.
+        duration_ms: duration of the step, or of waiting for it.
+        outcome: `ok`, `timeout`, `error`, `skipped`, `miss`, `cancelled`, or
+            `running` if it continues after the answer.
     """
 
     name: str
@@ -146,20 +145,20 @@ class RankingResult:
     """The answer of the ranking service.
 
     Attributes:
-        candidate_item_ids: (C,), as given, or int64 as retrieved; the best
-            first where the request wants it.
-        click_probability: float32 (C,), in the same order: of the first
-            label; empty where path is `unranked`.
+        candidate_item_ids: (C,), as given, or int64 if retrieved; the best
+            first if the request asks for it.
+        click_probability: float32 (C,), in the same order, of the first label;
+            empty if `path` is `unranked`.
         path: `cached`, `full`, `shortened`, `no_history` or `unranked`.
-        history_length: behaviors that the scores rest on; -1 where it is
-            not known.
-        generation: of the cached history; 0 where none was used.
+        history_length: number of behaviors that the scores are based on, or -1
+            if it is unknown.
+        generation: generation of the cached history, or 0 if none was used.
         cache_hit: whether the scores come from the cached history.
-        stages: what happened, by time of start.
-        total_ms: from the request's arrival to the answer.
-        request_id: the request's.
-        candidates_from: `request`, `matching`, or `popular` where that
-            had no answer in time.
+        stages: steps of the answer, by start time.
+        total_ms: time from the arrival of the request to the answer.
+        request_id: id of the request.
+        candidates_from: `request`, `matching`, or `popular` if the retrieval
+            model did not answer in time.
         probabilities: float32 (C,) by label; the first one is `click`.
     """
 
@@ -183,7 +182,7 @@ class RankingResult:
         set_checked(self, probabilities=others | clicks)
 
     def at(self, places: np.ndarray) -> RankingResult:
-        """Returns the answer with the candidates at these places only."""
+        """Returns the answer with only the candidates at `places`."""
         if not len(self.click_probability):
             return dataclasses.replace(
                 self, candidate_item_ids=self.candidate_item_ids[places]
@@ -199,7 +198,7 @@ class RankingResult:
         )
 
     def order(self) -> np.ndarray:
-        """Positions of the candidates, best first; unranked ones as given."""
+        """Indices of the candidates, best first; unranked ones as given."""
         if not len(self.click_probability):
             return np.arange(len(self.candidate_item_ids))
         return np.argsort(-self.click_probability, kind="stable")
@@ -212,23 +211,23 @@ class Rank(Call[RankingResult]):
     request: RankingRequest
 
     def may_repeat(self, error: CallError) -> bool:
-        """Not if the service had no scores: that took all the time."""
+        """Returns False without scores: the service used the whole deadline."""
         return not error.message.startswith(wire.UNRANKED)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AppendEvents(Call[int]):
-    """Appends behaviors of a user, oldest first; answers how many.
+    """Appends behaviors of a user, oldest first; the result is their number.
 
     Attributes:
         user_id: the user.
-        item_ids: (N,), none of them 0; may be empty where `user` is not.
+        item_ids: (N,), without 0; may be empty if `user` is not.
         behaviors: features of the behaviors, each as long as `item_ids`.
-        user: features of the user, all of them.
+        user: all features of the user.
         times: int64 (N,), seconds since 1970; None is now.
 
     Raises:
-        RequestError: a field is not as described.
+        RequestError: a field has a wrong value.
     """
 
     user_id: Id
@@ -257,7 +256,7 @@ class AppendEvents(Call[int]):
             set_checked(self, times=times)
 
     def with_numbers(self, declaration: Declaration) -> AppendEvents:
-        """Returns them with keys as numbers; see `Declaration`."""
+        """Returns the events with numbers as keys; see `Declaration`."""
         return dataclasses.replace(
             self,
             user_id=declaration.id("user_id", "user_id", self.user_id),
@@ -265,5 +264,5 @@ class AppendEvents(Call[int]):
         )
 
     def may_repeat(self, error: CallError) -> bool:
-        """Only if nothing was sent: events sent twice are stored twice."""
+        """Returns True if nothing was sent: no event may be stored twice."""
         return error.message.startswith(wire.NOT_SENT)

@@ -1,4 +1,4 @@
-"""Requests and answers of the ranking service as messages, and back."""
+"""Converts requests and answers of the ranking service to messages and back."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SAME = (
     *("path", "history_length", "generation", "cache_hit", "total_ms"),
     *("request_id", "candidates_from"),
 )
-"""Fields of `RankingResult` that are the same in its message."""
+"""Fields that `RankingResult` and its message have in common."""
 
 
 def write_request(request: RankingRequest) -> Any:
-    """Writes a request as a message."""
+    """Converts a request to a message."""
     candidates = request.candidate_item_ids
     return wire.RankRequest(
         **_keys("user_id", "user_key", request.user_id),
@@ -40,7 +40,7 @@ def write_request(request: RankingRequest) -> Any:
 
 
 def read_request(message: Any, deadline_ms: float) -> RankingRequest:
-    """Reads a request, with another deadline; may raise `RequestError`."""
+    """Reads a request and replaces its deadline; may raise `RequestError`."""
     candidates = message.candidate_item_keys or message.candidate_item_ids
     plain = {name: getattr(message, name) for name in _PLAIN}
     return RankingRequest(
@@ -54,7 +54,7 @@ def read_request(message: Any, deadline_ms: float) -> RankingRequest:
 
 
 def write_events(events: AppendEvents) -> Any:
-    """Writes behaviors as a message."""
+    """Converts behaviors to a message."""
     times = None if events.times is None else list(map(int, events.times))
     return wire.AppendEventsRequest(
         **_keys("user_id", "user_key", events.user_id),
@@ -77,7 +77,7 @@ def read_events(message: Any) -> AppendEvents:
 
 
 def write_rank(result: RankingResult) -> Any:
-    """Writes an answer as a message."""
+    """Converts an answer to a message."""
     ids = result.candidate_item_ids
     return wire.RankResponse(
         **_keys("candidate_item_ids", "candidate_item_keys", ids),
@@ -94,7 +94,7 @@ def write_rank(result: RankingResult) -> Any:
 
 
 def read_rank(message: Any) -> RankingResult:
-    """Reads an answer; raises `ResponseError` where its parts do not fit."""
+    """Reads an answer; raises `ResponseError` if its parts do not match."""
     keys = list(message.candidate_item_keys)
     numbers = np.array(message.candidate_item_ids, np.int64)
     ids = objects(keys) if keys else numbers
@@ -122,7 +122,7 @@ def read_rank(message: Any) -> RankingResult:
 
 
 def _keys(numbers: str, texts: str, ids: Any) -> dict[str, Any]:
-    """Returns ids by the field of numbers or of texts."""
+    """Returns ids in the field for numbers or in that for texts."""
     if ids is None:
         return {}
     is_text = isinstance(ids, str) or np.ndim(ids) and ids.dtype == object
@@ -149,14 +149,14 @@ def _read_features(
         values = read_values(f"{field}[{name!r}]", message)
         if not each and len(values) != 1:
             raise RequestError(
-                f"{field}[{name!r}]", "be of one thing", f"{len(values)}"
+                f"{field}[{name!r}]", "be of one entity", f"{len(values)}"
             )
         found[name] = values if each else values[0]
     return found
 
 
 def write_values(field: str, things: np.ndarray) -> Any:
-    """Writes what several things have of a feature."""
+    """Converts the values of several entities to a message."""
     if things.dtype == object or things.ndim > 1:
         lists = things.ndim > 1 or any(np.ndim(one) for one in things)
         parts = [
@@ -182,7 +182,7 @@ def write_values(field: str, things: np.ndarray) -> Any:
 
 
 def read_values(field: str, message: Any) -> Any:
-    """Reads what several things have of a feature, one entry for each."""
+    """Reads the values of several entities, one entry for each."""
     given: Sequence[Any] = message.ids or message.numbers or message.texts
     count = len(message.ids) + len(message.numbers) + len(message.texts)
     lengths = list(message.lengths) or [1] * count
@@ -190,7 +190,7 @@ def read_values(field: str, message: Any) -> Any:
     if not fits or min(lengths, default=0) < 0:
         raise RequestError(
             field,
-            "have ids, numbers or texts, as many as its lengths say",
+            "have as many ids, numbers or texts as its lengths add up to",
             f"{count} for {lengths[:9]}",
         )
     if message.texts:
@@ -205,5 +205,5 @@ def read_values(field: str, message: Any) -> Any:
     if message.lists:
         return parts
     if max(lengths) > 1:
-        raise RequestError(field, "have lists to have several values", lengths)
+        raise RequestError(field, "set `lists` for several values", lengths)
     return [part[0] if len(part) else None for part in parts]

@@ -1,4 +1,4 @@
-"""Calls by HTTP, blocking and for event loops."""
+"""REST transports, blocking and asynchronous."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from serving.client.urllib3_internals import (
 )
 
 CONNECTIONS = 32
-"""Connections that a client opens at most at once."""
+"""Maximum number of open connections of a client."""
 _THREADS = 16
 _NO_RETRY = urllib3.Retry(False)
 _T = TypeVar("_T")
 
 
 class RestTransport:
-    """For threads, which share up to `CONNECTIONS` connections.
+    """The blocking transport. Threads share up to `CONNECTIONS` connections.
 
-    A call that finds none free waits, within its time. Proxies are not used.
+    A call waits for a free connection, within its time. Proxies are not used.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class RestTransport:
         return answer
 
     def close(self) -> None:
-        """Closes the connections; calls in flight fail as closed."""
+        """Closes the connections; calls in flight raise `ClientClosedError`."""
         with self._lock:
             self._closed = True
             connections = list(self._open)
@@ -113,7 +113,7 @@ class RestTransport:
         return connection
 
     def _predict(self, call: Predict, seconds: float) -> dict[str, np.ndarray]:
-        """Runs a signature; `outputs` are chosen after the answer came."""
+        """Runs a signature; `outputs` are selected from the whole answer."""
         request = wire_rest.predict_call(
             call.target, call.signature, call.inputs
         )
@@ -177,7 +177,7 @@ class RestTransport:
         return response.data
 
     def _reason(self, error: BaseException) -> str:
-        """Returns what the innermost error says."""
+        """Returns the text of the innermost error."""
         while error.args and isinstance(error.args[-1], BaseException):
             error = error.args[-1]
         if isinstance(error, (TimeoutError, urllib3.exceptions.TimeoutError)):
@@ -191,10 +191,10 @@ class RestTransport:
 
 
 class AsyncRestTransport:
-    """For an event loop: `RestTransport` in threads.
+    """The asynchronous transport: `RestTransport` in threads.
 
-    A canceled call frees the caller at once; its thread is busy until the
-    server answers or the call's time is over.
+    A canceled call returns at once; its thread stays busy until the server
+    answers or the call times out.
     """
 
     def __init__(self, *settings: Any) -> None:
@@ -202,7 +202,7 @@ class AsyncRestTransport:
         self._threads = ThreadPoolExecutor(_THREADS, "muse-rest")
 
     async def send(self, call: Call[_T], seconds: float) -> _T:
-        """As `Transport.send`; waiting for a thread counts as well."""
+        """As `Transport.send`; waiting for a thread counts as time."""
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(

@@ -11,13 +11,13 @@ from serving.client.errors import RequestError
 
 @dataclasses.dataclass(frozen=True)
 class Timeouts:
-    """Limits in seconds, each on its own.
+    """Independent limits in seconds.
 
     Attributes:
-        connect: to reach the server.
-        call: one attempt, from sending to the whole answer. The server
-            learns it by gRPC and stops working when it passes.
-        total: all attempts and the pauses between them.
+        connect: for connecting to the server.
+        call: for one attempt, from sending to the whole answer. With gRPC, the
+            server receives this deadline and stops working when it passes.
+        total: for all attempts and the pauses between them.
     """
 
     connect: float = 5.0
@@ -37,14 +37,14 @@ class Timeouts:
 class Retry:
     """Further attempts when the server is UNAVAILABLE, and only then.
 
-    A model server that has no free gRPC thread does not count: it is asked
-    again until the time is over.
+    Calls to a model server without a free gRPC thread do not count as attempts:
+    they are repeated until the time is over.
 
     The pause before attempt n is a random share (between a half and all) of
     `first * factor**(n - 1)`, at most `longest`.
 
     Attributes:
-        attempts: in all; 1 never retries.
+        attempts: total number of attempts; 1 disables retries.
         first: first pause, seconds.
         factor: growth of the pauses.
         longest: longest pause, seconds.
@@ -67,7 +67,7 @@ class Retry:
             )
 
     def pause(self, attempt: int, share: float) -> float:
-        """Returns the seconds to wait after attempt number `attempt`, from 1.
+        """Returns the pause in seconds after an attempt, counted from 1.
 
         `share` is a random number in [0, 1).
         """
@@ -77,15 +77,15 @@ class Retry:
 
 @dataclasses.dataclass(frozen=True)
 class Tls:
-    """TLS of a client, in one direction or mutual.
+    """TLS settings of a client, for one-way or mutual TLS.
 
     Attributes:
-        ca_file: PEM certificates that may sign the server's; None trusts
-            what the system trusts.
+        ca_file: PEM certificates of the authorities to trust; None trusts
+            those of the system.
         certificate_file: PEM certificate of this client, for mutual TLS.
-        key_file: its PEM key.
-        server_name: name to expect in the server's certificate, if it is not
-            the host's.
+        key_file: PEM key of this certificate.
+        server_name: expected name in the server's certificate, if it differs
+            from the host.
     """
 
     ca_file: str | pathlib.Path | None = None
@@ -104,10 +104,10 @@ class Tls:
 
 
 def ssl_context(tls: Tls) -> ssl.SSLContext:
-    """Reads the files of a client; gRPC reads the same ones.
+    """Loads the TLS files of a client; gRPC reads the same ones.
 
-    Raises `RequestError` where they hold no certificate or key, or do not fit
-    each other, and `OSError` where one cannot be read.
+    Raises `RequestError` if they hold no certificate or key, or if these do not
+    match, and `OSError` if a file cannot be read.
     """
     for path in (tls.ca_file, tls.certificate_file, tls.key_file):
         if path is not None:
@@ -122,7 +122,7 @@ def ssl_context(tls: Tls) -> ssl.SSLContext:
         ) from error
     if tls.certificate_file is not None and tls.key_file is not None:
         try:
-            # Without a password OpenSSL would ask for one at the terminal.
+            # Without a password, OpenSSL would prompt for one.
             context.load_cert_chain(
                 str(tls.certificate_file), str(tls.key_file), password=""
             )

@@ -1,4 +1,4 @@
-"""Tests of programs that use the clients, without a server."""
+"""A transport to test programs that use the clients, without a server."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ Outputs = Mapping[str, np.ndarray]
 
 
 class MockTransport:
-    """Answers the calls of a client with functions of yours.
+    """Answers the calls of a client with functions that a test provides.
 
-    All four clients take it as `transport`, the asynchronous ones too. Batches,
-    retries, checks of requests and of answers are the real ones.
+    All four clients accept it as `transport`, the asynchronous ones too.
+    Batching, retries and the checks of requests and answers are the real ones.
 
     Args:
-        signatures: name of a signature to a function that makes the outputs
-            from the inputs. To try a failure, raise what `call_error` of
-            `serving.client.errors` returns.
+        signatures: by name of a signature, a function from its inputs to its
+            outputs. To simulate a failure, raise the result of `call_error` of
+            `serving.client.errors`.
         ranking: makes the result of `RankingClient.rank`.
-        inputs: declared inputs by signature, so that requests are checked as
-            a served model would have them; a signature without takes all.
+        inputs: declared inputs by signature, to check requests as a served
+            model does. A signature without an entry accepts all inputs.
 
     Attributes:
-        calls: what was sent, attempt by attempt.
+        calls: the calls sent, one per attempt.
 
     Example:
         >>> def half(inputs):
@@ -66,7 +66,7 @@ class MockTransport:
         self.calls: list[Call[Any]] = []
 
     def send(self, call: Call[_T], seconds: float) -> _T:
-        """Answers a call; `append_events` appends all, version 1 serves.
+        """Answers a call. `append_events` appends all; the version is 1.
 
         Raises:
             SignatureError: no function was given for the call.

@@ -22,21 +22,21 @@ CLICK = "click"
 IntegerList = Sequence[int] | np.ndarray
 Id = int | str
 IdList = Sequence[int] | Sequence[str] | np.ndarray
-"""Ids are numbers, or texts: keys as the declaration has them, or decimals."""
+"""An id: a number, a text as declared for the key, or a decimal number."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankRequest:
-    """One user and the items to score for them.
+    """A user and the items to score.
 
-    Ids are whole numbers of 64 bits, or texts. Features go by the names that
-    the model declares; one that is left out is missing. A value is a number, a
-    text, None, or a list of these; what the model takes is checked when the
-    request is sent.
+    Ids are whole numbers of 64 bits, or texts. Features have the names that
+    the model declares; features that are not given are missing. A value is a
+    number, a text, None, or a list of these. Values are compared with the
+    model's inputs when the request is sent.
 
     Attributes:
         user_id: the user.
-        candidate_item_ids: items to score, at least one, none of them 0.
+        candidate_item_ids: items to score, at least one, without 0.
         behavior_item_ids: items of the history, oldest first; may be empty.
         user: features of the user.
         behaviors: features of the behaviors, each as long as
@@ -46,7 +46,7 @@ class RankRequest:
             `candidate_item_ids`.
 
     Raises:
-        RequestError: a field is not as described.
+        RequestError: a field has a wrong value.
     """
 
     user_id: Id
@@ -70,7 +70,7 @@ class RankRequest:
 
 
 def scoring_fields(request: Any) -> dict[str, Any]:
-    """Returns the checked fields of all requests that score candidates."""
+    """Returns the checked fields that all scoring requests have."""
     items = item_array("candidate_item_ids", request.candidate_item_ids)
     return {
         "user_id": one_id(request.user_id),
@@ -85,7 +85,7 @@ def scoring_fields(request: Any) -> dict[str, Any]:
 
 
 def set_checked(request: object, **values: object) -> None:
-    """Sets fields of a frozen request to what was made of them."""
+    """Sets fields of a frozen request to their checked values."""
     for name, value in values.items():
         object.__setattr__(request, name, value)
 
@@ -115,11 +115,11 @@ def id_array(
 ) -> np.ndarray:
     """Returns ids as int64 (N,), or texts (N,); raises `RequestError`.
 
-    `as_long_as` is another field, and its length.
+    `as_long_as` is the name and the length of another field.
     """
     expected = "be a list of whole numbers of 64 bits, or of texts"
-    # NumPy takes true for 1 where numbers stand beside it, and 1 for a text
-    # where texts do.
+    # NumPy converts true to 1 beside numbers, and 1 to a text beside texts, so
+    # the types are checked first.
     kinds = set() if isinstance(values, np.ndarray) else set(map(type, values))
     if bool in kinds or (len(kinds) > 1 and str in kinds):
         raise RequestError(field, expected, values)
@@ -153,7 +153,7 @@ def some_ids(field: str, values: IdList) -> np.ndarray:
 
 
 def item_array(field: str, values: IdList) -> np.ndarray:
-    """Returns at least one id, none of them missing; or `RequestError`."""
+    """Returns at least one id, without missing ones, or `RequestError`."""
     ids = some_ids(field, values)
     if not ids.all():
         empty = int(np.argmin(ids.astype(bool)))
@@ -171,8 +171,8 @@ class RankResult:
 
     Attributes:
         candidate_item_ids: (C,), as the caller gave them.
-        click_probability: float32 (C,), in the same order: of the first
-            label.
+        click_probability: float32 (C,), in the order of the ids,
+            of the first label.
         probabilities: float32 (C,) by label; the first one is `click`.
     """
 
@@ -188,7 +188,7 @@ class RankResult:
         set_checked(self, probabilities=others | clicks)
 
     def order(self) -> np.ndarray:
-        """Positions of the candidates, best first; equal ones in order."""
+        """Indices of the candidates, best first; ties keep their order."""
         return np.argsort(-self.click_probability, kind="stable")
 
 
@@ -197,11 +197,11 @@ class ExplainResult(RankResult):
     """Scores of one request, and the behaviors behind them.
 
     Attributes:
-        behavior_indices: int32 (C, K), positions in the caller's history of
-            the retrieved behaviors; -1 where there was none.
+        behavior_indices: int32 (C, K), positions of the retrieved behaviors in
+            the given history, or -1 for none.
         similarities: float32 (C, K), their cosine with the candidate.
-        attention: float32 (C, K), their share in the interest.
-        retrieved: bool (C, K), whether there was one.
+        attention: float32 (C, K), their weights in the interest.
+        retrieved: bool (C, K), whether there is a behavior.
         tiers: float32 (C, T), similarity histogram.
     """
 
@@ -227,13 +227,13 @@ class EmbedResult:
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """State of a version.
+    """State of a model version.
 
     Attributes:
-        version: its number.
+        version: version number.
         state: `START`, `LOADING`, `AVAILABLE`, `UNLOADING` or `END`.
-        code: `OK`, or why it ended.
-        message: text for that.
+        code: `OK`, or the status code of the error that ended it.
+        message: text of the error.
     """
 
     version: int
@@ -247,8 +247,8 @@ class TensorSpec:
     """An input or output of a signature.
 
     Attributes:
-        dtype: TensorFlow's name of the type, `int64`, `float`, `string` …
-        shape: sizes, -1 for any; None for any rank.
+        dtype: TensorFlow's name of the type: `int64`, `float`, `string` …
+        shape: sizes, with -1 for any size; None for any rank.
     """
 
     dtype: str
@@ -257,7 +257,7 @@ class TensorSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """A callable part of a model.
+    """A callable function of a model.
 
     Attributes:
         inputs: name to tensor.
@@ -272,7 +272,7 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetadata:
-    """What a version can do.
+    """The signatures of a model version.
 
     Attributes:
         name: model name.

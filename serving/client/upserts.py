@@ -1,4 +1,4 @@
-"""Items to add or replace."""
+"""Adds or replaces items."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from serving.client.types import IdList, item_array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UpsertResult:
-    """Where items are now.
+    """Result of storing items.
 
     Attributes:
-        row: int64 (N,), row of the item table.
-        stored: bool (N,), whether the item took a slot; False if it was
-            there with the same vector and features, or is given again later in
-            the same call.
+        row: int64 (N,), row in the item table.
+        stored: bool (N,), whether the item took a slot. False if it was
+            already stored with the same vector and features, or if it occurs
+            again later in the call.
         used: slots taken since the version was loaded.
-        capacity: slots that the version has.
-        load_id: number of the load that took the first items. Another number
-            in a later answer means that the server has forgotten them.
+        capacity: number of slots of the version.
+        load_id: number of the load that stored the items. If a later answer
+            has another number, the server has lost them.
     """
 
     row: np.ndarray
@@ -45,7 +45,7 @@ def upsert_plan(
     features: Mapping[str, Values],
     limits: Limits,
 ) -> Plan[UpsertResult]:
-    """Adds items, or replaces them, `limits.items` in each call."""
+    """Adds or replaces items, `limits.items` in each call."""
     items = checked_items(item_ids, embedding)
     count = len(items["item_ids"])
     given = features_of_each("features", features, ("item_ids", count))
@@ -66,7 +66,7 @@ def upsert_inputs(
     part: slice,
     declared: SignatureInputs,
 ) -> dict[str, np.ndarray]:
-    """Returns the inputs of a part; declared features left out are missing."""
+    """Returns the inputs of a call; features not given are missing."""
     ids = declared.ids("item_id", "item_ids", items["item_ids"][part])
     given = {name: values[part] for name, values in features.items()}
     return {
@@ -103,7 +103,7 @@ def checked_items(
 
 
 def joined_result(answers: Sequence[Outputs], count: int) -> UpsertResult:
-    """The answers of several calls as one."""
+    """Joins the answers of several calls."""
     joined = {
         name: np.concatenate([named_output(answer, name) for answer in answers])
         for name in ("row", "stored", "used", "capacity", "load_id")

@@ -1,9 +1,9 @@
-"""Connections of urllib3 whose calls end in time, as a whole.
+"""urllib3 connections with a time limit for the whole call.
 
-urllib3 limits each wait, not a call, and looks a host up without a limit.
-Everything of urllib3 and `http.client` that is not public and that the limit
-needs stands here; tests/serving/client/test_urllib3_internals.py has a test
-for each part.
+urllib3 limits each wait but not the whole call, and DNS lookups not at all.
+All internals of urllib3 and `http.client` that the limit needs are in this
+module. tests/serving/client/test_urllib3_internals.py has a test for each of
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _IDLE_S = 8.0
 
 
 class _Limits(threading.local):
-    """What bounds the call of this thread; connections look here."""
+    """The time limit of this thread's call, which its connection reads."""
 
     ends = 0.0
     connect = 0.0
@@ -40,11 +40,11 @@ limits = _Limits()
 
 
 class _BoundedReader(io.RawIOBase):
-    """The bytes of an answer; each wait ends when the call does."""
+    """The bytes of an answer. No wait exceeds the time limit of the call."""
 
     def __init__(self, plain: Any) -> None:
         self._socket = plain
-        # It keeps the socket open until the answer is read.
+        # The file keeps the socket open until the answer is read.
         self._raw = plain.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
@@ -68,7 +68,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class BoundedConnection(urllib3.connection.HTTPConnection):
-    """A connection whose every wait ends when the call of its thread does."""
+    """A connection whose waits end with the time limit of the call."""
 
     response_class = _Response
     _used = 0.0
@@ -76,7 +76,7 @@ class BoundedConnection(urllib3.connection.HTTPConnection):
     def _new_conn(self) -> socket.socket:
         """Connects to the first address that answers.
 
-        The time that is left bounds the TLS handshake too.
+        The remaining time also limits the TLS handshake.
         """
         ends = min(limits.ends, time.monotonic() + limits.connect)
         error = OSError("the host has no address")
@@ -105,9 +105,9 @@ class BoundedConnection(urllib3.connection.HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether it may carry another call: not closed, not idle for long.
+        """Returns whether the connection is open and was used recently.
 
-        A router on the way may have forgotten an idle connection.
+        A router may have dropped an idle connection.
         """
         is_fresh = time.monotonic() - self._used < _IDLE_S
         return is_fresh and super().is_connected
@@ -116,14 +116,14 @@ class BoundedConnection(urllib3.connection.HTTPConnection):
 class BoundedTlsConnection(
     BoundedConnection, urllib3.connection.HTTPSConnection
 ):
-    """A connection with TLS."""
+    """A bounded connection with TLS."""
 
 
 def _look_up(host: str, port: int, seconds: float) -> list[Any]:
     """Returns the addresses of a host.
 
-    The system's lookup cannot be given up: its thread ends when it does. An
-    address needs none.
+    The system's lookup cannot be canceled; its thread runs until it ends. An IP
+    address needs no lookup.
     """
     with contextlib.suppress(socket.gaierror):
         return socket.getaddrinfo(

@@ -1,4 +1,4 @@
-"""The user cache inside a served model: requests and signatures."""
+"""The user cache in a served model: requests, results and signatures."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ _PER_USER = ("cached_length", "generation", "age_seconds")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrefetchRequest:
-    """A history to keep in the model, for `rank_cached`.
+    """A history to store in the model, for `rank_cached`.
 
-    The items of the history are given by id, or by the rows that
-    `resolve_items` found for them.
+    The items of the history are given by id, or by the table rows that
+    `resolve_items` returned.
 
     Attributes:
         user_id: the user.
         behavior_item_ids: items of the history, oldest first; may be empty.
-            None where rows are given.
+            None if rows are given.
         user: features of the user, by declared name.
         behaviors: features of the behaviors, by declared name, each as long
             as the history.
-        behavior_rows: rows of the items instead of their ids; 0 for an item
-            that the model does not know, -1 for padding, of which
-            `resolve_items` knows nothing.
-        table_stamp: the stamp that came with the rows.
+        behavior_rows: rows of the items instead of their ids. 0 is an item
+            that the model does not know; -1 is padding, which `resolve_items`
+            never returns.
+        table_stamp: the stamp that was returned with the rows.
 
     Raises:
-        RequestError: a field is not as described.
+        RequestError: a field has a wrong value.
     """
 
     user_id: Id
@@ -116,7 +116,7 @@ class PrefetchRequest:
 
     @property
     def by_rows(self) -> bool:
-        """Whether the history comes as rows."""
+        """Whether the history is given as rows."""
         return self.behavior_rows is not None
 
     def __len__(self) -> int:
@@ -126,11 +126,11 @@ class PrefetchRequest:
 
 @dataclasses.dataclass(frozen=True)
 class PrefetchResult:
-    """What the model keeps of a history.
+    """Result of storing a history.
 
     Attributes:
-        cached_length: behaviors kept, the newest.
-        generation: number of this prefetch, above 0; 0 if nothing was kept.
+        cached_length: number of stored behaviors, the newest ones.
+        generation: number of this prefetch, above 0; 0 if nothing was stored.
     """
 
     cached_length: int
@@ -138,7 +138,7 @@ class PrefetchResult:
 
     @property
     def cached(self) -> bool:
-        """Whether it is kept; if not, another writer took the slot."""
+        """Whether it was stored. If not, another writer took the slot."""
         return self.generation > 0
 
 
@@ -148,13 +148,13 @@ class CachedRankRequest:
 
     Attributes:
         user_id: the user.
-        candidate_item_ids: items to score, at least one, none of them 0.
+        candidate_item_ids: items to score, at least one, without 0.
         context: features of the request, by declared name.
         candidates: features of the candidates, by declared name, each as long
             as `candidate_item_ids`.
 
     Raises:
-        RequestError: a field is not as described.
+        RequestError: a field has a wrong value.
     """
 
     user_id: Id
@@ -168,11 +168,12 @@ class CachedRankRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CachedRankResult(RankResult):
-    """Scores of one request, if the user's history was in the model.
+    """Scores of one request with a cached history.
 
     Attributes:
-        cache_hit: whether it was; if not, every score is a meaningless 0.
-        generation: of the prefetch that was used; 0 for a miss.
+        cache_hit: whether the history was cached. If not, all scores are 0
+            and have no meaning.
+        generation: generation of the history that was used; 0 for a miss.
     """
 
     cache_hit: bool
@@ -181,22 +182,22 @@ class CachedRankResult(RankResult):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UserCacheStats:
-    """What is in the cache of the served version.
+    """State of the user cache of the served version.
 
     Attributes:
         cached_length: int32 (B,), behaviors of each user; -1 if not cached.
         generation: int64 (B,), 0 if not cached.
-        age_seconds: float32 (B,), since the prefetch.
-        capacity: users that fit.
-        occupied: users that are there.
-        max_length: behaviors kept of a user.
+        age_seconds: float32 (B,), time since the prefetch.
+        capacity: maximum number of users.
+        occupied: number of cached users.
+        max_length: maximum number of behaviors of a user.
         bytes: memory of the cache.
-        hits: rankings that found their user.
-        misses: rankings that did not.
+        hits: rankings whose user was cached.
+        misses: rankings whose user was not cached.
         prefetches: histories written.
         evictions: users removed to make room for others.
-        expired: entries found too old.
-        mixed: reads refused during a write.
+        expired: entries that were too old.
+        mixed: reads rejected because of a concurrent write.
     """
 
     cached_length: np.ndarray
@@ -219,7 +220,7 @@ CACHE_STATISTICS = tuple(
     for field in dataclasses.fields(UserCacheStats)
     if field.name not in _PER_USER
 )
-"""What `UserCacheStats` says about the cache as a whole."""
+"""Fields of `UserCacheStats` that describe the whole cache."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,8 +229,8 @@ class ResolvedItems:
 
     Attributes:
         rows: int32 (N,), 0 for an unknown item.
-        table_stamp: number that names the table; rows of another table are
-            refused by `prefetch`.
+        table_stamp: number that identifies the table. `prefetch` rejects rows
+            of another table.
     """
 
     rows: np.ndarray
@@ -239,7 +240,7 @@ class ResolvedItems:
 def _prefetch_inputs(
     requests: Sequence[PrefetchRequest], declared: SignatureInputs
 ) -> dict[str, np.ndarray]:
-    """Pads requests, all of them by ids or all by rows; -1 pads rows."""
+    """Pads requests, all by ids or all by rows; rows are padded with -1."""
     inputs: dict[str, np.ndarray]
     if requests[0].by_rows:
         width = max(1, *map(len, requests))
@@ -308,7 +309,7 @@ RANK_CACHED = RowSignature(
 def user_cache_plan(
     target: Target, user_ids: IdList, declaration: Declaration
 ) -> Plan[UserCacheStats]:
-    """Asks what is in the cache."""
+    """Returns the state of the cache."""
     given = some_ids("user_ids", user_ids)
     ids = declaration.ids("user_id", "user_ids", given)
 

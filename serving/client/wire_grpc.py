@@ -1,4 +1,4 @@
-"""Calls of the model server as gRPC messages."""
+"""Calls to the model server as gRPC messages."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
 class Method(NamedTuple):
-    """How a call goes over gRPC.
+    """How a call is made by gRPC.
 
-    `write` makes the bytes of the request, `parse` a message from those of the
-    response, `read` the answer from that message.
+    `write` serializes the request, `parse` parses the response into a message,
+    and `read` converts this message to the result.
     """
 
     path: str
@@ -164,4 +164,4 @@ METHODS: Mapping[type, Method] = {
         read_status,
     ),
 }
-"""Type of a call to its method."""
+"""The method of each type of call."""

@@ -1,4 +1,4 @@
-"""Calls of the model server as HTTP requests with JSON bodies."""
+"""Calls to the model server as HTTP requests with JSON bodies."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from serving.wire import messages
 from serving.wire.statuses import HTTP_STATUS
 from serving.wire.tensors import TensorError, dtype_number
 
-try:  # optional, faster
+try:  # Optional, faster.
     import orjson
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
 _STRING = 7
-_PLAIN_INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))  # native order
+_PLAIN_INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))  # Native order.
 _CODE_OF_STATUS = {
     status: code for code, status in reversed(HTTP_STATUS.items())
 }
@@ -57,7 +57,7 @@ def predict_call(
 ) -> HttpCall:
     """Returns the request for a signature, with the inputs by column.
 
-    A list of nothing has no shape inside, so JSON cannot express every size.
+    Arrays of size 0 are rejected, since an empty JSON list has no inner shape.
     """
     columns = []
     for name, value in inputs.items():
@@ -85,7 +85,7 @@ def read_predict(
 ) -> dict[str, np.ndarray]:
     """Reads the outputs that the signature declares.
 
-    JSON has no types, and no name where there is one output only.
+    JSON does not hold dtypes, and omits the name of a single output.
     """
     document = _document(body)
     if "outputs" not in document:
@@ -137,14 +137,14 @@ def read_metadata(body: bytes) -> ModelMetadata:
 
 
 def read_error(status: int, body: bytes) -> CallError:
-    """Returns the error that an answer with another status than 200 means."""
+    """Returns the error for an answer with a status other than 200."""
     code = _CODE_OF_STATUS.get(status, "UNKNOWN")
     try:
         message = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         message = f"HTTP {status}: {body[:200].decode('utf-8', 'replace')}"
     if status == 400 and message.startswith("Serving signature name:"):
-        code = "FAILED_PRECONDITION"  # as gRPC reports the same thing
+        code = "FAILED_PRECONDITION"  # As gRPC reports the same error.
     return call_error(code, message)
 
 

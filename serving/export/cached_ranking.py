@@ -1,7 +1,7 @@
-"""The signatures that rank with a history which the device already holds.
+"""Signatures that rank with histories cached on the device.
 
 `prefetch` resolves a history and stores it; `rank_cached` ranks with it.
-`prefetch_rows` stores one that was resolved before, by `resolve_items`.
+`prefetch_rows` stores a history whose rows `resolve_items` returned before.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,14 +33,14 @@ from serving.export.user_cache import (
 )
 from serving.export.words import WordFormat, pack_numbers, unpack_numbers
 
-if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
+if TYPE_CHECKING:  # The retrieval model's export must not import the rankers.
     from muse_keras.models import BaseRanker
 
 Tensors = dict[str, tf.Tensor]
 
 
 class CachedRanking(tf.Module):
-    """The user cache and what it stores of a request."""
+    """The user cache and the signatures that use it."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class CachedRanking(tf.Module):
     def functions(
         self,
     ) -> dict[str, tuple[Any, Specs]]:
-        """Return what to trace, and its inputs, by signature name."""
+        """Return the functions to trace and their inputs, by signature."""
         return {
             "prefetch": (self.prefetch, self._prefetch_inputs.object),
             "prefetch_rows": (
@@ -99,7 +99,7 @@ class CachedRanking(tf.Module):
         """Store histories of raw ids.
 
         Returns `cached_length` int32 (B,) and `generation` int64 (B,), both 0
-        where another writer took the slot.
+        if another writer took the slot.
         """
         inputs = checked_request(inputs, self._prefetch_inputs.object)
         ids = inputs["behavior_item_ids"]
@@ -108,7 +108,7 @@ class CachedRanking(tf.Module):
 
     def prefetch_rows(self, **inputs: tf.Tensor) -> Tensors:
         """Store histories of table rows; -1 is padding, 0 an unknown item."""
-        # int64 at once: TensorFlow keeps int32 on the host.
+        # Cast to int64 at once: TensorFlow keeps int32 on the host.
         rows = tf.cast(inputs["behavior_rows"], tf.int64)
         inputs = checked_request(
             {**inputs, "behavior_rows": rows}, self._prefetch_rows_inputs.object
@@ -116,7 +116,7 @@ class CachedRanking(tf.Module):
         rows = inputs["behavior_rows"]
         stamp = tf.constant(self.table_stamp, tf.int64)
         wrong = tf.where(tf.not_equal(inputs["table_stamp"], stamp))
-        # Only the size of `wrong` is looked at, which is on the host.
+        # The check only reads the size of `wrong`, which is on the host.
         with tf.control_dependencies(
             [
                 require(
@@ -128,7 +128,7 @@ class CachedRanking(tf.Module):
                 )
             ]
         ):
-            # Empty from here on; a result depends on it.
+            # `wrong` is empty here; the sum makes a result depend on it.
             rows = rows + tf.reduce_sum(wrong)
         known = self._table.object.num_items
         in_table = (rows >= 0) & (rows <= known)
@@ -147,10 +147,10 @@ class CachedRanking(tf.Module):
         }
 
     def rank_cached(self, **inputs: tf.Tensor) -> Tensors:
-        """Rank with the stored history.
+        """Rank with the cached histories.
 
-        The probabilities of `rank`, `cache_hit` bool (B,) and `generation`
-        int64 (B,); 0 for a miss.
+        Returns the probabilities of `rank`, `cache_hit` bool (B,) and
+        `generation` int64 (B,). All are 0 for a miss.
         """
         inputs = checked_request(inputs, self._rank_cached_inputs.object)
         found = self.cache.read(inputs["user_id"])
@@ -170,7 +170,7 @@ class CachedRanking(tf.Module):
         }
 
     def user_cache(self, user_id: tf.Tensor) -> Tensors:
-        """Return what the cache holds of users, and its statistics."""
+        """Return the state of users in the cache, and its statistics."""
         users = tf.ensure_shape(user_id, [None])
         known = self.cache.peek(users)
         names = ("capacity", "occupied", "max_length", "bytes", *STATISTICS)

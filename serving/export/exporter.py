@@ -1,4 +1,4 @@
-"""Write a trained ranker as a SavedModel that stock TensorFlow serves."""
+"""Write a trained ranker as a SavedModel that unmodified TensorFlow serves."""
 
 import contextlib
 import dataclasses
@@ -28,20 +28,20 @@ from serving.export.saving import clear_devices, declare_inputs
 from serving.export.user_cache import UserCacheConfig
 from serving.files import find_versions, write_json
 
-# In the Examples for training and evaluation only, as are further labels and
-# features that are for training alone.
+# These are only in the Examples for training and evaluation, as are the other
+# labels and the features that only training uses.
 UNSERVED_FEATURES = ("clicks", "weights", "candidate_popularity")
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """An exported version: its folder and its `muse_export.json`."""
+    """An exported version: its folder and the content of `muse_export.json`."""
 
     path: Path
     manifest: Mapping[str, Any]
 
     def memory_summary(self) -> str:
-        """Return one line on the memory the variables take."""
+        """Return one line about the memory of the variables."""
         variables = self.manifest["variables"]
         largest = sorted(variables, key=lambda name: -variables[name]["bytes"])
         parts = ", ".join(
@@ -81,13 +81,13 @@ def export_saved_model(
 ) -> Export:
     """Export a ranking model with its item table and its transform graph.
 
-    The signatures are `rank`, `explain`, `embed`; `upsert_items`, if the
+    The signatures are `rank`, `explain` and `embed`; `upsert_items` if the
     model has spare rows for fresh items; `prefetch`, `prefetch_rows`,
-    `resolve_items`, `rank_cached` and `user_cache`, with a user cache; and
-    `serving_default`, with `transform_output`. The version is written to a
+    `resolve_items`, `rank_cached` and `user_cache` with a user cache; and
+    `serving_default` with `transform_output`. The version is written to a
     temporary folder beside `path` and renamed, so that a server that watches
-    the base folder never sees half of it. The item table is saved from the
-    model's own variables; no second copy is made.
+    the base folder never sees an incomplete version. The item table is saved
+    from the model's own variables, without a second copy.
 
     Args:
         path: folder of the version, `<base>/<version>`; see `next_version`.
@@ -95,35 +95,34 @@ def export_saved_model(
         model: a built model of `muse_keras.models` (or of the same
             interface), with `model.table` assigned from `item_table`.
         item_table: `ItemTable`; the SavedModel has its features encoded.
-        features: declared features, those of the model. None: its names are
-            single categories, which requests carry for behaviors too.
-        learned: what Transform learned, by the names of `Features.learned`:
-            raw int64 ids in index order, without 0; boundaries of buckets,
-            which rise; mean and scale of numbers.
-        schema: the declaration that the features are part of, kept in the
-            manifest.
-        max_history: int or None. `rank` and `explain` count the newest
+        features: declared features of the model. None means that its feature
+            names are single categories, also carried for behaviors.
+        learned: values learned by Transform, by the names of
+            `Features.learned`: raw int64 ids in index order, without 0;
+            boundaries of buckets, ascending; mean and scale of numbers.
+        schema: the declaration with these features, stored in the manifest.
+        max_history: int or None. `rank` and `explain` use the newest
             `max_history` real behaviors, as the Transform graph does.
-        transform_output: folder of a `tft.TFTransformOutput`, or None for no
+        transform_output: folder of a `tft.TFTransformOutput`, or None to omit
             `serving_default`.
-        warmup_examples: serialized request-grouped Examples; without any, a
-            small one is made. Each is replayed against each signature here
-            and by the server.
-        unserved_features: raw features that a request does not carry.
-        source: where the parts come from, kept in the manifest.
+        warmup_examples: serialized request-grouped Examples; by default, a
+            small one is made. Each is replayed with each signature, here and
+            by the server.
+        unserved_features: raw features that requests do not carry.
+        source: origin of the parts, stored in the manifest.
         target: "any" device, or "cpu": x86-64 processors with 8-bit dot
             products (AVX-512 VNNI, AVX-VNNI), which search long histories
-            about one and a half times as fast that way; that graph has no
-            GPU kernels.
+            about one and a half times as fast with this target. Its graph has
+            no GPU kernels.
         user_cache: size of the cache of histories on the device, for
-            `prefetch` and `rank_cached`; None, or 0 users, for none.
+            `prefetch` and `rank_cached`; None or 0 users disables it.
 
     Returns:
         `Export`, with the path and the manifest.
 
     Raises:
-        ValueError: if the parts do not fit each other, or a warmup request
-            fails. The message names the part.
+        ValueError: if the parts do not match, or a warmup request fails. The
+            message names the part.
         FileExistsError: if `path` exists and is not an empty folder.
     """
     version = Path(path)
@@ -187,7 +186,7 @@ def export_saved_model(
         manifest["warmup_records"] = warmup.write_requests(
             extra, requests, warmup.MODEL_NAME
         )
-        # Labels and features of the declaration keep their order.
+        # Labels and features keep the order of the declaration.
         write_json(extra / manifests.FILE_NAME, manifest)
         os.replace(folder, version)
     return Export(version, manifest)
@@ -228,7 +227,7 @@ def _check_target(target: str) -> None:
 
 
 def _check_version(version: Path) -> None:
-    """Refuse to write over anything but an empty folder."""
+    """Raise FileExistsError if `version` is not absent or an empty folder."""
     if version.exists() and (not version.is_dir() or any(version.iterdir())):
         raise FileExistsError(
             f"{version} exists and is not an empty folder; export to a new "
@@ -237,7 +236,7 @@ def _check_version(version: Path) -> None:
 
 
 def _training_only(features: Features) -> list[str]:
-    """Return the names in Examples of what is for training alone."""
+    """Return the names of the Examples' features that only training uses."""
     return [
         name
         for group in ("context", "candidate")
@@ -247,7 +246,7 @@ def _training_only(features: Features) -> list[str]:
 
 
 def _check_item_features(features: Features, item_table: ItemTable) -> None:
-    """Refuse a table that lacks features, or has them in another form."""
+    """Raise ValueError if features of the table are absent or differ."""
     for name, one in features.item.items():
         if name not in item_table.features:
             raise ValueError(
@@ -281,7 +280,7 @@ def _check_model(
 
 
 def _ordered(value: Any) -> Collection[Any]:
-    """Return names in their order, which the columns of inputs have."""
+    """Return names in order, since the columns of inputs have an order."""
     return value if isinstance(value, dict) else ()
 
 
@@ -297,7 +296,7 @@ def _check_table(model: BaseRanker, item_table: ItemTable) -> None:
     sample = np.unique(
         np.linspace(0, item_table.num_items - 1, num=1000).astype(np.int64)
     )
-    # In parts: each item may bring in a large page of the mapped file.
+    # Checked in parts: each item may load a large page of the mapped file.
     for some in np.array_split(sample, 50):
         rows, codes = table(item_table.item_ids[some])
         same = np.array_equal(rows, some + 1) and np.array_equal(

@@ -1,9 +1,9 @@
 """Names of a model's features in Examples and in signatures.
 
-A feature has a declared name `f`. It is `user_<f>` of a user, `context_<f>`
-of a request, `behavior_<f>` of behaviors, `candidate_<f>` of candidates and
-`item_<f>` of items to store; `candidate_<f>_matches` counts behaviors that
-have the candidate's value.
+A feature with the declared name `f` is called `user_<f>` for a user,
+`context_<f>` for a request, `behavior_<f>` for behaviors, `candidate_<f>` for
+candidates and `item_<f>` for items to store. `candidate_<f>_matches` counts
+the behaviors that have the candidate's value.
 """
 
 from collections import Counter
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from muse_keras.tensorflow import FeatureNames
 from schemas.columns import Feature, Features
 
-if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
+if TYPE_CHECKING:  # The retrieval model's export must not import the rankers.
     from muse_keras.models import BaseRanker
 
-# Tensors that are no features.
+# Tensors that are not features.
 _TAKEN = (
     "user_id",
     "behavior_item_ids",
@@ -78,9 +78,9 @@ def single_categories(
     behavior: Iterable[str] = (),
     matches: Iterable[str] = (),
 ) -> Features:
-    """Return features that are one category each, those of behaviors carried.
+    """Return features that are declared by name only.
 
-    They are declared by names alone.
+    Each is a single category, and requests carry those of behaviors.
     """
     return Features(
         user={name: Feature() for name in user},
@@ -94,7 +94,7 @@ def features_of(model: "BaseRanker") -> Features:
     """Return `single_categories` with the names that a model has.
 
     Raises:
-        ValueError: if the model has others than these.
+        ValueError: if the model has other features than these.
     """
     sizes = [*model.user_sizes.values(), *model.item_sizes.values()]
     others = (
@@ -105,8 +105,8 @@ def features_of(model: "BaseRanker") -> Features:
     numbers = model.user_numbers + model.item_numbers + model.context_numbers
     if others or numbers:
         raise ValueError(
-            "`features` must be given, as the model has others than single "
-            "categories of users and items. Received: None"
+            "`features` must be given, as the model has features other than "
+            "single categories of users and items. Received: None"
         )
     return single_categories(
         model.user_sizes,

@@ -1,4 +1,4 @@
-"""The kernels that this TensorFlow registers, and which one a node gets."""
+"""The kernels that this TensorFlow registers, and the kernel of a node."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from muse_keras.tensorflow import internals
 
 
 def require_gpu_kernels() -> None:
-    """Refuse a TensorFlow that does not know the kernels of a GPU."""
+    """Raise RuntimeError if this TensorFlow does not list GPU kernels."""
     if not any(kernel.device_type == "GPU" for kernel in _kernels("MatMul")):
         raise RuntimeError(
             f"TensorFlow {tf.__version__} lists no GPU kernels; install the "
@@ -21,7 +21,7 @@ def require_gpu_kernels() -> None:
 
 
 def _attr(proto: NodeDef, name: str) -> Any:
-    """Return an attribute, or its default where it was stripped."""
+    """Return an attribute, or its default if the node does not store it."""
     if name in proto.attr:
         return proto.attr[name]
     definition = internals.op_definition(proto.op)
@@ -84,7 +84,7 @@ def problem_of(
 
 
 def _gpu_kernel(proto: NodeDef) -> kernel_def_pb2.KernelDef | None:
-    # DEFAULT kernels serve every device without one of its own.
+    # DEFAULT kernels serve every device without a kernel of its own.
     for device in ("GPU", "DEFAULT"):
         for kernel in _kernels(proto.op):
             fits = kernel.device_type == device and not kernel.label
@@ -93,12 +93,12 @@ def _gpu_kernel(proto: NodeDef) -> kernel_def_pb2.KernelDef | None:
     return None
 
 
-# Asked for at every node.
+# Cached, since it is called for every node.
 _kernels = functools.cache(internals.registered_kernels)
 
 
 def allows(kernel: kernel_def_pb2.KernelDef, proto: NodeDef) -> bool:
-    """Tell whether a kernel takes a node's attributes.
+    """Return whether a kernel supports the attributes of a node.
 
     Most constraints are on dtypes; TensorFlow 2.21 also has some on strings,
     such as `bad_indices_policy` of `GatherNd`.

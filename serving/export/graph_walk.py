@@ -1,4 +1,4 @@
-"""Walks a graph and its functions, and tells which tensors carry values."""
+"""Finds which tensors of a graph and its functions carry values."""
 
 import dataclasses
 import graphlib
@@ -24,28 +24,28 @@ _LOOPS = {"While", "StatelessWhile"}
 # The loop of `muse_keras.tensorflow.code_search`.
 _WAITING_LOOP = "until_proven"
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank", "VariableShape"}
-# Forward their input; removed or aliased when functions are inlined.
+# These forward their input; they are removed when functions are inlined.
 _FORWARDING = {"Identity", "IdentityN", "StopGradient", "PreventGradient"}
-# Look at the shape of what they forward.
+# These check the shape of the tensor that they forward.
 _SHAPE_CHECKS = {"EnsureShape"}
 _SOURCES = {"Placeholder", "PlaceholderWithDefault", "VarHandleOp", "_Arg"}
-# Makes the state of a random generator out of seeds, on the host; what is
-# drawn from it is data.
+# Makes the state of a random generator from seeds, on the host. The numbers
+# drawn from it are data.
 _SEEDS = {"StatelessRandomGetKeyCounter"}
 _DRAWS = {"StatelessRandomUniformV2"}
 
 
 @dataclasses.dataclass(frozen=True)
 class OpUse:
-    """How one kind of op is used by a signature."""
+    """How a signature uses one kind of op."""
 
     op: str
     dtypes: str
     kind: str
-    # Why it does not run on a GPU; empty if it does.
+    # Reason why it cannot run on a GPU; empty if it can.
     problem: str
     count: int
-    # Function and node name of the first one.
+    # Function and node name of the first use.
     example: str
 
 
@@ -59,9 +59,9 @@ class _Node:
 
 
 class GraphWalk:
-    """Walks graphs and functions, following which tensors carry values.
+    """Walks graphs and functions to find the tensors that carry values.
 
-    Outputs are results, and so are values written into variables.
+    Results are the outputs and the values that are written into variables.
     """
 
     def __init__(self, library: Iterable[Any]) -> None:
@@ -70,7 +70,7 @@ class GraphWalk:
         self._known: dict[tuple[Any, ...], list[bool]] = {}
 
     def uses(self) -> list[OpUse]:
-        """Return what was found, violations first."""
+        """Return the uses found, violations first."""
         uses = [
             OpUse(op, dtypes, kind, problem, len(nodes), nodes[0])
             for (op, dtypes, kind, problem), nodes in self._found.items()
@@ -89,10 +89,10 @@ class GraphWalk:
         where: str,
         with_others: bool = True,
     ) -> None:
-        """Walk a graph: placeholders and variables carry values.
+        """Walk a graph, whose placeholders and variables carry values.
 
-        Without others, only nodes that the outputs need are looked at: a
-        SavedModel holds other signatures as well.
+        With `outputs`, only nodes that they need are visited, because a
+        SavedModel also holds other signatures.
         """
         resolved = _resolved(nodes, _graph_tensor)
         wanted = [_graph_tensor(name) for name in outputs]
@@ -106,8 +106,8 @@ class GraphWalk:
     ) -> list[bool]:
         """Return which results of a function carry values.
 
-        `arguments` says which of its arguments do; `kind` is `data` if
-        results depend on the call, else `control`.
+        `arguments` tells which of its arguments do. `kind` is `data` if results
+        depend on the call, else `control`.
         """
         key = (name, tuple(arguments), kind)
         if key not in self._known:
@@ -151,7 +151,7 @@ class GraphWalk:
         where: str,
         kind: str,
     ) -> list[bool]:
-        """Walk the nodes that the wanted tensors need."""
+        """Walk the nodes that the wanted tensors depend on."""
         writes = (name for name in nodes if self._writes(nodes[name].proto))
         needed = _ancestors(nodes, [*(name for name, _ in wanted), *writes])
         waited = list(controls)
@@ -173,7 +173,7 @@ class GraphWalk:
         return [carries[tensor] for tensor in wanted]
 
     def _writes(self, proto: NodeDef) -> bool:
-        """Tell whether a node writes variables, or calls what may."""
+        """Return whether a node writes variables, or calls code that may."""
         if proto.op in _CALLS or proto.op in self._library:
             return True
         definition = self._op_def(proto)
@@ -245,7 +245,7 @@ class GraphWalk:
     def _loop(
         self, proto: NodeDef, values: list[bool], role: str, where: str
     ) -> list[bool]:
-        """Walk a loop until what carries values no longer changes."""
+        """Walk a loop until the set of tensors with values is stable."""
         while True:
             results = self._function(proto.attr["body"].func.name, values, role)
             joined = [a or b for a, b in zip(values, results, strict=True)]
@@ -285,7 +285,7 @@ def _graph_tensor(name: str) -> tuple[str, int]:
 def _resolved(
     protos: Iterable[NodeDef], tensor: Callable[[str], tuple[str, int]]
 ) -> dict[str, _Node]:
-    """Return nodes by name, with the tensors and the nodes they wait for."""
+    """Return nodes by name, with the tensors and nodes that they wait for."""
     return {
         proto.name: _Node(
             proto,
@@ -301,7 +301,7 @@ def _ancestors(
     names: Iterable[str],
     with_controls: bool = False,
 ) -> set[str]:
-    """Return the nodes that some nodes need."""
+    """Return all nodes that the given nodes depend on."""
     found: set[str] = set()
     waiting = [name for name in names if name in nodes]
     while waiting:

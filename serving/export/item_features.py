@@ -16,9 +16,9 @@ from serving.export.encodings import Encoding
 class ItemFeatures(tf.Module):
     """The encoded features of the table's items.
 
-    They are encoded at export, so that a client never sends an item's
-    features: indices in the narrowest type that holds them, (rows,) or
-    (rows, many), and numbers float32 (rows, width).
+    They are encoded at export, so that clients never send features of items.
+    Indices have the narrowest sufficient type, (rows,) or (rows, many);
+    numbers are float32 (rows, width).
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class ItemFeatures(tf.Module):
     def __call__(
         self, rows: tf.Tensor, fields: Collection[str] | None = None
     ) -> dict[str, tf.Tensor]:
-        """Return encoded features by field, of rows of any shape.
+        """Return encoded features by field, for rows of any shape.
 
-        Indices are int64; `fields` are those to look up, by default all.
+        Indices are int64. `fields` selects the features; by default all.
         """
         return {
             field: tf.cast(values, tf.int64)
@@ -53,7 +53,7 @@ class ItemFeatures(tf.Module):
         }
 
     def encoded(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return raw values of items (N,) or (N, n), as they are stored."""
+        """Encode raw values of items, (N,) or (N, n), as they are stored."""
         return {
             field: tf.cast(
                 self._encodings[field](values), self.by_field[field].dtype
@@ -74,7 +74,7 @@ class ItemFeatures(tf.Module):
     def write(
         self, rows: tf.Tensor, encoded: Mapping[str, tf.Tensor]
     ) -> list[tf.Operation]:
-        """Write `encoded` into int64 rows (N,); return the operations."""
+        """Write `encoded` into int64 rows (N,); return the write operations."""
         return [
             scatter_rows(self.by_field[field], rows, values)
             for field, values in encoded.items()
@@ -84,17 +84,17 @@ class ItemFeatures(tf.Module):
 def _encoded(
     raw: npt.NDArray[Any], encoding: Encoding, spare_rows: int
 ) -> npt.NDArray[Any]:
-    """Return every row's encoded values; missing in spare rows."""
+    """Return every row's encoded values; spare rows have missing values."""
     feature = encoding.feature
     width = (feature.raw_width,) if feature.many or feature.dim else ()
     rows = len(raw) + spare_rows
     if encoding.size:
-        # Not int32: TensorFlow keeps int32 variables on the host.
+        # int32 is avoided: TensorFlow keeps int32 variables on the host.
         narrow = encoding.size - 1 <= np.iinfo(np.uint16).max
         encoded = np.zeros((rows, *width), np.uint16 if narrow else np.uint32)
     else:
         encoded = np.zeros((rows, feature.width), np.float32)
     for block, values in read_blocks(raw):
         encoded[block] = encoding.on_host(values.reshape(-1, *width))
-    encoded[0] = 0  # Of unknown items everything is missing.
+    encoded[0] = 0  # Unknown items have missing values.
     return encoded

@@ -1,10 +1,10 @@
 """The signature `upsert_items`: add or replace items while the model serves.
 
-TensorFlow Serving makes nothing atomic across variables. So a row is written
-once and never again: each item takes fresh slots of the table, whose numbers
-are drawn from a counter that one op reads and advances under a lock; vector,
-norm and features are written there; the id is written last. A reader that
-finds the id finds a whole item, and one that does not finds the item before.
+TensorFlow Serving offers no atomicity across variables. Therefore a row is
+written only once: each item takes an unused slot of the table, whose number
+comes from a counter that one op reads and advances under a lock. The vector,
+the norm and the features are written first, the id last. A reader that finds
+the id finds a whole item; a reader that does not finds the previous item.
 """
 
 import tensorflow as tf
@@ -27,18 +27,18 @@ from serving.export.saving import Untracked
 
 Tensors = dict[str, tf.Tensor]
 
-# The counter-based generator whose counter numbers the slots, and by how much
-# it advances its counter for each number that is drawn.
+# The counter-based generator whose counter numbers the slots, and the step of
+# the counter for each number drawn.
 _PHILOX = 1
 _STEP = 256
 # Largest code of a component.
 _LARGEST = 127.0
-# How far from whole a component times 127 may be to be an int8 code.
+# Largest distance of a component times 127 from a whole number in int8 codes.
 _NEARLY_WHOLE = 1e-3
 
 
 class ItemUpsert(tf.Module):
-    """Adds items to a table, and replaces them."""
+    """Adds items to a table or replaces them."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class ItemUpsert(tf.Module):
         super().__init__(name="item_upsert")
         self._table = Untracked(table)
         self._features = item_features
-        # Names of inputs by the features that they hold.
+        # Names of inputs by the features they hold.
         self._names = {field: f"item_{field}" for field in features.item}
         self.inputs: Specs = {
             "item_ids": tf.TensorSpec([None], tf.int64, name="item_ids"),
             "embedding": tf.TensorSpec([None, None], tf.float32, "embedding"),
             **item_inputs(features),
         }
-        # State of the generator: two words of the counter, and a key.
+        # State of the generator: two words of the counter and a key.
         self.counter = tf.Variable(
             tf.zeros([3], tf.int64), trainable=False, name="counter"
         )
@@ -65,14 +65,13 @@ class ItemUpsert(tf.Module):
         )
 
     def __call__(self, **inputs: tf.Tensor) -> Tensors:
-        """Add or replace items: `inputs`, raw values, 0 or NaN = missing.
+        """Add or replace items. `inputs` are raw values; 0 and NaN = missing.
 
-        Returns `row` int64 (N,), where the item is now; `stored` bool (N,),
-        False if the table already holds the item with these values, and, where
-        an id is given several times, for all but the last; `used` and
-        `capacity` int64 (N,), of the table's slots;
-        `load_id` int64 (N,), a number that this load of the version drew: with
-        another one, what was stored before is forgotten.
+        Returns `row` int64 (N,), the item's row; `stored` bool (N,), False if
+        the table already holds the item with these values, or if the same id
+        occurs again later in the call; `used` and `capacity` int64 (N,), the
+        numbers of slots; `load_id` int64 (N,), drawn once for each load of the
+        version. If it changes, the items stored before are lost.
         """
         table = self._table.object
         inputs = _checked(
@@ -122,10 +121,10 @@ class ItemUpsert(tf.Module):
         return same
 
     def _take_slots(self, chosen: tf.Tensor) -> tf.Tensor:
-        """Return one slot for each chosen item; refuse what does not fit.
+        """Return one slot for each chosen item, or fail if too few are left.
 
-        A call that is refused at once takes none. Calls at the same time may
-        together ask for more than is left: then some slots stay empty.
+        A call that fails this check takes no slot. Concurrent calls may
+        together request more slots than are left; then some slots stay empty.
         """
         count = tf.shape(chosen, tf.int64)[0]
         used = self._used()
@@ -152,14 +151,14 @@ class ItemUpsert(tf.Module):
         )
 
     def _drawn_load_id(self, has_items: tf.Tensor) -> tf.Tensor:
-        """Return this load's number, int64 (), which the first items draw.
+        """Return the number of this load, int64 (), drawn with the first items.
 
-        The warmup before the export has none. Of first calls at the same
-        time the last one's number stays.
+        It is not drawn in the warmup before the export. If first calls run
+        concurrently, the number of the last one is kept.
         """
         now = self.load_id.read_value()
-        # The raw op with seeds 0 draws another number in every process,
-        # whatever seed was set when it was traced.
+        # The raw op with seeds 0 draws a new number in every process, whatever
+        # seed was set during tracing.
         drawn = tf.raw_ops.RandomUniformInt(
             shape=tf.constant([], tf.int32),
             minval=tf.constant(1, tf.int64),
@@ -178,18 +177,18 @@ class ItemUpsert(tf.Module):
 def quantize(vectors: tf.Tensor) -> tf.Tensor:
     """Return int8 codes of float32 vectors (N, D).
 
-    A vector is scaled to unit length and coded as `trunc(127 * v)`, which is
-    how the item table's vectors are made. One that consists of whole codes
-    over 127, such as `embed` returns, is taken as it is.
+    Vectors are scaled to unit length and coded as `trunc(127 * v)`, as in the
+    item table. Vectors that consist of whole codes divided by 127, such as the
+    output of `embed`, are used unchanged.
     """
     scaled = vectors * _LARGEST
     whole = tf.round(scaled)
     is_code = tf.abs(scaled - whole) < _NEARLY_WHOLE
     is_code &= tf.abs(whole) <= _LARGEST
-    # The codes of a short vector are 0, but the vector is not.
+    # Codes of a short vector are 0, but the vector is not zero.
     is_zero = tf.reduce_all(tf.equal(whole, 0.0), axis=1, keepdims=True)
     is_coded = tf.reduce_all(is_code, axis=1, keepdims=True) & ~is_zero
-    # float64: the sum of squares of any float32 is finite.
+    # In float64, the sum of squares of any float32 is finite.
     wide = tf.cast(vectors, tf.float64)
     norms = tf.norm(wide, axis=1, keepdims=True)
     unit = tf.math.divide_no_nan(wide, norms)

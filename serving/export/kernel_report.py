@@ -1,23 +1,23 @@
 """Proof, on a machine without a GPU, that a signature can run on one.
 
-TensorFlow places an op without a GPU kernel on the host without a word, and
-the ids and vectors then travel back and forth. The wheel for Linux lists the
-kernels of every device, so that placement can be checked anywhere: the report
-walks the saved graph of a signature, through all nested functions, and looks
+TensorFlow silently places an op without a GPU kernel on the host, and then
+the ids and vectors are copied back and forth. The Linux wheel lists the kernels
+of all devices, so the placement can be checked on any machine: the report
+walks the saved graph of a signature through all nested functions, and looks
 up the kernel of each op for its dtypes.
 
-The rule. An op is on the *data path* if a result depends on it and it depends
-on a value: of a request's tensor or of a variable. Each must have a GPU kernel
-for its dtypes that keeps those values in device memory (many int32 kernels are
-registered for the GPU but compute on the host), and no op may be pinned to a
-CPU. Not on the data path, and host ops by design, are
+The rule: an op is on the *data path* if a result depends on it and it depends
+on values, of a request's tensor or of a variable. Each such op must have a GPU
+kernel for its dtypes that keeps these values in device memory (many int32
+kernels are registered for the GPU but compute on the host), and no op may be
+pinned to a CPU. These are not on the data path, and run on the host by design:
 
-- *metadata*: what depends on constants and on the shapes of tensors alone
+- *metadata*: ops that depend only on constants and on the shapes of tensors
   (`Shape`, arithmetic on sizes, ranges), never on their values;
 - *wait*: a loop that the host ends by reading one bool from the device. The
-  search until its result is proven is one, and no other may be;
-- *control*: what no result depends on, such as assertions. An assertion must
-  look at shapes alone: if it depends on a value, it is a violation as well,
+  search until its result is proven is the only such loop allowed;
+- *control*: ops that no result depends on, such as assertions. An assertion
+  may only read shapes: if it depends on a value, it is a violation as well,
   since the host would wait for the device.
 """
 
@@ -44,14 +44,14 @@ from serving.export.graph_walk import (
 
 @dataclasses.dataclass(frozen=True)
 class KernelReport:
-    """What a signature needs of a GPU."""
+    """How a signature would run on a GPU."""
 
     signature: str
     uses: Sequence[OpUse]
 
     @property
     def violations(self) -> list[OpUse]:
-        """Ops on the data path, or waiting for it, that stay on the host."""
+        """Ops that stay on the host although the data path needs them."""
         return [
             use
             for use in self.uses
@@ -60,7 +60,7 @@ class KernelReport:
 
     @property
     def passed(self) -> bool:
-        """Whether everything between the inputs and the scores has a kernel."""
+        """Whether all ops from the inputs to the scores have a GPU kernel."""
         return not self.violations
 
     def count(self, kind: str) -> int:
@@ -90,7 +90,7 @@ def kernel_report(
 ) -> KernelReport:
     """Check that a signature's data path has GPU kernels.
 
-    Reads the graph alone; the variables are not loaded.
+    Only the graph is read; the variables are not loaded.
     """
     require_gpu_kernels()
     saved = saved_model_pb2.SavedModel.FromString(
@@ -112,7 +112,7 @@ def kernel_report(
 def training_kernel_report(step: Any) -> KernelReport:
     """Check that a training step has GPU kernels.
 
-    Outputs are results, and so are values written into variables. The
+    Results are the outputs and the values that are written into variables. The
     seeds of random numbers, a few bytes, are on the host by TensorFlow's
     design and count as metadata.
     """
@@ -125,7 +125,7 @@ def training_kernel_report(step: Any) -> KernelReport:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report of `PATH [SIGNATURE ...]`; 1 if one failed."""
+    """Print the reports of `PATH [SIGNATURE ...]`; return 1 if one failed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:
         sys.stderr.write(

@@ -1,4 +1,4 @@
-"""`muse_export.json`: what an exported version is made of, and its memory."""
+"""`muse_export.json`: the parts of an exported version and its memory."""
 
 import dataclasses
 import datetime
@@ -28,7 +28,7 @@ def describe(
     features: Features,
     learned: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the manifest of an export, but for its caller's arguments."""
+    """Return the manifest of an export, without the exporter's arguments."""
     sizes = {
         name: {
             "dtype": variable.dtype.name,
@@ -83,7 +83,7 @@ def describe(
 
 
 def schema_entry(schema: RankingSchema) -> dict[str, Any]:
-    """Return what a manifest holds of a declaration."""
+    """Return the entry of a declaration in the manifest."""
     return {
         "digest": schema.digest(),
         "version": schema.version,

@@ -1,9 +1,9 @@
-"""Whether releases of TensorFlow load a graph that another one made.
+"""Checks whether TensorFlow releases load a graph that another one made.
 
-A server refuses a graph with an op or an attribute that its release does not
-register, whatever the value, and fills in an attribute that was left out with
-its own default. `registered_ops.jsonl` has what releases register; it is made
-by `scripts/registered_ops.py`.
+A server rejects a graph with an op or an attribute that its release does not
+register, whatever its value. An absent attribute gets the default of the
+server's release. `registered_ops.jsonl` lists the ops that each release
+registers; `scripts/registered_ops.py` generates it.
 """
 
 import dataclasses
@@ -25,16 +25,16 @@ from tensorflow.core.framework import (
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 _TABLE = Path(__file__).with_name("registered_ops.jsonl")
-# By the first release that makes the graph: the releases that must load it.
+# The releases that must load a graph, by the first release that makes it.
 _SERVED_BY = (((2, 19), ("2.19", "2.20")), ((2, 16), ("2.16", "2.19", "2.20")))
 
 
 def problems(
     saved_model: str | os.PathLike[str], releases: Iterable[str] | None = None
 ) -> list[str]:
-    """Return what releases of TensorFlow Serving would refuse, a line each.
+    """Return what TensorFlow Serving releases would reject, one line each.
 
-    The default releases are those that must serve exports of this TensorFlow.
+    The default releases are those that must load this TensorFlow's exports.
     """
     data = (Path(saved_model) / "saved_model.pb").read_bytes()
     saved = saved_model_pb2.SavedModel.FromString(data)
@@ -49,7 +49,7 @@ def problems(
 
 
 def served_by(version: str = tf.__version__) -> tuple[str, ...]:
-    """Return the releases that must serve what a TensorFlow exports."""
+    """Return the releases that must load what a TensorFlow version exports."""
     made_by = tuple(map(int, version.split(".")[:2]))
     for first, releases in _SERVED_BY:
         if made_by >= first:
@@ -59,7 +59,7 @@ def served_by(version: str = tf.__version__) -> tuple[str, ...]:
 
 @functools.lru_cache
 def _registered(release: str) -> tuple[list[int], dict[str, Any]]:
-    """Return the graph's version and its least one, and the ops by name."""
+    """Return the graph version, its minimum, and the ops by name."""
     with _TABLE.open(encoding="utf-8") as lines:
         versions = json.loads(next(lines))
         if release not in versions:
@@ -75,23 +75,23 @@ def _registered(release: str) -> tuple[list[int], dict[str, Any]]:
 
 @dataclasses.dataclass
 class _Uses:
-    """How a graph uses one op, over all of its nodes."""
+    """The uses of one op in all nodes of a graph."""
 
-    # The op as the exporting TensorFlow has it, if it says so.
+    # The op's definition in the exporting TensorFlow, if the graph has it.
     made_with: op_def_pb2.OpDef | None
-    # Name of the first node.
+    # Name of the first node that uses the op.
     node: str
-    # Attribute to its different values, and the first node of each.
+    # By attribute: its different values and the first node with each value.
     values: dict[str, dict[bytes, tuple[Any, str]]] = dataclasses.field(
         default_factory=dict
     )
-    # The sets of attributes that nodes have.
+    # The sets of attributes that nodes set.
     given: set[frozenset[str]] = dataclasses.field(default_factory=set)
 
     def add(self, node: node_def_pb2.NodeDef) -> None:
         self.given.add(frozenset(node.attr))
         for name, value in node.attr.items():
-            # Those with an underscore are for the runtime, and of any name.
+            # Names with an underscore are for the runtime and arbitrary.
             if not name.startswith("_"):
                 self.values.setdefault(name, {}).setdefault(
                     value.SerializeToString(), (value, node.name)
@@ -121,7 +121,7 @@ def _of_graph(
     graph_versions: list[int],
     ops: Mapping[str, Any],
 ) -> Iterator[str]:
-    """Yield what a release refuses in a graph and its functions."""
+    """Yield what a release rejects in a graph and its functions."""
     version, least = graph_versions
     if graph.versions.min_consumer > version:
         yield (
@@ -143,7 +143,7 @@ def _of_graph(
 
 
 def _of_op(op: str, use: _Uses, known: Any) -> Iterator[str]:
-    """Yield what a release that has the op refuses in its nodes."""
+    """Yield what a release that registers the op rejects in its nodes."""
     inputs, outputs, attributes = known
     made_with = use.made_with
     if made_with is not None:
@@ -176,10 +176,10 @@ def _of_op(op: str, use: _Uses, known: Any) -> Iterator[str]:
 
 
 def _not_allowed(value: attr_value_pb2.AttrValue, attribute: Any) -> str:
-    """Return what of an attribute's value is not allowed, or nothing."""
+    """Return the part of a value that is not allowed, or an empty text."""
     kind, _, types, texts = attribute
     if value.HasField("placeholder"):
-        return ""  # A function's caller gives it.
+        return ""  # The function's caller sets it.
     listed = kind.startswith("list(")
     for one in value.list.type if listed else [value.type]:
         if types and one not in types:

@@ -32,17 +32,17 @@ from serving.export.request_inputs import RequestInputs
 from serving.export.saving import Untracked
 from serving.export.user_cache import Histories, UserCacheConfig
 
-if TYPE_CHECKING:  # The key of the retrieval model knows no ranker.
+if TYPE_CHECKING:  # The retrieval model's export must not import the rankers.
     from muse_keras.models import BaseRanker
 
 Tensors = dict[str, tf.Tensor]
 
 
 class RankingModule(tf.Module):
-    """Ranks, explains and embeds, from raw ids alone.
+    """Ranks, explains and embeds, given raw ids.
 
-    The item table and all weights are the variables of the Keras model; the
-    module adds the encodings and the item features and copies nothing.
+    The item table and the weights are the variables of the Keras model, which
+    are not copied; the module adds the encodings and the item features.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class RankingModule(tf.Module):
         self._scale = item_table.scale
         self._max_history = max_history
         self._raw_feature_spec = dict(raw_feature_spec or {})
-        # Tracked, or its resources are not saved.
+        # Must be tracked, or its resources are not saved.
         self.transform = transform
-        # Not tracked as a Keras object: the file needs no Keras to load. The
-        # variables it uses are tracked once the signatures are traced.
+        # Not tracked as a Keras object, so that loading needs no Keras. The
+        # variables it uses are tracked after tracing the signatures.
         self._model = Untracked(model)
         self._features = features
         self._names = Untracked(tensor_names(features))
@@ -102,7 +102,7 @@ class RankingModule(tf.Module):
             )
 
     def functions(self) -> dict[str, tuple[Any, Specs]]:
-        """Return what to trace, and its inputs, by signature name."""
+        """Return the functions to trace and their inputs, by signature."""
         ranking = rank_inputs(self._features)
         functions: dict[str, tuple[Any, Specs]] = {
             "rank": (self.rank, ranking),
@@ -128,7 +128,7 @@ class RankingModule(tf.Module):
             )
             for name, (function, inputs) in self.functions().items()
         }
-        # Not `graph.variables`: it misses what only `gather_nd` reads.
+        # `graph.variables` lacks variables that only `gather_nd` reads.
         used = {
             id(captured)
             for function in signatures.values()
@@ -144,7 +144,7 @@ class RankingModule(tf.Module):
         return signatures
 
     def named_variables(self) -> dict[str, tf.Variable]:
-        """Return the variables of a loaded version, by a readable name."""
+        """Return the variables of a loaded version by readable names."""
         named = dict(self.model_variables)
         for name, encoding in self._encodings.items():
             for variable in encoding.variables:
@@ -161,26 +161,26 @@ class RankingModule(tf.Module):
         return named
 
     def rank(self, **request: tf.Tensor) -> Tensors:
-        """Return probabilities float32 (B, C), 0 where padded.
+        """Return probabilities float32 (B, C), 0 for padding.
 
-        They are `click_probability` of the first label, `<label>_probability`
-        of others.
+        They are `click_probability` for the first label and
+        `<label>_probability` for each other label.
         """
         return self._probabilities(self._model_inputs(request))
 
     def explain(self, **request: tf.Tensor) -> Tensors:
-        """Return the scores and what the model looked at.
+        """Return the scores and the behaviors behind them.
 
-        Those of `rank`; `behavior_indices` int32 (B, C, K), the
-        positions in the history that were retrieved, -1 where there is none;
-        `similarities` and `attention` float32 (B, C, K), 0 there; `tiers`
-        float32 (B, C, N), counts. All 0 (or -1) for a padded candidate.
+        The result has the probabilities of `rank`; `behavior_indices` int32
+        (B, C, K), positions of the retrieved behaviors in the history, or -1;
+        `similarities` and `attention` float32 (B, C, K), or 0; `tiers` float32
+        (B, C, N), counts. Padded candidates have 0 (or -1) in all of them.
         """
         inputs = self._model_inputs(request)
         explained = self._model.object.explain(inputs)
         real = inputs["candidate_mask"]
         found = tf.logical_and(explained["mask"], real[:, :, tf.newaxis])
-        # int64 until the end: int32 arithmetic would run on the host.
+        # int64 until the end, since int32 arithmetic would run on the host.
         positions = tf.cast(explained["behavior_indices"], tf.int64)
         return {
             **{
@@ -199,8 +199,8 @@ class RankingModule(tf.Module):
     def embed(self, item_ids: tf.Tensor) -> Tensors:
         """Return the vectors of items.
 
-        `embedding` float32 (N, D), codes / 127, and `found` bool (N,): False,
-        with a zero vector, for an item without an embedding.
+        `embedding` is float32 (N, D), codes / 127; `found` is bool (N,). An
+        item without an embedding has False and a zero vector.
         """
         table = self._model.object.table
         rows, codes = table(checked_item_ids(item_ids))
@@ -214,7 +214,7 @@ class RankingModule(tf.Module):
         """Rank serialized request-grouped Examples (B,).
 
         The features come from the Example through the Transform graph, as in
-        training; only vectors and embeddings come from the item table.
+        training. Only vectors and embeddings come from the item table.
         """
         if self.transform is None:
             raise ValueError("`serving_default` needs a transform graph.")
@@ -234,7 +234,7 @@ class RankingModule(tf.Module):
         }
 
     def _not_served(self, candidates: tf.Tensor) -> Tensors:
-        """Return what is for training alone, missing, as if transformed."""
+        """Return missing values, transformed, for training-only features."""
         features = self._features
         every = {
             **prefixed("context", features.context),
@@ -260,14 +260,14 @@ class RankingModule(tf.Module):
         return self._inputs.object.combine(request, histories, fresh_index)
 
     def _score_cached(self, request: Tensors, found: Histories) -> Tensors:
-        """Return probabilities with the histories of the cache."""
+        """Return probabilities for cached histories."""
         fresh_index = self._model.object.table.fresh_index()
         return self._probabilities(
             self._inputs.object.combine(request, found, fresh_index)
         )
 
     def _probabilities(self, inputs: Tensors) -> Tensors:
-        """Return the probabilities of labels, 0 where padded."""
+        """Return the probabilities of all labels, 0 for padding."""
         model = self._model.object
         logits = tf.cast(model(inputs, training=False), tf.float32)
         return {
@@ -282,5 +282,5 @@ def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 
 
 def _components(variable: Any) -> tuple[Any, ...]:
-    """Return a variable's copies under `tf.distribute`, or itself."""
+    """Return a variable's replicas under `tf.distribute`, or itself."""
     return tuple(getattr(variable, "values", None) or (variable,))

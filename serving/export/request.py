@@ -1,8 +1,8 @@
-"""The tensors of a ranking request, and what is asserted about them.
+"""The tensors of a ranking request and the assertions about them.
 
-Sizes are declared None: TensorFlow Serving does not enforce declared sizes
-while its graph optimizer believes them. They are asserted inside instead, and
-a failed assertion reaches the client as INVALID_ARGUMENT with the text below.
+Sizes are declared as None, because TensorFlow Serving does not enforce declared
+sizes while its graph optimizer relies on them. They are asserted in the graph
+instead; a failed assertion reaches the client as INVALID_ARGUMENT.
 """
 
 import math
@@ -24,17 +24,17 @@ def _ids(name: str, rank: int, dtype: tf.DType = tf.int64) -> Specs:
 USER_CACHE_INPUTS = _ids("user_id", 1)
 EMBED_INPUTS = _ids("item_ids", 1)
 EXAMPLES_INPUTS = _ids("examples", 1, tf.string)
-# Lengths that histories are filled up to: a multiple of the first number of
-# behaviors, of the second from that number of behaviors on.
+# Histories are padded to a multiple of the first number, or of the second one
+# for histories of at least the third number of behaviors.
 _SHORT_STEP, _LONG_STEP, _LONG = 100, 500, 5_000
-# Ids that other inputs of the same prefix are as long as.
+# Ids that determine the length of the other inputs with the same prefix.
 _PER_ITEM = ("behavior_item_ids", "behavior_rows", "candidate_item_ids")
 
 
 def rank_inputs(features: Features) -> Specs:
     """Return the inputs of `rank` and `explain`.
 
-    Here and below with the number of values of features that have several,
+    Here and below, features with several values have their number of values,
     which a graph does not declare; see `traced`.
     """
     return {**prefetch_inputs(features), **rank_cached_inputs(features)}
@@ -70,7 +70,7 @@ def item_inputs(features: Features) -> Specs:
 
 
 def traced(specs: Specs) -> Specs:
-    """Return the inputs as a graph declares them: no size is known."""
+    """Return the inputs as a graph declares them, with unknown sizes."""
     return {
         name: tf.TensorSpec([None] * spec.shape.rank, spec.dtype, name)
         for name, spec in specs.items()
@@ -93,7 +93,7 @@ def _of_users(features: Features) -> Specs:
 def _of_features(
     rank: int, group: str, features: Mapping[str, Feature]
 ) -> Specs:
-    """Return inputs of the features of things that have `rank` axes."""
+    """Return inputs for features of entities; their ids have `rank` axes."""
     return {
         name: tf.TensorSpec(
             [None] * rank + ([one.raw_width] if one.many or one.dim else []),
@@ -109,12 +109,12 @@ def _served(features: Mapping[str, Feature]) -> dict[str, Feature]:
 
 
 def in_few_lengths(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Fill the histories of a request up with padding, to one of few lengths.
+    """Pad the histories of a request to one of a few lengths.
 
-    On a CPU TensorFlow keeps compiled matrix products for each shape it has
-    seen, about 0.2 MB for one length of history: with lengths as they come, a
-    server grows for hours. What is added is missing, NaN of numbers, and has
-    the item id 0.
+    On a CPU, TensorFlow caches compiled matrix products for each shape, about
+    0.2 MB for one length of history. With arbitrary lengths, the memory of a
+    server grows for hours. The padding has missing values, NaN for numbers,
+    and the item id 0.
     """
     # Shapes are on the host.
     shape = tf.shape(request["behavior_item_ids"])
@@ -139,8 +139,8 @@ def checked_request(
 ) -> dict[str, tf.Tensor]:
     """Assert the sizes of a request.
 
-    Only shapes are looked at, so that the checks stay on the host and never
-    wait for the ids.
+    Only shapes are read, so that the checks run on the host and never wait for
+    the ids.
     """
     inputs = with_rank(inputs, specs)
     shapes = {name: tf.shape(value) for name, value in inputs.items()}
@@ -163,7 +163,7 @@ def checked_request(
 def as_declared(
     inputs: dict[str, tf.Tensor], specs: Specs, checks: list[tf.Operation]
 ) -> dict[str, tf.Tensor]:
-    """Assert the number of values where it is declared, and other checks."""
+    """Assert declared numbers of values, and run the other checks."""
     widths = {name: spec.shape[-1] for name, spec in specs.items()}
     checks = checks + [
         require(
@@ -193,7 +193,7 @@ def checked_item_ids(item_ids: tf.Tensor) -> tf.Tensor:
 def with_rank(
     inputs: dict[str, tf.Tensor], specs: Specs
 ) -> dict[str, tf.Tensor]:
-    """Check ranks when the graph runs; a server lets any rank in."""
+    """Assert ranks in the graph, since a server accepts any rank."""
     return {
         name: tf.ensure_shape(inputs[name], [None] * spec.shape.rank)
         for name, spec in specs.items()
@@ -201,7 +201,7 @@ def with_rank(
 
 
 def as_long_as(first: str, shapes: dict[str, tf.Tensor]) -> list[tf.Operation]:
-    """Assert that all tensors have one row for each of the first."""
+    """Assert that all tensors have as many rows as the first one."""
     return [
         require(
             tf.equal(shape[0], shapes[first][0]),
@@ -220,7 +220,7 @@ def require(
 ) -> tf.Operation:
     """Return an assertion.
 
-    `tf.debugging` would wrap each one in a conditional function.
+    `tf.debugging` would wrap each assertion in a conditional function.
     """
     return tf.raw_ops.Assert(
         condition=condition, data=[message, *data], summarize=8

@@ -1,4 +1,4 @@
-"""Which parts of a module are saved, and on which device they are placed."""
+"""Selects the saved parts of a module and the devices of its variables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from muse_keras.tensorflow import internals
 
 
 class Untracked:
-    """Holds an object that a module uses and must not save.
+    """Holds an object that a module uses but must not save.
 
-    A module tracks, and saves, what its attributes are; not what an attribute
-    of an ordinary object is.
+    A module tracks and saves the values of its attributes, but not attributes
+    of ordinary objects such as this one.
     """
 
     def __init__(self, held: Any) -> None:
@@ -22,12 +22,11 @@ class Untracked:
 
 
 def unsaved_zeros(name: str, shape: Sequence[int]) -> tf.Variable:
-    """Return an int64 variable of zeros that no checkpoint holds.
+    """Return an int64 variable of zeros that is not saved in checkpoints.
 
-    A cache of gigabytes starts empty: saving its zeros would only make the
-    export larger and its loading slower. To TensorFlow it is an ordinary
-    variable, so that each loaded copy of a version has its own. `ZeroFill`
-    fills it.
+    A cache of gigabytes starts empty, so saving its zeros would only enlarge
+    the export and slow down loading. For TensorFlow it is an ordinary variable,
+    so each loaded copy of a version has its own. `ZeroFill` initializes it.
     """
     variable = tf.Variable(
         tf.zeros(shape, tf.int64), trainable=False, name=name
@@ -39,7 +38,7 @@ def unsaved_zeros(name: str, shape: Sequence[int]) -> tf.Variable:
 class ZeroFill(tf.saved_model.experimental.TrackableResource):
     """Fills variables with zeros when a SavedModel is loaded.
 
-    Every loader runs the initialization after it has restored the rest:
+    Every loader runs this initialization after it has restored the other parts:
     `tf.saved_model.load`, a session, and TensorFlow Serving.
     """
 
@@ -48,7 +47,7 @@ class ZeroFill(tf.saved_model.experimental.TrackableResource):
         super().__init__()
 
     def _create_resource(self) -> tf.Tensor:
-        # Nothing uses this handle, but loaders ask for one.
+        # The handle is not used, but loaders require one.
         return tf.raw_ops.VarHandleOp(
             dtype=tf.int64, shape=[], shared_name="zero_fill"
         )
@@ -61,10 +60,10 @@ class ZeroFill(tf.saved_model.experimental.TrackableResource):
 def declare_inputs(
     folder: Path, inputs: Mapping[str, Mapping[str, tf.TensorSpec]]
 ) -> None:
-    """Tell clients the shapes of inputs, by signature.
+    """Store the shapes of inputs for clients, by signature.
 
-    A graph does not declare the sizes that it asserts. What a signature
-    declares is read by clients alone.
+    A graph does not declare the sizes that it asserts. Only clients read what
+    a signature declares.
     """
     file = folder / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -77,11 +76,11 @@ def declare_inputs(
 
 
 def clear_devices(folder: Path) -> None:
-    """Leave the placement of a saved model to the machine that serves.
+    """Let the serving machine decide the placement of a saved model.
 
-    TensorFlow pins the op that restores a variable to the device which the
-    variable had here. A server would put the variable there as well: a table
-    exported on a CPU would never reach the GPU.
+    TensorFlow pins the op that restores a variable to the device of the
+    variable at export. A server would place the variable there as well, so
+    that a table exported on a CPU would never be on the GPU.
     """
     file = folder / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())

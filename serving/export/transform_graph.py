@@ -1,4 +1,4 @@
-"""The graph of TensorFlow Transform, as a module to export."""
+"""The TensorFlow Transform graph as a module to export."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-# The class by which `tft.TransformFeaturesLayer` loads its graph. The layer is
-# a Keras model, whose call would be traced again and stored in every export.
+# The class with which `tft.TransformFeaturesLayer` loads its graph. The layer
+# is a Keras model, whose call would be traced again and saved in each export.
 from tensorflow_transform.saved.saved_transform_io_v2 import SavedModelLoader
 
 
@@ -18,8 +18,8 @@ class TransformGraph(tf.Module):
     def __init__(self, folder: str) -> None:
         super().__init__(name="transform_graph")
         self._loader = SavedModelLoader(folder)
-        self._resources = vars(self._loader)  # Tracked: tables are saved.
+        self._resources = vars(self._loader)  # Tracked, to save the tables.
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the outputs that ``raw`` is enough for."""
+        """Return the outputs that can be computed from ``raw``."""
         return self._loader.apply_transform_model(raw)

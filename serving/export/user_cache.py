@@ -1,22 +1,22 @@
 """A set-associative cache of users' histories in the memory of the device.
 
-A user belongs to one set of a few slots (the ways). A slot is a *header* (user,
-length, generation, time and features) and the behaviors, one word each; see
-`words`. `write` stores one whole history and draws a generation for
-it; `read` finds the newest of a user.
+A user belongs to one set of a few slots (the ways). A slot consists of a
+*header* (user, length, generation, time and features) and the behaviors, one
+word each; see `words`. `write` stores one whole history and draws a generation
+for it; `read` finds the newest history of a user.
 
-TensorFlow Serving makes nothing atomic across variables, and runs calls at
-the same time. A writer takes the slot's header away, writes the behaviors and
-then the new header, all with the mark of its generation. A reader that finds
-one mark in the header, before and after, and in every behavior has read what
-one writer wrote and nothing else: whatever else was going on, since marks of
-different writers differ as long as fewer than `2**tag_bits` prefetches start
-while one of them writes. Everything else is a miss.
+TensorFlow Serving runs calls concurrently and offers no atomicity across
+variables. A writer clears the slot's header, writes the behaviors and then the
+new header, all with the mark of its generation. If a reader finds the same mark
+in the header, before and after, and in every behavior, all of it comes from one
+write, whatever ran concurrently: marks of different writers differ as long as
+fewer than `2**tag_bits` prefetches start while one of them writes. Otherwise
+the read is a miss.
 
-A write replaces a slot that was freed or has expired, else the least recently
-used one; taking a slot counts as a use, so two writers rarely choose the same.
-It never replaces the newest slot of the same user, which serves rankings until
-the new one is whole. Uses are numbered by a counter, not by the time.
+A write replaces a free or expired slot, or else the least recently used one.
+Taking a slot counts as a use, so two writers rarely choose the same slot. The
+newest slot of the same user is never replaced, because it serves rankings until
+the new one is complete. Uses are numbered by a counter, not by time.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ from serving.export.saving import ZeroFill, unsaved_zeros
 from serving.export.user_cache_config import UserCacheConfig
 from serving.export.words import HEADER_WORDS, WordFormat
 
-# Behaviors that are read and written together.
+# Number of behaviors that are read and written together.
 CHUNK = 500
 
 STATISTICS = ("hits", "misses", "prefetches", "evictions", "expired", "mixed")
@@ -44,10 +44,10 @@ _STATE = (
     "uses",
 )
 
-# Multiplier of the hash that names a user's set.
+# Multiplier of the hash that selects a user's set.
 _MULTIPLIER = 0x9E3779B97F4A7C15
 # The counter-based generator whose counter numbers generations and uses, and
-# the bits by which it advances for each number that is drawn.
+# the bits of the counter's step for each number drawn.
 _PHILOX = 1
 _STEP_BITS = 8
 _MICROSECONDS = 1_000_000
@@ -55,19 +55,19 @@ _NEVER = (1 << 63) - 1
 
 
 class Histories(NamedTuple):
-    """Features and histories of B users, and of `read` how it found them."""
+    """Features and histories of B users; `read` also sets `hit`."""
 
     user: tf.Tensor  # int64 (B, U), indices.
     rows: tf.Tensor  # integer (B, L), table rows, oldest first.
     behaviors: Sequence[tf.Tensor]  # int64 (B, L) each, indices.
     mask: tf.Tensor  # bool (B, L), True for the user's behaviors.
     user_numbers: Any = None  # float32 (B, V), which the cache has in `user`.
-    hit: Any = None  # bool (B,), whether the rest is one whole history.
+    hit: Any = None  # bool (B,), whether a complete history was found.
     generation: Any = None  # int64 (B,), 0 for a miss.
 
 
 class UserCache(tf.Module):
-    """Holds the histories of the users seen last."""
+    """Holds the histories of the most recently used users."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class UserCache(tf.Module):
         )
         self.last_used = unsaved_zeros("last_used", [config.users])
         self.statistics = unsaved_zeros("statistics", [len(STATISTICS)])
-        # States of generators: two words of the counter, and a key.
+        # States of generators: two words of the counter and a key.
         self.generations = unsaved_zeros("generations", [3])
         self.uses = unsaved_zeros("uses", [3])
         state = self.state()
@@ -111,9 +111,9 @@ class UserCache(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Store histories of users int64 (B,), one after the other.
 
-        The rest has the shapes of `Histories`; `mask` is True for at most
-        `max_length` of each user. Returns lengths and generations int64 (B,),
-        both 0 where another writer took the slot.
+        The other arguments have the shapes of `Histories`; `mask` is True for
+        at most `max_length` behaviors of each user. Returns lengths and
+        generations int64 (B,), both 0 if another writer took the slot.
         """
         payloads = self.format.pack_behaviors(rows, behaviors)
         number = tf.TensorSpec([], tf.int64)
@@ -126,7 +126,7 @@ class UserCache(tf.Module):
         return stored
 
     def read(self, users: tf.Tensor) -> Histories:
-        """Return the newest histories of users (B,), and count it as a use."""
+        """Return the newest histories of users (B,); counts as a use."""
         slots, header, present = self._find(users)
         headers = self.format.unpack_headers(header)
         expired = present & self._expired(headers.written)
@@ -150,11 +150,11 @@ class UserCache(tf.Module):
         )
 
     def peek(self, users: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return what is known of users (B,), without counting it as a use.
+        """Return the cache's state for users (B,); does not count as a use.
 
-        `length` int64 (B,), -1 where there is none; `generation` int64 (B,);
-        `age_seconds` float32 (B,); and for the cache as a whole int64 (B,),
-        each repeated: `capacity`, `occupied`, `max_length`, `bytes` and
+        `length` int64 (B,), -1 if not cached; `generation` int64 (B,);
+        `age_seconds` float32 (B,); and for the whole cache, repeated as int64
+        (B,): `capacity`, `occupied`, `max_length`, `bytes` and the
         `STATISTICS`.
         """
         _, header, present = self._find(users)
@@ -189,7 +189,7 @@ class UserCache(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Store one history; return its length and generation, or 0, 0."""
         chosen = tf.where(mask)
-        # The size of a tensor: known on the host.
+        # The size of a tensor is known on the host.
         length = tf.shape(chosen, tf.int64)[0]
         generation = self._draw(self.generations, 1)[0] + 1
         mark = self.format.mark(generation)
@@ -218,13 +218,13 @@ class UserCache(tf.Module):
         return _where(stored, length), _where(stored, generation)
 
     def _take_slot(self, user: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
-        """Return the slot to write to, its header taken away."""
+        """Return the slot to write to, after clearing its header."""
         headers = self.format.unpack_headers(gather_frozen(self.headers, slots))
         expired = headers.whole & self._expired(headers.written)
         live = headers.whole & ~expired
         own = live & tf.equal(headers.user, user)
         # The most recently used slot has the highest number. A slot that
-        # another call is writing to counts as used, though it is empty.
+        # another call is writing to counts as used although it is empty.
         used = gather_frozen(self.last_used, slots)
         keys = tf.where(expired, -tf.ones_like(used), used)
         if self.config.ways > 1:
@@ -249,10 +249,10 @@ class UserCache(tf.Module):
             return tf.identity(slot)
 
     def _drop_older(self, user: tf.Tensor, slots: tf.Tensor) -> list[Any]:
-        """Free all slots of a user but the newest.
+        """Free all slots of a user except the newest.
 
-        Each writer looks after it has published. When two publish at the same
-        time, the later one sees both, so the older never outlives the newer.
+        Each writer does this after it has published its header. If two publish
+        concurrently, the later one sees both, so the older slot is freed.
         """
         headers = self.format.unpack_headers(gather_frozen(self.headers, slots))
         own = headers.whole & tf.equal(headers.user, user)
@@ -282,13 +282,13 @@ class UserCache(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Read behaviors of slots (B,) whose headers (B, H) were read before.
 
-        Only as many chunks as the longest history has are read. Returns words
-        (B, L), which are in use, and whether these and the header (B,) are of
-        one writer.
+        Only the chunks of the longest history are read. Returns words (B, L),
+        which of them are in use, and whether these and the header (B,) come
+        from one write.
         """
         starts = tf.range(self._chunks, dtype=tf.int64) * self._chunk
         needed = tf.reduce_any(starts < lengths[:, tf.newaxis], axis=0)
-        # A list of places: its size is then known on the host.
+        # The list of places has a size that is known on the host.
         places = tf.where(needed)[:, 0]
         rows = slots[:, tf.newaxis] * self._chunks + places
         count = tf.shape(places, tf.int64)[0] * self._chunk
@@ -308,7 +308,7 @@ class UserCache(tf.Module):
         words: tf.Tensor,
         mask: tf.Tensor,
     ) -> tf.Tensor:
-        """Return whether headers (B, H) and words in use have one writer."""
+        """Return whether headers (B, H) and used words come from one write."""
         marks = self.format.mark_of(header[:, :1])
         same = tf.equal(self.format.mark_of(words), marks)
         return tf.reduce_all(tf.equal(header, again), axis=1) & (
@@ -316,7 +316,7 @@ class UserCache(tf.Module):
         )
 
     def _in_chunks(self, payloads: tf.Tensor) -> tf.Tensor:
-        """Return payloads (n,) as (chunks, chunk), filled up with 0."""
+        """Return payloads (n,) as (chunks, chunk), padded with 0."""
         size = tf.shape(payloads, tf.int64)[0]
         missing = -(-size // self._chunk) * self._chunk - size
         # `Pad` has no GPU kernel for int64.
@@ -345,7 +345,7 @@ class UserCache(tf.Module):
         return tf.reduce_sum(tf.cast(live, tf.int64))
 
     def _touch(self, slots: tf.Tensor, hit: tf.Tensor) -> None:
-        """Mark the slots (B,) that were hit as used now."""
+        """Mark the slots (B,) with a hit as used now."""
         count = tf.shape(slots, tf.int64)[0]
         numbers = self._draw(self.uses, count)[0] + 1 + tf.range(count)
         tf.raw_ops.ResourceScatterMax(
@@ -355,7 +355,7 @@ class UserCache(tf.Module):
         )
 
     def _count(self, **events: tf.Tensor) -> None:
-        """Add to the statistics how many of the bools are True."""
+        """Add the number of True values to the statistics."""
         sums = [
             tf.reduce_sum(tf.cast(events.get(name, False), tf.int64))
             for name in STATISTICS
@@ -373,13 +373,13 @@ class UserCache(tf.Module):
 
 
 def _smallest(keys: tf.Tensor) -> tf.Tensor:
-    """Return the place (...) of the smallest of (..., n), the first of equals.
+    """Return the index (...) of the first smallest key of (..., n).
 
     `ArgMin` has no GPU kernel for int64.
     """
-    # The complement turns the order round, for the smallest int64 too.
+    # The complement reverses the order, even for the smallest int64.
     places = tf.math.top_k(tf.bitwise.invert(keys), k=1).indices
-    # int64 first: a slice of int32 is made on the host.
+    # Cast to int64 first, because a slice of int32 runs on the host.
     return tf.cast(places, tf.int64)[..., 0]
 
 
@@ -388,7 +388,7 @@ def _where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 
 
 def _operations(*operations: Any) -> list[Any]:
-    """Return the operations there are: run eagerly, there are none."""
+    """Return the operations that are not None, as they are in eager mode."""
     return [operation for operation in operations if operation is not None]
 
 

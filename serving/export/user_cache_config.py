@@ -5,13 +5,13 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class UserCacheConfig:
-    """Size of a cache.
+    """Size of the user cache.
 
     Attributes:
-        users: users that fit in, a multiple of `ways`; 0 = no cache.
-        ways: slots that a user may be in.
-        max_length: newest behaviors of a user that are kept.
-        expire_seconds: age from which a user counts as not cached; 0 = never.
+        users: maximum number of users, a multiple of `ways`; 0 = no cache.
+        ways: number of slots in which a user may be stored.
+        max_length: maximum number of behaviors of a user; the newest are kept.
+        expire_seconds: age at which an entry expires; 0 = never.
 
     Raises:
         ValueError: if a number is out of range.

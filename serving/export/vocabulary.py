@@ -1,7 +1,7 @@
 """Small vocabularies: raw 64-bit ids to indices, on the host and the device.
 
-Index 0 is a missing value (raw id 0), entry i of the vocabulary is i + 1, and
-anything else is len(vocabulary) + 1.
+Index 0 is a missing value (raw id 0), entry i of the vocabulary has index
+i + 1, and any other id has the index len(vocabulary) + 1.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ from muse_keras.tables.row_gather import gather_rows
 
 
 class Vocabulary(tf.Module):
-    """One vocabulary, as sorted keys and their indices.
+    """A vocabulary, as sorted keys and their indices.
 
-    A `tf.lookup` table has only a CPU kernel; this one is two variables and a
-    binary search, so that it runs where the model runs.
+    A `tf.lookup` table has only a CPU kernel. This class uses two variables and
+    a binary search, so that it runs on the model's device.
     """
 
     def __init__(self, field: str, values: npt.ArrayLike) -> None:
@@ -28,7 +28,7 @@ class Vocabulary(tf.Module):
         if entries.size:
             order = check_ids(entries, name)
         self.size = len(entries) + 2
-        # A search needs a key; 0 is never found, whatever the keys.
+        # The search needs at least one key; 0 never matches.
         self._sorted = entries[order] if len(entries) else np.zeros(1, np.int64)
         # Row 0: not in the vocabulary. Row i + 1: the i-th sorted key.
         self._index_of_row = np.concatenate([[self.size - 1], order + 1])

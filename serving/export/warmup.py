@@ -1,4 +1,4 @@
-"""Warmup requests, replayed by TensorFlow Serving before a version serves."""
+"""Warmup requests that TensorFlow Serving replays before a version serves."""
 
 import contextlib
 import itertools
@@ -24,9 +24,9 @@ from serving.export.request import (
 
 MODEL_NAME = "muse"
 FILE_NAME = "tf_serving_warmup_requests"
-# TensorFlow Serving refuses files with more records.
+# TensorFlow Serving rejects files with more records.
 MAX_RECORDS = 1000
-# Reserved: no user has the smallest int64 as id.
+# Reserved: no user has the smallest int64 as its id.
 WARMUP_USER = np.iinfo(np.int64).min
 
 Request = tuple[str, dict[str, Any]]
@@ -51,7 +51,7 @@ def requests(
         }
         if "upsert_items" in signatures:
             inputs["upsert_items"] = _no_items(features, item_table.dim)
-        # In this order: what is prefetched is then ranked with.
+        # In this order, so that prefetched histories are then ranked.
         for name in signatures:
             if name in inputs:
                 yield name, inputs[name]
@@ -60,7 +60,7 @@ def requests(
 def example_of(
     item_table: ItemTable, features: Features, size: int = 8
 ) -> bytes:
-    """Return a small Example of known items, where the caller gives none."""
+    """Return a small Example of known items, if the caller gives none."""
     ids = item_table.item_ids[:size]
     items = {
         name: item_table.features[name][1 : size + 1] for name in features.item
@@ -106,8 +106,8 @@ def example_of(
 def run(signatures: Mapping[str, Any], recorded: Iterable[Request]) -> None:
     """Call the signatures with the warmup requests.
 
-    A record that fails would keep the server from loading the version. NaN in
-    an answer means that the weights are broken.
+    A record that fails would prevent the server from loading the version. NaN
+    in an answer means that the weights are broken.
     """
     for name, inputs in recorded:
         try:
@@ -130,7 +130,7 @@ def run(signatures: Mapping[str, Any], recorded: Iterable[Request]) -> None:
 
 @contextlib.contextmanager
 def _as_traced() -> Iterator[None]:
-    """Run functions as they are: to optimize one takes longer than its call."""
+    """Run functions unoptimized: optimizing takes longer than one call."""
     options = tf.config.optimizer
     before = options.get_experimental_options()
     options.set_experimental_options({"disable_meta_optimizer": True})
@@ -167,8 +167,8 @@ def _cache_inputs(
 ) -> dict[str, dict[str, Any]]:
     """Return inputs for the signatures of the user cache.
 
-    They store and rank a history of the length of the Example's, for an id
-    that no user has: it can answer no real request.
+    They store and rank a history as long as the Example's, for a reserved user
+    id, so that no real request can get it.
     """
     given = {**ranking, "user_id": np.array([WARMUP_USER], np.int64)}
     history = {name: given[name] for name in prefetch_inputs(features)}
@@ -205,8 +205,8 @@ def _no_items(features: Features, dim: int) -> dict[str, Any]:
 def _rank_inputs(serialized: bytes, specs: Specs) -> dict[str, Any]:
     """Return the inputs of `rank` that an Example holds.
 
-    A request has one value of each feature of context: that of its first
-    candidate.
+    A request has one value of each context feature, so that of the first
+    candidate is used.
     """
     features = tf.train.Example.FromString(serialized).features.feature
     given = sorted(features)

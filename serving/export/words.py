@@ -1,11 +1,11 @@
-"""Words of the user cache: a payload and the mark of its write, in an int64.
+"""Words of the user cache: int64 with a payload and the mark of the write.
 
-Nothing is atomic across the words of a variable, but one aligned word is
-never seen half written. So every word says which write it belongs to, and a
-reader that finds one mark in all the words it uses has read one write.
+TensorFlow has no atomicity across the words of a variable, but a single aligned
+word is always written completely. Therefore every word states which write it
+belongs to: if all words have the same mark, the reader has read one write.
 
-From the highest bit down: one bit that is set in every word that was written
-(so that it is negative, and 0 is none), the lowest `tag_bits` bits of the
+From the highest bit down, a word has one bit that is set in every written word
+(which is thus negative, while 0 is empty), the lowest `tag_bits` bits of the
 generation of the write, and the payload.
 """
 
@@ -15,20 +15,20 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# Least bits of the generation in a word: so many prefetches, less one, may
-# start while another one writes.
+# Minimum number of generation bits in a word; 2**bits - 1 prefetches may start
+# while another one writes.
 MIN_TAG_BITS = 16
-# A payload holds half an id.
+# A payload holds half of an id.
 HALF_BITS = 32
 _SET = -(1 << 63)
-# Where the numbers of a header are; 64 bits take two words.
+# Positions of the numbers in a header; 64 bits take two words.
 _USER, _LENGTH, _GENERATION, _WRITTEN = 0, 2, 3, 5
 HEADER_WORDS = 7
-"""Words of a header before the features of the user."""
+"""Number of header words before the features of the user."""
 
 
 class Headers(NamedTuple):
-    """Headers (...), unpacked: whole if one writer wrote all of it."""
+    """Unpacked headers (...); `whole` if all words come from one write."""
 
     whole: tf.Tensor
     user: tf.Tensor
@@ -40,11 +40,11 @@ class Headers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WordFormat:
-    """How the 64 bits of a word are shared out.
+    """Distribution of the 64 bits of a word.
 
     Attributes:
-        row_bits: bits of the row of an item.
-        feature_bits: bits of the index of each feature of behaviors, by name.
+        row_bits: bits for the row of an item.
+        feature_bits: bits for the index of each behavior feature, by name.
 
     Raises:
         ValueError: if too few bits are left.
@@ -78,22 +78,22 @@ class WordFormat:
         return 63 - self.payload_bits
 
     def mark(self, generation: tf.Tensor) -> tf.Tensor:
-        """Return what is added to the payloads of a generation, int64."""
+        """Return the int64 to add to the payloads of a generation."""
         tag = generation & _ones(self.tag_bits)
         return tf.bitwise.left_shift(tag, self.payload_bits) | _SET
 
     def mark_of(self, words: tf.Tensor) -> tf.Tensor:
-        """Return the marks of words; 0 where nothing was written."""
+        """Return the marks of words, 0 for empty words."""
         return words & (-1 << self.payload_bits)
 
     def payload_of(self, words: tf.Tensor) -> tf.Tensor:
-        """Return the payloads of words, int64 of at least 0."""
+        """Return the payloads of words, int64 >= 0."""
         return words & _ones(self.payload_bits)
 
     def pack_behaviors(
         self, rows: tf.Tensor, features: Iterable[tf.Tensor]
     ) -> tf.Tensor:
-        """Return payloads of int64 rows and features, of equal shape."""
+        """Return payloads of int64 rows and features of the same shape."""
         payloads = rows
         for bits, values in zip(
             self.feature_bits.values(), features, strict=True
@@ -119,7 +119,7 @@ class WordFormat:
         written: tf.Tensor,
         features: tf.Tensor,
     ) -> tf.Tensor:
-        """Return the words of a header, of int64 numbers and features (U,)."""
+        """Return the words of a header, for int64 numbers and features (U,)."""
         numbers = (
             *_halves(user),
             length,
@@ -131,7 +131,7 @@ class WordFormat:
         )
 
     def unpack_headers(self, words: tf.Tensor) -> Headers:
-        """Return what headers (..., H) say."""
+        """Unpack headers (..., H)."""
         marks = self.mark_of(words)
         payloads = self.payload_of(words)
 
@@ -161,7 +161,7 @@ def unpack_numbers(payloads: tf.Tensor) -> tf.Tensor:
 
 
 def _halves(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the low and the high half of int64 values, each a payload."""
+    """Return the low and the high half of int64 values as two payloads."""
     high = tf.bitwise.right_shift(values, HALF_BITS)
     return values & _ones(HALF_BITS), high & _ones(HALF_BITS)
 

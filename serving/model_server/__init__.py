@@ -1,8 +1,8 @@
-"""Embedded model server speaking the protocol of TensorFlow Serving.
+"""Embedded model server with the protocol of TensorFlow Serving.
 
-It serves the demo, tests, CI and the ServingValidator, where TensorFlow Serving
-has no package; in production, TensorFlow Serving serves. Importing this package
-is cheap; TensorFlow is imported when a server is made.
+It is used by the demo, tests, CI and the ServingValidator on platforms without
+a package of TensorFlow Serving, which is used in production. Importing this
+package is cheap; TensorFlow is imported when a server is created.
 
 Example:
     >>> from serving.model_server import ServerConfig, running
@@ -36,7 +36,7 @@ __all__ = [
 def serve(config: ServerConfig) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
-    Raises `StartupError` where a configuration or model cannot be served.
+    Raises `StartupError` if a configuration or a model is invalid.
     """
     from serving.model_server.app import serve_until_signal
 
@@ -46,9 +46,8 @@ def serve(config: ServerConfig) -> None:
 def running(config: ServerConfig) -> AbstractContextManager[ServerApp]:
     """Serves from a background thread while the context is open.
 
-    The context gives the started server, with `grpc_target`, `rest_url` and
-    `manager`. Entering it raises `StartupError` where a configuration or model
-    cannot be served.
+    The context returns the started server, with `grpc_target`, `rest_url` and
+    `manager`. Raises `StartupError` if a configuration or a model is invalid.
     """
     from serving.background import in_background
     from serving.model_server.app import ServerApp

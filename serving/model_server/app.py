@@ -1,4 +1,4 @@
-"""The server: both protocols in one event loop, and its life cycle."""
+"""The server process: both protocols in one event loop, start and stop."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from serving.wire.memory import keep_freed_memory
 _logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 300.0
-_LAST_SECONDS = 2.0  # to write finished answers
+_LAST_SECONDS = 2.0  # Time to write finished answers.
 
 
 class ServerApp(Ports):
-    """One embedded server; its ports are known once it has started."""
+    """One embedded server. Its ports are known after the start."""
 
     def __init__(self, config: ServerConfig) -> None:
         super().__init__(config.host)
@@ -67,7 +67,7 @@ class ServerApp(Ports):
 
     @property
     def metrics_path(self) -> str:
-        """Path of the metrics page; empty when it is off."""
+        """Path of the metrics page; empty if metrics are disabled."""
         return self._monitoring.path if self._monitoring.enabled else ""
 
     async def start(self) -> None:
@@ -93,16 +93,16 @@ class ServerApp(Ports):
             self._reloader = asyncio.create_task(self._reload(poll))
 
     async def stop(self) -> None:
-        """Refuses new calls, waits for those in flight, frees the models."""
+        """Rejects new calls, waits for those in flight, frees the models."""
         grace = self.config.drain_seconds
         ends = time.monotonic() + grace
         if self._reloader is not None:
             self._reloader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reloader
-        # A gRPC server that stops drops new calls as canceled. So they are
-        # refused while others still run, by the status that makes clients
-        # try another server.
+        # A gRPC server reports new calls as canceled while it stops. To make
+        # clients try another server, they are rejected with another status
+        # while admitted calls still run.
         await asyncio.gather(*(one.drain(grace) for one in self._dispatchers))
         stops = []
         if self._grpc is not None:
@@ -122,7 +122,7 @@ class ServerApp(Ports):
         self.remove_port_file()
 
     async def _start_grpc(self) -> None:
-        # As in TensorFlow Serving, where one of the threads polls.
+        # As in TensorFlow Serving, where one thread polls.
         threads = self.config.grpc_max_threads - 1
         dispatcher = Dispatcher(
             "GRPC", threads, self.metrics, max_admitted=threads
@@ -161,7 +161,7 @@ class ServerApp(Ports):
             self.config.rest_api_port,
             "--rest_api_port",
             shutdown_timeout=min(_LAST_SECONDS, self.config.drain_seconds),
-            # A connection without a request, or with half of one, ends.
+            # Limits connections without a complete request.
             keepalive_timeout=_IDLE_SECONDS,
         )
 
@@ -185,9 +185,9 @@ def serve_until_signal(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
-    `on_ready` is called once the ports are open, and `before_stop` awaited
-    after the signal while calls are still taken, for what depends on this
-    server and has to end first.
+    `on_ready` is called once the ports are open. `before_stop` is awaited after
+    the signal, while calls are still accepted, to stop what depends on this
+    server.
     """
     asyncio.run(_serve(config, on_ready, before_stop))
 
@@ -198,8 +198,8 @@ async def _serve(
     before_stop: Callable[[], Awaitable[None]] | None,
 ) -> None:
     app = ServerApp(config)
-    # All calls wait while garbage is collected, which is done for each version
-    # that goes. What this process has imported need not be looked at then.
+    # Garbage is collected for each retired version, during which all calls
+    # wait. Objects of imported modules are excluded to shorten this.
     gc.collect()
     gc.freeze()
     stopping = stop_signal()

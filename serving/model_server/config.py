@@ -1,4 +1,4 @@
-"""Typed settings of the embedded server, named as TF Serving's flags."""
+"""Settings of the embedded server, named like TensorFlow Serving's flags."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ def _default_threads() -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """What to serve and where.
+    """Models to serve, ports and limits.
 
     Field names are the flags of `tensorflow_model_server`; `host`,
     `port_file`, `max_concurrent_runs`, `max_request_bytes`,
-    `rest_api_max_waiting` and `drain_seconds` are additions.
-    Differences in meaning: port 0 takes a free port, a negative one switches
-    that protocol off.
+    `rest_api_max_waiting` and `drain_seconds` are additional. Unlike there,
+    port 0 chooses a free port and a negative port disables the protocol.
 
     Attributes:
-        model_name: name of the one model, when no config file is given.
-        model_base_path: its folder, holding numbered version folders.
-        model_config_file: text protobuf `ModelServerConfig`, instead.
-        model_config_file_poll_wait_seconds: re-read it this often; 0 never.
-        file_system_poll_wait_seconds: look for versions this often, seconds;
-            0 looks once, at start-up.
+        model_name: name of the model, if there is no config file.
+        model_base_path: folder of this model, with numbered version folders.
+        model_config_file: text protobuf `ModelServerConfig`, instead of these.
+        model_config_file_poll_wait_seconds: seconds between reads of this
+            file; 0 reads it once.
+        file_system_poll_wait_seconds: seconds between searches for new
+            versions; 0 searches once, at startup.
         port: gRPC port.
         rest_api_port: REST port.
-        rest_api_timeout_in_ms: limit of one REST call, ms.
-        rest_api_num_threads: REST calls that run at once.
-        rest_api_max_waiting: further REST calls that may wait for a thread;
-            more are refused.
-        grpc_max_threads: gRPC calls that are admitted at once, and one: in
-            TensorFlow Serving that thread polls.
+        rest_api_timeout_in_ms: time limit of a REST call, ms.
+        rest_api_num_threads: number of concurrent REST calls.
+        rest_api_max_waiting: number of REST calls that may wait for a thread;
+            further ones are rejected.
+        grpc_max_threads: number of concurrent gRPC calls plus one: TensorFlow
+            Serving polls in one thread.
         host: interface to listen on.
         port_file: JSON file to write once the ports are open.
-        max_request_bytes: largest request message or body, bytes; 0 for any.
+        max_request_bytes: largest request message or body, bytes; 0 = no limit.
         monitoring_config_file: text protobuf `MonitoringConfig`.
         ssl_config_file: text protobuf `SSLConfig`, for gRPC.
-        allow_version_labels_for_unavailable_models: let a label name a
-            version that is not loaded yet.
-        max_num_load_retries: further attempts at a version that fails.
+        allow_version_labels_for_unavailable_models: allow labels for versions
+            that are not loaded yet.
+        max_num_load_retries: further attempts to load a version.
         load_retry_interval_micros: pause between them, microseconds.
         enable_model_warmup: replay `assets.extra/tf_serving_warmup_requests`.
-        tensorflow_intra_op_parallelism: threads in one op; 0 automatic.
-        tensorflow_inter_op_parallelism: ops at once; 0 automatic.
-        max_concurrent_runs: graphs that run at once; further calls wait in
-            order of arrival, until their deadline; 0 for any number.
+        tensorflow_intra_op_parallelism: threads per op; 0 automatic.
+        tensorflow_inter_op_parallelism: concurrent ops; 0 automatic.
+        max_concurrent_runs: concurrent graph runs; further calls wait in order
+            of arrival until their deadline; 0 = no limit.
         drain_seconds: how long SIGTERM waits for calls in flight.
     """
 

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's configuration files, as text protobufs."""
+"""Reads TensorFlow Serving's configuration files, which are text protobufs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 @dataclasses.dataclass(frozen=True)
 class Monitoring:
-    """Where metrics are."""
+    """Where metrics are published."""
 
     enabled: bool = True
     path: str = DEFAULT_METRICS_PATH
 
 
 def model_settings(config: ServerConfig) -> list[ModelSettings]:
-    """The models to serve: from the config file, or the one of the flags."""
+    """Returns the models of the config file, or the one of the flags."""
     if config.model_config_file:
         return read_models(config.model_config_file)
     if not config.model_base_path:
@@ -37,10 +37,10 @@ def model_settings(config: ServerConfig) -> list[ModelSettings]:
 def read_models(path: str) -> list[ModelSettings]:
     """Reads a `ModelServerConfig`.
 
-    Paths in it may be relative to its folder, so that both can be moved; to
-    TensorFlow Serving they must be absolute.
+    Paths in it may be relative to its folder, so that both can be moved;
+    TensorFlow Serving requires absolute paths.
     """
-    # Here, since the other files do not need the package.
+    # Imported here, since the other files do not need the package.
     from tensorflow_serving.config import model_server_config_pb2
 
     proto = read_text_proto(path, model_server_config_pb2.ModelServerConfig())
@@ -54,7 +54,7 @@ def read_models(path: str) -> list[ModelSettings]:
 
 
 def models_from_proto(proto: Any, origin: str) -> list[ModelSettings]:
-    """Reads the models out of a `ModelServerConfig` message."""
+    """Reads the models from a `ModelServerConfig` message."""
     if proto.WhichOneof("config") != "model_config_list":
         raise StartupError(f"{origin}: expected a model_config_list")
     models: dict[str, ModelSettings] = {}
@@ -102,7 +102,7 @@ def _policy(model: Any, origin: str) -> VersionPolicy:
 
 
 def read_monitoring(path: str) -> Monitoring:
-    """Reads a `MonitoringConfig`; without a file, metrics are on."""
+    """Reads a `MonitoringConfig`; without a file, metrics are enabled."""
     if not path:
         return Monitoring()
     proto = read_text_proto(path, messages.MonitoringConfig())

@@ -1,4 +1,4 @@
-"""Runs calls of both protocols in a bounded pool, and measures them."""
+"""Runs the calls of both protocols in bounded pools, with metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class Dispatcher:
-    """Gives the calls of one protocol a thread each, up to a limit."""
+    """Runs each call of a protocol in a thread, up to a limit."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Dispatcher:
         work: Callable[[int | None], _T],
         seconds: float | None,
     ) -> _T:
-        """Runs `work` in a thread; it gets the time left in ms, or None."""
+        """Runs `work` in a thread with the remaining ms, or None."""
         started = time.perf_counter()
         code = grpc.StatusCode.OK
         try:
@@ -101,19 +101,19 @@ class Dispatcher:
         try:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
-            if running.cancel():  # It never started.
+            if running.cancel():  # It has not started.
                 self._metrics.waiting.labels(self._entrypoint).dec()
             raise
         finally:
             if running.done():
                 self._leave()
-            else:  # The call goes on in its thread.
+            else:  # The call continues in its thread.
                 running.add_done_callback(
                     lambda _: _call_soon(loop, self._leave)
                 )
 
     def count_refused(self) -> None:
-        """Counts a call that is not admitted."""
+        """Counts a call that was not admitted."""
         self._metrics.refused.labels(self._entrypoint).inc()
 
     def _leave(self) -> None:
@@ -123,14 +123,14 @@ class Dispatcher:
             self._drained.set()
 
     async def drain(self, seconds: float) -> None:
-        """Refuses new calls, and waits for those that were admitted."""
+        """Rejects new calls and waits for the admitted ones."""
         self._drained = asyncio.Event()
         if self._admitted:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), seconds)
 
     def close(self) -> None:
-        """Ends the threads, without waiting for what still runs."""
+        """Ends the threads without waiting for running calls."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,7 +1,7 @@
-"""Errors of the server, and how each protocol spells them.
+"""Errors of the server and their form in each protocol.
 
-A `ServingError` carries a canonical status code and TF Serving's own text.
-gRPC sends both as they are; REST maps the code to an HTTP status.
+A `ServingError` has a canonical status code and the text of TensorFlow Serving.
+gRPC sends both unchanged; REST maps the code to an HTTP status.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ unimplemented = functools.partial(ServingError, grpc.StatusCode.UNIMPLEMENTED)
 
 
 def from_tensorflow(error: Any) -> ServingError:
-    """Turns a `tf.errors.OpError`, whose codes are gRPC's, into one of ours."""
+    """Converts a `tf.errors.OpError`, whose codes are those of gRPC."""
     code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
     return ServingError(code, error.message)
 
 
 def http_status(code: grpc.StatusCode) -> int:
-    """HTTP status for a canonical code."""
+    """Returns the HTTP status for a canonical code."""
     return HTTP_STATUS.get(code.name, 500)
 
 
 def truncated(message: str) -> str:
-    """Cuts a text so that it fits a gRPC trailer, as TF Serving does."""
+    """Truncates a text to fit a gRPC trailer, as TensorFlow Serving does."""
     if len(message) <= _MESSAGE_LIMIT:
         return message
     return message[:_MESSAGE_LIMIT] + "...TRUNCATED"

@@ -46,7 +46,7 @@ def add_services(
 ) -> None:
     """Adds both services to a gRPC server."""
     # Protobuf would read the first part of such a message and drop the rest.
-    # As an error it comes out of C code as a SystemError.
+    # As an error, the warning is raised by C code as a SystemError.
     warnings.filterwarnings("error", "Unexpected end-group tag", RuntimeWarning)
 
     async def predict_(request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -70,7 +70,7 @@ def add_services(
 
     async def status(request: Any, _: grpc.aio.ServicerContext) -> Any:
         _check_spec(request)
-        spec = request.model_spec  # A label is ignored.
+        spec = request.model_spec  # Its label is ignored.
         return status_reply(manager, spec.name, _version(spec)[0])
 
     async def reload(request: Any, _: grpc.aio.ServicerContext) -> Any:
@@ -83,8 +83,8 @@ def add_services(
         )
         return ReloadConfigResponse()
 
-    # The generated stubs would register the methods as well, but let protobuf
-    # read Predict, and write a traceback for every malformed message.
+    # The generated stubs would let protobuf parse Predict, and log a traceback
+    # for every malformed message.
     services: dict[str, dict[str, tuple[_Method, _Reader]]] = {
         "PredictionService": {
             "Predict": (
@@ -119,7 +119,7 @@ def add_services(
 
 
 def _answering(name: str, read: _Reader, method: _Method) -> _Method:
-    """Makes a handler that ends a call with the status of its error."""
+    """Returns a handler that converts errors to the status of a call."""
 
     async def call(raw: bytes, context: grpc.aio.ServicerContext) -> Any:
         try:

@@ -1,8 +1,8 @@
-"""JSON bodies of predict calls to arrays, and outputs to JSON.
+"""Converts JSON bodies of predict calls to arrays, and outputs to JSON.
 
-The formats are those of TensorFlow Serving's REST API. NaN, Infinity and
-bytes that are not UTF-8 are not JSON, but TensorFlow Serving reads or writes
-them: the standard library does so when orjson cannot.
+The formats are those of TensorFlow Serving's REST API. It also reads and writes
+NaN, Infinity and bytes that are not UTF-8, which JSON does not allow. If orjson
+fails for this reason, the standard library is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from serving.wire.tensors import DTYPE_NAMES, dtype_number
 _STRING, _BOOL = 7, 10
 _INTEGERS: dict[int, tuple[type, int, int]] = {
     # dtype, and the range that TensorFlow Serving accepts: 32 bits for the
-    # small ones.
+    # smaller types.
     3: (np.int32, -(2**31), 2**31 - 1),
     4: (np.uint8, -(2**31), 2**31 - 1),
     5: (np.int16, -(2**31), 2**31 - 1),
@@ -34,16 +34,16 @@ _INTEGERS: dict[int, tuple[type, int, int]] = {
     23: (np.uint64, 0, 2**64 - 1),
 }
 _DECIMALS: dict[int, tuple[type, int]] = {
-    # dtype, and the largest integer that it holds exactly.
+    # dtype, and the largest integer that it represents exactly.
     1: (np.float32, 2**24 - 1),
     2: (np.float64, 2**53 - 1),
 }
-_MAX_RANK = 32  # of NumPy 1 arrays
+_MAX_RANK = 32  # The limit of NumPy 1.
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictBody:
-    """A parsed predict request; `row_form` if it came as `instances`."""
+    """A parsed predict request; `row_form` tells if it used `instances`."""
 
     signature_name: str
     inputs: dict[str, np.ndarray]
@@ -89,19 +89,19 @@ def read_predict_body(
 
 
 def error_json(message: str) -> bytes:
-    """An error as a body."""
+    """Returns the body of an error."""
     return _write({"error": message})
 
 
 def outputs_json(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """Outputs in column form: one array per output."""
+    """Returns outputs in column form: one array per output."""
     columns = _writable(outputs)
     only = next(iter(columns.values()))
     return _write({"outputs": only if len(columns) == 1 else columns})
 
 
 def predictions_json(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """Outputs in row form: a list of one entry per row."""
+    """Returns outputs in row form: a list with one entry per row."""
     for name, array in outputs.items():
         if array.ndim == 0:
             raise invalid_argument(
@@ -134,7 +134,7 @@ def _parse(body: bytes) -> Any:
 
 
 def _columns(rows: Any, infos: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Turns `instances` into one list per input."""
+    """Converts `instances` to one list per input."""
     if not isinstance(rows, list):
         raise invalid_argument("Expecting 'instances' to be a list")
     if not rows:
@@ -165,7 +165,7 @@ def _only(infos: Mapping[str, Any], key: str) -> str:
 
 
 def _array(alias: str, value: Any, dtype: int) -> np.ndarray:
-    """One JSON value to an array of a declared type."""
+    """Converts a JSON value to an array of a declared type."""
     shape: list[int] = []
     flat = [value]
     while list in (kinds := set(map(type, flat))):
@@ -279,7 +279,7 @@ def _writable(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _values(name: str, array: np.ndarray) -> Any:
-    """An output as what orjson can write."""
+    """Converts an output to values that orjson can write."""
     if array.dtype.kind in "OSU":
         is_raw = name.endswith("_bytes")
 
@@ -308,7 +308,7 @@ def _write(document: dict[str, Any]) -> bytes:
         try:
             return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         except orjson.JSONEncodeError:
-            pass  # Bytes that are not UTF-8.
+            pass  # There are bytes that are not UTF-8.
     text = json.dumps(
         document, ensure_ascii=False, default=lambda array: array.tolist()
     )

@@ -18,7 +18,7 @@ from serving.startup import StartupError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until told to stop."""
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
     config = parse_flags(argv)
     logging.basicConfig(
         level=logging.INFO,
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StartupError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    # TensorFlow reads it when it is imported.
+    # TensorFlow reads this variable when it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from serving.model_server.app import ServerApp, serve_until_signal
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> ServerConfig:
-    """Reads flags into settings; ends the process where they do not fit."""
+    """Parses flags; ends the process if they are invalid."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.model_server",
         description="Embedded model server speaking TensorFlow Serving's "
@@ -80,8 +80,8 @@ def parse_flags(argv: Sequence[str] | None = None) -> ServerConfig:
 
 
 def _helps() -> dict[str, str]:
-    """Help per flag, from the docstring of the settings."""
-    # Python 3.13 takes the indentation of docstrings away itself.
+    """Returns the help text of each flag, from the settings' docstring."""
+    # Python 3.13 already removes the indentation of docstrings.
     text = inspect.cleandoc(ServerConfig.__doc__ or "")
     entries = re.findall(
         r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\Z)",

@@ -1,8 +1,8 @@
 """Metrics of the model server, by prometheus-client.
 
 Names, labels and buckets are those of TensorFlow Serving. Its counters do not
-end in `_total`, which prometheus-client would append to a `Counter`: they are
-gauges that only grow.
+end with `_total`, which prometheus-client appends to the name of a `Counter`,
+so they are gauges that only grow.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
 _BUCKETS = tuple(10.0 * 1.8**power for power in range(33))
-"""Microseconds, from 10 to about 1.2e9."""
+"""Buckets in microseconds, from 10 to about 1.2e9."""
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own."""
+    """The metrics of one server, in a separate registry."""
 
     def __init__(self) -> None:
         registry = self._registry = prometheus_client.CollectorRegistry()
@@ -55,7 +55,7 @@ class Metrics:
         )
         self.in_flight = gauge(
             "muse_server_requests_in_flight",
-            "Requests being answered, those that wait included.",
+            "Requests being answered, including those that wait.",
             "entrypoint",
         )
         self.waiting = gauge(
@@ -65,7 +65,7 @@ class Metrics:
         )
         self.refused = Counter(
             "muse_server_requests_refused",
-            "Requests that were refused: too many, too large, or the server "
+            "Requests that were rejected: too many, too large, or the server "
             "is stopping.",
             ["entrypoint"],
             registry=registry,
@@ -77,5 +77,5 @@ class Metrics:
         )
 
     def page(self) -> str:
-        """All metrics in the text exposition format."""
+        """Returns all metrics in the text exposition format."""
         return prometheus_client.generate_latest(self._registry).decode()

@@ -1,9 +1,9 @@
-"""Keeps the wanted versions of every model in memory.
+"""Keeps the required versions of every model in memory.
 
-A new version is loaded and warmed up beside the old one, becomes the answer
-to new requests in one step, and only then the old one is retired: it leaves
-the map, the calls that already hold it finish, its memory is freed. A version
-that fails to load changes nothing for the others.
+A new version is loaded and warmed up beside the old one, and then answers all
+new requests in one step. Only then is the old version retired: it is removed
+from the map, its running calls finish, and its memory is freed. A version that
+fails to load does not affect the others.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from serving.startup import StartupError
 
 _logger = logging.getLogger(__name__)
 
-_COPY_SECONDS = 1.0  # An unfinished copy changes in it.
+_COPY_SECONDS = 1.0  # An unfinished copy changes within this time.
 
 
 class State(enum.IntEnum):
-    """Life of a version; numbers of `ModelVersionStatus.State`."""
+    """Life cycle of a version, as numbers of `ModelVersionStatus.State`."""
 
     START = 10
     LOADING = 20
@@ -55,7 +55,7 @@ class State(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """Where a version is in its life."""
+    """The state of a version and the error that ended it."""
 
     state: State
     code: grpc.StatusCode = grpc.StatusCode.OK
@@ -63,7 +63,7 @@ class VersionStatus:
 
 
 class ModelManager:
-    """Loads, swaps, hands out and retires versions."""
+    """Loads, swaps, leases and retires versions."""
 
     def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
         self._config = config
@@ -77,12 +77,12 @@ class ModelManager:
         self._labels: dict[str, dict[str, int]] = {}
         self._ready: dict[str, dict[int, Servable]] = {}
         self._states: dict[str, dict[int, VersionStatus]] = {}
-        # Folders of versions that failed: as they were when they were tried,
-        # and when they were last looked at.
+        # Folders of versions that failed: their state at the last attempt,
+        # and when they were last checked.
         self._failed: dict[str, tuple[object, object]] = {}
         self._warned: set[str] = set()
-        self._lock = threading.Lock()  # the maps above
-        self._work = threading.Lock()  # one reconciliation at a time
+        self._lock = threading.Lock()  # Guards the maps above.
+        self._work = threading.Lock()  # Allows one reconciliation at a time.
         self._stop = threading.Event()
         self._unloader = ThreadPoolExecutor(1, thread_name_prefix="unload")
         self._poller: threading.Thread | None = None
@@ -90,14 +90,14 @@ class ModelManager:
     def start(
         self, models: Sequence[ModelSettings], poll_seconds: float = 0.0
     ) -> None:
-        """Loads the models, then looks for new versions from time to time."""
+        """Loads the models, then polls for new versions."""
         check_folders(models)
         while True:
             try:
                 self.apply(models)
                 break
             except ServingError as error:
-                # A version may still be being copied: wait while it changes.
+                # A version may still be copied, so wait while it changes.
                 if self._stop.wait(_COPY_SECONDS) or not self._changes():
                     raise StartupError(error.message) from error
         if poll_seconds > 0:
@@ -107,11 +107,10 @@ class ModelManager:
             self._poller.start()
 
     def apply(self, models: Sequence[ModelSettings]) -> None:
-        """Makes these the models that are served, and waits for them.
+        """Makes these models the served ones, and waits for them.
 
-        Models that are not named any more are unloaded. What does load is
-        served even where another version fails, or a label names one that is
-        not there.
+        Other models are unloaded. Versions that load are served even if another
+        version fails, or if a label names an unavailable one.
         """
         with self._work:
             named = {model.name: model for model in models}
@@ -132,7 +131,7 @@ class ModelManager:
             raise failures[0]
 
     def poll_once(self) -> None:
-        """Looks for new versions once, and swaps."""
+        """Looks for new versions once, and swaps them in."""
         with self._work:
             for model in list(self._settings.values()):
                 self._reconcile(model)
@@ -141,7 +140,7 @@ class ModelManager:
     def lease(
         self, name: str, version: int | None = None, label: str | None = None
     ) -> Iterator[Servable]:
-        """Holds a version in memory for the time of a call."""
+        """Keeps a version in memory during a call."""
         if not name:
             raise invalid_argument("ModelSpec has no name specified.")
         what = f"Latest({name})"
@@ -165,7 +164,7 @@ class ModelManager:
     def status(
         self, name: str, version: int | None = None
     ) -> dict[int, VersionStatus]:
-        """States of the versions of a model, newest first."""
+        """Returns the states of a model's versions, newest first."""
         with self._lock:
             states = dict(self._states.get(name, {}))
         if version is not None:
@@ -179,11 +178,11 @@ class ModelManager:
         return dict(sorted(states.items(), reverse=True))
 
     def end_retries(self) -> None:
-        """No version is looked for or tried again; an attempt goes on."""
+        """Stops polling and retries; a running attempt continues."""
         self._stop.set()
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Stops looking, and frees every version once unused."""
+        """Stops polling, and frees every version once it is unused."""
         self.end_retries()
         if self._poller is not None:
             self._poller.join(timeout)
@@ -214,7 +213,7 @@ class ModelManager:
                 _logger.exception("Looking for new versions failed")
 
     def _reconcile(self, model: ModelSettings) -> list[ServingError]:
-        """Brings one model to what is on disk; returns load failures."""
+        """Loads and retires versions as on disk; returns load failures."""
         name = model.name
         found = find_versions(model.base_path)
         wanted = model.policy.select(list(found))
@@ -243,7 +242,7 @@ class ModelManager:
                 failures.append(ServingError(status.code, status.message))
         with self._lock:
             ready = set(self._ready.get(name, {}))
-        # A base path that is gone may be a volume that comes back.
+        # A missing base path may be a volume that comes back.
         if ready & set(wanted) or (
             not wanted and _can_be_listed(model.base_path)
         ):
@@ -252,7 +251,7 @@ class ModelManager:
         return failures
 
     def _forget(self, name: str, found: Mapping[int, str]) -> None:
-        """A failed version that was removed may come back repaired."""
+        """Forgets removed failed versions, which may come back repaired."""
         with self._lock:
             states = self._states.get(name, {})
             for version, status in list(states.items()):
@@ -264,7 +263,7 @@ class ModelManager:
                     del self._failed[path]
 
     def _is_due(self, path: str) -> bool:
-        """Whether a version that failed has changed, and changes no more."""
+        """Whether a failed version has changed and is now stable."""
         if path not in self._failed:
             return False
         (tried, seen), now = self._failed[path], folder_stamp(path)
@@ -272,7 +271,7 @@ class ModelManager:
         return now == seen != tried
 
     def _changes(self) -> bool:
-        """Whether a version that failed has changed since it was tried."""
+        """Whether a failed version has changed since the last attempt."""
         return any(
             folder_stamp(path) != tried
             for path, (tried, _) in self._failed.items()
@@ -367,7 +366,7 @@ class ModelManager:
 
 
 def _can_be_listed(folder: str) -> bool:
-    """Tells an empty folder from one that cannot be read just now."""
+    """Distinguishes an empty folder from a temporarily unreadable one."""
     try:
         os.listdir(folder)
     except OSError:

@@ -1,4 +1,4 @@
-"""What can be found wrong before TensorFlow is imported, which takes long."""
+"""Checks before TensorFlow is imported, since the import takes long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.startup import check_port, read_tls
 
 
 def check(config: ServerConfig) -> None:
-    """Reads every file, looks for the models, and tries the ports."""
+    """Reads all configuration files, finds the models, and tests the ports."""
     read_monitoring(config.monitoring_config_file)
     read_tls(config.ssl_config_file)
     check_folders(model_settings(config))

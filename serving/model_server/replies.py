@@ -1,4 +1,4 @@
-"""Answers about models: their status and their signatures."""
+"""Replies about models: their status and their signatures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _DEFAULTS_FLAG = (
     "always_print_fields_with_no_presence"
     if "always_print_fields_with_no_presence"
     in inspect.signature(json_format.MessageToDict).parameters
-    else "including_default_value_fields"  # protobuf before 5.26
+    else "including_default_value_fields"  # Before protobuf 5.26.
 )
 
 
 def status_reply(
     manager: ModelManager, name: str, version: int | None = None
 ) -> GetModelStatusResponse:
-    """States of the versions of a model."""
+    """Returns the states of a model's versions."""
     reply = GetModelStatusResponse()
     for number, status in manager.status(name, version).items():
         entry = reply.model_version_status.add()
@@ -46,7 +46,7 @@ def metadata_reply(
     label: str | None = None,
     fields: tuple[str, ...] = (_FIELD,),
 ) -> GetModelMetadataResponse:
-    """Signatures of a version."""
+    """Returns the signatures of a version."""
     if not name:
         raise invalid_argument("Missing ModelSpec")
     if not fields:
@@ -68,12 +68,12 @@ def metadata_reply(
 
 
 def message_json(message: Any) -> bytes:
-    """A message as JSON, with its own field names and all default values."""
+    """Returns a message as JSON, with its field names and all defaults."""
     return orjson.dumps(_as_dict(message))
 
 
 def metadata_json(reply: GetModelMetadataResponse) -> bytes:
-    """A metadata reply in the layout of TF Serving's REST answer."""
+    """Returns a metadata reply as TensorFlow Serving's REST answer."""
     signatures = SignatureDefMap()
     reply.metadata[_FIELD].Unpack(signatures)
     return orjson.dumps(

@@ -1,4 +1,4 @@
-"""The HTTP interface: predict, status, metadata."""
+"""The REST interface: predict, status and metadata."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _MAX_VERSION = 2**63 - 1
 
 
 class _RestApi:
-    """Handlers, bound to the models they serve."""
+    """The handlers of a server's models."""
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class _RestApi:
     ) -> None:
         self._manager = manager
         self._dispatcher = dispatcher
-        # 0 means no limit, for both.
+        # 0 means no limit for both.
         self._timeout = config.rest_api_timeout_in_ms / 1000 or None
         self._max_bytes = config.max_request_bytes
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answers one request, errors included."""
+        """Answers one request; errors become responses."""
         path = request.rel_url.raw_path
         if not path.lower().startswith("/v1/"):
             return web.Response(status=404, text="Not Found\n")
@@ -110,7 +110,7 @@ class _RestApi:
             return metadata_json(
                 metadata_reply(self._manager, model, version, label)
             )
-        # A label is ignored.
+        # The label is ignored.
         return message_json(status_reply(self._manager, model, version))
 
     async def _body(self, request: web.Request) -> bytes:
@@ -139,7 +139,7 @@ class _RestApi:
 
 
 class _BodyError(Exception):
-    """A body that cannot be read; the rest of it will not be."""
+    """A body that cannot be read. The connection is closed."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -155,7 +155,7 @@ def _too_large(limit: int) -> _BodyError:
 
 
 def _unzipped(body: bytes, limit: int) -> bytes:
-    """A gzip body's content, of which no more than the limit is made."""
+    """Decompresses a gzip body, up to the limit."""
     reader = zlib.decompressobj(wbits=31)
     try:
         content = reader.decompress(body, limit + 1 if limit else 0)
@@ -175,7 +175,7 @@ def make_rest_app(
     metrics: Metrics,
     monitoring: Monitoring,
 ) -> web.Application:
-    """Makes the HTTP application."""
+    """Returns the HTTP application."""
     app = web.Application(client_max_size=config.max_request_bytes or 2**63)
     if monitoring.enabled:
 

@@ -1,4 +1,4 @@
-"""A request that the served model answers, for people to try."""
+"""A sample request for the served model."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _ZEROS: dict[int, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class SampleRequest:
-    """A request in REST's column form."""
+    """A request in the column form of REST."""
 
     signature: str
     body: str
 
 
 def sample_request(manager: ModelManager, name: str) -> SampleRequest | None:
-    """Finds a request that a model answers.
+    """Returns a request that a model answers.
 
-    The first warmup record of the signature rank, else of any; without
-    warmup, zeros of the declared shapes. It is tried before it is returned.
+    It is the first warmup record of the signature `rank`, or else of any; or
+    zeros of the declared shapes without warmup. It is tried before.
     """
     try:
         with manager.lease(name) as servable:
@@ -59,7 +59,7 @@ def sample_request(manager: ModelManager, name: str) -> SampleRequest | None:
 
 
 def curl_line(url: str, name: str, body: str, file: str | None = None) -> str:
-    """A shell command that sends a request."""
+    """Returns a shell command that sends a request."""
     data = f"@{file}" if file else body
     return f"curl -s -d {shlex.quote(data)} {url}/v1/models/{name}:predict"
 

@@ -1,10 +1,10 @@
 """One loaded version of a model.
 
-The graph is run through a session, by tensor name, exactly as the C++ server
-does it: any shape that the graph tolerates is accepted, texts of errors are
-the same, a call may carry a time limit, and closing the session gives the
-memory back. `tf.saved_model.load` would check shapes on its own and keep the
-variables alive for as long as any function refers to them.
+The graph is run in a session by tensor name, as the C++ server does. Therefore
+it accepts any shape that the graph accepts, error texts are the same, a call
+may have a time limit, and closing the session frees the memory.
+`tf.saved_model.load` would check shapes itself and keep the variables while
+any function refers to them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SERVE_TAG = "serve"
 
 
 class SessionOptions:
-    """Threads and devices of the sessions of one server."""
+    """Threads and devices for the sessions of a server."""
 
     def __init__(
         self, intra_op: int = 0, inter_op: int = 0, runs: int = 0
@@ -42,7 +42,7 @@ class SessionOptions:
 
     @contextlib.contextmanager
     def turn(self, timeout_ms: int | None) -> Iterator[int | None]:
-        """Waits until one more graph may run, in order of arrival."""
+        """Waits, in order of arrival, until another graph may run."""
         if self._turns is None:
             yield timeout_ms
             return
@@ -62,15 +62,15 @@ class SessionOptions:
             self._turns.release()
 
     def to_proto(self) -> Any:
-        """The options as a `ConfigProto`."""
+        """Returns the options as a `ConfigProto`."""
         return tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=self.intra_op,
             inter_op_parallelism_threads=self.inter_op,
             allow_soft_placement=True,
             gpu_options=tf.compat.v1.GPUOptions(allow_growth=True),
             graph_options=tf.compat.v1.GraphOptions(
-                # It is for training, and its estimates log a warning for
-                # every shape that is not static.
+                # It is meant for training, and its estimates log a warning
+                # for every shape that is not static.
                 rewrite_options=RewriterConfig(
                     memory_optimization=RewriterConfig.NO_MEM_OPT
                 ),
@@ -79,7 +79,7 @@ class SessionOptions:
 
 
 class Servable:
-    """A SavedModel in memory, and how many calls use it."""
+    """A SavedModel in memory, with the number of calls that use it."""
 
     def __init__(
         self,
@@ -145,19 +145,19 @@ class Servable:
             raise from_tensorflow(error) from None
 
     def acquire(self) -> None:
-        """Counts one more user; the version stays in memory for it."""
+        """Adds a user, which keeps the version in memory."""
         with self._condition:
             self._users += 1
 
     def release(self) -> None:
-        """Counts one user less."""
+        """Removes a user."""
         with self._condition:
             self._users -= 1
             if self._users == 0:
                 self._condition.notify_all()
 
     def wait_unused(self, timeout: float | None = None) -> bool:
-        """Waits until no call uses this version."""
+        """Waits until the version is unused; returns False on timeout."""
         with self._condition:
             return self._condition.wait_for(lambda: self._users == 0, timeout)
 
@@ -170,8 +170,8 @@ class Servable:
         if session is not None:
             session.close()
             del session
-            # A graph is full of reference cycles, and its session's memory
-            # goes only with the object.
+            # A graph is full of reference cycles, and its session's memory is
+            # only freed with the object.
             gc.collect()
 
     def _output(self, name: str) -> Any:
@@ -189,7 +189,7 @@ class Servable:
 
 
 def check_processor(path: str) -> None:
-    """Refuses a version that was exported for another kind of processor."""
+    """Raises an error for a version exported for another processor."""
     manifest = pathlib.Path(path) / "assets.extra" / "muse_export.json"
     if not manifest.is_file():
         return
@@ -206,7 +206,7 @@ def _load_into(session: Any, path: str) -> Any:
     """Restores a SavedModel into a session; returns its MetaGraphDef."""
     logger = tf.get_logger()
     level = logger.level
-    logger.setLevel("ERROR")  # "Saver not created": expected without state
+    logger.setLevel("ERROR")  # "Saver not created" is expected.
     try:
         return tf.compat.v1.saved_model.load(session, [_SERVE_TAG], path)
     finally:

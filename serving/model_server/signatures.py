@@ -1,4 +1,4 @@
-"""Predict: checks of inputs and outputs, and the run of a signature."""
+"""Predict: checks inputs and outputs, and runs a signature."""
 
 from __future__ import annotations
 

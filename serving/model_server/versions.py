@@ -1,4 +1,4 @@
-"""Which version folders exist, and which of them a policy wants."""
+"""Finds version folders and selects the versions of a policy."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from serving.startup import StartupError
 
 @dataclasses.dataclass(frozen=True)
 class VersionPolicy:
-    """Which versions to load; kind is `latest`, `all` or `specific`."""
+    """The versions to load. Kinds are `latest`, `all` and `specific`."""
 
     kind: str = "latest"
     num_latest: int = 1
     versions: tuple[int, ...] = ()
 
     def select(self, available: Sequence[int]) -> list[int]:
-        """The wanted versions among the available, ascending."""
+        """Returns the selected ones of the available versions, ascending."""
         ordered = sorted(available)
         if self.kind == "all":
             return ordered
@@ -31,7 +31,7 @@ class VersionPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """One model of the configuration."""
+    """The configuration of one model."""
 
     name: str
     base_path: str
@@ -40,7 +40,7 @@ class ModelSettings:
 
 
 def check_folders(models: Sequence[ModelSettings]) -> None:
-    """Looks whether there is something to serve."""
+    """Raises `StartupError` if a model has no version to serve."""
     for model in models:
         folder, problem = model.base_path, ""
         if not os.path.isdir(folder):
@@ -55,12 +55,12 @@ def check_folders(models: Sequence[ModelSettings]) -> None:
 
 
 def folder_stamp(path: str) -> frozenset[tuple[str, int, int]]:
-    """What changes when the files in a folder do."""
+    """Returns a value that changes when the files in a folder do."""
     found = set()
     for folder, _, names in os.walk(path):
         for name in names:
             file = os.path.join(folder, name)
-            with contextlib.suppress(OSError):  # It has gone meanwhile.
+            with contextlib.suppress(OSError):  # It was removed meanwhile.
                 status = os.stat(file)
                 found.add((file, status.st_size, status.st_mtime_ns))
     return frozenset(found)

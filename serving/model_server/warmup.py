@@ -1,4 +1,4 @@
-"""Replays the warmup requests that an export carries."""
+"""Replays the warmup requests of an export."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_warmup(path: str) -> Iterator[PredictionLog]:
 
 
 def warm_up(servable: Servable) -> int:
-    """Runs every warmup record of a version against it."""
+    """Runs all warmup records of a version; returns their number."""
     count = 0
     for log in read_warmup(servable.path):
         if count == _MAX_RECORDS:

@@ -1,4 +1,4 @@
-"""Ranking within a deadline: candidates, history, cache and fallbacks.
+"""Ranks candidates within a deadline, with a user cache and fallbacks.
 
 Example:
     >>> from serving.ranking_service import ServiceConfig, running_service

@@ -1,6 +1,6 @@
-"""``python -m serving.ranking_service``: the service with settings in JSON.
+"""``python -m serving.ranking_service``: runs the ranking service.
 
-The settings are one argument, an object of `ServiceConfig`'s fields.
+The argument is a JSON object with fields of `ServiceConfig`.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Admission: a number of requests at once, a short queue, and no more."""
+"""Admission control: concurrent requests and a short queue, both bounded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.wire.ranking_messages import DRAINING
 
 
 class Overloaded(RuntimeError):
-    """The service takes no more requests for now."""
+    """The service rejects the request because of load."""
 
     def __init__(self, reason: str, retry_after: float) -> None:
         texts = {
@@ -25,7 +25,7 @@ class Overloaded(RuntimeError):
 
 
 class Admission:
-    """A semaphore with a bounded queue that can be closed."""
+    """A semaphore with a bounded queue, which can be closed."""
 
     def __init__(self, max_concurrent: int, max_queue: int) -> None:
         self._places = asyncio.Semaphore(max_concurrent)
@@ -37,7 +37,7 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def place(self, seconds: float) -> AsyncIterator[None]:
-        """A place inside, for as long as the context is open."""
+        """Holds a place while the context is open; waits up to `seconds`."""
         if self._closed:
             raise Overloaded("draining", 1)
         await self._acquire(seconds)
@@ -51,7 +51,7 @@ class Admission:
             self._places.release()
 
     async def close(self, seconds: float) -> bool:
-        """Refuses new requests and waits for those inside."""
+        """Rejects new requests and waits for the admitted ones."""
         self._closed = True
         try:
             await asyncio.wait_for(self._acquire_all(), seconds)

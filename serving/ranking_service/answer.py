@@ -1,8 +1,8 @@
-"""One request, from its arrival to an answer in time.
+"""Answers one request within its deadline.
 
-The candidates are found while the user's history is read and put into the
-user cache. Then the paths are tried one after the other, each within its
-budget, until one has scores: cached, full, shortened, no history.
+The candidates are retrieved while the user's history is read and prefetched
+into the user cache. Then the ranking paths are tried in this order, each within
+its budget, until one returns scores: cached, full, shortened, no history.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _FALLBACKS = ("rank_shortened", "rank_no_history")
 
 
 class Parts:
-    """What all requests share."""
+    """The parts of the service that all requests share."""
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
@@ -60,13 +60,13 @@ class Parts:
         self.prefetches = Prefetches(
             config, self.histories, self.targets, self.declared
         )
-        # Candidates if retrieval gives none in time.
+        # Candidates if retrieval does not answer in time.
         self.popular = np.zeros(0, np.int64)
 
 
 @dataclasses.dataclass(eq=False)
 class _Scores:
-    """What one path found, by label; `length` is -1 where it is not known."""
+    """Scores of a path, by label; `length` is -1 if it is unknown."""
 
     path: str
     values: Mapping[str, np.ndarray]
@@ -75,7 +75,7 @@ class _Scores:
 
 
 class Answer:
-    """Answers one request until `ends`, by `time.monotonic`."""
+    """Answers one request before `ends`, a time of `time.monotonic`."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Answer:
         self._request = request
         self._user_id = int(request.user_id)
         self._second = features.now()
-        # What the request brings is not left out, whatever the model takes.
+        # Features of the request are sent even if the model rejects them.
         self._given = {field: getattr(request, field) for field in FIELDS}
         clock = parts.declared.context(self._second)
         self._scoring: dict[str, Any] = {
@@ -104,22 +104,22 @@ class Answer:
         self._ends = ends
         self._order = parts.targets.order(self._user_id)
         self._silent: set[Target] = set()
-        # Why a path was refused: a feature that no version takes so.
+        # Why a path was rejected: no version takes a feature of the request.
         self._refused: RequestError | None = None
         budgets = self._config.stage_budget_ms
         kept = (budgets.rank_shortened + budgets.rank_no_history) / 1e3
-        # A short deadline keeps back half of its time at most.
+        # With a short deadline, at most half of the time is reserved.
         self._kept_share = min(1.0, max(0.0, self._left) / 2 / kept)
 
     async def find(self, overloaded: Callable[[], bool]) -> RankingResult:
-        """Returns the answer, at the latest when the time is over.
+        """Returns the answer before the time is over.
 
-        `overloaded` tells whether a late prefetch must not go on. Raises
-        `RequestError` where the model does not take a feature of the request.
+        `overloaded` tells whether a late prefetch must be canceled. Raises
+        `RequestError` if the model does not accept a feature of the request.
         """
         prefetches, request = self._parts.prefetches, self._request
         if self._parts.histories.exist:
-            # The cache holds what the store has, not what the request says.
+            # The cache has stored features, not those of the request.
             self._flow = prefetches.join(
                 self._user_id, self._recorder, not request.user
             )
@@ -157,9 +157,9 @@ class Answer:
         )
 
     async def _find_candidates(self) -> tuple[np.ndarray, str]:
-        """Returns the items to rank, int64 (C,), and where they come from.
+        """Returns the items to rank, int64 (C,), and their origin.
 
-        Retrieval is waited for as long as popular items can still be ranked
+        Retrieval may take as long as there is time to rank popular items
         instead.
         """
         given = self._request.candidate_item_ids
@@ -189,7 +189,7 @@ class Answer:
         return popular, "popular"
 
     async def _read_newest(self) -> UserHistory:
-        """Reads the behaviors that retrieval needs."""
+        """Reads the behaviors for retrieval."""
         length, name = self._config.matching_length, "store_read_newest"
         histories = self._parts.histories
         if histories.exist and length:
@@ -208,10 +208,10 @@ class Answer:
     async def _best_scores(self) -> _Scores | None:
         """Tries cached, full, shortened and no history, in this order.
 
-        A path that cannot succeed is left out: as long as the history was not
-        read, only the cache may have one; a history that was read and is not
-        in the cache is newer than anything the cache may have. The cache knows
-        nothing of the request's user features.
+        Paths that cannot succeed are skipped. Before the history is read, only
+        the cache may have one. A history that was read but is not in the cache
+        is newer than any history in the cache. The cache does not know the
+        user features of the request.
         """
         flow, found = self._flow, None
         history = None if flow is None else flow.history
@@ -258,10 +258,10 @@ class Answer:
         return await self._stage("rank_cached", seconds, call, order)
 
     async def _without_history(self) -> _Scores | None:
-        """Asks one server after the other, each a few times.
+        """Calls one server after the other, each a few times.
 
-        Each gets its budget, or its share of the time if that is less; the
-        last one gets all that is left.
+        Each server gets its budget, or its share of the time if that is less;
+        the last one gets the remaining time.
         """
         known = self._newest if self._flow is None else self._flow.history
         if known is None:
@@ -315,7 +315,7 @@ class Answer:
     async def _taken(
         self, send: Callable[[_Request], Awaitable[_T]], request: _Request
     ) -> _T:
-        """Sends a request; notes which of its features is not taken."""
+        """Sends a request; records which of its features is rejected."""
         try:
             return await send_declared(send, request, self._given)
         except RequestError as error:
@@ -334,7 +334,7 @@ class Answer:
             if values.shape != self._candidates.shape or not (
                 (values >= 0).all() and (values <= 1).all()
             ):
-                raise ResponseError("the scores are no probabilities")
+                raise ResponseError("the scores are not probabilities")
         return scores
 
     @property
@@ -343,15 +343,15 @@ class Answer:
         return self._ends - time.monotonic()
 
     def _servers(self) -> list[Target]:
-        """The model servers to ask: the user's own first.
+        """The model servers to call, beginning with the user's own.
 
-        Servers that are down come later, and last the servers that kept this
-        request waiting.
+        Servers that are down come later, and servers that did not answer this
+        request in time come last.
         """
         return sorted(self._order, key=lambda target: target in self._silent)
 
     def _time_for(self, stage: str, *later: str) -> float:
-        """Seconds that a stage may take, if later ones keep their budgets."""
+        """Seconds that a stage may take without using later budgets."""
         budgets = self._config.stage_budget_ms
         kept = sum(getattr(budgets, name) for name in later) / 1e3
         return min(
@@ -365,10 +365,10 @@ class Answer:
         call: Callable[[Target, float], Awaitable[_T | None]],
         order: Sequence[Target] | None = None,
     ) -> _T | None:
-        """Makes a call a stage: bounded, recorded and counted.
+        """Runs a call as a stage: with a time limit, a span and a metric.
 
-        Returns None when there was no time, the call gave None, or it failed,
-        whatever the reason: there are other paths.
+        Returns None if there was no time, if the call returned None, or if it
+        failed for any reason, because another path may succeed.
         """
         if seconds <= 0:
             self._recorder.skip(name)

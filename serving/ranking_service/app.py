@@ -1,4 +1,4 @@
-"""The ranking service as a process: ports, health and a drained end."""
+"""The ranking service as a process: ports, health checks and draining."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HEALTH_S = 0.1
 
 
 class ServiceApp(Ports):
-    """One service; its ports are known once it has started."""
+    """The service and its ports, which are known after the start."""
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
@@ -45,7 +45,7 @@ class ServiceApp(Ports):
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Takes the ports, then starts the service."""
+        """Opens the ports, then starts the service."""
         config = self.config
         self.service = RankingService(config)
         try:
@@ -78,7 +78,7 @@ class ServiceApp(Ports):
             raise
 
     async def stop(self) -> None:
-        """Says that it is not ready, answers what is in flight, and ends."""
+        """Reports not ready, answers the requests in flight, and stops."""
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -130,7 +130,7 @@ def running_service(
 ) -> AbstractContextManager[ServiceApp]:
     """Serves from a background thread while the context is open.
 
-    Raises `StartupError` where the TLS configuration is broken or a port is
-    taken.
+    Raises `StartupError` if the TLS configuration is invalid or a port is in
+    use.
     """
     return in_background(ServiceApp(config), "muse-service")

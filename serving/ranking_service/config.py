@@ -12,23 +12,23 @@ from serving.client import Tls
 from serving.stores import check_url
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-"""Of a request message or body; larger ones are refused."""
+"""Maximum size of a request; larger ones are rejected."""
 
 
 class StageBudgets(pydantic.BaseModel):
-    """Milliseconds per stage, by the stage's name; 0 leaves a stage out.
+    """Time limits of stages in milliseconds; 0 disables a stage.
 
     Attributes:
-        store_read_newest: reading the behaviors that retrieval needs.
-        matching: finding candidates, that read included.
-        prefetch: waiting, once the candidates are there, for the user's
-            history to be in the user cache.
+        store_read_newest: reading the behaviors for retrieval.
+        matching: retrieving candidates, including that read.
+        prefetch: waiting, after retrieval, until the user's history is in the
+            user cache.
         rank_cached: ranking with the user cache.
         rank_full: ranking with the whole history.
-        rank_shortened: ranking with the newest behaviors. The stages before
-            it leave so much time unused.
-        rank_no_history: ranking without a history. All other stages leave so
-            much time unused; it may take whatever is left.
+        rank_shortened: ranking with the newest behaviors. Earlier stages
+            reserve this time for it.
+        rank_no_history: ranking without a history. All other stages reserve
+            this time for it; it may use all the time that is left.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -43,64 +43,64 @@ class StageBudgets(pydantic.BaseModel):
 
 
 class ServiceConfig(pydantic.BaseModel):
-    """Where the service finds its parts, and its limits.
+    """Addresses of the service's parts, and its limits.
 
     Attributes:
-        store: URL of the behavior store; empty ranks without histories
-            other than those already cached.
-        targets: model servers, `host:port` of gRPC. A user's calls go to one
-            of them, so that prefetch and ranking meet the same cache.
+        store: URL of the behavior store. If empty, only cached histories are
+            used.
+        targets: model servers, `host:port` of gRPC. All calls of a user go to
+            the same server, so that prefetch and ranking use the same cache.
         target_tls: encryption of calls to them, an object with any of
             `ca_file`, `certificate_file`, `key_file` and `server_name`, as
             `serving.client.Tls`; None is plain text.
-        calls_per_target: calls to a model server at once; more wait within
-            their deadline. A TensorFlow Serving works on one less than its
-            `--grpc_max_threads`; several services share them.
+        calls_per_target: concurrent calls to a model server; others wait
+            within their deadline. A TensorFlow Serving runs one less than its
+            `--grpc_max_threads`, which several services share.
         model: name of the ranking model.
         model_base_path: folder of that model's versions, if this machine has
-            it: the declaration in their manifests is that of the data, and is
-            compared with the store's. Empty takes the store's, and compares
-            with the inputs that the model server tells.
+            it: the declaration in their manifests is used, and compared with
+            the store's. If empty, the store's declaration is used, and compared
+            with the inputs that the model server declares.
         item_names: Parquet file with `item_id` and `name`, as the pipeline
-            writes it where keys of items are texts: answers give the texts of
-            items that the service found. Empty gives decimal numbers.
-        label: what answers are sorted by; empty is the first label.
-        matching_model: name of the model that finds candidates; empty has
-            none.
+            writes it if item keys are texts: answers give the texts of
+            retrieved items. If empty, they give decimal numbers.
+        label: label by which answers are sorted; empty is the first label.
+        matching_model: name of the retrieval model; empty disables retrieval.
         host: interface to listen on.
-        port: gRPC port; 0 takes a free one, -1 is off.
-        rest_port: REST port; 0 takes a free one, -1 is off.
-        ssl_config_file: text protobuf `SSLConfig`, as of the model server:
-            gRPC and REST are encrypted.
+        port: gRPC port; 0 chooses a free one, -1 disables gRPC.
+        rest_port: REST port; 0 chooses a free one, -1 disables REST.
+        ssl_config_file: text protobuf `SSLConfig`, as of the model server, to
+            encrypt gRPC and REST.
         port_file: JSON file to write once the ports are open.
-        deadline_ms: of requests that bring none.
-        max_deadline_ms: longer ones are shortened to this.
-        margin_ms: kept back from each deadline, to write the answer.
-        num_candidates: taken from retrieval where a request does not say.
-        max_candidates: that one request may bring or ask for.
-        history_limit: newest behaviors that are read.
-        shortened_length: newest behaviors of a shortened history.
-        matching_length: newest behaviors that retrieval gets; the pipeline's
-            `matching.max_behaviors`, which its recall is measured with.
-        max_concurrent: requests being answered at once.
-        max_queue: requests that wait for a place; more are refused.
-        max_queue_ms: how long one may wait for it.
-        max_background: prefetches that may go on after their request was
-            answered; beyond that they are canceled.
-        prefetch_timeout_ms: how long such a prefetch may take.
-        store_threads: reads of the store at once; as many again may wait.
-        store_timeout_ms: how long the store may take.
-        stage_budget_ms: how long each stage may take, as `StageBudgets`.
-        poll_seconds: how often model servers and the store are asked whether
-            they answer; popular items and cache statistics, every five
-            seconds at most.
-        ready_without_store: stay ready while the store does not answer;
-            rankings then go on without histories.
-        unranked: what gRPC and REST send when there are no scores: `answer`,
-            marked as such, or `error`, UNAVAILABLE and 503.
-        drain_seconds: for requests in flight when the service stops.
+        deadline_ms: deadline of requests without one.
+        max_deadline_ms: maximum deadline; longer ones are reduced to it.
+        margin_ms: part of each deadline reserved for writing the answer.
+        num_candidates: items to retrieve if a request does not say.
+        max_candidates: maximum number of candidates of a request.
+        history_limit: number of newest behaviors to read.
+        shortened_length: number of newest behaviors in a shortened history.
+        matching_length: number of newest behaviors for retrieval: the
+            pipeline's `matching.max_behaviors`, with which its recall is
+            measured.
+        max_concurrent: number of requests that are answered concurrently.
+        max_queue: number of waiting requests; further ones are rejected.
+        max_queue_ms: maximum time in the queue.
+        max_background: number of prefetches that may continue after their
+            request was answered; further ones are canceled.
+        prefetch_timeout_ms: maximum time of such a prefetch.
+        store_threads: concurrent reads of the store; as many again may wait.
+        store_timeout_ms: time limit of the store.
+        stage_budget_ms: time limits of the stages, see `StageBudgets`.
+        poll_seconds: interval of health checks of model servers and the store.
+            Popular items and cache statistics are updated at most every five
+            seconds.
+        ready_without_store: stay ready if the store does not answer; rankings
+            then have no histories.
+        unranked: response of gRPC and REST without scores: `answer`, marked as
+            unranked, or `error`, which is UNAVAILABLE and 503.
+        drain_seconds: time for requests in flight when the service stops.
         traces: `console`, an `http(s)://` OTLP endpoint, or empty for none.
-        log_requests: one JSON line per request.
+        log_requests: whether to log one JSON line per request.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""What an error of the service is to its callers, by gRPC and by REST."""
+"""Converts errors of the service to gRPC and REST responses."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from serving.wire.ranking_messages import UNRANKED
 _logger = logging.getLogger(__name__)
 
 PATH_HEADER = "x-muse-path"
-"""Header, or trailing metadata, that says how an answer was ranked."""
+"""Header, or trailing metadata, with the path of the answer."""
 
 
 class UnrankedError(RuntimeError):
-    """There are no scores, and the configuration makes that an error."""
+    """There are no scores, and the service is configured to fail then."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """What a caller gets: gRPC code, HTTP status and a message."""
+    """The response to an error: gRPC code, HTTP status and message."""
 
     code: str
     status: int
     text: str
     retry_after: int = 0  # Seconds; 0 sends no header.
-    counted: bool = False  # By another metric.
+    counted: bool = False  # Whether another metric counts it.
 
 
 def failure_of(error: Exception) -> Failure:
-    """What an error means to callers; logs what they are not to blame for."""
+    """Returns the response to an error; logs errors of the service itself."""
     if isinstance(error, Overloaded):
         draining = error.reason == "draining"
         code = "UNAVAILABLE" if draining else "RESOURCE_EXHAUSTED"

@@ -1,7 +1,7 @@
-"""Features of requests: the store's, those made from times, and the model's.
+"""Features of a request: from the store, from times, and declared ones.
 
-A store may keep more features than a version of the model: it is filled before
-the version that uses them is served.
+A store may have more features than the served model, because it is filled
+before a version that uses them is served.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _Request = TypeVar("_Request", RankRequest, PrefetchRequest, CachedRankRequest)
 _T = TypeVar("_T")
 _ONE_FEATURE = re.compile(r"(\w+)\['(.+?)'\]")
 FIELDS = ("user", "context", "candidates")
-"""Fields of a request that have features by name."""
+"""Fields of a request that hold features by name."""
 
 
 def now() -> int:
-    """Returns the second of the service's clock."""
+    """Returns the current time of the service's clock in seconds."""
     return int(time.time())
 
 
 class Declared:
-    """What the declaration of the data says of requests, once it is known.
+    """The declaration of the data, once it is known.
 
     Attributes:
-        declaration: how the service makes ids of keys that are texts.
-        of_model: how clients of the model make ids of texts; without a
-            declaration as long as none is known to be the model's.
+        declaration: converts text keys to ids in the service.
+        of_model: converts texts to ids in clients of the model. It has no
+            declaration until one is known to be the model's.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Declared:
         self.of_model = Declaration()
 
     def learn(self, schema: RankingSchema | None, fits: bool) -> None:
-        """Takes the declaration; `fits` if it is that of the model, too."""
+        """Sets the declaration; `fits` if it also matches the model."""
         for one, known in (
             (self.declaration, schema),
             (self.of_model, schema if fits else None),
@@ -59,12 +59,12 @@ class Declared:
                 one.learn(known)
 
     def has_texts(self, key: Literal["user", "item"]) -> bool:
-        """Whether users, or items, have keys that are texts."""
+        """Whether the keys of users, or of items, are texts."""
         schema = self.declaration.schema
         return schema is not None and getattr(schema, key).type == "string"
 
     def context(self, second: int) -> dict[str, int]:
-        """Returns features of requests that are made from the clock."""
+        """Returns the request features that are computed from the clock."""
         schema = self.declaration.schema
         if schema is None or schema.log is None:
             return {}
@@ -81,8 +81,8 @@ class Declared:
     ) -> dict[str, Any]:
         """Returns a history as fields of `RankRequest` and `PrefetchRequest`.
 
-        Times of behaviors become seconds up to `second`, or up to its day if
-        histories end there.
+        Times of behaviors are converted to the seconds until `second`, or
+        until the start of its day if histories end there.
         """
         behaviors: dict[str, np.ndarray] = dict(history.behaviors)
         schema = self.declaration.schema
@@ -113,10 +113,10 @@ async def send_declared(
     request: _Request,
     needed: Mapping[str, Collection[str]],
 ) -> _T:
-    """Sends a request without what the served version does not take.
+    """Sends a request without features that the served version rejects.
 
-    The client refuses such a feature before the request is sent. Those in
-    `needed`, names by field of the request, are not left out.
+    The client rejects such a feature before sending. Features in `needed`,
+    names by field of the request, are not removed.
     """
     while True:
         try:
@@ -132,7 +132,7 @@ async def send_declared(
 
 
 def feature_of(error: RequestError) -> tuple[str, str]:
-    """Returns field and name of the feature that is refused, or nothing."""
+    """Returns field and name of the rejected feature, or empty texts."""
     if error.field in (*FIELDS, "behaviors"):
         return error.field, str(error.received)
     found = _ONE_FEATURE.fullmatch(error.field)

@@ -1,4 +1,4 @@
-"""The ranking service by gRPC."""
+"""The gRPC interface of the ranking service."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_service(server: grpc.aio.Server, service: RankingService) -> None:
         deadline = message.deadline_ms
         left = context.time_remaining()
         if left is not None:
-            # The caller waits no longer than this.
+            # The caller does not wait longer than this.
             default = service.config.deadline_ms
             deadline = min(deadline or default, max(1.0, 1e3 * left))
         result = await service.rank(read_request(message, deadline))
@@ -79,7 +79,7 @@ def add_service(server: grpc.aio.Server, service: RankingService) -> None:
 
 
 def _parse(kind: Any, data: bytes) -> Any:
-    # grpc itself would answer UNKNOWN and log a traceback.
+    # Parsed here, since grpc would answer UNKNOWN and log a traceback.
     message = kind()
     try:
         whole = message.MergeFromString(data) == len(data)

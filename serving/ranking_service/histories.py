@@ -1,4 +1,4 @@
-"""Histories from the behavior store, read in threads."""
+"""Reads histories from the behavior store in threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 class StoreBusyError(StoreError):
-    """All threads wait for the store already."""
+    """All threads are waiting for the store."""
 
 
 NO_HISTORY = UserHistory(
@@ -43,15 +43,15 @@ NO_HISTORY = UserHistory(
     table_stamp=None,
     end=0,
 )
-"""History of an unknown user."""
+"""The history of an unknown user."""
 
 
 class Histories:
     """Reads and appends without blocking the event loop.
 
-    The store is opened with the first call, and again when that failed, so a
-    service starts while its store is down. Appends have threads of their own:
-    they may wait for another writer, and reads do not wait with them.
+    The store is opened by the first call, and again if that failed, so the
+    service can start while its store is down. Appends have their own threads,
+    because they may wait for another writer and must not delay reads.
     """
 
     def __init__(self, config: ServiceConfig) -> None:
@@ -82,14 +82,14 @@ class Histories:
 
     @property
     def layout(self) -> Layout | None:
-        """What the store keeps; None before it was opened."""
+        """The features that the store keeps; None before it is opened."""
         return self._store.layout
 
     async def append(self, events: AppendEvents, second: int) -> None:
-        """Appends behaviors, oldest first; sets user features if any.
+        """Appends behaviors, oldest first, and sets user features if given.
 
-        Behaviors without times happened at `second`, if the store keeps
-        times.
+        If the store keeps times, behaviors without times get the time
+        `second`.
         """
 
         def append(store: BehaviorStore) -> None:
@@ -133,7 +133,7 @@ class Histories:
 
 
 class _SharedStore:
-    """The store, opened when it is needed, for many threads."""
+    """The store, which is opened on demand and shared by threads."""
 
     def __init__(self, url: str, limit: int, timeout: float) -> None:
         self.url = url
@@ -145,7 +145,7 @@ class _SharedStore:
         self._moved = False
 
     def call(self, work: Callable[[BehaviorStore], _T]) -> _T:
-        """Lets `work` use the store."""
+        """Returns the result of `work`, called with the store."""
         with self._lock:
             store = self._open()
             self._users += 1
@@ -153,7 +153,7 @@ class _SharedStore:
             return work(store)
         except StoreMovedError:
             with self._lock:
-                # Another thread may have opened the new one meanwhile.
+                # Another thread may already have reopened the store.
                 self._moved = self._moved or self._store is store
             raise
         finally:
@@ -185,10 +185,10 @@ class _SharedStore:
 
 
 class _Workers:
-    """A number of threads, and a bounded number of calls for them.
+    """A fixed number of threads with a bounded queue of calls.
 
-    Those of `concurrent.futures` are waited for when the process ends, even
-    when a call in them never comes back. These are not.
+    At exit, Python waits for the threads of `concurrent.futures`, even if a
+    call never returns. It does not wait for these threads.
     """
 
     def __init__(self, name: str, threads: int, most: int) -> None:
@@ -213,7 +213,7 @@ class _Workers:
         return future
 
     def close(self, seconds: float) -> bool:
-        """Ends the threads once what was submitted is done."""
+        """Ends the threads after the submitted calls are done."""
         for _ in self._threads:
             self._calls.put(None)
         ends = time.monotonic() + seconds
@@ -235,5 +235,5 @@ class _Workers:
                 future.set_exception(error)
             elif wanted:
                 future.set_result(result)
-            # Else they keep the answer until the next call.
+            # Otherwise they keep the result until the next call.
             del item, future, call, result, error

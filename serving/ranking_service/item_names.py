@@ -1,4 +1,4 @@
-"""Keys of items as texts, from a table of their ids."""
+"""Texts of item keys, from a table with their ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class ItemNames:
-    """The texts behind ids of items.
+    """Maps ids of items to texts.
 
     Args:
         path: Parquet file with `item_id` (int64) and `name`, as the pipeline
@@ -23,9 +23,9 @@ class ItemNames:
         self._names = np.zeros(0, object)
 
     def read(self) -> None:
-        """Reads the file if it is another one than before.
+        """Reads the file if it has changed since the last call.
 
-        Raises `OSError` or `ValueError` where it cannot be read.
+        Raises `OSError` or `ValueError` if it cannot be read.
         """
         if not self._path:
             return
@@ -45,7 +45,7 @@ class ItemNames:
         self._state = state
 
     def of(self, ids: np.ndarray) -> np.ndarray:
-        """Returns texts (N,) of ids; decimal numbers where there is none."""
+        """Returns texts (N,) of ids, or decimal numbers if there is none."""
         texts = np.array([str(one) for one in ids.tolist()], object)
         places = np.searchsorted(self._ids, ids)
         known = places < len(self._ids)

@@ -6,11 +6,11 @@ import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = tuple(0.001 * 2**power for power in range(14))
-"""From 1 ms to 8 s."""
+"""Histogram buckets from 1 ms to 8 s."""
 
 
 class ServiceMetrics:
-    """The metrics of one service, in a registry of their own."""
+    """The metrics of one service, in a separate registry."""
 
     def __init__(self, with_store: bool) -> None:
         registry = self._registry = prometheus_client.CollectorRegistry()
@@ -39,11 +39,11 @@ class ServiceMetrics:
         )
         self.failed = counter(
             "failed_total",
-            "Requests refused or without an answer, by gRPC status.",
+            "Requests rejected or without an answer, by gRPC status.",
             "code",
         )
         self.shed = counter(
-            "shed_total", "Requests refused because of load.", "reason"
+            "shed_total", "Requests rejected because of load.", "reason"
         )
         self.latency = histogram(
             "latency_seconds", "From arrival to answer, by path.", "path"
@@ -69,19 +69,19 @@ class ServiceMetrics:
         )
         self.background = gauge(
             "muse_ranking_background_prefetches",
-            "Prefetches that go on after their answer.",
+            "Prefetches that continue after their answer.",
         )
         self.targets = gauge(
             "muse_ranking_target_up",
-            "Whether a model server is thought to answer.",
+            "Whether a model server is considered up.",
             "target",
         )
         self.ready = gauge(
-            "muse_ranking_ready", "What readiness checks are told."
+            "muse_ranking_ready", "Result of the readiness check."
         )
         self.user_cache = gauge(
             "muse_user_cache",
-            "Statistics of the model's user cache, when last asked for.",
+            "Latest statistics of the model's user cache.",
             *("target", "statistic"),
         )
         if with_store:
@@ -90,5 +90,5 @@ class ServiceMetrics:
             )
 
     def page(self) -> str:
-        """All metrics in the text exposition format."""
+        """Returns all metrics in the text exposition format."""
         return prometheus_client.generate_latest(self._registry).decode()

@@ -1,4 +1,4 @@
-"""Store read and prefetch of a user, which may outlive their request."""
+"""Store read and prefetch of a user, which may outlive the request."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ _REMEMBERED = 65_536
 
 @dataclasses.dataclass(eq=False)
 class Flow:
-    """Store read, then prefetch, of one user."""
+    """The store read and then the prefetch of a user's history."""
 
     user_id: int
     recorder: Recorder
-    # Whether an older flow of the user may still write.
+    # Whether an older flow of the user may still write to the cache.
     overlaps: bool
-    # Whether the history is prefetched, and not only read.
+    # Whether the history is prefetched, rather than only read.
     prefetches: bool
-    # Up to which the times since behaviors are counted.
+    # The time up to which the ages of behaviors are computed.
     second: int
-    # None until it is read, and if it cannot be read.
+    # None until it is read, or if it cannot be read.
     history: UserHistory | None = None
     # Whether the store has no such user.
     unknown: bool = False
     spans: list[trace.Span] = dataclasses.field(default_factory=list)
-    # The server that holds the history.
+    # The server whose cache has the history.
     target: Target | None = None
-    # Answer of the prefetch; None where it failed.
+    # Result of the prefetch; None if it failed.
     result: PrefetchResult | None = None
-    # Requests that wait for it.
+    # Number of requests that wait for it.
     waiting: int = 0
     task: asyncio.Task[None] = dataclasses.field(init=False)
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the flow has finished."""
         return self.task.done()
 
     @property
@@ -64,7 +64,8 @@ class Flow:
     def outdates(self, generation: int) -> bool:
         """Whether a generation in the cache may be older than this history.
 
-        Events were appended while an older flow ran: it may write last.
+        If events were appended while an older flow ran, that one may write
+        last.
         """
         if not self.overlaps:
             return False
@@ -72,11 +73,11 @@ class Flow:
 
 
 class Prefetches:
-    """All flows that run.
+    """All running flows.
 
-    Requests of one user at the same time share a flow, unless events were
-    appended meanwhile. A flow that is late for its request goes on, because
-    it helps the next one, as long as there are few of them.
+    Concurrent requests of a user share a flow, unless events were appended in
+    between. A flow that is too late for its request continues, because the
+    next request can use it, as long as there are few such flows.
     """
 
     def __init__(
@@ -99,15 +100,15 @@ class Prefetches:
 
     @property
     def background(self) -> int:
-        """Flows without a request."""
+        """Number of flows without a request."""
         return sum(not flow.waiting for flow in self._running)
 
     def join(
         self, user_id: int, recorder: Recorder, prefetches: bool = True
     ) -> Flow:
-        """The user's flow, a new one where none runs; `leave` it later.
+        """Returns the user's running flow, or a new one. Call `leave` later.
 
-        A flow that does not prefetch is never shared.
+        A flow without prefetch is never shared.
         """
         flow = self._shared.get(user_id) if prefetches else None
         if flow is None:
@@ -125,28 +126,28 @@ class Prefetches:
         return flow
 
     def leave(self, flow: Flow, overloaded: bool) -> None:
-        """A request has its answer."""
+        """Removes a request, which has its answer, from a flow."""
         flow.waiting -= 1
         if flow.waiting or flow.done:
             return
         if overloaded or self.background > self._max_background:
             flow.task.cancel()
             if self._shared.get(flow.user_id) is flow:
-                del self._shared[flow.user_id]  # Later requests read anew.
+                del self._shared[flow.user_id]  # Later requests read again.
 
     def forget(self, user_id: int) -> None:
-        """Events were appended: the next request reads anew."""
+        """Makes the next request read again, after events were appended."""
         self._shared.pop(user_id, None)
 
     def length(self, target: Target, user_id: int, generation: int) -> int:
-        """How long a cached history is; -1 where it is not known.
+        """Returns the length of a cached history; -1 if it is unknown.
 
         Each server counts its own generations.
         """
         return self._lengths.get((target.address, user_id, generation), -1)
 
     async def close(self, seconds: float) -> None:
-        """Waits for all flows, then cancels them."""
+        """Waits for all flows, then cancels the remaining ones."""
         tasks = [flow.task for flow in self._running]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
@@ -208,7 +209,7 @@ class Prefetches:
             try:
                 return await send_declared(send, by_rows, {})
             except (InvalidArgumentError, SignatureError):
-                pass  # They are rows of another item table.
+                pass  # The rows belong to another item table.
         return await send_declared(send, by_ids, {})
 
     def _remember(

@@ -1,4 +1,4 @@
-"""Logs as JSON lines."""
+"""Logging as JSON lines."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Sends all logs of the process to stderr, as JSON lines."""
+    """Writes all logs of the process to stderr as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def log_request(request: RankingRequest, result: RankingResult) -> None:
-    """Writes one line about an answered request."""
+    """Logs one line about an answered request."""
     if not _requests.isEnabledFor(logging.INFO):
         return
     _requests.info(

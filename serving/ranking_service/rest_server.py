@@ -1,4 +1,4 @@
-"""The ranking service by REST: ranking, events, health and metrics."""
+"""The REST interface of the ranking service, with health and metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CODES = {
 
 
 def make_rest_app(service: RankingService) -> web.Application:
-    """Makes the application."""
+    """Returns the HTTP application."""
 
     async def rank(request: web.Request) -> web.Response:
         fields = await _fields(request, {*_RANK_FIELDS, "ids_as"}, {"user_id"})
@@ -125,7 +125,7 @@ async def _fields(
     if missing:
         raise RequestError("body", f"hold {missing[0]}", sorted(fields))
     for name in ("candidate_item_ids", "item_ids"):
-        # JavaScript can write large numbers as texts only.
+        # JavaScript can only write large numbers as texts.
         ids = fields.get(name)
         if isinstance(ids, list) and set(map(type, ids)) == {int, str}:
             fields[name] = list(map(str, ids))

@@ -1,4 +1,4 @@
-"""Whether the store keeps what the served model takes."""
+"""Checks that the store has the features that the served model takes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _DTYPES = {"int64": "int64", "float": "float32"}
 
 
 class Fit:
-    """Whether store, models and settings fit together.
+    """Checks whether store, models and settings match.
 
-    Each version is compared with the store once, and again with another store.
-    What is known of the declaration is told to `declared`.
+    Each version is compared with the store once, and again if the store
+    changes. `declared` receives the declaration.
     """
 
     def __init__(
@@ -42,22 +42,22 @@ class Fit:
         self._histories = histories
         self._declared = declared
         self._exported: RankingSchema | None = None
-        # By server: what was compared, and why it does not fit.
+        # By server: the compared version and layout, and the mismatch.
         self._compared: dict[str, tuple[int, Layout | None]] = {}
         self._problems: dict[str, str] = {}
 
     @property
     def problem(self) -> str:
-        """What does not fit, in one line; empty if all does."""
+        """The mismatch in one line; empty if all parts match."""
         return next(filter(None, self._problems.values()), "")
 
     def is_known(self, address: str, version: int) -> bool:
-        """Whether this version of a server was compared with this store."""
+        """Whether this version was already compared with this store."""
         now = version, self._histories.layout
         return self._compared.get(address) == now
 
     def learn(self) -> None:
-        """Takes the declaration of the model, or else of the store."""
+        """Uses the declaration of the model, or else that of the store."""
         layout, known = self._histories.layout, self._exported
         fits = bool(known or (self._compared and not self.problem))
         if known is None and layout is not None:
@@ -102,13 +102,13 @@ def exported_schema(folder: str, version: int) -> RankingSchema | None:
 def problem(
     layout: Layout, schema: RankingSchema | None, metadata: ModelMetadata
 ) -> str:
-    """Returns in one line how the store does not fit; empty if it does.
+    """Returns the mismatch of store and model in one line, or an empty text.
 
     Args:
-        layout: of the store.
+        layout: layout of the store.
         schema: the model's declaration; without it, the inputs of its
             signatures are compared.
-        metadata: of the model.
+        metadata: metadata of the model.
     """
     if schema is None:
         found = _of_inputs(layout, metadata)
@@ -120,7 +120,7 @@ def problem(
 
 
 def label_problem(label: str, metadata: ModelMetadata) -> str:
-    """Returns in one line that the model has no such label; else nothing."""
+    """Returns an error in one line if the model lacks the label, or ""."""
     signature = metadata.signatures.get("rank")
     if not label or label == CLICK or signature is None:
         return ""
@@ -140,8 +140,8 @@ def label_problem(label: str, metadata: ModelMetadata) -> str:
 def _of_inputs(layout: Layout, metadata: ModelMetadata) -> str:
     """Compares features with the inputs of the signature that takes them.
 
-    Features that the store lacks are told if it has a declaration: then it
-    would have those of its data.
+    If the store has a declaration, features that it lacks are reported too,
+    since it would have all features of its data.
     """
     signatures = metadata.signatures
     name = "prefetch" if "prefetch" in signatures else "rank"
@@ -169,7 +169,7 @@ def _of_inputs(layout: Layout, metadata: ModelMetadata) -> str:
 
 
 def _width(spec: TensorSpec, group: str) -> int:
-    """Returns values of one thing; -1 where any number is taken."""
+    """Returns the number of values of an entity; -1 if any is accepted."""
     axes = 1 if group == "user" else 2
     shape = spec.shape or ()
     return shape[-1] if len(shape) > axes else 1

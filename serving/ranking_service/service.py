@@ -54,7 +54,7 @@ _LEAST_CLOSE_S = 1.0
 class RankingService:
     """Ranks candidates for users, always within the deadline.
 
-    Lives in one event loop. Close it, or use it as a context manager.
+    It belongs to one event loop. Close it, or use it as a context manager.
 
     Example:
         >>> async def main():  # doctest: +SKIP
@@ -82,8 +82,9 @@ class RankingService:
     def ready(self) -> bool:
         """Whether requests get scores.
 
-        A model server answers and has ranked once, the store answers and
-        keeps what the model takes, and the service is not stopping.
+        This is the case if a model server answers and has ranked once, the
+        store answers and has the model's features, and the service is not
+        stopping.
         """
         return (
             any(self._serves(target) for target in self._parts.targets.all)
@@ -94,11 +95,11 @@ class RankingService:
 
     @property
     def problem(self) -> str:
-        """Why store, model and settings do not fit together, in one line."""
+        """Why store, model and settings do not match, in one line."""
         return self._fit.problem
 
     async def start(self) -> None:
-        """Looks for its parts; model servers rank once."""
+        """Connects to its parts; each model server ranks once."""
         polls: list[Callable[[], Awaitable[None]]] = [
             functools.partial(self._poll_target, target)
             for target in self._parts.targets.all
@@ -117,7 +118,7 @@ class RankingService:
         )
 
     async def close(self) -> None:
-        """Refuses new requests, waits for those in flight, and ends."""
+        """Rejects new requests, waits for those in flight, and stops."""
         self._draining = True
         grace = self.config.drain_seconds
         ends = time.monotonic() + grace
@@ -143,19 +144,18 @@ class RankingService:
     async def rank(self, request: RankingRequest) -> RankingResult:
         """Ranks candidates for a user.
 
-        Missing history, slow or broken parts are no errors: the answer says
-        in `path` what it rests on.
+        A missing history and slow or broken parts are not errors: `path` in
+        the answer tells how it was ranked.
 
         Raises:
-            RequestError: there are too many candidates, a text where a number
-                is declared, or a feature of the request that the model does
-                not take.
-            Overloaded: the service has too much to do.
+            RequestError: there are too many candidates, a text instead of a
+                declared number, or a feature that the model does not accept.
+            Overloaded: the service is overloaded.
         """
         recorder = Recorder(self._traces.tracer, self.metrics.stages)
         asked, request = request, self._completed(request)
         seconds = request.deadline_ms / 1e3
-        # The margin leaves nine tenths of a short deadline.
+        # The margin takes at most a tenth of the deadline.
         margin = min(self.config.margin_ms / 1e3, seconds / 10)
         ends = recorder.start + seconds - margin
         queue = min(self.config.max_queue_ms / 1e3, seconds / 2)
@@ -189,18 +189,17 @@ class RankingService:
         user: Mapping[str, Value] | None = None,
         times: IntegerList | None = None,
     ) -> int:
-        """Appends behaviors, oldest first, and returns how many are kept.
+        """Appends behaviors, oldest first, and returns their number.
 
         Arguments are those of `RankingClient.append_events`. The next request
-        sees them.
+        uses the new behaviors.
 
         Raises:
-            RequestError: an argument is not as described, or there is no
-                store.
-            ValueError: the store does not keep a feature.
+            RequestError: an argument has a wrong value, or there is no store.
+            ValueError: the store does not have a feature.
             Overloaded: the service is stopping; nothing was appended.
             StoreError: the store failed.
-            asyncio.TimeoutError: the store takes too long.
+            asyncio.TimeoutError: the store did not answer in time.
         """
         events = AppendEvents(
             user_id, item_ids, behaviors or {}, user or {}, times
@@ -211,22 +210,22 @@ class RankingService:
             raise Overloaded("draining", 1)
         try:
             await self._parts.histories.append(events, features.now())
-        finally:  # A failed append may be stored.
+        finally:  # A failed append may still have been stored.
             self._parts.prefetches.forget(int(events.user_id))
         return min(len(events.item_ids), self.config.history_limit)
 
     def refuses(self, result: RankingResult) -> bool:
-        """Whether callers by gRPC or REST get an error for this answer."""
+        """Whether gRPC and REST return an error for this answer."""
         unranked = result.path == "unranked"
         return unranked and self.config.unranked == "error"
 
     def count_failure(self, failure: Failure) -> None:
-        """Counts what a caller got instead of an answer."""
+        """Counts a failure that was returned instead of an answer."""
         if not failure.counted:
             self.metrics.failed.labels(failure.code).inc()
 
     def metrics_page(self) -> str:
-        """All metrics in Prometheus' text format."""
+        """Returns all metrics in the text format of Prometheus."""
         self.metrics.in_flight.set(self._admission.inside)
         self.metrics.queued.set(self._admission.queued)
         self.metrics.background.set(self._parts.prefetches.background)
@@ -262,7 +261,7 @@ class RankingService:
     def _ordered(
         self, result: RankingResult, request: RankingRequest
     ) -> RankingResult:
-        """Returns the answer as it is wanted: sorted, or the best of it."""
+        """Returns the answer sorted or reduced as the request asks."""
         if not (request.sort or request.top):
             return result
         values = result.probabilities.get(
@@ -283,7 +282,7 @@ class RankingService:
         return target.up and target.address in self._warm
 
     async def _warm_up(self, target: Target) -> None:
-        """Ranks once without a history: the first call is slow."""
+        """Ranks once without a history, because the first call is slow."""
         candidates = self._parts.popular[: self.config.num_candidates]
         if not len(candidates):
             candidates = np.arange(1, self.config.num_candidates + 1)
@@ -294,7 +293,7 @@ class RankingService:
     async def _keep(
         self, poll: Callable[[], Awaitable[None]], seconds: float
     ) -> None:
-        while not self._draining:  # A cancellation may get lost in a poll.
+        while not self._draining:  # A poll may swallow a cancellation.
             await asyncio.sleep(seconds)
             try:
                 await poll()
@@ -302,7 +301,7 @@ class RankingService:
                 _logger.exception("Polling failed")
 
     async def _poll_target(self, target: Target) -> None:
-        """Asks a model server whether it serves; a new one must rank first."""
+        """Checks whether a model server serves; a new one must rank first."""
         start = time.monotonic()
         try:
             async with target.place(start + _STATUS_TIMEOUT_S) as left:
@@ -313,7 +312,7 @@ class RankingService:
             if target.address not in self._warm:
                 await self._warm_up(target)
         except MuseClientError as error:
-            # A busy server lets a poll time out while it answers requests.
+            # A poll may time out because a server is busy answering requests.
             busy = isinstance(error, DeadlineError)
             if isinstance(error, OverloadedError) or (
                 busy and target.last_answer > start
@@ -330,7 +329,7 @@ class RankingService:
     async def _compare(
         self, target: Target, versions: Sequence[VersionStatus]
     ) -> None:
-        """Compares a new version, or a new store, with the other."""
+        """Compares a new version or a new store with the other part."""
         serving = [v.version for v in versions if v.state == "AVAILABLE"]
         if self._fit.is_known(target.address, max(serving)):
             return
@@ -346,7 +345,7 @@ class RankingService:
             await self._parts.histories.read(0, 1)
             self._fit.learn()
         except StoreBusyError:
-            # A store that is busy is up if it answers other reads.
+            # A busy store is up if it answers other reads.
             silent = time.monotonic() - self._parts.histories.answered
             if silent > self.config.store_timeout_ms / 1e3:
                 self._store_up = False
@@ -373,7 +372,7 @@ class RankingService:
             async with target.place(time.monotonic() + _POLL_TIMEOUT_S) as left:
                 cache = await target.client.user_cache([0], timeout=left)
         except MuseClientError:
-            return  # A model without a user cache.
+            return  # The model has no user cache.
         for name in CACHE_STATISTICS:
             self.metrics.user_cache.labels(target.address, name).set(
                 float(getattr(cache, name))
@@ -391,6 +390,6 @@ class RankingService:
                 time.monotonic() + _POLL_TIMEOUT_S,
             )
         except MuseClientError:
-            return  # Keeps the previous ones.
+            return  # Keep the previous items.
         ids = np.asarray(found.candidate_item_ids, np.int64)
         self._parts.popular = ids[ids != 0]

@@ -1,8 +1,8 @@
-"""Several model servers, one of them per user.
+"""Model servers, and the assignment of users to them.
 
-Rendezvous hashing: every user ranks the servers by a hash of both names, and
-takes the first. So prefetch and ranking of a user meet the same user cache,
-and when a server goes only its own users move.
+Rendezvous hashing: for each user, the servers are ordered by a hash of both
+names, and the first one is used. Prefetch and ranking thus use the same user
+cache, and if a server fails, only its users move to other servers.
 """
 
 from __future__ import annotations
@@ -57,16 +57,17 @@ class Target:
 
     @property
     def up(self) -> bool:
-        """Whether it is thought to answer."""
+        """Whether the server is considered up."""
         return not self._lost and time.monotonic() >= self._down_until
 
     @contextlib.asynccontextmanager
     async def place(
         self, until: float, prefetch: bool = False
     ) -> AsyncIterator[float]:
-        """A place among the calls that the server works on.
+        """Holds one of the places for concurrent calls to the server.
 
-        Prefetches have at most half of the places: rankings need the rest.
+        Prefetches get at most half of the places, because rankings need the
+        others.
         """
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -81,16 +82,16 @@ class Target:
         except Overloaded as error:
             raise DeadlineError(
                 "DEADLINE_EXCEEDED",
-                f"no free call to {self.address} in time (calls_per_target)",
+                f"no call to {self.address} was free (calls_per_target)",
             ) from error
 
     def lost(self) -> None:
-        """Notes that it does not say how it is: down until it answers."""
+        """Marks the server as down until it answers, after a failed poll."""
         self._lost = True
         self.failed()
 
     def failed(self) -> None:
-        """Notes that it did not answer: others are asked for a while."""
+        """Records a failed call; other servers are preferred for a while."""
         if not self._pause:
             _logger.warning("Model server %s does not answer", self.address)
         self._pause = min(
@@ -99,7 +100,7 @@ class Target:
         self._down_until = time.monotonic() + self._pause
 
     def answered(self) -> None:
-        """Notes that it answers."""
+        """Records that the server answered."""
         if self._pause:
             _logger.warning("Model server %s answers again", self.address)
         self._lost = False
@@ -116,7 +117,7 @@ class Targets:
         ]
 
     def order(self, user_id: int) -> list[Target]:
-        """The servers for a user: the user's own first, those down last."""
+        """Returns a user's servers in order, with those down at the end."""
         ranked = by_user(user_id, [target.address for target in self.all])
 
         def place(target: Target) -> tuple[bool, int]:
@@ -131,7 +132,7 @@ class Targets:
         until: float,
         prefetch: bool = False,
     ) -> tuple[Target, _T]:
-        """Asks the first server that answers."""
+        """Calls the servers in order until one answers."""
         for place, target in enumerate(order):
             try:
                 async with target.place(until, prefetch) as seconds:
@@ -151,7 +152,7 @@ class Targets:
 
 
 def by_user(user_id: int, addresses: Sequence[str]) -> list[str]:
-    """Servers in the order in which a user prefers them."""
+    """Returns the servers in the order of the user's preference."""
 
     def weight(address: str) -> bytes:
         text = f"{user_id}|{address}".encode()

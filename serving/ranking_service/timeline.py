@@ -1,10 +1,10 @@
 """Draws the stages of an answered request, for a terminal and as SVG.
 
-A running service can be asked and drawn from a shell:
+To draw a request of a running service, use:
 
     python -m serving.ranking_service.timeline 127.0.0.1:8600 USER_ID out.svg
 
-It asks several times and draws the request whose total is the median.
+It sends several requests and draws the one with the median total time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _COLORS = {  # light and dark: text, page, grid, and the four bars
 def as_text(
     stages: Sequence[Stage], total_ms: float, width: int = 32
 ) -> list[str]:
-    """The stages as lines for a terminal, one each."""
+    """Returns the stages as lines for a terminal."""
     total = max(total_ms, 1e-9)
     longest = max((len(stage.name) for stage in stages), default=0)
     lines = []
@@ -67,11 +67,11 @@ def as_svg(
     title: str = "Stages of one ranking request",
     standalone: bool = False,
 ) -> str:
-    """The stages as a picture: a bar each, over a common time axis.
+    """Returns the stages as bars over a common time axis.
 
-    A standalone picture carries its colors. Otherwise the page defines them
-    for the classes `fill4` to `fill7` and `grid`; the report draws models in
-    the colors before these.
+    A standalone picture contains its colors. Otherwise the page must define
+    them for the classes `fill4` to `fill7` and `grid`; the report uses the
+    earlier colors for models.
     """
     total = max(total_ms, 1e-9)
     height = _TOP + _ROW * len(stages) + _BOTTOM
@@ -110,7 +110,7 @@ def as_svg(
 
 
 def overlap(stages: Sequence[Stage]) -> str:
-    """Says whether the prefetch ended before candidate retrieval."""
+    """Returns a sentence on whether the prefetch ended before retrieval."""
     ends = {
         stage.name: stage.start_ms + stage.duration_ms
         for stage in stages
@@ -128,13 +128,13 @@ def overlap(stages: Sequence[Stage]) -> str:
 
 
 def median(answers: Sequence[RankingResult]) -> RankingResult:
-    """The answer whose total is the median."""
+    """Returns the answer with the median total time."""
     ordered = sorted(answers, key=lambda answer: answer.total_ms)
     return ordered[len(ordered) // 2]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Asks a running service and writes the picture; returns exit code."""
+    """Calls a running service, writes the picture and returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.ranking_service.timeline",
         description="Draws the stages of a ranking request.",
@@ -209,7 +209,7 @@ def _words(stage: Stage) -> str:
 
 
 def _ticks(total: float) -> list[float]:
-    """Four to eight round values from 0 to the total."""
+    """Returns four to eight round values from 0 to the total."""
     rough = total / 8
     power = 10 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)

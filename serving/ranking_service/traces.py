@@ -1,7 +1,7 @@
-"""The stages of requests, as OpenTelemetry spans.
+"""The stages of a request, as OpenTelemetry spans.
 
-The spans are the only record: the answer's `stages`, the metric of stages and
-the exported trace come from them.
+Stages are only recorded as spans: the answer's `stages`, the metric of stages
+and the exported trace are derived from them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _OUTCOME = "muse.outcome"
 
 
 class Traces:
-    """Makes spans and exports them where that is asked for."""
+    """Creates spans and exports them if configured."""
 
     def __init__(
         self, destination: str, exporter: SpanExporter | None = None
     ) -> None:
         self._provider = TracerProvider(
-            sampler=ALWAYS_ON,  # The answers' stages are made from the spans.
+            sampler=ALWAYS_ON,  # The answers' stages are derived from spans.
             resource=Resource.create({"service.name": "muse-ranking"}),
         )
         if destination == "console":
@@ -52,7 +52,7 @@ class Traces:
         self.tracer = self._provider.get_tracer("serving.ranking_service")
 
     def close(self, seconds: float) -> None:
-        """Sends what is left, as long as the endpoint takes it in time."""
+        """Exports the remaining spans, within the time limit."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(seconds)
@@ -71,7 +71,7 @@ def _otlp(endpoint: str) -> SpanExporter:
 
 
 class _RunningStage:
-    """A stage; set `outcome` where it is not `ok`."""
+    """A running stage; `outcome` is set if it is not `ok`."""
 
     def __init__(self, span: trace.Span) -> None:
         self.span = span
@@ -92,9 +92,9 @@ class Recorder:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[_RunningStage]:
-        """Records a stage, and ends its errors: there are other paths.
+        """Records a stage and suppresses its errors, as other paths follow.
 
-        An error sets the stage's outcome. Only a cancellation goes on.
+        An error sets the stage's outcome. Only cancellation is raised.
         """
         stage = _RunningStage(self._begin(name))
         try:
@@ -122,24 +122,24 @@ class Recorder:
                 self._durations.labels(name, stage.outcome).observe(seconds)
 
     def skip(self, name: str) -> None:
-        """Notes that a stage was left out."""
+        """Records that a stage was skipped."""
         span = self._begin(name)
         span.set_attribute(_OUTCOME, "skipped")
         span.end()
 
     def adopt(self, span: trace.Span) -> None:
-        """Adds a stage that another request began."""
+        """Adds a stage that another request started."""
         if span not in self._spans:
             self._spans.append(span)
 
     def stages(self) -> tuple[Stage, ...]:
-        """The stages so far, by start; what runs is cut here."""
+        """The stages so far by start time; running ones end now."""
         now = time.time_ns()
         found = []
         for span in self._spans:
             if not isinstance(span, ReadableSpan):
-                continue  # The environment has switched OpenTelemetry off.
-            # A shared stage may have begun before this request.
+                continue  # The environment disables OpenTelemetry.
+            # A shared stage may have started before this request.
             start = max(span.start_time or 0, self._began)
             end = max(start, span.end_time or now)
             found.append(
@@ -153,7 +153,7 @@ class Recorder:
         return tuple(sorted(found, key=lambda stage: stage.start_ms))
 
     def elapsed_ms(self) -> float:
-        """Milliseconds since the request came in."""
+        """Milliseconds since the arrival of the request."""
         return 1e3 * (time.monotonic() - self.start)
 
     def end(self, request: RankingRequest, result: RankingResult) -> None:

@@ -1,8 +1,8 @@
-"""Histories of users, kept outside the model.
+"""Behavior stores: histories of users outside the model.
 
 `LmdbStore` keeps them in a file of this machine, `RedisStore` in a Redis
-server for a fleet. Both give the newest 100,000 events of a user in one round
-trip, and never a history that they cannot vouch for.
+server for a fleet. Both read the newest 100,000 events of a user in one round
+trip, and verify what they read.
 """
 
 from serving.stores.base import (

@@ -1,4 +1,4 @@
-"""What every behavior store can do."""
+"""The interface of behavior stores."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from serving.stores.records import Codec, Header, pack_rows, unpack_rows
 from serving.stores.values import Ids, UserId, Value, Values
 
 LIMIT = 100_000
-"""Events kept of a user unless another limit is asked for."""
+"""Default number of events that are kept of a user."""
 
 CheckedUser = tuple[Header, np.ndarray]
-"""Header, and words of events (see `Codec`), of a `UserRecord`."""
+"""Header and words of events (see `Codec`) of a `UserRecord`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UserHistory:
-    """What a store knows about a user. Do not write into the arrays.
+    """The history of a user in a store. Do not modify the arrays.
 
-    All arrays are oldest first, as models take them.
+    All arrays are oldest first, as the inputs of models are.
 
     Attributes:
         user_id: the user.
         user: the user features of the layout, numbers or arrays (width,);
             None if none were set.
         item_ids: int64 (N,).
-        behaviors: the behavior features of the layout, (N,) or (N, width)
-            each.
-        times: int64 (N,), seconds; None if the layout has none.
-        rows: int32 (N,), rows of the item table that `table_stamp` names; -1
-            is padding, 0 an unknown item. None if there are none for every
-            one of these events.
-        table_stamp: which item table; None without rows.
-        end: how many events were ever appended for this user. It grows with
-            each, so it tells two states of a history apart.
+        behaviors: the behavior features of the layout, each (N,) or
+            (N, width).
+        times: int64 (N,), seconds; None if the layout has no times.
+        rows: int32 (N,), rows in the item table of `table_stamp`; -1 is
+            padding, 0 an unknown item. None unless there is a row for each of
+            these events.
+        table_stamp: identifies the item table; None without rows.
+        end: number of events ever appended for this user. It grows with each
+            event, so it distinguishes states of a history.
     """
 
     user_id: int
@@ -52,7 +52,7 @@ class UserHistory:
     end: int
 
     def newest(self, count: int) -> UserHistory:
-        """Returns the history with its newest `count` events only."""
+        """Returns the history with only its newest `count` events."""
         start = max(0, len(self) - count)
         return dataclasses.replace(
             self,
@@ -73,11 +73,11 @@ class StoreStats:
     """Size of a store.
 
     Attributes:
-        users: users known.
-        events: events kept of all of them.
-        rows: users with resolved rows, current or not.
-        bytes: what the store takes: of the file, or of the server's memory.
-        limit: events kept of a user.
+        users: number of users.
+        events: number of stored events of all users.
+        rows: number of users with resolved rows, current or not.
+        bytes: size of the file, or memory of the server.
+        limit: maximum number of events of a user.
     """
 
     users: int
@@ -88,16 +88,16 @@ class StoreStats:
 
 
 class UserRecord(NamedTuple):
-    """A user with features and events to write.
+    """The features and events of a user to write.
 
     Attributes:
         user_id: the user.
-        user: user features by name; those left out are missing. None sets
-            none.
-        item_ids: one id, or several, oldest first; none 0.
-        behaviors: behavior features by name, as many values as item ids;
-            those left out are missing.
-        times: seconds, as many as item ids, if the layout has times.
+        user: user features by name; those not given become missing. None does
+            not set any.
+        item_ids: one id, or several, oldest first, without 0.
+        behaviors: behavior features by name, with one value per item id; those
+            not given are missing.
+        times: seconds, one per item id, if the layout has times.
     """
 
     user_id: UserId
@@ -108,7 +108,7 @@ class UserRecord(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A note that a bulk load leaves in the store."""
+    """A note that a bulk load stores."""
 
     name: str
     text: str
@@ -117,20 +117,19 @@ class Mark(NamedTuple):
 class BehaviorStore(abc.ABC):
     """Histories of users.
 
-    Ids and categories may be texts where these are declared (`Texts`). Threads
-    may share a store. Every method raises `StoreUnavailableError`
-    where the store does not answer, `StoreMovedError` where another one took
-    its place, `StoreCorruptError` where a record cannot be trusted,
-    `StoreError` for anything else that is the store's, and `ValueError` for
-    wrong arguments, such as features that the layout does not have, which are
-    checked before anything is written.
+    Ids and categories may be texts if they are declared as texts (`Texts`).
+    Stores are thread-safe. Every method raises `StoreUnavailableError` if the
+    store does not answer, `StoreMovedError` if it was replaced,
+    `StoreCorruptError` if a record is invalid, `StoreError` for other failures
+    of the store, and `ValueError` for wrong arguments, such as features that
+    the layout does not have. Arguments are checked before anything is written.
 
     Args:
-        limit: events kept of a user.
+        limit: maximum number of events of a user.
 
     Attributes:
         limit: as given.
-        is_new: whether it was made when it was opened.
+        is_new: whether opening the store created it.
     """
 
     is_new = False
@@ -143,11 +142,11 @@ class BehaviorStore(abc.ABC):
 
     @property
     def layout(self) -> Layout:
-        """Which features it keeps."""
+        """The features that the store keeps."""
         return self._codec.layout
 
     def user_id(self, user_id: UserId) -> int:
-        """Returns the id that the store has of a user, known or not."""
+        """Returns the id of a user in the store, known or not."""
         return self._codec.checked_user_id(user_id)
 
     def read(
@@ -157,7 +156,7 @@ class BehaviorStore(abc.ABC):
 
         Args:
             user_id: the user.
-            limit: at most so many events; the store's limit by default.
+            limit: maximum number of events; the store's limit by default.
 
         Returns:
             The history, or None for an unknown user.
@@ -173,18 +172,18 @@ class BehaviorStore(abc.ABC):
         user: Mapping[str, Value] | None = None,
         times: Ids | None = None,
     ) -> None:
-        """Appends events of a user: all of them, durably, or none.
+        """Appends events of a user, durably and atomically.
 
         The oldest events beyond the store's limit are dropped.
 
         Args:
-            user_id: the user; a new one is made.
-            item_ids: one id, or several, oldest first; none 0.
-            behaviors: behavior features by name, as many values; those left
-                out are missing.
-            user: as in `set_user`, with the events or not at all; None leaves
-                the user features as they are.
-            times: seconds, as many as item ids, if the layout has times.
+            user_id: the user, who is created if new.
+            item_ids: one id, or several, oldest first, without 0.
+            behaviors: behavior features by name, with one value per item id;
+                those not given are missing.
+            user: as in `set_user`, written atomically with the events; None
+                does not change the user features.
+            times: seconds, one per item id, if the layout has times.
         """
         self.append_many(
             [UserRecord(user_id, user, item_ids, behaviors or {}, times)]
@@ -193,16 +192,16 @@ class BehaviorStore(abc.ABC):
     def append_many(self, users: Iterable[UserRecord]) -> None:
         """Appends events of several users.
 
-        Each record is written whole or not at all.
+        Each record is written atomically.
         """
         self._append_many(list(map(self._checked, users)))
 
     def set_user(self, user_id: UserId, user: Mapping[str, Value]) -> None:
-        """Sets all user features of a user; a new user is made.
+        """Sets all user features of a user, who is created if new.
 
         Args:
             user_id: the user.
-            user: user features by name; those left out are missing.
+            user: user features by name; those not given become missing.
         """
         self.append(user_id, (), user=user)
 
@@ -214,22 +213,22 @@ class BehaviorStore(abc.ABC):
         *,
         end: int | None = None,
     ) -> bool:
-        """Keeps the rows that a user's history resolves to.
+        """Stores the table rows of a user's history.
 
-        They count until the next append.
+        They are valid until the next append.
 
         Args:
             user_id: a known user.
-            rows: int32, oldest first, one for each event that `read` gives.
+            rows: int32, oldest first, one for each event that `read` returns.
             table_stamp: identifies the item table.
-            end: `UserHistory.end` of the history that was resolved. Give it
-                where events may be appended meanwhile.
+            end: `UserHistory.end` of the history that was resolved. Give it if
+                events may have been appended meanwhile.
 
         Returns:
-            False if the history went on since `end`: nothing is kept.
+            False if the history has changed since `end`; nothing is stored.
 
         Raises:
-            ValueError: not one row per event.
+            ValueError: the number of rows differs from that of the events.
         """
         values = np.asarray(rows, np.int32)
         return self._set_rows(self.user_id(user_id), values, table_stamp, end)
@@ -241,23 +240,23 @@ class BehaviorStore(abc.ABC):
     def replace_many(
         self, users: Iterable[UserRecord], mark: Mark | None = None
     ) -> None:
-        """Writes whole users in place of what was there.
+        """Replaces users, with all their features and events.
 
         Args:
-            users: the users; the last record of an id is kept. Its user
-                features, where it has None, are unknown.
-            mark: a note kept with them; there whenever they are.
+            users: the users; if two records have the same id, the last one is
+                used. If `user` is None, the user has no features.
+            mark: a note that is stored with them, or not at all.
         """
         self._replace_many(list(map(self._checked, users)), mark)
 
     def delete_many(self, user_ids: Iterable[UserId]) -> int:
-        """Deletes users with all that is known of them, damaged ones too.
+        """Deletes users and all their data, including damaged data.
 
         Args:
             user_ids: the users; unknown ones are ignored.
 
         Returns:
-            How many were there.
+            The number of users that were deleted.
         """
         return self._delete_many(sorted(set(map(self.user_id, user_ids))))
 
@@ -267,7 +266,7 @@ class BehaviorStore(abc.ABC):
 
     @abc.abstractmethod
     def user_ids(self) -> Iterator[int]:
-        """Yields every known user, in no order that means anything."""
+        """Yields every known user, in arbitrary order."""
 
     @abc.abstractmethod
     def stats(self) -> StoreStats:
@@ -275,11 +274,11 @@ class BehaviorStore(abc.ABC):
 
     @abc.abstractmethod
     def remove(self) -> None:
-        """Removes a store without users, so that there is none."""
+        """Removes a store without users."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Closes the store; a second time does nothing."""
+        """Closes the store. Closing again does nothing."""
 
     def __enter__(self) -> BehaviorStore:
         return self
@@ -287,7 +286,7 @@ class BehaviorStore(abc.ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What a store implements; the arguments are checked.
+    # Methods that a store implements. Their arguments are checked.
 
     @abc.abstractmethod
     def _read(self, user_id: int, count: int) -> UserHistory | None: ...
@@ -327,7 +326,7 @@ class BehaviorStore(abc.ABC):
         resolved: bytes | memoryview | None,
         rows_key: str,
     ) -> UserHistory:
-        """Makes a history of the records that the store has read."""
+        """Returns the history in the records that the store has read."""
         rows, stamp = None, None
         codec, items = self._codec, events[0]
         if resolved is not None:

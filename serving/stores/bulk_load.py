@@ -25,16 +25,16 @@ _COMMIT_EVENTS = 2_000_000
 
 @dataclasses.dataclass
 class LoadReport:
-    """What a load did.
+    """Result of a load.
 
     Attributes:
-        rows: rows of the source seen, those of an earlier try included.
-        resumed: rows that an earlier try had loaded.
-        users: rows loaded now.
-        events: events kept of them.
-        padding: events with item id 0, left out.
-        rejected: reason to number of rows, now.
-        seconds: time taken.
+        rows: number of rows read, including those of an earlier attempt.
+        resumed: rows that an earlier attempt had loaded.
+        users: users loaded now.
+        events: events stored for these users.
+        padding: events with item id 0, which are left out.
+        rejected: number of rows rejected now, by reason.
+        seconds: duration.
     """
 
     rows: int = 0
@@ -55,26 +55,26 @@ def load_users(
     rejected: pathlib.Path,
     on_progress: Callable[[LoadReport], None] | None = None,
 ) -> LoadReport:
-    """Writes every user of a table into a store, in place of what was there.
+    """Writes all users of a table to a store, replacing existing ones.
 
-    The first good row of a user is loaded, as in training; others are rejected.
+    If a user has several valid rows, the first one is loaded, as in training;
+    the others are rejected.
 
-    A load that was killed goes on where it stopped when it is started again
-    on the same source. What it wrote last may be written again, which
-    changes nothing, but for events that were appended to those users in
-    between: append only after a load.
+    If a load was killed and is started again with the same source, it resumes.
+    Its last write may be repeated, which changes nothing unless events were
+    appended to these users in between; so append only after a load.
 
     Args:
-        store: where to.
-        batches: rows of users; the same ones in the same order whenever
+        store: the store to write to.
+        batches: rows of users; the same rows in the same order whenever
             `source` is the same.
         columns: the columns of `user_id`, `behavior_item_ids`, the features
             `user_<f>` and `behavior_<f>`, and `behavior_times` if the layout
-            has times, by these names. Of lists of user features that are
-            longer than the layout has it, the first values are loaded.
+            has times, by these names. If lists of user features are longer
+            than in the layout, their first values are loaded.
         source: identifies the table and its state.
         rejected: folder for rows that cannot be loaded: files
-            `part-<row>.parquet`, with a column `reason`. Those of an earlier
+            `part-<row>.parquet`, with a column `reason`. Files of another
             source are removed.
         on_progress: called after each write.
 
@@ -129,14 +129,14 @@ def _mark(source: str, rows: int, done: bool) -> Mark:
 
 
 def _rows_to_commit(batch: pa.RecordBatch, offset: int) -> int:
-    """Returns how many rows from `offset` on make one write."""
+    """Returns the number of rows from `offset` on for one write."""
     lengths = _lengths(batch["behavior_item_ids"])
     total = np.cumsum(lengths[offset : offset + _COMMIT_USERS])
     return max(1, int(np.searchsorted(total, _COMMIT_EVENTS, side="right")))
 
 
 def _named(batch: pa.RecordBatch, columns: Mapping[str, str]) -> pa.RecordBatch:
-    """Returns the columns that are loaded, under their names."""
+    """Returns the columns to load, under their names."""
     for name, column in columns.items():
         if batch.schema.get_field_index(column) < 0:
             raise ValueError(
@@ -156,7 +156,7 @@ def _load(
     source: str,
     report: LoadReport,
 ) -> None:
-    """Writes the good rows to the store."""
+    """Writes the valid rows to the store."""
     behaviors = _behaviors(batch)
     user = {
         name.removeprefix("user_"): _user_values(
@@ -203,7 +203,7 @@ def _list(batch: pa.RecordBatch, name: str, row: int) -> np.ndarray:
 
 
 def _behaviors(batch: pa.RecordBatch) -> list[str]:
-    """Returns the names of lists that are as long as those of items."""
+    """Returns the names of lists that are as long as the lists of items."""
     names: list[str] = batch.schema.names
     return [
         name
@@ -213,11 +213,11 @@ def _behaviors(batch: pa.RecordBatch) -> list[str]:
 
 
 def _user_values(column: pa.Array, kind: Kind | None) -> list[Any]:
-    """Returns a user feature of each row, None where it is missing."""
+    """Returns a user feature of each row, None if it is missing."""
     values: list[Any] = column.to_pylist()
     if kind is None or kind.width == 1:
         return values
-    # Within a list of categories, null and 0 are the same.
+    # In a list of categories, null and 0 are the same.
     zero = 0 if kind.dtype == "int64" else None
     return [
         one and [zero if n is None else n for n in one[: kind.width]]
@@ -236,7 +236,7 @@ def _lengths(lists: pa.Array) -> np.ndarray:
 def _reject_repeated(
     batch: pa.RecordBatch, reasons: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
-    """Rejects good rows of users that had one; returns all users seen."""
+    """Rejects further valid rows of a user; returns all users seen."""
     good = np.flatnonzero(reasons == "")
     ids = _numbers(batch["user_id"])[good]
     distinct, first = np.unique(ids, return_index=True)
@@ -252,7 +252,7 @@ def _reject_repeated(
 def _reasons(batch: pa.RecordBatch, vectors: Mapping[str, int]) -> np.ndarray:
     """Returns why each row cannot be loaded, str (N,), empty if it can.
 
-    `vectors` has the lengths of vectors by name.
+    `vectors` maps names of vectors to their lengths.
     """
     import pyarrow as pa
 
@@ -318,7 +318,7 @@ def _write_rejected(
     batch: pa.RecordBatch,
     reasons: np.ndarray,
 ) -> None:
-    """Writes the rejected rows of a batch, before the others count as done."""
+    """Writes the rejected rows of a batch before the others are committed."""
     rows = np.flatnonzero(reasons != "")
     if not len(rows):
         return

@@ -1,27 +1,27 @@
-"""What can go wrong with a behavior store."""
+"""Errors of behavior stores."""
 
 from __future__ import annotations
 
 
 class StoreError(RuntimeError):
-    """A store could not do what was asked; the base of the others."""
+    """A store failed; the base class of the other errors."""
 
 
 class StoreUnavailableError(StoreError):
-    """The store does not answer, or not in time; trying again may help."""
+    """The store did not answer in time; a retry may succeed."""
 
 
 class StoreMovedError(StoreUnavailableError):
-    """Its file was removed or replaced; open the store again."""
+    """The store was removed or replaced; open it again."""
 
 
 class StoreCorruptError(StoreError):
-    """What lies in the store is not what was written; never guessed at.
+    """A record in the store is damaged. Its content is not used.
 
     Args:
         user_id: user of the record.
-        key: the record's name in the store.
-        reason: what is wrong with it.
+        key: key of the record in the store.
+        reason: the defect.
 
     Attributes:
         user_id: as given.

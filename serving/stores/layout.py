@@ -1,4 +1,4 @@
-"""What a store keeps of users and events, and the record that says so."""
+"""The features that a store keeps, and the record of this layout."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from schemas.ranking_schema import RankingSchema
 
 FORMAT = 3
-"""Version of what lies in a store."""
+"""Version of the format of stores."""
 RECORD_1 = b"1"
-"""The record of format 1, which had one layout for all stores."""
+"""The record of format 1, which had the same layout for all stores."""
 
 
 class Kind(NamedTuple):
-    """Values of a feature: their type, and how many there are of each thing.
+    """The type of a feature's values, and their number for each entity.
 
-    What is missing is 0, or NaN.
+    Missing values are 0 or NaN.
     """
 
     dtype: Literal["int64", "float32"] = "int64"
@@ -34,11 +34,11 @@ Kinds = Mapping[str, Kind] | Iterable[str]
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Layout:
-    """What a store keeps.
+    """The features that a store keeps.
 
     Args:
-        user: features of a user; names alone are of one int64 each.
-        behaviors: features of each event, beside its item id.
+        user: features of a user; a name without kind is one int64.
+        behaviors: features of each event, in addition to its item id.
         times: whether events have times, int64 seconds.
         declaration: YAML of the data's declaration (`schemas`), if any.
 
@@ -49,7 +49,7 @@ class Layout:
         declaration: as given.
 
     Raises:
-        ValueError: a name is empty or comes twice, or a kind is none.
+        ValueError: a name is empty or not unique, or a kind is invalid.
     """
 
     user: Mapping[str, Kind]
@@ -74,10 +74,10 @@ class Layout:
 
     @classmethod
     def of(cls, declared: RankingSchema) -> Layout:
-        """Returns what a store of declared users and behaviors keeps.
+        """Returns the layout for the declared users and behaviors.
 
-        Not kept are features that the item table has, and what is made from
-        times.
+        It excludes features that the item table has, and features that are
+        computed from times.
         """
         features = declared.features
         behaviors = {
@@ -95,7 +95,7 @@ class Layout:
     def declared(self) -> RankingSchema | None:
         """The declaration of the data; None if the store has none.
 
-        Raises `StoreError` where this version cannot read it.
+        Raises `StoreError` if this version cannot read it.
         """
         if not self.declaration:
             return None
@@ -116,18 +116,18 @@ class Layout:
 
     @property
     def digest(self) -> str:
-        """Digest of the declaration; empty if there is none."""
+        """Digest of the declaration; empty without one."""
         return self.declared.digest() if self.declared else ""
 
     def difference(self, other: Layout, whose: str) -> str:
-        """Returns where this store is not one for `other`; empty if it is.
+        """Returns the first mismatch with `other`, or an empty text.
 
-        It names the first feature. Those that only the store keeps, and all
-        that the store is not concerned with, do not count.
+        Features that only this store keeps are ignored, as are features that
+        stores do not keep.
 
         Args:
-            other: the layout of what else is declared.
-            whose: what has that declaration.
+            other: the layout of another part.
+            whose: name of this part for the text.
         """
         both = bool(self.declaration and other.declaration)
         mine, theirs = self._described(both), other._described(both)
@@ -140,7 +140,7 @@ class Layout:
         return ""
 
     def _described(self, fully: bool) -> dict[str, str]:
-        """Returns what it keeps in words; not `fully` without a declaration."""
+        """Describes the features, without declared details if not `fully`."""
         found = {
             f"{group}_{name}": f"{dtype} of {width}" if width > 1 else dtype
             for group, kinds in (
@@ -167,7 +167,7 @@ class Layout:
         return found
 
     def record(self) -> bytes:
-        """Returns the record that a store keeps of its layout."""
+        """Returns the record of this layout for the store."""
         declared = self.declared
         known = {
             "format": FORMAT,
@@ -202,13 +202,13 @@ LAYOUT_1 = Layout(
 )
 """The layout of every store of format 1.
 
-Records of users are the same in formats 1 and 2, and in format 3 if all
-features are of one int64 and there are no times.
+Records of users are the same in formats 1 and 2, and in format 3 if each
+feature is one int64 and there are no times.
 """
 
 
 def read_layout(record: bytes, store: str, old_format: bool = False) -> Layout:
-    """Returns the layout that a store's record names.
+    """Reads the layout from a store's record.
 
     Args:
         record: as `Layout.record` made it, or `RECORD_1`.
@@ -244,7 +244,7 @@ def read_layout(record: bytes, store: str, old_format: bool = False) -> Layout:
 
 
 def no_store(store: str) -> StoreError:
-    """Returns the error where there is no store, and no layout for one."""
+    """Returns the error for a missing store without a layout to create it."""
     return StoreError(
         f"no behavior store in {store}; make one with: muse store load "
         "--data DIR --store URL"

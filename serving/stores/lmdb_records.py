@@ -1,7 +1,7 @@
-"""What an LMDB store keeps of its users, inside one transaction.
+"""Records of users in an LMDB store, within one transaction.
 
-A history lies in blocks of a fixed number of events, numbered from the first
-event that was ever appended. The header says which of them are kept.
+A history is stored in blocks of a fixed number of events, numbered from the
+first event ever appended. The header tells which blocks are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from serving.stores.errors import StoreCorruptError
 from serving.stores.records import Codec, Header
 
 BLOCK_BYTES = 8176
-"""Most bytes of a block: two pages of LMDB; an append rewrites one block."""
+"""Maximum bytes of a block: two pages of LMDB. An append rewrites one block."""
 
 _END = struct.Struct("<qI")
 _TOTALS = struct.Struct("<qqq")
@@ -27,7 +27,7 @@ _SIGN = 1 << 63
 
 
 class Tables(NamedTuple):
-    """The tables of the file, by their names in it."""
+    """The tables of the file, named as in the file."""
 
     users: lmdb._Database
     events: lmdb._Database
@@ -63,7 +63,7 @@ class LmdbRecords:
         return header, end
 
     def header_or_new(self, user_id: int) -> tuple[Header, int]:
-        """Returns `header`, of an unknown user a new one."""
+        """Returns `header`, or a new one for an unknown user."""
         found = self.header(user_id)
         if found is not None:
             return found
@@ -71,13 +71,13 @@ class LmdbRecords:
         return Header(user_id), 0
 
     def put_header(self, header: Header, end: int) -> None:
-        """Writes what `header` returns."""
+        """Writes a user's header and the number after the newest event."""
         body = self._codec.pack_header(header)
         data = body + _END.pack(end, _end_check(body, end))
         self._txn.put(_user_key(header.user_id), data, db=self._tables.users)
 
     def events(self, user_id: int, first: int, end: int) -> np.ndarray:
-        """Returns the events numbered first to end, words (W, N)."""
+        """Returns the events from `first` to before `end`, words (W, N)."""
         size = self._block_events
         numbers = range(first // size, -(-end // size))
         data = b"".join(self._block(user_id, number, end) for number in numbers)
@@ -87,9 +87,9 @@ class LmdbRecords:
         )
 
     def append(self, user: Header, events: np.ndarray, limit: int) -> None:
-        """Appends events and trims; only the last block is written again.
+        """Appends events and trims; only the last block is rewritten.
 
-        User features are set where `user` has any.
+        User features are set if `user` has any.
         """
         user_id, count = user.user_id, events.shape[1]
         header, end = self.header_or_new(user_id)
@@ -102,7 +102,7 @@ class LmdbRecords:
         self.trim(header, end + count, limit)
 
     def trim(self, header: Header, end: int, limit: int) -> None:
-        """Deletes blocks before the newest `limit` events, and says so."""
+        """Deletes blocks before the newest `limit` events."""
         start = max(header.start, end - limit)
         size = self._block_events
         for number in range(header.start // size, start // size):
@@ -124,9 +124,9 @@ class LmdbRecords:
         self._txn.put(_user_key(user_id), record, db=self._tables.rows)
 
     def forget(self, user_id: int) -> int:
-        """Deletes a user's events and rows, damaged ones too.
+        """Deletes a user's events and rows, including damaged ones.
 
-        Returns the number for the next event: numbers go on, in a new block,
+        Returns the number for the next event. Numbers continue in a new block,
         so that no old state looks like the new one.
         """
         end = 0
@@ -134,7 +134,7 @@ class LmdbRecords:
             header, end = self.header_or_new(user_id)
             self._count(events=header.start - end)
         except StoreCorruptError:
-            pass  # Its events stay in the totals; all else is made anew.
+            pass  # Its events stay in the totals; the rest is created anew.
         cursor = self._txn.cursor(db=self._tables.events)
         mine = _user_key(user_id)
         is_there = cursor.set_range(mine)
@@ -154,7 +154,7 @@ class LmdbRecords:
         return True
 
     def users_after(self, last: bytes, most: int) -> Iterator[bytes]:
-        """Yields keys of users behind `last`, which may be empty."""
+        """Yields keys of users after `last`, which may be empty."""
         cursor = self._txn.cursor(db=self._tables.users)
         if not cursor.set_range(last):
             return
@@ -166,16 +166,16 @@ class LmdbRecords:
                 return
 
     def note(self, key: bytes) -> bytes | None:
-        """Returns a text about the store as a whole."""
+        """Returns a text about the whole store."""
         found = self._txn.get(key, db=self._tables.info)
         return None if found is None else bytes(found)
 
     def put_note(self, key: bytes, text: bytes) -> None:
-        """Writes a text about the store as a whole."""
+        """Writes a text about the whole store."""
         self._txn.put(key, text, db=self._tables.info)
 
     def totals(self) -> tuple[int, ...]:
-        """Returns numbers of users, events and users with rows."""
+        """Returns the numbers of users, events and users with rows."""
         found = self.note(b"totals")
         if found is None:
             return 0, 0, 0
@@ -184,7 +184,7 @@ class LmdbRecords:
         return _TOTALS.unpack(found)
 
     def _append(self, user_id: int, end: int, data: bytes) -> None:
-        """Writes packed events behind the `end` of a history."""
+        """Writes packed events after the `end` of a history."""
         number, inside = divmod(end, self._block_events)
         if inside:
             data = b"".join((self._block(user_id, number, end), data))
@@ -197,7 +197,7 @@ class LmdbRecords:
             )
 
     def _block(self, user_id: int, number: int, end: int) -> bytes | memoryview:
-        """Returns a block of a history of `end` events, of the right size."""
+        """Returns a block of a history of `end` events; checks its size."""
         key = _block_key(user_id, number)
         block = self._txn.get(key, db=self._tables.events)
         events = min(self._block_events, end - number * self._block_events)

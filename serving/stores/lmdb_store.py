@@ -1,4 +1,4 @@
-"""Histories in an LMDB file: one machine, many readers, one writer."""
+"""Histories in an LMDB file, for one machine: many readers, one writer."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ _USERS_AT_ONCE = 4096
 class LmdbStore(base.BehaviorStore):
     """Histories in an LMDB folder.
 
-    An append rewrites the last block of a history and its header, whatever
-    the length of the history. Every change is one LMDB transaction: a process
-    that is killed in the middle of it leaves what was there before, and
-    readers never see half of it. Any number of processes read while one
-    writes; a second writer waits for the first.
+    An append rewrites the last block of a history and its header, for any
+    length of the history. Every change is one LMDB transaction, so that a
+    killed process leaves the previous state, and readers never see a partial
+    change. Any number of processes read while one writes; a second writer
+    waits for the first.
 
-    Open the store once per process, and after a fork, not before: calls in a
-    process that was forked later fail. The folder may be removed or replaced
-    while it is open: every call fails then. Its file must not be cut short
-    under a process that has it open: the system ends a process that reads
-    what is gone.
+    Open the store once per process. After a fork, open it again, because calls
+    fail in the child process. If the folder is removed or replaced, all calls
+    fail. Do not truncate the file while a process has it open: the system
+    kills a process that reads beyond the end.
 
     Args:
         path: the folder.
-        layout: features of a new store; None where there must be one, which
-            has its own.
-        limit: events kept of a user.
+        layout: features of a new store; None if the store must exist, which
+            has its own layout.
+        limit: maximum number of events of a user.
         old_format: whether stores of formats 1 and 2 are opened, to copy them.
-        sync: whether a change is on the disk when the call returns. Without
-            it a crash of the machine, but not of the process, can lose or
-            damage what was written last.
-        map_bytes: most bytes that the file may grow to. It is address space,
-            not memory and not disk.
+        sync: whether a change is on disk when the call returns. Without it, a
+            crash of the machine (but not of the process) can lose or damage
+            the last changes.
+        map_bytes: maximum size of the file. It is reserved address space,
+            neither memory nor disk.
 
     Raises:
-        ValueError: limit below 1.
-        StoreError: no store and no layout for one, or not a behavior store.
+        ValueError: the limit is below 1.
+        StoreError: there is no store and no layout, or the folder is not a
+            behavior store.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LmdbStore(base.BehaviorStore):
         try:
             self._check_size()
             self._tables, self._codec = self._open_tables(layout, old_format)
-            # Entries of killed readers would keep old pages alive.
+            # Entries of killed readers would keep old pages in use.
             self._env.reader_check()
             self._file = self._file_now()
             self._process = os.getpid()
@@ -106,7 +106,7 @@ class LmdbStore(base.BehaviorStore):
             raise
 
     def _check_size(self) -> None:
-        """Refuses a file that was cut off: to read on would end the process."""
+        """Rejects a truncated file, as reading it would kill the process."""
         pages = self._env.info()["last_pgno"] + 1
         size = pages * self._env.stat()["psize"]
         found = (self.path / "data.mdb").stat().st_size
@@ -161,7 +161,7 @@ class LmdbStore(base.BehaviorStore):
     def _replace_many(
         self, users: list[base.CheckedUser], mark: base.Mark | None
     ) -> None:
-        """Replaces all users in one transaction, the mark with them."""
+        """Replaces all users and writes the mark in one transaction."""
         with self._records(write=True) as records:
             for header, events in users:
                 start = records.forget(header.user_id)
@@ -183,7 +183,7 @@ class LmdbStore(base.BehaviorStore):
         return None if found is None else found.decode()
 
     def user_ids(self) -> Iterator[int]:
-        """See `BehaviorStore.user_ids`; no reader is held meanwhile."""
+        """See `BehaviorStore.user_ids`. No transaction stays open meanwhile."""
         keys = [b""]
         while keys:
             with self._records(write=False) as records:
@@ -191,7 +191,7 @@ class LmdbStore(base.BehaviorStore):
             yield from map(user_of, keys)
 
     def stats(self) -> base.StoreStats:
-        """See `BehaviorStore.stats`; bytes are those of the used pages."""
+        """See `BehaviorStore.stats`. `bytes` is the size of the used pages."""
         with self._records(write=False) as records:
             users, kept, rows = records.totals()
             page = self._env.stat()["psize"]
@@ -203,7 +203,7 @@ class LmdbStore(base.BehaviorStore):
         self._env.close()
 
     def remove(self) -> None:
-        """Deletes the files, and the folder if no more is in it."""
+        """Deletes the files, and the folder if it is empty then."""
         for name in ("data.mdb", "lock.mdb"):
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -211,7 +211,7 @@ class LmdbStore(base.BehaviorStore):
 
     @contextlib.contextmanager
     def _records(self, *, write: bool) -> Iterator[LmdbRecords]:
-        """Begins a transaction; it ends with the context."""
+        """Runs a transaction while the context is open."""
         if os.getpid() != self._process:
             raise StoreError(
                 f"{self._name} was opened before a fork; open it again in this "
@@ -231,7 +231,7 @@ class LmdbStore(base.BehaviorStore):
             ) from error
         except lmdb.ReadersFullError as error:
             raise StoreUnavailableError(
-                f"{self._name} has {_MAX_READERS} readers at once already"
+                f"{self._name} already has {_MAX_READERS} concurrent readers"
             ) from error
         except lmdb.Error as error:
             # LMDB reports a partial write as an I/O error.
@@ -241,10 +241,10 @@ class LmdbStore(base.BehaviorStore):
     def _open_tables(
         self, layout: Layout | None, old_format: bool
     ) -> tuple[Tables, Codec]:
-        """Opens the tables, and makes them in a new store.
+        """Opens the tables, and creates them in a new store.
 
-        The transaction is ours: the package would wait for another writer with
-        the interpreter's lock held.
+        The transaction is created here, because the package would wait for
+        another writer while holding the interpreter's lock.
         """
         with self._env.begin(write=True) as txn:
             tables = Tables(
@@ -262,7 +262,7 @@ class LmdbStore(base.BehaviorStore):
             return tables, Codec(read_layout(found, self._name, old_format))
 
     def _file_now(self) -> tuple[int, int] | None:
-        """Tells the file apart from one that takes its place."""
+        """Returns a value that changes if another file replaces this one."""
         try:
             found = os.stat(self.path / "data.mdb")
         except OSError:

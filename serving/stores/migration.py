@@ -1,4 +1,4 @@
-"""Copies the users of a store into another one."""
+"""Copies the users of a store to another store."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ def copy_users(
     target: BehaviorStore,
     on_progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Copies features and events of every user that the target does not have.
+    """Copies features and events of all users that the target does not have.
 
-    Started again after a failure, it goes on where it stopped: users are
-    written whole or not at all, and those of the target stay as they are.
-    Append to the target only after that, or a user would keep the new events
-    alone. Rows are not copied.
+    After a failure, it can be started again and resumes: users are written
+    atomically, and users of the target are not changed. Append to the target
+    only after the copy, because a user with new events would not be copied.
+    Rows are not copied.
 
     Args:
-        source: where from; nothing may be appended to it meanwhile.
-        target: where to; of each user its newest `limit` events are kept.
+        source: the store to copy; nothing may be appended to it meanwhile.
+        target: the store to write to, which keeps the newest `limit` events.
         on_progress: called with the number of users copied, after each write.
 
     Returns:
-        How many users were copied.
+        The number of users copied.
 
     Raises:
         ValueError: the target's layout lacks a feature.
-        StoreError: a store failed; or, after all others were copied, some
-            users are damaged.
+        StoreError: a store failed, or some users are damaged; then all others
+            were copied.
     """
     copied = damaged = 0
     first: StoreCorruptError | None = None

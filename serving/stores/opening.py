@@ -1,4 +1,4 @@
-"""From a store's URL to the store."""
+"""Opens a store by its URL."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def open_store(
     timeout: float = 1.0,
     old_format: bool = False,
 ) -> BehaviorStore:
-    """Opens a behavior store, which has its own layout, or makes one.
+    """Opens a behavior store, which has its own layout, or creates one.
 
     Args:
         url: `lmdb:/path` of a folder, `redis://host:6379/0`, `rediss://` for
             TLS, or `unix:///path/of/redis.sock`.
-        layout: features of a store that is made where there is none; with
-            None that is an error.
-        limit: events kept of a user.
+        layout: features of a store that is created if there is none; None
+            raises an error in this case.
+        limit: maximum number of events of a user.
         timeout: seconds to wait for a Redis server, to connect and for each
-            answer. LMDB has no use for it.
+            answer. LMDB does not use it.
         old_format: whether stores of formats 1 and 2 are opened, to copy them.
 
     Raises:
-        ValueError: a URL of another kind, or a limit below 1.
+        ValueError: the URL is not supported, or the limit is below 1.
         StoreUnavailableError: a Redis server does not answer.
         StoreError: the store cannot be opened.
     """
@@ -48,10 +48,10 @@ def open_store(
 
 
 def check_url(url: str) -> None:
-    """Checks that a URL names a store, which may be down.
+    """Checks that a URL names a store, without connecting to it.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the URL is not supported.
     """
     shown = hide_password(url)
     if not (url.startswith(_REDIS) or _lmdb_path(url)):
@@ -70,7 +70,7 @@ def check_url(url: str) -> None:
 
 
 def _lmdb_path(url: str) -> str:
-    """Returns the folder of an LMDB store; empty for another URL."""
+    """Returns the folder of an LMDB store; empty for other URLs."""
     if not url.startswith("lmdb:"):
         return ""
     path = url.removeprefix("lmdb:")

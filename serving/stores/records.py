@@ -1,10 +1,10 @@
 """The records of a user as bytes: header, events and resolved rows.
 
-All events of a store have the same size, so that the n-th lies at a known
-place: item id, time if the layout has times, features of int64 and then those
-of float32 in the order of the layout, little-endian, and a 32-bit check over
-user and all of these. The check finds damaged bytes, a cut in the wrong place
-and events of another user. Header and rows carry a CRC.
+All events of a store have the same size, so that the n-th event is at a known
+position: item id, time if the layout has times, int64 features and then float32
+features in the order of the layout, little-endian, and a 32-bit check of the
+user and all of these. The check detects damaged bytes, a wrong cut and events
+of another user. The header and the rows have a CRC.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _MASK = (1 << 64) - 1
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What is known about a user beside the events.
+    """The header of a user's events.
 
-    `start` counts the events that were dropped. It lies outside the check, so
-    that a store can count on without computing one. `user` has the words of
-    the features, or is None where none were set.
+    `start` is the number of dropped events. The check does not cover it, so
+    that a store can increase it without computing a check. `user` has the words
+    of the features, or is None if none were set.
     """
 
     user_id: int
@@ -61,13 +61,13 @@ class Header:
 
 
 class Codec:
-    """Turns what a caller gives into records of a layout, and back.
+    """Converts arguments to records of a layout, and back.
 
     Words are int64: ids, numbers of 64 bits, and the bits of floats, which are
-    packed into 32. Those of events are (W, N): item id, time, features.
+    packed into 32 bits. Those of events are (W, N): item id, time, features.
 
     Args:
-        layout: what is kept.
+        layout: the features that are stored.
 
     Attributes:
         layout: as given.
@@ -94,7 +94,7 @@ class Codec:
         self.event_bytes = self._event.itemsize
 
     def pack_header(self, header: Header) -> bytes:
-        """Returns `header_bytes` bytes; the first 16 name the user."""
+        """Returns `header_bytes` bytes; the first 16 identify the user."""
         known = int(header.user is not None)
         user = header.user or (0,) * len(self._user_missing)
         check = _header_check(header.user_id, known, user)
@@ -140,7 +140,7 @@ class Codec:
                 f"{len(data)} bytes are not a multiple of {self.event_bytes}",
             )
         packed = np.frombuffer(data, self._event)
-        # A copy: contiguous, and no longer tied to the store's memory.
+        # A copy is contiguous and independent of the store's memory.
         events = np.empty((len(self._event_missing), len(packed)), np.int64)
         events[: self._longs] = packed["longs"].T
         if self._longs < len(events):
@@ -178,11 +178,11 @@ class Codec:
         }
 
     def checked_user_id(self, user_id: UserId) -> int:
-        """Returns a caller's user id as an int64."""
+        """Returns a user id as int64."""
         return checked_user_id(self._texts.ids("user_id", "user_id", user_id))
 
     def checked_user(self, user: Mapping[str, Value]) -> tuple[int, ...]:
-        """Returns words of a caller's user features; missing is left out."""
+        """Returns the words of user features; those not given are missing."""
         check_names("user", user, self.layout.user)
         words = list(self._user_missing)
         for name, value in user.items():
@@ -192,7 +192,7 @@ class Codec:
                 and kind == _ONE_INT64
                 and -(2**63) <= value < 2**63
             ):
-                words[place.start] = value  # Most are; this is fast.
+                words[place.start] = value  # The fast path for most features.
             elif value is not None:
                 field = f"user[{name!r}]"
                 if kind.dtype == "int64":
@@ -206,7 +206,7 @@ class Codec:
         behaviors: Mapping[str, Values],
         times: Ids | None = None,
     ) -> np.ndarray:
-        """Returns words (W, N) of a caller's events; missing is left out."""
+        """Returns words (W, N) of events; features not given are missing."""
         given = self._texts.ids("item_id", "item_ids", item_ids)
         items = checked_ids("item_ids", given)
         if not items.all():
@@ -237,7 +237,7 @@ class Codec:
 
 
 def _places(kinds: Mapping[str, Kind], first: int) -> tuple[Any, int]:
-    """Returns the slice of words by feature, and how many are of floats."""
+    """Returns the slice of words by feature, and the number of float words."""
     places, floats = {}, 0
     for dtype in ("int64", "float32"):
         for name, kind in kinds.items():
@@ -249,7 +249,7 @@ def _places(kinds: Mapping[str, Kind], first: int) -> tuple[Any, int]:
 
 
 def _missing(kinds: Mapping[str, Kind], places: Mapping[str, slice]) -> list:
-    """Returns the words of features that are all missing."""
+    """Returns the words of missing features."""
     nan = int(np.float32(np.nan).view(np.uint32))
     return [
         nan if kinds[name].dtype == "float32" else 0
@@ -259,7 +259,7 @@ def _missing(kinds: Mapping[str, Kind], places: Mapping[str, slice]) -> list:
 
 
 def _as(dtype: str, words: np.ndarray) -> np.ndarray:
-    """Returns what words of one type say."""
+    """Converts words to the dtype of their values."""
     if dtype == "int64":
         return words
     return words.astype(np.uint32).view(np.float32)
@@ -279,8 +279,7 @@ def unpack_rows(
 ) -> tuple[np.ndarray | None, int | None]:
     """Returns int32 rows (count,) of the newest events, and the table stamp.
 
-    Both are None where the record does not cover the `count` events before
-    `end`.
+    Both are None if the record does not cover the `count` events before `end`.
     """
     if len(data) < _ROWS.size or bytes(data[:8]) != _ROWS_MAGIC:
         raise StoreCorruptError(
@@ -310,12 +309,12 @@ def _rows_check(plain: tuple[int, ...], body: bytes) -> int:
 
 
 def _check(user_id: int, events: np.ndarray) -> np.ndarray:
-    """Returns uint32 (N,); the order of the products is the format's."""
+    """Returns uint32 (N,). The format fixes the order of the products."""
     items, *features = events.view(np.uint64)
     mixed = items * _ITEM
     mixed ^= mixed >> _HALF
     for place, values in enumerate(features):
-        # A factor for each place, so that exchanged features are found.
+        # Factors differ by position, so that exchanged features are detected.
         mixed += values * np.uint64(_FEATURE * (2 * place + 1) & _MASK)
         mixed ^= mixed >> _HALF
     mixed += np.uint64(((user_id + 1) * _USER) & _MASK)

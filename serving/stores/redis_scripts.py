@@ -1,10 +1,10 @@
-"""What runs inside the Redis server, so that it happens all at once.
+"""Scripts that run atomically in the Redis server.
 
-Keys of every script: the user's history, the user's rows, the totals, the
+Keys of every script: the user's history, the user's rows, the totals, and the
 record of the layout. The last argument is this record as it was when the store
-was opened. A history is a header and then events (`records`); bytes 16 to 23 of
-the header count the events that were dropped, byte 24 says whether it has user
-features.
+was opened. A history is a header followed by events (`records`); bytes 16 to 23
+of the header are the number of dropped events, byte 24 tells whether it has
+user features.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 from serving.stores.records import Codec
 
 CORRUPT = "MUSECORRUPT"
-"""First word of the error where a history is not one."""
+"""First word of the error for a value that is not a history."""
 
 MOVED = "MUSEMOVED"
-"""First word of the error where the layout is not that of the store."""
+"""First word of the error if the layout is not that of the store."""
 
 _COMMON = f"""
 local history, rows, totals = KEYS[1], KEYS[2], KEYS[3]
@@ -138,6 +138,6 @@ return 1
 
 
 def scripts(codec: Codec) -> dict[str, str]:
-    """Returns Lua by the name of the change, for the records of a layout."""
+    """Returns Lua by name of the change, for the records of a layout."""
     sizes = f"local HEADER, EVENT = {codec.header_bytes}, {codec.event_bytes}"
     return {name: sizes + _COMMON + body for name, body in _BODIES.items()}

@@ -32,30 +32,30 @@ _KEY = re.compile(rb"muse:\{(-?\d+)\}:history")
 class RedisStore(base.BehaviorStore):
     """Histories in a Redis server (5 or newer; not a cluster).
 
-    A history is one string: a header and then packed events. An append sends
-    the new events only; the oldest are cut off in one go once there are
-    `slack` too many. Every change is a script that the server runs all at
-    once, so no reader sees half of it. Whether a change survives a crash of
-    the server is the server's setting (`appendonly`, `appendfsync`).
+    A history is one string: a header and then packed events. An append only
+    sends the new events; the oldest ones are removed together once there are
+    `slack` too many. Every change is an atomic script, so readers never see a
+    partial change. Whether a change survives a crash of the server depends on
+    the server's settings (`appendonly`, `appendfsync`).
 
-    Nothing is sent again on its own: an append that timed out may have been
-    done.
+    Calls are never repeated automatically, because an append that timed out
+    may have been executed.
 
     Args:
         url: `redis://[[user]:password@]host:port/db`, `rediss://` for TLS,
             `unix:///path`.
-        layout: features of a new store; None where there must be one, which
-            has its own.
-        limit: events kept of a user.
+        layout: features of a new store; None if the store must exist, which
+            has its own layout.
+        limit: maximum number of events of a user.
         timeout: seconds to connect, and for each answer.
-        slack: events beyond the limit before the oldest are cut off; a
-            quarter of the limit by default.
+        slack: events beyond the limit before the oldest are removed; a quarter
+            of the limit by default.
         old_format: whether stores of formats 1 and 2 are opened, to copy them.
 
     Raises:
-        ValueError: a limit below 1, or a URL that Redis does not know.
+        ValueError: the limit is below 1, or Redis does not support the URL.
         StoreUnavailableError: the server does not answer.
-        StoreError: no store and no layout for one, or another format.
+        StoreError: there is no store and no layout, or another format.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RedisStore(base.BehaviorStore):
         super().__init__(limit)
         self._slack = max(1, limit // 4) if slack is None else slack
         self._where = hide_password(url)
-        # One attempt: the caller decides about retries.
+        # One attempt only: the caller decides about retries.
         self._redis: Any = redis.Redis.from_url(
             url,
             socket_timeout=timeout,
@@ -117,7 +117,7 @@ class RedisStore(base.BehaviorStore):
         )
 
     def _append_many(self, users: list[base.CheckedUser]) -> None:
-        """Appends events of whole users, one after another."""
+        """Appends events of one user after another, each atomically."""
         calls: list[_Call] = []
         for header, events in users:
             begin, data = self._packed(header, events)
@@ -147,7 +147,7 @@ class RedisStore(base.BehaviorStore):
     def _replace_many(
         self, users: list[base.CheckedUser], mark: base.Mark | None
     ) -> None:
-        """Replaces one user after another, and writes the mark last."""
+        """Replaces one user after another, and writes the mark at the end."""
         calls: list[_Call] = [
             (header.user_id, self._packed(header, events[:, -self.limit :]))
             for header, events in users
@@ -178,7 +178,7 @@ class RedisStore(base.BehaviorStore):
                     yield int(match[1])
 
     def stats(self) -> base.StoreStats:
-        """See `BehaviorStore.stats`; bytes are the server's used memory."""
+        """See `BehaviorStore.stats`. `bytes` is the server's used memory."""
         with self._errors(), self._redis.pipeline() as pipeline:
             pipeline.hmget(_TOTALS, "users", "events", "rows")
             pipeline.info("memory")
@@ -198,7 +198,7 @@ class RedisStore(base.BehaviorStore):
         self._redis.close()
 
     def _find_record(self, layout: Layout | None) -> bytes:
-        """Returns the record of the layout, of a new store a new one."""
+        """Returns the stored record of the layout, or creates it."""
         with self._errors():
             with self._redis.pipeline() as pipeline:
                 pipeline.get(_FORMAT).exists(_TOTALS)
@@ -206,7 +206,7 @@ class RedisStore(base.BehaviorStore):
             if found is None and has_users:
                 return RECORD_1
             if found is None and layout is not None:
-                # Another process may make it at the same time.
+                # Another process may create it at the same time.
                 made = self._redis.set(_FORMAT, layout.record(), nx=True)
                 self.is_new = bool(made)
                 found = self._redis.get(_FORMAT)
@@ -219,7 +219,7 @@ class RedisStore(base.BehaviorStore):
     ) -> tuple[Any, ...]:
         """Reads header and number of events in one round trip with `ask`.
 
-        The further answers follow; the first is None for an unknown user.
+        The other answers follow. The first one is None for an unknown user.
         """
         key, length = _keys(user_id)[0], self._codec.header_bytes
         with self._errors(user_id), self._redis.pipeline() as pipeline:
@@ -239,7 +239,7 @@ class RedisStore(base.BehaviorStore):
         return (header, kept), *answers
 
     def _run(self, name: str, calls: list[_Call]) -> list[Any]:
-        """Runs a script for each user, some dozens in one round trip."""
+        """Runs a script for each user, several dozen in one round trip."""
         script = self._scripts[name]
         results: list[Any] = []
         waiting = iter(calls)
@@ -263,7 +263,7 @@ class RedisStore(base.BehaviorStore):
 
     @contextlib.contextmanager
     def _errors(self, user_id: int | None = None) -> Iterator[None]:
-        """Turns errors of the Redis client into those of stores."""
+        """Converts errors of the Redis client to those of stores."""
         try:
             yield
         except redis.ResponseError as error:
@@ -297,16 +297,16 @@ class RedisStore(base.BehaviorStore):
         ]
 
     def _begin(self, user_id: int) -> bytes:
-        """Returns the bytes that every header of a user begins with."""
+        """Returns the first bytes of every header of a user."""
         return self._codec.pack_header(records.Header(user_id))[:16]
 
 
 def hide_password(url: str) -> str:
-    """Returns a URL as messages may show it."""
+    """Returns a URL without its password, for messages."""
     return re.sub(r"//[^@/]*@", "//***@", url)
 
 
 def _keys(user_id: int) -> tuple[str, ...]:
-    """Returns the keys of a user's history and rows, and of the store."""
+    """Returns the keys for a user's history and rows, and for the store."""
     name = f"muse:{{{user_id}}}"
     return f"{name}:history", f"{name}:rows", _TOTALS, _FORMAT

@@ -1,4 +1,4 @@
-"""Ids of texts, by the declaration of a store's layout."""
+"""Converts texts to ids as the declaration in a store's layout says."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _DECIMAL = re.compile("-?[0-9]{1,19}")
 
 
 class Texts:
-    """Puts ids in the place of texts.
+    """Replaces texts by ids.
 
     Keys and features that are declared as texts are hashed
-    (`schemas.hashing`); others take decimal numbers.
+    (`schemas.hashing`); for all others, a text is a decimal number.
     """
 
     def __init__(self, layout: Layout) -> None:
         self._fields = layout.declared.texts() if layout.declared else {}
 
     def ids(self, name: str, field: str, values: Any) -> Any:
-        """Returns values of any shape; what is no text is left as it is.
+        """Returns values of any shape with ids instead of texts.
 
         Args:
             name: `user_id`, `item_id`, `user_<f>` or `behavior_<f>`.
-            field: what an error names.
-            values: one, or lists of them.
+            field: name of the field in errors.
+            values: one value, or lists of values.
 
         Raises:
-            ValueError: a text where numbers are declared.
+            ValueError: a text is given where numbers are declared.
         """
         if isinstance(values, str):
             return self._id(name, field, values)

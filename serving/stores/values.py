@@ -1,4 +1,4 @@
-"""Values that callers give, checked and turned into the words of records."""
+"""Checks values of arguments and converts them to words of records."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from serving.stores.layout import Kind
 UserId = int | str
 Ids = Sequence[int] | Sequence[str] | np.ndarray | int | str
 Value = int | float | str | Sequence[Any] | np.ndarray | None
-"""Of one feature: a number or a text, or a list of them; None is missing."""
+"""A feature of an entity: a number, a text, or a list; None is missing."""
 Values = Value
-"""Of one feature of several events: the first axis is that of the events."""
+"""A feature of several events; the first axis is that of the events."""
 
 _LATEST = 253_402_300_800
-"""The second at which the year 10000 begins: later ones are milliseconds."""
+"""The year 10000 in seconds; larger values are milliseconds."""
 
 
 def checked_user_id(user_id: int) -> int:
-    """Returns a caller's user id; raises `ValueError` unless an int64."""
+    """Returns a user id; raises `ValueError` unless it is an int64."""
     if (
         isinstance(user_id, bool)
         or not isinstance(user_id, (int, np.integer))
@@ -35,12 +35,12 @@ def checked_user_id(user_id: int) -> int:
 
 
 def checked_words(field: str, values: Any, kind: Kind) -> np.ndarray:
-    """Returns words (width, N) of a caller's values of one feature."""
+    """Returns words (width, N) of the values of one feature."""
     width = kind.width
     if kind.dtype == "int64" and width == 1:
         return checked_ids(field, values)[None]
     if kind.dtype == "int64":
-        # Lists may be shorter: the rest is missing.
+        # Shorter lists are padded with missing values.
         lists = [checked_ids(field, one) for one in values]
         words = np.zeros((width, len(lists)), np.int64)
         for place, one in enumerate(lists):
@@ -63,7 +63,7 @@ def checked_words(field: str, values: Any, kind: Kind) -> np.ndarray:
 
 
 def _numbers(field: str, values: Any) -> np.ndarray:
-    """Returns float32 of numbers, NaN where there is none."""
+    """Returns float32, with NaN for None."""
     given = values if isinstance(values, np.ndarray) else np.array(values, "O")
     if given.dtype == object and bool not in set(map(type, given.flat)):
         texts = any(isinstance(one, (str, bytes)) for one in given.flat)
@@ -75,14 +75,14 @@ def _numbers(field: str, values: Any) -> np.ndarray:
         found = given.astype(np.float32) if given.dtype.kind in "iuf" else None
     if found is None or np.isinf(found).any():
         raise ValueError(
-            f"{field}: expected numbers of 32 bits, or none where they are "
-            f"missing. Received: {values!r}"[:200]
+            f"{field}: expected numbers of 32 bits, or None for missing "
+            f"values. Received: {values!r}"[:200]
         )
     return np.ascontiguousarray(found)
 
 
 def checked_times(given: Ids | None, count: int) -> np.ndarray:
-    """Returns a caller's seconds, one for each of `count` events."""
+    """Returns times in seconds, one for each of `count` events."""
     times = checked_ids("times", () if given is None else given)
     check_length("times", len(times), count)
     if (np.abs(times) >= _LATEST).any():
@@ -94,7 +94,7 @@ def checked_times(given: Ids | None, count: int) -> np.ndarray:
 
 
 def check_length(field: str, length: int, expected: int) -> None:
-    """Raises ValueError where a field does not fit the items."""
+    """Raises ValueError unless a field has one value for each item."""
     if length != expected:
         raise ValueError(
             f"item_ids and {field}: expected the same length. "
@@ -103,7 +103,7 @@ def check_length(field: str, length: int, expected: int) -> None:
 
 
 def check_names(field: str, given: Iterable[str], names: Iterable[str]) -> None:
-    """Raises ValueError for features that are not kept."""
+    """Raises ValueError for features that the layout does not have."""
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(
             f"{field}: expected features of the store's layout, "
@@ -112,9 +112,9 @@ def check_names(field: str, given: Iterable[str], names: Iterable[str]) -> None:
 
 
 def checked_ids(name: str, values: Any) -> np.ndarray:
-    """Returns a caller's ids, int64 (N,)."""
+    """Returns ids as int64 (N,)."""
     given = np.atleast_1d(values)
-    # NumPy takes true for 1 where numbers stand beside it.
+    # NumPy converts true to 1 beside numbers.
     mixed = isinstance(values, Sequence) and bool in set(map(type, values))
     if (
         mixed

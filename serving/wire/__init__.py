@@ -1,4 +1,4 @@
-"""What clients and servers share: tensors, messages, and their bytes.
+"""Code that clients and servers share: tensors, messages and their bytes.
 
 Needs protobuf and NumPy.
 """

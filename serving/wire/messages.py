@@ -1,8 +1,8 @@
 """Message classes, from the .proto files of this folder.
 
-The classes live in a descriptor pool of their own: TensorFlow registers the
-same names in protobuf's default pool, and generated code would as well. Both
-sets of classes live in one process and have the same bytes.
+The classes are in a separate descriptor pool, because TensorFlow registers the
+same names in protobuf's default pool, as generated code would. Both sets of
+classes can be used in one process and serialize to the same bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ for _name in ("tensorflow.proto", "tensorflow_serving.proto", "ranking.proto"):
 
 
 def message_class(name: str) -> Any:
-    """Returns the class of a message, by its full name."""
+    """Returns the class of a message by its full name."""
     descriptor = POOL.FindMessageTypeByName(name)
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)

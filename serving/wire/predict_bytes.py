@@ -1,9 +1,9 @@
-"""PredictRequest to bytes and back, without copying tensors.
+"""Serializes and parses PredictRequests without copying tensors.
 
-A message object copies a tensor when it is set, when the message is written
-and when it is read. Almost all bytes of a request are `tensor_content`:
-writing joins the arrays' own memory with the few bytes between them, and
-reading takes the contents as views and leaves the rest to protobuf.
+A message object copies a tensor when it is set, serialized and parsed. Almost
+all bytes of a request are `tensor_content`. Therefore serializing joins the
+memory of the arrays with the few bytes between them, and parsing returns views
+of the contents and lets protobuf parse the other bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from serving.wire.tensors import (
 
 # Tags: field number and wire type 2, a length and that many bytes.
 _INPUTS, _KEY, _VALUE, _CONTENT = b"\x12", b"\x0a", b"\x12", b"\x22"
-_LARGE = 4096  # bytes of content from which cutting out is cheaper
-_MOST_FIELDS = 256  # per message; protobuf reads those with more
+_LARGE = 4096  # Bytes of content from which views are faster.
+_MOST_FIELDS = 256  # Per message; protobuf parses messages with more.
 
 
 class TensorView:
@@ -59,10 +59,9 @@ def write_predict(
     inputs: Mapping[str, np.ndarray],
     outputs: Sequence[str] = (),
 ) -> bytes:
-    """Writes a PredictRequest; `head` has the model only.
+    """Serializes a PredictRequest; `head` only has the model.
 
-    Raises `TensorError`, with the alias, where TensorFlow has no type for an
-    array.
+    Raises `TensorError` with the alias if TensorFlow has no type for an array.
     """
     parts: list[Any] = [head.SerializeToString()]
     for name, array in inputs.items():
@@ -83,9 +82,9 @@ def write_predict(
 
 
 def read_predict(raw: bytes, request_class: Any) -> Any:
-    """Reads a PredictRequest as a `PredictView`, or as a `request_class`.
+    """Parses a PredictRequest as a `PredictView` or a `request_class`.
 
-    Protobuf alone reads small tensors, and requests with anything unusual.
+    Protobuf parses small tensors and all unusual requests.
     """
     try:
         return _cut(raw, request_class)
@@ -94,7 +93,7 @@ def read_predict(raw: bytes, request_class: Any) -> Any:
 
 
 class _UnusualError(Exception):
-    """Only protobuf can read these bytes."""
+    """Only protobuf can parse these bytes."""
 
 
 def _cut(raw: bytes, request_class: Any) -> Any:
@@ -119,7 +118,7 @@ def _cut(raw: bytes, request_class: Any) -> Any:
 def _entry(
     raw: bytes, view: memoryview, start: int, end: int
 ) -> tuple[str, TensorView | None]:
-    """One entry of `inputs`; None if its content is not large."""
+    """Parses one entry of `inputs`; returns None if its content is small."""
     (key, _, name, name_end), (value, _, body, value_end) = _fields(
         raw, start, end
     )
@@ -182,7 +181,7 @@ def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def _tensor_parts(array: np.ndarray) -> list[Any]:
-    """Returns the bytes of a TensorProto, its content apart."""
+    """Returns the bytes of a TensorProto in parts, the content separately."""
     proto = messages.TensorProto()
     if dtype_number(array) == DT_STRING or array.size == 0:
         fill_proto(proto, array)

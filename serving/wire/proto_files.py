@@ -1,4 +1,4 @@
-"""Reads .proto files, so that no generated code has to be kept."""
+"""Reads .proto files, so that no generated code is needed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TOKEN = re.compile(r'//[^\n]*|"[^"]*"|[\w.]+|\S')
 def read_proto(path: pathlib.Path) -> Any:
     """Returns the `FileDescriptorProto` of a proto3 file.
 
-    Knows messages, enums, fields, maps and oneofs, without options. Leaves
-    services and comments out.
+    It supports messages, enums, fields, maps and oneofs, without options, and
+    skips services and comments.
 
     Raises:
-        ValueError: the file has something else.
+        ValueError: the file has other elements.
     """
     text = path.read_text(encoding="utf-8")
     tokens = (t for t in _TOKEN.findall(text) if not t.startswith("//"))
@@ -125,7 +125,7 @@ def _read_field(word: str, tokens: Iterator[str], message: Any) -> Any:
 
 
 def _set_type(field: Any, kind: str) -> None:
-    """Sets a scalar type; protobuf finds out what another name stands for."""
+    """Sets a scalar type; protobuf resolves other names."""
     if kind in _SCALARS:
         field.type = _SCALARS[kind]
     else:

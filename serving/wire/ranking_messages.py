@@ -14,7 +14,7 @@ NOT_SENT = (
     "failed to connect to all addresses",
     "DNS resolution failed",
 )
-"""How an UNAVAILABLE begins when nothing was done: ours, and gRPC's."""
+"""How messages begin if UNAVAILABLE means that nothing was done."""
 
 RankRequest = message_class("muse.serving.v1.RankRequest")
 RankResponse = message_class("muse.serving.v1.RankResponse")

@@ -1,4 +1,4 @@
-"""Canonical status codes as HTTP statuses, by TensorFlow Serving's table."""
+"""Maps canonical status codes to HTTP statuses, as TensorFlow Serving does."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-"""Code to status; 500 for any other. A status means its first code."""
+"""Code to status, 500 for other codes. A status maps to its first code."""

@@ -1,7 +1,7 @@
-"""NumPy arrays to `TensorProto` and back.
+"""Converts NumPy arrays to `TensorProto` and back.
 
-Works on any class with the fields of `tensorflow.TensorProto`: the client's
-own and TensorFlow's. Numbers travel as `tensor_content`, raw bytes.
+The class may be the client's own or TensorFlow's: any class with the fields of
+`tensorflow.TensorProto`. Numbers are stored in `tensor_content` as raw bytes.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ DTYPE_NAMES = {
     DT_BFLOAT16: "bfloat16",
     **{number: name for number, (name, _, _) in _TYPES.items()},
 }
-"""`DataType` number to the name that TensorFlow prints."""
+"""`DataType` number to TensorFlow's name of the type."""
 _NUMBERS = {np.dtype(kind): number for number, (_, kind, _) in _TYPES.items()}
 # float_val and double_val are packed little-endian values: tag, length, raw.
 _PACKED_TAGS = {1: b"\x2a", 2: b"\x32"}
 
 
 class TensorError(ValueError):
-    """A tensor cannot be read or written; `field` is its alias, where known."""
+    """A tensor cannot be converted; `field` is its alias, if known."""
 
     field: str = ""
 
 
 def dtype_number(array: np.ndarray) -> int:
-    """Returns the `DataType` number of an array; objects count as strings."""
+    """Returns the `DataType` number of an array; objects are strings."""
     if array.dtype.kind in "OSU":
         return DT_STRING
     number = _NUMBERS.get(array.dtype.newbyteorder("="))
@@ -59,8 +59,8 @@ def dtype_number(array: np.ndarray) -> int:
 def fill_proto(proto: Any, array: np.ndarray, *, content: bool = True) -> None:
     """Writes an array into an empty message.
 
-    Without `content` the typed fields are written, as TensorFlow Serving
-    answers.
+    Without `content`, the typed fields are written, as in answers of TensorFlow
+    Serving.
     """
     number = fill_shape(proto, array)
     if number == DT_STRING:
@@ -95,9 +95,9 @@ def fill_shape(proto: Any, array: np.ndarray) -> int:
 def array_from_proto(proto: Any) -> np.ndarray:
     """Reads an array from a message.
 
-    Numbers in `tensor_content` are viewed, not copied: such an array is read-
-    only. Fewer typed values than elements repeat the last one, none at all mean
-    zeros, as in TensorFlow. Strings become objects (`bytes`).
+    Numbers in `tensor_content` are not copied, so the array is read-only. If
+    there are fewer typed values than elements, the last value is repeated; no
+    values mean zeros, as in TensorFlow. Strings become objects (`bytes`).
     """
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if any(size < 0 for size in shape):
@@ -138,7 +138,7 @@ def _padded(values: Any, dtype: Any, size: int) -> np.ndarray:
         raise TensorError(f"{count} values for {size} elements")
     if count == 0:
         return np.zeros(size, dtype)
-    # NumPy's own choice for numbers above and below 2^63 is float64.
+    # For numbers above and below 2^63, NumPy itself would choose float64.
     kind = dtype if dtype is np.uint64 else None
     array = np.array(values, kind).astype(dtype, copy=False)
     return np.pad(array, (0, size - count), "edge") if count < size else array
@@ -179,7 +179,7 @@ def _as_bytes(value: Any) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """A number as protobuf writes lengths."""
+    """Serializes a number as protobuf serializes lengths."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
