@@ -175,7 +175,7 @@ class ExplainedModel:
         embeddings = np.concatenate(
             [
                 _gather(self._item_embedding, rows),
-                # The order of the model.
+                # In the model's order.
                 *(embedded[n] for n in self._embeddings if n in items),
             ],
             axis=1,

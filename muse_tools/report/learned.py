@@ -49,7 +49,7 @@ def logit(
 
 
 def _tiers(tiers: Mapping[str, list[float]]) -> tuple[Chart, Table]:
-    # Parts of one model may have different numbers of tiers.
+    # All parts of a model have the same number of tiers.
     count = max(map(len, tiers.values()))
     edges = tier_edges(count)
     chart = tier_chart(
