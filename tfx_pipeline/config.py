@@ -27,7 +27,8 @@ class DataConfig(settings_file.Section):
     raw_dir: str
     """Directory with the raw tables, directly or under ``raw/``."""
     max_candidates: int = pydantic.Field(default=64, ge=1)
-    """Most candidates per request; longer lists become several requests."""
+    """Largest number of candidates per request; longer lists become several
+    requests."""
     max_rejected_fraction: float = pydantic.Field(default=0.01, ge=0, le=1)
     """Share of rejected impressions above which the run fails."""
     join_partitions: int = pydantic.Field(default=0, ge=0)
@@ -42,11 +43,11 @@ class TransformConfig(settings_file.Section):
     vocabulary_frequency_threshold: int = pydantic.Field(default=1, ge=1)
     """Values seen less often share the out-of-vocabulary index."""
     vocabulary_size: int = pydantic.Field(default=1_000_000, ge=1)
-    """Most frequent values kept per feature."""
+    """Number of values kept per feature, the most frequent ones."""
 
 
 class SCLConfig(settings_file.Section):
-    """How the item embeddings are learned (``item_embeddings: learned``)."""
+    """Training of the item embeddings (``item_embeddings: learned``)."""
 
     text_encoder: str = ""
     """Encoder of texts: ``sentence:MODEL`` or ``module:function``; empty:
@@ -74,7 +75,8 @@ class SCLConfig(settings_file.Section):
     margin: float = pydantic.Field(default=0.2, ge=0, le=2)
     """Margin of the cosine distance between positives and hard negatives."""
     hard_negatives: int = pydantic.Field(default=4, ge=0)
-    """Most hard negatives (clicked, not purchased) per event; 0: none."""
+    """Largest number of hard negatives (clicked, not purchased) per event; 0:
+    none."""
     epochs: int = pydantic.Field(default=4, ge=1)
     """Passes over the training events."""
     batch_events: int = pydantic.Field(default=256, ge=2)
@@ -91,7 +93,7 @@ class SCLConfig(settings_file.Section):
     ablations: bool = False
     """Also train once without the bank and once without hard negatives."""
     evaluated_queries: int = pydantic.Field(default=2000, ge=1)
-    """Most held-out events on which recall is measured."""
+    """Largest number of held-out events on which recall is measured."""
     max_mean_cosine: float = pydantic.Field(default=0.9, gt=0, lt=1)
     """Mean pairwise cosine above which the tower counts as collapsed."""
     min_variance: float = pydantic.Field(default=1e-5, ge=0)
@@ -146,7 +148,7 @@ class ModelConfig(settings_file.Section):
 
 
 class TrainerConfig(settings_file.Section):
-    """How the ranker is trained."""
+    """Training of the ranker."""
 
     epochs: int = pydantic.Field(default=1, ge=1)
     """Passes over the training requests."""
@@ -263,7 +265,7 @@ class MatchingConfig(settings_file.Section):
     tune_users: int = pydantic.Field(default=300, ge=1)
     """Train users on which these values are chosen."""
     eval_users: int = pydantic.Field(default=5000, ge=1)
-    """Most held-out users on which recall is measured."""
+    """Largest number of held-out users on which recall is measured."""
     min_recall: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Recall of a whole answer below which the model is not pushed."""
     directory: str = ""

@@ -318,7 +318,7 @@ def _rank_cached(server: Ranker) -> float:
         _cached_request(request, _unknown_user(server))
     )
     if answer.cache_hit or answer.generation:
-        raise WrongAnswer("rank_cached: a hit of a user who is not prefetched")
+        raise WrongAnswer("rank_cached: a hit for a user without a prefetch")
     return max(
         difference(values, 0.0) for values in answer.probabilities.values()
     )
@@ -328,7 +328,7 @@ def _user_cache(server: Ranker) -> float:
     """Checks that a user without a prefetch is not in the cache."""
     state = server.client.user_cache([_unknown_user(server)])
     if state.cached_length[0] != -1 or state.generation[0]:
-        raise WrongAnswer("user_cache: it knows a user who is not prefetched")
+        raise WrongAnswer("user_cache: it has a user without a prefetch")
     return 0.0
 
 
