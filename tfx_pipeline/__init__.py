@@ -1,4 +1,4 @@
 """The MUSE pipeline on TFX: data, Beam transforms, components, runners.
 
-Importing this package imports nothing else; import the module you need.
+This package imports none of its modules; import the module you need.
 """

@@ -1,6 +1,6 @@
-"""All that this project uses of Apache Beam beyond its public API.
+"""All uses of Apache Beam in this project beyond its public API.
 
-tests/tfx_pipeline/test_beam_internals.py holds a test of each part.
+tests/tfx_pipeline/test_beam_internals.py tests each of them.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from apache_beam.transforms import userstate
 
 
 def spare_local_runs() -> None:
-    """Takes work out of local runs that serves runs on a cluster.
+    """Removes work from local runs that only runs on a cluster need.
 
-    On little data it is a third of the time of a Transform. A second call
-    changes nothing.
+    With little data, this work takes a third of the time of a Transform. A
+    second call has no effect.
     """
-    # The states of an in-memory worker are in this process already. To cache
-    # them, Beam weighs each against the globals of all modules.
+    # An in-memory worker has its states in this process already. For a cache,
+    # Beam would measure the size of each one, with the globals of all modules.
     worker_handlers.StateCache = lambda max_weight: statecache.StateCache(0)
     _remember_dofn_specs()
 
 
 def let_transform_learn_in_steps() -> None:
-    """Lets TF-Transform learn from what it has learned, such as boundaries.
+    """Lets TF-Transform analyze values that depend on other analyses.
 
-    It copies a part of the graph for each further step, with fewer arguments
-    than a newer Beam asks for. A second call changes nothing.
+    For each further step it copies a part of the graph, with fewer arguments
+    than newer versions of Beam require. A second call has no effect.
     """
     init = pipeline.AppliedPTransform.__init__
     names = init.__code__.co_varnames[: init.__code__.co_argcount]
@@ -41,9 +41,9 @@ def let_transform_learn_in_steps() -> None:
 
 
 def _remember_dofn_specs() -> None:
-    """Lets Beam look once at the states and timers of each DoFn.
+    """Caches the states and timers of each DoFn.
 
-    Beam derives them from the signatures of its methods about seven times.
+    Otherwise Beam derives them from method signatures about seven times.
     """
     look = userstate.get_dofn_specs
     if hasattr(look, "__wrapped__"):

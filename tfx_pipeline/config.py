@@ -1,8 +1,8 @@
-"""One typed configuration for the whole pipeline, read from YAML.
+"""The typed configuration of the whole pipeline, read from YAML.
 
-Unknown keys are errors, every value can be overridden from the command line
-with ``--set trainer.epochs=2``, and relative paths are relative to the
-directory the command runs in.
+Unknown keys are errors. Every value can be overridden on the command line, as
+in ``--set trainer.epochs=2``. Relative paths are relative to the directory in
+which the command runs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ ModelType = Literal[
 
 
 class DataConfig(settings_file.Section):
-    """Where the raw tables are and how they become requests."""
+    """The raw tables, and how they become requests."""
 
     raw_dir: str
     """Directory with the raw tables, directly or under ``raw/``."""
     max_candidates: int = pydantic.Field(default=64, ge=1)
-    """Candidates per request; longer lists become several requests."""
+    """Largest number of candidates per request; longer lists become several
+    requests."""
     max_rejected_fraction: float = pydantic.Field(default=0.01, ge=0, le=1)
     """Share of rejected impressions above which the run fails."""
     join_partitions: int = pydantic.Field(default=0, ge=0)
@@ -35,77 +36,78 @@ class DataConfig(settings_file.Section):
 
 
 class TransformConfig(settings_file.Section):
-    """What TF-Transform computes."""
+    """The features that TF-Transform computes."""
 
     max_history: int = pydantic.Field(default=1000, ge=1)
-    """Behaviors kept per request, the newest ones."""
+    """Newest behaviors kept per request."""
     vocabulary_frequency_threshold: int = pydantic.Field(default=1, ge=1)
     """Values seen less often share the out-of-vocabulary index."""
     vocabulary_size: int = pydantic.Field(default=1_000_000, ge=1)
-    """Most frequent values kept per field."""
+    """Number of values kept per feature, the most frequent ones."""
 
 
 class SCLConfig(settings_file.Section):
-    """How the item embeddings are learned (``item_embeddings: learned``)."""
+    """Training of the item embeddings (``item_embeddings: learned``)."""
 
     text_encoder: str = ""
-    """``sentence:MODEL``, or the ``module:function`` that encodes texts; empty:
+    """Encoder of texts: ``sentence:MODEL`` or ``module:function``; empty:
     hashed n-grams."""
     eval_fraction: float = pydantic.Field(default=0.1, gt=0, lt=1)
-    """Share of the search events, the newest, that measures recall."""
+    """Share of the search events (the newest) on which recall is measured."""
     max_rejected_fraction: float = pydantic.Field(default=0.01, ge=0, le=1)
     """Share of rejected search events above which the run fails."""
     hidden_units: tuple[pydantic.PositiveInt, ...] = (256,)
     """Hidden layers of the tower of each modality."""
     dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Share of a hidden layer's units that a step leaves out."""
+    """Share of a hidden layer's units that each step drops."""
     shared_tower: bool = True
-    """Queries and items go through the same tower."""
+    """Use the same tower for queries and items."""
     bank_size: int = pydantic.Field(default=4096, ge=0)
-    """Keys in the memory bank; 0 leaves it out."""
+    """Keys in the memory bank; 0: no bank."""
     momentum: float = pydantic.Field(default=0.999, ge=0, lt=1)
-    """Share of the momentum encoder that a step keeps."""
+    """Share of the momentum encoder's weights that each step keeps."""
     bank_weight: float = pydantic.Field(default=0.5, gt=0, le=1)
-    """Weight of the bank's losses; the rest is that of the batch's."""
+    """Weight of the bank's losses; the losses of the batch get the rest."""
     temperature: float = pydantic.Field(default=0.07, gt=0)
-    """First value; it is learned."""
+    """Initial temperature; it is learned."""
     triplet_weight: float = pydantic.Field(default=1.0, ge=0)
-    """Weight of the hard negatives' loss; 0 leaves them out."""
+    """Weight of the hard negatives' loss; 0: no such loss."""
     margin: float = pydantic.Field(default=0.2, ge=0, le=2)
-    """Margin of cosine distance between positive and hard negative."""
+    """Margin of the cosine distance between positives and hard negatives."""
     hard_negatives: int = pydantic.Field(default=4, ge=0)
-    """Clicked, not purchased items per event at most; 0 leaves them out."""
+    """Largest number of hard negatives (clicked, not purchased) per event; 0:
+    none."""
     epochs: int = pydantic.Field(default=4, ge=1)
     """Passes over the training events."""
     batch_events: int = pydantic.Field(default=256, ge=2)
-    """Search events per step, over all devices."""
+    """Search events per step, on all devices together."""
     learning_rate: float = pydantic.Field(default=3e-3, gt=0)
-    """Highest one: it rises over the first tenth of the steps, then falls to
-    0 along a cosine."""
+    """Highest learning rate: it rises during the first tenth of the steps,
+    then falls to 0 along a cosine."""
     shuffle_events: int = pydantic.Field(default=65_536, ge=0)
-    """Events in the shuffle buffer; 0 keeps their order."""
+    """Events in the shuffle buffer; 0: no shuffling."""
     seed: int = 1
-    """Seed of initial weights and of the order."""
+    """Seed of the initial weights and of shuffling."""
     checkpoint_steps: int = pydantic.Field(default=500, ge=0)
-    """Steps between resumable checkpoints; 0 writes none."""
+    """Steps between resumable checkpoints; 0: no checkpoints."""
     ablations: bool = False
-    """Also train without the bank, and without hard negatives."""
+    """Also train once without the bank and once without hard negatives."""
     evaluated_queries: int = pydantic.Field(default=2000, ge=1)
-    """Held-out events that recall is measured on at most."""
+    """Largest number of held-out events on which recall is measured."""
     max_mean_cosine: float = pydantic.Field(default=0.9, gt=0, lt=1)
     """Mean pairwise cosine above which the tower counts as collapsed."""
     min_variance: float = pydantic.Field(default=1e-5, ge=0)
-    """Least variance of a dimension, likewise."""
+    """Variance of a dimension below which the tower counts as collapsed."""
     collapse_patience: int = pydantic.Field(default=1, ge=0)
-    """Checks in a row that may find a collapse before the next one fails the
-    training; there is a check every 50 steps."""
+    """Consecutive checks that may find a collapse; one more fails the
+    training. There is a check every 50 steps."""
 
 
 class ModelConfig(settings_file.Section):
     """Architecture of the ranker."""
 
     type: ModelType = "muse"
-    """The method: what it searches by, and how it models what was found."""
+    """The method: a preset of ``gsu`` and ``esu``."""
     gsu: (
         Literal[
             "none",
@@ -118,12 +120,13 @@ class ModelConfig(settings_file.Section):
         ]
         | None
     ) = None
-    """The search of the long history; null: the type's own."""
+    """The search in the long history; null: that of the type."""
     esu: (
         Literal["ta", "simtier", "ta_simtier", "sa_ta", "sa_ta_simtier", "sdim"]
         | None
     ) = None
-    """How what was found is modeled; null: the type's own."""
+    """The exact search unit, which models the behaviors found; null: that of
+    the type."""
     hash_bits: int = pydantic.Field(default=64, ge=1)
     """Bits of the hashes of ``gsu: simhash``."""
     hash_rounds: int = pydantic.Field(default=16, ge=1)
@@ -135,49 +138,50 @@ class ModelConfig(settings_file.Section):
     recent: int = pydantic.Field(default=50, ge=1)
     """Newest behaviors in the short-term part."""
     num_tiers: int = pydantic.Field(default=20, ge=1)
-    """Tiers of similarity in SimTier's histogram."""
+    """Similarity tiers in SimTier's histogram."""
     num_heads: int = pydantic.Field(default=1, ge=1)
     """Heads of the target attention."""
     hidden_units: tuple[pydantic.PositiveInt, ...] = (256, 128, 64)
     """Hidden layers of the final network."""
     oov_rate: float = pydantic.Field(default=0.01, ge=0, lt=1)
-    """Share of item ids replaced by the unseen item while training."""
+    """Share of item ids that training replaces by the unseen item."""
 
 
 class TrainerConfig(settings_file.Section):
-    """How the ranker is trained."""
+    """Training of the ranker."""
 
     epochs: int = pydantic.Field(default=1, ge=1)
     """Passes over the training requests."""
     batch_requests: int = pydantic.Field(default=32, ge=1)
-    """Requests per step, over all devices."""
+    """Requests per step, on all devices together."""
     learning_rate: float = pydantic.Field(default=2e-4, gt=0)
-    """Of all weights but the embedding tables."""
+    """Learning rate of all weights except the embedding tables."""
     table_learning_rate: float = pydantic.Field(default=2e-3, gt=0)
-    """Of the embedding tables."""
+    """Learning rate of the embedding tables."""
     shuffle_requests: int = pydantic.Field(default=4096, ge=0)
-    """Requests in the shuffle buffer; 0 keeps their order."""
+    """Requests in the shuffle buffer; 0: no shuffling."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; weights, moments and cosines are float32."""
     seed: int = 1
-    """Seed of initial weights and of the order."""
+    """Seed of the initial weights and of shuffling."""
     checkpoint_steps: int = pydantic.Field(default=200, ge=0)
-    """Steps between resumable checkpoints; 0 writes none."""
+    """Steps between resumable checkpoints; 0: no checkpoints."""
     validation_requests: int = pydantic.Field(default=64, ge=1)
     """Eval requests whose scores the ServingValidator must reproduce."""
 
 
 class UserCacheConfig(settings_file.Section):
-    """How many histories the model keeps on the device while it serves."""
+    """Histories that the served model keeps on its device."""
 
     users: int = pydantic.Field(default=64, ge=0, le=1 << 24)
-    """Users that fit in, a multiple of ``ways``; 0 = no cache."""
+    """Users that the cache can hold, a multiple of ``ways``; 0: no cache."""
     ways: int = pydantic.Field(default=4, ge=1, le=64)
-    """Places that a user may be in; the least recently used is replaced."""
+    """Slots in which a user can be stored; the least recently used one is
+    replaced."""
     max_length: int = pydantic.Field(default=100_000, ge=1, le=1 << 24)
-    """Newest behaviors of a user that are kept; 8 bytes each."""
+    """Newest behaviors kept of each user; 8 bytes each."""
     expire_seconds: int = pydantic.Field(default=0, ge=0, le=1 << 31)
-    """Age from which a user counts as not cached; 0 = never."""
+    """Age from which a user counts as not cached; 0: never."""
 
     @pydantic.model_validator(mode="after")
     def _check_ways(self) -> UserCacheConfig:
@@ -190,88 +194,92 @@ class UserCacheConfig(settings_file.Section):
 
 
 class ExportConfig(settings_file.Section):
-    """For which machines the model is exported."""
+    """The export of the model for serving."""
 
     target: Literal["any", "cpu"] = "any"
-    """``cpu``: x86-64 processors with 8-bit dot products only, faster there."""
+    """``cpu``: runs only on x86-64 processors with 8-bit dot products, where
+    it is faster."""
     fresh_items: int = pydantic.Field(default=4096, ge=0, le=1 << 20)
-    """Items that can be added or replaced while a version serves; 0 = none."""
+    """Items that can be added or replaced while a version is served; 0:
+    none."""
     user_cache: UserCacheConfig = pydantic.Field(
         default_factory=UserCacheConfig
     )
 
 
 class EvaluatorConfig(settings_file.Section):
-    """What blesses a model."""
+    """Evaluation and blessing of a model."""
 
     min_gauc: float = pydantic.Field(default=0.5, ge=0, le=1)
     """GAUC below which a model is not blessed."""
     max_gauc_drop: float = pydantic.Field(default=0.005, ge=0, le=1)
-    """Largest drop against the last blessed model of the same type."""
+    """Largest drop of GAUC against the last blessed model of the same type."""
     bootstrap_samples: int = pydantic.Field(default=1000, ge=1)
-    """Samples of users behind the confidence intervals."""
+    """Bootstrap samples of users for the confidence intervals."""
     min_gauc_of: dict[str, Annotated[float, pydantic.Field(ge=0, le=1)]] = {}
-    """Of labels but the first one: GAUC below which a model is not blessed,
+    """GAUC of labels after the first one below which a model is not blessed,
     such as ``{order: 0.6}``."""
     slices: tuple[str, ...] = ("history_length", "item_popularity")
-    """Groups that metrics are computed for: these, and features of the
-    declaration by group and name: ``user_f``, ``item_f``, ``context_f``,
+    """Groups for which metrics are computed: these two, and declared features
+    by group and name: ``user_f``, ``item_f``, ``context_f``,
     ``candidate_f``."""
 
 
 class ServingValidatorConfig(settings_file.Section):
-    """What the exported model must reproduce in a server."""
+    """Checks of the exported model in a server."""
 
     tolerance: float = pydantic.Field(default=1e-4, gt=0)
-    """Largest difference of a score."""
+    """Largest allowed difference of a score."""
     timeout_s: float = pydantic.Field(default=300, gt=0)
-    """Seconds for the server to load the model and to answer."""
+    """Seconds for the server to load the model, and to answer a call."""
     max_p99_ms: float | None = pydantic.Field(default=None, gt=0)
-    """Largest 99th percentile of ``rank``, one request per call; null = any."""
+    """Largest allowed 99th percentile of the duration of ``rank`` in
+    milliseconds, with one request per call; null: any."""
 
 
 class PusherConfig(settings_file.Section):
-    """Where blessed models go."""
+    """The target of blessed models."""
 
     directory: str = ""
-    """Folder of the served models; each type has a base directory in it, named
-    after the type. Default ``<output>/serving``."""
+    """Folder of the served models, with a base directory for each model type.
+    Default: ``<output>/serving``."""
 
 
 class MatchingConfig(settings_file.Section):
-    """The stage that finds candidates."""
+    """The retrieval model, which finds candidates."""
 
     enabled: bool = True
-    """Make and push the retrieval model as well."""
+    """Also make and push the retrieval model."""
     num_candidates: int = pydantic.Field(default=500, ge=1)
     """Items in an answer."""
     max_behaviors: int = pydantic.Field(default=1000, ge=1)
-    """Newest behaviors of a user that count."""
+    """Newest behaviors of a user that are used."""
     half_life: float | None = pydantic.Field(default=None, gt=0)
-    """Behaviors after which one weighs half in the user's vector; null (as
-    for the next two) chooses the value by recall on train requests."""
+    """Number of newer behaviors that halves a behavior's weight in the user's
+    vector; null (also for the next two keys): the value with the best recall
+    on train requests."""
     popularity_weight: float | None = pydantic.Field(default=None, gt=0)
     """Weight of an item's clicks in the train split."""
     repeat_weight: float | None = pydantic.Field(default=None, ge=0)
-    """Weight of how often an item is among the behaviors."""
+    """Weight of an item's occurrences among the behaviors."""
     tune_users: int = pydantic.Field(default=300, ge=1)
-    """Train users that the choice looks at."""
+    """Train users on which these values are chosen."""
     eval_users: int = pydantic.Field(default=5000, ge=1)
-    """Held-out users that recall is measured on, at most."""
+    """Largest number of held-out users on which recall is measured."""
     min_recall: float = pydantic.Field(default=0.0, ge=0, le=1)
-    """Recall among a whole answer below which the model is not pushed."""
+    """Recall of a whole answer below which the model is not pushed."""
     directory: str = ""
-    """Base directory of the served model; default: ``matching``, beside those
-    of the rankers."""
+    """Base directory of the served model; default: ``matching`` beside the
+    rankers."""
 
 
 def check_output_dir(path: str) -> str:
-    """Refuses a folder whose path is a pattern to TFX and Beam.
+    """Refuses a folder whose path TFX and Beam would read as a pattern.
 
-    TFX appends ``*`` to the folders of artifacts and lists what matches.
+    TFX appends ``*`` to the folders of artifacts and lists matching files.
 
     Raises:
-        ValueError: a character of patterns is in the absolute path.
+        ValueError: the absolute path has a pattern character.
     """
     whole = str(pathlib.Path(path).expanduser().absolute())
     if found := sorted(set(whole) & set("*?[]")):
@@ -292,11 +300,11 @@ class PipelineConfig(settings_file.Section):
     name: str = pydantic.Field(default="muse", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name of the pipeline in ML Metadata and of its log."""
     output_dir: OutputDir
-    """Artifacts, metadata, rejected rows, logs and the served models."""
+    """Folder for artifacts, metadata, rejected rows, logs and served models."""
     data: DataConfig
     item_embeddings: Literal["learned", "imported", "text_svd"] = "imported"
-    """Where item vectors come from: learned from searches by SCL, the raw
-    table of ready-made ones, or the text of the items."""
+    """Source of item vectors: learned from searches (SCL), imported from the
+    raw table of vectors, or computed from the items' texts."""
     scl: SCLConfig = SCLConfig()
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = ModelConfig()
@@ -332,7 +340,7 @@ class PipelineConfig(settings_file.Section):
 
     @property
     def rejected_dir(self) -> pathlib.Path:
-        """Where rejected rows are kept."""
+        """Folder of rejected rows."""
         return self.root / "rejected"
 
     @property
@@ -349,7 +357,7 @@ class PipelineConfig(settings_file.Section):
 
     @property
     def push_dir(self) -> pathlib.Path:
-        """Base directory of the served model, of its type only."""
+        """Base directory of the served model; each type has its own."""
         return self.serving_dir / self.model.type
 
     @property
@@ -361,9 +369,9 @@ class PipelineConfig(settings_file.Section):
 
     @property
     def models_files(self) -> dict[str, str]:
-        """Name of TensorFlow Serving's ``models.config`` by model type.
+        """File names of TensorFlow Serving's ``models.config`` by model type.
 
-        In the folder of the retrieval model; each lists it and one ranker.
+        They are in the retrieval model's folder; each lists it and one ranker.
         """
         return {
             name: "models.config" if name == "muse" else f"models_{name}.config"
@@ -372,7 +380,7 @@ class PipelineConfig(settings_file.Section):
 
     @property
     def models_file(self) -> pathlib.Path:
-        """The ``models.config`` of this type."""
+        """The ``models.config`` of this model type."""
         return self.matching_dir / self.models_files[self.model.type]
 
 
@@ -382,8 +390,9 @@ def load_config(
     """Reads a configuration file and applies overrides.
 
     Raises:
-        ConfigError: unreadable file, unknown key or invalid value; the
-            message names the key, what was expected and what was received.
+        ConfigError: the file cannot be read or has an unknown key or an
+            invalid value; the message names the key, the expected value and
+            the received one.
     """
     values = settings_file.read(path)
     return settings_file.parse(PipelineConfig, values, path, KEYS, overrides)

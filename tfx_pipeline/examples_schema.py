@@ -1,7 +1,7 @@
-"""The TFMD schema of request-grouped Examples, as the data declare it.
+"""The TFMD schema of request-grouped Examples, derived from the declaration.
 
-A served request (environment ``SERVING``) has no labels, no weights, no
-popularity and nothing that only training knows.
+A served request (environment ``SERVING``) has no labels, weights, popularity
+or features that are only for training.
 """
 
 from __future__ import annotations

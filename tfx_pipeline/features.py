@@ -1,4 +1,4 @@
-"""Names in request-grouped Examples, besides those of declared features."""
+"""Names in request-grouped Examples, except those of declared features."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CANDIDATE_POPULARITY = "candidate_popularity"
 CLICKS = "clicks"
 WEIGHTS = "weights"
 
-# Examples of search events: before a modality's name, its vector.
+# Examples of search events: prefix of a modality's name, for its vector.
 QUERY_PREFIX = "query_"
 
 
 def labels(declared: RankingSchema) -> list[str]:
-    """Returns the labels in Examples, the first of them the clicks."""
+    """Returns the names of labels in Examples; the first one is `CLICKS`."""
     return [CLICKS, *list(declared.label_names)[1:]]

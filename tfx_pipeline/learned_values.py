@@ -1,4 +1,4 @@
-"""Reads what Transform has learned about features."""
+"""Reads the values that Transform has learned for features."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def read_learned(
 
     Returns:
         For vocabularies, ids int64 (V,) in the order of their indices; for
-        buckets, rising boundaries float32 (n,); for numbers, float32 (2,), mean
-        and scale. Hashed features and vectors are left out.
+        buckets, ascending boundaries float32 (n,); for numbers, mean and scale
+        float32 (2,). Hashed features and vectors are left out.
     """
     kinds = {name: one.kind for name, one in declared.learned().items()}
     numbers: dict[str, dict[int, float]] = {

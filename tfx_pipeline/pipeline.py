@@ -1,7 +1,7 @@
 """The pipeline as a TFX graph.
 
-`create_pipeline` is pure: everything it needs is an argument, it reads neither
-the environment nor a file. Runners are in `runner.py`.
+`create_pipeline` is a pure function of its arguments: it reads neither the
+environment nor files. `tfx_pipeline.runs.runner` runs the pipeline.
 """
 
 from __future__ import annotations
@@ -49,11 +49,14 @@ def create_pipeline(
     """Builds the pipeline from raw tables to a pushed model.
 
     ``declared`` is the declaration of the raw tables, and ``schema_path`` the
-    schema of Examples that follows from it.
+    file of the schema of Examples that is derived from it.
 
     Returns:
-        A TFX pipeline, for any TFX runner. Its cache does not notice other
-        code unless `code_keys.mark` is called.
+        A TFX pipeline for any TFX runner. Call `code_keys.mark` for its cache
+        to notice changed code.
+
+    Raises:
+        ConfigError: a slice or a label is not declared.
     """
     raw = {"raw_dir": config.data.raw_dir, "raw_fingerprint": raw_fingerprint}
     example_gen = RequestExampleGen(
@@ -78,7 +81,7 @@ def create_pipeline(
     item_table = item_table_gen.outputs["item_table"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples)
     schema_gen = tfx.components.ImportSchemaGen(schema_file=schema_path)
-    # Not known to TFX's component; its cache key takes it in.
+    # TFX's component ignores this property, but it changes the cache key.
     schema_gen.exec_properties["schema_fingerprint"] = schema_fingerprint
     schema = schema_gen.outputs["schema"]
     example_validator = StrictExampleValidator(
@@ -184,10 +187,11 @@ def _item_embeddings(
     config: config_lib.PipelineConfig,
     search_fingerprints: Mapping[str, str],
 ) -> list[tfx.dsl.components.BaseNode]:
-    """Returns the components that make item embeddings, their maker last.
+    """Returns the components that make item embeddings, in order.
 
-    None of them depends on the ranker, its settings or its samples: training
-    the ranker again takes the embeddings from the cache.
+    The last one outputs the embeddings. None depends on the ranker, its
+    settings or its samples, so that training the ranker again takes the
+    embeddings from the cache.
     """
     if config.item_embeddings == "imported":
         return []
@@ -237,9 +241,9 @@ def _matching(
     examples: tfx.dsl.Channel,
     item_table: tfx.dsl.Channel,
 ) -> list[tfx.dsl.components.BaseNode]:
-    """Returns the components that make and push the retrieval model, if any.
+    """Returns the components that make and push the retrieval model.
 
-    They do not depend on the ranker.
+    They do not depend on the ranker. The list may be empty.
     """
     if not config.matching.enabled:
         return []
@@ -280,12 +284,12 @@ def _matching(
 def eval_config(
     config: config_lib.EvaluatorConfig, declared: RankingSchema
 ) -> tfma.EvalConfig:
-    """Returns metrics of each label, slices and thresholds.
+    """Returns the metrics of each label, slices and thresholds.
 
-    A model is blessed when the GAUC of the first label is at least
-    ``min_gauc`` and, if a model of its type was blessed before, at most
-    ``max_gauc_drop`` below that model's; and those of ``min_gauc_of`` reach
-    their values.
+    A model is blessed if the GAUC of the first label is at least ``min_gauc``
+    and, if a model of its type was blessed before, at most ``max_gauc_drop``
+    below that model's GAUC; and if the GAUC of each label in ``min_gauc_of``
+    is at least the value there.
 
     Raises:
         ConfigError: a slice or a label is not declared.
@@ -337,7 +341,7 @@ def _metric(
     least: float | None,
     drop: tfma.GenericChangeThreshold | None = None,
 ) -> tfma.MetricConfig:
-    """Returns the metrics of a label, and what its GAUC must be."""
+    """Returns the metrics of a label with the thresholds of its GAUC."""
     metric = tfma.MetricConfig(
         class_name="RankingMetrics",
         module="tfx_pipeline.evaluation.ranking_metrics",
@@ -346,8 +350,8 @@ def _metric(
         ),
     )
     if least is not None:
-        # Over all impressions: a plain threshold would hold for every slice,
-        # however few users it has.
+        # Only over all impressions: a plain threshold would apply to every
+        # slice, even to one with few users.
         metric.per_slice_thresholds.add(
             slicing_specs=[tfma.SlicingSpec()],
             threshold=tfma.MetricThreshold(

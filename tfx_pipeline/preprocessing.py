@@ -1,8 +1,8 @@
 """The preprocessing function of TF-Transform, which learns the encodings.
 
-Index 0 stands for missing. Value i of a vocabulary has the index i + 1, and all
-unseen values share the index after the last one; buckets are numbered from 1.
-Numbers come with a flag, which is 1 where a number is given.
+Index 0 means missing. Value i of a vocabulary has the index i + 1, and all
+unseen values share the index after the last one. Buckets are numbered from 1.
+Numbers have a flag, which is 1 if the number is given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from muse_keras.tensorflow import feature_encodings, request_features
 from schemas.columns import Feature, Features
 from tfx_pipeline import beam_internals, features, learned_values
 
-# Every executor of Transform imports this module before it builds its graph.
+# Called here, because executors of Transform import this module first.
 beam_internals.let_transform_learn_in_steps()
 
 Inputs = dict[str, tf.SparseTensor]
@@ -28,23 +28,23 @@ _ROUNDING = 1e-6
 def preprocessing_fn(
     inputs: Inputs, custom_config: dict[str, Any]
 ) -> dict[str, tf.Tensor | tf.SparseTensor]:
-    """Turns raw request features into the features of the model.
+    """Converts raw features of requests to features of the model.
 
     Args:
-        inputs: request-grouped features, SparseTensors of shape (B, n), in
-            which the values of each candidate or behavior are concatenated.
+        inputs: request-grouped features, SparseTensors (B, n), in which the
+            values of all candidates or behaviors are concatenated.
         custom_config: ``max_history``, ``vocabulary_size``,
             ``vocabulary_frequency_threshold`` and ``features``, the declared
             `Features` as JSON values.
 
     Returns:
-        Indices int64 or numbers float32: ``user_<f>``, dense (B, width);
-        sparse, with ``width`` values each, ``context_<f>`` and
-        ``candidate_<f>`` of the candidates and ``behavior_<f>`` of the newest
-        ``max_history`` real behaviors, oldest first. Also raw ids
-        (``behavior_item_ids``, ``candidate_item_ids``, ``user_id``), counts
-        ``candidate_<f>_matches`` float32, and unchanged labels and weights.
-        Learned values are written as vocabularies, see `learned_values`.
+        Indices int64 or numbers float32: ``user_<f>``, dense (B, width); and,
+        sparse with ``width`` values each, ``context_<f>`` and ``candidate_<f>``
+        of the candidates and ``behavior_<f>`` of the newest ``max_history``
+        real behaviors, oldest first. Also raw ids (``behavior_item_ids``,
+        ``candidate_item_ids``, ``user_id``), counts ``candidate_<f>_matches``
+        float32, and unchanged labels and weights. Learned values are written
+        as vocabularies; see `learned_values`.
     """
     declared = Features.model_validate(custom_config["features"])
     threshold = custom_config["vocabulary_frequency_threshold"]
@@ -87,7 +87,7 @@ def preprocessing_fn(
             )
             outputs[f"candidate_{own}_matches"] = _sparse(matches, things.real)
     if numbers:
-        # A single vocabulary, because each one takes a dozen Beam steps.
+        # One vocabulary for all, because each one takes a dozen Beam steps.
         tft.vocabulary(
             tf.concat(numbers, axis=0), vocab_filename=learned_values.NUMBERS
         )
@@ -161,12 +161,13 @@ class _Things(NamedTuple):
 
 
 class _Encoding(NamedTuple):
-    """What is learned about a feature.
+    """The learned encoding of a feature.
 
     Attributes:
-        encode: maps raw values to indices of the same shape, or to numbers.
-        size: number of indices, 0 if there are none.
-        numbers: float32 (n,), bucket boundaries, or mean and scale.
+        encode: function from raw values to indices of the same shape, or to
+            numbers.
+        size: number of indices, 0 for numbers.
+        numbers: float32 (n,), bucket boundaries, or mean and scale, or None.
     """
 
     encode: Callable[[tf.Tensor], tf.Tensor]
@@ -207,7 +208,7 @@ def _learn(
     if feature.log:
         flat = feature_encodings.log_of(flat)
     mean, scale = _finite(tft.mean(flat)), _finite(tf.sqrt(tft.var(flat)))
-    # If all values are equal, the variance may be a rounding error.
+    # If all values are equal, the variance may be only a rounding error.
     scale *= tf.cast(scale > _ROUNDING * tf.abs(mean), tf.float32)
     return _Encoding(
         lambda values: feature_encodings.standardized(
@@ -218,8 +219,8 @@ def _learn(
 
 
 def _boundaries(values: tf.Tensor, buckets: int) -> tf.Tensor:
-    """Returns the distinct quantiles, float32 (n,), rising."""
-    # Without any value, all quantiles are 0.
+    """Returns the distinct quantiles, float32 (n,), in ascending order."""
+    # Without values, all quantiles are 0.
     found = tft.quantiles(values, buckets, epsilon=0.1 / buckets)
     return tf.unique(tf.reshape(tf.cast(found, tf.float32), [-1]))[0]
 

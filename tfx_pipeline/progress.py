@@ -1,4 +1,4 @@
-"""How the parts of the pipeline report progress, through one logger."""
+"""Reports progress of all parts of the pipeline through one logger."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def report(message: str) -> None:
 
 
 class Throttle:
-    """Says when enough time has passed for another line.
+    """Limits how often progress is reported.
 
     Args:
-        interval_s: seconds between two lines.
+        interval_s: least number of seconds between two lines.
     """
 
     def __init__(self, interval_s: float) -> None:

@@ -1,9 +1,9 @@
-"""All that this project uses of TFX beyond its public API, `tfx.v1`.
+"""All uses of TFX in this project beyond its public API, `tfx.v1`.
 
-A custom component needs base classes and helpers that `tfx.v1` does not have.
-They may change with a release of TFX; tests/tfx_pipeline/test_tfx_internals.py
-holds a test for each, named after what it guards. Other modules import these
-names from here, and call no private method of TFX.
+Custom components need base classes and helpers that `tfx.v1` does not have.
+They may change with a release of TFX, so
+tests/tfx_pipeline/test_tfx_internals.py tests each of them. Other modules
+import these names from here and call no private method of TFX.
 """
 
 import functools
@@ -52,10 +52,10 @@ __all__ = [
 
 
 class PusherExecutor(pusher_executor.Executor):
-    """Pusher that says where it pushed, or that it did not."""
+    """Pusher that records whether and where it pushed."""
 
     def mark_pushed(self, artifact: Artifact, path: str, version: str) -> None:
-        """Records in ``pushed_model`` where the model was pushed to."""
+        """Records in ``pushed_model`` the target of the push."""
         self._MarkPushed(
             artifact, pushed_destination=path, pushed_version=version
         )
@@ -66,9 +66,9 @@ class PusherExecutor(pusher_executor.Executor):
 
 
 def send_no_package_to_local_workers() -> None:
-    """Keeps TFX from packing its source for each executor with Beam.
+    """Prevents TFX from packing its source for each executor with Beam.
 
-    A local run has no use for the package. A second call changes nothing.
+    A local run does not need the package. A second call has no effect.
     """
     send = dependency_utils.make_beam_dependency_flags
     if hasattr(send, "__wrapped__"):

@@ -1,4 +1,4 @@
-"""``muse bench``: the benchmarks, each in a process of its own."""
+"""``muse bench``: runs each benchmark in a process of its own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def bench(
         str, typer.Option(help="cpu, or gpu for the layers of gsu.")
     ] = "cpu",
 ) -> None:
-    """Measure ours against the peers on this machine.
+    """Compare this project with its peers on this machine.
 
     All of them take 15 to 20 minutes on 2 cores, with --quick about 4 minutes.
 
@@ -50,7 +50,7 @@ def bench(
         if not (_PROJECT / "benchmarks").is_dir():
             raise RuntimeError(
                 "the benchmarks are not part of the installed package; run "
-                "them from a checkout."
+                "them from a checkout of the repository."
             )
         if device not in ("cpu", "gpu") or (device == "gpu" and name != "gsu"):
             raise typer.BadParameter(

@@ -1,4 +1,4 @@
-"""``muse compare``: every method of the paper on the same data."""
+"""``muse compare``: trains every method of the paper on the same data."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def compare(
     configs/compare.yaml takes about an hour on 2 cores, with --quick about 4
     minutes.
 
-    Finished cells are kept: the same command goes on after an interruption,
-    and may run several times at once. Failed cells are reported, and left out.
+    Finished cells (trainings) are kept: after an interruption, the same command
+    continues. It may run several times at once. Failed cells are reported and
+    left out.
 
     Examples: muse compare --config configs/compare.yaml --quick;
     muse compare --config configs/compare_synthetic.yaml --workers 4

@@ -1,4 +1,4 @@
-"""The configuration of the pipeline as people read it.
+"""Documents the configuration of the pipeline, and loads it for commands.
 
 ``python -m muse_tools.cli.configuration`` prints docs/configuration.md.
 """
@@ -36,7 +36,7 @@ configuration that a run would use. Unknown keys are errors. Relative paths are
 relative to the directory in which the command runs.
 """
 
-# What item embeddings are made from.
+# Tables that each kind of item embeddings is made from.
 _SEARCH_TABLES = {
     "imported": (),
     "text_svd": ("item_content",),
@@ -45,7 +45,7 @@ _SEARCH_TABLES = {
 
 
 class Entry(NamedTuple):
-    """A key of the configuration, or a section, which has no value."""
+    """A key of the configuration, or a section (without a value)."""
 
     path: tuple[str, ...]
     meaning: str
@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
     @property
     def is_section(self) -> bool:
-        """Whether keys follow that belong to it."""
+        """Whether this is a section."""
         return not self.kind
 
 
@@ -63,7 +63,7 @@ def entries(
     model: type[pydantic.BaseModel] = PipelineConfig,
     path: tuple[str, ...] = (),
 ) -> Iterator[Entry]:
-    """Yields every key of a model, plain ones before its sections."""
+    """Yields every key of a model; keys come before nested sections."""
     sections = []
     schema = model.model_json_schema()
     for name, field in model.model_fields.items():
@@ -167,7 +167,12 @@ def _plain(value: Any) -> str:
 def load(
     config: pathlib.Path, overrides: Sequence[str] | None
 ) -> PipelineConfig:
-    """Reads a configuration; BadParameter where an override is wrong."""
+    """Reads a configuration.
+
+    Raises:
+        BadParameter: if an override is wrong.
+        ConfigError: if the file is wrong.
+    """
     try:
         return load_config(config, overrides or ())
     except OverrideError as error:
@@ -175,9 +180,13 @@ def load(
 
 
 def check_tables(config: PipelineConfig, embeddings: str = "") -> None:
-    """Finds the raw tables that a run needs, before TFX is loaded.
+    """Checks that the raw tables of a run exist, before TFX is loaded.
 
-    `embeddings` takes the place of ``item_embeddings``.
+    If given, `embeddings` replaces ``item_embeddings``.
+
+    Raises:
+        DataError: if a table is missing.
+        ValueError: if ``data.raw_dir`` is not a folder.
     """
     from muse_tools.datasets import raw_tables, search_tables
 

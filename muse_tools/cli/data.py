@@ -39,7 +39,7 @@ _SHARES = {
 
 @contextlib.contextmanager
 def _working(title: str) -> Iterator[Callable[[str, float], None]]:
-    """Shows progress; problems of the data become one line, exit code 1."""
+    """Shows progress; a problem with the data is one line and exit code 1."""
     with output.one_line_errors(), output.progress(title) as tell:
         try:
             yield tell
@@ -58,7 +58,7 @@ def _make(
     as_json: bool,
     make: Callable[..., tuple[dict[str, Any], bool]],
 ) -> None:
-    """Makes a data set, and writes what it holds and what to do next."""
+    """Makes a data set, prints its content and suggests the next command."""
     with _working(title) as tell:
         made, reused = make(progress=tell)
     if as_json:
@@ -89,8 +89,8 @@ def complete_journey_command(
     """Make raw tables from the Complete Journey purchases: 10 to 15 seconds.
 
     Negatives are sampled by popularity among the products sold in the same
-    store and week; the whole policy is in DIR/dataset.json. An equal
-    complete output is reused.
+    store and week; DIR/dataset.json describes the whole policy. A complete
+    output with the same options is reused.
 
     Example: muse data complete-journey --out demo_output/data
     """
@@ -109,7 +109,8 @@ def synth_command(
 ) -> None:
     """Make synthetic raw tables with latent interests behind the clicks.
 
-    The time grows with users times history. An equal complete output is reused.
+    The time grows with users times history. A complete output with the same
+    options is reused.
 
     Example: muse data synth --users 2000 --items 20000 --history 500 --out x
     """
@@ -123,8 +124,8 @@ Directory = Annotated[
     pathlib.Path,
     typer.Argument(
         metavar="DIR",
-        help="Holds the tables (or raw/); of the published form train/, test/ "
-        "and feature_map/.",
+        help="Folder of the tables (or of raw/); for published shards, of "
+        "train/, test/ and feature_map/.",
         show_default=False,
     ),
 ]
@@ -156,13 +157,13 @@ def inspect_command(
     max_users: Annotated[
         int,
         typer.Option(
-            min=0, help="User rows per table to read histories of; 0: all."
+            min=0, help="User rows per table whose histories are read; 0: all."
         ),
     ] = 200_000,
     schema: Annotated[
         str | None,
         typer.Option(
-            help="Declaration to hold the tables against: a YAML file, "
+            help="Declaration to check the tables against: a YAML file, "
             "taobao_mm or complete_journey. [default: schema.yaml beside "
             "the tables, else taobao_mm]"
         ),
@@ -171,8 +172,8 @@ def inspect_command(
 ) -> None:
     """Summarize raw tables: schemas, rows, clicks, histories, vectors.
 
-    Exits with 1 when a table is missing, empty, damaged or has a missing
-    column or a wrong type, when nothing joins, or all is of one label. The
+    The exit code is 1 if a table is missing, empty or damaged, a column is
+    missing or has a wrong type, no rows join, or all labels are equal. The
     time grows with the rows of all tables and with --max-users.
 
     Example: muse data inspect demo_output/data --json
@@ -210,9 +211,9 @@ def init_command(
 ) -> None:
     """Write a first declaration of your own files, to edit: 1 to 5 seconds.
 
-    Looks at the first rows of Parquet, .csv and .jsonl files and guesses
-    tables, keys, times, labels and features. What could not be decided is in
-    the file as a comment, # QUESTION. No file is overwritten.
+    Reads the first rows of Parquet, .csv and .jsonl files and guesses tables,
+    keys, times, labels and features. Open questions are comments in the file,
+    # QUESTION. No file is overwritten.
 
     Example: muse data init movies
     """
@@ -250,7 +251,7 @@ def _rejected_line(found: dict[str, Any]) -> str:
 
 
 def _show_inspection(found: dict[str, Any]) -> None:
-    """Writes the summary for people to standard output."""
+    """Prints the summary as text."""
     from rich.console import Console
     from rich.table import Table
 
@@ -292,7 +293,7 @@ def _show_inspection(found: dict[str, Any]) -> None:
 
 
 def _value(value: Any, share: bool = False) -> str:
-    """Returns a JSON value for people; shares as percentages."""
+    """Returns a JSON value as text; shares become percentages."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or isinstance(value, str):

@@ -1,4 +1,4 @@
-"""``muse demo``: everything once, on real data."""
+"""``muse demo``: runs the whole chain once, on real data."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def demo(
         typer.Option(help="Folder for everything.", file_okay=False),
     ] = pathlib.Path("demo_output"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Take 400 households only.")
+        bool, typer.Option("--quick", help="Use only 400 households.")
     ] = False,
     config: ConfigOption = _CONFIG,
 ) -> None:
-    """Real purchases to a served, explained ranking, and a report.
+    """Go from real purchases to a served, explained ranking and a report.
 
-    5 to 17 minutes, as fast as the machine is; less with --quick.
+    Takes 5 to 17 minutes, depending on the machine; less with --quick.
 
     At the end the ranking service answers a request from the user cache.
 
-    Runs again from what is there: finished steps are reused.
+    If it is run again, finished steps are reused.
 
     Example: muse demo --out demo_output
     """
@@ -98,14 +98,14 @@ def demo(
 
 
 def _models(config: PipelineConfig) -> str:
-    """Returns the option of `muse serve` for what the demo pushed."""
+    """Returns the option of `muse serve` that serves the pushed models."""
     if config.matching.enabled and config.models_file.is_file():
         return f"--model-config-file {output.short(config.models_file)}"
     return f"--model-base-path {output.short(config.push_dir)}"
 
 
 def _answer_lines(answer: Answer) -> list[str]:
-    """Returns the served answer in words."""
+    """Returns the answer of the model server as text."""
     from muse_tools.cli.rank import candidate_rows
 
     request, history = answer.request, len(answer.request.behavior_item_ids)
@@ -136,7 +136,7 @@ def _answer_lines(answer: Answer) -> list[str]:
 
 
 def _ranked_lines(ranked: RankedRequest) -> list[str]:
-    """Returns the ranking service's answer in words and bars."""
+    """Returns the answer of the ranking service as text, with a timeline."""
     from muse_tools.demo.ranked_request import source_words
     from serving.ranking_service import timeline
 

@@ -1,4 +1,4 @@
-"""``muse explore``: what the model retrieved, in a browser."""
+"""``muse explore``: shows retrieved behaviors in a browser."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def explore(
         int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)
     ] = 8700,
 ) -> None:
-    """Explore what the search found for a user and a candidate.
+    """Explore which behaviors the search found for a user and a candidate.
 
-    Serves a page until Ctrl-C: the retrieved behaviors with similarities,
-    tiers and attention, next to what SIM-hard and SIM-soft would have
-    retrieved. Starts once TensorFlow and the model are loaded.
+    Serves a page until Ctrl-C. It shows the retrieved behaviors with
+    similarities, tiers and attention, next to those that SIM-hard and SIM-soft
+    would have retrieved. It starts once TensorFlow and the model are loaded.
 
     Example: muse explore --model-base-path demo_output/serving/muse
     """

@@ -1,4 +1,4 @@
-"""Features as options: NAME=VALUE, read by the types that a model declares."""
+"""Feature options NAME=VALUE, parsed by the types that a model declares."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ UserFeatureOption = Annotated[
     list[str] | None,
     typer.Option(
         "--user-feature",
-        help="NAME=VALUE of the user, in place of what --data has; NAME=V1,V2 "
-        "of lists. Repeatable.",
+        help="NAME=VALUE of the user, replaces the value in --data; a list is "
+        "NAME=V1,V2. Repeatable.",
         callback=_named,
     ),
 ]
@@ -46,7 +46,7 @@ CandidateFeatureOption = Annotated[
     list[str] | None,
     typer.Option(
         "--candidate-feature",
-        help="NAME=V1,V2 with a value for each of --candidates; of lists as "
+        help="NAME=V1,V2 with a value for each of --candidates; lists are "
         "JSON, NAME=[[V1,V2],[V3]]. Repeatable.",
         callback=_named,
     ),
@@ -55,7 +55,7 @@ SchemaOption = Annotated[
     str,
     typer.Option(
         "--schema",
-        help="Declaration of the data, by which texts become ids: a file, or "
+        help="Declaration of the data, which maps texts to ids: a file, or "
         "taobao_mm or complete_journey.",
     ),
 ]
@@ -67,13 +67,16 @@ def read_features(
     given: Sequence[str] | None,
     inputs: Mapping[str, TensorSpec],
 ) -> dict[str, Any]:
-    """Returns features by name; one that is not declared stays a text.
+    """Returns features by name; an undeclared feature stays a text.
 
     Args:
-        option: for errors.
-        prefix: of the names of inputs: `user_`, `context_`, `candidate_`.
-        given: NAME=VALUE each.
-        inputs: those of the signature rank.
+        option: name of the option, for error messages.
+        prefix: prefix of input names: `user_`, `context_` or `candidate_`.
+        given: texts NAME=VALUE.
+        inputs: inputs of the signature `rank`.
+
+    Raises:
+        BadParameter: if a value has a wrong type.
     """
     found = {}
     for text in given or ():

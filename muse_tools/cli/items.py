@@ -1,4 +1,4 @@
-"""``muse items``: fresh items for a running server."""
+"""``muse items``: sends fresh items to a running server."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def push(
     file: Annotated[
         pathlib.Path,
         typer.Argument(
-            help="Parquet file: item_id, embedding and, if known, the "
-            "model's features of items by name; the newest row of an id "
-            "counts. Also with the columns of the raw tables."
+            help="Parquet file with item_id, embedding and, if known, the "
+            "model's item features by name, or with the columns of the raw "
+            "tables. If an id has several rows, the last one is used."
         ),
     ],
     connection: Connection,
@@ -40,23 +40,23 @@ def push(
         bool,
         typer.Option(
             "--watch",
-            help="Go on: send the items again when the file changes, another "
-            "version serves or the server was started anew.",
+            help="Keep running: send the items again when the file changes, "
+            "another version is served or the server was restarted.",
         ),
     ] = False,
     poll: Annotated[
         float,
-        typer.Option(help="Seconds between two looks of --watch.", min=0.05),
+        typer.Option(help="Seconds between two checks of --watch.", min=0.05),
     ] = 0.5,
     schema: SchemaOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Send the items of a file to a running server.
 
-    They are ranked from then on. Rejected rows go, with their reasons, to a
-    file <name>.rejected.parquet beside it. A server forgets fresh items when
-    it stops or loads another version: run this with --watch beside each. The
-    time grows with the rows of the file.
+    The server ranks them from then on. Rejected rows are written with their
+    reasons to <name>.rejected.parquet beside the file. A server forgets fresh
+    items when it stops or loads another version: run this with --watch for
+    each server. The time grows with the rows of the file.
 
     Example: muse items push fresh.parquet --watch
     """

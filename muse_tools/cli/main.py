@@ -20,8 +20,8 @@ def run() -> None:
         )
         sys.exit(2)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # The pipeline, its exports and what serves them are TensorFlow's, whatever
-    # backend the environment or keras.json names. Children inherit it.
+    # The pipeline, the exported models and the servers use TensorFlow, whatever
+    # backend the environment or keras.json names. Child processes inherit this.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 

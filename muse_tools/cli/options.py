@@ -1,7 +1,7 @@
-"""Options that several commands share: one name, one meaning each.
+"""Options that several commands share, with the same name and meaning.
 
-A command takes them by annotation. A parameter whose type is a dataclass
-stands for a group: `grouped` makes an option of each of its fields.
+Commands use them as annotations. A parameter whose type is a dataclass is a
+group of options: `grouped` makes an option of each field.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ STORE_URL = "lmdb:/path, redis://host:6379/0, rediss://… or unix:///path."
 
 
 class Split(str, enum.Enum):
-    """Which samples and users of a data set."""
+    """Split of a data set."""
 
     TEST = "test"
     TRAIN = "train"
 
 
 class Transport(str, enum.Enum):
-    """How to reach a model server."""
+    """Protocol of calls to a model server."""
 
     GRPC = "grpc"
     REST = "rest"
 
 
 def positive(value: float) -> float:
-    """A callback: the seconds of a timeout."""
+    """Checks the seconds of a timeout; a callback of typer."""
     with output.wrong_usage():
         if not 0 < value < float("inf"):
             raise ValueError(f"must be above 0. Received: {value}")
@@ -52,7 +52,7 @@ def positive(value: float) -> float:
 
 
 def address(value: str | None) -> str | None:
-    """A callback: host and port of a model server."""
+    """Checks host and port of a model server; a callback of typer."""
     with output.wrong_usage():
         if value is not None:
             split_address(value)
@@ -71,7 +71,11 @@ def _overrides(values: list[str] | None) -> list[str]:
 
 
 def parse_ids(option: str, text: str) -> list[int]:
-    """Reads ids, separated by commas or spaces; at least one."""
+    """Parses at least one id; ids are separated by commas or spaces.
+
+    Raises:
+        BadParameter: if the text is anything else.
+    """
     with output.wrong_usage(option):
         try:
             found = [int(part) for part in text.replace(",", " ").split()]
@@ -86,10 +90,14 @@ def parse_ids(option: str, text: str) -> list[int]:
 
 
 def check_store(url: str) -> None:
-    """Looks for a behavior store, unless `url` is empty.
+    """Checks that a behavior store exists, unless `url` is empty.
 
-    A Redis server may be down. A store that does not exist is an error: the
-    services make none.
+    A Redis server may be down. A store that does not exist is an error because
+    the services do not create one.
+
+    Raises:
+        BadParameter: if the URL is wrong.
+        StoreError: if the store does not exist or cannot be opened.
     """
     if not url:
         return
@@ -151,7 +159,7 @@ MatchingModelOption = Annotated[
     str,
     typer.Option(
         "--matching-model",
-        help="Name of the model that finds candidates; '' has none.",
+        help="Name of the model that finds candidates; '' for none.",
     ),
 ]
 StoreOption = Annotated[
@@ -189,8 +197,8 @@ SslConfigFileOption = Annotated[
     str,
     typer.Option(
         "--ssl-config-file",
-        help="TF Serving's ssl.config: key, certificate, clients' authority. "
-        "A model server encrypts gRPC by it, a ranking service also REST.",
+        help="TF Serving's ssl.config: key, certificate, CA of the clients. "
+        "A model server encrypts gRPC with it, a ranking service also REST.",
     ),
 ]
 TargetOption = Annotated[
@@ -210,11 +218,11 @@ class TargetTls:
     target_ca_file: Annotated[
         str,
         typer.Option(
-            help="PEM file to trust model servers by; encrypts the calls."
+            help="PEM file of the CA of model servers; encrypts the calls."
         ),
     ] = ""
     target_certificate_file: Annotated[
-        str, typer.Option(help="PEM file that model servers know us by.")
+        str, typer.Option(help="PEM file with this client's certificate.")
     ] = ""
     target_key_file: Annotated[
         str, typer.Option(help="PEM file with its key.")
@@ -224,7 +232,7 @@ class TargetTls:
     ] = ""
 
     def made(self) -> Tls | None:
-        """Returns the settings of a client; None is plain text."""
+        """Returns the TLS settings of a client; None for plain text."""
         from serving.client import Tls
 
         fields = dataclasses.fields(TargetTls)
@@ -237,7 +245,7 @@ class TargetTls:
 
 @dataclasses.dataclass(frozen=True)
 class Connection(TargetTls):
-    """Options of the commands that ask a running model server."""
+    """Options of the commands that call a running model server."""
 
     target: Annotated[
         str | None,
@@ -257,7 +265,7 @@ class Connection(TargetTls):
 
     @property
     def address(self) -> str:
-        """The target, or where a server on this machine listens."""
+        """The target; by default the usual port on this machine."""
         port = "8500" if self.transport is Transport.GRPC else "8501"
         return f"127.0.0.1:{port}" if self.target is None else self.target
 
@@ -265,7 +273,7 @@ class Connection(TargetTls):
     def opened(
         self, schema: RankingSchema | None = None
     ) -> Iterator[MuseClient]:
-        """Gives a client; a call that fails is a RuntimeError, one line."""
+        """Yields a client; a call that fails raises a one-line RuntimeError."""
         from serving import client
 
         tls = self.made()
@@ -302,9 +310,9 @@ class Connection(TargetTls):
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Makes options of the fields of parameters that are dataclasses.
+    """Turns the fields of parameters that are dataclasses into options.
 
-    They come after the command's own options.
+    These options come after the command's own options.
     """
     groups: dict[str, type] = {}
     own, more = [], []
@@ -341,7 +349,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option_of(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
-    """Returns the option of a field: annotated, or described by metadata."""
+    """Returns the option of a field, from its annotation or its metadata."""
     default = field.default
     if default is dataclasses.MISSING:
         default = inspect.Parameter.empty

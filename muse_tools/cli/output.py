@@ -1,4 +1,4 @@
-"""How commands report: results, progress, one-line errors."""
+"""Output of commands: results, progress and one-line errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.files import dumps
 
 
 def group(name: str, about: str) -> typer.Typer:
-    """Returns a command that has commands of its own."""
+    """Returns a command with subcommands."""
     return typer.Typer(
         name=name, help=about, no_args_is_help=True, rich_markup_mode=None
     )
@@ -29,7 +29,7 @@ class Reporter:
         self._start = time.monotonic()
 
     def __call__(self, message: str) -> None:
-        """Writes a message behind the time since the start."""
+        """Writes the time since the start and a message."""
         seconds = int(time.monotonic() - self._start)
         sys.stderr.write(
             f"[{seconds // 60:02d}:{seconds % 60:02d}] {message}\n"
@@ -39,10 +39,10 @@ class Reporter:
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[str, float], None]]:
-    """Shows stages and the share of work done on standard error.
+    """Shows the stage and the share of work done on standard error.
 
-    On a terminal a bar that goes away at the end, so that an error is the
-    last line; elsewhere (logs) one line per stage.
+    A terminal gets a bar that disappears at the end, so that an error is the
+    last line. Logs get one line per stage.
     """
     from rich.console import Console
     from rich.progress import (
@@ -83,13 +83,13 @@ def progress(title: str) -> Iterator[Callable[[str, float], None]]:
 
 
 def write_lines(lines: Sequence[str]) -> None:
-    """Writes lines to standard output, at once."""
+    """Writes lines to standard output and flushes it."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
 
 
 def ranking_lines(grpc: str | None, rest: str | None) -> list[str]:
-    """Returns where a ranking service listens."""
+    """Returns lines with the addresses of a ranking service."""
     lines = ["Ranking service"]
     if grpc is not None:
         lines.append(f"  gRPC     {grpc}")
@@ -99,7 +99,7 @@ def ranking_lines(grpc: str | None, rest: str | None) -> list[str]:
 
 
 def write_json(value: Any, indent: int | None = 2) -> None:
-    """Writes `dumps` of a value to standard output; None makes one line."""
+    """Writes a value as JSON; without `indent` on one line."""
     write_lines([dumps(value, indent=indent, ensure_ascii=False)])
 
 
@@ -108,7 +108,7 @@ def one_line_errors() -> Iterator[None]:
     """Turns expected failures into one line and exit code 1."""
     try:
         yield
-    except (typer.Exit, typer.Abort):  # RuntimeErrors of typer.
+    except (typer.Exit, typer.Abort):  # They are RuntimeErrors.
         raise
     except (ValueError, OSError, RuntimeError) as error:
         sys.stderr.write(f"error: {_one_line(error)}\n")
@@ -135,7 +135,7 @@ def wrong_usage(option: str | None = None) -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    # Pydantic's own text is a paragraph.
+    # The text of a pydantic error has several lines.
     details = getattr(error, "errors", list)
     text = "; ".join(
         f"{'.'.join(map(str, detail['loc']))}: "
@@ -146,7 +146,7 @@ def _one_line(error: Exception) -> str:
 
 
 def short(path: pathlib.Path) -> str:
-    """Returns a path as one would type it here."""
+    """Returns a path relative to the working directory, if it is inside."""
     try:
         return str(path.relative_to(pathlib.Path.cwd()))
     except ValueError:

@@ -1,4 +1,4 @@
-"""``muse pipeline``: run, compile and look at the pipeline."""
+"""``muse pipeline``: runs, compiles and inspects the pipeline."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def run(
 ) -> None:
     """Run the pipeline on this machine.
 
-    Minutes with the demo's data, hours with millions of impressions.
+    Takes minutes with the demo's data, hours with millions of impressions.
 
-    Unchanged components come from the cache; after a failure or a crash the
-    same command continues. The last lines say how good the models are, and
-    where they were pushed or why not.
+    Unchanged components come from the cache, so after a failure or a crash the
+    same command continues. The last lines show the metrics of the models, and
+    where they were pushed or why they were not.
 
     Example: muse pipeline run --config configs/demo.yaml --set model.type=din
     """
@@ -107,7 +107,7 @@ def status(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the last execution of every component, and what became of models.
+    """Show the last execution of every component and the verdict on models.
 
     Example: muse pipeline status --config configs/demo.yaml
     """

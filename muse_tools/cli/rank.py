@@ -1,4 +1,4 @@
-"""``muse rank``: one ranking request to a running server."""
+"""``muse rank``: sends one ranking request to a running server."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def rank(
     schema: SchemaOption = "",
     request: Annotated[
         pathlib.Path | None,
-        typer.Option(help="JSON file with the whole request, instead."),
+        typer.Option(help="JSON file with the whole request, without --user."),
     ] = None,
     matching_model: MatchingModelOption = "matching",
     num_candidates: Annotated[
-        int, typer.Option(help="Candidates to take from it.", min=1)
+        int, typer.Option(help="Candidates to take from that model.", min=1)
     ] = 20,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show what was retrieved.")
+        bool, typer.Option("--explain", help="Show retrieved behaviors.")
     ] = False,
     top: Annotated[
         int,
@@ -84,12 +84,12 @@ def rank(
 ) -> None:
     """Score candidates for a user, best first.
 
-    Needs a running server (muse serve). Without --candidates the retrieval
-    model that it also serves finds them. A request file holds user_id,
+    Needs a running server (muse serve). Without --candidates, the retrieval
+    model of the same server finds them. A request file holds user_id,
     behavior_item_ids, the features user and context (by name), behaviors
-    (lists by name, as long as the history) and, unless they are to be found,
-    candidate_item_ids and candidates (lists by name). Without --schema, that
-    beside --data counts.
+    (lists by name, as long as the history) and, unless the retrieval model
+    finds them, candidate_item_ids and candidates (lists by name). Without
+    --schema, the declaration beside --data is used.
 
     Example: muse rank --user 1 --candidates 9655212,1070214 --explain
 
@@ -142,7 +142,7 @@ def rank(
 
 
 def _schema(given: str, data: pathlib.Path | None) -> RankingSchema | None:
-    """The declaration that texts are hashed by, if there is any."""
+    """Returns the declaration by which texts are hashed, or None."""
     from schemas import ranking_schema
 
     if given:
@@ -153,7 +153,7 @@ def _schema(given: str, data: pathlib.Path | None) -> RankingSchema | None:
 
 
 def _candidate_ids(text: str | None, known: Declaration) -> Any:
-    """The ids of --candidates: texts where items have texts as keys."""
+    """Returns the ids of --candidates: texts if item keys are texts."""
     if text is None:
         return None
     if known.schema is not None and known.schema.item.type == "string":
@@ -164,7 +164,7 @@ def _candidate_ids(text: str | None, known: Declaration) -> Any:
 def _item_names(
     data: pathlib.Path, request: RankRequest, known: Declaration
 ) -> dict[Any, str]:
-    """Names of items, by id as in the request."""
+    """Returns names of items by their ids as given in the request."""
     from muse_tools.datasets.user_lookup import item_names
 
     keys: dict[Any, int] = {}
@@ -184,7 +184,7 @@ def _fields(
     file: pathlib.Path | None,
     known: Declaration,
 ) -> dict[str, Any]:
-    """The fields of the request; candidates only where they were given."""
+    """Returns the fields of the request; candidates only if given."""
     if file is not None:
         if user is not None:
             raise typer.BadParameter("--user and --request exclude each other")
@@ -228,7 +228,7 @@ def _find_candidates(
     number: int,
     address: str,
 ) -> dict[int, float]:
-    """Adds candidates where there are none."""
+    """Adds candidates to `fields` if there are none; returns their scores."""
     if _CANDIDATES in fields:
         return {}
     if not model:
@@ -312,7 +312,7 @@ def candidate_rows(
     return rows
 
 
-# Key to heading and format.
+# Heading and format by key.
 _COLUMNS = {
     "rank": ("Rank", "{}"),
     "position": ("Position", "{}"),
@@ -360,7 +360,7 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
             heading,
             justify="left" if text else "right",
             overflow="fold",
-            # An id that is cut cannot be copied.
+            # A truncated id could not be copied.
             min_width=None if text else max(map(len, entries)),
         )
         columns.append(entries)

@@ -1,4 +1,4 @@
-"""The ranking service in a process beside the model server."""
+"""Runs the ranking service in a process beside the model server."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _STOP_S = 20.0
 
 
 class RankingBeside:
-    """The service of one model server, started at once.
+    """The ranking service of one model server, started by the constructor.
 
-    A process of its own: it does not share the model server's interpreter
-    lock. When it ends by itself, this process is told to end as well
-    (SIGTERM), so that a supervisor starts both again. When this process
-    is killed, the service sees its input end and stops.
+    It runs in a process of its own, so that it does not share the model
+    server's interpreter lock. If it ends by itself, it also ends this process
+    with SIGTERM, so that a supervisor restarts both. If this process is
+    killed, the service reaches the end of its input and stops.
 
     Attributes:
-        failed: whether it ended by itself.
+        failed: whether the service ended by itself.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class RankingBeside:
         target_tls: Tls | None,
         **settings: Any,
     ) -> None:
-        """Starts the process; `settings` are more of a `ServiceConfig`."""
+        """Starts the process; `settings` are fields of `ServiceConfig`."""
         paths = app.base_paths
         model = model if model in paths else next(iter(paths))
         self._host = settings["host"]
@@ -68,11 +68,14 @@ class RankingBeside:
         threading.Thread(target=self._watch, daemon=True).start()
 
     async def drain(self) -> None:
-        """Has it answer its requests and end; the model server still runs."""
+        """Lets the service answer its requests and stops it.
+
+        The model server must still be running.
+        """
         await asyncio.to_thread(self.stop)
 
     def stop(self) -> None:
-        """Ends the process, by force if it takes too long."""
+        """Stops the process; kills it if that takes too long."""
         self._stopping = True
         self._process.terminate()
         try:
@@ -106,7 +109,7 @@ def _stop_with_parent() -> None:
 
 
 def main() -> int:
-    """Runs the service until a signal, or until its input ends."""
+    """Runs the service until a signal or the end of its input."""
     from serving.ranking_service import ServiceConfig, run_until_signal
     from serving.ranking_service.records import log_to_stderr
     from serving.startup import StartupError

@@ -1,4 +1,4 @@
-"""``muse report``: a pipeline's runs, or a comparison, as one HTML page."""
+"""``muse report``: writes a pipeline's runs or a comparison as an HTML page."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def report(
     run: Annotated[
         pathlib.Path,
         typer.Argument(
-            help="YAML file of a pipeline; or an output folder of muse "
-            "compare, or its results.json.",
+            help="YAML file of a pipeline, output folder of muse compare, or "
+            "its results.json.",
             show_default=False,
         ),
     ],
@@ -40,8 +40,8 @@ def report(
 ) -> None:
     """Write a self-contained page about a pipeline's newest models.
 
-    Or about a comparison of methods; or about both, with --compare. A
-    pipeline's page takes as long as loading TensorFlow and its models.
+    It can also show a comparison of methods, or both with --compare. A
+    pipeline's page takes as long as loading TensorFlow and the models.
 
     Examples: muse report configs/demo.yaml --out report.html;
     muse report compare_output/quick --out comparison.html

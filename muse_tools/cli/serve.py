@@ -45,7 +45,7 @@ def serve(
     model: ModelOption = "muse",
     model_config_file: Annotated[
         pathlib.Path | None,
-        typer.Option(help="TF Serving's models.config, instead of a folder."),
+        typer.Option(help="TF Serving's models.config, instead of one folder."),
     ] = None,
     monitoring_config_file: Annotated[
         pathlib.Path | None,
@@ -59,14 +59,14 @@ def serve(
     poll: Annotated[
         float,
         typer.Option(
-            help="Seconds between two looks for new versions; 0: never.", min=0
+            help="Seconds between checks for new versions; 0: never.", min=0
         ),
     ] = 1.0,
     with_ranking: Annotated[
         bool,
         typer.Option(
             "--with-ranking",
-            help="Run the ranking service beside, in a process of its own.",
+            help="Also run the ranking service, in a process of its own.",
         ),
     ] = False,
     store: StoreOption = "",
@@ -75,14 +75,14 @@ def serve(
 ) -> None:
     """Serve a model by gRPC and REST until Ctrl-C.
 
-    Speaks TensorFlow Serving's protocol, follows new versions and drains on
-    SIGTERM. All flags of tensorflow_model_server that are supported:
-    python -m serving.model_server --help. It answers once TensorFlow and the
-    model are loaded.
+    Uses TensorFlow Serving's protocol, loads new versions and drains on
+    SIGTERM. python -m serving.model_server --help lists all supported flags of
+    tensorflow_model_server. The server answers once TensorFlow and the model
+    are loaded.
 
-    With --ssl-config-file the ranking service beside encrypts its ports by
-    the same file, and calls this server as --target-ca-file and the others
-    say.
+    With --ssl-config-file, the ranking service (--with-ranking) encrypts its
+    ports with the same file, and calls this server with the options
+    --target-ca-file and the like.
 
     Example: muse serve --model-base-path demo_output/serving/muse
     """
@@ -172,7 +172,7 @@ def serve(
 
 @contextlib.contextmanager
 def _named_options() -> Iterator[None]:
-    """Gives errors the option's name of this command."""
+    """Makes errors use the option names of this command."""
     from serving.model_server import StartupError
 
     try:

@@ -1,4 +1,4 @@
-"""``muse service``: the ranking service."""
+"""``muse service``: runs the ranking service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Unranked(str, enum.Enum):
-    """An answer without scores, or an error."""
+    """What is sent if there are no scores: an answer without, or an error."""
 
     ANSWER = "answer"
     ERROR = "error"
@@ -37,7 +37,7 @@ class Unranked(str, enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """Options that `ServiceConfig` has under the same names."""
+    """Options with the same names as the fields of `ServiceConfig`."""
 
     store: StoreOption = ""
     model: ModelOption = "muse"
@@ -45,15 +45,15 @@ class _Settings:
     model_base_path: Annotated[
         str,
         typer.Option(
-            help="Folder of the ranking model's versions, if this machine has "
-            "it: their declaration of the data is compared with the store's."
+            help="Folder of the ranking model's versions, if it is on this "
+            "machine: its declaration is compared with that of the store."
         ),
     ] = ""
     item_names: Annotated[
         str,
         typer.Option(
-            help="item_names.parquet of the pipeline, for items whose keys "
-            "are texts."
+            help="item_names.parquet of the pipeline, needed if item keys are "
+            "texts."
         ),
     ] = ""
     label: Annotated[
@@ -66,13 +66,13 @@ class _Settings:
     ssl_config_file: SslConfigFileOption = ""
     port_file: PortFileOption = ""
     deadline_ms: Annotated[
-        float, typer.Option(help="Deadline of requests that bring none.")
+        float, typer.Option(help="Deadline of requests that have none.")
     ] = 300.0
     max_concurrent: Annotated[
-        int, typer.Option(help="Requests being answered at once.")
+        int, typer.Option(help="Requests answered at once.")
     ] = 32
     max_queue: Annotated[
-        int, typer.Option(help="Requests that wait; more are refused.")
+        int, typer.Option(help="Requests that may wait; others are refused.")
     ] = 64
     calls_per_target: Annotated[
         int,
@@ -89,7 +89,7 @@ class _Settings:
         ),
     ] = False
     traces: Annotated[
-        str, typer.Option(help="'console' or an OTLP endpoint by HTTP.")
+        str, typer.Option(help="'console', or an OTLP endpoint (HTTP).")
     ] = ""
 
 
@@ -113,10 +113,9 @@ def service(
 ) -> None:
     """Rank candidates for users within a deadline, until Ctrl-C.
 
-    Needs a running model server (muse serve); without a --store only histories
-    in the model's cache count. Speaks gRPC
-    (muse.serving.v1.RankingService) and REST (POST /v1/rank); logs JSON lines
-    to stderr and drains on SIGTERM.
+    Needs a running model server (muse serve). Without --store, only histories
+    in the model's cache are used. Serves gRPC (muse.serving.v1.RankingService)
+    and REST (POST /v1/rank), logs JSON lines to stderr and drains on SIGTERM.
 
     Example: muse service --store lmdb:store --target 127.0.0.1:8500
     """

@@ -1,4 +1,4 @@
-"""``muse store``: histories of users, kept for serving."""
+"""``muse store``: manages the histories of users for serving."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ User = Annotated[str, typer.Option(help="User id.")]
 
 @dataclasses.dataclass(frozen=True)
 class _Store:
-    """Options of every command: which store, and how it is opened."""
+    """Options of every command: the store and how it is opened."""
 
     store: StoreOption
     limit: Annotated[
@@ -66,7 +66,7 @@ class _Store:
         to: str | None = None,
         old_format: bool = False,
     ) -> BehaviorStore:
-        """The store, or the one at `to`; see `open_store`."""
+        """Opens the store, or the one at `to`; see `open_store`."""
         from serving.stores import check_url, open_store
 
         with output.wrong_usage("--to" if to else "--store"):
@@ -83,7 +83,7 @@ class _Store:
     def made(
         self, layout: Layout, to: str | None = None
     ) -> Iterator[BehaviorStore]:
-        """A store, made if need be; a failure leaves no new empty one."""
+        """Opens or creates a store; a failure leaves no new empty one."""
         with self.opened(layout, to) as opened:
             try:
                 yield opened
@@ -118,18 +118,18 @@ def load(
     model: ModelOption = "muse",
     as_json: JsonOption = False,
 ) -> None:
-    """Load every user of a raw table, in place of what was there of them.
+    """Load every user of a raw table, replacing users that are stored.
 
     Reads test_user_features (or, with --split train, train_user_features) of
-    --data: features and history, oldest first; or the events and users of an
-    event log. A new store is made for their features; of a history longer
-    than --limit the newest events are kept.
+    --data, with features and history, oldest first; or the events and users of
+    an event log. A new store is created for these features. A history longer
+    than --limit keeps its newest events.
 
     The time grows with the events: docs/stores.md measured 7,000 users of
     1,000 events per second.
 
-    Started again after a failure, it goes on where it stopped. Rows that
-    cannot be loaded are kept in --rejected, with their reasons.
+    If it is started again after a failure, it continues. Rows that cannot be
+    loaded are kept in --rejected with their reasons.
 
     Example: muse store load --data demo_output/data --store lmdb:/tmp/store
     --limit 10000
@@ -148,7 +148,7 @@ def load(
                 f"{report.events:,} events, {rate:,.0f} users/s"
             )
 
-        # Before a store is made.
+        # Find the users first: a failure then leaves no new store.
         users = user_store.Users.find(data, split.value)
         folder = rejected or data / f"{users.main.name}.rejected"
         with place.made(users.layout) as opened:
@@ -187,7 +187,7 @@ def stats(
     place: _Store,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how many users and events there are, their features and bytes.
+    """Show the number of users and events, the features and the size.
 
     Example: muse store stats --store lmdb:/tmp/store
     """
@@ -247,16 +247,16 @@ def append(
     behavior: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUES of a behavior feature, as many as items; may be "
-            "repeated. Features left out are missing."
+            help="NAME=VALUES of a behavior feature, one for each item; may "
+            "be repeated. Features left out are missing."
         ),
     ] = None,
     user_feature: Annotated[
         list[str] | None,
         typer.Option(
             help="NAME=VALUE of a user feature to set, or several values "
-            "where it has a list; may be repeated. With one, those left out "
-            "become missing."
+            "for a list; may be repeated. If one is given, all others become "
+            "missing."
         ),
     ] = None,
     times: Annotated[
@@ -305,7 +305,7 @@ def append(
 
 
 def _features(option: str, given: list[str] | None) -> dict[str, list[str]]:
-    """Reads features that are written as NAME=VALUES."""
+    """Parses texts NAME=VALUES."""
     found = {}
     for text in given or ():
         name, is_there, values = text.partition("=")
@@ -327,9 +327,10 @@ def migrate(
 ) -> None:
     """Copy the users of a store, of any format, into another store.
 
-    A new store is made with the features of --store. Started again after a
-    failure, it goes on where it stopped: users that --to has stay as they are.
-    Append to --to only after that. Rows are not copied (muse store rows).
+    A new store is created with the features of --store. If it is started again
+    after a failure, it continues: users that --to already has are not changed.
+    Append to --to only when it has finished. Rows are not copied; see muse
+    store rows.
 
     Example: muse store migrate --store lmdb:/tmp/old --to lmdb:/tmp/store
     """
@@ -358,10 +359,10 @@ def delete(
         typer.Option(help="Text file with a user id per line."),
     ] = None,
 ) -> None:
-    """Delete users with all that is known of them.
+    """Delete users with all their data.
 
-    What a model server still holds of them in its cache goes when others need
-    the place or the version is replaced.
+    A model server keeps their histories in its cache until other users need
+    the space or the version is replaced.
 
     Example: muse store delete --store lmdb:/tmp/store --user 1 --user 2
     """
@@ -404,8 +405,8 @@ def rows(
 ) -> None:
     """Resolve every history to the rows of a served model's item table.
 
-    A prefetch then sends rows instead of ids. They count until the history
-    goes on or another item table serves. The time grows with the events.
+    A prefetch then sends rows instead of ids. Rows are used until the history
+    grows or another item table is served. The time grows with the events.
 
     Example: muse store rows --store lmdb:/tmp/store --target 127.0.0.1:8500
     """

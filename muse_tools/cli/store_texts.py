@@ -1,4 +1,4 @@
-"""Users of behavior stores as texts: given to commands, and shown by them."""
+"""Users of behavior stores as text, as commands read and print them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def named(kinds: Mapping[str, Kind]) -> str:
-    """Names of features, with their kinds if these are not one int64."""
+    """Returns names of features, with their kinds unless a single int64."""
     texts = []
     for name, (dtype, width) in kinds.items():
         many = f" of {width}" if width > 1 else ""
@@ -24,7 +24,7 @@ def named(kinds: Mapping[str, Kind]) -> str:
 
 
 def declaration(layout: Layout) -> str:
-    """Name and digest of a store's declaration."""
+    """Returns name and digest of a store's declaration."""
     declared = layout.declared
     return f"{declared.name}, {layout.digest}" if declared else "none"
 
@@ -32,7 +32,11 @@ def declaration(layout: Layout) -> str:
 def typed(
     kinds: Mapping[str, Kind], given: Mapping[str, list[str]]
 ) -> dict[str, list[Any]]:
-    """Returns values with numbers where the store keeps float32."""
+    """Returns values, as numbers if the store keeps float32.
+
+    Raises:
+        ValueError: if a value is not a number.
+    """
     found: dict[str, list[Any]] = dict(given)
     for name, values in given.items():
         if name in kinds and kinds[name].dtype == "float32":
@@ -46,7 +50,7 @@ def typed(
 
 
 def print_user(found: UserHistory, last: int, as_json: bool) -> None:
-    """Writes a user's features and newest events, newest first."""
+    """Prints a user's features and newest events, newest first."""
     newest = found.newest(last)
     item_ids = newest.item_ids[::-1].tolist()
     behaviors = {
@@ -90,7 +94,7 @@ def print_user(found: UserHistory, last: int, as_json: bool) -> None:
 
 
 def _shown(values: Any) -> Any:
-    """Returns values as JSON has them: None is missing."""
+    """Returns values for JSON: NaN becomes None."""
     if isinstance(values, np.ndarray):
         return [_shown(one) for one in values.tolist()]
     if isinstance(values, list):

@@ -30,10 +30,13 @@ _METRICS = ("gauc", "auc", "log_loss", "calibration")
 
 
 def run_cell(plan: Plan, task: Task) -> None:
-    """Trains a cell for one epoch, scores once, and writes its folder.
+    """Trains a cell for one epoch, scores it and writes its folder.
 
-    The folder appears when everything is in it: a process that is killed
-    before leaves no cell.
+    The folder appears only when it is complete, so a process that is killed
+    leaves no cell.
+
+    Raises:
+        RuntimeError: if the prepared data has changed.
     """
     keras.backend.clear_session()  # Frees the model of the previous cell.
     with replaced_folder(plan.folder(task)) as working:
@@ -50,7 +53,7 @@ def run_cell(plan: Plan, task: Task) -> None:
             working / SETTINGS_FILE,
             {"name": task.name, "key": task.key, **task.settings},
         )
-        # The intervals come later, from the scores of all seeds.
+        # Intervals are computed later, from the scores of all seeds.
         found = ranking_metrics(
             impressions.user_ids,
             impressions.clicks,
@@ -64,7 +67,7 @@ def run_cell(plan: Plan, task: Task) -> None:
 def _train(
     task: Task, data: Prepared, batch: int, working: pathlib.Path
 ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Returns the scores and what the training took."""
+    """Returns scores float32 (impressions,), and sizes and durations."""
     model_config = pipeline_config.ModelConfig(**task.settings["model"])
     trainer_config = pipeline_config.TrainerConfig(**task.settings["trainer"])
     history = task.settings["history"]

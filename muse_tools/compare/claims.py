@@ -1,10 +1,10 @@
 """The paper's qualitative claims, judged by a rule.
 
 A claim is one or more differences of GAUC that must all be above 0. It is
-*confirmed* when, for each of them, the 95 % interval over users (of the mean
-over seeds) lies above 0 and the difference is above 0 in every single seed;
-else it is *not confirmed*. It *cannot be tested* when a cell it needs did not
-run, or nothing in the data corresponds to it.
+*confirmed* if, for each difference, the 95 % interval over users (of the mean
+over seeds) is above 0 and the difference is above 0 in every seed. Otherwise
+it is *not confirmed*. It *cannot be tested* if a cell it needs did not run, or
+if the data has nothing that corresponds to it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _Differences = Sequence[_Difference]
 
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """A claim: all its differences have to be above 0.
+    """A claim that all `differences` are above 0.
 
-    `overall` takes the seeds of the overall table instead of the ablations';
-    `untestable` says why the data cannot test it.
+    With `overall`, the seeds of the overall table are used instead of the
+    ablation seeds. `untestable` says why the data cannot test the claim.
     """
 
     id: str
@@ -53,12 +53,12 @@ class _Rule:
 
 
 def judge_claims(config: CompareConfig, judge: Judge) -> list[Claim]:
-    """Returns every claim with its verdict and its numbers."""
+    """Returns every claim with its verdict and its differences."""
     return [_judged(rule, config, judge) for rule in _rules(config)]
 
 
 def supports(found: Interval) -> bool:
-    """Tells whether a difference is above 0 by the rule of this module."""
+    """Returns whether a difference is above 0 by the rule of this module."""
     return (
         found.lower is not None
         and found.lower > 0
@@ -153,7 +153,7 @@ def _contrasts(
     part: str = "",
     overall: bool = False,
 ) -> Iterator[_Rule]:
-    """Gives claims that all of some methods are above all of others."""
+    """Yields claims that each of some methods is above each of others."""
     for claim in stated:
         differences = [
             _minus(

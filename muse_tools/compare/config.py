@@ -1,4 +1,4 @@
-"""What is compared: one typed configuration, read from YAML."""
+"""The typed configuration of a comparison, read from YAML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfx_pipeline.config import OutputDir
 
 KEYS = "muse_tools/compare/config.py lists all keys"
 BASE_EMBEDDINGS = "base"
-"""Name of the item vectors that the pipeline's own configuration makes."""
+"""Name of the item vectors that the pipeline's configuration selects."""
 
 _MODEL_SCHEMA = pipeline_config.ModelConfig.model_json_schema()["properties"]
 MADE = ("learned", "imported", "text_svd")
@@ -23,7 +23,7 @@ _Made = Literal["complete_journey", "synthetic", "raw"]
 
 
 def _choices(field: str) -> list[str]:
-    """Returns the values that a setting of section ``model`` may have."""
+    """Returns the values that a key of section ``model`` may have."""
     schema = _MODEL_SCHEMA[field]
     parts = schema.get("anyOf", [schema])
     return [value for part in parts for value in part.get("enum", ())]
@@ -45,18 +45,18 @@ class DataSetConfig(settings_file.Section):
     """One data set and the pipeline that prepares it."""
 
     source: _Made = "raw"
-    """``complete_journey`` and ``synthetic`` are made when they are not
-    there; ``raw`` has to be there."""
+    """``complete_journey`` and ``synthetic`` are generated if they do not
+    exist; ``raw`` must exist."""
     options: dict[str, Any] = {}
-    """Options of the generator, as `Options` of its module."""
+    """Options of the generator: fields of `Options` of its module."""
     pipeline: str
     """Configuration of the pipeline; relative to this file."""
     overrides: tuple[str, ...] = ()
-    """``section.key=value`` for it."""
+    """Overrides ``section.key=value`` of that configuration."""
 
 
 class CompareConfig(settings_file.Section):
-    """The grid, and how its tables are made."""
+    """The grid of trainings and the settings of its tables."""
 
     name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     output_dir: OutputDir
@@ -69,7 +69,7 @@ class CompareConfig(settings_file.Section):
     ablation_seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field(
         default=(1, 2), min_length=1
     )
-    """Training seeds of all other tables, some of `seeds`."""
+    """Training seeds of all other tables, a subset of `seeds`."""
     methods: tuple[str, ...] = (
         "din",
         "sim_hard",
@@ -84,13 +84,13 @@ class CompareConfig(settings_file.Section):
     esus: tuple[str, ...] = ()
     """Rows of the ESU table: values of ``model.esu``."""
     history_lengths: tuple[pydantic.PositiveInt, ...] = ()
-    """Newest behaviors that are kept, in the history sweep; the pipeline's
-    own ``transform.max_history`` is added."""
+    """Lengths of histories (newest behaviors kept) of the history table; the
+    pipeline's ``transform.max_history`` is added."""
     history_methods: tuple[str, ...] = ("din", "sim_hard", "muse")
     embeddings: tuple[str, ...] = ()
     """Other item vectors: ``learned``, ``imported``, ``text_svd``,
-    ``noise:SIGMA`` (the pipeline's own with Gaussian noise of SIGMA times
-    their length, the same for equal vectors), ``item_noise:SIGMA`` (another
+    ``noise:SIGMA`` (the pipeline's vectors with Gaussian noise of SIGMA times
+    their length, equal for equal vectors), ``item_noise:SIGMA`` (different
     noise for every item) or ``random``."""
     activity_bounds: tuple[pydantic.PositiveInt, ...] = (100, 300, 600)
     """Bounds between groups of users, by behaviors in the history."""
@@ -98,7 +98,7 @@ class CompareConfig(settings_file.Section):
     """Bounds between groups of items, by impressions in the train split."""
     bootstrap_samples: int = pydantic.Field(default=1000, ge=1)
     score_batch: int = pydantic.Field(default=32, ge=1)
-    """Requests that are scored at once."""
+    """Requests per batch of scoring."""
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> CompareConfig:
@@ -156,11 +156,14 @@ class CompareConfig(settings_file.Section):
 def load_config(
     path: str | pathlib.Path, quick: bool = False, out: str = ""
 ) -> CompareConfig:
-    """Reads a configuration file; paths of pipelines become absolute.
+    """Reads a configuration file; pipeline paths are relative to the file.
 
-    The file's section ``quick`` replaces keys of the same name; mappings are
-    merged. Raises ConfigError, one line, for a file that cannot be read, an
-    unknown key or an invalid value.
+    With `quick`, the section ``quick`` replaces keys of the same name;
+    mappings are merged.
+
+    Raises:
+        ConfigError: with a one-line text, if the file cannot be read or has
+            an unknown key or an invalid value.
     """
     file = pathlib.Path(path)
     values = settings_file.read(file)

@@ -1,4 +1,4 @@
-"""What all cells of a data set share, prepared once by the pipeline."""
+"""Prepares the data that all cells of a data set share, by the pipeline."""
 
 from __future__ import annotations
 
@@ -43,10 +43,15 @@ _IMPRESSIONS_VERSION = 2
 
 
 def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
-    """Makes, or finds, what the cells of a data set need.
+    """Makes or finds the inputs of the cells of a data set.
 
     Examples, Transform and item vectors come from the pipeline's components,
-    and from its cache when nothing changed. Processes wait for one another.
+    or from its cache if nothing changed. Concurrent processes wait for one
+    another.
+
+    Raises:
+        ConfigError: if the configuration does not fit the data.
+        DataError: if raw tables are missing.
     """
     chosen = config.data_sets[name]
     pipeline = pipeline_config.load_config(chosen.pipeline, chosen.overrides)
@@ -57,7 +62,8 @@ def prepare(config: CompareConfig, name: str, report: Report) -> Prepared:
         wanted += [one for one in config.embeddings if one in MADE]
         tables: dict[str, pathlib.Path] = {}
         examples = graph = pathlib.Path()
-        # The pipeline's own kind comes last and is the newest in ML Metadata.
+        # The pipeline's own kind is made last, so that it is the newest in ML
+        # Metadata.
         for kind in dict.fromkeys(reversed(wanted)):
             report(f"{name}: preparing examples and {kind} item vectors")
             examples, graph, tables[kind] = _run_pipeline(
@@ -81,7 +87,7 @@ def _make_raw(
     pipeline: pipeline_config.PipelineConfig,
     report: Report,
 ) -> dict[str, Any]:
-    """Returns the data set's description, of tables made now or before."""
+    """Makes the raw tables if necessary; returns their description."""
     from muse_tools.datasets import complete_journey, dataset_dir, synth
 
     directory = pathlib.Path(pipeline.data.raw_dir)
@@ -105,7 +111,7 @@ def _run_pipeline(
     pipeline: pipeline_config.PipelineConfig, kind: str, report: Report
 ) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
     """Returns transformed Examples, transform graph and item table."""
-    # TFX is slow to import, and only this needs it.
+    # TFX is slow to import and only needed here.
     from tfx_pipeline.components.artifacts import TABLE_DIR
     from tfx_pipeline.runs import lineage, runner
 
@@ -128,7 +134,7 @@ def _derived(
     made: dict[str, Any],
     report: Report,
 ) -> Prepared:
-    """Adds shorter histories, changed vectors and the impressions."""
+    """Writes shorter histories, changed vectors and the impressions."""
     splits = {
         split: str(examples / f"Split-{split}" / "*")
         for split in (features.TRAIN_SPLIT, features.EVAL_SPLIT)
@@ -234,14 +240,14 @@ def _table_digest(table: ItemTable) -> str:
 def changed_vectors(
     base: ItemTable, name: str, target: pathlib.Path
 ) -> ItemTable:
-    """Writes a table with worse vectors.
+    """Writes an item table with worse vectors.
 
-    ``noise:SIGMA`` adds to each unit vector a Gaussian one of expected length
-    SIGMA; the cosine to the undamaged one is about 1 / sqrt(1 + SIGMA^2).
-    Equal vectors get equal noise: what could not be told apart still cannot.
-    ``item_noise:SIGMA`` draws it for each item, and so tells apart items of
-    equal content. ``random`` keeps nothing but which vectors are equal. Items
-    without a vector stay so.
+    ``noise:SIGMA`` adds a Gaussian vector of expected length SIGMA to each unit
+    vector; the cosine to the original is about 1 / sqrt(1 + SIGMA^2). Equal
+    vectors get equal noise, so they stay equal. ``item_noise:SIGMA`` draws the
+    noise for each item, so items with equal content become distinguishable.
+    ``random`` replaces the vectors; equal vectors stay equal. Items without a
+    vector still have none.
     """
     codes = np.asarray(base.codes[1:])
     units = codes * base.inverse_norms()[1:, None].astype(np.float64)
@@ -274,11 +280,11 @@ def write_shorter(
     matches: Mapping[str, tuple[int, int]],
     target: pathlib.Path,
 ) -> None:
-    """Writes requests whose histories keep their newest behaviors only.
+    """Writes requests with only the newest `length` behaviors.
 
-    `matches` are the features whose equal values are counted, each with its
-    number of indices, and of values if it has many. They are counted again: a
-    shorter history knows nothing of what was cut off.
+    `matches` maps each matched feature to its number of indices and its number
+    of values (0 or 1 for a single one). Matches are counted again, because the
+    removed behaviors no longer count.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")

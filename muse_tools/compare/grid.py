@@ -1,4 +1,4 @@
-"""The grid: which trainings the tables need."""
+"""The grid: the trainings that the tables need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMES = {name.lower().replace("-", "_"): name for name in charts.MODELS}
 
 @functools.cache
 def presets() -> dict[str, tuple[str | None, str | None]]:
-    """Returns search and exact search unit of each ``model.type``."""
+    """Returns GSU and ESU of each ``model.type``; None if it has none."""
     # Workers import this module before TensorFlow.
     from tfx_pipeline.training.trainer import MODELS
 
@@ -23,7 +23,7 @@ def presets() -> dict[str, tuple[str | None, str | None]]:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Method:
-    """A preset, or with ``gsu`` and ``esu`` a pair of search and ESU."""
+    """A preset, or a pair of ``gsu`` and ``esu``."""
 
     type: str
     gsu: str = ""
@@ -31,9 +31,9 @@ class Method:
 
     @classmethod
     def of(cls, gsu: str, esu: str) -> Method:
-        """Returns the preset of a combination, or MUSE with both options.
+        """Returns the preset of a pair, or MUSE with both options.
 
-        So the cell of ``category`` in the GSU table is that of SIM-hard.
+        For example, ``category`` in the GSU table shares the cell of SIM-hard.
         """
         for name, own in presets().items():
             if own == (gsu, esu):
@@ -42,13 +42,13 @@ class Method:
 
     @property
     def parts(self) -> tuple[str | None, str | None]:
-        """Search and exact search unit; None for neither."""
+        """GSU and ESU; None if the method has none."""
         own_gsu, own_esu = presets()[self.type]
         return self.gsu or own_gsu, self.esu or own_esu
 
     @property
     def name(self) -> str:
-        """Its name in tables, such as `SIM-soft` or `scl_cosine + ta`."""
+        """Name in tables, such as `SIM-soft` or `scl_cosine + ta`."""
         if not self.gsu and not self.esu:
             return _NAMES[self.type]
         return " + ".join(str(part) for part in self.parts)
@@ -56,9 +56,9 @@ class Method:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Column:
-    """What is compared: a cell but for its seed.
+    """A cell without its seed.
 
-    A history of 0 is as long as the pipeline keeps it.
+    A history of 0 has the length that the pipeline keeps.
     """
 
     method: Method
@@ -76,7 +76,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Method, seed and what differs from the default, in one line."""
+        """Method, differences from the default and seed, in one line."""
         column = self.column
         parts = [column.method.name]
         if column.embeddings != BASE_EMBEDDINGS:
@@ -88,7 +88,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """The rows of one table, each with the column it is compared with."""
+    """The rows of one table, each with its baseline."""
 
     name: str
     rows: tuple[tuple[Column, Column | None], ...]
@@ -97,16 +97,16 @@ class Section:
 
 MUSE = Method("muse")
 GSU_ONLY = Method("muse", "scl_cosine", "ta")
-"""Item vectors enter the long-term part through the search alone."""
+"""The long-term part uses item vectors only in the search."""
 ESU_ONLY = Method("sim_hard")
-"""Item vectors enter the long-term part through the ESU alone."""
+"""The long-term part uses item vectors only in the ESU."""
 
 
 def sections(config: CompareConfig) -> list[Section]:
-    """Returns the tables of a configuration; those without rows are left out.
+    """Returns the tables of a configuration that have rows.
 
-    A baseline is the first row, or the same method with the pipeline's own
-    vectors or the shortest history.
+    The baseline is a fixed method (the first row if that is missing), or the
+    same method with the pipeline's vectors or the shortest history.
     """
     found = [
         _against(
@@ -170,7 +170,7 @@ def _representation(config: CompareConfig) -> Section:
 
 
 def expand(config: CompareConfig) -> list[Cell]:
-    """Returns all cells, each once; a seed is finished before the next."""
+    """Returns all cells once, ordered by data set and seed."""
     found: dict[Cell, None] = {}
     for data_set in config.data_sets:
         for seed in config.seeds:

@@ -1,4 +1,4 @@
-"""Groups of impressions: by the user, the item, and both."""
+"""Groups of impressions by user, by item and by both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from muse_tools.compare.impressions import Impressions
 
 REPETITION_BOUNDS = (1,)
-"""Bounds between items that are not, or are, in the user's history."""
+"""Separates items that are not in the user's history from those that are."""
 
 
 def names(kind: str, bounds: Sequence[int]) -> list[str]:
@@ -28,7 +28,7 @@ def masks(
     activity_bounds: Sequence[int],
     popularity_bounds: Sequence[int],
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Returns which impressions belong to each group, by its name."""
+    """Returns masks bool (impressions,) by the name of the group."""
     found = {}
     for kind, bounds, values in (
         ("activity", activity_bounds, impressions.history),

@@ -1,4 +1,4 @@
-"""The held-out impressions that every cell scores, in one order."""
+"""The held-out impressions, in the order in which every cell scores them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from serving.files import appearing
 
 
 class Impressions(NamedTuple):
-    """One value per impression, each (n,)."""
+    """Columns (n,) with one value per impression."""
 
     user_ids: npt.NDArray[np.int64]
     clicks: npt.NDArray[np.int64]
     history: npt.NDArray[np.int64]
-    """Behaviors of the request's whole history."""
+    """Number of behaviors in the request's whole history."""
     popularity: npt.NDArray[np.int64]
-    """Impressions of the item in the train split."""
+    """Number of impressions of the item in the train split."""
     repeats: npt.NDArray[np.int64]
-    """Behaviors of the history with the same item."""
+    """Number of behaviors with the same item."""
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes an ``.npz`` file all at once."""
+        """Writes an ``.npz`` file atomically."""
         with appearing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **self._asdict())
 

@@ -1,4 +1,4 @@
-"""What determines a cell, as one digest."""
+"""Digests of everything that determines the result of a cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHUNK = 1 << 20
 
 
 def digest(value: Any) -> str:
-    """Returns 16 hexadecimal digits of a JSON value."""
+    """Returns the digest of a JSON value, 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -34,6 +34,6 @@ def files_digest(paths: Iterable[pathlib.Path]) -> str:
 def code_digest() -> str:
     """Returns a digest of the code that trains and scores, and its packages.
 
-    Comments and docstrings do not count. Read once per process.
+    It ignores comments and docstrings, and is computed once per process.
     """
     return code_keys.key(("muse_tools.compare.cell",))

@@ -19,28 +19,28 @@ METRICS_FILE = "metrics.json"
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Inputs of the cells of one data set, by paths and patterns."""
+    """Inputs of the cells of one data set: paths, patterns and settings."""
 
     transform_graph: str
     train_files: dict[int, str]
-    """Patterns of requests by history length; 0 has all behaviors."""
+    """File patterns of requests by history length; 0: all behaviors."""
     eval_files: dict[int, str]
     item_tables: dict[str, str]
-    """Folders by name of the item vectors."""
+    """Folders by the name of the item vectors."""
     impressions: str
     digests: dict[str, str]
     settings: dict[str, Any]
-    """Sections ``model`` and ``trainer`` of the pipeline."""
+    """Sections ``model`` and ``trainer`` of the pipeline, and ``schema``."""
     max_history: int
     description: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A cell, ready to be trained.
+    """A cell that can be trained.
 
-    `key` is the digest of everything that determines the result; `settings` are
-    sections ``model`` and ``trainer``, ``embeddings`` and ``history``.
+    `key` is the digest of everything that determines the result. `settings` has
+    ``model``, ``trainer``, ``schema``, ``embeddings`` and ``history``.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All cells, what was prepared for them by data set, and their place."""
+    """All cells, their prepared data by data set, and their root folder."""
 
     root: pathlib.Path
     data: dict[str, Prepared]
@@ -59,7 +59,7 @@ class Plan:
     score_batch: int
 
     def folder(self, task: Task) -> pathlib.Path:
-        """Returns where a finished cell lies."""
+        """Returns the folder of a finished cell."""
         return self.root / "cells" / task.key
 
     def lock(self, task: Task) -> pathlib.Path:
@@ -67,19 +67,19 @@ class Plan:
         return self.root / "locks" / task.key
 
     def failure(self, task: Task) -> pathlib.Path:
-        """Returns where a failure is recorded."""
+        """Returns the file that records a failure."""
         return self.root / "failures" / f"{task.key}.json"
 
     def leftovers(self, task: Task) -> list[pathlib.Path]:
-        """Returns where a process trains a cell, or died training it."""
+        """Returns temporary folders of processes that train or trained it."""
         return list((self.root / "cells").glob(f".{task.key}.*"))
 
     def open(self, task: Task) -> bool:
-        """Tells whether a cell is neither finished nor failed."""
+        """Returns whether a cell is neither finished nor failed."""
         return not self.done(task) and not self.failure(task).is_file()
 
     def done(self, task: Task) -> bool:
-        """Tells whether a cell is finished."""
+        """Returns whether a cell is finished."""
         return (self.folder(task) / METRICS_FILE).is_file()
 
 
@@ -89,7 +89,7 @@ def make_plan(
     data: Mapping[str, Prepared],
     score_batch: int,
 ) -> tuple[Plan, dict[Cell, Task]]:
-    """Returns the plan of a grid, and the task of every cell."""
+    """Returns the plan of a grid and the task of each cell."""
     tasks = {cell: _task(cell, data[cell.data_set]) for cell in cells}
     return Plan(root, dict(data), tuple(tasks.values()), score_batch), tasks
 
@@ -106,7 +106,7 @@ def _task(cell: Cell, data: Prepared) -> Task:
     trainer = pipeline_config.TrainerConfig.model_validate(
         {
             **data.settings["trainer"],
-            # As the paper: these models overfit in a second epoch.
+            # As in the paper: these models overfit in a second epoch.
             "epochs": 1,
             "seed": cell.seed,
             "checkpoint_steps": 0,

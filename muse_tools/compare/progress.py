@@ -1,4 +1,4 @@
-"""How far the cells of a plan are, and how long the rest takes."""
+"""Shows the progress of a plan's cells and estimates the time left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from muse_tools.compare.plan import Plan
 
 
 def time_left(seconds: float, ended: int, missing: int) -> str:
-    """Returns the time for the missing cells at the pace so far."""
+    """Estimates the time for the missing cells from the ended ones."""
     if not ended:
         return "time left unknown"
     rest = seconds / ended * missing
@@ -26,10 +26,10 @@ def time_left(seconds: float, ended: int, missing: int) -> str:
 def shown(
     plan: Plan, report: Callable[[str], None]
 ) -> Iterator[Callable[[], None]]:
-    """Shows progress: a bar on a terminal, lines of `report` elsewhere.
+    """Shows progress: a bar on a terminal, otherwise lines by `report`.
 
-    Gives a function that looks at the folders of the cells, which other
-    commands train too, and shows what is new.
+    Yields a function that checks the folders of the cells and shows new ones,
+    also those trained by other commands.
     """
     console = Console(stderr=True)
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""How a comparison was made, as the blocks of a page."""
+"""The protocol of a comparison as blocks of a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from muse_tools.pages.blocks import NO_VALUE, Block, Details, Table
 
 
 def protocol(data: DataSetResults, results: Results) -> Iterator[Block]:
-    """Gives how the comparison was made, on what, and each training."""
+    """Yields the settings, the data and all trainings of a comparison."""
     facts = [((n,), (v,)) for n, v in _facts(data, results) if v]
     yield Table(["", ""], facts, 2)
     yield from _splits(data.description.get("splits"))
@@ -43,7 +43,7 @@ def _facts(data: DataSetResults, results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _flat(values: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """Gives the leaves of a nested description with their paths."""
+    """Yields the leaves of a nested description with their paths."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             word = str(key).replace("_", " ")
@@ -57,7 +57,7 @@ def _flat(values: object, name: str = "") -> Iterator[tuple[str, str]]:
 def _plain(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    # Seeds and other names of eight digits are not amounts.
+    # Numbers of eight digits are seeds or names: no thousands separators.
     return f"{value:,}" if abs(value) < 1e7 else str(value)
 
 

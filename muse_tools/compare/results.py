@@ -1,7 +1,7 @@
-"""The stored format of a comparison's results.
+"""The file format of a comparison's results.
 
-`Results` is the schema: what is written is validated by it, and
-``docs/results/compare.schema.json`` is its JSON schema.
+`Results` validates all results; ``docs/results/compare.schema.json`` is its
+JSON schema, with the docstrings of classes as descriptions.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class _Model(pydantic.BaseModel):
 class Interval(_Model):
     """A value with its 95 % bootstrap interval over users.
 
-    Means over the seeds of the row; None where no user has an AUC.
+    Numbers are means over the seeds of the row; None if no user has an AUC.
     """
 
     value: float | None
     lower: float | None
     upper: float | None
     by_seed: list[float | None]
-    """The value of each seed alone, in the order of the row's seeds."""
+    """The value of each seed, in the order of the row's seeds."""
     spread: float | None
-    """Standard deviation of `by_seed`; None for fewer than two."""
+    """Standard deviation of `by_seed`; None for fewer than two seeds."""
 
 
 class Row(_Model):
@@ -43,10 +43,10 @@ class Row(_Model):
     history: int
     seeds: list[int]
     missing: list[int]
-    """Seeds whose cell failed or has not run; the row has no numbers then."""
+    """Seeds whose cell failed or did not run; if any, there are no numbers."""
     gauc: Interval | None
     baseline: str | None
-    """Name of the row that `difference` compares with; None: itself one."""
+    """Row with which `difference` compares; None if this is a baseline."""
     difference: Interval | None
     auc: float | None
     log_loss: float | None
@@ -69,33 +69,33 @@ class Group(_Model):
 
     name: str
     users: int
-    """Users that have an AUC within the group."""
+    """Number of users that have an AUC within the group."""
     impressions: int
     gauc: dict[str, Interval]
     gain: dict[str, Interval]
-    """Difference to the baseline, without the baseline."""
+    """Difference to the baseline, for all other rows."""
 
 
 class GroupTable(_Model):
-    """The overall table's methods, or MUSE's item vectors, by group."""
+    """The methods of the overall table, or MUSE's item vectors, by group."""
 
     name: Literal["activity", "popularity", "repetition", "repetition_vectors"]
     paper: str
-    """Where the paper has it; "" for nowhere."""
+    """Table or figure of the paper; "" if it has none."""
     baseline: str
     seeds: list[int]
     groups: list[Group]
 
 
 class Contrast(_Model):
-    """A difference that a claim is about; above 0 supports it."""
+    """A difference that supports a claim if it is above 0."""
 
     name: str
     difference: Interval
 
 
 class Claim(_Model):
-    """A statement of the paper, judged on this data by the rule in code."""
+    """A claim of the paper, judged on this data by the rule in `claims`."""
 
     id: str
     text: str
@@ -105,43 +105,43 @@ class Claim(_Model):
 
 
 class VectorsRow(_Model):
-    """One set of item vectors, before anything is trained."""
+    """Measures of one set of item vectors, without training."""
 
     embeddings: str
     random_pairs: list[float | None]
-    """Cosine of two different random items, at the table's percentiles."""
+    """Percentiles of the cosine of two different random items."""
     tiers: list[float | None]
     """Share of the retrieved behaviors in each of SimTier's tiers."""
     same_item: float | None
-    """Share of the retrieved behaviors that are the candidate's item."""
+    """Share of the retrieved behaviors with the candidate's item."""
     equal_vector: float | None
-    """Share that are another item with an equal vector."""
+    """Share with another item that has an equal vector."""
     scores: dict[str, Interval]
-    """GAUC of single numbers of what is retrieved: ``highest cosine``, ``mean
-    cosine`` and ``top tier`` (behaviors in the highest tier)."""
+    """GAUC of single numbers of the retrieved behaviors: ``highest cosine``,
+    ``mean cosine`` and ``top tier`` (behaviors in the highest tier)."""
 
 
 class VectorsTable(_Model):
-    """What the item vectors tell apart in what MUSE's search retrieves."""
+    """Measures of the behaviors that MUSE retrieves by item vectors."""
 
     requests: int
-    """Test requests that were looked at."""
+    """Number of test requests in the sample."""
     all_requests: int
     impressions: int
-    """Of the requests that were looked at."""
+    """Number of impressions in the sample."""
     seed: int
-    """With which they were drawn."""
+    """Seed of the sample."""
     k: int
     """Behaviors retrieved for each candidate."""
     tier_edges: list[float]
-    """One more than there are tiers."""
+    """Edges of SimTier's tiers, one more than tiers."""
     percentiles: list[int]
     clicks_repeated: float | None
     """Share of the clicked impressions whose item is in the history."""
     others_repeated: float | None
     scores: dict[str, Interval]
-    """GAUC of counts that need no vectors: behaviors with the ``same item``
-    or the ``same category`` as the candidate."""
+    """GAUC of counts without vectors: behaviors with the ``same item`` or the
+    ``same category`` as the candidate."""
     rows: list[VectorsRow]
 
 
@@ -169,7 +169,7 @@ class DataSetResults(_Model):
     groups: list[GroupTable]
     claims: list[Claim]
     vectors: VectorsTable | None = None
-    """None in files of older versions."""
+    """None in files of older versions of this project."""
     cells: list[CellRecord]
 
 
@@ -182,7 +182,7 @@ class Results(_Model):
     quick: bool
     bootstrap_samples: int
     code: str
-    """Digest of the code that trained; comments do not count."""
+    """Digest of the code that trained, without comments."""
     versions: dict[str, str]
     settings: dict[str, Any]
     """The comparison's configuration."""

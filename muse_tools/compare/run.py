@@ -1,4 +1,4 @@
-"""The whole comparison: prepare, train what is missing, make the tables."""
+"""Runs a comparison: prepares data, trains missing cells, makes tables."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def compare(
     quick: bool = False,
     command: str = "muse compare",
 ) -> Results:
-    """Runs a comparison, or what is left of it, and writes its results."""
+    """Runs a comparison and writes its results; finished cells are reused."""
     cells = expand(config)
     data = {
         name: data_lib.prepare(config, name, report)
@@ -74,7 +74,7 @@ def collect(
     quick: bool = False,
     command: str = "muse compare",
 ) -> Results:
-    """Makes the tables of the cells that are finished."""
+    """Makes the tables from the finished cells."""
     return Results(
         schema_version=SCHEMA_VERSION,
         name=config.name,

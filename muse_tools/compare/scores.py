@@ -1,4 +1,4 @@
-"""Finished cells as columns of per-user AUCs."""
+"""Computes GAUCs and their differences from the scores of finished cells."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclasses.dataclass(frozen=True)
 class StoredCell:
-    """Click probabilities (impressions,) and ``metrics.json`` of a cell."""
+    """Click probabilities (impressions,), and ``metrics.json`` of a cell."""
 
     scores: npt.NDArray[np.float32]
     metrics: dict[str, Any]
 
 
 def read_cell(folder: pathlib.Path) -> StoredCell | None:
-    """Returns a finished cell, or None."""
+    """Returns a finished cell; None if it is not finished."""
     metrics = folder / "metrics.json"
     if not metrics.is_file():
         return None
@@ -39,7 +39,7 @@ def read_cell(folder: pathlib.Path) -> StoredCell | None:
 
 
 class UserAUC(NamedTuple):
-    """AUC and impressions of each user; both 0 where a user has no AUC."""
+    """AUC and impressions (users,); both are 0 for users without an AUC."""
 
     auc: npt.NDArray[np.float64]
     weight: npt.NDArray[np.float64]
@@ -52,7 +52,7 @@ class UserAUC(NamedTuple):
         clicks: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
     ) -> UserAUC:
-        """Computes AUCs of impressions; `users` are sorted ids."""
+        """Computes the AUC of each of `users`, which are sorted ids."""
         found = metrics.per_group_auc(clicks, scores, user_ids)
         auc, weight = np.zeros(len(users)), np.zeros(len(users))
         place = np.searchsorted(users, found.group_ids)
@@ -62,7 +62,7 @@ class UserAUC(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """GAUC; NaN when no user has an AUC."""
+        """GAUC; NaN if no user has an AUC."""
         total = self.weight.sum()
         if not total:
             return float("nan")
@@ -71,7 +71,7 @@ class UserAUC(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One GAUC in a difference, of a group or ("") of all impressions."""
+    """One GAUC in a difference; the group "" has all impressions."""
 
     factor: float
     column: Column
@@ -79,7 +79,7 @@ class Term:
 
 
 class Judge:
-    """Computes GAUCs and their differences, all over the same resamples."""
+    """Computes GAUCs and their differences over the same resamples of users."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Judge:
             impressions.clicks,
             np.zeros(len(impressions.clicks), np.float32),
         )
-        # Users with clicks only, or none, never count: not in resamples either.
+        # Users without both labels have no AUC and are not resampled either.
         self._users = np.unique(impressions.user_ids)[unscored.weight > 0]
 
     def missing(self, column: Column, seeds: Sequence[int]) -> list[int]:
@@ -107,7 +107,7 @@ class Judge:
         return [seed for seed in seeds if (column, seed) not in self.cells]
 
     def users(self, column: Column, seed: int, group: str) -> UserAUC:
-        """Returns the AUC of each user within a group."""
+        """Returns the AUC of each user within a group, for one seed."""
         key = (column, seed, group)
         if key not in self._known:
             self._known[key] = self._compute(*key)
@@ -125,7 +125,7 @@ class Judge:
         )
 
     def size(self, group: str) -> int:
-        """Returns the impressions of a group."""
+        """Returns the number of impressions of a group."""
         return int(self._groups[group].sum())
 
     def difference(
@@ -133,8 +133,8 @@ class Judge:
     ) -> Interval:
         """Returns a sum of weighted GAUCs with its interval.
 
-        Per user the AUC is the mean over seeds; users are resampled. What
-        seeds do is in `by_seed` and `spread`.
+        The interval resamples users, with the mean AUC over seeds of each.
+        `by_seed` and `spread` show the effect of the seed.
         """
         return difference(
             [
@@ -151,7 +151,7 @@ def difference(
     factors: Sequence[float],
     samples: int,
 ) -> Interval:
-    """Returns a sum of weighted GAUCs, each of several seeds."""
+    """Returns a sum of weighted GAUCs, each with several seeds."""
     by_seed = [
         sum(f * one.mean for f, one in zip(factors, of_seed, strict=True))
         for of_seed in zip(*columns, strict=True)
@@ -179,7 +179,7 @@ def gauc_intervals(
     terms: Sequence[tuple[float, npt.NDArray[Any]]],
     samples: int,
 ) -> Interval:
-    """Returns the sum of factors times GAUCs of scores, as `Judge` does."""
+    """Returns the sum of factors times GAUCs of scores (impressions,)."""
     users = np.unique(user_ids)
     found = [UserAUC.of(users, user_ids, clicks, scores) for _, scores in terms]
     counted = found[0].weight > 0
@@ -190,5 +190,5 @@ def gauc_intervals(
 
 
 def finite(value: Any) -> float | None:
-    """Returns a value to 6 digits, None for NaN, which JSON does not know."""
+    """Returns a value rounded to 6 decimals; None if it is not finite."""
     return round(float(value), 6) if np.isfinite(value) else None

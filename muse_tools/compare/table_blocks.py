@@ -1,4 +1,4 @@
-"""The tables of a comparison as the blocks of a page."""
+"""The tables of a comparison as blocks of a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from muse_tools.pages.blocks import NO_VALUE, Block, Entry, Point
 
 
 def method_table(table: Table) -> Iterator[Block]:
-    """Gives the charts and the rows of a table of methods."""
+    """Yields the charts and the rows of a table of methods."""
     yield from _charts(table)
     yield _rows(table)
 
@@ -61,7 +61,7 @@ def _numbers(row: Row) -> list[Entry]:
 
 
 def _name(table: str, row: Row) -> Entry:
-    """Returns a row's name, and in brackets what else tells it from others."""
+    """Returns a row's name, with details in brackets that make it unique."""
     parts = " + ".join(part for part in (row.gsu, row.esu) if part)
     if table in ("gsu", "esu"):
         name = (row.gsu if table == "gsu" else row.esu) or "none"
@@ -113,7 +113,7 @@ def _curves(
     axis: str,
     caption: str,
 ) -> Iterator[blocks.Chart]:
-    """Gives a curve of GAUC per method; nothing without two points."""
+    """Yields a chart with a curve of GAUC per method, if any has two points."""
     lines: dict[str, list[Point]] = {}
     for row in rows:
         x = place(row)
@@ -133,7 +133,7 @@ def _curves(
 
 
 def _lines(table: Table) -> Iterator[str | blocks.Difference]:
-    """Gives the rows of a table by what they are compared with."""
+    """Yields the differences of a table, grouped by baseline."""
     names = [
         row.name
         if table.name == "overall"
@@ -158,7 +158,7 @@ def _lines(table: Table) -> Iterator[str | blocks.Difference]:
 
 
 def group_table(table: GroupTable) -> Iterator[Block]:
-    """Gives the gains over the baseline by group."""
+    """Yields a chart and a table of the gains over the baseline by group."""
     names = list(dict.fromkeys(n for g in table.groups for n in g.gain))
     lines = [
         blocks.Line(
@@ -215,5 +215,5 @@ def _gain(group: Group, name: str) -> Entry:
 
 
 def _bounds(group: Group) -> str:
-    """Returns a group's bounds, without what they bound."""
+    """Returns a group's bounds, without its kind."""
     return group.name.rpartition(" ")[2]

@@ -1,4 +1,4 @@
-"""The paper's tables from finished cells."""
+"""Computes the paper's tables from finished cells."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _label(column: Column, max_history: int) -> str:
 
 
 def group_tables(config: CompareConfig, judge: Judge) -> list[GroupTable]:
-    """Returns the finished methods by group, and MUSE's item vectors."""
+    """Returns tables of finished methods and of MUSE's vectors by group."""
     methods = {
         column.method.name: column
         for column in (Column(Method(name)) for name in config.methods)
@@ -96,7 +96,7 @@ def group_tables(config: CompareConfig, judge: Judge) -> list[GroupTable]:
     if methods:
         first = next(iter(methods))
         din = "DIN" if "DIN" in methods else first
-        # Groups by repetition are compared with a search by id embeddings.
+        # The baseline of groups by repetition is a search by id embeddings.
         ids = "SIM-soft" if "SIM-soft" in methods else din
         found = [
             _group_table(

@@ -1,4 +1,4 @@
-"""Trains the cells of a plan in the processes of joblib's loky."""
+"""Trains the cells of a plan in worker processes (joblib's loky)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LENGTH = 400
 
 
 def _run_cell(plan: Plan, task: Task) -> None:
-    # The environment of a worker is set before TensorFlow is imported.
+    # A worker's environment is set before this imports TensorFlow.
     from muse_tools.compare.cell import run_cell
 
     run_cell(plan, task)
@@ -40,10 +40,13 @@ def train_cells(
     workers: int,
     train: Train = _run_cell,
 ) -> None:
-    """Trains the cells that are not finished; earlier failures once more.
+    """Trains the cells that are not finished, also those that failed before.
 
-    A cell that another command trains is waited for, and trained here if that
-    command dies. 0 workers train in this process.
+    If another command trains a cell, this waits for it, and trains the cell
+    itself if that command dies. With 0 workers, this process trains.
+
+    Raises:
+        RuntimeError: if the workers end before they train anything.
     """
     for task in plan.tasks:
         if _is_free(plan, task):
@@ -68,7 +71,7 @@ def train_cells(
 def record_failure(
     plan: Plan, task: Task, reason: str, details: str = ""
 ) -> None:
-    """Records why a cell failed: one line for the tables, and details."""
+    """Records why a cell failed: one line for tables, and details."""
     line = " ".join(_COLORS.sub("", reason).split())
     values = {
         "name": task.name,
@@ -97,11 +100,11 @@ def _train_in_pool(
     train: Train,
     show: Callable[[], None],
 ) -> None:
-    """Trains in processes; a process that dies ends the pool.
+    """Trains in worker processes; the pool ends if a process dies.
 
-    loky replaces a process whose memory grows, but does not tell whose cell a
-    dead one had: every cell that had begun is tried again in a pool of its
-    own, and has failed if that dies too.
+    loky does not tell which cell a dead process was training. Therefore every
+    cell that was started is tried again in a pool of its own, and is recorded
+    as failed if that pool dies too.
     """
     workers = min(workers, len(tasks))
     log = plan.root / "logs" / f"workers-{os.getpid()}.log"
@@ -128,7 +131,6 @@ def _train_in_pool(
     except loky.BrokenProcessPool as error:
         died = error
     finally:
-        # Also after Ctrl-C.
         pool.shutdown(kill_workers=True)
     begun = [task for task in tasks if plan.open(task) and plan.leftovers(task)]
     if not begun:
@@ -154,20 +156,20 @@ def _environment(workers: int) -> dict[str, str]:
 
 
 def _write_to(log: pathlib.Path) -> None:
-    """Sends the output of a worker to a file, away from the progress bar."""
+    """Redirects a worker's output to a file, to keep the progress bar clean."""
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
 
 
 def _work(plan: Plan, task: Task, train: Train, parent: int) -> None:
-    """Trains a cell in a worker, unless the command has been killed."""
+    """Trains a cell in a worker, unless its command was killed."""
     if os.getppid() == parent:
         _train_one(plan, task, train)
 
 
 def _train_one(plan: Plan, task: Task, train: Train) -> None:
-    """Trains a cell, unless another command does or did."""
+    """Trains a cell, unless another command is training it or has done so."""
     with files.locked(plan.lock(task), wait=False) as mine:
         if not mine or not plan.open(task):
             return

@@ -1,8 +1,8 @@
-"""What item vectors tell apart, before anything is trained.
+"""Measures what item vectors can distinguish, without training.
 
-A look at the search's input and output: how alike two random items are, what
-MUSE's search retrieves for a candidate, and how well single numbers of it,
-untrained, rank the candidates.
+It measures the similarity of two random items, what MUSE's search retrieves
+for a candidate, and how well single numbers of the retrieved behaviors rank
+the candidates.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ REQUESTS = 5000
 _VERSION = 1
 _PAIRS = 100_000
 _BATCH = 16
-# A candidate for which nothing is found ranks below all others.
+# Score of a candidate without retrieved behaviors: below any cosine.
 _NOTHING = -2.0
 
 
 class _Batch(NamedTuple):
-    """Some requests; padding is 0 and not `real`. `behaviors` is (B, L)."""
+    """A batch of requests: `behaviors` (B, L), `users` and others (B, C).
+
+    Padding has the id 0 and is False in `real`.
+    """
 
     users: npt.NDArray[np.int64]
     candidates: npt.NDArray[np.int64]
@@ -59,7 +62,7 @@ class _Batch(NamedTuple):
 def vectors_table(
     config: CompareConfig, name: str, data: Prepared, report: Report
 ) -> VectorsTable:
-    """Returns the section of a data set, from its file if it is known."""
+    """Returns the table of a data set, from its file if it was made before."""
     names = tuple(dict.fromkeys([BASE_EMBEDDINGS, *config.embeddings]))
     key = keys.digest(
         [
@@ -86,7 +89,7 @@ def measure(
     samples: int,
     limit: int = REQUESTS,
 ) -> VectorsTable:
-    """Computes the section."""
+    """Computes the table from at most `limit` requests."""
     model = data.settings["model"]
     pattern = data.eval_files[0]
     count = records.count_records([pattern])
@@ -166,7 +169,7 @@ def _row(
     gauc: Callable[[npt.NDArray[Any]], Interval],
 ) -> VectorsRow:
     codes, inverse_norms = np.asarray(table.codes), table.inverse_norms()
-    # Each vector as one comparable item.
+    # View each vector as one value, to find equal vectors.
     whole = np.ascontiguousarray(codes).view(f"V{codes.shape[1]}").reshape(-1)
     kinds = np.unique(whole, return_inverse=True)[1].reshape(-1)
     counts, same_item, equal_vector = 0, 0, 0
@@ -192,7 +195,7 @@ def _row(
         found = mask.sum(axis=2)
         columns.append(
             tuple(
-                # Float arithmetic tells cosines of 1 apart.
+                # Rounding makes cosines equal that differ by rounding errors.
                 values[batch.real].round(6).astype(np.float32)
                 for values in (
                     np.where(mask, similarities, _NOTHING).max(axis=2),

@@ -1,4 +1,4 @@
-"""What the item vectors tell apart, as the blocks of a page."""
+"""The table of item vectors as blocks of a page."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from muse_tools.pages.blocks import (
 )
 
 _VISIBLE = 0.0005
-"""Lower shares round to 0.0 %."""
+"""Smaller shares are rounded to 0.0 %."""
 
 
 def vectors_view(table: VectorsTable) -> Iterator[Block]:
-    """Gives the section of a data set; its table has at least one row."""
+    """Yields the section of a data set; `table` must have a row."""
     names = list(dict.fromkeys(n for row in table.rows for n in row.scores))
-    # The lowest tiers are empty for most vectors: they are left out.
+    # The lowest tiers, which are empty for most vectors, are left out.
     first = min(
         (
             tier

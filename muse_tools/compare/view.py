@@ -1,4 +1,4 @@
-"""A comparison's results as the blocks of a page."""
+"""The results of a comparison as blocks of a page."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NOTES: Final = (
 def comparison_view(
     results: Results, training: Training | None = None
 ) -> list[Block]:
-    """Returns the page of a comparison: what was ranked, and `results_view`."""
+    """Returns the page of a comparison: title, sizes and `results_view`."""
     about = [
         f"{len(first_seeds(data))} methods ranked {data.impressions:,} "
         f"held-out impressions of {data.users:,} users"
@@ -71,7 +71,7 @@ def _overall(data: DataSetResults) -> list[Row]:
 
 
 def _weeks(parameters: Mapping[str, Sequence[int]]) -> str:
-    """Returns when the data are from, if they say so."""
+    """Returns the weeks of the data as text, "" if they are not known."""
     train, test = parameters.get("train_weeks"), parameters.get("test_weeks")
     if not train or not test:
         return ""
@@ -86,7 +86,7 @@ def results_view(
 ) -> list[Block]:
     """Returns everything below the title.
 
-    `training` returns charts of the trainings of a data set.
+    `training` is a function that returns charts of a data set's trainings.
     """
     found: list[Block] = [
         blocks.Text(line, "verdict") for line in headline(results)
@@ -111,7 +111,7 @@ def results_view(
 
 
 def headline(results: Results) -> list[str]:
-    """Returns what the comparison shows, in a few sentences."""
+    """Returns the main results in a few sentences."""
     return [
         line for data in results.data_sets.values() for line in _verdicts(data)
     ]

@@ -1,4 +1,4 @@
-"""Results as the words, entries and points of a page."""
+"""Formats results as texts, table entries and chart points."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from muse_tools.pages.blocks import NO_VALUE, Difference, Entry, Point
 TABLES: Final[dict[str, dict[str, Any]]] = yaml.safe_load(
     (importlib.resources.files(__package__) / "tables.yaml").read_text("utf-8")
 )
-"""``title``, ``text``, ``paper`` and, of groups, ``axis`` of each table."""
+"""``title``, ``text``, ``paper`` and, for groups, ``axis`` of each table."""
 
 
 def interval(found: Interval | None, sign: str = "") -> Entry:
-    """Returns value, interval and spread over seeds, a line each."""
+    """Returns value, interval and spread over seeds, on a line each."""
     if found is None or found.value is None:
         return (NO_VALUE,)
     lines = [f"{found.value:{sign}.4f}"]
@@ -40,7 +40,7 @@ def percent(share: float | None, places: int = 1) -> str:
 
 
 def count(value: int | None) -> str:
-    """Returns a number with separators of thousands."""
+    """Returns a number with thousands separators."""
     return NO_VALUE if value is None else f"{value:,}"
 
 
@@ -50,19 +50,19 @@ def vectors_name(embeddings: str) -> str:
 
 
 def joined(values: object) -> str:
-    """Returns the values of a list, such as seeds; nothing for no list."""
+    """Returns the values of a list as text; "" if it is not a list."""
     if not isinstance(values, list | tuple):
         return ""
     return ", ".join(map(str, values))
 
 
 def sentence(text: str) -> str:
-    """Returns a text with a capital letter."""
+    """Returns a text that starts with a capital letter."""
     return text[:1].upper() + text[1:]
 
 
 def point(x: float, found: Interval | None) -> Point | None:
-    """Returns a value with its interval at a place; None without a value."""
+    """Returns a chart point at `x`; None without a value."""
     if found is None or found.value is None:
         return None
     return Point(x, found.value, found.lower, found.upper)
@@ -71,7 +71,7 @@ def point(x: float, found: Interval | None) -> Point | None:
 def difference(
     name: str, found: Interval | None, note: str = NO_VALUE
 ) -> Difference:
-    """Returns a difference for a forest; `note` where there is no value."""
+    """Returns a row of a forest; `note` is shown if there is no value."""
     if found is None:
         return Difference(name, note=note)
     values = [value for value in found.by_seed if value is not None]

@@ -1,1 +1,1 @@
-"""The chain of `muse demo`: data, two models, a store, a ranked request."""
+"""The steps of `muse demo`: data, two models, a store, a ranked request."""

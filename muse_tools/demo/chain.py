@@ -1,4 +1,4 @@
-"""The main job on real data, from purchases to an answered request."""
+"""The steps of `muse demo`, from real purchases to an answered request."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ QUICK = complete_journey.Options(users=400, search_events=20_000)
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """Answers of the served model and of the ranking service to one user.
+    """Answers of the model server and of the ranking service for one user.
 
-    `milliseconds` is one call, by transport, after a first one; `difference`
-    the largest between the transports' scores.
+    `milliseconds` has the duration of one call by transport, after a first
+    call. `difference` is the largest one between the transports' scores.
     """
 
     request: client_lib.RankRequest
@@ -42,7 +42,7 @@ class Answer:
 
 
 def make_data(directory: pathlib.Path, quick: bool, report: Report) -> None:
-    """Writes the raw tables, or finds them written before."""
+    """Writes the raw tables, unless they were written before."""
     options = QUICK if quick else complete_journey.Options()
     start = time.monotonic()
     made, reused = complete_journey.generate(directory, options)
@@ -59,10 +59,14 @@ def make_data(directory: pathlib.Path, quick: bool, report: Report) -> None:
 def train_models(
     config: config_lib.PipelineConfig, report: Report
 ) -> dict[str, lineage.ModelRun]:
-    """Runs the pipeline for DIN, then for MUSE; DataError if not pushed."""
+    """Runs the pipeline for DIN, then for MUSE.
+
+    Raises:
+        DataError: if MUSE is not pushed.
+    """
     for model_type in ("din", "muse"):
         report(f"Pipeline for {model_type.upper()}")
-        # One retrieval model is enough; it is served with MUSE.
+        # One retrieval model is enough: the one that is served with MUSE.
         enabled = config.matching.enabled and model_type == "muse"
         own = config.model_copy(
             update={
@@ -88,11 +92,11 @@ def train_models(
 def ask(
     config: config_lib.PipelineConfig, pushed: pathlib.Path, report: Report
 ) -> Answer:
-    """Serves what was pushed, and asks for a ranking in two ways.
+    """Serves the pushed models and sends ranking requests for one user.
 
-    The model itself is asked by gRPC and by REST. Then the histories are
-    loaded into a store and the ranking service is asked for the same user,
-    with the retrieval model's candidates if one was pushed.
+    The histories are loaded into a store. The model server is called by gRPC
+    and by REST; then the ranking service is called for the same user, with the
+    candidates of the retrieval model if one was pushed.
     """
     directory = pathlib.Path(config.data.raw_dir)
     request = user_lookup.pick_request(directory)

@@ -1,4 +1,4 @@
-"""One request to the ranking service, kept for the report."""
+"""Sends a request to the ranking service and keeps it for the report."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ WARM_UP, REQUESTS, TOP = 10, 15, 5
 
 @dataclasses.dataclass(frozen=True)
 class RankedRequest:
-    """The request with the median total, of several equal ones.
+    """Of several equal requests, the one with the median total time.
 
-    `history_length` is of the scores, `cached` counts the requests that were
-    ranked from the cache; `top` has `item_id`, `name` and `click_probability`,
-    None where the candidates are unranked.
+    `history_length` is the length of the history that was scored. `cached`
+    counts the requests that were ranked from the cache. `top` has `item_id`,
+    `name` and `click_probability` (None if candidates are unranked).
     """
 
     model_version: str
@@ -48,7 +48,7 @@ class RankedRequest:
 
 
 def source_words(candidates_from: str) -> str:
-    """Returns where candidates came from, in words after "candidates"."""
+    """Returns the source of candidates, as words after "candidates"."""
     known = {
         "matching": "found by candidate generation",
         "popular": "that are the most popular ones",
@@ -65,9 +65,9 @@ def send(
     model_version: str,
     candidate_item_ids: IdList | None = None,
 ) -> RankedRequest:
-    """Starts a ranking service beside a model server and asks it.
+    """Starts a ranking service beside a model server and calls it.
 
-    The first requests open connections; they are not measured.
+    The first requests open connections and are not measured.
     """
     config = ServiceConfig(
         store=store,
@@ -106,7 +106,7 @@ def _top(
 ) -> tuple[dict[str, Any], ...]:
     best = result.order()[:TOP].tolist()
     ids = result.candidate_item_ids[best].tolist()
-    names = {one: one for one in ids}  # Keys that are texts.
+    names = {one: one for one in ids}  # If keys are texts.
     if result.candidate_item_ids.dtype == np.int64:
         names = user_lookup.item_names(directory, ids)
     scores = result.click_probability

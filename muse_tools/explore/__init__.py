@@ -1,4 +1,4 @@
-"""The GSU explorer: what a model retrieved for a candidate, in a browser."""
+"""The GSU explorer: shows retrieved behaviors in a browser."""
 
 from muse_tools.explore.app import ExplorerApp
 from muse_tools.explore.data import ExplorerData

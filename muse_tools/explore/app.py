@@ -1,4 +1,4 @@
-"""The explorer's HTTP interface: one page, and JSON behind it."""
+"""The explorer's HTTP interface: one page and a JSON API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 PAGE = "page.html"
 _HEADERS = {
-    # All is in the page: nothing is to be fetched from anywhere else.
+    # The page contains everything and must not load anything from elsewhere.
     "Content-Security-Policy": (
         "default-src 'none'; connect-src 'self'; img-src data:; "
         "script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -33,7 +33,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ExplorerApp:
-    """Serves an explorer on a port; 0 takes a free one."""
+    """Serves an explorer on a port; 0 selects a free one."""
 
     def __init__(
         self, explorer: Explorer, host: str = "127.0.0.1", port: int = 0
@@ -45,11 +45,15 @@ class ExplorerApp:
 
     @property
     def url(self) -> str:
-        """Address of the page."""
+        """The address of the page."""
         return f"http://{join_address(self._host, self.port)}/"
 
     async def start(self) -> None:
-        """Opens the port; OSError where it is taken."""
+        """Opens the port.
+
+        Raises:
+            OSError: if the port is in use.
+        """
         app = web.Application(middlewares=[self._answer_errors])
         explorer = self._explorer
         app.add_routes(
@@ -110,7 +114,7 @@ class ExplorerApp:
         return response
 
     def _check_host(self, request: web.Request) -> None:
-        """Refuses what another site's name, led here, would ask."""
+        """Refuses requests with another host name (DNS rebinding)."""
         if self._host not in _LOOPBACK:
             return
         if request.url.host not in _LOOPBACK:
@@ -144,7 +148,7 @@ def _query(request: web.Request) -> str:
 
 
 def _api(path: str, call: Callable[[web.Request], Any]) -> web.RouteDef:
-    """Answers with what a function returns, called outside the event loop."""
+    """Returns a route whose answer `call` makes, outside the event loop."""
 
     async def answer(request: web.Request) -> web.Response:
         value = await asyncio.to_thread(call, request)

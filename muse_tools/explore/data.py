@@ -1,6 +1,6 @@
 """Users, impressions and names of items of a raw data set.
 
-Of an event log the users are those with impressions in the days of the split.
+For an event log, the users are those with impressions in the split's days.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from muse_tools.stores.log_users import LogUsers
 
 LISTED_USERS = 10_000
-"""Users that are listed; any other can be asked for by id."""
+"""Number of users in the list; all others can be opened by id."""
 _CACHED_USERS = 64
 
 
 class ListedUser(NamedTuple):
-    """A user of the list."""
+    """A user in the list."""
 
     user_id: int
     history_length: int
 
 
 class Impression(NamedTuple):
-    """An item that was shown to a user, clicked at least once or never."""
+    """An item that was shown to a user, with whether it was ever clicked."""
 
     item_id: int
     clicked: bool
@@ -43,7 +43,8 @@ class Impression(NamedTuple):
 class ExplorerData:
     """A raw data set, read for one user at a time.
 
-    Raises DataError where a table is missing or broken.
+    Raises:
+        DataError: if a table is missing or broken.
     """
 
     def __init__(self, directory: pathlib.Path, split: str = "test") -> None:
@@ -67,14 +68,14 @@ class ExplorerData:
 
     @functools.cached_property
     def num_users(self) -> int:
-        """Users of the table."""
+        """The number of users."""
         if self._log:
             return len(self._log.ends[0])
         return self._users.num_rows()
 
     @functools.cached_property
     def listed(self) -> list[ListedUser]:
-        """The first users of the table, longest histories first."""
+        """The first users of the data set, longest histories first."""
         found = self._lengths()
         shown = [ListedUser(*row) for row in found.items()][:LISTED_USERS]
         return sorted(shown, key=lambda u: (-u.history_length, u.user_id))
@@ -91,7 +92,8 @@ class ExplorerData:
                 batch.column(0).to_pylist(), lengths.to_pylist(), strict=True
             ):
                 if user is not None:
-                    # The first row of a user counts, as in the join.
+                    # If a user has several rows, the first one is used, as in
+                    # the join.
                     found.setdefault(user, length)
             if len(found) >= LISTED_USERS:
                 break
@@ -103,9 +105,9 @@ class ExplorerData:
         return list(itertools.islice(chosen, limit))
 
     def names(self, item_ids: Iterable[int]) -> list[tuple[str, str]]:
-        """Returns name and category of items, `item ID` and "" if unknown.
+        """Returns name and category of items; `item ID` and "" if unknown.
 
-        Without a category of its own it is the first matched feature.
+        The category of an item without one is its first matched feature.
         """
         wanted = list(item_ids)
         places = pc.index_in(
@@ -129,7 +131,7 @@ class ExplorerData:
         ]
 
     def find_items(self, query: str, limit: int) -> list[int]:
-        """Returns items whose name has `query` in it, whatever its case."""
+        """Returns items whose name contains `query`, ignoring case."""
         if not query or not len(self._names):
             return []
         found = pc.match_substring(self._names["name"], query, ignore_case=True)
@@ -137,7 +139,7 @@ class ExplorerData:
         return self._names["item_id"].take(rows).to_pylist()
 
     def _user(self, user_id: int) -> dict[str, Any]:
-        """Returns the fields of a `RankRequest` but the candidates."""
+        """Returns the fields of a `RankRequest` without candidates."""
         if self._log:
             return self._log.find(user_id)
         return user_lookup.find_user(self.directory, user_id, self.split)

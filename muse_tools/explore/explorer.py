@@ -1,6 +1,6 @@
-"""What the page shows, as plain values that JSON can hold.
+"""The content of the explorer's page as JSON values.
 
-Ids are strings: they are any int64, and a browser's numbers are not.
+Ids are strings, because a browser's numbers cannot hold every int64.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _LISTED = 200
 
 
 class NotKnown(DataError):
-    """A user or an item that there is not."""
+    """A user or an item does not exist."""
 
 
 class Explorer:
-    """Explains candidates of a data set's users by a model."""
+    """Explains how a model scores candidates for the users of a data set."""
 
     def __init__(self, model: ExplainedModel, data: ExplorerData) -> None:
         self._model, self._data = model, data
-        # One call at a time: the model and its caches are shared.
+        # Calls are serialized, because they share the model and its caches.
         self._lock = threading.Lock()
 
     def about(self) -> dict[str, Any]:
-        """Returns what is explored."""
+        """Returns facts about the model and the data set."""
         return {
             "model": self._model.kind,
             "version": self._model.folder.name,
@@ -82,7 +82,7 @@ class Explorer:
             }
 
     def items(self, query: str) -> dict[str, Any]:
-        """Returns items of the model whose name has `query` in it."""
+        """Returns items of the model whose name contains `query`."""
         with self._lock:
             found = self._data.find_items(query, _LISTED)
             wanted = _as_id(query)
@@ -93,7 +93,7 @@ class Explorer:
             return {"items": self._named(known)}
 
     def explain(self, user_id: int, item_id: int) -> dict[str, Any]:
-        """Returns what was retrieved for a candidate, by three searches."""
+        """Returns the behaviors that three searches find for a candidate."""
         with self._lock:
             user = self._user(user_id)
             if not self._model.rows([item_id])[0]:
@@ -201,8 +201,8 @@ class Explorer:
     ) -> list[dict[str, Any]]:
         """Returns a row for each position, with its multimodal cosine.
 
-        ``own`` has the features that the behavior has besides its item's, and
-        when it was, if that is known.
+        ``own`` has the behavior's own features (not those of its item) and
+        its time, if that is known.
         """
         history, words = user["behavior_item_ids"], self._data.words
         values = searches.cosines(
@@ -247,7 +247,7 @@ def _of_category(
 
 
 def _as_id(text: str) -> int | None:
-    """Returns a text as an id, None if it is not one."""
+    """Returns a text as an id; None if it is not an id."""
     try:
         value = int(text)
     except ValueError:
@@ -256,7 +256,7 @@ def _as_id(text: str) -> int | None:
 
 
 def _tier(similarity: float, num_tiers: int) -> int:
-    """Returns SimTier's tier of a similarity, from 0.
+    """Returns SimTier's tier of a similarity; the lowest one is 0.
 
     Edges are compared as float32, as in the model.
     """

@@ -1,4 +1,4 @@
-"""A pushed model, with what the explorer reads of it."""
+"""A pushed model with the data that the explorer reads from it."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ _SIGNATURES = ("rank", "explain")
 
 @dataclasses.dataclass(frozen=True)
 class ItemViews:
-    """What the searches see of n items."""
+    """The values of n items that searches compare."""
 
     categories: npt.NDArray[np.int64] | None
-    """(n,) or (n, many), indices of `ExplainedModel.category`, if any."""
+    """Indices of `ExplainedModel.category`, (n,) or (n, many)."""
     embeddings: npt.NDArray[np.float32]
-    """(n, E), trained, of ids and features of behaviors side by side; those
-    of behaviors' own are added."""
+    """Trained embeddings (n, E): those of ids and item features are
+    concatenated, those of the behaviors' own features are added."""
     codes: npt.NDArray[np.int8]
-    """(n, D), multimodal; zero where there is no vector."""
+    """Multimodal vectors (n, D); 0 for items without a vector."""
 
 
 class ExplainedModel:
     """The newest version of a SavedModel, loaded into this process.
 
-    Raises DataError where there is none, or no ranking model.
+    Raises:
+        DataError: if the folder holds no ranking model.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -85,7 +86,7 @@ class ExplainedModel:
     def _encoding(
         self, name: str, boundaries: dict[str, list[float]]
     ) -> Encoding:
-        """Returns what encodes values of behaviors, as the model does."""
+        """Returns the model's encoding of a behavior feature."""
         group = "item" if name in self.features.item else "behavior"
         learned_as = f"{group}_{name}"
         feature = self.features.of_behavior(name)
@@ -99,7 +100,7 @@ class ExplainedModel:
         return Encoding(learned_as, feature, learned)
 
     def rows(self, item_ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Returns the table row of every id, 0 for items it does not have."""
+        """Returns the table row of every id; 0 for unknown items."""
         return rows_of(self._item_ids, item_ids)
 
     def counted(self, item_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -111,7 +112,7 @@ class ExplainedModel:
         return real & (newest <= self.max_history)
 
     def candidate(self, item_id: int) -> ItemViews:
-        """Returns what a search sees of a candidate, with n = 1."""
+        """Returns the view of a candidate, with n = 1."""
         rows = self.rows([item_id])
         of_items = [n for n in self._embeddings if n in self.features.item]
         return self._views(rows, self._stored(of_items, rows))
@@ -121,9 +122,9 @@ class ExplainedModel:
         item_ids: npt.NDArray[np.int64],
         carried: Mapping[str, npt.NDArray[Any]],
     ) -> ItemViews:
-        """Returns what a search sees of a history.
+        """Returns the view of a history.
 
-        `carried` are raw values of the features that items do not have.
+        `carried` has raw values of the behaviors' own features.
         """
         rows = self.rows(item_ids)
         indices = self._stored(self.features.of_items, rows)
@@ -174,7 +175,7 @@ class ExplainedModel:
         embeddings = np.concatenate(
             [
                 _gather(self._item_embedding, rows),
-                # In the order of the model.
+                # In the model's order.
                 *(embedded[n] for n in self._embeddings if n in items),
             ],
             axis=1,
@@ -188,7 +189,7 @@ class ExplainedModel:
     def _embedded(
         self, name: str, indices: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
-        """Returns embeddings (n, E), the mean of those of many values."""
+        """Returns embeddings (n, E); those of several values are averaged."""
         found: npt.NDArray[np.float32] = _gather(
             self._embeddings[name], indices
         )
@@ -206,7 +207,7 @@ def _gather(variable: tf.Variable, rows: npt.NDArray[Any]) -> Any:
 
 
 def _features(manifest: dict[str, Any]) -> Features:
-    """Returns the declared features, or those that names alone declare."""
+    """Returns the declared features; old manifests have only their names."""
     schema = manifest.get("schema")
     if schema:
         return RankingSchema.model_validate(schema["declaration"]).features

@@ -1,8 +1,8 @@
 """The searches that the explorer compares with, on one history.
 
-The same rules as `muse_keras.models.CategorySearch` and `IdCosineSearch`,
-which search batches inside a model; here the cosines that a behavior was
-found by are wanted as well.
+They follow the same rules as `muse_keras.models.CategorySearch` and
+`IdCosineSearch`, which search batches inside a model. The explorer also needs
+the cosines of the behaviors found.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def by_category(
     """Returns positions of the newest behaviors of a category, newest first.
 
     SIM (hard search), arXiv 2006.05639. `behaviors` (L,) are categories, oldest
-    first; a missing candidate category (0) finds nothing. Of many values, each
-    (many,) and (L, many), one has to be the same.
+    first; a missing candidate category (0) finds nothing. For lists, (many,)
+    and (L, many), one common value is enough.
     """
     mine = np.atleast_1d(np.asarray(candidate))
     mine = mine[mine > 0]
@@ -36,7 +36,7 @@ def by_category(
 def by_cosine(
     values: npt.ArrayLike, mask: npt.ArrayLike, k: int
 ) -> npt.NDArray[np.int64]:
-    """Returns positions by descending cosine, of equal ones the older first.
+    """Returns positions by descending cosine; ties put older ones first.
 
     SIM (soft search), arXiv 2006.05639.
     """
@@ -48,13 +48,13 @@ def by_cosine(
 def cosines(
     target: npt.ArrayLike, vectors: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Returns cosines (L,) of a vector and many; 0 where one is zero.
+    """Returns cosines (L,) of a vector (E,) and vectors (L, E).
 
-    Equal vectors get equal values.
+    The cosine with a zero vector is 0. Equal vectors get equal values.
     """
     one = np.asarray(target, np.float64)
     many = np.asarray(vectors, np.float64)
-    # Not a matrix product: its rounding depends on the place of a row.
+    # The rounding of a matrix product would depend on the position of a row.
     products = (many * one).sum(axis=1)
     norms = np.sqrt((many * many).sum(axis=1) * (one * one).sum())
     result: Any = np.zeros(len(many))

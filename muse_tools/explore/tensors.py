@@ -1,4 +1,4 @@
-"""A request as the tensors of a signature."""
+"""Converts a request to the tensors of a signature."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-# Axes of the things that an input is of, the batch among them.
+# Axes of an input before those of its values, including the batch.
 _AXES = {"user": 1, "context": 1, "behavior": 2, "candidate": 2}
 
 
@@ -18,14 +18,14 @@ def of_request(
     user: Mapping[str, Any],
     item_ids: Sequence[int],
 ) -> dict[str, tf.Tensor]:
-    """Returns tensors of one request.
+    """Returns the tensors of one request.
 
-    What `user` lacks, and what is of a request or a candidate, is missing: 0,
-    or NaN.
+    Features of the request and of candidates, and features that `user` lacks,
+    are missing: 0 or NaN.
 
     Args:
-        inputs: ``dtype`` and ``shape`` by name, as a manifest has them.
-        user: the fields of a `RankRequest` but the candidates.
+        inputs: ``dtype`` and ``shape`` by name, as in a manifest.
+        user: the fields of a `RankRequest` without candidates.
         item_ids: the candidates.
     """
     given = {
@@ -52,7 +52,7 @@ def of_request(
 def _filled(
     given: Any, shape: Sequence[int], dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
-    """Returns an array with given values; a list may be shorter than it."""
+    """Returns an array that starts with the given values."""
     values = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
     if given is None:
         return values

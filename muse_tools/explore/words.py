@@ -1,4 +1,4 @@
-"""Features of items and users as people know them."""
+"""Converts features of items and users to readable texts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MOST_TEXTS = 100_000
 
 
 class Words:
-    """Values of features, by the names of `Features.learned`, in words.
+    """Converts values of features to texts, by names of `Features.learned`.
 
-    Texts, which are ids behind the tables, are read from the files; of a
-    column with very many the rest keep their ids.
+    Columns of texts are ids in the tables, so their texts are read from the
+    files. If a column has very many texts, the others are shown as ids.
     """
 
     def __init__(self, tables: raw_tables.RawTables) -> None:
@@ -32,7 +32,7 @@ class Words:
         self._texts = functools.cache(lambda name: texts(tables, name))
 
     def of(self, name: str, value: Any) -> str:
-        """Returns a value in words, "" of a missing one."""
+        """Returns a value as text; "" if it is missing."""
         if isinstance(value, (list, tuple)):
             if self._features[name].dim:
                 return "" if math.isnan(value[0]) else f"{len(value)} numbers"
@@ -44,12 +44,12 @@ class Words:
         return self._texts(name).get(value, str(value))
 
     def of_all(self, group: str, values: Mapping[str, Any]) -> dict[str, str]:
-        """Returns the values of features of a group that are not missing."""
+        """Returns the texts of a group's features that are not missing."""
         words = {n: self.of(f"{group}_{n}", v) for n, v in values.items()}
         return {name: text for name, text in words.items() if text}
 
     def behavior(self, name: str, value: Any) -> str:
-        """Returns a value of behaviors, which may be that of their items."""
+        """Returns the text of a behavior feature, maybe one of its item."""
         feature = self._tables.declared.features.behavior[name]
         if feature.time:
             return _age(float(value))
@@ -57,7 +57,7 @@ class Words:
         return self.of(f"{group}_{name}", value)
 
     def time(self, seconds: int) -> str:
-        """Returns a second of the log in its time zone."""
+        """Returns a time of the log in the log's time zone."""
         log = self._tables.declared.log
         zone = zoneinfo.ZoneInfo(log.timezone if log else "UTC")
         moment = datetime.datetime.fromtimestamp(seconds, zone)
@@ -65,7 +65,7 @@ class Words:
 
     @functools.cached_property
     def _items(self) -> pa.Table:
-        """Features of all items, but their vectors."""
+        """Features of all items, without features that are vectors."""
         table = self._tables[raw_tables.ITEM_FEATURES]
         names = [
             f"item_{name}"
@@ -80,7 +80,7 @@ class Words:
         return pa.Table.from_batches(good)
 
     def items(self, item_ids: Iterable[int]) -> list[dict[str, str]]:
-        """Returns the features of items; none of those without a row."""
+        """Returns the features of items; {} for items without a row."""
         if raw_tables.ITEM_FEATURES not in self._tables:
             return [{} for _ in item_ids]
         wanted = pa.array(list(item_ids), pa.int64())
@@ -101,7 +101,7 @@ class Words:
 
 
 def texts(tables: raw_tables.RawTables, name: str) -> dict[int, str]:
-    """Returns the texts of a feature of texts by their ids."""
+    """Returns the texts of a feature by their ids; {} if it has no texts."""
     hashed_as = tables.declared.texts().get(name)
     if hashed_as is None:
         return {}

@@ -1,1 +1,1 @@
-"""Pages as typed blocks, drawn as Markdown and as self-contained HTML."""
+"""Pages as typed blocks, rendered as Markdown and as self-contained HTML."""

@@ -1,4 +1,4 @@
-"""What a page consists of: the one form between results and their text."""
+"""Typed blocks, of which pages consist; Markdown and HTML render them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 NO_VALUE = "–"
 
 Entry = tuple[str, ...]
-"""Lines of a table's entry, the first one the most important."""
+"""Lines of a table's entry; the first one is the most important."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
-    """A title; `id` is the target of links, `note` is less important."""
+    """A title; `id` is the target of links, `note` a short addition."""
 
     kind: ClassVar[str] = "heading"
     text: str
@@ -42,7 +42,7 @@ class Bullets:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """Links to headings; HTML only."""
+    """Links to headings; only in HTML."""
 
     kind: ClassVar[str] = "contents"
     headings: Sequence[Heading]
@@ -60,7 +60,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A value at a place, with the ends of its interval where it has one."""
+    """A point of a chart, with the ends of its interval if it has one."""
 
     x: float
     y: float
@@ -70,7 +70,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """The points of one name in a chart."""
+    """The points of one series in a chart."""
 
     name: str
     points: Sequence[Point]
@@ -78,19 +78,20 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A chart; HTML only, since its numbers are in tables or tooltips.
+    """A chart; only in HTML, since its numbers are in tables or tooltips.
 
     Attributes:
         title: for screen readers.
         x: name of the horizontal axis.
         y: name of the vertical axis.
-        lines: one color each; a model has the same one on the whole page.
-        caption: below the chart.
+        lines: the series, with one color each; a model has the same color on
+            the whole page.
+        caption: text below the chart.
         style: curves, dots with intervals, or bars.
         categories: names along the horizontal axis; a point's `x` is then the
-            index of one.
-        base: value that a horizontal line marks, and where bars start.
-        diagonal: marks y = x.
+            index of a name.
+        base: value that a horizontal line marks and where bars start.
+        diagonal: whether the line y = x is drawn.
     """
 
     kind: ClassVar[str] = "chart"
@@ -107,7 +108,7 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A difference with its interval, and the value of each seed alone."""
+    """A difference with its interval and the value of each seed."""
 
     name: str
     value: float | None = None
@@ -116,11 +117,11 @@ class Difference:
     spread: float | None = None
     by_seed: Sequence[float] = ()
     note: str = NO_VALUE
-    """Shown instead of a number where there is none."""
+    """Text that is shown if there is no value."""
 
     @property
     def verdict(self) -> Literal["above", "below", "open", "none"]:
-        """Where the interval lies; ``open`` includes 0."""
+        """The position of the interval; ``open`` includes 0."""
         if self.value is None or self.lower is None or self.upper is None:
             return "none"
         if self.lower > 0:
@@ -129,7 +130,7 @@ class Difference:
 
     @property
     def numbers(self) -> str:
-        """The value and its interval in words."""
+        """The value and its interval as text."""
         if self.value is None:
             return self.note
         text = f"{self.value:+.4f}"
@@ -140,9 +141,9 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Forest:
-    """Differences over one axis, a line of text and a picture each.
+    """Differences on a common axis, each with its name and a picture.
 
-    A text stands above the differences that follow it. HTML only, as `Chart`.
+    A text in `rows` is the heading of the differences after it. Only in HTML.
     """
 
     kind: ClassVar[str] = "forest"
@@ -169,7 +170,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """Text as it is, such as settings in JSON; HTML only."""
+    """Preformatted text, such as settings in JSON; only in HTML."""
 
     kind: ClassVar[str] = "code"
     text: str
@@ -177,7 +178,7 @@ class Code:
 
 @dataclasses.dataclass(frozen=True)
 class Details:
-    """Blocks that a reader unfolds; HTML only."""
+    """Blocks that can be unfolded; only in HTML."""
 
     kind: ClassVar[str] = "details"
     title: str

@@ -1,8 +1,9 @@
-"""Charts as inline SVG that takes size and colors from the page.
+"""Charts as inline SVG that takes its size and colors from the page.
 
-Places are percentages of the picture, so that it is as wide as the page and
-its text as large as the page's, on a phone too. Written by hand: a chart of
-matplotlib has one size, its own colors, and ids that collide on a page.
+Coordinates are percentages, so that a chart is as wide as the page and its
+text has the size of the page's text, also on a phone. It does not use
+matplotlib, whose charts have a fixed size, their own colors, and ids that
+collide on a page.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ MODELS = (
 )
 """Names of the models, in the order of their colors."""
 _LABELS = 6
-"""As many labels of an axis fit a phone; of more every other is hidden."""
+"""Labels of an axis that fit on a phone; if there are more, every second one
+is hidden."""
 _LETTERS = 9
-"""Of one such label."""
+"""Letters of such a label."""
 _VERDICTS = {
     "above": "its interval is above 0",
     "below": "its interval is below 0",
@@ -39,10 +41,10 @@ _VERDICTS = {
 
 
 def colors(names: Sequence[str]) -> list[int]:
-    """Returns the number of each name's color; a model has its own."""
+    """Returns the number of each name's color; models have fixed colors."""
     known = [name.upper() for name in MODELS]
     taken = {known.index(n.upper()) for n in names if n.upper() in known}
-    # Other names get the colors of the rarest models first.
+    # Other names first get the colors of models that are rarely shown.
     free = [c for c in (6, 7, 5, 4, 3, 2, 1, 0) if c not in taken] or [0]
     found = []
     for name in names:
@@ -55,7 +57,7 @@ def colors(names: Sequence[str]) -> list[int]:
 
 
 def chart(block: Chart) -> markupsafe.Markup:
-    """Returns the legend and the picture of a chart with at least a point."""
+    """Returns legend and picture of a chart, which must have a point."""
     numbers = colors([line.name for line in block.lines])
     points = [point for line in block.lines for point in line.points]
     ends = [
@@ -110,7 +112,7 @@ class _Frame:
         return 100 - 100 * (value - self._y[0]) / self._y[1]
 
     def grid(self, block: Chart) -> Iterable[str]:
-        """Gives the axes with their labels and names."""
+        """Yields the axes with their labels and names."""
         first, last, low, high = self.ends
         for value in ticks(low, high):
             yield _line("grid", 0, self.y(value), 100, self.y(value))
@@ -121,7 +123,7 @@ class _Frame:
         if block.diagonal:
             yield _line("ideal", *(self.x(low), self.y(low)), 100, 0)
         labels = [(place, f"{place:g}") for place in ticks(first, last)]
-        # Long names take the place of several.
+        # A long name takes the room of several labels.
         letters = max(map(len, block.categories), default=0)
         room = max(1.0, letters / _LETTERS)
         if block.categories:
@@ -148,12 +150,12 @@ class _Frame:
 def _curve(
     frame: _Frame, block: Chart, line: Line, place: int
 ) -> Iterable[str]:
-    """Draws a curve, with its band and points where it has intervals."""
+    """Draws a curve; with intervals, also a band and points."""
 
     def path(values: Iterable[tuple[float, float]]) -> str:
         return " ".join(f"{frame.x(x):.2f},{frame.y(y):.2f}" for x, y in values)
 
-    # Points of a polyline cannot be percentages, but those of this picture.
+    # Points of a polyline cannot be percentages; this view box scales them.
     yield '<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="none">'
     ends = [
         (p.x, p.lower, p.upper)
@@ -173,7 +175,7 @@ def _curve(
 
 
 def _dots(frame: _Frame, block: Chart, line: Line, place: int) -> Iterable[str]:
-    """Draws dots with intervals, those of a category side by side."""
+    """Draws dots with intervals; those of a category are side by side."""
     apart = min(3.0, 80 / (len(block.categories) or 1) / len(block.lines))
     shift = apart * (place - (len(block.lines) - 1) / 2)
     for point in line.points:
@@ -187,7 +189,7 @@ def _dots(frame: _Frame, block: Chart, line: Line, place: int) -> Iterable[str]:
 
 
 def _bars(frame: _Frame, block: Chart, line: Line, place: int) -> Iterable[str]:
-    """Draws bars from the base, those of a category side by side."""
+    """Draws bars from the base; those of a category are side by side."""
     room = 80 / len(block.categories)
     width = room / len(block.lines)
     base = frame.y(block.base or 0.0)
@@ -211,7 +213,7 @@ def _words(point: Point, categories: Sequence[str] = ()) -> str:
 
 
 def forest(block: Forest) -> markupsafe.Markup:
-    """Returns differences over one axis; nothing if none has a value."""
+    """Returns differences on a common axis; "" if none has a value."""
     ends = [
         end
         for row in block.rows
@@ -241,7 +243,7 @@ def forest(block: Forest) -> markupsafe.Markup:
     )
     for mark in marks:
         x = frame.x(mark)
-        # Labels at the ends must not leave a narrow page.
+        # Labels at the ends must stay inside a narrow page.
         anchor = "start" if x < 5 else "end" if x > 95 else "middle"
         parts.append(_text(f"{x:.2f}%", 50, f"{mark:+g}", anchor, 0, 5))
     return _markup("".join([*parts, "</svg></li></ul>"]))
@@ -301,12 +303,12 @@ def _text(
 
 
 def _markup(text: str) -> markupsafe.Markup:
-    # Every text in it is escaped above.
+    # All texts have been escaped.
     return markupsafe.Markup(text)  # noqa: S704
 
 
 def ticks(low: float, high: float, number: int = 7) -> list[float]:
-    """Returns about `number` round values inside the range."""
+    """Returns about `number` round values within the range."""
     rough = (high - low) / number
     power = 10 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)

@@ -1,4 +1,4 @@
-"""Blocks as HTML: one file that needs nothing from elsewhere."""
+"""Renders blocks as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from muse_tools.pages.blocks import Block
 
 
 def page(title: str, blocks: Iterable[Block]) -> str:
-    """Returns a page of blocks."""
+    """Returns a page of blocks as HTML."""
     return rendered(
         "muse_tools.pages/blocks_page.html.j2", title=title, blocks=blocks
     )
 
 
 def rendered(template: str, **values: object) -> str:
-    """Returns a template of `package/file` filled in; all text is escaped."""
+    """Renders the template `package/file`; all values are escaped."""
     return _environment().get_template(template).render(**values)
 
 

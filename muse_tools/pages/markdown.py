@@ -1,4 +1,4 @@
-"""Blocks as Markdown, for a terminal and for files."""
+"""Renders blocks as Markdown, for a terminal and for files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from muse_tools.pages.blocks import Block, Bullets, Claim, Heading, Table, Text
 
 
 def to_markdown(blocks: Iterable[Block]) -> str:
-    """Returns the blocks that Markdown can show; charts are left out."""
+    """Returns blocks as Markdown; blocks that are only in HTML are left out."""
     parts = ["\n".join(lines) for lines in map(_lines, blocks) if lines]
     return "\n\n".join(parts) + "\n"
 

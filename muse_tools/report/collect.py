@@ -1,4 +1,4 @@
-"""Everything the report says, as plain values that JSON can hold."""
+"""Collects the content of the report as JSON values."""
 
 from __future__ import annotations
 
@@ -53,12 +53,14 @@ _RETRIEVED = 8
 def collect(
     config: config_lib.PipelineConfig, report: Report
 ) -> dict[str, Any]:
-    """Gathers the numbers of the newest run of every model type.
+    """Collects the numbers of the newest run of every model type.
 
-    A section without data is None. Raises DataError if the pipeline has not
-    run, or trained no model.
+    A section without data is None.
+
+    Raises:
+        DataError: if the pipeline has not trained a model.
     """
-    # The baseline first.
+    # Sorting puts the baseline (din) first.
     runs = dict(sorted(lineage.model_runs(config).items()))
     if not runs:
         raise DataError(
@@ -147,10 +149,10 @@ def paired_difference(
     baseline: np.ndarray,
     samples: int,
 ) -> dict[str, float | None]:
-    """Compares the GAUC of two models on the same users.
+    """Returns the difference of two models' GAUC on the same users.
 
-    Both are taken on the same resamples of users, so that what makes a user
-    hard for both cancels. ``lower`` and ``upper`` are a 95 % interval.
+    Both use the same resamples of users, so that differences in difficulty
+    between users cancel. ``lower`` and ``upper`` are a 95 % interval.
     """
     terms = [(1.0, scores), (-1.0, baseline)]
     found = gauc_intervals(user_ids, clicks, terms, samples)
@@ -160,10 +162,10 @@ def paired_difference(
 def _evaluated(
     folder: pathlib.Path | None, declared: RankingSchema
 ) -> dict[str, Any]:
-    """Returns what the Evaluator found.
+    """Returns the results of the Evaluator.
 
-    ``slices`` has rows of the first label by slice; ``labels`` has metrics of
-    all others, and their ``slices``.
+    ``slices`` has rows of the first label by slice; ``labels`` has the metrics
+    and ``slices`` of all other labels.
     """
     if folder is None:
         return {"slices": {}, "labels": {}}
@@ -172,7 +174,7 @@ def _evaluated(
     for key, outputs in result.slicing_metrics:
         for output, metrics in outputs.items():
             row = {
-                # TFMA gives a value that is not a number as text.
+                # TFMA returns NaN as a text.
                 name: float(metrics[""][name].get("doubleValue", "nan"))
                 for name in METRICS
                 if name in metrics[""]
@@ -201,7 +203,7 @@ def _sliced_by(config: tfma.EvalConfig) -> list[str]:
 
 
 def _declared(declared: RankingSchema) -> dict[str, Any]:
-    """Returns the names of the data set, and what its features are."""
+    """Returns the data set's name, labels and features with their kinds."""
     groups = {
         name: getattr(declared.features, name)
         for name in ("user", "item", "context", "candidate")
@@ -242,7 +244,7 @@ def _data(config: config_lib.PipelineConfig) -> dict[str, Any]:
 def _embeddings(
     config: config_lib.PipelineConfig, files: list[pathlib.Path]
 ) -> dict[str, Any]:
-    """Returns where the item vectors come from and how good they are."""
+    """Returns the source, coverage and evaluation of the item vectors."""
     table = lineage.latest_output(config, "ItemTableGen", "item_table")
     found: dict[str, Any] = {
         "source": config.item_embeddings,
@@ -265,7 +267,7 @@ def _embeddings(
 
 
 def _matching(config: config_lib.PipelineConfig) -> dict[str, Any] | None:
-    """Returns how often the retrieval model finds held-out clicks."""
+    """Returns the recall of held-out clicks of the retrieval model."""
     if not config.matching.enabled:
         return None
     folder = lineage.latest_output(config, "MatchingGen", "evaluation")
@@ -275,7 +277,7 @@ def _matching(config: config_lib.PipelineConfig) -> dict[str, Any] | None:
 def _ranked(
     config: config_lib.PipelineConfig, run: lineage.ModelRun | None
 ) -> dict[str, Any] | None:
-    """Returns the demo's ranking request, if the newest model answered it."""
+    """Returns the demo's ranking request if the newest model answered it."""
     sent = _read_json(config.root, ranked_request.FILE)
     if sent is None or run is None or run.pushed_to is None:
         return None
@@ -285,7 +287,7 @@ def _ranked(
 def _worked_example(
     export: pathlib.Path, directory: pathlib.Path
 ) -> dict[str, Any]:
-    """Explains the best candidate of one request in words."""
+    """Returns the ranking of one request, and why its best candidate won."""
     request = user_lookup.pick_request(directory)
     history = np.asarray(request.behavior_item_ids)
     candidates = [int(item) for item in request.candidate_item_ids]

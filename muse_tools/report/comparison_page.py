@@ -1,4 +1,4 @@
-"""The page of a comparison, with charts of its trainings where they are."""
+"""The page of a comparison, with charts of its trainings if available."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _POINTS = 30
 
 
 def render(results: Results, folder: pathlib.Path | None = None) -> str:
-    """Returns the page.
+    """Returns the page as HTML.
 
-    `folder` is where the comparison ran: its cells have the training curves
-    and the scores, which ``results.json`` does not hold.
+    `folder` is the output folder of the comparison. Its cells have the training
+    curves and scores, which are not in ``results.json``.
     """
     training = None
     if folder is not None and (folder / "cells").is_dir():
@@ -42,7 +42,7 @@ def render(results: Results, folder: pathlib.Path | None = None) -> str:
 def _training(
     folder: pathlib.Path, name: str, data: DataSetResults
 ) -> list[Chart]:
-    """Returns training and calibration of the methods' first seed."""
+    """Returns charts of loss and calibration of the methods' first seed."""
     keys = {cell.name: cell.key for cell in data.cells if cell.status == "done"}
     cells = {
         method: folder / "cells" / key
@@ -77,9 +77,10 @@ def _rates(
 
 
 def _clicks(folder: pathlib.Path, data: DataSetResults) -> np.ndarray | None:
-    """Returns the clicks that the cells scored, of the newest file that fits.
+    """Returns the clicks of the scored impressions, from the newest file.
 
-    There are several files where the data have changed.
+    If the data has changed, there are several files; only one that has the
+    sizes in `data` is used.
     """
     files = sorted(
         folder.glob("impressions-*.npz"), key=lambda path: -path.stat().st_mtime

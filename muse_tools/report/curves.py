@@ -1,4 +1,4 @@
-"""Charts that pages of a pipeline and of a comparison share."""
+"""Charts of both the page of a pipeline and that of a comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POINTS = 60
 
 
 def training_curve(path: pathlib.Path, points: int = _POINTS) -> dict[str, Any]:
-    """Reads the training loss, averaged over equal stretches of steps."""
+    """Reads the training loss, averaged over at most `points` equal parts."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     steps = np.array([line["step"] for line in lines])
     losses = np.array([line["loss"] for line in lines], float)

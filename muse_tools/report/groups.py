@@ -1,4 +1,4 @@
-"""GAUC by group of impressions, as charts."""
+"""Charts of GAUC by group of impressions."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ _KNOWN = {
 def group_charts(
     models: Mapping[str, Mapping[str, Any]], first_label: str
 ) -> dict[str, list[Chart | Details]]:
-    """Returns charts by label, the first one first; none without a GAUC.
+    """Returns charts by label, starting with `first_label`.
 
-    Each has its numbers as a table behind it.
+    A table with the numbers follows each chart. Labels without any GAUC are
+    left out.
     """
     labels = dict.fromkeys(
         label for model in models.values() for label in model.get("labels", {})
@@ -112,7 +113,7 @@ def _words(name: str) -> tuple[str, str]:
 def _chart(
     models: Mapping[str, list[dict[str, Any]]], axis: str, about: str
 ) -> Chart | None:
-    """Returns GAUC by bucket; None where no bucket has any."""
+    """Returns a chart of GAUC by bucket; None if no bucket has a GAUC."""
 
     def known(row: Mapping[str, Any]) -> bool:
         values = [row.get(name) for name in _GAUC]

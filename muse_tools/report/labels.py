@@ -1,4 +1,4 @@
-"""Declared names, and the metrics of each label, as tables."""
+"""Tables of declared names and of the metrics of each label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COLUMNS = ["label", "model", "GAUC", "95 % interval", "AUC", "log loss"]
 
 
 def label_table(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """Returns the metrics of the labels after the first one, if any."""
+    """Returns the metrics of all labels but the first; None if there is one."""
     rows = [
         [(label,), (name.upper(),), *_numbers(found)]
         for name, model in models.items()
@@ -34,14 +34,14 @@ def _numbers(found: Mapping[str, Any]) -> list[Entry]:
 
 
 def digits(value: float | None, places: int = 4) -> str:
-    """Returns a number; a dash for none."""
+    """Returns a number as text; a dash for None or NaN."""
     if value is None or value != value:
         return NO_VALUE
     return f"{value:.{places}f}"
 
 
 def declared_table(declared: Mapping[str, Any]) -> Table:
-    """Returns what the data set is called, its labels and its features."""
+    """Returns the data set's name, its labels and its features."""
     rows: list[list[Entry]] = [
         [("data set",), (declared["name"], f"digest {declared['digest']}")],
         [("labels",), (", ".join(declared["labels"]),)],

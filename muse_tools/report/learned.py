@@ -1,4 +1,4 @@
-"""Learned weights of SimTier and SA-TA: words, rows and charts."""
+"""Texts, tables and charts of the learned weights of SimTier and SA-TA."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _NEAR, _FAR = 0.9, 0.6
 def shown_weights(models: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns ``model``, ``tiers`` and ``fusions`` of models with weights.
 
-    ``learned`` of a model is of `muse_tools.report.weights.learned_weights`;
-    ``tiers`` is a chart and a table, or None.
+    A model's ``learned`` comes from `weights.learned_weights`. ``tiers`` is a
+    chart and a table, or None.
     """
     found = []
     for name, model in models.items():
@@ -41,15 +41,15 @@ def logit(
 ) -> float:
     """Returns SA-TA's attention logit (MUSE, arXiv 2512.07216).
 
-    `a` is the score of the ids, `r` the cosine similarity, `gamma` weighs
-    both and their product.
+    `a` is the score of the ids and `r` the cosine similarity. `gamma` has the
+    weights of `a`, of `r` and of their product.
     """
     scaled = r if scale is None else scale * r
     return gamma[0] * a + gamma[1] * scaled + gamma[2] * a * scaled
 
 
 def _tiers(tiers: Mapping[str, list[float]]) -> tuple[Chart, Table]:
-    # Parts of one model have equally many tiers.
+    # All parts of a model have the same number of tiers.
     count = max(map(len, tiers.values()))
     edges = tier_edges(count)
     chart = tier_chart(
@@ -112,7 +112,7 @@ def _fusion(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _meaning(
     gamma: tuple[float, float, float], scale: float | None, heads: int
 ) -> str:
-    """Returns in a sentence what the weights do."""
+    """Returns a sentence that explains the effect of the weights."""
     by_near, by_far = (logit(gamma, scale, 0.0, r) for r in (_NEAR, _FAR))
     times = math.exp(min(by_near - by_far, 50.0))
     which = f" Head 1 of {heads}." if heads > 1 else ""

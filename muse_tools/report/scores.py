@@ -24,9 +24,9 @@ def score_models(
     files: Sequence[pathlib.Path],
     cache: pathlib.Path,
 ) -> dict[str, np.ndarray]:
-    """Returns ``user_id``, ``clicks``, and each model's scores, all flat.
+    """Returns ``user_id``, ``clicks`` and each model's scores, (impressions,).
 
-    `cache` keeps the scores of these models and files.
+    The file `cache` keeps the scores; it is used for the same models and files.
     """
     paths = [str(path) for path in files]
     places = sorted([*map(str, models.values()), *paths])
@@ -72,11 +72,11 @@ def score_models(
 def tier_histograms(
     model: pathlib.Path, files: Sequence[pathlib.Path], requests: int
 ) -> dict[str, list[Any]]:
-    """Averages what the long-term part sees, by tier of similarity.
+    """Averages the retrieved behaviors and their attention by SimTier's tiers.
 
-    ``clicked`` and ``not_clicked`` are mean behaviors per tier of SimTier;
-    ``attention`` is the weight that behaviors of a tier get over what equal
-    weights would give them, None for a tier without any.
+    ``clicked`` and ``not_clicked`` are the mean numbers of behaviors per tier.
+    ``attention`` is the attention of a tier's behaviors, divided by that with
+    equal weights; None for a tier without behaviors.
     """
     loaded = tf.saved_model.load(str(model))
     explain = loaded.signatures["explain"]
@@ -122,9 +122,9 @@ def tier_histograms(
 def request_inputs(
     serialized: Any, inputs: Mapping[str, tf.TensorSpec]
 ) -> dict[str, tf.Tensor]:
-    """Returns the inputs of a signature, of request-grouped Examples.
+    """Returns the inputs of a signature from request-grouped Examples.
 
-    A request has one context, in serving: that of its first candidate.
+    In serving, a request has one context: here that of its first candidate.
     """
     spec = {n: tf.io.RaggedFeature(one.dtype) for n, one in inputs.items()}
     found = {}
@@ -157,9 +157,9 @@ def attention_by_tier(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums attention over `num_tiers` tiers of equal width in [-1, 1].
 
-    The arrays are (n, K), of the behaviors found for n candidates; an index
-    of -1 is none. Returns the weights given, and those that would be given if
-    all behaviors of a candidate got the same, each (num_tiers,).
+    The arrays are (n, K), for the behaviors found for n candidates; the index
+    -1 is padding. Returns the attention, and the attention if all behaviors of
+    a candidate had equal weights, each (num_tiers,).
     """
     real = indices >= 0
     edges = -1 + 2 * np.arange(1, num_tiers) / num_tiers
@@ -176,7 +176,7 @@ def attention_by_tier(
 def calibration(
     clicks: np.ndarray, scores: np.ndarray, bins: int = 10
 ) -> list[dict[str, float]]:
-    """Compares predicted and observed click rates of groups by score.
+    """Compares predicted and observed click rates in `bins` groups by score.
 
     ``lower`` and ``upper`` are 95 % Wilson intervals of the observed rate.
     """

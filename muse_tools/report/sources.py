@@ -1,4 +1,4 @@
-"""What ``muse report`` is asked to report on."""
+"""Reads the argument of ``muse report``: a pipeline or a comparison."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ _HINT = (
 
 
 def is_comparison(run: pathlib.Path) -> bool:
-    """Tells a comparison (folder, ``.json``) from a pipeline's YAML file.
+    """Returns whether a path is a comparison (folder or ``.json``).
 
-    Raises DataError if there is no such file, or it is of another kind.
+    Otherwise it is the YAML file of a pipeline.
+
+    Raises:
+        DataError: if the path does not exist or is of another kind.
     """
     if not run.exists():
         raise DataError("NO_SUCH_RUN", f"{run} does not exist.", _HINT)
@@ -45,7 +48,8 @@ def is_comparison(run: pathlib.Path) -> bool:
 def read_results(run: pathlib.Path) -> tuple[pathlib.Path, Results]:
     """Reads the results of a comparison; returns the file and its content.
 
-    Raises DataError if there is no such file, or it holds something else.
+    Raises:
+        DataError: if the file does not exist or has another format.
     """
     path = run / RESULTS_FILE if run.is_dir() else run
     if not path.is_file():
@@ -78,7 +82,7 @@ def read_results(run: pathlib.Path) -> tuple[pathlib.Path, Results]:
 
 
 def _version(path: pathlib.Path) -> str:
-    """Returns what the file says about its format, if anything."""
+    """Returns the schema version that the file states, "" if none."""
     try:
         found = json.loads(path.read_bytes())["schema_version"]
     except (ValueError, KeyError, TypeError):
@@ -87,9 +91,9 @@ def _version(path: pathlib.Path) -> str:
 
 
 def _compares(path: pathlib.Path) -> bool:
-    """Tells whether a YAML file is a configuration of ``muse compare``."""
+    """Returns whether a YAML file is a configuration of ``muse compare``."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False  # Loading it says what is wrong.
+        return False  # Loading it as a pipeline reports the error.
     return isinstance(values, dict) and "data_sets" in values

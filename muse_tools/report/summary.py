@@ -1,4 +1,4 @@
-"""What the data are, in a few numbers."""
+"""Summarizes the data in a few numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCH = 256
 
 
 def of_statistics(folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Summarizes the pipeline's statistics of each split, by request."""
+    """Returns counts and means of each split, from StatisticsGen's output."""
     return {
         path.parent.name.removeprefix("Split-"): _split(path)
         for path in sorted(folder.glob(f"Split-*/{_FILE}"), reverse=True)
@@ -33,7 +33,7 @@ def _split(path: pathlib.Path) -> dict[str, float]:
     statistics = statistics_pb2.DatasetFeatureStatisticsList.FromString(
         path.read_bytes()
     )
-    # The first data set is the whole split; others would be slices.
+    # The first data set is the whole split; others are slices.
     whole = statistics.datasets[0]
     by_name = {
         "".join(feature.path.step) or feature.name: feature.num_stats
@@ -43,7 +43,7 @@ def _split(path: pathlib.Path) -> dict[str, float]:
     history = by_name[features.BEHAVIOR_ITEM_IDS].common_stats
     lengths = history.num_values_histogram.buckets
     total = max(1, whole.num_examples)
-    # Requests without any behavior have no value at all.
+    # Requests without behaviors have no value in the statistics.
     missing = total - history.num_non_missing
     return {
         "requests": whole.num_examples,
@@ -58,7 +58,7 @@ def _split(path: pathlib.Path) -> dict[str, float]:
 def _median(
     buckets: list[statistics_pb2.Histogram.Bucket], missing: float
 ) -> float:
-    """Returns the median of quantile buckets and `missing` zeros."""
+    """Returns the median of a quantile histogram and `missing` zeros."""
     half = (missing + sum(bucket.sample_count for bucket in buckets)) / 2
     if half <= missing:
         return 0.0
@@ -77,7 +77,7 @@ def coverage(
 ) -> dict[str, dict[str, int]]:
     """Counts candidates and behaviors whose item has a vector.
 
-    An item counts as often as it occurs, padding does not.
+    Every occurrence of an item counts; padding does not.
     """
     spec = {name: tf.io.RaggedFeature(tf.int64) for name in _LISTS.values()}
     has_vector = table.inverse_norms() > 0

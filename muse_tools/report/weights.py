@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# `model_variables/<layer>.<layer>.<name>/.ATTRIBUTES/...`, where checkpoints
-# write a dot of a name as two.
+# `model_variables/<layer>.<layer>.<name>/.ATTRIBUTES/...`; checkpoints write
+# each dot of a name as two dots.
 _PREFIX = "model_variables/"
 _SEPARATOR = ".."
 _TIERS = "tier_weights"
@@ -19,10 +19,10 @@ _PARTS = {"exact_search_unit": "long-term", "short_term": "short-term"}
 
 
 def learned_weights(export: pathlib.Path) -> dict[str, Any]:
-    """Reads what the model learned about similarities, by part.
+    """Reads the learned weights of similarities by part of the model.
 
-    ``tiers`` are SimTier's weights, ``fusion`` SA-TA's ``gamma`` (three rows of
-    a value per head) and its ``scale`` (None: none).
+    ``tiers`` are SimTier's weights. ``fusion`` has SA-TA's ``gamma`` (three
+    rows with one value per head) and ``scale`` (None if it has none).
     """
     reader = tf.train.load_checkpoint(str(export / "variables" / "variables"))
     tiers: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""Writes the report: a page for readers, and its numbers as JSON."""
+"""Writes the report as an HTML page and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -36,12 +36,14 @@ def write_report(
     report: Callable[[str], None],
     comparison: Results | None = None,
 ) -> dict[str, Any]:
-    """Writes the page, and a ``.json`` of the same name beside it.
+    """Writes the page and a ``.json`` file of the same name beside it.
 
-    Returns the numbers. Raises DataError if the pipeline has not trained a
-    model yet.
+    Returns the numbers.
+
+    Raises:
+        DataError: if the pipeline has not trained a model yet.
     """
-    # A page of a comparison alone needs no TFX.
+    # Imported here because the page of a comparison needs no TFX.
     from muse_tools.report.collect import collect
 
     found = collect(config, report)
@@ -53,7 +55,7 @@ def write_report(
 
 
 def summary_lines(found: Mapping[str, Any]) -> list[str]:
-    """Returns the headline for a terminal."""
+    """Returns the main results as lines for a terminal."""
     models = found["models"]
     lines = [model["verdict"] for model in models.values()]
     if len(models) > 1:
@@ -75,7 +77,7 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    """Returns in a sentence what DIN and MUSE, or the only model, reach."""
+    """Returns a sentence that compares MUSE and DIN, or the only verdict."""
     difference = found["difference"]
     if difference is None:
         return " ".join(
@@ -99,7 +101,7 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 
 def render(found: Mapping[str, Any]) -> str:
-    """Returns the page for collected values."""
+    """Returns the page of collected values as HTML."""
     compared = found.get("comparison")
     results = compared and Results.model_validate(compared)
     models = found["models"]
@@ -145,7 +147,7 @@ def _title(found: Mapping[str, Any]) -> str:
 
 
 def _about(found: Mapping[str, Any]) -> str:
-    """Returns what was ranked and when."""
+    """Returns a sentence that says what was ranked and when."""
     first = next(iter(found["models"].values()))
     source = found["data"]["source"] or {}
     name = source.get("name") or (found.get("declared") or {}).get("name")
@@ -162,7 +164,7 @@ def _about(found: Mapping[str, Any]) -> str:
 
 
 def _description(name: str, model: Mapping[str, Any]) -> str:
-    """Returns what a model is made of."""
+    """Returns a sentence about the parts of a model."""
     settings = model["settings"].get("model", {})
     method = Method(name, settings.get("gsu") or "", settings.get("esu") or "")
     gsu, esu = method.parts
@@ -188,7 +190,7 @@ def _description(name: str, model: Mapping[str, Any]) -> str:
 
 
 def _charts(found: Mapping[str, Any]) -> Iterator[tuple[str, Chart]]:
-    """Gives the charts that there are numbers for, by name."""
+    """Yields names and charts for which there are numbers."""
     models = {name.upper(): one for name, one in found["models"].items()}
     yield "curves", loss_chart({n: one["curve"] for n, one in models.items()})
     yield (
@@ -267,7 +269,7 @@ _ENDS = ("value", "lower", "upper")
 
 
 def _by_time(parameters: Mapping[str, Any]) -> bool:
-    """Returns whether a data set says that its test weeks come last."""
+    """Returns whether a data set's test weeks are after its train weeks."""
     train, test = (
         parameters.get(f"{name}_weeks") for name in ("train", "test")
     )

@@ -1,1 +1,1 @@
-"""Custom TFX components, one folder or module each."""
+"""Custom TFX components, one module each."""

@@ -1,4 +1,4 @@
-"""Artifact types of this pipeline, and what their folders hold."""
+"""Artifact types of this pipeline, and names in their folders."""
 
 import os
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ MODEL_TYPE = "model_type"
 """Property of a trained ranker: its `ModelConfig.type`."""
 
 RESULT = "result"
-"""Property of an evaluation: JSON of its metrics, and ``refused``: why the
-model is not blessed ("" if it is)."""
+"""Property of an evaluation: JSON of its metrics and of ``refused``, the
+reason why the model is not blessed ("" if it is)."""
 
 SCORES_FILE = "validation_scores.npz"
-"""In a ranker's `ModelRun`: scores that a server must reproduce."""
+"""File in a ranker's `ModelRun`: scores that a server must reproduce."""
 
 _NUMBER = Property(type=PropertyType.INT)
 
@@ -36,8 +36,7 @@ _NUMBER = Property(type=PropertyType.INT)
 class ItemTableArtifact(Artifact):
     """Items with their int8 vectors and features.
 
-    The directory ``table`` under its URI is what
-    `muse_keras.tables.ItemTable` reads and writes.
+    The directory ``table`` under its URI is a `muse_keras.tables.ItemTable`.
     """
 
     TYPE_NAME = "ItemTable"
@@ -47,8 +46,8 @@ class ItemTableArtifact(Artifact):
 class ItemEmbeddingsArtifact(Artifact):
     """Item vectors made by the pipeline.
 
-    The directory ``embeddings`` under its URI holds Parquet files of the
-    layout of the raw embedding table, ``report.json`` what they are like.
+    The directory ``embeddings`` under its URI holds Parquet files in the layout
+    of the raw embedding table; ``report.json`` has statistics of them.
     """
 
     TYPE_NAME = "ItemEmbeddings"
@@ -56,10 +55,10 @@ class ItemEmbeddingsArtifact(Artifact):
 
 
 class ItemContentArtifact(Artifact):
-    """What items look like, by modality.
+    """Vectors of the content of items, by modality.
 
-    The directory ``content`` under its URI is what
-    `muse_tools.datasets.item_content.ItemContent` reads and writes.
+    The directory ``content`` under its URI is an
+    `muse_tools.datasets.item_content.ItemContent`.
     """
 
     TYPE_NAME = "ItemContent"
@@ -70,7 +69,7 @@ def split_files(
     examples: Artifact,
     splits: Sequence[str] = (features.TRAIN_SPLIT, features.EVAL_SPLIT),
 ) -> list[str]:
-    """Returns the pattern of the files of each split."""
+    """Returns the file pattern of each split."""
     return [
         os.path.join(artifact_utils.get_split_uri([examples], split), "*")
         for split in splits

@@ -1,7 +1,7 @@
-"""Pusher whose version folder appears all at once.
+"""Pusher that creates the version folder atomically.
 
-TFX's Pusher copies file by file into the folder that a server polls. A server
-that looks in the middle finds half a model.
+TFX's Pusher copies file by file into the folder that a server polls, so that a
+server could find an incomplete model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tfx_pipeline.tfx_internals import (
 
 
 class Executor(PusherExecutor):
-    """Pushes a model that is blessed by every blessing it was given."""
+    """Pushes a model if all its blessings are positive."""
 
     def Do(
         self,
@@ -39,9 +39,9 @@ class Executor(PusherExecutor):
     ) -> None:
         """Copies the model to the next version folder.
 
-        To list models for ``muse serve``, ``custom_config`` has
-        ``models_configs``: the base directories by model name, by the name of
-        the file to write beside the version.
+        ``models_configs`` in ``custom_config`` lists models for ``muse serve``:
+        by the name of a file, which is written beside the version, it has base
+        directories by model name.
         """
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):
@@ -68,8 +68,8 @@ class Executor(PusherExecutor):
 def push(model: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     """Copies a SavedModel to a new version folder of a serving directory.
 
-    The folder gets its number by a rename when it is complete. The number is
-    the time in seconds, or one more than the newest version.
+    The folder is renamed to its number when it is complete. The number is the
+    time in seconds, but at least one more than the newest version.
     """
     base.mkdir(parents=True, exist_ok=True)
     version = max([int(time.time()), *(v + 1 for v in find_versions(base))])
@@ -82,10 +82,11 @@ def push(model: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 
 
 def write_models_config(path: pathlib.Path, models: Mapping[str, str]) -> None:
-    """Writes a ``models.config`` for ``muse serve``, all at once.
+    """Writes a ``models.config`` for ``muse serve`` atomically.
 
-    Paths are relative to it, so that the folder may be copied. TensorFlow
-    Serving needs absolute ones: ``serving/tf_serving`` has its files.
+    Its paths are relative to the file, so that the folder can be copied.
+    TensorFlow Serving needs absolute paths; ``serving/tf_serving`` has such
+    files.
     """
     from tensorflow_serving.config import model_server_config_pb2
 
@@ -100,6 +101,6 @@ def write_models_config(path: pathlib.Path, models: Mapping[str, str]) -> None:
 
 
 class AtomicPusher(pusher_component.Pusher):
-    """Pusher to a local serving directory, atomic."""
+    """Pushes atomically to a local serving directory."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)

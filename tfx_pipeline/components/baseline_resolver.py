@@ -1,4 +1,4 @@
-"""Which model a candidate is compared with."""
+"""Selects the baseline with which a candidate model is compared."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ BLESSING = "model_blessing"
 
 
 class LastOtherBlessedModel(tfx.dsl.experimental.LatestBlessedModelStrategy):
-    """The last blessed model of the candidate's type that is another one.
+    """Selects the last blessed model of the same type, except the candidate.
 
-    Each type has its own line of models: DIN is no baseline of MUSE.
+    Each type has its own baseline: DIN is not compared with MUSE.
 
-    A run with nothing changed has the model that it blessed before as its
-    candidate. Compared with itself that model could never fail, and the
-    Evaluator and the Pusher would have a new input and run again.
+    If nothing has changed, the candidate is a model that was blessed before.
+    Compared with itself, it could never fail. The Evaluator and the Pusher
+    would also have a new input, and run again.
     """
 
     def resolve_artifacts(

@@ -1,4 +1,4 @@
-"""What the components that write Examples have in common."""
+"""Code that the components that write Examples share."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def run_join(
     examples: types.Artifact,
     rejected_dir: str,
 ) -> dict[str, int]:
-    """Runs a join that writes Examples, and keeps the rows it rejects.
+    """Runs a join that writes Examples, and keeps rejected rows.
 
-    The join adds itself to the pipeline, given the prefix of each split's files
-    and the folder for shuffle files, and returns the rejected rows.
+    ``join`` gets the pipeline, the file prefix of each split and the folder for
+    shuffle files. It adds its steps to the pipeline and returns the rejected
+    rows.
 
     Returns:
         The counters of the join.

@@ -1,4 +1,4 @@
-"""ItemContentGen: what items look like, from a raw table to an artifact."""
+"""ItemContentGen: imports the content of items from a raw table."""
 
 import collections
 import os
@@ -20,7 +20,7 @@ from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
 from tfx_pipeline.transforms import arrow_batches
 
-# Texts of one batch: their vectors take 64 MB.
+# Rows of a batch with texts, whose vectors take 64 MB.
 _TEXT_ROWS = 1 << 15
 
 
@@ -40,11 +40,11 @@ def ItemContentGen(
         raw_fingerprint: changes when the table or the file of the text
             encoder changes.
         rejected_dir: directory for rejected rows and the row counts.
-        text_encoder: what encodes texts, see `text_features.load_encoder`.
+        text_encoder: encoder of texts, see `text_features.load_encoder`.
 
     Raises:
-        DataError: the table is missing, unreadable, of another schema or
-            without a usable row, or the text encoder cannot be used.
+        DataError: the table is missing, cannot be read, has another schema or
+            no usable row, or the text encoder cannot be used.
     """
     content = build_item_content(
         raw_dir,
@@ -61,14 +61,15 @@ def build_item_content(
     rejected_dir: str | os.PathLike[str],
     text_encoder: str = "",
 ) -> ItemContent:
-    """Turns the raw table ``item_content`` into an `ItemContent`.
+    """Converts the raw table ``item_content`` to an `ItemContent`.
 
-    Streams: memory holds one batch and about 20 bytes per item. Texts become
-    vectors of modality ``text``, kept in float16; other vectors are kept in
-    float32. Of duplicate rows the first is kept; rejected rows have a reason.
+    Memory holds one batch and about 20 bytes per item. Texts become vectors of
+    the modality ``text``, stored as float16; other vectors are stored as
+    float32. If an item has several rows, the first one is kept. Rejected rows
+    have a reason.
 
     Raises:
-        DataError: the table is not usable, or no row is.
+        DataError: the table, or every row of it, is unusable.
     """
     table = search_tables.open_table(raw_dir, search_tables.ITEM_CONTENT)
     encoder = text_features.load_encoder(text_encoder) if table.text else None
@@ -89,7 +90,7 @@ def build_item_content(
                     pathlib.Path(raw_dir).name,
                 ) as writer:
                     _fill(writer, rejected, table, widths, encoder, counts)
-            except DataError as error:  # the rejected rows say why
+            except DataError as error:  # Write the rejected rows first.
                 problem = error
         rejected_rows.write_counts(folder, counts)
     if problem:
@@ -105,7 +106,7 @@ def _fill(
     encoder: text_features.TextEncoder | None,
     counts: collections.Counter[str],
 ) -> None:
-    """Writes the accepted rows and counts all."""
+    """Writes accepted rows, and counts all rows."""
     unique = validation.UniqueKeys(
         search_tables.ITEM_ID, validation.DUPLICATE_ITEM
     )

@@ -1,4 +1,4 @@
-"""ItemEmbedder: item content through the tower, to int8 item embeddings."""
+"""ItemEmbedder: embeds item content with the tower, as int8 codes."""
 
 import json
 import os
@@ -33,7 +33,7 @@ from tfx_pipeline.components.artifacts import (
 from tfx_pipeline.scl import embedding
 from tfx_pipeline.tfx_internals import path_utils, standard_artifacts
 
-# Of a unit vector computed in float32.
+# Largest error of the norm of a unit vector computed in float32.
 _NORM_TOLERANCE = 1e-3
 
 
@@ -52,12 +52,12 @@ def ItemEmbedder(
         item_content: the items.
         embeddings: receives Parquet files in the layout of the raw embedding
             table, and a report.
-        block_items: items of one Beam element, and of one Parquet file.
+        block_items: items per Beam element and per Parquet file.
         beam_pipeline: made by TFX.
 
     Raises:
-        DataError: ``NOT_UNIT``: the model returns something else than unit
-            vectors and zeros; ``NO_VECTORS``: no item has a vector.
+        DataError: ``NOT_UNIT``: the model returns vectors that are neither
+            unit vectors nor zeros; ``NO_VECTORS``: no item has a vector.
     """
     model_dir = path_utils.serving_model_path(model.uri)
     content_dir = os.path.join(item_content.uri, CONTENT_DIR)
@@ -97,7 +97,7 @@ class _EmbedBlock(beam.DoFn):
         self._content_dir = content_dir
         self._folder = folder
         self._total = total
-        # One model per process, however many threads.
+        # All threads of a process share one model.
         self._shared = shared.Shared()
 
     def setup(self) -> None:
@@ -107,7 +107,7 @@ class _EmbedBlock(beam.DoFn):
     def process(
         self, element: tuple[int, int, int]
     ) -> Iterator[item_embeddings.BlockReport]:
-        """Embeds rows; writing again replaces the same file."""
+        """Embeds a block; a retry replaces the same file."""
         number, start, stop = element
         ids, codes = [], []
         for rows, vectors in embedding.embed_content(
@@ -135,7 +135,7 @@ def _write_report(
 
 
 def _load(model: str) -> Any:
-    # TensorFlow is loaded where it is used, in the worker.
+    # Imported here, because only workers need TensorFlow.
     from tfx_pipeline.scl import export
 
     return export.load_items_embedder(model)
@@ -144,7 +144,7 @@ def _load(model: str) -> Any:
 def _check_unit(
     item_ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.bool_]:
-    """Returns which rows have a vector; all others must be zero."""
+    """Returns bool (n,), which rows are unit vectors; others must be zero."""
     norms = np.linalg.norm(vectors, axis=1)
     has_vector = norms > 0
     wrong = has_vector & ~(np.abs(norms - 1) <= _NORM_TOLERANCE)
@@ -161,7 +161,7 @@ def _check_unit(
 
 
 def _sample(content: ItemContent, embed: Any) -> npt.NDArray[np.float32]:
-    """Returns vectors of items taken evenly, those that have one."""
+    """Returns vectors of evenly spaced items, without zeros."""
     count = min(len(content), item_embeddings.SAMPLE_ITEMS)
     rows = np.unique(
         np.linspace(0, len(content) - 1, count).round().astype(np.int64)

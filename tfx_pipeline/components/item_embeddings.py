@@ -1,6 +1,6 @@
-"""Item embeddings: how they are written, and a report on them.
+"""Writes item embeddings and a report on them.
 
-The report has coverage, norms and what the int8 codes cost.
+The report has coverage, norms and the loss of accuracy by int8 codes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tfx_pipeline.tfx_internals import types
 
 REPORT_FILE = "report.json"
 SAMPLE_ITEMS = 20_000
-"""Items among which neighbors are looked for, about."""
+"""Approximate number of items among which neighbors are searched."""
 
 _QUERIES = 1_000
 _NEIGHBORS = 50
@@ -41,7 +41,7 @@ def write_codes(
     item_ids: npt.NDArray[np.int64],
     codes: npt.NDArray[np.int8],
 ) -> None:
-    """Writes one file of the layout of the raw embedding table, atomically."""
+    """Writes one file in the layout of the raw embedding table, atomically."""
     schema = raw_tables.plain(
         raw_tables.schemas(raw_rows.TAOBAO_MM)[raw_tables.EMBEDDINGS]
     )
@@ -61,9 +61,10 @@ def finish(
     found: dict[str, Any],
     sample: npt.NDArray[np.float32] | None,
 ) -> None:
-    """Writes the report of written embeddings and says what they are like.
+    """Writes the report on embeddings and sets the artifact's properties.
 
-    ``found`` is the result of `merge`, ``sample`` unit vectors of some items.
+    ``found`` is the result of `merge`; ``sample`` has unit vectors of some
+    items.
 
     Raises:
         DataError: ``NO_VECTORS``: no item has a vector.
@@ -92,9 +93,9 @@ def finish(
 
 @dataclasses.dataclass(frozen=True)
 class BlockReport:
-    """Numbers of some items, that add up.
+    """Numbers of a block of items; `merge` adds them up.
 
-    ``without_vector`` are those whose content says nothing; norms are those of
+    ``without_vector`` counts items without usable content. Norms are those of
     ``codes / 127``.
     """
 
@@ -106,7 +107,7 @@ class BlockReport:
 
     @classmethod
     def of(cls, codes: npt.NDArray[np.int8], items: int) -> BlockReport:
-        """Describes a block of items, and the codes of those with a vector."""
+        """Describes a block of items and its codes of items with a vector."""
         norms = np.linalg.norm(codes.astype(np.float32), axis=1)
         norms /= item_text.SCALE
         return cls(
@@ -119,12 +120,12 @@ class BlockReport:
 
 
 def merge(blocks: list[BlockReport]) -> dict[str, Any]:
-    """Adds blocks up.
+    """Merges the reports of blocks.
 
     Returns:
-        ``items``, ``with_vector``, ``without_vector``, and ``code_norm``:
-        mean, min and max of the norms of what the codes stand for (a unit
-        vector's is just below 1), None without any vector.
+        ``items``, ``with_vector``, ``without_vector`` and ``code_norm``: mean,
+        min and max of the norms of the decoded vectors (just below 1 for unit
+        vectors); None without any vector.
     """
     items = sum(block.items for block in blocks)
     without = sum(block.without_vector for block in blocks)
@@ -147,12 +148,12 @@ def merge(blocks: list[BlockReport]) -> dict[str, Any]:
 def int8_recall(
     vectors: npt.NDArray[np.float32], k: int, queries: int
 ) -> dict[str, Any]:
-    """Measures how many nearest neighbors survive the int8 codes.
+    """Measures how many nearest neighbors are the same with int8 codes.
 
-    Both neighborhoods are exact: by the cosine of the unit vectors, and by the
-    cosine of their codes, which is what the ranker computes. At most so many
-    evenly taken items are queries; ``recall`` is the mean share of the k
-    nearest by vectors that are among the k nearest by codes.
+    Both searches are exact: by the cosine of the unit vectors (n, D), and by
+    the cosine of their codes, as in the ranker. At most ``queries`` evenly
+    spaced items are queries. ``recall`` is the mean share of the k nearest
+    items by vectors that are among the k nearest by codes.
     """
     k = min(k, len(vectors) - 1)
     if k < 1:
@@ -173,7 +174,7 @@ def int8_recall(
             scores[places, some] = -np.inf
         mine = np.argpartition(-coded, k - 1, axis=1)[:, :k]
         kth = np.partition(exact, -k, axis=1)[:, -k]
-        # By score, not by index: any of several equal vectors is right.
+        # Compare scores, not indices: any of several equal vectors is right.
         overlap += int(
             (
                 np.take_along_axis(exact, mine, axis=1) >= kth[:, None] - 1e-6

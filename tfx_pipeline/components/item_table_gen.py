@@ -1,4 +1,4 @@
-"""ItemTableGen: raw item tables to the ItemTable artifact."""
+"""ItemTableGen: joins raw item tables into an item table."""
 
 import collections
 import pathlib
@@ -28,8 +28,8 @@ from tfx_pipeline.components.artifacts import (
 )
 from tfx_pipeline.transforms import arrow_batches, feature_columns
 
-# The levels of a Parquet list take more memory than its int8 values: about
-# 2 KB per row while a batch is decoded.
+# The levels of a Parquet list take more memory than its int8 values: decoding
+# a batch takes about 2 KB per row.
 _BATCH_ROWS = 1 << 14
 
 
@@ -43,18 +43,18 @@ def ItemTableGen(
 ) -> None:
     """Joins item embeddings and item features.
 
-    Where items are texts, their names lie beside the table.
+    If item ids are texts, their names are written beside the table.
 
     Args:
         item_table: artifact to write.
         raw_dir: directory of the raw tables.
         raw_fingerprint: changes when the tables change.
         rejected_dir: directory for rejected rows and the row counts.
-        embeddings: made by the pipeline; without them the raw table of
-            ready-made embeddings is imported.
+        embeddings: made by the pipeline; without them, the raw table of
+            embeddings is imported.
 
     Raises:
-        DataError: a table is missing, unreadable or of another schema.
+        DataError: a table is missing, cannot be read or has another schema.
     """
     tables = raw_tables.RawTables.open(raw_dir)
     if embeddings:
@@ -81,13 +81,13 @@ def build_item_table(
 ) -> ItemTable:
     """Joins item features and embeddings into an ItemTable.
 
-    The items are the union of both tables: an item without an embedding keeps
-    its features and a zero vector, an item without features its vector. Of
-    duplicate rows the first is kept. Rejected rows go to ``rejected_dir`` with
-    a reason.
+    The table has the items of both raw tables: an item without an embedding has
+    a zero vector, and an item without features has missing values. If an item
+    has several rows, the first one is kept. Rejected rows are written to
+    ``rejected_dir`` with a reason.
 
     Raises:
-        DataError: a table is unusable, or no row is.
+        DataError: a table, or every row of it, is unusable.
     """
     for name in (raw_tables.ITEM_FEATURES, raw_tables.EMBEDDINGS):
         tables[name].check()
@@ -150,12 +150,12 @@ def _read(
     counts: collections.Counter[str],
     rejected: rejected_rows.RejectedRows,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Reads the first accepted row of each item, all but its vector.
+    """Reads the first accepted row of each item, without its vector.
 
     Returns:
-        Ids int64 (N,), rising; bool (n,), which of the n accepted rows, in
-        the table's order, is the first of its item; the columns, each (N,) or
-        (N, W) as the ids are.
+        Ids int64 (N,), ascending; bool (n,), which of the n accepted rows, in
+        the table's order, are the first of their item; the columns, each (N,)
+        or (N, W), in the order of the ids.
     """
     parts: dict[str, list[np.ndarray]] = {
         name: [] for name in (raw_tables.ITEM_ID, *columns)
@@ -167,7 +167,7 @@ def _read(
         good = feature_columns.with_filled(good, columns)
         for name, part in parts.items():
             column = arrow_batches.column(good, name)
-            # A copy: a view would keep the whole batch, vectors included.
+            # Copied, because a view would keep the whole batch in memory.
             part.append(feature_columns.by_thing(column).copy())
     if not any(map(len, parts[raw_tables.ITEM_ID])):
         raise DataError(
@@ -184,7 +184,7 @@ def _read(
     if len(distinct) < len(ids):
         extra = ids[~is_first]
         reasons = [validation.DUPLICATE_ITEM] * len(extra)
-        # With its metadata, for the name of its column.
+        # The field's metadata has the name of the raw column.
         field = table.schema.field(raw_tables.ITEM_ID)
         rejected.write(
             kind,
@@ -206,7 +206,7 @@ def _fill(
     table: raw_tables.RawTable,
     is_first: np.ndarray,
 ) -> None:
-    """Writes each item's vector into its row; the table is read again."""
+    """Reads the table again and writes each item's vector into its row."""
     done = 0
     for batch in table.iter_batches(batch_rows=_BATCH_ROWS):
         good, _ = validation.validate("embeddings", batch)

@@ -1,4 +1,4 @@
-"""What every signature of a served retrieval model must answer, in NumPy."""
+"""Checks every signature of a served retrieval model against NumPy."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _BEHAVIORS = 40
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Expected:
-    """The retrieval score, over an item table.
+    """The expected retrieval scores of an item table.
 
-    ``clicked`` are the items clicked in the train split, ``clicks`` how often;
-    ``max_behaviors`` is the number of newest behaviors that count.
+    ``clicked`` are the items clicked in the train split and ``clicks`` their
+    counts. ``max_behaviors`` is the number of newest behaviors that are used.
     """
 
     table: ItemTable
@@ -48,7 +48,7 @@ class Expected:
 
     @classmethod
     def read(cls, table: ItemTable, evaluation: pathlib.Path) -> Expected:
-        """Reads what MatchingGen wrote beside its model."""
+        """Reads the evaluation that MatchingGen wrote."""
         found = json.loads((evaluation / EVALUATION_FILE).read_text("utf-8"))
         with np.load(evaluation / CLICKS_FILE) as clicks:
             return cls(
@@ -60,7 +60,7 @@ class Expected:
             )
 
     def histories(self) -> list[npt.NDArray[np.int64]]:
-        """Returns some users: of no item, of an unknown one, of repetitions."""
+        """Returns test histories: empty, an unknown item, repeated items."""
         rng = np.random.default_rng(0)
         ids = rng.choice(self.table.item_ids, (_USERS, _BEHAVIORS))
         ids[:, ::3] = ids[:, :1]
@@ -69,7 +69,7 @@ class Expected:
         return [ids[0, :0], unknown, np.append(longer, unknown), *ids]
 
     def vectors(self, rows: _Rows) -> npt.NDArray[np.float64]:
-        """Returns unit vectors (n, D) of table rows; zeros without one."""
+        """Returns unit vectors (n, D) of table rows; 0 without a vector."""
         codes = self.table.codes[rows]
         release_pages(self.table.codes)
         norms = inverse_norms_of(codes)[:, np.newaxis]
@@ -111,7 +111,7 @@ class Expected:
 
 @dataclasses.dataclass(frozen=True)
 class Matcher:
-    """A served retrieval model, and what it must answer."""
+    """A served retrieval model and its expected scores."""
 
     client: MuseClient
     expected: Expected
@@ -163,9 +163,12 @@ def _compare(
     answers: Sequence[RecommendResult],
     scores: Callable[[_Rows], npt.NDArray[np.float64]],
 ) -> float:
-    """Compares answers with the best of all items, in any order of equals.
+    """Compares answers with the best of all items; ties may have any order.
 
-    Differences are relative to scores above 1.
+    Differences are relative for scores above 1.
+
+    Raises:
+        WrongAnswer: an answer repeats an item or has an unknown one.
     """
     table = served.expected.table
     size = len(answers[0].scores)
@@ -192,7 +195,7 @@ def _compare(
 def _of(
     keys: npt.NDArray, values: npt.NDArray, wanted: npt.NDArray
 ) -> npt.NDArray[np.float64]:
-    """Returns the value of each wanted key, 0 where there is none."""
+    """Returns the value of each wanted key; 0 for unknown keys."""
     if not len(keys):
         return np.zeros(len(wanted))
     order = np.argsort(keys)

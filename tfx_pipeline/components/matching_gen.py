@@ -1,4 +1,4 @@
-"""MatchingGen: makes and measures the model that finds candidates."""
+"""MatchingGen: makes and evaluates the retrieval model."""
 
 import json
 import pathlib
@@ -42,21 +42,20 @@ def MatchingGen(
     settings: Parameter[str],
     min_recall: Parameter[float] = 0.0,
 ) -> None:
-    """Makes and measures the model that finds candidates.
+    """Makes and evaluates the retrieval model, which finds candidates.
 
-    The work is done in a process of its own, since TensorFlow Recommenders
-    refuses Keras 3.
+    It runs in a process of its own, because TensorFlow Recommenders does not
+    support Keras 3.
 
     Args:
         item_table: items and their vectors.
         examples: request-grouped Examples, splits ``train`` and ``eval``.
         model: receives the SavedModel.
         evaluation: receives recall and the weights of the score.
-        blessing: whether enough clicks are found.
+        blessing: receives whether the recall is high enough.
         settings: JSON of the fields of `matching.settings.Job` that are not
             paths.
-        min_recall: recall of held-out clicks, among a whole answer, that the
-            blessing needs.
+        min_recall: least recall of held-out clicks by a whole answer.
 
     Raises:
         MatchingFailed: the process failed.
@@ -75,13 +74,13 @@ def MatchingGen(
         ),
         lambda line: progress.report(f"MatchingGen: {line}"),
     )
-    # The machine that serves chooses where the index lies.
+    # The serving machine chooses the device of the index.
     clear_devices(model_dir)
     _write_warmup(model_dir, ItemTable.open(table_dir))
     file = pathlib.Path(evaluation.uri) / EVALUATION_FILE
     found = json.loads(file.read_text(encoding="utf-8"))
     *_, (k, whole_answer) = found["recall"]["matching"].items()
-    # NaN is not enough either.
+    # NaN is refused too.
     blessed = whole_answer["recall"] >= min_recall
     if not blessed:
         progress.report(
@@ -104,7 +103,7 @@ def MatchingGen(
 
 
 def _write_warmup(model_dir: pathlib.Path, table: ItemTable) -> None:
-    """Adds requests that a server replays before it serves the model."""
+    """Writes requests that a server replays before it serves the model."""
     ids = np.asarray(table.item_ids[np.newaxis, :_WARMUP_ITEMS])
     behaviors = {"behavior_item_ids": ids}
     folder = model_dir / "assets.extra"

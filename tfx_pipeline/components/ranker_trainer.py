@@ -1,4 +1,4 @@
-"""RankerTrainer: transformed requests and an item table to a SavedModel."""
+"""RankerTrainer: trains a ranker and exports it as a SavedModel."""
 
 import json
 import pathlib
@@ -49,7 +49,7 @@ def RankerTrainer(
     checkpoint_root: Parameter[str],
     code_fingerprint: Parameter[str] = "",
 ) -> None:
-    """Trains a ranker, exports it and records what a server must reproduce.
+    """Trains a ranker, exports it and records scores that a server must match.
 
     Args:
         examples: transformed Examples.
@@ -62,6 +62,9 @@ def RankerTrainer(
             ``schema``, the declaration.
         checkpoint_root: folder of the checkpoints of all trainings.
         code_fingerprint: changes when the code of the training changes.
+
+    Raises:
+        ValueError: the item table was made with another declaration.
     """
     settings = json.loads(custom_config)
     model_config = config_lib.ModelConfig(**settings["model"])
@@ -69,8 +72,8 @@ def RankerTrainer(
     export_config = config_lib.ExportConfig(**settings["export"])
     table = ItemTable.open(pathlib.Path(item_table.uri) / TABLE_DIR)
     train_files, eval_files = split_files(examples)
-    # Everything that the training depends on: one that was cut off goes on,
-    # another starts again.
+    # The folder depends on all inputs of the training: an interrupted training
+    # resumes, a training with other inputs starts again.
     checkpoint_dir = checkpoints.directory_of(
         pathlib.Path(checkpoint_root),
         settings,
@@ -169,10 +172,10 @@ def _record_scores(
     count: int,
     path: pathlib.Path,
 ) -> None:
-    """Writes the model's scores of some requests.
+    """Writes the model's scores of at least `count` requests.
 
-    A request is known again by its user and its candidates. The ``.npz`` has
-    ``user_id`` (n,), ``lengths`` (n,), and the flat ``candidate_item_ids``,
+    User and candidates identify a request. The ``.npz`` file has ``user_id``
+    (n,), ``lengths`` (n,), and the flat ``candidate_item_ids``,
     ``click_probability`` and ``<label>_probability`` of other labels.
     """
     users, lengths, candidates = [], [], []

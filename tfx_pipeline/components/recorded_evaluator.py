@@ -1,7 +1,7 @@
-"""Evaluator that says in ML Metadata what it found.
+"""Evaluator that records its result in ML Metadata.
 
-TFX's own component keeps its numbers in a file of TFMA, and says of a model
-that it refuses only that it does.
+TFX's own component writes its numbers only to a file of TFMA, and does not say
+why it refuses a model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VALUES = ("gauc", "gauc_lower", "gauc_upper")
 
 
 class Executor(evaluator_executor.Executor):
-    """Evaluates, and writes the verdict on the evaluation's artifact."""
+    """Evaluates and records the result as a property of the evaluation."""
 
     def Do(
         self,
@@ -37,8 +37,8 @@ class Executor(evaluator_executor.Executor):
         """Evaluates a model as TFX does.
 
         The property `RESULT` of the evaluation has ``gauc`` of the first
-        label, its interval and ``baseline_gauc`` (or null), ``label``, its
-        declared name, and ``labels``: GAUC and interval of all others.
+        label, its interval, ``baseline_gauc`` (or null), ``label`` (its
+        declared name) and ``labels``: GAUC and interval of all others.
         """
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(
@@ -78,7 +78,7 @@ def _overall(
 ) -> dict[str, float]:
     """Returns GAUC and its interval over all impressions."""
     metrics = result.get_metrics_for_slice((), output_name)
-    # NaN comes as text.
+    # TFMA returns NaN as a text.
     return {name: float(metrics[name]["doubleValue"]) for name in _VALUES}
 
 
@@ -88,7 +88,7 @@ def _settings(spec: tfma.MetricsSpec) -> dict[str, Any]:
 
 
 def _refused(found: dict[str, Any], config: tfma.EvalConfig) -> str:
-    """Returns why TFMA's thresholds refuse a model."""
+    """Returns the reason why TFMA's thresholds refuse a model."""
     first, *others = config.metrics_specs
     gauc, baseline = found["gauc"], found["baseline_gauc"]
     bounds = first.metrics[0].per_slice_thresholds[0].threshold
@@ -129,6 +129,6 @@ def _no_gauc(label: str) -> str:
 
 
 class RecordedEvaluator(evaluator_component.Evaluator):
-    """Evaluator whose verdict can be read from ML Metadata."""
+    """Evaluator that records its verdict in ML Metadata."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)

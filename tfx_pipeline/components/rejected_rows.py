@@ -1,4 +1,4 @@
-"""Where components keep the rows they could not use, and their counts."""
+"""Writes the rows that components could not use, and their counts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def write_counts(folder: pathlib.Path, counts: Mapping[str, int]) -> None:
 class RejectedRows(contextlib.ExitStack):
     """Writes rejected rows and counts them by reason.
 
-    Rows of one table go to ``<table>-<number>.parquet``, one file for each
-    set of columns, which is made with its first row.
+    Rows of a table are written to ``<table>-<number>.parquet``, with one file
+    for each set of columns. A file is created with its first row.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ def check(
     option: str,
     rejected_dir: str | os.PathLike[str],
 ) -> None:
-    """Checks that every row of a table is accounted for, few rejected.
+    """Checks that all rows of a table are counted and few were rejected.
 
-    ``rows`` says what a row is, in the plural; above ``limit``, a share of the
-    rows set by ``option``, the run fails.
+    ``rows`` is the plural word for a row in messages. ``limit`` is the largest
+    allowed share of rejected rows; the configuration key ``option`` sets it.
 
     Raises:
         DataError: ``LOST_ROWS``, ``EMPTY_SPLIT`` or ``TOO_MANY_REJECTED``.

@@ -1,4 +1,4 @@
-"""RequestExampleGen: raw tables to request-grouped Examples."""
+"""RequestExampleGen: joins raw tables into request-grouped Examples."""
 
 from collections.abc import Mapping
 
@@ -46,21 +46,21 @@ def RequestExampleGen(
         examples: receives the splits ``train`` and ``eval`` (the raw ``test``
             tables).
         raw_dir: directory of the raw tables.
-        raw_fingerprint: changes when the tables change, so that the cache
-            notices.
+        raw_fingerprint: changes when the tables change, which invalidates the
+            cache.
         rejected_dir: directory for rejected rows, as Parquet with a reason,
             and the row counts.
-        max_candidates: candidates of one request at most.
-        max_rejected_fraction: share of rejected impressions that fails the
-            run.
-        join_partitions: partitions of the join; 0 chooses them.
-        imported_embeddings: item vectors are the raw table's; otherwise that
-            table need not be there.
+        max_candidates: most candidates of a request.
+        max_rejected_fraction: share of rejected impressions above which the
+            run fails.
+        join_partitions: partitions of the join; 0: chosen by size.
+        imported_embeddings: whether item vectors come from the raw table;
+            otherwise that table may be missing.
         beam_pipeline: made by TFX.
 
     Raises:
-        DataError: a table is missing, unreadable, of another schema, or too
-            many rows were rejected.
+        DataError: a table is missing, cannot be read or has another schema, or
+            too many rows were rejected.
     """
     tables = raw_tables.RawTables.open(raw_dir)
     tables.check(imported_embeddings)
@@ -109,7 +109,11 @@ def check_counts(
     max_rejected_fraction: float,
     rejected_dir: str,
 ) -> None:
-    """Checks that every impression is accounted for and few were rejected."""
+    """Checks that all impressions are counted and few were rejected.
+
+    Raises:
+        DataError: see `rejected_rows.check`.
+    """
     for split in example_gen.SPLITS:
         rejected_rows.check(
             counts,

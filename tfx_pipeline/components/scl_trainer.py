@@ -1,4 +1,4 @@
-"""SCLTrainer: searches and item content to the tower that embeds items."""
+"""SCLTrainer: trains the item tower on searches and item content."""
 
 import json
 import pathlib
@@ -37,16 +37,16 @@ def SCLTrainer(
     checkpoint_root: Parameter[str],
     code_fingerprint: Parameter[str] = "",
 ) -> None:
-    """Trains the tower that embeds items, on searches and item content.
+    """Trains the tower that embeds items on searches and item content.
 
     Args:
         examples: search events, splits ``train`` and ``eval``.
-        item_content: what the items look like.
+        item_content: the content of the items.
         model: receives the SavedModel.
         model_run: receives curves, recall and the Keras model.
         custom_config: JSON of the section ``scl`` of the configuration.
         raw_dir: directory of the raw tables, for the items' categories.
-        raw_fingerprint: changes when their table changes.
+        raw_fingerprint: changes when the table of the categories changes.
         checkpoint_root: folder of the checkpoints of all trainings.
         code_fingerprint: changes when the code of the training changes.
     """

@@ -1,4 +1,4 @@
-"""SearchExampleGen: search events to Examples, split by time."""
+"""SearchExampleGen: converts search events to Examples, split by time."""
 
 import os
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ def SearchExampleGen(
     max_rejected_fraction: Parameter[float] = 0.01,
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Turns search events into Examples with Beam.
+    """Converts search events to Examples with Beam.
 
     Args:
-        item_content: the items that events may name.
+        item_content: the items that events may contain.
         examples: receives the splits ``train`` and ``eval``; the newest events
             are ``eval``.
         raw_dir: directory of the raw tables; ``search_events`` is read.
@@ -46,15 +46,16 @@ def SearchExampleGen(
             encoder changes.
         rejected_dir: directory for rejected rows, as Parquet with a reason,
             and the row counts.
-        eval_fraction: share of the events, the newest, in ``eval``.
-        text_encoder: what encodes texts, see `text_features.load_encoder`.
-        max_rejected_fraction: share of rejected events that fails the run.
+        eval_fraction: share of the events (the newest) in ``eval``.
+        text_encoder: encoder of texts, see `text_features.load_encoder`.
+        max_rejected_fraction: share of rejected events above which the run
+            fails.
         beam_pipeline: made by TFX.
 
     Raises:
-        DataError: the table is missing, unreadable, of another schema, does
-            not fit the item content, cannot be split by time, or too many rows
-            were rejected.
+        DataError: the table is missing, cannot be read, has another schema,
+            does not fit the item content or cannot be split by time, or too
+            many rows were rejected.
     """
     content_dir = os.path.join(item_content.uri, CONTENT_DIR)
     table = search_tables.open_table(raw_dir, search_tables.SEARCH_EVENTS)
@@ -109,12 +110,12 @@ def query_widths(
 ) -> dict[str, int]:
     """Returns the width of every vector modality of the queries.
 
-    What items have too is as wide as theirs.
+    Modalities that items also have must have the width of the items' vectors.
 
     Raises:
         DataError: ``NO_USABLE_ROWS`` if there are no vectors,
-            ``DIFFERENT_ENCODERS`` if texts of queries and items would not be
-            encoded alike.
+            ``DIFFERENT_ENCODERS`` if the texts of queries and items would be
+            encoded differently.
     """
     widths = table.widths(declared=content.modalities)
     if table.text and search_tables.TEXT in content.modalities:
@@ -135,10 +136,10 @@ def query_widths(
 def first_eval_time(
     table: search_tables.SearchTable, eval_fraction: float
 ) -> int:
-    """Returns where split ``eval`` begins.
+    """Returns the time at which split ``eval`` begins.
 
-    Events of one time stay together, so the share is met as nearly as the
-    times allow; no event of ``train`` is newer than one of ``eval``.
+    Events with the same time stay in one split, so the share may differ from
+    ``eval_fraction``. All events of ``train`` are older than those of ``eval``.
 
     Raises:
         DataError: ``NO_TIME_SPLIT`` if all events have the same time.
@@ -158,13 +159,13 @@ def first_eval_time(
             "events measure what was learned from the older ones.",
             "fill in column time (seconds).",
         )
-    # Share of the events from values[1:] on; never all, never none.
+    # Shares of the events from each of values[1:] on: both splits have events.
     share = counts[::-1].cumsum()[::-1][1:] / len(times)
     return int(values[1:][np.argmin(np.abs(share - eval_fraction))])
 
 
 def _decoded_bytes(table: search_tables.SearchTable) -> int:
-    """Returns how large the table is in memory, from the files' footers."""
+    """Returns the size of the table in memory, from the files' footers."""
     return sum(
         size
         for path in table.rows.paths

@@ -1,8 +1,8 @@
-"""What every signature of a served ranker must answer.
+"""Checks every signature of a served ranker.
 
 A check calls one signature of the validator's own server, compares the answers
-with the trainer's scores or the item table, and returns the largest difference.
-What a call changes stays in that server and ends with it.
+with the trainer's scores or with the item table, and returns the largest
+difference. Calls that change the model affect only that server.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _Served = TypeVar("_Served")
 
 
 class WrongAnswer(Exception):
-    """The model answers what it must not; the text is the verdict."""
+    """The model gives a wrong answer; the text is the verdict."""
 
 
 class Replay(NamedTuple):
-    """One request, and what is known of its answer.
+    """One request and its expected answer.
 
     Attributes:
         example: the serialized Example.
-        request: the same request, for the candidates that share a context.
+        request: the same request, with the candidates that share a context.
         scores: the trainer's scores of all candidates, by label.
-        places: int64 (C,), which of them the request has.
+        places: int64 (C,), positions of the request's candidates in `scores`.
     """
 
     example: bytes
@@ -62,12 +62,12 @@ class Replay(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Ranker:
-    """A served ranker, and what is known of it.
+    """A served ranker and its expected answers.
 
     Attributes:
-        client: of the server.
+        client: client of the server.
         replays: the requests, at least one.
-        table: the item table that the model was exported with.
+        table: the item table with which the model was exported.
     """
 
     client: client_lib.MuseClient
@@ -77,7 +77,7 @@ class Ranker:
     def answers(
         self, ask: Callable[[Sequence[Replay]], Sequence[Any]]
     ) -> Iterator[tuple[Any, Replay]]:
-        """Yields the answer to each request; several are sent at a time."""
+        """Yields the answer to each request; requests are sent in batches."""
         for start in range(0, len(self.replays), _BATCH):
             chunk = self.replays[start : start + _BATCH]
             yield from zip(ask(chunk), chunk, strict=True)
@@ -89,8 +89,8 @@ class Ranker:
     def rank_ms(self) -> dict[str, float]:
         """Measures `rank`, one request per call, in milliseconds.
 
-        Every request is sent twice, and the second call counts: the first of
-        a shape is slower.
+        Every request is sent twice and the second call is measured, because
+        the first call with a shape is slower.
         """
         for _ in range(2):
             times = []
@@ -104,13 +104,13 @@ class Ranker:
         }
 
     def some_items(self) -> npt.NDArray[np.int64]:
-        """Returns ids of requests, and at the end one that no item has."""
+        """Returns item ids of requests, followed by an unknown id."""
         first = self.replays[:_BATCH]
         ids = [np.asarray(one.request.candidate_item_ids) for one in first]
         return np.append(np.unique(np.concatenate(ids)), self.unused_item())
 
     def unused_item(self) -> int:
-        """Returns an id that the item table has not."""
+        """Returns an id that is not in the item table."""
         ids = np.random.default_rng(0).integers(1, 1 << 62, size=64)
         return int(ids[self.table.rows(ids) == 0][0])
 
@@ -132,14 +132,14 @@ def worst_differences(
         The largest difference by signature; infinity for NaN.
 
     Raises:
-        WrongAnswer: an answer is not a matter of degree, or the model lacks a
-            required signature.
+        WrongAnswer: an answer is wrong in a way that is not a difference of
+            numbers, or the model lacks a required signature.
         ValueError: a signature has no check.
     """
     exported = {
         name
         for name in client.metadata().signatures
-        # TensorFlow's own.
+        # Signatures of TensorFlow.
         if not name.startswith("__")
     }
     if unknown := sorted(exported - checks.keys()):
@@ -259,7 +259,7 @@ def _prefetch_rows(server: Ranker) -> float:
 def _cached(
     server: Ranker, replay: Replay, history: client_lib.PrefetchRequest
 ) -> float:
-    """Prefetches a user, ranks from the cache; returns the difference."""
+    """Prefetches a user and ranks from the cache; returns the difference."""
     user = int(replay.request.user_id)
     kept = server.client.prefetch(history)
     answer = server.client.rank_cached(_cached_request(replay.request, user))
@@ -288,7 +288,7 @@ def _cached(
 def _cached_request(
     request: client_lib.RankRequest, user_id: int
 ) -> client_lib.CachedRankRequest:
-    """Returns the request of a user whose history is stored."""
+    """Returns the same request for a user whose history is cached."""
     return client_lib.CachedRankRequest(
         user_id,
         request.candidate_item_ids,
@@ -306,29 +306,29 @@ def _some(
 
 
 def _unknown_user(server: Ranker) -> int:
-    """Returns the smallest positive id of no replayed user."""
+    """Returns the smallest positive id that no replayed user has."""
     users = {replay.request.user_id for replay in server.replays}
     return next(i for i in range(1, len(users) + 2) if i not in users)
 
 
 def _rank_cached(server: Ranker) -> float:
-    """A user who was not prefetched is a miss, without scores."""
+    """Checks that a user without a prefetch is a miss and gets no scores."""
     request = server.replays[0].request
     answer = server.client.rank_cached(
         _cached_request(request, _unknown_user(server))
     )
     if answer.cache_hit or answer.generation:
-        raise WrongAnswer("rank_cached: a hit of a user who is not prefetched")
+        raise WrongAnswer("rank_cached: a hit for a user without a prefetch")
     return max(
         difference(values, 0.0) for values in answer.probabilities.values()
     )
 
 
 def _user_cache(server: Ranker) -> float:
-    """`user_cache` knows nothing of a user without a prefetch."""
+    """Checks that a user without a prefetch is not in the cache."""
     state = server.client.user_cache([_unknown_user(server)])
     if state.cached_length[0] != -1 or state.generation[0]:
-        raise WrongAnswer("user_cache: it knows a user who is not prefetched")
+        raise WrongAnswer("user_cache: it has a user without a prefetch")
     return 0.0
 
 
@@ -347,7 +347,7 @@ def _embed(server: Ranker) -> float:
 
 
 def _upsert_items(server: Ranker) -> float:
-    """A new item has the vector it was given, and changes no other item."""
+    """Checks that a new item has its vector and changes no other item."""
     known, new = server.some_items()[:1], server.unused_item()
     vector = server.vectors(known)
     if not vector.any():
@@ -375,7 +375,7 @@ def _upsert_items(server: Ranker) -> float:
     return max(difference(answer.embedding, vector), _rank(server))
 
 
-# In this order: `upsert_items` changes what `resolve_items` and `embed` know.
+# `upsert_items` is last: it changes the answers of `resolve_items` and `embed`.
 CHECKS: dict[str, Callable[[Ranker], float]] = {
     "serving_default": _serving_default,
     "rank": _rank,
@@ -388,4 +388,4 @@ CHECKS: dict[str, Callable[[Ranker], float]] = {
     "embed": _embed,
     "upsert_items": _upsert_items,
 }
-"""The check of each signature, in the order in which they are made."""
+"""The check of each signature, in the order of execution."""

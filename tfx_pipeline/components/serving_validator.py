@@ -1,4 +1,4 @@
-"""ServingValidator: an exported model must answer in a server as it should."""
+"""ServingValidator: checks the answers of an exported model in a server."""
 
 import pathlib
 from collections.abc import Collection, Mapping
@@ -47,26 +47,26 @@ def ServingValidator(
     timeout_s: Parameter[float] = 300.0,
     max_p99_ms: Parameter[float] = None,
 ) -> None:
-    """Boots a model server on an export and calls every signature by gRPC.
+    """Starts a model server with an export and calls every signature by gRPC.
 
-    Where a ranker ranks, it must give the scores that the trainer recorded
-    (`serving_checks`); a retrieval model must find the best of all
-    items (`matching_checks`); where items are looked up, what the item table
-    holds.
+    A ranker must return the scores that the trainer recorded
+    (`serving_checks`). A retrieval model must find the best of all items
+    (`matching_checks`). Signatures that look up items must return the content
+    of the item table.
 
-    What the model answers is a verdict, which TFX keeps for this model. A
-    server that does not start or does not answer says nothing about the
-    model: that is an error, and the next run validates.
+    The result is a verdict on this model, which TFX caches. If the server does
+    not start or does not answer, that is an error instead of a verdict, and the
+    next run validates again.
 
     Args:
         model: the exported model.
-        item_table: that the model was exported with.
+        item_table: the item table with which the model was exported.
         blessing: receives the verdict and ``report.json``.
-        model_run: of a ranker, the trainer's record of scores.
-        examples: of a ranker, request-grouped Examples with a split ``eval``.
-        evaluation: of a retrieval model, its weights and clicks.
+        model_run: for a ranker, the trainer's record of scores.
+        examples: for a ranker, request-grouped Examples with a split ``eval``.
+        evaluation: for a retrieval model, its weights and clicks.
         tolerance: largest allowed difference of a probability or score.
-        timeout_s: seconds for the server to come up, and for each call.
+        timeout_s: seconds for the server to start, and for each call.
         max_p99_ms: largest 99th percentile of ``rank``, one request per call,
             in milliseconds; None for no limit.
 
@@ -121,7 +121,7 @@ def _validate(
     served: serving_checks.Ranker | matching_checks.Matcher,
     report: dict[str, Any],
 ) -> tuple[bool, str]:
-    """Checks what a server answers; the report receives what was measured."""
+    """Checks the answers of a server and adds the results to the report."""
     try:
         report["worst_difference"] = served.differences()
     except serving_checks.WrongAnswer as error:
@@ -132,7 +132,7 @@ def _validate(
 
 
 def judged(report: dict[str, Any]) -> tuple[bool, str]:
-    """Returns the verdict on what was measured, and why."""
+    """Returns whether a report is good enough, and the verdict as text."""
     allowed, limit = report["tolerance"], report["max_p99_ms"]
     differences, times = report["worst_difference"], report.get("rank_ms")
     name, worst = max(differences.items(), key=lambda item: item[1])
@@ -185,9 +185,12 @@ def _replays(
     pattern: str,
     inputs: Mapping[str, client_lib.TensorSpec],
 ) -> list[serving_checks.Replay]:
-    """Returns the requests that the trainer scored, out of the split.
+    """Returns the requests of the split that the trainer scored.
 
-    They carry the features that are `inputs` of the model.
+    They have the features that are `inputs` of the model.
+
+    Raises:
+        ValueError: a request is not in the split.
     """
     expected = _expected(scores)
     files = tf.data.Dataset.list_files(pattern, shuffle=False)
@@ -230,9 +233,9 @@ def _decode(serialized: bytes) -> dict[str, np.ndarray]:
 def _of_one_context(
     example: dict[str, np.ndarray], inputs: Collection[str]
 ) -> np.ndarray:
-    """Returns the places of the candidates in the context of the first one.
+    """Returns positions of the candidates with the first one's context.
 
-    An Example has the context of each candidate, a request one for all.
+    An Example has a context for each candidate, a request only one.
     """
     count = len(example[features.CANDIDATE_ITEM_IDS])
     same = np.ones(count, bool)
@@ -249,7 +252,7 @@ def _rank_request(
     inputs: Mapping[str, client_lib.TensorSpec],
     places: np.ndarray,
 ) -> client_lib.RankRequest:
-    """Returns the request for the candidates at some places."""
+    """Returns the request for the candidates at the given positions."""
     items = example[features.CANDIDATE_ITEM_IDS]
     history = example[features.BEHAVIOR_ITEM_IDS]
 

@@ -1,6 +1,6 @@
-"""ExampleValidator that stops the run on an anomaly.
+"""ExampleValidator that stops the run if it finds an anomaly.
 
-TFX's own component records anomalies and lets the pipeline go on.
+TFX's own component records anomalies and lets the pipeline continue.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Executor(validator_executor.Executor):
         """Runs the validation.
 
         Raises:
-            DataError: ``ANOMALY``, naming every feature and what is wrong.
+            DataError: ``ANOMALY``, with every feature and its anomaly.
         """
         result = super().Do(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict["anomalies"])
@@ -53,7 +53,7 @@ class Executor(validator_executor.Executor):
             raise DataError(
                 "ANOMALY",
                 "; ".join(problems),
-                "mend the data, or its declaration (docs/own-data.md).",
+                "correct the data, or its declaration (docs/own-data.md).",
             )
         return result
 

@@ -1,4 +1,4 @@
-"""TextEmbedder: item text to int8 item embeddings, without training."""
+"""TextEmbedder: embeds item texts as int8 codes, without training."""
 
 import os
 import pathlib
@@ -33,7 +33,7 @@ def TextEmbedder(
 ) -> None:
     """Embeds items by a decomposition of their texts (`item_text`).
 
-    The decomposition is over all texts at once: memory grows with them.
+    The decomposition needs all texts at once, so memory grows with them.
 
     Args:
         item_content: the items.
@@ -41,11 +41,11 @@ def TextEmbedder(
             embedding table, and a report.
         raw_dir: directory of the raw tables, for the texts themselves.
         raw_fingerprint: changes when the tables change.
-        seed: of the randomized decomposition.
+        seed: seed of the randomized decomposition.
 
     Raises:
-        DataError: ``NO_TEXT``: the content has no text; ``NO_VECTORS``: no
-            item has any.
+        DataError: ``NO_TEXT``: the table has no texts; ``NO_VECTORS``: no item
+            has a vector.
     """
     content = ItemContent.open(os.path.join(item_content.uri, CONTENT_DIR))
     vectors = item_text.text_vectors(
@@ -71,7 +71,7 @@ def TextEmbedder(
 
 
 def item_texts(raw_dir: str, content: ItemContent) -> list[str]:
-    """Returns the text of every item with content; empty without one.
+    """Returns the text of every item with content; "" if it has none.
 
     Raises:
         DataError: ``NO_TEXT``: the table has no column of texts.
@@ -90,7 +90,8 @@ def item_texts(raw_dir: str, content: ItemContent) -> list[str]:
         rows = content.rows_of(ids).tolist()
         texts = search_tables.texts(batch.column(1))
         for row, text in zip(rows, texts, strict=True):
-            # The first of duplicate rows is used, as in the content.
+            # If an item has several rows, the first one is used, as in the
+            # content.
             if row >= 0 and not found[row]:
                 found[row] = text
     return found

@@ -1,1 +1,1 @@
-"""Evaluation of rankers: GAUC and what TFMA needs to compute it."""
+"""Evaluation of rankers in TFMA by GAUC and other metrics."""

@@ -1,4 +1,4 @@
-"""The uncertainty of weighted means."""
+"""Bootstrap intervals of weighted means."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def mean_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Returns the percentile bootstrap of a weighted mean over n groups.
+    """Returns the percentile bootstrap interval of a weighted mean.
 
-    `values` (n,) are such as the AUCs of users, `weights` (n,) such as their
-    impressions.
+    For example, `values` (n,) are the AUCs of n users and `weights` (n,) their
+    impressions. Returns NaN if n is 0.
     """
     means = resampled_means(
         np.asarray(values, np.float64)[:, None],
@@ -34,13 +34,14 @@ def resampled_means(
 ) -> _Floats:
     """Bootstraps weighted means of several columns over the same users.
 
-    Every column sees the same resamples, so the difference of two columns of
-    the result is paired. Values and weights are (users, columns), and a weight
-    of 0 leaves a user out. Returns (samples, columns), NaN where a resample has
-    no user of a column.
+    All columns use the same resamples, so the difference of two columns of the
+    result is paired. Values and weights are (users, columns); a weight of 0
+    leaves a user out. Returns (samples, columns); NaN if a resample has no user
+    with a weight in a column.
     """
     count = len(values)
-    # Users that no column counts must not thin the resamples out.
+    # The caller removes users without a weight in any column, which would make
+    # resamples smaller.
     weighted = values * weights
     generator = np.random.default_rng(seed)
     found = np.full((samples, values.shape[1]), np.nan)
@@ -55,7 +56,7 @@ def resampled_means(
 
 
 def interval(samples: _Floats, level: float = 0.95) -> tuple[float, float]:
-    """Returns the percentile interval of resampled values, NaN left out."""
+    """Returns the percentile interval of resampled values, ignoring NaN."""
     known = samples[np.isfinite(samples)]
     if not len(known):
         return float("nan"), float("nan")

@@ -1,9 +1,9 @@
-"""From request-grouped Examples to what TFMA evaluates.
+"""Converts request-grouped Examples to extracts of TFMA.
 
 TFMA's own extractors expect one label and one prediction per Example. Here an
-Example is a request with many candidates, and slices are properties of the
-candidate. So each request becomes one extract for each combination of them,
-with vectors of labels and predictions; TFMA's metrics flatten them.
+Example is a request with many candidates, and slices depend on the candidate.
+So a request becomes one extract for each combination of slice values, with
+vectors of labels and predictions, which TFMA's metrics flatten.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _BATCH = 64
 
 
 def label_column(label: str) -> str:
-    """Returns the column of a label in Examples; "" is the first one."""
+    """Returns the column of a label in Examples; "" is the first label."""
     return f"label_{label}" if label else features.CLICKS
 
 
 def output_of(label: str) -> str:
-    """Returns the output of the model for a label; "" is the first one."""
+    """Returns the model's output for a label; "" is the first label."""
     return f"{label or 'click'}_probability"
 
 
@@ -41,7 +41,7 @@ def custom_eval_shared_model(
     eval_config: tfma.EvalConfig,
     **unused: Any,
 ) -> tfma.types.EvalSharedModel:
-    """Names a SavedModel for the extractor; called by the Evaluator."""
+    """Describes a SavedModel for the extractor; the Evaluator calls it."""
     baselines = {
         spec.name for spec in eval_config.model_specs if spec.is_baseline
     }
@@ -50,7 +50,7 @@ def custom_eval_shared_model(
         model_name=model_name,
         model_type=tfma.TF_GENERIC,
         is_baseline=model_name in baselines,
-        # The first model has nothing to be compared with.
+        # The first model has no baseline.
         rubber_stamp=not baselines,
     )
 
@@ -60,7 +60,7 @@ def custom_extractors(
     eval_config: tfma.EvalConfig,
     tensor_adapter_config: Any,
 ) -> list[tfma.extractors.Extractor]:
-    """Returns the extractors; called by the Evaluator."""
+    """Returns the extractors; the Evaluator calls it."""
     models = (
         eval_shared_model
         if isinstance(eval_shared_model, list)
@@ -105,7 +105,7 @@ class _ExtractRequests(beam.PTransform):
 
 
 class _Extract(beam.DoFn):
-    """Scores requests; slices have their values, not yet names."""
+    """Scores requests; slices still have values instead of group names."""
 
     def __init__(
         self, model_paths: dict[str, str], labels: list[str], names: list[str]
@@ -115,7 +115,7 @@ class _Extract(beam.DoFn):
         self._names = names
 
     def setup(self) -> None:
-        # The loaded object must outlive its signatures.
+        # Keep the loaded object: its signatures do not own the variables.
         self._loaded = {
             name: tf.saved_model.load(path)
             for name, path in self._model_paths.items()
@@ -205,7 +205,7 @@ class _KeptValues(beam.CombineFn):
 def _named(
     extracts: dict[str, Any], kept: dict[str, list[Any]]
 ) -> dict[str, Any]:
-    """Puts names of groups in the place of values; several are all its own."""
+    """Replaces the values of slices by the names of their groups."""
     values = extracts[constants.FEATURES_KEY]
     named = {
         name: np.asarray(slices.names_of(of, kept[name]))

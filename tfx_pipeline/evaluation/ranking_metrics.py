@@ -1,7 +1,8 @@
-"""GAUC and the other ranking metrics, as one TFMA metric.
+"""GAUC and other ranking metrics as one TFMA metric.
 
-TFMA's own AUC, log loss and calibration take one impression at a time; these
-take a request at a time and are computed once per slice from arrays, exactly.
+TFMA's own AUC, log loss and calibration process one impression at a time. This
+metric processes a request at a time and computes exact values from arrays, once
+per slice.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ METRICS = (
     "click_rate",
     "impressions",
 )
-# Keeps log(0) out of the log loss, as Keras does.
+# Clips probabilities as Keras does, to avoid log(0).
 _EPSILON = 1e-7
 
 _Accumulator = list[tuple[np.ndarray, ...]]
@@ -45,17 +46,17 @@ def ranking_metrics(
 
     Args:
         user_ids: int64 (n,).
-        clicks: 0 or 1, of the label, (n,).
+        clicks: values of the label, 0 or 1, (n,).
         scores: probabilities of the label, (n,).
-        bootstrap_samples: resamples of the users for the interval.
+        bootstrap_samples: number of resamples of the users.
 
     Returns:
-        ``gauc`` with its 95 % interval over users and the number of users
-        that count, ``auc`` over all impressions, ``log_loss`` (nats),
+        ``gauc`` with its 95 % interval over users and the number of users with
+        an AUC, ``auc`` over all impressions, ``log_loss`` (nats),
         ``calibration`` (predicted over observed clicks; above 1 is
-        over-confident), ``click_rate`` and ``impressions``.
+        overconfident), ``click_rate`` and ``impressions``.
     """
-    # Sums over millions of impressions need more than float32.
+    # float32 is not exact enough for sums over millions of impressions.
     clicks = np.asarray(clicks, np.float64)
     scores = np.asarray(scores, np.float64)
     users = metrics.per_group_auc(clicks, scores, user_ids)
@@ -85,10 +86,9 @@ def ranking_metrics(
 class RankingMetrics(tfma.metrics.Metric):
     """`ranking_metrics` over the whole set, for each slice, model and label.
 
-    Labels are TFMA's outputs, the first one is "". ``label`` is the declared
-    name, which results are recorded under. A user may come in several
-    requests; the result is exact. While it is computed, a slice takes 20 bytes
-    for each impression and label.
+    Labels are TFMA's outputs; the first one is "". Results are recorded with
+    the declared name ``label``. The result is exact, also if a user has several
+    requests. Computing it takes 20 bytes per impression and label of a slice.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ def _computations(
 
 
 class _Combiner(beam.CombineFn):
-    """Collects users, clicks and scores; computes at the end."""
+    """Collects users, clicks and scores; computes the metrics at the end."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Groups of impressions that metrics are computed for.
+"""Groups of impressions for which metrics are computed.
 
-A group is named by a property of the request, or of the candidate, and by a
-value. Values of features are those of the raw tables: the most frequent ones
-have a group each, numbers have groups of about equal size.
+A slice is a property of the request or of the candidate; each of its groups has
+one value, or a range of numbers. Values are those of the raw tables. The most
+frequent ones have their own groups; ranges of numbers have about equal sizes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POPULARITY = "item_popularity"
 POPULARITY_BOUNDS = (1, 10, 100)
 """Lower bounds of the buckets of an item's training impressions."""
 MOST = 24
-"""Values of a category with groups of their own: the hours of a day."""
+"""Values of a category that have their own groups: as many as hours."""
 OTHER = "other"
 MISSING = "missing"
 _NUMBER_GROUPS = 5
@@ -41,10 +41,10 @@ Counts = dict[str, collections.Counter[Any]]
 
 
 def check(names: Sequence[str], declared: RankingSchema) -> None:
-    """Refuses a slice that the data do not have.
+    """Checks the names of slices.
 
     Raises:
-        ConfigError: a name is unknown.
+        ConfigError: the data does not have such a slice.
     """
     known = [HISTORY, POPULARITY, *_features(declared)]
     for name in names:
@@ -56,7 +56,7 @@ def check(names: Sequence[str], declared: RankingSchema) -> None:
 
 
 def _features(declared: RankingSchema) -> dict[str, Feature]:
-    """Returns the features that can be sliced by, under their slice's name."""
+    """Returns the features that can be slices, by the name of the slice."""
     return {
         name: feature
         for name, feature in declared.features.learned().items()
@@ -65,7 +65,7 @@ def _features(declared: RankingSchema) -> dict[str, Feature]:
 
 
 def bucket_names(bounds: Sequence[int]) -> list[str]:
-    """Returns readable names of the buckets that bounds make."""
+    """Returns readable names of the buckets between bounds."""
     edges = [0, *bounds]
     inner = [
         str(low) if low == high - 1 else f"{low}-{high - 1}"
@@ -83,9 +83,9 @@ _BUCKETS = {
 def of_request(
     example: tf.train.Example, names: Sequence[str]
 ) -> Iterator[tuple[dict[str, Values], np.ndarray]]:
-    """Yields values by slice, and which candidates have them.
+    """Yields values by slice, and the positions of candidates that have them.
 
-    Together these are all candidates of the request, each once.
+    Every candidate of the request is yielded once.
     """
     count = len(example_values(example, features.CLICKS))
     columns = [_per_candidate(example, name, count) for name in names]
@@ -100,7 +100,7 @@ def of_request(
 def _per_candidate(
     example: tf.train.Example, name: str, count: int
 ) -> list[Values]:
-    """Returns what each candidate has; a missing value is none."""
+    """Returns the values of each candidate; () if they are missing."""
     if name == HISTORY:
         items = example_values(example, features.BEHAVIOR_ITEM_IDS)
         return [_bucket(HISTORY_BOUNDS, name, np.count_nonzero(items))] * count
@@ -126,7 +126,7 @@ def _given(values: np.ndarray) -> Values:
 
 
 def example_values(example: tf.train.Example, name: str) -> np.ndarray:
-    """Returns a column of an Example, int64 or float32."""
+    """Returns a column of an Example, int64 or float32 (n,)."""
     feature = example.features.feature[name]
     if feature.HasField("float_list"):
         return np.asarray(feature.float_list.value, np.float32)
@@ -134,10 +134,10 @@ def example_values(example: tf.train.Example, name: str) -> np.ndarray:
 
 
 def kept(counts: Counts) -> dict[str, list[Any]]:
-    """Returns the values that have a group of their own, by slice.
+    """Returns the values that define the groups of each slice.
 
-    Of categories these are the most frequent ones, of numbers the bounds
-    between groups of about equally many impressions.
+    For categories, these are the most frequent values; for numbers, the bounds
+    between groups with about equally many impressions.
     """
     return {name: _kept(counter) for name, counter in counts.items()}
 
@@ -157,7 +157,7 @@ def _kept(counter: collections.Counter[Any]) -> list[Any]:
 
 
 def names_of(values: Values, kept_values: Sequence[Any]) -> list[str]:
-    """Returns the names of the groups that values belong to."""
+    """Returns the names of the groups to which values belong."""
     if not values:
         return [MISSING]
     if isinstance(values[0], str):
@@ -179,8 +179,8 @@ def ordered(
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """Sorts the groups of a slice.
 
-    Buckets and numbers rise, of categories the largest comes first; then come
-    all others, and what is missing.
+    Buckets and numbers are in ascending order, categories by size with the
+    largest first. `OTHER` and `MISSING` are at the end.
     """
     buckets = _BUCKETS.get(name, [])
 
@@ -200,7 +200,7 @@ def ordered(
 
 
 def shown(name: str, group: str, declared: RankingSchema) -> str:
-    """Returns what a page calls a group: hours and days by their names."""
+    """Returns the name of a group on a page; hours and days have words."""
     feature = _features(declared).get(name)
     if feature is None or not feature.time or not group.isdigit():
         return group

@@ -1,6 +1,6 @@
 """Candidate generation with TensorFlow Recommenders.
 
-TensorFlow Recommenders refuses Keras 3, so everything that imports it
-(`index`, `factorized`, `job`) runs in a process of its own, which `process`
-starts. Nothing here may import those when it is imported itself.
+TensorFlow Recommenders does not support Keras 3, so the modules that import it
+(`index`, `factorized`, `job`) run in a process of their own, which `process`
+starts. Other modules of this package must not import them at import time.
 """

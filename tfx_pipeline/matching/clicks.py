@@ -1,4 +1,4 @@
-"""Histories and clicks out of request-grouped Examples."""
+"""Reads histories and clicks from request-grouped Examples."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _BATCH = 64
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clicks:
-    """What users clicked, and what a sample of them did before.
+    """Clicks of users, and the histories of a sample of these users.
 
     Attributes:
-        user_ids: int64 (C,), one per click.
+        user_ids: int64 (C,), the user of each click.
         item_ids: int64 (C,), the clicked item.
-        histories: user id to int64 (L,), oldest first, newest behaviors only;
-            for a sample of the users with clicks.
+        histories: newest behaviors int64 (L,), oldest first, by user id; for a
+            sample of the users with clicks.
     """
 
     user_ids: npt.NDArray[np.int64]
@@ -46,11 +46,11 @@ class Clicks:
         npt.NDArray[np.int64],
         npt.NDArray[np.int64],
     ]:
-        """Returns what recall is measured on.
+        """Returns the histories and clicks on which recall is measured.
 
         Returns:
-            The histories, in order of user id; int64 (n,) positions among
-            them, rising, and int64 (n,) item ids: one each per click.
+            The histories, in order of user id; and for each click its position
+            among them, int64 (n,) ascending, and its item id, int64 (n,).
         """
         users = np.array(sorted(self.histories), np.int64)
         place = np.searchsorted(users, self.user_ids)
@@ -64,7 +64,7 @@ class Clicks:
 
 
 def mixed(user_ids: npt.ArrayLike) -> npt.NDArray[np.uint64]:
-    """Returns a hash of each user id, the same everywhere."""
+    """Returns a hash of each user id, equal on every machine."""
     return arrow_batches.mix(np.asarray(user_ids, np.int64))
 
 
@@ -76,9 +76,9 @@ def read_clicks(
 ) -> Clicks:
     """Reads all clicks of a split, and the histories of a sample of users.
 
-    The sample are the users with the smallest hashes, of one half of the users
-    alone if ``part`` is 0 or 1. A user with several requests keeps the newest
-    behaviors of the first.
+    The sample is the users with the smallest hashes, of only one half of the
+    users if ``part`` is 0 or 1. If a user has several requests, the history of
+    the first one is used.
     """
     users: list[np.ndarray] = []
     items: list[np.ndarray] = []
@@ -112,14 +112,14 @@ def read_clicks(
 
 
 def half_of(hashes: npt.ArrayLike) -> npt.NDArray[np.uint64]:
-    """Returns which half, 0 or 1, users are in, by the hash of `mixed`."""
+    """Returns the half (0 or 1) of users by their hashes of `mixed`."""
     return np.asarray(hashes, np.uint64) & np.uint64(1)
 
 
 def _smallest(
     sample: dict[int, tuple[int, np.ndarray]], size: int
 ) -> tuple[dict[int, tuple[int, np.ndarray]], int]:
-    """Returns the users with the smallest hashes, and the next hash."""
+    """Returns ``size`` users with the smallest hashes, and the next hash."""
     order = sorted(sample, key=lambda user: sample[user][0])
     kept = {user: sample[user] for user in order[:size]}
     limit = sample[order[size]][0] if len(order) > size else 1 << 64

@@ -1,4 +1,4 @@
-"""Recall of held-out clicks, with intervals and what to compare with."""
+"""Recall of held-out clicks, with intervals and baselines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from tfx_pipeline.evaluation import bootstrap
 
 KS = (1, 10, 50, 100, 500)
-"""The k of recall@k; recall in the whole answer is measured as well."""
+"""The k of recall@k; the recall of a whole answer is added."""
 
 
 def choose_ks(num_candidates: int) -> tuple[int, ...]:
-    """Returns the sizes of answers to measure, the whole answer last."""
+    """Returns the k of recall@k; the size of a whole answer is last."""
     return (*(k for k in KS if k < num_candidates), num_candidates)
 
 
@@ -47,10 +47,10 @@ def recall(
     ks: Sequence[int],
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Returns the share of clicks that were found, by size.
+    """Returns the share of clicks that were found, by k.
 
-    Each has ``recall``, and ``low`` and ``high`` of the 95 % bootstrap interval
-    over users; NaN without any click.
+    Each has ``recall``, and the ends ``low`` and ``high`` of the 95 % bootstrap
+    interval over users; NaN if there are no clicks.
     """
     _, group, count = np.unique(users, return_inverse=True, return_counts=True)
     result = {}
@@ -68,10 +68,10 @@ def recall(
 def random_recall(
     num_items: int, share_known: float, ks: Sequence[int]
 ) -> dict[str, dict[str, float]]:
-    """Returns the recall to be expected of items drawn at random.
+    """Returns the expected recall of random items.
 
     Args:
-        num_items: items to draw from.
+        num_items: number of items to draw from.
         share_known: share of the clicks whose item is one of them.
         ks: numbers of items drawn.
     """
@@ -88,7 +88,7 @@ def popular_first(
 
 
 def as_line(name: str, values: Mapping[str, Any]) -> str:
-    """Returns the recall of one way to match, in words."""
+    """Returns the recall of one method as text."""
     parts = []
     for k, value in values.items():
         interval = (

@@ -1,6 +1,6 @@
-"""Recall of an index by TensorFlow Recommenders' own metric.
+"""Measures the recall of an index by TensorFlow Recommenders' own metric.
 
-Only for a process with ``TF_USE_LEGACY_KERAS=1``, see `process`.
+It needs a process with ``TF_USE_LEGACY_KERAS=1``; see `process`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _BLOCK_ITEMS = 8192
 class _EqualQueriesOnce(tfrs.layers.factorized_top_k.TopK):
     """Searches each distinct query of a batch once.
 
-    The metric asks once per click, and a user's clicks share the query.
+    The metric searches once per click, but all clicks of a user have the same
+    query.
     """
 
     def __init__(self, index: tfrs.layers.factorized_top_k.TopK, k: int):
@@ -27,7 +28,7 @@ class _EqualQueriesOnce(tfrs.layers.factorized_top_k.TopK):
         self._searched = index
 
     def index(self, candidates, identifiers=None):  # type: ignore[no-untyped-def]
-        """Not used: the index is there."""
+        """Not supported: the index exists already."""
         raise NotImplementedError
 
     def call(
@@ -50,15 +51,15 @@ def factorized_recall(
     clicked: npt.NDArray[np.int64],
     ks: Sequence[int],
 ) -> dict[str, float]:
-    """Measures how often the clicked item is among the best k.
+    """Returns how often the clicked item is among the best k, by k.
 
     Args:
-        item_ids: int64 (N,), of any size.
+        item_ids: int64 (N,).
         vectors: float32 (N, D).
         queries: float32 (U, D).
-        users: int64 (n,), rising; row of ``queries`` of each click.
-        clicked: int64 (n,), the clicked items. One that is not in
-            ``item_ids`` is never found.
+        users: int64 (n,), ascending; row of ``queries`` of each click.
+        clicked: int64 (n,), the clicked items. Items that are not in
+            ``item_ids`` are never found.
         ks: numbers of items, each at most N.
     """
     if not len(clicked):
@@ -79,7 +80,7 @@ def factorized_recall(
     def update(chosen: tf.Tensor, item_ids: tf.Tensor) -> None:
         metric.update_state(
             query_embeddings=chosen,
-            # Recall by score would need it; recall by id does not.
+            # Only recall by score would use these embeddings.
             true_candidate_embeddings=tf.zeros_like(chosen),
             true_candidate_ids=item_ids,
         )
@@ -97,7 +98,7 @@ def factorized_recall(
 def _blocks(
     item_ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]
 ) -> tf.data.Dataset:
-    """Returns ids and vectors, a block of items at a time."""
+    """Returns a dataset of ids and vectors in blocks of items."""
     ids, rows = tf.constant(item_ids), tf.constant(vectors)
 
     def block(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,6 +1,6 @@
 """The served retrieval model: a TensorFlow Recommenders index with signatures.
 
-Only for a process with ``TF_USE_LEGACY_KERAS=1``, see `process`.
+It needs a process with ``TF_USE_LEGACY_KERAS=1``; see `process`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ _VECTOR = tf.TensorSpec([None, None], tf.float32, name="query_vector")
 class Matcher(tf.Module):
     """Finds the items with the highest `Scoring` for a user.
 
-    Popularity is one more dimension of the item vectors, so that vector and
-    popularity are one exact search of the index. An item of the history gains
-    by repetition; all of them are scored apart and merged in. No other item
-    can gain, so the merged answer is exact as well.
+    Popularity is an additional dimension of the item vectors, so that the index
+    searches by vector and popularity at once. Only items of the history have a
+    score for repetition; they are scored separately and merged into the answer,
+    which is therefore exact.
 
     Args:
         item_ids: int64 (N,), sorted, unique.
-        vectors: float32 (N, D), unit rows.
+        vectors: float32 (N, D), unit vectors.
         popularity: float32 (N,), in [0, 1].
-        num_candidates: items of an answer, K; all items if there are fewer.
-        max_behaviors: newest behaviors that count, M.
+        num_candidates: number of items in an answer, K; N if that is smaller.
+        max_behaviors: number of newest behaviors that are used, M.
         scoring: weights; `assign` changes them.
+
+    Raises:
+        ValueError: there are no items, or lengths differ.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Matcher(tf.Module):
         self._index.index(
             tf.concat([vectors, popularity[:, np.newaxis]], axis=1)
         )
-        # The index has them; a second copy would double the memory.
+        # Use the index's vectors, because a copy would double the memory.
         self._candidates = next(
             weight
             for weight in self._index.weights
@@ -79,20 +82,20 @@ class Matcher(tf.Module):
         }
 
     def assign_popularity(self, popularity: npt.NDArray[np.float32]) -> None:
-        """Changes the popularity of the items, float32 (N,)."""
+        """Sets the popularity of the items, float32 (N,)."""
         self._candidates[:, self.dim].assign(popularity)
 
     def assign(self, scoring: Scoring) -> None:
-        """Changes the weights of the score."""
+        """Sets the weights of the score."""
         for name, value in dataclasses.asdict(scoring).items():
             self._weights[name].assign(value)
 
     @tf.function(input_signature=[_IDS])
     def queries(self, behavior_item_ids: tf.Tensor) -> tf.Tensor:
-        """Returns the users' vectors as the index takes them.
+        """Returns the queries of users for the index.
 
-        float32 (B, D + 1): a unit vector, or zeros without any known behavior,
-        and the weight of the popularity.
+        They are float32 (B, D + 1): a unit vector, or zeros without any known
+        behavior, and the weight of the popularity.
         """
         return self._queries(*self._history(behavior_item_ids))
 
@@ -101,13 +104,14 @@ class Matcher(tf.Module):
         """Returns the best items for users, best first.
 
         ``behavior_item_ids`` int64 (B, L) are oldest first; 0 is padding, at
-        any place. Unknown items count as behaviors without a vector.
+        any position. Unknown items are behaviors without a vector. Returns
+        ``candidate_item_ids`` int64 (B, K) and ``scores`` float32 (B, K).
         """
         rows, found, age = self._history(behavior_item_ids)
         queries = self._queries(rows, found, age)
         scores, candidates = self._index(queries, k=self.num_candidates)
 
-        # Each item of the history once, with how often it occurs.
+        # Each distinct item of the history with its number of occurrences.
         absent = tf.constant(self.num_items, tf.int32)
         history = tf.sort(tf.where(found, rows, absent), axis=1)
         first = tf.searchsorted(history, history, side="left")
@@ -149,8 +153,8 @@ class Matcher(tf.Module):
     def search(self, query_vector: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the items most similar to vectors, most similar first.
 
-        ``query_vector`` float32 (B, D) may have any length but 0; scores are
-        cosines.
+        ``query_vector`` float32 (B, D) may have any length except 0; scores are
+        cosines. Returns the same outputs as `recommend`.
         """
         norm = tf.norm(query_vector, axis=1, keepdims=True)
         with tf.control_dependencies(
@@ -193,12 +197,12 @@ class Matcher(tf.Module):
         """Resolves the newest behaviors.
 
         Returns:
-            int32 rows of the index, bool whether the item has one, float32
-            age: how many behaviors came after; each (B, M'), M' >= 1.
+            int32 rows of the index; bool, whether the item has a row; float32
+            age, the number of newer behaviors. Each is (B, M'), M' >= 1.
         """
         mask = newest_mask(behavior_item_ids, self._max_behaviors)
         ragged = tf.ragged.boolean_mask(behavior_item_ids, mask)
-        # One column at least: what follows looks at the last one.
+        # Add a column, because the code below reads the last one.
         ids = tf.pad(ragged.to_tensor(), [[0, 0], [0, 1]])
         place = tf.searchsorted(self._item_ids, tf.reshape(ids, [-1]))
         rows = tf.reshape(tf.minimum(place, self.num_items - 1), tf.shape(ids))
@@ -210,7 +214,7 @@ class Matcher(tf.Module):
     def _queries(
         self, rows: tf.Tensor, found: tf.Tensor, age: tf.Tensor
     ) -> tf.Tensor:
-        """Returns float32 (B, D + 1) of what `_history` returns."""
+        """Returns the queries float32 (B, D + 1) of results of `_history`."""
         recency = 0.5 ** (age / self._weights["half_life"])
         weights = tf.where(found, recency, 0.0)
         vectors = tf.gather(self._candidates, rows)[..., : self.dim]

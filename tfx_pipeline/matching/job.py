@@ -1,7 +1,7 @@
-"""Makes, measures and saves one retrieval model; the child process.
+"""Makes, evaluates and saves one retrieval model, in a child process.
 
-``python -m tfx_pipeline.matching.job JOB.json``, with
-``TF_USE_LEGACY_KERAS=1``; see `process`. Lines on standard output are progress.
+`process` runs ``python -m tfx_pipeline.matching.job JOB.json`` with
+``TF_USE_LEGACY_KERAS=1``. Lines on standard output are progress.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BATCH_USERS = 64
 
 
 def run(job: Job, report: Report) -> dict[str, Any]:
-    """Makes the model and its evaluation.
+    """Makes and saves the model and its evaluation, which it returns.
 
     Raises:
         ValueError: no item has a vector.
@@ -99,7 +99,7 @@ def run(job: Job, report: Report) -> dict[str, Any]:
 def item_vectors(
     table: ItemTable,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Returns ids and float32 unit vectors of the items that have a vector."""
+    """Returns ids (n,) and unit vectors (n, D) of items that have a vector."""
     inverse_norms = table.inverse_norms()
     rows = np.flatnonzero(inverse_norms)
     vectors = np.empty((len(rows), table.dim), np.float32)
@@ -114,7 +114,7 @@ def item_vectors(
 
 
 def popularity(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Returns log(1 + count), divided by the largest; 0 without clicks."""
+    """Returns log(1 + count), divided by its maximum; 0 without clicks."""
     logs = np.log1p(counts)
     return (logs / max(float(logs.max()), 1e-9)).astype(np.float32)
 
@@ -122,7 +122,7 @@ def popularity(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
 def recommend(
     matcher: Matcher, histories: Sequence[npt.NDArray[np.int64]]
 ) -> npt.NDArray[np.int64]:
-    """Returns the answers for users, int64 (U, K)."""
+    """Returns the item ids of the answers for users, int64 (U, K)."""
     answers = np.empty((len(histories), matcher.num_candidates), np.int64)
     for start, ids in _batches(histories):
         found = matcher.recommend(ids)["candidate_item_ids"].numpy()
@@ -133,7 +133,7 @@ def recommend(
 def _batches(
     histories: Sequence[npt.NDArray[np.int64]],
 ) -> Iterator[tuple[int, tf.Tensor]]:
-    """Yields batches of padded histories, and where they start."""
+    """Yields start positions and batches of padded histories."""
     for start in range(0, len(histories), _BATCH_USERS):
         some = histories[start : start + _BATCH_USERS]
         ids = np.zeros((len(some), max(map(len, some))), np.int64)
@@ -158,8 +158,8 @@ def _choose(
 ) -> tuple[Scoring, list[dict[str, float]]]:
     """Chooses the scoring on one half of the train users.
 
-    Popularity is counted on the other half: counted on the clicks that are to
-    be found, it would look better than it is.
+    Popularity is counted on the other half, because it would look too good on
+    the clicks on which it was counted.
     """
     fixed = {
         name: value
@@ -241,7 +241,7 @@ def _evaluate(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the job in a file; prints a line per event."""
+    """Runs the job in a file and prints its progress."""
 
     def report(line: str) -> None:
         sys.stdout.write(f"{line}\n")

@@ -1,7 +1,7 @@
 """Runs a retrieval job in a process of its own.
 
-TensorFlow Recommenders needs Keras 2, and which Keras TensorFlow uses is
-settled when a process starts.
+TensorFlow Recommenders needs Keras 2, and a process cannot change the version
+of Keras that TensorFlow uses.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class MatchingFailed(RuntimeError):
 
 
 def run_job(job: Job, report: Callable[[str], None]) -> None:
-    """Runs a job and waits for it; each line of its output is reported.
+    """Runs a job, waits for it and reports each line of its output.
 
     Raises:
-        MatchingFailed: with the end of the process's own words.
+        MatchingFailed: the process failed; has the end of its error output.
     """
     with tempfile.TemporaryDirectory(prefix="muse-matching-") as folder:
         file = pathlib.Path(folder) / "job.json"

@@ -12,26 +12,29 @@ MODEL_NAME = "matching"
 """Name of the served model."""
 
 RANKER_NAME = "muse"
-"""Name of the served ranker, whatever its type."""
+"""Name of the served ranker, for every type."""
 
 EVALUATION_FILE = "evaluation.json"
 
 CLICKS_FILE = "item_clicks.npz"
-"""Beside it: the items clicked in the train split, and how often."""
+"""File beside it: the items clicked in the train split and their counts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """How an item is scored for a user with behaviors b_1 ... b_M.
+    """Weights of the score of an item for a user with behaviors b_1 ... b_M.
 
-    ``vector_weight * cos(u, v_item) + popularity_weight * p(item)
-    + repeat_weight * log(1 + n(item))``, where u is the mean of the vectors of
-    the behaviors, each weighted by ``0.5 ** (age / half_life)``; age counts
-    the behaviors after it. p is ``log(1 + clicks)`` in the train split,
-    divided by the largest; n counts the item among the behaviors.
+    The score is ``vector_weight * cos(u, v_item) + popularity_weight * p(item)
+    + repeat_weight * log(1 + n(item))``. u is the mean of the behaviors'
+    vectors, weighted by ``0.5 ** (age / half_life)``; age is the number of
+    newer behaviors. p is ``log(1 + clicks)`` in the train split, divided by its
+    maximum. n is the number of behaviors with the item.
 
-    ``popularity_weight`` is above 0, so that a user without any known behavior
-    gets the popular items; ``vector_weight`` is 1 but for comparisons.
+    ``popularity_weight`` is above 0, so that users without a known behavior get
+    popular items. ``vector_weight`` is 1, except for comparisons.
+
+    Raises:
+        ValueError: a weight is out of range.
     """
 
     half_life: float
@@ -55,10 +58,10 @@ class Scoring:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One retrieval model to make, as files and numbers.
+    """Files and settings of one retrieval model.
 
     ``train_files`` and ``eval_files`` are patterns of request-grouped Examples.
-    `MatchingConfig` says what the numbers are; ``seed`` is the bootstrap's.
+    `MatchingConfig` describes the numbers; ``seed`` is that of the bootstrap.
     """
 
     item_table: str

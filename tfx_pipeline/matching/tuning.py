@@ -1,4 +1,4 @@
-"""The choice of a scoring on train requests."""
+"""Chooses a scoring on train requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GRID: Mapping[str, tuple[float, ...]] = {
     "popularity_weight": (0.01, 0.1, 0.3, 1.0, 3.0, 10.0),
     "half_life": (5.0, 20.0, 100.0, 500.0),
 }
-"""Values tried for each weight, in the order in which they are tried."""
+"""Values of each weight, in the order in which they are tried."""
 
 START = Scoring(half_life=100.0, popularity_weight=0.3, repeat_weight=1.0)
 
@@ -21,12 +21,12 @@ def choose(
     measure: Callable[[Scoring], float],
     fixed: Mapping[str, float],
 ) -> tuple[Scoring, list[dict[str, float]]]:
-    """Climbs to the best scoring, one weight at a time.
+    """Finds the best scoring by changing one weight at a time.
 
-    Weights in ``fixed`` are not chosen; each scoring is measured once.
+    Weights in ``fixed`` do not change. Each scoring is measured once.
 
     Returns:
-        The best one, and every scoring that was tried with its ``value``.
+        The best scoring, and every measured scoring with its ``value``.
     """
     best = dataclasses.replace(START, **fixed)
     values: dict[Scoring, float] = {}
@@ -45,7 +45,7 @@ def choose(
                 dataclasses.replace(best, **{name: value})
                 for value in GRID[name]
             ]
-            # The first of equal ones, so that the search cannot cycle.
+            # `max` keeps the first of equal ones, so the search cannot cycle.
             best = max([best, *tried], key=value_of)
     return best, [
         {**dataclasses.asdict(scoring), "value": value}

@@ -1,1 +1,1 @@
-"""A run of the pipeline: how it starts, what it may reuse, how it ended."""
+"""Runs of the pipeline: the local runner, cache keys, lineage, verdicts."""

@@ -1,7 +1,8 @@
-"""Cache keys of code: what a module imports, without comments and docstrings.
+"""Cache keys of code, which ignore comments and docstrings.
 
-A key is a digest of the syntax trees of a module and of all that it imports of
-this project, and of the versions of the other packages that these import.
+A key is a digest of the syntax trees of a module and of all modules of this
+project that it imports, and of the versions of other packages that these
+import.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 PACKAGES = ("muse_keras", "muse_tools", "schemas", "serving", "tfx_pipeline")
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
-# Settings are in the keys themselves, and progress is only reported.
+# Settings are parameters of components, and progress does not change outputs.
 _NO_WORK = ("tfx_pipeline.config", "tfx_pipeline.progress")
 _NAME = re.compile(rf"(?<![\w./-])(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 
@@ -29,7 +30,7 @@ _NAME = re.compile(rf"(?<![\w./-])(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 def mark(nodes: Iterable[Any]) -> None:
     """Gives each component of a pipeline the key of its code.
 
-    The code is that of its executor and of the modules of ours that its
+    The code is that of its executor and of the modules of this project that its
     parameters name.
     """
     for node in nodes:
@@ -46,7 +47,7 @@ def mark(nodes: Iterable[Any]) -> None:
 
 @functools.cache
 def key(modules: tuple[str, ...], root: pathlib.Path = PROJECT) -> str:
-    """Returns a digest of all code that some modules need."""
+    """Returns a digest of all code that the modules need."""
     digest = hashlib.sha256()
     others: set[str] = set()
     for name, path in closure(root, modules).items():
@@ -65,10 +66,11 @@ def key(modules: tuple[str, ...], root: pathlib.Path = PROJECT) -> str:
 
 
 def encoder_digest(encoder: str) -> str:
-    """Returns what a key needs of a text encoder besides its name.
+    """Returns the part of a cache key that covers the code of a text encoder.
 
-    The digest of a function's module, or the version of the package that
-    loads a sentence model; the built-in encoder is part of our own code.
+    It is the digest of a function's module, or the version of the package that
+    loads a sentence model; "" for the built-in encoder, whose code is in the
+    key already.
 
     Raises:
         ModuleNotFoundError: there is no such module.
@@ -88,14 +90,14 @@ def encoder_digest(encoder: str) -> str:
 def closure(
     root: pathlib.Path, modules: Iterable[str]
 ) -> dict[str, pathlib.Path]:
-    """Returns the files of ours that some modules need, by module name.
+    """Returns the files of this project that modules need, by module name.
 
-    Follows every import, those inside functions and modules named by a string
-    (``python -m``) too. Of a package that only passes a name on, it follows
-    that name: a user of one loss does not depend on every other one.
+    It follows all imports, also inside functions, and modules that a string
+    names (``python -m``). If a package re-exports a name, only the module of
+    that name is followed: code that uses one loss does not depend on others.
 
     Raises:
-        ModuleNotFoundError: a module of ours does not exist.
+        ModuleNotFoundError: a module of this project does not exist.
     """
     found: dict[str, pathlib.Path] = {}
     waiting = list(filter(_ours, modules))
@@ -108,8 +110,8 @@ def closure(
         if module in followed:
             continue
         followed.add(module)
-        # Python runs the packages above a module first. Their files count,
-        # what they import does not.
+        # Python runs the packages above a module first. Their files are part
+        # of the key, but not the modules that they import.
         parts = module.split(".")
         for end in range(1, len(parts) + 1):
             parent = ".".join(parts[:end])
@@ -127,7 +129,7 @@ def closure(
 def _data_files(path: pathlib.Path) -> list[pathlib.Path]:
     """Returns the data files beside a module that it may read.
 
-    A module that names one of them may read all with the same ending.
+    If a module names one file, all files with the same suffix are included.
     """
     text = path.read_text(encoding="utf-8")
     files = sorted(path.parent.glob("*.*"))
@@ -136,13 +138,13 @@ def _data_files(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 class _Source(NamedTuple):
-    """What a file says: a digest, and (module, name or "") of its imports."""
+    """The digest of a file and its imports as (module, name or "")."""
 
     digest: str
     imports: list[tuple[str, str]]
-    """Of what runs."""
+    """Imports at run time."""
     bound: list[tuple[str, str]]
-    """Of all names, those that are only types too."""
+    """All imports, including those for types only."""
 
 
 def _read(path: pathlib.Path) -> _Source:
@@ -154,7 +156,7 @@ def _parse(source: bytes) -> _Source:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
-            # Without docstrings.
+            # Remove docstrings.
             node.body = [  # type: ignore[attr-defined]
                 statement
                 for statement in body
@@ -171,7 +173,7 @@ def _parse(source: bytes) -> _Source:
 
 
 def _module(name: str) -> str:
-    """Returns the module that a name of ours is in, "" if there is none."""
+    """Returns the module of this project that has a name; "" if none has."""
     while "." in name:
         if _file(PROJECT, name):
             return name
@@ -188,7 +190,7 @@ def _file(root: pathlib.Path, module: str) -> pathlib.Path | None:
 
 
 def _origin(root: pathlib.Path, base: str, name: str) -> str:
-    """Returns the module that `name` of `base` comes from."""
+    """Returns the module that defines `name` of `base`."""
     if name and _file(root, f"{base}.{name}"):
         return f"{base}.{name}"
     file = _file(root, base)
@@ -220,7 +222,7 @@ _distributions = functools.cache(importlib.metadata.packages_distributions)
 
 
 def _version(package: str) -> str:
-    """Returns the versions of what provides a package, "" if it is absent."""
+    """Returns versions of the distributions of a package; "" if absent."""
     found = []
     for name in sorted({package, *_distributions().get(package, ())}):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""What ML Metadata knows about the runs of a pipeline."""
+"""Reads the runs of a pipeline from ML Metadata."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from serving.files import newest_version
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.matching.settings import MODEL_NAME
 
-# Properties that say nothing about how an artifact came about.
+# Properties that do not affect the content of an artifact.
 _INTERNAL = ("rejected_dir", "checkpoint_root", "name", "state")
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelRun:
-    """The newest finished training of one kind of model, and what followed.
+    """The newest finished training of one type of model, and later results.
 
-    ``run_dir`` holds the trainer's records (curves, scores, Keras model; of the
-    retrieval model its evaluation), ``evaluation`` is what the gate recorded,
-    ``infra_blessing_dir`` holds the ServingValidator's report;
-    ``pushed_before``: the last run found the push in the cache.
+    ``run_dir`` holds the trainer's records (curves, scores, Keras model; for
+    the retrieval model its evaluation). ``evaluation`` is the recorded result
+    of the evaluation. ``infra_blessing_dir`` holds the ServingValidator's
+    report. ``pushed_before`` tells whether the last run found the push in the
+    cache.
     """
 
     model_type: str
@@ -49,7 +50,7 @@ class ModelRun:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """An execution that ended well, maybe in the cache."""
+    """A successful execution, maybe from the cache."""
 
     properties: dict[str, Any]
     outputs: dict[str, mlmd.Artifact]
@@ -80,7 +81,7 @@ def open_store(
 
 
 def _check_database(path: pathlib.Path) -> None:
-    # ML Metadata would give the SQL statement that it failed in.
+    # The error of ML Metadata would be a failed SQL statement.
     try:
         with contextlib.closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
@@ -98,7 +99,7 @@ def _check_database(path: pathlib.Path) -> None:
 
 
 def last_executions(config: config_lib.PipelineConfig) -> list[dict[str, str]]:
-    """Returns the last execution of each component, in order of running.
+    """Returns the last execution of each component, in order of execution.
 
     Each has ``component``, ``state``, ``finished`` (UTC) and ``output`` (the
     folder of its first output).
@@ -144,10 +145,10 @@ def latest_output(
 
 
 def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
-    """Has models pushed again whose version is not the one that serves.
+    """Makes the next run push models whose pushed version is not served.
 
-    TFX takes an output from the cache while the artifact is there, and does
-    not look where the model was copied to.
+    TFX takes an output from the cache as long as the artifact exists; it does
+    not check the folder to which the model was copied.
     """
     if not config.metadata_path.exists():
         return
@@ -158,7 +159,7 @@ def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
 
 
 def is_served(version: pathlib.Path) -> bool:
-    """Tells whether a version folder is there, and the newest one."""
+    """Returns whether a version folder exists and is the newest one."""
     return newest_version(version.parent) == version
 
 
@@ -172,16 +173,16 @@ def model_runs(config: config_lib.PipelineConfig) -> dict[str, ModelRun]:
 
 
 def matching_run(config: config_lib.PipelineConfig) -> ModelRun | None:
-    """Returns the newest retrieval model, if there is one."""
+    """Returns the newest retrieval model; None if there is none."""
     runs = list(_runs(config, "MatchingGen"))
     return runs[-1] if runs else None
 
 
 def _runs(config: config_lib.PipelineConfig, maker: str) -> Iterator[ModelRun]:
-    """Yields what a component made, and what followed, oldest first."""
+    """Yields the models of a component with later results, oldest first."""
     store = open_store(config)
     made: dict[int, Finished] = {}
-    # By model, and by type of artifact.
+    # Later artifacts by model and by type of artifact.
     after: dict[int, dict[str, tuple[mlmd.Artifact, bool]]] = {}
     for execution in store.get_executions():
         if execution.last_known_state not in _DONE:
@@ -194,7 +195,7 @@ def _runs(config: config_lib.PipelineConfig, maker: str) -> Iterator[ModelRun]:
         ]
         if _component(store, execution) == maker:
             models = [finished.outputs["model"].id]
-            # Of several equal models the last one is taken.
+            # If the cache returned a model again, the last one is used.
             made.pop(models[0], None)
             made[models[0]] = finished
         for model in models:
@@ -244,11 +245,11 @@ def _run(
 def origins(
     config: config_lib.PipelineConfig, folder: pathlib.Path
 ) -> list[dict[str, Any]]:
-    """Returns the executions that an artifact was made by, in order.
+    """Returns all executions that led to an artifact, in order.
 
     Each has ``component``, ``execution`` (its id), ``finished`` (UTC),
-    ``code`` and ``data`` (fingerprints, "" where it has none), ``place``
-    (of the raw data, or "") and ``parameters``, all others.
+    ``code`` and ``data`` (fingerprints or ""), ``place`` (folder of the raw
+    data or "") and ``parameters`` (all other parameters).
     """
     store = open_store(config)
     waiting = [item.id for item in store.get_artifacts_by_uri(str(folder))]
@@ -259,7 +260,7 @@ def origins(
             for event in store.get_events_by_artifact_ids([waiting.pop()])
             if event.type == mlmd.Event.OUTPUT
         ]
-        # The first one made it; later ones found it in the cache.
+        # The first execution made it; later ones found it in the cache.
         first = min(made_by, default=None)
         if first is None or first in found:
             continue

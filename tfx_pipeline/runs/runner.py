@@ -1,4 +1,4 @@
-"""Runs the pipeline on this machine and says what happens."""
+"""Runs the pipeline on this machine and reports progress."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class ComponentFailed(RuntimeError):
     """A component failed.
 
     Attributes:
-        component: its id, e.g. ``Trainer``.
+        component: id of the component, e.g. ``Trainer``.
         reason: the error in one line.
-        log_path: the complete log.
+        log_path: path of the complete log.
     """
 
     component: str
@@ -49,7 +49,7 @@ class ComponentFailed(RuntimeError):
 def compile_pipeline(
     config: config_lib.PipelineConfig, report: Report = lambda line: None
 ) -> tfx.dsl.Pipeline:
-    """Builds the pipeline of a configuration for the data as it is now.
+    """Builds the pipeline of a configuration, with fingerprints of its data.
 
     Raises:
         DataError: the raw tables cannot be found.
@@ -89,9 +89,9 @@ def run(
 ) -> None:
     """Runs the pipeline with the local runner.
 
-    Unchanged components are served from the cache, so a run after a failure
-    or a crash continues where the last one stopped. With ``to_nodes`` only
-    these components and what they need run.
+    Unchanged components come from the cache, so that a run after a failure or a
+    crash continues where the last one stopped. With ``to_nodes``, only these
+    components and those before them run.
 
     Raises:
         ComponentFailed: a component failed.
@@ -130,7 +130,7 @@ def _run(
 
 
 class _Watch(logging.Handler):
-    """Turns the runner's log into progress."""
+    """Converts the runner's log to progress."""
 
     def __init__(self, report: Report) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _Watch(logging.Handler):
 
 @contextlib.contextmanager
 def _watched(log_path: pathlib.Path, report: Report) -> Iterator[_Watch]:
-    """Sends every log record to the file and progress to the person."""
+    """Writes all log records to a file and progress to ``report``."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(log_path, encoding="utf-8")
     file.setFormatter(
@@ -174,7 +174,7 @@ def _watched(log_path: pathlib.Path, report: Report) -> Iterator[_Watch]:
     own.addHandler(lines)
     verbosity = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.INFO)
-    # These write to the console by handlers of their own.
+    # These have their own handlers, which write to the console.
     noisy = [logging.getLogger(name) for name in ("absl", "tensorflow")]
     noisy_before = [(log.handlers[:], log.propagate) for log in noisy]
     for log in noisy:

@@ -1,6 +1,6 @@
-"""What became of the trained models: how good they are, and where they serve.
+"""Verdicts on trained models: their metrics, and where they were pushed.
 
-Success is said here and nowhere else.
+All output about success uses these verdicts.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tfx_pipeline.runs import lineage
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What became of one model, a ranker or the retrieval model ``matching``.
+    """The verdict on one model, a ranker or the retrieval model ``matching``.
 
     ``value`` is a metric over the eval split, with its 95 % interval; None if
-    there is none. ``label`` is what it is of, a declared name, and ``labels``
+    there is none. ``label`` is the declared name of its label, and ``labels``
     has GAUC and interval of all other labels. ``pushed_to`` is a version
-    folder, or None for ``reason``; ``before``: an earlier run pushed it, and
-    nothing is new.
+    folder, or None because of ``reason``. ``before`` tells that an earlier run
+    pushed the model and nothing has changed.
     """
 
     model: str
@@ -50,7 +50,7 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """Where the model is, or why not."""
+        """Where the model was pushed, or why it was not."""
         if self.pushed_to is None:
             return f"not pushed: {self.reason}"
         if self.before:
@@ -63,7 +63,8 @@ def verdicts(
 ) -> list[Verdict]:
     """Returns the verdicts on the newest models.
 
-    One for each type of ranker that was trained, or for one type alone.
+    There is one for each type of ranker that was trained, or for only
+    ``model_type``, and one for the retrieval model.
 
     Raises:
         DataError: the pipeline has not run.

@@ -1,4 +1,4 @@
-"""Content in, vectors out: the ways to embed that are compared and used."""
+"""Methods that embed content, for evaluation and for export."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _BATCH = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Embedder:
-    """One way to embed queries and items.
+    """One method to embed queries and items.
 
     Attributes:
-        queries: features of n queries to float32 (n, D), unit rows or zeros.
+        queries: function from features of n queries to float32 (n, D), whose
+            rows are unit vectors or zeros.
         items: the same for items.
     """
 
@@ -44,10 +45,10 @@ def embed_content(
 
 
 def raw_modalities(names: tuple[str, ...]) -> Embedder:
-    """Returns unit vectors whose cosine is that of the raw modalities.
+    """Returns an embedder whose cosine is that of the raw modalities.
 
-    With several modalities the cosine is the mean over those that both sides
-    could have; a missing one counts as 0.
+    With several modalities, the cosine is the mean over all of `names`; a
+    missing modality counts as 0.
     """
 
     def embed(features: Features) -> Vectors:
@@ -58,7 +59,7 @@ def raw_modalities(names: tuple[str, ...]) -> Embedder:
 
 
 def by_chance(seed: int, dim: int) -> Embedder:
-    """Returns random unit vectors: what knowing nothing gives."""
+    """Returns an embedder with random unit vectors, as a baseline."""
     generator = np.random.default_rng(seed)
 
     def embed(features: Features) -> Vectors:
@@ -69,7 +70,7 @@ def by_chance(seed: int, dim: int) -> Embedder:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Returns rows of length 1; zero rows stay zero."""
+    """Returns rows scaled to length 1; zero rows stay zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(
         vectors, norms, out=np.zeros_like(vectors), where=norms > 0

@@ -1,4 +1,4 @@
-"""How well a way to embed finds the purchased item of a search."""
+"""Measures how often embedders find the purchased item of a search."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ KS = (1, 10, 50, 100)
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """Searches that nothing was trained on.
+    """Searches that were not used for training.
 
     Attributes:
-        queries: modality to float32 (Q, width).
-        rows: of the purchased items in the content, int64 (Q,).
-        events: held-out events that there are, Q or more.
+        queries: float32 (Q, width) by modality.
+        rows: int64 (Q,), rows of the purchased items in the content.
+        events: number of all held-out events, at least Q.
     """
 
     queries: dict[str, npt.NDArray[np.float32]]
@@ -43,10 +43,10 @@ def read_held_out(
     query_widths: Mapping[str, int],
     limit: int,
 ) -> HeldOut:
-    """Reads held-out events, evenly taken when there are too many.
+    """Reads held-out events, at most ``limit`` evenly spaced ones.
 
     Raises:
-        DataError: ``NO_SEARCH_EVENTS``.
+        DataError: ``NO_SEARCH_EVENTS``: there is no event.
     """
     events = records.count_records(file_patterns)
     if not events:
@@ -90,12 +90,12 @@ def evaluate(
     categories: npt.NDArray[np.int64],
     working_dir: pathlib.Path,
 ) -> dict[str, Any]:
-    """Measures recall of the purchased item for several ways to embed.
+    """Measures the recall of the purchased item by several embedders.
 
     Returns:
         ``queries``, ``held_out_events`` and ``items`` (numbers), ``ks``, and
-        ``methods``: name to scope (``all``, ``same_category``) to k, as text,
-        to recall with its bootstrap interval (``value``, ``lower``,
+        ``methods``: by name, scope (``all``, ``same_category``) and k as text,
+        the recall with its bootstrap interval (``value``, ``lower``,
         ``upper``).
     """
     methods = {}
@@ -103,7 +103,7 @@ def evaluate(
         progress.report(f"recall of {name} over {len(content):,} items")
         queries = embedder.queries(held_out.queries)
         with tempfile.TemporaryDirectory(dir=working_dir) as folder:
-            # On disk: vectors of all items need not fit in memory.
+            # On disk, because the vectors may not fit in memory.
             items = np.lib.format.open_memmap(
                 pathlib.Path(folder) / "items.npy",
                 "w+",

@@ -1,4 +1,4 @@
-"""Writes a trained SCL model as a SavedModel that embeds."""
+"""Exports a trained SCL model as a SavedModel that embeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMBEDDING = "embedding"
 
 
 class _Module(tf.Module):
-    """Two signatures over the towers; the bank and the loss stay behind."""
+    """The variables of the towers; bank and loss are not exported."""
 
     def __init__(self, variables: list[tf.Variable]) -> None:
         super().__init__(name="scl")
@@ -34,12 +34,12 @@ def export_saved_model(
     query_widths: Mapping[str, int],
     item_widths: Mapping[str, int],
 ) -> None:
-    """Writes a SavedModel; it appears under its name when it is complete.
+    """Writes a SavedModel; its folder appears when it is complete.
 
-    Signatures ``embed_items`` and ``embed_queries`` take one float32 tensor
-    (N, width) per modality, by its name, zeros where it is missing, and
-    return ``embedding`` float32 (N, D): unit vectors, zeros for a row that
-    has nothing.
+    The signatures ``embed_items`` and ``embed_queries`` take one float32 tensor
+    (N, width) per modality, named after it, with zeros for missing values. They
+    return ``embedding`` float32 (N, D): unit vectors, or zeros for a row
+    without any modality.
     """
     signatures = {
         EMBED_ITEMS: _trace(model.embed_items, item_widths),
@@ -82,8 +82,8 @@ def load_items_embedder(
     """Loads a SavedModel of `export_saved_model` to embed items.
 
     Returns:
-        A function of the items' features by modality; modalities that the
-        tower does not know are left out.
+        A function of the items' features by modality; it ignores modalities
+        that the tower does not have.
     """
     loaded = tf.saved_model.load(str(path))
     signature = loaded.signatures[EMBED_ITEMS]
@@ -93,7 +93,7 @@ def load_items_embedder(
     }
 
     def embed(features: embedding.Features) -> embedding.Vectors:
-        # `loaded` owns the variables; the signature alone does not.
+        # Keep `loaded`: it owns the variables, the signature does not.
         _ = loaded
         count = len(next(iter(features.values())))
         tensors = {

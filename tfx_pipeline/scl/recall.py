@@ -1,4 +1,4 @@
-"""How often the item that was bought is among the nearest ones, exactly."""
+"""Exact recall of the purchased item among the nearest items."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from muse_keras.tables.array_blocks import blocks
 
-# The rank of an item that no search can return.
+# Rank of an item that a search cannot find.
 MISSED = np.iinfo(np.int64).max
 
-# Scores this close are equal: products of the same vectors in another place
-# of a matrix may be rounded differently.
+# Scores with a smaller difference are equal: the rounding of a product depends
+# on the position of the vectors in a matrix.
 _TIE = 1e-6
 
 Vectors = npt.NDArray[np.float32]
@@ -25,20 +25,27 @@ def ranks(
     groups: npt.ArrayLike | None = None,
     block: int = 4096,
 ) -> dict[str, Integers]:
-    """Returns at which place each query finds its true item, from 0.
+    """Returns the rank of each query's true item, from 0.
 
-    The place is the number of other items whose scalar product with the query
-    is as high or higher: a tie counts against the true item, so that equal
-    vectors for everything earn nothing. Zero vectors are items without
-    content and do not compete; a true item (-1) or query without a vector has
-    the rank `MISSED`. So many queries, and items, are compared at a time as a
-    block has; memory is its square.
+    The rank is the number of other items whose dot product with the query is at
+    least as high. Ties count against the true item, so that equal vectors for
+    all items give no recall. Items with a zero vector (without content) are
+    ignored. If the true item is unknown (-1), or it or the query has no vector,
+    the rank is `MISSED`. ``block`` queries and items are compared at a time;
+    memory grows with its square.
+
+    Args:
+        query_vectors: float32 (Q, D).
+        true_items: int64 (Q,), rows of ``item_vectors``, or -1.
+        item_vectors: float32 (N, D).
+        groups: (N,), the category of each item, or None.
+        block: number of queries, and of items, compared at a time.
 
     Returns:
-        dict of "all" and, with groups (N,), "same_category": int64 (Q,).
+        Ranks int64 (Q,) by name: "all" and, with groups, "same_category".
 
     Raises:
-        ValueError: for arrays that do not fit one another.
+        ValueError: shapes or values do not match.
     """
     items = np.asarray(true_items, np.int64)
     classes = None if groups is None else np.asarray(groups)
@@ -54,7 +61,7 @@ def ranks(
         for other in blocks(len(item_vectors), block):
             scores = queries @ item_vectors[other].T
             ahead = (scores >= score[:, None]) & exists[other]
-            # The true item itself is not ahead of itself.
+            # The true item does not compete with itself.
             inside = (true >= other.start) & (true < other.stop)
             ahead[inside, true[inside] - other.start] = False
             result["all"][part] += ahead.sum(axis=1)
@@ -68,7 +75,7 @@ def ranks(
 
 
 def recall_of_ranks(values: Integers, k: int) -> float:
-    """Returns the share of ranks below k; NaN without any."""
+    """Returns the share of ranks below k; NaN if there are none."""
     return float(np.mean(values < k)) if len(values) else float("nan")
 
 
@@ -78,7 +85,7 @@ def _check(
     items: Vectors,
     groups: npt.NDArray[np.generic] | None,
 ) -> None:
-    """Raises `ValueError` for arrays that do not fit one another."""
+    """Raises `ValueError` if shapes or values do not match."""
     if queries.shape != (len(true_items), items.shape[1]):
         raise ValueError(
             "`query_vectors` must have a row for each of the "

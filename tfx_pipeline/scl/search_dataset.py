@@ -1,4 +1,4 @@
-"""Search events as batches of the inputs of `muse_keras.models.SCL`."""
+"""Reads search events as batches of inputs of `muse_keras.models.SCL`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def query_modalities(file_patterns: Sequence[str]) -> dict[str, int]:
     """Returns the modalities of the queries and their widths.
 
     Raises:
-        DataError: ``NO_SEARCH_EVENTS`` when there is no event.
+        DataError: ``NO_SEARCH_EVENTS``: there is no event.
     """
     for record in records.record_dataset(file_patterns).take(1):
         example = tf.train.Example.FromString(record.numpy())
@@ -42,10 +42,10 @@ def query_modalities(file_patterns: Sequence[str]) -> dict[str, int]:
 def tower_modalities(
     queries: Mapping[str, int], items: Mapping[str, int]
 ) -> dict[str, int]:
-    """Returns the modalities of a tower that both sides share.
+    """Returns the modalities of a tower that queries and items share.
 
     Raises:
-        DataError: ``MODALITY_WIDTHS`` when one has two widths.
+        DataError: ``MODALITY_WIDTHS``: a modality has two widths.
     """
     for name in sorted(queries.keys() & items.keys()):
         if queries[name] != items[name]:
@@ -74,14 +74,13 @@ def search_dataset(
 ) -> tf.data.Dataset:
     """Reads search events and gathers the content of their items.
 
-    A batch may reach over two passes. With 0 ``hard_negatives`` there are no
-    ``negatives``; otherwise H is the number of clicked items per event at most.
+    A batch may contain events of two epochs. H is ``hard_negatives``, the most
+    clicked items per event.
 
     Returns:
-        Dataset of dictionaries: ``query`` and ``item`` of modality to float32
-        (B, width), ``item_ids`` int64 (B,), and with hard negatives
-        ``negatives`` of modality to float32 (B, H, width) and
-        ``negative_mask`` bool (B, H).
+        Dataset of dictionaries: ``query`` and ``item``, float32 (B, width) by
+        modality; ``item_ids`` int64 (B,); and, if H > 0, ``negatives``, float32
+        (B, H, width) by modality, and ``negative_mask`` bool (B, H).
     """
     spec: dict[str, Any] = {
         PURCHASED_ITEM_ID: tf.io.FixedLenFeature([], tf.int64),
@@ -127,10 +126,10 @@ def search_dataset(
 def _gather(
     content: ItemContent, ids: tf.Tensor, widths: Mapping[str, int]
 ) -> dict[str, tf.Tensor]:
-    """Returns the content of items, (…, width); zeros where unknown.
+    """Returns the content of items, (…, width); zeros for unknown items.
 
-    The vectors stay in their memory-mapped files: what is held in memory is a
-    batch, however many items there are.
+    The vectors are read from memory-mapped files, so that memory holds only a
+    batch.
     """
     names = sorted(widths)
     if not names:

@@ -1,4 +1,4 @@
-"""Training of the SCL tower and its ablations."""
+"""Trains the SCL tower and its ablations."""
 
 from __future__ import annotations
 
@@ -38,14 +38,18 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "tower without bank": {"bank_size": 0},
     "tower without hard negatives": {"hard_negatives": 0},
 }
-"""What is trained, and the settings in which it differs."""
+"""Trained variants and the settings that each one changes."""
 
 
 class Widths:
-    """Which modalities there are, and how wide they are.
+    """Widths of the modalities of queries, items and towers.
 
-    Of queries, of items, and of what each tower takes (with a shared tower:
-    all); `both` are modalities that queries and items have, of the same width.
+    A shared tower takes the modalities of both. `both` has the modalities that
+    queries and items share, with the same width.
+
+    Raises:
+        DataError: there is no event, or a shared tower would need two widths
+            of a modality.
     """
 
     def __init__(
@@ -76,10 +80,14 @@ def run(
     run_dir: pathlib.Path,
     model_dir: pathlib.Path,
 ) -> None:
-    """Trains the tower and its ablations, evaluates and exports.
+    """Trains the tower and its ablations, evaluates and exports them.
 
-    ``run_dir`` receives curves, records, recall and the Keras model,
-    ``model_dir`` the SavedModel; ``checkpoint_dir`` is removed at the end.
+    ``run_dir`` receives curves, records, recall and the Keras model, and
+    ``model_dir`` the SavedModel. ``checkpoint_dir`` is removed at the end.
+
+    Raises:
+        DataError: there are too few events.
+        CollapsedError: the embeddings collapse.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     widths = Widths(train_files, content, config.shared_tower)
@@ -90,7 +98,7 @@ def run(
         variant = config.model_copy(update=dict(change))
         start = time.monotonic()
         strategy = devices.choose_strategy()
-        # The same seed and order for all, so that they differ in one thing.
+        # Variants have the same seed and order, and differ only in a setting.
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             made = build_model(variant, widths)
@@ -149,7 +157,7 @@ def run(
 def variants(
     config: config_lib.SCLConfig,
 ) -> dict[str, Mapping[str, Any]]:
-    """Returns what to train: the tower, and ablations that change it."""
+    """Returns the variants to train: the tower and effective ablations."""
     used = {
         "bank_size": config.bank_size,
         "hard_negatives": _hard_negatives(config),
@@ -206,11 +214,11 @@ def train(
     curves_path: pathlib.Path,
     name: str = TOWER,
 ) -> None:
-    """Trains a model, or resumes from a checkpoint; also one of its last step.
+    """Trains a model, from the last checkpoint if there is one.
 
     Raises:
-        ValueError: the batch does not divide over the devices.
-        DataError: ``FEW_SEARCH_EVENTS``: not even one batch.
+        ValueError: the devices cannot share a batch evenly.
+        DataError: ``FEW_SEARCH_EVENTS``: there are too few for one batch.
         CollapsedError: the embeddings collapse.
     """
     checkpoints.check_batch("scl.batch_events", config.batch_events, strategy)
@@ -261,9 +269,9 @@ def train(
 def item_categories(
     raw_dir: str, content: ItemContent
 ) -> npt.NDArray[np.int64]:
-    """Returns the first feature of every item with content, int64 (N,), or 0.
+    """Returns the category of every item with content, int64 (N,); 0: none.
 
-    By the declaration's order it is the category.
+    The category is the first item feature of the declaration.
     """
     categories = np.zeros(len(content), np.int64)
     tables = raw_tables.RawTables.open(raw_dir)
@@ -285,7 +293,7 @@ def _measure(
     content: ItemContent,
     widths: Widths,
 ) -> dict[str, float]:
-    """Returns losses and spread on held-out events; checks for a collapse."""
+    """Returns losses and spread on held-out events, and checks for collapse."""
     measured = model.evaluate(
         search_dataset.search_dataset(
             files,
@@ -310,7 +318,7 @@ def _measure(
 
 
 def _hard_negatives(config: config_lib.SCLConfig) -> int:
-    """Returns how many per event count; none if their weight is 0."""
+    """Returns the hard negatives used per event; 0 if they have no weight."""
     return config.hard_negatives if config.triplet_weight else 0
 
 

@@ -1,4 +1,4 @@
-"""A training that a killed process can resume, with a curve of its loss."""
+"""Trains with checkpoints, from which a killed training resumes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _CURVE_FILE = "curve.jsonl"
 def directory_of(root: pathlib.Path, *identity: Any) -> pathlib.Path:
     """Returns the folder of a training's checkpoints.
 
-    Equal JSON values of all that the training depends on give the same folder
-    after a crash, others give another one.
+    ``identity`` has JSON values of everything that the training depends on. The
+    same values give the same folder, so that a training resumes after a crash.
     """
     text = json.dumps(list(identity), sort_keys=True)
     return root / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -32,7 +32,7 @@ def directory_of(root: pathlib.Path, *identity: Any) -> pathlib.Path:
 def check_batch(
     option: str, batch: int, strategy: tf.distribute.Strategy
 ) -> None:
-    """Raises `ValueError` for a batch that does not divide over devices."""
+    """Raises `ValueError` if devices cannot share a batch evenly."""
     replicas = strategy.num_replicas_in_sync
     if batch % replicas:
         raise ValueError(
@@ -60,17 +60,17 @@ def fit(
 ) -> None:
     """Trains a compiled model, from the last checkpoint if there is one.
 
-    ``batches`` returns the batches that are left after some steps; ``curve``
-    receives JSON lines of ``step`` and ``loss`` at the end; with 0
-    ``checkpoint_steps`` there are no checkpoints; ``frozen`` variables never
-    move and are not saved.
+    ``batches`` returns the remaining batches after a number of steps. At the
+    end, ``curve`` receives JSON lines of ``step`` and ``loss``. If
+    ``checkpoint_steps`` is 0, there are no checkpoints. ``frozen`` variables do
+    not change and are not saved.
     """
     checkpoint = TrainingCheckpoint(model, directory, frozen)
     done = checkpoint.restore()
     if done:
         progress.report(f"{name} resumes at step {done:,} of {steps:,}")
     directory.mkdir(parents=True, exist_ok=True)
-    # It is kept with the checkpoints, so that a resumed run continues it.
+    # The curve is kept with the checkpoints: a resumed run continues it.
     working = directory / _CURVE_FILE
     with Recorder(
         checkpoint, working, done, steps, checkpoint_steps, name
@@ -89,7 +89,7 @@ def fit(
 
 
 class TrainingCheckpoint:
-    """Everything of a training that moves, and the step."""
+    """The step and all variables that a training changes."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class TrainingCheckpoint:
         )
 
     def restore(self) -> int:
-        """Returns the steps done before, 0 for a fresh run."""
+        """Restores the last state; returns its step, 0 if there is none."""
         if not self._manager.latest_checkpoint:
             return 0
         self._checkpoint.restore(
@@ -124,7 +124,7 @@ class TrainingCheckpoint:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Writes the loss of every step, reports progress, saves checkpoints."""
+    """Records the loss of every step, reports progress, saves checkpoints."""
 
     def __init__(
         self,
@@ -145,8 +145,8 @@ class Recorder(keras.callbacks.Callback):
         self._mean = 0.0
         before = curve.read_text("utf-8").splitlines() if done else []
         self._file = curve.open("w", encoding="utf-8")
-        # A killed process wrote more than its last checkpoint knows, and may
-        # have cut the last line off.
+        # A killed process may have written lines after its last checkpoint,
+        # and an incomplete last line.
         self._file.writelines(f"{line}\n" for line in before[:done])
 
     def __enter__(self) -> Recorder:
@@ -157,7 +157,7 @@ class Recorder(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Records a step."""
-        # Keras logs the running mean; its difference is the batch's loss.
+        # Keras logs the running mean; get the batch's loss from its change.
         mean = float((logs or {})["loss"])
         count = batch + 1
         loss = mean * count - self._mean * batch
@@ -173,6 +173,6 @@ class Recorder(keras.callbacks.Callback):
             self.save(step)
 
     def save(self, step: int) -> None:
-        """Saves a checkpoint; the curve first, so that it has no gap."""
+        """Saves the curve, then a checkpoint, so that the curve has no gap."""
         self._file.flush()
         self._checkpoint.save(step)

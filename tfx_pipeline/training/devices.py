@@ -1,4 +1,4 @@
-"""Which devices train."""
+"""Selects the devices of a training."""
 
 from __future__ import annotations
 

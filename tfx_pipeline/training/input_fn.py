@@ -1,4 +1,4 @@
-"""Transformed Examples as batches of model inputs."""
+"""Reads transformed Examples as batches of model inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.export.feature_names import tensor_names
 from tfx_pipeline import features
 from tfx_pipeline.training import records
 
-# The labels of no candidate.
+# The label of padding.
 PADDING = -1
 
 
@@ -29,17 +29,16 @@ def request_dataset(
 ) -> tf.data.Dataset:
     """Reads transformed, request-grouped Examples.
 
-    The order depends on the seed (and `tf.random.set_seed`) alone, however
-    often the dataset is iterated, so that a resumed run can skip what it has
-    seen.
+    The order depends only on the seed (and `tf.random.set_seed`), in every
+    iteration, so that a resumed run can skip the batches that it has seen.
 
-    Whole batches are parsed at once, lists straight into padded tensors:
-    the indices of a SparseTensor would be twice the bytes of its values, and
-    cost more than reading them.
+    Whole batches are parsed at once, with lists as padded tensors, because the
+    indices of a SparseTensor would take twice the bytes of its values and more
+    time than reading them.
 
     Returns:
-        Dataset of dictionaries of dense tensors (B, n), padded with 0, and
-        labels with `PADDING`.
+        Dataset of dictionaries of dense tensors (B, n), padded with 0; labels
+        are padded with `PADDING`.
     """
     dataset = records.record_dataset(
         file_patterns, shuffle=shuffle_requests, epochs=epochs, seed=seed
@@ -63,7 +62,7 @@ def ranking_dataset(
     batch_requests: int,
     declared: RankingSchema,
 ) -> tf.data.Dataset:
-    """Turns request batches into what `keras.Model.fit` takes."""
+    """Converts batches of requests to batches for `keras.Model.fit`."""
     return requests.map(
         lambda batch: training_batch(batch, declared, batch_requests),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -78,14 +77,13 @@ def training_batch(
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
     """Returns model inputs, labels and weights of a batch of requests.
 
-    The batch is filled up to ``batch_requests``, unless that is 0.
+    The batch is padded to ``batch_requests``, unless that is 0.
 
     Returns:
         ``(inputs, labels, weights)``; labels and weights are float32 (B, C),
-        or (B, C, T) of T > 1 labels. Weights are 0 on padding and average 1
-        over the batch, so that the mean over it is the weighted mean over
-        real impressions and labels, also when the batch is split over
-        devices.
+        or (B, C, T) for T > 1 labels. Weights are 0 on padding and have the
+        mean 1 over the batch. So the mean loss of the batch is the weighted
+        mean over real impressions and labels, also if devices share the batch.
     """
     names = tensor_names(declared.features)
     inputs = model_inputs.dense_model_inputs(batch, names)
@@ -134,7 +132,7 @@ def _is_label(name: str) -> bool:
 
 
 def _fill_up(values: tf.Tensor, rows: int) -> tf.Tensor:
-    """Returns (B, ...) with rows of zeros (or False) added up to B = rows."""
+    """Returns (rows, ...): values (B, ...) padded with 0 or False."""
     missing = rows - tf.shape(values)[0]
     filled = tf.pad(values, [[0, missing], *[[0, 0]] * (values.shape.rank - 1)])
     return tf.ensure_shape(filled, [rows, *values.shape[1:]])

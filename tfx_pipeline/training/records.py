@@ -1,4 +1,4 @@
-"""Records of gzip TFRecord files, in an order that a resumed run repeats."""
+"""Reads gzip TFRecord files in an order that a resumed run can repeat."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def record_dataset(
 ) -> tf.data.Dataset:
     """Reads serialized records of gzip TFRecord files as string scalars.
 
-    Each of the epochs has another order. It depends on the seed (and
-    `tf.random.set_seed`) alone, however often the dataset is iterated.
+    With ``shuffle`` (the size of the buffer), each epoch has a different order.
+    It depends only on the seed (and `tf.random.set_seed`), in every iteration.
     """
     files = tf.data.Dataset.list_files(list(file_patterns), shuffle=False)
     records = files.interleave(
@@ -30,8 +30,8 @@ def record_dataset(
     )
     if not shuffle:
         return records.repeat(epochs)
-    # A shuffle that reshuffles each iteration continues after the previous
-    # iterator, and Keras opens one before it trains.
+    # With reshuffle_each_iteration, the order would depend on the number of
+    # iterators before, and Keras opens one before it trains.
     passes = [
         records.shuffle(
             shuffle, seed=seed + epoch, reshuffle_each_iteration=False

@@ -1,4 +1,4 @@
-"""Training of the ranker, without its export."""
+"""Trains the ranker, without its export."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def build_model(
     compute_dtype: str = "float32",
     spare_rows: int = 0,
 ) -> keras.Model:
-    """Returns an untrained ranker with its item table filled.
+    """Returns an untrained ranker with a filled item table.
 
-    ``learned`` is what Transform learned of the declared features;
-    ``spare_rows`` is the number of items that can be added while it serves.
+    ``learned`` has the values that Transform learned for the declared features.
+    ``spare_rows`` is the number of items that can be added during serving.
     """
     model = MODELS[config.type](
         num_items=item_table.num_items,
@@ -62,7 +62,7 @@ def build_model(
 def build_optimizer(
     config: config_lib.TrainerConfig,
 ) -> optimizers.RowSparseAdam:
-    """Returns the optimizer of a ranker, not built yet."""
+    """Returns the optimizer of a ranker; it is not built yet."""
     return optimizers.RowSparseAdam(
         learning_rate=config.learning_rate,
         table_learning_rate=config.table_learning_rate,
@@ -81,10 +81,13 @@ def train(
     checkpoint_dir: pathlib.Path,
     curves_path: pathlib.Path,
 ) -> None:
-    """Trains a built ranker, resuming from a checkpoint when there is one.
+    """Trains a built ranker, from the last checkpoint if there is one.
 
-    Nothing but the checkpoints of this very training may be in
-    ``checkpoint_dir``; ``curves_path`` receives the loss of each step.
+    ``checkpoint_dir`` must contain only checkpoints of the same training.
+    ``curves_path`` receives the loss of each step.
+
+    Raises:
+        ValueError: the devices cannot share a batch evenly.
     """
     checkpoints.check_batch(
         "trainer.batch_requests", config.batch_requests, strategy
@@ -109,7 +112,7 @@ def compile_model(
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Makes a built ranker ready for `fit`."""
+    """Compiles a built ranker for `fit`."""
     with strategy.scope():
         optimizer.build(model.trainable_variables)
         model.compile(
@@ -126,7 +129,7 @@ def training_dataset(
     declared: RankingSchema,
     done: int = 0,
 ) -> tf.data.Dataset:
-    """Returns the batches that are left after some steps."""
+    """Returns the batches that remain after ``done`` steps."""
     requests = input_fn.request_dataset(
         files,
         feature_spec,
@@ -140,10 +143,10 @@ def training_dataset(
 
 
 def compute_in_float32(model: keras.Model) -> None:
-    """Ends mixed precision: what is served computes in float32.
+    """Sets all layers to float32, in which the model is served.
 
-    Products in bfloat16 depend on the shapes of a batch; scores of a server
-    would not be those of the trainer. Weights are float32 already.
+    Products in bfloat16 depend on the shape of a batch, so the scores of a
+    server would differ from the trainer's. Weights are float32 already.
     """
     for layer in flattened_layers(model):
         layer.dtype_policy = "float32"
