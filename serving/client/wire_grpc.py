@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -138,8 +139,16 @@ def _specs(infos: Any) -> dict[str, TensorSpec]:
 def enum_name(message: Any, field: str) -> str:
     """Returns the name of an enum's value, or its number if it has none."""
     number = getattr(message, field)
-    kinds = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
-    return kinds[number].name if number in kinds else str(number)
+    kind: Any = type(message)
+    return _enum_names(kind, field).get(number, str(number))
+
+
+@functools.cache
+def _enum_names(kind: Any, field: str) -> dict[int, str]:
+    # Cached, because a collection of garbage in another thread has crashed
+    # Python 3.13.5 while protobuf made these descriptors again.
+    values = kind.DESCRIPTOR.fields_by_name[field].enum_type.values
+    return {value.number: value.name for value in values}
 
 
 METHODS: Mapping[type, Method] = {
