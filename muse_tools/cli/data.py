@@ -32,6 +32,7 @@ _SHARES = {
     "label_rates",
     "missing_values",
     "modalities",
+    "of_users_shown",
     "with_item_row",
     "with_user_row",
 }

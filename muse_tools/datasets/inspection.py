@@ -1,9 +1,10 @@
 """Summarizes a directory of raw tables in one streaming pass over each table.
 
 With a problem (a missing table or column, a wrong type, an unreadable or empty
-file, no usable row, no click, no impression that joins) the pipeline cannot
-run. Rejected rows, impressions that do not join, unused columns and ids
-numbered from 0 are reported as notes.
+file, no usable row, no click, no impression that joins, too many rejected rows,
+a log whose splits or histories are empty) the pipeline cannot run. Other
+rejected rows and impressions that do not join, unused columns and ids numbered
+from 0 are reported as notes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from muse_tools.datasets import (
     casting,
     dataset_dir,
+    log_checks,
     raw_tables,
     search_tables,
     table_inspection,
@@ -63,11 +65,15 @@ def inspect(
         else:
             keys, repeats = table_inspection.user_keys(reading, of_users)
         known = {"users": keys, "items": item_keys, "embedded": embedded}
-        found = table_inspection.inspect_samples(reading, of_samples, known)
+        found, shown = table_inspection.inspect_samples(
+            reading, of_samples, known
+        )
         if found is not None:
             samples[split] = found
         if log:
-            events = table_inspection.inspect_events(reading, item_keys)
+            events = table_inspection.inspect_events(reading, item_keys, shown)
+            if found is not None:
+                reading.problems += log_checks.problems(log, found, events)
         else:
             section = table_inspection.inspect_users(
                 reading, of_users, max_users, embedded

@@ -193,14 +193,17 @@ def inspect_users(
 
 def inspect_samples(
     reading: Reading, name: str, known: Mapping[str, Ints | None]
-) -> dict[str, Any] | None:
-    """Returns the section of a table of impressions.
+) -> tuple[dict[str, Any] | None, Ints | None]:
+    """Returns the section of a table of impressions, and ids of their users.
 
     `known` has sorted ids of ``users``, ``items`` and ``embedded`` items; None
     if their table cannot be read.
     """
     if not reading.can_read(name):
-        return None
+        return None, None
+    log = reading.tables.declared.log
+    splits = dict.fromkeys(("train", "eval") if log else (), 0)
+    times: list[int] = []
     rows = RowCounts()
     users = UniqueKeys(raw_tables.USER_ID, "seen")
     items = UniqueKeys(raw_tables.ITEM_ID, "seen")
@@ -220,6 +223,13 @@ def inspect_samples(
             labels[label] += int(some.sum(dtype=np.int64))
         user_ids = values_of(good[raw_tables.USER_ID])
         item_ids = values_of(good[raw_tables.ITEM_ID])
+        if log:
+            seconds = values_of(good[raw_tables.TIME])
+            _add_span(times, seconds)
+            for split in splits:
+                start, end = log.seconds(split)
+                inside = (start <= seconds) & (seconds < end)
+                splits[split] += int(inside.sum())
         users.first(user_ids)
         items.first(item_ids)
         found = np.ones(good.num_rows, bool)
@@ -242,6 +252,7 @@ def inspect_samples(
     }
     return {
         **rows.to_dict(),
+        **({"splits": splits, **_span(times)} if log else {}),
         "clicks": clicks,
         "click_rate": share(clicks, total),
         **({"label_rates": _shares(labels, total)} if len(labels) > 1 else {}),
@@ -259,27 +270,32 @@ def inspect_samples(
         if known["items"] is None
         or (known["users"] is None and reading.needs_users())
         else share(joined, total),
-    }
+    }, users.keys()
 
 
 def inspect_events(
-    reading: Reading, items: Ints | None
+    reading: Reading, items: Ints | None, shown: Ints | None
 ) -> dict[str, Any] | None:
-    """Returns the section of the events; `items` are ids in the item table."""
+    """Returns the section of the events.
+
+    `items` are ids in the item table, `shown` ids of users of impressions.
+    """
     if not reading.can_read(raw_tables.EVENTS):
         return None
     rows = RowCounts()
     users = UniqueKeys(raw_tables.USER_ID, "seen")
     times: list[int] = []
     actions: collections.Counter[str] = collections.Counter()
-    known = 0
+    known = of_shown = 0
     missing = _features(reading, raw_tables.EVENTS, ("behavior_",))
     for batch in reading.batches(raw_tables.EVENTS, rows):
         good = batch.good
         reading.count_missing(missing, batch)
-        users.first(values_of(good[raw_tables.USER_ID]))
-        seconds = values_of(good[raw_tables.TIME])
-        times += [int(seconds.min()), int(seconds.max())] if len(good) else []
+        user_ids = values_of(good[raw_tables.USER_ID])
+        users.first(user_ids)
+        _add_span(times, values_of(good[raw_tables.TIME]))
+        if shown is not None:
+            of_shown += int(validation.contains(shown, user_ids).sum())
         if items is not None:
             ids = values_of(good[raw_tables.ITEM_ID])
             known += int(validation.contains(items, ids).sum())
@@ -287,19 +303,39 @@ def inspect_events(
             for one in good[raw_tables.ACTION].value_counts().to_pylist():
                 actions[str(one["values"])] += one["counts"]
     reading.check_usable(raw_tables.EVENTS, rows)
+    log = reading.tables.declared.log
     return {
         **rows.to_dict(),
         "users": len(users),
-        "first": _moment(min(times)) if times else None,
-        "last": _moment(max(times)) if times else None,
+        "of_users_shown": None
+        if shown is None
+        else share(of_shown, rows.accepted),
+        **_span(times),
         "with_item_row": share(known, rows.accepted),
         "actions": dict(actions.most_common(20)),
+        **(
+            {"absent_actions": sorted({*log.keep} - {*actions})}
+            if log and log.keep
+            else {}
+        ),
         **(
             {"missing_values": _shares(missing, rows.accepted)}
             if missing
             else {}
         ),
     }
+
+
+def _add_span(times: list[int], seconds: Ints) -> None:
+    """Keeps the first and the last time among those seen."""
+    if len(seconds):
+        seen = [*times, int(seconds.min()), int(seconds.max())]
+        times[:] = min(seen), max(seen)
+
+
+def _span(times: Sequence[int]) -> dict[str, str | None]:
+    first, last = map(_moment, times) if times else (None, None)
+    return {"first": first, "last": last}
 
 
 def _moment(seconds: int) -> str:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from muse_tools.cli.data import app
 
 AT = 1_772_323_200  # March 1, 2026
+DAY = 86_400
 DECLARED = {
     "name": "shop",
     "user": {"column": "uid", "type": "string"},
@@ -58,7 +59,7 @@ TABLES = {
         "weight": [1.0, 2.0, 0.5, 1.0],
         "device": ["tv", "phone", "tv", "tv"],
         "position": [1, 2, 3, 4],
-        "shown_at": [AT + 5, AT + 9, AT + 7, AT + 1],
+        "shown_at": [AT + 5, AT + 9, AT + 2 * DAY, AT + 2 * DAY + 1],
     },
     "events": {
         "uid": ["a", "b"],
@@ -226,18 +227,49 @@ DATA = {
         declare("features.item.tags", {"many": 3, "separator": "|"}),
     ),
     "time in the future": (
-        put("events", "at", [AT, int(time.time()) + 9 * 86_400]),
+        put("events", "at", [AT, int(time.time()) + 9 * DAY]),
         ["events", "at (time)", "1 rows", "time in the future", "Fix: "],
         back("events", "at"),
     ),
     "milliseconds": (
-        put("impressions", "shown_at", [(AT + i) * 1000 for i in range(4)]),
+        put(
+            "impressions", "shown_at", [(AT + i * DAY) * 1000 for i in range(4)]
+        ),
         ["impressions", "4 time in the future", "milliseconds"],
         seconds,
     ),
     "time that is a text": (
         put("events", "at", ["yesterday", "today"]),
         ["WRONG_TYPE", "events", "at (time)", "timestamp", "string"],
+        back("events", "at"),
+    ),
+    "no day of the training impressions": (
+        declare("log.train", ["2025-03-01", "2025-03-24"]),
+        [
+            "EMPTY_SPLIT",
+            "log.train: no impression is from 2025-03-01 to 2025-03-24",
+            "the impressions are from 2026-03-01 to 2026-03-03",
+        ],
+        declare("log.train", ["2026-03-01", "2026-03-02"]),
+    ),
+    "no day of the evaluation impressions": (
+        put("impressions", "shown_at", [AT + 5, AT + 9, AT + 7, AT + 8]),
+        ["EMPTY_SPLIT", "log.eval", "2026-03-04", "2026-03-01 to 2026-03-01"],
+        back("impressions", "shown_at"),
+    ),
+    "actions that do not occur": (
+        declare("log.keep", ["view", "order", "buy"]),
+        ["NO_SUCH_ACTION", "the action buy, order;", "kind are view, click"],
+        declare("log.keep", ["view", "click"]),
+    ),
+    "events of other users": (
+        put("events", "uid", ["A", "B"]),
+        ["NO_HISTORY", "no event belongs to a user of the impressions"],
+        back("events", "uid"),
+    ),
+    "events after all impressions": (
+        put("events", "at", [AT + 3 * DAY, AT + 4 * DAY]),
+        ["NO_HISTORY", "first event (2026-03-04T00:00:00+00:00) is not before"],
         back("events", "at"),
     ),
     "unknown user": (
