@@ -36,11 +36,28 @@ _Settings = TypeVar("_Settings", bound=Section)
 _SHOWN = 3
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping with a key that occurs twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Reads a mapping; `MarkedYAMLError` names the repeated key."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} occurs twice",
+                    problem_mark=key.start_mark,
+                )
+            seen.add(str(key.value))
+        return node
+
+
 def read(path: str | pathlib.Path) -> dict[str, Any]:
     """Reads a YAML mapping; any other file raises a one-line ConfigError."""
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
+        with pathlib.Path(path).open(encoding="utf-8") as file:
+            values = yaml.load(file, _Loader) or {}
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

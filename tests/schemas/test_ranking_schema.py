@@ -52,6 +52,21 @@ LOGS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("    user: {a: b}", "key 'user' occurs twice in "),
+        ("   user: {a: b}", "expected <block end>"),
+    ],
+)
+def test_yaml_that_is_not_what_it_seems_is_named(tmp_path, line, said):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"name: x\nfeatures:\n    user: {{c: d}}\n{line}\n")
+    with pytest.raises(ConfigError, match=said) as error:
+        ranking_schema.load(path)
+    assert f'"{path}", line 4, column' in str(error.value)
+
+
 def changed(values, path, value):
     """Returns values with one key, ``a.b.c``, set."""
     values = copy.deepcopy(values)
