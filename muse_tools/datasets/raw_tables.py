@@ -66,9 +66,9 @@ from muse_tools.datasets.table_schemas import (  # noqa: F401
     schemas,
 )
 from schemas import ranking_schema
-from schemas.ranking_schema import RankingSchema
+from schemas.ranking_schema import RankingSchema, preset
 
-TABLES = tuple(schemas(ranking_schema.preset("taobao_mm")))
+TABLES = tuple(schemas(preset("taobao_mm")))
 """Names of the tables of a data set with histories."""
 
 
@@ -262,13 +262,17 @@ class RawTables:
             if tables:
                 break
         else:
+            received = listing(root if root.is_dir() else base)
+            first = ""
+            if known is preset("taobao_mm") and received != "nothing":
+                first = f"declare your own files: `muse data init {base}`; or "
             raise DataError(
                 "NO_TABLES",
                 f"{base} holds none of the raw tables, nor does its raw/. "
                 f"Expected: {', '.join(files.values())}. Received: "
-                f"{listing(root if root.is_dir() else base)}.",
-                f"write {next(iter(files.values()))}.parquet and the others "
-                f"there (docs/data.md has their columns), or "
+                f"{received}.",
+                f"{first}write {next(iter(files.values()))}.parquet and the "
+                "others there (docs/data.md has their columns), or "
                 "make some with `muse data complete-journey --out DIR`.",
             )
         opened = cls(root, tables, known)

@@ -332,6 +332,15 @@ def test_a_missing_column_names_those_there_are(tmp_path):
         path.unlink()
 
 
+def test_files_without_a_declaration_lead_to_init(tmp_path):
+    with pytest.raises(DataError, match="Fix: write train_samples"):
+        raw_tables.RawTables.open(tmp_path)
+    write(tmp_path / "ratings.csv", RATINGS)
+    init = f"Fix: declare your own files: `muse data init {tmp_path}`; or"
+    with pytest.raises(DataError, match=init):
+        raw_tables.RawTables.open(tmp_path)
+
+
 def test_two_forms_of_a_table_are_refused(tmp_path):
     write(tmp_path / "ratings.csv", RATINGS)
     write(tmp_path / "ratings.jsonl", RATINGS)
