@@ -56,7 +56,7 @@ _HINTS = {
     ),
     LABEL_NOT_BINARY: (
         "make the label 1 where the item was clicked, else 0; or declare "
-        "at_least for scores."
+        "labels.<name>.at_least for scores."
     ),
     WRONG_WEIGHT: (
         "write the weight of each impression as a number from 0 on, or leave "

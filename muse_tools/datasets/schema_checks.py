@@ -23,7 +23,8 @@ _TYPE_HINTS = {
     ),
     "plain label": (
         "write {column} as int64, 1 where the item was clicked, else 0; or "
-        "declare label.at_least for scores, label.one_hot for lists [1 - c, c]."
+        "declare labels.<name>.at_least for scores, labels.<name>.one_hot for "
+        "lists [1 - c, c]."
     ),
     SCL_EMBEDDING: (
         f"make {{column}} a list of {EMBEDDING_DIM} floats or int8 codes "

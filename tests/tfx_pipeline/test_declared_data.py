@@ -319,7 +319,7 @@ def test_labels_of_another_type_are_told_what_to_be(news, label):
     ((code, text),) = problems(folder)
     assert code == "WRONG_TYPE" and "column opened (click)" in text
     assert "write opened as int64, 1 where the item was clicked, else 0" in text
-    assert "label.at_least for scores, label.one_hot for lists" in text
+    assert "labels.<name>.at_least for scores, labels.<name>.one_hot" in text
 
 
 def test_numbers_without_a_gap_are_told_with_all_their_columns(news):
