@@ -40,7 +40,7 @@ def _kind(field: pa.Field) -> bytes | None:
     return next((k for k in _WANTED if k in (field.metadata or {})), None)
 
 
-def _separator(field: pa.Field, received: pa.DataType) -> str:
+def separator(field: pa.Field, received: pa.DataType) -> str:
     """Returns the separator of the lists in a column of texts, or nothing."""
     given = (field.metadata or {}).get(SEPARATOR, b"").decode()
     return given if casting.is_text(received) else ""
@@ -55,14 +55,14 @@ def describe(field: pa.Field) -> str:
         known = f"list<{_WANTED[kind]}>"
     else:
         known = _WANTED[kind]
-    separator = _separator(field, pa.string())
-    return known + (f", or texts with {separator!r} between" * bool(separator))
+    between = separator(field, pa.string())
+    return known + (f", or texts with {between!r} between" * bool(between))
 
 
 def accepts(field: pa.Field, received: pa.DataType) -> bool:
     """Returns whether `decode` takes a column of a received type."""
     kind, leaf, types = _kind(field), casting.leaf(received), pa.types
-    if _separator(field, received):
+    if separator(field, received):
         return True
     if kind is None or types.is_null(received):
         return casting.accepts(field.type, received)
@@ -89,8 +89,8 @@ def decode(array: pa.Array, field: pa.Field) -> pa.Array:
 
     A `ValueError` names a text that is not a number.
     """
-    if separator := _separator(field, array.type):
-        array = _split(array, separator, DIM in field.metadata)
+    if between := separator(field, array.type):
+        array = _split(array, between, DIM in field.metadata)
     kind, array = _kind(field), _of_any_length(array)
     if casting.is_list(array.type):
         parse = casting.is_text(casting.leaf(array.type))
@@ -104,8 +104,8 @@ def decode(array: pa.Array, field: pa.Field) -> pa.Array:
 
 def texts_of(array: pa.Array, field: pa.Field) -> pa.Array:
     """Returns the texts of a column; those of lists are concatenated."""
-    if separator := _separator(field, array.type):
-        array = _split(array, separator, is_vector=False)
+    if between := separator(field, array.type):
+        array = _split(array, between, is_vector=False)
     texts = array.flatten() if casting.is_list(array.type) else array
     return texts.cast(pa.string())
 

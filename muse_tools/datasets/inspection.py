@@ -88,6 +88,7 @@ def inspect(
     for split, found in samples.items():
         _check_samples(split, found, reading)
     joins = [s["joined"] for s in samples.values() if s["joined"] is not None]
+    reading.rejections.show_texts(tables)
     made = dataset_dir.read_description(directory)
     return {
         "directory": str(tables.root),
@@ -145,6 +146,8 @@ def _overview(
             problems.append(raw_tables.empty_table(name))
         reading.problems += problems
         if rows and not problems:
+            with contextlib.suppress(DataError):  # Its reading reports it.
+                reading.check_separators(table, found)
             reading.admit(name, rows)
         yield (
             name,

@@ -13,9 +13,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from muse_tools.datasets import casting, decoding, text_tables
@@ -161,6 +163,22 @@ class RawTable:
             raise problem
         rows = batch_rows or rows_per_batch(file.metadata, in_files(schema))
         yield from read_rows(file, path, schema, rows, row_groups, label)
+
+    def stored(self, field: pa.Field) -> Iterator[pa.Array]:
+        """Streams a column as it is in the files, 4,096 rows at a time."""
+        name = column_of(field)
+        for path in self.paths:
+            with open_file(self.name, path) as file:
+                for batch in iter_batches(file, path, [name], 4096):
+                    yield batch[name]
+
+    def text_of(self, field: pa.Field, value: int) -> str:
+        """Returns the text that is read as a value, or else the number."""
+        for texts in self.stored(field):
+            row = pc.index(decoding.decode(texts, field), value).as_py()
+            if row >= 0:
+                return reprlib.repr(texts[row].as_py())
+        return str(value)
 
     def _label(self, path: pathlib.Path) -> str:
         if len(self.paths) == 1:

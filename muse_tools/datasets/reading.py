@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from muse_tools.datasets import feature_values, raw_tables, validation
+from muse_tools.datasets import decoding, feature_values, raw_tables, validation
 from muse_tools.datasets.dataset_dir import Progress
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.numberings import Numberings
 from muse_tools.datasets.rejections import Rejections
 from muse_tools.datasets.validation import RowCounts, UniqueKeys
+
+_SEPARATORS = ";|, "
 
 
 class Batch(NamedTuple):
@@ -66,6 +68,30 @@ class Reading:
                 f"{table.name}: columns that are not used: {', '.join(unused)}."
             )
         return unused
+
+    def check_separators(
+        self, table: raw_tables.RawTable, found: pa.Schema
+    ) -> None:
+        """Notes separators that do not occur in the first rows of a table."""
+        for field in table.schema:
+            column = raw_tables.column_of(field)
+            own = decoding.separator(field, found.field(column).type)
+            if not own:
+                continue
+            texts = [t for t in next(table.stored(field)).to_pylist() if t]
+            often = [
+                other
+                for other in _SEPARATORS
+                if sum(other in text for text in texts) > len(texts) / 2
+            ]
+            if often and not any(own in text for text in texts):
+                self.notes.append(
+                    f"{table.name}, column "
+                    f"{raw_tables.describe_column(field)}: none of the first "
+                    f"{len(texts):,} values contains the separator {own!r}, "
+                    f"but most contain {often[0]!r}. Fix: declare separator: "
+                    f'"{often[0]}" if it stands between values.'
+                )
 
     def batches(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from muse_tools.datasets import (
+    decoding,
     feature_values,
     raw_tables,
     reasons,
@@ -68,6 +69,14 @@ class Rejections:
         for name, rows in feature_values.longer(batch).items():
             key = (table, name)
             self._longer[key] = self._longer.get(key, 0) + rows
+
+    def show_texts(self, tables: raw_tables.RawTables) -> None:
+        """Shows the texts of hashed keys among the examples."""
+        for (table, _, column), found in self._found.items():
+            field = self._schemas[table].field(column)
+            is_id = found.example.removeprefix("-").isdigit()
+            if is_id and decoding.TEXT in (field.metadata or {}):
+                found.example = tables[table].text_of(field, int(found.example))
 
     def _add(
         self,

@@ -73,7 +73,7 @@ TABLES = {
         "brand": ["x", "y", "x"],
         "size": [7, 8, 9],
         "price": [1.5, 2.5, None],
-        "tags": ["1|2", "", "2"],
+        "tags": ["1|2", "", "2|1"],
         "look": [[0.5, 1.0], None, [1.0, 2.0]],
     },
     "vectors": {"sku": [1, 2, 3], "item_vector": [[0.5] * 128] * 3},
@@ -221,6 +221,14 @@ DATA = {
         ["WRONG_TYPE", "item_features", "tags", "list<int64>"],
         put("items", "tags", [[1], [2], [3]]),
     ),
+    "another separator": (
+        declare(
+            "features.item.tags",
+            {"many": 2, "separator": ";", "type": "string"},
+        ),
+        ["item_features, column tags", "first 2 values", "';'", "most", "'|'"],
+        declare("features.item.tags", {"many": 2, "separator": "|"}),
+    ),
     "longer lists": (
         put("items", "tags", ["1|2|3", "1|2|3", ""]),
         ["item_features", "tags", "2 rows have more values than 2", "many"],
@@ -283,7 +291,7 @@ DATA = {
     ),
     "unknown user": (
         append("impressions", {**SHOWN, "uid": "nobody"}),
-        ["impressions", "uid (user_id)", "1 rows", "no user row", "Fix: "],
+        ["impressions", "uid (user_id)", "no user row, such as 'nobody'. Fix"],
         append("users", {"uid": "nobody", "age": 5.0}),
     ),
     "unknown item": (
@@ -298,7 +306,7 @@ DATA = {
     ),
     "duplicate user": (
         append("users", {"uid": "a", "age": 1.0}),
-        ["users", "uid (user_id)", "1 rows", "duplicate user row"],
+        ["users", "uid (user_id)", "1 rows", "duplicate user row, such as 'a'"],
         first_rows("users"),
     ),
     "key 0": (
