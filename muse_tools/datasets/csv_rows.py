@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.csv
 
-from muse_tools.datasets import casting
+from muse_tools.datasets import casting, moments
 from muse_tools.datasets.errors import DataError
 
 BLOCK_BYTES = 16 << 20
@@ -36,14 +36,17 @@ def read(
             seen = _open(path, delimiter, wanted, {}).schema
             for field in seen:
                 chosen[field.name] = _type_of(types[field.name], field.type)
+        asked = {n: moments.asked(kind) for n, kind in chosen.items()}
         schema = pa.schema((n, chosen.get(n, pa.null())) for n in names)
         yield pa.RecordBatch.from_arrays(
             [pa.array([], field.type) for field in schema], schema=schema
         )
-        for batch in _open(path, delimiter, wanted, chosen) if wanted else ():
+        for batch in _open(path, delimiter, wanted, asked) if wanted else ():
             columns = [
-                batch[name] if name in chosen else pa.nulls(batch.num_rows)
-                for name in names
+                moments.read(batch[field.name], field.type, _NULLS)
+                if field.name in chosen
+                else pa.nulls(batch.num_rows)
+                for field in schema
             ]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
     except pa.ArrowInvalid as error:
@@ -64,10 +67,9 @@ def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
 def _type_of(declared: pa.DataType | None, seen: pa.DataType) -> pa.DataType:
     """Returns the type to read a column as, given that of its first rows."""
     types = pa.types
-    if types.is_timestamp(seen) or types.is_date(seen):
-        moment = pa.timestamp("us", getattr(seen, "tz", None))
-        return moment if declared is None else declared
-    if declared is None:
+    if declared is None or types.is_timestamp(declared):
+        if declared and types.is_string(seen) or types.is_temporal(seen):
+            return declared or seen
         return pa.int64() if types.is_null(seen) else seen
     if casting.is_list(declared):
         return pa.string()
@@ -130,7 +132,7 @@ def _diagnosis(
 ) -> DataError:
     """Returns an error that names the line of the unreadable value."""
     reason = str(error)
-    found = re.search("invalid value '(.*)'", reason, re.DOTALL)
+    found = re.search("(?:value|string:) '(.*)'", reason, re.DOTALL)
     value = found[1] if found else ""
     with _text(path) as file:
         rows = csv.reader(file, delimiter=delimiter)
@@ -146,11 +148,11 @@ def _diagnosis(
                 )
             for name, text in zip(header, row, strict=False):
                 kind = types.get(name, pa.string())
-                if value and text == value and not _fits(text, kind):
+                if value and text == value and not moments.fits(text, kind):
                     return DataError(
                         "UNREADABLE_ROW",
                         f"{path}: line {rows.line_num}, column {name}: "
-                        f"{text!r}. Expected: {kind}, as in the rows before.",
+                        f"{text!r}. Expected: {moments.expected(kind)}.",
                         "correct the value, leave it empty or declare another "
                         "type for the column.",
                     )
@@ -159,11 +161,3 @@ def _diagnosis(
         f"{path}: {reason}.",
         "correct the file, or write it as Parquet.",
     )
-
-
-def _fits(text: str, kind: pa.DataType) -> bool:
-    try:
-        pa.array([text]).cast(kind)
-    except pa.ArrowInvalid:
-        return False
-    return True

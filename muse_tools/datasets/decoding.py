@@ -196,5 +196,7 @@ def _decode_values(array: pa.Array, kind: bytes, value: str) -> pa.Array:
         array = pc.assume_timezone(
             array, value, ambiguous="earliest", nonexistent="earliest"
         )
-    whole = pa.timestamp("s", array.type.tz)
+    # In other zones, floor_temporal refuses times as clocks go back.
+    array = array.cast(pa.timestamp(array.type.unit, "UTC"))
+    whole = pa.timestamp("s", "UTC")
     return pc.floor_temporal(array, unit="second").cast(whole).cast(pa.int64())

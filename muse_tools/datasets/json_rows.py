@@ -8,18 +8,16 @@ import io
 import itertools
 import json
 import pathlib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.json
 
-from muse_tools.datasets import casting
+from muse_tools.datasets import casting, moments
 from muse_tools.datasets.errors import DataError
 
 BLOCK_BYTES = 16 << 20
-_ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
 
 
 def read(
@@ -38,15 +36,13 @@ def read(
             "write the file again with its rows.",
         )
     seen = _kinds(path, *first)
-    asked = pa.schema(
-        (name, _type_of(types[name], kinds))
+    written = {
+        name: _type_of(types[name], kinds)
         for name, kinds in seen.items()
         if name in types
-    )
-    rows = _parse(path, *first, asked)
-    schema = pa.schema(
-        (name, _written(asked, rows, types, name)) for name in seen
-    )
+    }
+    asked = pa.schema((n, moments.asked(kind)) for n, kind in written.items())
+    schema = pa.schema((n, written.get(n, pa.null())) for n in seen)
     yield pa.RecordBatch.from_arrays(
         [pa.array([], field.type) for field in schema], schema=schema
     )
@@ -96,9 +92,9 @@ def _kinds(path: pathlib.Path, data: bytes, line: int) -> dict[str, set[type]]:
 
 def _type_of(declared: pa.DataType | None, kinds: set[type]) -> pa.DataType:
     """Returns the type to read a column as, given those of its first rows."""
-    if declared is None:
+    if declared is None or pa.types.is_timestamp(declared):
         if str in kinds:
-            return pa.string()
+            return declared or pa.string()
         return pa.bool_() if kinds <= {bool, type(None)} else pa.int64()
     if casting.is_list(declared) and str in kinds:
         return pa.string()
@@ -107,46 +103,34 @@ def _type_of(declared: pa.DataType | None, kinds: set[type]) -> pa.DataType:
     return pa.float64() if whole else declared
 
 
-def _written(
-    asked: pa.Schema,
-    rows: pa.Table,
-    types: Mapping[str, pa.DataType | None],
-    name: str,
-) -> pa.DataType:
-    """Returns the type of a column in Parquet; texts may become timestamps."""
-    if name not in asked.names:
-        return pa.null()
-    kind = asked.field(name).type
-    if types[name] is not None or not pa.types.is_string(kind):
-        return kind
-    text = next((one for one in rows[name].to_pylist() if one), "")
-    return pa.timestamp("us", "UTC" if _ZONE.search(text) else None)
-
-
 def _column(
     path: pathlib.Path, line: int, rows: pa.Table, field: pa.Field
 ) -> pa.ChunkedArray:
     column = rows[field.name]
-    if not pa.types.is_timestamp(field.type):
-        return column
     try:
-        return column.cast(field.type)
+        return moments.read(column, field.type)
     except pa.ArrowInvalid as error:
         for row, value in enumerate(column.to_pylist()):
-            try:
-                pa.array([value], pa.string()).cast(field.type)
-            except pa.ArrowInvalid:
+            if value and not moments.fits(value, field.type):
                 raise _wrong(
-                    path, line + row, f"column {field.name}: {value!r}"
+                    path,
+                    line + row,
+                    f"column {field.name}: {value!r}",
+                    moments.expected(field.type),
                 ) from error
         raise
 
 
-def _wrong(path: pathlib.Path, line: int, what: str) -> DataError:
+def _wrong(
+    path: pathlib.Path,
+    line: int,
+    what: str,
+    expected: str = "one JSON object per line, with values of the declared "
+    "types",
+) -> DataError:
     return DataError(
         "UNREADABLE_ROW",
-        f"{path}: line {line}, {what}. Expected: one JSON object per line, "
-        "with values of the declared types.",
+        f"{path}: line {line}, {what}. Expected: {expected}.",
         "correct the line, or declare another type for the column.",
     )
 

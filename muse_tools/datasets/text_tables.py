@@ -49,8 +49,8 @@ def column_types(
 ) -> dict[str, pa.DataType | None]:
     """Returns the type of each declared column; None if the file decides.
 
-    Times may be numbers or texts, and labels may be 0 and 1 or true and false;
-    the content of the file decides.
+    Labels may be 0 and 1 or true and false; the content of the file decides.
+    Times have the type of moments in the declared zone, and may be numbers.
     """
     found: dict[str, pa.DataType | None] = {}
     for schema in schemas:
@@ -61,7 +61,9 @@ def column_types(
                 kind = pa.string()
             elif decoding.NUMBER in how or decoding.AT_LEAST in how:
                 kind = pa.float64()
-            elif decoding.TIME in how or decoding.FLAG in how:
+            elif decoding.TIME in how:
+                kind = pa.timestamp("us", how[decoding.TIME].decode())
+            elif decoding.FLAG in how:
                 kind = None
             elif pa.types.is_int8(kind):
                 kind = pa.float64()

@@ -178,6 +178,8 @@ def test_partitions_are_columns(tmp_path):
         (["2026-01-01 10:00:05", "2026-01-01T10:00:05.75"], 0),
         (["2026-01-01T10:00:05Z", "2026-01-01T12:00:05.5+02:00"], 0),
         (["2026-01-01", "2026-01-01"], -36_005),
+        (["2026-01-01 10:00:05", "2026-01-01T12:00:05+02"], 0),
+        (["2026-01-01T10:00:05Z", "2026-01-01T10:00:05"], 0),
     ],
 )
 def test_times_are_moments(tmp_path, ending, texts, seconds):
@@ -189,6 +191,29 @@ def test_times_are_moments(tmp_path, ending, texts, seconds):
     moment = MOMENT.replace(tzinfo=datetime.timezone.utc).timestamp()
     times = read(tmp_path, "events")["time"].to_pylist()
     assert times == [int(moment) + seconds] * 2
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_times_without_a_zone_are_in_that_of_the_log(tmp_path, ending):
+    """Also beside times with a zone, and as clocks go back."""
+    log = DECLARED.log.model_copy(update={"timezone": "Europe/Berlin"})
+    declared = DECLARED.model_copy(update={"log": log})
+    texts = {
+        "2026-03-01T12:00:00": 11,
+        "2026-03-01T12:00:00Z": 12,
+        "2026-03-01": -1,
+        "2026-10-25T02:30:00": 0.5,
+        "2026-10-25T01:30:00.5Z": 1.5,
+    }
+    rows = [{**RATINGS[0], "timestamp": text} for text in texts]
+    write(tmp_path / f"ratings{ending}", rows)
+    tables = raw_tables.RawTables.open(tmp_path, declared=declared)
+    (batch,) = tables["events"].iter_batches()
+    days = [datetime.datetime.fromisoformat(f"{t[:10]}+00:00") for t in texts]
+    assert batch["time"].to_pylist() == [
+        int(day.timestamp() + hours * 3600)
+        for day, hours in zip(days, texts.values(), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])
@@ -275,6 +300,19 @@ WRONG = {
         "ratings.csv",
         csv_with("1,a,high,1,1,d,1760000000,x"),
         ["line 11", "column rating", "'high'", "double"],
+    ),
+    "not a time": (
+        "ratings.csv",
+        csv_with("1,a,5,1,1,d,04.03.2026 12:04,x"),
+        ["line 11, column timestamp: '04.03.2026 12:04'", "ISO 8601"],
+    ),
+    "not a time in JSON": (
+        "ratings.jsonl",
+        "".join(
+            text_of([{**RATINGS[0], "timestamp": moment}], ".jsonl")
+            for moment in ("2026-03-04T12:04:00Z", "04.03.2026 12:04")
+        ),
+        ["line 2, column timestamp: '04.03.2026 12:04'", "ISO 8601"],
     ),
     "no header": ("ratings.csv", "\n", ["no header"]),
     "empty": ("ratings.csv", "", ["no header"]),
