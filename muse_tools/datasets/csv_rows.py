@@ -18,6 +18,7 @@ from muse_tools.datasets.errors import DataError
 BLOCK_BYTES = 16 << 20
 _NULLS = ["\\N", "None", *pyarrow.csv.ConvertOptions().null_values]
 _DELIMITERS = ",;\t|"
+csv.field_size_limit(2**31 - 1)  # A history may be one value.
 
 
 def read(
@@ -29,6 +30,7 @@ def read(
     Declared texts stay texts even if they look like numbers.
     """
     delimiter, names = _header(path)
+    _check_quotes(path, delimiter)
     wanted = [name for name in names if name in types]
     chosen: dict[str, pa.DataType] = {}
     try:
@@ -98,6 +100,25 @@ def _open(
 def _text(path: pathlib.Path) -> io.TextIOWrapper:
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     return opened(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _check_quotes(path: pathlib.Path, delimiter: str) -> None:
+    """Raises `DataError` for a quote that would join several lines to one."""
+    with _text(path) as file:
+        if not any('"' in line for line in file):
+            return
+        file.seek(0)
+        rows = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            for _ in rows:
+                pass
+        except csv.Error as error:
+            raise DataError(
+                "UNREADABLE_ROW",
+                f"{path}: line {rows.line_num}: {error}. A value that begins "
+                'with " ends with the next one.',
+                'write " twice within a value, and quote the whole value.',
+            ) from error
 
 
 def _header(path: pathlib.Path) -> tuple[str, list[str]]:

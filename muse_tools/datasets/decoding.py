@@ -192,9 +192,10 @@ def _decode_values(array: pa.Array, kind: bytes, value: str) -> pa.Array:
     if not pa.types.is_timestamp(array.type):
         return array
     if array.type.tz is None:
-        # A time that occurs twice, as clocks go back, is the earlier one.
+        # A time that occurs twice, as clocks go back, is the earlier one; one
+        # that clocks skip is the first after it, so that days keep their dates.
         array = pc.assume_timezone(
-            array, value, ambiguous="earliest", nonexistent="earliest"
+            array, value, ambiguous="earliest", nonexistent="latest"
         )
     whole = pa.timestamp("s", array.type.tz)
     return pc.floor_temporal(array, unit="second").cast(whole).cast(pa.int64())

@@ -25,6 +25,13 @@ from tests.serving.kinds_schema import SCHEMA
 NAN = float("nan")
 
 
+def test_half_of_a_surrogate_pair_is_refused():
+    from serving.client.declaration import Declaration
+
+    with pytest.raises(RequestError, match="valid Unicode"):
+        Declaration(SCHEMA).ids("item_id", "candidate_item_ids", ["\ud800"])
+
+
 def ids(field: str, *texts) -> list[int]:
     return [stable_id(field, text) for text in texts]
 
