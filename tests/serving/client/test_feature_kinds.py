@@ -297,7 +297,7 @@ WRONG = [
     ({"user": {"age": 3.0}}, f"`user['age']` must {WHOLE}3.0"),
     (
         {"user": {"age": "DE"}},
-        "`user['age']` must be a whole number of 64 bits (texts need the "
+        "`user['age']` must be a whole number of 64 bits (for texts, "
         "declaration, schema). Received: 'DE'",
     ),
     ({"user": {"age": [3]}}, "`user['age']` must be one of whole numbers, not"),
@@ -331,14 +331,14 @@ WRONG = [
         {"candidates": {"angle": [1, 2]}},
         "`candidates['angle']` must be a list of numbers. Received: 1",
     ),
-    ({"user_id": "u-1"}, "`user_id` must be a whole number of 64 bits (texts"),
+    ({"user_id": "u-1"}, "`user_id` must be a whole number of 64 bits (for texts"),
     (
         {"candidate_item_ids": ["1", "x"]},
-        "`candidate_item_ids` must be a whole number of 64 bits (texts",
+        "`candidate_item_ids` must be a whole number of 64 bits (for texts",
     ),
     (
         {"behavior_item_ids": ["1", "2", "9223372036854775808"]},
-        "`behavior_item_ids` must be a whole number of 64 bits (texts",
+        "`behavior_item_ids` must be a whole number of 64 bits (for texts",
     ),
 ]
 GOOD = {
