@@ -126,6 +126,44 @@ def events(folder):
     )
 
 
+def bookshop(folder):
+    """Books and customers have dates, and ``isbn`` does not say "item"."""
+    rng = random.Random(5)
+    write_csv(
+        folder / "books.csv",
+        ["isbn", "title", "genre", "published"],
+        [
+            (
+                f"978-{n}",
+                f"The book, vol. {n}",
+                f"g{n % 5}",
+                f"19{n + 10}-07-11",
+            )
+            for n in range(80)
+        ],
+    )
+    write_csv(
+        folder / "customers.csv",
+        ["customer_no", "country", "joined"],
+        [(f"C{n}", f"c{n % 3}", f"20{n % 9 + 10}-03-01") for n in range(40)],
+    )
+
+    def row(*more):
+        at = START + rng.randrange(20 * DAY)
+        return (f"C{rng.randrange(40)}", f"978-{rng.randrange(80)}", at, *more)
+
+    write_csv(
+        folder / "shown.csv",
+        ["customer_no", "isbn", "shown_at", "bought"],
+        [row(rng.randrange(2)) for _ in range(600)],
+    )
+    write_csv(
+        folder / "orders.csv",
+        ["customer_no", "isbn", "ordered_at", "order_no"],
+        [row(n) for n in range(400)],
+    )
+
+
 def journey(folder):
     """Purchases of households, and offers that they took or not."""
     rng = random.Random(3)
@@ -293,6 +331,33 @@ EXPECTED = {
             "action": "kind",
             "train": [datetime.date(2026, 3, 1), datetime.date(2026, 3, 9)],
             "eval": [datetime.date(2026, 3, 10), datetime.date(2026, 3, 10)],
+        },
+    },
+    bookshop: {
+        "user": {"column": "customer_no", "type": "string"},
+        "item": {"column": "isbn", "type": "string"},
+        "labels": {"click": "bought"},
+        "features": {
+            "user": {"country": {"type": "string"}},
+            "item": {"genre": {"type": "string"}},
+            "behavior": {
+                "genre": None,
+                "order_no": {"type": "float", "buckets": 16},
+            },
+            "matches": ["genre"],
+        },
+        "text": "title",
+        "log": {
+            "tables": {
+                "impressions": "shown",
+                "events": "orders",
+                "users": "customers",
+                "items": "books",
+            },
+            "time": "shown_at",
+            "event_time": "ordered_at",
+            "train": [datetime.date(2026, 3, 1), datetime.date(2026, 3, 18)],
+            "eval": [datetime.date(2026, 3, 19), datetime.date(2026, 3, 20)],
         },
     },
     journey: {
