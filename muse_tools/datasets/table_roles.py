@@ -25,6 +25,7 @@ _ITEMS = "item|product|sku|movie|film|article|song|track|book|news|asin|goods"
 _ITEMS += "|video|listing|offer|recipe|game|artist|content|doc"
 _LABELS = "click|label|open|bought|purchas|order|like|watch|rating|stars|score"
 _LABELS += "|convert|target"
+_SCORES = "rating|stars|score"
 _TIMES = "time|date|stamp|_at$|^at$|^ts$|_ts$|when|day"
 _SHOWN = "impression|shown|view|exposure|sample|rating|slate|recommend"
 _DONE = "event|log|behavi|action|click|transaction|purchase|interaction|histor"
@@ -86,9 +87,17 @@ def label_of(sample: Sample, keys: Sequence[str]) -> Column | None:
         if column.kind in ("int", "float")
         and column.name not in keys
         and not column.is_list
-        and matches("rating|stars|score", column.name)
+        and matches(_SCORES, column.name)
     ]
     return next(iter([*named, *scores, *found]), None)
+
+
+def is_score(column: Column) -> bool:
+    """Returns whether a column may hold scores that users gave to items."""
+    if column.is_list or column.kind not in ("int", "float"):
+        return False
+    small = {*column.values.to_pylist()} <= {None, *range(6)}
+    return matches(_SCORES, column.name) or (small and column.distinct > 2)
 
 
 def _is_label(column: Column) -> bool:

@@ -154,8 +154,8 @@ def bookshop(folder):
 
     write_csv(
         folder / "shown.csv",
-        ["customer_no", "isbn", "shown_at", "bought"],
-        [row(rng.randrange(2)) for _ in range(600)],
+        ["customer_no", "isbn", "shown_at", "bought", "stars"],
+        [row(rng.randrange(2), rng.randrange(6)) for _ in range(600)],
     )
     write_csv(
         folder / "orders.csv",
@@ -445,6 +445,7 @@ QUESTIONS = {
         "keep: which of click, order, view",
         "train and eval: only the first 300 rows were looked at",
     ],
+    bookshop: ["shown.stars is not used. Is it known before the item is"],
     journey: ["vectors: no table has a vector"],
     ready_made: [],
 }
