@@ -563,7 +563,10 @@ def test_the_command(tmp_path):
     assert done.exit_code == 0, done.output
     text = (tmp_path / "schema.yaml").read_text()
     assert text in done.output
-    assert f"muse data inspect {tmp_path}" in done.output
-    assert "muse pipeline run --config" in done.output
+    *_, edit, inspect, run = done.output.splitlines()
+    assert str(tmp_path / "schema.yaml") in edit
+    assert inspect.endswith(f"muse data inspect {tmp_path}")
+    assert "muse pipeline run --config" in run and "demo" not in run
+    assert f"raw_dir: {tmp_path}" in run and "text_svd" in run
     done = CliRunner().invoke(app, ["init", "--help"])
     assert "Example: muse data init" in done.output
