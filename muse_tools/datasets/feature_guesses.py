@@ -162,7 +162,12 @@ class Guesses:
             self.questions.append(
                 f"{place} has only one value in the rows looked at: left out"
             )
-        elif kind in ("moment", "bool", "other"):
+        elif kind == "bool":
+            self.questions.append(
+                f"{place} (bool) is left out. In CSV it is a feature with "
+                "{type: string}; in other files, write it as texts first"
+            )
+        elif kind in ("moment", "other"):
             self.questions.append(
                 f"{place} ({column.values.type}) cannot be a feature. "
                 "Features are int64, texts, numbers, and lists of them"

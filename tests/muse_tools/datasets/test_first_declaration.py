@@ -519,6 +519,35 @@ def test_what_is_missing_is_asked(tmp_path, make, part, loads):
             ranking_schema.load(path)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_flag_can_be_a_feature(tmp_path, kind):
+    """In CSV by the type that the question names, elsewhere as texts."""
+    movies(tmp_path)
+    path = tmp_path / f"users.{kind}"
+    flags = [("false", "true")[n % 2] for n in range(60)]
+    users = {"userId": [*range(1, 61)], "newsletter": flags}
+    if kind == "csv":
+        write_csv(path, users, zip(*users.values(), strict=True))
+    elif kind == "jsonl":
+        path.write_text(
+            "".join(
+                json.dumps({"userId": n, "newsletter": flag}) + "\n"
+                for n, flag in enumerate(flags, 1)
+            )
+        )
+    else:
+        pq.write_table(pa.table(users), path)
+    out, text = first_declaration.write(tmp_path)
+    found = "# QUESTION: users.newsletter (bool) is left out" in text
+    assert found == (kind == "csv")
+    if found:
+        assert "In CSV it is a feature with {type: string}" in text
+        feature = "  user: {newsletter: {type: string}}\n"
+        out.write_text(text.replace("features:\n", "features:\n" + feature))
+    assert ranking_schema.load(out).features.user["newsletter"]
+    assert inspection.inspect(tmp_path)["problems"] == []
+
+
 def test_only_the_first_rows_are_read(tmp_path, monkeypatch):
     movies(tmp_path, users=400)
     monkeypatch.setattr(csv_rows, "BLOCK_BYTES", 4000)
