@@ -54,6 +54,8 @@ def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
     """Returns the first rows with inferred types, and whether they are all."""
     delimiter, names = _header(path)
     reader = _open(path, delimiter, names, {})
+    if any(pa.types.is_binary(field.type) for field in reader.schema):
+        raise pa.ArrowInvalid("it is not UTF-8")
     first = next(iter(reader), None)
     if first is None:
         return reader.schema.empty_table(), True

@@ -124,7 +124,8 @@ def _sample(name: str, paths: list[pathlib.Path]) -> Sample:
         whole = table.num_rows == total
     else:
         rows = json_rows if kind.startswith(".jsonl") else csv_rows
-        table, whole = rows.sample(path, ROWS)
+        with text_tables.reading(path):
+            table, whole = rows.sample(path, ROWS)
     columns = {one: _column(one, table[one]) for one in table.column_names}
     return Sample(name, columns, len(table), whole and len(paths) == 1)
 

@@ -582,6 +582,21 @@ def test_a_folder_without_tables(tmp_path):
         assert not (folder / "schema.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", b"id,name\n1,G\xfcnther\n"),
+        ("late.csv", b"id,name\n" + b"1,Eva\n" * 9000 + b"2,G\xfcnther\n"),
+        ("a.jsonl", b'{"id": 1, "name": "G\xfcnther"}\n'),
+    ],
+)
+def test_a_file_that_is_not_utf_8_is_named(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=f"{name}.*(utf|UTF)-8.*Fix: ") as info:
+        first_declaration.declare(tmp_path)
+    assert "\n" not in str(info.value)
+
+
 def test_the_command(tmp_path):
     from typer.testing import CliRunner
 
