@@ -80,7 +80,11 @@ def _lines(base: pathlib.Path, roles: Roles) -> Iterator[str]:
     for question in [*roles.questions, *guesses.questions]:
         yield QUESTION + question.removesuffix(".")
     for sample in roles.others:
-        yield f"{QUESTION}{sample.name} is not used. What is it?"
+        events = (
+            " If it has events too, put all into files with the same columns "
+            "and name a pattern under log.tables.events"
+        ) * ({roles.user, roles.item} <= {*sample.columns})
+        yield f"{QUESTION}{sample.name} is not used. What is it?{events}"
     name = re.sub(r"\W+", "_", base.resolve().name) or "own"
     yield f"name: {_flow(name)}"
     for key, column in (("user", roles.user), ("item", roles.item)):

@@ -493,6 +493,15 @@ def more_files(folder):
     write_csv(folder / "tags.csv", ["tag", "words"], [(1, 2), (3, 4)])
 
 
+def more_events(folder):
+    bookshop(folder)
+    write_csv(
+        folder / "page_views.csv",
+        ["customer_no", "isbn", "viewed_at"],
+        [(f"C{n % 40}", f"978-{n % 80}", START + n) for n in range(400)],
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "part", "loads"),
     [
@@ -504,7 +513,13 @@ def more_files(folder):
             "train and eval: the rows looked at are of one day, 2026-03-01",
             True,
         ),
-        (more_files, "tags is not used", True),
+        (more_files, "tags is not used. What is it?\n", True),
+        (
+            more_events,
+            "page_views is not used. What is it? If it has events too, put "
+            "all into files with the same columns and name a pattern",
+            True,
+        ),
     ],
 )
 def test_what_is_missing_is_asked(tmp_path, make, part, loads):
