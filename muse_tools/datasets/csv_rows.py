@@ -97,14 +97,15 @@ def _open(
     )
 
 
-def _text(path: pathlib.Path) -> io.TextIOWrapper:
+def open_text(path: pathlib.Path) -> io.TextIOWrapper:
+    """Opens a file of texts, zipped or not."""
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     return opened(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def _header(path: pathlib.Path) -> tuple[str, list[str]]:
     """Returns the delimiter and the names of the columns."""
-    with _text(path) as file:
+    with open_text(path) as file:
         line = file.readline()
     if not line.strip():
         raise DataError(
@@ -134,7 +135,7 @@ def _diagnosis(
     reason = str(error)
     found = re.search("invalid value '(.*)'", reason, re.DOTALL)
     value = found[1] if found else ""
-    with _text(path) as file:
+    with open_text(path) as file:
         rows = csv.reader(file, delimiter=delimiter)
         header = next(rows)
         for row in rows:

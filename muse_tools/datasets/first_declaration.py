@@ -185,6 +185,12 @@ def _log(roles: Roles, guesses: Guesses) -> Iterator[str]:
         actions = sorted({*guesses.action.values.to_pylist()} - {None})
         shown = ", ".join(map(str, actions[:8]))
         yield f"  {QUESTION}keep: which of {shown} are behaviors? Now all."
+    offset = roles.impressions.offset if roles.impressions else ""
+    if offset.strip("Z+-0:"):
+        yield (
+            f"  {QUESTION}timezone: times have the offset {offset}. Days begin "
+            "in UTC unless you name a zone, such as Europe/Berlin."
+        )
     yield from _days(roles.impressions)
 
 

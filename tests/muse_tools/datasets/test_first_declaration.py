@@ -612,6 +612,35 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path, name, data):
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize(
+    ("offset", "asked"),
+    [("+01:00", True), ("-0530", True), ("Z", False), ("+00:00", False)],
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_an_offset_of_all_times_is_asked_about(tmp_path, offset, asked, kind):
+    movies(tmp_path)
+    (tmp_path / "ratings.csv").unlink()
+    rows = [
+        {
+            "userId": n % 40,
+            "movieId": n % 80 + 1,
+            "rating": n % 5,
+            "at": f"2026-03-{n % 28 + 1:02}T00:30:00{offset}",
+        }
+        for n in range(1, 400)
+    ]
+    if kind == "csv":
+        path = tmp_path / "ratings.csv"
+        write_csv(path, rows[0], [one.values() for one in rows])
+    else:
+        lines = [json.dumps(one) + "\n" for one in rows]
+        (tmp_path / "ratings.jsonl").write_text("".join(lines))
+    text = first_declaration.declare(tmp_path)
+    part = f"# QUESTION: timezone: times have the offset {offset}."
+    assert (part in text) == asked
+    assert "  time: at\n" in text
+
+
 def test_the_command(tmp_path):
     from typer.testing import CliRunner
 
