@@ -56,6 +56,8 @@ def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
     """Returns the first rows with inferred types, and whether they are all."""
     delimiter, names = _header(path)
     reader = _open(path, delimiter, names, {})
+    if any(pa.types.is_binary(field.type) for field in reader.schema):
+        raise pa.ArrowInvalid("it is not UTF-8")
     first = next(iter(reader), None)
     if first is None:
         return reader.schema.empty_table(), True
@@ -97,7 +99,8 @@ def _open(
     )
 
 
-def _text(path: pathlib.Path) -> io.TextIOWrapper:
+def open_text(path: pathlib.Path) -> io.TextIOWrapper:
+    """Opens a file of texts, zipped or not."""
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     return opened(path, "rt", encoding="utf-8-sig", newline="")
 
@@ -123,7 +126,7 @@ def _check_quotes(path: pathlib.Path, delimiter: str) -> None:
 
 def _header(path: pathlib.Path) -> tuple[str, list[str]]:
     """Returns the delimiter and the names of the columns."""
-    with _text(path) as file:
+    with open_text(path) as file:
         line = file.readline()
     if not line.strip():
         raise DataError(
@@ -153,7 +156,7 @@ def _diagnosis(
     reason = str(error)
     found = re.search("invalid value '(.*)'", reason, re.DOTALL)
     value = found[1] if found else ""
-    with _text(path) as file:
+    with open_text(path) as file:
         rows = csv.reader(file, delimiter=delimiter)
         header = next(rows)
         for row in rows:

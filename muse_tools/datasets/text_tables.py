@@ -158,8 +158,15 @@ def read(
 
     Columns that are not in `types` have the type null and no values.
     """
-    try:
+    with reading(path):
         yield from _READERS[ending_of(path)](path, types)
+
+
+@contextlib.contextmanager
+def reading(path: pathlib.Path) -> Iterator[None]:
+    """Turns errors about the content of a file into one that names it."""
+    try:
+        yield
     except (
         pa.ArrowException,
         EOFError,
