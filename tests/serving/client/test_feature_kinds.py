@@ -298,7 +298,7 @@ WRONG = [
     (
         {"user": {"age": "DE"}},
         "`user['age']` must be a whole number of 64 bits (for texts, "
-        "declaration, schema). Received: 'DE'",
+        "give the declaration as schema). Received: 'DE'",
     ),
     ({"user": {"age": [3]}}, "`user['age']` must be one of whole numbers, not"),
     ({"user": {"income": "12"}}, f"`user['income']` must {NUMBERS}'12'"),
