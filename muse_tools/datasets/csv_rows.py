@@ -107,7 +107,7 @@ def open_text(path: pathlib.Path) -> io.TextIOWrapper:
 
 def _check_quotes(path: pathlib.Path, delimiter: str) -> None:
     """Raises `DataError` for a quote that would join several lines to one."""
-    with _text(path) as file:
+    with open_text(path) as file:
         if not any('"' in line for line in file):
             return
         file.seek(0)

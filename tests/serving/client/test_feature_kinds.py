@@ -331,7 +331,10 @@ WRONG = [
         {"candidates": {"angle": [1, 2]}},
         "`candidates['angle']` must be a list of numbers. Received: 1",
     ),
-    ({"user_id": "u-1"}, "`user_id` must be a whole number of 64 bits (for texts"),
+    (
+        {"user_id": "u-1"},
+        "`user_id` must be a whole number of 64 bits (for texts",
+    ),
     (
         {"candidate_item_ids": ["1", "x"]},
         "`candidate_item_ids` must be a whole number of 64 bits (for texts",
