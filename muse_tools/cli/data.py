@@ -226,14 +226,16 @@ def init_command(
         tell("done", 1.0)
     questions = text.count(first_declaration.QUESTION)
     schema = "" if out is None else f" --schema {path}"
-    vectors = " --set item_embeddings=text_svd" * ("\ntext:" in text)
+    vectors = ", item_embeddings: text_svd" * ("\ntext:" in text)
     output.write_lines(
         [
             text.removesuffix("\n"),
             f"Wrote {path}. Questions in it: {questions}.",
-            "Next: answer them, then muse data inspect "
-            f"{directory}{schema}, then muse pipeline run --config "
-            f"configs/demo.yaml --set data.raw_dir={directory}{vectors}",
+            "Next (docs/own-data.md):",
+            f"1. Edit {path} until it describes your data.",
+            f"2. muse data inspect {directory}{schema}",
+            "3. muse pipeline run --config YOURS.yaml, a configuration of your "
+            f"own with output_dir, data: {{raw_dir: {directory}}}{vectors}",
         ]
     )
 

@@ -18,6 +18,7 @@ from muse_tools.datasets.errors import DataError
 BLOCK_BYTES = 16 << 20
 _NULLS = ["\\N", "None", *pyarrow.csv.ConvertOptions().null_values]
 _DELIMITERS = ",;\t|"
+csv.field_size_limit(2**31 - 1)  # A history may be one value.
 
 
 def read(
@@ -29,6 +30,7 @@ def read(
     Declared texts stay texts even if they look like numbers.
     """
     delimiter, names = _header(path)
+    _check_quotes(path, delimiter)
     wanted = [name for name in names if name in types]
     chosen: dict[str, pa.DataType] = {}
     try:
@@ -57,6 +59,8 @@ def sample(path: pathlib.Path, rows: int) -> tuple[pa.Table, bool]:
     """Returns the first rows with inferred types, and whether they are all."""
     delimiter, names = _header(path)
     reader = _open(path, delimiter, names, {})
+    if any(pa.types.is_binary(field.type) for field in reader.schema):
+        raise pa.ArrowInvalid("it is not UTF-8")
     first = next(iter(reader), None)
     if first is None:
         return reader.schema.empty_table(), True
@@ -97,14 +101,34 @@ def _open(
     )
 
 
-def _text(path: pathlib.Path) -> io.TextIOWrapper:
+def open_text(path: pathlib.Path) -> io.TextIOWrapper:
+    """Opens a file of texts, zipped or not."""
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     return opened(path, "rt", encoding="utf-8-sig", newline="")
 
 
+def _check_quotes(path: pathlib.Path, delimiter: str) -> None:
+    """Raises `DataError` for a quote that would join several lines to one."""
+    with open_text(path) as file:
+        if not any('"' in line for line in file):
+            return
+        file.seek(0)
+        rows = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            for _ in rows:
+                pass
+        except csv.Error as error:
+            raise DataError(
+                "UNREADABLE_ROW",
+                f"{path}: line {rows.line_num}: {error}. A value that begins "
+                'with " ends with the next one.',
+                'write " twice within a value, and quote the whole value.',
+            ) from error
+
+
 def _header(path: pathlib.Path) -> tuple[str, list[str]]:
     """Returns the delimiter and the names of the columns."""
-    with _text(path) as file:
+    with open_text(path) as file:
         line = file.readline()
     if not line.strip():
         raise DataError(
@@ -134,7 +158,7 @@ def _diagnosis(
     reason = str(error)
     found = re.search("(?:value|string:) '(.*)'", reason, re.DOTALL)
     value = found[1] if found else ""
-    with _text(path) as file:
+    with open_text(path) as file:
         rows = csv.reader(file, delimiter=delimiter)
         header = next(rows)
         for row in rows:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from muse_tools.datasets import casting
+from muse_tools.datasets import casting, moments
 from muse_tools.datasets.arrow_lists import list_lengths, values_of
 from schemas.hashing import stable_ids
 
@@ -192,10 +192,7 @@ def _decode_values(array: pa.Array, kind: bytes, value: str) -> pa.Array:
     if not pa.types.is_timestamp(array.type):
         return array
     if array.type.tz is None:
-        # A time that occurs twice, as clocks go back, is the earlier one.
-        array = pc.assume_timezone(
-            array, value, ambiguous="earliest", nonexistent="earliest"
-        )
+        array = moments.in_zone(array, value)
     # In other zones, floor_temporal refuses times as clocks go back.
     array = array.cast(pa.timestamp(array.type.unit, "UTC"))
     whole = pa.timestamp("s", "UTC")

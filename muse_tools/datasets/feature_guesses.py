@@ -162,7 +162,12 @@ class Guesses:
             self.questions.append(
                 f"{place} has only one value in the rows looked at: left out"
             )
-        elif kind in ("moment", "bool", "other"):
+        elif kind == "bool":
+            self.questions.append(
+                f"{place} (bool) is left out. In CSV it is a feature with "
+                "{type: string}; in other files, write it as texts first"
+            )
+        elif kind in ("moment", "other"):
             self.questions.append(
                 f"{place} ({column.values.type}) cannot be a feature. "
                 "Features are int64, texts, numbers, and lists of them"
@@ -291,13 +296,14 @@ class Guesses:
                 self._labels[name] = column.name
             elif matches(_POSITION, column.name) and column.kind == "int":
                 self._add("candidate", column, shown.name, training_only=True)
-            elif not same:
+            elif not same and not table_roles.is_score(column):
                 group = self._group(shown, column)
                 self._add(group, column, shown.name)
             else:
                 self.questions.append(
                     f"{shown.name}.{column.name} is not used. Is it known "
-                    "before the item is shown (a context feature), or after?"
+                    "before the item is shown (a context or candidate "
+                    "feature), or only after (a label)?"
                 )
 
     def _group(self, shown: Sample, column: Column) -> str:

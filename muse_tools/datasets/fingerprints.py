@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from muse_tools.datasets import raw_tables, search_tables
+from muse_tools.datasets.text_tables import file_state
 from serving.files import write_json
 
 _FRESH_NS = 2_000_000_000
@@ -77,12 +78,6 @@ class FileDigests:
             old = time.time_ns() - _FRESH_NS
             kept = {k: v for k, v in self._known.items() if v[0][2] < old}
             write_json(self._memory, kept)
-
-
-def file_state(path: pathlib.Path) -> list[int]:
-    """Returns what changes when a file is written: size, times, inode."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def raw_fingerprint(raw_dir: str, digests: FileDigests) -> str:

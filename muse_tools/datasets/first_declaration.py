@@ -80,7 +80,11 @@ def _lines(base: pathlib.Path, roles: Roles) -> Iterator[str]:
     for question in [*roles.questions, *guesses.questions]:
         yield QUESTION + question.removesuffix(".")
     for sample in roles.others:
-        yield f"{QUESTION}{sample.name} is not used. What is it?"
+        events = (
+            " If it has events too, put all into files with the same columns "
+            "and name a pattern under log.tables.events"
+        ) * ({roles.user, roles.item} <= {*sample.columns})
+        yield f"{QUESTION}{sample.name} is not used. What is it?{events}"
     name = re.sub(r"\W+", "_", base.resolve().name) or "own"
     yield f"name: {_flow(name)}"
     for key, column in (("user", roles.user), ("item", roles.item)):
@@ -181,6 +185,12 @@ def _log(roles: Roles, guesses: Guesses) -> Iterator[str]:
         actions = sorted({*guesses.action.values.to_pylist()} - {None})
         shown = ", ".join(map(str, actions[:8]))
         yield f"  {QUESTION}keep: which of {shown} are behaviors? Now all."
+    offset = roles.impressions.offset if roles.impressions else ""
+    if offset.strip("Z+-0:"):
+        yield (
+            f"  {QUESTION}timezone: times have the offset {offset}. Days begin "
+            "in UTC unless you name a zone, such as Europe/Berlin."
+        )
     yield from _days(roles.impressions)
 
 

@@ -32,12 +32,19 @@ def read(
     )
     zoned = pc.match_substring_regex(column, _ZONE)
     local = pc.if_else(zoned, None, column).cast(pa.timestamp("us"))
-    # A time that occurs twice, as clocks go back, is the earlier one.
-    local = pc.assume_timezone(
-        local, kind.tz, ambiguous="earliest", nonexistent="earliest"
-    )
     others = pc.if_else(zoned, column, None).cast(kind)
-    return pc.coalesce(local, others)
+    return pc.coalesce(in_zone(local, kind.tz), others)
+
+
+def in_zone(local: pa.Array, zone: str) -> pa.Array:
+    """Returns the moments of local times in a zone.
+
+    A time that occurs twice, as clocks go back, is the earlier one; one that
+    clocks skip is the first after it, so that days keep their dates.
+    """
+    return pc.assume_timezone(
+        local, zone, ambiguous="earliest", nonexistent="latest"
+    )
 
 
 def fits(text: str, kind: pa.DataType) -> bool:

@@ -25,6 +25,7 @@ ROWS = 50_000
 """Number of rows that are read from each table."""
 
 _PARQUET = (".parquet", ".parq", ".pq")
+_OFFSET = re.compile(r"\d:\d\d(?:\.\d+)?(Z|[+-]\d\d:?\d\d)\b")
 _SEPARATORS = "|;, "
 
 
@@ -80,6 +81,8 @@ class Sample:
     columns: dict[str, Column]
     rows: int
     is_whole: bool
+    offset: str = ""
+    """The offset from UTC of the first times in a text, if they share one."""
 
 
 def find(root: pathlib.Path) -> list[Sample]:
@@ -110,7 +113,7 @@ def _is_table(path: pathlib.Path) -> bool:
 
 
 def _sample(name: str, paths: list[pathlib.Path]) -> Sample:
-    path = paths[0]
+    path, offset = paths[0], ""
     kind = text_tables.ending_of(path)
     if not kind:
         with parquet_files.open_file(name, path) as file:
@@ -124,9 +127,18 @@ def _sample(name: str, paths: list[pathlib.Path]) -> Sample:
         whole = table.num_rows == total
     else:
         rows = json_rows if kind.startswith(".jsonl") else csv_rows
-        table, whole = rows.sample(path, ROWS)
+        with text_tables.reading(path):
+            table, whole = rows.sample(path, ROWS)
+            offset = _offset(path)
     columns = {one: _column(one, table[one]) for one in table.column_names}
-    return Sample(name, columns, len(table), whole and len(paths) == 1)
+    whole = whole and len(paths) == 1
+    return Sample(name, columns, len(table), whole, offset)
+
+
+def _offset(path: pathlib.Path) -> str:
+    with csv_rows.open_text(path) as file:
+        found = {*_OFFSET.findall(file.read(1 << 16))}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -25,6 +25,7 @@ _ITEMS = "item|product|sku|movie|film|article|song|track|book|news|asin|goods"
 _ITEMS += "|video|listing|offer|recipe|game|artist|content|doc"
 _LABELS = "click|label|open|bought|purchas|order|like|watch|rating|stars|score"
 _LABELS += "|convert|target"
+_SCORES = "rating|stars|score"
 _TIMES = "time|date|stamp|_at$|^at$|^ts$|_ts$|when|day"
 _SHOWN = "impression|shown|view|exposure|sample|rating|slate|recommend"
 _DONE = "event|log|behavi|action|click|transaction|purchase|interaction|histor"
@@ -86,9 +87,17 @@ def label_of(sample: Sample, keys: Sequence[str]) -> Column | None:
         if column.kind in ("int", "float")
         and column.name not in keys
         and not column.is_list
-        and matches("rating|stars|score", column.name)
+        and matches(_SCORES, column.name)
     ]
     return next(iter([*named, *scores, *found]), None)
+
+
+def is_score(column: Column) -> bool:
+    """Returns whether a column may hold scores that users gave to items."""
+    if column.is_list or column.kind not in ("int", "float"):
+        return False
+    small = {*column.values.to_pylist()} <= {None, *range(6)}
+    return matches(_SCORES, column.name) or (small and column.distinct > 2)
 
 
 def _is_label(column: Column) -> bool:
@@ -119,7 +128,7 @@ def find_roles(samples: Sequence[Sample]) -> Roles:
     if {*READY_MADE[:2]} & {*by_name}:
         _ready_made(roles, by_name)
     else:
-        logs = [s for s in samples if time_of(s) and len(_keys(s)) >= 2]
+        logs = [s for s in samples if _is_log(s, samples)]
         others = [s for s in samples if s not in logs]
         _find_keys(roles, logs, others)
         _find_entities(roles, others)
@@ -128,6 +137,27 @@ def find_roles(samples: Sequence[Sample]) -> Roles:
     used += [by_name.get(one) for one in READY_MADE if roles.ready_made]
     roles.others = [s for s in samples if not any(s is one for one in used)]
     return roles
+
+
+def _is_log(sample: Sample, samples: Sequence[Sample]) -> bool:
+    """Returns whether rows are of a time, not of one user or item each.
+
+    The id of a row, such as that of an order, may be unique in a log.
+    """
+    rest = [s.columns for s in samples if s is not sample]
+    keys = _keys(sample)
+    shared = [n for n in keys if any(n in columns for columns in rest)]
+    unique = {n for n in shared if _is_unique(sample.columns[n])}
+    is_entity = len(shared) - len(unique) < 2 and any(
+        name in columns and not _is_unique(columns[name])
+        for name in unique
+        for columns in rest
+    )
+    return bool(time_of(sample)) and len(keys) >= 2 and not is_entity
+
+
+def _is_unique(column: Column) -> bool:
+    return column.share > 0.95
 
 
 def _keys(sample: Sample) -> list[str]:
@@ -177,7 +207,7 @@ def _find_keys(
     joining: dict[str, list[Sample]] = {}
     for sample in others:
         for name, column in sample.columns.items():
-            if name in in_logs and is_key(column) and column.share > 0.95:
+            if name in in_logs and is_key(column) and _is_unique(column):
                 joining.setdefault(name, []).append(sample)
     roles.user = _named(_USERS, [*joining]) or _named(_USERS, in_logs)
     rest = [name for name in joining if name != roles.user]

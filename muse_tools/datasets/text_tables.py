@@ -2,8 +2,8 @@
 
 The Parquet files lie in ``.muse_parquet/`` beside the data, or in the folder
 named by the environment variable MUSE_PARQUET_CACHE. Their names hold a digest
-of the source's name, size and time and a digest of the declared types, so a
-file is converted again when either changes.
+of the source's name, size, times and inode and a digest of the declared types,
+so a file is converted again when either changes.
 """
 
 from __future__ import annotations
@@ -98,8 +98,7 @@ def _converted(
         cache = pathlib.Path(own).expanduser() / place
     # Keeps the names of folders, which may be partitions.
     folder = cache / path.parent.relative_to(root)
-    state = path.stat()
-    source = _digest(path.name, state.st_size, state.st_mtime_ns)
+    source = _digest(path.name, *file_state(path))
     how = _digest(_VERSION, *sorted(types.items(), key=lambda one: one[0]))
     target = folder / f"{path.name}-{source}-{how}.parquet"
     if target.is_file():
@@ -117,6 +116,12 @@ def _converted(
         if f"-{source}-" not in old.name:
             old.unlink(missing_ok=True)
     return target
+
+
+def file_state(path: pathlib.Path) -> list[int]:
+    """Returns what changes when a file is written: size, times, inode."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def glob_safe(name: str) -> str:
@@ -155,8 +160,15 @@ def read(
 
     Columns that are not in `types` have the type null and no values.
     """
-    try:
+    with reading(path):
         yield from _READERS[ending_of(path)](path, types)
+
+
+@contextlib.contextmanager
+def reading(path: pathlib.Path) -> Iterator[None]:
+    """Turns errors about the content of a file into one that names it."""
+    try:
+        yield
     except (
         pa.ArrowException,
         EOFError,

@@ -109,14 +109,15 @@ def find_user(
 ) -> dict[str, Any]:
     """Returns the fields of a `RankRequest` except the candidates.
 
-    The history from an event log ends with the split's last day.
+    The history from an event log is that of a request at the end of the split's
+    last day.
     """
     tables = raw_tables.RawTables.open(directory)
     log = tables.declared.log
     if log is None:
         return user_lookup.find_user(directory, user_id, split)
     name = TRAIN_SPLIT if split == "train" else EVAL_SPLIT
-    end = log.seconds(name)[1]
+    end = log.seconds(name)[1] - log.delay_s
     found = history(tables, log, user_id, end)
     found.pop("times")
     return found
@@ -153,8 +154,7 @@ def history(
     found: dict[str, Any] = {}
     for name, feature in features.behavior.items():
         if feature.time:
-            delay = log.delay_s if log.as_of == "request" else 0
-            found[name] = (end + delay - times).astype(np.float32)
+            found[name] = (end + log.delay_s - times).astype(np.float32)
         elif name not in features.of_items:
             found[name] = columns.get(f"behavior_{name}", times[:0])
     return {

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from muse_tools.datasets import raw_tables
 from muse_tools.datasets.errors import DataError
-from muse_tools.datasets.fingerprints import file_state
 from muse_tools.datasets.raw_tables import column_of
+from muse_tools.datasets.text_tables import file_state
 from serving.client import MuseClient
 from serving.stores import (
     BehaviorStore,

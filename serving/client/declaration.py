@@ -79,7 +79,12 @@ class Declaration:
         if hashed_as is not None:
             from schemas.hashing import stable_ids
 
-            return stable_ids(hashed_as, texts)
+            try:
+                return stable_ids(hashed_as, texts)
+            except UnicodeEncodeError as error:
+                raise RequestError(
+                    field, "be valid Unicode", ascii(error.object)
+                ) from error
         return np.array([self._decimal(field, one) for one in texts], np.int64)
 
     def _decimal(self, field: str, text: str) -> int:

@@ -155,10 +155,14 @@ class Layout:
             keys = {"user_id": "int64", "item_id": "int64"}
             texts = self.declared.texts()
             found = {
-                name: f"texts ({said})" if name in texts else said
+                name: f"texts ({said}, hashed as {texts[name]})"
+                if name in texts
+                else said
                 for name, said in {**keys, **found}.items()
             }
             log, features = self.declared.log, self.declared.features
+            if log and log.keep:
+                found["actions kept"] = ", ".join(sorted(log.keep))
             for group in ("context", "behavior"):
                 for name, one in getattr(features, group).items():
                     if one.time and log:

@@ -44,8 +44,7 @@ class EventHistories:
         position = numpy_column(events, POSITION)
         order = np.lexsort((position, times, user_rows))
         self._limit = log.max_history
-        # Ages are relative to end + delay: the request, or the end for days.
-        self._delay = log.delay_s if log.as_of == "request" else 0
+        self._delay = log.delay_s
         self._since = tuple(since)
         self._happened = numpy_column(events, raw_tables.TIME)[order]
         self._columns = {
@@ -77,7 +76,8 @@ class EventHistories:
 
         Returns:
             Lists (R,) of items and of each behavior feature. Ages are seconds
-            until the request or, with ``as_of: day``, until the end.
+            until the end plus ``delay_s``: the request or, with ``as_of: day``,
+            the start of its day.
         """
         places = np.searchsorted(self._times, ends)
         stops = np.searchsorted(self._keys, self._key(users, places))
@@ -144,7 +144,7 @@ def known_times(events: pa.RecordBatch) -> Ints:
 def is_repeated(events: pa.RecordBatch) -> Mask:
     """Returns which events equal an earlier row of the table, bool (E,)."""
     keys = [
-        values_of(column(events, name).dictionary_encode().indices)
+        values_of(column(events, name).dictionary_encode("encode").indices)
         for name in events.schema.names
         if name != POSITION
     ]

@@ -126,6 +126,44 @@ def events(folder):
     )
 
 
+def bookshop(folder):
+    """Books and customers have dates, and ``isbn`` does not say "item"."""
+    rng = random.Random(5)
+    write_csv(
+        folder / "books.csv",
+        ["isbn", "title", "genre", "published"],
+        [
+            (
+                f"978-{n}",
+                f"The book, vol. {n}",
+                f"g{n % 5}",
+                f"19{n + 10}-07-11",
+            )
+            for n in range(80)
+        ],
+    )
+    write_csv(
+        folder / "customers.csv",
+        ["customer_no", "country", "joined"],
+        [(f"C{n}", f"c{n % 3}", f"20{n % 9 + 10}-03-01") for n in range(40)],
+    )
+
+    def row(*more):
+        at = START + rng.randrange(20 * DAY)
+        return (f"C{rng.randrange(40)}", f"978-{rng.randrange(80)}", at, *more)
+
+    write_csv(
+        folder / "shown.csv",
+        ["customer_no", "isbn", "shown_at", "bought", "stars"],
+        [row(rng.randrange(2), rng.randrange(6)) for _ in range(600)],
+    )
+    write_csv(
+        folder / "orders.csv",
+        ["customer_no", "isbn", "ordered_at", "order_no"],
+        [row(n) for n in range(400)],
+    )
+
+
 def journey(folder):
     """Purchases of households, and offers that they took or not."""
     rng = random.Random(3)
@@ -295,6 +333,33 @@ EXPECTED = {
             "eval": [datetime.date(2026, 3, 10), datetime.date(2026, 3, 10)],
         },
     },
+    bookshop: {
+        "user": {"column": "customer_no", "type": "string"},
+        "item": {"column": "isbn", "type": "string"},
+        "labels": {"click": "bought"},
+        "features": {
+            "user": {"country": {"type": "string"}},
+            "item": {"genre": {"type": "string"}},
+            "behavior": {
+                "genre": None,
+                "order_no": {"type": "float", "buckets": 16},
+            },
+            "matches": ["genre"],
+        },
+        "text": "title",
+        "log": {
+            "tables": {
+                "impressions": "shown",
+                "events": "orders",
+                "users": "customers",
+                "items": "books",
+            },
+            "time": "shown_at",
+            "event_time": "ordered_at",
+            "train": [datetime.date(2026, 3, 1), datetime.date(2026, 3, 18)],
+            "eval": [datetime.date(2026, 3, 19), datetime.date(2026, 3, 20)],
+        },
+    },
     journey: {
         "user": "household_id",
         "item": "product_id",
@@ -380,6 +445,7 @@ QUESTIONS = {
         "keep: which of click, order, view",
         "train and eval: only the first 300 rows were looked at",
     ],
+    bookshop: ["shown.stars is not used. Is it known before the item is"],
     journey: ["vectors: no table has a vector"],
     ready_made: [],
 }
@@ -427,6 +493,15 @@ def more_files(folder):
     write_csv(folder / "tags.csv", ["tag", "words"], [(1, 2), (3, 4)])
 
 
+def more_events(folder):
+    bookshop(folder)
+    write_csv(
+        folder / "page_views.csv",
+        ["customer_no", "isbn", "viewed_at"],
+        [(f"C{n % 40}", f"978-{n % 80}", START + n) for n in range(400)],
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "part", "loads"),
     [
@@ -438,7 +513,13 @@ def more_files(folder):
             "train and eval: the rows looked at are of one day, 2026-03-01",
             True,
         ),
-        (more_files, "tags is not used", True),
+        (more_files, "tags is not used. What is it?\n", True),
+        (
+            more_events,
+            "page_views is not used. What is it? If it has events too, put "
+            "all into files with the same columns and name a pattern",
+            True,
+        ),
     ],
 )
 def test_what_is_missing_is_asked(tmp_path, make, part, loads):
@@ -451,6 +532,35 @@ def test_what_is_missing_is_asked(tmp_path, make, part, loads):
         assert text.startswith("# QUESTION: it does not load yet: ")
         with pytest.raises(ranking_schema.ConfigError):
             ranking_schema.load(path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_flag_can_be_a_feature(tmp_path, kind):
+    """In CSV by the type that the question names, elsewhere as texts."""
+    movies(tmp_path)
+    path = tmp_path / f"users.{kind}"
+    flags = [("false", "true")[n % 2] for n in range(60)]
+    users = {"userId": [*range(1, 61)], "newsletter": flags}
+    if kind == "csv":
+        write_csv(path, users, zip(*users.values(), strict=True))
+    elif kind == "jsonl":
+        path.write_text(
+            "".join(
+                json.dumps({"userId": n, "newsletter": flag}) + "\n"
+                for n, flag in enumerate(flags, 1)
+            )
+        )
+    else:
+        pq.write_table(pa.table(users), path)
+    out, text = first_declaration.write(tmp_path)
+    found = "# QUESTION: users.newsletter (bool) is left out" in text
+    assert found == (kind == "csv")
+    if found:
+        assert "In CSV it is a feature with {type: string}" in text
+        feature = "  user: {newsletter: {type: string}}\n"
+        out.write_text(text.replace("features:\n", "features:\n" + feature))
+    assert ranking_schema.load(out).features.user["newsletter"]
+    assert inspection.inspect(tmp_path)["problems"] == []
 
 
 def test_only_the_first_rows_are_read(tmp_path, monkeypatch):
@@ -487,6 +597,50 @@ def test_a_folder_without_tables(tmp_path):
         assert not (folder / "schema.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", b"id,name\n1,G\xfcnther\n"),
+        ("late.csv", b"id,name\n" + b"1,Eva\n" * 9000 + b"2,G\xfcnther\n"),
+        ("a.jsonl", b'{"id": 1, "name": "G\xfcnther"}\n'),
+    ],
+)
+def test_a_file_that_is_not_utf_8_is_named(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=f"{name}.*(utf|UTF)-8.*Fix: ") as info:
+        first_declaration.declare(tmp_path)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("offset", "asked"),
+    [("+01:00", True), ("-0530", True), ("Z", False), ("+00:00", False)],
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_an_offset_of_all_times_is_asked_about(tmp_path, offset, asked, kind):
+    movies(tmp_path)
+    (tmp_path / "ratings.csv").unlink()
+    rows = [
+        {
+            "userId": n % 40,
+            "movieId": n % 80 + 1,
+            "rating": n % 5,
+            "at": f"2026-03-{n % 28 + 1:02}T00:30:00{offset}",
+        }
+        for n in range(1, 400)
+    ]
+    if kind == "csv":
+        path = tmp_path / "ratings.csv"
+        write_csv(path, rows[0], [one.values() for one in rows])
+    else:
+        lines = [json.dumps(one) + "\n" for one in rows]
+        (tmp_path / "ratings.jsonl").write_text("".join(lines))
+    text = first_declaration.declare(tmp_path)
+    part = f"# QUESTION: timezone: times have the offset {offset}."
+    assert (part in text) == asked
+    assert "  time: at\n" in text
+
+
 def test_the_command(tmp_path):
     from typer.testing import CliRunner
 
@@ -497,7 +651,10 @@ def test_the_command(tmp_path):
     assert done.exit_code == 0, done.output
     text = (tmp_path / "schema.yaml").read_text()
     assert text in done.output
-    assert f"muse data inspect {tmp_path}" in done.output
-    assert "muse pipeline run --config" in done.output
+    *_, edit, inspect, run = done.output.splitlines()
+    assert str(tmp_path / "schema.yaml") in edit
+    assert inspect.endswith(f"muse data inspect {tmp_path}")
+    assert "muse pipeline run --config" in run and "demo" not in run
+    assert f"raw_dir: {tmp_path}" in run and "text_svd" in run
     done = CliRunner().invoke(app, ["init", "--help"])
     assert "Example: muse data init" in done.output

@@ -250,6 +250,30 @@ def test_files_are_converted_once(tmp_path, monkeypatch):
     assert len([*made.parent.iterdir()]) == 2
 
 
+def test_a_copy_with_the_size_and_time_of_the_file_is_converted(tmp_path):
+    path, other = tmp_path / "ratings.csv", tmp_path / "other"
+    write(path, RATINGS)
+    assert read(tmp_path, "events")["user_id"][0].as_py() == BIG
+    other.write_text(path.read_text().replace(str(BIG), str(BIG + 7)))
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    other.rename(path)
+    assert read(tmp_path, "events")["user_id"][0].as_py() == BIG + 7
+
+
+def test_a_day_whose_midnight_is_skipped_keeps_its_date(tmp_path):
+    """Clocks go from 0:00 to 1:00 on 2026-04-24 in Cairo."""
+    log = {**DECLARED.log.model_dump(), "timezone": "Africa/Cairo"}
+    log |= {"eval": ["2026-04-24", "2026-04-25"]}
+    log |= {"train": ["2026-04-20", "2026-04-23"]}
+    values = {**DECLARED.model_dump(exclude_defaults=True), "log": log}
+    declared = RankingSchema.model_validate(values)
+    rows = [{**RATINGS[0], "timestamp": "2026-04-24"}]
+    write(tmp_path / "ratings.csv", rows)
+    table = raw_tables.RawTables.open(tmp_path, declared=declared)["events"]
+    (batch,) = table.iter_batches()
+    assert batch["time"].to_pylist() == [declared.log.seconds("eval")[0]]
+
+
 def test_the_cache_may_lie_elsewhere(tmp_path, monkeypatch):
     write(tmp_path / "data" / "ratings.csv", RATINGS)
     monkeypatch.setenv(text_tables.CACHE_VARIABLE, str(tmp_path / "cache"))
@@ -313,6 +337,11 @@ WRONG = {
             for moment in ("2026-03-04T12:04:00Z", "04.03.2026 12:04")
         ),
         ["line 2, column timestamp: '04.03.2026 12:04'", "ISO 8601"],
+    ),
+    "quotes that join two lines": (
+        "ratings.csv",
+        csv_with('1,"a,5,1,1,d,1760000000,x\n2,"b,5,1,1,d,1760000000,x'),
+        ["line 12", "expected after"],
     ),
     "no header": ("ratings.csv", "\n", ["no header"]),
     "empty": ("ratings.csv", "", ["no header"]),

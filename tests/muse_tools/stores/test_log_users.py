@@ -131,7 +131,7 @@ def test_to_rank_a_user_all_events_of_the_split_count(world):
     from muse_tools.stores.log_users import find_user
 
     found = find_user(world.folder, 1)
-    check(found, 1, 12 * DAY)
+    check(found, 1, 12 * DAY - 100)
     assert 12 in found["behavior_item_ids"]
     assert set(found) == {"user_id", "user", "behavior_item_ids", "behaviors"}
     assert find_user(world.folder, 4)["user"] == {"age": 0, "clubs": []}

@@ -25,6 +25,13 @@ from tests.serving.kinds_schema import SCHEMA
 NAN = float("nan")
 
 
+def test_half_of_a_surrogate_pair_is_refused():
+    from serving.client.declaration import Declaration
+
+    with pytest.raises(RequestError, match="valid Unicode"):
+        Declaration(SCHEMA).ids("item_id", "candidate_item_ids", ["\ud800"])
+
+
 def ids(field: str, *texts) -> list[int]:
     return [stable_id(field, text) for text in texts]
 
@@ -290,8 +297,8 @@ WRONG = [
     ({"user": {"age": 3.0}}, f"`user['age']` must {WHOLE}3.0"),
     (
         {"user": {"age": "DE"}},
-        "`user['age']` must be a whole number of 64 bits (texts need the "
-        "declaration, schema). Received: 'DE'",
+        "`user['age']` must be a whole number of 64 bits (for texts, "
+        "give the declaration as schema). Received: 'DE'",
     ),
     ({"user": {"age": [3]}}, "`user['age']` must be one of whole numbers, not"),
     ({"user": {"income": "12"}}, f"`user['income']` must {NUMBERS}'12'"),
@@ -324,14 +331,17 @@ WRONG = [
         {"candidates": {"angle": [1, 2]}},
         "`candidates['angle']` must be a list of numbers. Received: 1",
     ),
-    ({"user_id": "u-1"}, "`user_id` must be a whole number of 64 bits (texts"),
+    (
+        {"user_id": "u-1"},
+        "`user_id` must be a whole number of 64 bits (for texts",
+    ),
     (
         {"candidate_item_ids": ["1", "x"]},
-        "`candidate_item_ids` must be a whole number of 64 bits (texts",
+        "`candidate_item_ids` must be a whole number of 64 bits (for texts",
     ),
     (
         {"behavior_item_ids": ["1", "2", "9223372036854775808"]},
-        "`behavior_item_ids` must be a whole number of 64 bits (texts",
+        "`behavior_item_ids` must be a whole number of 64 bits (for texts",
     ),
 ]
 GOOD = {

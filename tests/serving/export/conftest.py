@@ -13,10 +13,12 @@ tf = pytest.importorskip("tensorflow")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test here: an export needs TensorFlow."""
+    """Mark every test here: an export needs TensorFlow, and its time."""
     for item in items:
         if Path(__file__).parent in Path(item.path).parents:
             item.add_marker(pytest.mark.tf)
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")

@@ -117,9 +117,19 @@ def test_the_store_has_the_declaration(store_url):
         ("city: {type: string}", "city: ", "user_city: .*texts.* has int64"),
         ("many: 3", "many: 4", "user_tags: .* of 3; the model has int64 of 4"),
         ("dim: 2", "dim: 5", "user_taste: .*float32 of 2;"),
-        ("uid, type: string", "uid", "user_id: .*texts .int64.; .* int64"),
+        (
+            "uid, type: string",
+            "uid",
+            "user_id: .*texts .int64, hashed as user_id.; .* int64",
+        ),
         ("paid_brand", "paid_brand\n    way: ", "behavior_way: .* none; "),
         ("{time: since}", "{}", "behavior_age: .*since, request, UTC; "),
+        ("log: {", "log: {action: what, keep: [buy], ", "actions kept: .* buy"),
+        (
+            "item: {category: , brand: }",
+            "item: {category: {type: string}, brand: }",
+            "",
+        ),
         ("log: {", "log: {timezone: Asia/Tokyo, ", "hour, .*Asia/Tokyo"),
     ],
 )
@@ -129,6 +139,19 @@ def test_differences_of_declarations_name_the_feature(old, new, told):
     found = store.difference(Layout.of(model), "the model")
     assert re.search(told, found) if told else found == ""
     assert store.difference(store, "itself") == ""
+
+
+def test_texts_that_are_hashed_as_others_are_a_difference():
+    """A behavior's text has the hash of the item feature of its name."""
+    own = LOG.replace("    category:\n", "    brand_text: {type: string}\n")
+    model = own.replace(
+        "brand: }", "brand: , brand_text: {type: string}}"
+    ).replace("brand_text: {type: string}\n", "brand_text: text_then\n")
+    found = Layout.of(declared(own)).difference(
+        Layout.of(declared(model)), "the model"
+    )
+    assert "hashed as behavior_brand_text" in found
+    assert "hashed as item_brand_text" in found
 
 
 def run(*arguments: str):

@@ -373,3 +373,18 @@ def test_a_log_is_refused_for_days_out_of_order(tmp_path):
     path.write_text(text.replace("eval: [2026-03-30", "eval: [2026-03-29"))
     with pytest.raises(ranking_schema.ConfigError, match="on later days"):
         ranking_schema.load(path)
+
+
+def test_events_without_an_action_may_be_repeated():
+    from tfx_pipeline.transforms import event_histories, steps
+
+    events = pa.RecordBatch.from_pydict(
+        {
+            "user_id": [1, 1, 1],
+            "time": [5, 5, 5],
+            "action": pa.array([None, "click", None]),
+            steps.POSITION: [0, 1, 2],
+        }
+    )
+    found = event_histories.is_repeated(events)
+    assert found.tolist() == [False, False, True]

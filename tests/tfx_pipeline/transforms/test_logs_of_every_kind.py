@@ -219,10 +219,10 @@ def oracle(tables, as_of, max_candidates=4):
     for (split, user, key), rows in groups.items():
         if as_of == "day":
             midnight = datetime.datetime.combine(key, datetime.time(), ZONE)
-            end = now = midnight.timestamp() - START - DELAY
+            now = midnight.timestamp() - START
         else:
             now = min(row["shown_at"] for row in rows)
-            end = now - DELAY
+        end = now - DELAY
         mine = [e for e in events if e["uid"] == user and e["at"] < end]
         mine = sorted(mine, key=lambda event: event["at"])[-3:]
         for first in range(0, len(rows), max_candidates):
