@@ -28,8 +28,10 @@ DECLARED = RankingSchema.model_validate(
         "features": {
             "user": {
                 "town": {},
+                "club": {"type": "string", "hashed": 5},
                 "tastes": {"many": 3},
                 "age": {"type": "float"},
+                "income": {"type": "float", "buckets": 4},
                 "profile": {"type": "vector", "dim": 3},
             },
             "item": {
@@ -48,6 +50,7 @@ DECLARED = RankingSchema.model_validate(
             "candidate": {
                 "badges": {"many": 2, "hashed": 3, "training_only": True},
                 "discount": {"type": "float"},
+                "stock": {"type": "float", "buckets": 2},
                 "position": {"training_only": True},
             },
             "behavior": {
