@@ -156,6 +156,6 @@ def test_a_store_of_other_data(tmp_path):
     (tmp_path / "schema.yaml").write_text(text)
     users = user_store.Users.find(tmp_path)
     with open_store(f"lmdb:{tmp_path}/store") as store:
-        told = "user_tags: the store keeps .* of 3.; the data has .* of 2"
+        told = "user_tags: the store keeps .* of 3, .*; the data has .* of 2,"
         with pytest.raises(DataError, match=told):
             user_store.load_table(store, users)
