@@ -174,9 +174,8 @@ def inspect_command(
     """Summarize raw tables: schemas, rows, clicks, histories, vectors.
 
     The exit code is 1 if a table is missing, empty or damaged, a column is
-    missing or has a wrong type, no rows join, too many are rejected, all
-    labels are equal, or a log has an empty split or no histories. The time
-    grows with the rows of all tables and with --max-users.
+    missing or has a wrong type, no rows join, or all labels are equal. The
+    time grows with the rows of all tables and with --max-users.
 
     Example: muse data inspect demo_output/data --json
     """
@@ -289,8 +288,9 @@ def _show_inspection(found: dict[str, Any]) -> None:
                 if key not in ("read", "accepted", "rejected")
             ]
     lines += [f"note: {note}" for note in found["notes"]]
-    joined = [section["joined"] for section in found["samples"].values()]
-    if found["ok"] and found["joins"] and set(joined) == {1}:
+    if found["joins"] and all(
+        s["joined"] == 1 for s in found["samples"].values()
+    ):
         lines.append("The tables join.")
     output.write_lines(lines)
 

@@ -233,14 +233,11 @@ def _check_samples(
     usable = found["accepted"] * (1 if joined is None else joined)
     lost = 1 - usable / found["read"]
     if joined != 0 and lost > MAX_REJECTED:
-        reading.problems.append(
-            DataError(
-                "TOO_MANY_REJECTED",
-                f"The pipeline would reject {lost:.2%} of the "
-                f"{found['read']:,} {split} impressions and stop, since it "
-                f"allows {MAX_REJECTED:.0%} by default.",
-                "correct the rows or raise data.max_rejected_fraction.",
-            )
+        reading.notes.append(
+            f"The pipeline would reject {lost:.2%} of the {found['read']:,} "
+            f"{split} impressions and stop, since it allows "
+            f"{MAX_REJECTED:.0%} by default: correct the rows or raise "
+            "data.max_rejected_fraction."
         )
 
 
