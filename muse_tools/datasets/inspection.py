@@ -1,10 +1,9 @@
 """Summarizes a directory of raw tables in one streaming pass over each table.
 
 With a problem (a missing table or column, a wrong type, an unreadable or empty
-file, no usable row, no click, no impression that joins, too many rejected rows,
-a log whose splits or histories are empty) the pipeline cannot run. Other
-rejected rows and impressions that do not join, unused columns and ids numbered
-from 0 are reported as notes.
+file, no usable row, no click, no impression that joins, a log whose splits or
+histories are empty) the pipeline cannot run. Rejected rows, impressions that do
+not join, unused columns and ids numbered from 0 are reported as notes.
 """
 
 from __future__ import annotations
