@@ -151,7 +151,7 @@ def test_every_behavior_was_known_before_the_end(events, shown, as_of, delay):
     for row, end in found:
         places = np.array(row["behavior_item_ids"], int) - 101
         (user,) = row["user_id"]
-        now = end + (delay if as_of == "request" else 0)
+        now = end + delay
         for place in places:
             whose, time, late = events[place]
             assert whose == user and time + late % 7 < end
