@@ -161,8 +161,8 @@ class Layout:
                 for name, said in {**keys, **found}.items()
             }
             log, features = self.declared.log, self.declared.features
-            if log and log.keep:
-                found["actions kept"] = ", ".join(sorted(log.keep))
+            if log:
+                found["actions kept"] = ", ".join(sorted(log.keep)) or "all"
             for group in ("context", "behavior"):
                 for name, one in getattr(features, group).items():
                     if one.time and log:

@@ -141,6 +141,13 @@ def test_differences_of_declarations_name_the_feature(old, new, told):
     assert store.difference(store, "itself") == ""
 
 
+def test_a_store_of_some_actions_does_not_fit_a_model_of_all():
+    kept = LOG.replace("log: {", "log: {action: what, keep: [buy], ")
+    store, model = Layout.of(declared(kept)), Layout.of(declared())
+    found = store.difference(model, "the model")
+    assert "actions kept: the store keeps buy; the model has all" in found
+
+
 def test_texts_that_are_hashed_as_others_are_a_difference():
     """A behavior's text has the hash of the item feature of its name."""
     own = LOG.replace("    category:\n", "    brand_text: {type: string}\n")
