@@ -559,3 +559,9 @@ def test_a_declaration_cannot_be_changed():
         declared.name = "other"
     # What was looked up makes no difference.
     assert declared.tables and declared == RankingSchema(**GOOD)
+
+
+def test_weight_alone_names_the_column_weight(tmp_path):
+    declared = ranking_schema.load(write(tmp_path, {**GOOD, "weight": None}))
+    assert declared.tables["samples"]["weight"] == "weight"
+    assert ranking_schema.load(write(tmp_path, GOOD)).weight is None
