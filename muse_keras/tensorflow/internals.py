@@ -13,10 +13,11 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import kernel_def_pb2, op_def_pb2
 from tensorflow.python.client import pywrap_tf_session
-from tensorflow.python.framework import kernels, op_def_registry
+from tensorflow.python.framework import kernels, op_def_registry, ops
 from tensorflow.python.saved_model import fingerprinting_utils
 
 __all__ = [
+    "free_graph",
     "keep_out_of_checkpoints",
     "op_definition",
     "registered_kernels",
@@ -59,6 +60,15 @@ def keep_out_of_checkpoints(variable: tf.Variable) -> None:
 
     variable._export_to_saved_model_graph = export
     variable._serialize_to_tensors = dict
+
+
+def free_graph(graph: tf.Graph) -> None:
+    """Frees a graph as soon as its last user is gone.
+
+    Operations refer to their graph; without this it stays in memory until the
+    garbage collector runs. The graph cannot be used afterwards.
+    """
+    ops.dismantle_graph(graph)
 
 
 def session_output(tensor: tf.Tensor) -> Any:

@@ -198,8 +198,8 @@ async def _serve(
     before_stop: Callable[[], Awaitable[None]] | None,
 ) -> None:
     app = ServerApp(config)
-    # Garbage is collected for each retired version, during which all calls
-    # wait. Objects of imported modules are excluded to shorten this.
+    # While garbage is collected, all calls wait. Objects of imported modules
+    # are excluded to shorten this.
     gc.collect()
     gc.freeze()
     stopping = stop_signal()

@@ -10,7 +10,6 @@ any function refers to them.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import pathlib
@@ -100,25 +99,23 @@ class Servable:
                 f"Could not find SavedModel .pb at supplied export directory "
                 f"path: {path}"
             )
-        graph = tf.Graph()
-        session = tf.compat.v1.Session(
-            graph=graph, config=self._options.to_proto()
+        self._graph: Any = tf.Graph()
+        self._session: Any = tf.compat.v1.Session(
+            graph=self._graph, config=self._options.to_proto()
         )
         try:
             check_processor(path)
-            meta_graph = _load_into(session, path)
+            meta_graph = _load_into(self._session, path)
         except tf.errors.OpError as error:
-            session.close()
+            self.close()
             raise from_tensorflow(error) from error
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            session.close()
+            self.close()
             text = str(error).strip() or type(error).__name__
             raise not_found(
                 f"Cannot load SavedModel {path}: {text.splitlines()[0]}"
             ) from error
-        graph.finalize()
-        self._graph: Any = graph
-        self._session: Any = session
+        self._graph.finalize()
         self.signatures: Mapping[str, Any] = dict(meta_graph.signature_def)
 
     def run(
@@ -164,15 +161,13 @@ class Servable:
     def close(self) -> None:
         """Frees the graph, the variables and the tables."""
         session, self._session = self._session, None
+        graph, self._graph = self._graph, None
         self._elements.clear()
-        self._graph = None
         self.signatures = {}
         if session is not None:
             session.close()
-            del session
-            # A graph is full of reference cycles, and its session's memory is
-            # only freed with the object.
-            gc.collect()
+            # No collection of garbage, during which all calls would wait.
+            internals.free_graph(graph)
 
     def _output(self, name: str) -> Any:
         output = self._elements.get(name)

@@ -11,7 +11,6 @@ server that was started by hand on the model that
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import pathlib
 from collections.abc import Iterator
@@ -24,17 +23,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "conformance: asks any server of the toy model (see tests/serving)",
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_garbage_collection() -> None:
-    """Leaves what is alive already out of further collections.
-
-    A server collects garbage whenever a version goes; with all that earlier
-    tests and TensorFlow itself hold, that takes a second or two each time.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """A test for each part of TensorFlow that is not public, by what it guards."""
 
 import ast
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,38 @@ def test_run_session_guards_the_embedded_server() -> None:
         assert run(total, [1.0, 2.0, 3.0], 60_000)[0] == 6.0
         with pytest.raises(tf.errors.DeadlineExceededError):
             run(endless[0], [1.0, 0.0], 50)
+
+
+def test_free_graph_guards_the_memory_of_the_embedded_server(tmp_path) -> None:
+    """What a version held is free without a collection of garbage."""
+    module = tf.Module()
+    module.table = tf.Variable([1.0, 2.0])
+
+    @tf.function(input_signature=[tf.TensorSpec([2])])
+    def looped(x):
+        (last,) = tf.while_loop(
+            lambda x: x[0] < 9.0, lambda x: (x + module.table,), [x]
+        )
+        return {"y": last}
+
+    tf.saved_model.save(module, tmp_path, signatures={"looped": looped})
+    gc.disable()
+    try:
+        graph = tf.Graph()
+        session = tf.compat.v1.Session(graph=graph)
+        meta_graph = tf.compat.v1.saved_model.load(
+            session, ["serve"], str(tmp_path)
+        )
+        signature = meta_graph.signature_def["looped"]
+        fed = {signature.inputs["x"].name: [8.0, 0.0]}
+        assert session.run(signature.outputs["y"].name, fed)[1] == 2.0
+        left = weakref.ref(graph), weakref.ref(session)
+        session.close()
+        internals.free_graph(graph)
+        del graph, session
+        assert [of() for of in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 MODULES = {
