@@ -12,6 +12,7 @@ LABEL_NOT_ONE_HOT = "label not one-hot"
 LABEL_NOT_BINARY = "label is not 0 or 1"
 WRONG_WEIGHT = "weight is not a number from 0 on"
 FUTURE = "time in the future"
+DATE_NUMBER = "date written as a number"
 VECTOR_LENGTH = "vector of another length"
 NOT_FINITE = "number that is not finite"
 UNEQUAL_LISTS = "lists of a history of unequal length"
@@ -29,6 +30,7 @@ REASONS = (
     LABEL_NOT_BINARY,
     WRONG_WEIGHT,
     FUTURE,
+    DATE_NUMBER,
     UNEQUAL_LISTS,
     EMBEDDING_LENGTH,
     ZERO_VECTOR,
@@ -65,6 +67,9 @@ _HINTS = {
     FUTURE: (
         "write times as timestamps or whole seconds since 1970, not as "
         "milliseconds; events that have not happened belong elsewhere."
+    ),
+    DATE_NUMBER: (
+        "a number is read as seconds since 1970; write 20260320 as 2026-03-20."
     ),
     VECTOR_LENGTH: (
         "write as many numbers as dim declares, or none where there is no "

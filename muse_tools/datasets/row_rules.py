@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from muse_tools.datasets import casting, feature_values, raw_tables
 from muse_tools.datasets.arrow_lists import Mask, list_lengths, values_of
 from muse_tools.datasets.reasons import (
+    DATE_NUMBER,
     EMBEDDING_LENGTH,
     FUTURE,
     LABEL_NOT_BINARY,
@@ -105,7 +106,20 @@ def _check_times(batch: pa.RecordBatch) -> list[Broken]:
         return []
     seconds = values_of(pc.fill_null(batch[raw_tables.TIME], 0))
     late = seconds > time.time() + _TOLERANCE_S
-    return [Broken(FUTURE, late, raw_tables.TIME)]
+    return [
+        Broken(FUTURE, late, raw_tables.TIME),
+        Broken(DATE_NUMBER, _are_dates(seconds), raw_tables.TIME),
+    ]
+
+
+def _are_dates(seconds: np.ndarray) -> Mask:
+    """Returns which numbers read as dates of 1900 to 2100, as YYYYMMDD.
+
+    As seconds they lie in August 1970, and no log is as old.
+    """
+    months, days = seconds // 100 % 100, seconds % 100
+    found: Mask = (seconds >= 19_000_101) & (seconds <= 21_001_231)
+    return found & (months >= 1) & (months <= 12) & (days >= 1) & (days <= 31)
 
 
 def history(batch: pa.RecordBatch) -> list[str]:

@@ -30,6 +30,7 @@ from muse_tools.datasets.arrow_lists import (
 )
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.reasons import (  # noqa: F401
+    DATE_NUMBER,
     DUPLICATE_ITEM,
     DUPLICATE_USER,
     EMBEDDING_LENGTH,

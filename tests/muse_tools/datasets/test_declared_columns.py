@@ -146,6 +146,7 @@ DAY = 86_400
             validation.FUTURE,
         ),
         ("time", [SECONDS, SECONDS * 1000, SECONDS], validation.FUTURE),
+        ("time", [SECONDS, 20260320, 20261320], validation.DATE_NUMBER),
     ],
 )
 def test_rows_that_are_rejected(tmp_path, column, values, reason):
