@@ -61,7 +61,12 @@ def declare(base: pathlib.Path) -> str:
             f"{listing(base)}.",
             "give the folder that holds the files of your data.",
         )
-    roles = table_roles.find_roles(samples)
+    roles = table_roles.find_roles([one for one in samples if one.rows])
+    roles.questions += [
+        f"{one.name} has no rows. Where are they?"
+        for one in samples
+        if not one.rows
+    ]
     text = "".join(f"{line}\n" for line in _lines(base, roles))
     try:
         values = yaml.safe_load(text)

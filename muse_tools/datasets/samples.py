@@ -163,16 +163,17 @@ def _column(name: str, values: pa.ChunkedArray) -> Column:
     if casting.is_list(values.type):
         given = values.drop_null().combine_chunks()
         given = given if isinstance(given, pa.Array) else given.chunk(0)
-        inside = given.flatten()
-        distinct = pc.count_distinct(inside).as_py() if kind != "other" else 0
+        distinct = _distinct(given.flatten(), kind)
         return Column(name, values, kind, list_lengths(given), "", distinct)
-    if kind == "other":
-        return Column(name, values, kind)
     if kind == "text" and (found := _as_list(name, values)):
         return found
-    return Column(
-        name, values, kind, distinct=pc.count_distinct(values).as_py()
-    )
+    return Column(name, values, kind, distinct=_distinct(values, kind))
+
+
+def _distinct(values: pa.Array | pa.ChunkedArray, kind: str) -> int:
+    if kind in {"other", "empty"}:
+        return 0
+    return int(pc.count_distinct(values).as_py())
 
 
 def _as_list(name: str, values: pa.ChunkedArray) -> Column | None:

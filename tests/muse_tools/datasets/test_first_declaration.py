@@ -6,6 +6,7 @@ import json
 import random
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -569,6 +570,21 @@ def test_only_the_first_rows_are_read(tmp_path, monkeypatch):
     text = first_declaration.declare(tmp_path)
     assert "# QUESTION: train and eval: only the first" in text
     assert "userId" in text and "at_least" in text
+
+
+def test_columns_without_values_and_tables_without_rows(tmp_path):
+    movies(tmp_path)
+    ratings = pa_csv.read_csv(tmp_path / "ratings.csv")
+    nothing = pa.nulls(len(ratings))
+    lists = pa.array([[]] * len(ratings), pa.list_(pa.null()))
+    for name, column in {"note": nothing, "tags": lists}.items():
+        ratings = ratings.append_column(name, column)
+    (tmp_path / "ratings.csv").unlink()
+    pq.write_table(ratings, tmp_path / "ratings.parquet")
+    (tmp_path / "later.csv").write_text("userId,movieId,rating,timestamp\n")
+    text = first_declaration.declare(tmp_path)
+    assert "QUESTION: later has no rows. Where are they?" in text
+    assert "impressions: ratings" in text
 
 
 def test_no_file_is_overwritten(tmp_path):
