@@ -160,7 +160,7 @@ def item_array(field: str, values: IdList) -> np.ndarray:
         raise RequestError(
             field,
             "not contain 0, which means padding",
-            f"{ids[empty]!r} at position {empty}",
+            f"{ids.item(empty)!r} at position {empty}",
         )
     return ids
 
