@@ -16,7 +16,7 @@ from muse_keras import tensorflow as encodings
 from schemas.columns import Features
 from tfx_pipeline import learned_values, preprocessing
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.once, pytest.mark.tf]
 
 NUMBER, LOG = {"type": "float"}, {"type": "float", "log": True}
 DECLARED = Features.model_validate(

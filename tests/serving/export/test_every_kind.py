@@ -31,6 +31,8 @@ from serving.export.request import (  # noqa: E402
 )
 from serving.export.words import pack_numbers, unpack_numbers  # noqa: E402
 
+pytestmark = pytest.mark.once
+
 LABELS = ("click_probability", "buy_probability")
 NEW = 4_000_000_001
 

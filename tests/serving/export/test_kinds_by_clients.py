@@ -18,6 +18,8 @@ pytest.importorskip("tensorflow")
 
 from tests.serving.export import kinds as toy  # noqa: E402
 
+pytestmark = pytest.mark.once
+
 FEATURES = toy.FEATURES
 
 

@@ -24,6 +24,8 @@ LAYOUT: dict[str, tuple[str, ...]] = {
     "behavior": (),
     "matches": (),
 }
+pytestmark = pytest.mark.once
+
 NEW = 4_000_000_001
 
 

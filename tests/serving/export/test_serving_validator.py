@@ -50,6 +50,8 @@ from tfx_pipeline.components.serving_validator import (  # noqa: E402
     ServingValidator,
 )
 
+pytestmark = pytest.mark.once
+
 
 @dataclasses.dataclass
 class Inputs:
@@ -190,7 +192,6 @@ def test_every_exported_signature_has_a_check(world: World) -> None:
     assert exported == set(checks.CHECKS)
 
 
-@pytest.mark.once
 def test_a_failure_of_the_server_is_no_verdict(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ from tfx_pipeline.components.serving_validator import ServingValidator
 from tfx_pipeline.matching import process
 from tfx_pipeline.matching.settings import Scoring
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.once, pytest.mark.tf]
 
 NUM_CANDIDATES = 12
 SETTINGS = {

@@ -278,6 +278,7 @@ def test_value_threshold(world, alone):
     assert not world.evaluate("good", min_gauc=gauc + 1e-6).blessed
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("candidate", "baseline", "margin", "blessed"),
     [
@@ -313,6 +314,7 @@ def test_change_threshold(world, alone, candidate, baseline, margin, blessed):
     assert found.said["refused"] == ("" if blessed else reason)
 
 
+@pytest.mark.once
 def test_other_labels_may_have_thresholds(world, alone):
     gauc = alone.metrics(label="order")["gauc"]
     found = world.evaluate(

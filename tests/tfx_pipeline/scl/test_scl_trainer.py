@@ -154,6 +154,7 @@ def fit(data, folder, config):
     return model
 
 
+@pytest.mark.once
 def test_resumed_training_gives_exactly_the_same_model(data, tmp_path):
     config = CONFIG.model_copy(update={"epochs": 1, "hard_negatives": 0})
     whole = fit(data, tmp_path / "whole", config)
@@ -185,6 +186,7 @@ def test_resumed_training_gives_exactly_the_same_model(data, tmp_path):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
+@pytest.mark.once
 def test_collapsed_training_fails_and_says_so(data, tmp_path):
     config = CONFIG.model_copy(
         update={"min_variance": 0.5, "ablations": False, "epochs": 1}
