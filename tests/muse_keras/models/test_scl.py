@@ -140,7 +140,6 @@ def test_validation_changes_nothing():
 
 
 def test_learns_moves_every_weight_and_goes_on_after_a_reload(tmp_path):
-    # Some starts make more of the last bits, in which the two modes differ.
     keras.utils.set_random_seed(0)
     inputs = searches(48)
     model = compiled(scl(shared=False, dtype="float32"), 1e-2, in_graph=True)
@@ -157,12 +156,14 @@ def test_learns_moves_every_weight_and_goes_on_after_a_reload(tmp_path):
     again = keras.saving.load_model(tmp_path / "scl.keras")
     for left, right in zip(values(model), values(again), strict=True):
         np.testing.assert_array_equal(left, right)
-    # A second graph would take seconds, and say the same.
-    again.run_eagerly = keras.backend.backend() == "tensorflow"
+    # Both go on step by step: a graph and steps differ in the last bits, of
+    # which the triplets' hinge and Adam can make much.
     for trained in (model, again):
+        trained.run_eagerly = keras.backend.backend() == "tensorflow"
+        trained.train_function = None
         fit(trained, inputs, batch_size=16, epochs=1)
     for left, right in zip(values(model), values(again), strict=True):
-        np.testing.assert_allclose(left, right, atol=1e-5)
+        np.testing.assert_allclose(left, right, atol=1e-6)
 
 
 @not_on_jax
