@@ -264,6 +264,7 @@ def test_no_server_says_how_to_start_one(run, data):
     assert done.exit_code == 1 and "muse serve" in done.output
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 def test_the_printed_curl_line_works(muse_base, tmp_path):
     ports = tmp_path / "ports.json"

@@ -16,7 +16,7 @@ import pytest
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.once, pytest.mark.tf]
 
 SERVICE = {
     "service rank",
@@ -55,7 +55,6 @@ def requests_by_name(
     }
 
 
-@pytest.mark.once
 def test_every_kind_of_user_gets_answers(muse_and_matching, tmp_path):
     from serving.ranking_service import ServiceConfig, running_service
     from serving.stores import UserRecord, open_store

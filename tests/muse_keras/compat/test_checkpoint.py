@@ -15,6 +15,10 @@ from muse_keras.compat import (
 )
 from tests.muse_keras.compat import published
 
+# JAX compiles each model anew.
+not_on_jax = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="the same code as on PyTorch"
+)
 DIM, ITEMS, LENGTH = 4, 80, 70
 UNITS = (8, 6, 5)
 SIZES = {
@@ -147,6 +151,7 @@ def test_every_kind_of_weight_matters(checkpoint, model, requests, name):
     assert np.abs(before - after).max() > 1e-4
 
 
+@not_on_jax
 def test_padding_can_be_left_out(checkpoint, model, requests):
     dense, tables, codes = checkpoint
     masked = new_model(count_padding=False)
@@ -207,9 +212,7 @@ def test_all_that_does_not_fit_is_listed(checkpoint):
         load_published_weights(model, wrong)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="compiles the model once more"
-)
+@not_on_jax
 def test_a_saved_model_scores_the_same(model, requests, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
@@ -219,6 +222,7 @@ def test_a_saved_model_scores_the_same(model, requests, tmp_path):
     )
 
 
+@not_on_jax
 @pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="no PyTorch"
 )

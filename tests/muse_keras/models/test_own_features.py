@@ -195,6 +195,7 @@ def test_own_features_that_are_missing_add_the_vector_of_missing(esu):
     np.testing.assert_allclose(found, logits(plain, inputs), **CLOSE)
 
 
+@not_on_jax
 def test_trains_on_several_labels_saves_and_reloads(tmp_path):
     keras.utils.set_random_seed(1)
     model = MUSE(**OWN, k=5, oov_rate=0.1, seed=1)
@@ -227,6 +228,7 @@ def test_trains_on_several_labels_saves_and_reloads(tmp_path):
     assert model.share_oov_row(model.optimizer) > 0
 
 
+@not_on_jax
 def test_mixed_precision_is_close(model):
     half = ranker(dtype="mixed_float16")
     for target, source in zip(half.weights, model.weights, strict=True):

@@ -236,6 +236,7 @@ def test_regularization_of_an_encoder_counts():
     assert losses[0.1] > losses[0.0] + 0.01
 
 
+@not_on_jax
 def test_bfloat16_trains():
     model = compiled(scl(dtype="mixed_bfloat16"), 1e-2)
     history = fit(model, searches(48), batch_size=16, epochs=5)

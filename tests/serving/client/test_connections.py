@@ -31,6 +31,8 @@ from serving.client import (
 from serving.client.rest import CONNECTIONS
 from tests.serving.relay import Relay
 
+pytestmark = pytest.mark.once
+
 ONCE = Retry(attempts=1)
 
 

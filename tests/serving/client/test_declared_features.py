@@ -26,7 +26,7 @@ from serving.client.fresh_items import serving_version
 from serving.client.testing import MockTransport
 from tests.serving import toy_muse
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.once, pytest.mark.tf]
 
 KINDS = [
     (client, transport)

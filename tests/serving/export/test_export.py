@@ -213,6 +213,7 @@ def test_never_overwrites(world: World) -> None:
         export_saved_model(world.export.path, **export_parts(world))
 
 
+@pytest.mark.once
 def test_a_failure_leaves_nothing(world: World, tmp_path: Path) -> None:
     """A warmup record that fails would keep a version from loading."""
     bad = make_requests(world.item_table, 1, seed=32)[0]

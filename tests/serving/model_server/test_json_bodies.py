@@ -19,6 +19,8 @@ from serving.model_server.json_bodies import (
     read_predict_body,
 )
 
+pytestmark = pytest.mark.once
+
 FLOAT, DOUBLE, INT32, INT8, STRING, INT64, BOOL = 1, 2, 3, 6, 7, 9, 10
 HALF = 19
 NUMBERS = {

@@ -26,7 +26,7 @@ from serving.model_server import ServerConfig, running
 from tests.serving.toy_calls import Hold
 from tests.serving.toy_model import score_request
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.once, pytest.mark.tf]
 
 LIMIT = 2**20
 PREDICT = "/v1/models/toy:predict"

@@ -222,6 +222,7 @@ def copied_slowly(source: pathlib.Path, to: pathlib.Path) -> threading.Thread:
     return thread
 
 
+@pytest.mark.once
 def test_a_version_that_is_still_being_copied_is_tried_again(tmp_path):
     """Also at the start, where a failing model ends the server otherwise."""
     base, first, second = (tmp_path / name for name in ("base", "a", "b"))
@@ -306,6 +307,7 @@ def repair(version: pathlib.Path) -> None:
     (version / "assets.extra" / "tf_serving_warmup_requests").unlink()
 
 
+@pytest.mark.once
 def test_newer_versions_queue_behind_retries(tmp_path):
     export_toy(tmp_path, 1, bias=1.0)
     retries = {
@@ -379,6 +381,7 @@ class Terminate(logging.Handler):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.once
 def test_sigterm_ends_the_wait_for_the_next_attempt(tmp_path):
     export_toy(tmp_path, 1, warmup=[bad_warmup()])
     logger = logging.getLogger("serving.model_server.model_manager")
@@ -412,6 +415,7 @@ def test_warmup_can_be_switched_off(tmp_path):
             pass
 
 
+@pytest.mark.once
 def test_too_many_warmup_records(tmp_path):
     path = export_toy(tmp_path, 1)
     write_warmup(path, [score_request()] * 1001)

@@ -23,7 +23,7 @@ from tests.serving.ranking_service.conftest import (
 )
 from tests.serving.ranking_service.test_protocols import post
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.once, pytest.mark.tf]
 USER, CANDIDATES = 903, [3, 4, 5]
 HISTORY = RankRequest(
     USER,

@@ -25,7 +25,7 @@ from tests.serving.ranking_service.conftest import UNHURRIED, settings
 from tests.serving.ranking_service.test_protocols import post
 from tests.serving.stores.conftest import redis_server, store_url  # noqa: F401
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.once, pytest.mark.tf]
 
 # In Tokyo it is the next day, a Monday, and eight o'clock.
 NOW = int(

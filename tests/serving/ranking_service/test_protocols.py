@@ -44,6 +44,8 @@ from tests.serving.relay import Relay
 from tests.serving.stores.conftest import RedisServer, redis_program
 from tests.serving.toy_store import LAYOUT, user
 
+pytestmark = pytest.mark.once
+
 LARGE = 2**60 + 1
 
 

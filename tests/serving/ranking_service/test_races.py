@@ -17,6 +17,8 @@ from tests.serving import toy_muse, toy_store
 from tests.serving.ranking_service.conftest import fill, settings
 from tests.serving.ranking_service.test_failures import silent_server
 
+pytestmark = pytest.mark.once
+
 
 def recorder(service: RankingService) -> Recorder:
     return Recorder(service._traces.tracer, service.metrics.stages)

@@ -13,6 +13,8 @@ from serving.ranking_service import ServiceConfig, running_service
 from tests.serving import toy_muse
 from tests.serving.ranking_service.conftest import settings
 
+pytestmark = pytest.mark.once
+
 CALLERS = 16
 REQUESTS = 200
 

@@ -18,6 +18,8 @@ from serving.client import MuseClient
 from serving.stores import Kind, Layout, load_users, open_store
 from tests.serving.toy_store import LAYOUT, user
 
+pytestmark = pytest.mark.once
+
 ROOT = pathlib.Path(__file__).parents[3]
 GOOD = {
     5: ([3, 0, 6, 9], [1, 0, 2, 3]),

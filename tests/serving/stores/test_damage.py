@@ -25,6 +25,8 @@ from serving.stores import (
 )
 from tests.serving.toy_store import LAYOUT, user
 
+pytestmark = pytest.mark.once
+
 ITEMS = list(range(1, 1001))
 KINDS_OF_ITEMS = {"category": ITEMS}
 KINDS = {

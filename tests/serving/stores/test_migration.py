@@ -21,6 +21,8 @@ from muse_tools.cli.store import app
 from serving.stores import Kind, Layout, StoreError, open_store
 from tests.serving.toy_store import LAYOUT, user
 
+pytestmark = pytest.mark.once
+
 ROOT = pathlib.Path(__file__).parents[3]
 BLOCK = 408
 """Events of a block in LMDB."""

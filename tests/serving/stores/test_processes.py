@@ -13,6 +13,8 @@ import pytest
 from serving.stores import open_store
 from tests.serving.toy_store import LAYOUT
 
+pytestmark = pytest.mark.once
+
 ROOT = pathlib.Path(__file__).parents[3]
 SIZE = 700
 READER = """

@@ -21,6 +21,8 @@ import yaml
 from serving.ranking_service.config import ServiceConfig
 from tests.serving.certificates import check_strictly
 
+pytestmark = pytest.mark.once
+
 FOLDER = pathlib.Path(__file__).parents[3] / "serving" / "tf_serving"
 BASE = FOLDER / "kubernetes" / "base"
 GPU = FOLDER / "kubernetes" / "gpu"

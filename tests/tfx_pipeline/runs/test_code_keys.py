@@ -123,6 +123,7 @@ def changed(modules, project, before, path, text):
     return {name for name in before if after[name] != before[name]}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("name", "components"),
     [
@@ -169,6 +170,7 @@ def test_a_function_body_changes_the_keys_of_what_imports_it(
     assert found == components
 
 
+@pytest.mark.once
 def test_words_change_no_key(modules, project, before):
     path = project / "tfx_pipeline/transforms/arrow_batches.py"
     text = path.read_text()
@@ -216,6 +218,7 @@ def test_every_data_file_has_a_reader(project):
     assert read == set(READERS)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", READERS)
 def test_a_data_file_that_is_read_counts(project, name):
     def key():
@@ -232,6 +235,7 @@ def test_a_data_file_that_is_read_counts(project, name):
     assert key() == before
 
 
+@pytest.mark.once
 def test_a_data_file_changes_the_keys_of_what_reads_it(
     modules, project, before
 ):

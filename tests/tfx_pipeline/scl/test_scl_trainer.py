@@ -70,6 +70,7 @@ def trained(data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.once
 def test_tower_finds_what_raw_content_does_not(trained):
     found = json.loads((trained / "run" / "evaluation.json").read_text())
     recall = {
@@ -86,6 +87,7 @@ def test_tower_finds_what_raw_content_does_not(trained):
     assert recall["random"] < 0.35
 
 
+@pytest.mark.once
 def test_run_is_recorded_and_leaves_no_checkpoint(trained):
     record = json.loads((trained / "run" / "run.json").read_text())
     assert record["events"] == EVENTS
@@ -104,6 +106,7 @@ def test_run_is_recorded_and_leaves_no_checkpoint(trained):
     assert not (trained / "checkpoints").exists()
 
 
+@pytest.mark.once
 def test_saved_model_and_keras_file_embed_alike(data, trained):
     content = ItemContent.open(data.root / "content")
     features = content.features(np.arange(30))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -62,17 +64,26 @@ def concrete_step(model, batch):
     ).get_concrete_function(inputs, clicks, weights)
 
 
+@pytest.fixture(scope="module")
+def report_of(items, batch):
+    @functools.cache
+    def report(kind, compute_dtype):
+        model = make(items, kind, compute_dtype)
+        return training_kernel_report(concrete_step(model, batch))
+
+    return report
+
+
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["muse", "din"])
-def test_every_op_of_a_step_has_a_gpu_kernel(items, batch, kind, compute_dtype):
-    step = concrete_step(make(items, kind, compute_dtype), batch)
-    report = training_kernel_report(step)
+def test_every_op_of_a_step_has_a_gpu_kernel(report_of, kind, compute_dtype):
+    report = report_of(kind, compute_dtype)
     assert report.passed, str(report)
 
 
-def test_the_walk_reaches_gradients_and_updates(items, batch):
+def test_the_walk_reaches_gradients_and_updates(report_of):
     """It would also pass if it saw nothing."""
-    report = training_kernel_report(concrete_step(make(items), batch))
+    report = report_of("muse", "float32")
     data = {use.op for use in report.uses if use.kind == DATA}
     assert {
         "AssignVariableOp",

@@ -255,6 +255,7 @@ def normalized(examples):
     return [dict(sorted(one.items())) for one in examples]
 
 
+@pytest.mark.once
 @settings(
     max_examples=6,
     deadline=None,
@@ -285,6 +286,7 @@ def test_logs_give_the_requests_of_the_oracle(world, as_of, delay, request):
     assert counts["read/events"] == len(events)
 
 
+@pytest.mark.once
 @settings(
     max_examples=4,
     deadline=None,
