@@ -332,6 +332,7 @@ def _raw_tables(draw):
     }
 
 
+@pytest.mark.once
 @settings(
     max_examples=4,
     deadline=None,
