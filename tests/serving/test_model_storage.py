@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from muse_tools.cli.commands import app
 from serving import model_storage
 from serving.files import find_versions
-from tests.serving.s3_server import s3_server
+from tests import s3_server
 from tfx_pipeline.components import atomic_pusher
 
 SIZES = {"saved_model.pb": 30, "variables/a.data": 9_000_000, "assets/b.txt": 0}
@@ -38,19 +38,19 @@ def check(version: pathlib.Path, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory):
-    with s3_server(tmp_path_factory.mktemp("s3")) as environment:
-        yield environment
+def bucket(tmp_path_factory):
+    with s3_server.served(tmp_path_factory.mktemp("s3")) as system:
+        system.create_dir("muse-test")
+        yield "muse-test"
 
 
 @pytest.fixture(params=["file", "s3"])
-def url(request, tmp_path, monkeypatch) -> str:
+def url(request, tmp_path) -> str:
     """A URL without a version."""
     if request.param == "file":
         return f"file://{tmp_path}/stored/muse"
-    for name, value in request.getfixturevalue("s3").items():
-        monkeypatch.setenv(name, value)
-    return f"s3://muse-test/{tmp_path.name}/muse"
+    bucket = request.getfixturevalue("bucket")
+    return f"s3://{bucket}/{tmp_path.name}/muse"
 
 
 def run(*arguments: object) -> str:
