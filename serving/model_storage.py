@@ -142,12 +142,13 @@ def _fetch(url: str, version: int, folder: pathlib.Path) -> None:
     with system.open_input_stream(f"{base}/{version}.json") as stream:
         files = json.loads(stream.read())["files"]
     copy = folder / f".{version}.tmp"
+    for name in files:
+        if copy not in pathlib.Path(os.path.normpath(copy / name)).parents:
+            raise OSError(f"{url}/{version}.json: {name!r} leaves the folder")
 
     def fetch(entry: tuple[str, list[int]]) -> None:
         name, listed = entry
         path = copy / name
-        if copy not in pathlib.Path(os.path.normpath(path)).parents:
-            raise OSError(f"{url}/{version}.json: {name!r} leaves the folder")
         if path.is_file():
             with path.open("rb") as known:
                 if _copy(known, None) == listed:
