@@ -82,6 +82,8 @@ class Cluster(OneServer):
             startup_nodes=[ClusterNode(n["host"], n["port"]) for n in nodes],
             # What the cluster announces may be unreachable for a while.
             dynamic_startup_nodes=False,
+            # Users of the other nodes are there if one is lost.
+            require_full_coverage=False,
             **_options(timeout),
         )
 

@@ -125,9 +125,10 @@ def test_incomplete_and_damaged_versions_are_not_served(url, tmp_path) -> None:
         model_storage.fetch_newest(url, served)
 
 
-def test_watching_survives_storage_that_is_away(tmp_path) -> None:
+def test_watching_survives_errors_of_the_storage(tmp_path) -> None:
     stored, served = tmp_path / "stored", tmp_path / "served"
-    stored.write_text("not a folder yet")
+    (stored / "muse").mkdir(parents=True)
+    (stored / "muse" / "5.json").write_text("not a list")
     watch = subprocess.Popen(
         [
             *(sys.executable, "-c"),
@@ -143,14 +144,13 @@ def test_watching_survives_storage_that_is_away(tmp_path) -> None:
     try:
         assert watch.stderr is not None
         assert watch.stderr.readline().startswith("error: ")
-        stored.unlink()
         url = f"file://{stored}/muse"
-        model_storage.store_version(model(tmp_path, 5), url, 5)
+        model_storage.store_version(model(tmp_path, 6), url, 6)
         until = time.monotonic() + 60
         while not find_versions(served / "muse"):
             assert time.monotonic() < until and watch.poll() is None
             time.sleep(0.05)
-        check(served / "muse" / "5", 5)
+        check(served / "muse" / "6", 6)
     finally:
         watch.kill()
         watch.wait()

@@ -37,7 +37,15 @@ def test_a_node_of_the_store_is_lost(model_server, cluster) -> None:
         port=0,
         rest_port=-1,
         log_requests=False,
-        deadline_ms=5000,
+        poll_seconds=60,
+        # A busy machine may be slow; a lost node refuses calls at once.
+        deadline_ms=60_000,
+        max_deadline_ms=60_000,
+        store_timeout_ms=5_000,
+        prefetch_timeout_ms=20_000,
+        stage_budget_ms=dict.fromkeys(
+            ("prefetch", "rank_cached", "rank_full", "rank_no_history"), 20_000
+        ),
         # Without it, users of the other nodes would be refused as well.
         ready_without_store=True,
     )

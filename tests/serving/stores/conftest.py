@@ -88,6 +88,7 @@ class RedisProcesses:
             [
                 self._program, "--port", str(port), "--bind", "127.0.0.1",
                 "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
+                "--cluster-require-full-coverage", "no",
                 "--cluster-port", str(self._bus[port]),
                 "--requirepass", PASSWORD, "--masterauth", PASSWORD,
                 "--repl-diskless-sync-delay", "0",
