@@ -124,6 +124,7 @@ setup(
             "wire/*.proto",
             "tf_serving/*",
             "tf_serving/kubernetes/*/*",
+            "tf_serving/kubernetes/*/*/*",
         ],
         "schemas": ["*.pbtxt", "*.yaml", "README.md"],
     },

@@ -243,6 +243,15 @@ class PusherConfig(settings_file.Section):
     directory: str = ""
     """Folder of the served models, with a base directory for each model type.
     Default: ``<output>/serving``."""
+    storage: str = ""
+    """URL of object storage (``s3://bucket/models``) to which pushed versions
+    are also copied, each model below its type or ``matching``; empty: none."""
+
+    def custom_config(self, model: str) -> dict[str, str]:
+        """Returns what a pusher is told about the storage of a model."""
+        if not self.storage:
+            return {}
+        return {"storage": f"{self.storage.rstrip('/')}/{model}"}
 
 
 class MatchingConfig(settings_file.Section):

@@ -146,6 +146,7 @@ def create_pipeline(
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_validator.outputs["blessing"],
         push_destination=_folder(config.push_dir),
+        custom_config=config.pusher.custom_config(config.model.type) or None,
     )
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
@@ -269,13 +270,14 @@ def _matching(
         infra_blessing=validator.outputs["blessing"],
         push_destination=_folder(config.matching_dir),
         custom_config={
+            **config.pusher.custom_config(MODEL_NAME),
             "models_configs": {
                 file: {
                     RANKER_NAME: str(config.serving_dir / ranker),
                     MODEL_NAME: str(config.matching_dir),
                 }
                 for ranker, file in config.models_files.items()
-            }
+            },
         },
     ).with_id("MatchingPusher")
     return [generator, validator, pusher]

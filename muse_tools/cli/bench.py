@@ -21,6 +21,7 @@ _NAMES = (
     "ingest",
     "serve",
     "user_cache",
+    "sticky",
 )
 
 

@@ -14,6 +14,7 @@ from muse_tools.cli import (
     demo,
     explore,
     items,
+    models,
     output,
     pipeline,
     rank,
@@ -60,6 +61,7 @@ def muse(
 app.add_typer(data.app)
 app.add_typer(pipeline.app)
 app.add_typer(items.app)
+app.add_typer(models.app)
 app.add_typer(store.app)
 app.command()(serve.serve)
 app.command()(service.service)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from serving.client import MuseClient, Tls
 
 LOCAL_SERVER = "127.0.0.1:8500"
-STORE_URL = "lmdb:/path, redis://host:6379/0, rediss://… or unix:///path."
+STORE_URL = (
+    "lmdb:/path, redis://host:6379/0, rediss://…, unix:///path or "
+    "redis+cluster://host:6379,host:6379."
+)
 
 
 class Split(str, enum.Enum):

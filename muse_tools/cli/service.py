@@ -77,8 +77,8 @@ class _Settings:
     calls_per_target: Annotated[
         int,
         typer.Option(
-            help="Calls to a model server at once: one less than its "
-            "--grpc_max_threads.",
+            help="Calls to a model server at once; its --grpc_max_threads "
+            "is three more.",
         ),
     ] = 63
     ready_without_store: Annotated[
@@ -100,8 +100,9 @@ def service(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="HOST:PORT of a model server's gRPC; several share the "
-            f"users. [default: {LOCAL_SERVER}]"
+            help="HOST:PORT of a model server's gRPC, or dns:HOST:PORT for "
+            "all addresses of a name; several share the users. "
+            f"[default: {LOCAL_SERVER}]"
         ),
     ] = None,
     unranked: Annotated[

@@ -55,7 +55,9 @@ class Parts:
         self.config = config
         self.metrics = ServiceMetrics(with_store=bool(config.store))
         self.declared = Declared()
-        self.targets = Targets(config, self.declared.of_model)
+        self.targets = Targets(
+            config, self.declared.of_model, self.metrics.moved
+        )
         self.histories = Histories(config)
         self.prefetches = Prefetches(
             config, self.histories, self.targets, self.declared
@@ -268,7 +270,7 @@ class Answer:
             known = NO_HISTORY if self._newest is None else self._newest
         nothing = known.newest(0)
         order = self._servers()
-        for number in range(max(_TRIES, len(order))):
+        for number in range(max(_TRIES, len(order)) if order else 0):
             if number >= len(order):
                 await asyncio.sleep(_PAUSE_S)
             seconds, waiting = self._left, len(order) - number

@@ -11,6 +11,9 @@ from serving.addresses import bare_host, split_address
 from serving.client import Tls
 from serving.stores import check_url
 
+DNS = "dns:"
+"""Beginning of a target that stands for all addresses of a name."""
+
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """Maximum size of a request; larger ones are rejected."""
 
@@ -48,14 +51,15 @@ class ServiceConfig(pydantic.BaseModel):
     Attributes:
         store: URL of the behavior store. If empty, only cached histories are
             used.
-        targets: model servers, `host:port` of gRPC. All calls of a user go to
+        targets: model servers, `host:port` of gRPC, or `dns:host:port` for
+            one at each address of a name. All calls of a user go to
             the same server, so that prefetch and ranking use the same cache.
         target_tls: encryption of calls to them, an object with any of
             `ca_file`, `certificate_file`, `key_file` and `server_name`, as
             `serving.client.Tls`; None is plain text.
         calls_per_target: concurrent calls to a model server; others wait
-            within their deadline. A TensorFlow Serving runs one less than its
-            `--grpc_max_threads`, which several services share.
+            within their deadline. `grpc_max_threads` tells how many threads
+            a TensorFlow Serving needs for them.
         model: name of the ranking model.
         model_base_path: folder of that model's versions, if this machine has
             it: the declaration in their manifests is used, and compared with
@@ -155,7 +159,7 @@ class ServiceConfig(pydantic.BaseModel):
         if not targets or len(set(targets)) != len(targets):
             raise ValueError("must be at least one, all different")
         for target in targets:
-            split_address(target)
+            split_address(target.removeprefix(DNS))
         return targets
 
     @pydantic.field_validator("host")
@@ -174,3 +178,12 @@ class ServiceConfig(pydantic.BaseModel):
             "must be 'console', an OTLP endpoint or empty. "
             f"Received: {traces!r}"
         )
+
+
+def grpc_max_threads(services: int, calls_per_target: int) -> int:
+    """Returns the flag that TensorFlow Serving needs for ranking services.
+
+    A call without a free thread is rejected. One thread only polls, and two
+    are for other callers, such as those that push fresh items.
+    """
+    return services * calls_per_target + 3

@@ -61,6 +61,11 @@ class ServiceMetrics:
             "Rankings from the user cache, by result.",
             "result",
         )
+        self.moved = counter(
+            "moved_prefetches_total",
+            "Prefetches to another server than the user's, as that was full "
+            "or down.",
+        )
         self.in_flight = gauge(
             "muse_ranking_in_flight", "Requests being answered."
         )
@@ -88,6 +93,11 @@ class ServiceMetrics:
             self.store = gauge(
                 "muse_ranking_store_up", "Whether the store answers."
             )
+
+    def forget(self, target: str) -> None:
+        """Removes the metrics of a model server that is gone."""
+        for metric in (self.targets, self.user_cache):
+            metric.remove_by_labels({"target": target})
 
     def page(self) -> str:
         """Returns all metrics in the text exposition format."""

@@ -174,7 +174,7 @@ class Prefetches:
             flow.spans.append(stage.span)
             target, result = await asyncio.wait_for(
                 self._targets.call(
-                    self._targets.order(flow.user_id),
+                    self._targets.order(flow.user_id, prefetch=True),
                     lambda target, _: self._prefetch(
                         target, history, flow.second
                     ),

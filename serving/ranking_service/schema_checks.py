@@ -56,6 +56,11 @@ class Fit:
         now = version, self._histories.layout
         return self._compared.get(address) == now
 
+    def forget(self, address: str) -> None:
+        """Forgets a server that is gone."""
+        self._compared.pop(address, None)
+        self._problems.pop(address, None)
+
     def learn(self) -> None:
         """Uses the declaration of the model, or else that of the store."""
         layout, known = self._histories.layout, self._exported

@@ -48,6 +48,7 @@ _POLL_TIMEOUT_S = 2.0
 # With half a second between polls, a silent server is noticed in a second.
 _STATUS_TIMEOUT_S = 0.4
 _NEWS_S = 5.0
+_NAMES_S = 2.0
 _LEAST_CLOSE_S = 1.0
 
 
@@ -73,6 +74,7 @@ class RankingService:
         self._traces = Traces(config.traces)
         self._admission = Admission(config.max_concurrent, config.max_queue)
         self._pollers: list[asyncio.Task[None]] = []
+        self._polled: dict[Target, asyncio.Task[None]] = {}
         self._warm: set[str] = set()
         self._store_up = not self._parts.histories.exist
         self._store_failed = False
@@ -100,22 +102,19 @@ class RankingService:
 
     async def start(self) -> None:
         """Connects to its parts; each model server ranks once."""
-        polls: list[Callable[[], Awaitable[None]]] = [
-            functools.partial(self._poll_target, target)
-            for target in self._parts.targets.all
-        ]
         await self._poll_store()  # Models are compared with it.
-        await asyncio.gather(*(poll() for poll in polls))
-        polls.append(self._poll_store)
+        await self._poll_names()
         await self._poll_news()
         self._pollers = [
-            asyncio.create_task(self._keep(poll, self.config.poll_seconds))
-            for poll in polls
+            asyncio.create_task(
+                self._keep(poll, max(least, self.config.poll_seconds))
+            )
+            for poll, least in (
+                (self._poll_store, 0.0),
+                (self._poll_names, _NAMES_S),
+                (self._poll_news, _NEWS_S),
+            )
         ]
-        seconds = max(_NEWS_S, self.config.poll_seconds)
-        self._pollers.append(
-            asyncio.create_task(self._keep(self._poll_news, seconds))
-        )
 
     async def close(self) -> None:
         """Rejects new requests, waits for those in flight, and stops."""
@@ -124,9 +123,10 @@ class RankingService:
         ends = time.monotonic() + grace
         if not await self._admission.close(grace):
             _logger.warning("Stopped with requests in flight")
-        for poller in self._pollers:
+        pollers = [*self._pollers, *self._polled.values()]
+        for poller in pollers:
             poller.cancel()
-        await asyncio.gather(*self._pollers, return_exceptions=True)
+        await asyncio.gather(*pollers, return_exceptions=True)
         await self._parts.prefetches.close(max(0.0, ends - time.monotonic()))
         await self._parts.targets.close()
         least = max(_LEAST_CLOSE_S, ends - time.monotonic())
@@ -299,6 +299,21 @@ class RankingService:
                 await poll()
             except Exception:  # The next poll may succeed.
                 _logger.exception("Polling failed")
+
+    async def _poll_names(self) -> None:
+        """Looks up the model servers; new ones are polled from then on."""
+        for target in await self._parts.targets.look_up():
+            self._polled.pop(target).cancel()
+            self._warm.discard(target.address)
+            self._fit.forget(target.address)
+            self.metrics.forget(target.address)
+        new = [t for t in self._parts.targets.all if t not in self._polled]
+        await asyncio.gather(*map(self._poll_target, new))
+        for target in new:
+            poll = functools.partial(self._poll_target, target)
+            self._polled[target] = asyncio.create_task(
+                self._keep(poll, self.config.poll_seconds)
+            )
 
     async def _poll_target(self, target: Target) -> None:
         """Checks whether a model server serves; a new one must rank first."""

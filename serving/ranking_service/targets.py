@@ -2,7 +2,13 @@
 
 Rendezvous hashing: for each user, the servers are ordered by a hash of both
 names, and the first one is used. Prefetch and ranking thus use the same user
-cache, and if a server fails, only its users move to other servers.
+cache, and if a server fails, only its users move to other servers. A server
+whose places are all taken is passed over.
+
+`dns:HOST:PORT` stands for all addresses of a name, such as that of a headless
+service of Kubernetes. They are looked up again and again: a new server takes
+its share of the users from all others, and those of a server that is gone are
+spread over the remaining ones.
 """
 
 from __future__ import annotations
@@ -11,11 +17,15 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from prometheus_client import Counter
+
+from serving.addresses import join_address, split_address
 from serving.client import (
     AsyncMuseClient,
     DeadlineError,
@@ -24,7 +34,7 @@ from serving.client import (
 )
 from serving.client.declaration import Declaration
 from serving.ranking_service.admission import Admission, Overloaded
-from serving.ranking_service.config import ServiceConfig
+from serving.ranking_service.config import DNS, ServiceConfig
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -34,13 +44,13 @@ _LONGEST_PAUSE_S = 5.0
 
 
 class Target:
-    """One model server."""
+    """One model server, which is considered down before its first answer."""
 
     def __init__(
         self, address: str, config: ServiceConfig, declaration: Declaration
     ) -> None:
         self.address = address
-        calls = config.calls_per_target
+        calls = self._calls = config.calls_per_target
         self._places = Admission(calls, sys.maxsize)
         self._prefetches = Admission(max(1, calls // 2), sys.maxsize)
         self.client = AsyncMuseClient(
@@ -52,13 +62,19 @@ class Target:
         )
         self._pause = 0.0
         self._down_until = 0.0
-        self._lost = False
+        self._lost = True
         self.last_answer = 0.0
 
     @property
     def up(self) -> bool:
         """Whether the server is considered up."""
         return not self._lost and time.monotonic() >= self._down_until
+
+    def full(self, prefetch: bool = False) -> bool:
+        """Whether another call, or another prefetch, would have to wait."""
+        if prefetch and self._prefetches.inside >= max(1, self._calls // 2):
+            return True
+        return self._places.inside >= self._calls
 
     @contextlib.asynccontextmanager
     async def place(
@@ -111,19 +127,58 @@ class Target:
 class Targets:
     """All model servers."""
 
-    def __init__(self, config: ServiceConfig, declaration: Declaration) -> None:
-        self.all = [
-            Target(address, config, declaration) for address in config.targets
-        ]
+    def __init__(
+        self, config: ServiceConfig, declaration: Declaration, moved: Counter
+    ) -> None:
+        self._config = config
+        self._declaration = declaration
+        self._moved = moved
+        self._closing: dict[Target, asyncio.Task[None]] = {}
+        # The latest addresses of each name.
+        self._found: dict[str, list[str]] = {}
+        self.all: list[Target] = []
+        self._update()
 
-    def order(self, user_id: int) -> list[Target]:
-        """Returns a user's servers in order, with those down at the end."""
+    async def look_up(self) -> list[Target]:
+        """Looks up the names, and returns the servers that are gone.
+
+        If a name has no address, its latest addresses are kept: without an
+        answer of DNS, the servers may be there.
+        """
+        loop = asyncio.get_running_loop()
+        for name in self._config.targets:
+            if not name.startswith(DNS):
+                continue
+            host, port = split_address(name.removeprefix(DNS))
+            try:
+                found = await loop.getaddrinfo(
+                    host, port, type=socket.SOCK_STREAM
+                )
+            except OSError as error:
+                _logger.warning("Looking up %s: %s", name, error)
+                continue
+            places = {place[:2] for *_, place in found}
+            self._found[name] = [join_address(*p) for p in sorted(places)]
+        gone = self._update()
+        for target in gone:
+            self._closing[target] = asyncio.create_task(self._close(target))
+        return gone
+
+    def order(self, user_id: int, prefetch: bool = False) -> list[Target]:
+        """Returns a user's servers in order, beginning with their own.
+
+        Those that are full come later, and those that are down at the end.
+        """
         ranked = by_user(user_id, [target.address for target in self.all])
 
-        def place(target: Target) -> tuple[bool, int]:
-            return not target.up, ranked.index(target.address)
+        def place(target: Target) -> tuple[bool, bool, int]:
+            later = not target.up, target.full(prefetch)
+            return *later, ranked.index(target.address)
 
-        return sorted(self.all, key=place)
+        order = sorted(self.all, key=place)
+        if prefetch and order and order[0].address != ranked[0]:
+            self._moved.inc()
+        return order
 
     async def call(
         self,
@@ -148,7 +203,38 @@ class Targets:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await asyncio.gather(*(target.client.close() for target in self.all))
+        for task in self._closing.values():
+            task.cancel()
+        await asyncio.gather(
+            *(target.client.close() for target in [*self.all, *self._closing])
+        )
+
+    def _update(self) -> list[Target]:
+        """Adds and removes servers; returns the removed ones."""
+        addresses = list(
+            dict.fromkeys(
+                address
+                for name in self._config.targets
+                for address in self._found.get(
+                    name, [] if name.startswith(DNS) else [name]
+                )
+            )
+        )
+        known = {target.address: target for target in self.all}
+        self.all = [
+            known.pop(address, None)
+            or Target(address, self._config, self._declaration)
+            for address in addresses
+        ]
+        return list(known.values())
+
+    async def _close(self, target: Target) -> None:
+        """Closes the connections to a server after its last calls."""
+        config = self._config
+        longest = max(config.prefetch_timeout_ms, config.max_deadline_ms)
+        await asyncio.sleep(longest / 1e3)
+        del self._closing[target]
+        await target.client.close()
 
 
 def by_user(user_id: int, addresses: Sequence[str]) -> list[str]:

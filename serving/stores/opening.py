@@ -7,9 +7,10 @@ import urllib.parse
 from serving.stores.base import LIMIT, BehaviorStore
 from serving.stores.layout import Layout
 from serving.stores.lmdb_store import LmdbStore
+from serving.stores.redis_nodes import CLUSTER, cluster_urls
 from serving.stores.redis_store import RedisStore, hide_password
 
-_REDIS = ("redis://", "rediss://", "unix://")
+_REDIS = ("redis://", "rediss://", "unix://", *CLUSTER)
 
 
 def open_store(
@@ -24,7 +25,8 @@ def open_store(
 
     Args:
         url: `lmdb:/path` of a folder, `redis://host:6379/0`, `rediss://` for
-            TLS, or `unix:///path/of/redis.sock`.
+            TLS, `unix:///path/of/redis.sock`, or `redis+cluster://host:6379`
+            with nodes of a Redis Cluster, separated by commas.
         layout: features of a store that is created if there is none; None
             raises an error in this case.
         limit: maximum number of events of a user.
@@ -56,12 +58,15 @@ def check_url(url: str) -> None:
     shown = hide_password(url)
     if not (url.startswith(_REDIS) or _lmdb_path(url)):
         raise ValueError(
-            "store: expected lmdb:/path, redis://host:6379/0, rediss://host "
-            f"or unix:///path. Received: {shown!r}"
+            "store: expected lmdb:/path, redis://host:6379/0, rediss://host, "
+            "unix:///path or redis+cluster://host:6379,host:6379. "
+            f"Received: {shown!r}"
         )
     try:
         # Reading `port` validates it; a path may contain colons.
-        _ = url.startswith(_REDIS) and urllib.parse.urlsplit(url).port
+        nodes = cluster_urls(url) if url.startswith(CLUSTER) else [url]
+        for node in nodes:
+            _ = node.startswith(_REDIS) and urllib.parse.urlsplit(node).port
     except ValueError as error:
         raise ValueError(
             "store: expected a port of 0 to 65535, as in "

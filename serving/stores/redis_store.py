@@ -1,19 +1,24 @@
-"""Histories in a Redis server: one store for a fleet."""
+"""Histories in a Redis server or a Redis Cluster: one store for a fleet."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.exceptions import (
+    AskError,
+    ClusterError,
+    MovedError,
+    RedisClusterException,
+    TryAgainError,
+)
 
-from serving.stores import base, records, redis_scripts
+from serving.stores import base, records, redis_nodes, redis_scripts
 from serving.stores.errors import (
     StoreCorruptError,
     StoreError,
@@ -23,14 +28,17 @@ from serving.stores.errors import (
 from serving.stores.layout import RECORD_1, Layout, no_store, read_layout
 
 _PIPELINE = 64
-_TOTALS = "muse:totals"
-_FORMAT = "muse:format"
 _Call = tuple[int, list[Any]]
-_KEY = re.compile(rb"muse:\{(-?\d+)\}:history")
+_T = TypeVar("_T")
+_UNAVAILABLE = (
+    *(redis.ConnectionError, redis.TimeoutError),
+    # Of a cluster: nodes are down, or keys are being moved.
+    *(AskError, ClusterError, TryAgainError, RedisClusterException),
+)
 
 
 class RedisStore(base.BehaviorStore):
-    """Histories in a Redis server (5 or newer; not a cluster).
+    """Histories in a Redis server (5 or newer) or a Redis Cluster.
 
     A history is one string: a header and then packed events. An append only
     sends the new events; the oldest ones are removed together once there are
@@ -39,11 +47,15 @@ class RedisStore(base.BehaviorStore):
     the server's settings (`appendonly`, `appendfsync`).
 
     Calls are never repeated automatically, because an append that timed out
-    may have been executed.
+    may have been executed. Only what a node of a cluster rejects, because
+    another one has the user now, is sent to that one.
 
     Args:
         url: `redis://[[user]:password@]host:port/db`, `rediss://` for TLS,
-            `unix:///path`.
+            `unix:///path`, or `redis+cluster://[[user]:password@]host:port`,
+            `rediss+cluster://` with some nodes of a cluster, separated by
+            commas. A password that the URL lacks is taken from the
+            environment variable `MUSE_STORE_PASSWORD`.
         layout: features of a new store; None if the store must exist, which
             has its own layout.
         limit: maximum number of events of a user.
@@ -71,13 +83,10 @@ class RedisStore(base.BehaviorStore):
         super().__init__(limit)
         self._slack = max(1, limit // 4) if slack is None else slack
         self._where = hide_password(url)
-        # One attempt only: the caller decides about retries.
-        self._redis: Any = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-        )
+        try:
+            self._servers = redis_nodes.servers(url, timeout)
+        except (redis.RedisError, RedisClusterException) as error:
+            raise self._error(error) from error
         try:
             self._record = self._find_record(layout)
             self._codec = records.Codec(
@@ -86,15 +95,15 @@ class RedisStore(base.BehaviorStore):
                 )
             )
         except StoreError:
-            self._redis.close()
+            self._servers.close()
             raise
         self._scripts = {
-            name: self._redis.register_script(script)
+            name: self._servers.clients()[0].register_script(script)
             for name, script in redis_scripts.scripts(self._codec).items()
         }
 
     def _read(self, user_id: int, count: int) -> base.UserHistory | None:
-        history, rows_key, *_ = _keys(user_id)
+        history, rows_key, *_ = self._servers.keys(user_id)
         size = self._codec.event_bytes
         tail = max(1, count * size)
         found, newest, resolved = self._header(
@@ -154,8 +163,8 @@ class RedisStore(base.BehaviorStore):
         ]
         self._run("REPLACE", calls)
         if mark is not None:
-            with self._errors():
-                self._redis.set(f"muse:mark:{mark.name}", mark.text)
+            key = f"muse:mark:{mark.name}"
+            self._at(key, lambda server: server.set(key, mark.text))
 
     def _delete_many(self, user_ids: list[int]) -> int:
         calls: list[_Call] = [(user, [self._begin(user)]) for user in user_ids]
@@ -163,56 +172,139 @@ class RedisStore(base.BehaviorStore):
 
     def read_mark(self, name: str) -> str | None:
         """See `BehaviorStore.read_mark`."""
-        with self._errors():
-            found = self._redis.get(f"muse:mark:{name}")
+        key = f"muse:mark:{name}"
+        found = self._at(key, lambda server: server.get(key))
         return None if found is None else found.decode()
 
     def user_ids(self) -> Iterator[int]:
         """See `BehaviorStore.user_ids`."""
+        servers, seen = self._servers, set()
         with self._errors():
-            seen = set()
-            for key in self._redis.scan_iter("muse:{*}:history", count=4096):
-                match = _KEY.fullmatch(key)
-                if match and key not in seen:
-                    seen.add(key)
-                    yield int(match[1])
+            for server in servers.clients():
+                for key in server.scan_iter(servers.pattern, count=4096):
+                    match = servers.user.fullmatch(key)
+                    if match and key not in seen:
+                        seen.add(key)
+                        yield int(match[1])
 
     def stats(self) -> base.StoreStats:
-        """See `BehaviorStore.stats`. `bytes` is the server's used memory."""
-        with self._errors(), self._redis.pipeline() as pipeline:
-            pipeline.hmget(_TOTALS, "users", "events", "rows")
-            pipeline.info("memory")
-            totals, memory = pipeline.execute()
-        users, kept, rows = (int(value or 0) for value in totals)
-        return base.StoreStats(
-            users, kept, rows, int(memory["used_memory"]), self.limit
+        """See `BehaviorStore.stats`. `bytes` is the servers' used memory."""
+        counts = ("users", "events", "rows")
+        found = self._at_each(
+            [totals for totals, _ in self._servers.shared],
+            lambda pipeline, key: pipeline.hmget(key, *counts),
         )
+        users, kept, rows = (
+            sum(int(value or 0) for value in values)
+            for values in zip(*found, strict=True)
+        )
+        with self._errors():
+            memory = sum(
+                int(server.info("memory")["used_memory"])
+                for server in self._servers.clients()
+            )
+        return base.StoreStats(users, kept, rows, memory, self.limit)
 
     def remove(self) -> None:
         """Deletes the record of the layout."""
-        with self._errors():
-            self._redis.delete(_FORMAT)
+        self._at_each(
+            [record for _, record in self._servers.shared],
+            lambda pipeline, key: pipeline.delete(key),
+        )
 
     def close(self) -> None:
         """See `BehaviorStore.close`."""
-        self._redis.close()
+        self._servers.close()
 
     def _find_record(self, layout: Layout | None) -> bytes:
-        """Returns the stored record of the layout, or creates it."""
-        with self._errors():
-            with self._redis.pipeline() as pipeline:
-                pipeline.get(_FORMAT).exists(_TOTALS)
-                found, has_users = pipeline.execute()
-            if found is None and has_users:
-                return RECORD_1
-            if found is None and layout is not None:
-                # Another process may create it at the same time.
-                made = self._redis.set(_FORMAT, layout.record(), nx=True)
-                self.is_new = bool(made)
-                found = self._redis.get(_FORMAT)
+        """Returns the stored record of the layout, or creates it.
+
+        The first group's record is that of the store. A writer also completes
+        those of the other groups, which another one may have left out.
+        """
+        (totals, first), *others = self._servers.shared
+
+        def find(server: Any) -> list[Any]:
+            with server.pipeline() as pipeline:
+                return list(pipeline.get(first).exists(totals).execute())
+
+        found, has_users = self._at(first, find)
+        if found is None and has_users:
+            return RECORD_1
+        if found is None and layout is not None:
+            # Another process may create it at the same time.
+            record = layout.record()
+            made = self._at(
+                first, lambda server: server.set(first, record, nx=True)
+            )
+            self.is_new = bool(made)
+            found = self._at(first, lambda server: server.get(first))
         if found is None:
             raise no_store(self._where)
+        if layout is not None:
+            self._at_each(
+                [key for _, key in others],
+                lambda pipeline, key: pipeline.set(key, found, nx=True),
+            )
         return bytes(found)
+
+    def _at(self, key: str, work: Callable[[Any], _T]) -> _T:
+        """Returns the result of `work`, called with a key's server."""
+        with self._errors():
+            return self._moving(lambda: work(self._servers.client(key)))
+
+    def _at_each(
+        self, keys: list[str], ask: Callable[[Any, str], Any]
+    ) -> list[Any]:
+        """Returns the answer for each key, in one round trip per server."""
+        with self._errors():
+            answers = self._sent(keys, keys, ask)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        return answers
+
+    def _moving(self, work: Callable[[], _T]) -> _T:
+        """Does it again if another node of the cluster has the keys now."""
+        try:
+            return work()
+        except MovedError:
+            self._servers.refresh()
+            return work()
+
+    def _sent(
+        self,
+        keys: Sequence[str],
+        calls: Sequence[Any],
+        ask: Callable[[Any, Any], Any],
+    ) -> list[Any]:
+        """Returns answers or errors of calls, one round trip per server.
+
+        `ask` adds a call, whose key is given, to a pipeline.
+        """
+        answers: list[Any] = [None] * len(calls)
+        waiting: Sequence[int] = range(len(calls))
+        for _ in range(2):  # Again where another node has the keys now.
+            by_server: dict[Any, list[int]] = {}
+            for place in waiting:
+                server = self._servers.client(keys[place])
+                by_server.setdefault(server, []).append(place)
+            for server, places in by_server.items():
+                with server.pipeline(transaction=False) as pipeline:
+                    for place in places:
+                        ask(pipeline, calls[place])
+                    found = pipeline.execute(raise_on_error=False)
+                for place, answer in zip(places, found, strict=True):
+                    answers[place] = answer
+            waiting = [
+                place
+                for place in waiting
+                if isinstance(answers[place], MovedError)
+            ]
+            if not waiting:
+                break
+            self._servers.refresh()
+        return answers
 
     def _header(
         self, user_id: int, ask: Callable[[Any], Any] = lambda pipeline: None
@@ -221,11 +313,18 @@ class RedisStore(base.BehaviorStore):
 
         The other answers follow. The first one is None for an unknown user.
         """
-        key, length = _keys(user_id)[0], self._codec.header_bytes
-        with self._errors(user_id), self._redis.pipeline() as pipeline:
-            pipeline.get(_FORMAT).getrange(key, 0, length - 1).strlen(key)
-            ask(pipeline)
-            record, begin, size, *answers = pipeline.execute()
+        key, _, _, record_key = self._servers.keys(user_id)
+        length = self._codec.header_bytes
+
+        def read() -> list[Any]:
+            with self._servers.client(key).pipeline() as pipeline:
+                pipeline.get(record_key).getrange(key, 0, length - 1)
+                pipeline.strlen(key)
+                ask(pipeline)
+                return list(pipeline.execute())
+
+        with self._errors(user_id):
+            record, begin, size, *answers = self._moving(read)
         if (record or RECORD_1) != self._record:
             raise self._moved()
         if not size:
@@ -241,19 +340,22 @@ class RedisStore(base.BehaviorStore):
     def _run(self, name: str, calls: list[_Call]) -> list[Any]:
         """Runs a script for each user, several dozen in one round trip."""
         script = self._scripts[name]
+
+        def ask(pipeline: Any, call: _Call) -> None:
+            user, arguments = call
+            script(
+                self._servers.keys(user),
+                [*arguments, self._record],
+                client=pipeline,
+            )
+
         results: list[Any] = []
         waiting = iter(calls)
         while chunk := list(itertools.islice(waiting, _PIPELINE)):
             user_id = chunk[0][0] if len(chunk) == 1 else None
+            keys = [self._servers.keys(user)[0] for user, _ in chunk]
             with self._errors(user_id):
-                with self._redis.pipeline(transaction=False) as pipeline:
-                    for user, arguments in chunk:
-                        script(
-                            _keys(user),
-                            [*arguments, self._record],
-                            client=pipeline,
-                        )
-                    answers = pipeline.execute(raise_on_error=False)
+                answers = self._sent(keys, chunk, ask)
             for (user, _), answer in zip(chunk, answers, strict=True):
                 if isinstance(answer, Exception):
                     with self._errors(user):
@@ -266,24 +368,28 @@ class RedisStore(base.BehaviorStore):
         """Converts errors of the Redis client to those of stores."""
         try:
             yield
-        except redis.ResponseError as error:
-            text = str(error)
-            if redis_scripts.MOVED in text:
-                raise self._moved() from error
-            if user_id is not None and (
-                "WRONGTYPE" in text or redis_scripts.CORRUPT in text
-            ):
-                raise StoreCorruptError(
-                    user_id, _keys(user_id)[0], "it is not a history"
-                ) from error
-            raise StoreError(f"the store {self._where}: {error}") from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise StoreUnavailableError(
-                f"the store {self._where} does not answer: {error} (is this "
+        except (redis.RedisError, RedisClusterException) as error:
+            if isinstance(error, _UNAVAILABLE):
+                self._servers.refresh()
+            raise self._error(error, user_id) from error
+
+    def _error(
+        self, error: Exception, user_id: int | None = None
+    ) -> StoreError:
+        text = str(error)
+        if isinstance(error, _UNAVAILABLE):
+            return StoreUnavailableError(
+                f"the store {self._where} does not answer: {text} (is this "
                 "Redis server running; are host, port and password right?)"
-            ) from error
-        except redis.RedisError as error:
-            raise StoreError(f"the store {self._where}: {error}") from error
+            )
+        if redis_scripts.MOVED in text:
+            return self._moved()
+        if user_id is not None and (
+            "WRONGTYPE" in text or redis_scripts.CORRUPT in text
+        ):
+            key = self._servers.keys(user_id)[0]
+            return StoreCorruptError(user_id, key, "it is not a history")
+        return StoreError(f"the store {self._where}: {text}")
 
     def _moved(self) -> StoreMovedError:
         return StoreMovedError(
@@ -304,9 +410,3 @@ class RedisStore(base.BehaviorStore):
 def hide_password(url: str) -> str:
     """Returns a URL without its password, for messages."""
     return re.sub(r"//[^@/]*@", "//***@", url)
-
-
-def _keys(user_id: int) -> tuple[str, ...]:
-    """Returns the keys for a user's history and rows, and for the store."""
-    name = f"muse:{{{user_id}}}"
-    return f"{name}:history", f"{name}:rows", _TOTALS, _FORMAT

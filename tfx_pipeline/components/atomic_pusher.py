@@ -16,6 +16,7 @@ from typing import Any
 from absl import logging
 from google.protobuf import text_format
 
+from serving import model_storage
 from serving.files import find_versions, write_text
 from tfx_pipeline.tfx_internals import (
     PusherExecutor,
@@ -41,7 +42,9 @@ class Executor(PusherExecutor):
 
         ``models_configs`` in ``custom_config`` lists models for ``muse serve``:
         by the name of a file, which is written beside the version, it has base
-        directories by model name.
+        directories by model name. ``storage`` is a URL of object storage, to
+        which the version is copied first; servers of a cluster take it from
+        there (``muse models pull``).
         """
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):
@@ -51,28 +54,36 @@ class Executor(PusherExecutor):
         proto_utils.json_to_proto(
             exec_properties["push_destination"], destination
         )
+        custom_config = (
+            json_utils.loads(exec_properties.get("custom_config", "null")) or {}
+        )
         path = push(
             pathlib.Path(self.GetModelPath(input_dict)),
             pathlib.Path(destination.filesystem.base_directory),
+            custom_config.get("storage", ""),
         )
-        custom_config = json_utils.loads(
-            exec_properties.get("custom_config", "null")
-        )
-        files = (custom_config or {}).get("models_configs", {})
+        files = custom_config.get("models_configs", {})
         for name, models in files.items():
             write_models_config(path.with_name(name), models)
         self.mark_pushed(pushed, str(path), path.name)
         logging.info("Model pushed to %s.", path)
 
 
-def push(model: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
+def push(
+    model: pathlib.Path, base: pathlib.Path, storage: str = ""
+) -> pathlib.Path:
     """Copies a SavedModel to a new version folder of a serving directory.
 
     The folder is renamed to its number when it is complete. The number is the
-    time in seconds, but at least one more than the newest version.
+    time in seconds, but at least one more than the newest version. If there is
+    a URL `storage`, the version is copied there first.
     """
     base.mkdir(parents=True, exist_ok=True)
-    version = max([int(time.time()), *(v + 1 for v in find_versions(base))])
+    stored = model_storage.stored_versions(storage) if storage else []
+    newest = max([*stored, *find_versions(base)], default=0)
+    version = max(int(time.time()), newest + 1)
+    if storage:
+        model_storage.store_version(model, storage, version)
     copy = base / f".{version}.tmp"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(model, copy)

@@ -10,6 +10,7 @@ from prometheus_client import parser
 from serving.client.ranking import RankingClient, RankingRequest
 from serving.client.user_cache import CACHE_STATISTICS
 from serving.ranking_service import ServiceConfig, running_service
+from tests.serving import monitored
 from tests.serving.ranking_service.conftest import settings
 
 
@@ -72,3 +73,12 @@ def test_what_the_page_says(site) -> None:
     assert first["muse_ranking_target_up"][(server,)] == 1
     for name in ("in_flight", "queued", "background_prefetches"):
         assert first[f"muse_ranking_{name}"] == {(): 0}
+
+
+def test_the_dashboard_and_the_alarms_use_what_is_exported(service) -> None:
+    url = service.rest_url + "/metrics"
+    with urllib.request.urlopen(url, timeout=20) as found:
+        exported = monitored.exported(found.read().decode())
+    names = monitored.used("muse_")
+    assert len(names) > 12
+    assert names <= exported

@@ -15,6 +15,7 @@ import yaml
 from google.protobuf import text_format
 
 from serving.model_server import ServerConfig, running
+from tests.serving import monitored
 
 pytestmark = pytest.mark.tf
 
@@ -64,6 +65,10 @@ def test_the_embedded_server_starts_from_these_files(muse_base, tmp_path):
         for path in ("/v1/models/muse", "/monitoring/prometheus/metrics"):
             with urllib.request.urlopen(app.rest_url + path) as answer:
                 assert answer.status == 200
+                page = answer.read().decode()
+        # The dashboard and the alarms use what it exports.
+        names = monitored.used(":tensorflow")
+        assert names and names <= monitored.exported(page)
         with grpc.insecure_channel(app.grpc_target) as channel:
             grpc.channel_ready_future(channel).result(10)
 

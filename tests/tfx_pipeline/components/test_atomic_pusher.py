@@ -10,6 +10,7 @@ import time
 import pytest
 from tfx.types import standard_artifacts
 
+from serving import model_storage
 from tfx_pipeline.components import atomic_pusher
 
 pytestmark = pytest.mark.tf
@@ -163,3 +164,15 @@ def test_executor_pushes_only_what_every_blessing_allows(
     else:
         assert versions == []
         assert pushed.get_int_custom_property("pushed") == 0
+
+
+def test_versions_go_to_storage_as_well(tmp_path, model) -> None:
+    """With the same numbers, from which a server can take them."""
+    (model / "saved_model.pb").write_bytes(b"graph")
+    base, url = tmp_path / "serving", f"file://{tmp_path}/stored/muse"
+    pushed = [atomic_pusher.push(model, base, url) for _ in range(2)]
+    versions = [int(path.name) for path in pushed]
+    assert model_storage.stored_versions(url) == versions
+    served = tmp_path / "served"
+    assert model_storage.fetch_newest(url, served) == versions[1]
+    assert contents(served / pushed[1].name) == contents(model)
