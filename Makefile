@@ -4,6 +4,7 @@
 #   BACKENDS_VENV  folder of the one without TF     (.venv-backends)
 #   STACK          a or b instead of the choice by the C library
 #   MUSE_DEMO      short: reduced data              (full)
+#   IMAGE          name and tag for `make image`    (muse-pipeline:0.1.0)
 #   DEMO_ARGS, TEST_ARGS, BENCH_ARGS                further arguments
 
 SHELL := /bin/bash
@@ -12,6 +13,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 BACKENDS_VENV ?= .venv-backends
 export VENV BACKENDS_VENV STACK MUSE_SKIP_TORCH UPGRADE
+
+IMAGE ?= muse-pipeline:0.1.0
 
 FAST = $(addprefix tests/,test_imports.py schemas \
 	$(addprefix muse_keras/,compat layers losses metrics optimizers tables \
@@ -67,6 +70,10 @@ docs: setup ## write the API reference into build/api
 wheels: setup ## build the wheels muse-keras and muse-tensorflow in build/wheels
 	@$(VENV)/bin/python scripts/check_wheel.py --build-only
 
+.PHONY: image
+image: ## build the container image of the pipeline's steps, with Docker
+	@docker build -f tfx_pipeline/Dockerfile -t $(IMAGE) .
+
 .PHONY: bench
 bench: setup setup-backends ## set up, then run the benchmarks
 	@$(VENV)/bin/muse bench $(BENCH_ARGS)
@@ -78,6 +85,10 @@ setup: ## make the environment with TensorFlow and TFX
 .PHONY: setup-backends
 setup-backends: ## make the environment with JAX and PyTorch, without TensorFlow
 	@VENV=$(BACKENDS_VENV) scripts/bootstrap --backends
+
+.PHONY: setup-engines
+setup-engines: ## make the environment with Airflow and the SDK of Kubeflow Pipelines
+	@VENV=.cache/engines scripts/bootstrap --engines
 
 .PHONY: lock
 lock: ## resolve requirements/*.in into the lock files

@@ -14,7 +14,7 @@ costs a few milliseconds. A folder without the stamp is never changed.
 
 Environment variables:
     VENV: folder of the environment, default `.venv` (`.venv-backends` with
-        `--backends`).
+        `--backends`, `.cache/engines` with `--engines`).
     STACK: `a` or `b`, instead of the choice by the C library.
     MUSE_SKIP_TORCH: `1` leaves PyTorch out of the backends' environment.
     MUSE_MIN_FREE_GB: free disk space asked for before installing.
@@ -65,7 +65,7 @@ class Environment(NamedTuple):
         pythons: Python versions that fit, best first.
         lock: path of the hashed lock file.
         editable: whether the project itself is installed too.
-        torch: whether PyTorch is added by pip.
+        torch: whether PyTorch is added by pip; None: nobody expects it.
         gigabytes: free disk space that installing needs.
     """
 
@@ -73,7 +73,7 @@ class Environment(NamedTuple):
     pythons: Tuple[str, ...]
     lock: pathlib.Path
     editable: bool
-    torch: bool
+    torch: Optional[bool]
     gigabytes: float
 
 
@@ -141,6 +141,18 @@ def backends_environment(torch: bool) -> Environment:
         editable=False,
         torch=torch,
         gigabytes=3.0,
+    )
+
+
+def engines_environment() -> Environment:
+    """The environment of Airflow and of Kubeflow Pipelines' SDK."""
+    return Environment(
+        title="engines",
+        pythons=("3.12", "3.11", "3.10"),
+        lock=ROOT / "requirements" / "engines.lock",
+        editable=False,
+        torch=None,
+        gigabytes=1.0,
     )
 
 
@@ -521,7 +533,7 @@ def install(
         return
     if environment.torch:
         install_torch(venv)
-    else:
+    elif environment.torch is False:
         say("PyTorch is left out (MUSE_SKIP_TORCH): its tests will not run")
 
 
@@ -607,12 +619,18 @@ def main(arguments: Optional[List[str]] = None) -> int:
         help="make the environment for JAX and PyTorch, without TensorFlow",
     )
     parser.add_argument(
+        "--engines",
+        action="store_true",
+        help="make the environment with Airflow and Kubeflow Pipelines' SDK",
+    )
+    parser.add_argument(
         "--uv",
         action="store_true",
         help="only get uv, and print its path as the last line",
     )
     options = parser.parse_args(arguments)
     default = ".venv-backends" if options.backends else ".venv"
+    default = ".cache/engines" if options.engines else default
     venv = pathlib.Path(os.path.abspath(ROOT / os.environ.get("VENV", default)))
     try:
         if options.uv:
@@ -622,6 +640,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if options.backends:
             torch = os.environ.get("MUSE_SKIP_TORCH", "0") in ("", "0")
             environment = backends_environment(torch)
+        elif options.engines:
+            environment = engines_environment()
         else:
             stack = choose_stack(
                 os.environ.get("STACK", ""), glibc_version(), platform.machine()

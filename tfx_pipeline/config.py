@@ -282,6 +282,63 @@ class MatchingConfig(settings_file.Section):
     rankers."""
 
 
+SecretReference = Annotated[
+    str, pydantic.Field(pattern=r"^([^/\s]+/[^/\s]+|projects/\S+)$")
+]
+
+
+class StepConfig(settings_file.Section):
+    """What the step of one component gets from the orchestrator."""
+
+    image: str = ""
+    """Container image; default: ``orchestration.image``."""
+    cpu: float = pydantic.Field(default=0, ge=0)
+    """Processors; 0: the orchestrator's default."""
+    memory_gb: float = pydantic.Field(default=0, ge=0)
+    """Gigabytes of memory; 0: the orchestrator's default."""
+    accelerator: str = ""
+    """Kind of accelerator: a Kubernetes resource such as ``nvidia.com/gpu``,
+    on Vertex AI a type such as ``NVIDIA_L4``; empty: none."""
+    accelerators: int = pydantic.Field(default=1, ge=1)
+    """Number of accelerators, if there is a kind."""
+    node_selector: dict[str, str] = {}
+    """Labels of the Kubernetes nodes that may run the step."""
+
+
+class OrchestrationConfig(settings_file.Section):
+    """Steps that an orchestrator runs (``muse pipeline compile --runner``)."""
+
+    image: str = ""
+    """Container image of the steps, with a tag or a digest; Airflow without an
+    image runs commands on its own machine."""
+    pipeline_root: str = ""
+    """Folder in which Kubeflow Pipelines or Vertex AI keeps its own records,
+    such as ``gs://bucket/records``."""
+    service_account: str = ""
+    """Service account of the steps (Airflow and Vertex AI; Kubeflow Pipelines
+    takes it when a run is created)."""
+    namespace: str = "default"
+    """Kubernetes namespace of the steps (Airflow)."""
+    volume_claim: str = ""
+    """Persistent volume claim that holds ``output_dir`` and the raw tables."""
+    volume_path: str = "/data"
+    """Where the steps mount it."""
+    secrets: dict[
+        str,
+        Annotated[str, pydantic.Field(pattern=r"^[^/\s]+/[^/\s]+$|^projects/")],
+    ] = {}
+    """Environment variables of the steps by reference: ``SECRET/KEY`` names a
+    Kubernetes secret, ``projects/P/secrets/S/versions/V`` on Vertex AI a
+    version in Secret Manager."""
+    retries: int = pydantic.Field(default=2, ge=0)
+    """Attempts after a failed one; each continues where the last one ended."""
+    schedule: str = ""
+    """When Airflow starts a run, such as ``@daily``; empty: only by hand."""
+    resources: StepConfig = StepConfig()
+    steps: dict[str, StepConfig] = {}
+    """Resources by name of component, instead of ``resources``."""
+
+
 def check_output_dir(path: str) -> str:
     """Refuses a folder whose path TFX and Beam would read as a pattern.
 
@@ -331,6 +388,27 @@ class PipelineConfig(settings_file.Section):
     """Beam options, as on a Beam command line."""
     cache: bool = True
     """Reuse the outputs of unchanged components."""
+    metadata: str = pydantic.Field(
+        default="", pattern=r"^(mysql://[^@/\s:]+@[^@/\s]+/[^@/\s]+)?$"
+    )
+    """Database of ML Metadata, ``mysql://USER@HOST:PORT/DATABASE``, with the
+    password in the environment variable ``MUSE_METADATA_PASSWORD``; empty: an
+    SQLite file in ``output_dir``, for one machine."""
+    orchestration: OrchestrationConfig = OrchestrationConfig()
+
+    def absolute(self) -> PipelineConfig:
+        """Returns the configuration for a process in another directory."""
+        values = self.model_dump()
+        for section, key in (
+            (values, "output_dir"),
+            (values["data"], "raw_dir"),
+            (values["pusher"], "directory"),
+            (values["matching"], "directory"),
+        ):
+            if section[key] and "://" not in section[key]:
+                path = pathlib.Path(section[key]).expanduser().absolute()
+                section[key] = str(path)
+        return PipelineConfig.model_validate(values)
 
     @property
     def root(self) -> pathlib.Path:

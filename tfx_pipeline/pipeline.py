@@ -167,8 +167,11 @@ def create_pipeline(
             *_matching(config, examples, item_table),
         ],
         enable_cache=config.cache,
+        # That of a server has a password, so only a run knows it.
         metadata_connection_config=(
-            tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            None
+            if config.metadata
+            else tfx.orchestration.metadata.sqlite_metadata_connection_config(
                 str(config.metadata_path)
             )
         ),

@@ -17,10 +17,14 @@ from tfx.components.example_validator import executor as validator_executor
 from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
 from tfx.components.util import examples_utils
-from tfx.dsl.compiler import compiler
+from tfx.dsl.compiler import compiler, constants
 from tfx.dsl.components.base import executor_spec
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
 from tfx.orchestration.pipeline import RunOptions
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto import example_gen_pb2, pusher_pb2
+from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact, Property, PropertyType
 from tfx.utils import dependency_utils, json_utils, path_utils, proto_utils
@@ -37,13 +41,17 @@ __all__ = [
     "evaluator_executor",
     "example_gen_pb2",
     "examples_utils",
+    "executors_of",
     "executor_spec",
     "json_utils",
+    "launch",
     "path_utils",
+    "pipeline_pb2",
     "proto_utils",
     "pusher_component",
     "pusher_pb2",
     "send_no_package_to_local_workers",
+    "set_run_id",
     "standard_artifacts",
     "types",
     "validator_component",
@@ -63,6 +71,40 @@ class PusherExecutor(pusher_executor.Executor):
     def mark_not_pushed(self, artifact: Artifact) -> None:
         """Records in ``pushed_model`` that nothing was pushed."""
         self._MarkNotPushed(artifact)
+
+
+def set_run_id(graph: pipeline_pb2.Pipeline, run_id: str) -> None:
+    """Makes a compiled pipeline the one of a run."""
+    runtime_parameter_utils.substitute_runtime_parameter(
+        graph, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+    )
+
+
+def executors_of(graph: pipeline_pb2.Pipeline) -> set[str]:
+    """Returns the nodes of a compiled pipeline that have an executor."""
+    deployment = pipeline_pb2.IntermediateDeploymentConfig()
+    graph.deployment_config.Unpack(deployment)
+    return {*deployment.executor_specs}
+
+
+def launch(
+    graph: pipeline_pb2.Pipeline,
+    node: pipeline_pb2.PipelineNode,
+    connection: metadata.ConnectionConfigType,
+) -> None:
+    """Runs a node of a compiled pipeline, as the local runner does."""
+    deployment = runner_utils.extract_local_deployment_config(graph)
+    name = node.node_info.id
+    launcher.Launcher(
+        pipeline_node=node,
+        mlmd_connection=metadata.Metadata(connection),
+        pipeline_info=graph.pipeline_info,
+        pipeline_runtime_spec=graph.runtime_spec,
+        executor_spec=runner_utils.extract_executor_spec(deployment, name),
+        custom_driver_spec=runner_utils.extract_custom_driver_spec(
+            deployment, name
+        ),
+    ).launch()
 
 
 def send_no_package_to_local_workers() -> None:

@@ -15,8 +15,9 @@ import pydantic
 import typer
 import yaml
 
-from schemas.settings_file import OverrideError
-from tfx_pipeline.config import PipelineConfig, load_config
+from schemas import settings_file
+from schemas.settings_file import ConfigError, OverrideError
+from tfx_pipeline.config import KEYS, PipelineConfig, load_config
 
 _HEAD = """\
 # Configuration of the pipeline
@@ -136,6 +137,7 @@ def as_markdown() -> str:
 def as_yaml(config: PipelineConfig | None = None) -> str:
     """Returns a configuration as commented YAML; by default a template."""
     lines: list[str] = []
+    values = config.model_dump(mode="json") if config else None
     for entry in entries():
         indent = "  " * (len(entry.path) - 1)
         about = entry.meaning
@@ -148,9 +150,9 @@ def as_yaml(config: PipelineConfig | None = None) -> str:
             subsequent_indent=f"{indent}# ",
             break_on_hyphens=False,
         )
-        value: Any = config
+        value: Any = values
         for name in entry.path if config else ():
-            value = getattr(value, name)
+            value = value[name]
         if config is None:
             value = "FILL_IN" if entry.required else entry.default
         end = "" if entry.is_section else f" {_plain(value)}"
@@ -177,6 +179,25 @@ def load(
         return load_config(config, overrides or ())
     except OverrideError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from error
+
+
+def parse(settings: str) -> PipelineConfig:
+    """Reads a configuration from a text.
+
+    Raises:
+        ConfigError: if it is wrong.
+    """
+    try:
+        values = yaml.safe_load(settings)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--settings: not valid YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            "--settings: expected a mapping of settings. "
+            f"Received: {type(values).__name__}"
+        )
+    return settings_file.parse(PipelineConfig, values, "--settings", KEYS)
 
 
 def check_tables(config: PipelineConfig, embeddings: str = "") -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import os
 import pathlib
 import sys
 import time
@@ -76,29 +78,142 @@ def template() -> None:
     sys.stdout.write(configuration.as_yaml())
 
 
+class Runner(str, enum.Enum):
+    """What a compiled pipeline is for; the value is also that of an option."""
+
+    TFX = "tfx"
+    KUBEFLOW = "kubeflow"
+    VERTEX = "vertex"
+    AIRFLOW = "airflow"
+
+
+_FILES = {
+    Runner.TFX: "pipeline.json",
+    Runner.KUBEFLOW: "pipeline.yaml",
+    Runner.VERTEX: "pipeline_job.json",
+    Runner.AIRFLOW: "pipeline_dag.py",
+}
+
+
 @app.command(name="compile")
 def compile_(
     config: ConfigOption,
+    runner: Annotated[
+        Runner,
+        typer.Option(
+            help="Orchestrator; tfx: TFX's intermediate representation."
+        ),
+    ] = Runner.TFX,
     out: Annotated[
-        pathlib.Path, typer.Option(help="JSON file to write.", dir_okay=False)
-    ] = pathlib.Path("pipeline.json"),
+        pathlib.Path | None,
+        typer.Option(
+            help="File to write; default: "
+            + ", ".join(
+                f"{file} ({name.value})" for name, file in _FILES.items()
+            )
+            + ".",
+            dir_okay=False,
+        ),
+    ] = None,
     overrides: SetOption = None,
 ) -> None:
-    """Write the pipeline's intermediate representation, for other runners.
+    """Write the pipeline for an orchestrator.
 
-    Example: muse pipeline compile --config configs/demo.yaml --out dag.json
+    docs/cluster.md says how to start what is written.
+
+    Example: muse pipeline compile --config configs/demo.yaml --runner airflow
     """
     with output.one_line_errors():
         loaded = configuration.load(config, overrides)
         configuration.check_tables(loaded)
-        from google.protobuf import json_format
+        out = out or pathlib.Path(_FILES[runner])
+        if runner is Runner.TFX:
+            from google.protobuf import json_format
 
-        from tfx_pipeline.runs import runner
-        from tfx_pipeline.tfx_internals import compiler
+            from tfx_pipeline.runs.runner import compile_pipeline
+            from tfx_pipeline.tfx_internals import compiler
 
-        graph = compiler.Compiler().compile(runner.compile_pipeline(loaded))
-        write_text(out, json_format.MessageToJson(graph) + "\n")
-        sys.stderr.write(f"{len(graph.nodes)} nodes written to {out}\n")
+            graph = compiler.Compiler().compile(compile_pipeline(loaded))
+            write_text(out, json_format.MessageToJson(graph) + "\n")
+            sys.stderr.write(f"{len(graph.nodes)} nodes written to {out}\n")
+            return
+        from tfx_pipeline.runs import engines, steps
+
+        found = steps.compile_steps(loaded)
+        write_text(out, engines.RUNNERS[runner.value](loaded, found))
+        sys.stderr.write(f"{len(found) + 1} steps written to {out}\n")
+
+
+_RunId = Annotated[
+    str, typer.Option("--run-id", help="Id of the run in the orchestrator.")
+]
+_Secrets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret",
+        help="NAME=projects/P/secrets/S/versions/V: environment variable to "
+        "take from Secret Manager. May be repeated.",
+    ),
+]
+
+
+@app.command()
+def prepare(
+    settings: Annotated[
+        str, typer.Option(help="The configuration, as JSON or YAML.")
+    ],
+    run_id: _RunId,
+    secrets: _Secrets = None,
+) -> None:
+    """Begin a run whose steps an orchestrator starts.
+
+    `muse pipeline compile` writes this command into its file.
+
+    Example: muse pipeline prepare --settings "$(cat pipeline.yaml)" --run-id 7
+    """
+    with output.one_line_errors():
+        loaded = configuration.parse(settings)
+        configuration.check_tables(loaded)
+        from tfx_pipeline.runs import steps
+
+        _read_secrets(secrets)
+        steps.prepare(loaded, run_id, output.Reporter())
+
+
+@app.command()
+def step(
+    name: Annotated[str, typer.Argument(help="Name of the component.")],
+    output_dir: Annotated[
+        pathlib.Path, typer.Option(help="The output directory of the run.")
+    ],
+    run_id: _RunId,
+    secrets: _Secrets = None,
+) -> None:
+    """Run one step of a prepared run.
+
+    A step that has finished in the run is not repeated; a failed or killed one
+    continues.
+
+    Example: muse pipeline step Transform --output-dir output --run-id 7
+    """
+    with output.one_line_errors():
+        from tfx_pipeline.runs import steps
+
+        _read_secrets(secrets)
+        steps.run_step(output_dir.absolute(), run_id, name, output.Reporter())
+
+
+def _read_secrets(references: list[str] | None) -> None:
+    """Sets environment variables to values in Google's Secret Manager."""
+    if not references:
+        return
+    from google.cloud import secretmanager
+
+    client = secretmanager.SecretManagerServiceClient()
+    for reference in references:
+        name, _, version = reference.partition("=")
+        found = client.access_secret_version(name=version)
+        os.environ[name] = found.payload.data.decode()
 
 
 @app.command()

@@ -21,6 +21,8 @@ LOCKS = [
     ("3.10", "backends"),
     ("3.11", "backends"),
     ("3.13", "backends"),
+    ("3.10", "engines"),
+    ("3.12", "engines"),
 ]
 
 

@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import pathlib
 import shutil
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,13 +18,15 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from muse_tools.datasets.errors import DataError
+from schemas.settings_file import ConfigError
 from serving.files import newest_version
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.matching.settings import MODEL_NAME
 
+PASSWORD = "MUSE_METADATA_PASSWORD"
 # Properties that do not affect the content of an artifact.
 _INTERNAL = ("rejected_dir", "checkpoint_root", "name", "state")
-_DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
+DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,21 +67,70 @@ def open_store(
     """Opens the metadata of a pipeline.
 
     Raises:
+        ConfigError: the password of the server is missing.
         DataError: the pipeline has not run, or the file is damaged.
     """
-    if not config.metadata_path.exists():
+    if not has_run(config):
         raise DataError(
             "NO_RUNS",
             f"{config.metadata_path} does not exist: the pipeline has not run.",
             "run it with `muse pipeline run`.",
         )
-    _check_database(config.metadata_path)
-    connection = mlmd.ConnectionConfig()
-    connection.sqlite.filename_uri = str(config.metadata_path)
-    connection.sqlite.connection_mode = (
-        mlmd.SqliteMetadataSourceConfig.READWRITE
+    if not config.metadata:
+        _check_database(config.metadata_path)
+    return metadata_store.MetadataStore(connection(config))
+
+
+def has_run(config: config_lib.PipelineConfig) -> bool:
+    """Returns whether metadata can be there; a server is not asked."""
+    return bool(config.metadata) or config.metadata_path.exists()
+
+
+def connection(config: config_lib.PipelineConfig) -> mlmd.ConnectionConfig:
+    """Returns the connection to the metadata, with the password of a server.
+
+    Raises:
+        ConfigError: the password of the server is missing.
+    """
+    found = mlmd.ConnectionConfig()
+    if not config.metadata:
+        found.sqlite.filename_uri = str(config.metadata_path)
+        found.sqlite.connection_mode = (
+            mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        )
+        return found
+    if PASSWORD not in os.environ:
+        raise ConfigError(
+            f"metadata: expected the password of {config.metadata} in the "
+            f"environment variable {PASSWORD}, which is not set"
+        )
+    server = urllib.parse.urlsplit(config.metadata)
+    found.mysql.host = server.hostname or ""
+    found.mysql.port = server.port or 3306
+    found.mysql.database = server.path[1:]
+    found.mysql.user = server.username or ""
+    found.mysql.password = os.environ[PASSWORD]
+    return found
+
+
+def executions(
+    store: metadata_store.MetadataStore,
+    config: config_lib.PipelineConfig,
+    run_id: str = "",
+) -> list[mlmd.Execution]:
+    """Returns the executions of a pipeline or of one run, in order.
+
+    A server may hold other pipelines, too; a file holds one.
+    """
+    if not config.metadata and not run_id:
+        return store.get_executions()
+    context = store.get_context_by_type_and_name(
+        *(("pipeline_run", run_id) if run_id else ("pipeline", config.name))
     )
-    return metadata_store.MetadataStore(connection)
+    if context is None:
+        return []
+    found = store.get_executions_by_context(context.id)
+    return sorted(found, key=lambda execution: execution.id)
 
 
 def _check_database(path: pathlib.Path) -> None:
@@ -106,8 +159,8 @@ def last_executions(config: config_lib.PipelineConfig) -> list[dict[str, str]]:
     """
     store = open_store(config)
     rows: dict[str, dict[str, str]] = {}
-    for execution in store.get_executions():
-        component = _component(store, execution)
+    for execution in executions(store, config):
+        component = component_of(store, execution)
         outputs = _artifacts(store, execution.id)
         rows.pop(component, None)
         rows[component] = {
@@ -128,10 +181,10 @@ def latest_output(
         DataError: the component has not finished yet.
     """
     store = open_store(config)
-    for execution in sorted(store.get_executions(), key=lambda item: -item.id):
+    for execution in reversed(executions(store, config)):
         if (
-            execution.last_known_state in _DONE
-            and _component(store, execution) == component
+            execution.last_known_state in DONE
+            and component_of(store, execution) == component
         ):
             outputs = dict(_artifacts(store, execution.id))
             if key in outputs:
@@ -150,9 +203,14 @@ def forget_lost_pushes(config: config_lib.PipelineConfig) -> None:
     TFX takes an output from the cache as long as the artifact exists; it does
     not check the folder to which the model was copied.
     """
-    if not config.metadata_path.exists():
+    if not has_run(config):
         return
-    for artifact in open_store(config).get_artifacts():
+    store = open_store(config)
+    found = [item.id for item in executions(store, config)]
+    events = store.get_events_by_execution_ids(found) if found else []
+    for artifact in store.get_artifacts_by_id(
+        sorted({event.artifact_id for event in events})
+    ):
         place = artifact.custom_properties["pushed_destination"].string_value
         if place and not is_served(pathlib.Path(place)):
             shutil.rmtree(artifact.uri, ignore_errors=True)
@@ -184,8 +242,8 @@ def _runs(config: config_lib.PipelineConfig, maker: str) -> Iterator[ModelRun]:
     made: dict[int, Finished] = {}
     # Later artifacts by model and by type of artifact.
     after: dict[int, dict[str, tuple[mlmd.Artifact, bool]]] = {}
-    for execution in store.get_executions():
-        if execution.last_known_state not in _DONE:
+    for execution in executions(store, config):
+        if execution.last_known_state not in DONE:
             continue
         finished = _finished(store, execution)
         models = [
@@ -193,7 +251,7 @@ def _runs(config: config_lib.PipelineConfig, maker: str) -> Iterator[ModelRun]:
             for key, artifact in _artifacts(store, execution.id, inputs=True)
             if key == "model"
         ]
-        if _component(store, execution) == maker:
+        if component_of(store, execution) == maker:
             models = [finished.outputs["model"].id]
             # If the cache returned a model again, the last one is used.
             made.pop(models[0], None)
@@ -279,7 +337,7 @@ def _origin(
     settings = _as_object(properties.pop("custom_config", None))
     properties |= settings
     return {
-        "component": _component(store, execution),
+        "component": component_of(store, execution),
         "execution": execution.id,
         "finished": _time(execution),
         "code": properties.pop("code_fingerprint", ""),
@@ -322,9 +380,10 @@ def _time(execution: mlmd.Execution) -> str:
     ).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _component(
+def component_of(
     store: metadata_store.MetadataStore, execution: mlmd.Execution
 ) -> str:
+    """Returns the id of the component that an execution belongs to."""
     for context in store.get_contexts_by_execution(execution.id):
         if context.type == "node":
             return context.name.rpartition(".")[2]
