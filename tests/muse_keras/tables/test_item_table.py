@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muse_keras.tables import ItemTable
+from muse_keras.tables import ItemTable, array_blocks
 from muse_keras.tables.array_blocks import read_blocks
 from muse_keras.tables.table_files import map_members
 
@@ -102,10 +102,7 @@ def test_blocks_do_not_show(
 ) -> None:
     given_parts = parts(list(range(1, 40)))
     whole = ItemTable.write(tmp_path / "a", **given_parts)
-    blocks = ItemTable.write.__globals__["blocks"]
-    monkeypatch.setitem(
-        ItemTable.write.__globals__, "blocks", lambda size: blocks(size, 7)
-    )
+    monkeypatch.setattr(array_blocks.blocks, "__defaults__", (7,))
     pieces = ItemTable.write(tmp_path / "b", **given_parts)
     assert whole.manifest == pieces.manifest
     np.testing.assert_array_equal(whole.inverse_norms(), pieces.inverse_norms())
