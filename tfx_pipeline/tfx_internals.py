@@ -8,6 +8,7 @@ import these names from here and call no private method of TFX.
 
 import functools
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import StandardOptions
 from tfx import types
 from tfx.components.evaluator import component as evaluator_component
@@ -31,6 +32,7 @@ from tfx.utils import dependency_utils, json_utils, path_utils, proto_utils
 
 __all__ = [
     "Artifact",
+    "EvaluatorExecutor",
     "Property",
     "PropertyType",
     "PusherExecutor",
@@ -38,7 +40,6 @@ __all__ = [
     "artifact_utils",
     "compiler",
     "evaluator_component",
-    "evaluator_executor",
     "example_gen_pb2",
     "examples_utils",
     "executors_of",
@@ -57,6 +58,14 @@ __all__ = [
     "validator_component",
     "validator_executor",
 ]
+
+
+class EvaluatorExecutor(evaluator_executor.Executor):
+    """Evaluator that shows on which runner it works."""
+
+    def make_pipeline(self) -> beam.Pipeline:
+        """Returns an empty pipeline with the options of the evaluation."""
+        return self._make_beam_pipeline()
 
 
 class PusherExecutor(pusher_executor.Executor):

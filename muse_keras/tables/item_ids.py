@@ -41,11 +41,7 @@ def check_ids(
             f"`{name}` must be one-dimensional and not empty. "
             f"Received: shape={ids.shape}"
         )
-    if len(ids) >= np.iinfo(np.int32).max:
-        raise ValueError(
-            f"`{name}` must number fewer than 2**31 - 1, since rows are "
-            f"int32. Received: {len(ids)}"
-        )
+    check_count(len(ids), name)
     order = np.argsort(ids, kind="stable")
     for block in blocks(len(ids)):
         some = ids[order[block.start : block.stop + 1]]
@@ -62,6 +58,16 @@ def check_ids(
                 f"Received: {repeated} more than once"
             )
     return order
+
+
+def check_count(count: int, name: str = "item_ids") -> int:
+    """Return a number of ids, refusing what int32 rows cannot name."""
+    if count >= np.iinfo(np.int32).max:
+        raise ValueError(
+            f"`{name}` must number fewer than 2**31 - 1, since rows are "
+            f"int32. Received: {count}"
+        )
+    return count
 
 
 def rows_of(

@@ -12,18 +12,19 @@ A directory of four files, written once and memory-mapped by its readers:
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from muse_keras.tables.array_blocks import blocks, read_blocks, release_pages
+from muse_keras.tables.array_blocks import read_blocks
 from muse_keras.tables.item_ids import (
     as_int64,
+    check_count,
     check_ids,
     is_sorted_unique,
     rows_of,
@@ -33,11 +34,13 @@ from muse_keras.tables.table_files import (
     FEATURES_FILE,
     IDS_FILE,
     SCALE,
+    Rows,
+    check_features,
     check_file,
     map_array,
     map_members,
     read_manifest,
-    table_directory,
+    write_table,
 )
 
 
@@ -174,56 +177,77 @@ class ItemTable:
         vectors = np.asarray(codes)
         order = check_ids(ids)
         _check_codes(vectors, len(ids))
-        with table_directory(
-            Path(path), ids, order, vectors.shape[1], features, source, schema
-        ) as mapped:
-            for block in blocks(len(ids)):
-                mapped[block] = vectors[order[block]]
-                release_pages(mapped)
+        columns = check_features(features, len(ids))
+        write_table(
+            Path(path),
+            len(ids),
+            Rows.ordered(ids, order),
+            Rows.ordered(vectors, order),
+            {name: Rows.ordered(of, order) for name, of in columns.items()},
+            source,
+            schema,
+        )
         return cls.open(path)
 
     @classmethod
-    @contextmanager
-    def filled(
+    def join(
         cls,
         path: str | os.PathLike[str],
-        item_ids: npt.ArrayLike,
-        dim: int,
-        features: Mapping[str, npt.ArrayLike],
+        parts: Iterable[str | os.PathLike[str]],
         source: str,
         schema: Mapping[str, Any] | None = None,
-    ) -> Iterator[npt.NDArray[np.int8]]:
-        """Write a table whose vectors the caller fills in, in any order.
+    ) -> "ItemTable":
+        """Write the items of several tables as one table, then open it.
 
-        The table is there when the `with` block ends without an error;
-        otherwise nothing is.
+        The files are those that `write` makes of all items. Rows are copied
+        block by block, so that memory does not grow with the tables.
 
         Args:
             path: as of `write`.
-            item_ids: as of `write`, but ascending.
-            dim: D.
-            features: as of `write`.
+            parts: tables with equal features. The ids of a table are above
+                those of the one before.
             source: as of `write`.
             schema: as of `write`.
 
-        Yields:
-            int8 (N, D), the file of the vectors, mapped, zeros. Row i is that
-            of `item_ids[i]`. `release_pages` gives its memory back.
+        Returns:
+            The opened `ItemTable`.
 
         Raises:
-            ValueError: as of `write`, or the ids are not ascending.
+            ValueError: if a part is damaged, ids do not rise from part to
+                part, or parts differ in features.
             FileExistsError: if `path` exists and is not an empty directory.
         """
-        ids = as_int64("item_ids", item_ids)
-        order = check_ids(ids)
-        if not is_sorted_unique(ids):
-            raise ValueError(
-                "`item_ids` must rise from row to row. Received: other order"
-            )
-        with table_directory(
-            Path(path), ids, order, dim, features, source, schema
-        ) as mapped:
-            yield mapped
+        tables = [cls.open(part, verify=True) for part in parts]
+        if not tables:
+            raise ValueError("`parts` must have at least one table.")
+        for before, after in pairwise(tables):
+            if after.item_ids[0] <= before.item_ids[-1]:
+                raise ValueError(
+                    f"{after.path}: ids must be above {before.item_ids[-1]}, "
+                    f"the last of {before.path}. "
+                    f"Received: {after.item_ids[0]}"
+                )
+            if _layout(after) != _layout(before):
+                raise ValueError(
+                    f"{after.path}: expected the columns of {before.path}, "
+                    f"{_layout(before)}. Received: {_layout(after)}"
+                )
+        num_items = check_count(sum(table.num_items for table in tables))
+        write_table(
+            Path(path),
+            num_items,
+            Rows.joined([table.item_ids for table in tables]),
+            Rows.joined([table.codes[1:] for table in tables]),
+            {
+                name: Rows.joined(
+                    [table.features[name][1:] for table in tables]
+                )
+                for name in tables[0].features
+            },
+            source,
+            schema,
+        )
+        return cls.open(path)
 
     @classmethod
     def open(
@@ -278,6 +302,12 @@ def inverse_norms_of(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
     inverse = np.zeros(len(codes), np.float64)
     np.divide(1.0, np.sqrt(squares), out=inverse, where=squares > 0)
     return inverse.astype(np.float32)
+
+
+def _layout(table: ItemTable) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return dtype and shape of a row of every column."""
+    columns = {"codes": table.codes, **table.features}
+    return {name: (str(of.dtype), of.shape[1:]) for name, of in columns.items()}
 
 
 def _check_codes(codes: npt.NDArray[Any], num_items: int) -> None:

@@ -1,20 +1,21 @@
 """The files of an item table: written at once, checked and mapped."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from muse_keras.tables.array_blocks import blocks, release_pages
+from muse_keras.tables.array_blocks import blocks, read_blocks
 from muse_keras.tables.item_ids import as_int64
 
 FORMAT_VERSION = 1
@@ -26,23 +27,71 @@ FEATURES_FILE = "item_features.npz"
 _MANIFEST_FILE = "manifest.json"
 
 
-@contextmanager
-def table_directory(
+Blocks = Iterable[npt.NDArray[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """An array (n, ...) that is written block by block.
+
+    Attributes:
+        dtype: dtype of the rows.
+        shape: shape of one row.
+        blocks: consecutive rows, read once.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    blocks: Blocks
+
+    @classmethod
+    def ordered(
+        cls, values: npt.NDArray[Any], order: npt.NDArray[np.intp]
+    ) -> "Rows":
+        """Return `values[order]`."""
+        found = (values[order[block]] for block in blocks(len(order)))
+        return cls(values.dtype, values.shape[1:], found)
+
+    @classmethod
+    def joined(cls, parts: Sequence[npt.NDArray[Any]]) -> "Rows":
+        """Return the rows of mapped arrays, one after the other."""
+        found = (rows for part in parts for _, rows in read_blocks(part))
+        return cls(parts[0].dtype, parts[0].shape[1:], found)
+
+    def write(self, stream: IO[bytes], size: int) -> None:
+        """Write `size` rows as .npy."""
+        np.lib.format.write_array_header_1_0(
+            stream,
+            {
+                "descr": np.lib.format.dtype_to_descr(self.dtype),
+                "fortran_order": False,
+                "shape": (size, *self.shape),
+            },
+        )
+        for block in self.blocks:
+            stream.write(block.tobytes())
+
+    def after_missing(self) -> "Rows":
+        """Return the rows after one of missing values."""
+        missing = np.nan if self.dtype.kind == "f" else 0
+        first = np.full((1, *self.shape), missing, self.dtype)
+        return dataclasses.replace(self, blocks=chain([first], self.blocks))
+
+
+def write_table(
     target: Path,
-    ids: npt.NDArray[np.int64],
-    order: npt.NDArray[np.intp],
-    dim: int,
-    features: Mapping[str, npt.ArrayLike],
+    num_items: int,
+    ids: Rows,
+    codes: Rows,
+    features: Mapping[str, Rows],
     source: str,
     schema: Mapping[str, Any] | None,
-) -> Iterator[npt.NDArray[np.int8]]:
-    """Make a table next to its place, and rename it when its codes are there.
+) -> None:
+    """Make a table next to its place, and rename it when it is complete.
 
-    `order` sorts the checked `ids`; `features` and `schema` are as of
-    `ItemTable.write`.
-    Yields int8 zeros (N, dim), mapped, whose row i is that of `ids[order[i]]`.
+    Rows are those of the ids, which ascend. Memory holds one block. `source`
+    and `schema` are as of `ItemTable.write`.
     """
-    columns = _check_features(features, len(ids))
     check_vacant(target, "an item table")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -50,18 +99,21 @@ def table_directory(
     ) as temporary:
         folder = Path(temporary) / "table"
         folder.mkdir()
-        np.save(folder / IDS_FILE, ids[order])
-        _write_features(folder / FEATURES_FILE, columns, order)
-        codes = _mapped_zeros(folder / CODES_FILE, (len(ids) + 1, dim))
-        yield codes[1:]
-        codes.flush()
-        release_pages(codes)
-        del codes
+        with (folder / IDS_FILE).open("wb") as stream:
+            ids.write(stream, num_items)
+        with (folder / CODES_FILE).open("wb") as stream:
+            codes.after_missing().write(stream, num_items + 1)
+        with zipfile.ZipFile(folder / FEATURES_FILE, "w") as archive:
+            for name, column in features.items():
+                # Without a date, so that equal tables make equal files.
+                member = zipfile.ZipInfo(f"{name}.npy")
+                with archive.open(member, "w", force_zip64=True) as stream:
+                    column.after_missing().write(stream, num_items + 1)
         write_manifest(
             folder,
             (IDS_FILE, CODES_FILE, FEATURES_FILE),
-            num_items=len(ids),
-            dim=dim,
+            num_items=num_items,
+            dim=codes.shape[0],
             scale=SCALE,
             source=source,
             **({"schema": dict(schema)} if schema else {}),
@@ -69,9 +121,10 @@ def table_directory(
         os.replace(folder, target)
 
 
-def _check_features(
+def check_features(
     features: Mapping[str, npt.ArrayLike], num_items: int
 ) -> dict[str, npt.NDArray[Any]]:
+    """Return features as int64 or float32, a row for each item."""
     columns: dict[str, npt.NDArray[Any]] = {}
     for name, values in features.items():
         label = f"features[{name!r}]"
@@ -97,48 +150,6 @@ def check_vacant(target: Path, what: str) -> None:
             f"{target} exists and is not an empty directory; {what} is never "
             "overwritten."
         )
-
-
-def _mapped_zeros(file: Path, shape: tuple[int, int]) -> np.memmap:
-    """Make an .npy file of int8 zeros and map it for writing."""
-    codes = np.lib.format.open_memmap(file, "w+", np.int8, shape)
-    if hasattr(os, "posix_fallocate"):
-        # Reserve the space: a full disk under a mapping kills the process.
-        with file.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-    return codes
-
-
-def _write_features(
-    file: Path,
-    columns: Mapping[str, npt.NDArray[Any]],
-    order: npt.NDArray[np.intp],
-) -> None:
-    """Write features in sorted order after a missing row, as `np.savez`."""
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, column in columns.items():
-            # Without a date, so that equal tables make equal files.
-            member = zipfile.ZipInfo(f"{name}.npy")
-            with archive.open(member, "w", force_zip64=True) as stream:
-                _write_sorted(stream, column, order)
-
-
-def _write_sorted(
-    stream: IO[bytes], values: npt.NDArray[Any], order: npt.NDArray[np.intp]
-) -> None:
-    """Write `values[order]` after a row of missing values, as .npy."""
-    np.lib.format.write_array_header_1_0(
-        stream,
-        {
-            "descr": np.lib.format.dtype_to_descr(values.dtype),
-            "fortran_order": False,
-            "shape": (len(values) + 1, *values.shape[1:]),
-        },
-    )
-    missing = np.nan if values.dtype.kind == "f" else 0
-    stream.write(np.full(values.shape[1:], missing, values.dtype).tobytes())
-    for block in blocks(len(values)):
-        stream.write(values[order[block]].tobytes())
 
 
 def write_manifest(folder: Path, files: Iterable[str], **content: Any) -> None:

@@ -162,10 +162,7 @@ def _check_unit(
 
 def _sample(content: ItemContent, embed: Any) -> npt.NDArray[np.float32]:
     """Returns vectors of evenly spaced items, without zeros."""
-    count = min(len(content), item_embeddings.SAMPLE_ITEMS)
-    rows = np.unique(
-        np.linspace(0, len(content) - 1, count).round().astype(np.int64)
-    )
+    rows = item_embeddings.sampled_rows(len(content))
     vectors = np.concatenate(
         [
             embed(content.features(part))

@@ -56,6 +56,12 @@ def write_codes(
         )
 
 
+def sampled_rows(count: int) -> npt.NDArray[np.int64]:
+    """Returns evenly spaced rows of ``count``, at most `SAMPLE_ITEMS`."""
+    places = np.linspace(0, count - 1, min(count, SAMPLE_ITEMS))
+    return np.unique(places.round().astype(np.int64))
+
+
 def finish(
     artifact: types.Artifact,
     found: dict[str, Any],

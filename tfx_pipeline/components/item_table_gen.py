@@ -1,12 +1,12 @@
 """ItemTableGen: joins raw item tables into an item table."""
 
-import collections
 import pathlib
+import tempfile
 from collections.abc import Mapping
 
-import numpy as np
-import pyarrow as pa
+import apache_beam as beam
 from tfx.v1.dsl.components import (
+    BeamComponentParameter,
     InputArtifact,
     OutputArtifact,
     Parameter,
@@ -14,10 +14,8 @@ from tfx.v1.dsl.components import (
 )
 
 from muse_keras.tables import ItemTable
-from muse_keras.tables.array_blocks import release_pages
-from muse_tools.datasets import item_names, raw_tables, validation
+from muse_tools.datasets import item_names, raw_tables
 from muse_tools.datasets.errors import DataError
-from schemas.columns import Feature
 from serving.files import replaced_folder
 from tfx_pipeline.components import rejected_rows
 from tfx_pipeline.components.artifacts import (
@@ -26,20 +24,17 @@ from tfx_pipeline.components.artifacts import (
     ItemEmbeddingsArtifact,
     ItemTableArtifact,
 )
-from tfx_pipeline.transforms import arrow_batches, feature_columns
-
-# The levels of a Parquet list take more memory than its int8 values: decoding
-# a batch takes about 2 KB per row.
-_BATCH_ROWS = 1 << 14
+from tfx_pipeline.transforms import item_table_join, shuffle_files, steps
 
 
-@component
+@component(use_beam=True)
 def ItemTableGen(
     item_table: OutputArtifact[ItemTableArtifact],
     raw_dir: Parameter[str],
     raw_fingerprint: Parameter[str],
     rejected_dir: Parameter[str],
     embeddings: InputArtifact[ItemEmbeddingsArtifact] = None,
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Joins item embeddings and item features.
 
@@ -52,6 +47,8 @@ def ItemTableGen(
         rejected_dir: directory for rejected rows and the row counts.
         embeddings: made by the pipeline; without them, the raw table of
             embeddings is imported.
+        beam_pipeline: made by TFX.
+        beam_pipeline: made by TFX.
 
     Raises:
         DataError: a table is missing, cannot be read or has another schema.
@@ -65,6 +62,7 @@ def ItemTableGen(
         tables,
         pathlib.Path(item_table.uri) / TABLE_DIR,
         pathlib.Path(rejected_dir),
+        beam_pipeline,
     )
     collisions = item_names.write_item_names(tables, item_table.uri)
     item_table.set_int_custom_property(
@@ -78,147 +76,81 @@ def build_item_table(
     tables: raw_tables.RawTables,
     target: pathlib.Path,
     rejected_dir: pathlib.Path,
+    pipeline: beam.Pipeline | None = None,
 ) -> ItemTable:
     """Joins item features and embeddings into an ItemTable.
 
     The table has the items of both raw tables: an item without an embedding has
     a zero vector, and an item without features has missing values. If an item
     has several rows, the first one is kept. Rejected rows are written to
-    ``rejected_dir`` with a reason.
+    ``rejected_dir`` with a reason. Workers and this process must share the
+    folders; none of them holds the table.
+
+    Args:
+        tables: the raw tables.
+        target: directory to make.
+        rejected_dir: directory for rejected rows and the row counts.
+        pipeline: where to join; by default in this process.
 
     Raises:
         DataError: a table, or every row of it, is unusable.
     """
-    for name in (raw_tables.ITEM_FEATURES, raw_tables.EMBEDDINGS):
+    for name in item_table_join.TABLES:
         tables[name].check()
-    counts: collections.Counter[str] = collections.Counter()
-    with replaced_folder(rejected_dir) as folder:
-        with rejected_rows.RejectedRows(folder, counts) as rejected:
-            feature_ids, _, features = _read(
-                tables[raw_tables.ITEM_FEATURES],
-                "item_features",
-                {
-                    f"item_{name}": feature
-                    for name, feature in tables.declared.features.item.items()
-                },
-                counts,
-                rejected,
-            )
-            vector_ids, is_first, _ = _read(
-                tables[raw_tables.EMBEDDINGS],
-                "embeddings",
-                {},
-                counts,
-                rejected,
-            )
-        ids = np.union1d(feature_ids, vector_ids)
-        counts["items"] = len(ids)
-        counts["items_without_embedding"] = len(ids) - len(vector_ids)
-        counts["items_without_features"] = len(ids) - len(feature_ids)
-        rejected_rows.write_counts(folder, counts)
-    rows = np.searchsorted(ids, feature_ids)
-    columns = {}
-    for name, feature in tables.declared.features.item.items():
-        given = features.pop(f"item_{name}")
-        columns[name] = np.full(
-            (len(ids), *given.shape[1:]),
-            feature_columns.missing(feature),
-            given.dtype,
+    pipeline = pipeline or beam.Pipeline()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=".parts", dir=target.parent
+    ) as temporary:
+        parts = pathlib.Path(temporary) / "parts"
+        with (
+            replaced_folder(rejected_dir) as folder,
+            shuffle_files.directory_for(
+                pipeline.runner, temporary
+            ) as shuffle_dir,
+        ):
+            with pipeline:
+                _ = (
+                    item_table_join.write_parts(
+                        pipeline, tables, parts, shuffle_dir
+                    )
+                    | "GroupRejected" >> beam.GroupByKey()
+                    | "WriteRejected"
+                    >> beam.Map(steps.write_rejected, str(folder))
+                )
+            counts = {
+                "items_without_embedding": 0,
+                "items_without_features": 0,
+                **steps.counts_of(pipeline.result),
+            }
+            rejected_rows.write_counts(folder, counts)
+        _check_usable(counts, tables)
+        return ItemTable.join(
+            target,
+            sorted(parts.iterdir()),
+            source=str(tables.root.name),
+            schema={
+                "name": tables.declared.name,
+                "version": tables.declared.version,
+                "digest": tables.declared.digest(),
+            },
         )
-        columns[name][rows] = given
-    del feature_ids, vector_ids, rows
-    with ItemTable.filled(
-        target,
-        ids,
-        raw_tables.EMBEDDING_DIM,
-        columns,
-        source=str(tables.root.name),
-        schema={
-            "name": tables.declared.name,
-            "version": tables.declared.version,
-            "digest": tables.declared.digest(),
-        },
-    ) as codes:
-        _fill(codes, ids, tables[raw_tables.EMBEDDINGS], is_first)
-    return ItemTable.open(target)
 
 
-def _read(
-    table: raw_tables.RawTable,
-    kind: str,
-    columns: Mapping[str, Feature],
-    counts: collections.Counter[str],
-    rejected: rejected_rows.RejectedRows,
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Reads the first accepted row of each item, without its vector.
-
-    Returns:
-        Ids int64 (N,), ascending; bool (n,), which of the n accepted rows, in
-        the table's order, are the first of their item; the columns, each (N,)
-        or (N, W), in the order of the ids.
-    """
-    parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in (raw_tables.ITEM_ID, *columns)
-    }
-    for batch in table.iter_batches(batch_rows=_BATCH_ROWS):
-        counts[f"read/{kind}"] += batch.num_rows
-        good, bad = validation.validate(kind, batch)
-        rejected.write(kind, bad)
-        good = feature_columns.with_filled(good, columns)
-        for name, part in parts.items():
-            column = arrow_batches.column(good, name)
-            # Copied, because a view would keep the whole batch in memory.
-            part.append(feature_columns.by_thing(column).copy())
-    if not any(map(len, parts[raw_tables.ITEM_ID])):
-        raise DataError(
-            "NO_USABLE_ROWS",
-            f"table {table.name}: all {counts[f'read/{kind}']:,} rows were "
-            "rejected.",
-            "look at the reasons with `muse data inspect`.",
-        )
-    values = {name: np.concatenate(parts.pop(name)) for name in [*parts]}
-    ids = values.pop(raw_tables.ITEM_ID)
-    distinct, first = np.unique(ids, return_index=True)
-    is_first = np.zeros(len(ids), bool)
-    is_first[first] = True
-    if len(distinct) < len(ids):
-        extra = ids[~is_first]
-        reasons = [validation.DUPLICATE_ITEM] * len(extra)
-        # The field's metadata has the name of the raw column.
-        field = table.schema.field(raw_tables.ITEM_ID)
-        rejected.write(
-            kind,
-            pa.RecordBatch.from_arrays(
-                [pa.array(extra), pa.array(reasons)],
-                schema=pa.schema([field, ("reason", pa.string())]),
-            ),
-        )
-    return (
-        distinct,
-        is_first,
-        {name: values.pop(name)[first] for name in columns},
-    )
-
-
-def _fill(
-    codes: np.ndarray,
-    ids: np.ndarray,
-    table: raw_tables.RawTable,
-    is_first: np.ndarray,
+def _check_usable(
+    counts: Mapping[str, int], tables: raw_tables.RawTables
 ) -> None:
-    """Reads the table again and writes each item's vector into its row."""
-    done = 0
-    for batch in table.iter_batches(batch_rows=_BATCH_ROWS):
-        good, _ = validation.validate("embeddings", batch)
-        keep = is_first[done : done + good.num_rows]
-        done += good.num_rows
-        vectors = arrow_batches.column(good, raw_tables.SCL_EMBEDDING)
-        rows = np.searchsorted(
-            ids, arrow_batches.numpy_column(good, raw_tables.ITEM_ID)[keep]
+    for name in item_table_join.TABLES:
+        kind = item_table_join.kind(name)
+        read = counts[f"read/{kind}"]
+        rejected = sum(
+            count
+            for key, count in counts.items()
+            if key.startswith(f"rejected/{kind}/")
         )
-        codes[rows] = (
-            vectors.flatten()
-            .to_numpy()
-            .reshape(-1, raw_tables.EMBEDDING_DIM)[keep]
-        )
-        release_pages(codes)
+        if read == rejected:
+            raise DataError(
+                "NO_USABLE_ROWS",
+                f"table {tables[name].name}: all {read:,} rows were rejected.",
+                "look at the reasons with `muse data inspect`.",
+            )

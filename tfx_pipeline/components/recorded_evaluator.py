@@ -11,21 +11,25 @@ import math
 from typing import Any
 
 import tensorflow_model_analysis as tfma
+from apache_beam.io.filesystems import FileSystems
 
 from serving.files import dumps
 from tfx_pipeline.components.artifacts import RESULT
+from tfx_pipeline.evaluation import extractors
 from tfx_pipeline.tfx_internals import (
+    Artifact,
+    EvaluatorExecutor,
     artifact_utils,
     evaluator_component,
-    evaluator_executor,
     executor_spec,
     proto_utils,
 )
+from tfx_pipeline.transforms import shuffle_files, steps
 
 _VALUES = ("gauc", "gauc_lower", "gauc_upper")
 
 
-class Executor(evaluator_executor.Executor):
+class Executor(EvaluatorExecutor):
     """Evaluates and records the result as a property of the evaluation."""
 
     def Do(
@@ -40,10 +44,18 @@ class Executor(evaluator_executor.Executor):
         label, its interval, ``baseline_gauc`` (or null), ``label`` (its
         declared name) and ``labels``: GAUC and interval of all others.
         """
-        super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(
             output_dict["evaluation"]
         )
+        (examples,) = input_dict["examples"]
+        splits = json.loads(exec_properties["example_splits"])
+        with shuffle_files.directory_for(
+            self.make_pipeline().runner, evaluation.uri
+        ) as folder:
+            extractors.SHUFFLE.set(
+                (folder, steps.partitions_for(_size(examples, splits)))
+            )
+            super().Do(input_dict, output_dict, exec_properties)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         has_baseline = bool(input_dict.get("baseline_model"))
         model = tfma.constants.CANDIDATE_KEY if has_baseline else None
@@ -71,6 +83,20 @@ class Executor(evaluator_executor.Executor):
         if not blessed:
             found["refused"] = _refused(found, config)
         evaluation.set_string_custom_property(RESULT, dumps(found))
+
+
+def _size(examples: Artifact, splits: list[str]) -> int:
+    """Returns the bytes of the files of the splits."""
+    patterns = [
+        f"{uri}/*"
+        for split in splits
+        for uri in artifact_utils.get_split_uris([examples], split)
+    ]
+    return sum(
+        file.size_in_bytes
+        for found in FileSystems.match(patterns)
+        for file in found.metadata_list
+    )
 
 
 def _overall(

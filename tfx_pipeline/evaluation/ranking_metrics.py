@@ -1,23 +1,25 @@
 """GAUC and other ranking metrics as one TFMA metric.
 
 TFMA's own AUC, log loss and calibration process one impression at a time. This
-metric processes a request at a time and computes exact values from arrays, once
-per slice.
+metric merges a `Summary` of each group of users, once per slice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 
 from muse_keras import metrics
-from tfx_pipeline import features
 from tfx_pipeline.evaluation import bootstrap
+from tfx_pipeline.transforms import arrow_batches
 
 METRICS = (
     "gauc",
@@ -30,10 +32,21 @@ METRICS = (
     "click_rate",
     "impressions",
 )
+MAX_USERS = 1 << 20
+"""Users of a slice that are resampled for the interval, 24 bytes each."""
 # Clips probabilities as Keras does, to avoid log(0).
 _EPSILON = 1e-7
+# A bucket of scores has one exponent and three bits of a float64's mantissa,
+# so it has at most 2 ** 20 values of a float32.
+_BUCKET_SHIFT = np.uint64(49)
+_MERGED = 64
 
-_Accumulator = list[tuple[np.ndarray, ...]]
+Sum = tuple[float, ...]
+Ranks = tuple[int, int, int, int]
+"""A bucket of scores, its non-clicks and clicks, and twice the pairs of them in
+which the click has the higher score; ties count one half."""
+Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Distinct scores, ascending, with the non-clicks and clicks of each."""
 
 
 def ranking_metrics(
@@ -56,39 +69,209 @@ def ranking_metrics(
         ``calibration`` (predicted over observed clicks; above 1 is
         overconfident), ``click_rate`` and ``impressions``.
     """
-    # float32 is not exact enough for sums over millions of impressions.
-    clicks = np.asarray(clicks, np.float64)
-    scores = np.asarray(scores, np.float64)
-    users = metrics.per_group_auc(clicks, scores, user_ids)
-    low, high = bootstrap.mean_interval(
-        users.auc, users.weight, bootstrap_samples
+    buckets = score_buckets(clicks, scores)
+    return Summary.merge(
+        [
+            Summary.of(user_ids, clicks, scores),
+            Summary(ranks=tuple(ranks_of(*bucket) for bucket in buckets)),
+        ]
+    ).metrics(bootstrap_samples)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summary:
+    """What the metrics need of some users' impressions; `merge` adds them up.
+
+    A user's impressions are all in one summary. The result does not depend on
+    how users are divided: sums are exact until they are rounded at the end.
+
+    Attributes:
+        sample: ids int64 (U,), AUCs and impressions, each float64 (U,), of the
+            users with an AUC; of the `MAX_USERS` with the smallest hashes.
+        users: number of all users with an AUC.
+        auc: sum of AUC times impressions over these users.
+        weight: number of their impressions.
+        loss: sum of the log loss.
+        predicted: sum of the scores.
+        clicks: number of clicks.
+        impressions: number of impressions.
+        ranks: buckets of scores, from `ranks_of`.
+    """
+
+    sample: tuple[np.ndarray, ...] = (
+        np.zeros(0, np.int64),
+        np.zeros(0),
+        np.zeros(0),
     )
-    everyone = metrics.per_group_auc(clicks, scores, np.zeros_like(user_ids))
-    certain = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    losses = -np.where(clicks > 0, np.log(certain), np.log1p(-certain))
-    observed = clicks.sum()
-    values = (
-        users.weighted_mean,
-        low,
-        high,
-        len(users.auc),
-        everyone.weighted_mean,
-        losses.mean(),
-        scores.sum() / observed if observed else float("nan"),
-        clicks.mean(),
-        len(clicks),
+    users: int = 0
+    auc: Sum = ()
+    weight: int = 0
+    loss: Sum = ()
+    predicted: Sum = ()
+    clicks: int = 0
+    impressions: int = 0
+    ranks: tuple[Ranks, ...] = ()
+
+    @classmethod
+    def of(
+        cls, user_ids: np.ndarray, clicks: np.ndarray, scores: np.ndarray
+    ) -> Summary:
+        """Summarizes impressions, except for ``ranks``."""
+        # float32 is not exact enough for sums over millions of impressions.
+        scores = np.asarray(scores, np.float64)
+        users = metrics.per_group_auc(clicks, scores, user_ids)
+        certain = np.clip(scores, _EPSILON, 1 - _EPSILON)
+        losses = -np.where(
+            np.asarray(clicks) > 0, np.log(certain), np.log1p(-certain)
+        )
+        return cls(
+            sample=_sampled(users.group_ids, users.auc, users.weight),
+            users=len(users.auc),
+            auc=_exact((users.auc * users.weight).tolist()),
+            weight=int(users.weight.sum()),
+            loss=_exact(losses.tolist()),
+            predicted=_exact(scores.tolist()),
+            clicks=int(np.sum(clicks, dtype=np.float64)),
+            impressions=len(scores),
+        )
+
+    @classmethod
+    def merge(cls, parts: Sequence[Summary]) -> Summary:
+        """Returns the summary of all users of ``parts``."""
+        samples = zip(*(part.sample for part in parts), strict=True)
+        return cls(
+            sample=_sampled(*map(np.concatenate, samples)),
+            users=sum(part.users for part in parts),
+            auc=_exact([x for part in parts for x in part.auc]),
+            weight=sum(part.weight for part in parts),
+            loss=_exact([x for part in parts for x in part.loss]),
+            predicted=_exact([x for part in parts for x in part.predicted]),
+            clicks=sum(part.clicks for part in parts),
+            impressions=sum(part.impressions for part in parts),
+            ranks=tuple(one for part in parts for one in part.ranks),
+        )
+
+    def metrics(self, bootstrap_samples: int) -> dict[str, float]:
+        """Returns every metric of `METRICS`."""
+        gauc = _quotient(math.fsum(self.auc), self.weight)
+        predicted = math.fsum(self.predicted)
+        values = (
+            gauc,
+            *self._interval(gauc, bootstrap_samples),
+            self.users,
+            self._auc(),
+            _quotient(math.fsum(self.loss), self.impressions),
+            _quotient(predicted, self.clicks),
+            _quotient(self.clicks, self.impressions),
+            self.impressions,
+        )
+        return {
+            name: float(value)
+            for name, value in zip(METRICS, values, strict=True)
+        }
+
+    def _interval(self, gauc: float, samples: int) -> tuple[float, float]:
+        ids, auc, weight = self.sample
+        order = np.argsort(ids)
+        auc, weight = auc[order], weight[order]
+        low, high = bootstrap.mean_interval(auc, weight, samples)
+        if len(ids) == self.users:
+            return low, high
+        # The interval of a mean over n users is sqrt(m / n) as wide as that
+        # over m of them.
+        mean = np.average(auc, weights=weight)
+        narrower = math.sqrt(len(ids) / self.users)
+        return gauc + (low - mean) * narrower, gauc + (high - mean) * narrower
+
+    def _auc(self) -> float:
+        """Returns the AUC over all impressions."""
+        below = clicks = doubled = 0
+        for _, negative, positive, wins in sorted(self.ranks):
+            doubled += wins + 2 * positive * below
+            below += negative
+            clicks += positive
+        return _quotient(doubled, 2 * clicks * below)
+
+
+def score_buckets(clicks: np.ndarray, scores: np.ndarray) -> Iterator[Counts]:
+    """Counts the impressions (n,) of each score, by bucket of scores.
+
+    Scores are at least 0. `bucket_of` names the bucket; scores of another
+    bucket are all higher or all lower.
+    """
+    distinct, place = np.unique(
+        np.asarray(scores, np.float64), return_inverse=True
     )
-    return {
-        name: float(value) for name, value in zip(METRICS, values, strict=True)
-    }
+    size = len(distinct)
+    positive = np.bincount(place, np.asarray(clicks) > 0, size).astype(np.int64)
+    negative = np.bincount(place, minlength=size) - positive
+    _, starts = np.unique(_bits(distinct), return_index=True)
+    for rows in np.split(np.arange(size), starts[1:]):
+        yield distinct[rows], negative[rows], positive[rows]
+
+
+def bucket_of(counts: Counts) -> int:
+    """Returns the number of a bucket; higher ones have higher scores."""
+    return int(_bits(counts[0][:1])[0])
+
+
+def merge_counts(parts: Sequence[Counts]) -> Counts:
+    """Adds up the counts of one bucket."""
+    scores, negative, positive = map(np.concatenate, zip(*parts, strict=True))
+    distinct, place = np.unique(scores, return_inverse=True)
+    found = np.zeros((2, len(distinct)), np.int64)
+    np.add.at(found[0], place, negative)
+    np.add.at(found[1], place, positive)
+    return distinct, found[0], found[1]
+
+
+def ranks_of(
+    scores: np.ndarray, negative: np.ndarray, positive: np.ndarray
+) -> Ranks:
+    """Returns what the AUC needs of a bucket."""
+    below = np.cumsum(negative) - negative
+    return (
+        bucket_of((scores, negative, positive)),
+        int(negative.sum()),
+        int(positive.sum()),
+        int((positive * (2 * below + negative)).sum()),
+    )
+
+
+def _bits(scores: np.ndarray) -> np.ndarray:
+    # Adding 0 makes a positive zero of a negative one.
+    return (scores + 0.0).view(np.uint64) >> _BUCKET_SHIFT
+
+
+def _sampled(ids: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    if len(ids) <= MAX_USERS:
+        return (ids, *columns)
+    hashes = arrow_batches.mix(ids)
+    kept = np.argpartition(hashes, MAX_USERS)[:MAX_USERS]
+    return tuple(column[kept] for column in (ids, *columns))
+
+
+def _exact(values: list[float]) -> Sum:
+    """Returns a few numbers whose exact sum is that of ``values``."""
+    parts: list[float] = []
+    while rest := math.fsum([*values, *(-part for part in parts)]):
+        parts.append(rest)
+        if not math.isfinite(rest):
+            break
+    return tuple(parts)
+
+
+def _quotient(dividend: float, divisor: float) -> float:
+    return dividend / divisor if divisor else math.nan
 
 
 class RankingMetrics(tfma.metrics.Metric):
     """`ranking_metrics` over the whole set, for each slice, model and label.
 
-    Labels are TFMA's outputs; the first one is "". Results are recorded with
-    the declared name ``label``. The result is exact, also if a user has several
-    requests. Computing it takes 20 bytes per impression and label of a slice.
+    Predictions are `Summary`s instead of scores; `extractors` makes them, so
+    that no process has all impressions of a slice. Labels are TFMA's outputs;
+    the first one is "". Results are recorded with the declared name ``label``.
+    The result is exact, also if a user has several requests.
     """
 
     def __init__(
@@ -136,8 +319,9 @@ def _computations(
                 metric_types.MetricComputation(
                     keys=keys,
                     preprocessors=[
-                        metric_types.FeaturePreprocessor(
-                            feature_keys=[features.USER_ID]
+                        metric_types.StandardMetricInputsPreprocessor(
+                            [constants.PREDICTIONS_KEY],
+                            include_default_inputs=False,
                         )
                     ],
                     combiner=combiner,
@@ -146,8 +330,44 @@ def _computations(
     return computations
 
 
-class _Combiner(beam.CombineFn):
-    """Collects users, clicks and scores; computes the metrics at the end."""
+def merging() -> beam.CombineFn:
+    """Returns a function that merges the summaries of a key."""
+    return _MergeSummaries()
+
+
+class _MergeSummaries(beam.CombineFn):
+    """Merges summaries; an accumulator has at most two full samples."""
+
+    def create_accumulator(self) -> list[Summary]:
+        return []
+
+    def add_input(
+        self, accumulator: list[Summary], element: Any
+    ) -> list[Summary]:
+        accumulator.append(element)
+        sampled = sum(len(part.sample[0]) for part in accumulator)
+        if len(accumulator) < _MERGED and sampled < 2 * MAX_USERS:
+            return accumulator
+        return self.compact(accumulator)
+
+    def merge_accumulators(
+        self, accumulators: Iterable[list[Summary]]
+    ) -> list[Summary]:
+        merged: list[Summary] = []
+        for accumulator in accumulators:
+            for summary in accumulator:
+                merged = _MergeSummaries.add_input(self, merged, summary)
+        return merged
+
+    def compact(self, accumulator: list[Summary]) -> list[Summary]:
+        return [Summary.merge(accumulator)] if accumulator else []
+
+    def extract_output(self, accumulator: list[Summary]) -> Any:
+        return Summary.merge(accumulator)
+
+
+class _Combiner(_MergeSummaries):
+    """Merges the summaries in extracts; computes the metrics at the end."""
 
     def __init__(
         self,
@@ -161,45 +381,19 @@ class _Combiner(beam.CombineFn):
         self._model_name = model_name
         self._output_name = output_name
 
-    def create_accumulator(self) -> _Accumulator:
-        return []
-
     def add_input(
-        self, accumulator: _Accumulator, element: Any
-    ) -> _Accumulator:
-        scores = element.predictions
+        self, accumulator: list[Summary], element: Any
+    ) -> list[Summary]:
+        summaries = element.predictions
         if self._model_name:
-            scores = scores[self._model_name]
-        user = np.asarray(element.features[features.USER_ID]).reshape(-1)[0]
-        clicks = np.asarray(element.labels[self._output_name], np.float32)
-        accumulator.append(
-            (
-                np.full(len(clicks), user, np.int64),
-                clicks,
-                np.asarray(scores[self._output_name], np.float64),
-            )
-        )
-        return accumulator
-
-    def merge_accumulators(
-        self, accumulators: Iterable[_Accumulator]
-    ) -> _Accumulator:
-        return [part for parts in accumulators for part in parts]
-
-    def compact(self, accumulator: _Accumulator) -> _Accumulator:
-        if len(accumulator) < 2:
-            return accumulator
-        columns = zip(*accumulator, strict=True)
-        return [tuple(np.concatenate(column) for column in columns)]
+            summaries = summaries[self._model_name]
+        return super().add_input(accumulator, summaries[self._output_name])
 
     def extract_output(
-        self, accumulator: _Accumulator
+        self, accumulator: list[Summary]
     ) -> dict[metric_types.MetricKey, float]:
-        merged = self.compact(accumulator)
-        if not merged:
+        if not accumulator:
             return dict.fromkeys(self._keys, float("nan"))
-        user_ids, clicks, scores = merged[0]
-        results = ranking_metrics(
-            user_ids, clicks, scores, self._bootstrap_samples
-        )
+        merged = Summary.merge(accumulator)
+        results = merged.metrics(self._bootstrap_samples)
         return {key: results[key.name] for key in self._keys}

@@ -7,9 +7,8 @@ frequent ones have their own groups; ranges of numbers have about equal sizes.
 
 from __future__ import annotations
 
-import collections
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday") + (
 )
 
 Values = tuple[Any, ...]
-Counts = dict[str, collections.Counter[Any]]
+Counts = dict[Any, int]
 
 
 def check(names: Sequence[str], declared: RankingSchema) -> None:
@@ -80,21 +79,12 @@ _BUCKETS = {
 }
 
 
-def of_request(
+def of_candidates(
     example: tf.train.Example, names: Sequence[str]
-) -> Iterator[tuple[dict[str, Values], np.ndarray]]:
-    """Yields values by slice, and the positions of candidates that have them.
-
-    Every candidate of the request is yielded once.
-    """
+) -> dict[str, list[Values]]:
+    """Returns the values of each candidate of a request, by slice."""
     count = len(example_values(example, features.CLICKS))
-    columns = [_per_candidate(example, name, count) for name in names]
-    groups: dict[tuple[Values, ...], list[int]] = {}
-    rows = zip(*columns, strict=True) if columns else [()] * count
-    for candidate, row in enumerate(rows):
-        groups.setdefault(row, []).append(candidate)
-    for row, candidates in groups.items():
-        yield dict(zip(names, row, strict=True)), np.asarray(candidates)
+    return {name: _per_candidate(example, name, count) for name in names}
 
 
 def _per_candidate(
@@ -133,45 +123,52 @@ def example_values(example: tf.train.Example, name: str) -> np.ndarray:
     return np.asarray(feature.int64_list.value, np.int64)
 
 
-def kept(counts: Counts) -> dict[str, list[Any]]:
-    """Returns the values that define the groups of each slice.
+def counted(value: Any) -> Any:
+    """Returns the value under which `kept` counts a value.
+
+    Numbers have four digits, as the bounds between groups do, so that their
+    distinct values are few.
+    """
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def most_frequent(counts: Counts) -> Counts:
+    """Returns the counts that `kept` needs: all numbers, or `MOST` values."""
+    if any(isinstance(value, float) for value in counts):
+        return counts
+    order = sorted(counts, key=lambda value: (-counts[value], value))
+    return {value: counts[value] for value in order[:MOST]}
+
+
+def kept(counts: Counts) -> list[Any]:
+    """Returns the values that define the groups of a slice.
 
     For categories, these are the most frequent values; for numbers, the bounds
-    between groups with about equally many impressions.
+    between groups with about equally many impressions. ``counts`` has the
+    impressions of each `counted` value.
     """
-    return {name: _kept(counter) for name, counter in counts.items()}
-
-
-def _kept(counter: collections.Counter[Any]) -> list[Any]:
-    if not any(isinstance(value, float) for value in counter):
-        order = sorted(counter, key=lambda value: (-counter[value], value))
-        return order[:MOST]
-    values = sorted(counter)
-    shares = np.cumsum([counter[value] for value in values])
+    if not any(isinstance(value, float) for value in counts):
+        return list(most_frequent(counts))
+    values = sorted(counts)
+    shares = np.cumsum([counts[value] for value in values])
     places = np.arange(1, _NUMBER_GROUPS) / _NUMBER_GROUPS * shares[-1]
     chosen = np.searchsorted(shares, places, side="right")
-    bounds = {
-        float(f"{values[min(place, len(values) - 1)]:.4g}") for place in chosen
-    }
-    return sorted(bounds)
+    return sorted({values[min(place, len(values) - 1)] for place in chosen})
 
 
-def names_of(values: Values, kept_values: Sequence[Any]) -> list[str]:
-    """Returns the names of the groups to which values belong."""
-    if not values:
-        return [MISSING]
-    if isinstance(values[0], str):
-        return list(values)
-    if isinstance(values[0], float):
+def name_of(value: Any, kept_values: Sequence[Any]) -> str:
+    """Returns the name of the group to which a value belongs."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
         edges = [f"{bound:.4g}" for bound in kept_values]
-        place = int(np.digitize(values[0], kept_values))
+        place = int(np.digitize(value, kept_values))
         if not place:
-            return [f"below {edges[0]}"]
+            return f"below {edges[0]}"
         if place == len(edges):
-            return [f"{edges[-1]} and above"]
-        return [f"{edges[place - 1]} to {edges[place]}"]
-    found = (str(v) if v in kept_values else OTHER for v in values)
-    return list(dict.fromkeys(found))
+            return f"{edges[-1]} and above"
+        return f"{edges[place - 1]} to {edges[place]}"
+    return str(value) if value in kept_values else OTHER
 
 
 def ordered(

@@ -62,6 +62,14 @@ def numpy_column(batch: pa.RecordBatch, name: str) -> np.ndarray:
     return values_of(column(batch, name))
 
 
+def select(batch: pa.RecordBatch, names: Iterable[str]) -> pa.RecordBatch:
+    """Returns a batch with some of the columns."""
+    schema = pa.schema([batch.schema.field(name) for name in names])
+    return pa.RecordBatch.from_arrays(
+        [column(batch, name) for name in schema.names], schema=schema
+    )
+
+
 def append(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
     """Returns a batch with columns appended to its own."""
     schema = batch.schema
@@ -96,9 +104,21 @@ def partition(
         partitions: number of partitions.
     """
     assigned = partition_of(numpy_column(batch, key), partitions)
+    return split(batch, assigned)
+
+
+def split(
+    batch: pa.RecordBatch, assigned: np.ndarray
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yields each part that has rows, and its rows, in their order.
+
+    Args:
+        batch: rows to distribute.
+        assigned: the part of each row, integers (N,), at least 0.
+    """
     order = np.argsort(assigned, kind="stable")
     ordered = pc.take(batch, pa.array(order))
-    counts = np.bincount(assigned, minlength=partitions)
+    counts = np.bincount(assigned)
     start = 0
     for index in np.flatnonzero(counts):
         yield int(index), ordered.slice(start, int(counts[index]))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muse_keras.tables import ItemTable
+from muse_keras.tables import ItemTable, array_blocks
 from muse_keras.tables.array_blocks import read_blocks
 from muse_keras.tables.table_files import map_members
 
@@ -102,16 +102,74 @@ def test_blocks_do_not_show(
 ) -> None:
     given_parts = parts(list(range(1, 40)))
     whole = ItemTable.write(tmp_path / "a", **given_parts)
-    blocks = ItemTable.write.__globals__["blocks"]
-    monkeypatch.setitem(
-        ItemTable.write.__globals__, "blocks", lambda size: blocks(size, 7)
-    )
+    monkeypatch.setattr(array_blocks.blocks, "__defaults__", (7,))
     pieces = ItemTable.write(tmp_path / "b", **given_parts)
     assert whole.manifest == pieces.manifest
     np.testing.assert_array_equal(whole.inverse_norms(), pieces.inverse_norms())
     repeated = given_parts | {"item_ids": np.array([*range(1, 39), 8])}
     with pytest.raises(ValueError, match="8 more than once"):
         ItemTable.write(tmp_path / "c", **repeated)
+
+
+def in_parts(given: dict[str, Any], places: list[list[int]]) -> list[Any]:
+    """Return the arguments of `write` for the items at some places."""
+    return [
+        given
+        | {name: given[name][some] for name in ("item_ids", "codes")}
+        | {"features": {n: v[some] for n, v in given["features"].items()}}
+        for some in places
+    ]
+
+
+def test_joined_tables_are_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = parts([7, -3, INT64.max, 2, INT64.min, 5, -9])
+    given["features"] |= {
+        "price": np.linspace(0, 1, 7),
+        "tags": np.arange(14).reshape(7, 2),
+    }
+    schema = {"name": "shop", "version": 1, "digest": "0123"}
+    whole = ItemTable.write(tmp_path / "whole", **given, schema=schema)
+    monkeypatch.setattr(array_blocks.blocks, "__defaults__", (2,))
+    folders = [tmp_path / name for name in "abc"]
+    # Of any order within a part.
+    pieces = in_parts(given, [[6, 4], [1], [2, 0, 3, 5]])
+    for folder, piece in zip(folders, pieces, strict=True):
+        ItemTable.write(folder, **piece)
+    joined = ItemTable.join(tmp_path / "t", folders, "test", schema)
+    assert joined.manifest == whole.manifest
+    assert joined.rows(given["item_ids"]).tolist() == [6, 3, 7, 4, 1, 5, 2]
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    given = parts([1, 2, 3])
+    for name, piece in zip(
+        "abc", in_parts(given, [[0], [1], [2]]), strict=True
+    ):
+        ItemTable.write(tmp_path / name, **piece)
+    other = parts([9])
+    other["features"]["city"] = np.zeros(1, np.float32)
+    ItemTable.write(tmp_path / "other", **other)
+
+    def join(names: str) -> None:
+        folders = [tmp_path / name for name in names.split()]
+        ItemTable.join(tmp_path / "t", folders, "test")
+
+    for names, message in (
+        ("", "at least one table"),
+        ("a c b", "ids must be above 3, the last of .*c. Received: 2"),
+        ("a a", "ids must be above 1"),
+        ("a other", "expected the columns of .*'city': .'int64'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            join(names)
+    codes = bytearray((tmp_path / "b" / "scl_int8.npy").read_bytes())
+    codes[-1] ^= 1
+    (tmp_path / "b" / "scl_int8.npy").write_bytes(codes)
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        join("a b c")
+    assert not (tmp_path / "t").exists()
 
 
 def test_features_of_every_type_and_width(tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def test_item_table_takes_them_instead_of_the_raw_table(
         raw_fingerprint="",
         rejected_dir=str(tmp_path / "rejected"),
         embeddings=embedded,
+        beam_pipeline=beam.Pipeline(),
     )
     from muse_keras.tables import ItemTable
 

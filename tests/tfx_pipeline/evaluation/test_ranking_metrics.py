@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 
 import numpy as np
@@ -13,7 +14,12 @@ from hypothesis import strategies as st
 from muse_keras.metrics import per_group_auc
 from tests.tfx_pipeline.evaluation import metric_oracles as oracle
 from tfx_pipeline.evaluation import bootstrap
-from tfx_pipeline.evaluation.ranking_metrics import METRICS, ranking_metrics
+from tfx_pipeline.evaluation import ranking_metrics as ranking_metrics_lib
+from tfx_pipeline.evaluation.ranking_metrics import (
+    METRICS,
+    Summary,
+    ranking_metrics,
+)
 
 pytestmark = pytest.mark.tf
 
@@ -86,6 +92,86 @@ def test_order_and_monotone_scores_do_not_matter():
     squeezed = compute(users, labels, scores**3)
     for name in ("gauc", "gauc_lower", "gauc_upper", "auc"):
         assert squeezed[name] == pytest.approx(first[name])
+
+
+def toy_impressions(impressions, users, seed=4):
+    """Scores are few float32, so that many tie."""
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(1, 9, impressions).astype(np.float32).round(3)
+    return (
+        rng.integers(0, users, impressions),
+        rng.random(impressions) < 0.1 + scores,
+        scores,
+    )
+
+
+def summarized(users, clicks, scores, parts):
+    """The summary of users who are divided among parts, as in Beam."""
+    merging = ranking_metrics_lib.merging()
+    accumulators, buckets = [], {}
+    for part in range(parts):
+        chosen = users % parts == part
+        mine = users[chosen], clicks[chosen], scores[chosen]
+        accumulator = merging.create_accumulator()
+        accumulators.append(merging.add_input(accumulator, Summary.of(*mine)))
+        for bucket in ranking_metrics_lib.score_buckets(*mine[1:]):
+            number = ranking_metrics_lib.bucket_of(bucket)
+            buckets.setdefault(number, []).append(bucket)
+    for counts in buckets.values():
+        merged = ranking_metrics_lib.merge_counts(counts)
+        ranks = ranking_metrics_lib.ranks_of(*merged)
+        accumulators.append([Summary(ranks=(ranks,))])
+    merged = merging.merge_accumulators(reversed(accumulators))
+    return merging.extract_output(merged)
+
+
+@pytest.mark.parametrize("parts", [2, 7, 90])
+def test_no_division_of_the_users_changes_a_bit(parts):
+    impressions = toy_impressions(20_000, 400)
+    found = summarized(*impressions, parts).metrics(20)
+    assert found == ranking_metrics(*impressions, 20)
+    users, clicks, scores = impressions
+    everyone = per_group_auc(clicks, scores, np.zeros_like(users))
+    of_users = per_group_auc(clicks, scores, users)
+    assert found["auc"] == everyone.weighted_mean
+    assert found["gauc"] == pytest.approx(of_users.weighted_mean, rel=1e-15)
+    assert (found["gauc_lower"], found["gauc_upper"]) == interval(
+        of_users, samples=20
+    )
+
+
+def test_a_summary_does_not_grow_with_impressions():
+    few, many = (
+        len(pickle.dumps(summarized(*toy_impressions(count, 300), 3)))
+        for count in (20_000, 400_000)
+    )
+    assert many < 1.1 * few
+
+
+def test_the_interval_of_many_users_needs_only_a_sample(monkeypatch):
+    impressions = toy_impressions(100_000, 20_000)
+    exact = ranking_metrics(*impressions, 400)
+    monkeypatch.setattr(ranking_metrics_lib, "MAX_USERS", 2_000)
+    summary = summarized(*impressions, 5)
+    assert len(summary.sample[0]) == 2_000 < summary.users
+    found = summary.metrics(400)
+    for name in METRICS:
+        if name not in ("gauc_lower", "gauc_upper"):
+            assert found[name] == exact[name]
+    widths = [of["gauc_upper"] - of["gauc_lower"] for of in (found, exact)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.15)
+    assert found["gauc_lower"] < found["gauc"] < found["gauc_upper"]
+
+
+def test_a_bucket_of_scores_has_few_float32():
+    bits = np.arange(0, 1 << 23, 1 << 18, dtype=np.uint32)
+    scores = (bits | np.float32(0.25).view(np.uint32)).view(np.float32)
+    numbers = {
+        ranking_metrics_lib.bucket_of(bucket)
+        for bucket in ranking_metrics_lib.score_buckets(scores > 2, scores)
+    }
+    # From 0.25 to 0.5 there are 2 ** 23.
+    assert len(numbers) == 8
 
 
 def toy_users(count=60, seed=3):
