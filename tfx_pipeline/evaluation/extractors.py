@@ -208,7 +208,10 @@ class _Score(beam.DoFn):
             name: pa.array(np.concatenate(parts))
             for name, parts in numbers.items()
         }
-        columns |= {name: pa.array(given) for name, given in values.items()}
+        for name, given in values.items():
+            # Without any value, Arrow cannot know the type.
+            kind = None if any(given) else pa.list_(pa.int64())
+            columns[name] = pa.array(given, kind)
         yield pa.RecordBatch.from_arrays([*columns.values()], [*columns])
 
 
