@@ -8,6 +8,7 @@ which the command runs.
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
@@ -282,8 +283,30 @@ class MatchingConfig(settings_file.Section):
     rankers."""
 
 
+def _form(pattern: str, said: str) -> pydantic.AfterValidator:
+    """Returns a check whose error does not repeat what may be a secret."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {said}. Received: another form")
+        return value
+
+    return pydantic.AfterValidator(check)
+
+
 SecretReference = Annotated[
-    str, pydantic.Field(pattern=r"^([^/\s]+/[^/\s]+|projects/\S+)$")
+    str,
+    _form(
+        r"[^/\s]+/[^/\s]+|projects/\S+",
+        "SECRET/KEY or projects/P/secrets/S/versions/V, never the secret",
+    ),
+]
+MetadataServer = Annotated[
+    str,
+    _form(
+        r"(mysql://[^@/\s:]+@[^@/\s]+/[^@/\s]+)?",
+        "mysql://USER@HOST:PORT/DATABASE, without a password",
+    ),
 ]
 
 
@@ -388,9 +411,7 @@ class PipelineConfig(settings_file.Section):
     """Beam options, as on a Beam command line."""
     cache: bool = True
     """Reuse the outputs of unchanged components."""
-    metadata: str = pydantic.Field(
-        default="", pattern=r"^(mysql://[^@/\s:]+@[^@/\s]+/[^@/\s]+)?$"
-    )
+    metadata: MetadataServer = ""
     """Database of ML Metadata, ``mysql://USER@HOST:PORT/DATABASE``, with the
     password in the environment variable ``MUSE_METADATA_PASSWORD``; empty: an
     SQLite file in ``output_dir``, for one machine."""

@@ -99,7 +99,7 @@ class World:
 
     def run(self, *overrides) -> Run:
         """Runs the pipeline in this process."""
-        from tfx_pipeline.runs import runner
+        from tfx_pipeline.runs import run_log, runner
 
         before = metadata.last_execution(self.metadata)
         pushed = set(self.versions(*overrides))
@@ -107,7 +107,7 @@ class World:
         failure = None
         try:
             runner.run(self.config(*overrides), lines.append)
-        except runner.ComponentFailed as error:
+        except run_log.ComponentFailed as error:
             failure = error
         return Run(
             states=metadata.states(self.metadata, before),

@@ -130,9 +130,9 @@ def run_step(
         )
     beam_internals.spare_local_runs()
     tfx_internals.send_no_package_to_local_workers()
+    connection = lineage.connection(config)
     with watched(folder / f"{name}.log", report) as watch:
         watch.component = name
-        connection = lineage.connection(config)
         store = metadata_store.MetadataStore(connection)
         log = logging.getLogger(__name__)
         for node in _nodes(graph):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
 
 import pytest
+import yaml
 
 from muse_tools.cli import configuration
 from schemas.settings_file import ConfigError
@@ -261,17 +262,36 @@ def test_what_an_engine_cannot_run_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "key"),
     [
-        {"secrets": {"A": "no-key"}},
-        {"steps": {"Evaluator": {"cpus": 2}}},
-        {"resources": {"accelerators": 0}},
+        (
+            "secrets={A: hunter2}",
+            "orchestration.secrets.A: expected SECRET/KEY",
+        ),
+        ("steps={Evaluator: {cpus: 2}}", "steps.Evaluator.cpus"),
+        ("resources.accelerators=0", "orchestration.resources.accelerators"),
     ],
 )
-def test_wrong_settings_name_their_key(tmp_path, wrong):
+def test_wrong_settings_name_their_key(tmp_path, wrong, key):
     path = tmp_path / "pipeline.yaml"
-    settings = {"output_dir": "x", "data": {"raw_dir": "x"}}
-    path.write_text(json.dumps({**settings, "orchestration": wrong}))
-    (section,) = wrong
-    with pytest.raises(ConfigError, match=f"orchestration.{section}"):
-        config_lib.load_config(path)
+    path.write_text("output_dir: x\ndata: {raw_dir: x}\n")
+    with pytest.raises(ConfigError, match=re.escape(key)) as error:
+        config_lib.load_config(path, [f"orchestration.{wrong}"])
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_password_in_the_settings_is_refused_and_not_repeated(tmp_path):
+    path = tmp_path / "pipeline.yaml"
+    path.write_text("output_dir: x\ndata: {raw_dir: x}\n")
+    server = "mysql://muse:hunter2@metadata.example/mlmd"
+    with pytest.raises(ConfigError, match="without a password") as error:
+        config_lib.load_config(path, [f"metadata={server}"])
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_configuration_with_steps_is_printed_as_yaml(tmp_path):
+    config = config_lib.PipelineConfig(
+        output_dir="x", data={"raw_dir": "x"}, orchestration=CLUSTER
+    )
+    printed = yaml.safe_load(configuration.as_yaml(config))
+    assert config_lib.PipelineConfig.model_validate(printed) == config

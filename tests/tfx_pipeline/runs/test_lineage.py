@@ -79,7 +79,7 @@ def store(tmp_path):
         run_fn="train",
     )
     return types.SimpleNamespace(
-        config=types.SimpleNamespace(metadata_path=path),
+        config=types.SimpleNamespace(metadata_path=path, metadata=""),
         again=lambda: run("Again", outputs=[examples], raw_fingerprint="new"),
     )
 
@@ -126,3 +126,23 @@ def test_a_truncated_file_is_one_clear_line(store, kept):
     with pytest.raises(DataError, match="metadata.sqlite is damaged") as error:
         lineage.last_executions(store.config)
     assert "SELECT" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_password_of_a_server_comes_from_the_environment(monkeypatch):
+    from schemas.settings_file import ConfigError
+    from tfx_pipeline import config as config_lib
+    from tfx_pipeline.runs import lineage
+
+    config = config_lib.PipelineConfig(
+        output_dir="x",
+        data={"raw_dir": "x"},
+        metadata="mysql://muse@metadata.example/mlmd",
+    )
+    monkeypatch.delenv(lineage.PASSWORD, raising=False)
+    with pytest.raises(ConfigError, match=lineage.PASSWORD):
+        lineage.connection(config)
+    monkeypatch.setenv(lineage.PASSWORD, "hunter2")
+    found = lineage.connection(config).mysql
+    assert (found.host, found.port) == ("metadata.example", 3306)
+    assert (found.user, found.password) == ("muse", "hunter2")
+    assert found.database == "mlmd"

@@ -14,7 +14,7 @@ from schemas.settings_file import ConfigError
 from serving import files
 from tfx_pipeline import config as config_lib
 from tfx_pipeline import progress
-from tfx_pipeline.runs import runner
+from tfx_pipeline.runs import run_log, runner
 
 pytestmark = pytest.mark.tf
 
@@ -153,7 +153,7 @@ def test_watch_reports_components_and_restores_logging(tmp_path):
     before = (root.handlers[:], root.level, absl_logging.get_verbosity())
     lines = []
     log_path = tmp_path / "logs" / "run.log"
-    with runner._watched(log_path, lines.append) as watch:
+    with run_log.watched(log_path, lines.append) as watch:
         absl_logging.info("Component %s is running.", "Trainer")
         progress.report("step 1")
         absl_logging.info("Component Trainer is finished.")
@@ -172,7 +172,7 @@ def test_watch_reports_components_and_restores_logging(tmp_path):
 
 
 def test_failure_is_one_line_with_component_reason_and_log():
-    failure = runner.ComponentFailed(
+    failure = run_log.ComponentFailed(
         "Trainer", "no data.", pathlib.Path("/x/run.log")
     )
     assert str(failure) == "Trainer failed: no data. Log: /x/run.log"
