@@ -4,9 +4,9 @@ Three embedded servers in this process, each with a user cache of 64 users,
 serve a MUSE ranker with random weights and are called by gRPC. Requests of
 random users come one after the other. Each calls `rank_cached`; after a miss,
 it sends the history (`prefetch`) and calls again. The peer sends a request to
-one server after the other, as a load balancer does; ours to the server that the ranking
-service chooses (`serving.ranking_service.targets`). Each begins with a request
-of every user, which does not count.
+one server after the other, as a load balancer does; ours to the server that
+the ranking service chooses (`serving.ranking_service.targets`). Each begins
+with a request of every user, which does not count.
 
 Then one server stops, and later another one starts in its place: ours counts
 from the first request after the change, when users have moved. The peer has
