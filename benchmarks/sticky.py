@@ -1,12 +1,12 @@
 """What sticky routing saves: a user's own model server against any.
 
-Three embedded servers, each a process of its own with a user cache of 64
-users, serve a MUSE ranker with random weights. Requests of random users come
-one after the other. Each calls `rank_cached`; after a miss, it sends the
-history (`prefetch`) and calls again. The peer sends a request to one server
-after the other, as a load balancer does; ours to the server that the ranking
-service chooses (`serving.ranking_service.targets`). Each begins with a request
-of every user, which does not count.
+Three embedded servers in this process, each with a user cache of 64 users,
+serve a MUSE ranker with random weights and are called by gRPC. Requests of
+random users come one after the other. Each calls `rank_cached`; after a miss,
+it sends the history (`prefetch`) and calls again. The peer sends a request to
+one server after the other, as a load balancer does; ours to the server that
+the ranking service chooses (`serving.ranking_service.targets`). Each begins
+with a request of every user, which does not count.
 
 Then one server stops, and later another one starts in its place: ours counts
 from the first request after the change, when users have moved. The peer has
@@ -28,8 +28,8 @@ from typing import Any
 from benchmarks import harness
 
 USERS, QUICK_USERS = 120, 30
-LENGTH, QUICK_LENGTH = 10_000, 1_000
-REQUESTS, QUICK_REQUESTS = 600, 90
+LENGTH, QUICK_LENGTH = 5_000, 1_000
+REQUESTS, QUICK_REQUESTS = 240, 90
 NUM_ITEMS, CANDIDATES, SERVERS = 20_000, 100, 3
 TOLERANCE = 1e-5
 
@@ -47,8 +47,8 @@ def main() -> None:
 def _run(folder: pathlib.Path, quick: bool, report: Any) -> None:
     """Export, serve and measure each state of the servers."""
     from benchmarks import models
-    from benchmarks.load import processes
     from serving.client import MuseClient, Timeouts
+    from serving.model_server import ServerConfig, running
 
     length = QUICK_LENGTH if quick else LENGTH
     harness.say("sticky: exporting a model")
@@ -58,22 +58,23 @@ def _run(folder: pathlib.Path, quick: bool, report: Any) -> None:
         for user in range(QUICK_USERS if quick else USERS)
     ]
     timeouts = Timeouts(call=60, total=60)
-    with contextlib.ExitStack() as running:
+    config = ServerConfig(
+        model_base_path=str(muse.parent), port=0, rest_api_port=-1
+    )
+    with contextlib.ExitStack() as all_servers:
         servers: dict[str, Any] = {}
 
-        def start(name: str) -> contextlib.ExitStack:
-            harness.say(f"sticky: starting {name}")
-            stack = running.enter_context(contextlib.ExitStack())
-            server = stack.enter_context(
-                processes.model_server(folder, {"muse": muse.parent}, name=name)
+        def start() -> contextlib.ExitStack:
+            harness.say("sticky: starting a server")
+            stack = all_servers.enter_context(contextlib.ExitStack())
+            target = stack.enter_context(running(config)).grpc_target
+            servers[target] = stack.enter_context(
+                MuseClient(target, timeouts=timeouts)
             )
-            servers[server.grpc] = stack.enter_context(
-                MuseClient(server.grpc, timeouts=timeouts)
-            )
-            stack.callback(servers.pop, server.grpc)
+            stack.callback(servers.pop, target)
             return stack
 
-        last = [start(f"server-{number}") for number in range(SERVERS)][-1]
+        last = [start() for _ in range(SERVERS)][-1]
         client = next(iter(servers.values()))
         right = [
             client.predict("rank", request)["click_probability"]
@@ -86,7 +87,7 @@ def _run(folder: pathlib.Path, quick: bool, report: Any) -> None:
         bench.measure(f"{SERVERS} servers")
         last.close()
         bench.measure(f"{SERVERS - 1} servers, one has stopped")
-        start("new")
+        start()
         bench.measure(f"{SERVERS} servers, one is new")
 
 

@@ -222,8 +222,9 @@ class Targets:
         )
         known = {target.address: target for target in self.all}
         self.all = [
-            known.pop(address, None)
-            or Target(address, self._config, self._declaration)
+            known.pop(address)
+            if address in known
+            else Target(address, self._config, self._declaration)
             for address in addresses
         ]
         return list(known.values())

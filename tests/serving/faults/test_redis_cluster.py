@@ -58,7 +58,9 @@ def test_a_node_of_the_store_is_lost(model_server, cluster) -> None:
     ):
 
         def ask_all(when: str) -> set[str]:
-            found = {ask(client, user).path for user in USERS}
+            found = {
+                ask(client, user, deadline_ms=50_000).path for user in USERS
+            }
             paths[when].update(found)
             return found
 

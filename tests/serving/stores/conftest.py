@@ -171,14 +171,26 @@ def redis_cluster(
 
 
 @pytest.fixture(params=["lmdb", "redis", "cluster"])
+def every_store_url(
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> str:
+    """For the modules whose tests also run over a Redis Cluster."""
+    if request.param != "cluster":
+        return empty_store(request, tmp_path)
+    cluster = request.getfixturevalue("redis_cluster")
+    with cluster.opened() as client:
+        client.flushall(target_nodes=RedisCluster.PRIMARIES)
+    return str(cluster.url)
+
+
+@pytest.fixture(params=["lmdb", "redis"])
 def store_url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+    return empty_store(request, tmp_path)
+
+
+def empty_store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
     if request.param == "lmdb":
         return f"lmdb:{tmp_path}/store"
-    if request.param == "cluster":
-        cluster = request.getfixturevalue("redis_cluster")
-        with cluster.opened() as client:
-            client.flushall(target_nodes=RedisCluster.PRIMARIES)
-        return str(cluster.url)
     server = request.getfixturevalue("redis_server")
     with redis.Redis.from_url(server.url) as client:
         client.flushall()

@@ -42,6 +42,11 @@ BAD = [
 ]
 
 
+@pytest.fixture
+def store_url(every_store_url: str) -> str:
+    return every_store_url
+
+
 def table_of(rows) -> pa.Table:
     users, items, categories = zip(*rows, strict=True)
     columns = {

@@ -41,6 +41,11 @@ print(seen, last)
 """
 
 
+@pytest.fixture
+def store_url(every_store_url: str) -> str:
+    return every_store_url
+
+
 def start(*command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *command],

@@ -23,6 +23,11 @@ from tests.serving.toy_store import LAYOUT, user
 USER = -(2**62) - 1
 
 
+@pytest.fixture
+def store_url(every_store_url: str) -> str:
+    return every_store_url
+
+
 def of(history):
     return history.item_ids.tolist()
 
