@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 
@@ -20,9 +21,7 @@ from tfx_pipeline.transforms import shuffle_files, steps
 
 SPLITS = (features.TRAIN_SPLIT, features.EVAL_SPLIT)
 
-_Join = Callable[
-    [beam.Pipeline, Mapping[str, str], str | None], beam.PCollection
-]
+_Join = Callable[[beam.Pipeline, Mapping[str, str], str | None], steps.Left]
 
 
 def run_join(
@@ -34,11 +33,10 @@ def run_join(
     """Runs a join that writes Examples, and keeps rejected rows.
 
     ``join`` gets the pipeline, the file prefix of each split and the folder for
-    shuffle files. It adds its steps to the pipeline and returns the rejected
-    rows.
+    shuffle files. It adds its steps to the pipeline and returns what is left.
 
     Returns:
-        The counters of the join.
+        The counts of the join.
     """
     outputs = {
         split: os.path.join(examples.uri, f"Split-{split}", "data_tfrecord")
@@ -51,13 +49,22 @@ def run_join(
             ) as shuffle_dir,
             pipeline,
         ):
+            left = join(pipeline, outputs, shuffle_dir)
             _ = (
-                join(pipeline, outputs, shuffle_dir)
+                left.rejected
                 | "GroupRejected" >> beam.GroupByKey()
                 | "WriteRejected" >> beam.Map(steps.write_rejected, str(folder))
             )
-        counts = steps.counts_of(pipeline.result)
-        rejected_rows.write_counts(folder, counts)
+            _ = (
+                left.counts
+                | "AddCounts" >> beam.CombinePerKey(sum)
+                | "AllCounts" >> beam.combiners.ToDict()
+                | "WriteCounts"
+                >> beam.Map(lambda n: rejected_rows.write_counts(folder, n))
+            )
+        counts: dict[str, int] = json.loads(
+            (folder / rejected_rows.COUNTS_FILE).read_text(encoding="utf-8")
+        )
     examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
     examples_utils.set_payload_format(
         examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE
