@@ -56,7 +56,9 @@ class ObjectPath(pathlib.PurePosixPath):
 
     def _place(self) -> tuple[fs.FileSystem, str]:
         """Returns the file system and the path within it."""
-        system, base = _file_system("//".join(self.parts[:2]))
+        root = "//".join(self.parts[:2])
+        server = os.environ.get("AWS_ENDPOINT_URL", "")
+        system, base = _file_system(root, server)
         return system, "/".join([base.rstrip("/"), *self.parts[2:]])
 
     def _infos(self, children: bool = False) -> Any:
@@ -127,9 +129,8 @@ class ObjectPath(pathlib.PurePosixPath):
 
 
 @functools.cache
-def _file_system(root: str) -> tuple[fs.FileSystem, str]:
+def _file_system(root: str, server: str) -> tuple[fs.FileSystem, str]:
     """Returns the file system of a root (``s3://bucket``), and its folder."""
-    server = os.environ.get("AWS_ENDPOINT_URL")
     if root.startswith("s3://") and server:
         scheme, host, *_ = urllib.parse.urlsplit(server)
         options = {"scheme": scheme, "endpoint_override": host}
