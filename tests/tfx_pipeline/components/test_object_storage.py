@@ -46,8 +46,8 @@ def test_the_join_reads_and_writes_object_storage(tmp_path: pathlib.Path):
         str(tmp_path / "rejected"),
     )
     with s3_server.served(tmp_path) as storage:
-        s3_server.upload(storage, tmp_path / "data", "in/data")
-        storage.create_dir("out")
+        s3_server.upload(storage, tmp_path / "data", "raw-tables/data")
+        storage.create_dir("outputs")
         # boto3 is no package of this environment, but of the server's.
         program = (
             f"import sys; sys.path.append({s3_server.packages()!r}); "
@@ -56,13 +56,13 @@ def test_the_join_reads_and_writes_object_storage(tmp_path: pathlib.Path):
         subprocess.run(
             [
                 *(sys.executable, "-c", program),
-                *("s3://in/data", "s3://out/examples"),
+                *("s3://raw-tables/data", "s3://outputs/examples"),
                 str(tmp_path / "far_rejected"),
             ],
             cwd=ROOT,
             check=True,
         )
-        s3_server.download(storage, "out", tmp_path / "out")
+        s3_server.download(storage, "outputs", tmp_path / "out")
     # Nothing else is left there: no unfinished and no shuffle files.
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["examples"]
     for near, far in (
