@@ -21,15 +21,15 @@ from tests.docs.test_docs import ROOT
 from tfx_pipeline.beam_config import BeamConfig
 
 WORKER = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
+DYING_WORKER = f"{sys.executable} -m tests.tfx_pipeline.dying_worker"
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[dict]:
+def recorded(found: dict) -> Iterator[None]:
     """Records what TFX gives to the executor of each Beam component."""
     from tfx.orchestration.portable import beam_executor_operator as operators
 
     run = operators.BeamExecutorOperator.run_executor
-    found = {}
 
     def run_executor(self, info, *others):
         name = info.pipeline_node.node_info.id
@@ -40,7 +40,7 @@ def recorded() -> Iterator[dict]:
         patch.setattr(
             operators.BeamExecutorOperator, "run_executor", run_executor
         )
-        yield found
+        yield
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ def repeat(part, config: BeamConfig, folder: pathlib.Path) -> dict:
     for key, artifacts in info.output_dict.items():
         (artifact,) = artifacts
         artifact.uri = str(folder / key)
-        (folder / key).mkdir(parents=True)
+        (folder / key).mkdir(parents=True, exist_ok=True)
     if "rejected_dir" in info.exec_properties:
         info.exec_properties["rejected_dir"] = str(folder / "rejected")
     context = base_beam_executor.BaseBeamExecutor.Context(

@@ -17,7 +17,7 @@ from tfx_pipeline.tfx_internals import (
     examples_utils,
     types,
 )
-from tfx_pipeline.transforms import shuffle_files, steps
+from tfx_pipeline.transforms import shuffle_files, steps, tfrecords
 
 SPLITS = (features.TRAIN_SPLIT, features.EVAL_SPLIT)
 
@@ -62,6 +62,9 @@ def run_join(
                 | "WriteCounts"
                 >> beam.Map(lambda n: rejected_rows.write_counts(folder, n))
             )
+        for path in outputs.values():
+            # A runner that repeats the work of a killed worker leaves these.
+            tfrecords.remove_unfinished(os.path.dirname(path))
         counts: dict[str, int] = json.loads(
             (folder / rejected_rows.COUNTS_FILE).read_text(encoding="utf-8")
         )
