@@ -16,7 +16,6 @@ import os
 import pathlib
 import re
 import types
-import urllib.parse
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
@@ -24,6 +23,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from muse_tools.datasets.errors import DataError
+from serving import model_storage
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9]+:/+")
 
@@ -59,7 +59,7 @@ class ObjectPath(pathlib.PurePosixPath):
         root = "//".join(self.parts[:2])
         server = os.environ.get("AWS_ENDPOINT_URL", "")
         system, base = _file_system(root, server)
-        return system, "/".join([base.rstrip("/"), *self.parts[2:]])
+        return system, "/".join([base, *self.parts[2:]])
 
     def _infos(self, children: bool = False) -> Any:
         try:
@@ -130,10 +130,8 @@ class ObjectPath(pathlib.PurePosixPath):
 
 @functools.cache
 def _file_system(root: str, server: str) -> tuple[fs.FileSystem, str]:
-    """Returns the file system of a root (``s3://bucket``), and its folder."""
-    if root.startswith("s3://") and server:
-        scheme, host, *_ = urllib.parse.urlsplit(server)
-        options = {"scheme": scheme, "endpoint_override": host}
-        root += f"?{urllib.parse.urlencode(options)}"
-    system, base = fs.FileSystem.from_uri(root)
-    return system, base
+    """Returns the file system of a root (``s3://bucket``), and its folder.
+
+    ``server`` is that of S3, which changes the result.
+    """
+    return model_storage.open_storage(root)

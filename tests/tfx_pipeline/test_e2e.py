@@ -56,6 +56,7 @@ COMPONENTS = {
 }
 ON_BEAM = {
     "RequestExampleGen",
+    "ItemTableGen",
     "SearchExampleGen",
     "ItemEmbedder",
     "StatisticsGen",

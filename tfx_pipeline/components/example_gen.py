@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 
@@ -50,24 +49,11 @@ def run_join(
             pipeline,
         ):
             left = join(pipeline, outputs, shuffle_dir)
-            _ = (
-                left.rejected
-                | "GroupRejected" >> beam.GroupByKey()
-                | "WriteRejected" >> beam.Map(steps.write_rejected, str(folder))
-            )
-            _ = (
-                left.counts
-                | "AddCounts" >> beam.CombinePerKey(sum)
-                | "AllCounts" >> beam.combiners.ToDict()
-                | "WriteCounts"
-                >> beam.Map(lambda n: rejected_rows.write_counts(folder, n))
-            )
+            rejected_rows.write_left(left, folder)
         for path in outputs.values():
             # A runner that repeats the work of a killed worker leaves these.
             tfrecords.remove_unfinished(os.path.dirname(path))
-        counts: dict[str, int] = json.loads(
-            (folder / rejected_rows.COUNTS_FILE).read_text(encoding="utf-8")
-        )
+        counts = rejected_rows.read_counts(folder)
     examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
     examples_utils.set_payload_format(
         examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE
