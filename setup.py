@@ -14,8 +14,8 @@ from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 EXTRAS = ("client", "serving", "data", "pipeline", "bench", "dev")
-# Left out of "all": large, and needed by few.
-MORE_EXTRAS = ("sentence",)
+# Left out of "all": needed by few.
+MORE_EXTRAS = ("sentence", "s3")
 DATA = [
     "py.typed",
     *(f"**/*.{end}" for end in ("yaml", "yml", "pbtxt", "html", "j2")),

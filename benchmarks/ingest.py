@@ -139,9 +139,9 @@ class _Join:
 
 
 def _beam_args() -> list[str]:
-    from tfx_pipeline import config
+    from tfx_pipeline import beam_config
 
-    return list(config.PipelineConfig.model_fields["beam_args"].default)
+    return beam_config.BeamConfig().flags()
 
 
 ITEM_QUERY = """

@@ -111,7 +111,7 @@ def _search_examples(folder: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
     import apache_beam as beam
     from tfx.v1.types import standard_artifacts
 
-    from tfx_pipeline import config
+    from tfx_pipeline import beam_config, config
     from tfx_pipeline.components.artifacts import ItemContentArtifact
     from tfx_pipeline.components.search_example_gen import SearchExampleGen
 
@@ -119,7 +119,7 @@ def _search_examples(folder: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
     content.uri = str(folder)
     examples = standard_artifacts.Examples()
     examples.uri = str(folder / "events")
-    arguments = list(config.PipelineConfig.model_fields["beam_args"].default)
+    arguments = beam_config.BeamConfig().flags()
     settings = config.SCLConfig()
     SearchExampleGen.test_call(
         content,

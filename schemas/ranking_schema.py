@@ -272,12 +272,11 @@ def _columns(prefix: str, features: dict[str, Feature]) -> dict[str, str]:
 
 def load(path: str | os.PathLike[str]) -> RankingSchema:
     """Reads a declaration; a `ConfigError` names the key in one line."""
-    file = pathlib.Path(path)
-    values = settings_file.read(file)
+    values = settings_file.read(path)
     if values.get("weight", "") is None:  # `weight:` names the column weight.
         values["weight"] = {}
     return settings_file.parse(
-        RankingSchema, values, file, "see docs/own-data.md"
+        RankingSchema, values, path, "see docs/own-data.md"
     )
 
 

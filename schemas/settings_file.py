@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 import pathlib
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -53,10 +54,12 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def read(path: str | pathlib.Path) -> dict[str, Any]:
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML mapping; any other file raises a one-line ConfigError."""
     try:
-        with pathlib.Path(path).open(encoding="utf-8") as file:
+        # The path of an object opens itself.
+        found: Any = path if hasattr(path, "open") else pathlib.Path(path)
+        with found.open(encoding="utf-8") as file:
             values = yaml.load(file, _Loader) or {}
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
@@ -74,7 +77,7 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
 def parse(
     kind: type[_Settings],
     values: Mapping[str, Any],
-    path: str | pathlib.Path,
+    path: str | os.PathLike[str],
     keys: str,
     overrides: Sequence[str] = (),
 ) -> _Settings:

@@ -35,7 +35,7 @@ _KEPT = 1
 
 def stored_versions(url: str) -> list[int]:
     """Returns the complete versions of a model, in ascending order."""
-    system, base = _open(url)
+    system, base = open_storage(url)
     found = system.get_file_info(fs.FileSelector(base, allow_not_found=True))
     matches = (_LIST.fullmatch(info.base_name) for info in found)
     return sorted(int(match[1]) for match in matches if match)
@@ -59,7 +59,7 @@ def store_version(model: pathlib.Path, url: str, version: int) -> None:
         raise ValueError(
             f"version: expected one that is not in {url}. Received: {version}"
         )
-    system, base = _open(url)
+    system, base = open_storage(url)
     names = sorted(
         path.relative_to(model).as_posix()
         for path in model.rglob("*")
@@ -119,7 +119,7 @@ def fetch_file(url: str, path: pathlib.Path) -> bool:
 
     Returns whether it was copied. Without such a file, nothing changes.
     """
-    system, place = _open(url)
+    system, place = open_storage(url)
     info = system.get_file_info(place)
     if info.type != fs.FileType.File:
         return False
@@ -138,7 +138,7 @@ def fetch_file(url: str, path: pathlib.Path) -> bool:
 
 
 def _fetch(url: str, version: int, folder: pathlib.Path) -> None:
-    system, base = _open(url)
+    system, base = open_storage(url)
     with system.open_input_stream(f"{base}/{version}.json") as stream:
         files = json.loads(stream.read())["files"]
     copy = folder / f".{version}.tmp"
@@ -185,8 +185,11 @@ def _copy(source: Any, output: Any) -> list[int]:
     return [size, checksum]
 
 
-def _open(url: str) -> tuple[fs.FileSystem, str]:
-    """Returns the file system of a URL, and the path in it."""
+def open_storage(url: str) -> tuple[fs.FileSystem, str]:
+    """Returns the file system of a URL, and the path in it.
+
+    An `OSError` or an `pyarrow.ArrowException` says what is wrong.
+    """
     server = os.environ.get("AWS_ENDPOINT_URL")
     if server and url.startswith("s3://"):
         scheme, host, *_ = urllib.parse.urlsplit(server)

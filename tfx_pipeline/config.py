@@ -15,6 +15,7 @@ from typing import Annotated, Literal, get_args
 import pydantic
 
 from schemas import settings_file
+from tfx_pipeline.beam_config import BeamConfig
 
 KEYS = "docs/configuration.md lists all keys"
 ModelType = Literal[
@@ -403,12 +404,7 @@ class PipelineConfig(settings_file.Section):
     serving_validator: ServingValidatorConfig = ServingValidatorConfig()
     pusher: PusherConfig = PusherConfig()
     matching: MatchingConfig = MatchingConfig()
-    beam_args: tuple[str, ...] = (
-        "--runner=DirectRunner",
-        "--direct_running_mode=in_memory",
-        "--direct_num_workers=1",
-    )
-    """Beam options, as on a Beam command line."""
+    beam: BeamConfig = BeamConfig()
     cache: bool = True
     """Reuse the outputs of unchanged components."""
     metadata: MetadataServer = ""

@@ -175,7 +175,7 @@ def create_pipeline(
                 str(config.metadata_path)
             )
         ),
-        beam_pipeline_args=list(config.beam_args),
+        beam_pipeline_args=config.beam.flags(),
     )
 
 

@@ -6,10 +6,7 @@ tests/tfx_pipeline/test_tfx_internals.py tests each of them. Other modules
 import these names from here and call no private method of TFX.
 """
 
-import functools
-
 import apache_beam as beam
-from apache_beam.options.pipeline_options import StandardOptions
 from tfx import types
 from tfx.components.evaluator import component as evaluator_component
 from tfx.components.evaluator import executor as evaluator_executor
@@ -51,7 +48,7 @@ __all__ = [
     "proto_utils",
     "pusher_component",
     "pusher_pb2",
-    "send_no_package_to_local_workers",
+    "send_no_package_to_workers",
     "set_run_id",
     "standard_artifacts",
     "types",
@@ -116,20 +113,10 @@ def launch(
     ).launch()
 
 
-def send_no_package_to_local_workers() -> None:
+def send_no_package_to_workers() -> None:
     """Prevents TFX from packing its source for each executor with Beam.
 
-    A local run does not need the package. A second call has no effect.
+    Local workers do not need the package, and others need an image (or an
+    environment) that has this project as well. A second call has no effect.
     """
-    send = dependency_utils.make_beam_dependency_flags
-    if hasattr(send, "__wrapped__"):
-        return
-
-    @functools.wraps(send)
-    def send_to_cluster(beam_args: list[str]) -> list[str]:
-        runner = StandardOptions(beam_args).runner
-        if runner in (None, "DirectRunner"):
-            return beam_args
-        return send(beam_args)
-
-    dependency_utils.make_beam_dependency_flags = send_to_cluster
+    dependency_utils.make_beam_dependency_flags = lambda beam_args: beam_args

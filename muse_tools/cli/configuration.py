@@ -209,10 +209,10 @@ def check_tables(config: PipelineConfig, embeddings: str = "") -> None:
         DataError: if a table is missing.
         ValueError: if ``data.raw_dir`` is not a folder.
     """
-    from muse_tools.datasets import raw_tables, search_tables
+    from muse_tools.datasets import object_paths, raw_tables, search_tables
 
     raw_dir = config.data.raw_dir
-    if not pathlib.Path(raw_dir).is_dir():
+    if not object_paths.path_of(raw_dir).is_dir():
         raise ValueError(
             "data.raw_dir: expected a folder of raw tables (docs/data.md). "
             f"Received: {raw_dir!r}"

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from muse_tools.datasets import raw_tables, search_tables
+from muse_tools.datasets.object_paths import path_of
 from muse_tools.datasets.text_tables import file_state
 from serving.files import write_json
 
@@ -63,7 +64,7 @@ class FileDigests:
                 "fingerprint of their content"
             )
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = pool.map(file_fingerprint, map(pathlib.Path, new))
+            found = pool.map(file_fingerprint, map(path_of, new))
             for name, digest in zip(new, found, strict=True):
                 self._known[name] = [states[name], digest]
         return [self._known[name][1] for name in states]
@@ -122,6 +123,6 @@ def _of_tables(
         paths = list(tables[name])
         for path, content in zip(paths, digests.of(paths), strict=True):
             # Folders are part of the data if they name partitions.
-            place = os.path.relpath(path, pathlib.Path(raw_dir).expanduser())
+            place = os.path.relpath(path, os.path.expanduser(raw_dir))
             digest.update(repr((name, place, content)).encode())
     return digest.hexdigest()[:16]

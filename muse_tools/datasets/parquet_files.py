@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from muse_tools.datasets import casting
 from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.object_paths import source
 from serving.files import PARQUET_MAGIC, parquet_footer
 
 _READ_BUFFER_BYTES = 4 << 20
@@ -164,7 +165,7 @@ def open_file(table: str, path: pathlib.Path) -> Iterator[pq.ParquetFile]:
         # With a buffer, column chunks are streamed; without it, a whole chunk
         # (gigabytes of histories) is read at once.
         with pq.ParquetFile(
-            path, metadata=metadata, buffer_size=_READ_BUFFER_BYTES
+            source(path), metadata=metadata, buffer_size=_READ_BUFFER_BYTES
         ) as file:
             yield file
     except (pa.ArrowException, OSError) as error:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from muse_tools.datasets import casting, decoding, text_tables
 from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.object_paths import path_of
 from muse_tools.datasets.parquet_files import (
     data_files,
     find_files,
@@ -252,7 +253,7 @@ class RawTables:
         Raises:
             DataError: if there are no tables, or one of `require` is missing.
         """
-        base = pathlib.Path(directory)
+        base = path_of(directory)
         if not base.is_dir():
             raise DataError(
                 "NO_DIRECTORY",

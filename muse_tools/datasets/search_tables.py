@@ -31,6 +31,7 @@ from muse_tools.datasets import (
 from muse_tools.datasets.arrow_lists import list_lengths, list_of, list_values
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import check_modality
+from muse_tools.datasets.object_paths import path_of
 from muse_tools.datasets.parquet_files import find_files, listing
 from muse_tools.datasets.raw_tables import RawTable, wrong_type
 from schemas import ranking_schema
@@ -117,7 +118,7 @@ def find_tables(
     directory: str | os.PathLike[str],
 ) -> dict[str, tuple[pathlib.Path, ...]]:
     """Finds the files of both tables in a directory or its ``raw/``."""
-    base = pathlib.Path(directory)
+    base = path_of(directory)
     found: dict[str, tuple[pathlib.Path, ...]] = {}
     for root in (base, base / "raw"):
         if not found:
@@ -130,7 +131,7 @@ def find_tables(
 
 
 def _declared(directory: str | os.PathLike[str]) -> RankingSchema:
-    base = pathlib.Path(directory)
+    base = path_of(directory)
     return ranking_schema.beside(base / "raw", base)
 
 
@@ -144,7 +145,7 @@ def open_table(directory: str | os.PathLike[str], name: str) -> SearchTable:
             "MISSING_TABLE",
             f"table {name}: not found in {directory}. It is needed to learn "
             "item embeddings. Received: "
-            f"{listing(pathlib.Path(directory))}.",
+            f"{listing(path_of(directory))}.",
             f"put {name}.parquet there (schemas/README.md describes it), or "
             "set item_embeddings to imported.",
         )

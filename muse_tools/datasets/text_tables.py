@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from muse_tools.datasets import casting, csv_rows, decoding, json_rows
 from muse_tools.datasets.errors import DataError
+from muse_tools.datasets.object_paths import ObjectPath
 from muse_tools.datasets.table_schemas import ACTION, column_of
 from serving.files import appearing
 
@@ -91,6 +92,13 @@ def _converted(
     path: pathlib.Path,
     types: Mapping[str, pa.DataType | None],
 ) -> pathlib.Path:
+    if isinstance(root, ObjectPath):
+        raise DataError(
+            "TEXT_IN_STORAGE",
+            f"{path} is not Parquet. Expected: Parquet in object storage.",
+            "copy the tables to a folder and convert them there with "
+            "`muse data inspect`, or write them as Parquet.",
+        )
     own = os.environ.get(CACHE_VARIABLE)
     cache = root / _CACHE
     if own:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from muse_tools.datasets import decoding, raw_tables, validation
+from muse_tools.datasets.object_paths import source
 from schemas.hashing import stable_id
 
 _MOST_TEXTS = 100_000
@@ -113,7 +114,9 @@ def texts(tables: raw_tables.RawTables, name: str) -> dict[int, str]:
         column = raw_tables.column_of(field)
         separator = (field.metadata or {}).get(decoding.SEPARATOR, b"").decode()
         for path in table.paths:
-            for batch in pq.ParquetFile(path).iter_batches(columns=[column]):
+            for batch in pq.ParquetFile(source(path)).iter_batches(
+                columns=[column]
+            ):
                 found.update(_distinct(batch.column(0), separator))
                 if len(found) > _MOST_TEXTS:
                     return _by_id(hashed_as, found)

@@ -69,7 +69,7 @@ def test_pushed_pulled_replaced_and_withdrawn(url, tmp_path) -> None:
     assert run(*pull) == ""
     # The one before stays, for servers that still read it.
     assert set(find_versions(served / "muse")) == {8, 10}
-    system, base = model_storage._open(url)
+    system, base = model_storage.open_storage(url)
     system.delete_file(f"{base}/10.json")
     run(*pull)
     assert set(find_versions(served / "muse")) == {8}
@@ -94,7 +94,7 @@ def test_incomplete_and_damaged_versions_are_not_served(url, tmp_path) -> None:
     model_storage.store_version(model(tmp_path, 7), url, 7)
     assert model_storage.fetch_newest(url, served) == 7
     model_storage.store_version(model(tmp_path, 8), url, 8)
-    system, base = model_storage._open(url)
+    system, base = model_storage.open_storage(url)
     with system.open_input_stream(f"{base}/8.json") as stream:
         listed = stream.read()
     # Without its list, it is still being written.

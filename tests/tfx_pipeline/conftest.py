@@ -9,4 +9,4 @@ def local_runs_are_spared() -> None:
     from tfx_pipeline import beam_internals, tfx_internals
 
     beam_internals.spare_local_runs()
-    tfx_internals.send_no_package_to_local_workers()
+    tfx_internals.send_no_package_to_workers()

@@ -45,14 +45,14 @@ def test_file_overrides_and_defaults_in_that_order(tmp_path):
         "model.type=din",
         "trainer.learning_rate=1.0e-3",
         "cache=false",
-        "beam_args=['--runner=PrismRunner']",
+        "beam={runner: portable, job_endpoint: 'host:8099'}",
     )
     assert (loaded.trainer.epochs, loaded.trainer.seed) == (5, 4)
     assert loaded.model.type == "din"
     assert loaded.model.hidden_units == (4, 2)
     assert loaded.trainer.learning_rate == 1e-3
     assert loaded.cache is False
-    assert loaded.beam_args == ("--runner=PrismRunner",)
+    assert loaded.beam.job_endpoint == "host:8099"
     assert loaded.trainer.batch_requests == 32
 
 

@@ -54,6 +54,15 @@ COMPONENTS = {
     "MatchingServingValidator",
     "MatchingPusher",
 }
+ON_BEAM = {
+    "RequestExampleGen",
+    "ItemTableGen",
+    "SearchExampleGen",
+    "ItemEmbedder",
+    "StatisticsGen",
+    "Transform",
+    "Evaluator",
+}
 BEFORE_TRAINING = {
     "RequestExampleGen",
     *EMBEDDINGS,
@@ -195,8 +204,17 @@ def world(tmp_path_factory) -> World:
 
 
 @pytest.fixture(scope="module")
-def first(world) -> Run:
-    return world.run()
+def parts() -> dict:
+    """The Beam components of the first run, by name, see `beam_parts`."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def first(world, parts) -> Run:
+    from tests.tfx_pipeline import beam_parts
+
+    with beam_parts.recorded(parts):
+        return world.run()
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +348,41 @@ def test_row_counts_add_up_and_name_every_broken_row(world, first):
     assert counts["joined/train_impressions"] == 60 * 7
     # Seven candidates make requests of four and three.
     assert counts["joined/train_requests"] == 60 * 2
+
+
+@pytest.mark.once
+def test_workers_in_other_processes_write_the_same(first, parts, tmp_path):
+    from tests.tfx_pipeline import beam_parts
+
+    assert parts.keys() == ON_BEAM
+    with beam_parts.job_service(tmp_path / "service") as config:
+        for name, part in parts.items():
+            made = beam_parts.repeat(part, config, tmp_path / name)
+            for key, folder in beam_parts.folders(part[1]).items():
+                wanted = beam_parts.content(folder)
+                assert wanted, (name, key)
+                assert beam_parts.content(made[key]) == wanted, (name, key)
+
+
+@pytest.mark.once
+def test_a_killed_worker_fails_the_component_and_a_rerun_ends_right(
+    first, parts, tmp_path
+):
+    from tests.tfx_pipeline import beam_parts
+
+    part = parts["RequestExampleGen"]
+    wanted = beam_parts.folders(part[1])
+    with beam_parts.job_service(tmp_path / "service") as config:
+        dying = config.model_copy(
+            update={"environment_config": beam_parts.DYING_WORKER}
+        )
+        with pytest.raises(RuntimeError, match="FAILED"):
+            beam_parts.repeat(part, dying, tmp_path / "run")
+        assert not list((tmp_path / "run").rglob("data_tfrecord-*.gz"))
+        assert not (tmp_path / "run" / "rejected").exists()
+        made = beam_parts.repeat(part, config, tmp_path / "run")
+    for key, folder in wanted.items():
+        assert beam_parts.content(made[key]) == beam_parts.content(folder)
 
 
 def test_evaluation_agrees_with_the_pushed_model(world, first):

@@ -16,13 +16,11 @@ from tfx_pipeline.tfx_internals import (
     examples_utils,
     types,
 )
-from tfx_pipeline.transforms import shuffle_files, steps
+from tfx_pipeline.transforms import shuffle_files, steps, tfrecords
 
 SPLITS = (features.TRAIN_SPLIT, features.EVAL_SPLIT)
 
-_Join = Callable[
-    [beam.Pipeline, Mapping[str, str], str | None], beam.PCollection
-]
+_Join = Callable[[beam.Pipeline, Mapping[str, str], str | None], steps.Left]
 
 
 def run_join(
@@ -34,11 +32,10 @@ def run_join(
     """Runs a join that writes Examples, and keeps rejected rows.
 
     ``join`` gets the pipeline, the file prefix of each split and the folder for
-    shuffle files. It adds its steps to the pipeline and returns the rejected
-    rows.
+    shuffle files. It adds its steps to the pipeline and returns what is left.
 
     Returns:
-        The counters of the join.
+        The counts of the join.
     """
     outputs = {
         split: os.path.join(examples.uri, f"Split-{split}", "data_tfrecord")
@@ -51,13 +48,12 @@ def run_join(
             ) as shuffle_dir,
             pipeline,
         ):
-            _ = (
-                join(pipeline, outputs, shuffle_dir)
-                | "GroupRejected" >> beam.GroupByKey()
-                | "WriteRejected" >> beam.Map(steps.write_rejected, str(folder))
-            )
-        counts = steps.counts_of(pipeline.result)
-        rejected_rows.write_counts(folder, counts)
+            left = join(pipeline, outputs, shuffle_dir)
+            rejected_rows.write_left(left, folder)
+        for path in outputs.values():
+            # A runner that repeats the work of a killed worker leaves these.
+            tfrecords.remove_unfinished(os.path.dirname(path))
+        counts = rejected_rows.read_counts(folder)
     examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
     examples_utils.set_payload_format(
         examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE

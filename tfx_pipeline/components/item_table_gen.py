@@ -24,7 +24,7 @@ from tfx_pipeline.components.artifacts import (
     ItemEmbeddingsArtifact,
     ItemTableArtifact,
 )
-from tfx_pipeline.transforms import item_table_join, shuffle_files, steps
+from tfx_pipeline.transforms import item_table_join, shuffle_files
 
 
 @component(use_beam=True)
@@ -47,7 +47,6 @@ def ItemTableGen(
         rejected_dir: directory for rejected rows and the row counts.
         embeddings: made by the pipeline; without them, the raw table of
             embeddings is imported.
-        beam_pipeline: made by TFX.
         beam_pipeline: made by TFX.
 
     Raises:
@@ -110,18 +109,14 @@ def build_item_table(
             ) as shuffle_dir,
         ):
             with pipeline:
-                _ = (
-                    item_table_join.write_parts(
-                        pipeline, tables, parts, shuffle_dir
-                    )
-                    | "GroupRejected" >> beam.GroupByKey()
-                    | "WriteRejected"
-                    >> beam.Map(steps.write_rejected, str(folder))
+                left = item_table_join.write_parts(
+                    pipeline, tables, parts, shuffle_dir
                 )
+                rejected_rows.write_left(left, folder)
             counts = {
                 "items_without_embedding": 0,
                 "items_without_features": 0,
-                **steps.counts_of(pipeline.result),
+                **rejected_rows.read_counts(folder),
             }
             rejected_rows.write_counts(folder, counts)
         _check_usable(counts, tables)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import json
 import os
 import pathlib
 from collections.abc import Mapping
 
+import apache_beam as beam
 import pyarrow as pa
 from absl import logging
 
 from muse_tools.datasets import table_writer, validation
 from muse_tools.datasets.errors import DataError
 from serving.files import write_json
+from tfx_pipeline.transforms import steps
 
 COUNTS_FILE = "counts.json"
 
@@ -22,6 +25,28 @@ def write_counts(folder: pathlib.Path, counts: Mapping[str, int]) -> None:
     """Writes row counts to ``counts.json`` and to the log."""
     write_json(folder / COUNTS_FILE, counts, sort_keys=True)
     logging.info("Row counts: %s", dict(counts))
+
+
+def write_left(left: steps.Left, folder: pathlib.Path) -> None:
+    """Adds steps that write the rejected rows and the counts of a join."""
+    _ = (
+        left.rejected
+        | "GroupRejected" >> beam.GroupByKey()
+        | "WriteRejected" >> beam.Map(steps.write_rejected, str(folder))
+    )
+    _ = (
+        left.counts
+        | "AddCounts" >> beam.CombinePerKey(sum)
+        | "AllCounts" >> beam.combiners.ToDict()
+        | "WriteCounts" >> beam.Map(lambda found: write_counts(folder, found))
+    )
+
+
+def read_counts(folder: pathlib.Path) -> dict[str, int]:
+    """Returns what `write_counts` wrote."""
+    text = (folder / COUNTS_FILE).read_text(encoding="utf-8")
+    found: dict[str, int] = json.loads(text)
+    return found
 
 
 class RejectedRows(contextlib.ExitStack):

@@ -14,7 +14,7 @@ from muse_tools.datasets import raw_tables
 from tfx_pipeline import features
 from tfx_pipeline.components import example_gen, rejected_rows
 from tfx_pipeline.tfx_internals import standard_artifacts
-from tfx_pipeline.transforms import request_join
+from tfx_pipeline.transforms import request_join, steps
 
 _TABLES = {
     features.TRAIN_SPLIT: (
@@ -90,7 +90,7 @@ def RequestExampleGen(
         pipeline: beam.Pipeline,
         outputs: Mapping[str, str],
         shuffle_dir: str | None,
-    ) -> beam.PCollection:
+    ) -> steps.Left:
         by_item, by_user = request_join.choose_partitions(files)
         options = request_join.JoinOptions(
             max_candidates=max_candidates,

@@ -17,6 +17,7 @@ from tfx.v1.dsl.components import (
 from muse_tools.datasets import parquet_files, search_tables, text_features
 from muse_tools.datasets.errors import DataError
 from muse_tools.datasets.item_content import ItemContent
+from muse_tools.datasets.object_paths import source
 from tfx_pipeline.components import example_gen, rejected_rows
 from tfx_pipeline.components.artifacts import CONTENT_DIR, ItemContentArtifact
 from tfx_pipeline.tfx_internals import standard_artifacts
@@ -67,7 +68,7 @@ def SearchExampleGen(
         pipeline: beam.Pipeline,
         outputs: Mapping[str, str],
         shuffle_dir: str | None,
-    ) -> beam.PCollection:
+    ) -> steps.Left:
         return search_join.write_search_examples(
             pipeline,
             search_join.SearchJoin(
@@ -170,6 +171,6 @@ def _decoded_bytes(table: search_tables.SearchTable) -> int:
         size
         for path in table.rows.paths
         for _, size in parquet_files.decoded_bytes(
-            pq.read_metadata(path), table.rows.schema
+            pq.read_metadata(source(path)), table.rows.schema
         )
     )

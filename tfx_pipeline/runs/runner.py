@@ -82,7 +82,7 @@ def _run(
     config: config_lib.PipelineConfig, report: Report, to_nodes: Sequence[str]
 ) -> None:
     beam_internals.spare_local_runs()
-    tfx_internals.send_no_package_to_local_workers()
+    tfx_internals.send_no_package_to_workers()
     graph = compile_pipeline(config, report)
     options = (
         tfx_internals.RunOptions(to_nodes=list(to_nodes)) if to_nodes else None

@@ -129,7 +129,7 @@ def run_step(
             f"step: expected one of {', '.join(steps)}. Received: {name!r}"
         )
     beam_internals.spare_local_runs()
-    tfx_internals.send_no_package_to_local_workers()
+    tfx_internals.send_no_package_to_workers()
     connection = lineage.connection(config)
     with watched(folder / f"{name}.log", report) as watch:
         watch.component = name

@@ -74,7 +74,9 @@ class JoinItems(steps.Step):
         )
         if self._imported:
             without = (_lookup(embedded, samples) < 0).sum()
-            steps.count("joined/candidates_without_embedding", without)
+            yield from steps.count(
+                "joined/candidates_without_embedding", without
+            )
         joined = arrow_batches.append(samples, **columns)
         for split, part in _by_split(joined):
             for index, rows_of_users in arrow_batches.partition(

@@ -41,21 +41,17 @@ def write_parts(
     tables: raw_tables.RawTables,
     folder: pathlib.Path,
     shuffle_dir: str | None,
-) -> beam.PCollection:
+) -> steps.Left:
     """Writes the item table of each range of ids into ``folder``.
 
-    The names of the parts are in the order of their ids. Counters are those of
-    `steps`.
-
-    Returns:
-        Rejected rows by table.
+    The names of the parts are in the order of their ids.
     """
     columns = {
         f"item_{name}": feature
         for name, feature in tables.declared.features.item.items()
     }
     bounds = _bounds(tables, columns)
-    rejected, accepted = [], {}
+    reads, accepted = [], {}
     for name in TABLES:
         table = tables[name]
         paths = {"": [str(path) for path in table.paths]}
@@ -70,13 +66,13 @@ def write_parts(
             >> steps.step(_Read(shuffle_dir, table.schema, bounds, columns))
         )
         accepted[name] = read.rows
-        rejected.append(read.rejected)
+        reads.append(read)
     written = (
         accepted
         | "ByRange" >> beam.CoGroupByKey()
         | "WriteParts" >> steps.step(_WritePart(shuffle_dir, folder, columns))
     )
-    return (*rejected, written.rejected) | "Rejected" >> beam.Flatten()
+    return steps.left(*reads, written)
 
 
 def kind(table: str) -> str:
@@ -126,7 +122,7 @@ class _Read(steps.Step):
     def send(self, element: steps.RowGroup) -> Iterator[steps.Sent]:
         """Yields accepted rows by range, and rejected ones."""
         for position, batch in steps.read_row_group(element, self._schema):
-            steps.count(f"read/{element.table}", batch.num_rows)
+            yield from steps.count(f"read/{element.table}", batch.num_rows)
             place = np.arange(position, position + batch.num_rows)
             batch = arrow_batches.append(batch, position=pa.array(place))
             good, rejected = validation.validate(element.table, batch)
@@ -181,9 +177,12 @@ class _WritePart(steps.Step):
             filled = feature_columns.rows_or_missing(column, places, feature)
             name = name.removeprefix("item_")
             columns[name] = feature_columns.by_thing(filled)
-        steps.count("items", len(ids))
-        steps.count("items_without_embedding", len(ids) - len(with_vector))
-        steps.count("items_without_features", len(ids) - len(with_features))
+        for name, number in {
+            "items": len(ids),
+            "items_without_embedding": len(ids) - len(with_vector),
+            "items_without_features": len(ids) - len(with_features),
+        }.items():
+            yield from steps.count(name, number)
         target = self._folder / f"{index:05d}"
         # Beam may repeat a step. A part is renamed when it is complete.
         if not target.exists():

@@ -58,13 +58,15 @@ class ReadRows(steps.Step):
                 part, batch = arrow_batches.split_by_mask(batch, inside)
                 yield from self._send_batch(group, part)
                 seconds = seconds[~inside]
-            steps.count("read/impressions_of_other_days", batch.num_rows)
+            yield from steps.count(
+                "read/impressions_of_other_days", batch.num_rows
+            )
 
     def _send_batch(
         self, group: steps.RowGroup, batch: pa.RecordBatch
     ) -> Iterator[steps.Sent]:
         name = f"{group.split}_{group.table}" if group.split else group.table
-        steps.count(f"read/{name}", batch.num_rows)
+        yield from steps.count(f"read/{name}", batch.num_rows)
         if group.table != "embedding_ids":
             batch, rejected = validation.validate(group.table, batch)
             yield from steps.reject(name, rejected)
@@ -72,7 +74,7 @@ class ReadRows(steps.Step):
             rows = batch.num_rows
             batch = event_histories.behaviors(batch, self._log)
             others = rows - batch.num_rows
-            steps.count("read/events_of_other_actions", others)
+            yield from steps.count("read/events_of_other_actions", others)
         by_user = group.table == "user_features"
         if group.table == "samples":
             split = pa.array([group.split] * batch.num_rows, pa.string())

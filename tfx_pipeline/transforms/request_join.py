@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from tfx_bsl.coders import example_coder
 
 from muse_tools.datasets import parquet_files, raw_tables, validation
+from muse_tools.datasets.object_paths import source
 from schemas.ranking_schema import RankingSchema
 from tfx_pipeline.transforms import (
     arrow_batches,
@@ -133,7 +134,7 @@ def _decoded_bytes(files: RawFiles, **tables: Sequence[str]) -> int:
         for kind, paths in tables.items()
         for path in paths
         for _, size in parquet_files.decoded_bytes(
-            pq.read_metadata(path), raw_tables.in_files(schemas[kind])
+            pq.read_metadata(source(path)), raw_tables.in_files(schemas[kind])
         )
     )
 
@@ -143,12 +144,8 @@ def write_requests(
     files: RawFiles,
     outputs: Mapping[str, str],
     options: JoinOptions,
-) -> beam.PCollection:
-    """Joins raw tables into requests and writes them.
-
-    Returns:
-        Pairs of a table's name and its rejected rows with their ``reason``.
-    """
+) -> steps.Left:
+    """Joins raw tables into requests and writes them."""
     schemas = files.schemas()
 
     def rows(
@@ -209,14 +206,15 @@ def write_requests(
         | "WriteRequests"
         >> steps.step(_WriteRequests(dict(outputs), options, files.declared))
     )
-    return (
-        sample_rows.rejected,
-        *((event_rows.rejected,) if event_rows else ()),
-        user_rows.rejected,
-        item_rows.rejected,
-        with_items.rejected,
-        written.rejected,
-    ) | "Rejected" >> beam.Flatten()
+    return steps.left(
+        sample_rows,
+        *((event_rows,) if event_rows else ()),
+        user_rows,
+        item_rows,
+        embedded,
+        with_items,
+        written,
+    )
 
 
 class _WriteRequests(steps.Step):
@@ -267,7 +265,9 @@ class _WriteRequests(steps.Step):
             yield from steps.reject(
                 f"{split}_samples", unknown, validation.NO_USER_FEATURES
             )
-            steps.count(f"joined/{split}_impressions", samples.num_rows)
+            yield from steps.count(
+                f"joined/{split}_impressions", samples.num_rows
+            )
             if users is not None and samples.num_rows:
                 histories = None
                 if ready_histories.looked_up(self._declared):
@@ -304,5 +304,7 @@ class _WriteRequests(steps.Step):
         )
         with tfrecords.TFRecordWriter(path) as writer:
             for batch in batches:
-                steps.count(f"joined/{split}_requests", batch.num_rows)
+                yield from steps.count(
+                    f"joined/{split}_requests", batch.num_rows
+                )
                 writer.write(self._encoder.encode(batch))

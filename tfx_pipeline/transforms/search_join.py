@@ -56,12 +56,8 @@ class SearchJoin:
 
 def write_search_examples(
     pipeline: beam.Pipeline, join: SearchJoin, outputs: Mapping[str, str]
-) -> beam.PCollection:
-    """Checks search events and writes them as Examples.
-
-    Returns:
-        Pairs of a table's name and its rejected rows with their ``reason``.
-    """
+) -> steps.Left:
+    """Checks search events and writes them as Examples."""
     table = join.table.rows
     groups = steps.row_groups(
         table.name, table.schema, {"": [str(path) for path in table.paths]}
@@ -77,7 +73,7 @@ def write_search_examples(
         | "ByShard" >> beam.CoGroupByKey()
         | "Write" >> steps.step(_WriteEvents(join, dict(outputs)))
     )
-    return (events.rejected, written.rejected) | "Rejected" >> beam.Flatten()
+    return steps.left(events, written)
 
 
 class _ReadEvents(steps.Step):
@@ -94,7 +90,7 @@ class _ReadEvents(steps.Step):
         table = self._join.table
         name = table.name
         for position, batch in steps.read_row_group(element, table.rows.schema):
-            steps.count(f"read/{name}", batch.num_rows)
+            yield from steps.count(f"read/{name}", batch.num_rows)
             place = np.arange(position, position + batch.num_rows)
             batch = arrow_batches.append(
                 batch, **{steps.POSITION: pa.array(place)}
@@ -174,8 +170,10 @@ class _WriteEvents(steps.Step):
                     batch, self._item_ids
                 )
                 for reason, number in dropped.items():
-                    steps.count(f"dropped_clicks/{reason}", number)
-                steps.count(f"written/{split}_events", batch.num_rows)
+                    yield from steps.count(f"dropped_clicks/{reason}", number)
+                yield from steps.count(
+                    f"written/{split}_events", batch.num_rows
+                )
                 if batch.num_rows:
                     writer.write(
                         self._examples.encode(_examples(batch, vectors))

@@ -31,7 +31,6 @@ _LOCAL_RUNNERS = (
     "BundleBasedDirectRunner",
     "SwitchingDirectRunner",
     "FnApiRunner",
-    "PrismRunner",
 )
 
 
@@ -47,6 +46,9 @@ def directory_for(
     try:
         yield folder
     finally:
+        # Object storage has no folders that could be deleted.
+        (found,) = FileSystems.match([FileSystems.join(folder, "*")])
+        FileSystems.delete([one.path for one in found.metadata_list])
         if FileSystems.exists(folder):
             FileSystems.delete([folder])
 

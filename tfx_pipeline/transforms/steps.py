@@ -1,30 +1,52 @@
-"""Steps of a Beam pipeline over Arrow batches: counters and rejected rows.
+"""Steps of a Beam pipeline over Arrow batches: counts and rejected rows.
 
 This is the common part of the joins. Rows leave a step by the output ``rows``
-to the next step, or by ``rejected`` with a reason. All counters are in one
-namespace, so that the counts of a run can be added up.
+to the next step, or by ``rejected`` with a reason. Counts leave it by the
+output ``counts``: they are data and not metrics of Beam, which some runners do
+not have, and others add up again when they repeat a step.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
 
 from muse_tools.datasets import parquet_files, raw_tables, table_writer
+from muse_tools.datasets.object_paths import path_of
 from tfx_pipeline.transforms import arrow_batches, shuffle_files
 
 # Column with the position in the table, since a shuffle loses the row order.
 POSITION = "position"
 
-_NAMESPACE = "rows"
+_COUNTS = "counts"
 
-Sent = tuple[str, Any, pa.RecordBatch]
-"""Output, key and rows that a step sends."""
+Sent = tuple[str, Any, pa.RecordBatch | int]
+"""Output, key and rows that a step sends; or a name and an amount to count."""
+
+
+class Left(NamedTuple):
+    """What a join leaves besides its files.
+
+    ``rejected`` has pairs of a table's name and rows with their ``reason``,
+    ``counts`` pairs of a name and an amount to add.
+    """
+
+    rejected: beam.PCollection
+    counts: beam.PCollection
+
+
+def left(*parts: Any) -> Left:
+    """Collects what several steps leave, from their outputs."""
+    return Left(
+        tuple(part.rejected for part in parts) | "Rejected" >> beam.Flatten(),
+        tuple(part.counts for part in parts) | "Counts" >> beam.Flatten(),
+    )
 
 
 _PARTITION_BYTES = 64 << 20
@@ -83,7 +105,7 @@ def row_groups(
     for split, paths in paths_of_split.items():
         first_row = 0
         for path in paths:
-            with parquet_files.open_file(table, pathlib.Path(path)) as file:
+            with parquet_files.open_file(table, path_of(path)) as file:
                 metadata = file.metadata
             rows = parquet_files.rows_per_batch(
                 metadata, raw_tables.in_files(schema)
@@ -100,7 +122,7 @@ def read_row_group(
     group: RowGroup, schema: pa.Schema
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Streams a row group: positions of first rows, and batches."""
-    position, path = group.first_row, pathlib.Path(group.path)
+    position, path = group.first_row, path_of(group.path)
     with parquet_files.open_file(group.table, path) as file:
         for batch in raw_tables.read_rows(
             file, path, schema, group.rows_per_batch, [group.index], group.table
@@ -120,11 +142,17 @@ class Step(beam.DoFn):
         raise NotImplementedError
 
     def process(self, element: Any) -> Iterator:
-        """Tags what `send` yields with its output."""
+        """Tags what `send` yields with its output; adds up its counts."""
+        counts: collections.Counter[str] = collections.Counter()
         with shuffle_files.ShuffleFile(self._shuffle_dir) as file:
-            for output, key, rows in self.send(element):
-                yield from _tagged(file.put((output, key), rows))
+            for output, key, sent in self.send(element):
+                if isinstance(sent, pa.RecordBatch):
+                    yield from _tagged(file.put((output, key), sent))
+                else:
+                    counts[key] += sent
             yield from _tagged(file.flush())
+        for found in counts.items():
+            yield beam.pvalue.TaggedOutput(_COUNTS, found)
 
 
 def _tagged(sent: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
@@ -133,14 +161,14 @@ def _tagged(sent: Iterator) -> Iterator[beam.pvalue.TaggedOutput]:
 
 
 def step(step: Step) -> beam.ParDo:
-    """Returns a step as a transform with outputs rows, events, rejected."""
-    return beam.ParDo(step).with_outputs("rows", "events", "rejected")
+    """Returns a step as a transform with outputs."""
+    return beam.ParDo(step).with_outputs("rows", "events", "rejected", _COUNTS)
 
 
-def count(name: str, amount: int) -> None:
-    """Adds to a counter of the run."""
+def count(name: str, amount: int) -> Iterator[Sent]:
+    """Yields an amount to add to a count of the run."""
     if amount:
-        beam.metrics.Metrics.counter(_NAMESPACE, name).inc(int(amount))
+        yield _COUNTS, name, int(amount)
 
 
 def reject(
@@ -155,7 +183,7 @@ def reject(
     for found in (
         arrow_batches.column(rows, "reason").value_counts().to_pylist()
     ):
-        count(f"rejected/{table}/{found['values']}", found["counts"])
+        yield from count(f"rejected/{table}/{found['values']}", found["counts"])
     yield "rejected", table, rows
 
 
@@ -174,14 +202,3 @@ def write_rejected(
             pathlib.Path(folder) / f"{table}-{number}.parquet",
             rows.sort_by(POSITION),
         )
-
-
-def counts_of(result: beam.runners.runner.PipelineResult) -> dict[str, int]:
-    """Returns the counters of a finished run."""
-    matching = beam.metrics.MetricsFilter().with_namespace(_NAMESPACE)
-    counters = result.metrics().query(matching)["counters"]
-    totals: dict[str, int] = {}
-    for counter in counters:
-        name = counter.key.metric.name
-        totals[name] = totals.get(name, 0) + counter.result
-    return totals

@@ -17,6 +17,7 @@ import google_crc32c
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+_UNFINISHED = ".tmp"
 _LEVEL = 1
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -40,6 +41,13 @@ def _masked_crc(data: bytes) -> bytes:
     return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)
 
 
+def remove_unfinished(folder: str) -> None:
+    """Removes files of writers that were killed, which readers would read."""
+    pattern = FileSystems.join(folder, f"*{_UNFINISHED}")
+    (found,) = FileSystems.match([pattern])
+    FileSystems.delete([one.path for one in found.metadata_list])
+
+
 class TFRecordWriter:
     """Writes one gzip TFRecord file, completely or not at all.
 
@@ -49,7 +57,7 @@ class TFRecordWriter:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        self._temporary = f"{path}.{uuid.uuid4().hex}{_UNFINISHED}"
         self._gzip = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._pool = futures.ThreadPoolExecutor(1)
         self._pending: futures.Future[None] | None = None

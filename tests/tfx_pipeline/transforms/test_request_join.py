@@ -392,8 +392,13 @@ def test_the_first_duplicate_wins_in_whatever_order_rows_arrive():
                 )
             )
         )
-        rejected, joined = outputs
+        rejected, joined, *counts = outputs
         assert (rejected.tag, joined.tag) == ("rejected", "rows")
+        assert {one.tag for one in counts} == {"counts"}
+        assert [one.value for one in counts] == [
+            ("rejected/item_features/duplicate item row", 1),
+            ("joined/candidates_without_embedding", 1),
+        ]
         table, row = rejected.value
         assert table == "item_features"
         assert arrow_batches.deserialize(row).to_pylist() == [

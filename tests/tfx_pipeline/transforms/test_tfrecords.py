@@ -81,3 +81,16 @@ def test_an_error_of_the_disk_is_raised(tmp_path, monkeypatch):
         with tfrecords.TFRecordWriter(str(tmp_path / "a.gz")) as writer:
             writer.write([b"one"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_writers_leave_is_removed(tmp_path):
+    path = tmp_path / "records.gz"
+    with tfrecords.TFRecordWriter(str(path)) as writer:
+        writer.write([b"new"])
+    killed = tfrecords.TFRecordWriter(str(path)).__enter__()
+    assert len(list(tmp_path.iterdir())) == 2
+    tfrecords.remove_unfinished(str(tmp_path))
+    assert list(tmp_path.iterdir()) == [path]
+    assert read(path) == [b"new"]
+    killed._file.close()
+    tfrecords.remove_unfinished(str(tmp_path))  # Nothing is there.
