@@ -103,10 +103,8 @@ def test_names_are_asked_for_once_and_checked(muse, kind, transport):
     assert sent == [GetMetadata, Predict, Predict]
 
 
-@pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_another_version_may_declare_others(
-    tmp_path: pathlib.Path, transport: str
-) -> None:
+def test_another_version_may_declare_others(tmp_path: pathlib.Path) -> None:
+    """Which the client of each protocol notices by itself."""
     from serving.model_server import ServerConfig, running
 
     served = tmp_path / "served"
@@ -124,13 +122,17 @@ def test_another_version_may_declare_others(
     after = RankRequest(
         5, [3, 4], [3, 6], {"age": 7}, {"brand": [1, 2], "shop": [30, 40]}
     )
-    with running(config) as app:
-        target = app.rest_url if transport == "rest" else app.grpc_target
-        with MuseClient(target, transport) as client:
+    with (
+        running(config) as app,
+        MuseClient(app.grpc_target) as grpc,
+        MuseClient(app.rest_url, "rest") as rest,
+    ):
+        for client in (grpc, rest):
             client.rank(before)
             with pytest.raises(RequestError, match="category"):
                 client.rank(RankRequest(5, [3], [4], {}, {"brand": [1]}))
-            other.rename(served / "2")
+        other.rename(served / "2")
+        for client in (grpc, rest):
             until = time.monotonic() + 60
             while serving_version(client) != 2:
                 assert time.monotonic() < until
