@@ -13,6 +13,7 @@ import functools
 import numpy as np
 import pytest
 
+from schemas import ranking_schema
 from tests.own_data import running, shop
 
 pytestmark = [
@@ -234,6 +235,35 @@ def test_matches_add_to_what_the_category_does(world):
         np.stack(terms, 1), world.effect("category"), rcond=None
     )
     assert found[:2].min() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("segment: {type: string}", "user_segment"),
+        ("device: {type: string}", "context_device"),
+        ("discount: {type: float}", "candidate_discount"),
+        ("dwell: {type: float, buckets: 8}", "behavior_dwell"),
+    ],
+)
+def test_one_line_adds_a_feature(world, tmp_path, line, name):
+    """From the tables to the client, by nothing but the line."""
+    from serving.client import RankRequest, RequestError
+    from serving.export.request import rank_inputs
+
+    assert shop.SCHEMA.count(f"    {line}\n") == 1
+    file = tmp_path / "schema.yaml"
+    file.write_text(shop.SCHEMA.replace(f"    {line}\n", ""), encoding="utf-8")
+    without = set(rank_inputs(ranking_schema.load(file).features))
+    served = world.client.metadata().signatures["rank"].inputs
+    assert set(served) - without == {name} and without < set(served)
+    group, _, own = name.partition("_")
+    assert own in shop.WEIGHTS  # The model has learned it, see above.
+    # Where no line declares it, it is refused.
+    other = "context" if group == "user" else "user"
+    request = {**world.requests[0], other: {own: 1}}
+    with pytest.raises(RequestError, match=own):
+        world.client.rank(RankRequest(**request))
 
 
 def test_the_position_is_no_input_and_changes_nothing(world):

@@ -27,7 +27,7 @@ from google.protobuf import text_format
 from tests.docs.test_docs import ROOT, blocks
 from tests.tfx_pipeline import metadata
 
-pytestmark = [pytest.mark.e2e, pytest.mark.tf, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.tf, pytest.mark.timeout(1800)]
 
 RESOLVER = "latest_blessed_model"
 # What makes the item embeddings; no setting of the ranker runs it again.
@@ -76,8 +76,15 @@ BEFORE_TRAINING = {
     "MatchingPusher",
 }
 BROKEN = 2
-# Long enough in steps to be killed between two checkpoints.
-DIN = ["model.type=din", "trainer.epochs=20", "trainer.checkpoint_steps=10"]
+# Long enough in steps to be killed between two checkpoints. Fewer signatures
+# are exported and served in a shorter time: MUSE has all of them.
+DIN = [
+    "model.type=din",
+    "trainer.epochs=20",
+    "trainer.checkpoint_steps=10",
+    "export.fresh_items=0",
+    "export.user_cache.users=0",
+]
 
 
 @dataclasses.dataclass
@@ -215,6 +222,18 @@ def first(world, parts) -> Run:
 
     with beam_parts.recorded(parts):
         return world.run()
+
+
+@pytest.fixture(scope="module")
+def signatures(world, first):
+    """Those of the pushed model, loaded as it was saved."""
+    import tensorflow as tf
+
+    pushed = world.config().push_dir / first.pushed[0]
+    served = tf.saved_model.load(str(pushed))
+    # The functions do not keep the model's variables.
+    yield served.signatures
+    del served
 
 
 @pytest.fixture(scope="module")
@@ -385,13 +404,12 @@ def test_a_killed_worker_fails_the_component_and_a_rerun_ends_right(
         assert beam_parts.content(made[key]) == beam_parts.content(folder)
 
 
-def test_evaluation_agrees_with_the_pushed_model(world, first):
+def test_evaluation_agrees_with_the_pushed_model(world, signatures):
     """GAUC from TFMA against the definition, through the served model."""
     import tensorflow as tf
     import tensorflow_model_analysis as tfma
 
     config = world.config()
-    served = tf.saved_model.load(str(config.push_dir / first.pushed[0]))
     (split,) = config.artifacts_dir.glob(
         "RequestExampleGen/examples/*/Split-eval"
     )
@@ -401,9 +419,7 @@ def test_evaluation_agrees_with_the_pushed_model(world, first):
         example = tf.train.Example.FromString(record.numpy())
         label = example.features.feature["clicks"].int64_list.value
         user = example.features.feature["user_id"].int64_list.value[0]
-        answer = served.signatures["serving_default"](
-            examples=record[tf.newaxis]
-        )
+        answer = signatures["serving_default"](examples=record[tf.newaxis])
         users += [user] * len(label)
         clicks += label
         scores += answer["click_probability"].numpy()[0, : len(label)].tolist()
@@ -431,7 +447,7 @@ def test_evaluation_agrees_with_the_pushed_model(world, first):
     assert overall["impressions"]["doubleValue"] == len(clicks)
 
 
-def test_the_ranker_gets_the_learned_embeddings(world, first):
+def test_the_ranker_gets_the_learned_embeddings(world, signatures):
     """From the tower to the vectors that the pushed model serves."""
     import tensorflow as tf
 
@@ -454,9 +470,8 @@ def test_the_ranker_gets_the_learned_embeddings(world, first):
     rows = np.arange(20)
     wanted = item_text.quantize(embed(content.features(rows))).astype(float)
     wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-    served = tf.saved_model.load(str(config.push_dir / first.pushed[0]))
-    assert "upsert_items" in served.signatures
-    answer = served.signatures["embed"](
+    assert "upsert_items" in signatures
+    answer = signatures["embed"](
         item_ids=tf.constant(np.asarray(content.item_ids[rows]))
     )
     (found,) = (
@@ -477,7 +492,7 @@ def test_the_ranker_gets_the_learned_embeddings(world, first):
     assert list(recall) == ["tower", "raw modality cosine", "random"]
 
 
-def test_the_ranking_service_serves_what_was_pushed(world, first):
+def test_the_ranking_service_serves_what_was_pushed(world, first, signatures):
     """The last step of the demo, on these models."""
     import tensorflow as tf
 
@@ -514,8 +529,7 @@ def test_the_ranking_service_serves_what_was_pushed(world, first):
     )
     top = [row["item_id"] for row in sent.top]
     request = rank_inputs([RankRequest(**user, candidate_item_ids=top)])
-    served = tf.saved_model.load(str(pushed))
-    scores = served.signatures["rank"](
+    scores = signatures["rank"](
         **{name: tf.constant(value) for name, value in request.items()}
     )["click_probability"].numpy()[0]
     np.testing.assert_allclose(
