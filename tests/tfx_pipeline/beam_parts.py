@@ -21,6 +21,8 @@ from tests.docs.test_docs import ROOT
 from tfx_pipeline.beam_config import BeamConfig
 
 WORKER = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
+# TF-Transform puts random names into its graph.
+_RANDOM = ("saved_model.pb", "fingerprint.pb")
 DYING_WORKER = f"{sys.executable} -m tests.tfx_pipeline.dying_worker"
 
 
@@ -124,7 +126,7 @@ def content(folder: pathlib.Path) -> dict[str, list]:
     """
     found: dict[str, list] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name not in _RANDOM:
             name = str(path.relative_to(folder)).partition("-0")[0]
             found.setdefault(name, []).extend(records(path))
     return {name: sorted(map(repr, values)) for name, values in found.items()}
@@ -137,7 +139,9 @@ def records(path: pathlib.Path) -> list:
         return pq.read_table(path).to_pylist()
     if path.suffix == ".json":
         return [json.loads(path.read_text())]
-    if path.suffix == ".gz" and "Split-" in str(path):
+    if path.suffix == ".tfrecord":
+        return list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    if path.parent.name.startswith("Split-") and path.suffix == ".gz":
         read = tf.data.TFRecordDataset(str(path), compression_type="GZIP")
         return [tf.train.Example.FromString(record.numpy()) for record in read]
     data = path.read_bytes()
