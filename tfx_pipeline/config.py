@@ -170,6 +170,13 @@ class TrainerConfig(settings_file.Section):
     """Steps between resumable checkpoints; 0: no checkpoints."""
     validation_requests: int = pydantic.Field(default=64, ge=1)
     """Eval requests whose scores the ServingValidator must reproduce."""
+    workers: int = pydantic.Field(default=1, ge=1)
+    """Processes of this machine that train together. In a cluster,
+    ``TF_CONFIG`` has the workers instead."""
+    shards: int = pydantic.Field(default=0, ge=0)
+    """Parts of the training files, each read by one worker, a multiple of the
+    workers; 0: one for each worker. With the same shards, any number of
+    workers trains on the same batches."""
 
 
 class UserCacheConfig(settings_file.Section):

@@ -44,6 +44,19 @@ def sum_over_replicas(tensor: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
 
 
+def mean_over_replicas(values: Any) -> Any:
+    """Return the mean of a structure of tensors over all replicas.
+
+    All get the same; elsewhere the values are returned as they are.
+    """
+    context = _replica_context()
+    if context is None:
+        return values
+    import tensorflow as tf
+
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+
+
 def gather_over_replicas(tensor: Any) -> Any:
     """Return the rows of all replicas, the same on each, in their order.
 
@@ -69,6 +82,34 @@ def gather_over_replicas(tensor: Any) -> Any:
     others = [[0, 0]] * (len(tensor.shape) - 1)
     padded = tf.pad(tensor, [[start, total - start - rows], *others])
     return context.all_reduce(tf.distribute.ReduceOp.SUM, padded)
+
+
+def uniform_over_replicas(shape: tuple[Any, ...], seed: Any) -> Any:
+    """Return random numbers in [0, 1) for this replica's share of a batch.
+
+    Together the replicas get the numbers of one device with the whole batch,
+    whose other axes are as long as the longest of all replicas. Each must have
+    the same number of rows.
+
+    Args:
+        shape: shape (rows, ...) of the share.
+        seed: see `keras.random.uniform`.
+    """
+    context = _replica_context()
+    if context is None:
+        return keras.random.uniform(shape, seed=seed)
+    rows, *own = shape
+    if own:
+        every = gather_over_replicas(keras.ops.stack([own]))
+        widths = keras.ops.max(every, axis=0)
+        others = [widths[axis] for axis in range(len(own))]
+    else:
+        others = []
+    count = context.num_replicas_in_sync
+    whole = keras.random.uniform((rows * count, *others), seed=seed)
+    first = rows * context.replica_id_in_sync_group
+    share = (slice(first, first + rows), *(slice(width) for width in own))
+    return whole[share]
 
 
 def _replica_context() -> Any:

@@ -9,6 +9,7 @@ from keras import ops
 
 from muse_keras._ops.checks import integer
 from muse_keras._ops.feature_columns import Size, columns_of
+from muse_keras._ops.replicas import uniform_over_replicas
 from muse_keras._ops.shapes import masked_mean, mean_of_given
 from muse_keras.layers.gsu_top_k import GSUResult
 from muse_keras.models.behavior_search import BehaviorSearch
@@ -237,7 +238,7 @@ class BaseRanker(RequestModel):
         features = features_of(inputs, "context_features", self.context_sizes)
         if training and self.training_only:
             requests = ops.shape(inputs["context_features"])[:1]
-            draw = keras.random.uniform(requests, seed=self.seed_generator)
+            draw = uniform_over_replicas(requests, self.seed_generator)
         for name in self.training_only:
             values = features[name]
             nothing = ops.zeros_like(values)

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from muse_keras._ops.feature_columns import Size, columns_of
+from muse_keras._ops.replicas import uniform_over_replicas
 from muse_keras._ops.rows import assign_rows
 from muse_keras._ops.shapes import mean_of_given
 from muse_keras.layers.id_embedding import IdEmbedding
@@ -127,9 +128,7 @@ class EmbeddingTables(DictModel):
         if not training:
             rows = self.table.known_rows(rows)
         if training and self.oov_rate > 0.0:
-            draw = keras.random.uniform(
-                ops.shape(rows), seed=self.seed_generator
-            )
+            draw = uniform_over_replicas(ops.shape(rows), self.seed_generator)
             rows = ops.where(draw < self.oov_rate, 0, rows)
         return ops.concatenate(
             [

@@ -8,6 +8,7 @@ from keras import ops
 from muse_keras._export import muse_keras_export
 from muse_keras._keras_internals import OptimizerHooks
 from muse_keras._ops.checks import number
+from muse_keras._ops.replicas import replica_count
 
 # Base class arguments that would touch every row of every table.
 _DENSE_ARGUMENTS = (
@@ -114,6 +115,15 @@ class RowSparseAdam(OptimizerHooks):
                 variables, ["first_moment", "second_moment"]
             )
         )
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Move all variables; see `keras.optimizers.Optimizer.apply`.
+
+        Replicas exchange the rows that they touched, each once.
+        """
+        if replica_count() > 1:
+            grads = [_sum_rows(g) if _is_slices(g) else g for g in grads]
+        super().apply(grads, trainable_variables)
 
     def second_moment(self, variable: Any) -> Any:
         """Return the second moment of a variable.

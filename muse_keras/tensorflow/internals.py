@@ -17,6 +17,7 @@ from tensorflow.python.framework import kernels, op_def_registry, ops
 from tensorflow.python.saved_model import fingerprinting_utils
 
 __all__ = [
+    "create_without_broadcast",
     "free_graph",
     "keep_out_of_checkpoints",
     "op_definition",
@@ -46,6 +47,21 @@ def write_fingerprint(folder: str | os.PathLike[str]) -> None:
 def replica_variable(variable: Any) -> tf.Variable:
     """Returns a variable's copy on the replica that calls this."""
     return variable._get()
+
+
+def create_without_broadcast(
+    strategy: tf.distribute.MultiWorkerMirroredStrategy,
+) -> None:
+    """Lets each worker compute the initial values of its variables.
+
+    TensorFlow sends those of the chief, whole tables included, and fails for
+    dtypes that its broadcast lacks, such as int8. Initial values must be
+    equal on all workers, as they are with equal seeds.
+    """
+    extended = strategy.extended
+    extended._get_variable_creator_initial_value = super(
+        type(extended), extended
+    )._get_variable_creator_initial_value
 
 
 def keep_out_of_checkpoints(variable: tf.Variable) -> None:

@@ -18,6 +18,7 @@ _NAMES = (
     "lookup",
     "table",
     "train",
+    "workers",
     "ingest",
     "serve",
     "user_cache",

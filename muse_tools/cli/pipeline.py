@@ -15,6 +15,7 @@ import typer
 from muse_tools.cli import configuration, output
 from muse_tools.cli.options import ConfigOption, JsonOption, SetOption
 from serving.files import write_text
+from tfx_pipeline.training import workers as training_workers
 
 app = output.group("pipeline", "Run, compile and look at the TFX pipeline.")
 
@@ -30,6 +31,14 @@ def run(
             help="Exit code 1 if a model is not pushed, for any reason.",
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Local processes that train the ranker together, instead of "
+            "trainer.workers.",
+        ),
+    ] = None,
     print_config: Annotated[
         bool,
         typer.Option(
@@ -46,14 +55,23 @@ def run(
     same command continues. The last lines show the metrics of the models, and
     where they were pushed or why they were not.
 
+    In a pod of a training job (TF_CONFIG), the chief runs the pipeline; the
+    other workers only train with it.
+
     Example: muse pipeline run --config configs/demo.yaml --set model.type=din
     """
     with output.one_line_errors():
+        if workers:
+            overrides = [*(overrides or []), f"trainer.workers={workers}"]
         if print_config:
             loaded = configuration.load(config, overrides)
             sys.stdout.write(configuration.as_yaml(loaded))
             return
         loaded = configuration.load(config, overrides)
+        cluster = training_workers.cluster(os.environ)
+        if cluster and not training_workers.is_chief(cluster):
+            training_workers.follow(loaded.root / "checkpoints", cluster)
+            return
         configuration.check_tables(loaded)
         from tfx_pipeline.runs import runner, verdict
 

@@ -1,12 +1,17 @@
 """RankerTrainer: trains a ranker and exports it as a SavedModel."""
 
+import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.v1.dsl.components import (
@@ -33,9 +38,111 @@ from tfx_pipeline.tfx_internals import (
     path_utils,
     standard_artifacts,
 )
-from tfx_pipeline.training import checkpoints, devices, input_fn, trainer
+from tfx_pipeline.training import (
+    checkpoints,
+    devices,
+    input_fn,
+    trainer,
+    workers,
+)
 
 MODEL_FILE = "model.keras"
+
+
+@dataclasses.dataclass(frozen=True)
+class RankerJob:
+    """What a worker needs to train, as JSON values.
+
+    Attributes:
+        settings: sections of the configuration, see `RankerTrainer`.
+        train_files: pattern of the transformed Examples.
+        transform_graph: folder of Transform's output.
+        table_dir: folder of the item table.
+        checkpoint_root: folder of the checkpoints of all trainings.
+        code_fingerprint: changes when the code of the training changes.
+        curves_path: file for the losses.
+    """
+
+    settings: dict[str, Any]
+    train_files: str
+    transform_graph: str
+    table_dir: str
+    checkpoint_root: str
+    code_fingerprint: str
+    curves_path: str
+
+
+class TrainedRanker(NamedTuple):
+    """A trained ranker and what its export needs."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    table: ItemTable
+    declared: RankingSchema
+    learned: Mapping[str, npt.ArrayLike]
+    feature_spec: dict[str, Any]
+    checkpoint_dir: pathlib.Path
+
+
+def train_ranker(
+    job: RankerJob, strategy: tf.distribute.Strategy
+) -> TrainedRanker:
+    """Trains a ranker, from the last checkpoint if there is one.
+
+    Raises:
+        ValueError: the item table was made with another declaration.
+    """
+    settings = job.settings
+    trainer_config = config_lib.TrainerConfig(**settings["trainer"])
+    table = ItemTable.open(pathlib.Path(job.table_dir))
+    # The folder depends on all inputs of the training: an interrupted training
+    # resumes, a training with other inputs starts again.
+    checkpoint_dir = checkpoints.directory_of(
+        pathlib.Path(job.checkpoint_root),
+        settings,
+        job.code_fingerprint,
+        [job.train_files],
+        job.transform_graph,
+        table.manifest,
+    )
+    transform_output = tft.TFTransformOutput(job.transform_graph)
+    declared = RankingSchema.model_validate(settings["schema"])
+    _check_table(table, declared)
+    learned = learned_values.read_learned(transform_output, declared.features)
+    feature_spec = transform_output.transformed_feature_spec()
+    keras.utils.set_random_seed(trainer_config.seed)
+    with strategy.scope():
+        ranker = trainer.build_model(
+            config_lib.ModelConfig(**settings["model"]),
+            table,
+            declared,
+            learned,
+            trainer_config.compute_dtype,
+            spare_rows=config_lib.ExportConfig(
+                **settings["export"]
+            ).fresh_items,
+        )
+        optimizer = trainer.build_optimizer(trainer_config)
+    trainer.train(
+        ranker,
+        optimizer,
+        [job.train_files],
+        feature_spec,
+        trainer_config,
+        declared,
+        strategy=strategy,
+        checkpoint_dir=checkpoint_dir,
+        curves_path=pathlib.Path(job.curves_path),
+    )
+    return TrainedRanker(
+        ranker,
+        optimizer,
+        table,
+        declared,
+        learned,
+        feature_spec,
+        checkpoint_dir,
+    )
 
 
 @component
@@ -65,70 +172,54 @@ def RankerTrainer(
 
     Raises:
         ValueError: the item table was made with another declaration.
+        WorkerLost: one of several workers ended early.
     """
     settings = json.loads(custom_config)
-    model_config = config_lib.ModelConfig(**settings["model"])
     trainer_config = config_lib.TrainerConfig(**settings["trainer"])
     export_config = config_lib.ExportConfig(**settings["export"])
-    table = ItemTable.open(pathlib.Path(item_table.uri) / TABLE_DIR)
+    cluster = workers.cluster(os.environ)
+    count = workers.count(cluster) if cluster else trainer_config.workers
+    # How many workers share the batches does not change the training.
+    settings["trainer"].pop("workers", None)
+    settings["trainer"]["shards"] = trainer_config.shards or count
     train_files, eval_files = split_files(examples)
-    # The folder depends on all inputs of the training: an interrupted training
-    # resumes, a training with other inputs starts again.
-    checkpoint_dir = checkpoints.directory_of(
-        pathlib.Path(checkpoint_root),
-        settings,
-        code_fingerprint,
-        [train_files],
-        transform_graph.uri,
-        table.manifest,
-    )
-    transform_output = tft.TFTransformOutput(transform_graph.uri)
-    declared = RankingSchema.model_validate(settings["schema"])
-    _check_table(table, declared)
-    learned = learned_values.read_learned(transform_output, declared.features)
-    feature_spec = transform_output.transformed_feature_spec()
     run_dir = pathlib.Path(model_run.uri)
     run_dir.mkdir(parents=True, exist_ok=True)
-
-    strategy = devices.choose_strategy()
-    keras.utils.set_random_seed(trainer_config.seed)
-    with strategy.scope():
-        ranker = trainer.build_model(
-            model_config,
-            table,
-            declared,
-            learned,
-            trainer_config.compute_dtype,
-            spare_rows=export_config.fresh_items,
-        )
-        optimizer = trainer.build_optimizer(trainer_config)
-    start = time.monotonic()
-    trainer.train(
-        ranker,
-        optimizer,
-        [train_files],
-        feature_spec,
-        trainer_config,
-        declared,
-        strategy=strategy,
-        checkpoint_dir=checkpoint_dir,
-        curves_path=run_dir / trainer.CURVES_FILE,
+    job = RankerJob(
+        settings=settings,
+        train_files=train_files,
+        transform_graph=transform_graph.uri,
+        table_dir=str(pathlib.Path(item_table.uri) / TABLE_DIR),
+        checkpoint_root=checkpoint_root,
+        code_fingerprint=code_fingerprint,
+        curves_path=str(run_dir / trainer.CURVES_FILE),
     )
+    start = time.monotonic()
+    if count > 1:
+        workers.train(
+            pathlib.Path(checkpoint_root),
+            dataclasses.asdict(job),
+            [cluster] if cluster else workers.local_clusters(count),
+        )
+    # After workers trained, this takes their last checkpoint.
+    trained = train_ranker(job, devices.choose_strategy())
     seconds = time.monotonic() - start
+    ranker, optimizer, table = trained.model, trained.optimizer, trained.table
     trainer.compute_in_float32(ranker)
     record = {
         "trainable_weights": checkpoints.count_weights(ranker),
         "items": table.num_items,
         "items_never_trained": ranker.share_oov_row(optimizer),
-        "devices": strategy.num_replicas_in_sync,
+        "devices": ranker.distribute_strategy.num_replicas_in_sync,
+        "workers": count,
         "seconds": round(seconds, 1),
     }
     write_json(run_dir / trainer.RUN_FILE, record)
     _record_scores(
         ranker,
-        declared,
+        trained.declared,
         input_fn.request_dataset(
-            [eval_files], feature_spec, trainer_config.batch_requests
+            [eval_files], trained.feature_spec, trainer_config.batch_requests
         ),
         trainer_config.validation_requests,
         run_dir / SCORES_FILE,
@@ -139,19 +230,19 @@ def RankerTrainer(
         path_utils.serving_model_dir(model.uri),
         model=ranker,
         item_table=table,
-        features=declared.features,
-        learned=learned,
-        schema=declared,
+        features=trained.declared.features,
+        learned=trained.learned,
+        schema=trained.declared,
         max_history=settings["transform"]["max_history"],
-        transform_output=transform_graph.uri,
+        transform_output=job.transform_graph,
         target=export_config.target,
         user_cache=export.UserCacheConfig(
             **export_config.user_cache.model_dump()
         ),
     )
     progress.report(f"exported {exported.memory_summary()}")
-    model.set_string_custom_property(MODEL_TYPE, model_config.type)
-    shutil.rmtree(checkpoint_dir, ignore_errors=True)
+    model.set_string_custom_property(MODEL_TYPE, settings["model"]["type"])
+    shutil.rmtree(trained.checkpoint_dir, ignore_errors=True)
 
 
 def _check_table(table: ItemTable, declared: RankingSchema) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from serving.files import dumps
 from tfx_pipeline import progress
+from tfx_pipeline.training import devices, loop
 
 _CURVE_FILE = "curve.jsonl"
 
@@ -56,6 +58,7 @@ def fit(
     checkpoint_steps: int,
     frozen: Iterable[keras.Variable] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    prepare: Callable[[Any], Any] = lambda batch: batch,
     name: str = "training",
 ) -> None:
     """Trains a compiled model, from the last checkpoint if there is one.
@@ -63,10 +66,26 @@ def fit(
     ``batches`` returns the remaining batches after a number of steps. At the
     end, ``curve`` receives JSON lines of ``step`` and ``loss``. If
     ``checkpoint_steps`` is 0, there are no checkpoints. ``frozen`` variables do
-    not change and are not saved.
+    not change and are not saved. ``prepare`` converts each device's part of a
+    batch before its step.
+
+    All workers of a strategy call this. The chief writes; the others need
+    only read ``directory``.
+
+    Raises:
+        RuntimeError: workers have different checkpoints or weights.
     """
+    strategy = model.distribute_strategy
+    worker = devices.place(strategy)
     checkpoint = TrainingCheckpoint(model, directory, frozen)
     done = checkpoint.restore()
+    if worker.count > 1:
+        training = zlib.crc32(directory.name.encode())
+        _check_equal([training, done], strategy, directory)
+        _check_equal(checkpoint.sums(), strategy, directory)
+    if worker.index > 0:
+        loop.train(model, batches(done), steps - done, callbacks, prepare)
+        return
     if done:
         progress.report(f"{name} resumes at step {done:,} of {steps:,}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -76,16 +95,32 @@ def fit(
         checkpoint, working, done, steps, checkpoint_steps, name
     ) as recorder:
         if done < steps:
-            model.fit(
+            loop.train(
+                model,
                 batches(done),
-                steps_per_epoch=steps - done,
-                epochs=1,
-                callbacks=[*callbacks, recorder],
-                verbose=0,
+                steps - done,
+                [*callbacks, recorder],
+                prepare,
             )
-            if checkpoint_steps:
+            # Workers hand the model over as a checkpoint.
+            if checkpoint_steps or worker.count > 1:
                 recorder.save(steps)
     shutil.copyfile(working, curve)
+
+
+def _check_equal(
+    state: Sequence[float],
+    strategy: tf.distribute.Strategy,
+    directory: pathlib.Path,
+) -> None:
+    """Raises `RuntimeError` if workers would start from different states."""
+    everywhere = devices.gather(state, strategy)
+    if (everywhere != everywhere[0]).any():
+        raise RuntimeError(
+            f"{directory}: expected the same training on all workers, from "
+            f"the same checkpoint. Received: {everywhere.tolist()}; give all "
+            "workers the same code, settings, files and checkpoint folder"
+        )
 
 
 class TrainingCheckpoint:
@@ -97,12 +132,15 @@ class TrainingCheckpoint:
         directory: pathlib.Path,
         frozen: Iterable[keras.Variable] = (),
     ) -> None:
-        left_out = {id(variable) for variable in frozen}
+        # Metrics start anew; reading them would need all workers.
+        left_out = {id(v) for v in (*frozen, *model.metrics_variables)}
         moving = [v for v in model.variables if id(v) not in left_out]
+        self._variables = [
+            v.value for v in (*moving, *model.optimizer.variables)
+        ]
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._checkpoint = tf.train.Checkpoint(
-            step=self._step,
-            variables=[v.value for v in (*moving, *model.optimizer.variables)],
+            step=self._step, variables=self._variables
         )
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(directory), max_to_keep=1
@@ -116,6 +154,13 @@ class TrainingCheckpoint:
             self._manager.latest_checkpoint
         ).assert_consumed()
         return int(self._step.numpy())
+
+    def sums(self) -> list[float]:
+        """Returns the sum of each variable."""
+        return [
+            float(tf.reduce_sum(tf.cast(variable, tf.float64)))
+            for variable in self._variables
+        ]
 
     def save(self, step: int) -> None:
         """Saves the state after a step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from muse_keras.tables import ItemTable
 from schemas.ranking_schema import RankingSchema
 from serving.export.encodings import model_arguments
 from tfx_pipeline import config as config_lib
-from tfx_pipeline.training import checkpoints, input_fn, records
+from tfx_pipeline.training import checkpoints, devices, input_fn, records
 
 CURVES_FILE = "training.jsonl"
 RUN_FILE = "run.json"
@@ -92,14 +92,26 @@ def train(
     checkpoints.check_batch(
         "trainer.batch_requests", config.batch_requests, strategy
     )
-    requests = records.count_records(files)
+    count = config.shards or devices.place(strategy).count
+    if config.batch_requests % count:
+        raise ValueError(
+            "trainer.batch_requests must be a multiple of trainer.shards, "
+            f"{count}. Received: {config.batch_requests}"
+        )
+    rows = config.batch_requests // count
+    own = devices.share(count, strategy)
+    mine = [
+        -(-records.count_records(files, shard) * config.epochs // rows)
+        for shard in own
+    ]
     compile_model(model, optimizer, strategy)
     checkpoints.fit(
         model,
         lambda done: training_dataset(
-            files, feature_spec, config, declared, done
+            files, feature_spec, config, declared, done, own
         ),
-        -(-requests * config.epochs // config.batch_requests),
+        int(devices.gather([max(mine)], strategy).max()),
+        prepare=input_fn.normalized if count > 1 else lambda batch: batch,
         directory=checkpoint_dir,
         curve=curves_path,
         checkpoint_steps=config.checkpoint_steps,
@@ -128,18 +140,28 @@ def training_dataset(
     config: config_lib.TrainerConfig,
     declared: RankingSchema,
     done: int = 0,
+    shards: Sequence[records.Shard] = (records.WHOLE,),
 ) -> tf.data.Dataset:
-    """Returns the batches that remain after ``done`` steps."""
-    requests = input_fn.request_dataset(
-        files,
-        feature_spec,
-        config.batch_requests,
-        shuffle_requests=config.shuffle_requests,
-        epochs=config.epochs,
-        seed=config.seed,
-        skip_batches=done,
-    )
-    return input_fn.ranking_dataset(requests, config.batch_requests, declared)
+    """Returns the batches of shards that remain after ``done`` steps."""
+    whole = shards[0].count == 1
+    rows = config.batch_requests // shards[0].count
+
+    def batches(shard: records.Shard) -> tf.data.Dataset:
+        requests = input_fn.request_dataset(
+            files,
+            feature_spec,
+            rows,
+            shuffle_requests=config.shuffle_requests,
+            epochs=config.epochs,
+            seed=config.seed,
+            skip_batches=done,
+            shard=shard,
+        )
+        return input_fn.ranking_dataset(requests, rows, declared, whole)
+
+    if whole:
+        return batches(shards[0])
+    return input_fn.joined([batches(shard) for shard in shards])
 
 
 def compute_in_float32(model: keras.Model) -> None:

@@ -216,3 +216,17 @@ def reaches(trees: dict[str, ast.Module]) -> list[str]:
             )
         ]
     return found
+
+
+def test_create_without_broadcast_guards_the_start_of_workers() -> None:
+    """Workers themselves are in tests/tfx_pipeline/training/test_workers.py."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    name = "_get_variable_creator_initial_value"
+    assert name in vars(type(strategy.extended))
+    internals.create_without_broadcast(strategy)
+    value = tf.constant([3, 4], tf.int8)
+    create = getattr(strategy.extended, name)
+    assert create(0, "", None, initial_value=value) is value
+    with strategy.scope():
+        made = tf.Variable(value)
+    np.testing.assert_array_equal(made, [3, 4])

@@ -121,6 +121,54 @@ def test_skipping_resumes_exactly(data, done):
     assert users(rest) == whole[done:]
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])  # Of 3 files; 5: of records.
+def test_shards_are_parts_of_the_files_in_order(data, count):
+    parts = [
+        np.concatenate(users(dataset(data, shard=records.Shard(i, count))))
+        for i in range(count)
+    ]
+    assert sorted(np.concatenate(parts)) == list(range(1, REQUESTS + 1))
+    for index, part in enumerate(parts):
+        shard = records.Shard(index, count)
+        assert records.count_records([data[0]], shard) == len(part)
+        if count <= 3:
+            files = {(user - 1) % 3 for user in part.tolist()}
+            assert files == set(range(index, 3, count))
+
+
+def test_joined_shards_have_a_part_of_each_and_then_nothing(data):
+    shards = [records.Shard(i, 2) for i in range(2)]
+    single = [
+        input_fn.ranking_dataset(
+            dataset(data, batch=3, shard=shard, shuffle_requests=9, seed=4),
+            3,
+            DECLARED,
+            normalize=False,
+        )
+        for shard in shards
+    ]
+    parts = [[*part] for part in single]
+    assert [len(part) for part in parts] == [6, 3]  # 16 requests and 7.
+    joined = [*input_fn.joined(single).take(7)]
+    for number, (inputs, labels, weights) in enumerate(joined):
+        assert len(labels) == 6
+        for place, part in enumerate(parts):
+            rows = slice(3 * place, 3 * place + 3)
+            values = {**inputs, "labels": labels, "weights": weights}
+            if number >= len(part):
+                assert not any(
+                    values[name][rows].numpy().any() for name in values
+                )
+                continue
+            wanted = part[number]
+            wanted = {**wanted[0], "labels": wanted[1], "weights": wanted[2]}
+            for name, value in values.items():
+                found = value.numpy()[rows]
+                width = wanted[name].shape[1]
+                np.testing.assert_array_equal(found[:, :width], wanted[name])
+                assert not found[:, width:].any()
+
+
 def test_a_candidate_without_an_id_is_no_padding(tmp_path):
     """A candidate counts because it has a label, whatever its id."""
     given = {

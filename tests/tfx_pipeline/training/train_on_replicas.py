@@ -42,7 +42,7 @@ def main(kind: str, requests: int, folder: pathlib.Path) -> None:
                     recent=3,
                     num_tiers=4,
                     hidden_units=(8,),
-                    oov_rate=0.0,
+                    oov_rate=0.3,
                 ),
                 table,
                 toy_training.DECLARED,

@@ -1,0 +1,98 @@
+"""Training in several processes gives the model of one."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.tfx_pipeline.training import toy_training
+from tfx_pipeline.training import workers
+
+pytestmark = [pytest.mark.tf, pytest.mark.once, pytest.mark.timeout(900)]
+
+PROGRAM = "tests.tfx_pipeline.training.train_on_workers"
+ROOT = pathlib.Path(__file__).parents[3]
+# In 4 shards of files: 8, 7, 7 and 7 requests, 4 and 4 steps of 2 an epoch.
+REQUESTS = 29
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return run(prepared(tmp_path_factory.mktemp("one")), 1)
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def prepared(folder: pathlib.Path) -> pathlib.Path:
+    toy_training.write_requests(folder / "data", REQUESTS, files=5)
+    toy_training.write_items(folder / "table")
+    return folder
+
+
+def run(folder: pathlib.Path, count: int):
+    """Trains; returns the weights of each worker, and the losses."""
+    clusters = workers.local_clusters(count)
+    workers.run(clusters, PROGRAM, [str(folder), str(EPOCHS)])
+    weights = []
+    for worker in range(count):
+        with np.load(folder / f"weights{worker}.npz") as stored:
+            weights.append(dict(stored))
+    lines = (folder / "curve.jsonl").read_text().splitlines()
+    return weights, [json.loads(line)["loss"] for line in lines]
+
+
+def assert_like_alone(found, alone):
+    weights, losses = found
+    (wanted,), wanted_losses = alone
+    for name, value in wanted.items():
+        for one in weights:
+            # All workers hold the same bits.
+            np.testing.assert_array_equal(one[name], weights[0][name])
+        np.testing.assert_allclose(
+            weights[0][name], value, rtol=1e-4, atol=2e-5, err_msg=name
+        )
+    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_workers_give_the_weights_of_one(tmp_path, alone, count):
+    assert_like_alone(run(prepared(tmp_path), count), alone)
+
+
+def test_after_a_worker_is_killed_the_same_command_resumes(tmp_path, alone):
+    prepared(tmp_path)
+    started = []
+    popen = subprocess.Popen
+
+    def kill_when_saved():
+        while not (tmp_path / "checkpoints" / "checkpoint").exists():
+            time.sleep(0.01)
+        started[1].send_signal(signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def start(*arguments, **options):
+            started.append(popen(*arguments, **options))
+            return started[-1]
+
+        patch.setattr(workers.subprocess, "Popen", start)
+        killer = threading.Thread(target=kill_when_saved)
+        killer.start()
+        with pytest.raises(workers.WorkerLost, match="worker 1 ended with -9"):
+            run(tmp_path, 2)
+        killer.join()
+    for process in started:
+        assert process.wait(30) is not None
+    assert not (tmp_path / "weights0.npz").exists()
+    assert_like_alone(run(tmp_path, 2), alone)
