@@ -16,6 +16,8 @@ from serving import model_storage
 from serving.files import find_versions
 from tests import s3_server
 
+pytestmark = pytest.mark.once
+
 SIZES = {"saved_model.pb": 30, "variables/a.data": 9_000_000, "assets/b.txt": 0}
 
 

@@ -24,6 +24,8 @@ from tests.serving.front import front_of
 from tests.serving.ranking_service.conftest import settings
 from tests.serving.stores.conftest import wait_until
 
+pytestmark = pytest.mark.once
+
 NAME = "model-server.test"
 
 

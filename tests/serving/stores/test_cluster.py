@@ -16,6 +16,8 @@ from serving.stores.redis_nodes import cluster_urls
 from tests.serving.stores.conftest import PASSWORD, wait_until
 from tests.serving.toy_store import LAYOUT, user
 
+pytestmark = pytest.mark.once
+
 USERS = range(1, 301)
 
 

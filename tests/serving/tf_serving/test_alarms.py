@@ -12,6 +12,8 @@ import yaml
 
 from tests.serving import monitored
 
+pytestmark = pytest.mark.once
+
 SCRIPT = pathlib.Path(__file__).parents[3] / "scripts" / "promtool"
 CASES = pathlib.Path(__file__).with_name("alarms.yaml")
 

@@ -19,6 +19,8 @@ from tests.serving.stores.conftest import (
 from tests.serving.tf_serving.test_kubernetes import find
 from tests.serving.toy_store import LAYOUT
 
+pytestmark = pytest.mark.once
+
 PASSWORD = "open sesame"
 
 
