@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -140,9 +141,22 @@ def records(path: pathlib.Path) -> list:
     if path.suffix == ".json":
         return [json.loads(path.read_text())]
     if path.suffix == ".tfrecord":
-        return list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+        found = [*tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
+        metrics = path.name.startswith("metrics-")
+        return [*map(_metrics, found)] if metrics else found
     if path.parent.name.startswith("Split-") and path.suffix == ".gz":
         read = tf.data.TFRecordDataset(str(path), compression_type="GZIP")
         return [tf.train.Example.FromString(record.numpy()) for record in read]
     data = path.read_bytes()
     return [gzip.decompress(data) if path.suffix == ".gz" else data]
+
+
+def _metrics(record: bytes) -> list[str]:
+    """Returns the metrics of a slice; the order of sums moves last bits."""
+    from tensorflow_model_analysis.proto import metrics_for_slice_pb2
+
+    found = metrics_for_slice_pb2.MetricsForSlice.FromString(record)
+    return [str(found.slice_key)] + sorted(
+        re.sub(r"\d+\.\d+", lambda one: f"{float(one[0]):.10g}", str(value))
+        for value in found.metric_keys_and_values
+    )
