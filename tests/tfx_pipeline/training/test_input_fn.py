@@ -148,7 +148,7 @@ def test_joined_shards_have_a_part_of_each_and_then_nothing(data):
         for shard in shards
     ]
     parts = [[*part] for part in single]
-    assert [len(part) for part in parts] == [6, 3]  # 16 requests and 7.
+    assert [len(part) for part in parts] == [5, 3]  # 15 requests and 8.
     joined = [*input_fn.joined(single).take(7)]
     for number, (inputs, labels, weights) in enumerate(joined):
         assert len(labels) == 6

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.tf, pytest.mark.once, pytest.mark.timeout(900)]
 
 PROGRAM = "tests.tfx_pipeline.training.train_on_workers"
 ROOT = pathlib.Path(__file__).parents[3]
-# In 4 shards of files: 8, 7, 7 and 7 requests, 4 and 4 steps of 2 an epoch.
+# 4 shards of 5 files: one has 11 requests, the others 6, two in each step.
 REQUESTS = 29
 EPOCHS = 3
 
@@ -65,12 +65,8 @@ def assert_like_alone(found, alone):
     np.testing.assert_allclose(losses, wanted_losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_workers_give_the_weights_of_one(tmp_path, alone, count):
-    assert_like_alone(run(prepared(tmp_path), count), alone)
-
-
-def test_after_a_worker_is_killed_the_same_command_resumes(tmp_path, alone):
+def test_four_of_which_one_is_killed_and_two_that_resume(tmp_path, alone):
+    """Another number of workers continues, since the shards are the same."""
     prepared(tmp_path)
     started = []
     popen = subprocess.Popen
@@ -90,7 +86,7 @@ def test_after_a_worker_is_killed_the_same_command_resumes(tmp_path, alone):
         killer = threading.Thread(target=kill_when_saved)
         killer.start()
         with pytest.raises(workers.WorkerLost, match="worker 1 ended with -9"):
-            run(tmp_path, 2)
+            run(tmp_path, 4)
         killer.join()
     for process in started:
         assert process.wait(30) is not None
