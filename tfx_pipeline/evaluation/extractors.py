@@ -100,6 +100,7 @@ def custom_extractors(
 _SliceKey = tuple[tuple[str, str], ...]
 _Column = tuple[str, str]
 """The model and the label of a score."""
+_COUNTS = ("score", "negative", "positive")
 
 
 class _SummarizeSlices(beam.PTransform):
@@ -129,20 +130,14 @@ class _SummarizeSlices(beam.PTransform):
             | "Users" >> beam.GroupByKey()
             | "Summarize"
             >> beam.ParDo(
-                _Summarize(self._names, self._columns),
+                _Summarize(shuffle_dir, self._names, self._columns),
                 beam.pvalue.AsDict(kept),
             ).with_outputs("counts", main="summaries")
         )
         ranks = (
             counts
-            | "Counts" >> beam.CombinePerKey(_MergeCounts())
-            | "Ranks"
-            >> beam.MapTuple(
-                lambda key, ranks: (
-                    key[:2],
-                    ranking_metrics.Summary(ranks=(ranks,)),
-                )
-            )
+            | "Counts" >> beam.GroupByKey()
+            | "Ranks" >> beam.MapTuple(_ranks)
         )
         return (
             (summaries, ranks)
@@ -291,7 +286,10 @@ class _Summarize(beam.DoFn):
     The output ``counts`` has the counts of each bucket of scores.
     """
 
-    def __init__(self, names: list[str], columns: list[_Column]) -> None:
+    def __init__(
+        self, shuffle_dir: str | None, names: list[str], columns: list[_Column]
+    ) -> None:
+        self._shuffle_dir = shuffle_dir
         self._names = names
         self._columns = columns
 
@@ -315,24 +313,34 @@ class _Summarize(beam.DoFn):
             name: arrow_batches.numpy_column(impressions, name)
             for name in self._numbers()
         }
-        for key, parts in rows.items():
-            chosen = np.concatenate(parts)
-            users = columns[features.USER_ID][chosen]
-            for model, label in self._columns:
-                clicks = columns[_label(label)][chosen]
-                scores = columns[_scores(model, label)][chosen]
-                summary = ranking_metrics.Summary.of(users, clicks, scores)
-                yield (key, (model, label)), summary
-                for bucket in ranking_metrics.score_buckets(clicks, scores):
-                    number = ranking_metrics.bucket_of(bucket)
-                    yield beam.pvalue.TaggedOutput(
-                        "counts", ((key, (model, label), number), bucket)
-                    )
+        with shuffle_files.ShuffleFile(self._shuffle_dir) as file:
+            for key, parts in rows.items():
+                chosen = np.concatenate(parts)
+                users = columns[features.USER_ID][chosen]
+                for model, label in self._columns:
+                    clicks = columns[_label(label)][chosen]
+                    scores = columns[_scores(model, label)][chosen]
+                    summary = ranking_metrics.Summary.of(users, clicks, scores)
+                    yield (key, (model, label)), summary
+                    for bucket in ranking_metrics.score_buckets(clicks, scores):
+                        number = ranking_metrics.bucket_of(bucket)
+                        batch = pa.RecordBatch.from_arrays(
+                            [pa.array(column) for column in bucket],
+                            names=_COUNTS,
+                        )
+                        yield from _tagged(
+                            file.put((key, (model, label), number), batch)
+                        )
+            yield from _tagged(file.flush())
 
     def _numbers(self) -> list[str]:
         labels = dict.fromkeys(_label(label) for _, label in self._columns)
         scores = [_scores(*column) for column in self._columns]
         return [features.USER_ID, *labels, *scores]
+
+
+def _tagged(sent: Iterable[Any]) -> Iterator[beam.pvalue.TaggedOutput]:
+    return (beam.pvalue.TaggedOutput("counts", one) for one in sent)
 
 
 def _groups(
@@ -354,46 +362,24 @@ def _groups(
         yield name, np.unique(owners[np.isin(codes, of_name)])
 
 
-class _MergeCounts(beam.CombineFn):
-    """Adds up the counts of one bucket of one slice, and ranks them.
+def _ranks(
+    key: tuple[_SliceKey, _Column, int], sent: Iterable[shuffle_files.Sent]
+) -> tuple[tuple[_SliceKey, _Column], ranking_metrics.Summary]:
+    """Adds up the counts of one bucket of scores, and ranks them.
 
-    An accumulator has at most 24 bytes for each float32 of a bucket: 25 MB.
+    It takes 24 bytes for each float32 of the bucket, at most 25 MB.
     """
-
-    def create_accumulator(self) -> list[ranking_metrics.Counts]:
-        return []
-
-    def add_input(
-        self,
-        accumulator: list[ranking_metrics.Counts],
-        element: ranking_metrics.Counts,
-    ) -> list[ranking_metrics.Counts]:
-        accumulator.append(element)
+    parts: list[ranking_metrics.Counts] = []
+    for batch in shuffle_files.read(sent):
+        scores, negative, positive = (
+            arrow_batches.numpy_column(batch, name) for name in _COUNTS
+        )
+        parts.append((scores, negative, positive))
         # Sizes that double, so that a value is moved a few times only.
-        if len(accumulator[0][0]) < sum(len(c[0]) for c in accumulator[1:]):
-            return self.compact(accumulator)
-        return accumulator
-
-    def merge_accumulators(
-        self, accumulators: Iterable[list[ranking_metrics.Counts]]
-    ) -> list[ranking_metrics.Counts]:
-        merged: list[ranking_metrics.Counts] = []
-        for accumulator in accumulators:
-            for counts in accumulator:
-                merged = self.add_input(merged, counts)
-        return merged
-
-    def compact(
-        self, accumulator: list[ranking_metrics.Counts]
-    ) -> list[ranking_metrics.Counts]:
-        if len(accumulator) < 2:
-            return accumulator
-        return [ranking_metrics.merge_counts(accumulator)]
-
-    def extract_output(
-        self, accumulator: list[ranking_metrics.Counts]
-    ) -> ranking_metrics.Ranks:
-        return ranking_metrics.ranks_of(*self.compact(accumulator)[0])
+        if len(parts[0][0]) < sum(len(part[0]) for part in parts[1:]):
+            parts = [ranking_metrics.merge_counts(parts)]
+    ranks = ranking_metrics.ranks_of(*ranking_metrics.merge_counts(parts))
+    return key[:2], ranking_metrics.Summary(ranks=(ranks,))
 
 
 def _extract(

@@ -32,7 +32,7 @@ METRICS = (
     "click_rate",
     "impressions",
 )
-MAX_USERS = 1 << 20
+MAX_USERS = 1 << 18
 """Users of a slice that are resampled for the interval, 24 bytes each."""
 # Clips probabilities as Keras does, to avoid log(0).
 _EPSILON = 1e-7
