@@ -83,6 +83,7 @@ def upload(system: fs.FileSystem, folder: pathlib.Path, place: str) -> None:
         place,
         source_filesystem=fs.LocalFileSystem(),
         destination_filesystem=system,
+        use_threads=False,  # Uploads need the same threads: a deadlock.
     )
 
 
@@ -94,4 +95,5 @@ def download(system: fs.FileSystem, place: str, folder: pathlib.Path) -> None:
         str(folder),
         source_filesystem=system,
         destination_filesystem=fs.LocalFileSystem(),
+        use_threads=False,
     )
