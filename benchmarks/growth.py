@@ -135,11 +135,15 @@ def _panel(
     for step, color in zip(STEPS, COLORS, strict=True):
         mine = [row for row in rows if row["step"] == step]
         for dash, of in curves:
-            places = (at(row["size"], of(row)) for row in mine)
+            places = [at(row["size"], of(row)) for row in mine]
             points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
             yield (
                 f'<polyline points="{points}" fill="none" stroke="{color}" '
                 f'stroke-width="2" stroke-dasharray="{dash}"/>'
+            )
+            yield from (
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>'
+                for x, y in places
             )
 
 

@@ -28,6 +28,14 @@ def test_pusher_executor_guards_what_the_verdict_reads() -> None:
     assert pushed.get_int_custom_property("pushed") == 0
 
 
+def test_the_pipeline_of_an_evaluator_guards_its_shuffle_files() -> None:
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=["--runner=PrismRunner"], tmp_dir="", unique_id="1"
+    )
+    made = internals.EvaluatorExecutor(context).make_pipeline()
+    assert type(made.runner).__name__ == "PrismRunner"
+
+
 def test_executor_specs_guard_the_components_that_replace_executors() -> None:
     spec = internals.executor_spec
     for component in (
