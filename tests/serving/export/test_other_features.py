@@ -1,17 +1,23 @@
 """Exports of models without features of users and behaviors."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 
-from serving.client import CachedRankRequest, MuseClient, PrefetchRequest
+from serving.client import (
+    CachedRankRequest,
+    MuseClient,
+    PrefetchRequest,
+    Timeouts,
+)
 from serving.export import kernel_report
 from tests.serving.export.test_signatures import oracle_scores
 from tests.serving.export.world import (
-    DIM,
     World,
     make_requests,
     make_world,
-    rank_inputs,
     rank_request,
     to_example,
 )
@@ -34,52 +40,71 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("other"), LAYOUT)
 
 
-def test_every_path_gives_the_scores_of_the_model(other: World) -> None:
+@pytest.fixture(scope="module")
+def server(other: World) -> Iterator[Any]:
+    """A server without a warmup: not all signatures are called here."""
     from serving.model_server import ServerConfig, running
 
+    config = ServerConfig(
+        model_base_path=str(other.export.path.parent),
+        port=0,
+        rest_api_port=0,
+        enable_model_warmup=False,
+    )
+    with running(config) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def client(server: Any) -> Iterator[MuseClient]:
+    # The first call of a signature waits for its graph.
+    timeouts = Timeouts(call=90, total=90)
+    with MuseClient(server.grpc_target, timeouts=timeouts) as opened:
+        yield opened
+
+
+def test_every_path_gives_the_scores_of_the_model(
+    other: World, server: Any, client: MuseClient
+) -> None:
     requests = make_requests(other.item_table, 10, 8, other.features)
     typed = [rank_request(request) for request in requests]
     expected = [oracle_scores(other, request) for request in requests]
     assert np.std(np.concatenate(expected)) > 0.05
-    config = ServerConfig(
-        model_base_path=str(other.export.path.parent), port=0, rest_api_port=0
-    )
-    with running(config) as app, MuseClient(app.grpc_target) as client:
-        paths = {
-            "rank": client.rank(typed),
-            "explain": client.explain(typed),
-            "serving_default": client.predict_examples(
-                [to_example(request) for request in requests]
-            ),
-        }
-        with MuseClient(app.rest_url, "rest") as rest:
-            paths["REST"] = rest.rank(typed)
-        for by_rows in (False, True):
-            cached = paths[f"cached, by rows: {by_rows}"] = []
-            for request in typed:
-                history = {"behavior_item_ids": request.behavior_item_ids}
-                if by_rows and len(request.behavior_item_ids):
-                    found = client.resolve_items(request.behavior_item_ids)
-                    history = {
-                        "behavior_rows": found.rows,
-                        "table_stamp": found.table_stamp,
-                    }
-                client.prefetch(
-                    PrefetchRequest(
-                        request.user_id,
-                        user=request.user,
-                        behaviors=request.behaviors,
-                        **history,
+    paths = {
+        "rank": client.rank(typed),
+        "explain": client.explain(typed),
+        "serving_default": client.predict_examples(
+            [to_example(request) for request in requests]
+        ),
+    }
+    with MuseClient(server.rest_url, "rest") as rest:
+        paths["REST"] = rest.rank(typed)
+    for by_rows in (False, True):
+        cached = paths[f"cached, by rows: {by_rows}"] = []
+        for request in typed:
+            history = {"behavior_item_ids": request.behavior_item_ids}
+            if by_rows and len(request.behavior_item_ids):
+                found = client.resolve_items(request.behavior_item_ids)
+                history = {
+                    "behavior_rows": found.rows,
+                    "table_stamp": found.table_stamp,
+                }
+            client.prefetch(
+                PrefetchRequest(
+                    request.user_id,
+                    user=request.user,
+                    behaviors=request.behaviors,
+                    **history,
+                )
+            )
+            cached.append(
+                client.rank_cached(
+                    CachedRankRequest(
+                        request.user_id, request.candidate_item_ids
                     )
                 )
-                cached.append(
-                    client.rank_cached(
-                        CachedRankRequest(
-                            request.user_id, request.candidate_item_ids
-                        )
-                    )
-                )
-                assert cached[-1].cache_hit
+            )
+            assert cached[-1].cache_hit
     for path, answers in paths.items():
         for row, wanted in enumerate(expected):
             np.testing.assert_allclose(
@@ -90,7 +115,9 @@ def test_every_path_gives_the_scores_of_the_model(other: World) -> None:
             )
 
 
-def test_a_fresh_item_scores_as_one_of_the_table(other: World) -> None:
+def test_a_fresh_item_scores_as_one_of_the_table(
+    other: World, client: MuseClient
+) -> None:
     """One with the vector and features of an item, and an id of its own."""
     table = other.item_table
     row = 31
@@ -105,22 +132,18 @@ def test_a_fresh_item_scores_as_one_of_the_table(other: World) -> None:
     embeddings.assign(changed)
     expected = oracle_scores(other, request)
     embeddings.assign(before)
-    features = {
-        f"item_{name}": values[row : row + 1]
-        for name, values in table.features.items()
-    }
-    answer = other.call(
-        "upsert_items",
-        item_ids=np.array([NEW]),
-        embedding=(table.codes[row : row + 1] / np.float32(127)).reshape(
-            1, DIM
-        ),
-        **features,
-    )
-    assert answer["stored"].all()
+    stored = client.upsert_items(
+        [NEW],
+        table.codes[row : row + 1] / np.float32(127),
+        {
+            name: column[row : row + 1]
+            for name, column in table.features.items()
+        },
+    ).stored
+    assert stored.all()
     request["candidate_item_ids"] = np.array([NEW])
-    scores = other.call("rank", **rank_inputs([request]))["click_probability"]
-    np.testing.assert_allclose(scores[0], expected, atol=2e-6)
+    scores = client.rank(rank_request(request)).click_probability
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
 def test_runs_on_a_gpu(other: World) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -174,15 +175,8 @@ def inputs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 
 @pytest.fixture(scope="module")
-def server(world: World) -> Iterator[ServerAddress]:
-    """A server that only these tests call."""
-    with local_server(world.export.path) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(server: ServerAddress) -> Iterator[MuseClient]:
-    with MuseClient(server.grpc) as made:
+def client(server: Any) -> Iterator[MuseClient]:
+    with MuseClient(server.grpc_target) as made:
         yield made
 
 
@@ -220,6 +214,11 @@ def test_a_failure_of_the_server_is_no_verdict(
 
     with monkeypatch.context() as killed:
         killed.setattr(MuseClient, "explain", kill_then_explain)
+        # A warmup takes most of the time of a start.
+        cold = functools.partial(
+            local_server, flags=["--enable_model_warmup=false"]
+        )
+        killed.setattr(executor.local_server, "local_server", cold)
         assert state_after(lambda: fails("UNAVAILABLE")) == "FAILED"
     run = lambda: runner.run(inputs.pipeline())  # noqa: E731
     assert state_after(run) == "COMPLETE"
@@ -264,7 +263,7 @@ def check_report(report: dict[str, Any]) -> None:
 def test_another_item_table_is_found_out(
     inputs: Inputs, client: MuseClient, tmp_path: pathlib.Path
 ) -> None:
-    # Before any test that stores items in the server.
+    # Before any test here, which stores items of the table in the server.
     table = inputs.world.item_table
     some = slice(1, None)  # Without the first item.
     other = ItemTable.write(
@@ -280,13 +279,14 @@ def test_another_item_table_is_found_out(
 
 
 def test_wrong_scores_are_a_verdict(
-    inputs: Inputs, server: ServerAddress, monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The server that runs already, instead of one more.
+    address = ServerAddress(server.grpc_target, server.rest_url)
     monkeypatch.setattr(
         executor.local_server,
         "local_server",
-        lambda *_, **__: contextlib.nullcontext(server),
+        lambda *_, **__: contextlib.nullcontext(address),
     )
     report = inputs.validate("other_run")
     assert not report["blessed"]

@@ -46,7 +46,6 @@ class World:
             transform graph.
         transform_output: folder of the transform graph.
         export: the `Export`.
-        loaded: the SavedModel, loaded again.
     """
 
     features: Features
@@ -55,7 +54,11 @@ class World:
     vocabularies: dict[str, np.ndarray]
     transform_output: Path
     export: Any
-    loaded: Any
+
+    @functools.cached_property
+    def loaded(self) -> Any:
+        """The SavedModel, loaded again."""
+        return tf.saved_model.load(str(self.export.path))
 
     def call(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
         """Call a signature of the loaded SavedModel."""
@@ -406,5 +409,4 @@ def make_world(folder: Path, features: Features = PRESET) -> World:
         vocabularies=vocabularies,
         transform_output=transform_output,
         export=export,
-        loaded=tf.saved_model.load(str(export.path)),
     )
