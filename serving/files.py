@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,10 +25,11 @@ def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a path to write to, which then replaces `path` atomically.
 
     A reader finds the old or the new content, never a part of it. The parent
-    folder is created.
+    folder is created; containers, whose processes have equal ids, may share it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    place = f"{platform.node()}-{os.getpid()}"
+    temporary = path.with_name(f".{path.name}.{place}.tmp")
     try:
         yield temporary
     except BaseException:

@@ -204,7 +204,7 @@ READERS = {
 # The declaration of the data counts by itself (test_runner.py).
 NOT_READ = (
     r"schemas/.*\.(pbtxt|yaml)|serving/tf_serving/.*|.*/(README\.md|LICENSE|py\.typed)"
-    r"|muse_keras/pyproject\.toml"
+    r"|muse_keras/pyproject\.toml|tfx_pipeline/Dockerfile"
 )
 
 
