@@ -354,10 +354,7 @@ class OrchestrationConfig(settings_file.Section):
     """Persistent volume claim that holds ``output_dir`` and the raw tables."""
     volume_path: str = "/data"
     """Where the steps mount it."""
-    secrets: dict[
-        str,
-        Annotated[str, pydantic.Field(pattern=r"^[^/\s]+/[^/\s]+$|^projects/")],
-    ] = {}
+    secrets: dict[str, SecretReference] = {}
     """Environment variables of the steps by reference: ``SECRET/KEY`` names a
     Kubernetes secret, ``projects/P/secrets/S/versions/V`` on Vertex AI a
     version in Secret Manager."""

@@ -37,12 +37,28 @@ def environment(**more: str) -> dict[str, str]:
     return kept | more
 
 
+# Airflow's operator reads one when it makes a pod, and connects to nothing.
+KUBECONFIG = {
+    "current-context": "none",
+    "contexts": [
+        {"name": "none", "context": {"cluster": "none", "user": "none"}}
+    ],
+    "clusters": [
+        {"name": "none", "cluster": {"server": "https://127.0.0.1:1"}}
+    ],
+    "users": [{"name": "none", "user": {}}],
+}
+
+
 def read(program: str, path: pathlib.Path, home: pathlib.Path) -> dict:
     """Returns what a program of this folder prints about a file, as JSON."""
+    (home / "kubeconfig").write_text(json.dumps(KUBECONFIG))
     done = subprocess.run(
         [FOLDER / "bin" / "python", HERE / program, path],
         env=environment(
-            AIRFLOW_HOME=str(home), AIRFLOW__CORE__LOAD_EXAMPLES="False"
+            AIRFLOW_HOME=str(home),
+            AIRFLOW__CORE__LOAD_EXAMPLES="False",
+            KUBECONFIG=str(home / "kubeconfig"),
         ),
         capture_output=True,
         text=True,
