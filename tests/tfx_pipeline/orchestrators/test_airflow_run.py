@@ -10,6 +10,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -175,12 +176,16 @@ def test_what_a_killed_attempt_left_is_removed(config, run):
 
     _, loaded = config
     steps.prepare(loaded, "third", print)
-    # As it is while a step runs: its first execution of the run, and a file.
+    # As it is while a step runs: an execution without outputs, and a file.
     steps.run_step(loaded.root, "third", "ItemTableGen", print)
     store = metadata_store.MetadataStore(lineage.connection(loaded))
     (execution,) = lineage.executions(store, loaded, "third")
     execution.last_known_state = mlmd.Execution.RUNNING
     store.put_executions([execution])
+    with sqlite3.connect(loaded.metadata_path) as database:
+        database.execute(
+            "DELETE FROM Event WHERE execution_id = ?", [execution.id]
+        )
     left = loaded.artifacts_dir / "ItemTableGen" / "item_table"
     left = left / str(execution.id) / "half"
     left.mkdir(parents=True)
