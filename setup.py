@@ -117,7 +117,7 @@ setup(
     package_data={
         "muse_keras": ["py.typed"],
         "muse_tools": DATA,
-        "tfx_pipeline": DATA,
+        "tfx_pipeline": [*DATA, "Dockerfile"],
         "serving": [
             *DATA,
             "export/*.jsonl",
