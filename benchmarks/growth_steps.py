@@ -153,11 +153,10 @@ def evaluate(folder: str, size: int) -> dict[str, Any]:
 
     import tensorflow as tf
     from google.protobuf import json_format
-    from tfx.dsl.components.base import base_beam_executor
     from tfx.v1.types import standard_artifacts
 
     from schemas.ranking_schema import RankingSchema
-    from tfx_pipeline import config, pipeline
+    from tfx_pipeline import config, pipeline, tfx_internals
     from tfx_pipeline.components import recorded_evaluator
 
     root = pathlib.Path(folder)
@@ -218,7 +217,7 @@ def evaluate(folder: str, size: int) -> dict[str, Any]:
     for name, artifact in given.items():
         artifact.uri = str(root / name)
     given["examples"].split_names = '["eval"]'
-    context = base_beam_executor.BaseBeamExecutor.Context(
+    context = tfx_internals.EvaluatorExecutor.Context(
         beam_pipeline_args=["--runner=DirectRunner"],
         tmp_dir=str(root / "tmp"),
         unique_id="1",

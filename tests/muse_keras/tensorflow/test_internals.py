@@ -181,8 +181,9 @@ def test_what_reaches_into_a_package_is_found(line: str) -> None:
 def reaches(trees: dict[str, ast.Module]) -> list[str]:
     """Return where modules use names that are neither public nor ours."""
     nodes = [(n, name) for name, t in trees.items() for n in ast.walk(t)]
-    # Public names of named tuples and of LMDB; a method of `OptimizerHooks`.
-    ours = {"_replace", "_asdict", "_Database", "_index_of"}
+    # Public names of named tuples, of LMDB and of `os`; a method of
+    # `OptimizerHooks`.
+    ours = {"_replace", "_asdict", "_Database", "_exit", "_index_of"}
     definitions = ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef
     for node, _ in nodes:
         if isinstance(node, definitions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ from serving.ranking_service.metrics import ServiceMetrics
 from serving.ranking_service.targets import Targets, by_user
 from tests.serving import toy_muse
 from tests.serving.front import front_of
-from tests.serving.ranking_service.conftest import settings
+from tests.serving.ranking_service.conftest import fill, settings
 from tests.serving.stores.conftest import wait_until
 
 pytestmark = pytest.mark.once
@@ -126,13 +127,20 @@ def wait_for(app, addresses) -> None:
         time.sleep(0.02)
 
 
-def test_servers_come_and_go_under_load(site, names, fronts) -> None:
+def test_servers_come_and_go_under_load(site, names, fronts, tmp_path) -> None:
     """No wrong answer, none without scores, and the users of the others stay.
 
     A server that leaves is first taken out of DNS, then it fails.
     """
     addresses = [address for _, address in fronts]
-    by_id = {r.user_id: r for r in site.requests if len(r.behavior_item_ids)}
+    # Users of its own: other tests leave theirs in the model server's cache.
+    by_id = {
+        7000 + r.user_id: dataclasses.replace(r, user_id=7000 + r.user_id)
+        for r in site.requests
+        if len(r.behavior_item_ids)
+    }
+    store = f"lmdb:{tmp_path / 'store'}"
+    fill(store, list(by_id.values()))
     answers: list[tuple[int, str]] = []
     wrong: list[str] = []
     stop = threading.Event()
@@ -159,6 +167,7 @@ def test_servers_come_and_go_under_load(site, names, fronts) -> None:
     names.addresses = addresses[:2]
     config = settings(
         site,
+        store=store,
         targets=(f"dns:{NAME}:8500",),
         poll_seconds=0.1,
         max_deadline_ms=50_000,

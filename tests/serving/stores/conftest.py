@@ -87,7 +87,7 @@ class RedisProcesses:
         self.processes[port] = subprocess.Popen(
             [
                 self._program, "--port", str(port), "--bind", "127.0.0.1",
-                "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
+                "--cluster-enabled", "yes", "--cluster-node-timeout", "3000",
                 "--cluster-require-full-coverage", "no",
                 "--cluster-port", str(self._bus[port]),
                 "--requirepass", PASSWORD, "--masterauth", PASSWORD,
@@ -133,7 +133,7 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen"
