@@ -678,6 +678,7 @@ NOT_EXECUTED = {
     "muse explore": "serves until Ctrl-C",
     "muse items push": "with --watch it runs until Ctrl-C",
     "muse compare": "trains; tests/muse_tools/compare",
+    "muse models push": "needs a bucket; tests/serving/test_model_storage.py",
     "muse bench": "measures; tests/benchmarks",
     "muse report": "scores the eval split; tests/muse_tools/report",
     "muse data complete-journey": "makes other data; tests/muse_tools/datasets",
