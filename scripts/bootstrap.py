@@ -65,7 +65,7 @@ class Environment(NamedTuple):
         pythons: Python versions that fit, best first.
         lock: path of the hashed lock file.
         editable: whether the project itself is installed too.
-        torch: whether PyTorch is added by pip; None: nobody expects it.
+        torch: whether PyTorch is added by pip; None: never.
         gigabytes: free disk space that installing needs.
     """
 
