@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from muse_keras.tables import ItemTable
 from muse_tools.datasets import raw_tables, validation
-from muse_tools.datasets.arrow_lists import find_sorted
+from muse_tools.datasets.arrow_lists import find_sorted, values_of
 from schemas.columns import Feature
 from tfx_pipeline.transforms import (
     arrow_batches,
@@ -93,7 +93,7 @@ def _bounds(
     sample = np.sort(
         np.concatenate(
             [
-                batch.column(0).drop_null().to_numpy()[::step]
+                values_of(batch.column(0).drop_null())[::step]
                 for name in TABLES
                 for batch in tables[name].iter_batches([raw_tables.ITEM_ID])
             ]
@@ -164,9 +164,9 @@ class _WritePart(steps.Step):
         codes = np.zeros((len(ids), raw_tables.EMBEDDING_DIM), np.int8)
         if vectors is not None:
             lists = arrow_batches.column(vectors, raw_tables.SCL_EMBEDDING)
-            codes[np.searchsorted(ids, with_vector)] = (
-                lists.flatten().to_numpy().reshape(-1, codes.shape[1])
-            )
+            codes[np.searchsorted(ids, with_vector)] = values_of(
+                lists.flatten()
+            ).reshape(-1, codes.shape[1])
         places, known = find_sorted(with_features, ids)
         places[~known] = -1
         columns = {}
