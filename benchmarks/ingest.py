@@ -410,16 +410,18 @@ def _transform_facts(report: harness.Report, ours: pathlib.Path) -> None:
         shutil.copy(path, copy)
     result = ours / "transform.json"
     harness.say("ingest: transforming")
-    subprocess.run(
+    done = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.ingest", "--child"),
             *("transform", str(ours), str(result)),
         ],
         cwd=PROJECT,
-        check=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    if done.returncode:
+        raise RuntimeError(f"Transform failed:\n{done.stderr[-2000:]}")
     seconds = json.loads(result.read_text())
     counts = {}
     for folder in (small, ours):
@@ -482,6 +484,7 @@ def _transform(source: pathlib.Path) -> float:
         proto_utils,
     )
 
+    declared = preset("taobao_mm")
     artifacts = tfx.types.standard_artifacts
     executor = tfx.components.Transform.EXECUTOR_SPEC.executor_class
     folder = pathlib.Path(tempfile.mkdtemp(dir=source))
@@ -494,9 +497,7 @@ def _transform(source: pathlib.Path) -> float:
     schema = artifacts.Schema()
     schema.uri = str(folder / "schema")
     (folder / "schema").mkdir(parents=True)
-    (folder / "schema" / "schema.pbtxt").write_text(
-        request_schema(preset("taobao_mm"))
-    )
+    (folder / "schema" / "schema.pbtxt").write_text(request_schema(declared))
     graph = artifacts.TransformGraph()
     graph.uri = str(folder / "graph")
     transformed = artifacts.Examples()
@@ -517,7 +518,12 @@ def _transform(source: pathlib.Path) -> float:
         {
             "preprocessing_fn": ("tfx_pipeline.preprocessing.preprocessing_fn"),
             "module_file": None,
-            "custom_config": config.TransformConfig().model_dump_json(),
+            "custom_config": json.dumps(
+                {
+                    **config.TransformConfig().model_dump(),
+                    "features": declared.features.model_dump(mode="json"),
+                }
+            ),
             "disable_statistics": 1,
             "force_tf_compat_v1": 0,
             "splits_config": proto_utils.proto_to_json(
