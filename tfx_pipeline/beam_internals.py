@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 from apache_beam import pipeline
+from apache_beam.options import pipeline_options
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import statecache
 from apache_beam.transforms import userstate
@@ -25,7 +26,10 @@ def spare_local_runs() -> None:
     # An in-memory worker has its states in this process already. For a cache,
     # Beam would measure the size of each one, with the globals of all modules.
     worker_handlers.StateCache = lambda max_weight: statecache.StateCache(0)
-    _remember_dofn_specs()
+    # States and timers of a DoFn are derived from signatures about seven times.
+    _call_once(userstate, "get_dofn_specs")
+    # An argument parser is made about twice for each transform.
+    _call_once(pipeline_options.PipelineOptions, "view_as")
 
 
 def let_transform_learn_in_steps() -> None:
@@ -40,23 +44,20 @@ def let_transform_learn_in_steps() -> None:
         init.__defaults__ = (None, None)
 
 
-def _remember_dofn_specs() -> None:
-    """Caches the states and timers of each DoFn.
-
-    Otherwise Beam derives them from method signatures about seven times.
-    """
-    look = userstate.get_dofn_specs
-    if hasattr(look, "__wrapped__"):
+def _call_once(owner: Any, name: str) -> None:
+    """Caches the results of a function for each first argument."""
+    call = getattr(owner, name)
+    if hasattr(call, "__wrapped__"):
         return
     known: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
-    @functools.wraps(look)
-    def remembered(dofn: Any) -> Any:
+    @functools.wraps(call)
+    def remembered(first: Any, *rest: Any) -> Any:
         with contextlib.suppress(KeyError, TypeError):
-            return known[dofn]
-        specs = look(dofn)
+            return known[first][rest]
+        result = call(first, *rest)
         with contextlib.suppress(TypeError):  # Without hash or weak reference.
-            known[dofn] = specs
-        return specs
+            known.setdefault(first, {})[rest] = result
+        return result
 
-    userstate.get_dofn_specs = remembered
+    setattr(owner, name, remembered)

@@ -178,17 +178,20 @@ class _Encoding(NamedTuple):
 def _learn(
     name: str,
     feature: Feature,
-    given: list[tf.Tensor],
+    parts: list[tf.Tensor],
     settings: dict[str, Any],
 ) -> _Encoding:
-    flat = tf.concat([tf.reshape(some, [-1]) for some in given], axis=0)
+    flat = tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
     if feature.kind == "vocabulary":
+        given = tf.boolean_mask(flat, flat != 0)
+        # With weights, TF-Transform counts the values of a batch in TensorFlow
+        # and gives Beam each different one once.
+        ones = tf.ones_like(given, tf.float32)
         vocabulary = tft.vocabulary(
-            tf.boolean_mask(flat, flat != 0), vocab_filename=name, **settings
+            given, weights=ones, vocab_filename=name, **settings
         )
-        return _Encoding(
-            lambda values: _apply(values, vocabulary), vocabulary_size(name)
-        )
+        size = vocabulary_size(name)
+        return _Encoding(lambda values: _apply(values, vocabulary, size), size)
     if feature.kind == "hashed":
         buckets = feature.hashed
         return _Encoding(
@@ -250,9 +253,15 @@ def vocabulary_size(name: str) -> tf.Tensor:
     )
 
 
-def _apply(values: tf.Tensor, vocabulary: tf.Tensor) -> tf.Tensor:
-    known = tft.apply_vocabulary(values, vocabulary, num_oov_buckets=1)
-    return tf.where(values == 0, tf.zeros_like(known), known + 1)
+def _apply(
+    values: tf.Tensor, vocabulary: tf.Tensor, size: tf.Tensor
+) -> tf.Tensor:
+    # With num_oov_buckets=1 TensorFlow computes a hash of every value, which
+    # takes three quarters of the time of all features.
+    known = tft.apply_vocabulary(values, vocabulary)
+    unseen = tf.cast(size - 1, known.dtype)
+    indices = tf.where(known < 0, unseen, known + 1)
+    return tf.where(values == 0, tf.zeros_like(known), indices)
 
 
 def _row_lengths(values: tf.SparseTensor) -> tf.Tensor:

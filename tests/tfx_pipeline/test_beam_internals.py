@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from apache_beam.coders import VarIntCoder
+from apache_beam.options import pipeline_options as options
 from apache_beam.runners.worker import statecache
 from apache_beam.testing import util
 from apache_beam.transforms import userstate
@@ -58,6 +59,20 @@ def test_dofn_specs_are_looked_at_once_and_are_the_same(
     counter = next(dofn for dofn in asked if isinstance(dofn, Count))
     assert wrapped(counter) == look(counter)
     assert wrapped(counter)[0]
+
+
+def test_views_of_options_are_made_once_and_share_their_values() -> None:
+    beam_internals.spare_local_runs()
+    flags = ["--runner=DirectRunner", "--direct_num_workers=3"]
+    given, other = options.PipelineOptions(flags), options.PipelineOptions([])
+    view = given.view_as(options.DirectOptions)
+    assert given.view_as(options.DirectOptions) is view
+    assert view.direct_num_workers == 3
+    assert other.view_as(options.DirectOptions).direct_num_workers == 1
+    view.direct_num_workers = 5
+    standard = given.view_as(options.StandardOptions)
+    assert standard.view_as(options.DirectOptions).direct_num_workers == 5
+    assert given.get_all_options()["direct_num_workers"] == 5
 
 
 def test_state_cache_guards_in_memory_workers(
