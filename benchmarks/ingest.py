@@ -475,7 +475,7 @@ def _transform(source: pathlib.Path) -> float:
     from tfx import v1 as tfx
 
     from schemas.ranking_schema import preset
-    from tfx_pipeline import config
+    from tfx_pipeline import beam_internals, config
     from tfx_pipeline.examples_schema import request_schema
     from tfx_pipeline.tfx_internals import (
         artifact_utils,
@@ -484,6 +484,7 @@ def _transform(source: pathlib.Path) -> float:
         proto_utils,
     )
 
+    beam_internals.spare_local_runs()  # As the runner does.
     declared = preset("taobao_mm")
     artifacts = tfx.types.standard_artifacts
     executor = tfx.components.Transform.EXECUTOR_SPEC.executor_class

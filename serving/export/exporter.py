@@ -175,7 +175,11 @@ def export_saved_model(
         prefix=f".export-{version.name}.", dir=version.parent
     ) as temporary:
         folder = Path(temporary) / "model"
-        tf.saved_model.save(module, str(folder), signatures=signatures)
+        # Nobody trains what a server loads.
+        options = tf.saved_model.SaveOptions(
+            experimental_custom_gradients=False
+        )
+        tf.saved_model.save(module, str(folder), signatures, options)
         inputs = {
             name: specs for name, (_, specs) in module.functions().items()
         }

@@ -87,6 +87,8 @@ class RankingModule(tf.Module):
         self._inputs = Untracked(
             RequestInputs(model, features, self._encodings, self._item_features)
         )
+        # `rank`, `rank_cached` and `serving_default` share one trace of it.
+        self._scores = Untracked(tf.function(self._score, autograph=False))
         self.model_variables: Mapping[str, tf.Variable] = {}
         self.cached: CachedRanking | None = None
         if user_cache is not None and user_cache.users:
@@ -226,6 +228,9 @@ class RankingModule(tf.Module):
         )
         inputs = in_few_lengths(inputs)
         ids = inputs["candidate_item_ids"]
+        lookup = self._model.object.table.lookup
+        for items in ("behavior", "candidate"):
+            inputs[f"{items}_rows"] = lookup(inputs.pop(f"{items}_item_ids"))
         return {
             **self._probabilities(inputs),
             "candidate_item_ids": tf.where(
@@ -266,13 +271,23 @@ class RankingModule(tf.Module):
             self._inputs.object.combine(request, found, fresh_index)
         )
 
-    def _probabilities(self, inputs: Tensors) -> Tensors:
-        """Return the probabilities of all labels, 0 for padding."""
+    def _score(self, inputs: Tensors) -> Tensors:
+        """Return the probabilities of all labels."""
         model = self._model.object
         logits = tf.cast(model(inputs, training=False), tf.float32)
+        return model.probabilities(logits)
+
+    def _probabilities(self, inputs: Tensors) -> Tensors:
+        """Return the probabilities of all labels, 0 for padding."""
+        same = {
+            name: tf.cast(values, tf.int64)
+            if values.dtype.is_integer
+            else values
+            for name, values in inputs.items()
+        }
         return {
             name: _where(inputs["candidate_mask"], values)
-            for name, values in model.probabilities(logits).items()
+            for name, values in self._scores.object(same).items()
         }
 
 
