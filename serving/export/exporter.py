@@ -175,7 +175,7 @@ def export_saved_model(
         prefix=f".export-{version.name}.", dir=version.parent
     ) as temporary:
         folder = Path(temporary) / "model"
-        # Nobody trains what a server loads.
+        # Only training needs gradients, and a server does not train.
         options = tf.saved_model.SaveOptions(
             experimental_custom_gradients=False
         )
