@@ -64,8 +64,8 @@ def preprocessing_fn(
         for name, values in inputs.items()
         if name in given or name.startswith("label_")
     }
-    outputs[features.BEHAVIOR_ITEM_IDS] = _sparse(
-        things.behavior_ids, things.kept
+    outputs[features.BEHAVIOR_ITEM_IDS] = things.behaviors.of(
+        things.behavior_ids
     )
     numbers = []
     for name, feature in declared.learned().items():
@@ -83,9 +83,9 @@ def preprocessing_fn(
             outputs[place] = things.output(values, place)
         if group == "item" and own in declared.matches:
             matches = request_features.feature_matches(
-                encoded[0], things.kept, encoded[-1], encoding.size
+                encoded[0], things.behaviors.mask, encoded[-1], encoding.size
             )
-            outputs[f"candidate_{own}_matches"] = _sparse(matches, things.real)
+            outputs[f"candidate_{own}_matches"] = things.candidates.of(matches)
     if numbers:
         # One vocabulary for all, because each one takes a dozen Beam steps.
         tft.vocabulary(
@@ -99,13 +99,13 @@ class _Things(NamedTuple):
 
     Attributes:
         behavior_ids: int64 (B, L).
-        kept: bool (B, L), the newest real behaviors.
-        real: bool (B, C), False for padding.
+        behaviors: the newest real behaviors, of L.
+        candidates: those that are no padding, of C.
     """
 
     behavior_ids: tf.Tensor
-    kept: tf.Tensor
-    real: tf.Tensor
+    behaviors: _Kept
+    candidates: _Kept
 
     @classmethod
     def of(cls, inputs: Inputs, max_history: int) -> _Things:
@@ -116,7 +116,7 @@ class _Things(NamedTuple):
             _row_lengths(candidates),
             tf.cast(candidates.dense_shape[1], tf.int32),
         )
-        return cls(behavior_ids, kept, real)
+        return cls(behavior_ids, _Kept.by(kept), _Kept.by(real))
 
     def dense(
         self, values: tf.SparseTensor, place: str, feature: Feature
@@ -131,7 +131,7 @@ class _Things(NamedTuple):
         if place.startswith("user_"):
             static = 1
         else:
-            things = tf.shape(self._mask(place), tf.int64)[1]
+            things = tf.shape(self._kept(place).mask, tf.int64)[1]
         width = feature.raw_width
         shape = tf.stack([rows, things * width])
         dense = tf.sparse.to_dense(
@@ -150,14 +150,56 @@ class _Things(NamedTuple):
         if place.startswith("user_"):
             width = values.shape[2] if values.shape.rank == 3 else 1
             return tf.reshape(values, [-1, width])
-        mask = self._mask(place)
-        if values.shape.rank == 3:
-            mask = tf.repeat(mask, values.shape[2], axis=1)
-            values = tf.reshape(values, tf.shape(mask))
-        return _sparse(values, mask)
+        return self._kept(place).of(values)
 
-    def _mask(self, place: str) -> tf.Tensor:
-        return self.kept if place.startswith("behavior_") else self.real
+    def _kept(self, place: str) -> _Kept:
+        is_behavior = place.startswith("behavior_")
+        return self.behaviors if is_behavior else self.candidates
+
+
+class _Kept(NamedTuple):
+    """Places that are kept, and where they are after a move to the left.
+
+    Attributes:
+        mask: bool (B, T).
+        before: int64 (n, 2), row and place, in order.
+        after: int64 (n, 2).
+        shape: int64 (2,), B and the length of the longest row.
+    """
+
+    mask: tf.Tensor
+    before: tf.Tensor
+    after: tf.Tensor
+    shape: tf.Tensor
+
+    @classmethod
+    def by(cls, mask: tf.Tensor) -> _Kept:
+        counts = tf.cumsum(tf.cast(mask, tf.int64), axis=1)
+        before = tf.where(mask)
+        places = tf.gather_nd(counts, before) - 1
+        rows = tf.shape(mask, tf.int64)[0]
+        longest = tf.reduce_max(tf.concat([[0], tf.reshape(counts, [-1])], 0))
+        return cls(
+            mask,
+            before,
+            tf.stack([before[:, 0], places], axis=1),
+            tf.stack([rows, longest]),
+        )
+
+    def of(self, values: tf.Tensor) -> tf.SparseTensor:
+        """Returns values (B, T), or all of (B, T, width) side by side."""
+        found = tf.gather_nd(values, self.before)
+        after, shape = self.after, self.shape
+        if values.shape.rank == 3:
+            width = values.shape[2]
+            columns = self.after[:, 1:] * width + tf.range(
+                width, dtype=tf.int64
+            )
+            rows = tf.repeat(self.after[:, 0], width)
+            after = tf.stack([rows, tf.reshape(columns, [-1])], axis=1)
+            found = tf.reshape(found, [-1])
+            shape = shape * [1, width]
+        return tf.SparseTensor(after, found, shape)
 
 
 class _Encoding(NamedTuple):
@@ -269,8 +311,3 @@ def _row_lengths(values: tf.SparseTensor) -> tf.Tensor:
         tf.cast(values.indices[:, 0], tf.int32),
         minlength=tf.cast(values.dense_shape[0], tf.int32),
     )
-
-
-def _sparse(values: tf.Tensor, keep: tf.Tensor) -> tf.SparseTensor:
-    """Returns the kept values, moved to the left."""
-    return tf.RaggedTensor.to_sparse(tf.ragged.boolean_mask(values, keep))

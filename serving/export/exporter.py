@@ -300,11 +300,14 @@ def _check_table(model: BaseRanker, item_table: ItemTable) -> None:
     sample = np.unique(
         np.linspace(0, item_table.num_items - 1, num=1000).astype(np.int64)
     )
+    rows, codes = (
+        np.asarray(one) for one in table(item_table.item_ids[sample])
+    )
     # Checked in parts: each item may load a large page of the mapped file.
-    for some in np.array_split(sample, 50):
-        rows, codes = table(item_table.item_ids[some])
-        same = np.array_equal(rows, some + 1) and np.array_equal(
-            codes, item_table.codes[some + 1]
+    for part in np.array_split(np.arange(len(sample)), 50):
+        some = sample[part]
+        same = np.array_equal(rows[part], some + 1) and np.array_equal(
+            codes[part], item_table.codes[some + 1]
         )
         release_pages(item_table.codes)
         if not same:
