@@ -4,11 +4,13 @@ Workers are processes of this machine that train through the product's own
 loop on shares of the same batches: 88 requests of 11 candidates with 1,000
 behaviors each, popular items more often. Exchanges: `rows`, that of
 `RowSparseAdam`, sends the rows of tables that a step touched, each once;
-`dense` sends gradients of whole tables, as Keras's optimizers would.
+`divided` has the rows of the table of items divided among the workers; `dense`
+sends gradients of whole tables, as Keras's optimizers would.
 
 Measured per worker and step, without the first step, in which the graph is
 made: bytes sent and received by its TCP connections, as Linux counts them,
-and CPU time. No peer; wall time on one machine says nothing about several.
+and CPU time. Also the bytes of tables and their moments that each holds. No
+peer; wall time on one machine says nothing about several.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from benchmarks import harness
 
 REQUESTS, SHARDS = 88, 4
 COUNTS = (1, 2, 4)
-EXCHANGES = ("rows", "dense")
+EXCHANGES = ("rows", "divided", "dense")
 
 
 def main() -> None:
@@ -42,6 +44,7 @@ def main() -> None:
     report = harness.Report("workers", arguments)
     rows: list[tuple[str, ...]] = [
         ("workers", "exchange", "sent, bytes", "received, bytes", "CPU ms")
+        + ("tables, bytes",)
     ]
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -80,6 +83,7 @@ def work(folder: pathlib.Path, items: int, exchange: str) -> None:
 
     from benchmarks import train
     from muse_keras.optimizers import RowSparseAdam
+    from muse_keras.tensorflow.row_shards import divided_rows
     from tfx_pipeline import config
     from tfx_pipeline.training import (
         devices,
@@ -118,7 +122,9 @@ def work(folder: pathlib.Path, items: int, exchange: str) -> None:
         else tf.distribute.get_strategy()
     )
     keras.utils.set_random_seed(1)
-    with strategy.scope():
+    # No other table has as many rows.
+    divided = 1_000 if exchange == "divided" else 0
+    with strategy.scope(), divided_rows(divided):
         model = trainer.build_model(
             config.ModelConfig(k=train.K),
             train.Items(items),
@@ -141,6 +147,11 @@ def work(folder: pathlib.Path, items: int, exchange: str) -> None:
     if devices.place(strategy).index == 0:
         names = ("sent_bytes", "received_bytes", "cpu_ms")
         found = dict(zip(names, meter.measured(), strict=True))
+        found["table_bytes"] = sum(
+            3 * variable.value.dtype.size * variable.value.shape.num_elements()
+            for variable in model.trainable_variables
+            if getattr(variable, "row_sparse", False)
+        )
         (folder / "measured.json").write_text(json.dumps(found))
 
 

@@ -4,7 +4,8 @@ Any of it may change with a release of Keras; tests/muse_keras/
 test_keras_internals.py holds a test for each, named after what it guards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import compress
 from typing import Any
 
 import keras
@@ -52,11 +53,29 @@ class OptimizerHooks(keras.optimizers.Optimizer):
     def _decays(self, variable: Any) -> bool:
         return super()._use_weight_decay(variable)
 
+    def _is_shared(self, variable: Any) -> bool:
+        """Tells whether all replicas hold the same values of a variable."""
+        return True
+
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
         return self._clip(grads)
 
     def _use_weight_decay(self, variable: Any) -> bool:
         return self._decays(variable)
+
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: Iterable[tuple[Any, Any]]
+    ) -> list[tuple[Any, Any]]:
+        """Sums the gradients of shared variables over replicas."""
+        pairs = [*grads_and_vars]
+        shared = [self._is_shared(variable) for _, variable in pairs]
+        summed = iter(
+            super()._all_reduce_sum_gradients([*compress(pairs, shared)])
+        )
+        return [
+            next(summed) if is_shared else pair
+            for pair, is_shared in zip(pairs, shared, strict=True)
+        ]
 
 
 class ReplicaBatches(keras.Model):

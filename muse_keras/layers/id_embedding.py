@@ -67,14 +67,17 @@ class IdEmbedding(keras.layers.Layer):
         self.supports_masking = False
 
     def build(self, input_shape: Any = None) -> None:
-        """Make the table."""
+        """Make the table, or its part on each replica of a strategy."""
+        shards = _shards_of(self.num_rows)
         self.embeddings = self.add_weight(
-            shape=(self.num_rows, self.dim),
-            initializer=self.embeddings_initializer,
+            shape=(-(-self.num_rows // shards), self.dim),
+            initializer=self.embeddings_initializer if shards == 1 else "zeros",
             autocast=False,
             name="embeddings",
         )
         self.embeddings.row_sparse = True
+        if shards > 1:
+            self._divide(shards)
         self.built = True
 
     def call(self, rows: Any) -> Any:
@@ -82,7 +85,13 @@ class IdEmbedding(keras.layers.Layer):
         check_indices("rows", rows, self.num_rows, "the rows of the table")
         rows = ops.convert_to_tensor(rows)
         check_inputs(rows=(rows, same_axes(rows), "integers"))
-        return ops.cast(gather_rows(self.embeddings, rows), self.compute_dtype)
+        if getattr(self.embeddings, "row_shards", None):
+            from muse_keras.tensorflow.row_shards import gather_divided
+
+            vectors = gather_divided(self.embeddings, rows, self.num_rows)
+        else:
+            vectors = gather_rows(self.embeddings, rows)
+        return ops.cast(vectors, self.compute_dtype)
 
     def compute_output_spec(self, rows: Any) -> Any:
         """Return the shape and dtype of `call`'s result."""
@@ -100,3 +109,31 @@ class IdEmbedding(keras.layers.Layer):
                 self.embeddings_initializer
             ),
         }
+
+    def _divide(self, count: int) -> None:
+        """Give each replica its rows of the whole table's initial values."""
+        import tensorflow as tf
+
+        from muse_keras.tensorflow.row_shards import (
+            RowShards,
+            local_shards,
+            own_shards,
+        )
+
+        self.embeddings.row_shards = RowShards(count, own_shards())
+        with tf.device("CPU:0"):
+            whole = self.embeddings_initializer(
+                (self.num_rows, self.dim), self.embeddings.dtype
+            )
+        for shard, part in local_shards(self.embeddings).items():
+            own = whole[shard::count]
+            part.scatter_update(tf.IndexedSlices(own, tf.range(len(own))))
+
+
+def _shards_of(num_rows: int) -> int:
+    """Return among how many replicas a new table is divided."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    from muse_keras.tensorflow.row_shards import shards_of
+
+    return shards_of(num_rows)

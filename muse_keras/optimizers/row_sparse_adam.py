@@ -33,7 +33,9 @@ class RowSparseAdam(OptimizerHooks):
 
     A table is a variable whose attribute `row_sparse` is true, as
     `muse_keras.layers.IdEmbedding` sets it. Tables have their own learning
-    rate, and no weight decay, which would move all rows.
+    rate, and no weight decay, which would move all rows. Moments of a table
+    whose rows are divided among replicas are divided in the same way; its
+    gradients cannot be clipped by a norm.
 
     Args:
         learning_rate: float or schedule, for dense weights.
@@ -115,6 +117,17 @@ class RowSparseAdam(OptimizerHooks):
                 variables, ["first_moment", "second_moment"]
             )
         )
+        for moments in (self._first_moments, self._second_moments):
+            for variable, moment in zip(variables, moments, strict=True):
+                moment.row_shards = getattr(variable, "row_shards", None)
+        is_divided = any(moment.row_shards for moment in self._first_moments)
+        if is_divided and (self.clipnorm or self.global_clipnorm):
+            raise ValueError(
+                "`clipnorm` and `global_clipnorm` need whole gradients, and no "
+                "replica has those of tables whose rows are divided. Received: "
+                f"clipnorm={self.clipnorm}, "
+                f"global_clipnorm={self.global_clipnorm}"
+            )
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Move all variables; see `keras.optimizers.Optimizer.apply`.
@@ -272,6 +285,10 @@ class RowSparseAdam(OptimizerHooks):
             _with_values(old, new) if _is_slices(old) else new
             for old, new in zip(summed, clipped, strict=True)
         ]
+
+    def _is_shared(self, variable: Any) -> bool:
+        """Tell whether all replicas hold the same rows."""
+        return not self._first_moments[self._index_of(variable)].row_shards
 
     def _decays(self, variable: Any) -> bool:
         """Tell whether weight decay applies: never to tables."""

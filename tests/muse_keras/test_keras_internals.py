@@ -30,9 +30,13 @@ class Recorder(keras.optimizers.SGD, OptimizerHooks):
         self.calls.append("decays")
         return super()._decays(variable)
 
+    def _is_shared(self, variable: Any) -> bool:
+        self.calls.append("is shared")
+        return super()._is_shared(variable)
+
 
 def test_optimizer_hooks_guard_row_sparse_adam() -> None:
-    """Keras calls both hooks, and they do what Keras does."""
+    """Keras calls all hooks, and they do what Keras does."""
     optimizer = Recorder(learning_rate=1.0, clipnorm=1.0, weight_decay=0.5)
     variables = [keras.Variable([2.0]), keras.Variable([4.0])]
     optimizer.build(variables)
@@ -40,6 +44,8 @@ def test_optimizer_hooks_guard_row_sparse_adam() -> None:
     gradients = [keras.ops.array([9.0]), keras.ops.array([-9.0])]
     optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
     assert {"clip", "decays"} <= set(optimizer.calls)
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    assert ("is shared" in optimizer.calls) == on_tensorflow
     moved = [keras.ops.convert_to_numpy(v).item() for v in variables]
     assert moved == pytest.approx([2.0 - 1.0 - 1.0, 4.0 - 2.0 + 1.0])
 

@@ -41,14 +41,17 @@ def test_the_tables_are_sound(tables):
 
 
 def test_readers_get_what_they_read(tables):
-    """A reader of sports is shown an article of each category."""
+    """A reader of sports is shown an article of each category.
+
+    Two workers train, each with half of the rows of articles and users.
+    """
     from serving.client import MuseClient, RankRequest
 
     config = running.run(
         tables.parent,
         tables,
         item_embeddings="text_svd",
-        trainer={"epochs": 5},
+        trainer={"epochs": 5, "workers": 2, "divided_rows": 100},
     )
     of = mind.topics()
     shown = [int(np.flatnonzero(of == topic)[0]) for topic in range(4)]

@@ -22,6 +22,7 @@ from tfx.v1.dsl.components import (
 )
 
 from muse_keras.tables import ItemTable
+from muse_keras.tensorflow.row_shards import divided_rows
 from schemas.ranking_schema import RankingSchema
 from serving import export
 from serving.files import write_json
@@ -111,7 +112,11 @@ def train_ranker(
     learned = learned_values.read_learned(transform_output, declared.features)
     feature_spec = transform_output.transformed_feature_spec()
     keras.utils.set_random_seed(trainer_config.seed)
-    with strategy.scope():
+    several = devices.place(strategy).count > 1
+    with (
+        strategy.scope(),
+        divided_rows(trainer_config.divided_rows if several else 0),
+    ):
         ranker = trainer.build_model(
             config_lib.ModelConfig(**settings["model"]),
             table,

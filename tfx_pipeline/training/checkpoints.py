@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from serving.files import dumps
 from tfx_pipeline import progress
-from tfx_pipeline.training import devices, loop
+from tfx_pipeline.training import devices, divided_tables, loop
 
 _CURVE_FILE = "curve.jsonl"
 
@@ -69,8 +69,8 @@ def fit(
     not change and are not saved. ``prepare`` converts each device's part of a
     batch before its step.
 
-    All workers of a strategy call this. The chief writes; the others need
-    only read ``directory``.
+    All workers of a strategy call this. The chief writes; the others read
+    ``directory``, and write their rows of divided tables there.
 
     Raises:
         RuntimeError: workers have different checkpoints or weights.
@@ -84,7 +84,16 @@ def fit(
         _check_equal([training, done], strategy, directory)
         _check_equal(checkpoint.sums(), strategy, directory)
     if worker.index > 0:
-        loop.train(model, batches(done), steps - done, callbacks, prepare)
+        saver = _Saver(checkpoint, done, checkpoint_steps)
+        if done < steps:
+            loop.train(
+                model,
+                batches(done),
+                steps - done,
+                [*callbacks, saver],
+                prepare,
+            )
+            checkpoint.save(steps)
         return
     if done:
         progress.report(f"{name} resumes at step {done:,} of {steps:,}")
@@ -124,7 +133,11 @@ def _check_equal(
 
 
 class TrainingCheckpoint:
-    """The step and all variables that a training changes."""
+    """The step and all variables that a training changes.
+
+    Tables whose rows are divided among workers are in files of their own, see
+    `divided_tables`; a process that holds them whole reads these as well.
+    """
 
     def __init__(
         self,
@@ -135,37 +148,91 @@ class TrainingCheckpoint:
         # Metrics start anew; reading them would need all workers.
         left_out = {id(v) for v in (*frozen, *model.metrics_variables)}
         moving = [v for v in model.variables if id(v) not in left_out]
-        self._variables = [
-            v.value for v in (*moving, *model.optimizer.variables)
-        ]
+        self._strategy = model.distribute_strategy
+        self._directory = directory
+        self._variables = {
+            str(place): variable
+            for place, variable in enumerate(
+                [*moving, *model.optimizer.variables]
+            )
+        }
+        self._divided = {
+            name: variable
+            for name, variable in self._variables.items()
+            if divided_tables.is_divided(variable)
+        }
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._checkpoint = tf.train.Checkpoint(
-            step=self._step, variables=self._variables
-        )
         self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(directory), max_to_keep=1
+            self._without(self._divided), str(directory), max_to_keep=1
+        )
+
+    def _without(self, tables: Iterable[str]) -> tf.train.Checkpoint:
+        others = self._variables.keys() - set(tables)
+        return tf.train.Checkpoint(
+            step=self._step,
+            variables=[
+                v.value for name, v in self._variables.items() if name in others
+            ],
         )
 
     def restore(self) -> int:
         """Restores the last state; returns its step, 0 if there is none."""
-        if not self._manager.latest_checkpoint:
+        latest = self._manager.latest_checkpoint
+        if not latest:
             return 0
-        self._checkpoint.restore(
-            self._manager.latest_checkpoint
-        ).assert_consumed()
-        return int(self._step.numpy())
+        step = int(latest.rpartition("-")[2])
+        tables = divided_tables.saved(self._directory, step)
+        self._without(tables).restore(latest).assert_consumed()
+        with self._strategy.scope():
+            for name, shape in tables.items():
+                divided_tables.restore(
+                    self._directory, step, name, shape, self._variables[name]
+                )
+        return step
 
     def sums(self) -> list[float]:
-        """Returns the sum of each variable."""
+        """Returns the sum of each variable that all workers hold."""
         return [
-            float(tf.reduce_sum(tf.cast(variable, tf.float64)))
-            for variable in self._variables
+            float(tf.reduce_sum(tf.cast(variable.value, tf.float64)))
+            for name, variable in self._variables.items()
+            if name not in self._divided
         ]
 
     def save(self, step: int) -> None:
-        """Saves the state after a step."""
-        self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
+        """Saves the state after a step; all workers of a strategy call this."""
+        worker = devices.place(self._strategy)
+        if self._divided:
+            with self._strategy.scope():
+                divided_tables.save(
+                    self._directory,
+                    step,
+                    self._divided,
+                    worker.index,
+                    worker.count,
+                    wait=lambda: devices.gather([step], self._strategy),
+                )
+        if worker.index == 0:
+            self._step.assign(step)
+            self._manager.save(checkpoint_number=step)
+            divided_tables.remove_others(self._directory, step)
+
+
+class _Saver(keras.callbacks.Callback):
+    """Saves checkpoints, together with those of the other workers."""
+
+    def __init__(
+        self, checkpoint: TrainingCheckpoint, done: int, every: int
+    ) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._done = done
+        self._every = every
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Saves a checkpoint after every so many steps."""
+        step = self._done + batch + 1
+        if self._every and step % self._every == 0:
+            self._checkpoint.save(step)
 
 
 class Recorder(keras.callbacks.Callback):

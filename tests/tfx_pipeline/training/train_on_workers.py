@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from muse_keras.optimizers import RowSparseAdam
 from muse_keras.tables import ItemTable
+from muse_keras.tensorflow import row_shards
 from tests.tfx_pipeline.training import toy_training
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.training import devices, trainer, workers
@@ -22,15 +23,19 @@ from tfx_pipeline.training import devices, trainer, workers
 SHARDS = 4
 
 
-def main(folder: pathlib.Path, epochs: int) -> None:
-    """Trains on the data in a folder; saves this worker's weights there."""
+def main(folder: pathlib.Path, epochs: int, divided: int) -> None:
+    """Trains on the data in a folder; saves this worker's weights there.
+
+    Of a table with at least ``divided`` rows it saves those that it holds, with
+    their shard in the name.
+    """
     together = workers.cluster(os.environ)
     strategy = (
         devices.join_workers() if together else tf.distribute.get_strategy()
     )
     own = devices.place(strategy)
     keras.utils.set_random_seed(3)
-    with strategy.scope():
+    with strategy.scope(), row_shards.divided_rows(divided):
         model = trainer.build_model(
             config_lib.ModelConfig(
                 type="din",
@@ -58,14 +63,18 @@ def main(folder: pathlib.Path, epochs: int) -> None:
         checkpoint_dir=folder / "checkpoints",
         curves_path=folder / "curve.jsonl",
     )
-    np.savez(
-        folder / f"weights{own.index}.npz",
-        **{
-            str(i): np.asarray(w)
-            for i, w in enumerate([*model.weights, *optimizer.variables])
-        },
-    )
+    weights = {}
+    for i, weight in enumerate([*model.weights, *optimizer.variables]):
+        if getattr(weight, "row_shards", None):
+            with strategy.scope():
+                parts = row_shards.local_shards(weight)
+            for shard, part in parts.items():
+                name = f"{i} {shard} of {weight.row_shards.total}"
+                weights[name] = part.numpy()
+        else:
+            weights[str(i)] = np.asarray(weight)
+    np.savez(folder / f"weights{own.index}.npz", **weights)
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+    main(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))

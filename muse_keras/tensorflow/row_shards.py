@@ -1,0 +1,172 @@
+"""Tables whose rows are divided among the replicas of a strategy.
+
+Of R replicas, shard s holds the rows r with r % R = s, at place r // R. In a
+step each replica asks the others for the rows of its part of the batch, each
+once, and gets them by an all-to-all exchange. The gradients take the same way
+back, so that a row's owner gets their sum over all replicas, and nobody else
+anything.
+"""
+
+import contextlib
+import contextvars
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from muse_keras._ops.replicas import gather_over_replicas
+from muse_keras._ops.rows import raw_variable
+
+# Not one of those that tf.distribute counts from 1.
+_GROUP = 0x4D555345
+_instances = itertools.count(1)
+# Collective operations of one number have one shape for ever, so that parts
+# have a size of few, and each size its numbers.
+_SIZES = [1 << bits for bits in range(31)]
+_minimum_rows: contextvars.ContextVar[int] = contextvars.ContextVar(
+    "minimum_rows", default=0
+)
+
+
+class RowShards(NamedTuple):
+    """How the rows of a variable are divided.
+
+    Attributes:
+        total: number of shards, one on each replica.
+        own: the shards of this process, in the order of its replicas.
+    """
+
+    total: int
+    own: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def divided_rows(minimum_rows: int) -> Iterator[None]:
+    """Divide the tables that are made inside among the replicas.
+
+    Use it in the scope of the strategy. A divided table can only be read
+    inside `strategy.run`.
+
+    Args:
+        minimum_rows: int, smaller tables stay whole on every replica; 0: all
+            do.
+    """
+    token = _minimum_rows.set(minimum_rows)
+    try:
+        yield
+    finally:
+        _minimum_rows.reset(token)
+
+
+def shards_of(num_rows: int) -> int:
+    """Return the number of shards of a table that is made now."""
+    minimum = _minimum_rows.get()
+    if not minimum or num_rows < minimum:
+        return 1
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def own_shards() -> tuple[int, ...]:
+    """Return the shard of each replica of this process, in their order."""
+    strategy = tf.distribute.get_strategy()
+    count = strategy.num_replicas_in_sync
+
+    @tf.function(autograph=False)
+    def ranks() -> Any:
+        # Part i goes to the member of rank i, so all received are the same.
+        parts = tf.range(count, dtype=tf.int64)
+        return strategy.run(lambda: _exchange(parts, 0)[0])
+
+    found = strategy.experimental_local_results(ranks())
+    return tuple(int(rank) for rank in found)
+
+
+def local_shards(variable: Any) -> dict[int, tf.Variable]:
+    """Return this process's parts of a `keras.Variable` by their shards."""
+    value, shards = variable.value, variable.row_shards
+    copies = tf.distribute.get_strategy().experimental_local_results(value)
+    return dict(zip(shards.own, copies, strict=True))
+
+
+def gather_divided(variable: Any, rows: Any, num_rows: int) -> Any:
+    """Return rows of a divided table, with gradients.
+
+    Args:
+        variable: `keras.Variable` (ceil(num_rows / R), dim).
+        rows: integers of any shape; rows outside the table read row 0.
+        num_rows: int, rows of the whole table.
+
+    Returns:
+        Tensor `rows.shape + (dim,)`.
+
+    Raises:
+        ValueError: outside `strategy.run`.
+    """
+    context = tf.distribute.get_replica_context()
+    count = variable.row_shards.total
+    if context is None or context.num_replicas_in_sync != count:
+        raise ValueError(
+            "A table that is divided among replicas is read inside "
+            f"`strategy.run`, by all of its {count} replicas."
+        )
+    rows = tf.cast(rows, tf.int64)
+    rows = tf.where((rows >= 0) & (rows < num_rows), rows, tf.zeros_like(rows))
+    unique, position = tf.unique(tf.reshape(rows, [-1]))
+    owner = unique % count
+    order = tf.argsort(owner, stable=True)
+    sizes = tf.math.unsorted_segment_sum(tf.ones_like(owner), owner, count)
+    # Where each one is among those of its owner.
+    starts = tf.gather(tf.cumsum(sizes, exclusive=True), owner)
+    place = tf.cast(tf.math.invert_permutation(order), tf.int64) - starts
+    slots = tf.stack([owner, place], axis=1)
+    # All parts of an exchange have room for the largest.
+    largest = gather_over_replicas(tf.reduce_max(sizes)[tf.newaxis])
+    size = tf.searchsorted(
+        _SIZES, tf.cast(tf.reduce_max(largest)[None], "int32")
+    )
+    room = tf.gather(tf.constant(_SIZES, tf.int64), size)
+    asked = tf.scatter_nd(slots, unique // count, tf.concat([[count], room], 0))
+    found = tf.gather(raw_variable(variable), _exchange(asked, size[0]))
+    values = tf.gather_nd(_exchange(found, size[0]), slots)
+    values = tf.gather(values, position)
+    shape = tf.concat([tf.shape(rows), [variable.shape[1]]], 0)
+    values = tf.reshape(values, shape)
+    return tf.ensure_shape(values, [*rows.shape, variable.shape[1]])
+
+
+def _exchange(parts: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
+    """Give part i to replica i; return what they gave, in their order.
+
+    `size` is the place of the parts' size in `_SIZES`.
+    """
+    forward, backward = _next_instance() + size, _next_instance() + size
+
+    @tf.custom_gradient
+    def exchanged(parts: tf.Tensor) -> Any:
+        received = _all_to_all(parts, forward)
+        return received, lambda gradient: _all_to_all(gradient, backward)
+
+    return exchanged(parts)
+
+
+def _next_instance() -> int:
+    """Return the first number of an exchange, the same on all replicas.
+
+    All replicas of all processes call the layers of a model in one order. The
+    order of gradients is not the same everywhere, so that they do not ask.
+    """
+    context = tf.distribute.get_replica_context()
+    return context.merge_call(lambda _: next(_instances)) * len(_SIZES)
+
+
+def _all_to_all(parts: tf.Tensor, instance: tf.Tensor | int) -> tf.Tensor:
+    """Exchange parts (R, ...) of the same shape on all replicas."""
+    context = tf.distribute.get_replica_context()
+    return tf.raw_ops.CollectiveAllToAllV2(
+        input=parts,
+        group_size=context.num_replicas_in_sync,
+        group_key=_GROUP,
+        instance_key=instance,
+        ordering_token=[],
+    )
