@@ -1,10 +1,9 @@
 """Tables whose rows are divided among the replicas of a strategy.
 
 Of R replicas, shard s holds the rows r with r % R = s, at place r // R. In a
-step each replica asks the others for the rows of its part of the batch, each
-once, and gets them by an all-to-all exchange. The gradients take the same way
-back, so that a row's owner gets their sum over all replicas, and nobody else
-anything.
+step each replica requests the rows of its part of the batch, each once, by an
+all-to-all exchange. Gradients take the same way back, so that the replica that
+holds a row gets their sum over all replicas, and the others receive nothing.
 """
 
 import contextlib
@@ -21,8 +20,8 @@ from muse_keras._ops.rows import raw_variable
 # Not one of those that tf.distribute counts from 1.
 _GROUP = 0x4D555345
 _instances = itertools.count(1)
-# Collective operations of one number have one shape for ever, so that parts
-# have a size of few, and each size its numbers.
+# TensorFlow fixes the shape of a collective operation at its first step. So the
+# sizes of parts are rounded up to powers of two, and each has its own number.
 _SIZES = [1 << bits for bits in range(31)]
 _minimum_rows: contextvars.ContextVar[int] = contextvars.ContextVar(
     "minimum_rows", default=0
@@ -136,7 +135,7 @@ def gather_divided(variable: Any, rows: Any, num_rows: int) -> Any:
 
 
 def _exchange(parts: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
-    """Give part i to replica i; return what they gave, in their order.
+    """Send part i to replica i; return the parts received, in their order.
 
     `size` is the place of the parts' size in `_SIZES`.
     """
@@ -153,8 +152,8 @@ def _exchange(parts: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
 def _next_instance() -> int:
     """Return the first number of an exchange, the same on all replicas.
 
-    All replicas of all processes call the layers of a model in one order. The
-    order of gradients is not the same everywhere, so that they do not ask.
+    All processes call the layers of a model in the same order. The order of
+    gradients may differ, so their numbers are taken with those of the layers.
     """
     context = tf.distribute.get_replica_context()
     return context.merge_call(lambda _: next(_instances)) * len(_SIZES)

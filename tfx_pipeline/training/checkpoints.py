@@ -162,6 +162,7 @@ class TrainingCheckpoint:
             if divided_tables.is_divided(variable)
         }
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._saved = 0
         self._manager = tf.train.CheckpointManager(
             self._without(self._divided), str(directory), max_to_keep=1
         )
@@ -180,7 +181,7 @@ class TrainingCheckpoint:
         latest = self._manager.latest_checkpoint
         if not latest:
             return 0
-        step = int(latest.rpartition("-")[2])
+        step = self._saved = int(latest.rpartition("-")[2])
         tables = divided_tables.saved(self._directory, step)
         self._without(tables).restore(latest).assert_consumed()
         with self._strategy.scope():
@@ -199,7 +200,13 @@ class TrainingCheckpoint:
         ]
 
     def save(self, step: int) -> None:
-        """Saves the state after a step; all workers of a strategy call this."""
+        """Saves the state after a step; all workers of a strategy call this.
+
+        A step that is saved already is not saved again.
+        """
+        if step == self._saved:
+            return
+        self._saved = step
         worker = devices.place(self._strategy)
         if self._divided:
             with self._strategy.scope():
