@@ -83,7 +83,7 @@ def work(folder: pathlib.Path, items: int, exchange: str) -> None:
 
     from benchmarks import train
     from muse_keras.optimizers import RowSparseAdam
-    from muse_keras.tensorflow.row_shards import divided_rows
+    from muse_keras.tables.row_shards import divided_rows
     from tfx_pipeline import config
     from tfx_pipeline.training import (
         devices,

@@ -86,7 +86,7 @@ class IdEmbedding(keras.layers.Layer):
         rows = ops.convert_to_tensor(rows)
         check_inputs(rows=(rows, same_axes(rows), "integers"))
         if getattr(self.embeddings, "row_shards", None):
-            from muse_keras.tensorflow.row_shards import gather_divided
+            from muse_keras.tables.row_shards import gather_divided
 
             vectors = gather_divided(self.embeddings, rows, self.num_rows)
         else:
@@ -114,7 +114,7 @@ class IdEmbedding(keras.layers.Layer):
         """Give each replica its rows of the whole table's initial values."""
         import tensorflow as tf
 
-        from muse_keras.tensorflow.row_shards import (
+        from muse_keras.tables.row_shards import (
             RowShards,
             local_shards,
             own_shards,
@@ -134,6 +134,6 @@ def _shards_of(num_rows: int) -> int:
     """Return among how many replicas a new table is divided."""
     if keras.backend.backend() != "tensorflow":
         return 1
-    from muse_keras.tensorflow.row_shards import shards_of
+    from muse_keras.tables.row_shards import shards_of
 
     return shards_of(num_rows)

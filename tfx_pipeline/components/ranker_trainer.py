@@ -22,7 +22,7 @@ from tfx.v1.dsl.components import (
 )
 
 from muse_keras.tables import ItemTable
-from muse_keras.tensorflow.row_shards import divided_rows
+from muse_keras.tables.row_shards import divided_rows
 from schemas.ranking_schema import RankingSchema
 from serving import export
 from serving.files import write_json

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from muse_keras.tables.array_blocks import blocks
-from muse_keras.tensorflow.row_shards import local_shards
+from muse_keras.tables.row_shards import local_shards
 
 _NAME = "tables-{}"
 

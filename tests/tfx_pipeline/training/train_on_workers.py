@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from muse_keras.optimizers import RowSparseAdam
-from muse_keras.tables import ItemTable
-from muse_keras.tensorflow import row_shards
+from muse_keras.tables import ItemTable, row_shards
 from tests.tfx_pipeline.training import toy_training
 from tfx_pipeline import config as config_lib
 from tfx_pipeline.training import devices, trainer, workers
