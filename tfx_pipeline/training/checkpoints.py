@@ -83,16 +83,14 @@ def fit(
         training = zlib.crc32(directory.name.encode())
         _check_equal([training, done], strategy, directory)
         _check_equal(checkpoint.sums(), strategy, directory)
+
+    def train(listener: keras.callbacks.Callback) -> None:
+        listeners = [*callbacks, listener]
+        loop.train(model, batches(done), steps - done, listeners, prepare)
+
     if worker.index > 0:
-        saver = _Saver(checkpoint, done, checkpoint_steps)
         if done < steps:
-            loop.train(
-                model,
-                batches(done),
-                steps - done,
-                [*callbacks, saver],
-                prepare,
-            )
+            train(_Saver(checkpoint, done, checkpoint_steps))
             checkpoint.save(steps)
         return
     if done:
@@ -104,13 +102,7 @@ def fit(
         checkpoint, working, done, steps, checkpoint_steps, name
     ) as recorder:
         if done < steps:
-            loop.train(
-                model,
-                batches(done),
-                steps - done,
-                [*callbacks, recorder],
-                prepare,
-            )
+            train(recorder)
             # Workers hand the model over as a checkpoint.
             if checkpoint_steps or worker.count > 1:
                 recorder.save(steps)
