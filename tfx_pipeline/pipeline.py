@@ -252,13 +252,14 @@ def _matching(
     if not config.matching.enabled:
         return []
     settings = config.matching.model_dump(
-        exclude={"enabled", "min_recall", "directory"}
+        exclude={"enabled", "min_recall", "exact_items", "directory"}
     )
     generator = MatchingGen(
         item_table=item_table,
         examples=examples,
         settings=json.dumps(settings, sort_keys=True),
         min_recall=config.matching.min_recall,
+        exact_items=config.matching.exact_items,
     )
     model = generator.outputs["model"]
     validator = ServingValidator(

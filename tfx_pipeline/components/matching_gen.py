@@ -1,10 +1,15 @@
 """MatchingGen: makes and evaluates the retrieval model."""
 
+import dataclasses
 import json
+import os
 import pathlib
+import tempfile
 
+import apache_beam as beam
 import numpy as np
 from tfx.v1.dsl.components import (
+    BeamComponentParameter,
     InputArtifact,
     OutputArtifact,
     Parameter,
@@ -22,7 +27,7 @@ from tfx_pipeline.components.artifacts import (
     ItemTableArtifact,
     split_files,
 )
-from tfx_pipeline.matching import process
+from tfx_pipeline.matching import inputs, process
 from tfx_pipeline.matching.settings import EVALUATION_FILE, MODEL_NAME, Job
 from tfx_pipeline.tfx_internals import (
     path_utils,
@@ -32,7 +37,7 @@ from tfx_pipeline.tfx_internals import (
 _WARMUP_ITEMS = 8
 
 
-@component
+@component(use_beam=True)
 def MatchingGen(
     item_table: InputArtifact[ItemTableArtifact],
     examples: InputArtifact[standard_artifacts.Examples],
@@ -41,11 +46,14 @@ def MatchingGen(
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
     settings: Parameter[str],
     min_recall: Parameter[float] = 0.0,
+    exact_items: Parameter[int] = 1_000_000,
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Makes and evaluates the retrieval model, which finds candidates.
 
-    It runs in a process of its own, because TensorFlow Recommenders does not
-    support Keras 3.
+    Beam counts clicks, samples users and, above ``exact_items``, finds the
+    clusters of the items. The model is made in a process of its own, because
+    TensorFlow Recommenders does not support Keras 3.
 
     Args:
         item_table: items and their vectors.
@@ -56,24 +64,35 @@ def MatchingGen(
         settings: JSON of the fields of `matching.settings.Job` that are not
             paths.
         min_recall: least recall of held-out clicks by a whole answer.
+        exact_items: largest number of items whose index is exact.
+        beam_pipeline: made by TFX. Its workers and this process must share
+            the folder of the model.
 
     Raises:
         MatchingFailed: the process failed.
     """
     table_dir = pathlib.Path(item_table.uri) / TABLE_DIR
     model_dir = pathlib.Path(path_utils.serving_model_dir(model.uri))
-    train_files, eval_files = split_files(examples)
-    process.run_job(
-        Job(
+    pathlib.Path(model.uri).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=".matching", dir=model.uri
+    ) as folder:
+        job = Job(
             item_table=str(table_dir),
-            train_files=train_files,
-            eval_files=eval_files,
+            train_clicks=os.path.join(folder, "train.clicks"),
+            eval_clicks=os.path.join(folder, "eval.clicks"),
             model_dir=str(model_dir),
             evaluation_dir=evaluation.uri,
             **json.loads(settings),
-        ),
-        lambda line: progress.report(f"MatchingGen: {line}"),
-    )
+        )
+        if ItemTable.open(table_dir).num_items > exact_items:
+            job = dataclasses.replace(job, clusters=folder)
+        train_files, eval_files = split_files(examples)
+        with beam_pipeline or beam.Pipeline() as pipeline:
+            inputs.write_inputs(pipeline, job, train_files, eval_files)
+        process.run_job(
+            job, lambda line: progress.report(f"MatchingGen: {line}")
+        )
     # The serving machine chooses the device of the index.
     clear_devices(model_dir)
     _write_warmup(model_dir, ItemTable.open(table_dir))

@@ -1,16 +1,19 @@
-"""Measures the recall of an index by TensorFlow Recommenders' own metric.
+"""Exact search and the recall of it by TensorFlow Recommenders.
 
 It needs a process with ``TF_USE_LEGACY_KERAS=1``; see `process`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
+
+from muse_keras.tables.array_blocks import blocks
+from tfx_pipeline.matching.index import Items
 
 _BATCH_USERS = 256
 _BLOCK_ITEMS = 8192
@@ -43,9 +46,38 @@ class _EqualQueriesOnce(tfrs.layers.factorized_top_k.TopK):
         return self._searched.is_exact()
 
 
+def exact_index(
+    items: Items, k: int, popularity: npt.NDArray[np.float32] | None = None
+) -> tfrs.layers.factorized_top_k.Streaming:
+    """Returns an index that compares all items, block by block.
+
+    Its identifiers are positions int64 among ``items``. Queries are float32
+    (B, D), or (B, D + 1) with ``popularity`` float32 (N,).
+    """
+
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for block in blocks(len(items.item_ids), _BLOCK_ITEMS):
+            vectors = items.vectors(block)
+            if popularity is not None:
+                vectors = np.append(vectors, popularity[block, None], axis=1)
+            yield np.arange(block.start, block.stop, dtype=np.int64), vectors
+
+    width = items.table.dim + (popularity is not None)
+    index = tfrs.layers.factorized_top_k.Streaming(k=k)
+    index.index_from_dataset(
+        tf.data.Dataset.from_generator(
+            read,
+            output_signature=(
+                tf.TensorSpec([None], tf.int64),
+                tf.TensorSpec([None, width], tf.float32),
+            ),
+        )
+    )
+    return index
+
+
 def factorized_recall(
-    item_ids: npt.NDArray[np.int64],
-    vectors: npt.NDArray[np.float32],
+    index: tfrs.layers.factorized_top_k.TopK,
     queries: npt.NDArray[np.float32],
     users: npt.NDArray[np.int64],
     clicked: npt.NDArray[np.int64],
@@ -54,21 +86,17 @@ def factorized_recall(
     """Returns how often the clicked item is among the best k, by k.
 
     Args:
-        item_ids: int64 (N,).
-        vectors: float32 (N, D).
+        index: of `exact_index`.
         queries: float32 (U, D).
         users: int64 (n,), ascending; row of ``queries`` of each click.
-        clicked: int64 (n,), the clicked items. Items that are not in
-            ``item_ids`` are never found.
+        clicked: int64 (n,), identifiers of the clicked items. Unknown ones,
+            such as -1, are never found.
         ks: numbers of items, each at most N.
     """
     if not len(clicked):
         return {str(k): float("nan") for k in ks}
-    top = max(ks)
-    index = tfrs.layers.factorized_top_k.Streaming(k=top)
-    index.index_from_dataset(_blocks(item_ids, vectors))
     metric = tfrs.metrics.FactorizedTopK(
-        candidates=_EqualQueriesOnce(index, top), ks=list(ks)
+        candidates=_EqualQueriesOnce(index, max(ks)), ks=list(ks)
     )
 
     @tf.function(
@@ -77,12 +105,12 @@ def factorized_recall(
             tf.TensorSpec([None], tf.int64),
         ]
     )
-    def update(chosen: tf.Tensor, item_ids: tf.Tensor) -> None:
+    def update(chosen: tf.Tensor, rows: tf.Tensor) -> None:
         metric.update_state(
             query_embeddings=chosen,
             # Only recall by score would use these embeddings.
             true_candidate_embeddings=tf.zeros_like(chosen),
-            true_candidate_ids=item_ids,
+            true_candidate_ids=rows,
         )
 
     bounds = np.searchsorted(users, range(0, len(queries), _BATCH_USERS))
@@ -93,16 +121,3 @@ def factorized_recall(
         str(k): float(value)
         for k, value in zip(ks, metric.result(), strict=True)
     }
-
-
-def _blocks(
-    item_ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]
-) -> tf.data.Dataset:
-    """Returns a dataset of ids and vectors in blocks of items."""
-    ids, rows = tf.constant(item_ids), tf.constant(vectors)
-
-    def block(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        end = start + _BLOCK_ITEMS
-        return ids[start:end], rows[start:end]
-
-    return tf.data.Dataset.range(0, len(item_ids), _BLOCK_ITEMS).map(block)

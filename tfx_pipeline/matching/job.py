@@ -17,12 +17,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras.tables import ItemTable
+from muse_tools.datasets.arrow_lists import find_sorted
 from serving.files import write_json
-from tfx_pipeline.matching import clicks as clicks_lib
-from tfx_pipeline.matching import evaluation, factorized, tuning
-from tfx_pipeline.matching.index import Matcher
+from tfx_pipeline.matching import evaluation, factorized, probes, tuning
+from tfx_pipeline.matching.clicks import OTHERS, Clicks
+from tfx_pipeline.matching.index import Clustered, Exact, Items, Matcher
 from tfx_pipeline.matching.settings import (
+    CENTROIDS_FILE,
     CLICKS_FILE,
+    CLUSTERS_PREFIX,
     EVALUATION_FILE,
     Job,
     Scoring,
@@ -32,6 +35,7 @@ Report = Callable[[str], None]
 
 _WEIGHTS = ("half_life", "popularity_weight", "repeat_weight")
 _BATCH_USERS = 64
+_QUERIES = 100
 
 
 def run(job: Job, report: Report) -> dict[str, Any]:
@@ -41,43 +45,51 @@ def run(job: Job, report: Report) -> dict[str, Any]:
         ValueError: no item has a vector.
     """
     table = ItemTable.open(job.item_table)
-    item_ids, vectors = item_vectors(table)
-    if not len(item_ids):
+    items = Items(table)
+    size = len(items.item_ids)
+    if not size:
         raise ValueError(
             f"none of the {table.num_items:,} items has a vector: there is "
             "nothing to match with."
         )
-    report(
-        f"{len(item_ids):,} of {table.num_items:,} items have a vector, "
-        f"{vectors.nbytes / 2**20:,.0f} MiB"
-    )
-    train = clicks_lib.read_clicks(
-        job.train_files, job.tune_users, job.max_behaviors, part=1
-    )
-    counts = _counts(item_ids, train.item_ids)
+    report(f"{size:,} of {table.num_items:,} items have a vector")
+    train = Clicks.read(job.train_clicks)
+    counts = train.counts_of(items.item_ids)
+    index = make_index(job, items, popularity(counts))
     matcher = Matcher(
-        item_ids,
-        vectors,
-        popularity(counts),
-        num_candidates=job.num_candidates,
+        items,
+        index,
         max_behaviors=job.max_behaviors,
         scoring=tuning.START,
     )
-    scoring, tried = _choose(job, matcher, train, item_ids)
-    matcher.assign_popularity(popularity(counts))
+    scoring, tried = _choose(job, matcher, train, items)
+    index.assign_popularity(popularity(counts))
     matcher.assign(scoring)
     report(
         f"half life {scoring.half_life:g} behaviors, weight of popularity "
         f"{scoring.popularity_weight:g}, of repeats {scoring.repeat_weight:g}"
     )
+    chosen: dict[str, Any] = {"kind": "exact"}
+    held_out = Clicks.read(job.eval_clicks)
+    if isinstance(index, Clustered):
+        exact = factorized.exact_index(items, index.k, popularity(counts))
+        chosen = _choose_probes(
+            job, matcher, index, exact, items, train, held_out
+        )
+        report(
+            f"{chosen['probes']:,} of {chosen['clusters']:,} clusters are "
+            f"searched; they find {chosen['found_of_exact']:.4f} of the exact "
+            "answers"
+        )
     result = {
-        "num_items": len(item_ids),
-        "items_without_vector": table.num_items - len(item_ids),
+        "num_items": size,
+        "items_without_vector": table.num_items - size,
         "num_candidates": matcher.num_candidates,
         "max_behaviors": job.max_behaviors,
         "scoring": {name: getattr(scoring, name) for name in _WEIGHTS},
         "tried": tried,
-        **_evaluate(job, matcher, scoring, counts, item_ids, vectors),
+        "index": chosen,
+        **_evaluate(job, matcher, scoring, counts, items, held_out),
     }
     for name, values in result["recall"].items():
         report(evaluation.as_line(name, values))
@@ -90,27 +102,25 @@ def run(job: Job, report: Report) -> dict[str, Any]:
     clicked = np.flatnonzero(counts)
     np.savez(
         evaluation_dir / CLICKS_FILE,
-        item_ids=item_ids[clicked],
+        item_ids=items.item_ids[clicked],
         clicks=counts[clicked],
     )
     return result
 
 
-def item_vectors(
-    table: ItemTable,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Returns ids (n,) and unit vectors (n, D) of items that have a vector."""
-    inverse_norms = table.inverse_norms()
-    rows = np.flatnonzero(inverse_norms)
-    vectors = np.empty((len(rows), table.dim), np.float32)
-    for start in range(0, len(rows), 1 << 16):
-        some = rows[start : start + (1 << 16)]
-        np.multiply(
-            table.codes[some],
-            inverse_norms[some, np.newaxis],
-            out=vectors[start : start + len(some)],
-        )
-    return np.asarray(table.item_ids)[rows - 1], vectors
+def make_index(
+    job: Job, items: Items, of_items: npt.NDArray[np.float32]
+) -> Exact | Clustered:
+    """Returns an index of items with popularity ``of_items`` float32 (N,)."""
+    k = min(job.num_candidates, len(items.item_ids))
+    if not job.clusters:
+        return Exact(items, of_items, k)
+    folder = pathlib.Path(job.clusters)
+    clusters = np.concatenate(
+        [np.load(file) for file in sorted(folder.glob(f"{CLUSTERS_PREFIX}*"))]
+    )
+    centroids = np.load(folder / CENTROIDS_FILE)
+    return Clustered(items, of_items, k, clusters[items.rows - 1], centroids)
 
 
 def popularity(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -142,19 +152,11 @@ def _batches(
         yield start, tf.constant(ids)
 
 
-def _counts(
-    item_ids: npt.NDArray[np.int64], clicked: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    place = np.minimum(np.searchsorted(item_ids, clicked), len(item_ids) - 1)
-    known = item_ids[place] == clicked
-    return np.bincount(place[known], minlength=len(item_ids))
-
-
 def _choose(
     job: Job,
     matcher: Matcher,
-    train: clicks_lib.Clicks,
-    item_ids: npt.NDArray[np.int64],
+    train: Clicks,
+    items: Items,
 ) -> tuple[Scoring, list[dict[str, float]]]:
     """Chooses the scoring on one half of the train users.
 
@@ -169,9 +171,8 @@ def _choose(
     histories, users, clicked = train.sampled()
     if len(fixed) == len(_WEIGHTS) or not len(clicked):
         return tuning.choose(lambda _: 0.0, fixed)[0], []
-    others = clicks_lib.half_of(clicks_lib.mixed(train.user_ids)) == 0
-    matcher.assign_popularity(
-        popularity(_counts(item_ids, train.item_ids[others]))
+    matcher.index.assign_popularity(
+        popularity(train.counts_of(items.item_ids, [OTHERS]))
     )
     ks = evaluation.choose_ks(matcher.num_candidates)
 
@@ -183,26 +184,62 @@ def _choose(
     return tuning.choose(measure, fixed)
 
 
+def _choose_probes(
+    job: Job,
+    matcher: Matcher,
+    index: Clustered,
+    exact: Any,
+    items: Items,
+    train: Clicks,
+    held_out: Clicks,
+) -> dict[str, Any]:
+    """Chooses how many clusters are searched, by users and vectors of items.
+
+    What they find is measured on users who are held out, if there are any.
+    """
+    rng = np.random.default_rng(job.seed)
+    places = rng.choice(len(items.item_ids), min(_QUERIES, len(items.rows)))
+    vectors = np.pad(items.vectors(np.sort(places)), [(0, 0), (0, 1)])
+    samples = [_queries(matcher, train.sampled()[0]), vectors]
+    chosen = probes.choose(index, exact, samples, job.index_recall)
+    unseen = _queries(matcher, held_out.sampled()[0][: job.tune_users])
+    measured = unseen if len(unseen) else vectors
+    wanted = probes.best_rows(exact, measured)
+    return {
+        "kind": "clustered",
+        "clusters": index.num_clusters,
+        "probes": chosen,
+        "wanted": job.index_recall,
+        "found_of_exact": probes.share_found(index, measured, wanted),
+    }
+
+
+def _queries(
+    matcher: Matcher, histories: Sequence[npt.NDArray[np.int64]]
+) -> npt.NDArray[np.float32]:
+    """Returns the queries of users, float32 (U, D + 1)."""
+    return np.concatenate(
+        [matcher.queries(ids).numpy() for _, ids in _batches(histories)]
+        or [np.zeros((0, matcher.dim + 1), np.float32)]
+    )
+
+
 def _evaluate(
     job: Job,
     matcher: Matcher,
     scoring: Scoring,
     counts: npt.NDArray[np.int64],
-    item_ids: npt.NDArray[np.int64],
-    vectors: npt.NDArray[np.float32],
+    items: Items,
+    held_out: Clicks,
 ) -> dict[str, Any]:
-    held_out = clicks_lib.read_clicks(
-        job.eval_files, job.eval_users, job.max_behaviors
-    )
+    item_ids = items.item_ids
     histories, users, clicked = held_out.sampled()
     ks = evaluation.choose_ks(matcher.num_candidates)
-    queries = np.concatenate(
-        [matcher.queries(ids).numpy() for _, ids in _batches(histories)]
-        or [np.zeros((0, vectors.shape[1] + 1), np.float32)]
-    )
+    queries = _queries(matcher, histories)
     popular = evaluation.popular_first(item_ids, counts, ks[-1])
     everyone = np.broadcast_to(popular, (len(histories), len(popular)))
-    known = np.isin(clicked, item_ids)
+    places, known = find_sorted(item_ids, clicked)
+    places[~known] = -1
     share_known = float(known.mean()) if len(known) else float("nan")
 
     def recall(answers: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -224,19 +261,32 @@ def _evaluate(
             "popularity": recall(everyone),
             "random": evaluation.random_recall(len(item_ids), share_known, ks),
         },
-        "factorized_top_k": {
-            "user vector": factorized.factorized_recall(
-                item_ids, vectors, queries[:, :-1], users, clicked, ks
-            ),
-            "user vector and popularity": factorized.factorized_recall(
-                item_ids,
-                np.concatenate([vectors, popularity(counts)[:, None]], axis=1),
-                queries,
-                users,
-                clicked,
-                ks,
-            ),
-        },
+        "factorized_top_k": _factorized(
+            job, items, counts, queries, users, places, ks
+        ),
+    }
+
+
+def _factorized(
+    job: Job,
+    items: Items,
+    counts: npt.NDArray[np.int64],
+    queries: npt.NDArray[np.float32],
+    users: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    ks: Sequence[int],
+) -> dict[str, Any]:
+    """Returns the recall of one exact search, if the index is exact, too."""
+    if job.clusters:
+        return {}
+    by_vector = factorized.exact_index(items, ks[-1])
+    by_both = factorized.exact_index(items, ks[-1], popularity(counts))
+    return {
+        name: factorized.factorized_recall(index, of, users, places, ks)
+        for name, index, of in (
+            ("user vector", by_vector, queries[:, :-1]),
+            ("user vector and popularity", by_both, queries),
+        )
     }
 
 

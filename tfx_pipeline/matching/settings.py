@@ -19,6 +19,12 @@ EVALUATION_FILE = "evaluation.json"
 CLICKS_FILE = "item_clicks.npz"
 """File beside it: the items clicked in the train split and their counts."""
 
+CENTROIDS_FILE = "centroids.npy"
+"""File of the centroids of items, float32 (C, D), in a folder of clusters."""
+
+CLUSTERS_PREFIX = "clusters-"
+"""Begin of the names of the files with the cluster of each item."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
@@ -60,15 +66,18 @@ class Scoring:
 class Job:
     """Files and settings of one retrieval model.
 
-    ``train_files`` and ``eval_files`` are patterns of request-grouped Examples.
-    `MatchingConfig` describes the numbers; ``seed`` is that of the bootstrap.
+    ``train_clicks`` and ``eval_clicks`` are files of `clicks.Clicks`;
+    ``clusters`` is a folder of `inputs.write_clusters`, or "" for an exact
+    index. `MatchingConfig` describes the numbers; ``seed`` is that of the
+    bootstrap and of the clusters.
     """
 
     item_table: str
-    train_files: str
-    eval_files: str
+    train_clicks: str
+    eval_clicks: str
     model_dir: str
     evaluation_dir: str
+    clusters: str = ""
     num_candidates: int = 500
     max_behaviors: int = 1000
     half_life: float | None = None
@@ -76,6 +85,7 @@ class Job:
     repeat_weight: float | None = None
     tune_users: int = 300
     eval_users: int = 5000
+    index_recall: float = 0.95
     seed: int = 0
 
     def write(self, path: pathlib.Path) -> None:

@@ -31,7 +31,7 @@ from tfx_pipeline.components.artifacts import ItemTableArtifact
 from tfx_pipeline.components.matching_gen import MatchingGen
 from tfx_pipeline.components.serving_checks import WrongAnswer
 from tfx_pipeline.components.serving_validator import ServingValidator
-from tfx_pipeline.matching import process
+from tfx_pipeline.matching import inputs, process
 from tfx_pipeline.matching.settings import Scoring
 
 pytestmark = [pytest.mark.once, pytest.mark.tf]
@@ -49,9 +49,9 @@ SETTINGS = {
 class Run:
     """The component on a world, and what comes after it."""
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: pathlib.Path, items: int = 60) -> None:
         self.root = root
-        self.world = worlds.make_world(root)
+        self.world = worlds.make_world(root, items)
         self.push_dir = root / "serving" / "matching"
         self.artifacts = {
             "item_table": (ItemTableArtifact(), root),
@@ -71,12 +71,12 @@ class Run:
     def artifact(self, name: str):
         return self.artifacts[name][0]
 
-    def make(self, min_recall: float = 0.0) -> dict:
+    def make(self, settings=SETTINGS, **parameters) -> dict:
         """Runs MatchingGen; returns the result it recorded."""
         MatchingGen.test_call(
             **{name: self.artifact(name) for name in self.artifacts},
-            settings=json.dumps(SETTINGS),
-            min_recall=min_recall,
+            settings=json.dumps(settings),
+            **parameters,
         )
         return json.loads(
             self.artifact("evaluation").get_string_custom_property("result")
@@ -375,6 +375,7 @@ def test_no_device_is_prescribed(run):
 def test_too_little_recall_is_not_blessed(run, monkeypatch):
     # The model was made; only the decision is asked here.
     monkeypatch.setattr(process, "run_job", lambda job, report: None)
+    monkeypatch.setattr(inputs, "write_inputs", lambda *_: None)
     monkeypatch.setattr(matching_gen, "_write_warmup", lambda *_: None)
     lines = []
     monkeypatch.setattr(matching_gen.progress, "report", lines.append)
@@ -482,3 +483,60 @@ def test_search_is_checked_by_its_vectors(run, client, expected, tmp_path):
     other = dataclasses.replace(expected, table=turned)
     matcher = matching_checks.Matcher(client, other)
     assert matching_checks.CHECKS["search"](matcher) > 0.1
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory) -> Run:
+    """The component on items that are more than an exact index takes."""
+    made = Run(tmp_path_factory.mktemp("clustered"), items=4000)
+    made.make({**SETTINGS, "index_recall": 0.9}, exact_items=1000)
+    return made
+
+
+def test_clusters_find_most_of_the_exact_answer(clustered):
+    world, found = clustered.world, clustered.evaluation()["index"]
+    assert found["kind"] == "clustered"
+    # As few as are enough: the world has 63 clusters.
+    assert found["clusters"] == 63 and 1 <= found["probes"] < 63
+    model = tf.saved_model.load(str(clustered.model_dir()))
+    histories = [
+        [item for item in request.history if item] for request in world.eval
+    ]
+    histories.append([])
+    answers = recommend(model, histories)
+    items = {item: place for place, item in enumerate(world.item_ids())}
+    shares = []
+    for row, history in enumerate(histories):
+        ids, given = (
+            answers[name][row] for name in ("candidate_item_ids", "scores")
+        )
+        scores = world.scores(history)
+        of_answer = [scores[items[item]] for item in ids.tolist()]
+        np.testing.assert_allclose(given, of_answer, atol=2e-6)
+        assert (np.diff(given) <= 0).all() and len(set(ids)) == len(ids)
+        best = np.sort(scores)[-NUM_CANDIDATES:]
+        shares.append(np.mean(given >= best[0] - 2e-6))
+    # A user without behaviors is compared with all popular items.
+    assert shares[-1] == 1.0
+    assert np.mean(shares) > 0.85
+    assert found["found_of_exact"] == pytest.approx(np.mean(shares), abs=0.1)
+
+
+def test_a_clustered_index_is_validated(clustered):
+    blessing, report = clustered.validate()
+    assert report["blessed"], report
+    assert blessing.get_int_custom_property("blessed") == 1
+
+
+def test_too_few_clusters_are_found_out(clustered):
+    file = clustered.root / "evaluation" / "evaluation.json"
+    before = file.read_text()
+    found = json.loads(before)
+    found["index"]["wanted"] = 2 * 0.9999
+    file.write_text(json.dumps(found))
+    try:
+        _, report = clustered.validate()
+    finally:
+        file.write_text(before)
+    assert not report["blessed"]
+    assert "of the best items" in report["verdict"]

@@ -51,7 +51,9 @@ def test_the_configuration_holds_the_settings_of_a_job():
     config = MatchingConfig(half_life=4)
     job = Job(
         *("table", "train", "eval", "model", "evaluation"),
-        **config.model_dump(exclude={"enabled", "min_recall", "directory"}),
+        **config.model_dump(
+            exclude={"enabled", "min_recall", "exact_items", "directory"}
+        ),
     )
     assert (job.half_life, job.repeat_weight) == (4, None)
     # A job made by hand has the same defaults.

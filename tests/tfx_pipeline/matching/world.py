@@ -76,9 +76,9 @@ class World:
         )
 
 
-def make_world(folder: pathlib.Path) -> World:
+def make_world(folder: pathlib.Path, items: int = 60) -> World:
     rng = np.random.default_rng(5)
-    ids = np.unique(rng.integers(-(2**62), 2**62, 60))
+    ids = np.unique(rng.integers(-(2**62), 2**62, items))
     ids = np.concatenate([[LOWEST], ids, [HIGHEST], [7, 2**31 + 1]])
     codes = rng.integers(-127, 128, (len(ids), DIM)).astype(np.int8)
     codes[5:9] = 0

@@ -140,6 +140,7 @@ def changed(modules, project, before, path, text):
         ("muse_tools/datasets/item_text.py", {"ItemEmbedder", "TextEmbedder"}),
         ("tfx_pipeline/components/item_embedder.py", {"ItemEmbedder"}),
         ("tfx_pipeline/matching/index.py", {"MatchingGen"}),
+        ("tfx_pipeline/matching/clusters.py", {"MatchingGen"}),
         # Run by name, in a process of its own.
         ("tfx_pipeline/matching/job.py", {"MatchingGen"}),
         ("serving/model_server/app.py", VALIDATORS),
