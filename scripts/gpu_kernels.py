@@ -1,11 +1,11 @@
 """Writes this TensorFlow's column of the table in docs/gpu-kernels.md.
 
-    .venv/bin/python scripts/gpu_kernels.py VERSION kinds/muse/1
+    .venv/bin/python scripts/gpu_kernels.py VERSION kinds/{muse,spread}/1
 
 Every kind of op that the signatures of exports run between ids and scores,
 with its dtypes, is a row. Columns of other TensorFlow releases stay: run it on
 both stacks, each with exports of its own. `tests.serving.export.kinds` writes
-an export with features of every kind.
+exports with features of every kind.
 """
 
 from __future__ import annotations

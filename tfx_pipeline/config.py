@@ -211,6 +211,9 @@ class ExportConfig(settings_file.Section):
     target: Literal["any", "cpu"] = "any"
     """``cpu``: runs only on x86-64 processors with 8-bit dot products, where
     it is faster."""
+    gpus: int = pydantic.Field(default=1, ge=1)
+    """GPUs of a model server over which the rows of the item table and of
+    embeddings of items are spread."""
     fresh_items: int = pydantic.Field(default=4096, ge=0, le=1 << 20)
     """Items that can be added or replaced while a version is served; 0:
     none."""

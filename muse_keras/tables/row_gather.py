@@ -8,6 +8,11 @@ from keras import ops
 
 from muse_keras._ops.rows import raw_variable
 from muse_keras.tables.array_blocks import read_blocks
+from muse_keras.tables.device_shards import (
+    gather_shards,
+    scatter_shards,
+    shards_of,
+)
 
 
 def gather_rows(variable: Any, rows: Any) -> Any:
@@ -43,6 +48,8 @@ def gather_rows(variable: Any, rows: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
+        if shards := shards_of(variable):
+            return gather_shards(shards, rows)
         if not variable.trainable:
             return gather_frozen(variable, rows)
         return tf.gather(raw_variable(variable), rows)
@@ -68,6 +75,8 @@ def scatter_rows(variable: Any, rows: Any, values: Any) -> Any:
     """
     import tensorflow as tf
 
+    if shards := shards_of(variable):
+        return scatter_shards(shards, rows, values)
     return tf.raw_ops.ResourceScatterUpdate(
         resource=raw_variable(variable).handle, indices=rows, updates=values
     )

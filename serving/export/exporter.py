@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from muse_keras._keras_internals import flattened_layers
+from muse_keras.layers import IdEmbedding
 from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable
 from muse_keras.tables.array_blocks import release_pages
+from muse_keras.tables.device_shards import spread_rows
 from muse_keras.tensorflow import has_int8_products, int8_products
 from schemas.columns import Features
 from schemas.ranking_schema import RankingSchema
@@ -24,7 +27,7 @@ from serving.export import warmup
 from serving.export.encodings import check_learned, model_arguments
 from serving.export.feature_names import features_of, prefixed, tensor_names
 from serving.export.ranking_module import RankingModule
-from serving.export.saving import clear_devices, declare_inputs
+from serving.export.saving import declare_inputs, place_variables
 from serving.export.user_cache import UserCacheConfig
 from serving.files import find_versions, write_json
 
@@ -78,6 +81,7 @@ def export_saved_model(
     source: Mapping[str, str] | None = None,
     target: str = "any",
     user_cache: UserCacheConfig | None = None,
+    devices: Sequence[str] = (),
 ) -> Export:
     """Export a ranking model with its item table and its transform graph.
 
@@ -116,6 +120,9 @@ def export_saved_model(
             no GPU kernels.
         user_cache: size of the cache of histories on the device, for
             `prefetch` and `rank_cached`; None or 0 users disables it.
+        devices: over which devices of a server the rows of the item table and
+            of embeddings with as many rows are spread, such as
+            `("GPU:0", "GPU:1")`; empty: the server decides.
 
     Returns:
         `Export`, with the path and the manifest.
@@ -154,8 +161,12 @@ def export_saved_model(
         raw_feature_spec=spec,
         user_cache=user_cache,
     )
-    with int8_products() if target == "cpu" else contextlib.nullcontext():
-        signatures = module.signatures()
+    spread = _tables_of_items(model) if devices else []
+    with (
+        int8_products() if target == "cpu" else contextlib.nullcontext(),
+        spread_rows(spread, len(devices)) as shards,
+    ):
+        signatures = module.signatures(shards)
     examples = tuple(warmup_examples) or (
         warmup.example_of(item_table, features),
     )
@@ -168,6 +179,7 @@ def export_saved_model(
         "schema": manifests.schema_entry(schema) if schema else None,
         "max_history": max_history,
         "target": target,
+        "devices": list(devices),
         "source": dict(source or {}),
     }
     version.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +196,14 @@ def export_saved_model(
             name: specs for name, (_, specs) in module.functions().items()
         }
         declare_inputs(folder, inputs)
-        clear_devices(folder)
+        place_variables(
+            folder,
+            {
+                shard.name.partition(":")[0]: f"/device:{device}"
+                for parts in shards.values()
+                for shard, device in zip(parts, devices, strict=True)
+            },
+        )
         extra = folder / "assets.extra"
         extra.mkdir()
         manifest["warmup_records"] = warmup.write_requests(
@@ -194,6 +213,17 @@ def export_saved_model(
         write_json(extra / manifests.FILE_NAME, manifest)
         os.replace(folder, version)
     return Export(version, manifest)
+
+
+def _tables_of_items(model: BaseRanker) -> list[Any]:
+    """Return the tables that a lookup by row reads and that are large."""
+    table = model.table
+    embeddings = [
+        layer.embeddings
+        for layer in flattened_layers(model)
+        if isinstance(layer, IdEmbedding) and layer.num_rows > table.num_items
+    ]
+    return [table.codes, table.inverse_norms, *embeddings]
 
 
 def next_version(base: str | os.PathLike[str]) -> Path:

@@ -1,6 +1,7 @@
 """The served module: one model and its signatures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -122,8 +123,13 @@ class RankingModule(tf.Module):
             functions |= self.cached.functions()
         return functions
 
-    def signatures(self) -> dict[str, Any]:
-        """Trace the signatures and track the variables they use."""
+    def signatures(
+        self, shards: Mapping[str, Sequence[tf.Variable]] = MappingProxyType({})
+    ) -> dict[str, Any]:
+        """Trace the signatures and track the variables they use.
+
+        `shards` are those of tables that are spread, by the tables' paths.
+        """
         signatures = {
             name: tf.function(function, autograph=False).get_concrete_function(
                 **traced(inputs)
@@ -136,12 +142,19 @@ class RankingModule(tf.Module):
             for function in signatures.values()
             for captured in function.captured_inputs
         }
-        self.model_variables = {
-            variable.path.replace("/", "."): variable.value
+        candidates = {
+            variable.path: variable.value
             for variable in self._model.object.variables
-            if any(
-                id(part.handle) in used for part in _components(variable.value)
-            )
+        }
+        for path, parts in shards.items():
+            candidates |= {
+                f"{path}/shard_{number}": part
+                for number, part in enumerate(parts)
+            }
+        self.model_variables = {
+            path.replace("/", "."): variable
+            for path, variable in candidates.items()
+            if any(id(part.handle) in used for part in _components(variable))
         }
         return signatures
 

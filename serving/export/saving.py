@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tensorflow as tf
@@ -75,12 +76,19 @@ def declare_inputs(
     file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
-def clear_devices(folder: Path) -> None:
+def place_variables(
+    folder: Path, devices: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Let the serving machine decide the placement of a saved model.
 
     TensorFlow pins the op that restores a variable to the device of the
     variable at export. A server would place the variable there as well, so
     that a table exported on a CPU would never be on the GPU.
+
+    Args:
+        folder: the SavedModel.
+        devices: the device of some variables, by their names; a server places
+            what reads them there, too.
     """
     file = folder / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -89,7 +97,11 @@ def clear_devices(folder: Path) -> None:
         functions = (one.node_def for one in graph.library.function)
         for nodes in (graph.node, *functions):
             for node in nodes:
-                node.device = ""
+                node.device = (
+                    devices.get(node.name, "")
+                    if node.op == "VarHandleOp"
+                    else ""
+                )
     file.write_bytes(saved.SerializeToString(deterministic=True))
     (folder / "fingerprint.pb").unlink(missing_ok=True)
     internals.write_fingerprint(folder)

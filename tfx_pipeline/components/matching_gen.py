@@ -18,7 +18,7 @@ from tfx.v1.dsl.components import (
 
 from muse_keras.tables import ItemTable
 from serving.export import warmup
-from serving.export.saving import clear_devices
+from serving.export.saving import place_variables
 from serving.files import dumps
 from tfx_pipeline import progress
 from tfx_pipeline.components.artifacts import (
@@ -94,7 +94,7 @@ def MatchingGen(
             job, lambda line: progress.report(f"MatchingGen: {line}")
         )
     # The serving machine chooses the device of the index.
-    clear_devices(model_dir)
+    place_variables(model_dir)
     _write_warmup(model_dir, ItemTable.open(table_dir))
     file = pathlib.Path(evaluation.uri) / EVALUATION_FILE
     found = json.loads(file.read_text(encoding="utf-8"))

@@ -241,6 +241,7 @@ def RankerTrainer(
         max_history=settings["transform"]["max_history"],
         transform_output=job.transform_graph,
         target=export_config.target,
+        devices=_devices(export_config.gpus),
         user_cache=export.UserCacheConfig(
             **export_config.user_cache.model_dump()
         ),
@@ -248,6 +249,11 @@ def RankerTrainer(
     progress.report(f"exported {exported.memory_summary()}")
     model.set_string_custom_property(MODEL_TYPE, settings["model"]["type"])
     shutil.rmtree(trained.checkpoint_dir, ignore_errors=True)
+
+
+def _devices(gpus: int) -> list[str]:
+    """Returns the devices over which tables are spread; none for one GPU."""
+    return [f"GPU:{place}" for place in range(gpus)] if gpus > 1 else []
 
 
 def _check_table(table: ItemTable, declared: RankingSchema) -> None:

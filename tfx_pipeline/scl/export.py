@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from serving.export.saving import clear_devices
+from serving.export.saving import place_variables
 from serving.files import replaced_folder
 from tfx_pipeline.scl import embedding
 
@@ -59,7 +59,7 @@ def export_saved_model(
     )
     with replaced_folder(path) as fresh:
         tf.saved_model.save(module, str(fresh), signatures=signatures)
-        clear_devices(fresh)
+        place_variables(fresh)
 
 
 def model_embedder(model: keras.Model) -> embedding.Embedder:

@@ -1,5 +1,6 @@
 """One small world, exported once for all tests here."""
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
     """Return the exported toy with features of every kind."""
     return make_kinds(tmp_path_factory.mktemp("kinds"))
+
+
+@pytest.fixture(scope="session")
+def gpu_kernels() -> Any:
+    """Return `scripts/gpu_kernels.py`, which writes a table of the docs."""
+    root = Path(__file__).resolve().parents[3]
+    spec = importlib.util.spec_from_file_location(
+        "gpu_kernels", root / "scripts" / "gpu_kernels.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """An export with features of every kind, and what each becomes, in NumPy.
 
-    PYTHONPATH=. python tests/serving/export/kinds.py FOLDER
+    python -m tests.serving.export.kinds FOLDER
 
 writes it, for `scripts/gpu_kernels.py`.
 """
@@ -408,5 +408,21 @@ def make_kinds(folder: Path) -> Kinds:
     return Kinds(item_table, learned, model, export, loaded)
 
 
+def export_spread(kinds: Kinds, folder: Path) -> Any:
+    """Export the toy once more, spread over two GPUs."""
+    from serving.export import UserCacheConfig, export_saved_model
+
+    return export_saved_model(
+        folder,
+        model=kinds.model,
+        item_table=kinds.item_table,
+        features=FEATURES,
+        learned=kinds.learned,
+        user_cache=UserCacheConfig(users=16, ways=4, max_length=100),
+        devices=("GPU:0", "GPU:1"),
+    )
+
+
 if __name__ == "__main__":
-    make_kinds(Path(sys.argv[1]))
+    root = Path(sys.argv[1])
+    export_spread(make_kinds(root), root / "spread" / "1")

@@ -1,6 +1,5 @@
 """The proof that a signature's data path runs on a GPU, and its limits."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from serving.export import kernel_report
 from serving.export.gpu_kernels import allows
 from serving.export.graph_walk import DATA, WAIT
 from serving.export.kernel_report import main
-from tests.serving.export.kinds import Kinds
+from tests.serving.export.kinds import Kinds, export_spread
 from tests.serving.export.world import World
 
 tf = pytest.importorskip("tensorflow")
@@ -198,19 +197,16 @@ def test_a_kernel_may_be_for_some_strings_only(
 
 
 def test_the_table_of_the_docs_is_that_of_this_tensorflow(
-    world: World, kinds: Kinds
+    world: World, kinds: Kinds, gpu_kernels: Any, tmp_path: Path
 ) -> None:
-    """`scripts/gpu_kernels.py` writes it."""
-    spec = importlib.util.spec_from_file_location(
-        "gpu_kernels", ROOT / "scripts" / "gpu_kernels.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    table = script.read(script.FILE.read_text(encoding="utf-8"))
+    table = gpu_kernels.read(gpu_kernels.FILE.read_text(encoding="utf-8"))
     stated = {
         row: states.get(tf.__version__, "") for row, states in table.items()
     }
-    used = script.used(world.export.path) | script.used(kinds.export.path)
+    spread = export_spread(kinds, tmp_path / "1")
+    used: dict[Any, str] = {}
+    for export in (world.export, kinds.export, spread):
+        used |= gpu_kernels.used(export.path)
     assert {row: stated.get(row, "") for row in used} == used
     releases = set().union(*table.values())
     assert releases == {"2.16.2", "2.21.0"}

@@ -1,0 +1,159 @@
+"""An export whose large tables are spread over several devices."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.export import UserCacheConfig, export_saved_model
+from serving.export.kernel_report import kernel_report
+from tests.serving.export.world import DIM, World, make_requests, rank_inputs
+
+tf = pytest.importorskip("tensorflow")
+
+CPUS = ("CPU:0", "CPU:1", "CPU:2")
+
+
+def export(world: World, path: Path, devices: tuple[str, ...]) -> Any:
+    return export_saved_model(
+        path,
+        model=world.model,
+        item_table=world.item_table,
+        learned=world.vocabularies,
+        max_history=None,
+        user_cache=UserCacheConfig(users=64, ways=4, max_length=16),
+        devices=devices,
+    )
+
+
+class Served:
+    """A version in a session with three devices, as a server loads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = tf.compat.v1.Session(
+            graph=tf.Graph(),
+            config=tf.compat.v1.ConfigProto(
+                device_count={"CPU": 3}, allow_soft_placement=True
+            ),
+        )
+        with self.session.graph.as_default():
+            self.signatures = tf.compat.v1.saved_model.load(
+                self.session, ["serve"], str(path)
+            ).signature_def
+
+    def call(self, signature: str, trace: Any = None, **inputs: Any) -> Any:
+        defined = self.signatures[signature]
+        return self.session.run(
+            {name: one.name for name, one in defined.outputs.items()},
+            {defined.inputs[name].name: one for name, one in inputs.items()},
+            options=tf.compat.v1.RunOptions(
+                trace_level=tf.compat.v1.RunOptions.FULL_TRACE
+            ),
+            run_metadata=trace,
+        )
+
+
+@pytest.fixture(scope="module")
+def versions(world: World, tmp_path_factory: Any) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("devices")
+    return {
+        "whole": export(world, folder / "1", ()),
+        "spread": export(world, folder / "2", CPUS),
+    }
+
+
+def test_a_spread_version_answers_as_a_whole_one(
+    world: World, versions: dict[str, Any]
+) -> None:
+    inputs = rank_inputs(make_requests(world.item_table, 5, seed=3))
+    fresh = {
+        "item_ids": np.array([4242, int(world.item_table.item_ids[3])]),
+        "embedding": np.eye(2, DIM, dtype=np.float32),
+        **{
+            f"item_{name}": np.array([1, 2])
+            for name in world.item_table.features
+        },
+    }
+    behaviors = {
+        name: inputs[name] for name in inputs if not name.startswith("cand")
+    }
+    cached = {name: inputs[name] for name in ("user_id", "candidate_item_ids")}
+    answers = []
+    for version in versions.values():
+        served = Served(version.path)
+        found = {
+            "rank": served.call("rank", **inputs),
+            "explain": served.call("explain", **inputs),
+            "prefetch": served.call("prefetch", **behaviors),
+            "rank_cached": served.call("rank_cached", **cached),
+            "upsert_items": served.call("upsert_items", **fresh),
+        }
+        for name in ("rank", "embed"):
+            given = (
+                inputs if name == "rank" else {"item_ids": fresh["item_ids"]}
+            )
+            found[f"{name} with fresh items"] = served.call(name, **given)
+        found["upsert_items"].pop("load_id")
+        answers.append(found)
+    whole, spread = answers
+    for signature, outputs in whole.items():
+        for name, values in outputs.items():
+            np.testing.assert_array_equal(
+                spread[signature][name], values, f"{signature} {name}"
+            )
+    np.testing.assert_array_equal(
+        spread["embed with fresh items"]["embedding"], fresh["embedding"]
+    )
+
+
+def test_rows_are_divided_and_no_table_is_whole(
+    versions: dict[str, Any],
+) -> None:
+    whole, spread = (one.manifest["variables"] for one in versions.values())
+    tables = {name for name in whole if name not in spread}
+    assert any("codes" in name for name in tables)
+    assert any("inverse_norms" in name for name in tables)
+    assert any("embeddings" in name for name in tables)
+    for name in tables:
+        shards = [spread[f"{name}.shard_{n}"]["shape"] for n in range(3)]
+        sizes = [shape[0] for shape in shards]
+        assert sum(sizes) == whole[name]["shape"][0]
+        assert max(sizes) - min(sizes) <= 1
+    assert spread.keys() - whole.keys() == {
+        f"{name}.shard_{n}" for name in tables for n in range(3)
+    }
+    assert versions["spread"].manifest["devices"] == list(CPUS)
+
+
+def test_each_device_reads_its_own_rows(
+    world: World, versions: dict[str, Any]
+) -> None:
+    inputs = rank_inputs(make_requests(world.item_table, 5, seed=3))
+    for version, devices in (("whole", {"CPU:0"}), ("spread", set(CPUS))):
+        served, trace = Served(versions[version].path), None
+        trace = tf.compat.v1.RunMetadata()
+        served.call("rank", trace, **inputs)
+        readers = {
+            stats.device.rpartition("device:")[2]
+            for stats in trace.step_stats.dev_stats
+            for node in stats.node_stats
+            if "ResourceGatherNd" in node.timeline_label
+        }
+        assert readers == devices
+
+
+def test_a_version_for_gpus_has_gpu_kernels_and_runs_without_any(
+    world: World, versions: dict[str, Any], tmp_path: Path
+) -> None:
+    version = export(world, tmp_path / "3", ("GPU:0", "GPU:1"))
+    for signature in ("rank", "rank_cached", "prefetch", "embed"):
+        report = kernel_report(version.path, signature)
+        assert report.passed, str(report)
+    inputs = rank_inputs(make_requests(world.item_table, 5, seed=3))
+    np.testing.assert_array_equal(
+        Served(version.path).call("rank", **inputs)["click_probability"],
+        Served(versions["whole"].path).call("rank", **inputs)[
+            "click_probability"
+        ],
+    )
