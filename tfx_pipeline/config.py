@@ -178,8 +178,9 @@ class TrainerConfig(settings_file.Section):
     workers; 0: one for each worker. With the same shards, any number of
     workers trains on the same batches."""
     divided_rows: int = pydantic.Field(default=0, ge=0)
-    """Rows from which an embedding table is divided among several workers,
-    with its moments; 0: every worker holds all tables whole."""
+    """Rows from which a table is divided among several workers: embeddings
+    with their moments, and vectors of items; 0: every worker holds all tables
+    whole."""
 
 
 class UserCacheConfig(settings_file.Section):

@@ -14,6 +14,8 @@ from muse_keras._ops.checks import (
     same_axes,
 )
 from muse_keras.tables import gather_rows
+from muse_keras.tables.array_blocks import CHUNK_ROWS
+from muse_keras.tables.row_gather import assign_blocks, shards_of_new
 
 
 @muse_keras_export()
@@ -68,16 +70,26 @@ class IdEmbedding(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Make the table, or its part on each replica of a strategy."""
-        shards = _shards_of(self.num_rows)
+        shards = shards_of_new(self.num_rows)
+        in_blocks = self._is_drawn_in_blocks()
         self.embeddings = self.add_weight(
             shape=(-(-self.num_rows // shards), self.dim),
-            initializer=self.embeddings_initializer if shards == 1 else "zeros",
+            initializer="zeros" if in_blocks else self.embeddings_initializer,
             autocast=False,
             name="embeddings",
         )
         self.embeddings.row_sparse = True
         if shards > 1:
-            self._divide(shards)
+            from muse_keras.tables.row_shards import divide
+
+            divide(self.embeddings, self.num_rows)
+        if in_blocks:
+            assign_blocks(
+                self.embeddings,
+                _InitialRows(
+                    self.embeddings_initializer, self.embeddings, self.num_rows
+                ),
+            )
         self.built = True
 
     def call(self, rows: Any) -> Any:
@@ -85,12 +97,7 @@ class IdEmbedding(keras.layers.Layer):
         check_indices("rows", rows, self.num_rows, "the rows of the table")
         rows = ops.convert_to_tensor(rows)
         check_inputs(rows=(rows, same_axes(rows), "integers"))
-        if getattr(self.embeddings, "row_shards", None):
-            from muse_keras.tables.row_shards import gather_divided
-
-            vectors = gather_divided(self.embeddings, rows, self.num_rows)
-        else:
-            vectors = gather_rows(self.embeddings, rows)
+        vectors = gather_rows(self.embeddings, rows)
         return ops.cast(vectors, self.compute_dtype)
 
     def compute_output_spec(self, rows: Any) -> Any:
@@ -110,30 +117,33 @@ class IdEmbedding(keras.layers.Layer):
             ),
         }
 
-    def _divide(self, count: int) -> None:
-        """Give each replica its rows of the whole table's initial values."""
-        import tensorflow as tf
+    def _is_drawn_in_blocks(self) -> bool:
+        """Tell whether initial values are never in memory twice (TensorFlow).
 
-        from muse_keras.tables.row_shards import (
-            RowShards,
-            local_shards,
-            own_shards,
+        A replica then draws the blocks of the whole table, and keeps its rows.
+        """
+        return keras.backend.backend() == "tensorflow" and (
+            shards_of_new(self.num_rows) > 1 or self.num_rows > CHUNK_ROWS
         )
 
-        self.embeddings.row_shards = RowShards(count, own_shards())
-        with tf.device("CPU:0"):
-            whole = self.embeddings_initializer(
-                (self.num_rows, self.dim), self.embeddings.dtype
-            )
-        for shard, part in local_shards(self.embeddings).items():
-            own = whole[shard::count]
-            part.scatter_update(tf.IndexedSlices(own, tf.range(len(own))))
 
+class _InitialRows:
+    """The initial values of a table, each block drawn when it is read."""
 
-def _shards_of(num_rows: int) -> int:
-    """Return among how many replicas a new table is divided."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    from muse_keras.tables.row_shards import shards_of
+    def __init__(self, initializer: Any, variable: Any, num_rows: int) -> None:
+        self._initializer = initializer
+        self._variable = variable
+        self._num_rows = num_rows
 
-    return shards_of(num_rows)
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def __getitem__(self, block: slice) -> Any:
+        """Return values (n, dim); the first row of the block moves the seed."""
+        drawn = self._initializer
+        seed = getattr(drawn, "seed", None)
+        if block.start and isinstance(seed, int):
+            config = {**drawn.get_config(), "seed": seed + block.start}
+            drawn = type(drawn).from_config(config)
+        shape = (block.stop - block.start, *self._variable.shape[1:])
+        return ops.convert_to_numpy(drawn(shape, self._variable.dtype))

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK_ROWS = 1 << 16
+CHUNK_ROWS = 1 << 16
 
 
-def blocks(size: int, rows: int = _CHUNK_ROWS) -> Iterator[slice]:
+def blocks(size: int, rows: int = CHUNK_ROWS) -> Iterator[slice]:
     """Yield consecutive slices of at most `rows` that cover `size`."""
     for start in range(0, size, rows):
         yield slice(start, min(start + rows, size))

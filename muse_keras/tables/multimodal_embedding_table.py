@@ -24,6 +24,7 @@ from muse_keras.tables.row_gather import (
     assign_blocks,
     gather_rows,
     scatter_rows,
+    shards_of_new,
 )
 
 
@@ -160,10 +161,17 @@ class MultimodalEmbeddingTable(keras.layers.Layer):
                     "fresh_known_rows", spare, "int64"
                 )
         rows = self.num_items + 1 + self.spare_rows
-        self.codes = self._add_frozen("codes", (rows, self.dim), "int8")
+        shards = shards_of_new(rows)
+        held = -(-rows // shards)
+        self.codes = self._add_frozen("codes", (held, self.dim), "int8")
         self.inverse_norms = self._add_frozen(
-            "inverse_norms", (rows,), "float32"
+            "inverse_norms", (held,), "float32"
         )
+        if shards > 1:
+            from muse_keras.tables.row_shards import divide
+
+            divide(self.codes, rows)
+            divide(self.inverse_norms, rows)
         self.built = True
 
     def assign(self, item_table: ItemTable) -> None:

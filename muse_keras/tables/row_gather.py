@@ -30,6 +30,9 @@ def gather_rows(variable: Any, rows: Any) -> Any:
         rows: int32 or int64 of any shape. A row outside the table, negative
             ones included, reads row 0, on every backend and device.
 
+    A table that is divided among replicas (see `row_shards`) is read by all of
+    them together.
+
     Returns:
         Tensor of shape `rows.shape + variable.shape[1:]`, the variable's
         dtype.
@@ -41,13 +44,18 @@ def gather_rows(variable: Any, rows: Any) -> Any:
     array([[1., 2.],
            [0., 0.]], dtype=float32)
     """
-    size = variable.shape[0]
+    divided = getattr(variable, "row_shards", None)
+    size = divided.rows if divided else variable.shape[0]
     # int64: on a GPU TensorFlow keeps int32 arithmetic on the host.
     rows = ops.cast(ops.convert_to_tensor(rows), _index_dtype())
     rows = ops.where((rows >= 0) & (rows < size), rows, ops.zeros_like(rows))
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
+        if divided:
+            from muse_keras.tables.row_shards import gather_divided
+
+            return gather_divided(variable, rows)
         if shards := shards_of(variable):
             return gather_shards(shards, rows)
         if not variable.trainable:
@@ -89,16 +97,10 @@ def assign_blocks(variable: Any, values: Any) -> None:
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        import tensorflow as tf
+        from muse_keras.tables.row_shards import write_rows
 
-        with tf.device(variable.value.device):
-            for block, rows in read_blocks(values):
-                variable.value.scatter_update(
-                    tf.IndexedSlices(
-                        tf.constant(rows),
-                        tf.range(block.start, block.stop, dtype=tf.int64),
-                    )
-                )
+        for block, rows in read_blocks(values):
+            write_rows(variable, block.start, rows)
     elif backend == "torch":
         for block, rows in read_blocks(values):
             variable.value[block] = ops.convert_to_tensor(rows)
@@ -107,6 +109,15 @@ def assign_blocks(variable: Any, values: Any) -> None:
         missing = variable.shape[0] - len(array)
         widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
         variable.assign(np.pad(array, widths))
+
+
+def shards_of_new(num_rows: int) -> int:
+    """Return among how many replicas a table that is made now is divided."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    from muse_keras.tables.row_shards import shards_of
+
+    return shards_of(num_rows)
 
 
 def _index_dtype() -> str:

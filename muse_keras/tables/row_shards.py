@@ -22,6 +22,7 @@ _GROUP = 0x4D555345
 _instances = itertools.count(1)
 # TensorFlow fixes the shape of a collective operation at its first step. So the
 # sizes of parts are rounded up to powers of two, and each has its own number.
+_WORD = 4
 _SIZES = [1 << bits for bits in range(31)]
 _minimum_rows: contextvars.ContextVar[int] = contextvars.ContextVar(
     "minimum_rows", default=0
@@ -32,10 +33,12 @@ class RowShards(NamedTuple):
     """How the rows of a variable are divided.
 
     Attributes:
+        rows: number of rows of the whole table.
         total: number of shards, one on each replica.
         own: the shards of this process, in the order of its replicas.
     """
 
+    rows: int
     total: int
     own: tuple[int, ...]
 
@@ -66,7 +69,13 @@ def shards_of(num_rows: int) -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def own_shards() -> tuple[int, ...]:
+def divide(variable: Any, num_rows: int) -> None:
+    """Mark a `keras.Variable` as this process's part of a table."""
+    count = tf.distribute.get_strategy().num_replicas_in_sync
+    variable.row_shards = RowShards(num_rows, count, _own_shards())
+
+
+def _own_shards() -> tuple[int, ...]:
     """Return the shard of each replica of this process, in their order."""
     strategy = tf.distribute.get_strategy()
     count = strategy.num_replicas_in_sync
@@ -88,16 +97,39 @@ def local_shards(variable: Any) -> dict[int, tf.Variable]:
     return dict(zip(shards.own, copies, strict=True))
 
 
-def gather_divided(variable: Any, rows: Any, num_rows: int) -> Any:
+def write_rows(variable: Any, start: int, values: Any) -> None:
+    """Write rows of a table that follow each other, those that are held here.
+
+    Args:
+        variable: `keras.Variable`, whole or divided.
+        start: int, the first row.
+        values: array or tensor of the rows' values.
+    """
+    divided = getattr(variable, "row_shards", None)
+    if divided:
+        count, holders = divided.total, [*local_shards(variable).items()]
+    else:
+        strategy = tf.distribute.get_strategy()
+        copies = strategy.experimental_local_results(variable.value)
+        count, holders = 1, [(0, copy) for copy in copies]
+    for shard, holder in holders:
+        first = (shard - start) % count
+        own = values[first::count]
+        place = (start + first) // count
+        holder.scatter_update(
+            tf.IndexedSlices(own, tf.range(place, place + len(own)))
+        )
+
+
+def gather_divided(variable: Any, rows: Any) -> Any:
     """Return rows of a divided table, with gradients.
 
     Args:
-        variable: `keras.Variable` (ceil(num_rows / R), dim).
-        rows: integers of any shape; rows outside the table read row 0.
-        num_rows: int, rows of the whole table.
+        variable: `keras.Variable` (ceil(N / R), ...) of a table of N rows.
+        rows: int64 of any shape, in [0, N).
 
     Returns:
-        Tensor `rows.shape + (dim,)`.
+        Tensor `rows.shape + variable.shape[1:]`.
 
     Raises:
         ValueError: outside `strategy.run`.
@@ -109,8 +141,6 @@ def gather_divided(variable: Any, rows: Any, num_rows: int) -> Any:
             "A table that is divided among replicas is read inside "
             f"`strategy.run`, by all of its {count} replicas."
         )
-    rows = tf.cast(rows, tf.int64)
-    rows = tf.where((rows >= 0) & (rows < num_rows), rows, tf.zeros_like(rows))
     unique, position = tf.unique(tf.reshape(rows, [-1]))
     owner = unique % count
     order = tf.argsort(owner, stable=True)
@@ -127,11 +157,31 @@ def gather_divided(variable: Any, rows: Any, num_rows: int) -> Any:
     room = tf.gather(tf.constant(_SIZES, tf.int64), size)
     asked = tf.scatter_nd(slots, unique // count, tf.concat([[count], room], 0))
     found = tf.gather(raw_variable(variable), _exchange(asked, size[0]))
-    values = tf.gather_nd(_exchange(found, size[0]), slots)
-    values = tf.gather(values, position)
-    shape = tf.concat([tf.shape(rows), [variable.shape[1]]], 0)
-    values = tf.reshape(values, shape)
-    return tf.ensure_shape(values, [*rows.shape, variable.shape[1]])
+    found = _from_words(_exchange(_as_words(found), size[0]), variable)
+    values = tf.gather(tf.gather_nd(found, slots), position)
+    width = variable.shape[1:]
+    values = tf.reshape(values, tf.concat([tf.shape(rows), width], 0))
+    return tf.ensure_shape(values, [*rows.shape, *width])
+
+
+def _as_words(values: tf.Tensor) -> tf.Tensor:
+    """Return int8 values as int32, since collectives have no int8."""
+    if values.dtype != tf.int8:
+        return values
+    words = -(-values.shape[-1] // _WORD)
+    missing = words * _WORD - values.shape[-1]
+    values = tf.pad(values, [[0, 0]] * (values.shape.rank - 1) + [[0, missing]])
+    shape = tf.concat([tf.shape(values)[:-1], [words, _WORD]], 0)
+    return tf.bitcast(tf.reshape(values, shape), tf.int32)
+
+
+def _from_words(words: tf.Tensor, variable: Any) -> tf.Tensor:
+    """Return what `_as_words` was given, rows of a variable."""
+    if words.dtype == variable.dtype:
+        return words
+    codes = tf.bitcast(words, tf.int8)
+    codes = tf.reshape(codes, tf.concat([tf.shape(words)[:-1], [-1]], 0))
+    return codes[..., : variable.shape[-1]]
 
 
 def _exchange(parts: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:

@@ -13,11 +13,10 @@ import shutil
 from collections.abc import Callable, Mapping
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from muse_keras.tables.array_blocks import blocks
-from muse_keras.tables.row_shards import local_shards
+from muse_keras.tables.row_shards import local_shards, write_rows
 
 _NAME = "tables-{}"
 
@@ -93,14 +92,10 @@ def restore(
     variable: keras.Variable,
 ) -> None:
     """Reads the rows that a variable holds, divided or whole."""
-    if is_divided(variable):
-        count, holders = variable.row_shards.total, local_shards(variable)
-    else:
-        copies = tf.distribute.get_strategy().experimental_local_results(
-            variable.value
-        )
-        count, holders = 1, {0: copies[0]}
     places, shards, dim = shape
+    size = (
+        variable.row_shards.rows if is_divided(variable) else variable.shape[0]
+    )
     for block in blocks(places):
         length = block.stop - block.start
         (values,) = tf.raw_ops.RestoreV2(
@@ -112,9 +107,5 @@ def restore(
             dtypes=[variable.dtype],
         )
         values = tf.reshape(values, [length * shards, dim])
-        rows = np.arange(block.start * shards, block.stop * shards)
-        for shard, holder in holders.items():
-            own = (rows % count == shard) & (rows // count < holder.shape[0])
-            holder.scatter_update(
-                tf.IndexedSlices(values[own], rows[own] // count)
-            )
+        start = block.start * shards
+        write_rows(variable, start, values[: size - start])

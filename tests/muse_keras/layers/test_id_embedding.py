@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from muse_keras.layers import IdEmbedding
+from muse_keras.tables.array_blocks import CHUNK_ROWS
 
 
 def test_rows_are_read_and_rows_outside_a_tensor_read_row_zero():
@@ -46,3 +47,28 @@ def test_the_gradient_is_a_list_of_rows(dtype):
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="`num_rows` must be a positive"):
         IdEmbedding(0, 2)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow draws in blocks"
+)
+def test_a_large_table_is_drawn_in_blocks_that_differ():
+    rows = CHUNK_ROWS + 100
+
+    def drawn(**options):
+        layer = IdEmbedding(rows, 2, **options)
+        layer.build()
+        return np.asarray(layer.embeddings)
+
+    uniform = keras.initializers.RandomUniform(seed=7)
+    table = drawn(embeddings_initializer=uniform)
+    first = np.asarray(uniform((CHUNK_ROWS, 2)))
+    np.testing.assert_array_equal(table[:CHUNK_ROWS], first)
+    # The second block is neither zero nor the first once more.
+    assert (table[CHUNK_ROWS:] != 0).any(axis=1).all()
+    assert (table[CHUNK_ROWS:] != first[:100]).all(axis=1).mean() > 0.99
+    again = drawn(
+        embeddings_initializer=keras.initializers.RandomUniform(seed=7)
+    )
+    np.testing.assert_array_equal(table, again)
+    assert (drawn(embeddings_initializer="ones") == 1).all()

@@ -113,8 +113,8 @@ def test_four_of_which_one_is_killed_and_two_that_resume(tmp_path, alone):
         assert process.wait(30) is not None
     assert not (tmp_path / "weights0.npz").exists()
     resumed = run(tmp_path, 2, DIVIDED)
-    # Both tables, and both moments of each.
-    assert sum(" of 2" in name for name in resumed[0][0]) == 6
+    # Both tables with both moments of each, codes and norms of the items.
+    assert sum(" of 2" in name for name in resumed[0][0]) == 8
     assert_like_alone(resumed, alone)
     ended = run(tmp_path, 1)
     assert_like_alone(ended, alone)

@@ -37,7 +37,8 @@ def main(folder: pathlib.Path, epochs: int, divided: int) -> None:
     with strategy.scope(), row_shards.divided_rows(divided):
         model = trainer.build_model(
             config_lib.ModelConfig(
-                type="din",
+                type="muse",
+                k=3,
                 embedding_dim=4,
                 recent=3,
                 num_tiers=4,
