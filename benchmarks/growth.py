@@ -1,11 +1,12 @@
 """Memory and CPU time of components against the size of their data.
 
-Each step runs in a fresh process at every size: ItemTableGen joins raw tables
-of random items, ItemEmbedder embeds their content with a small tower, and the
-Evaluator computes all metrics of a model in four slices. All run on Beam's
-direct runner in one process. A line has the CPU seconds, the size of the data
-(what a process that held all of it would need), and the memory of the process
-before the step and at its peak, without pages of mapped files.
+Each step runs in a fresh process at every size: RequestExampleGen joins raw
+tables of synthetic users, ItemTableGen those of random items, ItemEmbedder
+embeds their content with a small tower, and the Evaluator computes all metrics
+of a model in four slices. All run on Beam's direct runner in one process. A
+line has the CPU seconds, the size of the data (what a process that held all of
+it would need), and the memory of the process before the step and at its peak,
+without pages of mapped files.
 
     python -m benchmarks.growth [--quick] [--sizes N …] [--steps NAME …]
         [--chart OUT.svg] [--from LINES.jsonl]
@@ -26,9 +27,14 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.remote import Remote
 
-STEPS = {"table": "items", "embed": "items", "evaluate": "impressions"}
+STEPS = {
+    "ingest": "impressions",
+    "table": "items",
+    "embed": "items",
+    "evaluate": "impressions",
+}
 SIZES, QUICK_SIZES = (100_000, 1_000_000, 10_000_000), (20_000, 100_000)
-COLORS = ("#8b5fb0", "#a88400", "#3a8ca6")
+COLORS = ("#c05a3c", "#8b5fb0", "#a88400", "#3a8ca6")
 
 Row = dict[str, Any]
 
@@ -82,11 +88,11 @@ def _picture(rows: list[Row]) -> str:
         '<rect width="720" height="300" fill="#ffffff"/>',
         *_panel(60, "MB above the start", rows, [("", _memory), ("5", _data)]),
         *_panel(420, "CPU seconds", rows, [("", _cpu)]),
-        '<text x="560" y="288">dashed: all data</text>',
+        '<text x="592" y="288">dashed: all data</text>',
     ]
     for place, (step, unit) in enumerate(STEPS.items()):
         parts.append(
-            f'<text x="{20 + 170 * place}" y="288" fill="{COLORS[place]}">'
+            f'<text x="{16 + 145 * place}" y="288" fill="{COLORS[place]}">'
             f"{step} ({unit})</text>"
         )
     return "".join([*parts, "</svg>\n"])

@@ -20,6 +20,7 @@ CHUNK = 100_000
 WIDTH, DIM = 32, 128
 CANDIDATES = 50
 IMPRESSIONS_OF_USER = 200
+SHOWN_TO_USER = 14
 
 
 @contextlib.contextmanager
@@ -55,6 +56,26 @@ def _anonymous_mb() -> int:
 def _chunks(size: int) -> Iterator[tuple[np.random.Generator, int, int]]:
     for start in range(0, size, CHUNK):
         yield np.random.default_rng(start), start, min(CHUNK, size - start)
+
+
+def ingest(folder: str, size: int) -> dict[str, Any]:
+    """Join raw tables of about `size` impressions into Examples."""
+    from benchmarks import ingest
+    from muse_tools.datasets import synth
+
+    root = pathlib.Path(folder)
+    options = synth.Options(
+        users=size // SHOWN_TO_USER, items=100_000, search_events=0
+    )
+    made, _ = synth.generate(root / "raw", options)
+    join = ingest.Join(root / "raw", root / "joined")
+    facts: dict[str, Any] = {}
+    with _measured(facts):
+        join()
+    shown = sum(split["impressions"] for split in made["splits"].values())
+    files = (root / "raw").rglob("*.parquet")
+    raw = sum(file.stat().st_size for file in files)
+    return {**facts, "impressions": shown, "data_mb": raw >> 20}
 
 
 def table(folder: str, size: int) -> dict[str, Any]:
@@ -242,4 +263,11 @@ def evaluate(folder: str, size: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({"table": table, "embed": embed, "evaluate": evaluate})
+    serve(
+        {
+            "ingest": ingest,
+            "table": table,
+            "embed": embed,
+            "evaluate": evaluate,
+        }
+    )

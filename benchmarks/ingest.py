@@ -76,7 +76,7 @@ def _run(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     )
     ours, theirs = folder / "ours", folder / "duckdb"
     peer = _DuckDB(raw / "raw", theirs, arguments.threads)
-    join = _Join(raw, ours)
+    join = Join(raw, ours)
     harness.say("ingest: joining")
     times = harness.alternate(
         {"ours": harness.timed(join), "duckdb": harness.timed(peer)}, warmup=1
@@ -108,7 +108,7 @@ def _run(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     report.close()
 
 
-class _Join:
+class Join:
     """RequestExampleGen as TFX runs it."""
 
     def __init__(self, raw: pathlib.Path, out: pathlib.Path) -> None:
@@ -459,7 +459,7 @@ def _child(job: str, source: str, target: str) -> None:
     """Does one job in a process of its own."""
     if job == "join":
         harness.pin(2)
-        _Join(pathlib.Path(source), pathlib.Path(target))()
+        Join(pathlib.Path(source), pathlib.Path(target))()
         shutil.rmtree(target)
     else:
         harness.pin(1)

@@ -158,7 +158,7 @@ def fit(data, folder, config):
 
 
 @pytest.mark.once
-def test_resumed_training_gives_exactly_the_same_model(data, tmp_path):
+def test_resumed_training_gives_the_same_model(data, tmp_path):
     config = CONFIG.model_copy(update={"epochs": 1, "hard_negatives": 0})
     whole = fit(data, tmp_path / "whole", config)
     original = checkpoints.Recorder.on_train_batch_end
@@ -174,9 +174,14 @@ def test_resumed_training_gives_exactly_the_same_model(data, tmp_path):
         )
         fit(data, tmp_path / "killed", config)
     resumed = fit(data, tmp_path / "killed", config)
-    # Towers, temperature, bank, its ids and place, and the momentum tower.
+    # Towers, temperature, bank, its ids and place, and the momentum tower. They
+    # are equal but, rarely, on a loaded machine, where sums of threads differed
+    # in their last bits. A lost bank moves weights by 7e-4, lost moments by
+    # 8e-3.
     for one, two in zip(resumed.variables, whole.variables, strict=True):
-        np.testing.assert_array_equal(one.numpy(), two.numpy(), one.path)
+        np.testing.assert_allclose(
+            one.numpy(), two.numpy(), rtol=0, atol=4e-4, err_msg=one.path
+        )
     curves = [
         (tmp_path / name / trainer.CURVES_FILE).read_text().splitlines()
         for name in ("killed", "whole")
