@@ -418,6 +418,7 @@ def export_spread(kinds: Kinds, folder: Path) -> Any:
         item_table=kinds.item_table,
         features=FEATURES,
         learned=kinds.learned,
+        max_history=MAX_HISTORY,
         user_cache=UserCacheConfig(users=16, ways=4, max_length=100),
         devices=("GPU:0", "GPU:1"),
     )

@@ -7,24 +7,17 @@ import numpy as np
 import pytest
 
 from serving.export import UserCacheConfig, export_saved_model
-from serving.export.kernel_report import kernel_report
-from tests.serving.export.world import DIM, World, make_requests, rank_inputs
+from tests.serving.export.world import (
+    DIM,
+    MAX_HISTORY,
+    World,
+    make_requests,
+    rank_inputs,
+)
 
 tf = pytest.importorskip("tensorflow")
 
 CPUS = ("CPU:0", "CPU:1", "CPU:2")
-
-
-def export(world: World, path: Path, devices: tuple[str, ...]) -> Any:
-    return export_saved_model(
-        path,
-        model=world.model,
-        item_table=world.item_table,
-        learned=world.vocabularies,
-        max_history=None,
-        user_cache=UserCacheConfig(users=64, ways=4, max_length=16),
-        devices=devices,
-    )
 
 
 class Served:
@@ -56,11 +49,16 @@ class Served:
 
 @pytest.fixture(scope="module")
 def versions(world: World, tmp_path_factory: Any) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("devices")
-    return {
-        "whole": export(world, folder / "1", ()),
-        "spread": export(world, folder / "2", CPUS),
-    }
+    spread = export_saved_model(
+        tmp_path_factory.mktemp("devices") / "1",
+        model=world.model,
+        item_table=world.item_table,
+        learned=world.vocabularies,
+        max_history=MAX_HISTORY,
+        user_cache=UserCacheConfig(users=16, ways=4, max_length=1100),
+        devices=CPUS,
+    )
+    return {"whole": world.export, "spread": spread}
 
 
 def test_a_spread_version_answers_as_a_whole_one(
@@ -141,19 +139,3 @@ def test_each_device_reads_its_own_rows(
             if "ResourceGatherNd" in node.timeline_label
         }
         assert readers == devices
-
-
-def test_a_version_for_gpus_has_gpu_kernels_and_runs_without_any(
-    world: World, versions: dict[str, Any], tmp_path: Path
-) -> None:
-    version = export(world, tmp_path / "3", ("GPU:0", "GPU:1"))
-    for signature in ("rank", "rank_cached", "prefetch", "embed"):
-        report = kernel_report(version.path, signature)
-        assert report.passed, str(report)
-    inputs = rank_inputs(make_requests(world.item_table, 5, seed=3))
-    np.testing.assert_array_equal(
-        Served(version.path).call("rank", **inputs)["click_probability"],
-        Served(versions["whole"].path).call("rank", **inputs)[
-            "click_probability"
-        ],
-    )

@@ -10,7 +10,12 @@ from serving.export import kernel_report
 from serving.export.gpu_kernels import allows
 from serving.export.graph_walk import DATA, WAIT
 from serving.export.kernel_report import main
-from tests.serving.export.kinds import Kinds, export_spread
+from tests.serving.export.kinds import (
+    Kinds,
+    batched,
+    export_spread,
+    make_requests,
+)
 from tests.serving.export.world import World
 
 tf = pytest.importorskip("tensorflow")
@@ -208,6 +213,14 @@ def test_the_table_of_the_docs_is_that_of_this_tensorflow(
     for export in (world.export, kinds.export, spread):
         used |= gpu_kernels.used(export.path)
     assert {row: stated.get(row, "") for row in used} == used
+    # Without GPUs a server places what is spread over them elsewhere.
+    inputs = batched(make_requests(kinds.item_table, 3, 8))
+    loaded = tf.saved_model.load(str(spread.path)).signatures["rank"]
+    given = {name: tf.constant(value) for name, value in inputs.items()}
+    np.testing.assert_array_equal(
+        loaded(**given)["click_probability"],
+        kinds.call("rank", **inputs)["click_probability"],
+    )
     releases = set().union(*table.values())
     assert releases == {"2.16.2", "2.21.0"}
 

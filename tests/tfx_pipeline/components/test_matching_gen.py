@@ -522,21 +522,17 @@ def test_clusters_find_most_of_the_exact_answer(clustered):
     assert found["found_of_exact"] == pytest.approx(np.mean(shares), abs=0.1)
 
 
-def test_a_clustered_index_is_validated(clustered):
-    blessing, report = clustered.validate()
-    assert report["blessed"], report
-    assert blessing.get_int_custom_property("blessed") == 1
-
-
-def test_too_few_clusters_are_found_out(clustered):
-    file = clustered.root / "evaluation" / "evaluation.json"
-    before = file.read_text()
-    found = json.loads(before)
-    found["index"]["wanted"] = 2 * 0.9999
-    file.write_text(json.dumps(found))
-    try:
-        _, report = clustered.validate()
-    finally:
-        file.write_text(before)
-    assert not report["blessed"]
-    assert "of the best items" in report["verdict"]
+def test_the_validator_wants_right_scores_and_most_of_the_best(clustered):
+    expected = matching_checks.Expected.read(
+        clustered.world.table, clustered.root / "evaluation"
+    )
+    assert expected.least_found == 0.45
+    with (
+        local_server({"matching": clustered.model_dir()}) as address,
+        MuseClient(address.grpc, model="matching") as client,
+    ):
+        assert max(differences(client, expected).values()) < 1e-5
+        with pytest.raises(WrongAnswer, match="of the best items"):
+            differences(
+                client, dataclasses.replace(expected, least_found=0.9999)
+            )
