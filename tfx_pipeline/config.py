@@ -293,7 +293,7 @@ class MatchingConfig(settings_file.Section):
     """Largest number of held-out users on which recall is measured."""
     min_recall: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Recall of a whole answer below which the model is not pushed."""
-    exact_items: int = pydantic.Field(default=1_000_000, ge=0)
+    exact_items: int = pydantic.Field(default=200_000, ge=0)
     """Largest number of items of which all are compared with a user; above it
     only those of the nearest clusters are."""
     index_recall: float = pydantic.Field(default=0.95, gt=0, le=1)

@@ -18,13 +18,15 @@ from muse_tools.datasets.object_paths import source
 from schemas.hashing import stable_id
 
 _MOST_TEXTS = 100_000
+_LONG_ID = 10**12
 
 
 class Words:
     """Converts values of features to texts, by names of `Features.learned`.
 
     Columns of texts are ids in the tables, so their texts are read from the
-    files. If a column has very many texts, the others are shown as ids.
+    files. If a column has very many texts, the others are shown as ids. Of long
+    ids, the end stands for all.
     """
 
     def __init__(self, tables: raw_tables.RawTables) -> None:
@@ -42,7 +44,8 @@ class Words:
             return "" if math.isnan(value) else f"{value:.4g}"
         if not value:
             return ""
-        return self._texts(name).get(value, str(value))
+        text = self._texts(name).get(value)
+        return _id(value) if text is None else text
 
     def of_all(self, group: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Returns the texts of a group's features that are not missing."""
@@ -133,6 +136,11 @@ def _distinct(values: pa.Array, separator: str) -> list[str]:
 
 def _by_id(field: str, found: set[str]) -> dict[int, str]:
     return {stable_id(field, text): text for text in sorted(found)}
+
+
+def _id(value: int) -> str:
+    """Returns an id; of one too long to read, as hashes are, the last bits."""
+    return str(value) if abs(value) < _LONG_ID else f"#{value & 0xFFFFFF:06x}"
 
 
 def _age(seconds: float) -> str:

@@ -46,7 +46,7 @@ def MatchingGen(
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
     settings: Parameter[str],
     min_recall: Parameter[float] = 0.0,
-    exact_items: Parameter[int] = 1_000_000,
+    exact_items: Parameter[int] = 200_000,
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Makes and evaluates the retrieval model, which finds candidates.
