@@ -29,7 +29,7 @@ def by_category(
     mine = mine[mine > 0]
     same = np.isin(behaviors, mine)
     if same.ndim > 1:
-        same = same.any(axis=1)
+        same = np.asarray(same.any(axis=1))
     return np.flatnonzero(np.asarray(mask) & same)[::-1][:k]
 
 

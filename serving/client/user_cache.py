@@ -246,7 +246,7 @@ def _prefetch_inputs(
         width = max(1, *map(len, requests))
         rows = np.full((len(requests), width), -1, np.int32)
         for row, request in zip(rows, requests, strict=True):
-            row[: len(request)] = request.behavior_rows
+            row[: len(request)] = np.asarray(request.behavior_rows)
         stamps = [request.table_stamp for request in requests]
         inputs = {
             "behavior_rows": rows,

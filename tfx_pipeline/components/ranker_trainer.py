@@ -294,10 +294,13 @@ def _record_scores(
         candidates.append(inputs[features.CANDIDATE_ITEM_IDS].numpy()[mask])
         if sum(map(len, users)) >= count:
             break
-    np.savez(
-        path,
-        user_id=np.concatenate(users),
-        lengths=np.concatenate(lengths),
-        candidate_item_ids=np.concatenate(candidates),
-        **{name: np.concatenate(found) for name, found in scores.items()},
-    )
+    columns = {
+        "user_id": users,
+        "lengths": lengths,
+        "candidate_item_ids": candidates,
+        **scores,
+    }
+    arrays: dict[str, Any] = {
+        name: np.concatenate(parts) for name, parts in columns.items()
+    }
+    np.savez(path, **arrays)

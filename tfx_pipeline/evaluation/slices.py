@@ -93,7 +93,8 @@ def _per_candidate(
     """Returns the values of each candidate; () if they are missing."""
     if name == HISTORY:
         items = example_values(example, features.BEHAVIOR_ITEM_IDS)
-        return [_bucket(HISTORY_BOUNDS, name, np.count_nonzero(items))] * count
+        length = int(np.count_nonzero(items))
+        return [_bucket(HISTORY_BOUNDS, name, length)] * count
     if name == POPULARITY:
         return [
             _bucket(POPULARITY_BOUNDS, name, value)
