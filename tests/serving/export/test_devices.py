@@ -17,6 +17,9 @@ from tests.serving.export.world import (
 
 tf = pytest.importorskip("tensorflow")
 
+# The kernels of both releases are compared in test_kernel_report.
+pytestmark = pytest.mark.once
+
 CPUS = ("CPU:0", "CPU:1", "CPU:2")
 
 
