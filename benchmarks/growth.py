@@ -34,6 +34,7 @@ STEPS = {
     "evaluate": "impressions",
 }
 SIZES, QUICK_SIZES = (100_000, 1_000_000, 10_000_000), (20_000, 100_000)
+LEGEND = (16, 166, 271, 386)
 COLORS = ("#c05a3c", "#8b5fb0", "#a88400", "#3a8ca6")
 
 Row = dict[str, Any]
@@ -57,6 +58,7 @@ def main() -> None:
         rows = [json.loads(line) for line in text.splitlines()]
     else:
         rows = [*_run(arguments)]
+    rows.sort(key=lambda row: row["size"])
     if arguments.chart:
         picture = _picture(rows)
         arguments.chart.write_text(picture, encoding="utf-8")
@@ -82,18 +84,18 @@ def _run(arguments: argparse.Namespace) -> Iterator[Row]:
 def _picture(rows: list[Row]) -> str:
     """Return an SVG of memory above its start, and of CPU time, by size."""
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 300" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 300" '
         'role="img" aria-label="Growth of memory and CPU time" '
         'font-family="system-ui, sans-serif" font-size="13" fill="#414c59">'
-        '<rect width="720" height="300" fill="#ffffff"/>',
+        '<rect width="740" height="300" fill="#ffffff"/>',
         *_panel(60, "MB above the start", rows, [("", _memory), ("5", _data)]),
         *_panel(420, "CPU seconds", rows, [("", _cpu)]),
-        '<text x="592" y="288">dashed: all data</text>',
+        '<text x="600" y="288">dashed: all data</text>',
     ]
-    for place, (step, unit) in enumerate(STEPS.items()):
+    for left, color, step in zip(LEGEND, COLORS, STEPS, strict=True):
         parts.append(
-            f'<text x="{16 + 145 * place}" y="288" fill="{COLORS[place]}">'
-            f"{step} ({unit})</text>"
+            f'<text x="{left}" y="288" fill="{color}">'
+            f"{step} ({STEPS[step]})</text>"
         )
     return "".join([*parts, "</svg>\n"])
 
