@@ -121,10 +121,14 @@ class IdEmbedding(keras.layers.Layer):
         """Tell whether initial values are never in memory twice (TensorFlow).
 
         A replica then draws the blocks of the whole table, and keeps its rows.
+        In a function that is being traced, variables have no values yet.
         """
-        return keras.backend.backend() == "tensorflow" and (
-            shards_of_new(self.num_rows) > 1 or self.num_rows > CHUNK_ROWS
-        )
+        if keras.backend.backend() != "tensorflow":
+            return False
+        import tensorflow as tf
+
+        is_large = self.num_rows > CHUNK_ROWS and tf.executing_eagerly()
+        return is_large or shards_of_new(self.num_rows) > 1
 
 
 class _InitialRows:

@@ -155,6 +155,8 @@ def write_clusters(
     """
     table = ItemTable.open(table_dir)
     centroids = clusters.of_table(table, seed)
+    if not len(centroids):
+        return  # No item has a vector: the job says so.
     np.save(pathlib.Path(folder) / CENTROIDS_FILE, centroids)
     (
         pipeline

@@ -72,3 +72,18 @@ def test_a_large_table_is_drawn_in_blocks_that_differ():
     )
     np.testing.assert_array_equal(table, again)
     assert (drawn(embeddings_initializer="ones") == 1).all()
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow draws in blocks"
+)
+def test_a_large_table_may_be_built_by_the_first_traced_call():
+    import tensorflow as tf
+
+    layer = IdEmbedding(CHUNK_ROWS + 10, 2)
+    call = tf.function(layer)
+    first = call(tf.constant([CHUNK_ROWS + 3])).numpy()
+    assert (first != 0).all()
+    layer.embeddings.assign(np.ones(layer.embeddings.shape))
+    # It is drawn when it is built and never again.
+    assert (call(tf.constant([CHUNK_ROWS + 3])).numpy() == 1).all()

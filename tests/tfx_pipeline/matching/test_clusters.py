@@ -94,3 +94,6 @@ def test_a_table_without_vectors_has_no_clusters(tmp_path):
         "test",
     )
     assert clusters.of_table(table).shape == (0, 4)
+    with beam.Pipeline() as pipeline:
+        inputs.write_clusters(pipeline, str(table.path), str(tmp_path), 0)
+    assert not [*tmp_path.glob("*.npy")]
