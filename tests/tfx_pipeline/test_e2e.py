@@ -62,6 +62,7 @@ ON_BEAM = {
     "StatisticsGen",
     "Transform",
     "Evaluator",
+    "MatchingGen",
 }
 BEFORE_TRAINING = {
     "RequestExampleGen",
