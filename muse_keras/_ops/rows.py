@@ -27,6 +27,12 @@ def raw_variable(variable: Any) -> Any:
     return value
 
 
+def table_rows(variable: Any) -> int:
+    """Return the number of rows of a table, held here or not."""
+    divided = getattr(variable, "row_shards", None)
+    return divided.rows if divided else variable.shape[0]
+
+
 def assign_rows(variable: Any, rows: Any, values: Any) -> None:
     """Write values to some rows of a variable, in place where possible.
 

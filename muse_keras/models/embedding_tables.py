@@ -9,13 +9,14 @@ from keras import ops
 
 from muse_keras._ops.feature_columns import Size, columns_of
 from muse_keras._ops.replicas import uniform_over_replicas
-from muse_keras._ops.rows import assign_rows
+from muse_keras._ops.rows import assign_rows, table_rows
 from muse_keras._ops.shapes import mean_of_given
 from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.models.dict_model import DictModel
 from muse_keras.models.views import CandidateView
 from muse_keras.tables import MultimodalEmbeddingTable, gather_rows
 from muse_keras.tables.array_blocks import blocks
+from muse_keras.tables.row_gather import holders, read_rows
 
 
 class EmbeddingTables(DictModel):
@@ -74,29 +75,37 @@ class EmbeddingTables(DictModel):
     def share_oov_row(self, optimizer: Any) -> int:
         """Give items that training never touched the unknown item's vector.
 
-        Their own is random and means nothing. Call it once, after training.
+        Their own is random and means nothing. Call it once, after training, in
+        the scope of the strategy; if tables are divided, in all processes.
 
         Args:
             optimizer: the `RowSparseAdam` that trained this model.
 
         Returns:
-            int, how many rows were set.
+            int, how many rows were set in this process.
         """
         table = self.item_embedding.embeddings
         moment = optimizer.second_moment(table)
-        first = gather_rows(table, [0])
-        changed = 0
-        # Block by block: temporaries of a whole table would take gigabytes.
-        for block in blocks(table.shape[0]):
-            rows = np.arange(max(block.start, 1), block.stop, dtype=np.int32)
-            touched = ops.any(
-                ops.not_equal(gather_rows(moment, rows), 0.0), axis=1
-            )
-            untouched = rows[~ops.convert_to_numpy(touched)]
-            values = ops.broadcast_to(first, (len(untouched), first.shape[1]))
-            assign_rows(table, untouched, values)
-            changed += len(untouched)
-        return changed
+        first = read_rows(table, np.zeros(1, np.int64))
+        changed: dict[int, int] = {}
+        held = zip(holders(table), holders(moment), strict=True)
+        for (shard, count, part), (_, _, moments) in held:
+            changed[shard] = 0
+            # Block by block: temporaries of a whole table would take gigabytes.
+            for block in blocks(part.shape[0]):
+                places = np.arange(block.start, block.stop)
+                rows = places * count + shard
+                places = places[(rows > 0) & (rows < table_rows(table))]
+                places = places.astype(np.int32)
+                touched = ops.any(
+                    ops.not_equal(gather_rows(moments, places), 0.0), axis=1
+                )
+                untouched = places[~ops.convert_to_numpy(touched)]
+                width = first.shape[1]
+                values = ops.broadcast_to(first, (len(untouched), width))
+                assign_rows(part, untouched, values)
+                changed[shard] += len(untouched)
+        return sum(changed.values())
 
     def other_embeddings(self, candidates: CandidateView) -> list[Any]:
         """Return embeddings (B, C, E) of what candidates alone have."""

@@ -9,8 +9,8 @@ import contextvars
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from muse_keras._ops.rows import raw_variable
-from muse_keras.tables.array_blocks import blocks
+from muse_keras._ops.rows import raw_variable, table_rows
+from muse_keras.tables.array_blocks import CHUNK_ROWS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -27,17 +27,18 @@ def spread_rows(
     """Let functions that are traced inside read shards of tables.
 
     `gather_rows` and `scatter_rows` use them instead of the variables, which
-    stay as they are.
+    may hold no rows. The shards have no values: `restore_shards` reads them
+    from files when the traced functions are loaded.
 
     Args:
         variables: of `keras.Variable`, the tables.
         count: int, number of shards.
 
     Yields:
-        Dict of the variables' paths to their shards, copies of the rows.
+        Dict of the variables' paths to their shards.
     """
     shards = {
-        variable.path: (variable, _split(variable, count))
+        variable.path: (variable, _without_values(variable, count))
         for variable in variables
     }
     token = _spread.set(
@@ -59,6 +60,8 @@ def gather_shards(shards: Sequence["tf.Variable"], rows: Any) -> Any:
     """Return rows, int64 of any shape in [0, N), of a spread table."""
     import tensorflow as tf
 
+    if len(shards) == 1:
+        return tf.gather_nd(shards[0], tf.expand_dims(rows, -1))
     flat = tf.reshape(rows, [-1])
     places, values = [], []
     for shard, place in zip(shards, _places(flat, len(shards)), strict=True):
@@ -73,6 +76,43 @@ def gather_shards(shards: Sequence["tf.Variable"], rows: Any) -> Any:
     found = tf.scatter_nd(tf.concat(places, 0), tf.concat(values, 0), size)
     shape = tf.concat([tf.shape(rows, tf.int64), size[1:]], 0)
     return tf.ensure_shape(tf.reshape(found, shape), [*rows.shape, *width])
+
+
+def restore_shards(
+    shards: Sequence["tf.Variable"], prefix: Any, name: str, num_rows: int
+) -> None:
+    """Read a table from files, block by block, in a graph.
+
+    Args:
+        shards: of the table, whose rows after the stored ones become zero.
+        prefix: string tensor (), of a checkpoint by `row_files` with one
+            column.
+        name: str, of the table there.
+        num_rows: int, rows that are stored.
+    """
+    import tensorflow as tf
+
+    from muse_keras.tables import row_files
+
+    shape = (num_rows, 1, *shards[0].shape[1:])
+    for shard in shards:
+        shard.assign(tf.zeros(shard.shape, shard.dtype))
+
+    def copy_block(start: Any) -> Any:
+        length = tf.minimum(num_rows - start, CHUNK_ROWS)
+        values = row_files.read(
+            prefix, name, shape, shards[0].dtype, start, length
+        )
+        rows = tf.range(start, start + length)
+        with tf.control_dependencies([scatter_shards(shards, rows, values)]):
+            return start + length
+
+    tf.while_loop(
+        lambda start: start < num_rows,
+        copy_block,
+        [tf.constant(0, tf.int64)],
+        parallel_iterations=1,
+    )
 
 
 def scatter_shards(
@@ -102,27 +142,19 @@ def _places(rows: Any, count: int) -> Iterator[Any]:
         yield tf.where(owner == shard)
 
 
-def _split(variable: Any, count: int) -> list["tf.Variable"]:
-    """Return copies of the rows of each shard, made block by block."""
-    import tensorflow as tf
+def _without_values(variable: Any, count: int) -> list["tf.Variable"]:
+    """Return variables for the rows of each shard."""
+    from muse_keras.tensorflow import internals
 
-    whole = raw_variable(variable)
-    rows, *width = whole.shape
+    rows = table_rows(variable)
     name = variable.path.replace("/", ".")
-    shards = [
-        tf.Variable(
-            tf.zeros([-(-(rows - shard) // count), *width], whole.dtype),
-            trainable=False,
-            name=f"{name}.shard_{shard}",
+    shards = []
+    for shard in range(count):
+        made = internals.variable_without_value(
+            f"{name}.shard_{shard}",
+            [-(-(rows - shard) // count), *variable.shape[1:]],
+            raw_variable(variable).dtype,
         )
-        for shard in range(count)
-    ]
-    for block in blocks(rows):
-        places = tf.range(block.start, block.stop, dtype=tf.int64)
-        values = tf.gather_nd(whole, places[:, tf.newaxis])
-        for shard, place in zip(shards, _places(places, count), strict=True):
-            own = tf.gather_nd(places, place) // count
-            shard.scatter_update(
-                tf.IndexedSlices(tf.gather(values, place[:, 0]), own)
-            )
+        internals.keep_out_of_checkpoints(made)
+        shards.append(made)
     return shards

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from muse_keras._ops.rows import raw_variable
+from muse_keras._ops.rows import raw_variable, table_rows
 from muse_keras.tables.array_blocks import read_blocks
 from muse_keras.tables.device_shards import (
     gather_shards,
@@ -44,20 +44,19 @@ def gather_rows(variable: Any, rows: Any) -> Any:
     array([[1., 2.],
            [0., 0.]], dtype=float32)
     """
-    divided = getattr(variable, "row_shards", None)
-    size = divided.rows if divided else variable.shape[0]
+    size = table_rows(variable)
     # int64: on a GPU TensorFlow keeps int32 arithmetic on the host.
     rows = ops.cast(ops.convert_to_tensor(rows), _index_dtype())
     rows = ops.where((rows >= 0) & (rows < size), rows, ops.zeros_like(rows))
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        if divided:
+        if shards := shards_of(variable):
+            return gather_shards(shards, rows)
+        if getattr(variable, "row_shards", None):
             from muse_keras.tables.row_shards import gather_divided
 
             return gather_divided(variable, rows)
-        if shards := shards_of(variable):
-            return gather_shards(shards, rows)
         if not variable.trainable:
             return gather_frozen(variable, rows)
         return tf.gather(raw_variable(variable), rows)
@@ -93,12 +92,15 @@ def scatter_rows(variable: Any, rows: Any, values: Any) -> Any:
 def assign_blocks(variable: Any, values: Any) -> None:
     """Write `values` into a variable in place, one block after the other.
 
-    Rows of the variable beyond those of `values` stay zero.
+    Rows of the variable beyond those of `values` stay zero. Nothing is read
+    for a table of which this process holds no rows.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        from muse_keras.tables.row_shards import write_rows
+        from muse_keras.tables.row_shards import is_held, write_rows
 
+        if not is_held(variable):
+            return
         for block, rows in read_blocks(values):
             write_rows(variable, block.start, rows)
     elif backend == "torch":
@@ -109,6 +111,31 @@ def assign_blocks(variable: Any, values: Any) -> None:
         missing = variable.shape[0] - len(array)
         widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
         variable.assign(np.pad(array, widths))
+
+
+def read_rows(variable: Any, rows: Any) -> Any:
+    """Return rows of a table outside of a step.
+
+    All processes of a strategy give the same rows (int64) of a divided table.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return gather_rows(variable, rows)
+    from muse_keras.tables import row_shards
+
+    return row_shards.read_rows(variable, rows)
+
+
+def holders(variable: Any) -> list[tuple[int, int, Any]]:
+    """Return what holds rows of a table in this process.
+
+    Each comes after its shard s of the S of the table, s and S: it holds the
+    rows r with r % S = s, at place r // S.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return [(0, 1, variable)]
+    from muse_keras.tables import row_shards
+
+    return row_shards.holders(variable)
 
 
 def shards_of_new(num_rows: int) -> int:

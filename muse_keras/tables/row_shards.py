@@ -24,8 +24,9 @@ _instances = itertools.count(1)
 # sizes of parts are rounded up to powers of two, and each has its own number.
 _WORD = 4
 _SIZES = [1 << bits for bits in range(31)]
-_minimum_rows: contextvars.ContextVar[int] = contextvars.ContextVar(
-    "minimum_rows", default=0
+# Tables of at least so many rows are divided, and whether parts are held here.
+_minimum_rows: contextvars.ContextVar[tuple[int, bool]] = (
+    contextvars.ContextVar("minimum_rows", default=(0, True))
 )
 
 
@@ -35,7 +36,8 @@ class RowShards(NamedTuple):
     Attributes:
         rows: number of rows of the whole table.
         total: number of shards, one on each replica.
-        own: the shards of this process, in the order of its replicas.
+        own: the shards of this process, in the order of its replicas; empty
+            if it holds no rows.
     """
 
     rows: int
@@ -44,7 +46,7 @@ class RowShards(NamedTuple):
 
 
 @contextlib.contextmanager
-def divided_rows(minimum_rows: int) -> Iterator[None]:
+def divided_rows(minimum_rows: int, held: bool = True) -> Iterator[None]:
     """Divide the tables that are made inside among the replicas.
 
     Use it in the scope of the strategy. A divided table can only be read
@@ -53,8 +55,10 @@ def divided_rows(minimum_rows: int) -> Iterator[None]:
     Args:
         minimum_rows: int, smaller tables stay whole on every replica; 0: all
             do.
+        held: bool, False: this process holds no rows of them. It can then
+            trace a model whose tables are in files, and not call it.
     """
-    token = _minimum_rows.set(minimum_rows)
+    token = _minimum_rows.set((minimum_rows, held))
     try:
         yield
     finally:
@@ -63,16 +67,24 @@ def divided_rows(minimum_rows: int) -> Iterator[None]:
 
 def shards_of(num_rows: int) -> int:
     """Return the number of shards of a table that is made now."""
-    minimum = _minimum_rows.get()
+    minimum, held = _minimum_rows.get()
     if not minimum or num_rows < minimum:
         return 1
+    if not held:
+        return num_rows
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def divide(variable: Any, num_rows: int) -> None:
     """Mark a `keras.Variable` as this process's part of a table."""
-    count = tf.distribute.get_strategy().num_replicas_in_sync
-    variable.row_shards = RowShards(num_rows, count, _own_shards())
+    own = _own_shards() if _minimum_rows.get()[1] else ()
+    variable.row_shards = RowShards(num_rows, shards_of(num_rows), own)
+
+
+def is_held(variable: Any) -> bool:
+    """Tell whether this process holds rows of a `keras.Variable`."""
+    divided = getattr(variable, "row_shards", None)
+    return not divided or bool(divided.own)
 
 
 def _own_shards() -> tuple[int, ...]:
@@ -92,9 +104,42 @@ def _own_shards() -> tuple[int, ...]:
 
 def local_shards(variable: Any) -> dict[int, tf.Variable]:
     """Return this process's parts of a `keras.Variable` by their shards."""
+    if not is_held(variable):
+        return {}
     value, shards = variable.value, variable.row_shards
     copies = tf.distribute.get_strategy().experimental_local_results(value)
     return dict(zip(shards.own, copies, strict=True))
+
+
+def read_rows(variable: Any, rows: Any) -> Any:
+    """Return rows of a table outside of a step; all processes call this.
+
+    `rows` are the same int64 on all of them, for a table that is divided.
+    """
+    from muse_keras.tables.row_gather import gather_rows
+
+    strategy = tf.distribute.get_strategy()
+
+    @tf.function(autograph=False)
+    def read() -> Any:
+        return strategy.run(lambda: gather_rows(variable, rows))
+
+    return strategy.experimental_local_results(read())[0]
+
+
+def holders(variable: Any) -> list[tuple[int, int, tf.Variable]]:
+    """Return the variables of this process that hold rows of a table.
+
+    Each comes after its shard and the number of shards; copies of a whole
+    table on several devices are shard 0 of 1.
+    """
+    divided = getattr(variable, "row_shards", None)
+    if divided:
+        parts = local_shards(variable).items()
+        return [(shard, divided.total, part) for shard, part in parts]
+    strategy = tf.distribute.get_strategy()
+    copies = strategy.experimental_local_results(variable.value)
+    return [(0, 1, copy) for copy in copies]
 
 
 def write_rows(variable: Any, start: int, values: Any) -> None:
@@ -105,14 +150,7 @@ def write_rows(variable: Any, start: int, values: Any) -> None:
         start: int, the first row.
         values: array or tensor of the rows' values.
     """
-    divided = getattr(variable, "row_shards", None)
-    if divided:
-        count, holders = divided.total, [*local_shards(variable).items()]
-    else:
-        strategy = tf.distribute.get_strategy()
-        copies = strategy.experimental_local_results(variable.value)
-        count, holders = 1, [(0, copy) for copy in copies]
-    for shard, holder in holders:
+    for shard, count, holder in holders(variable):
         first = (shard - start) % count
         own = values[first::count]
         place = (start + first) // count

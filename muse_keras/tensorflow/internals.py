@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.core.framework import kernel_def_pb2, op_def_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.framework import kernels, op_def_registry, ops
+from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.saved_model import fingerprinting_utils
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "replica_variable",
     "run_session",
     "session_output",
+    "variable_without_value",
     "write_fingerprint",
 ]
 
@@ -76,6 +78,15 @@ def keep_out_of_checkpoints(variable: tf.Variable) -> None:
 
     variable._export_to_saved_model_graph = export
     variable._serialize_to_tensors = dict
+
+
+def variable_without_value(
+    name: str, shape: Sequence[int], dtype: tf.DType
+) -> tf.Variable:
+    """Returns a variable that takes no memory until it is assigned."""
+    return resource_variable_ops.UninitializedVariable(
+        trainable=False, shape=shape, dtype=dtype, name=name
+    )
 
 
 def free_graph(graph: tf.Graph) -> None:

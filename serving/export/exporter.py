@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras._keras_internals import flattened_layers
+from muse_keras._ops.rows import raw_variable
 from muse_keras.layers import IdEmbedding
 from muse_keras.models import BaseRanker
-from muse_keras.tables import ItemTable
+from muse_keras.tables import ItemTable, row_files
 from muse_keras.tables.array_blocks import release_pages
 from muse_keras.tables.device_shards import spread_rows
+from muse_keras.tables.row_shards import is_held
 from muse_keras.tensorflow import has_int8_products, int8_products
 from schemas.columns import Features
 from schemas.ranking_schema import RankingSchema
@@ -27,7 +30,11 @@ from serving.export import warmup
 from serving.export.encodings import check_learned, model_arguments
 from serving.export.feature_names import features_of, prefixed, tensor_names
 from serving.export.ranking_module import RankingModule
-from serving.export.saving import declare_inputs, place_variables
+from serving.export.saving import (
+    TableFiles,
+    declare_inputs,
+    place_variables,
+)
 from serving.export.user_cache import UserCacheConfig
 from serving.files import find_versions, write_json
 
@@ -82,6 +89,7 @@ def export_saved_model(
     target: str = "any",
     user_cache: UserCacheConfig | None = None,
     devices: Sequence[str] = (),
+    tables: Mapping[str, Any] = MappingProxyType({}),
 ) -> Export:
     """Export a ranking model with its item table and its transform graph.
 
@@ -91,7 +99,10 @@ def export_saved_model(
     `serving_default` with `transform_output`. The version is written to a
     temporary folder beside `path` and renamed, so that a server that watches
     the base folder never sees an incomplete version. The item table is saved
-    from the model's own variables, without a second copy.
+    from the model's own variables, without a second copy. Tables that are
+    spread over devices, or that the model does not hold, go block by block
+    into files of the SavedModel, from which a server reads them; such a
+    version is not called here.
 
     Args:
         path: folder of the version, `<base>/<version>`; see `next_version`.
@@ -110,8 +121,8 @@ def export_saved_model(
         transform_output: folder of a `tft.TFTransformOutput`, or None to omit
             `serving_default`.
         warmup_examples: serialized request-grouped Examples; by default, a
-            small one is made. Each is replayed with each signature, here and
-            by the server.
+            small one is made. Each is replayed with each signature by the
+            server, and here unless tables are in files.
         unserved_features: raw features that requests do not carry.
         source: origin of the parts, stored in the manifest.
         target: "any" device, or "cpu": x86-64 processors with 8-bit dot
@@ -123,6 +134,10 @@ def export_saved_model(
         devices: over which devices of a server the rows of the item table and
             of embeddings with as many rows are spread, such as
             `("GPU:0", "GPU:1")`; empty: the server decides.
+        tables: rows of trained tables of which `model` holds none (see
+            `muse_keras.tables.row_shards.divided_rows`), by the variables'
+            paths: arrays, or what slices to them. Vectors of items are read
+            from `item_table`.
 
     Returns:
         `Export`, with the path and the manifest.
@@ -161,17 +176,20 @@ def export_saved_model(
         raw_feature_spec=spec,
         user_cache=user_cache,
     )
-    spread = _tables_of_items(model) if devices else []
+    in_files = _tables_in_files(model, item_table, tables, bool(devices))
     with (
         int8_products() if target == "cpu" else contextlib.nullcontext(),
-        spread_rows(spread, len(devices)) as shards,
+        spread_rows(
+            [variable for variable, _ in in_files], max(len(devices), 1)
+        ) as shards,
     ):
         signatures = module.signatures(shards)
     examples = tuple(warmup_examples) or (
         warmup.example_of(item_table, features),
     )
     requests = list(warmup.requests(examples, signatures, item_table, features))
-    warmup.run(signatures, requests)
+    if not in_files:
+        warmup.run(signatures, requests)
     manifest = {
         **manifests.describe(
             module, model, item_table, signatures, features, learned
@@ -187,6 +205,10 @@ def export_saved_model(
         prefix=f".export-{version.name}.", dir=version.parent
     ) as temporary:
         folder = Path(temporary) / "model"
+        if in_files:
+            module.table_files = _write_tables(
+                Path(temporary) / "tables", in_files, shards
+            )
         # Only training needs gradients, and a server does not train.
         options = tf.saved_model.SaveOptions(
             experimental_custom_gradients=False
@@ -201,7 +223,7 @@ def export_saved_model(
             {
                 shard.name.partition(":")[0]: f"/device:{device}"
                 for parts in shards.values()
-                for shard, device in zip(parts, devices, strict=True)
+                for shard, device in zip(parts, devices, strict=bool(devices))
             },
         )
         extra = folder / "assets.extra"
@@ -215,15 +237,64 @@ def export_saved_model(
     return Export(version, manifest)
 
 
-def _tables_of_items(model: BaseRanker) -> list[Any]:
-    """Return the tables that a lookup by row reads and that are large."""
+def _tables_in_files(
+    model: BaseRanker,
+    item_table: ItemTable,
+    given: Mapping[str, Any],
+    is_spread: bool,
+) -> list[tuple[Any, Any]]:
+    """Return the tables that are read from files, with their rows.
+
+    These are the tables that the model does not hold, and, if tables are
+    spread, all that a lookup by row of an item reads.
+    """
     table = model.table
+    frozen = {
+        table.codes.path: item_table.codes,
+        table.inverse_norms.path: item_table.inverse_norms(),
+    }
     embeddings = [
-        layer.embeddings
+        (layer.embeddings, layer.num_rows > table.num_items)
         for layer in flattened_layers(model)
-        if isinstance(layer, IdEmbedding) and layer.num_rows > table.num_items
+        if isinstance(layer, IdEmbedding)
     ]
-    return [table.codes, table.inverse_norms, *embeddings]
+    found = []
+    for variable, is_of_items in (
+        (table.codes, True),
+        (table.inverse_norms, True),
+        *embeddings,
+    ):
+        rows = {**frozen, **given}.get(variable.path)
+        if is_held(variable):
+            if is_spread and is_of_items:
+                found.append((variable, raw_variable(variable)))
+        elif rows is None:
+            raise ValueError(
+                f"`tables` must have the rows of {variable.path!r}, which "
+                f"`model` does not hold. Received: {', '.join(given)}"
+            )
+        else:
+            found.append((variable, rows))
+    return found
+
+
+def _write_tables(
+    prefix: Path,
+    tables: Sequence[tuple[Any, Any]],
+    shards: Mapping[str, Sequence[tf.Variable]],
+) -> TableFiles:
+    """Write tables into files, and return what reads them when served."""
+    parts = f"{prefix}.part"
+    row_files.write(
+        parts,
+        (
+            row_files.Column(variable.path, 1, 0, rows)
+            for variable, rows in tables
+        ),
+    )
+    row_files.merge([parts], str(prefix))
+    sizes = {variable.path: rows.shape[0] for variable, rows in tables}
+    return TableFiles(prefix, shards, sizes)
 
 
 def next_version(base: str | os.PathLike[str]) -> Path:
@@ -330,6 +401,8 @@ def _check_table(model: BaseRanker, item_table: ItemTable) -> None:
     sample = np.unique(
         np.linspace(0, item_table.num_items - 1, num=1000).astype(np.int64)
     )
+    if not is_held(table.codes):
+        return
     rows, codes = (
         np.asarray(one) for one in table(item_table.item_ids[sample])
     )

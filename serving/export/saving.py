@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from muse_keras.tables.device_shards import restore_shards
 from muse_keras.tensorflow import internals
 
 
@@ -56,6 +57,61 @@ class ZeroFill(tf.saved_model.experimental.TrackableResource):
     def _initialize(self) -> None:
         for variable in self._filled:
             variable.assign(tf.zeros(variable.shape, variable.dtype))
+
+
+class TableFiles(tf.Module):
+    """Tables in files of the SavedModel, which are read when it is loaded.
+
+    Args:
+        prefix: of a checkpoint by `row_files`, whose files become assets.
+        shards: variables of each table, by its name there.
+        num_rows: rows of each table there.
+    """
+
+    def __init__(
+        self,
+        prefix: Path,
+        shards: Mapping[str, Sequence[tf.Variable]],
+        num_rows: Mapping[str, int],
+    ) -> None:
+        super().__init__(name="table_files")
+        # A resource does not track its attributes, a module does.
+        index, *self.data = (
+            tf.saved_model.Asset(str(file))
+            for file in (
+                f"{prefix}.index",
+                *sorted(prefix.parent.glob(f"{prefix.name}.data-*")),
+            )
+        )
+        self.index = index
+        self.loader = _TableLoader(index, shards, num_rows)
+
+
+class _TableLoader(tf.saved_model.experimental.TrackableResource):
+    """Reads tables; arguments are those of `TableFiles`."""
+
+    def __init__(
+        self,
+        index: tf.saved_model.Asset,
+        shards: Mapping[str, Sequence[tf.Variable]],
+        num_rows: Mapping[str, int],
+    ) -> None:
+        self._index = index
+        self._shards = shards
+        self._num_rows = num_rows
+        super().__init__()
+
+    def _create_resource(self) -> tf.Tensor:
+        # The handle is not used, but loaders require one.
+        return tf.raw_ops.VarHandleOp(
+            dtype=tf.int64, shape=[], shared_name="table_files"
+        )
+
+    def _initialize(self) -> None:
+        path = self._index.asset_path
+        prefix = tf.strings.regex_replace(path, r"\.index$", "")
+        for name, parts in self._shards.items():
+            restore_shards(parts, prefix, name, self._num_rows[name])
 
 
 def declare_inputs(

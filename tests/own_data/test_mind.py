@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 
 import numpy as np
@@ -53,6 +54,18 @@ def test_readers_get_what_they_read(tables):
         item_embeddings="text_svd",
         trainer={"epochs": 5, "workers": 2, "divided_rows": 100},
     )
+    # Nobody held these tables whole; the server reads them from files.
+    (export,) = config.push_dir.glob("*/assets.extra/muse_export.json")
+    variables = json.loads(export.read_text("utf-8"))["variables"]
+    files = {name for name in variables if name.endswith(".shard_0")}
+    assert files == {
+        f"{name}.shard_0"
+        for name in (
+            "item_embedding.embeddings",
+            "table.codes",
+            "table.inverse_norms",
+        )
+    }
     of = mind.topics()
     shown = [int(np.flatnonzero(of == topic)[0]) for topic in range(4)]
     requests = [

@@ -42,6 +42,7 @@ from tfx_pipeline.tfx_internals import (
 from tfx_pipeline.training import (
     checkpoints,
     devices,
+    divided_tables,
     input_fn,
     trainer,
     workers,
@@ -61,7 +62,8 @@ class RankerJob:
         table_dir: folder of the item table.
         checkpoint_root: folder of the checkpoints of all trainings.
         code_fingerprint: changes when the code of the training changes.
-        curves_path: file for the losses.
+        eval_files: pattern of the transformed Examples for evaluation.
+        run_dir: folder for losses and scores.
     """
 
     settings: dict[str, Any]
@@ -70,11 +72,15 @@ class RankerJob:
     table_dir: str
     checkpoint_root: str
     code_fingerprint: str
-    curves_path: str
+    eval_files: str
+    run_dir: str
 
 
 class TrainedRanker(NamedTuple):
-    """A trained ranker and what its export needs."""
+    """A trained ranker and what its export needs.
+
+    ``model`` computes in float32. It may hold a part of its tables, or none.
+    """
 
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
@@ -86,9 +92,14 @@ class TrainedRanker(NamedTuple):
 
 
 def train_ranker(
-    job: RankerJob, strategy: tf.distribute.Strategy
+    job: RankerJob,
+    strategy: tf.distribute.Strategy,
+    after_workers: bool = False,
 ) -> TrainedRanker:
     """Trains a ranker, from the last checkpoint if there is one.
+
+    ``after_workers`` says that several workers ended the training. Tables that
+    they divided stay in their files; the other weights are read.
 
     Raises:
         ValueError: the item table was made with another declaration.
@@ -112,11 +123,9 @@ def train_ranker(
     learned = learned_values.read_learned(transform_output, declared.features)
     feature_spec = transform_output.transformed_feature_spec()
     keras.utils.set_random_seed(trainer_config.seed)
-    several = devices.place(strategy).count > 1
-    with (
-        strategy.scope(),
-        divided_rows(trainer_config.divided_rows if several else 0),
-    ):
+    several = after_workers or devices.place(strategy).count > 1
+    divided = trainer_config.divided_rows if several else 0
+    with strategy.scope(), divided_rows(divided, held=not after_workers):
         ranker = trainer.build_model(
             config_lib.ModelConfig(**settings["model"]),
             table,
@@ -137,8 +146,9 @@ def train_ranker(
         declared,
         strategy=strategy,
         checkpoint_dir=checkpoint_dir,
-        curves_path=pathlib.Path(job.curves_path),
+        curves_path=pathlib.Path(job.run_dir) / trainer.CURVES_FILE,
     )
+    trainer.compute_in_float32(ranker)
     return TrainedRanker(
         ranker,
         optimizer,
@@ -148,6 +158,43 @@ def train_ranker(
         feature_spec,
         checkpoint_dir,
     )
+
+
+def complete(
+    job: RankerJob, trained: TrainedRanker, strategy: tf.distribute.Strategy
+) -> None:
+    """Makes a trained ranker ready for its export, and records its scores.
+
+    If its tables are divided, all workers call this, which saves the tables.
+    """
+    worker = devices.place(strategy)
+    with strategy.scope():
+        never_trained = trained.model.share_oov_row(trained.optimizer)
+        divided = any(map(divided_tables.is_divided, trained.model.variables))
+        if divided:
+            counts = devices.gather([never_trained], strategy)
+            never_trained = int(counts.sum())
+            divided_tables.save_trained(
+                trained.checkpoint_dir,
+                trained.model,
+                worker.index,
+                worker.count,
+                wait=lambda: devices.gather([0], strategy),
+            )
+    config = config_lib.TrainerConfig(**job.settings["trainer"])
+    scores = _scores(
+        trained.model,
+        trained.declared,
+        input_fn.request_dataset(
+            [job.eval_files], trained.feature_spec, config.batch_requests
+        ),
+        config.validation_requests,
+    )
+    if worker.index == 0:
+        run_dir = pathlib.Path(job.run_dir)
+        np.savez(run_dir / SCORES_FILE, **scores)
+        record = {"items_never_trained": never_trained}
+        write_json(run_dir / trainer.RUN_FILE, record)
 
 
 @component
@@ -197,7 +244,8 @@ def RankerTrainer(
         table_dir=str(pathlib.Path(item_table.uri) / TABLE_DIR),
         checkpoint_root=checkpoint_root,
         code_fingerprint=code_fingerprint,
-        curves_path=str(run_dir / trainer.CURVES_FILE),
+        eval_files=eval_files,
+        run_dir=str(run_dir),
     )
     start = time.monotonic()
     if count > 1:
@@ -207,34 +255,29 @@ def RankerTrainer(
             [cluster] if cluster else workers.local_clusters(count),
         )
     # After workers trained, this takes their last checkpoint.
-    trained = train_ranker(job, devices.choose_strategy())
-    seconds = time.monotonic() - start
-    ranker, optimizer, table = trained.model, trained.optimizer, trained.table
-    trainer.compute_in_float32(ranker)
-    record = {
+    strategy = devices.choose_strategy()
+    trained = train_ranker(job, strategy, after_workers=count > 1)
+    ranker = trained.model
+    tables = divided_tables.trained(trained.checkpoint_dir, ranker)
+    if any(map(divided_tables.is_divided, ranker.variables)):
+        progress.report("tables divided among workers stay in their files")
+    else:
+        complete(job, trained, strategy)
+        ranker.save(run_dir / MODEL_FILE)
+    record = json.loads((run_dir / trainer.RUN_FILE).read_text("utf-8"))
+    record |= {
         "trainable_weights": checkpoints.count_weights(ranker),
-        "items": table.num_items,
-        "items_never_trained": ranker.share_oov_row(optimizer),
+        "items": trained.table.num_items,
         "devices": ranker.distribute_strategy.num_replicas_in_sync,
         "workers": count,
-        "seconds": round(seconds, 1),
+        "seconds": round(time.monotonic() - start, 1),
     }
     write_json(run_dir / trainer.RUN_FILE, record)
-    _record_scores(
-        ranker,
-        trained.declared,
-        input_fn.request_dataset(
-            [eval_files], trained.feature_spec, trainer_config.batch_requests
-        ),
-        trainer_config.validation_requests,
-        run_dir / SCORES_FILE,
-    )
-    ranker.save(run_dir / MODEL_FILE)
     progress.report("exporting the SavedModel")
     exported = export.export_saved_model(
         path_utils.serving_model_dir(model.uri),
         model=ranker,
-        item_table=table,
+        item_table=trained.table,
         features=trained.declared.features,
         learned=trained.learned,
         schema=trained.declared,
@@ -242,6 +285,7 @@ def RankerTrainer(
         transform_output=job.transform_graph,
         target=export_config.target,
         devices=_devices(export_config.gpus),
+        tables=tables,
         user_cache=export.UserCacheConfig(
             **export_config.user_cache.model_dump()
         ),
@@ -267,28 +311,38 @@ def _check_table(table: ItemTable, declared: RankingSchema) -> None:
         )
 
 
-def _record_scores(
+def _scores(
     model: keras.Model,
     declared: RankingSchema,
     requests: tf.data.Dataset,
     count: int,
-    path: pathlib.Path,
-) -> None:
-    """Writes the model's scores of at least `count` requests.
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns the model's scores of at least `count` requests.
 
-    User and candidates identify a request. The ``.npz`` file has ``user_id``
-    (n,), ``lengths`` (n,), and the flat ``candidate_item_ids``,
-    ``click_probability`` and ``<label>_probability`` of other labels.
+    User and candidates identify a request: there are ``user_id`` (n,),
+    ``lengths`` (n,), and the flat ``candidate_item_ids``,
+    ``click_probability`` and ``<label>_probability`` of other labels. All
+    workers score all requests.
     """
+    strategy = model.distribute_strategy
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def score(inputs: dict[str, tf.Tensor]) -> dict[str, Any]:
+        found = strategy.run(
+            lambda: model.probabilities(model(inputs, training=False))
+        )
+        return {
+            name: strategy.experimental_local_results(values)[0]
+            for name, values in found.items()
+        }
+
     users, lengths, candidates = [], [], []
     scores: dict[str, list[np.ndarray]] = {}
     for batch in requests:
         inputs, _, _ = input_fn.training_batch(batch, declared)
         mask = inputs["candidate_mask"].numpy()
-        logits = model(inputs, training=False)
-        for name, values in model.probabilities(logits).items():
-            found = keras.ops.convert_to_numpy(values)[mask]
-            scores.setdefault(name, []).append(found)
+        for name, values in score(inputs).items():
+            scores.setdefault(name, []).append(values.numpy()[mask])
         users.append(batch[features.USER_ID].numpy()[:, 0])
         lengths.append(mask.sum(axis=1))
         candidates.append(inputs[features.CANDIDATE_ITEM_IDS].numpy()[mask])
@@ -300,7 +354,4 @@ def _record_scores(
         "candidate_item_ids": candidates,
         **scores,
     }
-    arrays: dict[str, Any] = {
-        name: np.concatenate(parts) for name, parts in columns.items()
-    }
-    np.savez(path, **arrays)
+    return {name: np.concatenate(parts) for name, parts in columns.items()}

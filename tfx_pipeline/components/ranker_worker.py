@@ -15,12 +15,16 @@ import threading
 import tensorflow as tf
 
 from tfx_pipeline import progress
-from tfx_pipeline.components.ranker_trainer import RankerJob, train_ranker
-from tfx_pipeline.training import devices, workers
+from tfx_pipeline.components.ranker_trainer import (
+    RankerJob,
+    complete,
+    train_ranker,
+)
+from tfx_pipeline.training import devices, divided_tables, workers
 
 
 def main() -> None:
-    """Trains with the other workers; the chief leaves a checkpoint."""
+    """Trains with the other workers, which leave the model in files."""
     (path,) = sys.argv[1:]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     strategy = devices.join_workers()
@@ -31,9 +35,11 @@ def main() -> None:
         logger.addHandler(lines)
         logger.setLevel(logging.INFO)
         logger.propagate = False
-    job = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    job = RankerJob(**json.loads(pathlib.Path(path).read_text("utf-8")))
     try:
-        train_ranker(RankerJob(**job), strategy)
+        trained = train_ranker(job, strategy)
+        if any(map(divided_tables.is_divided, trained.model.variables)):
+            complete(job, trained, strategy)
     except tf.errors.OpError as error:
         # Raised by the step that waits for the other workers.
         if "ollective" not in error.message:

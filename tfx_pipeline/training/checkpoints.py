@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pathlib
 import shutil
 import zlib
@@ -11,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from muse_keras._ops.rows import table_rows
 from serving.files import dumps
 from tfx_pipeline import progress
 from tfx_pipeline.training import devices, divided_tables, loop
@@ -45,7 +46,10 @@ def check_batch(
 
 def count_weights(model: keras.Model) -> int:
     """Returns the number of trainable weights."""
-    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    return sum(
+        table_rows(v) * math.prod(v.shape[1:]) if len(v.shape) else 1
+        for v in model.trainable_variables
+    )
 
 
 def fit(
@@ -177,9 +181,9 @@ class TrainingCheckpoint:
         tables = divided_tables.saved(self._directory, step)
         self._without(tables).restore(latest).assert_consumed()
         with self._strategy.scope():
-            for name, shape in tables.items():
+            for name in tables:
                 divided_tables.restore(
-                    self._directory, step, name, shape, self._variables[name]
+                    self._directory, step, name, self._variables[name]
                 )
         return step
 

@@ -1,9 +1,8 @@
 """Saves tables whose rows are divided among workers, and reads them again.
 
 Each worker writes its rows; TensorFlow merges the files without reading them.
-A table is saved as a tensor (P, R, dim), of which shard s is the slice [:, s]:
-its rows are in their order, so that any number of workers, or one process,
-reads the rows that it holds, block by block.
+Any number of workers, or one process, then reads the rows that it holds, block
+by block.
 """
 
 from __future__ import annotations
@@ -15,10 +14,13 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
-from muse_keras.tables.array_blocks import blocks
-from muse_keras.tables.row_shards import local_shards, write_rows
+from muse_keras._ops.rows import table_rows
+from muse_keras.tables import row_files
+from muse_keras.tables.row_gather import assign_blocks
+from muse_keras.tables.row_shards import holders
 
 _NAME = "tables-{}"
+_TRAINED = "trained"
 
 
 def is_divided(variable: keras.Variable) -> bool:
@@ -28,7 +30,7 @@ def is_divided(variable: keras.Variable) -> bool:
 
 def save(
     directory: pathlib.Path,
-    step: int,
+    step: int | str,
     tables: Mapping[str, keras.Variable],
     worker: int,
     count: int,
@@ -39,29 +41,21 @@ def save(
     ``wait`` returns when all workers have called it. When this returns on
     worker 0, the tables are complete.
     """
-    parts = directory / f"{_NAME.format(step)}.parts"
-    names, slices, values = [], [], []
-    for name, variable in tables.items():
-        rows, dim = variable.shape
-        shards = variable.row_shards.total
-        for shard, part in local_shards(variable).items():
-            names.append(name)
-            slices.append(f"{rows} {shards} {dim} -:{shard},1:-")
-            values.append(tf.reshape(part, [rows, 1, dim]))
+    name = _NAME.format(step)
+    parts = directory / f"{name}.parts"
     parts.mkdir(parents=True, exist_ok=True)
-    tf.raw_ops.SaveV2(
-        prefix=str(parts / str(worker)),
-        tensor_names=names,
-        shape_and_slices=slices,
-        tensors=values,
+    row_files.write(
+        str(parts / str(worker)),
+        (
+            row_files.Column(table, shards, shard, part)
+            for table, variable in tables.items()
+            for shard, shards, part in holders(variable)
+        ),
     )
     wait()
     if worker == 0:
-        tf.raw_ops.MergeV2Checkpoints(
-            checkpoint_prefixes=[str(parts / str(i)) for i in range(count)],
-            destination_prefix=str(directory / _NAME.format(step)),
-            delete_old_dirs=False,
-        )
+        prefixes = [str(parts / str(i)) for i in range(count)]
+        row_files.merge(prefixes, str(directory / name))
         shutil.rmtree(parts)
 
 
@@ -76,36 +70,60 @@ def remove_others(directory: pathlib.Path, step: int) -> None:
             path.unlink()
 
 
-def saved(directory: pathlib.Path, step: int) -> dict[str, list[int]]:
-    """Returns the names of the tables of a step, with their shapes."""
+def saved(directory: pathlib.Path, step: int) -> set[str]:
+    """Returns the names of the tables of a step."""
     prefix = directory / _NAME.format(step)
     if not prefix.with_name(f"{prefix.name}.index").exists():
-        return {}
-    return tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+        return set()
+    names = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+    return set(names)
 
 
 def restore(
-    directory: pathlib.Path,
-    step: int,
-    name: str,
-    shape: list[int],
-    variable: keras.Variable,
+    directory: pathlib.Path, step: int, name: str, variable: keras.Variable
 ) -> None:
-    """Reads the rows that a variable holds, divided or whole."""
-    places, shards, dim = shape
-    size = (
-        variable.row_shards.rows if is_divided(variable) else variable.shape[0]
-    )
-    for block in blocks(places):
-        length = block.stop - block.start
-        (values,) = tf.raw_ops.RestoreV2(
-            prefix=str(directory / _NAME.format(step)),
-            tensor_names=[name],
-            shape_and_slices=[
-                f"{places} {shards} {dim} {block.start},{length}:-:-"
-            ],
-            dtypes=[variable.dtype],
-        )
-        values = tf.reshape(values, [length * shards, dim])
-        start = block.start * shards
-        write_rows(variable, start, values[: size - start])
+    """Reads the rows that a variable holds, divided, whole or none."""
+    assign_blocks(variable, _stored(directory, step, name, variable))
+
+
+def save_trained(
+    directory: pathlib.Path,
+    model: keras.Model,
+    worker: int,
+    count: int,
+    wait: Callable[[], object],
+) -> None:
+    """Saves the trained tables that are divided, for their export."""
+    save(directory, _TRAINED, _trained(model), worker, count, wait)
+
+
+def trained(
+    directory: pathlib.Path, model: keras.Model
+) -> dict[str, row_files.StoredRows]:
+    """Returns the rows that `save_trained` saved, by their variables' paths.
+
+    ``model`` may be that of another process, which holds none of them.
+    """
+    return {
+        variable.path: _stored(directory, _TRAINED, name, variable)
+        for name, variable in _trained(model).items()
+    }
+
+
+def _trained(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns divided tables by names that are equal in all processes."""
+    return {
+        str(place): variable
+        for place, variable in enumerate(model.trainable_variables)
+        if is_divided(variable)
+    }
+
+
+def _stored(
+    directory: pathlib.Path,
+    step: int | str,
+    name: str,
+    variable: keras.Variable,
+) -> row_files.StoredRows:
+    prefix = str(directory / _NAME.format(step))
+    return row_files.StoredRows(prefix, name, table_rows(variable))

@@ -58,6 +58,13 @@ def test_replica_variable_guards_training_on_replicas() -> None:
     assert gathered().numpy().tolist() == [2.0]
 
 
+def test_variable_without_value_guards_exports_of_tables_in_files() -> None:
+    # 8 TB, if it had a value.
+    made = internals.variable_without_value("table", [1 << 40, 8], tf.int8)
+    assert made.shape == (1 << 40, 8) and made.dtype == tf.int8
+    assert not made.is_initialized()
+
+
 def test_keep_out_of_checkpoints_guards_the_user_cache(tmp_path: Path) -> None:
     module = tf.Module()
     module.saved = tf.Variable([1.0])

@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.export import UserCacheConfig, export_saved_model
+from muse_keras.tables.row_shards import divided_rows, is_held
+from serving.export import Export, UserCacheConfig, export_saved_model
 from tests.serving.export.world import (
     DIM,
     MAX_HISTORY,
+    SPARE_ROWS,
     World,
+    make_model,
     make_requests,
     rank_inputs,
 )
@@ -61,7 +64,52 @@ def versions(world: World, tmp_path_factory: Any) -> dict[str, Any]:
         user_cache=UserCacheConfig(users=16, ways=4, max_length=1100),
         devices=CPUS,
     )
-    return {"whole": world.export, "spread": spread}
+    return {
+        "whole": world.export,
+        "spread": spread,
+        "unheld": export_unheld(world, tmp_path_factory.mktemp("unheld") / "1"),
+    }
+
+
+def export_unheld(world: World, path: Path) -> Export:
+    """Export a model that holds no rows of its large tables."""
+    with divided_rows(world.item_table.num_items + 1, held=False):
+        model = make_model(
+            "muse", world.item_table, world.vocabularies, SPARE_ROWS
+        )
+    wanted = {v.path: v for v in world.model.trainable_variables}
+    tables = {}
+    for variable in model.trainable_variables:
+        trained = wanted[variable.path]
+        if is_held(variable):
+            variable.assign(trained)
+        else:
+            tables[variable.path] = np.asarray(trained)
+    assert [*tables] == ["item_embedding/embeddings"]
+    assert model.table.codes.shape[0] == 1
+    return export_saved_model(
+        path,
+        model=model,
+        item_table=world.item_table,
+        learned=world.vocabularies,
+        max_history=MAX_HISTORY,
+        user_cache=UserCacheConfig(users=16, ways=4, max_length=1100),
+        tables=tables,
+    )
+
+
+def test_rows_of_a_table_that_nobody_holds_must_be_given(
+    world: World, tmp_path: Path
+) -> None:
+    with divided_rows(world.item_table.num_items + 1, held=False):
+        model = make_model("muse", world.item_table, world.vocabularies, 0)
+    with pytest.raises(ValueError, match="`tables`.*item_embedding"):
+        export_saved_model(
+            tmp_path / "1",
+            model=model,
+            item_table=world.item_table,
+            learned=world.vocabularies,
+        )
 
 
 def test_a_spread_version_answers_as_a_whole_one(
@@ -97,21 +145,24 @@ def test_a_spread_version_answers_as_a_whole_one(
             found[f"{name} with fresh items"] = served.call(name, **given)
         found["upsert_items"].pop("load_id")
         answers.append(found)
-    whole, spread = answers
-    for signature, outputs in whole.items():
-        for name, values in outputs.items():
-            np.testing.assert_array_equal(
-                spread[signature][name], values, f"{signature} {name}"
-            )
-    np.testing.assert_array_equal(
-        spread["embed with fresh items"]["embedding"], fresh["embedding"]
-    )
+    whole, *others = answers
+    for other in others:
+        for signature, outputs in whole.items():
+            for name, values in outputs.items():
+                np.testing.assert_array_equal(
+                    other[signature][name], values, f"{signature} {name}"
+                )
+        np.testing.assert_array_equal(
+            other["embed with fresh items"]["embedding"], fresh["embedding"]
+        )
 
 
 def test_rows_are_divided_and_no_table_is_whole(
     versions: dict[str, Any],
 ) -> None:
-    whole, spread = (one.manifest["variables"] for one in versions.values())
+    whole, spread = (
+        versions[name].manifest["variables"] for name in ("whole", "spread")
+    )
     tables = {name for name in whole if name not in spread}
     assert any("codes" in name for name in tables)
     assert any("inverse_norms" in name for name in tables)
