@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, plots
 from benchmarks.remote import Remote
 
 STEPS = {
@@ -34,8 +33,6 @@ STEPS = {
     "evaluate": "impressions",
 }
 SIZES, QUICK_SIZES = (100_000, 1_000_000, 10_000_000), (20_000, 100_000)
-LEGEND = (16, 166, 271, 386)
-COLORS = ("#c05a3c", "#8b5fb0", "#a88400", "#3a8ca6")
 
 Row = dict[str, Any]
 
@@ -83,76 +80,29 @@ def _run(arguments: argparse.Namespace) -> Iterator[Row]:
 
 def _picture(rows: list[Row]) -> str:
     """Return an SVG of memory above its start, and of CPU time, by size."""
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 300" '
-        'role="img" aria-label="Growth of memory and CPU time" '
-        'font-family="system-ui, sans-serif" font-size="13" fill="#414c59">'
-        '<rect width="740" height="300" fill="#ffffff"/>',
-        *_panel(60, "MB above the start", rows, [("", _memory), ("5", _data)]),
-        *_panel(420, "CPU seconds", rows, [("", _cpu)]),
-        '<text x="600" y="288">dashed: all data</text>',
-    ]
-    for left, color, step in zip(LEGEND, COLORS, STEPS, strict=True):
-        parts.append(
-            f'<text x="{left}" y="288" fill="{color}">'
-            f"{step} ({STEPS[step]})</text>"
-        )
-    return "".join([*parts, "</svg>\n"])
 
-
-def _memory(row: Row) -> float:
-    return float(row["peak_mb"] - row["before_mb"])
-
-
-def _data(row: Row) -> float:
-    return float(row["data_mb"])
-
-
-def _cpu(row: Row) -> float:
-    return float(row["cpu_s"])
-
-
-def _panel(
-    left: int,
-    title: str,
-    rows: list[Row],
-    curves: list[tuple[str, Callable[[Row], float]]],
-) -> Iterator[str]:
-    """Yield the parts of a plot with logarithmic axes."""
-    values = [max(1.0, of(row)) for row in rows for _, of in curves]
-    bottom = math.floor(math.log10(min(values)))
-    top = max(bottom + 1, math.ceil(math.log10(max(values))))
-    sizes = sorted({row["size"] for row in rows})
-    span = math.log10(sizes[-1] / sizes[0]) or 1.0
-
-    def at(size: float, value: float) -> tuple[float, float]:
-        up = (math.log10(max(1.0, value)) - bottom) / (top - bottom)
-        return left + 270 * math.log10(size / sizes[0]) / span, 240 - 190 * up
-
-    yield f'<text x="{left - 40}" y="24">{title}</text>'
-    for power in range(bottom, top + 1):
-        _, y = at(sizes[0], 10.0**power)
-        yield (
-            f'<line x1="{left}" x2="{left + 270}" y1="{y:.1f}" y2="{y:.1f}" '
-            f'stroke="#d8dee6"/><text x="{left - 6}" y="{y + 4:.1f}" '
-            f'text-anchor="end">{10**power:,}</text>'
-        )
-    for size in sizes:
-        x, _ = at(size, 1.0)
-        yield f'<text x="{x:.1f}" y="260" text-anchor="middle">{size:,}</text>'
-    for step, color in zip(STEPS, COLORS, strict=True):
-        mine = [row for row in rows if row["step"] == step]
-        for dash, of in curves:
-            places = [at(row["size"], of(row)) for row in mine]
-            points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-            yield (
-                f'<polyline points="{points}" fill="none" stroke="{color}" '
-                f'stroke-width="2" stroke-dasharray="{dash}"/>'
+    def curves(of: Callable[[Row], float], dash: str = "") -> list[plots.Curve]:
+        return [
+            plots.Curve(
+                [(row["size"], of(row)) for row in rows if row["step"] == step],
+                color,
+                dash,
             )
-            yield from (
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>'
-                for x, y in places
-            )
+            for step, color in zip(STEPS, plots.COLORS, strict=True)
+        ]
+
+    return plots.picture(
+        "Growth of memory and CPU time",
+        {
+            "MB above the start": [
+                *curves(lambda row: row["peak_mb"] - row["before_mb"]),
+                *curves(lambda row: row["data_mb"], "5"),
+            ],
+            "CPU seconds": curves(lambda row: row["cpu_s"]),
+        },
+        [f"{step} ({what})" for step, what in STEPS.items()],
+        "dashed: all data",
+    )
 
 
 if __name__ == "__main__":

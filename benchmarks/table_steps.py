@@ -75,7 +75,7 @@ def write(folder: str, sizes: dict[str, int]) -> dict[str, dict[str, Any]]:
     return facts
 
 
-def export(table: str, target: str) -> dict[str, Any]:
+def export(table: str, target: str, held: bool) -> dict[str, Any]:
     """Fill a ranker with an item table and export it.
 
     Its trained item embedding is one wide: what is measured is the table.
@@ -83,6 +83,8 @@ def export(table: str, target: str) -> dict[str, Any]:
     Args:
         table: folder of the item table.
         target: version folder to write.
+        held: whether the ranker holds its tables, or they go from files to
+            files, as after a training that divided them among workers.
 
     Returns:
         Seconds, bytes and memory.
@@ -91,6 +93,7 @@ def export(table: str, target: str) -> dict[str, Any]:
 
     from muse_keras.models import MUSE
     from muse_keras.tables import ItemTable
+    from muse_keras.tables.row_shards import divided_rows
     from serving.export import export_saved_model
 
     imported = harness.rss_mb()
@@ -98,18 +101,22 @@ def export(table: str, target: str) -> dict[str, Any]:
     items = ItemTable.open(table)
     users = [f"profile_{number}" for number in range(1, 6)]
     start = time.perf_counter()
-    model = MUSE(
-        items.num_items,
-        dict.fromkeys(users, VOCABULARY + 2),
-        dict.fromkeys(FEATURES, VOCABULARY + 2),
-        behavior_features=("category",),
-        matches=("category",),
-        vector_dim=items.dim,
-        embedding_dim=1,
-    )
+    rows = items.num_items + 1
+    with divided_rows(0 if held else rows, held=held):
+        model = MUSE(
+            items.num_items,
+            dict.fromkeys(users, VOCABULARY + 2),
+            dict.fromkeys(FEATURES, VOCABULARY + 2),
+            behavior_features=("category",),
+            matches=("category",),
+            vector_dim=items.dim,
+            embedding_dim=1,
+        )
     # The same for every item, so that tables of two sizes score alike.
     embeddings = model.item_embedding.embeddings
-    embeddings.assign(keras.ops.ones(embeddings.shape) / 8)
+    eighths = np.broadcast_to(np.float32(1 / 8), (rows, 1))
+    if held:
+        embeddings.assign(eighths)
     built = time.perf_counter()
     model.table.assign(items)
     assigned = time.perf_counter()
@@ -120,6 +127,7 @@ def export(table: str, target: str) -> dict[str, Any]:
         model=model,
         item_table=items,
         learned=dict.fromkeys(names, np.arange(1, VOCABULARY + 1)),
+        tables={} if held else {embeddings.path: eighths},
     )
     return {
         "model_s": round(built - start, 1),

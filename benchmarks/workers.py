@@ -11,6 +11,8 @@ Measured per worker and step, without the first step, in which the graph is
 made: bytes sent and received by its TCP connections, as Linux counts them,
 and CPU time. Also the bytes of tables and their moments that each holds. No
 peer; wall time on one machine says nothing about several.
+
+    python -m benchmarks.workers [--quick] [--chart OUT.svg]
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, plots
 
 REQUESTS, SHARDS = 88, 4
 COUNTS = (1, 2, 4)
@@ -35,7 +37,9 @@ EXCHANGES = ("rows", "divided", "dense")
 
 def main() -> None:
     """Train with each number of workers and each exchange."""
-    arguments = harness.parser(__doc__).parse_args()
+    parser = harness.parser(__doc__)
+    parser.add_argument("--chart", type=pathlib.Path, help="SVG to write")
+    arguments = parser.parse_args()
     harness.pin(arguments.threads)
     from benchmarks import train
     from tfx_pipeline.training import workers
@@ -46,6 +50,9 @@ def main() -> None:
         ("workers", "exchange", "sent, bytes", "received, bytes", "CPU ms")
         + ("tables, bytes",)
     ]
+    measured: dict[str, list[tuple[int, dict[str, int]]]] = {
+        exchange: [] for exchange in EXCHANGES
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         train._write_examples(folder / "data", train.Items(items), batches)
@@ -65,6 +72,7 @@ def main() -> None:
                     item_rows=items,
                     **found,
                 )
+                measured[exchange].append((count, found))
                 rows.append(
                     (
                         str(count),
@@ -74,6 +82,30 @@ def main() -> None:
                 )
     if not arguments.json:
         harness.print_columns(rows)
+    if arguments.chart:
+        picture = _picture(measured)
+        arguments.chart.write_text(picture, encoding="utf-8")
+
+
+def _picture(measured: dict[str, list[tuple[int, dict[str, int]]]]) -> str:
+    """Return an SVG of what a worker sends and holds, by their number."""
+
+    def curves(fact: str) -> list[plots.Curve]:
+        return [
+            plots.Curve(
+                [(count, found[fact] / 1e3) for count, found in of], color
+            )
+            for of, color in zip(measured.values(), plots.COLORS, strict=False)
+        ]
+
+    return plots.picture(
+        "Exchange and memory by number of workers",
+        {
+            "kB that a worker sends in a step": curves("sent_bytes"),
+            "kB of tables with moments": curves("table_bytes"),
+        },
+        [*measured],
+    )
 
 
 def work(folder: pathlib.Path, items: int, exchange: str) -> None:

@@ -29,6 +29,10 @@ from tfx_pipeline.transforms import shuffle_files, steps
 _VALUES = ("gauc", "gauc_lower", "gauc_upper")
 
 
+# Examples are compressed, and each impression is in several slices.
+_EXPANSION = 8
+
+
 class Executor(EvaluatorExecutor):
     """Evaluates and records the result as a property of the evaluation."""
 
@@ -52,9 +56,8 @@ class Executor(EvaluatorExecutor):
         with shuffle_files.directory_for(
             self.make_pipeline().runner, evaluation.uri
         ) as folder:
-            extractors.SHUFFLE.set(
-                (folder, steps.partitions_for(_size(examples, splits)))
-            )
+            size = _size(examples, splits) * _EXPANSION
+            extractors.SHUFFLE.set((folder, steps.partitions_for(size)))
             super().Do(input_dict, output_dict, exec_properties)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         has_baseline = bool(input_dict.get("baseline_model"))
