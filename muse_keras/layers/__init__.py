@@ -3,6 +3,7 @@
 from muse_keras.layers.dice import Dice
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
 from muse_keras.layers.id_embedding import IdEmbedding
+from muse_keras.layers.identity_signal import IdentitySignal
 from muse_keras.layers.memory_bank import MemoryBank
 from muse_keras.layers.scl_tower import SCLTower
 from muse_keras.layers.semantic_aware_target_attention import (
@@ -16,6 +17,7 @@ __all__ = [
     "GSUResult",
     "GSUTopK",
     "IdEmbedding",
+    "IdentitySignal",
     "MemoryBank",
     "SCLTower",
     "SemanticAwareTargetAttention",

@@ -7,6 +7,7 @@ from keras import ops
 
 from muse_keras._export import muse_keras_export
 from muse_keras._ops.checks import integer, number
+from muse_keras.layers.identity_signal import IdentitySignal
 from muse_keras.layers.semantic_aware_target_attention import (
     SemanticAwareTargetAttention,
 )
@@ -22,7 +23,8 @@ _ATTENTIONS = (None, "ta", "sa_ta")
 class CombinedExactSearchUnit(ExactSearchUnit):
     """An attention over id embeddings, SimTier over similarities, or both.
 
-    The features are the tiers, then the attended values. Without SimTier
+    The features are the tiers, then the identity signal, then the attended
+    values. Without SimTier
     `count_tiers` still tells the raw counts; without an attention the weights
     are zeros.
 
@@ -39,6 +41,7 @@ class CombinedExactSearchUnit(ExactSearchUnit):
             starts in SA-TA, or None.
         num_tiers: int, tiers of SimTier.
         tier_scale: str, `scale` of SimTier.
+        identity: bool, an `IdentitySignal` among the features.
         **kwargs: see `keras.layers.Layer`.
 
     Example:
@@ -64,6 +67,7 @@ class CombinedExactSearchUnit(ExactSearchUnit):
         similarity_scale: float | None = 10.0,
         num_tiers: int = 20,
         tier_scale: str = "log1p",
+        identity: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -97,6 +101,11 @@ class CombinedExactSearchUnit(ExactSearchUnit):
             )
         elif attention == "ta":
             self.attention = TargetAttention(**options)
+        self.identity = None
+        if identity:
+            self.identity = IdentitySignal(
+                dtype=self.dtype_policy, name="identity"
+            )
         self.tiers = SimTier(
             num_tiers,
             scale=tier_scale,
@@ -124,6 +133,11 @@ class CombinedExactSearchUnit(ExactSearchUnit):
         features = []
         if self.with_tiers:
             features.append(self.tiers(found.similarities, mask=found.mask))
+        if self.identity is not None:
+            signal = self.identity(
+                found.similarities, found.same_item, found.ages, found.mask
+            )
+            features.append(signal)
         if self.attention is not None:
             guides = (found.similarities,) if self.kind == "sa_ta" else ()
             attended, scores = self.attention(
@@ -149,6 +163,8 @@ class CombinedExactSearchUnit(ExactSearchUnit):
             width = 0
         if self.with_tiers:
             width += self.tiers.num_tiers
+        if self.identity is not None:
+            width += self.identity.width
         return (*pairs, width)
 
     def get_config(self) -> dict[str, Any]:
@@ -162,6 +178,7 @@ class CombinedExactSearchUnit(ExactSearchUnit):
             "similarity_scale": self.similarity_scale,
             "num_tiers": self.tiers.num_tiers,
             "tier_scale": self.tiers.scale,
+            "identity": self.identity is not None,
         }
 
 

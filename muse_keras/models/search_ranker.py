@@ -80,6 +80,9 @@ class SearchRanker(BaseRanker):
         esu: str, the exact search unit. None: the class's own.
         hash_bits: int, bits of the hashes of `simhash`.
         hash_rounds: int, rounds of `sdim`, of 3 bits each.
+        identity: bool, tell the tower how often and how lately the candidate
+            itself is among what was found (`IdentitySignal`), in every `esu`
+            but `sdim`.
 
     Example:
     >>> from muse_keras.models import SearchRanker
@@ -106,6 +109,7 @@ class SearchRanker(BaseRanker):
         esu: str | None = None,
         hash_bits: int = 64,
         hash_rounds: int = 16,
+        identity: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -130,6 +134,7 @@ class SearchRanker(BaseRanker):
         self.esu = esu
         self.hash_bits = integer("hash_bits", hash_bits)
         self.hash_rounds = integer("hash_rounds", hash_rounds)
+        self.identity = bool(identity)
         self.assemble()
 
     def make_search(self) -> BehaviorSearch | None:
@@ -179,6 +184,7 @@ class SearchRanker(BaseRanker):
             "activation": self.attention_activation,
             "similarity_scale": self.similarity_scale,
             "tier_scale": self.tier_scale,
+            "identity": self.identity,
         }
         if name == "sa_ta_simtier":
             return SemanticExactSearchUnit(**options)

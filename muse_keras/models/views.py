@@ -178,6 +178,10 @@ class FoundBehaviors:
         similarities: float32 (B, C, K), multimodal cosines in the order of
             the search; 0 where masked and for an item without a vector.
         embeddings: float (B, C, K, E), trained embeddings.
+        same_item: bool (B, C, K), whether the behavior has the candidate's
+            row, and this is not 0.
+        ages: float32 (B, C, K), how many positions of the history are newer,
+            from its last real one on.
 
     Example:
     >>> import numpy as np
@@ -192,6 +196,8 @@ class FoundBehaviors:
     mask: Any = _Field(is_needed=True)
     similarities: Any = _Field()
     embeddings: Any = _Field()
+    same_item: Any = _Field()
+    ages: Any = _Field()
 
     @classmethod
     def at(
@@ -218,11 +224,28 @@ class FoundBehaviors:
             found = cosines_of_found(candidates.vectors, there.vectors)
             return ops.where(mask, found, ops.zeros_like(found))
 
+        def same_item() -> Any:
+            # int64: TensorFlow keeps int32 arithmetic on the host.
+            rows = ops.cast(there.rows, "int64")
+            wanted = ops.expand_dims(ops.cast(candidates.rows, "int64"), 2)
+            return ops.logical_and(rows == wanted, rows > 0)
+
+        def ages() -> Any:
+            length = ops.shape(behaviors.mask)[1]
+            places = ops.arange(length, dtype="float32") * ops.cast(
+                behaviors.mask, "float32"
+            )
+            last = ops.max(places, axis=1, initial=0.0)
+            found = ops.cast(indices, "float32")
+            return ops.maximum(ops.reshape(last, (-1, 1, 1)) - found, 0.0)
+
         return cls(
             indices,
             mask,
             cosines if similarities is None else similarities,
             lambda: there.embeddings,
+            same_item,
+            ages,
         )
 
     @classmethod
@@ -234,4 +257,6 @@ class FoundBehaviors:
             lambda: found().mask,
             lambda: found().similarities,
             lambda: found().embeddings,
+            lambda: found().same_item,
+            lambda: found().ages,
         )

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muse_keras._ops.rows import raw_variable, table_rows
-from muse_keras.tables.array_blocks import CHUNK_ROWS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -96,22 +95,30 @@ def restore_shards(
 
     shape = (num_rows, 1, *shards[0].shape[1:])
     for shard in shards:
-        shard.assign(tf.zeros(shard.shape, shard.dtype))
+        assign_zeros(shard)
 
-    def copy_block(start: Any) -> Any:
-        length = tf.minimum(num_rows - start, CHUNK_ROWS)
-        values = row_files.read(
-            prefix, name, shape, shards[0].dtype, start, length
-        )
-        rows = tf.range(start, start + length)
-        with tf.control_dependencies([scatter_shards(shards, rows, values)]):
-            return start + length
+    written: list[Any] = []
+    for blocks in row_files.groups(shape, shards[0].dtype):
+        with tf.control_dependencies(written):
+            dtype = shards[0].dtype
+            found = row_files.read(prefix, name, shape, dtype, blocks)
+        written = []
+        for block, values in zip(blocks, found, strict=True):
+            rows = tf.range(block.start, block.stop, dtype=tf.int64)
+            written.append(scatter_shards(shards, rows, values))
 
-    tf.while_loop(
-        lambda start: start < num_rows,
-        copy_block,
-        [tf.constant(0, tf.int64)],
-        parallel_iterations=1,
+
+def assign_zeros(variable: "tf.Variable") -> None:
+    """Fill a variable with zeros so that its rows can be written in place.
+
+    TensorFlow shares the result of `tf.zeros` with others, so that the first
+    write of a row would copy the whole variable, and keep both.
+    """
+    import tensorflow as tf
+
+    shape = variable.shape.as_list()
+    variable.assign(
+        tf.raw_ops.Empty(shape=shape, dtype=variable.dtype, init=True)
     )
 
 
@@ -121,6 +128,10 @@ def scatter_shards(
     """Write rows, int64 (n,), of a spread table; return the operation."""
     import tensorflow as tf
 
+    if len(shards) == 1:
+        return tf.raw_ops.ResourceScatterUpdate(
+            resource=shards[0].handle, indices=rows, updates=values
+        )
     written = []
     for shard, place in zip(shards, _places(rows, len(shards)), strict=True):
         written.append(

@@ -2,12 +2,13 @@
 
 A table of N rows is a tensor (P, S, ...): row r is at [r // S, r % S]. Each of
 S writers has the rows of one column. TensorFlow reads a stored slice whole, so
-a column is stored in slices of `CHUNK_ROWS // S` places: a block of rows costs
-a block of memory and time.
+a column is stored in slices of about `CHUNK_ROWS` rows of the table: a block of
+rows costs a block of memory. Reading several slices at once is faster.
 """
 
 import glob
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,9 @@ from muse_keras.tables.array_blocks import (
     release_pages,
 )
 
-_FILE_BYTES = 1 << 27
+_FILE_BYTES = 1 << 26
+# The time to open a tensor grows with the square of its slices.
+_MOST_SLICES = 1024
 
 
 class Column(NamedTuple):
@@ -62,10 +65,10 @@ def write(prefix: str, columns: Iterable[Column]) -> None:
     for name, shards, shard, rows in columns:
         length, *width = rows.shape
         shape = (length, shards, *width)
-        for block in blocks(length, _places(shards)):
+        for block in stored_blocks(shape):
             values = np.asarray(rows[block])
             names.append(name)
-            places.append(_slice(shape, block.start, len(values), shard))
+            places.append(_slice(shape, block, shard))
             tensors.append(tf.constant(values[:, np.newaxis]))
             size += values.nbytes
             release_pages(rows)
@@ -114,13 +117,12 @@ class StoredRows:
         """Return rows (n, ...) of a block."""
         shards = self._stored[1]
         first, last = block.start // shards, -(-block.stop // shards)
-        values = read(
+        (values,) = read(
             self._prefix,
             self._name,
             self._stored,
             self.dtype,
-            first,
-            last - first,
+            [slice(first, last)],
         )
         start = block.start - first * shards
         return values.numpy()[start : start + block.stop - block.start]
@@ -131,40 +133,52 @@ def read(
     name: str,
     shape: tuple[int, ...],
     dtype: Any,
-    start: Any,
-    length: Any,
-) -> tf.Tensor:
-    """Return the rows (length * S, ...) of places, also in a graph.
+    places: Sequence[slice],
+) -> list[tf.Tensor]:
+    """Return the rows (n * S, ...) of each of some blocks, also in a graph.
 
     Args:
         prefix: str or string tensor (), of a merged checkpoint.
         name: str, of the table.
         shape: (P, S, ...), as it is stored.
         dtype: of the table.
-        start: int or int64 (), the first place.
-        length: int or int64 (), how many.
+        places: blocks of places.
     """
-    (values,) = tf.raw_ops.RestoreV2(
+    # A slice that is named as it was stored is read without a copy.
+    column = 0 if shape[1] == 1 else None
+    found = tf.raw_ops.RestoreV2(
         prefix=prefix,
-        tensor_names=[name],
-        shape_and_slices=[_slice(shape, start, length)],
-        dtypes=[dtype],
+        tensor_names=[name] * len(places),
+        shape_and_slices=[_slice(shape, block, column) for block in places],
+        dtypes=[dtype] * len(places),
     )
-    return tf.reshape(values, [-1, *shape[2:]])
+    return [tf.reshape(values, [-1, *shape[2:]]) for values in found]
 
 
-def _places(shards: int) -> int:
-    return max(1, CHUNK_ROWS // shards)
+def stored_blocks(shape: tuple[int, ...]) -> list[slice]:
+    """Return the blocks of places in which a tensor (P, S, ...) is stored."""
+    places, shards = shape[:2]
+    return [
+        *blocks(
+            places, max(CHUNK_ROWS // shards, -(-places // _MOST_SLICES), 1)
+        )
+    ]
+
+
+def groups(shape: tuple[int, ...], dtype: tf.DType) -> Iterator[list[slice]]:
+    """Yield stored blocks in groups that are read at once, of about 128 MB."""
+    stored = stored_blocks(shape)
+    size = (stored[0].stop or 1) * math.prod(shape[1:]) * dtype.size
+    count = max(1, _FILE_BYTES // size)
+    for start in range(0, len(stored), count):
+        yield stored[start : start + count]
 
 
 def _slice(
-    shape: tuple[int, ...], start: Any, length: Any, shard: int | None = None
-) -> Any:
-    """Return the specification of a slice, a string or a tensor of it."""
+    shape: tuple[int, ...], block: slice, shard: int | None = None
+) -> str:
+    """Return the specification of a slice, of all columns or one."""
     column = "-" if shard is None else f"{shard},1"
     others = ":".join([column, *"-" * (len(shape) - 2)])
     sizes = " ".join(map(str, shape))
-    if isinstance(start, int):
-        return f"{sizes} {start},{length}:{others}"
-    place = tf.strings.as_string([start, length])
-    return tf.strings.join([f"{sizes} ", place[0], ",", place[1], f":{others}"])
+    return f"{sizes} {block.start},{block.stop - block.start}:{others}"

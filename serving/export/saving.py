@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from muse_keras.tables.device_shards import restore_shards
+from muse_keras.tables.device_shards import assign_zeros, restore_shards
 from muse_keras.tensorflow import internals
 
 
@@ -56,7 +56,7 @@ class ZeroFill(tf.saved_model.experimental.TrackableResource):
 
     def _initialize(self) -> None:
         for variable in self._filled:
-            variable.assign(tf.zeros(variable.shape, variable.dtype))
+            assign_zeros(variable)
 
 
 class TableFiles(tf.Module):
