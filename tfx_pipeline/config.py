@@ -19,7 +19,15 @@ from tfx_pipeline.beam_config import BeamConfig
 
 KEYS = "docs/configuration.md lists all keys"
 ModelType = Literal[
-    "muse", "din", "sim_hard", "sim_soft", "eta", "sdim", "twin", "miss"
+    "muse",
+    "din",
+    "full_din",
+    "sim_hard",
+    "sim_soft",
+    "eta",
+    "sdim",
+    "twin",
+    "miss",
 ]
 
 
@@ -124,7 +132,15 @@ class ModelConfig(settings_file.Section):
     ) = None
     """The search in the long history; null: that of the type."""
     esu: (
-        Literal["ta", "simtier", "ta_simtier", "sa_ta", "sa_ta_simtier", "sdim"]
+        Literal[
+            "ta",
+            "simtier",
+            "ta_simtier",
+            "sa_ta",
+            "sa_ta_simtier",
+            "full_ta",
+            "sdim",
+        ]
         | None
     ) = None
     """The exact search unit, which models the behaviors found; null: that of
@@ -135,7 +151,8 @@ class ModelConfig(settings_file.Section):
     """Rounds of ``esu: sdim``."""
     identity: bool = False
     """Whether the exact search unit tells how often and how lately the
-    candidate itself is among the behaviors found; not with ``sdim``."""
+    candidate itself is among the behaviors found; not with ``full_ta`` and
+    ``sdim``, which model the whole history."""
     embedding_dim: int = pydantic.Field(default=16, ge=1)
     """Width of the trained embeddings."""
     k: int = pydantic.Field(default=50, ge=1)

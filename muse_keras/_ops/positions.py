@@ -44,6 +44,24 @@ def take_vectors_at(vectors: Any, indices: Any) -> Any:
     return ops.reshape(taken, (*shape, vectors.shape[-1]))
 
 
+def take_scores_at(scores: Any, indices: Any, mask: Any) -> Any:
+    """Return scores (B, C, H, L) of positions int32 (B, C, K), masked by 0.
+
+    The result is (B, C, H, K); it is 0 from an empty history.
+    """
+    scores = ops.pad(scores, [[0, 0], [0, 0], [0, 0], [0, 1]])
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        taken = tf.gather(scores, indices, axis=3, batch_dims=2)
+    else:
+        places = ops.expand_dims(indices, 2)
+        shape = (*ops.shape(scores)[:3], indices.shape[-1])
+        places = ops.broadcast_to(places, shape)
+        taken = ops.take_along_axis(scores, places, axis=3)
+    return taken * ops.expand_dims(ops.cast(mask, scores.dtype), 2)
+
+
 def newest_positions(mask: Any, count: int) -> tuple[Any, Any]:
     """Return the positions of the newest real behaviors, newest first.
 

@@ -93,9 +93,10 @@ class IdentitySignal(keras.layers.Layer):
         recency = 1.0 / (1.0 + ops.log1p(ages))
         kinds = ops.stack([same_item, equal], axis=-2)
         counts = ops.log1p(ops.sum(ops.cast(kinds, "float32"), axis=-1))
-        newest = ops.max(
-            ops.cast(kinds, "float32") * ops.expand_dims(recency, -2), axis=-1
-        )
+        newest = ops.cast(kinds, "float32") * ops.expand_dims(recency, -2)
+        # There may be none at all.
+        padding = [[0, 0]] * (len(newest.shape) - 1) + [[0, 1]]
+        newest = ops.max(ops.pad(newest, padding), axis=-1)
         features = [counts, newest]
         if self.fine_tiers:
             features.append(ops.log1p(self._count(similarities)))

@@ -14,6 +14,7 @@ from muse_keras.models.combined_exact_search_unit import (
 )
 from muse_keras.models.dual_search import DualSearch
 from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.full_attention_unit import FullAttentionUnit
 from muse_keras.models.hash_sampling_unit import HashSamplingUnit
 from muse_keras.models.id_cosine_search import IdCosineSearch
 from muse_keras.models.newest_search import NewestSearch
@@ -24,6 +25,7 @@ from muse_keras.models.presets import (
     MUSE,
     SDIM,
     TWIN,
+    FullDIN,
     SIMHard,
     SIMSoft,
 )
@@ -52,6 +54,8 @@ __all__ = [
     "DualSearch",
     "ExactSearchUnit",
     "FoundBehaviors",
+    "FullAttentionUnit",
+    "FullDIN",
     "HashSamplingUnit",
     "IdCosineSearch",
     "NewestSearch",

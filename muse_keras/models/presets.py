@@ -27,6 +27,25 @@ class DIN(SearchRanker):
 
 
 @muse_keras_export()
+class FullDIN(SearchRanker):
+    """Target attention over the whole history.
+
+    What the two-stage methods approximate: nothing is searched, every behavior
+    is attended to. `explain` tells about the `k` newest behaviors.
+
+    Reference: DIN, arXiv 1706.06978.
+
+    Example:
+    >>> from muse_keras.models import FullDIN
+    >>> FullDIN(100, {"age": 9}, {"brand": 9}).exact_search_unit.num_heads
+    1
+    """
+
+    own_gsu = "none"
+    own_esu = "full_ta"
+
+
+@muse_keras_export()
 class SIMHard(SearchRanker):
     """The newest behaviors of the candidate's category, modeled as in MUSE.
 

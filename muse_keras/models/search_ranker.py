@@ -15,6 +15,7 @@ from muse_keras.models.combined_exact_search_unit import (
 )
 from muse_keras.models.dual_search import DualSearch
 from muse_keras.models.exact_search_unit import ExactSearchUnit
+from muse_keras.models.full_attention_unit import FullAttentionUnit
 from muse_keras.models.hash_sampling_unit import HashSamplingUnit
 from muse_keras.models.id_cosine_search import IdCosineSearch
 from muse_keras.models.newest_search import NewestSearch
@@ -40,7 +41,7 @@ _COMBINATIONS: dict[str, tuple[str | None, bool]] = {
 }
 
 GSUS = tuple(_SEARCHES)
-ESUS = (*_COMBINATIONS, "sdim")
+ESUS = (*_COMBINATIONS, "full_ta", "sdim")
 
 
 @muse_keras_export()
@@ -64,11 +65,12 @@ class SearchRanker(BaseRanker):
     | `ta_simtier` | both |
     | `sa_ta` | attention guided by similarities |
     | `sa_ta_simtier` | that and the histogram (MUSE) |
+    | `full_ta` | target attention over the whole history |
     | `sdim` | samples of the whole history by hashes (SDIM) |
 
     Everything else (embeddings, short-term part, tower, data) is the same
     for all. The presets `MUSE`, `SIMHard`, `SIMSoft`, `ETA`, `SDIM`, `TWIN`,
-    `MISS` and `DIN` differ in `own_gsu` and `own_esu` alone.
+    `MISS`, `DIN` and `FullDIN` differ in `own_gsu` and `own_esu` alone.
 
     Reference: the comparison in MUSE, arXiv 2512.07216.
 
@@ -82,7 +84,7 @@ class SearchRanker(BaseRanker):
         hash_rounds: int, rounds of `sdim`, of 3 bits each.
         identity: bool, tell the tower how often and how lately the candidate
             itself is among what was found (`IdentitySignal`), in every `esu`
-            but `sdim`.
+            but `full_ta` and `sdim`.
 
     Example:
     >>> from muse_keras.models import SearchRanker
@@ -182,6 +184,10 @@ class SearchRanker(BaseRanker):
         options |= {
             "num_heads": self.num_heads,
             "activation": self.attention_activation,
+        }
+        if name == "full_ta":
+            return FullAttentionUnit(**options)
+        options |= {
             "similarity_scale": self.similarity_scale,
             "tier_scale": self.tier_scale,
             "identity": self.identity,

@@ -235,7 +235,7 @@ class FoundBehaviors:
             places = ops.arange(length, dtype="float32") * ops.cast(
                 behaviors.mask, "float32"
             )
-            last = ops.max(places, axis=1, initial=0.0)
+            last = ops.max(ops.pad(places, [[0, 0], [0, 1]]), axis=1)
             found = ops.cast(indices, "float32")
             return ops.maximum(ops.reshape(last, (-1, 1, 1)) - found, 0.0)
 

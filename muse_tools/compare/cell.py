@@ -26,7 +26,14 @@ from tfx_pipeline.training import devices, input_fn, trainer
 SCORES_FILE = "scores.npz"
 SETTINGS_FILE = "settings.json"
 CURVES_FILE = "training.jsonl"
-_METRICS = ("gauc", "auc", "log_loss", "calibration")
+_METRICS = (
+    "gauc",
+    "auc",
+    "log_loss",
+    "calibration",
+    "normalized_entropy",
+    "calibration_error",
+)
 
 
 def run_cell(plan: Plan, task: Task) -> None:

@@ -51,6 +51,10 @@ class Row(_Model):
     auc: float | None
     log_loss: float | None
     calibration: float | None
+    lists: dict[str, Interval] = {}
+    """``ndcg_10``, ``mrr`` and ``recall_10``, in the overall table."""
+    normalized_entropy: float | None = None
+    calibration_error: float | None = None
     parameters: int | None
     parameters_without_tables: int | None
     train_seconds: float | None

@@ -16,6 +16,14 @@ from muse_tools.compare.grid import Column
 from muse_tools.compare.impressions import Impressions
 from muse_tools.compare.results import Interval
 from tfx_pipeline.evaluation.bootstrap import interval, resampled_means
+from tfx_pipeline.evaluation.ranking_metrics import TOP
+
+LISTS = {
+    "ndcg_10": "ndcg",
+    "mrr": "reciprocal_rank",
+    "recall_10": "recall",
+}
+"""Metrics of the users' lists, by their names in `per_group_ranking`."""
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -39,7 +47,10 @@ def read_cell(folder: pathlib.Path) -> StoredCell | None:
 
 
 class UserAUC(NamedTuple):
-    """AUC and impressions (users,); both are 0 for users without an AUC."""
+    """AUC and impressions (users,); both are 0 for users without an AUC.
+
+    For the metrics of `LISTS` it is the metric, and 1.
+    """
 
     auc: npt.NDArray[np.float64]
     weight: npt.NDArray[np.float64]
@@ -51,13 +62,18 @@ class UserAUC(NamedTuple):
         user_ids: npt.NDArray[np.int64],
         clicks: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
+        metric: str = "gauc",
     ) -> UserAUC:
         """Computes the AUC of each of `users`, which are sorted ids."""
-        found = metrics.per_group_auc(clicks, scores, user_ids)
         auc, weight = np.zeros(len(users)), np.zeros(len(users))
-        place = np.searchsorted(users, found.group_ids)
-        auc[place] = found.auc
-        weight[place] = found.weight
+        if metric == "gauc":
+            found = metrics.per_group_auc(clicks, scores, user_ids)
+            place = np.searchsorted(users, found.group_ids)
+            auc[place], weight[place] = found.auc, found.weight
+        else:
+            lists = metrics.per_group_ranking(clicks, scores, user_ids, TOP)
+            place = np.searchsorted(users, lists.group_ids)
+            auc[place], weight[place] = getattr(lists, LISTS[metric]), 1.0
         return cls(auc, weight)
 
     @property
@@ -92,7 +108,7 @@ class Judge:
         self.cells = cells
         self._groups = {"": np.ones(len(impressions.clicks), bool), **groups}
         self._samples = samples
-        self._known: dict[tuple[Column, int, str], UserAUC] = {}
+        self._known: dict[tuple[Column, int, str, str], UserAUC] = {}
         unscored = UserAUC.of(
             np.unique(impressions.user_ids),
             impressions.user_ids,
@@ -106,14 +122,18 @@ class Judge:
         """Returns the seeds without a finished cell."""
         return [seed for seed in seeds if (column, seed) not in self.cells]
 
-    def users(self, column: Column, seed: int, group: str) -> UserAUC:
+    def users(
+        self, column: Column, seed: int, group: str, metric: str = "gauc"
+    ) -> UserAUC:
         """Returns the AUC of each user within a group, for one seed."""
-        key = (column, seed, group)
+        key = (column, seed, group, metric)
         if key not in self._known:
             self._known[key] = self._compute(*key)
         return self._known[key]
 
-    def _compute(self, column: Column, seed: int, group: str) -> UserAUC:
+    def _compute(
+        self, column: Column, seed: int, group: str, metric: str
+    ) -> UserAUC:
         mask = self._groups[group]
         ids = self.impressions.user_ids[mask]
         known = np.isin(ids, self._users)
@@ -122,6 +142,7 @@ class Judge:
             ids[known],
             self.impressions.clicks[mask][known],
             self.cells[column, seed].scores[mask][known],
+            metric,
         )
 
     def size(self, group: str) -> int:
@@ -129,16 +150,24 @@ class Judge:
         return int(self._groups[group].sum())
 
     def difference(
-        self, terms: Sequence[Term], seeds: Sequence[int]
+        self,
+        terms: Sequence[Term],
+        seeds: Sequence[int],
+        metric: str = "gauc",
     ) -> Interval:
         """Returns a sum of weighted GAUCs with its interval.
+
+        ``metric`` may also be one of `LISTS`.
 
         The interval resamples users, with the mean AUC over seeds of each.
         `by_seed` and `spread` show the effect of the seed.
         """
         return difference(
             [
-                [self.users(term.column, seed, term.group) for seed in seeds]
+                [
+                    self.users(term.column, seed, term.group, metric)
+                    for seed in seeds
+                ]
                 for term in terms
             ],
             [term.factor for term in terms],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from muse_tools.compare import words
 from muse_tools.compare.config import BASE_EMBEDDINGS, noise_level
 from muse_tools.compare.results import Group, GroupTable, Row, Table
+from muse_tools.compare.scores import LISTS
 from muse_tools.pages import blocks
 from muse_tools.pages.blocks import NO_VALUE, Block, Entry, Point
 
@@ -15,6 +16,8 @@ def method_table(table: Table) -> Iterator[Block]:
     """Yields the charts and the rows of a table of methods."""
     yield from _charts(table)
     yield _rows(table)
+    if any(row.lists for row in table.rows):
+        yield _lists(table)
 
 
 def _rows(table: Table) -> blocks.Table:
@@ -31,6 +34,28 @@ def _rows(table: Table) -> blocks.Table:
             "seeds",
         ],
         [[_name(table.name, row), *_numbers(row)] for row in table.rows],
+    )
+
+
+def _lists(table: Table) -> blocks.Table:
+    return blocks.Table(
+        [
+            "method",
+            "NDCG@10",
+            "MRR",
+            "recall@10",
+            "normalized entropy",
+            "calibration error",
+        ],
+        [
+            [
+                _name(table.name, row),
+                *(words.interval(row.lists.get(name)) for name in LISTS),
+                (words.digits(row.normalized_entropy, 4),),
+                (words.digits(row.calibration_error, 4),),
+            ]
+            for row in table.rows
+        ],
     )
 
 

@@ -10,14 +10,14 @@ from muse_tools.compare import groups as groups_lib
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 from muse_tools.compare.grid import MUSE, Column, Method, Section
 from muse_tools.compare.results import Group, GroupTable, Row, Table
-from muse_tools.compare.scores import Judge, Term
+from muse_tools.compare.scores import LISTS, Judge, Term
 from muse_tools.compare.words import TABLES
 
 
 def table(section: Section, judge: Judge, max_history: int) -> Table:
     """Returns one table."""
     rows = [
-        _row(column, baseline, section.seeds, judge, max_history)
+        _row(column, baseline, section, judge, max_history)
         for column, baseline in section.rows
     ]
     paper = TABLES[section.name]["paper"]
@@ -27,16 +27,18 @@ def table(section: Section, judge: Judge, max_history: int) -> Table:
 def _row(
     column: Column,
     baseline: Column | None,
-    seeds: Sequence[int],
+    section: Section,
     judge: Judge,
     max_history: int,
 ) -> Row:
+    seeds = section.seeds
     gsu, esu = column.method.parts
     missing = judge.missing(column, seeds)
     found = [judge.cells[column, s].metrics for s in seeds if not missing]
 
     def mean(name: str) -> float | None:
-        values = [cell[name] for cell in found]
+        # A cell of an earlier version has fewer metrics.
+        values = [cell.get(name, np.nan) for cell in found]
         if not values or not np.isfinite(values).all():
             return None
         return round(float(np.mean(values)), 6)
@@ -62,6 +64,13 @@ def _row(
         auc=mean("auc"),
         log_loss=mean("log_loss"),
         calibration=mean("calibration"),
+        lists={
+            name: judge.difference([Term(1, column)], seeds, name)
+            for name in LISTS
+            if section.name == "overall" and not missing
+        },
+        normalized_entropy=mean("normalized_entropy"),
+        calibration_error=mean("calibration_error"),
         parameters=found[0]["parameters"] if found else None,
         parameters_without_tables=(
             found[0]["parameters_without_tables"] if found else None

@@ -28,7 +28,9 @@ class _Checked:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if isinstance(value, tuple):
+            if isinstance(value, list):  # As YAML has it.
+                object.__setattr__(self, field.name, tuple(value))
+            if isinstance(value, (list, tuple)):
                 continue
             least, most = field.metadata["least"], field.metadata["most"]
             if value < least or (most is not None and value > most):

@@ -7,6 +7,12 @@ from typing import Any
 
 from muse_tools.pages.blocks import NO_VALUE, Entry, Table
 
+_LISTS = {
+    "NDCG@10": "ndcg_10",
+    "MRR": "mrr",
+    "recall@10": "recall_10",
+    "normalized entropy": "normalized_entropy",
+}
 _COLUMNS = ["label", "model", "GAUC", "95 % interval", "AUC", "log loss"]
 
 
@@ -19,6 +25,30 @@ def label_table(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
     ]
     columns = [*_COLUMNS, "calibration", "rate"]
     return Table(columns, sorted(rows), names=2) if rows else None
+
+
+def list_table(
+    label: str, models: Mapping[str, Mapping[str, Any]]
+) -> Table | None:
+    """Returns metrics of lists and of probabilities, for all labels.
+
+    ``label`` is the first one. None if a model was evaluated without them.
+    """
+    rows: list[list[Entry]] = []
+    for name, model in models.items():
+        for of, found in {label: model, **model.get("labels", {})}.items():
+            if _LISTS["NDCG@10"] not in found:
+                return None
+            numbers = [_with_interval(found, key) for key in _LISTS.values()]
+            error = (digits(found["calibration_error"]),)
+            rows.append([(of,), (name.upper(),), *numbers, error])
+    columns = ["label", "model", *_LISTS, "calibration error"]
+    return Table(columns, rows, names=2)
+
+
+def _with_interval(found: Mapping[str, Any], key: str) -> Entry:
+    low, high = (digits(found[f"{key}_{end}"]) for end in ("lower", "upper"))
+    return (digits(found[key]), f"{low} to {high}")
 
 
 def _numbers(found: Mapping[str, Any]) -> list[Entry]:

@@ -22,7 +22,7 @@ from muse_tools.report.curves import (
     tier_edges,
 )
 from muse_tools.report.groups import group_charts
-from muse_tools.report.labels import declared_table, label_table
+from muse_tools.report.labels import declared_table, label_table, list_table
 from muse_tools.report.learned import shown_weights
 from serving.client.ranking import Stage
 from serving.files import write_json, write_text
@@ -134,6 +134,7 @@ def render(found: Mapping[str, Any]) -> str:
         slices=group_charts(models, first_label),
         first_label=first_label,
         labels=label_table(models),
+        lists=list_table(first_label, models),
         declared=declared and declared_table(declared),
         candidates=ranked and source_words(ranked["candidates_from"]),
         comparison=results and results_view(results),

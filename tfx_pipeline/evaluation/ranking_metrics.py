@@ -31,9 +31,19 @@ METRICS = (
     "calibration",
     "click_rate",
     "impressions",
+    *(
+        f"{name}{end}"
+        for name in ("ndcg_10", "mrr", "recall_10", "normalized_entropy")
+        for end in ("", "_lower", "_upper")
+    ),
+    "calibration_error",
 )
-MAX_USERS = 1 << 18
-"""Users of a slice that are resampled for the interval, 24 bytes each."""
+TOP = 10
+"""Length of the list for NDCG and recall."""
+MAX_USERS = 1 << 17
+"""Users of a slice that are resampled for intervals, 48 bytes each."""
+# Bins of the calibration error have about equal numbers of impressions.
+_BINS = 20
 # Clips probabilities as Keras does, to avoid log(0).
 _EPSILON = 1e-7
 # A bucket of scores has one exponent and three bits of a float64's mantissa,
@@ -42,9 +52,10 @@ _BUCKET_SHIFT = np.uint64(49)
 _MERGED = 64
 
 Sum = tuple[float, ...]
-Ranks = tuple[int, int, int, int]
-"""A bucket of scores, its non-clicks and clicks, and twice the pairs of them in
-which the click has the higher score; ties count one half."""
+Ranks = tuple[int, int, int, int, float]
+"""A bucket of scores, its non-clicks and clicks, twice the pairs of them in
+which the click has the higher score (ties count one half), and the sum of the
+scores."""
 Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Distinct scores, ascending, with the non-clicks and clicks of each."""
 
@@ -67,7 +78,14 @@ def ranking_metrics(
         ``gauc`` with its 95 % interval over users and the number of users with
         an AUC, ``auc`` over all impressions, ``log_loss`` (nats),
         ``calibration`` (predicted over observed clicks; above 1 is
-        overconfident), ``click_rate`` and ``impressions``.
+        overconfident), ``click_rate`` and ``impressions``. ``ndcg_10``, ``mrr``
+        and ``recall_10`` are means over the users with an AUC (see
+        `muse_keras.metrics.per_group_ranking`), with intervals;
+        ``normalized_entropy`` is the log loss over that of the click rate,
+        with an interval by the delta method over users; ``calibration_error``
+        is the mean absolute difference of predicted and observed clicks per
+        impression, in 20 bins of scores. It has no interval, since resampling
+        adds to it.
     """
     buckets = score_buckets(clicks, scores)
     return Summary.merge(
@@ -86,11 +104,15 @@ class Summary:
     how users are divided: sums are exact until they are rounded at the end.
 
     Attributes:
-        sample: ids int64 (U,), AUCs and impressions, each float64 (U,), of the
-            users with an AUC; of the `MAX_USERS` with the smallest hashes.
+        sample: ids int64 (U,), AUC, impressions, NDCG, reciprocal rank and
+            recall, each float64 (U,), of the users with an AUC; of the
+            `MAX_USERS` with the smallest hashes.
         users: number of all users with an AUC.
         auc: sum of AUC times impressions over these users.
         weight: number of their impressions.
+        lists: sums of their NDCG, reciprocal rank and recall.
+        products: sums over all users of l l, l c, l n, c c, c n and n n, where
+            l is the sum of a user's log loss, c of clicks, n of impressions.
         loss: sum of the log loss.
         predicted: sum of the scores.
         clicks: number of clicks.
@@ -100,12 +122,13 @@ class Summary:
 
     sample: tuple[np.ndarray, ...] = (
         np.zeros(0, np.int64),
-        np.zeros(0),
-        np.zeros(0),
+        *[np.zeros(0)] * 5,
     )
     users: int = 0
     auc: Sum = ()
     weight: int = 0
+    lists: tuple[Sum, ...] = ((),) * 3
+    products: tuple[Sum, ...] = ((),) * 6
     loss: Sum = ()
     predicted: Sum = ()
     clicks: int = 0
@@ -120,15 +143,18 @@ class Summary:
         # float32 is not exact enough for sums over millions of impressions.
         scores = np.asarray(scores, np.float64)
         users = metrics.per_group_auc(clicks, scores, user_ids)
+        lists = metrics.per_group_ranking(clicks, scores, user_ids, TOP)[1:]
         certain = np.clip(scores, _EPSILON, 1 - _EPSILON)
         losses = -np.where(
             np.asarray(clicks) > 0, np.log(certain), np.log1p(-certain)
         )
         return cls(
-            sample=_sampled(users.group_ids, users.auc, users.weight),
+            sample=_sampled(users.group_ids, users.auc, users.weight, *lists),
             users=len(users.auc),
             auc=_exact((users.auc * users.weight).tolist()),
             weight=int(users.weight.sum()),
+            lists=tuple(_exact(values.tolist()) for values in lists),
+            products=_products(user_ids, losses, clicks),
             loss=_exact(losses.tolist()),
             predicted=_exact(scores.tolist()),
             clicks=int(np.sum(clicks, dtype=np.float64)),
@@ -144,6 +170,8 @@ class Summary:
             users=sum(part.users for part in parts),
             auc=_exact([x for part in parts for x in part.auc]),
             weight=sum(part.weight for part in parts),
+            lists=_added([part.lists for part in parts]),
+            products=_added([part.products for part in parts]),
             loss=_exact([x for part in parts for x in part.loss]),
             predicted=_exact([x for part in parts for x in part.predicted]),
             clicks=sum(part.clicks for part in parts),
@@ -154,39 +182,96 @@ class Summary:
     def metrics(self, bootstrap_samples: int) -> dict[str, float]:
         """Returns every metric of `METRICS`."""
         gauc = _quotient(math.fsum(self.auc), self.weight)
+        means = [gauc] + [
+            _quotient(math.fsum(values), self.users) for values in self.lists
+        ]
+        (_, *of_auc), *of_lists = (
+            (mean, *interval)
+            for mean, interval in zip(
+                means, self._intervals(means, bootstrap_samples), strict=True
+            )
+        )
         predicted = math.fsum(self.predicted)
         values = (
             gauc,
-            *self._interval(gauc, bootstrap_samples),
+            *of_auc,
             self.users,
             self._auc(),
             _quotient(math.fsum(self.loss), self.impressions),
             _quotient(predicted, self.clicks),
             _quotient(self.clicks, self.impressions),
             self.impressions,
+            *(number for interval in of_lists for number in interval),
+            *self._normalized_entropy(),
+            self._calibration_error(),
         )
         return {
             name: float(value)
             for name, value in zip(METRICS, values, strict=True)
         }
 
-    def _interval(self, gauc: float, samples: int) -> tuple[float, float]:
-        ids, auc, weight = self.sample
+    def _intervals(
+        self, means: Sequence[float], samples: int
+    ) -> Iterator[tuple[float, float]]:
+        """Yields intervals of GAUC and of the means of `lists`."""
+        ids, auc, weight, *lists = self.sample
         order = np.argsort(ids)
-        auc, weight = auc[order], weight[order]
-        low, high = bootstrap.mean_interval(auc, weight, samples)
-        if len(ids) == self.users:
-            return low, high
-        # The interval of a mean over n users is sqrt(m / n) as wide as that
-        # over m of them.
-        mean = np.average(auc, weights=weight)
-        narrower = math.sqrt(len(ids) / self.users)
-        return gauc + (low - mean) * narrower, gauc + (high - mean) * narrower
+        values = np.stack([auc, *lists], axis=1)[order]
+        weights = np.ones_like(values)
+        weights[:, 0] = weight[order]
+        resampled = bootstrap.resampled_means(values, weights, samples)
+        for column, mean in enumerate(means):
+            low, high = bootstrap.interval(resampled[:, column])
+            if len(ids) < self.users:
+                # The interval of a mean over n users is sqrt(m / n) as wide as
+                # that over m of them.
+                of_sample = np.average(
+                    values[:, column], weights=weights[:, column]
+                )
+                narrower = math.sqrt(len(ids) / self.users)
+                low = mean + (low - of_sample) * narrower
+                high = mean + (high - of_sample) * narrower
+            yield low, high
+
+    def _normalized_entropy(self) -> tuple[float, float, float]:
+        """Returns the log loss over the entropy of clicks, and its interval."""
+        n = self.impressions
+        rate = _quotient(self.clicks, n)
+        if not 0 < rate < 1:
+            return (math.nan,) * 3
+        entropy = -rate * math.log(rate) - (1 - rate) * math.log1p(-rate)
+        loss = math.fsum(self.loss) / n
+        value = loss / entropy
+        # A user adds (l - loss n) / entropy - slope (c - rate n), over all
+        # impressions; the variance is the sum of its squares.
+        slope = value / entropy * (math.log1p(-rate) - math.log(rate))
+        a, b = 1 / entropy, -slope
+        c = -(a * loss + b * rate)
+        ll, lc, ln, cc, cn, nn = map(math.fsum, self.products)
+        variance = math.fsum(
+            [a * a * ll, b * b * cc, c * c * nn]
+            + [2 * a * b * lc, 2 * a * c * ln, 2 * b * c * cn]
+        )
+        half = 1.959964 * math.sqrt(max(0.0, variance)) / n
+        return value, value - half, value + half
+
+    def _calibration_error(self) -> float:
+        """Returns the mean absolute error of the click rate, by bins."""
+        error = predicted = 0.0
+        clicks = count = 0
+        for _, negative, positive, _, scores in sorted(self.ranks):
+            clicks, count = clicks + positive, count + negative + positive
+            predicted += scores
+            if count * _BINS >= self.impressions:
+                error += abs(predicted - clicks)
+                clicks = count = 0
+                predicted = 0.0
+        return _quotient(error + abs(predicted - clicks), self.impressions)
 
     def _auc(self) -> float:
         """Returns the AUC over all impressions."""
         below = clicks = doubled = 0
-        for _, negative, positive, wins in sorted(self.ranks):
+        for _, negative, positive, wins, _ in sorted(self.ranks):
             doubled += wins + 2 * positive * below
             below += negative
             clicks += positive
@@ -235,6 +320,7 @@ def ranks_of(
         int(negative.sum()),
         int(positive.sum()),
         int((positive * (2 * below + negative)).sum()),
+        math.fsum((scores * (negative + positive)).tolist()),
     )
 
 
@@ -259,6 +345,35 @@ def _exact(values: list[float]) -> Sum:
         if not math.isfinite(rest):
             break
     return tuple(parts)
+
+
+def _added(parts: Sequence[Sequence[Sum]]) -> tuple[Sum, ...]:
+    """Adds up several sums of each part."""
+    return tuple(
+        _exact([value for one in of for value in one])
+        for of in zip(*parts, strict=True)
+    )
+
+
+def _products(
+    user_ids: np.ndarray, losses: np.ndarray, clicks: np.ndarray
+) -> tuple[Sum, ...]:
+    """Returns `Summary.products`."""
+    if not len(user_ids):
+        return ((),) * 6
+    order = np.argsort(user_ids, kind="stable")
+    users = np.asarray(user_ids)[order]
+    starts = np.flatnonzero(np.concatenate([[True], users[1:] != users[:-1]]))
+    loss, click, count = (
+        np.add.reduceat(np.asarray(values, np.float64)[order], starts)
+        for values in (losses, clicks, np.ones(len(users)))
+    )
+    pairs = (
+        *((loss, other) for other in (loss, click, count)),
+        *((click, other) for other in (click, count)),
+        (count, count),
+    )
+    return tuple(_exact((one * other).tolist()) for one, other in pairs)
 
 
 def _quotient(dividend: float, divisor: float) -> float:

@@ -23,6 +23,7 @@ RUN_FILE = "run.json"
 MODELS = {
     "muse": models.MUSE,
     "din": models.DIN,
+    "full_din": models.FullDIN,
     "sim_hard": models.SIMHard,
     "sim_soft": models.SIMSoft,
     "eta": models.ETA,

@@ -75,6 +75,17 @@ CASES = {
         {"similarities": similarities(B, C, K)},
         {},
     ),
+    "identity_signal": (
+        layers.IdentitySignal,
+        {"fine_tiers": 2},
+        {
+            "similarities": similarities(B, C, K),
+            "same_item": mask(B, C, K),
+            "ages": floats(B, C, K) ** 2,
+            "mask": mask(B, C, K),
+        },
+        {},
+    ),
     "target_attention_shared": (
         layers.TargetAttention,
         {"num_heads": 2, "activation": "silu"},
@@ -199,6 +210,7 @@ CONSTRUCTORS = {
     models.SimHashSearch: {"dim": 3},
     models.TargetAttentionSearch: {},
     models.DualSearch: {"k": 2},
+    models.FullAttentionUnit: {},
     models.HashSamplingUnit: {},
     models.CombinedExactSearchUnit: {},
     models.SCL: {"query_tower": layers.SCLTower({"a": 2})},

@@ -33,7 +33,7 @@ from muse_keras.models import SearchRanker  # noqa: E402
 from muse_keras.optimizers import RowSparseAdam  # noqa: E402
 from muse_keras.tables import ItemTable  # noqa: E402
 
-PRESETS = ("DIN", "MISS", "MUSE", "SIMHard", "SIMSoft", "TWIN")
+PRESETS = ("DIN", "FullDIN", "MISS", "MUSE", "SIMHard", "SIMSoft", "TWIN")
 PAIRS = (
     ("none", "simtier"),
     ("simhash", "sdim"),

@@ -10,6 +10,7 @@ from muse_keras.models import (
     BehaviorView,
     CombinedExactSearchUnit,
     FoundBehaviors,
+    FullAttentionUnit,
     HashSamplingUnit,
     SemanticExactSearchUnit,
 )
@@ -118,6 +119,81 @@ def test_combinations_against_numpy(attention, with_tiers):
     )
 
 
+def test_full_attention_against_numpy():
+    unit = FullAttentionUnit(num_heads=2)
+    target, behaviors, similarities, mask = inputs(6)
+    rng = np.random.default_rng(6)
+    embeddings = rng.normal(size=(B, L, E)).astype("float32")
+    real = rng.random((B, L)) < 0.8
+    indices = rng.integers(0, L, (B, C, K)).astype("int32")
+    found = FoundBehaviors(indices, mask, similarities, behaviors)
+    features, weights = call(unit, target, found, history_of(embeddings, real))
+    kernels = [
+        numpy(getattr(unit.attention, f"{name}_kernel"))
+        for name in ("query", "key", "value")
+    ]
+    for b in range(B):
+        for c in range(C):
+            attended, shares = oracles.attention(
+                target[b, c],
+                embeddings[b],
+                kernels,
+                real[b],
+                heads=2,
+                activation=oracles.silu,
+            )
+            np.testing.assert_allclose(features[b, c], attended, **CLOSE)
+            shown = shares[:, indices[b, c]] * mask[b, c]
+            np.testing.assert_allclose(weights[b, c], shown, **CLOSE)
+    nothing = history_of(embeddings[:, :0], real[:, :0])
+    found = found_of(behaviors, similarities, np.zeros_like(mask))
+    features, weights = call(unit, target, found, nothing)
+    assert not features.any() and not weights.any()
+    with pytest.raises(ValueError, match="`history` must be given"):
+        unit(ops.convert_to_tensor(target))
+    with pytest.raises(ValueError, match="`found` must be given"):
+        unit(
+            ops.convert_to_tensor(target),
+            None,
+            nothing,
+            return_attention_scores=True,
+        )
+
+
+def test_the_identity_signal_is_a_feature():
+    plain, telling = (
+        CombinedExactSearchUnit("ta", num_tiers=TIERS, identity=identity)
+        for identity in (False, True)
+    )
+    target, behaviors, similarities, mask = inputs(7)
+    rng = np.random.default_rng(7)
+    found = FoundBehaviors(
+        np.zeros(mask.shape, "int32"),
+        mask,
+        similarities,
+        behaviors,
+        same_item=rng.random(mask.shape) < 0.5,
+        ages=rng.integers(0, 9, mask.shape).astype("float32"),
+    )
+    for unit in (plain, telling):
+        unit.build(target.shape)
+    for weight, same in zip(telling.weights, plain.weights, strict=True):
+        weight.assign(same)
+    without, _ = call(plain, target, found)
+    features, _ = call(telling, target, found)
+    width = telling.identity.width
+    assert telling.compute_output_shape(target.shape) == features.shape
+    np.testing.assert_array_equal(
+        np.delete(features, slice(TIERS, TIERS + width), axis=-1), without
+    )
+    signal = telling.identity(
+        similarities, numpy(found.same_item), numpy(found.ages), mask
+    )
+    np.testing.assert_array_equal(
+        features[..., TIERS : TIERS + width], numpy(signal)
+    )
+
+
 def buckets(embeddings, planes, rounds, bits):
     """The bucket of each round, as the bits in a row."""
     sides = embeddings.astype("float64") @ planes >= 0
@@ -206,6 +282,8 @@ def test_configurations_round_trip():
     for unit in (
         CombinedExactSearchUnit("ta", False, num_tiers=3),
         SemanticExactSearchUnit(num_heads=2, similarity_scale=None),
+        CombinedExactSearchUnit("ta", identity=True),
+        FullAttentionUnit(num_heads=2, activation=None, num_tiers=4),
         HashSamplingUnit(3, 2, seed=5),
     ):
         again = type(unit).from_config(unit.get_config())

@@ -8,7 +8,7 @@ import pytest
 from ranker_testing.data import SMALL
 
 from muse_keras.compat import PublishedMUSE
-from muse_keras.models import DIN, MUSE, SearchRanker
+from muse_keras.models import DIN, MUSE, FullDIN, SearchRanker
 
 WRITTEN = Path(__file__).with_name("saved_names.txt")
 RANKERS = {
@@ -16,6 +16,7 @@ RANKERS = {
     "PublishedMUSE": lambda: PublishedMUSE(**SMALL, k=5),
     "simhash+sdim": lambda: SearchRanker(**SMALL, gsu="simhash", esu="sdim"),
     "MUSE": lambda: MUSE(**SMALL),
+    "FullDIN": lambda: FullDIN(**SMALL),
 }
 
 

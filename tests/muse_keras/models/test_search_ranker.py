@@ -14,6 +14,7 @@ from muse_keras.models import (
     MUSE,
     SDIM,
     TWIN,
+    FullDIN,
     SearchRanker,
     SIMHard,
     SIMSoft,
@@ -26,6 +27,7 @@ PRESETS = {
     SIMHard: ("category", "sa_ta_simtier"),
     SIMSoft: ("id_cosine", "sa_ta_simtier"),
     ETA: ("simhash", "ta"),
+    FullDIN: ("none", "full_ta"),
     SDIM: ("none", "sdim"),
     TWIN: ("target_attention", "ta_simtier"),
     MISS: ("dual", "ta"),
@@ -33,7 +35,7 @@ PRESETS = {
 }
 # Every search and every unit, and what an attention is borrowed for.
 EACH_ONCE = [
-    *zip(GSUS, (*ESUS, "simtier"), strict=True),
+    *zip(GSUS, ESUS, strict=True),
     ("target_attention", "sdim"),
     ("target_attention", "simtier"),
 ]

@@ -14,6 +14,7 @@ from muse_keras.models import (
     BehaviorView,
     CandidateView,
     FoundBehaviors,
+    FullDIN,
     SearchRanker,
     SIMHard,
 )
@@ -125,6 +126,9 @@ def reads(function, model):
         (lambda: SearchRanker(**SMALL, gsu="category", esu="simtier"), 3, 0, 2),
         # Its unit looks at the history: the search is not run.
         (lambda: SDIM(**SMALL), 2, 0, 3),
+        (lambda: FullDIN(**SMALL), 2, 0, 3),
+        # Which item it is does not need what it looks like.
+        (lambda: MUSE(**SMALL, identity=True), 3, 1, 3),
         (lambda: SearchRanker(**SMALL, gsu="scl_cosine", esu="sdim"), 2, 0, 3),
     ],
 )

@@ -15,6 +15,7 @@ def test_presets_are_those_of_the_models():
         "sim_hard": models.SIMHard,
         "sim_soft": models.SIMSoft,
         "eta": models.ETA,
+        "full_din": models.FullDIN,
         "sdim": models.SDIM,
         "twin": models.TWIN,
         "miss": models.MISS,

@@ -29,6 +29,8 @@ RANKERS = {
     "sim_hard": (models.SIMHard, {}),
     "twin": (models.TWIN, {}),
     "miss": (models.MISS, {}),
+    "full_din": (models.FullDIN, {}),
+    "identity": (models.MUSE, {"identity": True}),
     "hashes": (models.SearchRanker, {"gsu": "simhash", "esu": "sdim"}),
 }
 

@@ -56,7 +56,9 @@ def test_metrics_are_their_definitions(impressions):
     found = compute(users, labels, scores)
     assert tuple(found) == METRICS
     for name, value in oracle.metrics(users, labels, scores).items():
-        assert found[name] == pytest.approx(value, rel=1e-9, nan_ok=True), name
+        assert found[name] == pytest.approx(
+            value, rel=1e-9, abs=1e-12, nan_ok=True
+        ), name
 
 
 def test_literal_values():
@@ -70,6 +72,59 @@ def test_literal_values():
     assert found["gauc_users"] == 2
     assert found["calibration"] == pytest.approx(3.8 / 4)
     assert found["click_rate"] == pytest.approx(4 / 7)
+
+
+def test_lists_by_hand():
+    found = compute(
+        users=[1] * 12 + [2] * 3,
+        labels=[0] * 11 + [1] + [0, 1, 1],
+        scores=[0.9 - i / 20 for i in range(12)] + [0.5, 0.5, 0.1],
+    )
+    # User 1: the click is the last of 12. User 2: a tie of two, then a click.
+    second = (0.5 + 0.5 / math.log2(3) + 0.5) / (1 + 1 / math.log2(3))
+    assert found["ndcg_10"] == pytest.approx(second / 2)
+    assert found["mrr"] == pytest.approx((1 / 12 + 0.75) / 2)
+    assert found["recall_10"] == pytest.approx((0 + 1) / 2)
+
+
+def test_the_interval_of_the_normalized_entropy_is_over_users():
+    users, clicks, scores = toy_impressions(600, 40)
+    found = compute(users, clicks, scores)
+    losses = [
+        -math.log(s if c else 1 - s)
+        for c, s in zip(clicks, np.clip(scores, 1e-7, 1), strict=True)
+    ]
+    half = oracle.entropy_half_width(users.tolist(), losses, clicks.tolist())
+    value = found["normalized_entropy"]
+    assert found["normalized_entropy_lower"] == pytest.approx(
+        value - half, rel=1e-4
+    )
+    assert found["normalized_entropy_upper"] == pytest.approx(
+        value + half, rel=1e-4
+    )
+    # Resampling users spreads it as widely.
+    rng = np.random.default_rng(0)
+    rows = [np.flatnonzero(users == user) for user in np.unique(users)]
+    drawn = []
+    for _ in range(400):
+        chosen = [rows[i] for i in rng.integers(0, len(rows), len(rows))]
+        some = np.concatenate(chosen)
+        drawn.append(
+            oracle.normalized_entropy(
+                [losses[i] for i in some], clicks[some].tolist()
+            )
+        )
+    assert 1.96 * np.std(drawn) == pytest.approx(half, rel=0.2)
+
+
+def test_a_constant_score_at_the_rate_is_calibrated_and_knows_nothing():
+    clicks = np.tile([1, 0, 0, 0], 50)
+    found = compute(np.repeat(np.arange(50), 4), clicks, np.full(200, 0.25))
+    assert found["normalized_entropy"] == pytest.approx(1.0)
+    assert found["calibration_error"] == pytest.approx(0.0)
+    twice = compute(np.repeat(np.arange(50), 4), clicks, np.full(200, 0.5))
+    assert twice["calibration_error"] == pytest.approx(0.25)
+    assert twice["calibration"] == pytest.approx(2.0)
 
 
 def test_without_a_user_of_both_classes_there_is_no_gauc():
@@ -135,8 +190,8 @@ def test_no_division_of_the_users_changes_a_bit(parts):
     of_users = per_group_auc(clicks, scores, users)
     assert found["auc"] == everyone.weighted_mean
     assert found["gauc"] == pytest.approx(of_users.weighted_mean, rel=1e-15)
-    assert (found["gauc_lower"], found["gauc_upper"]) == interval(
-        of_users, samples=20
+    assert (found["gauc_lower"], found["gauc_upper"]) == pytest.approx(
+        interval(of_users, samples=20), rel=1e-12
     )
 
 
@@ -156,11 +211,14 @@ def test_the_interval_of_many_users_needs_only_a_sample(monkeypatch):
     assert len(summary.sample[0]) == 2_000 < summary.users
     found = summary.metrics(400)
     for name in METRICS:
-        if name not in ("gauc_lower", "gauc_upper"):
+        if not name.endswith(("_lower", "_upper")):
             assert found[name] == exact[name]
-    widths = [of["gauc_upper"] - of["gauc_lower"] for of in (found, exact)]
-    assert widths[0] == pytest.approx(widths[1], rel=0.15)
-    assert found["gauc_lower"] < found["gauc"] < found["gauc_upper"]
+    # The recall at 10 of five impressions is 1 but for a few users.
+    for name in ("gauc", "ndcg_10", "mrr"):
+        low, high = f"{name}_lower", f"{name}_upper"
+        widths = [of[high] - of[low] for of in (found, exact)]
+        assert widths[0] == pytest.approx(widths[1], rel=0.15)
+        assert found[low] < found[name] < found[high]
 
 
 def test_a_bucket_of_scores_has_few_float32():

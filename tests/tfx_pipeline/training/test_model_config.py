@@ -17,6 +17,7 @@ from tfx_pipeline.training import trainer
 TYPES = {
     "muse": "CosineSearch",
     "din": None,
+    "full_din": "NewestSearch",
     "sim_hard": "CategorySearch",
     "sim_soft": "IdCosineSearch",
     "eta": "SimHashSearch",

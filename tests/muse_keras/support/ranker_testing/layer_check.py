@@ -17,6 +17,7 @@ ON_JAX = keras.backend.backend() == "jax"
 LENGTHS = (3, 5, 9, 40)
 # What a history is of; without any of it the results are zeros.
 HISTORY = ("behaviors", "similarities", "negatives")
+PER_BEHAVIOR = "mask|similarities|norms|same_item|ages"
 
 
 def flat(outputs: Any) -> list[Any]:
@@ -111,7 +112,7 @@ def check_refusals(cls: type, arguments: Any, inputs: Any, call: Any) -> None:
         wrong = []
         if len(names) > 1:
             wrong += [array[:-1], array[..., None, None]]
-            if re.search("mask|similarities|ids|norms", name):
+            if re.search(f"ids|{PER_BEHAVIOR}", name):
                 wrong.append(array[..., :-1])
         if name.endswith(("rows", "ids")):
             wrong.append(array.astype("float32"))
@@ -142,7 +143,7 @@ def check_empty_history(layer: Any, inputs: Any, call: Any) -> None:
     for name, array in inputs.items():
         if name in ("behaviors", "negatives"):
             empty[name] = array[..., :0, :]
-        elif re.search("mask|similarities|norms", name):
+        elif re.search(PER_BEHAVIOR, name):
             empty[name] = array[..., :0]
     if ON_JAX:
         import jax
