@@ -138,6 +138,7 @@ class ModelConfig(settings_file.Section):
             "ta_simtier",
             "sa_ta",
             "sa_ta_simtier",
+            "sa_ta_simtier_identity",
             "full_ta",
             "sdim",
         ]
@@ -149,10 +150,6 @@ class ModelConfig(settings_file.Section):
     """Bits of the hashes of ``gsu: simhash``."""
     hash_rounds: int = pydantic.Field(default=16, ge=1)
     """Rounds of ``esu: sdim``."""
-    identity: bool = False
-    """Whether the exact search unit tells how often and how lately the
-    candidate itself is among the behaviors found; not with ``full_ta`` and
-    ``sdim``, which model the whole history."""
     embedding_dim: int = pydantic.Field(default=16, ge=1)
     """Width of the trained embeddings."""
     k: int = pydantic.Field(default=50, ge=1)

@@ -31,13 +31,14 @@ _SEARCHES: dict[str, Callable[..., BehaviorSearch]] = {
     "simhash": SimHashSearch,
     "dual": DualSearch,
 }
-# The attention, and whether SimTier is added.
-_COMBINATIONS: dict[str, tuple[str | None, bool]] = {
-    "ta": ("ta", False),
-    "simtier": (None, True),
-    "ta_simtier": ("ta", True),
-    "sa_ta": ("sa_ta", False),
-    "sa_ta_simtier": ("sa_ta", True),
+# The attention, and whether SimTier and the identity signal are added.
+_COMBINATIONS: dict[str, tuple[str | None, bool, bool]] = {
+    "ta": ("ta", False, False),
+    "simtier": (None, True, False),
+    "ta_simtier": ("ta", True, False),
+    "sa_ta": ("sa_ta", False, False),
+    "sa_ta_simtier": ("sa_ta", True, False),
+    "sa_ta_simtier_identity": ("sa_ta", True, True),
 }
 
 GSUS = tuple(_SEARCHES)
@@ -65,6 +66,7 @@ class SearchRanker(BaseRanker):
     | `ta_simtier` | both |
     | `sa_ta` | attention guided by similarities |
     | `sa_ta_simtier` | that and the histogram (MUSE) |
+    | `sa_ta_simtier_identity` | those and an `IdentitySignal` |
     | `full_ta` | target attention over the whole history |
     | `sdim` | samples of the whole history by hashes (SDIM) |
 
@@ -82,9 +84,6 @@ class SearchRanker(BaseRanker):
         esu: str, the exact search unit. None: the class's own.
         hash_bits: int, bits of the hashes of `simhash`.
         hash_rounds: int, rounds of `sdim`, of 3 bits each.
-        identity: bool, tell the tower how often and how lately the candidate
-            itself is among what was found (`IdentitySignal`), in every `esu`
-            but `full_ta` and `sdim`.
 
     Example:
     >>> from muse_keras.models import SearchRanker
@@ -111,7 +110,6 @@ class SearchRanker(BaseRanker):
         esu: str | None = None,
         hash_bits: int = 64,
         hash_rounds: int = 16,
-        identity: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -136,7 +134,6 @@ class SearchRanker(BaseRanker):
         self.esu = esu
         self.hash_bits = integer("hash_bits", hash_bits)
         self.hash_rounds = integer("hash_rounds", hash_rounds)
-        self.identity = bool(identity)
         self.assemble()
 
     def make_search(self) -> BehaviorSearch | None:
@@ -190,13 +187,15 @@ class SearchRanker(BaseRanker):
         options |= {
             "similarity_scale": self.similarity_scale,
             "tier_scale": self.tier_scale,
-            "identity": self.identity,
         }
         if name == "sa_ta_simtier":
             return SemanticExactSearchUnit(**options)
-        attention, with_tiers = _COMBINATIONS[name]
+        attention, with_tiers, identity = _COMBINATIONS[name]
         return CombinedExactSearchUnit(
-            attention=attention, with_tiers=with_tiers, **options
+            attention=attention,
+            with_tiers=with_tiers,
+            identity=identity,
+            **options,
         )
 
     def _names(self) -> tuple[str | None, str | None]:

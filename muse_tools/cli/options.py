@@ -126,7 +126,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Override, e.g. --set model.type=din. Repeatable.",
+        help="Override, e.g. --set trainer.epochs=2. Repeatable.",
         callback=_overrides,
     ),
 ]

@@ -58,7 +58,7 @@ def run(
     In a pod of a training job (TF_CONFIG), the chief runs the pipeline; the
     other workers only train with it.
 
-    Example: muse pipeline run --config configs/demo.yaml --set model.type=din
+    Example: muse pipeline run --config configs/demo.yaml --set trainer.epochs=2
     """
     with output.one_line_errors():
         if workers:

@@ -78,7 +78,8 @@ class CompareConfig(settings_file.Section):
         "miss",
         "muse",
     )
-    """Rows of the overall table: values of ``model.type``."""
+    """Rows of the overall table: values of ``model.type``, or pairs of
+    ``model.gsu`` and ``model.esu`` such as ``category+ta``."""
     gsus: tuple[str, ...] = ()
     """Rows of the GSU table: values of ``model.gsu``."""
     esus: tuple[str, ...] = ()
@@ -102,8 +103,9 @@ class CompareConfig(settings_file.Section):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> CompareConfig:
+        pairs = [f"{g}+{e}" for g in _choices("gsu") for e in _choices("esu")]
         for name, choices in (
-            ("methods", _choices("type")),
+            ("methods", [*_choices("type"), *pairs]),
             ("history_methods", _choices("type")),
             ("gsus", _choices("gsu")),
             ("esus", _choices("esu")),
@@ -111,9 +113,12 @@ class CompareConfig(settings_file.Section):
             values = getattr(self, name)
             repeated = len(set(values)) < len(values)
             if repeated or not set(values) <= set(choices):
+                known = [one for one in choices if one not in pairs]
                 raise ValueError(
                     f"`{name}` must be different values of "
-                    f"{', '.join(choices)}. Received: {list(values)}"
+                    f"{', '.join(known)}"
+                    f"{' or pairs gsu+esu' if name == 'methods' else ''}. "
+                    f"Received: {list(values)}"
                 )
         for value in self.embeddings:
             if value not in (*MADE, "random") and not (

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from muse_tools.compare.config import BASE_EMBEDDINGS, CompareConfig
 from muse_tools.pages import charts
 
-_NAMES = {name.lower().replace("-", "_"): name for name in charts.MODELS}
+_NAMES = {
+    name.lower().replace("-", "_"): name
+    for name in (*charts.MODELS, "Full-DIN")
+}
 
 
 @functools.cache
@@ -39,6 +42,12 @@ class Method:
             if own == (gsu, esu):
                 return cls(name)
         return cls("muse", gsu, esu)
+
+    @classmethod
+    def parse(cls, text: str) -> Method:
+        """Returns the method of a ``model.type``, or of ``gsu+esu``."""
+        gsu, plus, esu = text.partition("+")
+        return cls.of(gsu, esu) if plus else cls(text)
 
     @property
     def parts(self) -> tuple[str | None, str | None]:
@@ -111,7 +120,7 @@ def sections(config: CompareConfig) -> list[Section]:
     found = [
         _against(
             "overall",
-            [Column(Method(name)) for name in config.methods],
+            [Column(Method.parse(name)) for name in config.methods],
             Column(Method("din")),
             config.seeds,
         ),

@@ -90,7 +90,7 @@ def group_tables(config: CompareConfig, judge: Judge) -> list[GroupTable]:
     """Returns tables of finished methods and of MUSE's vectors by group."""
     methods = {
         column.method.name: column
-        for column in (Column(Method(name)) for name in config.methods)
+        for column in (Column(Method.parse(name)) for name in config.methods)
         if not judge.missing(column, config.seeds)
     }
     vectors = {

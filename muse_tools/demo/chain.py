@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -68,9 +69,12 @@ def train_models(
         report(f"Pipeline for {model_type.upper()}")
         # One retrieval model is enough: the one that is served with MUSE.
         enabled = config.matching.enabled and model_type == "muse"
+        update: dict[str, Any] = {"type": model_type}
+        if model_type == "din":
+            update |= {"gsu": None, "esu": None}
         own = config.model_copy(
             update={
-                "model": config.model.model_copy(update={"type": model_type}),
+                "model": config.model.model_copy(update=update),
                 "matching": config.matching.model_copy(
                     update={"enabled": enabled}
                 ),

@@ -128,7 +128,7 @@ def reads(function, model):
         (lambda: SDIM(**SMALL), 2, 0, 3),
         (lambda: FullDIN(**SMALL), 2, 0, 3),
         # Which item it is does not need what it looks like.
-        (lambda: MUSE(**SMALL, identity=True), 3, 1, 3),
+        (lambda: MUSE(**SMALL, esu="sa_ta_simtier_identity"), 3, 1, 3),
         (lambda: SearchRanker(**SMALL, gsu="scl_cosine", esu="sdim"), 2, 0, 3),
     ],
 )

@@ -157,6 +157,21 @@ def test_overall_table(judge):
     # A cell is missing: no half of a mean.
     assert twin.missing == [1, 2]
     assert (twin.gauc, twin.difference, twin.auc) == (None, None, None)
+    assert not twin.lists
+    shown = judge.impressions
+    for place, name in enumerate(("ndcg_10", "mrr", "recall_10")):
+        seeds = [
+            metric_oracles.mean_of_lists(
+                shown.user_ids.tolist(),
+                shown.clicks.tolist(),
+                judge.cells[MUSE, seed].scores.tolist(),
+            )[place]
+            for seed in (1, 2)
+        ]
+        found = muse.lists[name]
+        assert found.by_seed == pytest.approx(seeds, abs=1e-6)
+        assert found.value == pytest.approx(np.mean(seeds), abs=1e-6)
+        assert found.lower < found.value < found.upper or name == "recall_10"
 
 
 def test_a_row_without_one_of_its_seeds_has_no_numbers(shown):

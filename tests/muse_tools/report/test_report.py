@@ -32,6 +32,17 @@ def model(gauc, curve=True):
         "calibration": 1.1,
         "click_rate": 0.09,
         "impressions": 1234.0,
+        **{
+            f"{name}{end}": value + shift
+            for name, value in (
+                ("ndcg_10", 0.51),
+                ("mrr", 0.42),
+                ("recall_10", 0.63),
+                ("normalized_entropy", 0.94),
+            )
+            for end, shift in (("", 0), ("_lower", -0.03), ("_upper", 0.03))
+        },
+        "calibration_error": 0.0021,
         "reliability": [
             {
                 "predicted": 0.05,
@@ -383,6 +394,34 @@ def test_declared_names_and_other_labels():
         ["return", "MUSE", "–"],
     ]
     assert "judged by" not in " ".join(Page(writer.render(FOUND)).text)
+    lists = page.under["models"][2]
+    assert [row[:2] for row in lists[1:]] == [
+        ["opened", "DIN"],
+        ["order", "DIN"],
+        ["return", "DIN"],
+        ["opened", "MUSE"],
+        ["order", "MUSE"],
+        ["return", "MUSE"],
+    ]
+    for row in lists[1:]:
+        assert row[2:] == [
+            "0.5100 0.4800 to 0.5400",
+            "0.4200 0.3900 to 0.4500",
+            "0.6300 0.6000 to 0.6600",
+            "0.9400 0.9100 to 0.9700",
+            "0.0021",
+        ]
+
+
+def test_an_evaluation_without_metrics_of_lists_is_shown_without_them():
+    found = changed()
+    for one in found["models"].values():
+        for name in [*one]:
+            if name.startswith(("ndcg", "mrr", "recall", "normalized")):
+                del one[name]
+    text = " ".join(Page(writer.render(found)).text)
+    assert "NDCG" not in text
+    assert "NDCG@10" in " ".join(Page(writer.render(FOUND)).text)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +461,7 @@ def test_page_without_what_may_be_missing():
     words = " ".join(Page(writer.render(one)).text)
     assert "GAUC 0.6400; not pushed: below evaluator.min_gauc 0.9." in words
     assert "comparison" not in words.lower() and "differ" not in words
-    assert "Imported ready-made" in words and "recall@" not in words
+    assert "Imported ready-made" in words and "recall@100" not in words
 
 
 def test_summary_has_the_verdicts_and_the_recall():

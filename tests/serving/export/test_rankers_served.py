@@ -30,7 +30,7 @@ RANKERS = {
     "twin": (models.TWIN, {}),
     "miss": (models.MISS, {}),
     "full_din": (models.FullDIN, {}),
-    "identity": (models.MUSE, {"identity": True}),
+    "identity": (models.MUSE, {"esu": "sa_ta_simtier_identity"}),
     "hashes": (models.SearchRanker, {"gsu": "simhash", "esu": "sdim"}),
 }
 
