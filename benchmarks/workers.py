@@ -101,8 +101,8 @@ def _picture(measured: dict[str, list[tuple[int, dict[str, int]]]]) -> str:
     return plots.picture(
         "Exchange and memory by number of workers",
         {
-            "kB that a worker sends in a step": curves("sent_bytes"),
-            "kB of tables with moments": curves("table_bytes"),
+            "kB a worker sends in a step, by workers": curves("sent_bytes"),
+            "kB of tables it holds, with moments": curves("table_bytes"),
         },
         [*measured],
     )

@@ -72,6 +72,8 @@ def test_quick_changes_what_it_names_and_nothing_else(tmp_path):
         ("compare_synthetic.yaml", False),
         ("compare_synthetic.yaml", True),
         ("compare_explain.yaml", False),
+        ("compare_validation.yaml", False),
+        ("compare_identity.yaml", False),
     ],
 )
 def test_shipped_configurations_load_with_their_pipelines(name, quick):
