@@ -10,10 +10,10 @@ _PACKAGE = "muse_keras"
 # A test compares them with what Keras knows when all is imported.
 CLASSES = """
     Calibration CategorySearch CombinedExactSearchUnit CosineSearch
-    CosineTripletLoss DIN Dice DualSearch ETA EmbeddingSpread FullAttentionUnit
-    FullDIN GSUTopK GroupAUC HashSamplingUnit IdCosineSearch IdEmbedding
-    IdentitySignal ImpressionCrossentropy InfoNCE LogRange MISS MUSE MemoryBank
-    MultimodalEmbeddingTable NewestSearch PublishedMUSE ResidualMLP
+    CosineTripletLoss DIN Dice DualSearch EST ESTBlock ETA EmbeddingSpread
+    FullAttentionUnit FullDIN GSUTopK GroupAUC HashSamplingUnit IdCosineSearch
+    IdEmbedding IdentitySignal ImpressionCrossentropy InfoNCE LogRange MISS MUSE
+    MemoryBank MultimodalEmbeddingTable NewestSearch PublishedMUSE ResidualMLP
     RowSparseAdam SCL SCLTower SDIM SIMHard SIMSoft ScoreTower SearchRanker
     SemanticAwareTargetAttention SemanticExactSearchUnit ShortTermInterest
     SimHashSearch SimTier TWIN TargetAttention TargetAttentionSearch

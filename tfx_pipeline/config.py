@@ -20,6 +20,7 @@ from tfx_pipeline.beam_config import BeamConfig
 KEYS = "docs/configuration.md lists all keys"
 ModelType = Literal[
     "muse",
+    "est",
     "din",
     "full_din",
     "sim_hard",
@@ -135,6 +136,7 @@ class ModelConfig(settings_file.Section):
         Literal[
             "ta",
             "simtier",
+            "simtier_identity",
             "ta_simtier",
             "sa_ta",
             "sa_ta_simtier",
@@ -152,6 +154,10 @@ class ModelConfig(settings_file.Section):
     """Rounds of ``esu: sdim``."""
     embedding_dim: int = pydantic.Field(default=16, ge=1)
     """Width of the trained embeddings."""
+    est_depth: int = pydantic.Field(default=2, ge=1)
+    """Blocks of ``type: est``."""
+    est_width: int = pydantic.Field(default=32, ge=1)
+    """Width of tokens and behaviors in these blocks."""
     k: int = pydantic.Field(default=50, ge=1)
     """Behaviors that the GSU retrieves per candidate."""
     recent: int = pydantic.Field(default=50, ge=1)

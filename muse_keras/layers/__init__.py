@@ -1,6 +1,7 @@
 """Layers: search, exact modeling, rankers and item embeddings."""
 
 from muse_keras.layers.dice import Dice
+from muse_keras.layers.est_block import ESTBlock
 from muse_keras.layers.gsu_top_k import GSUResult, GSUTopK
 from muse_keras.layers.id_embedding import IdEmbedding
 from muse_keras.layers.identity_signal import IdentitySignal
@@ -14,6 +15,7 @@ from muse_keras.layers.target_attention import TargetAttention
 
 __all__ = [
     "Dice",
+    "ESTBlock",
     "GSUResult",
     "GSUTopK",
     "IdEmbedding",

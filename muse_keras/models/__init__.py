@@ -13,6 +13,7 @@ from muse_keras.models.combined_exact_search_unit import (
     SemanticExactSearchUnit,
 )
 from muse_keras.models.dual_search import DualSearch
+from muse_keras.models.est import EST
 from muse_keras.models.exact_search_unit import ExactSearchUnit
 from muse_keras.models.full_attention_unit import FullAttentionUnit
 from muse_keras.models.hash_sampling_unit import HashSamplingUnit
@@ -38,6 +39,7 @@ from muse_keras.models.views import BehaviorView, CandidateView, FoundBehaviors
 
 __all__ = [
     "DIN",
+    "EST",
     "ETA",
     "MISS",
     "MUSE",

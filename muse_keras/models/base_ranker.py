@@ -1,7 +1,7 @@
 """Base class of rankers, which differ in the long history alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,10 +22,34 @@ from muse_keras.models.short_term_interest import (
     ShortTermInterest,
     newest_behaviors,
 )
-from muse_keras.models.views import FoundBehaviors
+from muse_keras.models.views import (
+    BehaviorView,
+    CandidateView,
+    FoundBehaviors,
+)
 
 # Share of the training requests that lack the features of training alone.
 _HIDDEN_SHARE = 0.1
+
+
+class Scored(NamedTuple):
+    """What a ranker knows of its candidates before the tower.
+
+    Attributes:
+        features: dict of lists of floats: "user" (B, F); "candidate",
+            "context" and "interest" (B, C, F).
+        candidates: `CandidateView`.
+        behaviors: `BehaviorView`, the whole history.
+        recent: `RecentBehaviors`, the newest ones.
+        found: `FoundBehaviors` of the search; without one, the similarities
+            of the newest behaviors as a `GSUResult`.
+    """
+
+    features: dict[str, list[Any]]
+    candidates: CandidateView
+    behaviors: BehaviorView
+    recent: RecentBehaviors
+    found: Any
 
 
 class BaseRanker(RequestModel):
@@ -141,15 +165,7 @@ class BaseRanker(RequestModel):
         short, scores, found = self.short_term(
             target, candidates.vectors, recent
         )
-        candidate_features = [
-            target,
-            *self.other_embeddings(candidates),
-            *self._numbers(inputs, "candidate_numbers"),
-            *self._context(inputs, training),
-            *self._numbers(inputs, "context_numbers"),
-            *self._matches(inputs),
-            short,
-        ]
+        interest = [short]
         explanation = None
         if unit is None:
             if explaining:
@@ -165,32 +181,80 @@ class BaseRanker(RequestModel):
                 long, scores = long
                 tiers = unit.count_tiers(found)
                 explanation = Explanation(found, scores, tiers)
-            candidate_features.append(long)
-        user_features = [
-            *self._user(inputs),
-            *self._numbers(inputs, "user_numbers"),
-            masked_mean(recent.embeddings, recent.mask),
-        ]
-        features = self._join(user_features, candidate_features)
-        logits = self.tower(features, mask=candidates.mask, training=training)
+            interest.append(long)
+        features = {
+            "user": [
+                *self._user(inputs),
+                *self._numbers(inputs, "user_numbers"),
+                masked_mean(recent.embeddings, recent.mask),
+            ],
+            "candidate": [
+                target,
+                *self.other_embeddings(candidates),
+                *self._numbers(inputs, "candidate_numbers"),
+            ],
+            "context": [
+                *self._context(inputs, training),
+                *self._numbers(inputs, "context_numbers"),
+                *self._matches(inputs),
+            ],
+            "interest": interest,
+        }
+        joined, attended = self.combine(
+            Scored(features, candidates, behaviors, recent, found), explaining
+        )
+        if attended is not None and explanation is not None:
+            explanation = explanation._replace(attention=attended)
+        logits = self.tower(joined, mask=candidates.mask, training=training)
         return logits, explanation
+
+    def combine(self, scored: Scored, explaining: bool) -> tuple[Any, Any]:
+        """Return the features of the tower, and attention weights or None.
+
+        A subclass may model the features further.
+
+        Args:
+            scored: `Scored`.
+            explaining: bool, whether weights are asked for.
+
+        Returns:
+            Float (B, C, F), and weights (B, C, heads, K) that replace those
+            of the exact search unit in explanations, or None.
+        """
+        user, *others = scored.features.values()
+        return self._join(user, [one for of in others for one in of]), None
+
+    def build_combination(self, widths: Mapping[str, int]) -> int:
+        """Make and build what `combine` needs; return its width F.
+
+        Args:
+            widths: dict, the width of each group of `Scored.features`.
+        """
+        return sum(widths.values())
 
     def _build_layers(self) -> None:
         target = (None, None, self.target_dim)
         self.short_term.build(target)
-        # Ids and features of the candidate, features of the user and of the
-        # context; the mean of the newest behaviors, and interest in them;
-        # numbers and matches.
-        embedded = 1 + len(self.item_sizes) + len(self.user_sizes)
-        embedded += len(self.context_sizes)
-        width = embedded * self.embedding_dim + 2 * self.target_dim
-        width += self.user_numbers + self.item_numbers + self.context_numbers
-        width += self.num_tiers + len(self.matches)
+        size = self.embedding_dim
+        widths = {
+            # The mean of the newest behaviors, too.
+            "user": len(self.user_sizes) * size
+            + self.user_numbers
+            + self.target_dim,
+            "candidate": self.target_dim
+            + (len(self.item_sizes) - len(self.behavior_features)) * size
+            + self.item_numbers,
+            "context": len(self.context_sizes) * size
+            + self.context_numbers
+            + len(self.matches),
+            "interest": self.num_tiers + self.target_dim,
+        }
         if self.search is not None:
             self.search.build()
             self.exact_search_unit.build(target)
-            width += self.exact_search_unit.compute_output_shape(target)[-1]
-        self.tower.build((None, None, width))
+            long = self.exact_search_unit.compute_output_shape(target)
+            widths["interest"] += long[-1]
+        self.tower.build((None, None, self.build_combination(widths)))
 
     def _short_explanation(
         self, recent: RecentBehaviors, found: GSUResult, scores: Any

@@ -35,6 +35,7 @@ _SEARCHES: dict[str, Callable[..., BehaviorSearch]] = {
 _COMBINATIONS: dict[str, tuple[str | None, bool, bool]] = {
     "ta": ("ta", False, False),
     "simtier": (None, True, False),
+    "simtier_identity": (None, True, True),
     "ta_simtier": ("ta", True, False),
     "sa_ta": ("sa_ta", False, False),
     "sa_ta_simtier": ("sa_ta", True, False),
@@ -63,7 +64,8 @@ class SearchRanker(BaseRanker):
     |---|---|
     | `ta` | target attention over id embeddings |
     | `simtier` | histogram of multimodal similarities |
-    | `ta_simtier` | both |
+    | `simtier_identity` | that and an `IdentitySignal` |
+    | `ta_simtier` | `ta` and `simtier` |
     | `sa_ta` | attention guided by similarities |
     | `sa_ta_simtier` | that and the histogram (MUSE) |
     | `sa_ta_simtier_identity` | those and an `IdentitySignal` |

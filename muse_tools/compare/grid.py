@@ -11,7 +11,7 @@ from muse_tools.pages import charts
 
 _NAMES = {
     name.lower().replace("-", "_"): name
-    for name in (*charts.MODELS, "Full-DIN")
+    for name in (*charts.MODELS, "EST", "Full-DIN")
 }
 
 

@@ -20,8 +20,9 @@ from tfx_pipeline.training import checkpoints, devices, input_fn, records
 
 CURVES_FILE = "training.jsonl"
 RUN_FILE = "run.json"
-MODELS = {
+MODELS: dict[str, type[models.SearchRanker]] = {
     "muse": models.MUSE,
+    "est": models.EST,
     "din": models.DIN,
     "full_din": models.FullDIN,
     "sim_hard": models.SIMHard,
@@ -47,6 +48,9 @@ def build_model(
     ``learned`` has the values that Transform learned for the declared features.
     ``spare_rows`` is the number of items that can be added during serving.
     """
+    own: dict[str, Any] = {}
+    if config.type == "est":
+        own = {"depth": config.est_depth, "width": config.est_width}
     model = MODELS[config.type](
         num_items=item_table.num_items,
         vector_dim=item_table.dim,
@@ -54,7 +58,8 @@ def build_model(
         labels=tuple(declared.labels),
         dtype=_POLICIES[compute_dtype],
         spare_rows=spare_rows,
-        **config.model_dump(exclude={"type"}),
+        **config.model_dump(exclude={"type", "est_depth", "est_width"}),
+        **own,
     )
     model.table.assign(item_table)
     return model

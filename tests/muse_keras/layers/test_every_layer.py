@@ -188,7 +188,7 @@ CASES = {
     ),
 }
 # Not called, or not a layer: a test file of their own.
-OTHERS = {"GSUResult", "MemoryBank"}
+OTHERS = {"ESTBlock", "GSUResult", "MemoryBank"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -204,6 +204,7 @@ def test_every_public_layer_is_checked():
 
 CONSTRUCTORS = {
     models.MUSE: SMALL,
+    models.EST: SMALL,
     compat.PublishedMUSE: {
         name: value for name, value in SMALL.items() if name != "num_tiers"
     },

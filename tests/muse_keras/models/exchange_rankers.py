@@ -33,7 +33,16 @@ from muse_keras.models import SearchRanker  # noqa: E402
 from muse_keras.optimizers import RowSparseAdam  # noqa: E402
 from muse_keras.tables import ItemTable  # noqa: E402
 
-PRESETS = ("DIN", "FullDIN", "MISS", "MUSE", "SIMHard", "SIMSoft", "TWIN")
+PRESETS = (
+    "DIN",
+    "EST",
+    "FullDIN",
+    "MISS",
+    "MUSE",
+    "SIMHard",
+    "SIMSoft",
+    "TWIN",
+)
 PAIRS = (
     ("none", "simtier"),
     ("simhash", "sdim"),

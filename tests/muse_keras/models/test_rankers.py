@@ -19,7 +19,7 @@ from ranker_testing.data import (
 )
 
 from muse_keras.losses import ImpressionCrossentropy
-from muse_keras.models import DIN, MUSE, embedding_tables
+from muse_keras.models import DIN, EST, MUSE, embedding_tables
 from muse_keras.optimizers import RowSparseAdam
 from muse_keras.tables import ItemTable, array_blocks
 
@@ -38,7 +38,7 @@ def numpy(value):
 
 def ranker(cls, seed=2, **arguments):
     """A ranker whose weights are random, averages included."""
-    options = {"k": 5} if cls is MUSE else {}
+    options = {} if cls is DIN else {"k": 5}
     model = cls(**{**SMALL, **options, **arguments})
     codes = fill_table(model)
     rng = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ def ranker(cls, seed=2, **arguments):
     return model, codes
 
 
-@pytest.fixture(params=[MUSE, DIN], scope="module")
+@pytest.fixture(params=[MUSE, DIN, EST], scope="module")
 def model(request):
     return ranker(request.param)[0]
 

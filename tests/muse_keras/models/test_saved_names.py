@@ -8,7 +8,7 @@ import pytest
 from ranker_testing.data import SMALL
 
 from muse_keras.compat import PublishedMUSE
-from muse_keras.models import DIN, MUSE, FullDIN, SearchRanker
+from muse_keras.models import DIN, EST, MUSE, FullDIN, SearchRanker
 
 WRITTEN = Path(__file__).with_name("saved_names.txt")
 RANKERS = {
@@ -17,6 +17,7 @@ RANKERS = {
     "simhash+sdim": lambda: SearchRanker(**SMALL, gsu="simhash", esu="sdim"),
     "MUSE": lambda: MUSE(**SMALL),
     "FullDIN": lambda: FullDIN(**SMALL),
+    "EST": lambda: EST(**SMALL, depth=1, width=4),
 }
 
 

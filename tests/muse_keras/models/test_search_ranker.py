@@ -35,7 +35,7 @@ PRESETS = {
 }
 # Every search and every unit, and what an attention is borrowed for.
 EACH_ONCE = [
-    *zip((*GSUS, "scl_cosine"), ESUS, strict=True),
+    *zip((*GSUS, "scl_cosine", "category"), ESUS, strict=True),
     ("target_attention", "sdim"),
     ("target_attention", "simtier"),
 ]

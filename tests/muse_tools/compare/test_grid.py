@@ -16,6 +16,7 @@ def test_presets_are_those_of_the_models():
         "sim_soft": models.SIMSoft,
         "eta": models.ETA,
         "full_din": models.FullDIN,
+        "est": models.EST,
         "sdim": models.SDIM,
         "twin": models.TWIN,
         "miss": models.MISS,

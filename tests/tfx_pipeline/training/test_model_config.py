@@ -16,6 +16,7 @@ from tfx_pipeline.training import trainer
 
 TYPES = {
     "muse": "CosineSearch",
+    "est": "CosineSearch",
     "din": None,
     "full_din": "NewestSearch",
     "sim_hard": "CategorySearch",
