@@ -80,6 +80,9 @@ class CompareConfig(settings_file.Section):
     )
     """Rows of the overall table: values of ``model.type``, or pairs of
     ``model.gsu`` and ``model.esu`` such as ``category+ta``."""
+    baseline: str = "din"
+    """Row of that table with which the others are compared; the first one if
+    it is none of them."""
     gsus: tuple[str, ...] = ()
     """Rows of the GSU table: values of ``model.gsu``."""
     esus: tuple[str, ...] = ()

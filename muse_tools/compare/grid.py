@@ -121,7 +121,7 @@ def sections(config: CompareConfig) -> list[Section]:
         _against(
             "overall",
             [Column(Method.parse(name)) for name in config.methods],
-            Column(Method("din")),
+            Column(Method.parse(config.baseline)),
             config.seeds,
         ),
         _against(

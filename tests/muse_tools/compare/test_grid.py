@@ -97,3 +97,17 @@ def test_every_data_set_has_the_whole_grid():
         data_sets={"a": {"pipeline": "p"}, "b": {"pipeline": "p"}}
     )
     assert len(expand(both)) == 2 * len(expand(one))
+
+
+def test_methods_may_be_pairs_and_any_row_the_baseline():
+    config = worlds.config(
+        methods=("din", "category+sa_ta_simtier", "simhash+ta_simtier"),
+        baseline="category+sa_ta_simtier",
+    )
+    (section,) = sections(config)
+    baselines = {row.method.name: base for row, base in section.rows}
+    assert [*baselines] == ["DIN", "SIM-hard", "simhash + ta_simtier"]
+    hard = Column(Method("sim_hard"))
+    assert [*baselines.values()] == [hard, None, hard]
+    with pytest.raises(ValueError, match="or pairs gsu"):
+        worlds.config(methods=("din", "simhash+nothing"))
