@@ -107,12 +107,11 @@ def _reciprocal_ranks(
     # The first place is a click with probability clicks / size; if it is not,
     # the same holds for the places that remain.
     found = np.zeros(above.size)
-    missed = np.ones(above.size)
-    place = 0
-    while missed.any():
-        left = np.maximum(size - place, 1)
-        hit = np.minimum(clicks / left, 1.0)
-        found += missed * hit / (above + place + 1)
+    open_, missed, place = np.arange(above.size), np.ones(above.size), 0
+    while open_.size:
+        hit = np.minimum(clicks[open_] / (size[open_] - place), 1.0)
+        found[open_] += missed * hit / (above[open_] + place + 1)
         missed = missed * (1.0 - hit)
+        open_, missed = open_[missed > 0.0], missed[missed > 0.0]
         place += 1
     return found

@@ -182,7 +182,7 @@ def complete(
                 wait=lambda: devices.gather([0], strategy),
             )
     config = config_lib.TrainerConfig(**job.settings["trainer"])
-    scores = _scores(
+    scores: dict[str, Any] = _scores(
         trained.model,
         trained.declared,
         input_fn.request_dataset(
