@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from muse_keras._keras_internals import flattened_layers
-from muse_keras._ops.rows import raw_variable
+from muse_keras._ops.rows import raw_variable, table_rows
 from muse_keras.layers import IdEmbedding
 from muse_keras.models import BaseRanker
 from muse_keras.tables import ItemTable, row_files
@@ -150,6 +151,7 @@ def export_saved_model(
     version = Path(path)
     _check_version(version)
     _check_target(target)
+    _check_devices(devices)
     if features is None:
         features = features_of(model)
     _check_item_features(features, item_table)
@@ -264,7 +266,7 @@ def _tables_in_files(
         (table.inverse_norms, True),
         *embeddings,
     ):
-        rows = {**frozen, **given}.get(variable.path)
+        rows = {**given, **frozen}.get(variable.path)
         if is_held(variable):
             if is_spread and is_of_items:
                 found.append((variable, raw_variable(variable)))
@@ -274,8 +276,34 @@ def _tables_in_files(
                 f"`model` does not hold. Received: {', '.join(given)}"
             )
         else:
+            _check_rows(variable, rows, is_frozen=variable.path in frozen)
             found.append((variable, rows))
+    unused = given.keys() - {variable.path for variable, _ in found}
+    if unused or given.keys() & frozen.keys():
+        raise ValueError(
+            "`tables` must have the trained tables that `model` does not hold "
+            f"and no others. Received: {', '.join(given)}"
+        )
     return found
+
+
+def _check_rows(variable: Any, rows: Any, is_frozen: bool) -> None:
+    """Raise ValueError for rows that are not those of a table."""
+    # Slots of fresh items are no rows of the item table.
+    wanted = (table_rows(variable), *variable.shape[1:])
+    shape = tuple(getattr(rows, "shape", ()))
+    fits = shape[1:] == wanted[1:] and bool(shape)
+    if not fits or (shape[0] != wanted[0] and not is_frozen):
+        raise ValueError(
+            f"`tables[{variable.path!r}]` must be an array of {wanted}. "
+            f"Received: shape={shape}"
+        )
+    dtype = tf.as_dtype(rows.dtype).name
+    if dtype != variable.dtype:
+        raise ValueError(
+            f"`tables[{variable.path!r}]` must be {variable.dtype}. "
+            f"Received: dtype={dtype}"
+        )
 
 
 def _write_tables(
@@ -328,6 +356,17 @@ def _check_target(target: str) -> None:
             '`target` "cpu" needs a processor with 8-bit dot products '
             "(AVX-512 VNNI or AVX-VNNI) and TensorFlow with oneDNN, to check "
             'the export here. Use "any".'
+        )
+
+
+def _check_devices(devices: Sequence[str]) -> None:
+    names = [] if isinstance(devices, str) else list(devices)
+    if len(names) != len(devices) or not all(
+        re.fullmatch(r"[A-Z_]+:\d+", name) for name in names
+    ):
+        raise ValueError(
+            '`devices` must be a sequence of names such as ("GPU:0", "GPU:1"). '
+            f"Received: {devices!r}"
         )
 
 

@@ -42,7 +42,7 @@ TOP = 10
 """Length of the list for NDCG and recall."""
 MAX_USERS = 1 << 17
 """Users of a slice that are resampled for intervals, 48 bytes each."""
-# Bins of the calibration error have about equal numbers of impressions.
+# Bins of the calibration error are unions of buckets of scores.
 _BINS = 20
 # Clips probabilities as Keras does, to avoid log(0).
 _EPSILON = 1e-7
@@ -84,8 +84,10 @@ def ranking_metrics(
         ``normalized_entropy`` is the log loss over that of the click rate,
         with an interval by the delta method over users; ``calibration_error``
         is the mean absolute difference of predicted and observed clicks per
-        impression, in 20 bins of scores. It has no interval, since resampling
-        adds to it.
+        impression, in at most 20 bins of scores. A bin has at least a 20th of
+        the impressions and is at least an eighth of an octave wide, so that
+        errors within narrower ranges may cancel out. It has no interval, since
+        resampling adds to it.
     """
     buckets = score_buckets(clicks, scores)
     return Summary.merge(
@@ -288,6 +290,8 @@ def score_buckets(clicks: np.ndarray, scores: np.ndarray) -> Iterator[Counts]:
         np.asarray(scores, np.float64), return_inverse=True
     )
     size = len(distinct)
+    if not size:
+        return
     positive = np.bincount(place, np.asarray(clicks) > 0, size).astype(np.int64)
     negative = np.bincount(place, minlength=size) - positive
     _, starts = np.unique(_bits(distinct), return_index=True)

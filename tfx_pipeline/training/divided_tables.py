@@ -38,12 +38,16 @@ def save(
 ) -> None:
     """Saves tables after a step; all workers call this.
 
-    ``wait`` returns when all workers have called it. When this returns on
-    worker 0, the tables are complete.
+    ``wait`` returns when all workers have called it, which each does twice.
+    When this returns on worker 0, the tables are complete.
     """
     name = _NAME.format(step)
     parts = directory / f"{name}.parts"
-    parts.mkdir(parents=True, exist_ok=True)
+    if worker == 0:
+        # A killed save of other workers may have left files.
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir(parents=True)
+    wait()
     row_files.write(
         str(parts / str(worker)),
         (

@@ -103,13 +103,34 @@ def test_rows_of_a_table_that_nobody_holds_must_be_given(
 ) -> None:
     with divided_rows(world.item_table.num_items + 1, held=False):
         model = make_model("muse", world.item_table, world.vocabularies, 0)
-    with pytest.raises(ValueError, match="`tables`.*item_embedding"):
-        export_saved_model(
-            tmp_path / "1",
-            model=model,
-            item_table=world.item_table,
-            learned=world.vocabularies,
-        )
+    path = "item_embedding/embeddings"
+    rows = np.zeros((world.item_table.num_items + 1, 8), np.float32)
+    for tables, message in (
+        ({}, "`tables`.*item_embedding"),
+        ({path: rows[:50]}, r"must be an array of \(.*shape=\(50, 8\)"),
+        ({path: rows[:, :4]}, "must be an array of"),
+        ({path: [1.0]}, "must be an array of"),
+        ({path: rows.astype(np.float64)}, "must be float32.*float64"),
+        ({path: rows, "other": rows}, "and no others"),
+        ({path: rows, model.table.codes.path: rows}, "and no others"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export_saved_model(
+                tmp_path / "1",
+                model=model,
+                item_table=world.item_table,
+                learned=world.vocabularies,
+                tables=tables,
+            )
+    for devices in ("CPU:0", ("banana",), ("/device:CPU:0",)):
+        with pytest.raises(ValueError, match="`devices`"):
+            export_saved_model(
+                tmp_path / "1",
+                model=model,
+                item_table=world.item_table,
+                learned=world.vocabularies,
+                devices=devices,
+            )
 
 
 def test_a_spread_version_answers_as_a_whole_one(

@@ -135,6 +135,12 @@ def test_without_a_user_of_both_classes_there_is_no_gauc():
     assert found["auc"] == 1.0
 
 
+def test_without_impressions_there_is_no_number():
+    found = compute([], [], [])
+    assert found["impressions"] == found["gauc_users"] == 0
+    assert math.isnan(found["ndcg_10"]) and math.isnan(found["auc"])
+
+
 def test_order_and_monotone_scores_do_not_matter():
     rng = np.random.default_rng(1)
     users = rng.integers(0, 9, 200)
