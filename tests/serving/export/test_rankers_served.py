@@ -30,8 +30,8 @@ RANKERS = {
     "twin": (models.TWIN, {}),
     "miss": (models.MISS, {}),
     "full_din": (models.FullDIN, {}),
+    # With the identity signal.
     "est": (models.EST, {"depth": 2, "width": 8}),
-    "identity": (models.MUSE, {"esu": "sa_ta_simtier_identity"}),
     "hashes": (models.SearchRanker, {"gsu": "simhash", "esu": "sdim"}),
 }
 
