@@ -29,11 +29,6 @@ from tfx_pipeline.transforms import shuffle_files, steps
 _VALUES = ("gauc", "gauc_lower", "gauc_upper")
 
 
-# Examples are compressed, each impression is in several slices, and takes about
-# a kilobyte while it is counted.
-_EXPANSION = 32
-
-
 class Executor(EvaluatorExecutor):
     """Evaluates and records the result as a property of the evaluation."""
 
@@ -57,8 +52,9 @@ class Executor(EvaluatorExecutor):
         with shuffle_files.directory_for(
             self.make_pipeline().runner, evaluation.uri
         ) as folder:
-            size = _size(examples, splits) * _EXPANSION
-            extractors.SHUFFLE.set((folder, steps.partitions_for(size)))
+            extractors.SHUFFLE.set(
+                (folder, steps.partitions_for(_size(examples, splits)))
+            )
             super().Do(input_dict, output_dict, exec_properties)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         has_baseline = bool(input_dict.get("baseline_model"))
